@@ -1,0 +1,51 @@
+"""What a plugin imports. Importing it loads no database and no broker."""
+
+from core.errors import (
+    ConfigurationError,
+    CredentialsInvalid,
+    CursorExpired,
+    IntegrationError,
+    PermanentError,
+    RateLimited,
+    SkipItem,
+    TransientError,
+)
+from core.hookspecs import hookimpl
+from core.integration.base import BaseIntegration, Empty, ResyncOnChange
+from core.integration.context import AccountInfo, BlobWriter, Context, RunInfo, TaskInfo
+from core.integration.limits import AccountIdentity, AtOnce, Limit, Manifest, OAuth, Rate
+from core.integration.results import Blob, Listing, Task, TaskOutput, TaskResult
+from core.integration.tasks import TaskMethod, task
+
+__all__ = [
+    "AccountIdentity",
+    "AccountInfo",
+    "AtOnce",
+    "BaseIntegration",
+    "Blob",
+    "BlobWriter",
+    "ConfigurationError",
+    "Context",
+    "CredentialsInvalid",
+    "CursorExpired",
+    "Empty",
+    "IntegrationError",
+    "Limit",
+    "Listing",
+    "Manifest",
+    "OAuth",
+    "PermanentError",
+    "Rate",
+    "RateLimited",
+    "ResyncOnChange",
+    "RunInfo",
+    "SkipItem",
+    "Task",
+    "TaskInfo",
+    "TaskMethod",
+    "TaskOutput",
+    "TaskResult",
+    "TransientError",
+    "hookimpl",
+    "task",
+]

@@ -1,0 +1,113 @@
+"""The operator's settings, from the environment or a `.env` file."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from core.errors import SettingsError
+
+
+class LimitOverride(BaseModel, extra="forbid"):
+    """An operator's own figures for one limit of a plugin; what is left out stays as the plugin says."""
+
+    units: PositiveInt | None = None
+    per: PositiveFloat | None = None
+    tasks: PositiveInt | None = None
+
+
+class Settings(BaseSettings):
+    """Every setting of the engine; `docs/reference/settings.md` explains each.
+
+    Fields with an alias carry it without the `POLLING_` prefix, because the whole field names them so.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="POLLING_", env_file=".env", extra="ignore", hide_input_in_errors=True, populate_by_name=True
+    )
+
+    database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
+    """PostgreSQL 15 or newer. Default: an embedded server under `home`."""
+    redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
+    """Redis 6.2 or Valkey 7.2 or newer. Default: an embedded server under `home`."""
+    home: Path = Field(default_factory=lambda: platformdirs.user_data_path("integration-polling"))
+    """Where embedded servers, blobs, the spool and the key live."""
+    secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Comma-separated Fernet keys: the first encrypts, all decrypt."""
+    blob_url: str | None = None
+    """Where large content goes: a directory, `s3://`, `gs://` or `az://`. Default: `blobs` under `home`."""
+    cron_schedule: str = "*/2 * * * *"
+    """When `periodiq` sends `poll_due`."""
+    batch_size: PositiveInt = 100
+    """Due accounts claimed in one statement, repeated until none is due."""
+    lease_seconds: PositiveFloat = 60.0
+    """How long a dispatched task may go without a renewal."""
+    max_attempts: PositiveInt = 3
+    """Attempts of a task before it is parked."""
+    task_time_limit: PositiveFloat = 300.0
+    """Seconds a task may run, unless its `@task` says otherwise."""
+    retention_days: PositiveFloat = 30.0
+    """Days until the tasks of an ended run are pruned; parked ones never are."""
+    delete_guard: float = Field(0.5, ge=0, le=1)
+    """The share of a listing that may vanish at once before the deletion is held for a person."""
+    limits: dict[str, dict[str, LimitOverride]] = Field(default_factory=dict)
+    """JSON: figures by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
+    processes: PositiveInt = 2
+    """Worker processes that `polling up` starts."""
+    threads: PositiveInt = 8
+    """Threads of each of them."""
+    log_level: str = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+    public_url: str | None = None
+    """Where people reach `polling serve`."""
+    namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """The prefix of every key in Redis."""
+    plugins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated modules to load beside the entry points: a plugin under development."""
+
+    @field_validator("secret_keys", "plugins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level")
+    @classmethod
+    def _level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("use DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @field_validator("cron_schedule")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        if len(value.split()) != 5 and not value.startswith("@"):
+            raise ValueError("a cron schedule has five fields, such as */2 * * * *")
+        return value
+
+    @property
+    def blob_location(self) -> str:
+        """The blob store's URL; a bare path is a directory."""
+        return self.blob_url or str(self.home / "blobs")
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+      SettingsError: A setting has a value that cannot work; the value itself is not repeated.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "a setting"
+        name = name if name.isupper() else f"POLLING_{name.upper()}"
+        raise SettingsError(
+            f"{name} cannot be used: {first['msg']}", "Correct it in the environment or in .env"
+        ) from None

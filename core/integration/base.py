@@ -112,3 +112,6 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
             raise PermanentError(f"payload of {task.type}: {place}: {first['msg']}") from None
         result: TaskResult = spec.fn(self, ctx, **arguments)
         return result
+
+
+Integration = type[BaseIntegration[Any, Any]]

@@ -89,7 +89,7 @@ class Listing:
     Items in it that were not kept, seen or updated since this run began are marked deleted.
 
     Parameters:
-      parent: Only items with this parent. Default: items of the whole account.
+      parent: The items with this parent. Default: the items that have no parent. Children follow their items.
       since, until: Only items whose timestamp lies in this half-open window.
     """
 

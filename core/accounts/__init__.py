@@ -1,0 +1,1 @@
+"""Accounts: whose they are, their credentials under lock and key, and what limits them."""

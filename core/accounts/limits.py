@@ -1,0 +1,67 @@
+"""Which limits hold for an account, with the operator's own figures, and the keys they are counted under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from core.errors import SettingsError
+from core.integration.limits import AtOnce, Limit, Rate
+from core.settings import LimitOverride
+
+WHOLE_ACCOUNT = ""
+"""The limit name under which a whole account is blocked."""
+
+
+def overridden(limits: Iterable[Limit], overrides: Mapping[str, LimitOverride]) -> list[Limit]:
+    """The plugin's limits with the figures of `POLLING_LIMITS` in place of its own."""
+    return [_override(limit, overrides.get(limit.name)) for limit in limits]
+
+
+def _override(limit: Limit, override: LimitOverride | None) -> Limit:
+    if override is None:
+        return limit
+    given = override.model_dump(exclude_none=True)
+    allowed = {"tasks"} if isinstance(limit, AtOnce) else {"units", "per"}
+    if set(given) - allowed:
+        kind = type(limit).__name__
+        raise SettingsError(
+            f"POLLING_LIMITS: {limit.name!r} is {kind}, which takes {' and '.join(sorted(allowed))}", "Correct it"
+        )
+    return replace(limit, **given)
+
+
+def to_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:
+    """As the account's row keeps them, for dispatchers that do not have the plugin."""
+    return [_row(limit) for limit in limits]
+
+
+def _row(limit: Limit) -> dict[str, Any]:
+    if isinstance(limit, AtOnce):
+        return {"name": limit.name, "tasks": limit.tasks, "by": limit.by}
+    return {"name": limit.name, "units": limit.units, "per": limit.per, "by": limit.by}
+
+
+def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
+    """The other way."""
+    return [AtOnce(**row) if "tasks" in row else Rate(**row) for row in rows]
+
+
+def limit_key(limit: Limit, *, domain: str, account_id: str, group: str | None) -> str:
+    """What a limit is counted and blocked under. Without a group, `by="group"` counts the account alone."""
+    if limit.by == "integration":
+        return f"integration/{domain}/{limit.name}"
+    if limit.by == "group" and group is not None:
+        return f"group/{domain}/{group}/{limit.name}"
+    return f"account/{account_id}/{limit.name}"
+
+
+def account_key(account_id: str) -> str:
+    """What a whole account is blocked under."""
+    return f"account/{account_id}/{WHOLE_ACCOUNT}"
+
+
+def weight(limit: Limit, cost: Mapping[str, int]) -> int:
+    """How much of a limit one task takes: an `AtOnce` counts every task once unless the task says otherwise."""
+    return cost.get(limit.name, 1 if isinstance(limit, AtOnce) else 0)

@@ -1,0 +1,100 @@
+"""Renewing credentials: one task in the whole fleet calls the provider, the others wait and get what it stored.
+
+A refresh token may be revoked by its own use, so the new credentials are stored before anyone uses them, and no database
+transaction is held while the provider is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from core.db.pool import Conn, Database
+from core.errors import TransientError
+
+LEASE_SECONDS = 60.0
+"""How long one refresh may take before another task tries."""
+
+WAIT_SECONDS = 75.0
+"""How long a task waits for another one's refresh."""
+
+CLAIM = """
+UPDATE user_integration SET refresh_holder = %(holder)s, refresh_until = clock_timestamp() + %(lease)s * interval '1 second'
+WHERE id = %(id)s AND credentials_version = %(version)s
+  AND (refresh_holder IS NULL OR refresh_until < clock_timestamp())
+RETURNING id
+"""
+
+NEWER = "SELECT credentials, credentials_version FROM user_integration WHERE id = %s AND credentials_version > %s"
+
+STORE = """
+UPDATE user_integration SET credentials = %(credentials)s, credentials_version = credentials_version + 1, version = version + 1,
+    refresh_holder = NULL, refresh_until = NULL, updated_at = now()
+WHERE id = %(id)s AND refresh_holder = %(holder)s AND credentials_version = %(version)s
+RETURNING credentials_version
+"""
+
+RELEASE = (
+    "UPDATE user_integration SET refresh_holder = NULL, refresh_until = NULL WHERE id = %s AND refresh_holder = %s"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Credentials as they are stored."""
+
+    ciphertext: str | None
+    version: int
+
+
+def refresh(database: Database, account_id: UUID, version: int, renew: Callable[[], str]) -> Sealed:
+    """Credentials newer than `version`.
+
+    Parameters:
+      version: Of the credentials the caller has.
+      renew: Asks the provider and returns the new credentials, sealed. Called by one task at a time.
+
+    Raises:
+      TransientError: Another task's refresh did not end in time.
+      Whatever `renew` raises.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    holder = uuid4()
+    while time.monotonic() < deadline:
+        with database.connection() as conn:
+            newer = conn.execute(NEWER, (account_id, version)).fetchone()
+            if newer is not None:
+                return Sealed(*newer)
+            if _claimed(conn, account_id, version, holder):
+                break
+        time.sleep(0.1)
+    else:
+        raise TransientError("another task is still refreshing the credentials")
+    return _renew(database, account_id, version, holder, renew)
+
+
+def _claimed(conn: Conn, account_id: UUID, version: int, holder: UUID) -> bool:
+    row = conn.execute(
+        CLAIM, {"id": account_id, "version": version, "holder": holder, "lease": LEASE_SECONDS}
+    ).fetchone()
+    return row is not None
+
+
+def _renew(database: Database, account_id: UUID, version: int, holder: UUID, renew: Callable[[], str]) -> Sealed:
+    try:
+        ciphertext = renew()
+    except BaseException:
+        with database.connection() as conn:
+            conn.execute(RELEASE, (account_id, holder))
+        raise
+    arguments = {"id": account_id, "version": version, "holder": holder, "credentials": ciphertext}
+    with database.connection() as conn:
+        stored = conn.execute(STORE, arguments).fetchone()
+        if stored is not None:
+            return Sealed(ciphertext, stored[0])
+        newer = conn.execute(NEWER, (account_id, version)).fetchone()
+    if newer is None:
+        raise TransientError("the refreshed credentials could not be stored")
+    return Sealed(*newer)

@@ -1,0 +1,150 @@
+"""The rows of `user_integration`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from psycopg.rows import class_row
+
+from core.db.pool import Conn
+from core.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One user's connected account of an integration. `credentials` is ciphertext."""
+
+    id: UUID
+    user_id: str
+    integration_domain: str
+    name: str
+    identity: str
+    limit_group: str | None
+    config: dict[str, Any]
+    credentials: str | None
+    credentials_version: int
+    version: int
+    limits: list[dict[str, Any]]
+    sync_status: str
+    status_reason: str | None
+    status_detail: str | None
+
+    def __repr__(self) -> str:
+        return f"Account({self.id}, {self.integration_domain}, {self.name!r})"
+
+
+LOAD = """
+SELECT id, user_id, integration_domain, name, identity, limit_group, config, credentials, credentials_version, version,
+       limits, sync_status, status_reason, status_detail
+FROM user_integration WHERE id = %s
+"""
+
+CONNECT = """
+INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config, credentials, limits,
+                              poll_interval_minutes, next_sync_at)
+VALUES (%(id)s, %(user_id)s, %(domain)s, %(name)s, %(identity)s, %(group)s, %(config)s, %(credentials)s, %(limits)s,
+        %(interval)s, now())
+ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
+    name = excluded.name, limit_group = excluded.limit_group, config = excluded.config,
+    credentials = excluded.credentials, limits = excluded.limits,
+    poll_interval_minutes = excluded.poll_interval_minutes,
+    credentials_version = user_integration.credentials_version + 1, version = user_integration.version + 1,
+    sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
+    resync_due = user_integration.resync_due OR user_integration.config <> excluded.config AND %(resync)s,
+    next_sync_at = now(), updated_at = now()
+RETURNING id, version = 1
+"""
+
+SET_CREDENTIALS = """
+UPDATE user_integration SET credentials = %(credentials)s, credentials_version = credentials_version + 1,
+    version = version + 1, limit_group = coalesce(%(group)s, limit_group), refresh_holder = NULL, refresh_until = NULL,
+    sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
+    next_sync_at = now(), updated_at = now()
+WHERE id = %(id)s
+"""
+
+SET_CONFIG = """
+UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
+    resync_due = resync_due OR %(resync)s, next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
+    sync_status = CASE WHEN status_reason = 'configuration' THEN 'active' ELSE sync_status END,
+    status_reason = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_reason END,
+    status_detail = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_detail END,
+    updated_at = now()
+WHERE id = %(id)s
+"""
+
+# An account that stopped by itself (error) or was disconnected is not started by `resume`; credentials or config are.
+PAUSE = "UPDATE user_integration SET sync_status = 'paused', updated_at = now() WHERE id = %s AND sync_status IN ('active', 'paused')"
+RESUME = """
+UPDATE user_integration SET sync_status = 'active', next_sync_at = least(coalesce(next_sync_at, now()), now()), updated_at = now()
+WHERE id = %s AND sync_status IN ('active', 'paused')
+"""
+
+# The account stops only if the credentials that failed are still the newest.
+STOP = """
+UPDATE user_integration SET sync_status = 'error', status_reason = %(reason)s, status_detail = %(detail)s,
+    consecutive_failures = consecutive_failures + 1, updated_at = now()
+WHERE id = %(id)s AND sync_status = 'active' AND credentials_version = %(credentials_version)s
+RETURNING id
+"""
+
+DISCONNECT = """
+UPDATE user_integration SET sync_status = 'disconnected', credentials = NULL, credentials_version = credentials_version + 1,
+    version = version + 1, refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL, updated_at = now()
+WHERE id = %s
+"""
+
+LOCK_SEALED = "SELECT id, credentials FROM user_integration WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT 100 FOR UPDATE"
+RESEAL = "UPDATE user_integration SET credentials = %s WHERE id = %s"
+
+
+def load(conn: Conn, account_id: UUID | str) -> Account:
+    """One account.
+
+    Raises:
+      NotFound: There is none of this id.
+    """
+    with conn.cursor(row_factory=class_row(Account)) as cursor:
+        account = cursor.execute(LOAD, (account_id,)).fetchone()
+    if account is None:
+        raise NotFound(f"there is no account {account_id}", "List them: polling accounts")
+    return account
+
+
+def connect(
+    conn: Conn,
+    *,
+    user_id: str,
+    domain: str,
+    name: str,
+    identity: str,
+    group: str | None,
+    config: Mapping[str, Any],
+    credentials: str | None,
+    limits: Sequence[Mapping[str, Any]],
+    poll_interval_minutes: int = 15,
+    resync: bool = False,
+) -> tuple[UUID, bool]:
+    """Store an account; the same identity of the same user is the same account. Returns its id and whether it is new."""
+    row = conn.execute(
+        CONNECT,
+        {
+            "id": uuid4(),
+            "user_id": user_id,
+            "domain": domain,
+            "name": name,
+            "identity": identity,
+            "group": group,
+            "config": json.dumps(config),
+            "credentials": credentials,
+            "limits": json.dumps(limits),
+            "interval": poll_interval_minutes,
+            "resync": resync,
+        },
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]

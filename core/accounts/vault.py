@@ -1,0 +1,106 @@
+"""Credentials at rest: encrypted with Fernet, the first key encrypts, every key decrypts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic_core import to_jsonable_python
+
+from core.errors import SettingsError, VaultError
+
+M = TypeVar("M", bound=BaseModel)
+
+_SECRETS = (SecretStr, SecretBytes, Secret)
+
+
+class Vault:
+    """Encrypts and decrypts credentials.
+
+    Parameters:
+      keys: Fernet keys, the newest first.
+
+    Raises:
+      SettingsError: A key is none.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        try:
+            self._fernet = MultiFernet([Fernet(key) for key in keys])
+        except (ValueError, TypeError):
+            raise SettingsError(
+                "POLLING_SECRET_KEYS holds something that is no key", "Make one: polling keys new"
+            ) from None
+
+    def seal(self, credentials: BaseModel) -> str:
+        """The ciphertext of these credentials."""
+        return self._fernet.encrypt(json.dumps(revealed(credentials)).encode()).decode()
+
+    def open(self, sealed: str | None, model: type[M]) -> M:
+        """The credentials again.
+
+        Raises:
+          VaultError: No key opens them, or they no longer fit the plugin's model.
+        """
+        if sealed is None:
+            return model()
+        try:
+            return model.model_validate_json(self._fernet.decrypt(sealed))
+        except InvalidToken:
+            hint = "Put the key they were sealed with into POLLING_SECRET_KEYS"
+            raise VaultError("no key opens these credentials", hint) from None
+        except ValidationError:
+            raise VaultError("the stored credentials no longer fit the integration", "Reconnect the account") from None
+
+    def rotate(self, sealed: str) -> str:
+        """Seal again with the newest key.
+
+        Raises:
+          VaultError: No key opens them.
+        """
+        try:
+            return self._fernet.rotate(sealed).decode()
+        except InvalidToken:
+            raise VaultError(
+                "no key opens these credentials", "Keep the old key in POLLING_SECRET_KEYS until all are rotated"
+            ) from None
+
+
+def new_key() -> str:
+    """A new Fernet key."""
+    return Fernet.generate_key().decode()
+
+
+def revealed(model: BaseModel) -> Any:
+    """A model as JSON with its secrets in clear: for the vault, and for nothing else."""
+    return to_jsonable_python(_reveal(model.model_dump()))
+
+
+def _reveal(value: Any) -> Any:
+    if isinstance(value, _SECRETS):
+        inner = value.get_secret_value()
+        return inner.decode() if isinstance(inner, bytes) else inner
+    if isinstance(value, dict):
+        return {key: _reveal(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_reveal(item) for item in value]
+    return value
+
+
+def secrets_of(model: BaseModel) -> Iterator[str]:
+    """Every secret in a model, in clear, for the redactor."""
+    yield from _secrets(model.model_dump())
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, _SECRETS):
+        yield str(_reveal(value))
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _secrets(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from _secrets(item)

@@ -1,0 +1,95 @@
+"""What people start: `dramatiq core.actors` and `periodiq core.actors`. Importing this module sets the broker.
+
+    poll_due ──> ledger: runs and root tasks ──> dispatcher ──> run_task ──> save_output
+
+Without DATABASE_URL and REDIS_URL the embedded servers are joined or started.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import dramatiq
+from periodiq import PeriodiqMiddleware, cron
+
+from core import dispatcher
+from core.broker import PollingBroker
+from core.db.pool import open_connection
+from core.environment import get_environment
+from core.errors import PollingError
+from core.ledger import scheduling
+from core.ledger.outcomes import Dispatch
+from core.logs import configure
+from core.messages import RUN_TASK, SAVE_OUTPUT
+from core.middleware.dedup import Dedup
+from core.middleware.leases import Leases
+from core.middleware.lifecycle import Lifecycle
+from core.middleware.rate_limit import RateLimit
+from core.middleware.retries import Retries
+from core.middleware.time_limit import TimeLimit
+from core.plugins import get_registry
+from core.queues import Queues
+from core.settings import get_settings
+from core.worker.courier import unpack
+from core.worker.process import current
+from core.worker.saver import SAVE_QUEUE
+
+POLL_QUEUE = "polling"
+
+try:
+    settings = get_settings()
+    environment = get_environment()
+except PollingError as error:
+    sys.exit(f"error: {error}")
+
+configure(settings.log_level)
+queues = Queues(environment.redis_url, settings.namespace)
+time_limit = TimeLimit()
+
+# `before_` hooks run from the first to the last, `after_` hooks the other way round.
+MIDDLEWARE: list[dramatiq.Middleware] = [
+    PeriodiqMiddleware(skip_delay=300),
+    Lifecycle(
+        settings, environment, queues, dispatcher.main, dispatcher.in_thread
+    ),  # starts and stops what a worker process is made of
+    Dedup(),  # one delivery of a dispatch, whatever Redis does
+    Leases(),  # a suspect runs alone; afterwards the thread is free
+    RateLimit(),  # tokens are taken last, so that nothing after it can waste them
+    Retries(settings.max_attempts),  # what an exception does
+    time_limit,
+]
+
+broker = PollingBroker(queues, MIDDLEWARE)
+dramatiq.set_broker(broker)
+
+
+@dramatiq.actor(queue_name=POLL_QUEUE, actor_name="poll_due", periodic=cron(settings.cron_schedule))
+def poll_due() -> None:
+    """Make runs for all accounts that are due."""
+    with open_connection(environment.database_url) as conn:
+        conn.execute(scheduling.TICK)
+        if scheduling.poll(conn, settings.batch_size):
+            queues.wake()
+
+
+# Declared on a queue that exists anyway; its messages come on the queues of their domains.
+@dramatiq.actor(queue_name=POLL_QUEUE, actor_name=RUN_TASK, throws=BaseException)
+def run_task(*args: Any) -> None:
+    """Run one dispatch of a task, and hand over what it came to."""
+    dispatch = Dispatch(*args)
+    process = current()
+    outcomes = []
+    time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
+    process.hand_over(outcomes[0])
+
+
+@dramatiq.actor(queue_name=SAVE_QUEUE, actor_name=SAVE_OUTPUT)
+def save_output(result: dict[str, Any]) -> None:
+    """Save the result of a task that ran in a process which only fetches."""
+    process = current()
+    process.saver.hand_over(unpack(result, process.blobs))
+
+
+for domain in get_registry().integrations:
+    broker.declare_queue(domain)

@@ -1,0 +1,204 @@
+"""A small subclass of Dramatiq's Redis broker: fetches that block, late acknowledgements, no delay queues, no ack sets.
+
+The ledger replaces what is left out: it knows what was sent, sends again what is missing, and brings back by its lease what a
+killed process had taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+from uuid import uuid4
+
+import redis
+from dramatiq import Message, Middleware
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import DecodeError, QueueJoinTimeout
+
+from core.ledger.outcomes import Dispatch
+from core.messages import RUN_TASK, SAVE_OUTPUT
+from core.queues import UNAVAILABLE, Queues
+from core.worker.process import current
+
+log = logging.getLogger(__name__)
+
+SLOW_SECONDS = 0.25
+"""Where tasks take longer than this, a process takes no more messages than it has threads, so that siblings get theirs."""
+
+
+class PollingBroker(RedisBroker):
+    """Dramatiq on our queues.
+
+    Parameters:
+      queues: The queues.
+      middleware: In order.
+    """
+
+    def __init__(self, queues: Queues, middleware: list[Middleware]) -> None:
+        super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)
+        self.polling_queues = queues
+
+    @property
+    def consumer_class(self) -> type[Consumer]:
+        return BlockingConsumer
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue, without a delay queue beside it."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Send one message; an id given in its options is kept.
+
+        Raises:
+          ValueError: With a delay: the ledger keeps tasks for later, not Redis.
+        """
+        if delay is not None:
+            raise ValueError("this broker has no delay queues; a task for later is a row of the ledger")
+        id = message.options.get("redis_message_id") or str(uuid4())
+        message = message.copy(options={"redis_message_id": id})
+        self.emit_before("enqueue", message, delay)
+        self.polling_queues.send(message.queue_name, {id: message.encode()})
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def flush(self, queue_name: str) -> None:
+        """Drop all messages of a queue."""
+        self.polling_queues.purge(queue_name)
+
+    def join(self, queue_name: str, *, interval: int = 100, timeout: int | None = None) -> None:
+        """Wait until a queue is empty and all its messages are acknowledged; for tests.
+
+        Raises:
+          QueueJoinTimeout: After `timeout` milliseconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while self.polling_queues.length(queue_name):
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(interval / 1000)
+
+
+class BlockingConsumer(Consumer):
+    """Takes messages in portions, waiting in Redis while there is none and on a condition while the process has enough.
+
+    Parameters:
+      prefetch: The most messages in this process at once: twice its threads.
+    """
+
+    def __init__(self, broker: PollingBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        self.queues = broker.polling_queues
+        self.queue_name = queue_name
+        self.prefetch = prefetch
+        self.timeout = timeout / 1000
+        self._taken: deque[tuple[str, bytes | None]] = deque()
+        self._here: dict[str, float] = {}
+        self._average = 0.0
+        self._changed = threading.Condition()
+        self._away = False
+
+    def __next__(self) -> MessageProxy | None:
+        while True:
+            if self._taken:
+                id, body = self._taken.popleft()
+                proxy = self._decoded(id, body)
+                if proxy is not None:
+                    return proxy
+                continue
+            try:
+                if not self._take():
+                    return None
+                self._away = False
+            except UNAVAILABLE as error:
+                self._wait_out(error)
+                return None
+
+    def _take(self) -> bool:
+        """Fetch as many as there is room for. False, after a while, if there is no room or nothing to fetch."""
+        room = self._room()
+        if room <= 0:
+            with self._changed:
+                self._changed.wait_for(lambda: self._room() > 0, self.timeout)
+            room = self._room()
+            if room <= 0:
+                return False
+        found = self.queues.fetch(self.queue_name, room)
+        if not found and self.queues.wait(self.queue_name):
+            found = self.queues.fetch(self.queue_name, room)
+        self._taken.extend(found)
+        return bool(found)
+
+    def _room(self) -> int:
+        """Fetching waits until half of the places are free, so that it is done in portions; slow tasks are taken singly."""
+        slow = self._average > SLOW_SECONDS
+        places = max(self.prefetch // 2, 1) if slow else self.prefetch
+        free = places - len(self._here)
+        return free if slow or free * 2 >= places else 0
+
+    def _decoded(self, id: str, body: bytes | None) -> MessageProxy | None:
+        """The message, unless it is acknowledged already, unreadable, or in this process a second time."""
+        if body is None:
+            return None
+        try:
+            message: Message[Any] = Message.decode(body)
+            message.options["redis_message_id"] = id
+            if message.actor_name == RUN_TASK and not current().held.take(Dispatch(*message.args)):
+                return None
+        except (DecodeError, TypeError) as error:
+            log.error("a message on %r cannot be read and is dropped: %s", self.queue_name, type(error).__name__)
+            self.queues.ack({self.queue_name: [id]})
+            return None
+        with self._changed:
+            self._here[id] = time.monotonic()
+        return MessageProxy(message)
+
+    def _wait_out(self, error: redis.RedisError) -> None:
+        if not self._away:
+            log.warning("Redis is away; %r waits for it: %s", self.queue_name, str(error)[:200])
+        self._away = True
+        time.sleep(0.5)
+
+    def ack(self, message: MessageProxy) -> None:
+        """A thread is done with it. Messages of tasks and results are acknowledged in Redis by whoever saves them."""
+        self._gone(message)
+        if message.actor_name not in (RUN_TASK, SAVE_OUTPUT):
+            self._forget(message)
+
+    def nack(self, message: MessageProxy) -> None:
+        """It names an actor that is not known here: dropped. If it was a task, the leader sends it again."""
+        self._gone(message)
+        self._forget(message)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """At shutdown: what was taken and not begun goes back. Tasks are given back to the ledger by the process."""
+        ids = [message.options["redis_message_id"] for message in messages if message.actor_name != RUN_TASK]
+        self.queues.put_back(self.queue_name, ids)
+
+    def close(self) -> None:
+        """Messages that were taken and never handed out go back."""
+        left = [id for id, body in self._taken if body is not None]
+        self._taken.clear()
+        try:
+            self.queues.put_back(self.queue_name, left)
+        except UNAVAILABLE as error:
+            log.warning("Redis is away; %d messages come back by their leases: %s", len(left), str(error)[:200])
+
+    def _gone(self, message: MessageProxy) -> None:
+        with self._changed:
+            since = self._here.pop(message.options["redis_message_id"], None)
+            if since is not None:
+                self._average += 0.2 * (time.monotonic() - since - self._average)
+            self._changed.notify()
+
+    def _forget(self, message: MessageProxy) -> None:
+        try:
+            self.queues.ack({self.queue_name: [message.options["redis_message_id"]]})
+        except UNAVAILABLE as error:
+            log.warning("Redis is away; an acknowledgement is left to the leader: %s", str(error)[:200])

@@ -1,0 +1,223 @@
+"""The blob store: content-addressed, in a directory or in a bucket, and the writer that tasks get for large content."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+from uuid import uuid4
+
+import obstore
+from obstore.store import LocalStore, from_url
+from typing_extensions import Self
+
+from core.content.rows import INLINE_BYTES
+from core.db.pool import Database
+from core.errors import SettingsError, TransientError
+
+CHUNK = 1024 * 1024
+
+TOUCH = (
+    "INSERT INTO blob (key, size) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET touched_at = now() RETURNING xmax = 0"
+)
+
+# The row is locked while the object goes, so that a writer of the same content waits and then uploads it anew.
+UNNAMED = """
+SELECT b.key FROM blob b
+WHERE b.touched_at < now() - %s * interval '1 second'
+  AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
+ORDER BY b.key LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+FORGET = "DELETE FROM blob WHERE key = %s"
+
+GRACE_SECONDS = 24 * 3600.0
+"""How long a blob that nothing names is kept: its task may still be on the way."""
+
+
+def open_store(location: str) -> Any:
+    """The store of a URL; a bare path or `file://` is a directory.
+
+    Raises:
+      SettingsError: The URL names no kind of store that there is.
+    """
+    if "://" not in location or location.startswith("file://"):
+        folder = Path(location.removeprefix("file://"))
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return LocalStore(folder)
+    try:
+        return from_url(location)
+    except Exception as error:
+        raise SettingsError(
+            f"POLLING_BLOB_URL cannot be used: {str(error)[:200]}", "Use a directory, s3://, gs:// or az://"
+        ) from None
+
+
+class Blobs:
+    """The store and the table that remembers what is in it.
+
+    Parameters:
+      location: A directory, or the URL of a bucket.
+      spool: The folder where content is gathered before it is stored.
+    """
+
+    def __init__(self, database: Database, location: str, spool: Path) -> None:
+        self._database = database
+        self._location = location
+        self._store: Any = None
+        self.spool = spool
+
+    @property
+    def store(self) -> Any:
+        if self._store is None:
+            self._store = open_store(self._location)
+        return self._store
+
+    def put(self, data: bytes) -> str:
+        """Store bytes; returns their key."""
+        return self._put(hashlib.sha256(data).hexdigest(), len(data), data)
+
+    def put_file(self, path: Path, sha256: str) -> str:
+        """Store a file; returns its key."""
+        return self._put(sha256, path.stat().st_size, path)
+
+    def _put(self, sha256: str, size: int, data: bytes | Path) -> str:
+        key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
+        with self._database.connection() as conn:
+            row = conn.execute(TOUCH, (key, size)).fetchone()
+        if row is None or row[0] or not self._there(key):
+            try:
+                obstore.put(self.store, key, data)
+            except Exception as error:
+                raise TransientError(f"the blob store refuses: {type(error).__name__}") from error
+        return key
+
+    def _there(self, key: str) -> bool:
+        try:
+            obstore.head(self.store, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def get(self, key: str) -> bytes:
+        """The content of a blob."""
+        return bytes(obstore.get(self.store, key).bytes())
+
+    def stream(self, key: str) -> Any:
+        """The content of a blob in portions, for large ones."""
+        return obstore.get(self.store, key).stream(min_chunk_size=CHUNK)
+
+    def collect(self, grace: float = GRACE_SECONDS, most: int = 1000) -> int:
+        """Remove blobs that no content names and nobody touched for `grace` seconds. Returns how many."""
+        for count in range(most):
+            with self._database.connection() as conn, conn.transaction():
+                row = conn.execute(UNNAMED, (grace,)).fetchone()
+                if row is None:
+                    return count
+                with suppress(FileNotFoundError):
+                    obstore.delete(self.store, row[0])
+                conn.execute(FORGET, row)
+        return most
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """Finished content: in the store under `key`, or small and carried along as `data`."""
+
+    size: int
+    sha256: str
+    key: str | None = None
+    data: bytes | None = None
+
+
+class SpooledWriter:
+    """Gathers large content in a file of the spool; see `core.BlobWriter`.
+
+    Parameters:
+      name: The file's name in the spool: the same for every attempt that shall go on where the last one stopped.
+      resumable: Whether to keep the file when the task fails.
+    """
+
+    def __init__(self, blobs: Blobs, name: str, *, resumable: bool) -> None:
+        blobs.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._blobs = blobs
+        self._path = blobs.spool / name
+        self._resumable = resumable
+        self._file: IO[bytes] | None = None
+        self._hash = hashlib.sha256()
+        self._blob: StoredBlob | None = None
+
+    def __enter__(self) -> Self:
+        self._file = self._path.open("a+b" if self._resumable else "w+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # An earlier attempt, given up but not dead, still writes there: begin apart from it.
+            self._file.close()
+            self._resumable = False
+            self._path = self._path.with_name(f"{self._path.name}-{uuid4().hex}")
+            self._file = self._path.open("w+b")
+        self._file.seek(0)
+        while chunk := self._file.read(CHUNK):
+            self._hash.update(chunk)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if error is None:
+            _ = self.blob
+        self._close()
+        if error is None or not self._resumable:
+            self._path.unlink(missing_ok=True)
+
+    @property
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            raise ValueError("use it as a context manager: with ctx.blob() as f")
+        return self._file
+
+    def write(self, data: bytes, /) -> int:
+        self._hash.update(data)
+        return self._open.write(data)
+
+    def tell(self) -> int:
+        return self._open.seek(0, 2)
+
+    def restart(self) -> None:
+        self._open.truncate(0)
+        self._hash = hashlib.sha256()
+
+    @property
+    def blob(self) -> StoredBlob:
+        if self._blob is None:
+            self._blob = self._finish()
+        return self._blob
+
+    def _finish(self) -> StoredBlob:
+        size, sha256 = self.tell(), self._hash.hexdigest()
+        self._open.flush()
+        if size > INLINE_BYTES:
+            return StoredBlob(size, sha256, key=self._blobs.put_file(self._path, sha256))
+        self._open.seek(0)
+        return StoredBlob(size, sha256, data=self._open.read())
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def clean_spool(spool: Path, older_than: float = 7 * 86400.0) -> None:
+    """Throw away what interrupted downloads left, after a week (`older_than` seconds)."""
+    if not spool.is_dir():
+        return
+    limit = time.time() - older_than
+    for path in spool.iterdir():
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < limit:
+                path.unlink()

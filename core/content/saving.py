@@ -1,0 +1,163 @@
+"""The statements that keep content. They run inside the saving transaction, after the fence, each with its rows sorted by key.
+
+A row remembers two writers: `content_seq`, the dispatch that wrote its content, and `metadata_seq`, the last one that changed
+anything. A write with a smaller number than what it would replace is late, and ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from core.db.pool import Conn
+
+Row = Mapping[str, Any]
+
+# Locks content rows by (account, external id). Served by the unique index; unchanged rows are found before and not locked.
+UPSERT = """
+WITH incoming AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(account uuid, domain text, id text, kind text, parent text, name text,
+        ts timestamptz, type text, text text, bytes text, blob text, size bigint, metadata jsonb, hash text, digest text,
+        fingerprint text, seq bigint)
+), changed AS (
+    SELECT i.* FROM incoming i
+    LEFT JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
+    WHERE c.id IS NULL OR c.content_seq < i.seq AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
+    ORDER BY i.account, i.id
+)
+INSERT INTO user_integration_content AS c (user_integration_id, integration_domain, external_id, kind, parent, name,
+    external_timestamp, content_type, content_text, content_bytes, blob_key, size, metadata, hash, digest, fingerprint,
+    content_seq, metadata_seq)
+SELECT account, domain, id, kind, parent, name, ts, type, text, decode(bytes, 'base64'), blob, size, metadata, hash,
+    decode(digest, 'hex'), fingerprint, seq, seq
+FROM changed
+ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
+    kind = excluded.kind, parent = excluded.parent, name = excluded.name, external_timestamp = excluded.external_timestamp,
+    content_type = excluded.content_type, content_text = excluded.content_text, content_bytes = excluded.content_bytes,
+    blob_key = excluded.blob_key, size = excluded.size, hash = excluded.hash, content_seq = excluded.content_seq,
+    -- A change of metadata that was dispatched later, yet saved before, stands.
+    metadata = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.metadata ELSE excluded.metadata || c.metadata END,
+    fingerprint = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.fingerprint ELSE c.fingerprint END,
+    digest = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.digest ELSE ''::bytea END,
+    metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
+    updated_at = now(), deleted_at = NULL
+WHERE c.content_seq < excluded.content_seq
+RETURNING user_integration_id::text, external_id
+"""
+
+# The digest is emptied: the next whole item is compared afresh.
+UPDATE = """
+WITH incoming AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(account uuid, id text, metadata jsonb, fingerprint text, seq bigint)
+), locked AS (
+    SELECT c.id, i.metadata, i.fingerprint, i.seq FROM incoming i
+    JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
+    WHERE c.metadata_seq < i.seq AND c.deleted_at IS NULL
+      AND (NOT c.metadata @> i.metadata OR i.fingerprint IS DISTINCT FROM coalesce(c.fingerprint, i.fingerprint))
+    ORDER BY i.account, i.id FOR UPDATE OF c
+)
+UPDATE user_integration_content c SET metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
+    digest = '', metadata_seq = l.seq, updated_at = now()
+FROM locked l WHERE c.id = l.id
+RETURNING c.user_integration_id::text, c.external_id
+"""
+
+# An item and all that hangs below it. Served by the unique index and by the one on (account, parent).
+DELETE = """
+WITH RECURSIVE incoming AS MATERIALIZED (
+    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(account uuid, id text, seq bigint)
+), below AS (
+    SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root FROM incoming i
+    JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
+    UNION
+    SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root FROM below b
+    JOIN user_integration_content c ON c.user_integration_id = b.user_integration_id AND c.parent = b.external_id
+    WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+), locked AS (
+    SELECT c.id FROM user_integration_content c WHERE c.id IN (SELECT id FROM below)
+    ORDER BY c.user_integration_id, c.external_id FOR UPDATE
+)
+UPDATE user_integration_content c SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq
+FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b, locked l
+WHERE c.id = b.id AND l.id = b.id
+RETURNING c.user_integration_id::text, b.root
+"""
+
+SEEN = """
+INSERT INTO sync_seen (run_id, external_id)
+SELECT run, id FROM jsonb_to_recordset(%s::jsonb) AS r(run uuid, id text) ORDER BY run, id
+ON CONFLICT DO NOTHING
+"""
+
+# What a complete listing no longer holds: written before the run began, and not seen in it.
+VANISHED = """
+SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
+    WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s
+    AND NOT EXISTS (SELECT FROM sync_seen s WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
+FROM user_integration_content c
+WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s AND deleted_at IS NULL
+  AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
+"""
+
+HOLD = """
+INSERT INTO held_deletion (user_integration_id, run_id, parent, since, until, vanished, total)
+VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(total)s)
+"""
+# A later listing of the same place answers what was held.
+UNHOLD = """
+DELETE FROM held_deletion WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
+  AND since IS NOT DISTINCT FROM %(since)s::timestamptz AND until IS NOT DISTINCT FROM %(until)s::timestamptz
+"""
+
+Key = tuple[str, str]
+
+
+def upsert(conn: Conn, rows: Sequence[Row]) -> set[Key]:
+    """Keep whole items. Returns the (account, id) of those that were new or changed."""
+    return _keys(conn, UPSERT, rows)
+
+
+def update(conn: Conn, rows: Sequence[Row]) -> set[Key]:
+    """Change metadata of items that are kept. Returns those that changed."""
+    return _keys(conn, UPDATE, rows)
+
+
+def _keys(conn: Conn, statement: str, rows: Sequence[Row]) -> set[Key]:
+    if not rows:
+        return set()
+    return {(account, id) for account, id in conn.execute(statement, (json.dumps(rows),))}
+
+
+def delete(conn: Conn, rows: Sequence[Row]) -> Counter[Key]:
+    """Mark items and what hangs below them deleted. Returns how many rows by the (account, id) that was named."""
+    if not rows:
+        return Counter()
+    return Counter((account, root) for account, root in conn.execute(DELETE, (json.dumps(rows),)))
+
+
+def remember_seen(conn: Conn, rows: Iterable[tuple[str, str]]) -> None:
+    """Note that (run, external id) is still at the source."""
+    encoded = [{"run": run, "id": id} for run, id in rows]
+    if encoded:
+        conn.execute(SEEN, (json.dumps(encoded),))
+
+
+def sweep(conn: Conn, listing: Row, *, account: str, run: str, start_seq: int, seq: int, guard: float) -> int:
+    """Mark deleted what a complete listing no longer holds, or hold that for a person. Returns how many rows it marked.
+
+    Parameters:
+      start_seq: Of the run: what was written later is there, whoever wrote it.
+      seq: Of the task that says the listing is complete.
+      guard: The share of the listing that may vanish at once; 1 lets everything go.
+    """
+    place = {**listing, "account": account, "run": run, "start": start_seq}
+    total, vanished = conn.execute(VANISHED, place).fetchall()[0]
+    conn.execute(UNHOLD, place)
+    if len(vanished) > guard * total:
+        conn.execute(HOLD, {**place, "vanished": len(vanished), "total": total})
+        return 0
+    return sum(delete(conn, [{"account": account, "id": id, "seq": seq} for id in vanished]).values())

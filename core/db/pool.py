@@ -1,0 +1,82 @@
+"""The connections of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from core.errors import ServerUnavailable
+
+Conn = Connection[tuple[Any, ...]]
+
+UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, ServerUnavailable)
+"""What a statement raises when the server is away; waiting and trying again is right."""
+
+MINIMUM_VERSION = 150000
+
+
+def open_connection(url: str) -> Conn:
+    """One connection of its own, in autocommit mode.
+
+    Raises:
+      ServerUnavailable: The server does not answer, refuses us, or is older than PostgreSQL 15.
+    """
+    try:
+        connection: Conn = psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="polling")
+    except psycopg.OperationalError as error:
+        raise ServerUnavailable(
+            f"PostgreSQL does not answer ({_first_line(error)})", "Is DATABASE_URL right, and the server up?"
+        ) from None
+    if connection.info.server_version < MINIMUM_VERSION:
+        connection.close()
+        raise ServerUnavailable(
+            "PostgreSQL is older than 15", "Upgrade the server, or unset DATABASE_URL for an embedded one"
+        )
+    return connection
+
+
+class Database:
+    """A pool of autocommit connections with prepared statements; opened by the first use, so that forks share none.
+
+    Parameters:
+      url: A libpq URL or connection string.
+      size: The most connections at once.
+      timeout: Seconds to wait for one.
+    """
+
+    def __init__(self, url: str, *, size: int = 4, timeout: float = 10.0) -> None:
+        self.url = url
+        self._pool = ConnectionPool(
+            url,
+            connection_class=Connection[tuple[Any, ...]],
+            min_size=0,
+            max_size=size,
+            timeout=timeout,
+            max_idle=60.0,
+            reconnect_timeout=5.0,
+            open=False,
+            check=None,
+            kwargs={"autocommit": True, "prepare_threshold": 1, "connect_timeout": 5, "application_name": "polling"},
+        )
+
+    @contextmanager
+    def connection(self) -> Iterator[Conn]:
+        """Borrow a connection; each statement commits by itself unless `Connection.transaction` is used."""
+        if self._pool.closed:
+            self._pool.open()
+        with self._pool.connection() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the pool and its connections."""
+        self._pool.close(timeout=2.0)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

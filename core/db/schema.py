@@ -1,0 +1,326 @@
+"""The tables. What they mean stands in `docs/reference/tables.md`; the statements on them stand where they are used.
+
+The hot tables (`sync_task`, `sync_state`, `sync_seen`, `user_integration_content`) carry no foreign keys: every insert would lock
+its run or account row `FOR KEY SHARE`, and many writers of one run would pile up on that one row (ADR 0003).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    desc,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+dispatch_seq = Sequence("dispatch_seq", metadata=metadata)
+"""Taken at each dispatch: orders writers of the same content or state, whoever of them comes late."""
+
+
+def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -> Column[Any]:
+    server_default = text("now()") if default else None
+    return Column(
+        name,
+        DateTime(timezone=True),
+        server_default=server_default,
+        nullable=not default if nullable is None else nullable,
+    )
+
+
+def _count(name: str, kind: Any = Integer) -> Column[Any]:
+    return Column(name, kind, nullable=False, server_default="0")
+
+
+def _flag(name: str) -> Column[Any]:
+    return Column(name, Boolean, nullable=False, server_default=text("false"))
+
+
+def _text(name: str, *, default: str | None = None, nullable: bool = False) -> Column[Any]:
+    return Column(name, Text, nullable=nullable, server_default=default)
+
+
+def _account(**kwargs: Any) -> Column[Any]:
+    return Column("user_integration_id", UUID, nullable=False, **kwargs)
+
+
+user_integration = Table(
+    "user_integration",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    _text("user_id"),
+    _text("integration_domain"),
+    _text("name"),
+    _text("identity"),
+    _text("limit_group", nullable=True),
+    Column("config", JSONB, nullable=False),
+    _text("credentials", nullable=True),
+    Column("credentials_version", Integer, nullable=False, server_default="1"),
+    # Raised by every change that workers must see: config, credentials, limits.
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("limits", JSONB, nullable=False, server_default=text("'[]'")),
+    _text("sync_status", default="active"),
+    _text("status_reason", nullable=True),
+    _text("status_detail", nullable=True),
+    Column("poll_interval_minutes", Integer, nullable=False, server_default="15"),
+    _moment("next_sync_at"),
+    _moment("last_sync_at"),
+    _count("consecutive_failures"),
+    _flag("resync_due"),
+    Column("refresh_holder", UUID),
+    _moment("refresh_until"),
+    _moment("created_at", default=True),
+    _moment("updated_at", default=True),
+    CheckConstraint("sync_status IN ('active', 'paused', 'error', 'disconnected')", name="sync_status"),
+    CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
+    UniqueConstraint("user_id", "integration_domain", "identity"),
+    Index("user_integration_due", "next_sync_at", postgresql_where=text("sync_status = 'active'")),
+)
+
+sync_run = Table(
+    "sync_run",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    Column("user_integration_id", UUID, ForeignKey("user_integration.id", ondelete="CASCADE"), nullable=False),
+    _text("integration_domain"),
+    _text("lane"),
+    _text("trigger"),
+    _text("state", default="running"),
+    # Content written with a higher dispatch_seq was written since this run began.
+    Column("start_seq", BigInteger, nullable=False),
+    _flag("allow_deletions"),
+    _text("over_limit", nullable=True),
+    _moment("started_at", default=True),
+    _moment("finished_at"),
+    _count("tasks_done"),
+    _count("tasks_parked"),
+    _count("outputs_saved", BigInteger),
+    _count("outputs_unchanged", BigInteger),
+    _count("outputs_deleted", BigInteger),
+    _text("error", nullable=True),
+    CheckConstraint("lane IN ('live', 'backfill')", name="lane"),
+    CheckConstraint("trigger IN ('schedule', 'manual', 'resync', 'retry')", name="trigger"),
+    CheckConstraint("state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')", name="state"),
+    Index(
+        "sync_run_open",
+        "user_integration_id",
+        "lane",
+        unique=True,
+        postgresql_where=text("state = 'running'"),
+    ),
+    Index("sync_run_history", "user_integration_id", desc("started_at")),
+)
+
+sync_task = Table(
+    "sync_task",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("run_id", UUID, nullable=False),
+    _account(),
+    _text("integration_domain"),
+    _text("lane"),
+    Column("parent_id", BigInteger),
+    Column("retry_of", BigInteger),
+    Column("retried_as", BigInteger),
+    _text("type"),
+    Column("payload", JSONB, nullable=False),
+    Column("dedup_key", LargeBinary, nullable=False),
+    _text("state", default="ready"),
+    _count("priority"),
+    _moment("available_at", default=True),
+    _moment("lease_until"),
+    _count("dispatch_no"),
+    _count("dispatch_seq", BigInteger),
+    _count("attempts", SmallInteger),
+    _count("crashes", SmallInteger),
+    _count("snoozes"),
+    Column("snoozed_seconds", Float, nullable=False, server_default="0"),
+    _count("auto_retries", SmallInteger),
+    _flag("suspect"),
+    _moment("started_at"),
+    _text("reason", nullable=True),
+    Column("errors", JSONB),
+    _count("outputs_saved"),
+    _count("outputs_unchanged"),
+    _count("outputs_deleted"),
+    _count("followups"),
+    _moment("created_at", default=True),
+    _moment("finished_at"),
+    CheckConstraint("state IN ('ready', 'queued', 'done', 'parked', 'cancelled')", name="state"),
+    UniqueConstraint("run_id", "dedup_key"),
+    # The dispatcher walks it by domain and account; the completion check looks for an account's and lane's open tasks.
+    Index(
+        "sync_task_ready",
+        "integration_domain",
+        "user_integration_id",
+        "lane",
+        desc("priority"),
+        "id",
+        postgresql_where=text("state = 'ready'"),
+    ),
+    Index(
+        "sync_task_queued",
+        "integration_domain",
+        "user_integration_id",
+        "lane",
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index(
+        "sync_task_stopped",
+        "user_integration_id",
+        "id",
+        postgresql_where=text("state IN ('parked', 'cancelled') AND retried_as IS NULL"),
+    ),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_analyze_scale_factor": "0.05"},
+)
+
+sync_state = Table(
+    "sync_state",
+    metadata,
+    _account(primary_key=True),
+    Column("partition", Text, primary_key=True),
+    # NULL: dropped; the row stays, so that an older writer cannot bring the value back.
+    Column("value", JSONB),
+    Column("version", BigInteger, nullable=False),
+    Column("dispatch_seq", BigInteger, nullable=False),
+    _moment("updated_at", default=True),
+)
+
+sync_seen = Table(
+    "sync_seen",
+    metadata,
+    Column("run_id", UUID, primary_key=True),
+    Column("external_id", Text, primary_key=True),
+)
+
+user_integration_content = Table(
+    "user_integration_content",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _account(),
+    _text("integration_domain"),
+    _text("external_id"),
+    _text("kind"),
+    _text("parent", nullable=True),
+    _text("name", nullable=True),
+    _moment("external_timestamp"),
+    _text("content_type", nullable=True),
+    _text("content_text", nullable=True),
+    Column("content_bytes", LargeBinary),
+    _text("blob_key", nullable=True),
+    _count("size", BigInteger),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    _text("hash", nullable=True),
+    Column("digest", LargeBinary, nullable=False),
+    _text("fingerprint", nullable=True),
+    Column("content_seq", BigInteger, nullable=False),
+    Column("metadata_seq", BigInteger, nullable=False),
+    _moment("created_at", default=True),
+    _moment("updated_at", default=True),
+    _moment("deleted_at"),
+    UniqueConstraint("user_integration_id", "external_id"),
+    Index(
+        "user_integration_content_parent", "user_integration_id", "parent", postgresql_where=text("parent IS NOT NULL")
+    ),
+    Index("user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")),
+)
+
+held_deletion = Table(
+    "held_deletion",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "user_integration_id", UUID, ForeignKey("user_integration.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    Column("run_id", UUID, nullable=False),
+    _text("parent", nullable=True),
+    _moment("since"),
+    _moment("until"),
+    Column("vanished", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    _moment("created_at", default=True),
+)
+
+limit_block = Table(
+    "limit_block",
+    metadata,
+    Column("key", Text, primary_key=True),
+    _moment("until", nullable=False),
+    _text("reason", nullable=True),
+)
+
+blob = Table(
+    "blob",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    _moment("touched_at", default=True),
+)
+
+integration = Table(
+    "integration",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    _text("name"),
+    _text("version", nullable=True),
+    Column("tasks", JSONB, nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("max_tasks", BigInteger, nullable=False),
+    _moment("seen_at", default=True),
+)
+
+process = Table(
+    "process",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    _text("kind"),
+    _text("host"),
+    Column("pid", Integer, nullable=False),
+    Column("queues", ARRAY(Text), nullable=False),
+    _count("threads"),
+    _flag("draining"),
+    # The process's own clock at its last heartbeat, for `polling doctor`.
+    _moment("clock"),
+    _moment("started_at", default=True),
+    _moment("seen_at", default=True),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    # Changes when the database has gone back in time, so that messages of the time lost match nothing.
+    Column("epoch", BigInteger, nullable=False),
+    _flag("budgets_started"),
+    Column("leader", UUID),
+    _moment("leader_until"),
+    _moment("last_tick_at"),
+    CheckConstraint("one", name="one_row"),
+)

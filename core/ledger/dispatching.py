@@ -1,0 +1,197 @@
+"""ready -> queued: which tasks go to the broker, a fair and bounded portion at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.ledger.outcomes import Dispatch
+
+# Which domains have something to do, by one probe of the index each.
+DOMAINS_WITH_WORK = """
+SELECT domain FROM unnest(%s::text[]) AS domain
+WHERE EXISTS (SELECT FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = domain)
+"""
+
+# What is under way in a domain: as many rows as the window is wide. Served by `sync_task_queued`.
+IN_FLIGHT = """
+SELECT t.user_integration_id::text, a.limit_group, a.limits, t.lane, t.type, count(*)
+FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+WHERE t.state = 'queued' AND t.integration_domain = %s
+GROUP BY 1, 2, 3, 4, 5
+"""
+
+# Accounts with ready tasks, by skipping from one to the next in `sync_task_ready`, round the ring from where the last portion
+# ended. Accounts that may not run are passed over, and so is a blocked one.
+WAITING = """
+WITH RECURSIVE ring AS (
+    (SELECT user_integration_id AS id FROM sync_task
+     WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id > %(after)s
+     ORDER BY user_integration_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT t.user_integration_id FROM sync_task t
+            WHERE t.state = 'ready' AND t.integration_domain = %(domain)s AND t.user_integration_id > ring.id
+            ORDER BY t.user_integration_id LIMIT 1)
+    FROM ring WHERE ring.id IS NOT NULL
+)
+SELECT a.id::text, a.limit_group, a.limits, a.sync_status = 'active',
+    EXISTS (SELECT FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
+        AND t.user_integration_id = a.id AND t.lane = 'live' AND t.available_at <= clock_timestamp()),
+    EXISTS (SELECT FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
+        AND t.user_integration_id = a.id AND t.lane = 'backfill' AND t.available_at <= clock_timestamp())
+FROM (SELECT id FROM ring WHERE id IS NOT NULL LIMIT %(most)s) waiting JOIN user_integration a USING (id)
+"""
+
+BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
+
+# Claims portions and marks them queued. Only the leader may: the share lock on its row keeps a new leader's claim from running
+# at the same moment, so that limits of tasks at once are counted exactly. Rows that anyone else holds are skipped.
+CLAIM = """
+WITH me AS MATERIALIZED (
+    SELECT epoch FROM ledger WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
+), portion AS MATERIALIZED (
+    SELECT p.* FROM me, jsonb_to_recordset(%(portions)s::jsonb)
+        AS p(account uuid, lane text, most int, only_types text[], without_types text[])
+), picked AS MATERIALIZED (
+    SELECT t.id FROM portion p CROSS JOIN LATERAL (
+        SELECT id FROM sync_task
+        WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id = p.account AND lane = p.lane
+          AND available_at <= clock_timestamp()
+          AND (p.only_types IS NULL OR type = ANY (p.only_types)) AND (p.without_types IS NULL OR type <> ALL (p.without_types))
+        ORDER BY priority DESC, id LIMIT p.most FOR UPDATE SKIP LOCKED
+    ) t
+), queued AS (
+    UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1, dispatch_seq = nextval('dispatch_seq'),
+        lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
+    FROM picked WHERE t.id = picked.id
+    RETURNING t.*
+)
+SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text, t.user_integration_id::text, a.version,
+    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
+FROM queued t JOIN user_integration a ON a.id = t.user_integration_id JOIN sync_run r ON r.id = t.run_id
+ORDER BY t.priority DESC, t.id
+"""
+
+# Tasks that should be in Redis, and are sent again as they were if they are not.
+QUEUED = "SELECT id, dispatch_no FROM sync_task WHERE state = 'queued' AND integration_domain = %s"
+AS_SENT = """
+SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text, t.user_integration_id::text, a.version,
+    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
+FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id JOIN sync_run r ON r.id = t.run_id
+JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id AND named.dispatch_no = t.dispatch_no
+WHERE t.state = 'queued'
+"""
+
+CATALOG = "SELECT domain, tasks FROM integration"
+
+RING_START = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """How many tasks of one type are queued for one account."""
+
+    account: str
+    group: str | None
+    limits: list[dict[str, Any]]
+    lane: str
+    type: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An account with ready tasks, and in which lanes some may go now."""
+
+    account: str
+    group: str | None
+    limits: list[dict[str, Any]]
+    active: bool
+    live: bool
+    backfill: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """How many tasks of an account's lane to claim; of some types only, or of all but some."""
+
+    account: str
+    lane: str
+    most: int
+    only_types: list[str] | None = None
+    without_types: list[str] | None = None
+
+
+@dataclass(slots=True)
+class Catalog:
+    """What the dispatcher knows of a domain's tasks: their cost by type."""
+
+    costs: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def domains_with_work(conn: Conn, domains: Sequence[str]) -> list[str]:
+    """Those of these domains that have ready tasks."""
+    return [domain for (domain,) in conn.execute(DOMAINS_WITH_WORK, (list(domains),))]
+
+
+def in_flight(conn: Conn, domain: str) -> list[InFlight]:
+    """What is queued in a domain."""
+    return [InFlight(*row) for row in conn.execute(IN_FLIGHT, (domain,))]
+
+
+def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiting]:
+    """Up to `most` accounts with ready tasks, those behind `after` in the ring first."""
+    names: dict[str, Any] = {"domain": domain, "after": after, "most": most}
+    found = [Waiting(*row) for row in conn.execute(WAITING, names)]
+    if len(found) < most and str(after) != str(RING_START):
+        names |= {"after": RING_START, "most": most - len(found)}
+        there = {account.account for account in found}
+        found += [one for one in (Waiting(*row) for row in conn.execute(WAITING, names)) if one.account not in there]
+    return found
+
+
+def blocked(conn: Conn) -> set[str]:
+    """The keys of limits that are blocked now."""
+    return {key for (key,) in conn.execute(BLOCKED)}
+
+
+def claim(conn: Conn, leader: UUID, domain: str, portions: Sequence[Portion], lease_seconds: float) -> list[Dispatch]:
+    """Mark tasks queued and return their dispatches. Nothing, if `leader` is not the leader any more."""
+    encoded = json.dumps(
+        [
+            {
+                "account": portion.account,
+                "lane": portion.lane,
+                "most": portion.most,
+                "only_types": portion.only_types,
+                "without_types": portion.without_types,
+            }
+            for portion in portions
+        ]
+    )
+    names = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
+    return [Dispatch(*row) for row in conn.execute(CLAIM, names)]
+
+
+def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
+    """Message ids of all queued tasks of a domain, with (task, dispatch_no)."""
+    return {f"{task}-{number}": (task, number) for task, number in conn.execute(QUEUED, (domain,))}
+
+
+def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
+    """The dispatches of these (task, dispatch_no) again, as far as they are still queued."""
+    return [
+        Dispatch(*row) for row in conn.execute(AS_SENT, ([task for task, _ in tasks], [number for _, number in tasks]))
+    ]
+
+
+def catalogs(conn: Conn) -> dict[str, Catalog]:
+    """Task costs by domain, as the workers have registered them."""
+    return {
+        domain: Catalog({name: task.get("cost", {}) for name, task in tasks.items()})
+        for domain, tasks in conn.execute(CATALOG)
+    }

@@ -1,0 +1,88 @@
+"""Who dispatches: a row with a holder and a deadline, by the database's clock.
+
+No advisory lock: a stopped process would keep it for ever, and a killed dispatcher is not replaced by its parent.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from core.db.pool import Conn
+
+LEAD_SECONDS = 10.0
+"""How long leadership lasts unless it is renewed."""
+
+VACANT_SECONDS = 20.0
+"""After this long without a leader, any worker process starts a dispatcher."""
+
+LEAD = """
+UPDATE ledger SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 second'
+WHERE leader IS NULL OR leader = %(me)s OR leader_until < clock_timestamp()
+RETURNING epoch
+"""
+RESIGN = "UPDATE ledger SET leader = NULL, leader_until = NULL WHERE leader = %s"
+VACANT = """
+SELECT leader_until IS NULL OR leader_until < clock_timestamp() - %s * interval '1 second' FROM ledger
+"""
+NEW_EPOCH = "UPDATE ledger SET epoch = %s WHERE epoch = %s"
+STATUS = "SELECT epoch, leader, leader_until, last_tick_at, budgets_started, clock_timestamp() FROM ledger"
+SEQUENCE = "SELECT last_value FROM dispatch_seq"
+START_BUDGETS = "UPDATE ledger SET budgets_started = true WHERE NOT budgets_started RETURNING 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The ledger's one row, with the database's clock."""
+
+    epoch: int
+    leader: UUID | None
+    leader_until: datetime | None
+    last_tick_at: datetime | None
+    budgets_started: bool
+    now: datetime
+
+
+def lead(conn: Conn, me: UUID) -> bool:
+    """Become the leader, or stay it. False while someone else is."""
+    return conn.execute(LEAD, {"me": me, "lead": LEAD_SECONDS}).fetchone() is not None
+
+
+def resign(conn: Conn, me: UUID) -> None:
+    """Let the next one lead at once."""
+    conn.execute(RESIGN, (me,))
+
+
+def vacant(conn: Conn, seconds: float = VACANT_SECONDS) -> bool:
+    """Whether nobody has led for this long."""
+    row = conn.execute(VACANT, (seconds,)).fetchone()
+    return bool(row and row[0])
+
+
+def status(conn: Conn) -> Status:
+    """The ledger's one row."""
+    row = conn.execute(STATUS).fetchone()
+    assert row is not None, "the migrations insert the ledger's row"
+    return Status(*row)
+
+
+def last_sequence(conn: Conn) -> int:
+    """The number of the latest dispatch."""
+    row = conn.execute(SEQUENCE).fetchone()
+    assert row is not None
+    number: int = row[0]
+    return number
+
+
+def renew_epoch(conn: Conn, old: int) -> int:
+    """A new epoch: messages and results of the old one match nothing any more."""
+    new = secrets.randbits(62)
+    conn.execute(NEW_EPOCH, (new, old))
+    return new
+
+
+def start_budgets(conn: Conn) -> bool:
+    """Note that budgets are counted from now on. True for the first caller of this database's life."""
+    return conn.execute(START_BUDGETS).fetchone() is not None

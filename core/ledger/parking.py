@@ -1,0 +1,126 @@
+"""What people do with tasks and runs: try a parked task again, drop it, cancel a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.errors import InvalidInput, NotFound
+from core.ledger.scheduling import open_run
+
+PARKED = """
+SELECT id, run_id, user_integration_id, lane, state, retried_as FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
+"""
+COPY = """
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority)
+SELECT %(run)s, user_integration_id, integration_domain, lane, id, type, payload,
+    CASE WHEN run_id = %(run)s THEN decode(md5(id::text || dispatch_no::text), 'hex') ELSE dedup_key END, priority
+FROM sync_task WHERE id = %(task)s
+ON CONFLICT (run_id, dedup_key) DO NOTHING RETURNING id
+"""
+RETRIED = """
+UPDATE sync_task t SET retried_as = coalesce(%(copy)s, (SELECT o.id FROM sync_task o
+    WHERE o.run_id = %(run)s AND o.dedup_key = t.dedup_key AND o.id <> t.id), t.id)
+WHERE t.id = %(task)s
+"""
+DISCARD = """
+UPDATE sync_task SET state = 'done', reason = 'discarded by hand: ' || coalesce(reason, ''), finished_at = now()
+WHERE id = ANY(%s) AND state IN ('parked', 'cancelled') AND retried_as IS NULL
+RETURNING id
+"""
+LOCK_OPEN_TASKS = """
+SELECT id FROM sync_task WHERE integration_domain = %(domain)s AND user_integration_id = %(account)s AND lane = %(lane)s
+  AND run_id = %(run)s AND state IN ('ready', 'queued') ORDER BY id FOR UPDATE
+"""
+CANCEL_TASKS = "UPDATE sync_task SET state = 'cancelled', lease_until = NULL, finished_at = now() WHERE id = ANY(%s)"
+LOCK_RUN = "SELECT user_integration_id, integration_domain, lane, state FROM sync_run WHERE id = %s FOR UPDATE"
+CANCEL_RUN = """
+UPDATE sync_run r SET state = 'cancelled', finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
+    outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted, error = 'cancelled by hand'
+FROM (SELECT count(*) FILTER (WHERE state = 'done') AS done, count(*) FILTER (WHERE state = 'parked') AS parked,
+        coalesce(sum(outputs_saved), 0) AS saved, coalesce(sum(outputs_unchanged), 0) AS unchanged,
+        coalesce(sum(outputs_deleted), 0) AS deleted FROM sync_task WHERE run_id = %(run)s) c
+WHERE r.id = %(run)s AND r.state = 'running'
+"""
+NEXT_SYNC = """
+UPDATE user_integration SET next_sync_at = clock_timestamp() + poll_interval_minutes * interval '1 minute'
+WHERE id = %s AND sync_status <> 'disconnected'
+"""
+
+
+def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
+    """Put copies of parked tasks into their account's open run, or into a new one. Returns the copies' ids.
+
+    Raises:
+      NotFound: There is no such task.
+      InvalidInput: A task is not parked, or was tried again already.
+    """
+    with conn.transaction():
+        found = conn.execute(PARKED, (list(tasks),)).fetchall()
+        _require_all(tasks, [row[0] for row in found])
+        for task, _, _, _, state, retried_as in found:
+            if state not in ("parked", "cancelled"):
+                raise InvalidInput(
+                    f"task {task} is {state}, not parked", "List parked ones: polling tasks --state parked"
+                )
+            if retried_as is not None:
+                raise InvalidInput(f"task {task} was tried again already, as task {retried_as}", "")
+        return [copy for row in found if (copy := _copy(conn, row[0], row[2], row[3])) is not None]
+
+
+def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
+    run = open_run(conn, account, lane=lane, trigger="retry", root=False)
+    row = conn.execute(COPY, {"run": run, "task": task}).fetchone()
+    copy = row[0] if row else None
+    conn.execute(RETRIED, {"copy": copy, "run": run, "task": task})
+    return copy
+
+
+def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
+    """Drop parked tasks for good: what they would have brought may be missing.
+
+    Raises:
+      InvalidInput: A task is not parked.
+    """
+    dropped = [task for (task,) in conn.execute(DISCARD, (list(tasks),))]
+    missing = set(tasks) - set(dropped)
+    if missing:
+        raise InvalidInput(f"task {min(missing)} is not parked", "List parked ones: polling tasks --state parked")
+    return dropped
+
+
+def _require_all(wanted: Sequence[int], found: Sequence[int]) -> None:
+    missing = set(wanted) - set(found)
+    if missing:
+        raise NotFound(f"there is no task {min(missing)}", "List them: polling tasks")
+
+
+def cancel_run(conn: Conn, run: UUID) -> None:
+    """End a run now. Its open tasks go on in the account's next run; results of those under way are refused.
+
+    Raises:
+      NotFound: There is no such run.
+      InvalidInput: It has ended already.
+    """
+    peek = conn.execute(
+        "SELECT user_integration_id, integration_domain, lane FROM sync_run WHERE id = %s", (run,)
+    ).fetchone()
+    if peek is None:
+        raise NotFound(f"there is no run {run}", "List them: polling runs")
+    account, domain, lane = peek
+    names = {"run": run, "account": account, "domain": domain, "lane": lane}
+    with conn.transaction():
+        # Savers lock tasks before runs. Those that add tasks meanwhile are caught by going on until none is open.
+        tasks = [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]
+        locked = conn.execute(LOCK_RUN, (run,)).fetchone()
+        if locked is None or locked[3] != "running":
+            raise InvalidInput(
+                f"the run has ended already, as {locked[3] if locked else 'nothing'}", "List runs: polling runs"
+            )
+        while tasks:
+            conn.execute(CANCEL_TASKS, (tasks,))
+            tasks = [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]
+        conn.execute(CANCEL_RUN, names)
+        if lane == "live":
+            conn.execute(NEXT_SYNC, (account,))

@@ -1,0 +1,382 @@
+"""The saving transaction: what a batch of tasks came to, committed whole.
+
+Every process writes in this order, each kind sorted by its key, so that savers do not deadlock: tasks, state, run, content, new
+tasks, accounts and blocks. The completion check is no part of it: see `core.ledger.completion`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from core.content import saving as content
+from core.accounts.store import STOP
+from core.db.pool import Conn
+from core.errors import ResultConflict
+from core.ledger.outcomes import Outcome
+
+# THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id. Served by the primary key.
+FENCE = """
+SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.allow_deletions, r.over_limit
+FROM sync_task t
+JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
+JOIN sync_run r ON r.id = t.run_id
+WHERE t.state = 'queued' AND t.dispatch_no = named.dispatch_no
+ORDER BY t.id FOR UPDATE OF t
+"""
+
+# Locks state rows by key, before anything else is written: a conflict drops a result whole.
+LOCK_STATE = """
+SELECT s.user_integration_id::text, s.partition, s.version, s.dispatch_seq FROM sync_state s
+JOIN unnest(%s::uuid[], %s::text[]) AS named(account, partition)
+  ON named.account = s.user_integration_id AND named.partition = s.partition
+ORDER BY s.user_integration_id, s.partition FOR UPDATE OF s
+"""
+WRITE_STATE = """
+INSERT INTO sync_state AS s (user_integration_id, partition, value, version, dispatch_seq)
+SELECT account, partition, value, version, seq FROM jsonb_to_recordset(%s::jsonb)
+    AS r(account uuid, partition text, value jsonb, version bigint, seq bigint) ORDER BY account, partition
+ON CONFLICT (user_integration_id, partition) DO UPDATE SET value = excluded.value, version = excluded.version,
+    dispatch_seq = excluded.dispatch_seq, updated_at = now()
+WHERE s.version = excluded.version - 1
+RETURNING 1
+"""
+
+# Someone else may end the backfill run meanwhile: the share lock waits for that, and then finds none.
+OPEN_BACKFILL = """
+INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
+SELECT %(id)s, %(account)s, %(domain)s, 'backfill', %(trigger)s, last_value FROM dispatch_seq
+ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
+"""
+SHARE_BACKFILL = """
+SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfill' AND state = 'running' FOR SHARE
+"""
+
+# The ids are taken in the order the plugin gave, and the rows inserted by key: one keeps the order of work, the other the
+# order of locks. Conflicts on (run_id, dedup_key) are tasks that the run has already.
+INSERT_TASKS = """
+WITH incoming AS MATERIALIZED (
+    SELECT nextval(pg_get_serial_sequence('sync_task', 'id')) AS id, r.* FROM jsonb_to_recordset(%s::jsonb)
+        AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text, payload jsonb, key text, priority int)
+)
+INSERT INTO sync_task (id, run_id, user_integration_id, integration_domain, lane, parent_id, type, payload, dedup_key, priority)
+SELECT id, run, account, domain, lane, parent, type, payload, decode(key, 'hex'), priority FROM incoming ORDER BY run, key
+ON CONFLICT (run_id, dedup_key) DO NOTHING
+RETURNING parent_id, run_id::text
+"""
+
+MOST_SNOOZED_SECONDS = 7 * 86_400
+"""A task that was put back for this long in all is parked with the reason."""
+
+MOST_ERRORS = 20
+"""Errors kept of one task, the latest."""
+
+# The rows are locked by the fence already.
+FINISH = f"""
+UPDATE sync_task t SET
+    state = CASE WHEN f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS} THEN 'parked' ELSE f.state END,
+    available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second' ELSE t.available_at END,
+    attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash, snoozes = t.snoozes + f.snooze,
+    snoozed_seconds = t.snoozed_seconds + CASE WHEN f.snooze > 0 THEN f.delay ELSE 0 END,
+    suspect = f.suspect, lease_until = NULL, reason = f.reason,
+    errors = CASE WHEN f.error IS NULL THEN t.errors ELSE
+        (SELECT jsonb_agg(e ORDER BY n) FROM (
+            SELECT e, n FROM jsonb_array_elements(coalesce(t.errors, '[]') || jsonb_build_object(
+                'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)) WITH ORDINALITY AS x(e, n)
+            ORDER BY n DESC LIMIT {MOST_ERRORS}) latest) END,
+    outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted, followups = f.followups,
+    finished_at = CASE WHEN f.state = 'ready' THEN NULL ELSE clock_timestamp() END
+FROM jsonb_to_recordset(%s::jsonb) AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
+    reason text, error text, saved int, unchanged int, deleted int, followups int)
+WHERE t.id = f.id
+RETURNING t.id, t.state
+"""  # noqa: S608  two numbers of our own
+
+BLOCK = """
+INSERT INTO limit_block (key, until, reason) VALUES (%s, clock_timestamp() + %s * interval '1 second', %s)
+ON CONFLICT (key) DO UPDATE SET until = greatest(limit_block.until, excluded.until), reason = excluded.reason
+"""
+
+RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
+
+
+@dataclass(slots=True)
+class Saved:
+    """What a batch did, for those who act after the commit.
+
+    Attributes:
+      applied: The outcomes that passed the fence, with the task's new state.
+      changed: External ids created, changed or deleted, by (account, domain).
+      closed_runs: Runs in which a task was closed and to which nothing was added: they may be complete.
+      added: Whether tasks were added or put back, so that the dispatcher has work.
+    """
+
+    applied: list[tuple[Outcome, str]] = field(default_factory=list)
+    changed: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    closed_runs: set[str] = field(default_factory=set)
+    added: bool = False
+
+
+@dataclass(slots=True)
+class _Counts:
+    saved: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    followups: int = 0
+
+
+def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Saved:
+    """Commit these outcomes in one transaction; those that the fence refuses are dropped.
+
+    Raises:
+      psycopg.Error: Nothing was saved, or, when the connection broke during the commit, maybe everything: saving the same
+        outcomes again is right in both cases.
+    """
+    for _ in range(5):
+        try:
+            with conn.transaction():
+                return _Batch(conn, outcomes, delete_guard).run()
+        except ResultConflict:
+            continue
+    raise psycopg.OperationalError("state partitions are written too often at once")
+
+
+class _Batch:
+    """One try of the saving transaction."""
+
+    def __init__(self, conn: Conn, outcomes: Sequence[Outcome], delete_guard: float) -> None:
+        self.conn = conn
+        self.guard = delete_guard
+        self.runs: dict[int, tuple[int, bool]] = {}
+        self.outcomes = self._fenced(outcomes)
+        self.counts = {outcome.dispatch.task_id: _Counts() for outcome in self.outcomes}
+        self.saved = Saved()
+
+    def run(self) -> Saved:
+        if not self.outcomes:
+            return self.saved
+        self._write_states()
+        added = self._prepare_tasks()
+        self._write_content()
+        self._insert_tasks(added)
+        self._stop_accounts()
+        self._finish()
+        return self.saved
+
+    def _fenced(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Those whose tasks still are what they were when they were dispatched, one for each task."""
+        named = {(outcome.dispatch.task_id, outcome.dispatch.dispatch_no): outcome for outcome in outcomes}
+        tasks, numbers = [task for task, _ in named], [number for _, number in named]
+        passed = []
+        for task, number, epoch, start_seq, allow, over_limit in self.conn.execute(FENCE, (tasks, numbers)):
+            outcome = named[task, number]
+            if outcome.dispatch.epoch != epoch:
+                continue
+            self.runs[task] = (start_seq, allow)
+            if over_limit and outcome.tasks:
+                outcome = Outcome(outcome.dispatch, state="parked", reason=over_limit)
+            passed.append(outcome)
+        return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq)
+
+    # State ------------------------------------------------------------------------------------------------------------
+
+    def _write_states(self) -> None:
+        """Compare and set. A result whose partition was changed meanwhile becomes a task that runs again."""
+        wanted = [(o.dispatch.account_id, row["partition"]) for o in self.outcomes for row in _states(o)]
+        if not wanted:
+            return
+        found = self.conn.execute(LOCK_STATE, ([a for a, _ in wanted], [p for _, p in wanted]))
+        current = {(account, partition): (version, seq) for account, partition, version, seq in found}
+        writes: dict[tuple[str, str], dict[str, Any]] = {}
+        for index, outcome in enumerate(self.outcomes):
+            if any(
+                _conflicts(row, current.get((outcome.dispatch.account_id, row["partition"])))
+                for row in _states(outcome)
+            ):
+                self.outcomes[index] = Outcome(
+                    outcome.dispatch, state="ready", delay=0.2, reason="state changed meanwhile"
+                )
+                continue
+            for row in _states(outcome):
+                key = (outcome.dispatch.account_id, row["partition"])
+                version, seq = current.get(key, (0, 0))
+                if seq > outcome.dispatch.dispatch_seq:
+                    continue
+                current[key] = (version, outcome.dispatch.dispatch_seq)
+                writes[key] = {**row, "account": key[0], "version": version + 1, "seq": outcome.dispatch.dispatch_seq}
+        if writes:
+            written = self.conn.execute(WRITE_STATE, (json.dumps(list(writes.values())),)).rowcount
+            if written != len(writes):
+                # A row that was not there to be locked came into being in between.
+                raise ResultConflict
+
+    # Content ----------------------------------------------------------------------------------------------------------
+
+    def _write_content(self) -> None:
+        rows = {200: self._latest(200), 206: self._latest(206)}
+        changed = content.upsert(self.conn, [row for _, row in rows[200]])
+        updated = content.update(self.conn, [row for _, row in rows[206]])
+        self._count(rows[200], changed)
+        self._count(rows[206], updated)
+        gone = self._latest(410)
+        deleted = content.delete(self.conn, [row for _, row in gone])
+        for outcome, row in gone:
+            self.counts[outcome.dispatch.task_id].deleted += deleted[(row["account"], row["id"])]
+        self._remember_seen(changed | updated)
+        self._sweep()
+        for account, id in sorted(changed | updated | set(deleted)):
+            domain = next(o.dispatch.domain for o in self.outcomes if o.dispatch.account_id == account)
+            self.saved.changed.setdefault((account, domain), []).append(id)
+
+    def _latest(self, code: int) -> list[tuple[Outcome, dict[str, Any]]]:
+        """Rows of this code, the latest for each item, with what the statements need of their dispatch."""
+        rows: dict[tuple[str, str], tuple[Outcome, dict[str, Any]]] = {}
+        for outcome in self.outcomes:
+            dispatch = outcome.dispatch
+            names = {"account": dispatch.account_id, "domain": dispatch.domain, "seq": dispatch.dispatch_seq}
+            for row in outcome.outputs:
+                if row["code"] == code:
+                    rows[(dispatch.account_id, row["id"])] = (outcome, row | names)
+        return list(rows.values())
+
+    def _count(self, rows: Iterable[tuple[Outcome, dict[str, Any]]], changed: set[content.Key]) -> None:
+        for outcome, row in rows:
+            counts = self.counts[outcome.dispatch.task_id]
+            if (row["account"], row["id"]) in changed:
+                counts.saved += 1
+            else:
+                counts.unchanged += 1
+
+    def _remember_seen(self, changed: set[content.Key]) -> None:
+        """What was written has a new sequence number; what was not must be remembered until its listing is complete."""
+        seen = {(o.dispatch.run_id, id) for o in self.outcomes for id in o.seen}
+        for outcome in self.outcomes:
+            dispatch = outcome.dispatch
+            kept = (row["id"] for row in outcome.outputs if row["code"] != 410)
+            seen.update((dispatch.run_id, id) for id in kept if (dispatch.account_id, id) not in changed)
+        content.remember_seen(self.conn, seen)
+
+    def _sweep(self) -> None:
+        for outcome in self.outcomes:
+            dispatch = outcome.dispatch
+            start_seq, allow = self.runs[dispatch.task_id]
+            for listing in outcome.listed:
+                self.counts[dispatch.task_id].deleted += content.sweep(
+                    self.conn,
+                    listing,
+                    account=dispatch.account_id,
+                    run=dispatch.run_id,
+                    start_seq=start_seq,
+                    seq=dispatch.dispatch_seq,
+                    guard=1.0 if allow else self.guard,
+                )
+
+    # Tasks ------------------------------------------------------------------------------------------------------------
+
+    def _prepare_tasks(self) -> list[dict[str, Any]]:
+        """Follow-ups with their runs: those of a live task that go to the background belong to the backfill run."""
+        backfills: dict[str, str] = {}
+        for outcome in sorted(self.outcomes, key=lambda outcome: outcome.dispatch.account_id):
+            account = outcome.dispatch.account_id
+            if account not in backfills and any(_moves(outcome, row) for row in outcome.tasks):
+                backfills[account] = self._backfill_run(outcome)
+        return [
+            {
+                **row,
+                "account": outcome.dispatch.account_id,
+                "domain": outcome.dispatch.domain,
+                "parent": outcome.dispatch.task_id,
+                "run": backfills[outcome.dispatch.account_id] if _moves(outcome, row) else outcome.dispatch.run_id,
+                "lane": "backfill" if _moves(outcome, row) else outcome.dispatch.lane,
+            }
+            for outcome in self.outcomes
+            for row in outcome.tasks
+        ]
+
+    def _backfill_run(self, outcome: Outcome) -> str:
+        dispatch = outcome.dispatch
+        names = {"account": dispatch.account_id, "domain": dispatch.domain, "trigger": dispatch.trigger}
+        while True:
+            self.conn.execute(OPEN_BACKFILL, {**names, "id": uuid4()})
+            row = self.conn.execute(SHARE_BACKFILL, (dispatch.account_id,)).fetchone()
+            if row is not None:
+                return str(row[0])
+
+    def _insert_tasks(self, rows: list[dict[str, Any]]) -> None:
+        added_to = set()
+        if rows:
+            inserted: Counter[int] = Counter()
+            for parent, run in self.conn.execute(INSERT_TASKS, (json.dumps(rows),)):
+                inserted[parent] += 1
+                added_to.add(run)
+            for task, count in inserted.items():
+                self.counts[task].followups = count
+            self.saved.added = bool(inserted)
+        self.saved.closed_runs = {
+            o.dispatch.run_id for o in self.outcomes if o.state != "ready" and o.dispatch.run_id not in added_to
+        }
+
+    # Accounts and blocks ----------------------------------------------------------------------------------------------
+
+    def _stop_accounts(self) -> None:
+        for outcome in sorted(self.outcomes, key=lambda outcome: outcome.dispatch.account_id):
+            if outcome.stop is not None:
+                stop, account = outcome.stop, outcome.dispatch.account_id
+                arguments = {"id": account, "reason": stop.reason, "detail": stop.detail}
+                self.conn.execute(STOP, {**arguments, "credentials_version": stop.credentials_version})
+            if outcome.expired is not None:
+                self.conn.execute(RESYNC_DUE, (outcome.dispatch.account_id,))
+        blocks = [outcome.block for outcome in self.outcomes if outcome.block is not None]
+        for block in sorted(blocks, key=lambda block: block.key):
+            self.conn.execute(BLOCK, (block.key, block.seconds, block.reason))
+
+    def _finish(self) -> None:
+        rows = [_finished(outcome, self.counts[outcome.dispatch.task_id]) for outcome in self.outcomes]
+        states: dict[int, str] = dict(self.conn.execute(FINISH, (json.dumps(rows),)).fetchall())
+        self.saved.applied = [(outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes]
+        self.saved.added |= any(state == "ready" for state in states.values())
+        self.saved.closed_runs |= {o.dispatch.run_id for o, state in self.saved.applied if state == "parked"}
+
+
+def _states(outcome: Outcome) -> list[dict[str, Any]]:
+    """State writes, and the partition that has expired as one that drops it."""
+    if outcome.expired is None:
+        return outcome.states
+    return [*outcome.states, {"partition": outcome.expired, "value": None, "read": None}]
+
+
+def _conflicts(row: dict[str, Any], current: tuple[int, int] | None) -> bool:
+    return row["read"] is not None and row["read"] != (current[0] if current else 0)
+
+
+def _moves(outcome: Outcome, row: dict[str, Any]) -> bool:
+    return bool(row["background"]) and outcome.dispatch.lane == "live"
+
+
+def _finished(outcome: Outcome, counts: _Counts) -> dict[str, Any]:
+    return {
+        "id": outcome.dispatch.task_id,
+        "state": outcome.state,
+        "delay": outcome.delay,
+        "attempt": outcome.attempt,
+        "crash": outcome.crash,
+        "snooze": outcome.snooze,
+        "suspect": outcome.suspect,
+        "reason": outcome.reason,
+        "error": outcome.error,
+        "saved": counts.saved,
+        "unchanged": counts.unchanged,
+        "deleted": counts.deleted,
+        "followups": counts.followups,
+    }
+
+
+def parked(outcome: Outcome, reason: str) -> Outcome:
+    """The same task, parked: its result cannot be saved."""
+    return replace(Outcome(outcome.dispatch), state="parked", attempt=1, reason=reason, error=reason)

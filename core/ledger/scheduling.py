@@ -1,0 +1,183 @@
+"""Making runs: for accounts that are due, and for people who ask. Plugin code never runs here."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from uuid import UUID, uuid4
+
+from core.db.pool import Conn
+from core.errors import InvalidInput, NotFound
+from core.integration.base import START
+
+ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
+
+# Claims due accounts and makes their runs and root tasks, in one statement. Accounts that another scheduler is claiming are
+# skipped; the unique index on open runs decides the rest. Served by `user_integration_due` and `sync_run_open`.
+CLAIM_DUE = """
+WITH due AS (
+    SELECT a.id, a.integration_domain, a.resync_due FROM user_integration a
+    WHERE a.sync_status = 'active' AND a.next_sync_at <= clock_timestamp()
+      AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
+    ORDER BY a.next_sync_at LIMIT %(batch)s FOR UPDATE OF a SKIP LOCKED
+), run AS (
+    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
+    SELECT gen_random_uuid(), due.id, due.integration_domain, 'live', CASE WHEN due.resync_due THEN 'resync' ELSE 'schedule' END,
+        (SELECT last_value FROM dispatch_seq)
+    FROM due
+    ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
+    RETURNING id, user_integration_id, integration_domain, lane
+), root AS (
+    INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+    SELECT id, user_integration_id, integration_domain, lane, 'start', '{}', %(root)s FROM run
+), claimed AS (
+    UPDATE user_integration a SET resync_due = false,
+        next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
+    FROM run WHERE a.id = run.user_integration_id
+)
+SELECT id, user_integration_id FROM run
+"""
+
+TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
+
+LOCK_ACCOUNT = "SELECT sync_status, integration_domain, resync_due FROM user_integration WHERE id = %s FOR UPDATE"
+JOIN_OPEN_RUN = """
+UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
+WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = 'running' RETURNING id
+"""
+OPEN_RUN = """
+INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq, allow_deletions)
+SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s FROM dispatch_seq
+"""
+ADD_ROOT = """
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, 'start', '{}', %(root)s)
+"""
+RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false WHERE id = %s"
+
+# The rows stay, so that a writer dispatched earlier cannot bring a cursor back.
+DROP_STATE = """
+UPDATE sync_state SET value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'), updated_at = now()
+WHERE user_integration_id = %s AND value IS NOT NULL
+"""
+
+# Tasks of cancelled runs, and parked ones that have been tried again by themselves less than three times, go on in the new run:
+# as copies, which conflict with nothing the run already has.
+CARRY = """
+WITH waiting AS (
+    SELECT t.* FROM sync_task t JOIN sync_run r ON r.id = t.run_id
+    WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL AND t.run_id <> %(run)s
+      AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3 AND r.state <> 'running')
+    ORDER BY t.id FOR UPDATE OF t
+), copied AS (
+    INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority,
+        auto_retries)
+    SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type, payload, dedup_key, priority,
+        auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END
+    FROM waiting WHERE type <> 'start' ORDER BY dedup_key, id
+    ON CONFLICT (run_id, dedup_key) DO NOTHING
+    RETURNING id, dedup_key
+)
+UPDATE sync_task t SET retried_as = coalesce(
+    (SELECT c.id FROM copied c WHERE c.dedup_key = t.dedup_key),
+    (SELECT o.id FROM sync_task o WHERE o.run_id = %(run)s AND o.dedup_key = t.dedup_key), t.id)
+FROM waiting w WHERE t.id = w.id
+"""
+CARRIED_BACKFILL = """
+SELECT EXISTS (SELECT FROM sync_task t JOIN sync_run r ON r.id = t.run_id
+    WHERE t.user_integration_id = %s AND t.lane = 'backfill' AND t.retried_as IS NULL AND r.state <> 'running'
+      AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3))
+"""
+
+
+def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
+    """Make runs for accounts that are due, at most `batch` of them. Returns (run, account) of each.
+
+    Two schedulers, or two ticks, make one run.
+    """
+    with conn.transaction():
+        claimed = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        for run, account in claimed:
+            _carry_on(conn, run, account)
+    return claimed
+
+
+def poll(conn: Conn, batch: int) -> int:
+    """Make runs until no account is due. Returns how many."""
+    made = 0
+    while claimed := claim_due(conn, batch):
+        made += len(claimed)
+    return made
+
+
+def _carry_on(conn: Conn, run: UUID, account: UUID) -> None:
+    conn.execute(CARRY, {"run": run, "account": account, "lane": "live"})
+    waiting = conn.execute(CARRIED_BACKFILL, (account,)).fetchone()
+    if waiting is not None and waiting[0]:
+        backfill = open_run(conn, account, lane="backfill", trigger="retry", root=False)
+        conn.execute(CARRY, {"run": backfill, "account": account, "lane": "backfill"})
+
+
+def request_run(
+    conn: Conn, account: UUID, *, trigger: str = "manual", allow_deletions: bool = False
+) -> tuple[UUID, bool]:
+    """A live run of this account now, or the one that is open. Returns its id and whether it is new.
+
+    Raises:
+      NotFound: There is no such account.
+      InvalidInput: The account is paused, in error or disconnected.
+    """
+    with conn.transaction():
+        _, domain, resync_due = _lock_active(conn, account)
+        names: dict[str, Any] = {"account": account, "lane": "live", "allow": allow_deletions}
+        joined = conn.execute(JOIN_OPEN_RUN, names).fetchone()
+        if joined is not None:
+            return joined[0], False
+        if resync_due and trigger == "manual":
+            trigger = "resync"
+        run = uuid4()
+        names |= {"id": run, "domain": domain, "trigger": trigger, "root": ROOT_KEY}
+        conn.execute(OPEN_RUN, names)
+        conn.execute(ADD_ROOT, names)
+        conn.execute(RESYNC_TAKEN, (account,))
+        _carry_on(conn, run, account)
+    return run, True
+
+
+def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
+    """Drop all cursors of an account and list everything again. A run that is open ends first; then the resync begins."""
+    with conn.transaction():
+        _lock_active(conn, account)
+        conn.execute(DROP_STATE, (account,))
+        conn.execute("UPDATE user_integration SET resync_due = true, next_sync_at = now() WHERE id = %s", (account,))
+    return request_run(conn, account, trigger="resync")
+
+
+def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str, root: bool) -> UUID:
+    """The open run of a lane, share-locked, or a new one. Called inside a transaction."""
+    row = conn.execute("SELECT integration_domain FROM user_integration WHERE id = %s", (account,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no account {account}", "List them: polling accounts")
+    names: dict[str, Any] = {"id": uuid4(), "account": account, "lane": lane, "domain": row[0], "trigger": trigger}
+    names |= {"allow": False, "root": ROOT_KEY}
+    made = conn.execute(
+        OPEN_RUN + "ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING", names
+    ).rowcount
+    if made and root:
+        conn.execute(ADD_ROOT, names)
+    share = "SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s AND state = 'running' FOR SHARE"
+    found = conn.execute(share, (account, lane)).fetchone()
+    if found is None:
+        return open_run(conn, account, lane=lane, trigger=trigger, root=root)
+    run: UUID = found[0]
+    return run
+
+
+def _lock_active(conn: Conn, account: UUID) -> tuple[str, str, bool]:
+    row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
+    if row is None:
+        raise NotFound(f"there is no account {account}", "List them: polling accounts")
+    if row[0] != "active":
+        remedy = {"paused": "resume", "error": "reconnect", "disconnected": "reconnect"}[row[0]]
+        raise InvalidInput(f"the account is {row[0]}", f"Try: polling {remedy} {account}")
+    return row[0], row[1], row[2]

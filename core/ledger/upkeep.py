@@ -1,0 +1,101 @@
+"""What the leader does now and then: processes that are alive, bounds on runs, and throwing away what is old."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from core.db.pool import Conn
+
+ALIVE_SECONDS = 15.0
+"""A process that was not heard of for this long is taken for dead."""
+
+HEARTBEAT = """
+INSERT INTO process (id, kind, host, pid, queues, threads, clock) VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s)
+ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues, threads = excluded.threads,
+    clock = excluded.clock
+RETURNING draining
+"""
+GOODBYE = "DELETE FROM process WHERE id = %s"
+BURY = "DELETE FROM process WHERE seen_at < clock_timestamp() - interval '1 hour'"
+
+# Threads that serve each queue, over all live worker processes.
+SERVING = """
+SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
+WHERE kind = 'worker' AND NOT draining AND seen_at > clock_timestamp() - %s * interval '1 second' GROUP BY queue
+"""
+
+REGISTER = """
+INSERT INTO integration (domain, name, version, tasks, limits, max_tasks)
+SELECT domain, name, version, tasks, '[]', max_tasks FROM jsonb_to_recordset(%s::jsonb)
+    AS r(domain text, name text, version text, tasks jsonb, max_tasks bigint) ORDER BY domain
+ON CONFLICT (domain) DO UPDATE SET name = excluded.name, version = excluded.version, tasks = excluded.tasks,
+    max_tasks = excluded.max_tasks, seen_at = now()
+"""
+
+# A run with more tasks than its integration allows adds no more: its growing tasks park with this reason.
+OVER_LIMIT = """
+UPDATE sync_run r SET over_limit = format('the run has more than %s tasks; a task may be making ever new keys', i.max_tasks)
+FROM integration i WHERE i.domain = r.integration_domain AND r.state = 'running' AND r.over_limit IS NULL
+  AND r.started_at < now() - interval '20 seconds'
+  AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id OFFSET i.max_tasks LIMIT 1)
+"""
+
+PRUNE_TASKS = """
+DELETE FROM sync_task WHERE id IN (
+    SELECT t.id FROM sync_run r JOIN sync_task t ON t.run_id = r.id
+    WHERE r.state <> 'running' AND r.finished_at < now() - %s * interval '1 day'
+      AND (t.state = 'done' OR t.retried_as IS NOT NULL)
+    LIMIT 5000)
+"""
+PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
+PRUNE_SEEN = (
+    "DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r WHERE r.id = s.run_id AND r.state = 'running')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running process, as it registers itself."""
+
+    id: UUID
+    kind: str
+    host: str
+    pid: int
+    queues: Sequence[str]
+    threads: int
+
+
+def heartbeat(conn: Conn, process: Process, clock: object) -> bool:
+    """Say that this process lives. Returns whether it was asked to drain."""
+    names = {"id": process.id, "kind": process.kind, "host": process.host, "pid": process.pid}
+    row = conn.execute(
+        HEARTBEAT, names | {"queues": list(process.queues), "threads": process.threads, "clock": clock}
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def goodbye(conn: Conn, process: UUID) -> None:
+    """This process ends."""
+    conn.execute(GOODBYE, (process,))
+
+
+def serving(conn: Conn) -> dict[str, tuple[int, int]]:
+    """(threads, processes) that serve each queue now."""
+    return {queue: (threads, processes) for queue, threads, processes in conn.execute(SERVING, (ALIVE_SECONDS,))}
+
+
+def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:
+    """Tell the fleet what the integrations installed here look like."""
+    conn.execute(REGISTER, (json.dumps([dict(entry) for entry in catalog]),))
+
+
+def tidy(conn: Conn, retention_days: float) -> None:
+    """Throw away old tasks, blocks, processes and what ended listings have seen, in portions."""
+    conn.execute(OVER_LIMIT)
+    conn.execute(PRUNE_TASKS, (retention_days,))
+    for statement in (PRUNE_BLOCKS, PRUNE_SEEN, BURY):
+        conn.execute(statement)

@@ -1,0 +1,38 @@
+"""Keeps the lease of what this process works on, and lets a suspect run only alone and on the record."""
+
+from __future__ import annotations
+
+from dramatiq.broker import MessageProxy
+from dramatiq.middleware import SkipMessage
+
+from core.ledger.leases import start_suspect
+from core.ledger.outcomes import Dispatch, Outcome
+from core.middleware.closed import TaskMiddleware
+from core.worker.process import current
+
+SUSPECT_PAUSE_SECONDS = 2.0
+
+
+class Leases(TaskMiddleware):
+    """Renewal itself is in the process's heartbeat: one statement every third of a lease for all that it holds."""
+
+    def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        if not dispatch.suspect:
+            return
+        process = current()
+        if not process.held.enter_suspect_lane(dispatch):
+            process.hand_over(
+                Outcome(dispatch, state="ready", delay=SUSPECT_PAUSE_SECONDS, suspect=True, reason="waits to run alone")
+            )
+            raise SkipMessage("another suspect runs in this process")
+        with process.database.connection() as conn:
+            if not start_suspect(conn, dispatch.task_id, dispatch.dispatch_no):
+                process.held.release([dispatch.id])
+                raise SkipMessage("this dispatch is void")
+
+    def after(self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None) -> None:
+        current().held.ran(dispatch)
+
+    def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        if not message.options.get("duplicate"):
+            current().held.ran(dispatch)

@@ -1,0 +1,119 @@
+"""Ends a task that runs too long: softly by an exception in its thread, and if that does not help, by giving the thread up."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dramatiq import Broker, Worker
+
+from core.ledger.outcomes import Dispatch
+from core.middleware.closed import TaskMiddleware
+from core.worker.process import current
+
+CHECK_SECONDS = 1.0
+
+GRACE_SECONDS = 10.0
+"""How long a thread has to come back after the exception; a system call or a loop in C does not hear it."""
+
+log = logging.getLogger(__name__)
+
+
+class TimeLimitExceeded(BaseException):
+    """Raised in the thread of a task that is over its time limit. No `Exception`, so that plugins do not swallow it."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    dispatch: Dispatch
+    thread: threading.Thread
+    deadline: float
+    running: bool = True
+    fired: bool = False
+    given_up: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def time_limit_of(dispatch: Dispatch) -> float:
+    """Seconds this task may run: its own, or the operator's default."""
+    process = current()
+    integration = process.registry.integrations.get(dispatch.domain)
+    spec = integration.task_specs.get(dispatch.type) if integration is not None else None
+    return spec.time_limit if spec is not None and spec.time_limit is not None else process.settings.task_time_limit
+
+
+class TimeLimit(TaskMiddleware):
+    """A thread that does not come back is replaced by a new one, so that its slot is not lost; its task is a suspect then."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, _Watched] = {}
+        self._worker: Worker | None = None
+        self._clock = threading.Thread(target=self._watch, name="time-limit", daemon=True)
+
+    def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        self._worker = worker
+        self._clock.start()
+
+    def call(self, dispatch: Dispatch, run: Callable[[], None]) -> None:
+        """Run something under the task's time limit.
+
+        Raises:
+          TimeLimitExceeded: It was over it.
+        """
+        watched = _Watched(dispatch, threading.current_thread(), time.monotonic() + time_limit_of(dispatch))
+        ident = threading.get_ident()
+        self._watched[ident] = watched
+        try:
+            try:
+                run()
+            finally:
+                self._disarm(watched, ident)
+        except TimeLimitExceeded:
+            # It may have come inside the first disarming; it comes only once.
+            self._disarm(watched, ident)
+            raise TimeLimitExceeded(f"over its time limit of {time_limit_of(dispatch):.0f} s") from None
+        finally:
+            self._watched.pop(ident, None)
+
+    def _disarm(self, watched: _Watched, ident: int) -> None:
+        with watched.lock:
+            watched.running = False
+            if watched.fired:
+                _raise_in_thread(ident, None)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(CHECK_SECONDS)
+            now = time.monotonic()
+            for ident, watched in list(self._watched.items()):
+                if now >= watched.deadline:
+                    self._interrupt(ident, watched, now)
+
+    def _interrupt(self, ident: int, watched: _Watched, now: float) -> None:
+        with watched.lock:
+            if watched.running and not watched.fired:
+                watched.fired = True
+                _raise_in_thread(ident, TimeLimitExceeded)
+                return
+        if watched.running and not watched.given_up and now >= watched.deadline + GRACE_SECONDS:
+            watched.given_up = True
+            self._replace(watched.thread, watched.dispatch)
+
+    def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
+        """The stuck thread stops by itself if it ever comes back. Its lease is not renewed beyond the deadline."""
+        log.error("task %s (%s) hangs in %s; the thread is given up", dispatch.task_id, dispatch.type, thread.name)
+        if self._worker is not None and thread in self._worker.workers:
+            thread.stop()  # type: ignore[attr-defined]
+            self._worker.workers.remove(thread)  # type: ignore[arg-type]
+            self._worker._add_worker()
+
+
+def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
+    """Raise in another thread at its next bytecode; None takes back what has not been raised yet."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(ident), ctypes.py_object(exception) if exception is not None else None
+    )

@@ -1,0 +1,156 @@
+"""Finding the installed integrations. One that cannot be loaded is quarantined with its error, and the others go on."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from core.errors import NotFound
+from core.hookspecs import PROJECT, Hooks
+from core.integration.base import BaseIntegration, Integration
+from core.settings import get_settings
+
+SPEC_VERSION = 1
+"""The version of the plugin API that this engine speaks."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A plugin that was left out, and why."""
+
+    name: str
+    distribution: str | None
+    error: str
+
+
+@dataclass(slots=True)
+class Registry:
+    """What is installed here.
+
+    Attributes:
+      integrations: Classes by domain.
+      versions: The version of the distribution that brought each domain; None for modules of `POLLING_PLUGINS`.
+      quarantined: What could not be loaded.
+    """
+
+    integrations: dict[str, Integration] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    manager: pluggy.PluginManager = field(default_factory=lambda: _manager())
+
+    def get(self, domain: str) -> Integration:
+        """The class of a domain.
+
+        Raises:
+          NotFound: It is not installed here, or quarantined.
+        """
+        if domain in self.integrations:
+            return self.integrations[domain]
+        for plugin in self.quarantined:
+            if plugin.name == domain:
+                raise NotFound(
+                    f"the integration {domain!r} cannot be loaded ({plugin.error})", "Mend or reinstall its package"
+                )
+        known = ", ".join(sorted(self.integrations)) or "none"
+        raise NotFound(
+            f"there is no integration {domain!r}; installed: {known}", f"Try: pip install integration-polling-{domain}"
+        )
+
+    def observe(self, hook: str, **arguments: Any) -> None:
+        """Tell every observer; one that fails is logged and changes nothing."""
+        caller = getattr(self.manager.hook, hook)
+        for implementation in caller.get_hookimpls():
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except Exception:
+                log.exception("the observer %s of %s failed", implementation.plugin_name, hook)
+
+    def _add(self, name: str, distribution: str | None, version: str | None, load: Callable[[], object]) -> None:
+        try:
+            plugin = load()
+            found = list(_integrations_of(plugin, name))
+            self._check(found)
+            self.manager.register(plugin, name=f"{distribution or 'module'}:{name}")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  even a plugin that calls sys.exit() on import must not stop the others
+            text = f"{type(error).__name__}: {error}"[:500]
+            log.error("the plugin %s cannot be loaded and is left out: %s", name, text)
+            self.quarantined.append(Quarantined(name, distribution, text))
+            return
+        for integration in found:
+            self.integrations[integration.manifest.domain] = integration
+            self.versions[integration.manifest.domain] = version
+
+    def _check(self, found: Iterable[Integration]) -> None:
+        for integration in found:
+            manifest = integration.manifest
+            if manifest.domain in self.integrations:
+                raise ValueError(
+                    f"the domain {manifest.domain!r} is taken by {self.integrations[manifest.domain].__module__}"
+                )
+            if manifest.spec_version > SPEC_VERSION:
+                raise ValueError(
+                    f"it needs version {manifest.spec_version} of the plugin API, this engine speaks {SPEC_VERSION}"
+                )
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    return manager
+
+
+def _integrations_of(plugin: object, name: str) -> Iterator[Integration]:
+    """The classes one plugin registers: by its hook, or because the entry point names a class."""
+    if isinstance(plugin, type) and issubclass(plugin, BaseIntegration):
+        yield plugin
+        return
+    alone = _manager()
+    alone.register(plugin, name=name)
+    for classes in alone.hook.integrations():
+        for integration in classes:
+            if not (isinstance(integration, type) and issubclass(integration, BaseIntegration)):
+                raise TypeError(f"integrations() returned {integration!r}, which is no BaseIntegration class")
+            yield integration
+
+
+def discover(entries: Iterable[EntryPoint], modules: Iterable[str] = ()) -> Registry:
+    """Load these plugins, sorted by name so that every process sees the same."""
+    registry = Registry()
+    for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
+        distribution = entry.dist
+        name, version = (distribution.name, distribution.version) if distribution else (None, None)
+        registry._add(entry.name, name, version, entry.load)
+    for module in modules:
+        registry._add(module, None, None, partial(importlib.import_module, module))
+    return registry
+
+
+@lru_cache(maxsize=1)
+def get_registry() -> Registry:
+    """The plugins of this process, loaded once: entry points of the group `integration_polling`, and `POLLING_PLUGINS`."""
+    return discover(entry_points(group=PROJECT), get_settings().plugins)
+
+
+def catalog(registry: Registry) -> list[Mapping[str, Any]]:
+    """What dispatchers must know of the integrations installed here: each task's cost, and the bounds."""
+    return [
+        {
+            "domain": domain,
+            "name": integration.manifest.name,
+            "version": registry.versions[domain],
+            "tasks": {name: {"cost": dict(spec.cost)} for name, spec in integration.task_specs.items()},
+            "max_tasks": integration.manifest.max_tasks,
+        }
+        for domain, integration in sorted(registry.integrations.items())
+    ]

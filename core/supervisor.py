@@ -1,0 +1,322 @@
+"""Runs the programs of `polling up`: restarts what dies, shows what they say, and ends them together."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Self
+
+Echo = Callable[[str, str], None]
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_SETTLED_AFTER = 60.0
+_CHUNK = 65536
+_CHUNKS_IN_PIPE = 2
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Reads which process groups run, a line each time that changes, and kills the last ones named when we are gone. A
+# process that is killed cannot clean up after itself, and the workers that a program forks are not our children.
+_GUARD = 'while read -r line; do groups=$line; done; [ -z "$groups" ] || kill -s KILL -- $groups'
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program to keep running.
+
+    Parameters:
+      name: What its lines are prefixed with.
+      argv: The command, as a list.
+      env: Variables to add to ours.
+    """
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Starts each program in a session of its own, and starts it again when it ends, whatever its exit code.
+
+    A program that keeps dying waits longer each time, from 0.5 to 30 seconds, until it has lived for 60 seconds.
+    SIGINT, SIGTERM or SIGHUP end all: SIGTERM to each program, then SIGKILL to what is left of their process groups.
+    If this process is killed itself, a guard process kills the groups.
+
+    Parameters:
+      programs: What to run.
+      echo: Receives a program's name and one line that it wrote. Default: prints both.
+      grace: Seconds for the programs to end by themselves; a second Ctrl-C cuts them short.
+    """
+
+    def __init__(self, programs: Sequence[Program], *, echo: Echo | None = None, grace: float = 30.0) -> None:
+        self._echo = echo or _print
+        self._children = [_Child(program, self._echo) for program in programs]
+        self._grace = grace
+        self._kill_at: float | None = None
+        self._clean = True
+
+    def run(self) -> int:
+        """Blocks until all programs have ended; only the main thread may call it.
+
+        Returns:
+          0 if they ended by themselves when asked to, 1 if one had to be killed.
+        """
+        with _signals() as signals, _Guard() as guard, selectors.DefaultSelector() as selector:
+            selector.register(signals, selectors.EVENT_READ)
+            try:
+                while self._kill_at is None or any(child.running for child in self._children):
+                    self._step(selector, guard)
+                    for number in _pending(signals):
+                        self._on_signal(signal.Signals(number))
+            finally:
+                for child in self._children:  # all of them before any other thing that may fail
+                    child.kill()
+                for child in self._children:
+                    child.bury(selector)
+        return 0 if self._clean else 1
+
+    def _step(self, selector: selectors.BaseSelector, guard: _Guard) -> None:
+        """Starts what is due, kills what is overdue, and waits until something happens."""
+        now = time.monotonic()
+        if self._kill_at is None:
+            for child in self._children:
+                if not child.running and child.due <= now:
+                    child.start(selector)
+        elif self._kill_at <= now:
+            self._kill()
+        guard.protect([child.pid for child in self._children if child.running])
+        for key, _ in selector.select(self._timeout(now)):
+            if isinstance(key.data, _Child):
+                key.data.read(selector)
+        for child in self._children:
+            if child.running and child.ended():
+                child.kill()
+                child.bury(selector)
+
+    def _timeout(self, now: float) -> float | None:
+        if self._kill_at is not None:
+            return max(0.0, self._kill_at - now)
+        waits = [child.due - now for child in self._children if not child.running]
+        return max(0.0, min(waits)) if waits else None
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if number not in _ENDING:
+            return
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + self._grace
+            for child in self._children:
+                child.terminate()
+        elif number == signal.SIGINT:
+            self._kill_at = time.monotonic()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            if child.running:
+                self._clean = False
+                self._echo(child.program.name, "has not ended, and is killed")
+                child.kill()
+        self._kill_at = time.monotonic() + 1.0
+
+
+class _Child:
+    """A program, its process while it has one, and when it is due to start."""
+
+    def __init__(self, program: Program, echo: Echo) -> None:
+        self.program = program
+        self.due = 0.0
+        self._echo = echo
+        self._process: subprocess.Popen[bytes] | None = None
+        self._born = 0.0
+        self._wait = _FIRST_WAIT
+        self._partial = b""
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, selector: selectors.BaseSelector) -> None:
+        self._born = time.monotonic()
+        try:
+            self._process = subprocess.Popen(
+                self.program.argv,
+                # Unbuffered: into a pipe, Python would keep its lines to itself for a while.
+                env={"PYTHONUNBUFFERED": "1", **os.environ, **self.program.env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._schedule(f"cannot start {self.program.argv[0]}: {error.strerror}")
+            return
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        selector.register(self._process.stdout, selectors.EVENT_READ, self)
+
+    def read(self, selector: selectors.BaseSelector) -> None:
+        """Passes on the lines that it has written, a chunk at a time, so that a chatty program keeps nobody waiting."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        try:
+            chunk = os.read(self._process.stdout.fileno(), _CHUNK)
+        except BlockingIOError:
+            return
+        if not chunk:
+            self._unregister(selector)
+        *lines, self._partial = (self._partial + chunk).split(b"\n")
+        for line in lines:
+            self._say(line)
+        if not chunk or len(self._partial) > _CHUNK:
+            self._flush()
+
+    def ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    def terminate(self) -> None:
+        """Asks the program alone: those like Dramatiq's master pass it on, and would take a second one as an order."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """Kills what is left of its process group, such as workers whose master has died."""
+        if self._process is not None:
+            with suppress(ProcessLookupError, PermissionError):  # macOS: no permission for a group of zombies
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def bury(self, selector: selectors.BaseSelector) -> None:
+        """Reads its last words, and makes it due again."""
+        if self._process is None:
+            return
+        code = self._process.wait()
+        for _ in range(_CHUNKS_IN_PIPE):  # not until its end: a process that left the group may hold it open
+            self.read(selector)
+        self._flush()
+        self._unregister(selector)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+        self._schedule(f"ended with {_meaning(code)}")
+
+    def _unregister(self, selector: selectors.BaseSelector) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        with suppress(KeyError):  # its output may end before it does
+            selector.unregister(self._process.stdout)
+
+    def _schedule(self, reason: str) -> None:
+        now = time.monotonic()
+        if now - self._born >= _SETTLED_AFTER:
+            self._wait = _FIRST_WAIT
+        self.due = now + self._wait
+        self._wait = min(_LONGEST_WAIT, self._wait * 2)
+        self._echo(self.program.name, reason)
+
+    def _flush(self) -> None:
+        if self._partial:
+            self._say(self._partial)
+            self._partial = b""
+
+    def _say(self, line: bytes) -> None:
+        self._echo(self.program.name, line.decode("utf-8", "replace").rstrip("\r"))
+
+
+class _Guard:
+    """A process that outlives us just long enough to kill what we leave behind."""
+
+    def __init__(self) -> None:
+        self._told: list[int] = []
+        self._process = self._start()
+
+    def protect(self, groups: list[int]) -> None:
+        """Tells it which process groups run now."""
+        if groups == self._told and self._process.poll() is None:
+            return
+        try:
+            self._tell(groups)
+        except BrokenPipeError:  # somebody killed it
+            self._end()
+            self._process = self._start()
+            self._tell(groups)
+        self._told = groups
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(BrokenPipeError):
+            self._tell([])
+        self._end()
+
+    def _tell(self, groups: list[int]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(f"-{group}" for group in groups).encode() + b"\n")
+
+    def _end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """A descriptor to read the numbers of arriving signals from; they have no other effect meanwhile."""
+
+    def ignore(_number: int, _frame: FrameType | None) -> None:
+        pass
+
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    wanted = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]  # as nohup sets it
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGCHLD, *wanted)}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        os.close(reader)
+        os.close(writer)
+
+
+def _pending(signals: int) -> bytes:
+    try:
+        return os.read(signals, 4096)
+    except BlockingIOError:
+        return b""
+
+
+def _meaning(code: int) -> str:
+    with suppress(ValueError):
+        if code < 0:
+            return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _print(name: str, line: str) -> None:
+    sys.stdout.write(f"{name:<10} | {line}\n")
+    sys.stdout.flush()

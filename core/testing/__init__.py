@@ -1,0 +1,29 @@
+"""What a plugin author tests with: a harness in memory, faults to inject, and a conformance suite.
+
+    class TestMine(IntegrationConformance):
+        integration = Mine
+
+`IntegrationConformance` needs pytest; `Harness` and `Faults` do not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from core.testing.content import Item
+from core.testing.faults import Faults
+from core.testing.harness import Harness
+from core.testing.outcome import Parked, SyncResult
+
+if TYPE_CHECKING:
+    from core.testing.conformance import IntegrationConformance
+
+__all__ = ["Faults", "Harness", "IntegrationConformance", "Item", "Parked", "SyncResult"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "IntegrationConformance":
+        from core.testing.conformance import IntegrationConformance
+
+        return IntegrationConformance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

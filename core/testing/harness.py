@@ -1,0 +1,179 @@
+"""Runs an integration to quiet in memory, without Redis and PostgreSQL, by the engine's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from pydantic import BaseModel, JsonValue
+
+from core.integration.base import START, BaseIntegration
+from core.integration.context import AccountInfo, RunInfo, TaskInfo
+from core.integration.limits import AccountIdentity
+from core.integration.results import Task
+from core.testing.content import ContentTable, Item
+from core.testing.context import Account, HarnessContext
+from core.testing.faults import Faults, Injector
+from core.testing.ledger import Ledger
+from core.testing.outcome import SyncResult
+from core.testing.queue import Queue
+from core.testing.worker import Attempt, Worker
+
+
+class Harness:
+    """One account of an integration, in memory. Time is virtual: nothing sleeps but the plugin.
+
+    Parameters:
+      integration: The class.
+      config, credentials: As JSON or as the integration's models. Default: their models' defaults.
+      faults: What goes wrong on the way. Default: nothing.
+      delete_guard: The share of a listing that may vanish at once.
+      max_attempts: Attempts of a task before it is parked.
+      max_tasks: Tasks of one run; those beyond are parked.
+    """
+
+    def __init__(
+        self,
+        integration: type[BaseIntegration[Any, Any]],
+        config: Mapping[str, Any] | BaseModel | None = None,
+        credentials: Mapping[str, Any] | BaseModel | None = None,
+        *,
+        faults: Faults | None = None,
+        delete_guard: float = 0.5,
+        max_attempts: int = 3,
+        max_tasks: int = 100_000,
+    ) -> None:
+        self.integration = integration
+        self.config = integration.config_model.model_validate(config or {})
+        limits = list(integration.limits(self.config))
+        self._account = Account(
+            AccountInfo(str(uuid4()), str(uuid4()), "harness", integration.manifest.domain),
+            frozenset(limit.name for limit in limits),
+            ContentTable(delete_guard),
+        )
+        self._injector = Injector(faults or Faults())
+        self._queue = Queue(self._injector.rank)
+        self._worker = Worker(integration, self.config, self._validated(credentials), self._account)
+        self._ledger = Ledger(
+            self._account, integration, limits, self._queue, max_attempts=max_attempts, max_tasks=max_tasks
+        )
+
+    def check(self) -> AccountIdentity:
+        """Whose account it is, asked of a fresh instance."""
+        self.close()
+        try:
+            return self._worker.open().check()
+        finally:
+            self.close()
+
+    def sync(self, trigger: str = "manual", *, allow_deletions: bool = False) -> SyncResult:
+        """Run until nothing is left to do, with backfill and any resync; or until the account is stopped.
+
+        After a stop, the next call goes on where it stopped.
+        """
+        ledger = self._ledger
+        ledger.result, ledger.allow_deletions = SyncResult(), allow_deletions
+        try:
+            self._drain(trigger)
+            while ledger.resync and ledger.result.error is None:
+                ledger.resync = False
+                self._drain("resync")
+        finally:
+            self.close()
+        return ledger.result
+
+    def reconnect(self, credentials: Mapping[str, Any] | BaseModel) -> None:
+        """Give the account other credentials."""
+        self.close()
+        self._worker.credentials = self._validated(credentials)
+
+    def context(self, type: str = START) -> HarnessContext:
+        """A context to call a method of the integration with by hand."""
+        run, task = RunInfo("run-0", "manual", "live"), TaskInfo("task-0", type, 1)
+        return HarnessContext(self._account, run, task, self._account.tick(), self._worker.refresh)
+
+    def close(self) -> None:
+        """Close the instance, as the engine does with an idle one."""
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+    @property
+    def content(self) -> dict[str, Item]:
+        """What is kept and not deleted, by id."""
+        return {item.id: item for item in self._account.content.live()}
+
+    @property
+    def deleted(self) -> set[str]:
+        """The ids of what was marked deleted."""
+        return {item.id for item in self._account.content.rows.values() if item.deleted}
+
+    @property
+    def state(self) -> dict[str, JsonValue]:
+        """The plugin's state by partition, for a test to read and to change."""
+        return self._account.state
+
+    @property
+    def credentials(self) -> BaseModel:
+        """As they are now: `Context.refresh_credentials` changes them."""
+        return self._worker.credentials
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Every task that was returned and kept, before JSON."""
+        return self._ledger.tasks
+
+    @property
+    def charged(self) -> Mapping[str, int]:
+        """What `Context.charge` took, by limit."""
+        return self._account.charged
+
+    @property
+    def clock(self) -> float:
+        """Seconds of virtual time that backoff and rate limits have taken."""
+        return self._queue.clock
+
+    @property
+    def stopping(self) -> bool:
+        """What `Context.stopping` says."""
+        return self._account.stopping
+
+    @stopping.setter
+    def stopping(self, value: bool) -> None:
+        self._account.stopping = value
+
+    def _validated(self, credentials: Mapping[str, Any] | BaseModel | None) -> BaseModel:
+        return self.integration.credentials_model.model_validate(credentials or {})
+
+    def _drain(self, trigger: str) -> None:
+        self._ledger.start(trigger, Task(START))
+        while self._ledger.result.error is None and (entry := self._queue.take()) is not None:
+            other = self._queue.take() if self._injector.overlaps() else None
+            attempts = [
+                self._worker.attempt(each, self._account.tick(), self._injector) for each in (entry, other) if each
+            ]
+            for attempt in reversed(attempts):
+                self._settle(attempt)
+        if self._ledger.result.error is None:
+            self._ledger.finish()
+
+    def _settle(self, attempt: Attempt) -> None:
+        entry = attempt.entry
+        if isinstance(attempt.outcome, Exception):
+            self._ledger.fail(entry, attempt.outcome)
+        elif self._injector.kills(entry):
+            entry.crashes += 1
+            self._worker.close()
+            self._queue.put(entry)
+        else:
+            self._ledger.commit(entry, attempt.context, attempt.outcome)
+            if self._injector.delivers_twice():
+                self._worker.attempt(entry, self._account.tick(), self._injector)

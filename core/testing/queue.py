@@ -1,0 +1,84 @@
+"""The work queue of the harness: what is ready, what waits, and a clock that jumps instead of sleeping."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from core.integration.context import RunInfo
+from core.integration.results import Task
+
+
+@dataclass(slots=True)
+class Run:
+    """A tree of tasks; `began` is the sequence number it began at, `keys` what it has had already."""
+
+    info: RunInfo
+    began: int
+    keys: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A task on the queue, with what happened to it so far. `limits` are the budgets it draws on."""
+
+    id: str
+    task: Task
+    run: Run
+    limits: frozenset[str]
+    attempt: int = 1
+    snoozes: int = 0
+    crashes: int = 0
+    conflicts: int = 0
+
+
+class Queue:
+    """Live tasks before backfill, high priority before low, then in order; or as `rank` shuffles them."""
+
+    def __init__(self, rank: Callable[[], float] | None = None) -> None:
+        self.clock = 0.0
+        self._rank = rank
+        self._numbers = count(1)
+        self._ready: list[tuple[tuple[float, ...], Entry]] = []
+        self._waiting: list[tuple[float, int, Entry]] = []
+        self._blocked: dict[str | None, float] = {}
+
+    def put(self, entry: Entry, after: float = 0.0) -> None:
+        """Make a task ready, `after` seconds from now."""
+        if after > 0:
+            heapq.heappush(self._waiting, (self.clock + after, next(self._numbers), entry))
+        else:
+            heapq.heappush(self._ready, (self._order(entry), entry))
+
+    def block(self, limit: str | None, seconds: float) -> None:
+        """Let tasks that draw on this limit wait; `None` stands for the whole account."""
+        self._blocked[limit] = max(self._blocked.get(limit, 0.0), self.clock + seconds)
+
+    def take(self) -> Entry | None:
+        """The next task; the clock jumps to it if all have to wait. `None` when there is none."""
+        while self._ready or self._waiting:
+            if not self._ready:
+                self.clock = max(self.clock, self._waiting[0][0])
+            self._wake()
+            while self._ready:
+                _, entry = heapq.heappop(self._ready)
+                wait = self._blocked_until(entry) - self.clock
+                if wait <= 0:
+                    return entry
+                self.put(entry, wait)
+        return None
+
+    def _wake(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self.clock:
+            self.put(heapq.heappop(self._waiting)[2])
+
+    def _blocked_until(self, entry: Entry) -> float:
+        return max(self._blocked.get(limit, 0.0) for limit in (None, *entry.limits))
+
+    def _order(self, entry: Entry) -> tuple[float, ...]:
+        number = float(next(self._numbers))
+        if self._rank is not None:
+            return (self._rank(), number)
+        return (float(entry.run.info.lane != "live"), float(-entry.task.priority), number)

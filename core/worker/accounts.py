@@ -1,0 +1,121 @@
+"""Accounts as a worker needs them, read once for each version."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from core.accounts.limits import limit_key, overridden
+from core.accounts.redaction import redactor
+from core.accounts.store import Account, load
+from core.accounts.vault import Vault
+from core.db.pool import Database
+from core.errors import ConfigurationError
+from core.integration.base import Integration
+from core.integration.limits import Limit
+from core.plugins import Registry
+from core.settings import LimitOverride
+
+MOST_CACHED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAccount:
+    """An account with its secrets in clear, for this process only."""
+
+    account: Account
+    integration: Integration
+    config: BaseModel
+    credentials: BaseModel
+    limits: tuple[Limit, ...]
+    redact: Callable[[str], str]
+
+    def key(self, limit: Limit) -> str:
+        """What one of its limits is counted under."""
+        account = self.account
+        return limit_key(
+            limit, domain=account.integration_domain, account_id=str(account.id), group=account.limit_group
+        )
+
+    def __repr__(self) -> str:
+        return f"LoadedAccount({self.account!r})"
+
+
+class Accounts:
+    """Loads accounts, and keeps the latest version of each."""
+
+    def __init__(
+        self, database: Database, vault: Vault, registry: Registry, overrides: Mapping[str, Mapping[str, LimitOverride]]
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._registry = registry
+        self._overrides = overrides
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[str, LoadedAccount] = OrderedDict()
+
+    def get(self, account_id: str, version: int = 0) -> LoadedAccount:
+        """The account, at this version or a newer one.
+
+        Raises:
+          NotFound: There is no such account, or its integration is not installed here.
+          VaultError: Its credentials cannot be opened.
+          ConfigurationError: Its config no longer fits the integration.
+        """
+        with self._lock:
+            loaded = self._loaded.get(account_id)
+        if loaded is not None and loaded.account.version >= version:
+            return loaded
+        with self._database.connection() as conn:
+            account = load(conn, account_id)
+        return self._keep(self._open(account))
+
+    def renewed(self, loaded: LoadedAccount, ciphertext: str | None, version: int) -> LoadedAccount:
+        """The same account with newer credentials."""
+        account = replace(loaded.account, credentials=ciphertext, credentials_version=version)
+        return self._keep(self._open(account))
+
+    def redactor(self, account_id: str) -> Callable[[str], str]:
+        """What strikes out the account's secrets; nothing, if it was never loaded here."""
+        with self._lock:
+            loaded = self._loaded.get(account_id)
+        return loaded.redact if loaded is not None else str
+
+    def seal(self, credentials: BaseModel) -> str:
+        """Credentials as they are stored."""
+        return self._vault.seal(credentials)
+
+    def _open(self, account: Account) -> LoadedAccount:
+        integration = self._registry.get(account.integration_domain)
+        config = validated(integration.config_model, account.config)
+        credentials = self._vault.open(account.credentials, integration.credentials_model)
+        limits = overridden(integration.limits(config), self._overrides.get(account.integration_domain, {}))
+        return LoadedAccount(account, integration, config, credentials, tuple(limits), redactor(credentials))
+
+    def _keep(self, loaded: LoadedAccount) -> LoadedAccount:
+        id = str(loaded.account.id)
+        with self._lock:
+            self._loaded[id] = loaded
+            self._loaded.move_to_end(id)
+            while len(self._loaded) > MOST_CACHED:
+                self._loaded.popitem(last=False)
+        return loaded
+
+
+def validated(model: type[BaseModel], config: Mapping[str, Any]) -> BaseModel:
+    """The stored config as the integration's model.
+
+    Raises:
+      ConfigurationError: It does not fit; the message names the field.
+    """
+    try:
+        return model.model_validate(config)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "config"
+        raise ConfigurationError(f"{place}: {first['msg']}") from None

@@ -1,0 +1,124 @@
+"""`ctx`: what a running task may ask of the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+
+from core.accounts import refresh
+from core.content.blobs import Blobs, SpooledWriter
+from core.db.pool import Database
+from core.errors import CursorExpired, PermanentError
+from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
+from core.integration.limits import Rate
+from core.ledger.outcomes import Dispatch
+from core.worker.accounts import Accounts, LoadedAccount
+from core.worker.budgets import Budgets
+from core.worker.instances import Instance
+
+M = TypeVar("M", bound=BaseModel)
+
+READ_STATE = "SELECT value, version FROM sync_state WHERE user_integration_id = %s AND partition = %s"
+KNOWN = """
+SELECT external_id, fingerprint FROM user_integration_content
+WHERE user_integration_id = %s AND external_id = ANY(%s) AND deleted_at IS NULL
+"""
+
+log = logging.getLogger("core.task")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What contexts of one process share."""
+
+    database: Database
+    accounts: Accounts
+    blobs: Blobs
+    budgets: Budgets
+    stopping: Callable[[], bool]
+
+
+class TaskContext:
+    """The `core.Context` of one dispatch.
+
+    Attributes:
+      read: Versions of the state partitions that were read: their writes are compare-and-set.
+    """
+
+    def __init__(self, services: Services, dispatch: Dispatch, loaded: LoadedAccount, instance: Instance) -> None:
+        self._services = services
+        self._dispatch = dispatch
+        self._loaded = loaded
+        self._instance = instance
+        self.read: dict[str, int] = {}
+        account = loaded.account
+        self.task = TaskInfo(str(dispatch.task_id), dispatch.type, dispatch.attempts + 1)
+        self.run = RunInfo(dispatch.run_id, dispatch.trigger, dispatch.lane)
+        self.account = AccountInfo(str(account.id), account.user_id, account.name, account.integration_domain)
+
+    @property
+    def log(self) -> ContextLogger:
+        dispatch = self._dispatch
+        names = {
+            "account": dispatch.account_id,
+            "run": dispatch.run_id,
+            "task": dispatch.task_id,
+            "domain": dispatch.domain,
+        }
+        return ContextLogger(log, names, self._loaded.redact)
+
+    @property
+    def loaded(self) -> LoadedAccount:
+        """The account as this task has it now: newer after a refresh."""
+        return self._loaded
+
+    @property
+    def stopping(self) -> bool:
+        return self._services.stopping()
+
+    def state(self, partition: str, model: type[M]) -> M | None:
+        with self._services.database.connection() as conn:
+            row = conn.execute(READ_STATE, (self._dispatch.account_id, partition)).fetchone()
+        self.read[partition] = row[1] if row is not None else 0
+        if row is None or row[0] is None:
+            return None
+        try:
+            return model.model_validate(row[0])
+        except ValidationError:
+            raise CursorExpired(partition) from None
+
+    def known(self, ids: Iterable[str]) -> dict[str, str | None]:
+        wanted = list(ids)
+        if not wanted:
+            return {}
+        with self._services.database.connection() as conn:
+            return dict(conn.execute(KNOWN, (self._dispatch.account_id, wanted)).fetchall())
+
+    def blob(self, key: str | None = None) -> SpooledWriter:
+        if key is None:
+            return SpooledWriter(self._services.blobs, uuid4().hex, resumable=False)
+        name = hashlib.sha256(f"{self._dispatch.account_id}/{key}".encode("utf-8", "surrogatepass")).hexdigest()
+        return SpooledWriter(self._services.blobs, name, resumable=True)
+
+    def charge(self, limit: str, units: int = 1) -> None:
+        for one in self._loaded.limits:
+            if one.name == limit and isinstance(one, Rate):
+                self._services.budgets.charge(self._loaded.key(one), one, units)
+                return
+        raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")
+
+    def refresh_credentials(self) -> None:
+        account = self._loaded.account
+
+        def renew() -> str:
+            return self._services.accounts.seal(self._instance.integration.refresh())
+
+        sealed = refresh.refresh(self._services.database, account.id, account.credentials_version, renew)
+        self._loaded = self._services.accounts.renewed(self._loaded, sealed.ciphertext, sealed.version)
+        self._instance.integration.credentials = self._loaded.credentials

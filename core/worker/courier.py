@@ -1,0 +1,52 @@
+"""Results on their way to another process: for workers that only fetch (`dramatiq core.actors -Q gmail`)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+from core.content.blobs import Blobs
+from core.ledger.outcomes import Outcome
+from core.messages import SAVE_OUTPUT, encode
+from core.queues import UNAVAILABLE, Queues
+from core.worker.held import Held
+from core.worker.saver import SAVE_QUEUE
+
+LARGEST_BODY = 256 * 1024
+"""Bytes of JSON that travel through Redis; of more, only a blob's key does."""
+
+log = logging.getLogger(__name__)
+
+
+class Courier:
+    """Turns a task's message into one for `save_output`, under the same id, in one step."""
+
+    def __init__(self, queues: Queues, held: Held, blobs: Blobs) -> None:
+        self._queues = queues
+        self._held = held
+        self._blobs = blobs
+
+    def hand_over(self, outcome: Outcome) -> None:
+        """Send an outcome. Waits while Redis is away: what cannot be sent is done again by its lease."""
+        id = outcome.dispatch.id
+        body = json.dumps(outcome.to_json())
+        argument: Any = {"blob": self._blobs.put(body.encode())} if len(body) > LARGEST_BODY else json.loads(body)
+        message = encode(SAVE_QUEUE, SAVE_OUTPUT, id, [argument])
+        for pause in (0.1, 0.5, 1.0, 2.0, 4.0):
+            try:
+                self._queues.hand_over(id, outcome.dispatch.domain, SAVE_QUEUE, message)
+                break
+            except UNAVAILABLE as error:
+                log.warning("Redis is away, trying again in %.1f s: %s", pause, error)
+                time.sleep(pause)
+        self._held.release([id])
+
+
+def unpack(argument: dict[str, Any], blobs: Blobs) -> Outcome:
+    """The outcome that a message of `save_output` carries."""
+    data = json.loads(blobs.get(argument["blob"])) if "blob" in argument else argument
+    outcome = Outcome.from_json(data)
+    outcome.queue = SAVE_QUEUE
+    return outcome

@@ -1,0 +1,92 @@
+"""Instances of integrations: kept warm for the next task of their account, one task at a time each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from core.integration.base import BaseIntegration
+from core.worker.accounts import LoadedAccount
+
+IDLE_SECONDS = 5.0
+"""How long an instance waits for the next task; it may hold a connection, which counts at the provider."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Instance:
+    """An initialized integration of one account."""
+
+    integration: BaseIntegration[Any, Any]
+    account_id: str
+    version: tuple[int, int]
+    since: float = 0.0
+
+
+class Instances:
+    """A pool for each account."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[Instance]] = defaultdict(list)
+
+    def take(self, loaded: LoadedAccount) -> Instance:
+        """An idle instance of this account and version, or a new one.
+
+        Raises:
+          Whatever `initialize` of the plugin raises.
+        """
+        id, version = str(loaded.account.id), (loaded.account.version, loaded.account.credentials_version)
+        with self._lock:
+            idle = self._idle.pop(id, [])
+            fitting = [instance for instance in idle if instance.version == version]
+            instance = fitting.pop() if fitting else None
+            if fitting:
+                self._idle[id] = fitting
+        for outdated in idle:
+            if outdated.version != version:
+                self.discard(outdated)
+        if instance is not None:
+            return instance
+        integration = loaded.integration(loaded.config, loaded.credentials)
+        instance = Instance(integration, id, version)
+        try:
+            integration.initialize()
+        except BaseException:
+            self.discard(instance)
+            raise
+        return instance
+
+    def give_back(self, instance: Instance) -> None:
+        """Keep it for the next task."""
+        instance.since = time.monotonic()
+        with self._lock:
+            self._idle[instance.account_id].append(instance)
+
+    def discard(self, instance: Instance) -> None:
+        """Close it; an error in that is logged by its class alone."""
+        try:
+            instance.integration.close()
+        except Exception as error:  # noqa: BLE001  plugin code
+            log.warning(
+                "closing an instance of %s failed: %s", instance.integration.manifest.domain, type(error).__name__
+            )
+
+    def close_idle(self, older_than: float = IDLE_SECONDS) -> None:
+        """Close those that waited longer than this, in seconds."""
+        limit = time.monotonic() - older_than
+        with self._lock:
+            old = [one for idle in self._idle.values() for one in idle if one.since <= limit]
+            for id in list(self._idle):
+                self._idle[id] = [one for one in self._idle[id] if one.since > limit]
+                if not self._idle[id]:
+                    del self._idle[id]
+        for instance in old:
+            with contextlib.suppress(Exception):
+                self.discard(instance)

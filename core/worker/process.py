@@ -1,0 +1,166 @@
+"""What one worker process is made of, and its heartbeat."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from core.accounts.vault import Vault
+from core.content.blobs import Blobs, clean_spool
+from core.db.pool import UNAVAILABLE, Database
+from core.environment import Environment
+from core.ledger import leadership, leases, upkeep
+from core.ledger.outcomes import Dispatch
+from core.plugins import Registry, catalog
+from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
+from core.queues import Queues
+from core.settings import Settings
+from core.worker.accounts import Accounts
+from core.worker.budgets import Budgets
+from core.worker.context import Services
+from core.worker.courier import Courier
+from core.worker.held import Held
+from core.worker.instances import Instances
+from core.worker.running import Runner
+from core.worker.saver import SAVE_QUEUE, Saver
+
+HEARTBEAT_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """Everything a process shares between its threads.
+
+    Parameters:
+      threads: How many worker threads it has.
+      serves: The queues it consumes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Environment,
+        queues: Queues,
+        registry: Registry,
+        *,
+        threads: int,
+        serves: Sequence[str],
+    ) -> None:
+        self.settings = settings
+        self.queues = queues
+        self.registry = registry
+        self.threads = threads
+        self.database = Database(environment.database_url, size=threads + 3)
+        self.held = Held()
+        self.instances = Instances()
+        self.accounts = Accounts(self.database, Vault(environment.secret_keys), registry, settings.limits)
+        self.budgets = Budgets(queues, self._first_budgets)
+        self.saver = Saver(self.database, queues, self.held, registry, delete_guard=settings.delete_guard)
+        # Where this process does not serve the saving queue, results travel there as messages.
+        self.hand_over = self.saver.hand_over
+        self.stopping = threading.Event()
+        self.blobs = Blobs(self.database, settings.blob_location, settings.home / "spool")
+        if SAVE_QUEUE not in serves:
+            self.hand_over = Courier(queues, self.held, self.blobs).hand_over
+        services = Services(self.database, self.accounts, self.blobs, self.budgets, self.stopping.is_set)
+        self.runner = Runner(services, self.instances)
+        self._process = upkeep.Process(uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads)
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._registered = False
+        self.on_vacancy: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Begin to save and to renew leases."""
+        self.saver.start()
+        self._heart.start()
+        clean_spool(self.settings.home / "spool")
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """Save what was handed over, give back what was not begun, and say goodbye."""
+        self.stopping.set()
+        self.saver.stop(timeout)
+        try:
+            self.give_back(self.held.not_begun())
+            with self.database.connection() as conn:
+                upkeep.goodbye(conn, self._process.id)
+        except UNAVAILABLE as error:
+            log.warning("PostgreSQL is away at shutdown; leases bring back what was not begun: %s", error)
+        self._ended.set()
+        self._heart.join(timeout=5)
+        self.instances.close_idle(older_than=0)
+        self.database.close()
+
+    def give_back(self, dispatches: Sequence[Dispatch]) -> None:
+        """Taken and not begun: ready again, for whoever comes next."""
+        if not dispatches:
+            return
+        with self.database.connection() as conn:
+            leases.give_back(conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches])
+        self.held.release((dispatch.id for dispatch in dispatches), finished=False)
+        by_queue: dict[str, list[str]] = {}
+        for dispatch in dispatches:
+            by_queue.setdefault(dispatch.domain, []).append(dispatch.id)
+        try:
+            self.queues.ack(by_queue, wake=True)
+        except REDIS_UNAVAILABLE as error:
+            log.warning("Redis is away; the leader clears what was given back: %s", error)
+
+    def _beat(self) -> None:
+        pause = min(HEARTBEAT_SECONDS, self.settings.lease_seconds / 3)
+        renewed = beaten = 0.0
+        while not self._ended.wait(min(0.5, pause)):
+            now = time.monotonic()
+            try:
+                if now - renewed >= self.settings.lease_seconds / 3:
+                    self._renew()
+                    renewed = now
+                if now - beaten >= HEARTBEAT_SECONDS:
+                    self._say_alive()
+                    beaten = now
+                self.instances.close_idle()
+            except UNAVAILABLE as error:
+                log.warning("PostgreSQL is away: %s", str(error).splitlines()[0][:200])
+            except Exception:
+                log.exception("the heartbeat failed; it goes on")
+
+    def _renew(self) -> None:
+        held = self.held.to_renew()
+        if held:
+            with self.database.connection() as conn:
+                leases.renew(conn, held, self.settings.lease_seconds)
+
+    def _say_alive(self) -> None:
+        with self.database.connection() as conn:
+            if not self._registered:
+                upkeep.register(conn, catalog(self.registry))
+                self._registered = True
+            upkeep.heartbeat(conn, self._process, datetime.now(UTC))
+            if leadership.vacant(conn):
+                self.on_vacancy()
+
+    def _first_budgets(self) -> bool:
+        with self.database.connection() as conn:
+            return leadership.start_budgets(conn)
+
+
+_current: WorkerProcess | None = None
+
+
+def current() -> WorkerProcess:
+    """The worker of this process. Only code that runs in a worker may ask."""
+    assert _current is not None, "this process runs no worker"
+    return _current
+
+
+def set_current(process: WorkerProcess | None) -> None:
+    """Called when the worker of this process starts, and when it ends."""
+    global _current
+    _current = process

@@ -1,0 +1,41 @@
+"""Running one dispatch: the plugin's code, and what it returned as rows."""
+
+from __future__ import annotations
+
+from core.integration.results import Task
+from core.ledger.outcomes import Dispatch, Outcome, result_outcome
+from core.worker.context import Services, TaskContext
+from core.worker.instances import Instances
+
+
+class AccountStopped(Exception):
+    """The account was paused or disconnected after this task was dispatched: it waits."""
+
+
+class Runner:
+    """Runs dispatches with the account's instances."""
+
+    def __init__(self, services: Services, instances: Instances) -> None:
+        self.services = services
+        self.instances = instances
+
+    def run(self, dispatch: Dispatch) -> Outcome:
+        """What the task came to.
+
+        Raises:
+          AccountStopped: It may not run now.
+          Whatever the plugin raises, in the task or while its results are read.
+        """
+        loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
+        if loaded.account.sync_status == "disconnected":
+            raise AccountStopped
+        instance = self.instances.take(loaded)
+        context = TaskContext(self.services, dispatch, loaded, instance)
+        try:
+            result = instance.integration.run_task(Task(dispatch.type, dispatch.payload), context)
+            outcome = result_outcome(dispatch, result, loaded.integration, self.services.blobs, context.read)
+        except BaseException:
+            self.instances.discard(instance)
+            raise
+        self.instances.give_back(instance)
+        return outcome

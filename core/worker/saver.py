@@ -1,0 +1,188 @@
+"""The saver thread: gathers outcomes for some milliseconds and saves them in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import psycopg
+
+from core.db.pool import UNAVAILABLE, Database
+from core.ledger.completion import Run, end_runs
+from core.ledger.outcomes import Outcome
+from core.ledger.saving import Saved, parked, save
+from core.plugins import Registry
+from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
+from core.queues import Queues
+from core.worker.held import Held
+
+GATHER_SECONDS = 0.008
+"""How long outcomes wait for company, while other tasks are running."""
+
+MOST_OUTCOMES = 256
+MOST_ROWS = 5_000
+MOST_BYTES = 4 * 1024 * 1024
+"""Bounds of one batch; a larger outcome goes alone."""
+
+MOST_BUFFERED = 64 * 1024 * 1024
+"""Bytes of outcomes that may wait; beyond it, threads wait before they hand over."""
+
+SAVE_QUEUE = "save_output"
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Saver:
+    """Saves what tasks came to, retrying while the servers are away.
+
+    Parameters:
+      held: Told when an outcome is saved.
+    """
+
+    def __init__(
+        self, database: Database, queues: Queues, held: Held, registry: Registry, *, delete_guard: float
+    ) -> None:
+        self._database = database
+        self._queues = queues
+        self._held = held
+        self._registry = registry
+        self._delete_guard = delete_guard
+        self._waiting: deque[Outcome] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="saver", daemon=True)
+
+    def start(self) -> None:
+        """Begin to save what is handed over."""
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Save all that was handed over, then end; gives up after `timeout` seconds, and leases do the rest."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+
+    def hand_over(self, outcome: Outcome) -> None:
+        """Queue an outcome. Waits while too many bytes are queued."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._bytes < MOST_BUFFERED or self._stopping)
+            self._waiting.append(outcome)
+            self._bytes += outcome.size
+            self._changed.notify_all()
+
+    def _loop(self) -> None:
+        while batch := self._gather():
+            try:
+                self.save(batch)
+            except Exception:
+                log.exception("the saver could not save a batch of %d; their leases bring them back", len(batch))
+                self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
+
+    def _gather(self) -> list[Outcome]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            if self._held.running and len(self._waiting) < MOST_OUTCOMES and not self._stopping:
+                self._changed.wait_for(lambda: len(self._waiting) >= MOST_OUTCOMES or self._stopping, GATHER_SECONDS)
+            batch: list[Outcome] = []
+            rows = size = 0
+            while self._waiting and len(batch) < MOST_OUTCOMES:
+                rows, size = rows + self._waiting[0].rows, size + self._waiting[0].size
+                if batch and (rows > MOST_ROWS or size > MOST_BYTES):
+                    break
+                batch.append(self._waiting.popleft())
+            self._bytes -= sum(outcome.size for outcome in batch)
+            self._changed.notify_all()
+            return batch
+
+    def save(self, outcomes: Sequence[Outcome]) -> None:
+        """Save outcomes, end the runs that are complete with them, and acknowledge their messages.
+
+        An outcome that PostgreSQL cannot take is found by halving, and parked alone. While the server is away this waits; a
+        commit whose reply was lost is simply done again, and the fence refuses what was saved.
+        """
+        saved = self._until_available(lambda: self._save_or_halve(list(outcomes)))
+        ended = self._until_available(lambda: self._end_runs(saved, outcomes))
+        self._acknowledge(outcomes, wake=any(one.added for one in saved))
+        self._held.release(outcome.dispatch.id for outcome in outcomes)
+        self._tell(saved, ended)
+
+    def _save_or_halve(self, outcomes: list[Outcome]) -> list[Saved]:
+        try:
+            with self._database.connection() as conn:
+                return [save(conn, outcomes, delete_guard=self._delete_guard)]
+        except psycopg.Error as error:
+            if _passes(error):
+                raise
+            if len(outcomes) > 1:
+                half = len(outcomes) // 2
+                return [*self._save_or_halve(outcomes[:half]), *self._save_or_halve(outcomes[half:])]
+            reason = f"PostgreSQL refuses the result: {str(error).splitlines()[0][:300]}"
+        with self._database.connection() as conn:
+            return [save(conn, [parked(outcomes[0], reason)], delete_guard=self._delete_guard)]
+
+    def _until_available(self, action: Callable[[], T]) -> T:
+        pause = 0.05
+        while True:
+            try:
+                return action()
+            except UNAVAILABLE as error:
+                log.warning("PostgreSQL is away, trying again in %.1f s: %s", pause, str(error).splitlines()[0][:200])
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def _end_runs(self, saved: Sequence[Saved], outcomes: Sequence[Outcome]) -> list[Run]:
+        applied = {outcome.dispatch.task_id for one in saved for outcome, _ in one.applied}
+        # A result that the fence refused may be one that was saved by a commit whose reply was lost.
+        uncertain = {outcome.dispatch.run_id for outcome in outcomes if outcome.dispatch.task_id not in applied}
+        runs = uncertain.union(*(one.closed_runs for one in saved))
+        with self._database.connection() as conn:
+            return end_runs(conn, runs)
+
+    def _acknowledge(self, outcomes: Sequence[Outcome], *, wake: bool) -> None:
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for outcome in outcomes:
+            by_queue[outcome.queue or outcome.dispatch.domain].append(outcome.dispatch.id)
+        try:
+            self._queues.ack(by_queue, wake=wake)
+        except REDIS_UNAVAILABLE as error:
+            # Nothing is lost: the leader drops ids that the ledger no longer has as queued.
+            log.warning("Redis is away, %d acknowledgements are left to the leader: %s", len(outcomes), error)
+
+    def _tell(self, saved: Sequence[Saved], ended: Sequence[Run]) -> None:
+        for one in saved:
+            for (account, domain), ids in one.changed.items():
+                self._registry.observe("content_saved", domain=domain, account_id=account, external_ids=ids)
+            for outcome, state in one.applied:
+                if state == "parked":
+                    self._registry.observe("task_parked", task=_described(outcome))
+        for run in ended:
+            log.info("run %s of account %s ended: %s", run["id"], run["user_integration_id"], run["state"])
+            self._registry.observe("run_finished", run=run)
+
+
+def _passes(error: psycopg.Error) -> bool:
+    """Whether trying again can help: connections, shutdowns, resources, deadlocks; not data that cannot be stored."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    state = error.sqlstate
+    return state is None or state[:2] in {"08", "57", "53", "40", "55", "25"}
+
+
+def _described(outcome: Outcome) -> dict[str, object]:
+    dispatch = outcome.dispatch
+    return {
+        "id": dispatch.task_id,
+        "run_id": dispatch.run_id,
+        "account_id": dispatch.account_id,
+        "domain": dispatch.domain,
+        "type": dispatch.type,
+        "error": outcome.reason,
+    }

@@ -1,0 +1,175 @@
+"""The integration: directories are listed by tasks, and each new or changed file is downloaded by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+from core import (
+    AccountIdentity,
+    AtOnce,
+    BaseIntegration,
+    ConfigurationError,
+    Context,
+    Limit,
+    Listing,
+    Manifest,
+    Task,
+    TaskOutput,
+    TaskResult,
+    task,
+)
+from integration_polling_ftp import names
+from integration_polling_ftp.account import Config, Credentials
+from integration_polling_ftp.download import fetch
+from integration_polling_ftp.errors import CONNECTIONS, Missing
+from integration_polling_ftp.listing import Entry, is_same, timestamp
+from integration_polling_ftp.session import Session
+
+MAX_DEPTH = 64
+
+
+@dataclass(slots=True)
+class Directory:
+    """What was found in a directory, by path; `is_complete` unless a line of the listing could not be read."""
+
+    files: dict[str, Entry] = field(default_factory=dict)
+    directories: dict[str, Entry] = field(default_factory=dict)
+    links: dict[str, Entry] = field(default_factory=dict)
+    is_complete: bool = True
+
+
+class Ftp(BaseIntegration[Config, Credentials]):
+    """Files by their path: fetched again when size or time differ, deleted when a listing no longer has them."""
+
+    manifest = Manifest("ftp", "FTP", limits=[AtOnce(CONNECTIONS, 4)])
+
+    @classmethod
+    def limits(cls, config: Config) -> Sequence[Limit]:
+        return [AtOnce(CONNECTIONS, config.max_connections)]
+
+    @cached_property
+    def session(self) -> Session:
+        return Session(self.config, self.credentials)
+
+    @cached_property
+    def root(self) -> str:
+        """The path of the root as it is kept."""
+        return names.from_user(self.config.root)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def check(self) -> AccountIdentity:
+        try:
+            self.session.enter(self.root)
+        except Missing as error:
+            raise ConfigurationError(f"the server has no directory {self.config.root}: {error}") from None
+        host = self.config.host.lower()
+        return AccountIdentity(
+            f"{self.credentials.username}@{host}:{self.config.port}{self.config.root}", f"{host}{self.config.root}"
+        )
+
+    def start(self, ctx: Context) -> TaskResult:  # noqa: ARG002  it remembers nothing to start from
+        return TaskResult(tasks=[self._listing(self.root, ())])
+
+    @task(time_limit=600)
+    def list_directory(self, ctx: Context, path: str, trail: tuple[str, ...] = ()) -> TaskResult:
+        """List a directory. `trail` holds the `unique` facts from the root to here, to see when a link leads back."""
+        if path == self.root:
+            trail = tuple(filter(None, [self.session.unique(path)]))
+        found = self._read(ctx, path)
+        known = ctx.known(found.files)
+        return TaskResult(
+            output=[*_no_longer_directories(known), *_directories(found, path)],
+            seen=found.files,
+            tasks=[*self._descend(ctx, found, trail), *self._downloads(found, path, known)],
+            listed=[Listing(path)] if found.is_complete else [],
+        )
+
+    @task(time_limit=6 * 3600)
+    def download(self, ctx: Context, path: str, parent: str, version: str) -> TaskResult:
+        """Fetch a file, unless it has vanished since it was listed."""
+        try:
+            blob = fetch(self.session, ctx, path, version)
+        except Missing:
+            if self._exists(path):
+                raise
+            return TaskResult([TaskOutput.gone(path)])
+        file = TaskOutput(
+            path, blob, kind="file", parent=parent, name=names.base_name(path), metadata={"size": blob.size},
+            timestamp=timestamp(version.partition(":")[2]), fingerprint=version,
+        )  # fmt: skip
+        return TaskResult([file])
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self.session.stat(path)
+        except Missing:
+            return False
+        return True
+
+    # Reading a directory
+
+    def _read(self, ctx: Context, path: str) -> Directory:
+        found = Directory()
+        for entry in self.session.entries(path):
+            if entry is None:
+                ctx.log.warning("a line of the listing of %r cannot be read: nothing in it is deleted", path)
+                found.is_complete = False
+            elif entry.kind != "other" and _is_wanted(ctx, entry, path):
+                where = {"file": found.files, "directory": found.directories, "link": found.links}[entry.kind]
+                where[names.join(path, entry.text)] = entry
+        self._follow_links(ctx, found)
+        return found
+
+    def _follow_links(self, ctx: Context, found: Directory) -> None:
+        """Take links to files as files; those to directories could lead anywhere and in circles."""
+        for path, link in found.links.items():
+            try:
+                stat = self.session.follow(path)
+            except Missing:
+                ctx.log.info("the link %r leads to no file: not followed", path)
+                continue
+            found.files[path] = replace(link, kind="file", size=stat.size, modified=stat.modified)
+
+    # What to do next
+
+    def _descend(self, ctx: Context, found: Directory, trail: tuple[str, ...]) -> Iterator[Task]:
+        for path, entry in found.directories.items():
+            if entry.unique in trail:
+                ctx.log.info("%r is a directory above it under another name: not entered", path)
+            elif path.count("/") - self.root.count("/") > MAX_DEPTH:
+                ctx.log.warning("%r is more than %d directories deep: not entered", path, MAX_DEPTH)
+            else:
+                yield self._listing(path, (*trail, entry.unique) if entry.unique else trail)
+
+    def _listing(self, path: str, trail: tuple[str, ...]) -> Task:
+        return replace(self.list_directory.task(path=path, trail=trail), key=f"list {path}")
+
+    def _downloads(self, found: Directory, parent: str, known: dict[str, str | None]) -> Iterator[Task]:
+        quiet_since = datetime.now(UTC) - timedelta(seconds=self.config.quiet_seconds)
+        for path, entry in found.files.items():
+            changed = timestamp(entry.modified)
+            is_quiet = not self.config.quiet_seconds or changed is None or changed <= quiet_since
+            if is_quiet and not is_same(known.get(path), entry.version):
+                yield self.download.task(path=path, parent=parent, version=entry.version)
+
+
+def _is_wanted(ctx: Context, entry: Entry, path: str) -> bool:
+    if names.is_safe(entry.name):
+        return True
+    if entry.name not in (".", ".."):
+        ctx.log.warning("the name %r in %r is refused", entry.name, path)
+    return False
+
+
+def _directories(found: Directory, parent: str) -> Iterator[TaskOutput]:
+    return (TaskOutput(path, kind="directory", parent=parent, name=names.base_name(path)) for path in found.directories)
+
+
+def _no_longer_directories(known: dict[str, str | None]) -> Iterator[TaskOutput]:
+    """What was a directory, which has no fingerprint, and is a file now: what lay in it is gone."""
+    return (TaskOutput.gone(path) for path, fingerprint in known.items() if fingerprint is None)

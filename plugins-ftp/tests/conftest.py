@@ -1,0 +1,107 @@
+"""A real FTP server in a thread, over a directory that the tests fill."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard library's asyncore
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.ioloop import IOLoop
+    from pyftpdlib.servers import FTPServer
+
+USERNAME, PASSWORD = "someone", "correct-horse-battery"
+LIST_ONLY = ("MLSD", "MLST")
+
+
+@dataclass
+class Server:
+    """What a test sees of the server: its directory, its config, and the commands it was sent."""
+
+    home: Path
+    port: int
+    handler: type[FTPHandler]
+    commands: list[str]
+    loop: IOLoop
+    sessions: set[FTPHandler] = field(default_factory=set)
+    credentials: dict[str, str] = field(default_factory=lambda: {"username": USERNAME, "password": PASSWORD})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"host": "127.0.0.1", "port": self.port, "timeout_seconds": 5}
+
+    def write(self, path: str, content: bytes = b"content") -> Path:
+        file = self.home / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        return file
+
+    def drop_connections(self) -> None:
+        """Close all control connections, as an impatient server does."""
+        done = threading.Event()
+
+        def close() -> None:
+            for session in list(self.sessions):
+                session.close()
+            done.set()
+
+        self.loop.call_later(0, close)
+        assert done.wait(5)
+
+    def sent(self, command: str) -> list[str]:
+        return [line for line in self.commands if line.split()[0] == command]
+
+
+def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
+    authorizer = DummyAuthorizer()
+    authorizer.add_user(USERNAME, PASSWORD, str(home), perm="elr")
+    loop, sessions, commands = IOLoop(), set[FTPHandler](), list[str]()
+
+    class Handler(FTPHandler):
+        unicode_errors = "surrogateescape"
+        proto_cmds = {name: value for name, value in FTPHandler.proto_cmds.items() if name not in without}
+        auth_failed_timeout = 0
+
+        def on_connect(self) -> None:
+            sessions.add(self)
+
+        def on_disconnect(self) -> None:
+            sessions.discard(self)
+
+        def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
+            commands.append(line)
+            super().pre_process_command(line, cmd, arg)
+
+        def push(self, data: str) -> None:
+            super(FTPHandler, self).push(data.encode(self.encoding, self.unicode_errors))
+
+    Handler.authorizer = authorizer
+    server = FTPServer(("127.0.0.1", 0), Handler, ioloop=loop)
+    stopping = threading.Event()
+
+    def serve() -> None:
+        while not stopping.is_set():
+            loop.loop(timeout=0.01, blocking=False)
+        server.close_all()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield Server(home, server.address[1], Handler, commands, loop, sessions)
+    finally:
+        stopping.set()
+        thread.join(10)
+
+
+@pytest.fixture(params=[(), LIST_ONLY], ids=["MLSD", "LIST"])
+def ftp_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Twice: with MLSD, and with LIST alone."""
+    yield from start(tmp_path, request.param)

@@ -1,0 +1,22 @@
+"""The conformance suite, over both ways to list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from integration_polling_ftp import Ftp
+
+from core.testing import IntegrationConformance
+
+
+class TestFtp(IntegrationConformance):
+    integration = Ftp
+    credentials = {"username": "someone", "password": "correct-horse-battery"}
+
+    @pytest.fixture
+    def server(self, ftp_server: Any) -> Mapping[str, Any]:
+        for path in ("a.txt", "b.bin", "one/two/three.txt", "one/ä.txt", "empty/none"):
+            ftp_server.write(path, path.encode() * 1000)
+        return ftp_server.config

@@ -1,0 +1,125 @@
+"""The test bench: how Hello World fails on purpose, and what a sync of it must come to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field, NonNegativeInt
+
+from core import (
+    ConfigurationError,
+    Context,
+    CredentialsInvalid,
+    PermanentError,
+    RateLimited,
+    SkipItem,
+    TransientError,
+)
+
+Failure = Literal["transient", "crash", "rate_limited", "credentials", "configuration", "skip", "permanent", "exit"]
+"""`crash` is an exception that the engine does not know; `exit` ends the whole process, as a segfault does."""
+
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+FOR_GOOD: frozenset[Failure] = frozenset({"skip", "permanent", "exit"})
+ON_FIRST_ATTEMPT: frozenset[Failure] = frozenset({"transient", "crash"})
+ERRORS: Mapping[Failure, type[Exception]] = {
+    "transient": TransientError,
+    "crash": RuntimeError,
+    "rate_limited": RateLimited,
+    "credentials": CredentialsInvalid,
+    "configuration": ConfigurationError,
+    "skip": SkipItem,
+    "permanent": PermanentError,
+}
+
+_failed_once: set[tuple[str, str, str]] = set()
+"""Where neither an attempt nor the state tells a first time from a second, this process remembers."""
+
+
+class Config(BaseModel, extra="forbid"):
+    """What the made-up service holds, and how it behaves. All of it is the same for the same `seed`."""
+
+    name: str = Field("hello", description="Whose account it is; two names are two accounts")
+    pages: NonNegativeInt = Field(3, description="Pages; each is one task")
+    items: NonNegativeInt = Field(10, description="Items on a page")
+    item_bytes: NonNegativeInt = Field(100, description="Length of an item")
+    delay_ms: NonNegativeInt = Field(0, description="How long each task sleeps")
+    fanout_depth: NonNegativeInt = Field(0, description="Levels of items below those of a page, each item a task")
+    fail_rate: dict[Failure, float] = Field(default_factory=dict, description="Share of tasks that fail, by error")
+    seed: int = Field(0, description="Of what fails, and of what the items say")
+    grow: NonNegativeInt = Field(0, description="Items that come with every run after the first")
+
+
+def greeting(config: Config, id: str) -> str:
+    """What an item says."""
+    line = f"Hello {id} of {config.seed}! "
+    return (line * (config.item_bytes // len(line) + 1))[: config.item_bytes]
+
+
+def failure(config: Config, name: str) -> Failure | None:
+    """How the task of this name fails, if it does."""
+    digest = hashlib.blake2b(f"{config.seed}:{name}".encode(), digest_size=4).digest()
+    place = int.from_bytes(digest) / 2**32
+    for kind in FAILURES:  # in a fixed order, whatever JSON has made of the mapping's
+        place -= config.fail_rate.get(kind, 0.0)
+        if place < 0:
+            return kind
+    return None
+
+
+def fail_on_purpose(config: Config, ctx: Context, name: str) -> None:
+    """Raise what the config asks for.
+
+    `transient` and `crash` end with the second attempt; `rate_limited`, `credentials` and `configuration` strike a task
+    once in each run and process; `skip`, `permanent` and `exit` strike always.
+    """
+    kind = failure(config, name)
+    if kind is None or (kind in ON_FIRST_ATTEMPT and ctx.task.attempt > 1):
+        return
+    if kind not in FOR_GOOD | ON_FIRST_ATTEMPT and not _first_time(ctx, name):
+        return
+    if kind == "exit":
+        os._exit(1)
+    raise RateLimited(name, retry_after=1) if kind == "rate_limited" else ERRORS[kind](f"{kind} on purpose: {name}")
+
+
+def _first_time(ctx: Context, name: str) -> bool:
+    key = (ctx.account.id, ctx.run.id, name)
+    first = key not in _failed_once
+    _failed_once.add(key)
+    return first
+
+
+def expected(config: Config | Mapping[str, Any], runs: int = 1) -> dict[str, str]:
+    """What is kept after so many runs: the sha256 of each item's content, by id."""
+    config = Config.model_validate(config)
+    ids = [*_grown(config, runs), *_listed(config)]
+    return {key: hashlib.sha256(greeting(config, key).encode()).hexdigest() for key in ids}
+
+
+def _grown(config: Config, runs: int) -> Iterator[str]:
+    return (f"grown-{item}" for item in range(config.grow * (runs - 1)))
+
+
+def _listed(config: Config) -> Iterator[str]:
+    for page in range(1, config.pages + 1):
+        if _comes(config, f"page-{page}"):
+            yield from _below(config, str(page), 0)
+
+
+def _below(config: Config, parent: str, level: int) -> Iterator[str]:
+    """The items under a page or an item; those whose task fails for good take what is below them along."""
+    for item in range(config.items):
+        name = f"{parent}-{item}"
+        if config.fanout_depth and not _comes(config, name):
+            continue
+        yield name
+        if level < config.fanout_depth:
+            yield from _below(config, name, level + 1)
+
+
+def _comes(config: Config, name: str) -> bool:
+    return failure(config, name) not in FOR_GOOD

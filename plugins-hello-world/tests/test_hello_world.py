@@ -1,0 +1,97 @@
+"""Hello World does what its README says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from integration_polling_hello_world import HelloWorld, expected
+from integration_polling_hello_world.bench import FAILURES, Config, failure
+
+from core import ConfigurationError, CredentialsInvalid
+from core.testing import Faults, Harness, IntegrationConformance
+
+
+class TestConformance(IntegrationConformance):
+    integration = HelloWorld
+
+
+class TestConformanceOfATree(IntegrationConformance):
+    integration = HelloWorld
+    config = {"pages": 2, "items": 3, "fanout_depth": 2, "fail_rate": {"transient": 0.3, "rate_limited": 0.2}}
+
+
+def kept(harness: Harness) -> dict[str, str | None]:
+    return {key: item.hash for key, item in harness.content.items()}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"pages": 0},
+        {"items": 0},
+        {"item_bytes": 0},
+        {"item_bytes": 5000, "seed": 7},
+        {"fanout_depth": 2, "items": 3},
+        {"fail_rate": {"transient": 0.5, "crash": 0.2, "rate_limited": 0.3}, "fanout_depth": 1},
+    ],
+)
+def test_what_is_kept_is_what_is_expected(config: dict[str, Any]) -> None:
+    harness = Harness(HelloWorld, config)
+    assert harness.sync().state == "succeeded"
+    assert kept(harness) == expected(config)
+
+
+def test_it_counts_its_items() -> None:
+    assert len(expected({"pages": 2, "items": 3})) == 2 * 3
+    assert len(expected({"pages": 2, "items": 3, "fanout_depth": 2})) == 2 * (3 + 9 + 27)
+
+
+def test_another_seed_says_something_else() -> None:
+    assert expected({"seed": 1}) != expected({"seed": 2})
+    assert expected({"seed": 1}) == expected({"seed": 1})
+
+
+def test_items_that_fail_for_good_are_parked_and_not_expected() -> None:
+    config = {"fanout_depth": 1, "items": 8, "fail_rate": {"permanent": 0.1, "skip": 0.1}}
+    harness = Harness(HelloWorld, config)
+    result = harness.sync()
+    assert result.state == "partial"
+    assert result.tasks_parked > 0
+    assert result.skipped
+    assert kept(harness) == expected(config)
+    assert len(expected(config)) < len(expected({**config, "fail_rate": {}}))
+
+
+def test_it_grows_once_per_run_under_faults() -> None:
+    config = {"grow": 4}
+    harness = Harness(HelloWorld, config, faults=Faults.storm(3))
+    for runs in (1, 2, 3):
+        assert harness.sync().state == "succeeded"
+        assert kept(harness) == expected(config, runs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [("credentials", CredentialsInvalid), ("configuration", ConfigurationError)]
+)
+def test_a_stopped_account_goes_on_after_reconnecting(kind: str, error: type[Exception]) -> None:
+    config = {"fanout_depth": 1, "items": 3, "fail_rate": {kind: 0.1}}
+    harness = Harness(HelloWorld, config)
+    stops = 0
+    while isinstance(harness.sync().error, error):
+        stops += 1
+        harness.reconnect({})
+    assert stops > 0
+    assert kept(harness) == expected(config)
+
+
+def test_every_failure_is_drawn_as_often_as_asked() -> None:
+    rate = 1 / len(FAILURES)
+    config = Config(fail_rate=dict.fromkeys(FAILURES, rate))
+    drawn = [failure(config, str(number)) for number in range(8000)]
+    assert all(abs(drawn.count(kind) / len(drawn) - rate) < 0.02 for kind in FAILURES)
+
+
+def test_two_names_are_two_accounts() -> None:
+    assert Harness(HelloWorld, {"name": "a"}).check() != Harness(HelloWorld, {"name": "b"}).check()

@@ -1,0 +1,266 @@
+"""The conformance suite passes a good plugin, and finds each thing that a nasty one does."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Empty,
+    Manifest,
+    PermanentError,
+    Task,
+    TaskOutput,
+    TaskResult,
+    task,
+)
+from core.testing import IntegrationConformance
+from core.testing.conformance import FAULTS
+
+SECRET = "a-secret-of-the-test"
+
+
+class Credentials(BaseModel):
+    token: SecretStr = SecretStr(SECRET)
+
+
+class Counter(BaseModel):
+    count: int = 0
+
+
+class Good(BaseIntegration[Empty, Credentials]):
+    """Two dozen items, each a task, and a counter of them."""
+
+    manifest = Manifest("good", "Good")
+
+    def initialize(self) -> None:
+        self.token = self.credentials.token.get_secret_value()
+
+    def check(self) -> AccountIdentity:
+        return AccountIdentity("me", "Me")
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.item.task(number=number) for number in range(24)])
+
+    @task
+    def item(self, ctx: Context, number: int) -> TaskResult:
+        return self.result(ctx, number)
+
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        return TaskResult([TaskOutput(str(number), f"item {number}")])
+
+
+class TestGood(IntegrationConformance):
+    integration = Good
+    credentials = {"token": SECRET}
+
+
+class Nameless(Good):
+    manifest = Manifest("good", " ")
+
+
+class Costly(Good):
+    @task(cost={"typo": 1})
+    def other(self, ctx: Context) -> TaskResult:
+        return TaskResult()
+
+
+class Schizophrenic(Good):
+    identities: ClassVar = itertools.count()
+
+    def check(self) -> AccountIdentity:
+        return AccountIdentity(str(next(self.identities)), "Me")
+
+
+class Anonymous(Good):
+    def check(self) -> AccountIdentity:
+        return AccountIdentity("", "Me")
+
+
+class EagerStart(Good):
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult([TaskOutput("a")], super().start(ctx).tasks)
+
+
+class LazyStart(Good):
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult()
+
+
+class ConnectedStart(Good):
+    def start(self, ctx: Context) -> TaskResult:
+        assert self.token
+        return super().start(ctx)
+
+
+class Failing(Good):
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        if number == 7:
+            raise PermanentError("no")
+        return super().result(ctx, number)
+
+
+class Restless(Good):
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        return TaskResult([TaskOutput(str(number), str(random.random()))])
+
+
+class Appending(Good):
+    """Gives new ids to the same things."""
+
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        return TaskResult([TaskOutput(f"{ctx.run.id} {number}")])
+
+
+class TuplePayload(Good):
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[Task("pair", {"numbers": (1, 2)})])  # type: ignore[dict-item]
+
+    @task
+    def pair(self, ctx: Context, numbers: tuple[int, int]) -> TaskResult:
+        return TaskResult([TaskOutput("a")])
+
+
+class Forgetful(Good):
+    """Believes that what it returned once was kept: lost when the worker dies."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.memory = _MEMORY.setdefault(id(self.config), set())
+
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        first = number not in self.memory
+        self.memory.add(number)
+        return super().result(ctx, number) if first else TaskResult()
+
+
+_MEMORY: dict[int, set[int]] = {}
+
+
+class AttemptMinded(Good):
+    """Keeps something else on a second attempt."""
+
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        return TaskResult([TaskOutput(str(number), str(ctx.task.attempt))])
+
+
+class Ordered(Good):
+    """Numbers its items in the order in which they come."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        self.numbers = itertools.count()
+
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        return TaskResult([TaskOutput(str(number), str(next(self.numbers)))])
+
+
+class Racing(Good):
+    """Reads a counter in `known` and writes it blindly: what ran in between is lost."""
+
+    def result(self, ctx: Context, number: int) -> TaskResult:
+        known = ctx.known(map(str, range(24)))
+        return TaskResult([TaskOutput(str(number), fingerprint=str(len({*known} - {str(number)})))])
+
+
+def leaking(**leak: Any) -> type[Good]:
+    class Leaking(Good):
+        def result(self, ctx: Context, number: int) -> TaskResult:
+            if leak.get("error"):
+                raise RuntimeError(f"could not log in with {self.token}")
+            if leak.get("log"):
+                ctx.log.info("token %s", self.token)
+            fields = {name: make(self.token) for name, make in leak.items() if callable(make)}
+            return TaskResult(**{"output": [TaskOutput(str(number))], **fields})
+
+        @task
+        def leak(self, ctx: Context, token: str) -> TaskResult:
+            return TaskResult()
+
+    return Leaking
+
+
+LEAKS = {
+    "content": leaking(output=lambda token: [TaskOutput("a", f"x{token}x".encode())]),
+    "metadata": leaking(output=lambda token: [TaskOutput("a", metadata={"x": [token]})]),
+    "id": leaking(output=lambda token: [TaskOutput(token)]),
+    "state": leaking(state=lambda token: {token: Counter()}),
+    "payload": leaking(tasks=lambda token: [Task("leak", {"token": token})]),
+    "error": leaking(error=True),
+    "log": leaking(log=True),
+}
+
+NASTY = [
+    (Nameless, "its_manifest_is_valid"),
+    (Costly, "costs_name_limits"),
+    (Schizophrenic, "check_names_one_account"),
+    (Anonymous, "check_names_one_account"),
+    (EagerStart, "start_only_returns_tasks"),
+    (LazyStart, "start_only_returns_tasks"),
+    (ConnectedStart, "start_only_returns_tasks"),
+    (Failing, "the_first_sync_succeeds"),
+    (LazyStart, "the_first_sync_succeeds"),
+    (Restless, "the_second_sync_changes_nothing"),
+    (Appending, "the_second_sync_changes_nothing"),
+    (TuplePayload, "payloads_survive_json"),
+    *((leaky, "secrets_stay_secret") for leaky in LEAKS.values()),
+]
+
+SHAKEN = [
+    (Forgetful, "killed"),
+    (Ordered, "delivered twice"),
+    (Ordered, "in any order"),
+    (AttemptMinded, "with transient errors"),
+    (Racing, "overlapping"),
+    (Forgetful, "in a storm"),
+]
+
+
+def run(integration: type[Good], test: str, caplog: pytest.LogCaptureFixture, faults: str = "killed") -> None:
+    """One test of the suite, as pytest would call it."""
+
+    class Suite(IntegrationConformance):
+        credentials: ClassVar[Mapping[str, Any]] = {"token": SECRET}
+
+    Suite.integration = integration
+    suite = Suite()
+    given = {"server": {}, "harness": suite.connect({}), "caplog": caplog, "faults": FAULTS[faults]}
+    method = getattr(suite, f"test_{test}")
+    method(**{name: given[name] for name in inspect.signature(method).parameters})
+
+
+@pytest.mark.parametrize(("integration", "test"), NASTY)
+def test_it_finds_what_is_wrong(integration: type[Good], test: str, caplog: pytest.LogCaptureFixture) -> None:
+    run(Good, test, caplog)
+    caplog.clear()
+    with pytest.raises((AssertionError, AttributeError)):
+        run(integration, test, caplog)
+
+
+@pytest.mark.parametrize(("integration", "faults"), SHAKEN)
+def test_it_finds_what_breaks_under_faults(
+    integration: type[Good], faults: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(Good, "faults_change_nothing", caplog, faults)
+    with pytest.raises(AssertionError):
+        run(integration, "faults_change_nothing", caplog, faults)
+
+
+def test_short_secrets_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Finding one of them would mean nothing."""
+
+    class Short(IntegrationConformance):
+        integration = Good
+        credentials = {"token": "abc"}
+
+    with pytest.raises(AssertionError, match="8 characters"):
+        Short().test_secrets_stay_secret({}, caplog)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from core.db.migrate import migrate
 from core.embedded import Servers, secret_keys
 from core.settings import Settings, get_settings
 
@@ -39,6 +38,9 @@ def get_environment() -> Environment:
     _servers = Servers(settings)
     urls = _servers.acquire()
     if settings.database_url is None:
+        # Imported only where it is needed: Alembic speaks up at its import.
+        from core.db.migrate import migrate
+
         migrate(urls.database_url)
     return Environment(urls.database_url, urls.redis_url, keys, is_embedded(settings))
 

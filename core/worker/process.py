@@ -75,6 +75,7 @@ class WorkerProcess:
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
+        self._began = time.monotonic()
         self.on_vacancy: Callable[[], None] = lambda: None
 
     def start(self) -> None:
@@ -143,7 +144,7 @@ class WorkerProcess:
                 upkeep.register(conn, catalog(self.registry))
                 self._registered = True
             upkeep.heartbeat(conn, self._process, datetime.now(UTC))
-            if leadership.vacant(conn):
+            if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(conn):
                 self.on_vacancy()
 
     def _first_budgets(self) -> bool:

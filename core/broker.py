@@ -40,7 +40,7 @@ class PollingBroker(RedisBroker):
     """
 
     def __init__(self, queues: Queues, middleware: list[Middleware]) -> None:
-        super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)
+        super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)  # type: ignore[no-untyped-call]
         self.polling_queues = queues
 
     @property
@@ -82,7 +82,7 @@ class PollingBroker(RedisBroker):
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         while self.polling_queues.length(queue_name):
             if deadline is not None and time.monotonic() >= deadline:
-                raise QueueJoinTimeout(queue_name)
+                raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]
             time.sleep(interval / 1000)
 
 

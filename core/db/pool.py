@@ -60,7 +60,7 @@ class Database:
             max_idle=60.0,
             reconnect_timeout=5.0,
             open=False,
-            check=None,
+            configure=_tune,
             kwargs={"autocommit": True, "prepare_threshold": 1, "connect_timeout": 5, "application_name": "polling"},
         )
 
@@ -75,6 +75,11 @@ class Database:
     def close(self) -> None:
         """Close the pool and its connections."""
         self._pool.close(timeout=2.0)
+
+
+def _tune(connection: Conn) -> None:
+    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made early and kept."""
+    connection.execute("SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)")
 
 
 def _first_line(error: Exception) -> str:

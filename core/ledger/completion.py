@@ -14,13 +14,14 @@ from psycopg.rows import dict_row
 from core.db.pool import Conn
 
 # A look without a lock first, since most batches end no run. Served by the partial indexes on ready and queued tasks: a run's
-# open tasks are its account's open tasks in its lane, where at most one run is open. OFFSET 0 keeps the planner from turning the
-# two probes into a join with every open task.
+# open tasks are its account's open tasks in its lane, where at most one run is open. The order is the index's own: without it, the
+# planner reads the table from its start, past every task that is done, to find the first that is not.
 OPEN_TASKS = """
-NOT EXISTS (SELECT FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
-        AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id OFFSET 0)
-AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
-        AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id OFFSET 0)
+(SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
+    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
+    ORDER BY t.priority DESC, t.id LIMIT 1) IS NULL
+AND (SELECT t.id FROM sync_task t WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
+    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id LIMIT 1) IS NULL
 """
 
 CANDIDATES = f"SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id"  # noqa: S608

@@ -11,10 +11,11 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.ledger.outcomes import Dispatch
 
-# Which domains have something to do, by one probe of the index each; OFFSET 0 keeps the planner from reading them all at once.
+# Which domains have something to do, by one probe of the index each, in its own order.
 DOMAINS_WITH_WORK = """
 SELECT domain FROM unnest(%s::text[]) AS domain
-WHERE EXISTS (SELECT FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = domain OFFSET 0)
+WHERE (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = domain
+    ORDER BY t.user_integration_id LIMIT 1) IS NOT NULL
 """
 
 # What is under way in a domain: as many rows as the window is wide. Served by `sync_task_queued`.
@@ -39,10 +40,10 @@ WITH RECURSIVE ring AS (
     FROM ring WHERE ring.id IS NOT NULL
 )
 SELECT a.id::text, a.limit_group, a.limits, a.sync_status = 'active',
-    EXISTS (SELECT FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
-        AND t.user_integration_id = a.id AND t.lane = 'live' AND t.available_at <= clock_timestamp() OFFSET 0),
-    EXISTS (SELECT FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
-        AND t.user_integration_id = a.id AND t.lane = 'backfill' AND t.available_at <= clock_timestamp() OFFSET 0)
+    (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s AND t.user_integration_id = a.id
+        AND t.lane = 'live' AND t.available_at <= clock_timestamp() ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL,
+    (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s AND t.user_integration_id = a.id
+        AND t.lane = 'backfill' AND t.available_at <= clock_timestamp() ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL
 FROM (SELECT id FROM ring WHERE id IS NOT NULL LIMIT %(most)s) waiting JOIN user_integration a USING (id)
 """
 

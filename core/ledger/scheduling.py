@@ -83,6 +83,11 @@ UPDATE sync_task t SET retried_as = coalesce(
     (SELECT o.id FROM sync_task o WHERE o.run_id = %(run)s AND o.dedup_key = t.dedup_key), t.id)
 FROM waiting w WHERE t.id = w.id
 """
+# Served by `sync_task_stopped`: most accounts have nothing to carry on.
+STOPPED = """
+SELECT DISTINCT user_integration_id FROM sync_task
+WHERE user_integration_id = ANY(%s) AND state IN ('parked', 'cancelled') AND retried_as IS NULL
+"""
 CARRIED_BACKFILL = """
 SELECT EXISTS (SELECT FROM sync_task t JOIN sync_run r ON r.id = t.run_id
     WHERE t.user_integration_id = %s AND t.lane = 'backfill' AND t.retried_as IS NULL AND r.state <> 'running'
@@ -97,8 +102,10 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
     """
     with conn.transaction():
         claimed = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        stopped = {account for (account,) in conn.execute(STOPPED, ([account for _, account in claimed],))}
         for run, account in claimed:
-            _carry_on(conn, run, account)
+            if account in stopped:
+                _carry_on(conn, run, account)
     return claimed
 
 

@@ -60,8 +60,8 @@ class Retries(TaskMiddleware):
         if exception is None:
             return
         process = current()
-        loaded = _account(dispatch)
-        strike = process.accounts.redactor(dispatch.account_id)
+        loaded = process.runner.used(dispatch)
+        strike = loaded.redact if loaded is not None else process.accounts.redactor(dispatch.account_id)
         outcome = decide(dispatch, exception, self.max_attempts, loaded, strike)
         log.log(
             logging.WARNING if outcome.state == "parked" or outcome.stop else logging.INFO,
@@ -77,13 +77,6 @@ class Retries(TaskMiddleware):
             outcome.error or outcome.reason,
         )
         process.hand_over(outcome)
-
-
-def _account(dispatch: Dispatch) -> LoadedAccount | None:
-    try:
-        return current().accounts.get(dispatch.account_id, dispatch.account_version)
-    except Exception:  # noqa: BLE001  the account cannot be loaded: that is what the task failed with
-        return None
 
 
 def decide(

@@ -88,6 +88,7 @@ class TimeLimit(TaskMiddleware):
     def _watch(self) -> None:
         while True:
             time.sleep(CHECK_SECONDS)
+            self._replace_dead()
             now = time.monotonic()
             for ident, watched in list(self._watched.items()):
                 if now >= watched.deadline:
@@ -103,12 +104,21 @@ class TimeLimit(TaskMiddleware):
             watched.given_up = True
             self._replace(watched.thread, watched.dispatch)
 
+    def _replace_dead(self) -> None:
+        """Dramatiq never replaces a worker thread that died; the lease of what it ran is not renewed."""
+        if self._worker is None or current().stopping.is_set():
+            return
+        for thread in [thread for thread in self._worker.workers if not thread.is_alive()]:
+            log.error("%s has died; a new thread takes its place", thread.name)
+            self._worker.workers.remove(thread)
+            self._worker._add_worker()
+
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
         """The stuck thread stops by itself if it ever comes back. Its lease is not renewed beyond the deadline."""
         log.error("task %s (%s) hangs in %s; the thread is given up", dispatch.task_id, dispatch.type, thread.name)
         if self._worker is not None and thread in self._worker.workers:
-            thread.stop()  # type: ignore[attr-defined]
-            self._worker.workers.remove(thread)  # type: ignore[arg-type]
+            thread.stop()
+            self._worker.workers.remove(thread)
             self._worker._add_worker()
 
 

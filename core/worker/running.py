@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.integration.results import Task
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
+from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instances import Instances
 
@@ -19,6 +20,13 @@ class Runner:
         self.services = services
         self.instances = instances
 
+        # The account as a failed task had it: others may have renewed its credentials since.
+        self._used: dict[str, LoadedAccount] = {}
+
+    def used(self, dispatch: Dispatch) -> LoadedAccount | None:
+        """The account as a task that failed had it; None if it could not be loaded. Answers once."""
+        return self._used.pop(dispatch.id, None)
+
     def run(self, dispatch: Dispatch) -> Outcome:
         """What the task came to.
 
@@ -29,13 +37,16 @@ class Runner:
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
         if loaded.account.sync_status == "disconnected":
             raise AccountStopped
+        self._used[dispatch.id] = loaded
         instance = self.instances.take(loaded)
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:
             result = instance.integration.run_task(Task(dispatch.type, dispatch.payload), context)
             outcome = result_outcome(dispatch, result, loaded.integration, self.services.blobs, context.read)
         except BaseException:
+            self._used[dispatch.id] = context.loaded
             self.instances.discard(instance)
             raise
+        self._used.pop(dispatch.id, None)
         self.instances.give_back(instance)
         return outcome

@@ -1,0 +1,169 @@
+"""The files that the demo serves, and those it leaves out; a tree of its own for when it is given none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LONGEST_PATH = 1_900
+"""Bytes. An FTP command is one line, and servers end it at 2,048."""
+
+MOST_DEPTH = 64
+"""Directories below one another that the FTP integration enters."""
+
+_ESCAPED = re.compile(rb"%([0-9A-F]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it was when the demo began: what is kept of one that changes meanwhile cannot be compared."""
+
+    size: int
+    changed: int
+
+
+@dataclass(slots=True)
+class Tree:
+    """What is in a directory.
+
+    Attributes:
+      files: By path below the root, in bytes, because names need not be text.
+      directories: How many there are below the root.
+      left_out: How many things were left out, by reason.
+      examples: One of them for each reason.
+    """
+
+    root: bytes
+    files: dict[bytes, File] = field(default_factory=dict)
+    directories: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.files.values())
+
+    def skip(self, reason: str, path: bytes) -> None:
+        self.left_out[reason] += 1
+        self.examples.setdefault(reason, os.fsdecode(path).encode("utf-8", "replace").decode())
+
+
+def refusal(root: bytes, path: bytes) -> str | None:
+    """Why the demo does not serve this; None if it does. The server and the comparison ask the same question.
+
+    Parameters:
+      root: The directory that is served, without symbolic links in it.
+      path: Something in it.
+    """
+    name = os.path.basename(path)
+    if b"\n" in name or b"\r" in name:
+        return "names with a line break"
+    if len(path) - len(root) > LONGEST_PATH:
+        return "paths too long for a command"
+    try:
+        own, found = os.lstat(path), os.stat(path)
+    except OSError:
+        return "broken links" if os.path.islink(path) else "what vanished or may not be looked at"
+    if stat.S_ISLNK(own.st_mode):
+        if stat.S_ISDIR(found.st_mode):
+            return "links to directories"
+        if not os.path.realpath(path).startswith(root.rstrip(b"/") + b"/"):
+            return "links that lead out of the directory"
+    return _unservable(path, found.st_mode, path[len(root) :].count(b"/"))
+
+
+def _unservable(path: bytes, mode: int, depth: int) -> str | None:
+    if stat.S_ISDIR(mode):
+        if depth > MOST_DEPTH:
+            return "directories too deep"
+        return None if os.access(path, os.R_OK | os.X_OK) else "unreadable directories"
+    if not stat.S_ISREG(mode):
+        return "sockets, pipes and devices"
+    return None if os.access(path, os.R_OK) else "unreadable files"
+
+
+def scan(root: Path) -> Tree:
+    """Everything in a directory, as it is now."""
+    tree = Tree(os.fsencode(root))
+    waiting = [tree.root]
+    while waiting:
+        directory = waiting.pop()
+        for entry in os.scandir(directory):
+            reason = refusal(tree.root, entry.path)
+            if reason is not None:
+                tree.skip(reason, entry.path)
+            elif entry.is_dir():
+                tree.directories += 1
+                waiting.append(entry.path)
+            else:
+                found = entry.stat()
+                tree.files[os.path.relpath(entry.path, tree.root)] = File(found.st_size, found.st_mtime_ns)
+    return tree
+
+
+def digest(path: bytes) -> str | None:
+    """The SHA-256 of a file; None if it cannot be read any more."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  a path in bytes
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def has_changed(path: bytes, file: File) -> bool:
+    """Whether a file is another one than when the demo began."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return True
+    return (found.st_size, found.st_mtime_ns) != (file.size, file.changed)
+
+
+def path_of(external_id: str) -> bytes:
+    """The path below the root of what the FTP integration keeps under this id; it writes bytes that are no UTF-8 as `%XX`."""
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), external_id.encode()).lstrip(b"/")
+
+
+def make_sample(root: Path) -> None:
+    """Some hundred files of many kinds; the same ones each time."""
+    dice = random.Random(7)
+    for name, content in _sample(dice):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    link = root / "links" / "to a poem.txt"
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to("../texts/0/poem 0.txt")
+
+
+def _sample(dice: random.Random) -> Iterator[tuple[str, bytes]]:
+    yield "empty", b""
+    yield "large.bin", dice.randbytes(5 * 1024 * 1024)
+    yield "just over a mebibyte.bin", dice.randbytes(1024 * 1024 + 1)
+    yield "every byte.bin", bytes(range(256)) * 16
+    yield "a NUL in text.txt", b"before\0after\n"
+    for name in ("Grüße aus Köln.txt", "日本語.txt", "🎈.txt", "100%25 & 'more'.txt", "-rf", ".hidden", "two  spaces "):
+        yield f"names/{name}", f"This is {name}\n".encode()
+    deep = "deep"
+    for level in range(24):
+        deep = f"{deep}/level {level}"
+        yield f"{deep}/note.txt", f"{level} levels down\n".encode()
+    for number in range(40):
+        yield f"copies/copy {number}.txt", b"the same in every copy\n" * 40
+    for number in range(240):
+        yield f"texts/{number % 8}/poem {number}.txt", _poem(dice).encode()
+    for number in range(60):
+        yield f"pictures/{number % 5}/{number}.raw", dice.randbytes(dice.randrange(200, 60_000))
+
+
+def _poem(dice: random.Random) -> str:
+    words = "moon river stone wind bread light house salt window rain ash wool".split()
+    return "".join(" ".join(dice.choices(words, k=6)) + "\n" for _ in range(dice.randrange(1, 80)))

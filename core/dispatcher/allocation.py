@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.accounts.limits import account_key, from_json, limit_key, overridden, weight
-from core.integration.limits import AtOnce, Limit
+from core.integration.limits import AtOnce, Limit, Rate
 from core.ledger.dispatching import InFlight, Portion, Waiting
 from core.settings import LimitOverride
 
@@ -21,12 +21,14 @@ class Rules:
       costs: Each task type's cost.
       overrides: The operator's figures by limit name.
       blocked: Keys of limits that are exhausted.
+      available: Units that rate limits have left, by key; a limit that is not in it is not asked for here.
     """
 
     domain: str
     costs: Mapping[str, Mapping[str, int]]
     overrides: Mapping[str, LimitOverride]
     blocked: frozenset[str] | set[str] = frozenset()
+    available: Mapping[str, int] = field(default_factory=dict)
 
     def limits(self, account: InFlight | Waiting) -> list[Limit]:
         """The limits of an account."""
@@ -39,6 +41,16 @@ class Rules:
     def weight(self, limit: Limit, type: str) -> int:
         """How much of a limit a task of this type takes."""
         return weight(limit, self.costs.get(type, {}))
+
+    def rates(self, accounts: Iterable[Waiting]) -> list[tuple[str, Rate, int]]:
+        """(key, limit, heaviest cost) of the rate limits that tasks of these accounts take from, each once."""
+        found: dict[str, tuple[str, Rate, int]] = {}
+        for account in accounts:
+            for limit in self.limits(account):
+                heaviest = max((self.weight(limit, type) for type in self.costs), default=0)
+                if isinstance(limit, Rate) and heaviest:
+                    found[self.key(limit, account)] = (self.key(limit, account), limit, heaviest)
+        return list(found.values())
 
     def types(self, limit: Limit) -> set[str] | None:
         """The types that take of a limit; None for all of them."""
@@ -90,57 +102,61 @@ def _used(flying: Iterable[InFlight], rules: Rules) -> Counter[str]:
     return used
 
 
+@dataclass(slots=True)
+class _Room:
+    """What an account may have now.
+
+    Attributes:
+      slots: Places for all of its tasks.
+      closed: Types that may not go.
+      capped: Types that share less than that, and how much.
+    """
+
+    slots: int
+    closed: set[str] = field(default_factory=set)
+    capped: set[str] = field(default_factory=set)
+    cap: int = 0
+
+
 def _portions(
     account: Waiting, slots: int, backfilling: int, most: int, used: Counter[str], rules: Rules
 ) -> list[Portion]:
-    """One account's portions: by lane, and apart for the types that a limit of tasks at once leaves little room."""
-    closed, capped, slots = _limited(account, slots, used, rules)
-    if slots <= 0:
-        return []
-    backfill = slots if not account.live else min(slots // 2, max(most // 2 - backfilling, 0))
-    lanes = [
-        ("live", slots - backfill if account.backfill else slots, account.live),
-        ("backfill", backfill, account.backfill),
-    ]
+    """One account's portions, by lane: live tasks first, and never more than half of the places for backfill while they wait."""
+    room = _room(account, slots, used, rules)
+    both = account.live and account.backfill
+    backfill = min(room.slots // 2, max(most // 2 - backfilling, 0)) if both else room.slots
+    lanes = {"backfill": backfill} if not account.live else {"live": room.slots - backfill if both else room.slots}
+    if both:
+        lanes["backfill"] = backfill
     portions = []
-    for lane, count, there in lanes:
-        if not there or count <= 0:
-            continue
-        if capped is None:
-            portions.append(Portion(account.account, lane, count, without_types=sorted(closed) or None))
-            continue
-        types, room = capped
-        limited = min(count, room)
-        if limited > 0:
-            portions.append(Portion(account.account, lane, limited, only_types=sorted(types - closed)))
-            capped = (types, room - limited)
-        if count > limited:
-            portions.append(Portion(account.account, lane, count - limited, without_types=sorted(closed | types)))
+    for lane, count in lanes.items():
+        cap = room.cap if not both else room.cap - room.cap // 2 if lane == "live" else room.cap // 2
+        if count > 0:
+            capped = sorted(room.capped - room.closed)
+            portions.append(Portion(account.account, lane, count, capped, min(cap, count), sorted(room.closed)))
     return portions
 
 
-def _limited(
-    account: Waiting, slots: int, used: Counter[str], rules: Rules
-) -> tuple[set[str], tuple[set[str], int] | None, int]:
-    """Types that may not go now; types that share a smaller room than the slots; and the slots that are left for all."""
-    closed: set[str] = set()
-    capped: tuple[set[str], int] | None = None
+def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Room:
+    """What the account's limits leave of its slots; takes it from `used`, for the accounts that share them."""
+    room = _Room(slots)
     for limit in rules.limits(account):
-        types = rules.types(limit)
-        key = rules.key(limit, account)
-        if key in rules.blocked:
-            closed |= set(rules.costs) if types is None else types
-            slots = 0 if types is None else slots
-        if not isinstance(limit, AtOnce):
-            continue
+        types, key = rules.types(limit), rules.key(limit, account)
         touched = set(rules.costs) if types is None else types
-        heaviest = max((rules.weight(limit, type) for type in touched), default=1)
-        room = max(limit.tasks - used[key], 0) // heaviest
+        if key in rules.blocked:
+            room.closed |= touched
+            room.slots = 0 if types is None else room.slots
+        heaviest = max((rules.weight(limit, type) for type in touched), default=1 if types is None else 0)
+        if not heaviest or (isinstance(limit, Rate) and key not in rules.available):
+            continue
+        left = (limit.tasks if isinstance(limit, AtOnce) else rules.available[key]) - used[key]
+        free = max(left, 0) // heaviest
+        used[key] += min(room.slots, free) * heaviest
         if types is None:
-            slots = min(slots, room)
-        elif room < slots:
-            closed |= types if room == 0 else set()
-            both = (types | capped[0], min(room, capped[1])) if capped else (types, room)
-            capped = both if room else capped
-        used[key] += min(slots, room) * heaviest
-    return closed, capped, slots
+            room.slots = min(room.slots, free)
+        elif free == 0:
+            room.closed |= types
+        elif free < room.slots:
+            room.cap = min(free, room.cap) if room.capped else free
+            room.capped |= types
+    return room

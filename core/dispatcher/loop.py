@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 from core.db.pool import UNAVAILABLE, Conn, Database
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.chores import Chores
+from core.dispatcher.pace import Pace, patience
 from core.environment import Environment
 from core.ledger import dispatching, leadership, upkeep
 from core.messages import dispatch_message
@@ -19,11 +20,15 @@ from core.plugins import get_registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
+from core.worker.budgets import Budgets
 
 LEAD_AGAIN_SECONDS = 3.0
 POLL_SECONDS = 1.0
 SHORTEST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.05
+
+HELD_BACK_SECONDS = 0.02
+"""How soon to look again at accounts whose tasks at once are all under way."""
 
 WINDOW_PER_THREAD = 3
 WINDOW_SECONDS = 0.1
@@ -42,6 +47,7 @@ class _Domain:
     threads: int = 0
     after: UUID | str = dispatching.RING_START
     look: bool = True
+    look_at: float = float("inf")
     sent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def window(self) -> int:
@@ -68,6 +74,7 @@ class Dispatcher:
         self._chores = Chores(settings, self._database, self._queues, get_registry())
         self._domains: dict[str, _Domain] = defaultdict(_Domain)
         self._costs: dict[str, dispatching.Catalog] = {}
+        self._pace = Pace(Budgets(self._queues, lambda: False))
         self._leading = False
         self._led_at = self._looked_at = 0.0
         self._pause = SHORTEST_PAUSE_SECONDS
@@ -140,23 +147,30 @@ class Dispatcher:
 
     def _fill(self, conn: Conn, name: str, domain: _Domain) -> int:
         """Dispatch what the domain's window has room for."""
-        if not domain.look:
+        if not domain.look and time.monotonic() < domain.look_at:
             return 0
+        domain.look, domain.look_at = True, float("inf")
         window = domain.window()
         free = window - self._queues.length(name)
         if free < max(window // 3, 1):
             return 0
         waiting = dispatching.waiting(conn, name, domain.after, min(free, MOST_ACCOUNTS))
         rules = Rules(name, self._costs[name].costs, self._settings.limits.get(name, {}), dispatching.blocked(conn))
-        portions = allocate(free, window, dispatching.in_flight(conn, name), waiting, rules)
+        rates = rules.rates(waiting)
+        rules = replace(rules, available=self._pace.left(rates))
+        flying = dispatching.in_flight(conn, name)
+        portions = allocate(free, window, flying, waiting, rules)
         dispatches = dispatching.claim(conn, self.id, name, portions, self._settings.lease_seconds) if portions else []
         if waiting:
             domain.after = waiting[-1].account
         if not dispatches:
-            domain.look = False
+            held_back = any(account.active and (account.live or account.backfill) for account in waiting)
+            wait = float("inf") if not held_back else HELD_BACK_SECONDS if flying else patience(rates)
+            domain.look, domain.look_at = False, time.monotonic() + wait
             return 0
         messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
         self._queues.send(name, messages, {"seq": max(dispatch.dispatch_seq for dispatch in dispatches)})
+        self._pace.note(rules, waiting, dispatches, rates)
         domain.sent.append((time.monotonic(), len(dispatches)))
         return len(dispatches)
 
@@ -168,7 +182,12 @@ class Dispatcher:
             return
         looking = any(domain.look and domain.threads for domain in self._domains.values())
         seconds = self._pause if looking else POLL_SECONDS
+        soon = min((domain.look_at for domain in self._domains.values() if domain.threads), default=float("inf"))
+        seconds = max(min(seconds, soon - time.monotonic()), SHORTEST_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE_SECONDS)
-        if self._queues.wait_for_work(seconds):
+        if seconds <= LONGEST_PAUSE_SECONDS:
+            # Redis looks at the clocks of those it blocks ten times a second only: too coarse for a short pause.
+            self._stop.wait(seconds)
+        elif self._queues.wait_for_work(seconds):
             for domain in self._domains.values():
                 domain.look = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -50,21 +50,29 @@ FROM (SELECT id FROM ring WHERE id IS NOT NULL LIMIT %(most)s) waiting JOIN user
 BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 
 # Claims portions and marks them queued. Only the leader may: the share lock on its row keeps a new leader's claim from running
-# at the same moment, so that limits of tasks at once are counted exactly. Rows that anyone else holds are skipped.
+# at the same moment, so that limits of tasks at once are counted exactly. Rows that anyone else holds are skipped. Tasks of the
+# types that share a small room are picked apart, so that neither kind keeps the other from going.
 CLAIM = """
 WITH me AS MATERIALIZED (
     SELECT epoch FROM ledger WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
 ), portion AS MATERIALIZED (
     SELECT p.* FROM me, jsonb_to_recordset(%(portions)s::jsonb)
-        AS p(account uuid, lane text, most int, only_types text[], without_types text[])
+        AS p(account uuid, lane text, most int, capped_types text[], cap int, without_types text[])
+), chosen AS MATERIALIZED (
+    SELECT task.id FROM portion p CROSS JOIN LATERAL (
+        (SELECT id, priority FROM sync_task
+         WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id = p.account AND lane = p.lane
+           AND available_at <= clock_timestamp() AND type <> ALL (p.without_types) AND type <> ALL (p.capped_types)
+         ORDER BY priority DESC, id LIMIT p.most)
+        UNION ALL
+        (SELECT id, priority FROM sync_task
+         WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id = p.account AND lane = p.lane
+           AND available_at <= clock_timestamp() AND p.cap > 0 AND type = ANY (p.capped_types)
+         ORDER BY priority DESC, id LIMIT p.cap)
+        ORDER BY priority DESC, id LIMIT p.most
+    ) task
 ), picked AS MATERIALIZED (
-    SELECT t.id FROM portion p CROSS JOIN LATERAL (
-        SELECT id FROM sync_task
-        WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id = p.account AND lane = p.lane
-          AND available_at <= clock_timestamp()
-          AND (p.only_types IS NULL OR type = ANY (p.only_types)) AND (p.without_types IS NULL OR type <> ALL (p.without_types))
-        ORDER BY priority DESC, id LIMIT p.most FOR UPDATE SKIP LOCKED
-    ) t
+    SELECT t.id FROM sync_task t WHERE t.id IN (SELECT id FROM chosen) AND t.state = 'ready' ORDER BY t.id FOR UPDATE SKIP LOCKED
 ), queued AS (
     UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1, dispatch_seq = nextval('dispatch_seq'),
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
@@ -118,13 +126,14 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """How many tasks of an account's lane to claim; of some types only, or of all but some."""
+    """How many tasks of an account's lane to claim: none of some types, and of those that share a limit at most `cap`."""
 
     account: str
     lane: str
     most: int
-    only_types: list[str] | None = None
-    without_types: list[str] | None = None
+    capped_types: list[str] = field(default_factory=list)
+    cap: int = 0
+    without_types: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -162,18 +171,7 @@ def blocked(conn: Conn) -> set[str]:
 
 def claim(conn: Conn, leader: UUID, domain: str, portions: Sequence[Portion], lease_seconds: float) -> list[Dispatch]:
     """Mark tasks queued and return their dispatches. Nothing, if `leader` is not the leader any more."""
-    encoded = json.dumps(
-        [
-            {
-                "account": portion.account,
-                "lane": portion.lane,
-                "most": portion.most,
-                "only_types": portion.only_types,
-                "without_types": portion.without_types,
-            }
-            for portion in portions
-        ]
-    )
+    encoded = json.dumps([asdict(portion) for portion in portions])
     names = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
     return [Dispatch(*row) for row in conn.execute(CLAIM, names)]
 

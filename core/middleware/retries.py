@@ -11,6 +11,7 @@ from dramatiq.broker import MessageProxy
 
 from core.accounts.limits import account_key
 from core.accounts.redaction import error_text
+from core.content.text import mended
 from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
@@ -62,7 +63,11 @@ class Retries(TaskMiddleware):
         process = current()
         loaded = process.runner.used(dispatch)
         strike = loaded.redact if loaded is not None else process.accounts.redactor(dispatch.account_id)
-        outcome = decide(dispatch, exception, self.max_attempts, loaded, strike)
+        try:
+            outcome = decide(dispatch, exception, self.max_attempts, loaded, strike)
+        except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
+            text = f"{type(exception).__name__}, which could not be read ({type(error).__name__})"
+            outcome = _transient(dispatch, self.max_attempts, text, text)
         log.log(
             logging.WARNING if outcome.state == "parked" or outcome.stop else logging.INFO,
             "task %s (%s of %s) %s: %s",
@@ -93,7 +98,7 @@ def decide(
       strike: Takes the account's secrets out of a text.
     """
     text = error_text(exception, strike)
-    reason = strike(str(exception))[:500] or text
+    reason = (mended(strike(str(exception))) or text)[:500]
     match exception:
         case SkipItem():
             return Outcome(dispatch, reason=reason)
@@ -166,7 +171,7 @@ def backoff(attempt: int) -> float:
 
 def snooze(retry_after: float | None, snoozes: int) -> float:
     """Seconds to leave a provider alone: what it says, within reason; otherwise longer each time."""
-    if retry_after is not None and isinstance(retry_after, int | float) and math.isfinite(retry_after):
-        return min(max(float(retry_after), SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS)
+    if isinstance(retry_after, int | float) and -math.inf < retry_after < math.inf:
+        return float(min(max(retry_after, SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS))
     ceiling = min(LONGEST_BLIND_SNOOZE_SECONDS, 10.0 * 2.0 ** min(snoozes, 10))
     return ceiling * random.uniform(0.5, 1)

@@ -19,8 +19,8 @@ from core.queues import Queues
 BURST_SHARE = 20
 """The burst is a twentieth of the units, and at least the cost of a task."""
 
-# KEYS: the mark, then a budget each. ARGV: take (1), look (0) or force (2); then for each budget: interval and burst in
-# microseconds, units. Returns {-1} where the mark is missing, otherwise {wait in microseconds, the budget that says so}.
+# KEYS: the mark, then a budget each. ARGV: take (1) or force (2); then for each budget: interval and burst in microseconds, units,
+# window in microseconds. Returns {-1} where the mark is missing, otherwise {wait in microseconds, the budget that says so}.
 SCRIPT = """
 local mark = redis.call('GET', KEYS[1])
 if not mark then return {-1, 0} end
@@ -50,7 +50,27 @@ end
 return {wait > 0 and math.ceil(wait) or 0, which}
 """
 
-TAKE, LOOK, FORCE = 1, 0, 2
+# KEYS as above; ARGV: interval, burst and window of each budget. Returns the units each has left.
+LEFT = """
+local mark = redis.call('GET', KEYS[1])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local left = {}
+for i = 2, #KEYS do
+    local at = 1 + (i - 2) * 3
+    local interval, burst, window = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local tat = tonumber(redis.call('GET', KEYS[i]))
+    if not tat then
+        tat = now
+        if mark and now - tonumber(mark) < window then tat = now + burst end
+    end
+    if tat < now then tat = now end
+    left[i - 1] = math.max(math.floor((now + burst - tat) / interval), 0)
+end
+return left
+"""
+
+TAKE, FORCE = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +92,21 @@ class Budgets:
         self._queues = queues
         self._first_use = first_use
         self._script = queues.client.register_script(SCRIPT)
+        self._left = queues.client.register_script(LEFT)
 
     def take(self, wanted: Sequence[tuple[str, Rate, int]]) -> Wait | None:
         """Take units of each (key, limit, units), or of none if one of them has too few left."""
         return self._run(TAKE, wanted)
 
-    def look(self, wanted: Sequence[tuple[str, Rate, int]]) -> Wait | None:
-        """What `take` would say, taking nothing."""
-        return self._run(LOOK, wanted)
+    def left(self, wanted: Sequence[tuple[str, Rate, int]]) -> dict[str, int]:
+        """Units that (key, limit, heaviest cost) have left, by key. Takes nothing."""
+        if not wanted:
+            return {}
+        keys = [self._queues.key("budgets"), *(self._queues.key(f"budget/{key}") for key, _, _ in wanted)]
+        numbers = [number for _, limit, cost in wanted for number in (*gcra(limit, cost), round(limit.per * 1_000_000))]
+        return dict(
+            zip([key for key, _, _ in wanted], cast("list[int]", self._left(keys=keys, args=numbers)), strict=True)
+        )
 
     def charge(self, key: str, limit: Rate, units: int) -> None:
         """Take units even if there are none left: debt, to be paid off before anybody takes more."""

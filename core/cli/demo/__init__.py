@@ -1,8 +1,8 @@
 """`polling demo`: the main job, end to end, on real files.
 
-    files      what is served and what is left out       server     a real FTP server, in a process
-    engine     servers, workers and accounts              watching   progress bars
-    comparing  every file's bytes against the table       report     the summary and what to try next
+files      what is served and what is left out       ftpd       a real FTP server, started by `server`
+engine     servers, workers and accounts              watching   progress bars
+comparing  every file's bytes against the table       report     the summary and what to try next
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from core.errors import InvalidInput, PollingError
 from core.queues import Queues
 from core.settings import get_settings
 
-GREETINGS = {"name": "demo", "pages": 10, "items": 20, "fanout_depth": 1}
+GREETINGS = {"name": "demo", "pages": 5, "items": 10, "fanout_depth": 1}
 CONNECTIONS = 8
 
 
@@ -59,13 +59,13 @@ def demo(directory: Path | None = None) -> None:
 
 def _demo(console: Console, directory: Path | None, home: Path) -> None:
     tree = _tree(console, directory, home)
-    console.print(f"{len(tree.files):,} files in {tree.directories:,} directories below {_shown(tree.root)}")
+    console.print(f"{len(tree.files):,} files in {tree.directories:,} directories below {files.shown(str(tree.root))}")
     leftovers(console, tree)
     console.print("Starting PostgreSQL and Valkey, workers, and an FTP server …")
     settings = get_settings()
     with (
         engine.environment() as found,
-        server.serving(Path(_path(tree.root)), home / "demo-ftp.log") as served,
+        server.serving(tree.root, home / "demo-ftp.log") as served,
         engine.working(settings, home / "demo-workers.log") as workers,
         open_connection(found.database_url) as conn,
     ):
@@ -74,7 +74,7 @@ def _demo(console: Console, directory: Path | None, home: Path) -> None:
             conn,
             found,
             "ftp",
-            _path(tree.root),
+            str(tree.root),
             {"host": server.HOST, "port": served.port, "max_connections": CONNECTIONS},
             {"username": server.USERNAME, "password": served.password},
         )
@@ -103,7 +103,9 @@ def _tree(console: Console, directory: Path | None, home: Path) -> files.Tree:
     try:
         return files.scan(root)
     except PermissionError as error:
-        raise InvalidInput(f"{error.filename!r} cannot be read", "Try another directory: polling demo DIRECTORY") from None
+        raise InvalidInput(
+            f"{error.filename!r} cannot be read", "Try another directory: polling demo DIRECTORY"
+        ) from None
 
 
 def _judge(comparison: Comparison, total: int, home: Path) -> None:
@@ -113,16 +115,6 @@ def _judge(comparison: Comparison, total: int, home: Path) -> None:
             f"{len(comparison.wrong):,} of {total:,} files are not kept as they are; {name!r} {how}",
             f"The workers' log: {home / 'demo-workers.log'}",
         )
-
-
-def _path(root: bytes) -> str:
-    import os
-
-    return os.fsdecode(root)
-
-
-def _shown(root: bytes) -> str:
-    return root.decode("utf-8", "replace")
 
 
 @contextmanager

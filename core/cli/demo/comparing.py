@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.cli.demo.files import Tree, digest, has_changed, path_of
+from core.cli.demo.files import Tree, digest, has_changed, path_of, shown
 from core.content.blobs import Blobs
 from core.db.pool import Conn
 
 # The hash of the stored bytes themselves; of a blob, its key.
 STORED = """
-SELECT external_id, blob_key, CASE WHEN content_text IS NOT NULL THEN encode(sha256(convert_to(content_text, 'UTF8')), 'hex')
+SELECT external_id, blob_key, CASE
+    WHEN content_text IS NOT NULL THEN encode(sha256(convert_to(content_text, 'UTF8')), 'hex')
     WHEN content_bytes IS NOT NULL THEN encode(sha256(content_bytes), 'hex') END
 FROM user_integration_content WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL
 """
@@ -37,11 +37,10 @@ class Comparison:
 
 def compare(conn: Conn, blobs: Blobs, account: UUID, tree: Tree) -> Comparison:
     """Compare every file of the tree with the content table."""
-    stored = {path: hash for path, hash in _stored(conn, blobs, account)}
+    stored = dict(_stored(conn, blobs, account))
     result = Comparison()
     for path, file in sorted(tree.files.items()):
-        whole = os.path.join(tree.root, path)
-        name = os.fsdecode(path).encode("utf-8", "replace").decode()
+        whole, name = tree.root / path, shown(path)
         on_disk, kept = digest(whole), stored.get(path)
         if kept is not None and kept == on_disk:
             result.equal += 1
@@ -52,9 +51,9 @@ def compare(conn: Conn, blobs: Blobs, account: UUID, tree: Tree) -> Comparison:
     return result
 
 
-def _stored(conn: Conn, blobs: Blobs, account: UUID) -> Iterator[tuple[bytes, str | None]]:
-    for external_id, blob, hash in conn.execute(STORED, (account,)).fetchall():
-        yield path_of(external_id), hash if blob is None else _blob_hash(blobs, blob)
+def _stored(conn: Conn, blobs: Blobs, account: UUID) -> Iterator[tuple[str, str | None]]:
+    for external_id, blob, sha256 in conn.execute(STORED, (account,)).fetchall():
+        yield path_of(external_id), sha256 if blob is None else _blob_hash(blobs, blob)
 
 
 def _blob_hash(blobs: Blobs, key: str) -> str | None:

@@ -50,7 +50,7 @@ def choose_home() -> Path:
 
 @contextmanager
 def environment() -> Iterator[Environment]:
-    """The servers: given or embedded. A database without a schema gets one; one with another version's is left alone."""
+    """The servers, given or embedded. A database without a schema gets one; one of another version is left alone."""
     try:
         found = get_environment()
         if current(found.database_url) is None:
@@ -77,7 +77,9 @@ class Workers:
         """Raises ServerUnavailable, with what they said last, if they have ended."""
         code = self._process.poll()
         if code is not None:
-            raise ServerUnavailable(f"the workers ended with exit code {code} ({self.last_words()})", f"Log: {self.log}")
+            raise ServerUnavailable(
+                f"the workers ended with exit code {code} ({self.last_words()})", f"Log: {self.log}"
+            )
 
     def last_words(self) -> str:
         """The last line of their log that is worth reading."""
@@ -108,7 +110,12 @@ def working(settings: Settings, log: Path) -> Iterator[Workers]:
 
 
 def connect(
-    conn: Conn, found: Environment, domain: str, identity: str, config: Mapping[str, Any], credentials: Mapping[str, Any]
+    conn: Conn,
+    found: Environment,
+    domain: str,
+    identity: str,
+    config: Mapping[str, Any],
+    credentials: Mapping[str, Any],
 ) -> Account:
     """Check an account, store it, and ask for a run of it.
 

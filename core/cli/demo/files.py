@@ -18,6 +18,8 @@ LONGEST_PATH = 1_900
 MOST_DEPTH = 64
 """Directories below one another that the FTP integration enters."""
 
+LONGEST_SHOWN = 100
+
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
 
 
@@ -34,14 +36,15 @@ class Tree:
     """What is in a directory.
 
     Attributes:
-      files: By path below the root, in bytes, because names need not be text.
+      root: Without symbolic links in it.
+      files: By path below the root. Names that are no text hold surrogates, as `os.fsdecode` makes them.
       directories: How many there are below the root.
       left_out: How many things were left out, by reason.
       examples: One of them for each reason.
     """
 
-    root: bytes
-    files: dict[bytes, File] = field(default_factory=dict)
+    root: Path
+    files: dict[str, File] = field(default_factory=dict)
     directories: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -50,36 +53,27 @@ class Tree:
     def bytes(self) -> int:
         return sum(file.size for file in self.files.values())
 
-    def skip(self, reason: str, path: bytes) -> None:
-        self.left_out[reason] += 1
-        self.examples.setdefault(reason, os.fsdecode(path).encode("utf-8", "replace").decode())
 
-
-def refusal(root: bytes, path: bytes) -> str | None:
-    """Why the demo does not serve this; None if it does. The server and the comparison ask the same question.
-
-    Parameters:
-      root: The directory that is served, without symbolic links in it.
-      path: Something in it.
-    """
-    name = os.path.basename(path)
-    if b"\n" in name or b"\r" in name:
+def refusal(root: Path, path: Path) -> str | None:
+    """Why the demo does not serve this; None if it does. The server and the comparison ask the same question."""
+    below = os.fsencode(path.relative_to(root))
+    if "\n" in path.name or "\r" in path.name:
         return "names with a line break"
-    if len(path) - len(root) > LONGEST_PATH:
-        return "paths too long for a command"
+    if len(below) > LONGEST_PATH:
+        return "paths too long for an FTP command"
     try:
-        own, found = os.lstat(path), os.stat(path)
+        found = path.stat()
     except OSError:
-        return "broken links" if os.path.islink(path) else "what vanished or may not be looked at"
-    if stat.S_ISLNK(own.st_mode):
+        return "broken links" if path.is_symlink() else "things that vanished or may not be looked at"
+    if path.is_symlink():
         if stat.S_ISDIR(found.st_mode):
             return "links to directories"
-        if not os.path.realpath(path).startswith(root.rstrip(b"/") + b"/"):
+        if not path.resolve().is_relative_to(root):
             return "links that lead out of the directory"
-    return _unservable(path, found.st_mode, path[len(root) :].count(b"/"))
+    return _unservable(path, found.st_mode, below.count(b"/") + 1)
 
 
-def _unservable(path: bytes, mode: int, depth: int) -> str | None:
+def _unservable(path: Path, mode: int, depth: int) -> str | None:
     if stat.S_ISDIR(mode):
         if depth > MOST_DEPTH:
             return "directories too deep"
@@ -91,44 +85,55 @@ def _unservable(path: bytes, mode: int, depth: int) -> str | None:
 
 def scan(root: Path) -> Tree:
     """Everything in a directory, as it is now."""
-    tree = Tree(os.fsencode(root))
-    waiting = [tree.root]
+    tree = Tree(root)
+    waiting = [root]
     while waiting:
-        directory = waiting.pop()
-        for entry in os.scandir(directory):
-            reason = refusal(tree.root, entry.path)
-            if reason is not None:
-                tree.skip(reason, entry.path)
-            elif entry.is_dir():
+        for path in waiting.pop().iterdir():
+            name = str(path.relative_to(root))
+            if reason := refusal(root, path):
+                tree.left_out[reason] += 1
+                tree.examples.setdefault(reason, shown(name))
+            elif path.is_dir():
                 tree.directories += 1
-                waiting.append(entry.path)
+                waiting.append(path)
             else:
-                found = entry.stat()
-                tree.files[os.path.relpath(entry.path, tree.root)] = File(found.st_size, found.st_mtime_ns)
+                found = path.stat()
+                tree.files[name] = File(found.st_size, found.st_mtime_ns)
     return tree
 
 
-def digest(path: bytes) -> str | None:
+def shown(name: str) -> str:
+    """A name as a terminal can show it."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    text = "".join(char if char.isprintable() else "�" for char in text)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def digest(path: Path) -> str | None:
     """The SHA-256 of a file; None if it cannot be read any more."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  a path in bytes
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 
 
-def has_changed(path: bytes, file: File) -> bool:
+def has_changed(path: Path, file: File) -> bool:
     """Whether a file is another one than when the demo began."""
     try:
-        found = os.stat(path)
+        found = path.stat()
     except OSError:
         return True
     return (found.st_size, found.st_mtime_ns) != (file.size, file.changed)
 
 
-def path_of(external_id: str) -> bytes:
-    """The path below the root of what the FTP integration keeps under this id; it writes bytes that are no UTF-8 as `%XX`."""
-    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), external_id.encode()).lstrip(b"/")
+def path_of(external_id: str) -> str:
+    """The path below the root of what the FTP integration keeps under this id.
+
+    It keeps names as they read in UTF-8, and bytes that are no UTF-8 as `%XX`.
+    """
+    wire = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), external_id.encode())
+    return os.fsdecode(wire.removeprefix(b"/"))
 
 
 def make_sample(root: Path) -> None:
@@ -165,5 +170,5 @@ def _sample(dice: random.Random) -> Iterator[tuple[str, bytes]]:
 
 
 def _poem(dice: random.Random) -> str:
-    words = "moon river stone wind bread light house salt window rain ash wool".split()
+    words = ("moon", "river", "stone", "wind", "bread", "light", "house", "salt", "window", "rain", "ash", "wool")
     return "".join(" ".join(dice.choices(words, k=6)) + "\n" for _ in range(dice.randrange(1, 80)))

@@ -17,7 +17,9 @@ from core.cli.demo.files import Tree
 from core.db.pool import Conn
 from core.settings import get_settings
 
-RUN = "SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, outputs_deleted FROM sync_run WHERE id = %s"
+RUN = """
+SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, outputs_deleted FROM sync_run WHERE id = %s
+"""
 KINDS = """
 SELECT kind, count(*), coalesce(sum(size), 0)::bigint, count(content_text), count(content_bytes), count(blob_key)
 FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NULL GROUP BY kind ORDER BY kind
@@ -43,7 +45,9 @@ def leftovers(console: Console, tree: Tree) -> None:
 
 def summary(console: Console, conn: Conn, told: Told) -> None:
     """Tables of what was kept and what was done, and the verdict."""
-    kept = Table("account", "kind", "items", "bytes", "as text", "as bytes", "as blob", title="What is in PostgreSQL now")
+    kept = Table(
+        "account", "kind", "items", "bytes", "as text", "as bytes", "as blob", title="What is in PostgreSQL now"
+    )
     ran = Table("account", "run", "tasks", "parked", "saved", "unchanged", "deleted", title="What was done")
     for table in (kept, ran):
         for column in table.columns[2:]:
@@ -67,7 +71,9 @@ def _verdict(console: Console, comparison: Comparison) -> None:
     for name, how in comparison.wrong[:MOST_NAMED]:
         console.print(f"  {how}: {name}", markup=False)
     if not comparison.wrong:
-        console.print(f"{comparison.equal:,} files are in the content table, byte for byte (SHA-256).", style="bold green")
+        console.print(
+            f"{comparison.equal:,} files are in the content table, byte for byte (SHA-256).", style="bold green"
+        )
 
 
 def next_steps(console: Console, home: Path) -> None:

@@ -59,8 +59,8 @@ class Pace:
         self._marks.append((now, closed))
         while len(self._marks) > 2 and self._marks[0][0] < now - RATE_SECONDS:
             self._marks.popleft()
-        (began, first), elapsed = self._marks[0], now - self._marks[0][0]
-        return (closed - first) / elapsed if elapsed > 0 else 0.0
+        began, first = self._marks[0]
+        return (closed - first) / (now - began) if now > began else 0.0
 
 
 def watch(

@@ -1,0 +1,270 @@
+"""Connecting accounts, and everything a person changes about one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from core.accounts import refresh, store
+from core.accounts.limits import to_json
+from core.accounts.store import Account
+from core.api.backend import Backend
+from core.api.probing import Checked, check
+from core.api.validation import Values, config_of, credentials_of, needs_resync, stored
+from core.content.text import fits, mended
+from core.db.pool import Conn
+from core.errors import InvalidInput
+from core.integration.base import BaseIntegration, Integration
+from core.integration.limits import AccountIdentity
+
+KNOWN_ALREADY = """
+SELECT id, name, config, poll_interval_minutes FROM user_integration
+WHERE user_id = %s AND integration_domain = %s AND identity = %s
+"""
+RENAME = "UPDATE user_integration SET name = %s, updated_at = now() WHERE id = %s"
+SET_INTERVAL = """
+UPDATE user_integration SET poll_interval_minutes = %(minutes)s,
+    next_sync_at = least(next_sync_at, now() + %(minutes)s * interval '1 minute'), updated_at = now()
+WHERE id = %(id)s
+"""
+
+DEFAULT_INTERVAL_MINUTES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """An account that was stored; `is_new` unless the same identity of the same user was there before."""
+
+    id: UUID
+    name: str
+    identity: AccountIdentity
+    is_new: bool
+
+
+def connect(
+    backend: Backend,
+    domain: str,
+    *,
+    config: Values,
+    credentials: Values,
+    user_id: str = "default",
+    name: str | None = None,
+    interval_minutes: int | None = None,
+) -> Connected:
+    """Check an account with its provider and store it; its first run is due at once.
+
+    The same identity of the same user is the same account: it gets this config and these credentials, and goes on.
+
+    Parameters:
+      name: For people. Default: as the provider calls it.
+      interval_minutes: Between the end of a run and the next one. Default: 15, or what a known account has.
+
+    Raises:
+      NotFound: There is no such integration.
+      InvalidInput: Something does not validate, or the provider refuses it.
+    """
+    integration = backend.registry.get(domain)
+    _require_text(user_id=user_id, name=name)
+    valid = config_of(integration, config)
+    checked = check(integration, valid, credentials_of(integration, credentials))
+    with backend.database.connection() as conn:
+        return _store(conn, backend, integration, checked, valid, user_id, name, interval_minutes)
+
+
+def _store(
+    conn: Conn,
+    backend: Backend,
+    integration: Integration,
+    checked: Checked,
+    config: BaseModel,
+    user_id: str,
+    name: str | None,
+    interval_minutes: int | None,
+) -> Connected:
+    identity = checked.identity
+    domain, id = integration.manifest.domain, mended(identity.id) or ""
+    known = conn.execute(KNOWN_ALREADY, (user_id, domain, id)).fetchone()
+    kept_name, before, kept_interval = known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
+    name = mended(name or kept_name) or id
+    account, is_new = store.connect(
+        conn,
+        user_id=user_id,
+        domain=domain,
+        name=name,
+        identity=id,
+        group=identity.group,
+        config=stored(config),
+        credentials=sealed(backend, checked.credentials),
+        limits=to_json(integration.limits(config)),
+        poll_interval_minutes=interval_minutes or kept_interval,
+        resync=known is not None and needs_resync(integration.config_model, before, stored(config)),
+    )
+    return Connected(account, name, identity, is_new)
+
+
+def sealed(backend: Backend, credentials: BaseModel) -> str | None:
+    """Credentials as they are stored; none for an integration without any."""
+    return backend.vault.seal(credentials) if type(credentials).model_fields else None
+
+
+def reconnect(backend: Backend, id: UUID, *, credentials: Values | None = None) -> AccountIdentity:
+    """Give an account new credentials, and let it go on where it stopped.
+
+    Raises:
+      InvalidInput: They do not work, or open another account.
+    """
+    account, integration, config = _load(backend, id)
+    if credentials is None and integration.credentials_model.model_fields:
+        raise InvalidInput("no credentials are given", "Give them: --credentials @FILE, or - for standard input")
+    checked = check(integration, config, credentials_of(integration, credentials or {}))
+    _require_same(account, checked.identity)
+    with backend.database.connection() as conn:
+        names = {"id": id, "credentials": sealed(backend, checked.credentials), "group": checked.identity.group}
+        conn.execute(store.SET_CREDENTIALS, names)
+    backend.wake()
+    return checked.identity
+
+
+def check_account(backend: Backend, id: UUID) -> AccountIdentity:
+    """Ask the provider whether an account's credentials still work. Renewed ones are stored; nothing else changes.
+
+    Raises:
+      InvalidInput: They do not, or the config does not.
+    """
+    account, integration, config = _load(backend, id)
+    checked = check(integration, config, _credentials(backend, account), _renewing(backend, account))
+    _require_same(account, checked.identity)
+    return checked.identity
+
+
+def configure(
+    backend: Backend,
+    id: UUID,
+    *,
+    config: Values | None = None,
+    name: str | None = None,
+    interval_minutes: int | None = None,
+) -> bool:
+    """Change an account's config, name or interval. Returns whether a resync is due because of it.
+
+    Parameters:
+      config: The whole new config.
+
+    Raises:
+      InvalidInput: It does not validate, the provider refuses it, or it leads to another account.
+    """
+    _require_text(name=name)
+    resync = False if config is None else _set_config(backend, id, config)
+    with backend.database.connection() as conn:
+        if name is not None:
+            conn.execute(RENAME, (name, id))
+        if interval_minutes is not None:
+            conn.execute(SET_INTERVAL, {"id": id, "minutes": interval_minutes})
+    return resync
+
+
+def _set_config(backend: Backend, id: UUID, values: Values) -> bool:
+    with backend.database.connection() as conn:
+        account = store.load(conn, id)
+    integration = backend.registry.get(account.integration_domain)
+    config = config_of(integration, values)
+    if account.sync_status != "disconnected":
+        credentials = _credentials(backend, account)
+        _require_same(account, check(integration, config, credentials, _renewing(backend, account)).identity)
+    resync = needs_resync(integration.config_model, account.config, stored(config))
+    limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
+    names = {"id": id, "config": json.dumps(stored(config)), "limits": json.dumps(limits), "resync": resync}
+    with backend.database.connection() as conn:
+        conn.execute(store.SET_CONFIG, names)
+    backend.wake()
+    return resync
+
+
+def pause(conn: Conn, id: UUID) -> None:
+    """No more runs, and no more tasks of the open one; what runs now is finished and kept.
+
+    Raises:
+      InvalidInput: The account does not run anyway.
+    """
+    if conn.execute(store.PAUSE, (id,)).rowcount == 0:
+        account = store.load(conn, id)
+        raise InvalidInput(f"the account {_status(account)} and does not run anyway", stopped_hint(account))
+
+
+def resume(backend: Backend, id: UUID) -> None:
+    """Go on where `pause` stopped.
+
+    Raises:
+      InvalidInput: The account stopped by itself or is disconnected: it needs other credentials or another config.
+    """
+    with backend.database.connection() as conn:
+        if conn.execute(store.RESUME, (id,)).rowcount == 0:
+            account = store.load(conn, id)
+            raise InvalidInput(f"the account {_status(account)}", stopped_hint(account))
+    backend.wake()
+
+
+def require_running(account: Account) -> None:
+    """Raises InvalidInput, with what to do, if an account cannot go on by itself."""
+    if account.sync_status not in ("active", "paused"):
+        detail = f": {account.status_detail}" if account.status_detail else ""
+        raise InvalidInput(f"the account {_status(account)}{detail}", stopped_hint(account))
+
+
+def _status(account: Account) -> str:
+    if account.sync_status == "error":
+        return f"has stopped because of its {account.status_reason}"
+    return f"is {account.sync_status}"
+
+
+def stopped_hint(account: Account) -> str:
+    """What to do about an account that does not run."""
+    if account.sync_status == "paused":
+        return f"Try: polling resume {account.id}"
+    command = "config" if account.status_reason == "configuration" else "reconnect"
+    return f"Try: polling {command} {account.id}"
+
+
+def _load(backend: Backend, id: UUID) -> tuple[Account, Integration, BaseModel]:
+    with backend.database.connection() as conn:
+        account = store.load(conn, id)
+    integration = backend.registry.get(account.integration_domain)
+    return account, integration, config_of(integration, account.config)
+
+
+def _credentials(backend: Backend, account: Account) -> BaseModel:
+    model = backend.registry.get(account.integration_domain).credentials_model
+    if account.credentials is None and model.model_fields:
+        raise InvalidInput("the account has no credentials", f"Try: polling reconnect {account.id}")
+    return backend.vault.open(account.credentials, model)
+
+
+def _renewing(backend: Backend, account: Account) -> Any:
+    """Renews the stored credentials as a task does: one at a time in the fleet, and stored before anyone uses them."""
+
+    def renew(instance: BaseIntegration[Any, Any]) -> BaseModel:
+        newer = refresh.refresh(
+            backend.database, account.id, account.credentials_version, lambda: backend.vault.seal(instance.refresh())
+        )
+        return backend.vault.open(newer.ciphertext, instance.credentials_model)
+
+    return renew
+
+
+def _require_same(account: Account, identity: AccountIdentity) -> None:
+    if (mended(identity.id) or "") != account.identity:
+        raise InvalidInput(
+            f"this opens another account, {identity.id!r} and not {account.identity!r}",
+            f"Connect it as one of its own: polling connect {account.integration_domain}",
+        )
+
+
+def _require_text(**values: str | None) -> None:
+    for field, value in values.items():
+        if value is not None and (not value.strip() or not fits(value) or len(value) > 500):
+            raise InvalidInput(f"{field.replace('_', ' ')}: use 1 to 500 characters", "Choose another one")

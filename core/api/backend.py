@@ -1,0 +1,57 @@
+"""What the operations of this layer work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.accounts.vault import Vault
+from core.content.blobs import Blobs
+from core.db.pool import Database
+from core.environment import Environment
+from core.plugins import Registry, get_registry
+from core.queues import UNAVAILABLE, Queues
+from core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One for each process; nothing is connected before it is used."""
+
+    settings: Settings
+    database: Database
+    queues: Queues
+    vault: Vault
+    registry: Registry
+
+    @property
+    def blobs(self) -> Blobs:
+        """The store of large content."""
+        return Blobs(self.database, self.settings.blob_location, self.settings.home / "spool")
+
+    def wake(self) -> bool:
+        """Tell the dispatcher that there is work. False if Redis is away: then the dispatcher finds it by itself later."""
+        try:
+            self.queues.wake()
+        except UNAVAILABLE:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+        self.queues.close()
+
+
+def open_backend(settings: Settings, environment: Environment) -> Backend:
+    """The backend of this environment.
+
+    Raises:
+      SettingsError: A secret key is none.
+    """
+    return Backend(
+        settings,
+        Database(environment.database_url),
+        Queues(environment.redis_url, settings.namespace),
+        Vault(environment.secret_keys),
+        get_registry(),
+    )

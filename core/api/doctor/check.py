@@ -1,0 +1,30 @@
+"""What a check says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+      name: What.
+      status: `fail`: it does not work; `warn`: someone should look; `ok`.
+      message: What was found.
+      advice: What to do.
+    """
+
+    name: str
+    status: Status
+    message: str
+    advice: str | None = None
+
+
+def failed(name: str, error: Exception) -> Check:
+    """The check of something that raised; a `PollingError` brings its own advice."""
+    return Check(name, "fail", getattr(error, "message", None) or str(error), getattr(error, "hint", None))

@@ -1,0 +1,74 @@
+"""What is so on this machine: settings, keys, plugins, the blob store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import obstore
+
+from core.accounts.vault import Vault
+from core.api.doctor.check import Check, failed
+from core.content.blobs import open_store
+from core.environment import Environment
+from core.errors import PollingError
+from core.plugins import Registry
+from core.settings import Settings
+
+
+def examine(settings: Settings, environment: Environment | PollingError, registry: Registry) -> Iterator[Check]:
+    """What needs no server."""
+    yield _environment(settings, environment)
+    yield from _plugins(registry)
+    yield from _oauth(registry)
+    yield _blobs(settings)
+
+
+def _environment(settings: Settings, environment: Environment | PollingError) -> Check:
+    if isinstance(environment, PollingError):
+        return failed("settings", environment)
+    try:
+        Vault(environment.secret_keys)
+    except PollingError as error:
+        return failed("settings", error)
+    kind = f"embedded servers under {settings.home}" if environment.embedded else "servers as given"
+    keys = len(environment.secret_keys)
+    return Check("settings", "ok", f"{kind}; {keys} key{'s' if keys > 1 else ''}")
+
+
+def _plugins(registry: Registry) -> Iterator[Check]:
+    for plugin in registry.quarantined:
+        yield Check(f"plugin {plugin.name}", "fail", f"left out: {plugin.error}", "Mend or reinstall its package")
+    domains = ", ".join(sorted(registry.integrations))
+    if domains:
+        yield Check("integrations", "ok", domains)
+    else:
+        yield Check("integrations", "warn", "none is installed", "Try: pip install integration-polling-hello-world")
+
+
+def _oauth(registry: Registry) -> Iterator[Check]:
+    """Settings that a plugin declares: an OAuth client is the operator's."""
+    for domain, integration in sorted(registry.integrations.items()):
+        oauth = integration.manifest.oauth
+        names = [oauth.client_id_setting, oauth.client_secret_setting] if oauth else []
+        missing = [name for name in names if not os.environ.get(name)]
+        if missing:
+            advice = "Set them, unless the accounts' credentials hold a client of their own"
+            yield Check(f"settings of {domain}", "warn", f"not set: {', '.join(missing)}", advice)
+
+
+def _blobs(settings: Settings) -> Check:
+    name = "blob store"
+    location = settings.blob_location
+    shown = location.partition("?")[0]
+    try:
+        store = open_store(location)
+        path = f"doctor/{uuid4().hex}"
+        obstore.put(store, path, b"")
+        obstore.delete(store, path)
+    except PollingError as error:
+        return failed(name, error)
+    except Exception as error:
+        return Check(name, "fail", f"{shown} cannot be written: {type(error).__name__}", "Correct POLLING_BLOB_URL")
+    return Check(name, "ok", shown)

@@ -1,0 +1,80 @@
+"""PostgreSQL and Redis: are they there, recent enough, and set up for us?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from core.api.doctor.check import Check, failed
+from core.db.pool import Conn, open_connection
+from core.environment import Environment
+from core.errors import PollingError
+from core.queues import Queues
+from core.settings import Settings
+
+LARGEST_SKEW_SECONDS = 5.0
+
+
+def urls(settings: Settings, environment: Environment | PollingError) -> tuple[str, str] | None:
+    """Where the servers are, even where something else is missing."""
+    if isinstance(environment, Environment):
+        return environment.database_url, environment.redis_url
+    if settings.database_url is None or settings.redis_url is None:
+        return None
+    return settings.database_url.get_secret_value(), settings.redis_url.get_secret_value()
+
+
+def postgres(url: str) -> Check:
+    """Does it answer, and is it recent enough?"""
+    try:
+        with open_connection(url) as conn:
+            version = conn.info.server_version // 10_000
+    except PollingError as error:
+        return failed("PostgreSQL", error)
+    return Check("PostgreSQL", "ok", f"version {version}")
+
+
+def redis(url: str, namespace: str) -> Check:
+    """Does it answer, is it recent enough, and does it keep what it is given?"""
+    try:
+        queues = Queues(url, namespace)
+    except ValueError as error:
+        return Check("Redis", "fail", f"REDIS_URL cannot be used: {error}", "Use redis://, rediss:// or unix://")
+    try:
+        info = queues.require()
+    except PollingError as error:
+        return failed("Redis", error)
+    finally:
+        queues.close()
+    name = f"{info.get('server_name') or 'redis'} {info.get('valkey_version') or info['redis_version']}"
+    policy = str(info.get("maxmemory_policy", "unknown"))
+    if policy == "noeviction":
+        return Check("Redis", "ok", name)
+    return Check(
+        "Redis",
+        "fail" if policy.startswith("allkeys") else "warn",
+        f"{name} throws data away when memory is short (maxmemory-policy {policy})",
+        "Set maxmemory-policy to noeviction",
+    )
+
+
+def schema(url: str) -> Check:
+    """Is the schema this version's?"""
+    from core.db import migrate
+
+    found, wanted = migrate.current(url), migrate.head()
+    if found == wanted:
+        return Check("schema", "ok", f"revision {found}")
+    message = "the database has no schema yet" if found is None else f"it is at {found}, this version needs {wanted}"
+    return Check("schema", "fail", message, "Run: polling migrate")
+
+
+def clock(conn: Conn) -> Check:
+    """Does this machine's clock agree with the database's?"""
+    before = datetime.now(UTC)
+    row = conn.execute("SELECT clock_timestamp()").fetchone()
+    after = datetime.now(UTC)
+    assert row is not None
+    skew = max((before - row[0]).total_seconds(), (row[0] - after).total_seconds(), 0.0)
+    if skew > LARGEST_SKEW_SECONDS:
+        return Check("clock", "warn", f"this machine and the database differ by {skew:.0f} s", "Synchronize them (NTP)")
+    return Check("clock", "ok", "agrees with the database's")

@@ -1,0 +1,38 @@
+"""Letting workers finish what they hold before a deploy."""
+
+from __future__ import annotations
+
+from core.api.listings import Row, fetch
+from core.db.pool import Conn
+from core.ledger.upkeep import ALIVE_SECONDS
+
+# What a draining worker no longer serves gets no new tasks.
+MARK = """
+UPDATE process SET draining = true
+WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s) AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
+"""
+# Nobody notes which worker holds a task. Where other workers serve a domain as well, those that drain have finished when they
+# serve no queue any more, or have ended.
+DRAINING = """
+SELECT p.id, p.host, p.pid, p.queues, p.threads,
+    (SELECT count(*) FROM sync_task t WHERE t.state = 'queued' AND t.integration_domain = ANY(p.queues)
+        AND NOT EXISTS (SELECT FROM process o WHERE NOT o.draining AND o.kind = 'worker' AND t.integration_domain = ANY(o.queues)
+            AND o.seen_at > clock_timestamp() - %(alive)s * interval '1 second'))::int AS alone,
+    EXISTS (SELECT FROM process o WHERE NOT o.draining AND o.kind = 'worker' AND o.queues && p.queues
+        AND o.seen_at > clock_timestamp() - %(alive)s * interval '1 second') AS shared
+FROM process p
+WHERE p.kind = 'worker' AND p.draining AND p.queues <> '{}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
+  AND p.seen_at > clock_timestamp() - %(alive)s * interval '1 second'
+ORDER BY p.host, p.pid
+"""
+
+
+def mark(conn: Conn, host: str | None = None) -> int:
+    """Ask the workers of a host, or all of them, to take no more work. Returns how many were asked."""
+    return conn.execute(MARK, {"host": host, "alive": ALIVE_SECONDS}).rowcount
+
+
+def busy(conn: Conn, host: str | None = None) -> list[Row]:
+    """Those of the workers asked that may still hold tasks; `alone` says how many, where nobody else serves their domains."""
+    rows = fetch(conn, DRAINING, {"host": host, "alive": ALIVE_SECONDS})
+    return [row for row in rows if row["alone"] or row["shared"]]

@@ -1,0 +1,79 @@
+"""From what a person types to an id: the UUID, a unique beginning of it, or an account's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.errors import InvalidInput, NotFound
+
+SHORTEST = 4
+"""Characters of a UUID that may stand for it."""
+
+# A beginning is a range of the primary key.
+ACCOUNTS = """
+SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
+WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6
+"""
+NAMED = """
+SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
+WHERE name = %s ORDER BY created_at, id LIMIT 6
+"""
+RUNS = "SELECT id, concat_ws(', ', integration_domain, state) FROM sync_run WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6"
+
+_HEX = re.compile(r"[0-9a-f]{1,32}")
+
+
+def account_id(conn: Conn, text: str) -> UUID:
+    """The account a person means: by its name, its UUID, or a unique beginning of that.
+
+    Raises:
+      NotFound: There is none.
+      InvalidInput: There are several; they are listed.
+    """
+    found = conn.execute(NAMED, (text,)).fetchall() if "\0" not in text else []
+    if not found:
+        found = _beginning(conn, ACCOUNTS, text)
+    return _only(found, text, "account", "polling accounts")
+
+
+def run_id(conn: Conn, text: str) -> UUID:
+    """The run a person means.
+
+    Raises:
+      NotFound, InvalidInput: As for accounts.
+    """
+    return _only(_beginning(conn, RUNS, text), text, "run", "polling runs")
+
+
+def number(text: str, what: str) -> int:
+    """The id of a task or of content.
+
+    Raises:
+      InvalidInput: It is no number.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
+        raise InvalidInput(f"{text!r} is no {what}: those are numbers", f"List them: polling {what.split(maxsplit=1)[0]}s")
+    return int(text)
+
+
+def _beginning(conn: Conn, statement: str, text: str) -> list[tuple[Any, ...]]:
+    digits = text.replace("-", "").lower()
+    if len(digits) < SHORTEST or not _HEX.fullmatch(digits):
+        return []
+    names = {"low": UUID(digits.ljust(32, "0")), "high": UUID(digits.ljust(32, "f"))}
+    return conn.execute(statement, names).fetchall()
+
+
+def _only(found: Sequence[tuple[Any, ...]], text: str, what: str, listing: str) -> UUID:
+    if not found:
+        raise NotFound(f"there is no {what} {text!r}", f"List them: {listing}")
+    if len(found) > 1:
+        named = "; ".join(f"{id} ({about})" for id, about in found[:5])
+        more = "; …" if len(found) > 5 else ""
+        raise InvalidInput(f"{text!r} means several {what}s: {named}{more}", "Use the UUID, or more of it")
+    id: UUID = found[0][0]
+    return id

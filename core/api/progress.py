@@ -1,0 +1,153 @@
+"""How far a run is, and what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core.accounts import store
+from core.accounts.limits import WHOLE_ACCOUNT
+from core.accounts.store import Account
+from core.api.listings import fetch
+from core.db.pool import Conn
+from core.errors import NotFound
+from core.ledger import leadership, upkeep
+
+RUN = """
+SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked, outputs_saved,
+    outputs_unchanged, outputs_deleted, error,
+    extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
+FROM sync_run WHERE id = %(run)s
+"""
+# Served by the unique index that begins with the run.
+COUNTS = """
+SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = 'done'))::int AS tasks_done,
+    (count(*) FILTER (WHERE state = 'parked'))::int AS tasks_parked,
+    (count(*) FILTER (WHERE state = 'queued'))::int AS queued, (count(*) FILTER (WHERE state = 'ready'))::int AS ready,
+    coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
+    coalesce(sum(outputs_unchanged), 0)::bigint AS outputs_unchanged,
+    coalesce(sum(outputs_deleted), 0)::bigint AS outputs_deleted,
+    min(available_at) FILTER (WHERE state = 'ready') AS next_at, clock_timestamp() AS now
+FROM sync_task WHERE run_id = %(run)s
+"""
+WHY_LATER = """
+SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = 'ready' AND reason IS NOT NULL ORDER BY available_at LIMIT 1
+"""
+BLOCKS = """
+SELECT key, until, reason FROM limit_block
+WHERE until > clock_timestamp() AND (starts_with(key, %(account)s) OR starts_with(key, %(group)s) OR starts_with(key, %(domain)s))
+ORDER BY until DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A run as it is now. `known` is how many tasks are known so far: more may come while it runs."""
+
+    run: dict[str, Any]
+    known: int
+    tasks_done: int
+    tasks_parked: int
+    queued: int
+    ready: int
+    outputs_saved: int
+    outputs_unchanged: int
+    outputs_deleted: int
+    next_at: datetime | None
+    now: datetime
+
+    @property
+    def state(self) -> str:
+        """The run's state."""
+        return str(self.run["state"])
+
+    def summary(self) -> dict[str, Any]:
+        """What `polling sync --wait --json` ends with: the run's own figures, once it has ended."""
+        names = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
+        figures = {name: self.run[name] if self.state != "running" else getattr(self, name) for name in names}
+        return {"run_id": str(self.run["id"]), "state": self.state, **figures, "seconds": round(self.run["seconds"], 3)}
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Something that keeps a run from going on: what, until when if that is known, and what to do if anything."""
+
+    reason: str
+    until: datetime | None = None
+    advice: str | None = None
+
+
+def progress(conn: Conn, run: UUID) -> Progress:
+    """Counts of a run by the state of its tasks.
+
+    Raises:
+      NotFound: There is no such run.
+    """
+    rows = fetch(conn, RUN, {"run": run})
+    if not rows:
+        raise NotFound(f"there is no run {run}", "List them: polling runs")
+    return Progress(rows[0], **fetch(conn, COUNTS, {"run": run})[0])
+
+
+def waits(conn: Conn, account: Account, now: Progress | None = None) -> list[Wait]:
+    """What an account waits for, the weightiest first; empty while it simply works."""
+    found = [*_status(account), *_workers(conn, account), *_blocks(conn, account)]
+    if not found and now is not None and now.state == "running" and now.queued == 0:
+        found = _snoozed(conn, now)
+    return found
+
+
+def load_account(conn: Conn, run: Progress) -> Account:
+    """The account of a run, as it is now."""
+    return store.load(conn, run.run["user_integration_id"])
+
+
+def _status(account: Account) -> list[Wait]:
+    match account.sync_status:
+        case "paused":
+            return [Wait("the account is paused", advice=f"polling resume {account.id}")]
+        case "error":
+            command = "config" if account.status_reason == "configuration" else "reconnect"
+            text = f"the account has stopped: {account.status_detail or account.status_reason}"
+            return [Wait(text, advice=f"polling {command} {account.id}")]
+        case "disconnected":
+            return [Wait("the account is disconnected", advice=f"polling reconnect {account.id}")]
+    return []
+
+
+def _workers(conn: Conn, account: Account) -> list[Wait]:
+    serving = upkeep.serving(conn)
+    if not serving:
+        return [Wait("no worker runs", advice="polling up")]
+    if account.integration_domain not in serving:
+        domain = account.integration_domain
+        return [Wait(f"no worker serves {domain}", advice=f"start one where integration-polling-{domain} is installed")]
+    status = leadership.status(conn)
+    if status.leader_until is None or status.leader_until < status.now:
+        return [Wait("no dispatcher leads; one takes over within 20 s")]
+    return []
+
+
+def _blocks(conn: Conn, account: Account) -> list[Wait]:
+    domain, group = account.integration_domain, account.limit_group
+    keys = {
+        "account": f"account/{account.id}/",
+        "group": f"group/{domain}/{group}/" if group else f"account/{account.id}/",
+        "domain": f"integration/{domain}/",
+    }
+    return [Wait(_limit(row["key"], row["reason"]), row["until"]) for row in fetch(conn, BLOCKS, keys)]
+
+
+def _limit(key: str, reason: str | None) -> str:
+    name = key.rpartition("/")[2]
+    limit = "the provider's limit" if name == WHOLE_ACCOUNT else f"the limit {name!r}"
+    return f"{limit}: {reason}" if reason else limit
+
+
+def _snoozed(conn: Conn, now: Progress) -> list[Wait]:
+    if now.next_at is None or now.next_at <= now.now:
+        return []
+    why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
+    return [Wait(f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at)]

@@ -1,0 +1,105 @@
+"""Config and credentials as a plugin's models: one-line errors that name the field and never repeat a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from core.accounts.vault import secrets_of
+from core.content.text import fits
+from core.errors import InvalidInput
+from core.integration.base import Integration, ResyncOnChange
+
+M = TypeVar("M", bound=BaseModel)
+
+Values = Mapping[str, Any]
+
+
+def config_of(integration: Integration, values: Values) -> BaseModel:
+    """The config of an account.
+
+    Raises:
+      InvalidInput: It does not validate, or the model holds a secret, which belongs into the credentials.
+    """
+    config = _validated(integration, integration.config_model, values, "config")
+    if any(secrets_of(config)):
+        raise InvalidInput(
+            f"the config of {integration.manifest.domain} holds a secret, and a config is stored in clear",
+            "Its author has to move the field into the credentials",
+        )
+    return config
+
+
+def credentials_of(integration: Integration, values: Values) -> BaseModel:
+    """The credentials of an account.
+
+    Raises:
+      InvalidInput: They do not validate; no value is repeated.
+    """
+    return _validated(integration, integration.credentials_model, values, "credentials")
+
+
+def _validated(integration: Integration, model: type[M], values: Values, what: str) -> M:
+    hint = f"See its fields: polling integrations show {integration.manifest.domain}"
+    try:
+        valid = model.model_validate(values)
+    except ValidationError as error:
+        text = first_problem(error)
+        if what == "credentials":
+            text = _without(text, values)
+        raise InvalidInput(f"{what}: {text}", hint) from None
+    if not all(fits(text) for text in _strings(valid.model_dump(mode="json"))):
+        raise InvalidInput(f"{what}: a text holds a NUL or half a character", hint)
+    return valid
+
+
+def first_problem(error: ValidationError) -> str:
+    """The field and what is wrong with it, and how many more there are."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    place = ".".join(str(part) for part in problems[0]["loc"])
+    message = problems[0]["msg"].removeprefix("Value error, ")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place}: {message}{more}" if place else f"{message}{more}"
+
+
+def _without(text: str, values: Values) -> str:
+    """A validator of a plugin may repeat what it was given."""
+    for secret in sorted(_strings(values), key=len, reverse=True):
+        if len(secret) >= 4:
+            text = text.replace(secret, "***").replace(repr(secret)[1:-1], "***")
+    return text
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def stored(config: BaseModel) -> dict[str, Any]:
+    """A config as its column keeps it."""
+    return config.model_dump(mode="json")
+
+
+def needs_resync(model: type[BaseModel], before: Values, after: Values) -> bool:
+    """Whether a field marked `ResyncOnChange` differs. What a stored config does not have yet has its default."""
+    try:
+        before = stored(model.model_validate(before))
+    except ValidationError:
+        before = dict(before)
+    return any(before.get(name) != after.get(name) for name in _marked(model))
+
+
+def _marked(model: type[BaseModel]) -> list[str]:
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if any(mark is ResyncOnChange or isinstance(mark, ResyncOnChange) for mark in field.metadata)
+    ]

@@ -1,0 +1,60 @@
+"""No more tasks on the way than the rate limits have units for: what cannot run now is better left in the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from core.dispatcher.allocation import Rules
+from core.integration.limits import Rate
+from core.ledger.dispatching import Waiting
+from core.ledger.outcomes import Dispatch
+from core.worker.budgets import Budgets, gcra
+
+IN_FLIGHT_SECONDS = 0.05
+"""How long units of dispatched tasks are counted here, until the workers have taken them from the budgets."""
+
+SHORTEST_SECONDS = 0.01
+
+Wanted = Sequence[tuple[str, Rate, int]]
+
+
+class Pace:
+    """What budgets have left, less what was dispatched a moment ago. The workers take the units; this only looks."""
+
+    def __init__(self, budgets: Budgets) -> None:
+        self._budgets = budgets
+        self._recent: deque[tuple[float, str, int]] = deque()
+
+    def left(self, wanted: Wanted) -> dict[str, int]:
+        """Units left by key."""
+        if not wanted:
+            return {}
+        now = time.monotonic()
+        while self._recent and self._recent[0][0] < now - IN_FLIGHT_SECONDS:
+            self._recent.popleft()
+        left = self._budgets.left(wanted)
+        for _, key, units in self._recent:
+            if key in left:
+                left[key] = max(left[key] - units, 0)
+        return left
+
+    def note(self, rules: Rules, waiting: Sequence[Waiting], dispatches: Sequence[Dispatch], wanted: Wanted) -> None:
+        """Remember what these dispatches will take."""
+        if not wanted:
+            return
+        accounts = {account.account: account for account in waiting}
+        now = time.monotonic()
+        for dispatch in dispatches:
+            account = accounts[dispatch.account_id]
+            for limit in rules.limits(account):
+                units = rules.weight(limit, dispatch.type)
+                if isinstance(limit, Rate) and units:
+                    self._recent.append((now, rules.key(limit, account), units))
+
+
+def patience(wanted: Wanted) -> float:
+    """Seconds until it is worth looking again at accounts that wait for these budgets: until the quickest has one task's units."""
+    waits = [gcra(limit, cost)[0] * cost / 1_000_000 for _, limit, cost in wanted]
+    return max(min(waits), SHORTEST_SECONDS) if waits else float("inf")

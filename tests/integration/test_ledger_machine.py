@@ -1,0 +1,373 @@
+"""The ledger against a model in memory: random interleavings of all that can happen to tasks, runs and accounts.
+
+Every rule does one thing to the real ledger and to the model. After each step both must agree: on every task's state,
+on which runs are open, on what was kept, and that nothing of an ended run is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from core.accounts import store
+from core.db.pool import Conn, open_connection
+from core.errors import InvalidInput
+from core.ledger import dispatching, leadership, leases, parking, scheduling
+from core.ledger.completion import end_runs
+from core.ledger.dispatching import Portion
+from core.ledger.outcomes import Dispatch, Outcome
+from core.ledger.saving import save
+
+DOMAIN = "model"
+LEADER = UUID(int=1)
+PAST = """
+UPDATE sync_task SET lease_until = now() - interval '1 s' WHERE id = %s AND dispatch_no = %s AND state = 'queued'
+"""
+OPEN = ("ready", "queued")
+
+
+@dataclass
+class ModelTask:
+    """What the model knows of a task."""
+
+    run: UUID
+    key: str
+    lane: str
+    state: str = "ready"
+    dispatch_no: int = 0
+    attempts: int = 0
+    crashes: int = 0
+    auto_retries: int = 0
+    suspect: bool = False
+    retried: bool = False
+
+
+@dataclass
+class ModelRun:
+    """What the model knows of a run."""
+
+    account: UUID
+    lane: str
+    state: str = "running"
+
+
+class Ledger(RuleBasedStateMachine):
+    """Dispatches in flight are a bundle: each is finished once, or again and late."""
+
+    database_url = ""
+    dispatches = Bundle("dispatches")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conn: Conn = open_connection(self.database_url)
+        self.tasks: dict[int, ModelTask] = {}
+        self.runs: dict[UUID, ModelRun] = {}
+        self.content: dict[tuple[UUID, str], int] = {}
+        self.paused: set[UUID] = set()
+        self.ended: list[UUID] = []
+
+    def teardown(self) -> None:
+        self.conn.execute(
+            "TRUNCATE sync_task, user_integration_content, sync_seen, sync_state, user_integration CASCADE"
+        )
+        self.conn.execute("UPDATE ledger SET leader = NULL, leader_until = NULL")
+        self.conn.close()
+
+    # Rules ------------------------------------------------------------------------------------------------------------
+
+    @initialize()
+    def accounts(self) -> None:
+        assert leadership.lead(self.conn, LEADER)
+        self.accounts_ = [self._connect(str(number)) for number in range(2)]
+        self.tick()
+        for account in (0, 1):
+            for root in self._claim(account, 1, "live"):
+                self.finish(root, [(key, key == "d") for key in "abcd"], "x")
+
+    def _connect(self, name: str) -> UUID:
+        made = store.connect(
+            self.conn, user_id="u", domain=DOMAIN, name=name, identity=f"{name}-{uuid4()}", group=None, config={},
+            credentials=None, limits=[],
+        )  # fmt: skip
+        return made[0]
+
+    @rule()
+    def tick(self) -> None:
+        """Every active account without an open live run is made due, and gets one."""
+        self.conn.execute("UPDATE user_integration SET next_sync_at = now()")
+        due = [a for a in self.accounts_ if a not in self.paused and self._open(a, "live") is None]
+        made = scheduling.claim_due(self.conn, 10)
+        assert sorted(account for _, account in made) == sorted(due)
+        for run, account in made:
+            self._begin(run, account)
+
+    def _begin(self, run: UUID, account: UUID) -> None:
+        self.runs[run] = ModelRun(account, "live")
+        self._learn(run, {"root"})
+        self._carry(run, account, "live")
+        if self._waiting(account, "backfill"):
+            backfill = self._open(account, "backfill") or self._learn_run(account, "backfill")
+            self._carry(backfill, account, "backfill")
+
+    def _waiting(self, account: UUID, lane: str) -> list[tuple[int, ModelTask]]:
+        """Tasks that go on in the next run."""
+        return [
+            (id, task)
+            for id, task in self.tasks.items()
+            if self.runs[task.run].account == account and task.lane == lane and not task.retried
+            and self.runs[task.run].state != "running"
+            and (task.state == "cancelled" or (task.state == "parked" and task.auto_retries < 3))
+        ]  # fmt: skip
+
+    def _carry(self, run: UUID, account: UUID, lane: str) -> None:
+        for _, task in self._waiting(account, lane):
+            task.retried = True
+        self._learn(run, None)
+
+    @rule(target=dispatches, account=st.integers(0, 1), most=st.integers(1, 4))
+    def dispatch(self, account: int, most: int) -> Any:
+        return multiple(*self._claim(account, most, "live"), *self._claim(account, most, "backfill"))
+
+    @rule(target=dispatches, one=dispatches)
+    def bring_back_and_dispatch_again(self, one: Dispatch) -> Any:
+        """What makes late results: the same task is out twice, under two numbers."""
+        self.lease_runs_out(one, started=False)
+        account = self.accounts_.index(UUID(one.account_id))
+        return multiple(*self._claim(account, 9, one.lane))
+
+    def _claim(self, account: int, most: int, lane: str) -> list[Dispatch]:
+        id = self.accounts_[account]
+        if id in self.paused:
+            return []
+        claimed = dispatching.claim(self.conn, LEADER, DOMAIN, [Portion(str(id), lane, most)], 60.0)
+        ready = [t for t in self.tasks.values() if (t.state, t.lane, self.runs[t.run].account) == ("ready", lane, id)]
+        assert len(claimed) == min(most, len(ready))
+        for one in claimed:
+            task = self.tasks[one.task_id]
+            task.state, task.dispatch_no = "queued", task.dispatch_no + 1
+            assert one.dispatch_no == task.dispatch_no
+        return claimed
+
+    @rule(
+        one=dispatches,
+        new=st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=3),
+        item=st.sampled_from("xyz"),
+    )
+    def finish(self, one: Dispatch, new: list[tuple[str, bool]], item: str) -> None:
+        """With output and follow-ups; a dispatch may come in again, and late."""
+        rows = [
+            {"type": "t", "payload": {}, "key": f"{ord(key):032x}", "priority": 0, "background": bg} for key, bg in new
+        ]
+        outcome = Outcome(one, outputs=[_output(item, one.dispatch_seq)], tasks=rows)
+        if self._save(outcome):
+            task = self.tasks[one.task_id]
+            task.state = "done"
+            at = (self.runs[task.run].account, item)
+            self.content[at] = max(self.content.get(at, 0), one.dispatch_seq)
+            lanes = {"backfill" if bg or task.lane == "backfill" else "live" for _, bg in new}
+            account = self.runs[task.run].account
+            for lane in lanes - {task.lane}:
+                if self._open(account, lane) is None:
+                    self._learn_run(account, lane)
+            for run in [id for id, r in self.runs.items() if r.account == account and r.state == "running"]:
+                self._learn(run, None)
+        self._complete(one)
+
+    @rule(one=dispatches, kind=st.sampled_from(["retry", "snooze", "park", "crash"]))
+    def fail(self, one: Dispatch, kind: str) -> None:
+        outcome = {
+            "retry": Outcome(one, state="ready", attempt=1, error="e"),
+            "snooze": Outcome(one, state="ready", snooze=1, reason="r"),
+            "park": Outcome(one, state="parked", attempt=1, reason="r", error="e"),
+            "crash": Outcome(one, state="ready", crash=1, suspect=True, error="e"),
+        }[kind]
+        if self._save(outcome):
+            task = self.tasks[one.task_id]
+            task.state, task.suspect = outcome.state, outcome.suspect
+            task.attempts += outcome.attempt
+            task.crashes += outcome.crash
+        self._complete(one)
+
+    @rule(one=dispatches, started=st.booleans())
+    def lease_runs_out(self, one: Dispatch, started: bool) -> None:
+        task = self.tasks[one.task_id]
+        current = task.state == "queued" and task.dispatch_no == one.dispatch_no
+        if started and task.suspect:
+            assert leases.start_suspect(self.conn, one.task_id, one.dispatch_no) == current
+        self.conn.execute(PAST, (one.task_id, one.dispatch_no))
+        expired = {e.task_id: e.state for e in leases.expire(self.conn)}
+        assert expired.keys() == ({one.task_id} if current else set())
+        if current:
+            convicted = task.suspect and started
+            task.crashes += convicted
+            task.state = "parked" if convicted and task.crashes >= leases.MOST_CRASHES else "ready"
+            task.suspect = True
+            assert expired[one.task_id] == task.state
+        self._complete(one)
+
+    @rule(one=dispatches)
+    def give_back(self, one: Dispatch) -> None:
+        leases.give_back(self.conn, [(one.task_id, one.dispatch_no)])
+        task = self.tasks[one.task_id]
+        if task.state == "queued" and task.dispatch_no == one.dispatch_no:
+            task.state = "ready"
+
+    @rule(one=dispatches)
+    def renew(self, one: Dispatch) -> None:
+        leases.renew(self.conn, [(one.task_id, one.dispatch_no)], 60.0)
+
+    @rule(one=consumes(dispatches))
+    def forget(self, one: Dispatch) -> None:
+        """No late result of this dispatch will come."""
+
+    @rule(account=st.integers(0, 1))
+    def pause_or_resume(self, account: int) -> None:
+        id = self.accounts_[account]
+        self.conn.execute(store.RESUME if id in self.paused else store.PAUSE, (id,))
+        self.paused ^= {id}
+
+    @rule(account=st.integers(0, 1), lane=st.sampled_from(["live", "backfill"]))
+    def cancel(self, account: int, lane: str) -> None:
+        run = self._open(self.accounts_[account], lane)
+        if run is None:
+            return
+        parking.cancel_run(self.conn, run)
+        self.runs[run].state = "cancelled"
+        for task in self.tasks.values():
+            if task.run == run and task.state in OPEN:
+                task.state = "cancelled"
+
+    @rule(data=st.data())
+    def retry_or_discard(self, data: st.DataObject) -> None:
+        parked = sorted(id for id, task in self.tasks.items() if task.state == "parked" and not task.retried)
+        if not parked:
+            return
+        id = data.draw(st.sampled_from(parked))
+        task = self.tasks[id]
+        if data.draw(st.booleans()):
+            assert parking.discard(self.conn, [id]) == [id]
+            task.state = "done"
+            return
+        account = self.runs[task.run].account
+        parking.retry(self.conn, [id])
+        task.retried = True
+        run = self._open(account, task.lane) or self._learn_run(account, task.lane)
+        self._learn(run, None)
+        with pytest.raises(InvalidInput):
+            parking.retry(self.conn, [id])
+
+    # The model's own bookkeeping --------------------------------------------------------------------------------------
+
+    def _save(self, outcome: Outcome) -> bool:
+        one = outcome.dispatch
+        task = self.tasks[one.task_id]
+        current = task.state == "queued" and task.dispatch_no == one.dispatch_no
+        applied = save(self.conn, [outcome], delete_guard=0.5).applied
+        assert bool(applied) == current, "the fence lets a dispatch through exactly if it is the current one"
+        return current
+
+    def _complete(self, one: Dispatch) -> None:
+        run = UUID(one.run_id)
+        ended = [row["id"] for row in end_runs(self.conn, [one.run_id])]
+        open_ = any(task.run == run and task.state in OPEN for task in self.tasks.values())
+        assert ended == ([run] if self.runs[run].state == "running" and not open_ else [])
+        if ended:
+            assert run not in self.ended
+            self.ended.append(run)
+            self.runs[run].state = "ended"
+
+    def _open(self, account: UUID, lane: str) -> UUID | None:
+        return next(
+            (id for id, run in self.runs.items() if (run.account, run.lane, run.state) == (account, lane, "running")),
+            None,
+        )
+
+    def _learn_run(self, account: UUID, lane: str) -> UUID:
+        row = self.conn.execute(
+            "SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s AND state = 'running'",
+            (account, lane),
+        ).fetchone()
+        assert row is not None, f"a {lane} run should have been opened"
+        self.runs[row[0]] = ModelRun(account, lane)
+        return row[0]
+
+    def _learn(self, run: UUID, _: set[str] | None) -> None:
+        """New rows of a run: they are ready, and no key stands twice."""
+        rows = self.conn.execute(
+            "SELECT id, dedup_key, lane, state, auto_retries FROM sync_task WHERE run_id = %s", (run,)
+        )
+        for id, key, lane, state, auto_retries in rows.fetchall():
+            if id not in self.tasks:
+                assert state == "ready"
+                assert lane == self.runs[run].lane
+                assert not any(t.run == run and t.key == key.hex() for t in self.tasks.values()), (
+                    "a key runs once in a run"
+                )
+                self.tasks[id] = ModelTask(run, key.hex(), lane, auto_retries=auto_retries)
+
+    # Invariants -------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def tasks_agree(self) -> None:
+        rows = self.conn.execute(
+            "SELECT id, state, dispatch_no, attempts, crashes, retried_as IS NOT NULL FROM sync_task"
+        )
+        found = {row[0]: row[1:] for row in rows}
+        model = {id: (t.state, t.dispatch_no, t.attempts, t.crashes, t.retried) for id, t in self.tasks.items()}
+        assert found == model
+
+    @invariant()
+    def runs_agree(self) -> None:
+        found = {id: state == "running" for id, state in self.conn.execute("SELECT id, state FROM sync_run")}
+        assert found == {id: run.state == "running" for id, run in self.runs.items()}
+        for task in self.tasks.values():
+            assert task.state not in OPEN or self.runs[task.run].state == "running", "an ended run has no open task"
+
+    @invariant()
+    def content_agrees(self) -> None:
+        rows = self.conn.execute("SELECT user_integration_id, external_id, content_text FROM user_integration_content")
+        assert {(account, id): int(text) for account, id, text in rows} == self.content
+
+
+def _output(id: str, seq: int) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": id,
+        "code": 200,
+        "metadata": {},
+        "kind": "item",
+        "parent": None,
+        "name": None,
+        "ts": None,
+    }
+    row |= {
+        "type": None,
+        "text": str(seq),
+        "bytes": None,
+        "blob": None,
+        "size": 1,
+        "hash": str(seq),
+        "fingerprint": None,
+    }
+    return row | {"digest": f"{seq:032x}"}
+
+
+@pytest.fixture
+def machine(database_url: str) -> Iterator[type[Ledger]]:
+    Ledger.database_url = database_url
+    yield Ledger
+    Ledger.database_url = ""
+
+
+def test_the_ledger_does_what_the_model_does(machine: type[Ledger]) -> None:
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    case().runTest()

@@ -87,16 +87,16 @@ def _store(
     interval_minutes: int | None,
 ) -> Connected:
     identity = checked.identity
-    domain, id = integration.manifest.domain, mended(identity.id) or ""
-    known = conn.execute(KNOWN_ALREADY, (user_id, domain, id)).fetchone()
+    domain, key = integration.manifest.domain, mended(identity.id) or ""
+    known = conn.execute(KNOWN_ALREADY, (user_id, domain, key)).fetchone()
     kept_name, before, kept_interval = known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
-    name = mended(name or kept_name) or id
+    name = mended(name or kept_name) or key
     account, is_new = store.connect(
         conn,
         user_id=user_id,
         domain=domain,
         name=name,
-        identity=id,
+        identity=key,
         group=identity.group,
         config=stored(config),
         credentials=sealed(backend, checked.credentials),
@@ -212,7 +212,7 @@ def resume(backend: Backend, id: UUID) -> None:
 def require_running(account: Account) -> None:
     """Raises InvalidInput, with what to do, if an account cannot go on by itself."""
     if account.sync_status not in ("active", "paused"):
-        detail = f": {account.status_detail}" if account.status_detail else ""
+        detail = f": {account.status_detail}" if account.sync_status == "error" and account.status_detail else ""
         raise InvalidInput(f"the account {_status(account)}{detail}", stopped_hint(account))
 
 

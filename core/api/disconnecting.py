@@ -14,8 +14,8 @@ PORTION = 5_000
 
 OPEN_RUNS = "SELECT id FROM sync_run WHERE user_integration_id = %s AND state = 'running'"
 
-# Rows that name an account, in the order in which nothing is left that points to what is gone. Each serves itself by an index:
-# content and states by the account, tasks and what was seen by the account's runs.
+# In the order in which nothing is left that points to what is gone. Indexes serve each: content and states by the
+# account, tasks and what was seen by the account's runs.
 ERASE = (
     """
     DELETE FROM user_integration_content WHERE id IN (

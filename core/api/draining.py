@@ -9,20 +9,24 @@ from core.ledger.upkeep import ALIVE_SECONDS
 # What a draining worker no longer serves gets no new tasks.
 MARK = """
 UPDATE process SET draining = true
-WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s) AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
+WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
+  AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
 """
-# Nobody notes which worker holds a task. Where other workers serve a domain as well, those that drain have finished when they
-# serve no queue any more, or have ended.
+# Nobody notes which worker holds a task. Where other workers serve a domain as well, those that drain have finished
+# when they serve no queue any more, or have ended.
 DRAINING = """
+WITH alive AS (
+    SELECT * FROM process
+    WHERE kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
+)
 SELECT p.id, p.host, p.pid, p.queues, p.threads,
-    (SELECT count(*) FROM sync_task t WHERE t.state = 'queued' AND t.integration_domain = ANY(p.queues)
-        AND NOT EXISTS (SELECT FROM process o WHERE NOT o.draining AND o.kind = 'worker' AND t.integration_domain = ANY(o.queues)
-            AND o.seen_at > clock_timestamp() - %(alive)s * interval '1 second'))::int AS alone,
-    EXISTS (SELECT FROM process o WHERE NOT o.draining AND o.kind = 'worker' AND o.queues && p.queues
-        AND o.seen_at > clock_timestamp() - %(alive)s * interval '1 second') AS shared
-FROM process p
-WHERE p.kind = 'worker' AND p.draining AND p.queues <> '{}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
-  AND p.seen_at > clock_timestamp() - %(alive)s * interval '1 second'
+    (SELECT count(*) FROM sync_task t
+     WHERE t.state = 'queued' AND t.integration_domain = ANY(p.queues)
+        AND NOT EXISTS (SELECT FROM alive o WHERE NOT o.draining AND t.integration_domain = ANY(o.queues))
+    )::int AS alone,
+    EXISTS (SELECT FROM alive o WHERE NOT o.draining AND o.queues && p.queues) AS shared
+FROM alive p
+WHERE p.draining AND p.queues <> '{}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
 ORDER BY p.host, p.pid
 """
 
@@ -33,6 +37,9 @@ def mark(conn: Conn, host: str | None = None) -> int:
 
 
 def busy(conn: Conn, host: str | None = None) -> list[Row]:
-    """Those of the workers asked that may still hold tasks; `alone` says how many, where nobody else serves their domains."""
+    """Those of the workers asked that may still hold tasks.
+
+    `alone` says how many tasks, where nobody else serves their domains; `shared`, that somebody does.
+    """
     rows = fetch(conn, DRAINING, {"host": host, "alive": ALIVE_SECONDS})
     return [row for row in rows if row["alone"] or row["shared"]]

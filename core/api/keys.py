@@ -28,8 +28,8 @@ def rotate(backend: Backend) -> Iterator[int]:
     while count:
         with backend.database.connection() as conn, conn.transaction():
             rows = conn.execute(store.LOCK_SEALED, (last,)).fetchall()
-            for id, sealed in rows:
-                conn.execute(store.RESEAL, (backend.vault.rotate(sealed), id))
-                last = id
+            for account, sealed in rows:
+                conn.execute(store.RESEAL, (backend.vault.rotate(sealed), account))
+                last = account
         count = len(rows)
         yield count

@@ -1,4 +1,4 @@
-"""Reading what there is, page by page, as rows of dicts. Cursors are keysets: a page costs the same wherever it lies."""
+"""Reading what there is, page by page. Cursors are keysets: a page costs the same wherever it lies."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ Row = dict[str, Any]
 
 MOST_AT_ONCE = 1_000
 
+PLURALS = {"account": "accounts", "run": "runs", "task": "tasks", "content": "content"}
+
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config, sync_status, status_reason,
-    status_detail, poll_interval_minutes, next_sync_at, last_sync_at, consecutive_failures, resync_due, created_at, updated_at"""
-TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of, retried_as, type, payload, state,
-    priority, available_at, lease_until, dispatch_no, attempts, crashes, snoozes, snoozed_seconds, suspect, started_at, reason,
-    errors, outputs_saved, outputs_unchanged, outputs_deleted, followups, created_at, finished_at"""
+    status_detail, poll_interval_minutes, next_sync_at, last_sync_at, consecutive_failures, resync_due, created_at,
+    updated_at"""
+TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of, retried_as, type,
+    payload, state, priority, available_at, lease_until, dispatch_no, attempts, crashes, snoozes, snoozed_seconds,
+    suspect, started_at, reason, errors, outputs_saved, outputs_unchanged, outputs_deleted, followups, created_at,
+    finished_at"""
 CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name, external_timestamp,
     content_type, size, hash, metadata, fingerprint, blob_key, created_at, updated_at, deleted_at"""
 
@@ -68,7 +72,7 @@ class Listing:
         conditions = [*live, *(f"{column} = %({column})s" for column in given)]
         if after is not None:
             names |= (place := self._place(after))
-            types = ", ".join(f"%({name})s::{type}" for name, type in zip(place, self.key.values(), strict=True))
+            types = ", ".join(f"%({name})s::{kind}" for name, kind in zip(place, self.key.values(), strict=True))
             conditions.append(f"({', '.join(self.key)}) {'<' if self.newest_first else '>'} ({types})")
         rows = fetch(conn, self._statement(conditions), names)
         more = len(rows) > limit
@@ -92,7 +96,7 @@ class Listing:
         """
         rows = fetch(conn, f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s", {"id": id})  # noqa: S608  constants
         if not rows:
-            raise NotFound(f"there is no {what} {id}", "List what there is without `show`")
+            raise NotFound(f"there is no {what} {id}", f"List them: polling {PLURALS[what]}")
         return rows[0]
 
     def _statement(self, conditions: Sequence[str]) -> str:
@@ -126,22 +130,19 @@ content_of_account = Listing(CONTENT_COLUMNS, "user_integration_content", {"exte
 """Served by the unique index on account and external id; give it a `user_integration_id`."""
 
 COUNTED = """
-SELECT sync_status, count(*) FILTER (WHERE deleted_at IS NULL) AS items, coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes,
-    count(deleted_at) AS deleted
-FROM user_integration a LEFT JOIN user_integration_content c ON c.user_integration_id = a.id WHERE a.id = %(id)s GROUP BY a.id
+SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS deleted,
+    coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes
+FROM user_integration_content WHERE user_integration_id = %(id)s
 """
-HELD = "SELECT parent, since, until, vanished, total, created_at FROM held_deletion WHERE user_integration_id = %(id)s ORDER BY id"
+HELD = """
+SELECT parent, since, until, vanished, total, created_at FROM held_deletion
+WHERE user_integration_id = %(id)s ORDER BY id
+"""
 
 
 def account_totals(conn: Conn, id: UUID) -> Row:
     """How much is kept of an account, and which deletions wait for a person."""
-    totals = fetch(conn, COUNTED, {"id": id})[0]
-    return {
-        "items": totals["items"],
-        "bytes": totals["bytes"],
-        "deleted": totals["deleted"],
-        "held": fetch(conn, HELD, {"id": id}),
-    }
+    return fetch(conn, COUNTED, {"id": id})[0] | {"held": fetch(conn, HELD, {"id": id})}
 
 
 def fetch(conn: Conn, statement: str, names: Mapping[str, Any]) -> list[Row]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from core.api.listings import PLURALS
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 
@@ -22,7 +23,10 @@ NAMED = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE name = %s ORDER BY created_at, id LIMIT 6
 """
-RUNS = "SELECT id, concat_ws(', ', integration_domain, state) FROM sync_run WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6"
+RUNS = """
+SELECT id, concat_ws(', ', integration_domain, state) FROM sync_run
+WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6
+"""
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 
@@ -56,7 +60,7 @@ def number(text: str, what: str) -> int:
       InvalidInput: It is no number.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise InvalidInput(f"{text!r} is no {what}: those are numbers", f"List them: polling {what.split(maxsplit=1)[0]}s")
+        raise InvalidInput(f"{text!r} is no {what}: those are numbers", f"List them: polling {PLURALS[what]}")
     return int(text)
 
 
@@ -72,8 +76,8 @@ def _only(found: Sequence[tuple[Any, ...]], text: str, what: str, listing: str) 
     if not found:
         raise NotFound(f"there is no {what} {text!r}", f"List them: {listing}")
     if len(found) > 1:
-        named = "; ".join(f"{id} ({about})" for id, about in found[:5])
+        named = "; ".join(f"{one} ({about})" for one, about in found[:5])
         more = "; …" if len(found) > 5 else ""
         raise InvalidInput(f"{text!r} means several {what}s: {named}{more}", "Use the UUID, or more of it")
-    id: UUID = found[0][0]
-    return id
+    only: UUID = found[0][0]
+    return only

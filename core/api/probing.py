@@ -95,7 +95,7 @@ def _explained(integration: Integration, credentials: BaseModel) -> Iterator[Non
         raise InvalidInput(f"the config does not work: {_line(error, strike)}", "Correct it and try again") from None
     except IntegrationError as error:
         raise PollingError(f"{name} cannot be asked now: {_line(error, strike)}", "Try again later") from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  plugin code
         log.debug("check of %s failed: %s", name, error_text(error, strike))
         raise PollingError(
             f"the check of {name} failed: {error_text(error, strike)}", "Tell the plugin's author, or try again"

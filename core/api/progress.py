@@ -33,11 +33,13 @@ SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = 'done'))::int AS 
 FROM sync_task WHERE run_id = %(run)s
 """
 WHY_LATER = """
-SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = 'ready' AND reason IS NOT NULL ORDER BY available_at LIMIT 1
+SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = 'ready' AND reason IS NOT NULL
+ORDER BY available_at LIMIT 1
 """
 BLOCKS = """
 SELECT key, until, reason FROM limit_block
-WHERE until > clock_timestamp() AND (starts_with(key, %(account)s) OR starts_with(key, %(group)s) OR starts_with(key, %(domain)s))
+WHERE until > clock_timestamp()
+  AND (starts_with(key, %(account)s) OR starts_with(key, %(group)s) OR starts_with(key, %(domain)s))
 ORDER BY until DESC
 """
 

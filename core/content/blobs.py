@@ -189,7 +189,8 @@ class SpooledWriter:
         return self._open.seek(0, 2)
 
     def restart(self) -> None:
-        self._open.truncate(0)
+        self._open.seek(0)
+        self._open.truncate()
         self._hash = hashlib.sha256()
 
     @property

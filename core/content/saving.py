@@ -55,7 +55,7 @@ WITH incoming AS MATERIALIZED (
     SELECT c.id, i.metadata, i.fingerprint, i.seq FROM incoming i
     JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
     WHERE c.metadata_seq < i.seq AND c.deleted_at IS NULL
-      AND (NOT c.metadata @> i.metadata OR i.fingerprint IS DISTINCT FROM coalesce(c.fingerprint, i.fingerprint))
+      AND (NOT c.metadata @> i.metadata OR i.fingerprint <> coalesce(c.fingerprint, ''))
     ORDER BY i.account, i.id FOR UPDATE OF c
 )
 UPDATE user_integration_content c SET metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),

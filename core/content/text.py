@@ -23,13 +23,13 @@ def mended(text: str | None) -> str | None:
 
 
 def encode_json(value: Any, what: str) -> str:
-    """JSON text without NaN.
+    """JSON text without NaN, its keys sorted: equal values give equal texts.
 
     Raises:
       ResultInvalid: It is no JSON.
     """
     try:
-        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+        return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise ResultInvalid(f"{what} is no JSON: {error}") from None
 

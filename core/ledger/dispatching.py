@@ -45,6 +45,7 @@ SELECT a.id::text, a.limit_group, a.limits, a.sync_status = 'active',
     (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s AND t.user_integration_id = a.id
         AND t.lane = 'backfill' AND t.available_at <= clock_timestamp() ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL
 FROM (SELECT id FROM ring WHERE id IS NOT NULL LIMIT %(most)s) waiting JOIN user_integration a USING (id)
+ORDER BY a.id
 """
 
 BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"

@@ -153,7 +153,8 @@ def task_row(task: Task, integration: Integration) -> Row:
         )
     if holds_unfit(encoded) and not _storable(payload):
         raise ResultInvalid(f"the payload of a {task.type} task has a NUL or a lone surrogate")
-    if task.priority not in PRIORITIES:
+    # Compared, not looked up: a range is searched one by one for what is no plain int.
+    if not isinstance(task.priority, int) or not PRIORITIES.start <= task.priority < PRIORITIES.stop:
         raise ResultInvalid(f"the priority {task.priority!r} of a {task.type} task is out of range")
     return {
         "type": task.type,

@@ -83,10 +83,11 @@ def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
     Raises:
       InvalidInput: A task is not parked.
     """
-    dropped = [task for (task,) in conn.execute(DISCARD, (list(tasks),))]
-    missing = set(tasks) - set(dropped)
-    if missing:
-        raise InvalidInput(f"task {min(missing)} is not parked", "List parked ones: polling tasks --state parked")
+    with conn.transaction():
+        dropped = [task for (task,) in conn.execute(DISCARD, (list(tasks),))]
+        missing = set(tasks) - set(dropped)
+        if missing:
+            raise InvalidInput(f"task {min(missing)} is not parked", "List parked ones: polling tasks --state parked")
     return dropped
 
 
@@ -112,15 +113,14 @@ def cancel_run(conn: Conn, run: UUID) -> None:
     names = {"run": run, "account": account, "domain": domain, "lane": lane}
     with conn.transaction():
         # Savers lock tasks before runs. Those that add tasks meanwhile are caught by going on until none is open.
-        tasks = [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]
+        conn.execute(LOCK_OPEN_TASKS, names)
         locked = conn.execute(LOCK_RUN, (run,)).fetchone()
         if locked is None or locked[3] != "running":
             raise InvalidInput(
                 f"the run has ended already, as {locked[3] if locked else 'nothing'}", "List runs: polling runs"
             )
-        while tasks:
+        while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]:
             conn.execute(CANCEL_TASKS, (tasks,))
-            tasks = [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]
         conn.execute(CANCEL_RUN, names)
         if lane == "live":
             conn.execute(NEXT_SYNC, (account,))

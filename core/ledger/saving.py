@@ -195,8 +195,9 @@ class _Batch:
         current = {(account, partition): (version, seq) for account, partition, version, seq in found}
         writes: dict[tuple[str, str], dict[str, Any]] = {}
         for index, outcome in enumerate(self.outcomes):
+            account = outcome.dispatch.account_id
             if any(
-                _conflicts(row, current.get((outcome.dispatch.account_id, row["partition"])))
+                _conflicts(row, current.get((account, row["partition"])), (account, row["partition"]) in writes)
                 for row in _states(outcome)
             ):
                 self.outcomes[index] = Outcome(
@@ -206,10 +207,10 @@ class _Batch:
             for row in _states(outcome):
                 key = (outcome.dispatch.account_id, row["partition"])
                 version, seq = current.get(key, (0, 0))
-                if seq > outcome.dispatch.dispatch_seq:
+                if row["read"] is None and seq > outcome.dispatch.dispatch_seq:
                     continue
-                current[key] = (version, outcome.dispatch.dispatch_seq)
-                writes[key] = {**row, "account": key[0], "version": version + 1, "seq": outcome.dispatch.dispatch_seq}
+                current[key] = (version, max(seq, outcome.dispatch.dispatch_seq))
+                writes[key] = {**row, "account": key[0], "version": version + 1, "seq": current[key][1]}
         if writes:
             written = self.conn.execute(WRITE_STATE, (json.dumps(list(writes.values())),)).rowcount
             if written != len(writes):
@@ -242,7 +243,10 @@ class _Batch:
             names = {"account": dispatch.account_id, "domain": dispatch.domain, "seq": dispatch.dispatch_seq}
             for row in outcome.outputs:
                 if row["code"] == code:
-                    rows[(dispatch.account_id, row["id"])] = (outcome, row | names)
+                    key = (dispatch.account_id, row["id"])
+                    if code == 206 and key in rows:  # each changes only its own keys
+                        row = row | {"metadata": rows[key][1]["metadata"] | row["metadata"]}
+                    rows[key] = (outcome, row | names)
         return list(rows.values())
 
     def _count(self, rows: Iterable[tuple[Outcome, dict[str, Any]]], changed: set[content.Key]) -> None:
@@ -351,8 +355,9 @@ def _states(outcome: Outcome) -> list[dict[str, Any]]:
     return [*outcome.states, {"partition": outcome.expired, "value": None, "read": None}]
 
 
-def _conflicts(row: dict[str, Any], current: tuple[int, int] | None) -> bool:
-    return row["read"] is not None and row["read"] != (current[0] if current else 0)
+def _conflicts(row: dict[str, Any], current: tuple[int, int] | None, written: bool) -> bool:
+    """Whether what the task has read was changed since: by a commit, or by another result of this batch."""
+    return row["read"] is not None and (written or row["read"] != (current[0] if current else 0))
 
 
 def _moves(outcome: Outcome, row: dict[str, Any]) -> bool:

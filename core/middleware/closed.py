@@ -11,6 +11,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from core.ledger.outcomes import Dispatch
 from core.messages import RUN_TASK
+from core.worker.process import current
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class TaskMiddleware(Middleware):
             raise
         except Exception as error:
             log.exception("%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id)
+            current().held.release([dispatch.id], finished=False)  # or its lease would be renewed for ever
             raise SkipMessage(str(type(error).__name__)) from None
 
     def after_process_message(

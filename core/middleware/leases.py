@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
@@ -10,7 +12,8 @@ from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.closed import TaskMiddleware
 from core.worker.process import current
 
-SUSPECT_PAUSE_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 1.0
 
 
 class Leases(TaskMiddleware):
@@ -21,9 +24,10 @@ class Leases(TaskMiddleware):
             return
         process = current()
         if not process.held.enter_suspect_lane(dispatch):
-            process.hand_over(
-                Outcome(dispatch, state="ready", delay=SUSPECT_PAUSE_SECONDS, suspect=True, reason="waits to run alone")
-            )
+            # Spread out, or all who wait would come back at one moment and all but one of them be put back again.
+            pause = min(FIRST_PAUSE_SECONDS * 2 ** min(dispatch.dispatch_no - 2, 5), LONGEST_PAUSE_SECONDS)
+            delay = random.uniform(pause / 2, pause)
+            process.hand_over(Outcome(dispatch, state="ready", delay=delay, suspect=True, reason="waits to run alone"))
             raise SkipMessage("another suspect runs in this process")
         with process.database.connection() as conn:
             if not start_suspect(conn, dispatch.task_id, dispatch.dispatch_no):

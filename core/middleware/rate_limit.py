@@ -8,6 +8,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
 from core.accounts.limits import weight
+from core.errors import ConfigurationError, NotFound, VaultError
 from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
 from core.middleware.closed import TaskMiddleware
@@ -25,7 +26,10 @@ class RateLimit(TaskMiddleware):
         spec = process.registry.get(dispatch.domain).task_specs.get(dispatch.type)
         if spec is None or not spec.cost:
             return
-        loaded = process.accounts.get(dispatch.account_id, dispatch.account_version)
+        try:
+            loaded = process.accounts.get(dispatch.account_id, dispatch.account_version)
+        except (NotFound, VaultError, ConfigurationError):
+            return  # the task itself fails with it, and its outcome is decided there
         wanted = [
             (loaded.key(limit), limit, units)
             for limit in loaded.limits

@@ -16,11 +16,14 @@ SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL
 TROUBLES = """
 SELECT
     (SELECT count(*) FROM user_integration WHERE sync_status = 'error') AS stopped,
-    (SELECT count(*) FROM sync_task WHERE state IN ('parked', 'cancelled') AND retried_as IS NULL AND state = 'parked') AS parked,
+    -- The first condition names the partial index `sync_task_stopped`.
+    (SELECT count(*) FROM sync_task WHERE state IN ('parked', 'cancelled') AND retried_as IS NULL
+       AND state = 'parked') AS parked,
     (SELECT count(*) FROM held_deletion) AS held,
     (SELECT count(*) FROM user_integration a
      WHERE sync_status = 'active' AND next_sync_at < clock_timestamp() - interval '10 minutes'
-       AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
+       AND NOT EXISTS (SELECT FROM sync_run r
+           WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
     ) AS overdue
 """
 WORDS = {

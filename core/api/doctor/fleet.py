@@ -19,6 +19,10 @@ SELECT host, max(abs(extract(epoch FROM clock - seen_at)))::float AS skew FROM p
 WHERE clock IS NOT NULL AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
 GROUP BY host HAVING max(abs(extract(epoch FROM clock - seen_at))) > %(largest)s ORDER BY host
 """
+DRAINING = """
+SELECT id FROM process
+WHERE draining AND kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
+"""
 WANTED = "SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = 'active' ORDER BY 1"
 
 START = "Run: polling up"
@@ -27,7 +31,7 @@ START = "Run: polling up"
 def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Check]:
     """What runs anywhere in the fleet."""
     serving = upkeep.serving(conn)
-    yield _workers(serving)
+    yield _workers(conn, serving)
     yield from _served(conn, serving, registry)
     yield _dispatcher(leadership.status(conn), bool(serving))
     yield _scheduler(leadership.status(conn), settings, bool(serving))
@@ -37,7 +41,9 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
         yield Check("clock", "warn", message, "Synchronize them (NTP)")
 
 
-def _workers(serving: dict[str, tuple[int, int]]) -> Check:
+def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
+    if not serving and fetch(conn, DRAINING, {"alive": upkeep.ALIVE_SECONDS}):
+        return Check("workers", "warn", "those that run were told to drain, and take no tasks", "Restart them")
     if not serving:
         return Check("workers", "warn", "none runs", START)
     threads, processes = max(serving.values())

@@ -137,12 +137,13 @@ def path_of(external_id: str) -> str:
 
 
 def make_sample(root: Path) -> None:
-    """Some hundred files of many kinds; the same ones each time."""
+    """Some hundred files of many kinds; the same ones each time, and those that are there already are left alone."""
     dice = random.Random(7)
     for name, content in _sample(dice):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        if not path.is_file() or path.read_bytes() != content:
+            path.write_bytes(content)
     link = root / "links" / "to a poem.txt"
     link.parent.mkdir(exist_ok=True)
     link.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ class Told:
 def leftovers(console: Console, tree: Tree) -> None:
     """What is not served, and why."""
     for reason, count in sorted(tree.left_out.items()):
-        console.print(f"  left out: {count:,} {reason}, such as {tree.examples[reason]}", markup=False)
+        console.print(f"  left out: {count:,} {reason}, such as {tree.examples[reason]}", markup=False, soft_wrap=True)
 
 
 def summary(console: Console, conn: Conn, told: Told) -> None:
@@ -82,11 +82,12 @@ def next_steps(console: Console, home: Path) -> None:
     given = f"POLLING_HOME={quote(str(home))} " if "POLLING_HOME" in os.environ else ""
     if settings.database_url is None:
         console.print(f"The database, blobs and logs lie in {home}", markup=False, soft_wrap=True)
+    console.print("The ftp account is paused: its server has ended.")
     console.print("Try next:")
     for command, why in (
         ("polling content --limit 5", "what is kept"),
         ("polling psql", "the same by SQL: SELECT * FROM user_integration_content"),
-        ("polling up", "workers, scheduler, API; Ctrl-C ends them"),
+        ("polling up", "workers and scheduler; Ctrl-C ends them"),
         ("polling connect hello-world --name hello", "an account of your own"),
     ):
         console.print(f"  {given}{command}  # {why}", markup=False, soft_wrap=True)

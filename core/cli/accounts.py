@@ -1,0 +1,189 @@
+"""Accounts: listing them, and what a person does with one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.cli import listing
+from core.cli.output import ago, describe, dump, note, say, short, size
+from core.cli.session import backend, busy
+from core.cli.types import After, Id, Json, Limit
+
+if TYPE_CHECKING:
+    from core.api.backend import Backend
+    from core.api.listings import Row
+
+app = typer.Typer(help="List the connected accounts, or show one.")
+
+
+@app.callback(invoke_without_command=True)
+def list_accounts(
+    context: typer.Context,
+    user_id: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only of this integration.")] = None,
+    status: Annotated[str | None, typer.Option(help="active, paused, error or disconnected.")] = None,
+    limit: Limit = None,
+    after: After = None,
+    json: Json = False,
+) -> None:
+    """List the connected accounts.
+
+    Examples:
+
+    \b
+      polling accounts --status error
+      polling accounts --json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from core.api import listings
+
+    with backend() as opened, opened.database.connection() as conn:
+        listing.show(
+            conn,
+            listings.accounts,
+            ("ID", "NAME", "INTEGRATION", "STATUS", "LAST SYNC", "NEXT"),
+            _cells,
+            command="polling accounts",
+            empty="No accounts. Connect one: polling connect hello-world",
+            json=json,
+            limit=limit,
+            after=after,
+            wide="NAME",
+            user_id=user_id,
+            integration_domain=domain,
+            sync_status=status,
+        )
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    next_sync = ago(row["next_sync_at"]) if row["sync_status"] == "active" else ""
+    next_sync = "due" if next_sync.endswith("ago") or next_sync == "now" else next_sync
+    return (
+        short(row["id"]),
+        row["name"],
+        row["integration_domain"],
+        row["sync_status"],
+        ago(row["last_sync_at"]) or "never",
+        next_sync,
+    )
+
+
+@app.command("show")
+def show(id: Id, json: Json = False) -> None:
+    """Show an account: its config, what is kept of it, and what it waits for.
+
+    Example:
+
+    \b
+      polling accounts show hello
+    """
+    from core.accounts import store
+    from core.api import listings, lookup, progress
+
+    with backend() as opened, opened.database.connection() as conn:
+        found = lookup.account_id(conn, id)
+        row = listings.accounts.one(conn, "account", found)
+        totals = listings.account_totals(conn, found)
+        waits = progress.waits(conn, store.load(conn, found))
+        if json:
+            dump(row | totals | {"waits": [wait.reason for wait in waits]})
+            return
+        describe(row | totals | {"bytes": size(totals["bytes"])})
+        for wait in waits:
+            note(f"Waits: {wait.reason}" + (f". Try: {wait.advice}" if wait.advice else ""))
+
+
+def check(id: Id) -> None:
+    """Ask the provider whether an account's credentials still work.
+
+    Example:
+
+    \b
+      polling check hello
+    """
+    from core.api.accounts import check_account
+
+    with backend() as opened:
+        identity = check_account(opened, _resolve(opened, id))
+    say(f"It works: {identity.name} ({identity.id})")
+
+
+def pause(id: Id) -> None:
+    """No more runs of an account, until it is resumed.
+
+    Example:
+
+    \b
+      polling pause hello
+    """
+    from core.api import accounts
+
+    with backend() as opened:
+        found = _resolve(opened, id)
+        with opened.database.connection() as conn:
+            accounts.pause(conn, found)
+    say(f"Paused. Go on with: polling resume {short(found)}")
+
+
+def resume(id: Id) -> None:
+    """Go on with an account that was paused.
+
+    Example:
+
+    \b
+      polling resume hello
+    """
+    from core.api import accounts
+
+    with backend() as opened:
+        accounts.resume(opened, _resolve(opened, id))
+    say("Resumed: its next run is due now.")
+
+
+def disconnect(
+    id: Id,
+    keep_content: Annotated[
+        bool | None, typer.Option("--keep-content/--delete-content", help="What to do with what was kept of it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Forget an account's credentials at once, and keep or delete its content.
+
+    Examples:
+
+    \b
+      polling disconnect hello --keep-content
+      polling disconnect hello --delete-content
+    """
+    from core.api import disconnecting
+
+    if keep_content is None:
+        raise typer.BadParameter("say --keep-content or --delete-content")
+    with backend() as opened:
+        found = _resolve(opened, id)
+        with opened.database.connection() as conn:
+            if not keep_content and not yes:
+                _confirm(disconnecting.count_content(conn, found))
+            disconnecting.disconnect(conn, found)
+            if not keep_content:
+                with busy("Deleting its content …"):
+                    for _ in disconnecting.erase(conn, found):
+                        pass
+    say("Disconnected: its credentials are gone, its content " + ("stays." if keep_content else "is deleted."))
+
+
+def _confirm(items: int) -> None:
+    """Ask a person before content goes; a script that says --delete-content means it."""
+    if items and sys.stdin.isatty() and not typer.confirm(f"Delete {items} items for good?", err=True):
+        raise typer.Exit(1)
+
+
+def _resolve(opened: Backend, text: str) -> Any:
+    from core.api import lookup
+
+    with opened.database.connection() as conn:
+        return lookup.account_id(conn, text)

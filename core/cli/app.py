@@ -1,0 +1,106 @@
+"""Every command, and where it stands in the help."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from core.cli import (
+    accounts,
+    connecting,
+    content,
+    development,
+    doctor,
+    drain,
+    fleet,
+    integrations,
+    keys,
+    runs,
+    syncing,
+    tasks,
+)
+
+START, ACCOUNTS, WORK, CARE, PLUGINS = "Start", "Accounts", "Runs and content", "Operations", "Plugins"
+
+ABOUT = """Keeps a copy of what people have in other services, in PostgreSQL.
+
+A first try, in two terminals:
+
+\b
+  polling up
+  polling connect hello-world --name hello
+  polling sync hello --wait
+  polling content --account hello
+
+Without DATABASE_URL and REDIS_URL, PostgreSQL and Valkey are started from wheels.
+"""
+
+
+def build() -> typer.Typer:
+    """The command line."""
+    app = typer.Typer(
+        help=ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
+    )
+    app.callback()(_options)
+    _start(app)
+    _accounts(app)
+    _work(app)
+    _operations(app)
+    app.add_typer(integrations.app, name="integrations", rich_help_panel=PLUGINS)
+    app.command("new", rich_help_panel=PLUGINS)(development.new)
+    app.command("dry-run", rich_help_panel=PLUGINS)(development.dry_run)
+    return app
+
+
+def _start(app: typer.Typer) -> None:
+    app.command("up", rich_help_panel=START)(fleet.up)
+    if find_spec("core.cli.demo") is not None:
+        app.command("demo", rich_help_panel=START)(fleet.demo)
+    app.command("doctor", rich_help_panel=START)(doctor.doctor)
+
+
+def _accounts(app: typer.Typer) -> None:
+    app.command("connect", rich_help_panel=ACCOUNTS)(connecting.connect)
+    app.add_typer(accounts.app, name="accounts", rich_help_panel=ACCOUNTS)
+    app.command("check", rich_help_panel=ACCOUNTS)(accounts.check)
+    app.command("pause", rich_help_panel=ACCOUNTS)(accounts.pause)
+    app.command("resume", rich_help_panel=ACCOUNTS)(accounts.resume)
+    app.command("reconnect", rich_help_panel=ACCOUNTS)(connecting.reconnect)
+    app.command("config", rich_help_panel=ACCOUNTS)(connecting.configure)
+    app.command("disconnect", rich_help_panel=ACCOUNTS)(accounts.disconnect)
+
+
+def _work(app: typer.Typer) -> None:
+    app.command("sync", rich_help_panel=WORK)(syncing.sync)
+    app.command("resync", rich_help_panel=WORK)(syncing.resync)
+    app.add_typer(runs.app, name="runs", rich_help_panel=WORK)
+    app.add_typer(tasks.app, name="tasks", rich_help_panel=WORK)
+    app.add_typer(content.app, name="content", rich_help_panel=WORK)
+
+
+def _operations(app: typer.Typer) -> None:
+    app.command("migrate", rich_help_panel=CARE)(fleet.migrate)
+    app.command("env", rich_help_panel=CARE)(fleet.env)
+    ignored = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command("psql", rich_help_panel=CARE, context_settings=ignored)(fleet.psql)
+    app.add_typer(keys.app, name="keys", rich_help_panel=CARE)
+    app.command("drain", rich_help_panel=CARE)(drain.drain)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from core.cli.output import say
+
+        say(f"integration-polling {version('integration-polling')}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")]
+
+
+def _options(version: Version = False) -> None:
+    """Options of `polling` itself; they act by their callbacks."""

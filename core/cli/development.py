@@ -1,0 +1,92 @@
+"""For plugin authors: a new plugin, and a sync that stores nothing."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.cli.connecting import asked
+from core.cli.output import dump, fail, note, say, size, table
+from core.cli.session import busy, registry
+from core.cli.types import Config, Credentials, Json, Sets
+
+if TYPE_CHECKING:
+    from core.testing import Harness, SyncResult
+
+CODES = {"succeeded": 0, "failed": 1, "partial": 3}
+
+
+def new(
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where; its name becomes the domain.")],
+    domain: Annotated[str | None, typer.Option(help="The integration's domain. Default: the directory's name.")] = None,
+) -> None:
+    """Make a new plugin: a distribution with tests, that works as it is.
+
+    Example:
+
+    \b
+      polling new my-crm && cd my-crm && pip install -e . && pytest
+    """
+    from core.api.scaffold import scaffold
+
+    made = scaffold(directory, domain)
+    say(f"Made {directory}: the integration {made.domain}, to begin from.")
+    say(f"Next: pip install -e {directory} && polling dry-run {made.domain}")
+    say(f"Its tests: pytest {directory}")
+
+
+def dry_run(
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Which integration.")],
+    set_: Sets = None,
+    config: Config = None,
+    credentials: Credentials = None,
+    sample: Annotated[int, typer.Option(min=0, help="How many items to show.")] = 10,
+    max_tasks: Annotated[int, typer.Option(min=1, help="Tasks to run at most; those beyond are parked.")] = 1_000,
+    json: Json = False,
+) -> None:
+    """Run an integration in this process until it is quiet, and store nothing. Needs no servers.
+
+    Examples:
+
+    \b
+      polling dry-run hello-world --set pages=2
+      polling dry-run ftp --config @ftp.json --credentials @login.json
+    """
+    from core.api.validation import config_of, credentials_of
+    from core.testing import Harness
+
+    integration = registry().get(domain)
+    values, secrets = asked(integration, set_ or [], config, credentials)
+    valid, opened = config_of(integration, values), credentials_of(integration, secrets)
+    with busy(f"Running {domain} …"), Harness(integration, valid, opened, max_tasks=max_tasks) as harness:
+        result = harness.sync()
+        _show(harness, sample, json)
+        _tell(harness, result, json)
+    raise typer.Exit(CODES[result.state])
+
+
+def _show(harness: Harness, sample: int, json: bool) -> None:
+    items = itertools.islice(harness.content.values(), None if json else sample)
+    if json:
+        for item in items:
+            names = ("kind", "parent", "name", "timestamp", "content_type", "size", "hash", "fingerprint", "metadata")
+            dump({"external_id": item.id} | {name: getattr(item, name) for name in names})
+        return
+    cells: list[tuple[Any, ...]] = [(item.kind, size(item.size), item.name or "", item.id) for item in items]
+    if cells:
+        table(("KIND", "SIZE", "NAME", "EXTERNAL ID"), cells)
+
+
+def _tell(harness: Harness, result: SyncResult, json: bool) -> None:
+    from core.accounts.redaction import error_text, redactor
+
+    strike = redactor(harness.credentials)
+    tell = note if json else say
+    tell(f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked; {len(harness.content)} items")
+    if result.error is not None:
+        fail(error_text(result.error, strike), "The account would wait for a person")
+    for parked in result.parked[:5]:
+        fail(f"{parked.task.type} was parked: {error_text(parked.error, strike)}")

@@ -1,0 +1,146 @@
+"""Config and credentials as they are given on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from core.integration.base import Integration
+
+Values = dict[str, Any]
+Schema = Mapping[str, Any]
+
+BY_FILE = "Give them by --credentials @FILE, or - for standard input"
+
+
+def config(integration: Integration, words: Sequence[str], document: str | None, base: Mapping[str, Any]) -> Values:
+    """The config: a document, or what was stored, with single fields set.
+
+    Parameters:
+      words: `key=value`; `a.b=value` reaches into a nested field.
+      document: JSON, or `@FILE`.
+      base: Where it begins without a document.
+
+    Raises:
+      InvalidInput: There is no such field, or it is a secret.
+    """
+    values = dict(base) if document is None else _object(document, "--config")
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise InvalidInput("--set takes key=value", "Such as: --set pages=3")
+        _set(integration, values, key, text)
+    for name in values:
+        _require_field(integration, name)
+    return values
+
+
+def credentials(integration: Integration, given: str | None) -> Values | None:
+    """The credentials, from a file or from standard input.
+
+    Raises:
+      InvalidInput: They stand on the command line, where everybody on this machine can read them; or are no JSON.
+    """
+    if given is None:
+        return None
+    if given != "-" and not given.startswith("@"):
+        raise InvalidInput("secrets do not belong on the command line, where others can read them", BY_FILE)
+    values = _object(given, "--credentials")
+    if not integration.credentials_model.model_fields and values:
+        raise InvalidInput(f"{integration.manifest.domain} takes no credentials", "Leave --credentials out")
+    return values
+
+
+def _set(integration: Integration, values: Values, key: str, text: str) -> None:
+    fields = properties(integration.config_model)
+    first, *deeper = [key] if key in fields else key.split(".")
+    _require_field(integration, first)
+    schema, field = integration.config_model.model_json_schema(), fields.get(first, {})
+    place, last = values, first
+    for name in deeper:
+        inner = place.get(last)
+        place[last] = dict(inner) if isinstance(inner, dict) else {}
+        place, last, field = place[last], name, _inner(resolved(schema, field), name)
+    place[last] = parsed(schema, field, text)
+
+
+def _inner(field: Schema, name: str) -> Schema:
+    extra = field.get("additionalProperties")
+    found = field.get("properties", {}).get(name, extra if isinstance(extra, dict) else {})
+    return dict(found)
+
+
+def _require_field(integration: Integration, name: str) -> None:
+    """Raises InvalidInput for a name that the config does not have, and for secrets above all."""
+    model = integration.config_model
+    fields = properties(model)
+    domain = integration.manifest.domain
+    if name in fields and not is_secret(fields[name]):
+        return
+    if name in fields or name in properties(integration.credentials_model):
+        raise InvalidInput(f"{name!r} belongs to the credentials, which are not given by --set or --config", BY_FILE)
+    if model.model_config.get("extra") != "allow":
+        known = ", ".join(fields) or "none"
+        raise InvalidInput(
+            f"config: {domain} has no field {name!r}; it has: {known}", f"See: polling integrations show {domain}"
+        )
+
+
+def properties(model: type[BaseModel]) -> dict[str, Schema]:
+    """The fields of a model by the name that a person gives them, as JSON schemas."""
+    found: dict[str, Schema] = model.model_json_schema().get("properties", {})
+    return found
+
+
+def is_secret(field: Schema) -> bool:
+    """Whether a field is one of pydantic's secrets."""
+    return bool(field.get("writeOnly")) or any(is_secret(part) for part in field.get("anyOf", ()))
+
+
+def parsed(schema: Schema, field: Schema, text: str) -> Any:
+    """A word as the value of a field: text stays text, all else is JSON; lists may be written with commas."""
+    field = resolved(schema, field)
+    kinds = {kind for part in (field, *field.get("anyOf", ())) for kind in [resolved(schema, part).get("type")] if kind}
+    if "string" in kinds and not (text == "null" and "null" in kinds):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return [part.strip() for part in text.split(",")] if "array" in kinds else text
+
+
+def resolved(schema: Schema, field: Schema) -> Schema:
+    """A field with its reference followed."""
+    name = str(field.get("$ref", "")).removeprefix("#/$defs/")
+    return dict(schema.get("$defs", {}).get(name, {})) if name else field
+
+
+def _object(given: str, option: str) -> Values:
+    """A JSON object from a word, a file or standard input; what cannot be read is not repeated."""
+    try:
+        value = json.loads(_text(given, option))
+    except ValueError:
+        raise InvalidInput(f"{option} is no JSON", 'It takes an object, such as: {"key": "value"}') from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{option} is no JSON object", 'It takes an object, such as: {"key": "value"}')
+    return value
+
+
+def _text(given: str, option: str) -> str:
+    if given == "-":
+        return sys.stdin.read()
+    if not given.startswith("@"):
+        return given
+    path = Path(given[1:])
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{option}: {path} cannot be read: {error.strerror}", "Name a file that is there") from None

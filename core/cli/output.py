@@ -1,0 +1,181 @@
+"""What people and programs read: tables, JSON lines, and text that gives the terminal no commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+STATES = {
+    "active": "green",
+    "succeeded": "green",
+    "done": "green",
+    "ok": "green",
+    "running": "cyan",
+    "queued": "cyan",
+    "ready": "cyan",
+    "paused": "yellow",
+    "partial": "yellow",
+    "warn": "yellow",
+    "error": "red",
+    "failed": "red",
+    "parked": "red",
+    "fail": "red",
+    "cancelled": "dim",
+    "disconnected": "dim",
+}
+"""Colours of states."""
+
+GAP, NARROWEST = 2, 10
+"""Columns of a terminal: between two cells of a table, and what one has at least."""
+
+
+@lru_cache(maxsize=1)
+def stdout() -> Console:
+    """Where answers go."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+@lru_cache(maxsize=1)
+def stderr() -> Console:
+    """Where errors, notes and progress go."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def clean(value: object, *, lines: bool = False) -> str:
+    """Text from outside with control and other invisible characters escaped: a hostile name moves no cursor.
+
+    Parameters:
+      lines: Whether line ends and tabs may stay.
+    """
+    text = "" if value is None else str(value)
+    keep = "\n\t" if lines else ""
+    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def say(text: str) -> None:
+    """One line of an answer."""
+    stdout().print(clean(text), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """One line beside the answer."""
+    stderr().print(clean(text), soft_wrap=True, style="dim")
+
+
+def fail(message: str, hint: str | None = None) -> None:
+    """An error, and what to do."""
+    stderr().print(clean(f"error: {message}"), soft_wrap=True, style="red")
+    if hint:
+        stderr().print(clean(hint), soft_wrap=True)
+
+
+def dump(value: object) -> None:
+    """One JSON document on one line; ASCII, so that any terminal and any program can take it."""
+    sys.stdout.write(json.dumps(value, default=_jsonable) + "\n")
+
+
+def dump_all(rows: Iterable[object]) -> None:
+    """One JSON document per line."""
+    for row in rows:
+        dump(row)
+
+
+def _jsonable(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: str | None = None) -> None:
+    """A table that fits the terminal: cells are cut rather than wrapped.
+
+    Parameters:
+      wide: The column that gives way when there is little room. Default: the last one.
+    """
+    from rich.table import Table
+
+    cells = [[cell(value) for value in row] for row in rows]
+    widths = [max(len(name), *(row[place].cell_len for row in cells)) for place, name in enumerate(columns)]
+    gives_way = columns.index(wide) if wide else len(columns) - 1
+    room = stdout().width - sum(width + GAP for place, width in enumerate(widths) if place != gives_way)
+    widths[gives_way] = min(widths[gives_way], max(room, NARROWEST))
+    drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for name, width in zip(columns, widths, strict=True):
+        drawn.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        drawn.add_row(*row)
+    stdout().print(drawn)
+
+
+def cell(value: object) -> Text:
+    """A value as a cell; states are coloured."""
+    from rich.text import Text
+
+    text = clean(value)
+    return Text(text, style=STATES.get(text, "") if isinstance(value, str) else "")
+
+
+def describe(row: Mapping[str, Any]) -> None:
+    """Names and values, one to a line."""
+    from rich.table import Table
+
+    drawn = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    drawn.add_column(style="bold", no_wrap=True)
+    drawn.add_column(overflow="fold")
+    for name, value in row.items():
+        if value not in (None, "", {}, []):
+            drawn.add_row(clean(name.replace("_", " ")), cell(_shown(value)))
+    stdout().print(drawn)
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(value)})"
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
+
+
+def short(id: object) -> str:
+    """As much of a UUID as a person needs."""
+    return str(id)[:8]
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """A moment as people say it: `3 min ago`, `in 12 s`."""
+    if moment is None:
+        return ""
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest unit."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def size(count: int) -> str:
+    """A number of bytes as people say it."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

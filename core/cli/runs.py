@@ -1,0 +1,114 @@
+"""Runs: listing them, showing and cancelling one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from core.cli import listing
+from core.cli.output import ago, describe, dump, note, say, short, span
+from core.cli.session import backend
+from core.cli.types import After, Json, Limit, OfAccount, RunId
+
+if TYPE_CHECKING:
+    from core.api.listings import Row
+
+app = typer.Typer(help="List the runs, show one, or cancel one.")
+
+
+@app.callback(invoke_without_command=True)
+def list_runs(
+    context: typer.Context,
+    account: OfAccount = None,
+    state: Annotated[str | None, typer.Option(help="running, succeeded, partial, failed or cancelled.")] = None,
+    limit: Limit = None,
+    after: After = None,
+    json: Json = False,
+) -> None:
+    """List the runs, the newest first.
+
+    Examples:
+
+    \b
+      polling runs --account hello
+      polling runs --state running
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from core.api import listings, lookup
+
+    with backend() as opened, opened.database.connection() as conn:
+        listing.show(
+            conn,
+            listings.runs,
+            ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "TOOK", "SAVED", "PARKED"),
+            _cells,
+            command="polling runs",
+            empty="No runs yet. Start one: polling sync ID --wait",
+            json=json,
+            limit=limit,
+            after=after,
+            wide="INTEGRATION",
+            user_integration_id=None if account is None else lookup.account_id(conn, account),
+            state=state,
+        )
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    took = span((row["finished_at"] - row["started_at"]).total_seconds()) if row["finished_at"] else ""
+    return (
+        short(row["id"]),
+        short(row["user_integration_id"]),
+        row["integration_domain"],
+        row["state"],
+        ago(row["started_at"]),
+        took,
+        row["outputs_saved"] if took else "",
+        row["tasks_parked"] or "",
+    )
+
+
+@app.command("show")
+def show(id: RunId, json: Json = False) -> None:
+    """Show a run: how far it is, and what it waits for.
+
+    Example:
+
+    \b
+      polling runs show 3f2a
+    """
+    from core.api import listings, lookup, progress
+
+    with backend() as opened, opened.database.connection() as conn:
+        run = lookup.run_id(conn, id)
+        row = listings.runs.one(conn, "run", run)
+        now = progress.progress(conn, run)
+        waits = progress.waits(conn, progress.load_account(conn, now), now) if now.state == "running" else []
+    open_tasks = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
+    row |= now.summary() | (open_tasks if now.state == "running" else {})
+    row.pop("run_id")
+    if json:
+        dump(row | {"waits": [wait.reason for wait in waits]})
+        return
+    describe(row)
+    for wait in waits:
+        note(f"Waits: {wait.reason}" + (f". Try: {wait.advice}" if wait.advice else ""))
+
+
+@app.command("cancel")
+def cancel(id: RunId) -> None:
+    """End a run now; its open tasks go on in the account's next run.
+
+    Example:
+
+    \b
+      polling runs cancel 3f2a
+    """
+    from core.api import lookup, runs
+
+    with backend() as opened:
+        with opened.database.connection() as conn:
+            run = lookup.run_id(conn, id)
+        runs.cancel(opened, run)
+    say("Cancelled: its open tasks go on in the account's next run.")

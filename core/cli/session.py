@@ -1,0 +1,76 @@
+"""What a command needs before it can begin: settings, servers that answer, and the backend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from core.cli.output import stderr
+
+if TYPE_CHECKING:
+    from core.api.backend import Backend
+    from core.environment import Environment
+    from core.settings import Settings
+
+
+def settings() -> Settings:
+    """The settings; our loggers are silent unless they ask for `DEBUG`, as every error is told in one line."""
+    from core.logs import configure
+    from core.settings import get_settings
+
+    found = get_settings()
+    configure("DEBUG" if found.log_level == "DEBUG" else "CRITICAL")
+    return found
+
+
+def environment() -> Environment:
+    """Where the servers are; embedded ones are started, which takes a second.
+
+    Raises:
+      ServerUnavailable, SettingsError: What is missing, and what to do.
+    """
+    from core.environment import get_environment, is_embedded
+
+    with busy("Starting PostgreSQL and Valkey …") if is_embedded(settings()) else nullcontext():
+        return get_environment()
+
+
+def database_url() -> str:
+    """Where PostgreSQL is; neither keys nor Redis are needed to know that where it is given."""
+    given = settings().database_url
+    return given.get_secret_value() if given is not None else environment().database_url
+
+
+@contextmanager
+def backend() -> Iterator[Backend]:
+    """The backend, with a PostgreSQL that answers.
+
+    Raises:
+      ServerUnavailable, SettingsError: What is missing, and what to do.
+    """
+    found = environment()
+    from core.api.backend import open_backend
+    from core.db.pool import open_connection
+
+    open_connection(found.database_url).close()
+    opened = open_backend(settings(), found)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def busy(text: str) -> Any:
+    """A spinner while something takes its time; on a terminal only."""
+    return stderr().status(text) if stderr().is_terminal else nullcontext()
+
+
+def registry() -> Any:
+    """The plugins installed here."""
+    from core.plugins import get_registry
+
+    settings()
+    logging.getLogger("core.plugins").setLevel(logging.CRITICAL)
+    return get_registry()

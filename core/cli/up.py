@@ -1,0 +1,101 @@
+"""`polling up`: everything on one machine."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from core.cli.output import clean
+from core.db.pool import UNAVAILABLE, open_connection
+from core.queues import Queues
+from core.supervisor import Program, Supervisor
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.db.pool import Conn
+    from core.environment import Environment
+    from core.settings import Settings
+
+SCHEDULER = "import sys; from periodiq import entrypoint; sys.argv[0] = 'periodiq'; sys.exit(entrypoint())"
+
+RUNNING = "SELECT id FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'"
+LEADING = "SELECT leader_until > clock_timestamp() FROM ledger"
+
+
+def run(settings: Settings, environment: Environment, processes: int, threads: int) -> int:
+    """Migrate, start everything, and return once all of it has ended.
+
+    Raises:
+      ServerUnavailable: A server that was given does not answer.
+    """
+    from core.db.migrate import migrate
+
+    migrate(environment.database_url)
+    queues = Queues(environment.redis_url, settings.namespace)
+    queues.require()
+    queues.close()
+    ended = threading.Event()
+    announcer = threading.Thread(
+        target=_announce, args=(settings, environment, processes, _running(environment), ended)
+    )
+    announcer.start()
+    try:
+        return Supervisor(_programs(settings, environment, processes, threads)).run()
+    finally:
+        ended.set()
+        announcer.join()
+
+
+def _programs(settings: Settings, environment: Environment, processes: int, threads: int) -> list[Program]:
+    """All of them use the servers that we hold, by the same keys."""
+    env = {
+        "DATABASE_URL": environment.database_url,
+        "REDIS_URL": environment.redis_url,
+        "POLLING_SECRET_KEYS": ",".join(environment.secret_keys),
+        "POLLING_HOME": str(settings.home.absolute()),
+        "PYTHONUNBUFFERED": "1",
+    }
+    worker = [sys.executable, "-m", "dramatiq", "core.actors", "-p", str(processes), "-t", str(threads)]
+    return [
+        Program("worker", worker, env),
+        Program("scheduler", [sys.executable, "-c", SCHEDULER, "core.actors"], env),
+    ]
+
+
+def _running(environment: Environment) -> set[UUID]:
+    """Workers that others started."""
+    with open_connection(environment.database_url) as conn:
+        return {worker for (worker,) in conn.execute(RUNNING)}
+
+
+def _announce(
+    settings: Settings, environment: Environment, processes: int, before: set[UUID], ended: threading.Event
+) -> None:
+    """Say that all is up, once the workers are there and someone dispatches."""
+    while not ended.wait(0.2):
+        try:
+            with open_connection(environment.database_url) as conn:
+                if _is_up(conn, processes, before):
+                    _welcome(settings, environment, conn)
+                    return
+        except UNAVAILABLE:
+            continue  # it says so itself
+
+
+def _is_up(conn: Conn, processes: int, before: set[UUID]) -> bool:
+    ours = {worker for (worker,) in conn.execute(RUNNING)} - before
+    leading = conn.execute(LEADING).fetchone()
+    return len(ours) >= processes and bool(leading and leading[0])
+
+
+def _welcome(settings: Settings, environment: Environment, conn: Conn) -> None:
+    connected = conn.execute("SELECT EXISTS (SELECT FROM user_integration)").fetchone()
+    place = (
+        f"under {settings.home.absolute()}" if environment.embedded else f"in {conn.info.dbname} on {conn.info.host}"
+    )
+    next_step = "polling accounts" if connected and connected[0] else "polling connect hello-world --name hello"
+    lines = ["Everything runs. Ctrl-C ends it.", f"  The data lie {place}", f"  Next, in another terminal: {next_step}"]
+    sys.stdout.write("\n" + "\n".join(map(clean, lines)) + "\n\n")
+    sys.stdout.flush()

@@ -1,0 +1,62 @@
+"""What is run on this repository; `nox -l` lists it. Each session makes its own environment by pip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "types", "contracts"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PLUGINS = sorted(str(path.parent) for path in Path().glob("plugins-*/pyproject.toml"))
+SHOWN = ["plugins-hello-world", "plugins-ftp"]
+LONG = 60
+"""Seconds that the demo gets after Ctrl-C to end its servers and workers; nox kills after 0.3 by itself."""
+
+
+def _install(session: nox.Session, *groups: str, core: str = ".", plugins: list[str] = PLUGINS) -> None:
+    """The engine and plugins as they lie here, and dependency groups of `pyproject.toml`.
+
+    The groups are read by nox: a pip as old as that of Python 3.11 knows no `--group`.
+    """
+    editable = [word for path in (core, *plugins) for word in ("-e", path)]
+    session.install(*editable, *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Sync real files end to end; a directory may follow: `nox -s demo -- /usr/share/doc`."""
+    _install(session, core=".[demo]", plugins=SHOWN)
+    session.run("polling", "demo", *session.posargs, interrupt_timeout=LONG, terminate_timeout=LONG)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, or those that pytest's own arguments name: `nox -s tests -- -k ledger`."""
+    _install(session, "test", core=".[demo]")
+    session.run("pytest", *session.posargs, interrupt_timeout=LONG)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting, by ruff."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, by mypy in strict mode."""
+    _install(session, "lint", "test")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def contracts(session: nox.Session) -> None:
+    """Which part may import which, by import-linter: see `.importlinter`."""
+    _install(session, "lint", "test")
+    session.run("lint-imports")

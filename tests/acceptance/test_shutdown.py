@@ -1,0 +1,37 @@
+"""SIGTERM: a deploy in the middle of a run."""
+
+from __future__ import annotations
+
+import time
+
+from integration_polling_hello_world import HelloWorld
+from support import oracle
+from support.accounts import connect, sync
+from support.deployment import Deployment
+from support.fleet import Fleet
+from support.oracle import LARGE
+
+SUSPECTS = "SELECT count(*) FROM sync_task WHERE suspect OR crashes > 0 OR attempts > 0"
+QUEUED = "SELECT id || '-' || dispatch_no FROM sync_task WHERE state = 'queued'"
+PROCESSES = "SELECT count(*) FROM process"
+
+
+def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
+    """It ends within seconds. What was not begun is ready, or still waits in Redis, and nothing is suspected."""
+    workers = fleet.workers()
+    fleet.ready()
+    account = connect(deployment, HelloWorld, LARGE)
+    sync(deployment, account)
+    for done in (200, 800, 1400):
+        oracle.wait_for_progress(fleet, done)
+        began = time.monotonic()
+        assert workers.terminate() == 0
+        assert time.monotonic() - began < 10
+        assert deployment.value(SUSPECTS) == 0
+        queued = {message for (message,) in deployment.rows(QUEUED)}
+        assert queued <= set(deployment.queues.waiting("hello-world"))
+        assert deployment.value(PROCESSES) == 0
+        assert not fleet.led()
+        workers.start()
+    oracle.wait_for_quiet(fleet)
+    oracle.assert_synced(fleet, account, LARGE)

@@ -1,0 +1,201 @@
+"""Real PostgreSQL and Valkey for every test that asks for them, each test in a database and a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from core.accounts.vault import Vault, new_key
+from core.db.migrate import migrate
+from core.db.pool import Conn, Database, open_connection
+from core.embedded import Servers, Urls
+from core.embedded.postgres import _OPTIONS as embedded_options
+from core.environment import get_environment, leave_environment
+from core.errors import PollingError, SettingsError
+from core.plugins import get_registry
+from core.queues import Queues
+from core.settings import Settings, get_settings
+
+Until = Callable[..., Any]
+
+
+@pytest.fixture
+def until() -> Until:
+    """Waits for a condition, never for a time: `until(lambda: …)` returns what it came to."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"the condition did not come true within {seconds:.0f} s"
+            time.sleep(0.005)
+        return found
+
+    return wait
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    """No test sees the settings, plugins or servers that another one loaded."""
+    yield
+    get_settings.cache_clear()
+    get_registry.cache_clear()
+    leave_environment()
+    get_environment.cache_clear()
+
+
+# The servers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Urls]:
+    """PostgreSQL and Valkey, started by the first test that asks: those of the environment, or the ones from the wheels."""
+    given = {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")}
+    home = Path(tempfile.mkdtemp(prefix="polling-"))
+    embedded = Servers(Settings(_env_file=None, home=home, **given))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            # Nobody wants these data after a power failure.
+            patch.setitem(embedded_options, "fsync", "off")
+            urls = embedded.acquire()
+    except SettingsError as error:
+        shutil.rmtree(home)
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"there are no servers: {error}")
+    yield urls
+    embedded.release()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def on_server(servers: Urls, statement: str) -> None:
+    """Run one statement beside all databases of the tests."""
+    with psycopg.connect(servers.database_url, autocommit=True) as conn:
+        conn.execute(statement)
+
+
+def at(url: str, name: str) -> str:
+    """The same server's database of this name."""
+    scheme, rest = url.split("://", 1)
+    host, path = rest.split("/", 1)
+    return f"{scheme}://{host}/{name}{path[len(urlsplit(url).path) - 1 :]}"
+
+
+@pytest.fixture(scope="session")
+def template(servers: Urls) -> Iterator[str]:
+    """A migrated database that nobody writes to; the tests get copies."""
+    name = f"polling_test_{secrets.token_hex(6)}"
+    on_server(servers, f"CREATE DATABASE {name}")
+    migrate(at(servers.database_url, name))
+    yield name
+    on_server(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(servers: Urls) -> Iterator[str]:
+    """A database without a schema."""
+    name = f"polling_test_{secrets.token_hex(6)}"
+    on_server(servers, f"CREATE DATABASE {name}")
+    yield at(servers.database_url, name)
+    on_server(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(servers: Urls, template: str) -> Iterator[str]:
+    """A database with the newest schema and nothing in it."""
+    name = f"polling_test_{secrets.token_hex(6)}"
+    on_server(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield at(servers.database_url, name)
+    on_server(servers, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The pool of one process."""
+    database = Database(database_url, size=12)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def conn(database_url: str) -> Iterator[Conn]:
+    """One connection, in autocommit mode."""
+    with open_connection(database_url) as conn:
+        yield conn
+
+
+@pytest.fixture
+def connect(database_url: str) -> Iterator[Callable[[], Conn]]:
+    """More connections, for tests with several processes in mind."""
+    opened: list[Conn] = []
+
+    def one_more() -> Conn:
+        opened.append(open_connection(database_url))
+        return opened[-1]
+
+    yield one_more
+    for conn in opened:
+        conn.close()
+
+
+@pytest.fixture
+def queues(servers: Urls) -> Iterator[Queues]:
+    """Queues in a namespace of their own."""
+    queues = Queues(servers.redis_url, f"test-{secrets.token_hex(6)}")
+    yield queues
+    forget_keys(queues)
+    queues.close()
+
+
+def forget_keys(queues: Queues) -> None:
+    """What a flush does, to our own keys only."""
+    keys = list(queues.client.scan_iter(queues.key("*")))
+    if keys:
+        queues.client.delete(*keys)
+
+
+@pytest.fixture
+def flush(queues: Queues) -> Callable[[], None]:
+    """Redis loses everything that is ours."""
+    return lambda: forget_keys(queues)
+
+
+@pytest.fixture
+def secret_key() -> str:
+    return new_key()
+
+
+@pytest.fixture
+def vault(secret_key: str) -> Vault:
+    return Vault([secret_key])
+
+
+@pytest.fixture
+def settings(servers: Urls, database_url: str, queues: Queues, secret_key: str, tmp_path: Path) -> Settings:
+    """The settings of an operator whose servers are these."""
+    return Settings(
+        _env_file=None,
+        database_url=database_url,
+        redis_url=servers.redis_url,
+        namespace=queues.namespace,
+        secret_keys=secret_key,
+        home=tmp_path,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With servers given that do not answer, nothing below would say so clearly."""
+    if os.environ.get("CI") and os.environ.get("DATABASE_URL"):
+        try:
+            open_connection(os.environ["DATABASE_URL"]).close()
+        except PollingError as error:
+            raise pytest.UsageError(str(error)) from None

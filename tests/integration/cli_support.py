@@ -1,0 +1,139 @@
+"""The command line in processes of its own, as a new user runs it; and an FTP server to connect to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard library's asyncore
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.ioloop import IOLoop
+    from pyftpdlib.servers import FTPServer
+
+PROGRAM = [sys.executable, "-c", "from core.cli import main; main()"]
+USERNAME, PASSWORD = "someone", "correct-horse-battery"
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What the condition says, once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+    return found
+
+
+@dataclass
+class Done:
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """The last line."""
+        return json.loads(self.out.splitlines()[-1])
+
+    def rows(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Cli:
+    """Commands with one home; they never ask."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        drop = ("DATABASE_URL", "REDIS_URL")
+        kept = {key: value for key, value in os.environ.items() if key not in drop and not key.startswith("POLLING_")}
+        self.env = kept | {"POLLING_HOME": str(self.home)} | settings
+
+    def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
+        pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE) | {"stdin": subprocess.DEVNULL}
+        return subprocess.Popen([*PROGRAM, *words], cwd=self.folder, env=self.env, text=True, **(pipes | more))
+
+    def __call__(self, *words: str, given: str | None = None) -> Done:
+        stdin = {"stdin": subprocess.PIPE} if given is not None else {}
+        process = self.start(*words, **stdin)
+        try:
+            out, err = process.communicate(given, timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+        assert "Traceback" not in err, err
+        return Done(process.returncode, out, err)
+
+    def ok(self, *words: str, given: str | None = None) -> Done:
+        """A command that has to succeed."""
+        done = self(*words, given=given)
+        assert done.code == 0, done
+        return done
+
+    def fails(self, *words: str, code: int = 1, given: str | None = None) -> str:
+        """A command that has to fail; its error, which is one line, and the hint below it."""
+        done = self(*words, given=given)
+        assert done.code == code, done
+        assert done.err.startswith("error: "), done
+        assert 1 <= done.err.count("\n") <= 2, done
+        return done.err
+
+    def connect(self, name: str, **config: Any) -> str:
+        """A hello-world account; its id."""
+        words = ["connect", "hello-world", "--name", name, "--config", json.dumps({"name": name} | config), "--json"]
+        return str(self.ok(*words).json()["id"])
+
+
+@contextmanager
+def up(cli: Cli) -> Iterator[list[str]]:
+    """`polling up`, from its welcome to its end by Ctrl-C; yields what it says."""
+    words = ("up", "--processes", "1", "--threads", "4")
+    process = cli.start(*words, stderr=subprocess.STDOUT, start_new_session=True)
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")))  # type: ignore[union-attr]
+    reader.start()
+    try:
+        until(lambda: process.poll() is not None or any("Next, in another terminal" in line for line in lines))
+        assert process.poll() is None, "".join(lines)
+        yield lines
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, "".join(lines)
+    finally:
+        process.kill()
+        reader.join(10)
+        process.stdout.close()  # type: ignore[union-attr]
+
+
+@contextmanager
+def ftp_server(home: Path) -> Iterator[int]:
+    """A real FTP server over a directory; its port."""
+    authorizer, loop, stopping = DummyAuthorizer(), IOLoop(), threading.Event()
+    authorizer.add_user(USERNAME, PASSWORD, str(home), perm="elr")
+    handler = type("Handler", (FTPHandler,), {"authorizer": authorizer, "auth_failed_timeout": 0})
+    server = FTPServer(("127.0.0.1", 0), handler, ioloop=loop)
+
+    def serve() -> None:
+        while not stopping.is_set():
+            loop.loop(timeout=0.01, blocking=False)
+        server.close_all()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield server.address[1]
+    finally:
+        stopping.set()
+        thread.join(10)

@@ -1,0 +1,171 @@
+"""A ledger to play with: accounts, runs, dispatches and results, on the engine's own statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core import BaseIntegration, Context, Manifest, Task, TaskOutput, TaskResult, task
+from core.accounts import store
+from core.content.blobs import Blobs
+from core.db.pool import Conn, Database
+from core.ledger import completion, dispatching, leadership, leases, saving, scheduling
+from core.ledger.dispatching import Portion
+from core.ledger.outcomes import Dispatch, Outcome, result_outcome
+from core.ledger.saving import Saved
+
+DOMAIN = "shop"
+
+
+class Shop(BaseIntegration):
+    """What its tasks do is decided by each test, which hands in their results."""
+
+    manifest = Manifest(DOMAIN, "Shop")
+
+    @task
+    def step(self, ctx: Context, number: int = 0) -> TaskResult:
+        return TaskResult()
+
+    @task
+    def page(self, ctx: Context, number: int = 0) -> TaskResult:
+        return TaskResult()
+
+
+@dataclass
+class Desk:
+    """Does by hand what the scheduler, the dispatcher and a worker do."""
+
+    conn: Conn
+    blobs: Blobs
+    me: UUID = field(default_factory=uuid4)
+
+    def account(self, name: str = "someone", domain: str = DOMAIN, **given: Any) -> UUID:
+        """A connected account that is due."""
+        defaults: dict[str, Any] = {"user_id": "u", "identity": name, "group": None, "config": {}, "credentials": "sealed"}
+        return store.connect(self.conn, domain=domain, name=name, **{**defaults, "limits": [], **given})[0]
+
+    def run(self, account: UUID, **given: Any) -> UUID:
+        """A run now, or the open one."""
+        return scheduling.request_run(self.conn, account, **given)[0]
+
+    def add(self, run: UUID, *tasks: str, type: str = "step", priority: int = 0, conn: Conn | None = None) -> list[int]:
+        """More ready tasks of a run, as if its tasks had returned them."""
+        statement = """
+            INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, priority, parent_id)
+            SELECT id, user_integration_id, integration_domain, lane, %s, '{}', convert_to(%s, 'UTF8'), %s, 1
+            FROM sync_run WHERE id = %s RETURNING id"""
+        rows = ((conn or self.conn).execute(statement, (type, key, priority, run)).fetchone() for key in tasks)
+        return [row[0] for row in rows if row]
+
+    def claim(
+        self, *portions: Portion, lease: float = 60.0, me: UUID | None = None, domain: str = DOMAIN, conn: Conn | None = None
+    ) -> list[Dispatch]:
+        """Lead, and dispatch these portions; without any, all that is ready."""
+        leadership.lead(conn or self.conn, me or self.me)
+        if not portions:
+            found = self.conn.execute("SELECT DISTINCT user_integration_id::text, lane FROM sync_task WHERE state = 'ready'")
+            portions = tuple(Portion(account, lane, 1_000) for account, lane in found)
+        return dispatching.claim(conn or self.conn, me or self.me, domain, portions, lease)
+
+    def root(self, account: UUID, **given: Any) -> Dispatch:
+        """The dispatched root task of a new run."""
+        self.run(account, **given)
+        (dispatch,) = self.claim(Portion(str(account), "live", 1, without_types=["step", "page"]))
+        return dispatch
+
+    def outcome(self, dispatch: Dispatch, read: Mapping[str, int] = {}, **result: Any) -> Outcome:  # noqa: B006
+        """What it comes to when it returns this."""
+        return result_outcome(dispatch, TaskResult(**result), Shop, self.blobs, read)
+
+    def save(self, *outcomes: Outcome, guard: float = 0.5, conn: Conn | None = None) -> Saved:
+        """Save as the saver does, without asking for the end of runs."""
+        return saving.save(conn or self.conn, outcomes, delete_guard=guard)
+
+    def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> Saved:
+        """Save what it returned, and end its run if that was the last task."""
+        saved = self.save(self.outcome(dispatch, **result), guard=guard)
+        completion.end_runs(self.conn, saved.closed_runs)
+        return saved
+
+    def keep(self, account: UUID, *outputs: TaskOutput, **more: Any) -> None:
+        """A whole run that keeps this."""
+        self.finish(self.root(account), output=outputs, **more)
+
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        return self.conn.execute(query, arguments or None).fetchall()
+
+    def value(self, query: str, *arguments: Any) -> Any:
+        ((value,),) = self.rows(query, *arguments)
+        return value
+
+    def tasks(self) -> dict[int, str]:
+        return dict(self.rows("SELECT id, state FROM sync_task ORDER BY id"))  # type: ignore[arg-type]
+
+    def runs(self) -> list[str]:
+        return [state for (state,) in self.rows("SELECT state FROM sync_run ORDER BY started_at, id")]
+
+    def content(self, columns: str = "content_text", where: str = "true") -> dict[str, Any]:
+        found = self.rows(f"SELECT external_id, {columns} FROM user_integration_content WHERE {where} ORDER BY external_id")
+        return {id: rest[0] if len(rest) == 1 else rest for id, *rest in found}
+
+    def alive(self) -> set[str]:
+        """What is kept and not marked deleted."""
+        return set(self.content(where="deleted_at IS NULL"))
+
+
+@pytest.fixture
+def blobs(database: Database, tmp_path: Any) -> Blobs:
+    return Blobs(database, str(tmp_path / "blobs"), tmp_path / "spool")
+
+
+@pytest.fixture
+def desk(conn: Conn, blobs: Blobs) -> Desk:
+    return Desk(conn, blobs)
+
+
+@pytest.fixture
+def shop() -> type[Shop]:
+    return Shop
+
+
+@pytest.fixture
+def together() -> Callable[..., list[Any]]:
+    """`together(first, second, …)`: what each returned, or raised, when all ran at once in threads of their own."""
+    import threading
+
+    def run(*actions: Callable[[], Any]) -> list[Any]:
+        results: list[Any] = [None] * len(actions)
+        barrier = threading.Barrier(len(actions))
+
+        def act(index: int) -> None:
+            barrier.wait()
+            try:
+                results[index] = actions[index]()
+            except Exception as error:  # noqa: BLE001  handed to the test
+                results[index] = error
+
+        threads = [threading.Thread(target=act, args=(index,)) for index in range(len(actions))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+    return run
+
+
+@pytest.fixture
+def blocked_in(conn: Conn, until: Any) -> Callable[[int], None]:
+    """`blocked_in(pid)` returns once that connection waits for a lock."""
+
+    def wait(pid: int) -> None:
+        until(lambda: conn.execute("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone() == (True,))
+
+    return wait
+
+
+__all__: Sequence[str] = ["Desk", "Shop", "Task"]

@@ -1,0 +1,124 @@
+"""Accounts: one identity is one account, and its credentials are renewed by one task at a time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from core.accounts import store
+from core.accounts.refresh import Sealed, refresh
+from core.errors import CredentialsInvalid, NotFound
+
+
+def test_connecting_twice_is_one_account_with_the_new_credentials(desk) -> None:
+    first = desk.account("me", credentials="old")
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials', status_detail = 'x'")
+    assert desk.account("me", credentials="new") == first
+    account = store.load(desk.conn, first)
+    assert (account.credentials, account.credentials_version, account.version) == ("new", 2, 2)
+    assert (account.sync_status, account.status_reason) == ("active", None)
+
+
+def test_another_user_or_domain_is_another_account(desk) -> None:
+    assert len({desk.account("me"), desk.account("me", user_id="v"), desk.account("me", domain="other")}) == 3
+
+
+def test_many_who_connect_at_once_get_one_account(desk, connect, together) -> None:
+    conns = [connect() for _ in range(6)]
+    given = {"user_id": "u", "domain": "shop", "name": "me", "identity": "me", "group": None, "config": {}, "limits": []}
+    answers = together(*(lambda conn=conn: store.connect(conn, credentials="x", **given) for conn in conns))
+    assert len({account for account, _ in answers}) == 1
+    assert sum(new for _, new in answers) == 1
+
+
+def test_an_unknown_account_is_not_found(desk) -> None:
+    with pytest.raises(NotFound):
+        store.load(desk.conn, "11111111-1111-4111-8111-111111111111")
+
+
+def test_eight_tasks_that_refresh_at_once_ask_the_provider_once(desk, database, together) -> None:
+    account, asked = desk.account(), []
+
+    def renew() -> str:
+        asked.append(threading.get_ident())
+        assert desk_state(database, account)[1] == 1
+        return "renewed"
+
+    answers = together(*(lambda: refresh(database, account, 1, renew) for _ in range(8)))
+    assert answers == [Sealed("renewed", 2)] * 8
+    assert len(asked) == 1
+
+
+def desk_state(database, account):
+    with database.connection() as conn:
+        return conn.execute("SELECT credentials, credentials_version, refresh_holder FROM user_integration WHERE id = %s", (account,)).fetchone()
+
+
+def test_new_credentials_are_stored_before_anyone_has_them(desk, database) -> None:
+    account = desk.account()
+    answer = refresh(database, account, 1, lambda: "renewed")
+    assert answer == Sealed(*desk_state(database, account)[:2])
+    assert desk_state(database, account)[2] is None
+    assert desk.value("SELECT version FROM user_integration") == 2
+
+
+def test_no_transaction_is_held_while_the_provider_is_asked(desk, database) -> None:
+    account = desk.account()
+
+    def renew() -> str:
+        desk.conn.execute("SET lock_timeout = '1s'")
+        desk.conn.execute("UPDATE user_integration SET name = 'free'")
+        open_ones = desk.value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'")
+        assert open_ones == 0
+        return "renewed"
+
+    assert refresh(database, account, 1, renew).version == 2
+
+
+def test_who_has_old_ones_gets_the_newer_without_a_call(desk, database) -> None:
+    account = desk.account()
+    refresh(database, account, 1, lambda: "renewed")
+    assert refresh(database, account, 1, lambda: pytest.fail("asked")) == Sealed("renewed", 2)
+
+
+def test_a_refusal_comes_out_and_the_next_one_may_try_at_once(desk, database) -> None:
+    account = desk.account()
+
+    def refused() -> str:
+        raise CredentialsInvalid("revoked")
+
+    with pytest.raises(CredentialsInvalid):
+        refresh(database, account, 1, refused)
+    assert refresh(database, account, 1, lambda: "renewed") == Sealed("renewed", 2)
+
+
+def test_a_refresher_that_died_is_replaced_when_its_lease_is_over(desk, database) -> None:
+    account = desk.account()
+    desk.conn.execute("UPDATE user_integration SET refresh_holder = gen_random_uuid(), refresh_until = now() - interval '1 s'")
+    assert refresh(database, account, 1, lambda: "renewed").version == 2
+
+
+def test_a_reconnect_meanwhile_wins_over_the_refresh(desk, database) -> None:
+    account = desk.account()
+
+    def renew() -> str:
+        desk.conn.execute(store.SET_CREDENTIALS, {"id": account, "credentials": "by hand", "group": None})
+        return "renewed"
+
+    assert refresh(database, account, 1, renew) == Sealed("by hand", 2)
+    assert desk_state(database, account)[0] == "by hand"
+
+
+def test_an_edited_configuration_starts_what_it_had_stopped_and_nothing_else(desk) -> None:
+    account = desk.account()
+    for reason, after in (("configuration", "active"), ("credentials", "error")):
+        desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = %s", (reason,))
+        desk.conn.execute(store.SET_CONFIG, {"id": account, "config": "{}", "limits": "[]", "resync": True})
+        assert desk.rows("SELECT sync_status, resync_due FROM user_integration") == [(after, True)]
+
+
+def test_disconnecting_wipes_the_credentials_at_once(desk) -> None:
+    account = desk.account()
+    desk.conn.execute(store.DISCONNECT, (account,))
+    assert desk.rows("SELECT sync_status, credentials, credentials_version, next_sync_at FROM user_integration") == [("disconnected", None, 2, None)]

@@ -1,0 +1,147 @@
+"""Large content: stored under its hash, collected when nothing names it, resumed after a failure."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from core import TaskOutput
+from core.content.blobs import SpooledWriter, clean_spool, open_store
+from core.content.rows import INLINE_BYTES
+from core.errors import SettingsError
+
+LARGE = b"0123456789abcdef" * (INLINE_BYTES // 8)
+
+
+def test_what_was_put_comes_back_under_its_hash(blobs) -> None:
+    key = blobs.put(b"content")
+    assert key.endswith(hashlib.sha256(b"content").hexdigest())
+    assert blobs.get(key) == b"content"
+    assert b"".join(map(bytes, blobs.stream(key))) == b"content"
+
+
+def test_writers_of_one_content_at_once_share_one_blob(blobs, conn, together) -> None:
+    keys = together(*(lambda: blobs.put(LARGE) for _ in range(8)))
+    assert len(set(keys)) == 1
+    assert blobs.get(keys[0]) == LARGE
+    assert conn.execute("SELECT count(*) FROM blob").fetchone() == (1,)
+
+
+def test_a_blob_whose_upload_was_lost_is_uploaded_again(blobs, conn) -> None:
+    key = blobs.put(b"content")
+    import obstore
+
+    obstore.delete(blobs.store, key)
+    assert blobs.put(b"content") == key
+    assert blobs.get(key) == b"content"
+
+
+def test_what_nothing_names_is_collected_after_its_grace(desk, blobs, conn) -> None:
+    desk.keep(desk.account(), TaskOutput("a", LARGE))
+    kept = desk.content("blob_key")["a"]
+    stray = blobs.put(b"stray")
+    assert blobs.collect() == 0
+    conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
+    assert blobs.collect() == 1
+    assert blobs.get(kept) == LARGE
+    with pytest.raises(FileNotFoundError):
+        blobs.get(stray)
+
+
+def test_a_blob_that_is_put_again_is_young_again(blobs, conn) -> None:
+    key = blobs.put(b"content")
+    conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
+    blobs.put(b"content")
+    assert blobs.collect() == 0
+    assert blobs.get(key) == b"content"
+
+
+def test_a_writer_during_the_collection_waits_and_uploads_anew(blobs, connect, blocked_in, together, until, conn) -> None:
+    import threading
+
+    import obstore
+
+    from core.content.blobs import FORGET, UNNAMED
+
+    key = blobs.put(b"content")
+    collector = connect()
+    keys: list[str] = []
+    writer = threading.Thread(target=lambda: keys.append(blobs.put(b"content")))
+    with collector.transaction():
+        assert collector.execute(UNNAMED, (-60,)).fetchone() == (key,)
+        obstore.delete(blobs.store, key)
+        writer.start()
+        until(lambda: conn.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").fetchone() == (1,))
+        collector.execute(FORGET, (key,))
+    writer.join()
+    assert keys == [key]
+    assert blobs.get(key) == b"content"
+
+
+def test_what_cannot_be_a_store_says_so() -> None:
+    with pytest.raises(SettingsError, match="POLLING_BLOB_URL"):
+        open_store("gopher://x")
+
+
+# The writer -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+@pytest.mark.parametrize("data", [b"", b"small", LARGE], ids=["empty", "small", "large"])
+def test_a_writer_hashes_and_keeps_what_was_written(blobs, resumable: bool, data: bytes) -> None:
+    with SpooledWriter(blobs, "f", resumable=resumable) as f:
+        for start in range(0, len(data), 700_000):
+            assert f.write(data[start : start + 700_000]) == len(data[start : start + 700_000])
+        assert f.tell() == len(data)
+    blob = f.blob
+    assert (blob.size, blob.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (blob.data if blob.key is None else blobs.get(blob.key)) == data
+    assert (blob.key is None) == (len(data) <= INLINE_BYTES)
+    assert list(blobs.spool.iterdir()) == []
+
+
+def test_after_a_failure_the_next_attempt_goes_on_where_it_stopped(blobs) -> None:
+    with pytest.raises(ConnectionError), SpooledWriter(blobs, "f", resumable=True) as f:
+        f.write(LARGE[:100])
+        raise ConnectionError
+    with SpooledWriter(blobs, "f", resumable=True) as f:
+        assert f.tell() == 100
+        f.write(LARGE[100:])
+    assert blobs.get(f.blob.key) == LARGE
+    assert f.blob.sha256 == hashlib.sha256(LARGE).hexdigest()
+
+
+def test_a_writer_that_is_not_resumable_leaves_nothing(blobs) -> None:
+    with pytest.raises(ConnectionError), SpooledWriter(blobs, "f", resumable=False) as f:
+        f.write(b"half")
+        raise ConnectionError
+    assert list(blobs.spool.iterdir()) == []
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_restart_forgets_what_was_written(blobs, resumable: bool) -> None:
+    with SpooledWriter(blobs, "f", resumable=resumable) as f:
+        f.write(b"of the old version")
+        f.restart()
+        f.write(b"new")
+    assert (f.blob.data, f.blob.size, f.blob.sha256) == (b"new", 3, hashlib.sha256(b"new").hexdigest())
+
+
+def test_two_writers_of_one_key_at_once_do_not_mix(blobs) -> None:
+    with SpooledWriter(blobs, "f", resumable=True) as first, SpooledWriter(blobs, "f", resumable=True) as second:
+        first.write(b"a" * 10)
+        assert second.tell() == 0
+        second.write(b"b" * 20)
+        first.write(b"a" * 10)
+    assert (first.blob.data, second.blob.data) == (b"a" * 20, b"b" * 20)
+    assert list(blobs.spool.iterdir()) == []
+
+
+def test_an_old_spool_is_cleaned(blobs) -> None:
+    blobs.spool.mkdir(parents=True)
+    (blobs.spool / "left").write_text("x")
+    clean_spool(blobs.spool)
+    assert list(blobs.spool.iterdir())
+    clean_spool(blobs.spool, older_than=-1)
+    assert list(blobs.spool.iterdir()) == []

@@ -1,0 +1,288 @@
+"""The broker: what Dramatiq's own tests of its Redis broker promise and we keep, on real workers and a real Valkey."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import dramatiq
+import pytest
+from dramatiq import Message, Worker
+from dramatiq.errors import QueueJoinTimeout
+
+from core.broker import PollingBroker
+from core.embedded.valkey import Valkey
+from core.messages import RUN_TASK, dispatch_message, encode
+from core.queues import Queues
+from core.worker.held import Held
+from core.worker.process import set_current
+
+
+@pytest.fixture
+def broker(queues: Queues) -> PollingBroker:
+    queues.BLOCK_SECONDS = 1.0  # so that workers stop sooner
+    return PollingBroker(queues, [])
+
+
+@pytest.fixture(autouse=True)
+def loud_again() -> Iterator[None]:
+    logger = logging.getLogger("dramatiq")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def work(broker: PollingBroker) -> Iterator[Callable[[], Worker]]:
+    """`work()` starts a worker of 4 threads."""
+    workers: list[Worker] = []
+
+    def start(**given) -> Worker:
+        worker = Worker(broker, worker_timeout=50, worker_threads=4, **given)
+        worker.start()
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    """What stands for the worker process."""
+    held = Held()
+    set_current(SimpleNamespace(held=held))  # type: ignore[arg-type]
+    yield held
+    set_current(None)
+
+
+def put_actor(broker: PollingBroker, **options) -> tuple[dramatiq.Actor, dict[str, str]]:
+    database: dict[str, str] = {}
+
+    @dramatiq.actor(broker=broker, queue_name="q", **options)
+    def put(key: str, value: str) -> None:
+        database[key] = value
+
+    return put, database
+
+
+def test_messages_are_processed_and_acknowledged(broker: PollingBroker, queues: Queues, work: Callable) -> None:
+    put, database = put_actor(broker)
+    for number in range(100):
+        put.send(f"key-{number}", f"value-{number}")
+    work()
+    broker.join("q", timeout=20_000)
+    assert database == {f"key-{n}": f"value-{n}" for n in range(100)}
+    assert (queues.length("q"), queues.waiting("q")) == (0, [])
+
+
+def test_a_message_sent_while_the_worker_waits_comes_at_once(broker: PollingBroker, work: Callable) -> None:
+    came = threading.Event()
+
+    @dramatiq.actor(broker=broker, queue_name="q")
+    def tell() -> None:
+        came.set()
+
+    work()
+    for _ in range(5):
+        came.clear()
+        tell.send()
+        assert came.wait(10)
+
+
+def test_two_workers_share_a_queue_and_nothing_is_done_twice(broker: PollingBroker, work: Callable) -> None:
+    done: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="q")
+    def do(number: int) -> None:
+        done.append(number)
+
+    work()
+    work()
+    for number in range(300):
+        do.send(number)
+    broker.join("q", timeout=20_000)
+    assert sorted(done) == list(range(300))
+
+
+def test_an_actor_that_fails_is_not_tried_again_here(broker: PollingBroker, work: Callable) -> None:
+    tried: list[int] = []
+    logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
+
+    @dramatiq.actor(broker=broker, queue_name="q")
+    def fail() -> None:
+        tried.append(1)
+        raise ValueError
+
+    fail.send()
+    work()
+    broker.join("q", timeout=20_000)
+    assert tried == [1]
+
+
+def test_an_id_given_is_kept_so_that_sending_again_is_no_second_message(broker: PollingBroker, queues: Queues) -> None:
+    put, _ = put_actor(broker)
+    message = put.message("a", "b").copy(options={"redis_message_id": "7-1"})
+    broker.enqueue(message)
+    broker.enqueue(message)
+    assert queues.ids("q") == [{"7-1"}]
+
+
+def test_there_are_no_delays_and_no_delay_queues(broker: PollingBroker) -> None:
+    put, _ = put_actor(broker)
+    with pytest.raises(ValueError, match="no delay queues"):
+        put.send_with_options(args=("a", "b"), delay=100)
+    assert broker.get_declared_queues() == {"q"}
+
+
+def test_flush_and_join(broker: PollingBroker, queues: Queues) -> None:
+    put, _ = put_actor(broker)
+    put.send("a", "b")
+    with pytest.raises(QueueJoinTimeout):
+        broker.join("q", interval=10, timeout=50)
+    broker.flush("q")
+    broker.join("q", timeout=50)
+
+
+UNREADABLE = {
+    "no JSON": b"{",
+    "no UTF-8": b"\xff\xfe",
+    "no object": b"[1]",
+    "a number": b"7",
+    "fields missing": b"{}",
+    "options that are none": json.dumps(dict(queue_name="q", actor_name="put", args=[], kwargs={}, options=None, message_id="1", message_timestamp=1)).encode(),
+    "a dispatch of another version": encode("q", RUN_TASK, "1", [1, 2, 3]).encode(),
+    "a dispatch of nothing": encode("q", RUN_TASK, "1", None).encode(),  # type: ignore[arg-type]
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_an_unreadable_message_is_dropped_and_the_next_one_comes(
+    broker: PollingBroker, queues: Queues, held: Held, work: Callable, kind: str
+) -> None:
+    put, database = put_actor(broker)
+    put.send("a", "1")
+    queues.send("q", {"bad": UNREADABLE[kind]})
+    put.send("b", "2")
+    worker = work()
+    consumer = worker.consumers["q"]
+    broker.join("q", timeout=20_000)
+    assert database == {"a": "1", "b": "2"}
+    assert worker.consumers["q"] is consumer
+    assert consumer.is_alive()
+
+
+def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_one_comes(broker: PollingBroker, queues: Queues, work: Callable) -> None:
+    put, database = put_actor(broker)
+    queues.send("q", {"1": encode("q", "unheard-of", "1", [])})
+    put.send("a", "1")
+    logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
+    work()
+    broker.join("q", timeout=20_000)
+    assert database == {"a": "1"}
+
+
+def test_a_body_that_was_acknowledged_meanwhile_is_passed_over(broker: PollingBroker, queues: Queues, work: Callable) -> None:
+    put, database = put_actor(broker)
+    gone = put.send("a", "1")
+    put.send("b", "2")
+    queues.ack({"q": [gone.options["redis_message_id"]]})
+    work()
+    broker.join("q", timeout=20_000)
+    assert database == {"b": "2"}
+
+
+# Tasks ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dispatches(desk):
+    """Three tasks that are queued."""
+    root = desk.root(desk.account())
+    desk.add(root.run_id, "a", "b")
+    return [root, *desk.claim()]
+
+
+def consume(broker: PollingBroker, count: int, prefetch: int = 8) -> tuple:
+    broker.declare_queue("shop")
+    consumer = broker.consume("shop", prefetch=prefetch, timeout=50)
+    return consumer, [next(consumer) for _ in range(count)]
+
+
+def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(broker: PollingBroker, queues: Queues, held: Held, dispatches) -> None:
+    for _ in range(3):
+        queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
+    consumer, messages = consume(broker, 3, prefetch=30)
+    assert [message.options["redis_message_id"] for message in messages] == [dispatch.id for dispatch in dispatches]
+    assert len(held) == 3
+    for message in messages:
+        consumer.ack(message)
+    assert queues.length("shop") == 3
+    queues.ack({"shop": [dispatch.id for dispatch in dispatches]})
+    assert consumer._take() is False or next(consumer) is None
+    assert len(held) == 3
+
+
+def test_a_process_takes_no_more_than_it_may_until_some_are_done(broker: PollingBroker, queues: Queues, held: Held, dispatches) -> None:
+    queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
+    consumer, (first, second) = consume(broker, 2, prefetch=2)
+    assert next(consumer) is None
+    assert len(queues.waiting("shop")) == 1
+    consumer.ack(first)
+    assert next(consumer).options["redis_message_id"] == dispatches[2].id
+    assert second
+
+
+def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(broker: PollingBroker, queues: Queues, held: Held, dispatches) -> None:
+    queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
+    consumer, (first,) = consume(broker, 1)
+    consumer.requeue([first])
+    consumer.close()
+    assert queues.waiting("shop") == [dispatch.id for dispatch in dispatches[1:]]
+    assert held.not_begun() == [dispatches[0]]
+
+
+def test_other_messages_not_begun_go_back_to_the_front(broker: PollingBroker, queues: Queues) -> None:
+    put, _ = put_actor(broker)
+    ids = [put.send(str(n), "x").options["redis_message_id"] for n in range(3)]
+    consumer = broker.consume("q", prefetch=8, timeout=50)
+    messages = [next(consumer) for _ in range(2)]
+    consumer.requeue(messages)
+    assert sorted(queues.waiting("q")) == sorted(ids[:2])
+    consumer.close()
+    assert sorted(queues.waiting("q")) == sorted(ids)
+
+
+# Redis goes away ------------------------------------------------------------------------------------------------------
+
+
+def test_workers_go_on_by_themselves_after_redis_was_restarted(tmp_path_factory, until: Callable) -> None:
+    valkey = Valkey(tmp_path_factory.mktemp("v"))
+    queues = Queues(valkey.start(), "restart")
+    broker = PollingBroker(queues, [])
+    put, database = put_actor(broker)
+    worker = Worker(broker, worker_timeout=50, worker_threads=2)
+    try:
+        put.send("a", "1")
+        worker.start()
+        until(lambda: database == {"a": "1"})
+        valkey.stop()
+        valkey.start()
+        until(lambda: can_send(put))
+        until(lambda: database.get("b") == "2")
+    finally:
+        worker.stop()
+        queues.close()
+        valkey.stop()
+
+
+def can_send(put: dramatiq.Actor) -> bool:
+    try:
+        return isinstance(put.send("b", "2"), Message)
+    except Exception:  # noqa: BLE001  Redis is not back yet
+        return False

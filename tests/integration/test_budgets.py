@@ -1,0 +1,118 @@
+"""Rate limits of the whole fleet, in a real Valkey and by its clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from core.integration.limits import Rate
+from core.queues import Queues
+from core.worker.budgets import Budgets, gcra
+
+
+@pytest.fixture
+def budgets(queues: Queues) -> Budgets:
+    """Of a ledger that has never counted any."""
+    first = iter([True])
+    return Budgets(queues, lambda: next(first, False))
+
+
+def take(budgets: Budgets, limit: Rate, units: int = 1, key: str = "k"):
+    return budgets.take([(key, limit, units)])
+
+
+def test_the_burst_is_there_at_once_and_then_it_says_how_long_to_wait(budgets: Budgets) -> None:
+    limit = Rate("q", 100, 1_000.0)
+    interval, burst = gcra(limit, 1)
+    assert [take(budgets, limit) for _ in range(burst // interval)] == [None] * 5
+    wait = take(budgets, limit)
+    assert wait is not None
+    assert wait.index == 0
+    assert 0.9 * interval / 1e6 < wait.seconds <= interval / 1e6
+
+
+def test_many_who_take_at_once_never_get_more_than_the_limit_in_any_window(budgets: Budgets, queues: Queues, together: Callable) -> None:
+    limit, end = Rate("q", 60, 0.5), time.monotonic() + 2.0
+
+    def work() -> list[float]:
+        got = []
+        while time.monotonic() < end:
+            wait = take(budgets, limit)
+            if wait is None:
+                seconds, micros = queues.client.time()
+                got.append(seconds + micros / 1e6)
+            else:
+                time.sleep(min(wait.seconds, 0.02))
+        return got
+
+    taken = sorted(moment for got in together(*([work] * 6)) for moment in got)
+    # Each moment is read a little after its units were taken; within a window that is a fraction of a steady interval.
+    worst = max(sum(begin <= moment < begin + 0.49 for moment in taken) for begin in taken)
+    assert worst <= 60
+    assert len(taken) > 60 * 4 * 0.6
+
+
+def test_all_or_nothing_of_several_budgets(budgets: Budgets) -> None:
+    wide, narrow = Rate("wide", 1_000, 1_000.0), Rate("narrow", 1, 1_000.0)
+    assert budgets.take([("w", wide, 1), ("n", narrow, 1)]) is None
+    before = budgets.left([("w", wide, 1)])
+    for _ in range(3):
+        wait = budgets.take([("w", wide, 1), ("n", narrow, 1)])
+        assert wait is not None
+        assert wait.index == 1
+    assert budgets.left([("w", wide, 1)]) == before
+
+
+def test_budgets_are_counted_apart_by_key(budgets: Budgets) -> None:
+    limit = Rate("q", 1, 1_000.0)
+    assert take(budgets, limit, key="a") is None
+    assert take(budgets, limit, key="a") is not None
+    assert take(budgets, limit, key="b") is None
+
+
+def test_a_charge_is_debt_that_is_paid_off_before_anybody_takes_more(budgets: Budgets) -> None:
+    limit = Rate("q", 100, 100.0)
+    budgets.charge("k", limit, 50)
+    first = take(budgets, limit)
+    budgets.charge("k", limit, 50)
+    second = take(budgets, limit)
+    assert first is not None
+    assert second is not None
+    assert second.seconds > first.seconds + 40
+
+
+def test_what_is_left_is_what_can_be_taken(budgets: Budgets) -> None:
+    limit = Rate("q", 200, 1_000.0)
+    assert take(budgets, limit) is None
+    left = budgets.left([("k", limit, 1)])["k"]
+    assert left == 9
+    assert [take(budgets, limit) for _ in range(left)] == [None] * left
+    assert budgets.left([("k", limit, 1)]) == {"k": 0}
+    assert take(budgets, limit) is not None
+    assert budgets.left([]) == {}
+    assert budgets.take([]) is None
+
+
+def test_new_budgets_begin_full_and_flushed_ones_begin_spent(budgets: Budgets, flush: Callable[[], None]) -> None:
+    limit = Rate("q", 100, 1_000.0)
+    assert take(budgets, limit) is None
+    flush()
+    assert take(budgets, limit) is not None
+    assert budgets.left([("k", limit, 1)]) == {"k": 0}
+
+
+def test_flushed_budgets_fill_again_after_their_window(budgets: Budgets, flush: Callable[[], None], until: Callable) -> None:
+    limit = Rate("q", 100, 0.3)
+    take(budgets, limit)
+    flush()
+    began = time.monotonic()
+    assert take(budgets, limit) is not None
+    until(lambda: take(budgets, limit) is None, 5)
+    assert time.monotonic() - began > 0.2
+
+
+def test_unused_budgets_are_not_kept(budgets: Budgets, queues: Queues) -> None:
+    take(budgets, Rate("q", 100, 1.0))
+    assert 0 < queues.client.pttl(queues.key("budget/k")) < 3_000

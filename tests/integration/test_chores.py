@@ -1,0 +1,183 @@
+"""What the leader does besides dispatching: nothing stays lost, whatever Redis and the database went through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from core import Task
+from core.dispatcher.chores import Chores, tick_seconds
+from core.ledger import leadership, upkeep
+from core.messages import dispatch_message
+from core.plugins import Registry
+from core.worker.saver import SAVE_QUEUE
+
+
+@pytest.fixture
+def chores(settings, database, queues, desk) -> Chores:
+    upkeep.register(desk.conn, [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 10**6}])
+    return Chores(settings, database, queues, Registry())
+
+
+@pytest.fixture
+def sent(desk, queues):
+    """Tasks that are queued and in Redis."""
+
+    def make(count: int = 3):
+        root = desk.root(desk.account())
+        desk.add(root.run_id, *map(str, range(count - 1)))
+        dispatches = [root, *desk.claim()]
+        queues.send("shop", {one.id: dispatch_message(one) for one in dispatches}, {"seq": dispatches[-1].dispatch_seq})
+        return dispatches
+
+    return make
+
+
+def test_what_a_flush_took_is_sent_again_as_it_was(chores: Chores, desk, queues, sent, flush: Callable[[], None]) -> None:
+    dispatches = sent()
+    flush()
+    chores._resend(desk.conn)
+    again = dict(queues.fetch("shop", 10))
+    assert set(again) == {dispatch.id for dispatch in dispatches}
+    assert {dispatch.dispatch_no for dispatch in dispatches} == {1}
+    assert desk.rows("SELECT DISTINCT dispatch_no, state FROM sync_task") == [(1, "queued")]
+    desk.finish(dispatches[0])
+    assert desk.tasks()[dispatches[0].task_id] == "done"
+
+
+def test_what_is_on_its_way_is_not_sent_twice(chores: Chores, desk, queues, sent) -> None:
+    sent()
+    queues.fetch("shop", 2)
+    chores._resend(desk.conn)
+    assert len(queues.waiting("shop")) == 1
+    queues.hand_over(queues.fetch("shop", 1)[0][0], "shop", SAVE_QUEUE, "result")
+    chores._resend(desk.conn)
+    assert queues.waiting("shop") == []
+
+
+def test_a_dispatcher_killed_before_it_sent_is_made_up_for(chores: Chores, desk, queues) -> None:
+    root = desk.root(desk.account())
+    chores._resend(desk.conn)
+    assert queues.waiting("shop") == [root.id]
+
+
+def test_what_the_ledger_no_longer_has_queued_is_dropped(chores: Chores, desk, queues, sent) -> None:
+    first, second, third = sent()
+    desk.finish(first)
+    queues.hand_over(second.id, "shop", SAVE_QUEUE, "result")
+    desk.finish(second)
+    chores._resend(desk.conn)
+    assert queues.ids("shop", SAVE_QUEUE) == [{third.id}, set()]
+
+
+def test_what_waits_in_redis_keeps_its_lease(chores: Chores, desk, queues, sent) -> None:
+    taken, *_ = sent()
+    queues.fetch("shop", 1)
+    desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() + interval '1 s'")
+    chores._renew_waiting(desk.conn)
+    short = desk.rows("SELECT id FROM sync_task WHERE lease_until < clock_timestamp() + interval '30 s'")
+    assert short == [(taken.task_id,)]
+
+
+def test_expired_leases_are_swept_and_their_messages_dropped(chores: Chores, desk, queues, sent) -> None:
+    sent()
+    desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
+    chores._sweep_from = 0.0
+    chores._sweep(desk.conn)
+    assert set(desk.tasks().values()) == {"ready"}
+    assert queues.length("shop") == 0
+
+
+def test_after_a_gap_it_waits_a_whole_lease_before_it_sweeps(chores: Chores, desk, sent) -> None:
+    sent()
+    desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
+    chores.begin(desk.conn)
+    chores._sweep(desk.conn)
+    assert set(desk.tasks().values()) == {"queued"}
+    assert chores._sweep_from > time.monotonic() + 55
+
+
+def test_the_third_death_ends_the_run_and_is_told(chores: Chores, desk, sent, monkeypatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Registry, "observe", lambda self, hook, **more: told.append(hook))
+    sent(1)
+    desk.conn.execute("UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true, started_at = now(), crashes = 2")
+    chores._sweep_from = 0.0
+    chores._sweep(desk.conn)
+    assert (desk.runs(), told) == (["failed"], ["task_parked", "run_finished"])
+
+
+def test_runs_whose_end_nobody_saw_are_ended(chores: Chores, desk) -> None:
+    desk.save(desk.outcome(desk.root(desk.account())))
+    chores._end_forgotten_runs(desk.conn)
+    assert desk.runs() == ["succeeded"]
+
+
+def test_a_database_that_went_back_in_time_gets_a_new_epoch(chores: Chores, desk, queues, sent) -> None:
+    root, *_ = sent()
+    before = leadership.status(desk.conn).epoch
+    chores._check_epoch(desk.conn)
+    assert leadership.status(desk.conn).epoch == before
+    desk.conn.execute("SELECT setval('dispatch_seq', 1)")
+    chores._check_epoch(desk.conn)
+    after = leadership.status(desk.conn).epoch
+    assert after != before
+    assert desk.save(desk.outcome(root)).applied == []
+    chores._check_epoch(desk.conn)
+    assert leadership.status(desk.conn).epoch == after
+
+
+def test_it_polls_itself_when_the_scheduler_is_silent(chores: Chores, desk) -> None:
+    desk.account()
+    chores._check_ticks(desk.conn)
+    assert desk.runs() == []
+    chores._silent_since = time.monotonic() - 10_000
+    desk.conn.execute("UPDATE ledger SET last_tick_at = now()")
+    chores._check_ticks(desk.conn)
+    assert desk.runs() == []
+    desk.conn.execute("UPDATE ledger SET last_tick_at = now() - interval '1 h'")
+    chores._check_ticks(desk.conn)
+    assert desk.runs() == ["running"]
+
+
+def test_a_schedules_ticks_are_as_far_apart_as_it_says() -> None:
+    assert (tick_seconds("*/2 * * * *"), tick_seconds("0 * * * *")) == (120.0, 3600.0)
+
+
+def test_each_chore_is_done_when_it_is_due(chores: Chores, desk) -> None:
+    done: list[int] = []
+    for number, chore in enumerate(chores._chores):
+        chore.do = lambda conn, number=number: done.append(number)
+        chore.due = 0.0 if number % 2 else time.monotonic() + 1_000
+    chores.do_due(desk.conn)
+    chores.do_due(desk.conn)
+    assert done == [number for number in range(len(chores._chores)) if number % 2]
+
+
+def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(settings, desk, queues, database) -> None:
+    """The loop itself, one round: a window for the threads that serve the domain, shared by the accounts that wait."""
+    import threading
+    from uuid import uuid4
+
+    from core.dispatcher.loop import Dispatcher
+    from core.environment import Environment
+
+    upkeep.register(desk.conn, [{"domain": "shop", "name": "Shop", "version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}])
+    upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "worker", "h", 1, ["shop"], 4), None)
+    huge, small = desk.root(desk.account("huge")), desk.root(desk.account("small"))
+    desk.finish(huge, tasks=[Task("step", {"number": n}) for n in range(500)])
+    desk.finish(small, tasks=[Task("step")])
+    leadership.resign(desk.conn, desk.me)
+    environment = Environment(settings.database_url.get_secret_value(), settings.redis_url.get_secret_value(), (), False)
+    dispatcher = Dispatcher(settings, environment, threading.Event())
+    try:
+        with database.connection() as conn:
+            dispatcher._step(conn)
+    finally:
+        dispatcher.close()
+    queued = dict(desk.rows("SELECT user_integration_id::text, count(*) FROM sync_task WHERE state = 'queued' GROUP BY 1"))
+    assert queued[small.account_id] == 1
+    assert 1 <= queued[huge.account_id] <= 6
+    assert queues.length("shop") == sum(queued.values())

@@ -1,0 +1,397 @@
+"""The command line as a new user meets it: real servers, `polling up` in one terminal, commands in another."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.embedded.postgres import Postgres
+from core.embedded.valkey import Valkey
+
+_spec = importlib.util.spec_from_file_location("cli_support", Path(__file__).with_name("cli_support.py"))
+assert _spec is not None
+assert _spec.loader is not None
+cli_support = sys.modules.setdefault("cli_support", importlib.util.module_from_spec(_spec))
+_spec.loader.exec_module(cli_support)
+Cli, until = cli_support.Cli, cli_support.until
+SECRET = cli_support.PASSWORD
+
+
+def servers_run(home: Path) -> bool:
+    embedded = home / "embedded"
+    return Postgres(embedded)._daemon.alive() or Valkey(embedded)._daemon.alive()
+
+
+def stop_servers(home: Path) -> None:
+    Postgres(home / "embedded").stop()
+    Valkey(home / "embedded").stop()
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """With `polling up` beside it, which must end cleanly and take its servers along."""
+    cli = Cli(tmp_path_factory.mktemp("cli"))
+    try:
+        with cli_support.up(cli) as lines:
+            assert any(str(cli.home) in line for line in lines), "it does not say where the data lie"
+            yield cli
+        assert not servers_run(cli.home)
+    finally:
+        stop_servers(cli.home)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Cli]:
+    """Without anything beside it."""
+    cli = Cli(tmp_path)
+    yield cli
+    stop_servers(cli.home)
+
+
+# The way a new user goes
+
+
+def test_from_connecting_to_content(cli: Cli) -> None:
+    id = cli.connect("first", pages=2, items=3)
+    done = cli.ok("sync", "first", "--wait", "--json").json()
+    assert done == {
+        "run_id": done["run_id"], "state": "succeeded", "tasks_done": 3, "tasks_parked": 0, "outputs_saved": 6,
+        "outputs_unchanged": 0, "outputs_deleted": 0, "seconds": done["seconds"],
+    }  # fmt: skip
+    items = cli.ok("content", "--account", id[:8], "--json").rows()
+    assert {item["external_id"] for item in items} == {f"{page}-{item}" for page in (1, 2) for item in range(3)}
+    assert {(item["integration_domain"], item["kind"], item["user_integration_id"]) for item in items} == {
+        ("hello-world", "greeting", id)
+    }
+    assert all(len(item["hash"]) == 64 for item in items)
+    shown = cli.ok("content", "show", str(items[0]["id"]), "--json").json()
+    assert cli.ok("content", "show", str(items[0]["id"]), "--raw").out == shown["content"]
+    again = cli.ok("sync", id, "--wait")
+    assert "0 saved, 6 unchanged" in again.out
+
+
+def test_tables_fit_80_columns(cli: Cli) -> None:
+    cli.connect("n" * 90, pages=1)
+    cli.ok("sync", "n" * 90, "--wait")
+    for words in (["accounts"], ["runs"], ["tasks"], ["content"], ["accounts", "show", "n" * 90], ["integrations"]):
+        lines = cli.ok(*words).out.splitlines()
+        assert len(lines) > 1
+        assert max(map(len, lines)) <= 80, words
+
+
+def test_pages_follow_each_other(cli: Cli) -> None:
+    id = cli.connect("pages", pages=3, items=5)
+    cli.ok("sync", id, "--wait")
+    everything = [item["external_id"] for item in cli.ok("content", "--account", id, "--json").rows()]
+    assert len(everything) == 15
+    found, after = [], []
+    while True:
+        done = cli.ok("content", "--account", id, "--json", "--limit", "4", *after)
+        found += [item["external_id"] for item in done.rows()]
+        if not done.err:
+            break
+        after = ["--after", done.err.split()[-1]]
+    assert found == everything
+    assert "cursor" in cli.fails("content", "--after", "x")
+    assert "cursor" in cli.fails("runs", "--after", "WyJ4IiwgInkiXQ")
+
+
+def test_pausing_and_resuming(cli: Cli) -> None:
+    cli.connect("rests")
+    assert "resume" in cli.ok("pause", "rests").out
+    assert "is paused" in cli.fails("sync", "rests")
+    cli.ok("resume", "rests")
+    cli.ok("sync", "rests", "--wait")
+
+
+def test_two_accounts_of_one_name_are_ambiguous(cli: Cli) -> None:
+    first = cli.connect("twin")
+    second = str(cli.ok("connect", "hello-world", "--name", "twin", "--set", "name=other", "--json").json()["id"])
+    error = cli.fails("pause", "twin")
+    assert first in error
+    assert second in error
+    cli.ok("pause", first)
+
+
+def test_the_same_account_again_is_the_same(cli: Cli) -> None:
+    assert cli.connect("same") == cli.connect("same", pages=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sync", "nobody"], "there is no account 'nobody'"),
+        (["runs", "show", "abcd"], "there is no run 'abcd'"),
+        (["tasks", "show", "999999"], "there is no task"),
+        (["tasks", "retry", "999999"], "there is no task"),
+        (["content", "show", "x"], "those are numbers"),
+        (["connect", "nope"], "there is no integration 'nope'"),
+        (["connect", "hello-world", "--set", "pages=many"], "pages: Input should be a valid integer"),
+        (["connect", "hello-world", "--set", "pges=1"], "no field 'pges'"),
+        (["connect", "hello-world", "--config", "{"], "--config is no JSON"),
+        (["connect", "ftp"], "host: Field required"),
+        (["connect", "ftp", "--set", f"password={SECRET}"], "belongs to the credentials"),
+        (["connect", "ftp", "--credentials", f'{{"password": "{SECRET}"}}'], "command line"),
+    ],
+)
+def test_mistakes_are_one_line(cli: Cli, words: list[str], said: str) -> None:
+    error = cli.fails(*words)
+    assert said in error
+    assert SECRET not in error
+
+
+def test_parked_tasks_are_shown_retried_and_discarded(cli: Cli) -> None:
+    cli.connect("parks", fanout_depth=1, items=4, fail_rate={"permanent": 0.3})
+    done = cli("sync", "parks", "--wait", "--json")
+    assert (done.code, done.json()["state"]) == (3, "partial")
+    parked = cli.ok("tasks", "--account", "parks", "--state", "parked", "--json").rows()
+    assert len(parked) == done.json()["tasks_parked"] > 1
+    assert "permanent on purpose" in cli.ok("tasks", "show", str(parked[0]["id"])).out
+    cli.ok("tasks", "retry", str(parked[0]["id"]))
+    cli.ok("tasks", "discard", str(parked[1]["id"]))
+    assert cli.ok("tasks", "show", str(parked[1]["id"]), "--json").json()["state"] == "done"
+    assert "not parked" in cli.fails("tasks", "discard", str(parked[1]["id"]))
+
+
+def test_an_account_that_stops_ends_the_wait_and_goes_on_when_reconnected(cli: Cli) -> None:
+    cli.connect("stops", fanout_depth=1, fail_rate={"credentials": 0.02}, seed=1)
+    error = cli.fails("sync", "stops", "--wait")
+    assert "credentials" in error
+    assert "polling reconnect" in error
+    assert "credentials" in cli.fails("sync", "stops")
+    rows = cli.ok("accounts", "--status", "error", "--json").rows()
+    assert "stops" in [row["name"] for row in rows]
+
+    def ends() -> bool:
+        cli.ok("reconnect", "stops")
+        return cli("sync", "stops", "--wait").code == 0
+
+    until(ends, 120)
+
+
+def test_time_is_up(cli: Cli) -> None:
+    cli.connect("slow", pages=40, delay_ms=1000)
+    done = cli("sync", "slow", "--wait", "--timeout", "0.5", "--json")
+    assert (done.code, done.json()["state"]) == (4, "running")
+    cli.ok("runs", "cancel", done.json()["run_id"][:13])
+    assert cli.ok("runs", "show", done.json()["run_id"], "--json").json()["state"] == "cancelled"
+    assert "ended already" in cli.fails("runs", "cancel", done.json()["run_id"])
+    cli.ok("disconnect", "slow", "--keep-content")
+
+
+def test_ctrl_c_ends_the_wait_quietly(cli: Cli) -> None:
+    id = cli.connect("interrupted", pages=40, delay_ms=1000)
+    process = cli.start("sync", id, "--wait")
+    until(lambda: cli.ok("runs", "--account", id, "--json").out)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
+    cli.ok("disconnect", id, "--keep-content")
+
+
+def test_changing_the_config(cli: Cli) -> None:
+    id = cli.connect("changes")
+    cli.ok(
+        "config", "changes", "--set", "pages=1", "--set", "fail_rate.skip=0", "--interval", "60", "--name", "changed"
+    )
+    assert cli.ok("config", "changed").json()["pages"] == 1
+    assert cli.ok("accounts", "show", id, "--json").json()["poll_interval_minutes"] == 60
+    assert "another account" in cli.fails("config", id, "--set", "name=someone-else")
+
+
+def test_disconnecting_deletes_what_it_is_told_to(cli: Cli) -> None:
+    for name, option, left in (("stays", "--keep-content", 30), ("goes", "--delete-content", 0)):
+        id = cli.connect(name)
+        cli.ok("sync", id, "--wait")
+        cli.fails("disconnect", id, code=2)
+        cli.ok("disconnect", id, option)
+        assert len(cli.ok("content", "--account", id, "--json").rows()) == left
+        assert cli.ok("accounts", "show", id, "--json").json()["sync_status"] == "disconnected"
+        assert "disconnected" in cli.fails("sync", id)
+        assert bool(cli.ok("runs", "--account", id, "--json").out) == bool(left)
+
+
+def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    hostile = tmp_path / "served" / "a [red]\x1b[2Jname"
+    hostile.write_bytes(b"\x00\xff content")
+    login = {"username": cli_support.USERNAME, "password": "wrong-" + SECRET}
+    with cli_support.ftp_server(tmp_path / "served") as port:
+        words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-"]
+        error = cli.fails("connect", "ftp", *words, given=json.dumps(login))
+        assert "FTP refuses the credentials" in error
+        assert SECRET not in error
+        login["password"] = SECRET
+        id = cli.ok("connect", "ftp", *words, "--json", given=json.dumps(login)).json()["id"]
+        cli.ok("sync", id, "--wait")
+        cli.ok("check", id)
+        error = cli.fails("reconnect", id, "--credentials", "-", given=json.dumps(login | {"password": "nope-nope"}))
+        assert "nope-nope" not in error
+        assert "no credentials" in cli.fails("reconnect", id)
+        cli.ok("reconnect", id, "--credentials", "-", given=json.dumps(login))
+    assert "cannot be asked now" in cli.fails("check", id)
+    listed = cli.ok("content", "--account", id)
+    assert "\x1b" not in listed.out
+    assert "[red]" in listed.out
+    for words in (["accounts", "--json"], ["accounts", "show", id], ["tasks", "--account", id, "--json"]):
+        assert SECRET not in cli.ok(*words).out
+    cli.ok("disconnect", id, "--delete-content")
+
+
+def test_the_doctor_finds_nothing(cli: Cli) -> None:
+    done = cli.ok("doctor", "--json")
+    status = {check["name"]: check["status"] for check in done.rows()}
+    for name in ("PostgreSQL", "Redis", "schema", "keys", "workers", "dispatcher", "blob store", "clock", "settings"):
+        assert status[name] == "ok", done.out
+
+
+def test_the_database_is_open_to_others(cli: Cli) -> None:
+    urls = dict(line.split("=", 1) for line in cli.ok("env").out.splitlines())
+    assert urls == cli.ok("env", "--json").json()
+    assert urls.keys() == {"DATABASE_URL", "REDIS_URL"}
+    assert cli.ok("psql", "-Atc", "SELECT 6 * 7").out == "42\n"
+    assert "already" in cli.ok("migrate").out
+
+
+def test_keys_are_rotated(cli: Cli, tmp_path: Path) -> None:
+    with cli_support.ftp_server(tmp_path) as port:
+        words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-", "--json"]
+        login = {"username": cli_support.USERNAME, "password": SECRET}
+        id = cli.ok("connect", "ftp", *words, given=json.dumps(login)).json()["id"]
+        old, new = (cli.home / "secret.key").read_text(), cli.ok("keys", "new").out.strip()
+        rotating = Cli(cli.folder, POLLING_SECRET_KEYS=f"{new},{old}")
+        rotating.ok("keys", "rotate")
+        Cli(cli.folder, POLLING_SECRET_KEYS=new).ok("check", id)
+        assert "no key opens" in cli.fails("check", id)
+        assert "no key opens" in cli.fails("keys", "rotate")
+        assert "no key opens" in cli("doctor").out
+        Cli(cli.folder, POLLING_SECRET_KEYS=f"{old},{new}").ok("keys", "rotate")
+        cli.ok("check", id)
+    cli.ok("disconnect", id, "--delete-content")
+
+
+def test_it_asks_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    said = bytearray()
+
+    def read_until(text: bytes) -> None:
+        while text not in said:
+            said.extend(os.read(ours, 4096))
+
+    with cli_support.ftp_server(tmp_path) as port:
+        process = cli.start("connect", "ftp", "--set", f"port={port}", stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        answers = [(b"host", "127.0.0.1"), (b"username", cli_support.USERNAME), (b"password", SECRET)]
+        for prompt, answer in answers:
+            read_until(prompt)
+            os.write(ours, f"{answer}\n".encode())
+        read_until(b"Next: polling sync")
+        assert process.wait(60) == 0
+    os.close(ours)
+    assert SECRET.encode() not in said
+
+
+# Without anything beside it
+
+
+def test_a_command_starts_the_servers_for_its_own_duration(alone: Cli) -> None:
+    assert alone.ok("accounts").out.startswith("No accounts")
+    assert not servers_run(alone.home)
+
+
+def test_waiting_without_a_worker_says_so_and_ends_with_sigterm(alone: Cli) -> None:
+    alone.connect("hello")
+    process = alone.start("sync", "hello", "--wait")
+    assert process.stderr is not None
+    assert "no worker runs" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "")
+    assert not servers_run(alone.home)
+
+
+def test_a_reader_that_has_enough_is_no_error(alone: Cli) -> None:
+    alone.connect("hello")
+    process = alone.start("accounts", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.wait(60)
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"DATABASE_URL": "postgresql://localhost:1/x", "REDIS_URL": "redis://localhost:1"}, "POLLING_SECRET_KEYS"),
+        (
+            {
+                "DATABASE_URL": "postgresql://localhost:1/x",
+                "REDIS_URL": "redis://localhost:1",
+                "POLLING_SECRET_KEYS": "x",
+            },
+            "PostgreSQL does not answer",
+        ),
+        ({"POLLING_CRON_SCHEDULE": "often"}, "POLLING_CRON_SCHEDULE"),
+        ({"POLLING_LOG_LEVEL": "LOUD"}, "POLLING_LOG_LEVEL"),
+    ],
+)
+def test_broken_settings_are_one_line(tmp_path: Path, settings: dict[str, str], said: str) -> None:
+    error = Cli(tmp_path, **settings).fails("accounts")
+    assert said in error
+    assert "\n" in error.rstrip("\n"), "no hint"
+
+
+def test_the_doctor_goes_on_where_servers_are_down(tmp_path: Path) -> None:
+    key = Cli(tmp_path).ok("keys", "new").out.strip()
+    urls = {"DATABASE_URL": "postgresql://someone:hidden-word@localhost:1/x", "REDIS_URL": "redis://localhost:1"}
+    done = Cli(tmp_path, POLLING_SECRET_KEYS=key, POLLING_PLUGINS="no_such_module", **urls)("doctor", "--json")
+    found = {check["name"]: check for check in done.rows()}
+    assert done.code == 1
+    assert [found[name]["status"] for name in ("PostgreSQL", "Redis", "plugin no_such_module")] == ["fail"] * 3
+    assert found["blob store"]["status"] == "ok"
+    assert all(check["advice"] for check in done.rows() if check["status"] == "fail")
+    assert "hidden-word" not in done.out + done.err
+
+
+def test_the_doctor_sees_a_missing_schema_and_a_policy_that_evicts(alone: Cli) -> None:
+    from core.embedded import Servers
+    from core.settings import Settings
+
+    key = alone.ok("keys", "new").out.strip()
+    given = {"database_url": None, "redis_url": None, "home": alone.home}
+    with Servers(Settings(_env_file=None, **given)) as urls:
+        settings = {"DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url, "POLLING_SECRET_KEYS": key}
+        cli = Cli(alone.folder, **settings)
+        assert "polling migrate" in cli.fails("accounts")
+        import redis
+
+        with redis.Redis.from_url(urls.redis_url) as client:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+        found = {check["name"]: check for check in cli("doctor", "--json").rows()}
+        assert (found["schema"]["status"], found["Redis"]["status"]) == ("fail", "fail")
+        assert found["schema"]["advice"] == "Run: polling migrate"
+        assert "it was empty" in cli.ok("migrate").out
+        assert cli.ok("accounts").out.startswith("No accounts")
+
+
+def test_a_new_plugin_is_installed_and_runs(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    cli.ok("new", "my-notes")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    pip += ["--disable-pip-version-check", "--root-user-action=ignore", "--target", str(tmp_path / "installed")]
+    made = subprocess.run([*pip, str(tmp_path / "my-notes")], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no build backend here: {made.stderr.splitlines()[-1:]}")
+    cli.env["PYTHONPATH"] = str(tmp_path / "installed")
+    assert "my-notes" in [row["domain"] for row in cli.ok("integrations", "--json").rows()]
+    assert len(cli.ok("dry-run", "my-notes", "--json").rows()) == 3

@@ -1,0 +1,135 @@
+"""A run ends exactly once, after its last task, never before."""
+
+from __future__ import annotations
+
+import pytest
+
+from core import Task, TaskOutput
+from core.ledger import completion
+from core.ledger.saving import parked
+
+
+def siblings(desk, count: int):
+    """The root is done, and this many tasks are dispatched."""
+    root = desk.root(desk.account())
+    desk.finish(root, tasks=[Task("step", {"number": number}) for number in range(count)])
+    return desk.claim()
+
+
+def test_it_ends_after_the_last_task_and_counts_what_was_done(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("same"), TaskOutput("gone"))
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})])
+    first, second = desk.claim()
+    desk.finish(first, output=[TaskOutput("new"), TaskOutput("same"), TaskOutput.gone("gone")])
+    assert desk.runs()[-1] == "running"
+    desk.finish(second)
+    row = desk.rows("SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, outputs_deleted, finished_at IS NULL FROM sync_run WHERE id = %s", root.run_id)
+    assert row == [("succeeded", 3, 0, 1, 1, 1, False)]
+
+
+def test_a_hundred_savers_who_close_siblings_at_once_end_it_once(desk, connect, together) -> None:
+    dispatches = siblings(desk, 100)
+    conns = [connect() for _ in range(10)]
+
+    def close(conn, mine) -> list:
+        ended = []
+        for dispatch in mine:
+            saved = desk.save(desk.outcome(dispatch), conn=conn)
+            ended += completion.end_runs(conn, saved.closed_runs)
+        return ended
+
+    ended = together(*(lambda i=i, conn=conn: close(conn, dispatches[i::10]) for i, conn in enumerate(conns)))
+    assert len(sum(ended, [])) == 1
+    assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 101)]
+
+
+def test_many_runs_whose_last_two_tasks_close_at_once_all_end_once(desk, connect, together) -> None:
+    pairs = []
+    for number in range(25):
+        root = desk.root(desk.account(f"a{number}"))
+        desk.finish(root, tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})])
+        pairs.append(desk.claim())
+    conns = [connect(), connect()]
+
+    def close(conn, dispatch) -> int:
+        saved = desk.save(desk.outcome(dispatch), conn=conn)
+        return len(completion.end_runs(conn, saved.closed_runs))
+
+    ended = [together(*(lambda c=c, d=d: close(c, d) for c, d in zip(conns, pair, strict=True))) for pair in pairs]
+    assert [sum(pair) for pair in ended] == [1] * 25
+    assert set(desk.runs()) == {"succeeded"}
+
+
+def test_asked_inside_the_saving_transaction_nobody_would_end_it(desk, connect) -> None:
+    """Why the check is a transaction of its own: each of two savers sees the other's task still open."""
+    first, second = siblings(desk, 2)
+    one, two = connect(), connect()
+    with one.transaction(), two.transaction():
+        for conn, dispatch in ((one, first), (two, second)):
+            saved = desk.save(desk.outcome(dispatch), conn=conn)
+            assert saved.closed_runs == {dispatch.run_id}
+            assert conn.execute(completion.CANDIDATES, ([dispatch.run_id],)).fetchall() == []
+    assert desk.runs() == ["running"]
+    assert len(completion.end_runs(desk.conn, {first.run_id})) == 1
+
+
+def test_a_process_that_died_before_asking_is_made_up_for(desk) -> None:
+    (last,) = siblings(desk, 1)
+    desk.save(desk.outcome(last))
+    assert [run["state"] for run in completion.end_forgotten_runs(desk.conn)] == ["succeeded"]
+    assert completion.end_forgotten_runs(desk.conn) == []
+
+
+@pytest.mark.parametrize("state", ["ready", "queued"])
+def test_an_open_task_keeps_it_open(desk, state: str) -> None:
+    first, second = siblings(desk, 2)
+    desk.conn.execute("UPDATE sync_task SET state = %s WHERE id = %s", (state, second.task_id))
+    desk.finish(first)
+    assert completion.end_runs(desk.conn, {first.run_id}) == []
+    assert completion.end_forgotten_runs(desk.conn) == []
+
+
+def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect, together) -> None:
+    """Retrying a parked task locks the run; so either the copy is in it, or it went into a new one. Never in an ended one."""
+    from core.ledger.parking import retry
+
+    for number in range(15):
+        root = desk.root(desk.account(f"a{number}"))
+        desk.finish(root, tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})])
+        bad, last = (one for one in desk.claim() if one.run_id == root.run_id)
+        desk.save(parked(desk.outcome(bad), "no"))
+        ends, retries = connect(), connect()
+
+        def close(last=last, conn=ends) -> None:
+            saved = desk.save(desk.outcome(last), conn=conn)
+            completion.end_runs(conn, saved.closed_runs)
+
+        together(close, lambda bad=bad, conn=retries: retry(conn, [bad.task_id]))
+        completion.end_forgotten_runs(desk.conn)
+    lost = "SELECT count(*) FROM sync_task t JOIN sync_run r ON r.id = t.run_id WHERE t.state = 'ready' AND r.state <> 'running'"
+    assert desk.value(lost) == 0
+    assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 15
+
+
+@pytest.mark.parametrize(("bad", "state"), [("step", "partial"), ("start", "failed")])
+def test_parked_tasks_do_not_keep_it_open(desk, bad: str, state: str) -> None:
+    root = desk.root(desk.account())
+    if bad == "start":
+        saved = desk.save(parked(desk.outcome(root), "no"))
+    else:
+        desk.finish(root, tasks=[Task("step")])
+        saved = desk.save(parked(desk.outcome(*desk.claim()), "no"))
+    (ended,) = completion.end_runs(desk.conn, saved.closed_runs)
+    assert (ended["state"], ended["tasks_parked"], ended["error"]) == (state, 1, "no")
+    assert desk.value("SELECT consecutive_failures FROM user_integration") == (1 if state == "failed" else 0)
+
+
+def test_the_end_of_a_backfill_does_not_move_the_next_sync(desk) -> None:
+    root = desk.root(desk.account())
+    desk.finish(root, tasks=[Task("step", background=True)])
+    before = desk.value("SELECT next_sync_at FROM user_integration")
+    desk.finish(*desk.claim())
+    assert set(desk.runs()) == {"succeeded"}
+    assert desk.value("SELECT next_sync_at FROM user_integration") == before

@@ -1,0 +1,290 @@
+"""What is kept: one row for each item, written only when it changed, by the writer that was dispatched last."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from core import Listing, Task, TaskOutput
+
+
+@pytest.fixture
+def writers(desk):
+    """`writers(3)`: dispatches of one run, in the order of their sequence."""
+
+    def make(count: int):
+        root = desk.root(desk.account())
+        desk.add(root.run_id, *map(str, range(count)))
+        return sorted(desk.claim(), key=lambda dispatch: dispatch.dispatch_seq)
+
+    return make
+
+
+def keep(desk, dispatch, *outputs: TaskOutput, **more):
+    return desk.save(desk.outcome(dispatch, output=outputs, **more))
+
+
+def counts(desk, dispatch) -> tuple[int, int, int]:
+    return desk.rows("SELECT outputs_saved, outputs_unchanged, outputs_deleted FROM sync_task WHERE id = %s", dispatch.task_id)[0]
+
+
+def physical(desk) -> list[tuple[str, ...]]:
+    return desk.rows("SELECT xmin::text, ctid::text, external_id FROM user_integration_content ORDER BY 3")
+
+
+def test_an_item_is_kept_in_its_columns(desk, writers) -> None:
+    (one,) = writers(1)
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    item = TaskOutput("a", "text", "message", "box", "Subject", moment, "text/plain", {"x": [1]}, "f1")
+    keep(desk, one, item, TaskOutput("b", b"\0\xff"), TaskOutput("c"), TaskOutput("d", b"x" * 2_000_000))
+    columns = "kind, parent, name, external_timestamp, content_type, content_text, size, metadata, fingerprint, integration_domain"
+    assert desk.content(columns)["a"] == ["message", "box", "Subject", moment, "text/plain", "text", 4, {"x": [1]}, "f1", "shop"]
+    assert desk.content("content_bytes", "external_id IN ('b', 'c')") == {"b": b"\0\xff", "c": None}
+    assert desk.blobs.get(desk.content("blob_key")["d"]) == b"x" * 2_000_000
+    assert counts(desk, one) == (4, 0, 0)
+
+
+def test_an_unchanged_item_writes_nothing(desk, writers) -> None:
+    first, second = writers(2)
+    items = [TaskOutput("a", "text", metadata={"x": 1, "y": 2}), TaskOutput("b", b"bytes", parent="a")]
+    keep(desk, first, *items)
+    before = physical(desk)
+    saved = keep(desk, second, items[1], TaskOutput("a", "text", metadata={"y": 2, "x": 1}))
+    assert physical(desk) == before
+    assert saved.changed == {}
+    assert counts(desk, second) == (0, 2, 0)
+
+
+def test_only_what_changed_is_written_and_told(desk, writers) -> None:
+    first, second = writers(2)
+    keep(desk, first, TaskOutput("a", "1"), TaskOutput("b", "1"))
+    before = physical(desk)
+    saved = keep(desk, second, TaskOutput("a", "1"), TaskOutput("b", "2"), TaskOutput("c", "1"))
+    assert physical(desk)[0] == before[0]
+    assert saved.changed == {(second.account_id, "shop"): ["b", "c"]}
+    assert counts(desk, second) == (2, 1, 0)
+
+
+def test_an_id_twice_in_a_result_is_one_row_the_last_one(desk, writers) -> None:
+    (one,) = writers(1)
+    keep(desk, one, TaskOutput("a", "first"), TaskOutput("a", "second"))
+    assert desk.content() == {"a": "second"}
+
+
+@pytest.mark.parametrize("in_one_batch", [False, True])
+def test_the_content_dispatched_last_stands_whoever_saves_last(desk, writers, in_one_batch: bool) -> None:
+    early, late = writers(2)
+    outcomes = [desk.outcome(late, output=[TaskOutput("a", "late")]), desk.outcome(early, output=[TaskOutput("a", "early")])]
+    for batch in [outcomes] if in_one_batch else [[one] for one in outcomes]:
+        assert len(desk.save(*batch).applied) == len(batch)
+    assert desk.content() == {"a": "late"}
+
+
+# 206 ------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_changes_only_the_metadata_given(desk, writers) -> None:
+    first, second, third = writers(3)
+    keep(desk, first, TaskOutput("a", "text", name="n", metadata={"x": 1, "y": 1}, fingerprint="f1"))
+    keep(desk, second, TaskOutput.update("a", metadata={"y": 2}, fingerprint="f2"), TaskOutput.update("unknown", metadata={"y": 2}))
+    assert desk.content("content_text, name, metadata, fingerprint") == {"a": ["text", "n", {"x": 1, "y": 2}, "f2"]}
+    assert counts(desk, second) == (1, 1, 0)
+    before = physical(desk)
+    keep(desk, third, TaskOutput.update("a", metadata={"y": 2}))
+    assert physical(desk) == before
+
+
+def test_an_item_that_an_update_changed_is_compared_afresh(desk, writers) -> None:
+    first, second, third = writers(3)
+    item = TaskOutput("a", "text", metadata={"x": 1})
+    keep(desk, first, item)
+    keep(desk, second, TaskOutput.update("a", metadata={"x": 2}))
+    keep(desk, third, item)
+    assert desk.content("metadata") == {"a": {"x": 1}}
+
+
+def test_an_update_dispatched_later_survives_content_saved_later(desk, writers) -> None:
+    first, content, update = writers(3)
+    keep(desk, first, TaskOutput("a", "old", metadata={"read": False}))
+    keep(desk, update, TaskOutput.update("a", metadata={"read": True}))
+    keep(desk, content, TaskOutput("a", "new", metadata={"read": False}))
+    assert desk.content("content_text, metadata") == {"a": ["new", {"read": True}]}
+
+
+def test_a_late_update_is_ignored(desk, writers) -> None:
+    update, content = writers(2)
+    keep(desk, content, TaskOutput("a", "new", metadata={"x": 2}))
+    keep(desk, update, TaskOutput.update("a", metadata={"x": 1}))
+    assert desk.content("metadata") == {"a": {"x": 2}}
+
+
+def test_two_updates_in_one_batch_both_count(desk, writers) -> None:
+    first, second, third = writers(3)
+    keep(desk, first, TaskOutput("a", "text"))
+    desk.save(*(desk.outcome(one, output=[TaskOutput.update("a", metadata={key: 1})]) for key, one in (("x", second), ("y", third))))
+    assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
+
+
+@pytest.mark.xfail(strict=True, reason="UPDATE wants an older metadata_seq, and the upsert before it has the same")
+def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> None:
+    (one,) = writers(1)
+    keep(desk, one, TaskOutput("a", "text", metadata={"x": 1}), TaskOutput.update("a", metadata={"y": 1}))
+    assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
+
+
+# 410 ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_gone_takes_its_children_with_it(desk, writers) -> None:
+    first, second = writers(2)
+    tree = [TaskOutput("a"), TaskOutput("a/b", parent="a"), TaskOutput("a/b/c", parent="a/b"), TaskOutput("z"), TaskOutput("loop", parent="loop")]
+    keep(desk, first, *tree)
+    saved = keep(desk, second, TaskOutput.gone("a"), TaskOutput.gone("loop"), TaskOutput.gone("unknown"))
+    assert desk.alive() == {"z"}
+    assert counts(desk, second) == (0, 0, 4)
+    assert saved.changed == {(second.account_id, "shop"): ["a", "loop"]}
+    keep(desk, second, TaskOutput.gone("a"))
+
+
+def test_another_accounts_item_of_the_same_id_stays(desk) -> None:
+    for name in ("one", "two"):
+        desk.keep(desk.account(name), TaskOutput("a"), TaskOutput("b", parent="a"))
+    desk.keep(desk.account("one"), TaskOutput.gone("a"))
+    assert desk.value("SELECT count(*) FROM user_integration_content WHERE deleted_at IS NULL") == 2
+
+
+def test_what_comes_back_is_alive_again(desk, writers) -> None:
+    for number, one in enumerate(writers(3)):
+        keep(desk, one, TaskOutput.gone("a") if number == 1 else TaskOutput("a", "text"))
+        assert desk.alive() == (set() if number == 1 else {"a"})
+
+
+@pytest.mark.parametrize("in_one_batch", [False, True])
+def test_a_slow_download_cannot_revive_what_was_removed(desk, writers, in_one_batch: bool) -> None:
+    first, download, tombstone = writers(3)
+    keep(desk, first, TaskOutput("a", "old"))
+    outcomes = [desk.outcome(tombstone, output=[TaskOutput.gone("a")]), desk.outcome(download, output=[TaskOutput("a", "new")])]
+    for batch in [outcomes] if in_one_batch else [[one] for one in outcomes]:
+        desk.save(*batch)
+    assert desk.alive() == set()
+
+
+def test_a_late_tombstone_does_not_remove_what_was_fetched_after_it(desk, writers) -> None:
+    first, tombstone, download = writers(3)
+    keep(desk, first, TaskOutput("a", "old"))
+    keep(desk, download, TaskOutput("a", "new"))
+    keep(desk, tombstone, TaskOutput.gone("a"))
+    assert desk.alive() == {"a"}
+
+
+@pytest.mark.xfail(strict=True, reason="a tombstone of an item that is not kept yet leaves no trace")
+def test_a_slow_first_download_cannot_revive_it_either(desk, writers) -> None:
+    download, tombstone = writers(2)
+    keep(desk, tombstone, TaskOutput.gone("a"))
+    keep(desk, download, TaskOutput("a", "new"))
+    assert desk.alive() == set()
+
+
+def test_many_writers_of_the_same_items_at_once_do_not_deadlock(desk, writers, connect, together) -> None:
+    dispatches = writers(12)
+    outcomes = []
+    for number, one in enumerate(dispatches):
+        ids = [str(n) for n in range(40)][:: 1 if number % 2 else -1]
+        outcomes.append(desk.outcome(one, output=[TaskOutput(id, f"{number}") for id in ids] if number % 3 else [TaskOutput.gone(id) for id in ids]))
+    saved = together(*(lambda o=o, c=connect(): desk.save(o, conn=c) for o in outcomes))
+    assert [one for one in saved if isinstance(one, Exception)] == []
+    newest = max(range(12), key=lambda number: dispatches[number].dispatch_seq)
+    assert set(desk.content().values()) == {str(newest)}
+
+
+# Listings -------------------------------------------------------------------------------------------------------------
+
+
+def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[str]:
+    """What is left after a run that listed this."""
+    desk.finish(desk.root(account, **given), seen=seen, output=output, listed=listed or [Listing()])
+    return desk.alive()
+
+
+def test_a_complete_listing_marks_deleted_what_it_no_longer_holds(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"), TaskOutput("d/x", parent="d"), TaskOutput("a/x", parent="a"))
+    assert vanished(desk, account, seen=["a"], output=[TaskOutput("b", "new"), TaskOutput("c")]) == {"a", "a/x", "b", "c"}
+    assert desk.value("SELECT outputs_deleted FROM sync_run ORDER BY started_at DESC LIMIT 1") == 2
+
+
+def test_without_a_listing_nothing_is_deleted(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("a"))
+    desk.finish(desk.root(account), seen=["b"])
+    assert desk.alive() == {"a"}
+
+
+def test_a_listing_reaches_no_further_than_it_says(desk) -> None:
+    account = desk.account()
+    days = {f"d{day}": TaskOutput(f"d{day}", parent="box", timestamp=datetime(2026, 1, day, tzinfo=UTC)) for day in (1, 2, 3)}
+    desk.keep(account, *days.values(), TaskOutput("top"), TaskOutput("other", parent="elsewhere"), TaskOutput("undated", parent="box"))
+    window = Listing("box", since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 3, tzinfo=UTC))
+    assert vanished(desk, account, listed=[window], allow_deletions=True) == {"d1", "d3", "top", "other", "undated"}
+
+
+def test_what_was_seen_on_earlier_pages_of_the_run_stays(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    root = desk.root(account)
+    pages = desk.add(root.run_id, "1", "2")
+    first, second = desk.claim()
+    assert [first.task_id, second.task_id] == pages
+    desk.finish(root, seen=["a"])
+    desk.finish(first, output=[TaskOutput("b")])
+    desk.finish(second, seen=["c"], listed=[Listing()])
+    assert desk.alive() == {"a", "b", "c"}
+    assert desk.runs() == ["succeeded", "succeeded"]
+    assert desk.rows("SELECT * FROM sync_seen") == []
+
+
+def test_what_was_written_since_the_run_began_stays_whoever_wrote_it(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("old"), TaskOutput("kept"))
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step"), Task("page", background=True)])
+    dispatches = {dispatch.lane: dispatch for dispatch in desk.claim()}
+    desk.finish(dispatches["backfill"], output=[TaskOutput("history"), TaskOutput.update("old", metadata={"x": 1})])
+    desk.finish(dispatches["live"], seen=["kept"], listed=[Listing()])
+    assert desk.alive() == {"old", "kept", "history"}
+
+
+def test_a_listing_that_loses_more_than_the_guard_allows_is_held(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    assert vanished(desk, account, seen=["a"]) == set("abcd")
+    assert desk.rows("SELECT vanished, total, parent FROM held_deletion") == [(3, 4, None)]
+    assert vanished(desk, account, seen=["a"]) == set("abcd")
+    assert desk.value("SELECT count(*) FROM held_deletion") == 1
+    assert vanished(desk, account, seen=["a"], allow_deletions=True) == {"a"}
+    assert desk.value("SELECT count(*) FROM held_deletion") == 0
+
+
+def test_a_later_listing_that_is_well_again_answers_what_was_held(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    vanished(desk, account)
+    assert vanished(desk, account, seen="abcd") == set("abcd")
+    assert desk.value("SELECT count(*) FROM held_deletion") == 0
+
+
+def test_exactly_the_guards_share_may_go(desk) -> None:
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    assert vanished(desk, account, seen=["a", "b"]) == {"a", "b"}
+
+
+def test_a_page_that_was_parked_never_sweeps(desk) -> None:
+    from core.ledger.saving import parked
+
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    root = desk.root(account, allow_deletions=True)
+    desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"))
+    assert desk.alive() == set("abcd")

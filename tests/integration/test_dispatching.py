@@ -1,0 +1,163 @@
+"""ready -> queued: by the leader alone, each task once, in order."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from core.ledger import dispatching, leadership
+from core.ledger.dispatching import RING_START, Portion
+
+
+def test_only_the_leader_claims(desk) -> None:
+    desk.run(desk.account())
+    leadership.lead(desk.conn, uuid4())
+    assert desk.claim() == []
+    assert list(desk.tasks().values()) == ["ready"]
+
+
+def test_a_leader_whose_time_is_over_claims_nothing(desk) -> None:
+    account = desk.account()
+    desk.run(account)
+    leadership.lead(desk.conn, desk.me)
+    desk.conn.execute("UPDATE ledger SET leader_until = now() - interval '1 s'")
+    assert dispatching.claim(desk.conn, desk.me, "shop", [Portion(str(account), "live", 5)], 60) == []
+
+
+def test_a_claim_counts_the_dispatch_and_sets_a_lease(desk) -> None:
+    (first,) = (desk.root(desk.account()),)
+    assert (first.dispatch_no, first.type, first.trigger, first.lane, first.payload) == (1, "start", "manual", "live", {})
+    state, lease, seq = desk.rows("SELECT state, extract(epoch FROM lease_until - now()), dispatch_seq FROM sync_task")[0]
+    assert state == "queued"
+    assert 55 < lease <= 60.5
+    assert seq == first.dispatch_seq == leadership.last_sequence(desk.conn)
+    assert first.epoch == leadership.status(desk.conn).epoch
+
+
+def test_two_claims_at_once_share_the_tasks(desk, connect, together) -> None:
+    account = desk.account()
+    desk.add(desk.run(account), *map(str, range(199)))
+    leadership.lead(desk.conn, desk.me)
+    portion = Portion(str(account), "live", 60)
+    conns = [connect() for _ in range(4)]
+    claims = together(*(lambda conn=conn: dispatching.claim(conn, desk.me, "shop", [portion], 60) for conn in conns))
+    ids = [dispatch.task_id for claim in claims for dispatch in claim]
+    assert len(ids) == len(set(ids))
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'queued' AND dispatch_no = 1") == len(ids)
+    seqs = [dispatch.dispatch_seq for claim in claims for dispatch in claim]
+    assert len(seqs) == len(set(seqs))
+
+
+def test_rows_that_someone_holds_are_skipped_not_waited_for(desk, connect) -> None:
+    account = desk.account()
+    held, *free = desk.add(desk.run(account), "a", "b", "c")
+    holder = connect()
+    with holder.transaction():
+        holder.execute("SELECT FROM sync_task WHERE id = %s FOR UPDATE", (held,))
+        desk.conn.execute("SET statement_timeout = '5s'")
+        assert {dispatch.task_id for dispatch in desk.claim()} >= set(free)
+    assert desk.tasks()[held] == "ready"
+
+
+def test_higher_priority_goes_first_and_equal_ones_in_their_order(desk) -> None:
+    account = desk.account()
+    run = desk.run(account)
+    low = desk.add(run, "l1", "l2", priority=-5)
+    high = desk.add(run, "h1", "h2", priority=5)
+    root = min(desk.tasks())
+    portion = Portion(str(account), "live", 2)
+    order = [dispatch.task_id for _ in range(3) for dispatch in desk.claim(portion)]
+    assert order == [*high, root, *low]
+
+
+def test_lanes_and_types_are_kept_apart(desk) -> None:
+    account = desk.account()
+    run = desk.run(account)
+    desk.add(run, "s1", "s2", "s3")
+    desk.add(run, "p1", "p2", "p3", type="page")
+    name = str(account)
+    assert desk.claim(Portion(name, "backfill", 10)) == []
+    capped = desk.claim(Portion(name, "live", 4, ["step"], 1, ["start"]))
+    assert sorted(dispatch.type for dispatch in capped) == ["page", "page", "page", "step"]
+    assert desk.claim(Portion(name, "live", 4, ["step"], 0, ["start"])) == []
+    assert {dispatch.type for dispatch in desk.claim()} == {"start", "step"}
+
+
+def test_what_is_put_back_for_later_waits(desk) -> None:
+    desk.run(desk.account())
+    desk.conn.execute("UPDATE sync_task SET available_at = now() + interval '1 h'")
+    assert desk.claim() == []
+    (waiting,) = dispatching.waiting(desk.conn, "shop", RING_START, 10)
+    assert (waiting.live, waiting.backfill, waiting.active) == (False, False, True)
+
+
+def test_every_account_comes_round_the_ring(desk) -> None:
+    accounts = [str(desk.account(f"a{number}")) for number in range(10)]
+    for account in accounts:
+        desk.run(account)
+    seen, after = [], RING_START
+    for _ in range(5):
+        found = dispatching.waiting(desk.conn, "shop", after, 4)
+        assert len(found) == len({one.account for one in found}) == 4
+        seen += [one.account for one in found]
+        after = found[-1].account
+    assert all(seen.count(account) == 2 for account in accounts)
+    assert len(dispatching.waiting(desk.conn, "shop", after, 100)) == 10
+
+
+def test_what_is_sent_again_is_the_same_dispatch(desk) -> None:
+    account = desk.account()
+    sent = desk.root(account)
+    assert dispatching.queued(desk.conn, "shop") == {sent.id: (sent.task_id, 1)}
+    assert dispatching.as_sent(desk.conn, [(sent.task_id, 1)]) == [sent]
+    assert dispatching.as_sent(desk.conn, [(sent.task_id, 2)]) == []
+    desk.finish(sent)
+    assert dispatching.as_sent(desk.conn, [(sent.task_id, 1)]) == []
+
+
+def test_domains_with_work_and_what_is_under_way(desk) -> None:
+    account = desk.account(group="g", limits=[{"name": "c", "tasks": 3, "by": "group"}])
+    desk.run(account)
+    assert dispatching.domains_with_work(desk.conn, ["other", "shop"]) == ["shop"]
+    desk.claim()
+    assert dispatching.domains_with_work(desk.conn, ["other", "shop"]) == []
+    (flight,) = dispatching.in_flight(desk.conn, "shop")
+    assert (flight.account, flight.group, flight.type, flight.count) == (str(account), "g", "start", 1)
+
+
+# Who leads ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_leads_until_its_time_is_over_by_the_databases_clock(desk, connect, together) -> None:
+    names = [uuid4() for _ in range(6)]
+    conns = [connect() for _ in names]
+    won = together(*(lambda conn=conn, me=me: leadership.lead(conn, me) for conn, me in zip(conns, names, strict=True)))
+    assert sum(won) == 1
+    leader = names[won.index(True)]
+    other = names[won.index(False)]
+    assert leadership.lead(desk.conn, leader)
+    assert not leadership.lead(desk.conn, other)
+    desk.conn.execute("UPDATE ledger SET leader_until = clock_timestamp() - interval '1 ms'")
+    assert leadership.lead(desk.conn, other)
+    assert not leadership.lead(desk.conn, leader)
+
+
+def test_who_resigns_makes_room_at_once_and_only_for_itself(desk) -> None:
+    first, second = uuid4(), uuid4()
+    leadership.lead(desk.conn, first)
+    leadership.resign(desk.conn, second)
+    assert not leadership.lead(desk.conn, second)
+    leadership.resign(desk.conn, first)
+    assert leadership.vacant(desk.conn)
+    assert leadership.lead(desk.conn, second)
+
+
+def test_vacant_only_after_a_while(desk) -> None:
+    leadership.lead(desk.conn, uuid4())
+    assert not leadership.vacant(desk.conn)
+    desk.conn.execute("UPDATE ledger SET leader_until = clock_timestamp() - interval '5 s'")
+    assert not leadership.vacant(desk.conn, 20)
+    assert leadership.vacant(desk.conn, 4)
+
+
+def test_budgets_start_once_in_a_databases_life(desk) -> None:
+    assert [leadership.start_budgets(desk.conn) for _ in range(3)] == [True, False, False]

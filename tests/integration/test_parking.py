@@ -1,0 +1,184 @@
+"""What people do with tasks and runs: try again, drop, cancel. Nothing is lost by it but what was dropped."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+import pytest
+
+from core import Task
+from core.errors import InvalidInput, NotFound
+from core.ledger import completion, parking, scheduling
+from core.ledger.saving import parked
+
+
+def park(desk, dispatch) -> None:
+    saved = desk.save(parked(desk.outcome(dispatch), "no"))
+    completion.end_runs(desk.conn, saved.closed_runs)
+
+
+def one_parked(desk, account, *, ended: bool = True):
+    """A parked task of a run that has ended, or goes on."""
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step", {"number": 1}), *([] if ended else [Task("page")])])
+    bad = next(dispatch for dispatch in desk.claim() if dispatch.type == "step")
+    park(desk, bad)
+    return bad
+
+
+def test_a_retry_after_the_end_is_a_copy_in_a_new_run(desk) -> None:
+    bad = one_parked(desk, desk.account())
+    (copy,) = parking.retry(desk.conn, [bad.task_id])
+    assert desk.runs() == ["partial", "running"]
+    row = desk.rows("SELECT retry_of, type, payload, attempts, state FROM sync_task WHERE id = %s", copy)
+    assert row == [(bad.task_id, "step", {"number": 1}, 0, "ready")]
+    assert desk.value("SELECT retried_as FROM sync_task WHERE id = %s", bad.task_id) == copy
+    desk.finish(*desk.claim())
+    assert desk.runs() == ["partial", "succeeded"]
+
+
+def test_a_retry_during_the_run_is_a_copy_in_it_and_the_run_succeeds(desk) -> None:
+    bad = one_parked(desk, desk.account(), ended=False)
+    parking.retry(desk.conn, [bad.task_id])
+    page = desk.rows("SELECT id FROM sync_task WHERE type = 'page'")[0][0]
+    desk.conn.execute("UPDATE sync_task SET state = 'ready' WHERE id = %s", (page,))
+    for dispatch in desk.claim():
+        desk.finish(dispatch)
+    assert desk.runs() == ["succeeded"]
+
+
+def test_a_second_retry_is_refused_even_at_once(desk, connect, together) -> None:
+    bad = one_parked(desk, desk.account())
+    conns = [connect() for _ in range(4)]
+    answers = together(*(lambda conn=conn: parking.retry(conn, [bad.task_id]) for conn in conns))
+    assert sum(isinstance(answer, list) for answer in answers) == 1
+    assert {type(answer) for answer in answers} == {list, InvalidInput}
+    assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 1
+
+
+def test_only_parked_tasks_are_retried_or_discarded_all_or_none(desk) -> None:
+    account = desk.account()
+    bad = one_parked(desk, account)
+    done = desk.value("SELECT id FROM sync_task WHERE state = 'done'")
+    for action in (parking.retry, parking.discard):
+        with pytest.raises(InvalidInput, match="not parked"):
+            action(desk.conn, [bad.task_id, done])
+    with pytest.raises(NotFound):
+        parking.retry(desk.conn, [bad.task_id, 10**9])
+    assert desk.rows("SELECT state, retried_as FROM sync_task WHERE id = %s", bad.task_id) == [("parked", None)]
+
+
+def test_discard_drops_it_for_good(desk) -> None:
+    account = desk.account()
+    bad = one_parked(desk, account)
+    assert parking.discard(desk.conn, [bad.task_id]) == [bad.task_id]
+    assert desk.rows("SELECT state, reason FROM sync_task WHERE id = %s", bad.task_id) == [("done", "discarded by hand: no")]
+    desk.run(account)
+    assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 0
+
+
+def test_it_is_tried_again_by_itself_in_the_next_three_runs(desk) -> None:
+    account = desk.account()
+    one_parked(desk, account)
+    tried = []
+    for _ in range(5):
+        desk.run(account)
+        for dispatch in desk.claim():
+            if dispatch.type == "step":
+                park(desk, dispatch)
+                tried.append(dispatch.task_id)
+            else:
+                desk.finish(dispatch)
+    assert len(tried) == 3
+    assert desk.runs() == ["partial"] * 4 + ["succeeded"] * 2
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'parked' AND retried_as IS NULL") == 1
+
+
+def test_a_parked_backfill_task_is_tried_again_in_a_backfill(desk) -> None:
+    account = desk.account()
+    desk.finish(desk.root(account), tasks=[Task("step", background=True)])
+    park(desk, *desk.claim())
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
+    scheduling.poll(desk.conn, 5)
+    assert desk.rows("SELECT lane, trigger FROM sync_run WHERE state = 'running' ORDER BY lane") == [("backfill", "retry"), ("live", "schedule")]
+    assert sorted(desk.rows("SELECT lane, type FROM sync_task WHERE state = 'ready'")) == [("backfill", "step"), ("live", "start")]
+
+
+# Cancelling -----------------------------------------------------------------------------------------------------------
+
+
+def test_cancelling_carries_open_tasks_into_the_next_run(desk) -> None:
+    account = desk.account()
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step", {"number": n}, priority=n) for n in range(3)])
+    flying = desk.claim()[0]
+    parking.cancel_run(desk.conn, UUID(root.run_id))
+    assert desk.runs() == ["cancelled"]
+    assert desk.save(desk.outcome(flying)).applied == []
+    desk.run(account)
+    carried = desk.rows("SELECT payload->>'number', priority, retry_of IS NOT NULL, auto_retries FROM sync_task WHERE state = 'ready' AND type = 'step' ORDER BY 1")
+    assert carried == [("0", 0, True, 0), ("1", 1, True, 0), ("2", 2, True, 0)]
+    for dispatch in desk.claim():
+        desk.finish(dispatch)
+    assert desk.runs() == ["cancelled", "succeeded"]
+    desk.run(account)
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'ready'") == 1
+
+
+def test_a_run_cancelled_before_its_root_ran_does_not_run_it_twice(desk) -> None:
+    account = desk.account()
+    parking.cancel_run(desk.conn, desk.run(account))
+    desk.run(account)
+    assert desk.rows("SELECT type FROM sync_task WHERE state = 'ready'") == [("start",)]
+
+
+def test_follow_ups_that_a_saver_adds_meanwhile_are_cancelled_too(desk, connect, together, blocked_in) -> None:
+    root = desk.root(desk.account())
+    saver, canceller = connect(), connect()
+    outcome = desk.outcome(root, tasks=[Task("step", {"number": n}) for n in range(3)])
+    with saver.transaction():
+        desk.save(outcome, conn=saver)
+        import threading
+
+        thread = threading.Thread(target=parking.cancel_run, args=(canceller, UUID(root.run_id)))
+        thread.start()
+        blocked_in(canceller.info.backend_pid)
+    thread.join()
+    assert desk.runs() == ["cancelled"]
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state IN ('ready', 'queued')") == 0
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'cancelled'") == 3
+
+
+def test_a_run_that_has_ended_or_never_was_cannot_be_cancelled(desk) -> None:
+    root = desk.root(desk.account())
+    desk.finish(root)
+    with pytest.raises(InvalidInput, match="ended already, as succeeded"):
+        parking.cancel_run(desk.conn, UUID(root.run_id))
+    with pytest.raises(NotFound):
+        parking.cancel_run(desk.conn, uuid4())
+
+
+def test_pruning_leaves_what_is_parked_and_what_is_young(desk) -> None:
+    from core.ledger import upkeep
+
+    account = desk.account()
+    bad = one_parked(desk, account)
+    upkeep.tidy(desk.conn, 30)
+    assert len(desk.tasks()) == 2
+    desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '31 days'")
+    upkeep.tidy(desk.conn, 30)
+    assert desk.tasks() == {bad.task_id: "parked"}
+
+
+def test_a_run_that_makes_ever_new_keys_is_bounded(desk) -> None:
+    from core.ledger import upkeep
+
+    upkeep.register(desk.conn, [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 3}])
+    run = desk.run(desk.account())
+    desk.add(run, "a", "b")
+    desk.conn.execute("UPDATE sync_run SET started_at = now() - interval '1 min'")
+    upkeep.tidy(desk.conn, 30)
+    assert desk.value("SELECT over_limit FROM sync_run") is None
+    desk.add(run, "c")
+    upkeep.tidy(desk.conn, 30)
+    assert "more than 3 tasks" in desk.value("SELECT over_limit FROM sync_run")

@@ -1,0 +1,101 @@
+"""The queues in Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from core.queues import LARGEST_FETCH, Queues
+
+
+def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(queues: Queues) -> None:
+    queues.send("q", {str(n): f"body {n}" for n in range(5)}, {"seq": 42})
+    assert queues.fetch("q", 3) == [(str(n), f"body {n}".encode()) for n in range(3)]
+    assert (queues.length("q"), queues.waiting("q")) == (5, ["3", "4"])
+    assert queues.ids("q", "other") == [{"0", "1", "2", "3", "4"}, set()]
+    queues.ack({"q": ["0", "4"]})
+    assert queues.fetch("q", 10) == [("3", b"body 3"), ("4", None)]
+    assert queues.fetch("q", 10) == []
+    assert queues.length("q") == 3
+    assert queues.number("seq") == 42
+    assert queues.number("never") is None
+
+
+def test_many_who_fetch_at_once_share_the_messages(queues: Queues, together) -> None:
+    queues.send("q", {str(n): "x" for n in range(2_000)})
+
+    def fetch() -> list[str]:
+        got = []
+        while found := queues.fetch("q", 7):
+            got += [id for id, _ in found]
+        return got
+
+    got = [id for part in together(*([fetch] * 6)) for id in part]
+    assert sorted(got, key=int) == [str(n) for n in range(2_000)]
+
+
+def test_a_fetch_is_bounded_by_what_lua_can_unpack(queues: Queues) -> None:
+    queues.send("q", {str(n): "x" for n in range(20_000)})
+    assert len(queues.fetch("q", 20_000)) == LARGEST_FETCH
+
+
+def test_waiting_ends_when_a_message_comes_and_takes_nothing(queues: Queues) -> None:
+    came: list[bool] = []
+    waiter = threading.Thread(target=lambda: came.append(queues.wait("q")))
+    waiter.start()
+    queues.send("q", {"1": "x"})
+    waiter.join()
+    assert came == [True]
+    assert queues.waiting("q") == ["1"]
+
+
+def test_waiting_for_nothing_ends_by_itself(queues: Queues, monkeypatch) -> None:
+    monkeypatch.setattr(Queues, "BLOCK_SECONDS", 1.0)
+    began = time.monotonic()
+    assert not queues.wait("q")
+    assert not queues.wait_for_work(0.05)
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_a_wake_is_heard_once_however_often_it_was_called(queues: Queues) -> None:
+    for _ in range(3):
+        queues.wake()
+    assert queues.wait_for_work(1)
+    assert not queues.wait_for_work(0.05)
+    queues.send("q", {"1": "x"})
+    queues.ack({"q": ["1"]}, wake=True)
+    assert queues.wait_for_work(1)
+
+
+def test_a_hand_over_keeps_the_id_on_one_queue(queues: Queues) -> None:
+    queues.send("a", {"1": "task"})
+    queues.fetch("a", 1)
+    queues.hand_over("1", "a", "b", "result")
+    assert queues.ids("a", "b") == [set(), {"1"}]
+    assert queues.fetch("b", 1) == [("1", b"result")]
+
+
+def test_what_is_put_back_comes_first_in_its_order(queues: Queues) -> None:
+    queues.send("q", {str(n): "x" for n in range(4)})
+    queues.fetch("q", 2)
+    queues.put_back("q", ["0", "1"])
+    queues.put_back("q", [])
+    assert queues.waiting("q") == ["0", "1", "2", "3"]
+
+
+def test_purging_leaves_other_queues(queues: Queues) -> None:
+    queues.send("q", {"1": "x"})
+    queues.send("r", {"1": "x"})
+    queues.purge("q")
+    assert (queues.length("q"), queues.waiting("q"), queues.length("r")) == (0, [], 1)
+
+
+def test_namespaces_are_apart(queues: Queues, servers) -> None:
+    other = Queues(servers.redis_url, f"{queues.namespace}-other")
+    queues.send("q", {"1": "x"})
+    assert other.length("q") == 0
+    other.close()
+
+
+def test_the_server_is_checked(queues: Queues) -> None:
+    assert "redis_version" in queues.require()

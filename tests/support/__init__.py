@@ -1,0 +1,6 @@
+"""What tests with real servers and real processes share.
+
+servers      PostgreSQL and Valkey to start, stop and kill      deployment   a database and a namespace of its own
+fleet        `dramatiq core.actors` and `periodiq core.actors`  accounts     accounts, runs and ticks, made directly
+redelivery   delivers every message again and again             oracle       what must hold after every fault
+"""

@@ -1,0 +1,62 @@
+"""Accounts, runs and ticks, made directly."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel
+
+from core.accounts import store
+from core.accounts.limits import to_json
+from core.integration.base import Integration
+from core.ledger.scheduling import request_run
+from core.messages import encode
+from support.deployment import Deployment
+
+_names = itertools.count(1)
+
+
+def connect(
+    deployment: Deployment,
+    integration: Integration,
+    config: Mapping[str, Any] | None = None,
+    credentials: BaseModel | None = None,
+) -> UUID:
+    """Store an account of this integration, due at once. Its `check` is not called."""
+    valid = integration.config_model.model_validate(config or {})
+    name = f"account-{next(_names)}"
+    with deployment.connection() as connection:
+        account, _ = store.connect(
+            connection,
+            user_id="tester",
+            domain=integration.manifest.domain,
+            name=name,
+            identity=name,
+            group=None,
+            config=valid.model_dump(mode="json"),
+            credentials=None if credentials is None else deployment.vault.seal(credentials),
+            limits=to_json(integration.limits(valid)),
+        )
+    return account
+
+
+def sync(deployment: Deployment, account: UUID) -> UUID:
+    """Ask for a run, as `polling sync` does. Returns its id."""
+    with deployment.connection() as connection:
+        run, _ = request_run(connection, account)
+    deployment.queues.wake()
+    return run
+
+
+def tick(deployment: Deployment, times: int = 1) -> None:
+    """Send `poll_due`, as periodiq does."""
+    ids = [str(uuid4()) for _ in range(times)]
+    deployment.queues.send("polling", {one: encode("polling", "poll_due", one, []) for one in ids})
+
+
+def set_due(deployment: Deployment, *accounts: UUID) -> None:
+    """Make accounts due now."""
+    deployment.rows("UPDATE user_integration SET next_sync_at = now() WHERE id = ANY(%s)", list(accounts))

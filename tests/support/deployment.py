@@ -1,0 +1,98 @@
+"""Where the processes of one test work: a migrated database and a namespace of its own on servers that others share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from core.accounts.vault import Vault, new_key
+from core.db.migrate import migrate
+from core.db.pool import Conn
+from core.plugins import get_registry
+from core.queues import Queues
+from core.worker.saver import SAVE_QUEUE
+
+TEMPLATE = "polling_template"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An installation, as its environment describes it.
+
+    Parameters:
+      home: A folder for its files.
+      secret_key: Of its vault.
+    """
+
+    database_url: str
+    redis_url: str
+    home: Path
+    namespace: str = "polling"
+    secret_key: str = field(default_factory=new_key, repr=False)
+
+    @cached_property
+    def queues(self) -> Queues:
+        """Its queues; close them at the end."""
+        return Queues(self.redis_url, self.namespace)
+
+    @cached_property
+    def vault(self) -> Vault:
+        return Vault([self.secret_key])
+
+    def environment(self) -> dict[str, str]:
+        """What its processes find in their environment: nothing of ours but where programs and modules are."""
+        ours = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "TMPDIR") if name in os.environ}
+        return ours | {
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "POLLING_NAMESPACE": self.namespace,
+            "POLLING_HOME": str(self.home),
+            "POLLING_SECRET_KEYS": self.secret_key,
+        }
+
+    @contextmanager
+    def connection(self) -> Iterator[Conn]:
+        """A connection of its own, in autocommit mode: it works again as soon as the server does."""
+        with psycopg.connect(self.database_url, autocommit=True, application_name="test") as connection:
+            yield connection
+
+    def rows(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """Run one statement and fetch what it returns."""
+        with self.connection() as connection:
+            cursor = connection.execute(statement, arguments or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, *arguments: Any) -> Any:
+        """The first column of the first row."""
+        return self.rows(statement, *arguments)[0][0]
+
+    @property
+    def queue_names(self) -> list[str]:
+        """Every queue that this installation may use."""
+        domains = {domain for (domain,) in self.rows("SELECT domain FROM integration")}
+        return sorted(domains | {*get_registry().integrations, SAVE_QUEUE, "polling"})
+
+
+def make_deployment(database_url: str, redis_url: str, home: Path, name: str) -> Deployment:
+    """A deployment in a new database `name` on this server, copied from one that was migrated once."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+            connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        migrate(_at(database_url, TEMPLATE))
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {TEMPLATE}')
+    deployment = Deployment(_at(database_url, name), redis_url, home, name)
+    # A copy of a database is another database: its messages must not match the other's.
+    deployment.rows("UPDATE ledger SET epoch = (random() * 1e15)::bigint")
+    return deployment
+
+
+def _at(database_url: str, name: str) -> str:
+    return urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))

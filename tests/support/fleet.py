@@ -1,0 +1,177 @@
+"""Real processes, started and ended the way people do: `dramatiq core.actors` and `periodiq core.actors`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from support.deployment import Deployment
+from support.waiting import until
+
+T = TypeVar("T")
+
+HOSTILE = {
+    "PYTHONPATH": os.pathsep.join(
+        [str(Path(__file__).parent / "hostile-plugin" / "src"), os.environ.get("PYTHONPATH", "")]
+    ),
+    "POLLING_PLUGINS": "integration_polling_hostile",
+}
+"""Settings of a fleet that has the hostile plugin."""
+
+LEASE_SECONDS = 2.0
+"""Short, so that what a killed process held comes back soon."""
+
+
+class Program:
+    """One command with all its processes, in a process group of its own.
+
+    Parameters:
+      processes: How many worker processes it has.
+      log: The file that it writes to.
+    """
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], processes: int, log: Path) -> None:
+        self.argv = argv
+        self.environment = environment
+        self.processes = processes
+        self.log = log
+        self.start()
+
+    def start(self) -> None:
+        """Start it; a former life must have ended."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.argv,
+                env=self.environment,
+                cwd=self.log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    def children(self) -> set[int]:
+        """Its worker processes and its dispatcher, as far as they live."""
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="], capture_output=True, text=True, check=True
+        )
+        rows = [line.split() for line in listed.stdout.splitlines()]
+        return {int(pid) for pid, parent, state in rows if int(parent) == self.pid and not state.startswith("Z")}
+
+    def kill(self) -> None:
+        """Kill every process of it at once, also those whose master has died."""
+        with suppress(ProcessLookupError, PermissionError):  # macOS: no permission for a group of zombies
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def terminate(self, seconds: float = 30.0) -> int:
+        """Ask it to end, and return its exit code."""
+        self._process.terminate()
+        return self._process.wait(seconds)
+
+
+class Fleet:
+    """All programs of a deployment.
+
+    Parameters:
+      folder: For its log.
+      variables: Settings of all its programs, beside the deployment's.
+    """
+
+    def __init__(self, deployment: Deployment, folder: Path, **variables: str) -> None:
+        self.deployment = deployment
+        self.log = folder / "fleet.log"
+        self.variables = {"POLLING_LEASE_SECONDS": str(LEASE_SECONDS)} | variables
+        self.programs: list[Program] = []
+
+    def workers(
+        self,
+        *queues: str,
+        processes: int = 2,
+        threads: int = 4,
+        python: str = sys.executable,
+        memory_kib: int | None = None,
+        **variables: str,
+    ) -> Program:
+        """Start `dramatiq core.actors`, for some queues only if they are named.
+
+        Parameters:
+          memory_kib: A bound of each process's address space.
+        """
+        bound = [] if memory_kib is None else ["/bin/sh", "-c", f'ulimit -v {memory_kib}; exec "$@"', "sh"]
+        command = [*bound, python, "-m", "dramatiq", "core.actors", "-p", str(processes), "-t", str(threads)]
+        return self._start([*command, *(["-Q", *queues] if queues else [])], processes, variables)
+
+    def scheduler(self, **variables: str) -> Program:
+        """Start `periodiq core.actors`."""
+        return self._start([str(Path(sys.executable).with_name("periodiq")), "core.actors"], 0, variables)
+
+    def _start(self, argv: Sequence[str], processes: int, variables: Mapping[str, str]) -> Program:
+        environment = self.deployment.environment() | self.variables | variables
+        self.programs.append(Program(argv, environment, processes, self.log))
+        return self.programs[-1]
+
+    def ready(self, seconds: float = 20.0) -> None:
+        """Wait until every worker process has said that it lives, and somebody leads."""
+        wanted = sum(program.processes for program in self.programs)
+        self.until(lambda: len(self.worker_pids()) == wanted and self.led(), "the fleet is ready", seconds)
+
+    def worker_pids(self) -> list[int]:
+        """The worker processes that live and have registered themselves."""
+        registered = {pid for (pid,) in self.deployment.rows("SELECT pid FROM process WHERE kind = 'worker'")}
+        return sorted(registered & {pid for program in self.programs for pid in program.children()})
+
+    def dispatcher_pids(self) -> list[int]:
+        """The forks that dispatch, or would like to."""
+        children = {pid for program in self.programs if program.processes for pid in program.children()}
+        return sorted(children - set(self.worker_pids()))
+
+    def led(self) -> bool:
+        """Whether somebody leads now."""
+        return bool(self.deployment.rows("SELECT 1 FROM ledger WHERE leader_until > clock_timestamp()"))
+
+    def until(self, condition: Callable[[], T], what: str, seconds: float = 20.0, *, replace: bool = False) -> T:
+        """Wait for a condition.
+
+        Parameters:
+          replace: Start programs again that end meanwhile, as a supervisor does.
+        """
+
+        def step() -> T:
+            for program in self.programs:
+                if replace and program.exit_code is not None:
+                    program.kill()
+                    program.start()
+            return condition()
+
+        return until(step, what, seconds)
+
+    def says(self) -> str:
+        """All that its processes wrote."""
+        return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for program in self.programs:
+            program.kill()
+
+
+def send(number: signal.Signals, *pids: int) -> None:
+    """Send a signal to processes of a fleet."""
+    for pid in pids:
+        os.kill(pid, number)

@@ -1,0 +1,78 @@
+"""Dispatches and accounts without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from core import AtOnce, BaseIntegration, Context, Empty, Manifest, Rate, TaskResult, task
+from core.accounts.redaction import redactor
+from core.accounts.store import Account
+from core.ledger.outcomes import Dispatch
+from core.worker.accounts import LoadedAccount
+from core.worker.process import set_current
+
+ACCOUNT = UUID("11111111-1111-4111-8111-111111111111")
+
+
+class Credentials(BaseModel):
+    password: SecretStr = SecretStr("hunter-2-hunter")
+
+
+class Shop(BaseIntegration[Empty, Credentials]):
+    """An integration that the tests never run for real."""
+
+    manifest = Manifest("shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), AtOnce("connections", 4)])
+
+    @task
+    def step(self, ctx: Context, number: int = 0) -> TaskResult:
+        return TaskResult()
+
+
+@pytest.fixture
+def shop() -> type[Shop]:
+    return Shop
+
+
+@pytest.fixture
+def dispatch() -> Callable[..., Dispatch]:
+    """Makes dispatches: `dispatch(attempts=2)`."""
+    plain = Dispatch(
+        epoch=7, task_id=1, dispatch_no=1, dispatch_seq=1, run_id="run", account_id=str(ACCOUNT), account_version=1,
+        domain="shop", lane="live", trigger="schedule", type="step", payload={}, attempts=0, crashes=0, snoozes=0,
+        suspect=False,
+    )  # fmt: skip
+    return lambda **given: replace(plain, **given)
+
+
+@pytest.fixture
+def loaded() -> LoadedAccount:
+    """An account whose credentials are at version 3."""
+    account = Account(
+        id=ACCOUNT, user_id="u", integration_domain="shop", name="n", identity="i", limit_group="acme", config={},
+        credentials=None, credentials_version=3, version=5, limits=[], sync_status="active", status_reason=None,
+        status_detail=None,
+    )  # fmt: skip
+    credentials = Credentials()
+    return LoadedAccount(
+        account, Shop, Empty(), credentials, tuple(Shop.manifest.limits), redactor(credentials)
+    )
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[..., Any]]:
+    """Puts something in the place of the worker process."""
+
+    def place(**attributes: Any) -> SimpleNamespace:
+        process = SimpleNamespace(**attributes)
+        set_current(process)  # type: ignore[arg-type]
+        return process
+
+    yield place
+    set_current(None)

@@ -1,0 +1,61 @@
+"""How long a task waits: after a failure, and when a provider asks for it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from core.middleware import retries
+from core.middleware.retries import (
+    FIRST_BACKOFF_SECONDS,
+    LONGEST_BACKOFF_SECONDS,
+    LONGEST_BLIND_SNOOZE_SECONDS,
+    LONGEST_SNOOZE_SECONDS,
+    SHORTEST_SNOOZE_SECONDS,
+    backoff,
+    snooze,
+)
+
+
+@given(attempt=st.integers(1, 10_000))
+def test_backoff_is_bounded_by_its_doubling_ceiling_and_by_an_hour(attempt: int) -> None:
+    ceiling = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 60), 3_600.0)
+    assert 0 <= backoff(attempt) <= ceiling
+    assert LONGEST_BACKOFF_SECONDS == 3_600.0
+
+
+def test_backoff_has_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, float]] = []
+    monkeypatch.setattr(retries.random, "uniform", lambda low, high: asked.append((low, high)) or high)
+    assert [backoff(attempt) for attempt in (1, 2, 3, 20)] == [4.0, 8.0, 16.0, 3_600.0]
+    assert {low for low, _ in asked} == {0}
+
+
+@given(seconds=st.floats(0, 1e300) | st.integers(0, 10**12))
+def test_what_the_provider_says_is_kept_within_a_second_and_a_day(seconds: float) -> None:
+    assert snooze(seconds, 0) == min(max(float(seconds), SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS)
+
+
+GARBAGE: list[Any] = ["soon", "", b"1", object(), [], {}, math.nan, math.inf, -math.inf, None, 1j]
+
+
+@pytest.mark.parametrize("retry_after", GARBAGE, ids=repr)
+def test_garbage_is_a_wait_that_nobody_named(retry_after: Any) -> None:
+    assert 5.0 <= snooze(retry_after, 0) <= 10.0
+
+
+@given(retry_after=st.floats() | st.integers() | st.text() | st.none(), snoozes=st.integers(0, 10**9))
+@example(retry_after=10**400, snoozes=0)
+@example(retry_after=-(10**400), snoozes=0)
+def test_no_value_makes_it_wait_for_ever_or_not_at_all(retry_after: Any, snoozes: int) -> None:
+    assert SHORTEST_SNOOZE_SECONDS <= snooze(retry_after, snoozes) <= LONGEST_SNOOZE_SECONDS
+
+
+@given(snoozes=st.integers(0, 10**9))
+def test_blind_snoozes_grow_up_to_a_quarter_of_an_hour(snoozes: int) -> None:
+    ceiling = min(10.0 * 2.0 ** min(snoozes, 20), LONGEST_BLIND_SNOOZE_SECONDS)
+    assert ceiling / 2 <= snooze(None, snoozes) <= ceiling

@@ -1,0 +1,76 @@
+"""What the command line prints, and what it never does."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from core.cli import output
+
+HOSTILE = "\x1b[2Jname\r\n[red]x[/red]\u202egnp.exe\x00\ud800"
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """A terminal of 80 columns."""
+    text = io.StringIO()
+    console = Console(file=text, width=80, highlight=False, markup=False, emoji=False)
+    monkeypatch.setattr(output, "stdout", lambda: console)
+    return text
+
+
+def test_control_characters_are_escaped() -> None:
+    assert output.clean(HOSTILE) == r"\x1b[2Jname\r\n[red]x[/red]\u202egnp.exe\x00\ud800"
+    assert output.clean("a\nb\tc\x07", lines=True) == "a\nb\tc\\x07"
+    assert output.clean(None) == ""
+
+
+def test_markup_in_data_is_data(screen: io.StringIO) -> None:
+    output.table(("NAME", "ID"), [("[bold]x[/bold]:smile:", 1)])
+    assert "[bold]x[/bold]:smile:" in screen.getvalue()
+
+
+def test_a_hostile_name_stays_on_its_line(screen: io.StringIO) -> None:
+    output.table(("ID", "NAME"), [(1, HOSTILE), (2, "y")])
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 3
+    assert not any("\x1b" in line or "\u202e" in line for line in lines)
+
+
+def test_tables_fit_and_cut_what_gives_way(screen: io.StringIO) -> None:
+    output.table(("ID", "NAME", "LAST"), [("12345678", "n" * 200, "3 min ago")], wide="NAME")
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 80
+    assert "…" in lines[1]
+    assert lines[1].rstrip().endswith("3 min ago")
+
+
+def test_wide_characters_are_measured(screen: io.StringIO) -> None:
+    output.table(("NAME", "ID"), [("漢字" * 40, 1)], wide="NAME")
+    assert len(screen.getvalue().splitlines()) == 2
+
+
+def test_json_is_ascii_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.dump({"name": HOSTILE, "at": datetime(2026, 1, 2, tzinfo=UTC)})
+    text = capsys.readouterr().out
+    assert text.isascii()
+    assert text.count("\n") == 1
+    assert json.loads(text) == {"name": HOSTILE, "at": "2026-01-02T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "now"), (5, "5.0 s ago"), (-90, "in 2 min"), (7200, "2 h ago"), (-200_000, "in 2 d")],
+)
+def test_moments_are_said_as_people_do(seconds: float, words: str) -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    assert output.ago(now - timedelta(seconds=seconds), now) == words
+
+
+def test_sizes() -> None:
+    assert [output.size(count) for count in (0, 1023, 1024, 3 * 1024**2)] == ["0 B", "1023 B", "1.0 KiB", "3.0 MiB"]

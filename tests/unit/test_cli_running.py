@@ -1,0 +1,153 @@
+"""How one call of the command line ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from core.api import lookup
+from core.api.listings import content_of_account, runs
+from core.api.scaffold import scaffold
+from core.cli import running
+from core.errors import InvalidInput, NotFound, PollingError
+
+COMMANDS = [
+    "accounts",
+    "check",
+    "config",
+    "connect",
+    "content",
+    "disconnect",
+    "doctor",
+    "drain",
+    "dry-run",
+    "env",
+    "integrations",
+    "keys",
+    "migrate",
+    "new",
+    "pause",
+    "psql",
+    "reconnect",
+    "resume",
+    "resync",
+    "runs",
+    "sync",
+    "tasks",
+    "up",
+]
+
+
+def run(*argv: str) -> int:
+    return running.run(argv)
+
+
+@pytest.mark.parametrize("argv", [(), ("nope",), ("sync",), ("sync", "x", "--nope"), ("runs", "show")])
+def test_wrong_usage_exits_with_2(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*argv) == 2
+    text = capsys.readouterr()
+    assert "Traceback" not in text.err
+    assert "polling" in text.out + text.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    assert "polling " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (PollingError("it is broken", "Mend it"), 1, "error: it is broken\nMend it\n"),
+        (ValueError("odd\nsecond line"), 1, "error: ValueError: odd\nSee more with POLLING_LOG_LEVEL=DEBUG\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(143), 143, ""),
+        (PollingError("a\x1b[2Jb", None), 1, "error: a\\x1b[2Jb\n"),
+    ],
+)
+def test_errors_are_one_line(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.delenv("POLLING_LOG_LEVEL", raising=False)
+    monkeypatch.setattr(running, "_invoke", fail)
+    assert run() == code
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", said)
+
+
+def test_help_loads_neither_database_nor_broker() -> None:
+    code = """
+import sys
+from core.cli.running import run
+assert run(["--help"]) == 0
+loaded = {"psycopg", "sqlalchemy", "alembic", "redis", "dramatiq", "obstore"} & set(sys.modules)
+sys.exit(", ".join(sorted(loaded)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_new_plugin_passes_its_own_tests(tmp_path: Path) -> None:
+    made = scaffold(tmp_path / "My CRM")
+    assert made.domain == "my-crm"
+    tests = [str(tmp_path / "My CRM" / "tests")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "error",
+        "--rootdir",
+        *tests,
+        *tests,
+    ]
+    env = {"PYTHONPATH": str(tmp_path / "My CRM" / "src"), "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["1st", "…", "polling"])
+def test_names_that_make_no_domain_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        scaffold(tmp_path / name)
+
+
+def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("x")
+    with pytest.raises(InvalidInput, match="not empty"):
+        scaffold(tmp_path, "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("text", ["x", "1.5", "-1", "9" * 30, "٣"])
+def test_numbers_are_numbers(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        lookup.number(text, "task")
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "W10", "eyJhIjoxfQ", "\ud800", "é"])
+def test_cursors_of_others_are_refused(cursor: str) -> None:
+    for listing in (runs, content_of_account):
+        with pytest.raises(InvalidInput, match="cursor"):
+            listing._place(cursor)
+
+
+def test_an_account_is_one_of_several_or_none() -> None:
+    ids = [UUID(int=1), UUID(int=2)]
+    assert lookup._only([(ids[0], "a")], "x", "account", "polling accounts") == ids[0]
+    with pytest.raises(NotFound):
+        lookup._only([], "x", "account", "polling accounts")
+    with pytest.raises(InvalidInput, match="several accounts") as caught:
+        lookup._only([(ids[0], "a, ftp"), (ids[1], "b, ftp")], "x", "account", "polling accounts")
+    assert all(str(one) in caught.value.message for one in ids)

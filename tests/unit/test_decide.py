@@ -1,0 +1,153 @@
+"""What an exception does: each row of the table in the design."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core.accounts.limits import account_key
+from core.content.text import fits
+from core.errors import (
+    ConfigurationError,
+    CredentialsInvalid,
+    CursorExpired,
+    NotFound,
+    PermanentError,
+    RateLimited,
+    ResultInvalid,
+    SkipItem,
+    TransientError,
+    VaultError,
+)
+from core.ledger.outcomes import Dispatch, Outcome, Stop
+from core.middleware.retries import PAUSED_SECONDS, Retries, decide
+from core.middleware.time_limit import TimeLimitExceeded
+from core.worker.accounts import LoadedAccount
+from core.worker.running import AccountStopped
+
+Decide = Callable[..., Outcome]
+
+
+@pytest.fixture
+def come_to(dispatch: Callable[..., Dispatch], loaded: LoadedAccount) -> Decide:
+    """`come_to(exception, attempts=2)`: what a task comes to that raised this."""
+
+    def outcome(exception: BaseException, **given: object) -> Outcome:
+        return decide(dispatch(**given), exception, 3, loaded, loaded.redact)
+
+    return outcome
+
+
+def test_skip_item_is_done_with_the_reason_kept(come_to: Decide) -> None:
+    outcome = come_to(SkipItem("a draft"))
+    assert (outcome.state, outcome.reason, outcome.attempt, outcome.error) == ("done", "a draft", 0, None)
+
+
+@pytest.mark.parametrize("error", [TransientError("down"), ValueError("down"), OSError("down"), RuntimeError("down")])
+def test_what_may_pass_counts_an_attempt_and_waits(come_to: Decide, error: Exception) -> None:
+    outcome = come_to(error)
+    assert (outcome.state, outcome.attempt, outcome.snooze, outcome.crash) == ("ready", 1, 0, 0)
+    assert 0 <= outcome.delay <= 4.0
+    assert outcome.error == f"{type(error).__name__}: down"
+
+
+def test_the_last_attempt_parks(come_to: Decide) -> None:
+    assert come_to(TransientError("down"), attempts=1).state == "ready"
+    outcome = come_to(TransientError("down"), attempts=2)
+    assert (outcome.state, outcome.attempt, outcome.reason) == ("parked", 1, "after 3 attempts: down")
+
+
+@pytest.mark.parametrize("error", [PermanentError("no"), ResultInvalid("no"), NotFound("no")], ids=repr)
+def test_what_cannot_be_helped_parks_at_once(come_to: Decide, error: Exception) -> None:
+    assert (come_to(error).state, come_to(error).reason) == ("parked", "no")
+
+
+def test_rate_limited_blocks_the_account_and_counts_no_attempt(come_to: Decide, loaded: LoadedAccount) -> None:
+    outcome = come_to(RateLimited("slow down", retry_after=30), attempts=2)
+    assert (outcome.state, outcome.attempt, outcome.snooze) == ("ready", 0, 1)
+    assert outcome.block is not None
+    assert (outcome.block.key, outcome.block.seconds) == (account_key(str(loaded.account.id)), 30)
+    assert 30 <= outcome.delay <= 31.5
+
+
+def test_rate_limited_with_a_limit_blocks_what_shares_that_limit(come_to: Decide) -> None:
+    outcome = come_to(RateLimited(retry_after=1, limit="quota"))
+    assert outcome.block is not None
+    assert outcome.block.key == "group/shop/acme/quota"
+
+
+def test_a_limit_that_nobody_declared_does_not_block_the_whole_account(come_to: Decide, loaded: LoadedAccount) -> None:
+    outcome = come_to(RateLimited(retry_after=1, limit="unheard-of"))
+    assert outcome.block is not None
+    assert outcome.block.key not in {account_key(str(loaded.account.id)), "group/shop/acme/quota"}
+
+
+@pytest.mark.parametrize("error", [CredentialsInvalid("expired"), VaultError("expired")], ids=repr)
+def test_bad_credentials_stop_the_account_and_keep_the_task(come_to: Decide, error: Exception) -> None:
+    outcome = come_to(error)
+    assert (outcome.state, outcome.attempt) == ("ready", 0)
+    assert outcome.stop == Stop("credentials", "expired", 3)
+
+
+def test_a_bad_configuration_stops_the_account_and_keeps_the_task(come_to: Decide) -> None:
+    outcome = come_to(ConfigurationError("no such folder"))
+    assert (outcome.state, outcome.attempt) == ("ready", 0)
+    assert outcome.stop == Stop("configuration", "no such folder", 3)
+
+
+def test_an_expired_cursor_ends_the_task_and_drops_the_partition(come_to: Decide) -> None:
+    outcome = come_to(CursorExpired("history"))
+    assert (outcome.state, outcome.expired, outcome.outputs) == ("done", "history", [])
+
+
+def test_an_expired_cursor_in_a_resync_parks(come_to: Decide) -> None:
+    outcome = come_to(CursorExpired("history"), trigger="resync")
+    assert (outcome.state, outcome.expired) == ("parked", None)
+
+
+def test_over_its_time_limit_is_a_crash_of_a_suspect_and_the_third_parks(come_to: Decide) -> None:
+    outcome = come_to(TimeLimitExceeded("over"))
+    assert (outcome.state, outcome.crash, outcome.attempt, outcome.suspect) == ("ready", 1, 0, True)
+    assert come_to(TimeLimitExceeded("over"), crashes=1).state == "ready"
+    assert come_to(TimeLimitExceeded("over"), crashes=2).state == "parked"
+
+
+def test_a_stopped_account_only_waits(come_to: Decide) -> None:
+    outcome = come_to(AccountStopped())
+    assert (outcome.state, outcome.attempt, outcome.snooze, outcome.delay) == ("ready", 0, 0, PAUSED_SECONDS)
+    assert outcome.error is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SkipItem, TransientError, PermanentError, RateLimited, CredentialsInvalid, ConfigurationError, ValueError,
+        TimeLimitExceeded, CursorExpired,
+    ],
+)  # fmt: skip
+def test_no_secret_and_nothing_unfit_for_postgresql_gets_into_an_outcome(
+    come_to: Decide, error: type[BaseException]
+) -> None:
+    outcome = come_to(error("GET /?p=hunter-2-hunter gave \x00\ud800"))
+    texts = [outcome.reason or "", outcome.error or "", str(outcome.block), str(outcome.stop)]
+    assert "hunter-2" not in "".join(texts)
+    assert all(map(fits, texts))
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_exception_that_cannot_even_be_read_is_handed_over_as_transient(
+    dispatch: Callable[..., Dispatch], loaded: LoadedAccount, process: Callable[..., Any]
+) -> None:
+    """Without an outcome, the task would be held by its process, and its lease renewed, for ever."""
+    handed: list[Outcome] = []
+    accounts = SimpleNamespace(get=lambda *_: loaded, redactor=lambda _: loaded.redact)
+    process(accounts=accounts, runner=SimpleNamespace(used=lambda _: loaded), hand_over=handed.append)
+    Retries(3).after(dispatch(), None, Unreadable())  # type: ignore[arg-type]
+    assert [(outcome.state, outcome.attempt) for outcome in handed] == [("ready", 1)]

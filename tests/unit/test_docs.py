@@ -1,0 +1,158 @@
+"""The documentation says everything that there is, and nothing that there is not."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import core
+from core.cli.app import build
+from core.db.schema import metadata
+from core.errors import IntegrationError, ResultInvalid
+from core.hookspecs import Hooks
+from core.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins-*/README.md")])
+LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+INDEX = re.compile(r"^\|.*\| `([\w/.]+\.py)` \| `(\w+)` \|$", re.MULTILINE)
+NOT_YET = "not there yet"
+
+
+def read(name: str) -> str:
+    return (REFERENCE / name).read_text("utf-8")
+
+
+def missing(names: Any, page: str) -> list[str]:
+    """Those that do not stand in backticks on the page."""
+    words = set(re.findall(r"[\w/-]+", " ".join(re.findall(r"`([^`\n]+)`", page))))
+    return sorted(name for name in names if name not in words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [target for target, _ in LINK.findall(page.read_text("utf-8")) if "://" not in target]
+    assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(r"`((?:core|docs|migrations|tests|plugins-[a-z-]+)/[\w/.-]+)`", page.read_text("utf-8"))
+    assert not [path for path in named if not (ROOT / path).exists() and not (page.parent / path).exists()]
+
+
+def test_every_setting_is_documented() -> None:
+    names = [str(field.validation_alias or f"POLLING_{name.upper()}") for name, field in Settings.model_fields.items()]
+    assert not missing(names, read("settings.md"))
+
+
+def test_no_setting_is_made_up() -> None:
+    names = {str(field.validation_alias or f"POLLING_{name.upper()}") for name, field in Settings.model_fields.items()}
+    pages = [*PAGES, ROOT / "docs" / "reference" / "settings.md"]
+    named = {name for page in pages for name in re.findall(r"\bPOLLING_[A-Z_]+\b", page.read_text("utf-8"))}
+    assert not named - names
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command of the command line."""
+    below = getattr(command, "commands", {})
+    if path and (not below or command.invoke_without_command):
+        yield path
+    for name, child in below.items():
+        if not child.hidden:
+            yield from commands(child, (*path, name))
+
+
+def documented(page: str) -> set[tuple[str, ...]]:
+    """The commands in the tables of the page: `polling tasks` · `show ID` stands for two."""
+    found = set()
+    for cell in re.findall(r"^\| (`polling [^|]*)\|", page, re.MULTILINE):
+        group: list[str] = []
+        for said in re.findall(r"`([^`]+)`", cell):
+            words = re.match(r"[a-z -]*", said)
+            assert words
+            name = words[0].split()
+            group, name = (name[1:], name[1:]) if name[:1] == ["polling"] else (group, [*group[:1], *name])
+            found.add(tuple(name))
+    return found
+
+
+def test_every_command_is_documented() -> None:
+    assert not sorted(set(commands(get_command(build()))) - documented(read("commands.md")))
+
+
+def test_no_command_is_made_up() -> None:
+    page = read("commands.md")
+    coming = documented("\n".join(line for line in page.splitlines() if NOT_YET in line))
+    there = set(commands(get_command(build())))
+    assert not sorted(documented(page) - coming - there)
+    assert not sorted(coming & there), f"they are there: do not call them {NOT_YET!r}"
+
+
+def test_every_hook_is_documented() -> None:
+    page = read("plugin-api.md")
+    for name, function in inspect.getmembers(Hooks, inspect.isfunction):
+        arguments = ", ".join(list(inspect.signature(function).parameters)[1:])
+        assert f"`{name}({arguments})`" in page, name
+
+
+@pytest.mark.parametrize("described", [core.Manifest, core.Task, core.TaskOutput, core.TaskResult, core.OAuth])
+def test_every_field_is_documented(described: Any) -> None:
+    assert not missing([field.name for field in dataclasses.fields(described)], read("plugin-api.md"))
+
+
+def test_every_method_of_an_integration_is_documented() -> None:
+    names = [name for name, _ in inspect.getmembers(core.BaseIntegration, inspect.isroutine) if name[0] != "_"]
+    page = read("plugin-api.md")
+    assert not [name for name in names if name != "run_task" and f"`{name}(" not in page]
+
+
+def test_every_exception_is_documented() -> None:
+    errors = [error.__name__ for error in IntegrationError.__subclasses__() if error is not ResultInvalid]
+    assert not [name for name in errors if f"`{name}" not in read("plugin-api.md")]
+
+
+@pytest.mark.parametrize("table", sorted(metadata.tables))
+def test_every_table_is_documented(table: str) -> None:
+    page = read("tables.md")
+    assert f"**`{table}`**" in page
+    section = page.split(f"**`{table}`**", 1)[1].split("\n**`", 1)[0]
+    assert not missing([column.name for column in metadata.tables[table].columns], section)
+
+
+def test_the_index_of_the_architecture_is_true() -> None:
+    entries = INDEX.findall((ROOT / "ARCHITECTURE.md").read_text("utf-8"))
+    assert len(entries) > 20
+    for path, name in entries:
+        tree = ast.parse((ROOT / path).read_text("utf-8"))
+        targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+        assert name in {target.id for target in targets if isinstance(target, ast.Name)}, f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("record", sorted(ROOT.glob("docs/decisions/*.md")), ids=lambda path: path.stem)
+def test_a_decision_has_all_its_parts(record: Path) -> None:
+    text = record.read_text("utf-8")
+    assert text.startswith(f"# {record.name[:4]} ")
+    for part in ("Context", "Decision", "Consequences", "Alternatives", "Enforced by"):
+        assert f"**{part}" in text, part
+
+
+@pytest.mark.parametrize("session", ["demo", "tests"])
+def test_the_readme_gives_each_command_in_a_line(session: str) -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert f"python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s {session}" in lines
+
+
+def test_the_glossary_is_in_order() -> None:
+    words = re.findall(r"^\*\*(.+?)\*\*", read("glossary.md"), re.MULTILINE)
+    assert len(words) > 30
+    assert words == sorted(words, key=str.lower)

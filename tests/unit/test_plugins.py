@@ -1,0 +1,150 @@
+"""Finding plugins: one that cannot be loaded is left out with its error, and the others go on."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from core import BaseIntegration, Manifest, hookimpl
+from core.errors import NotFound
+from core.plugins import Registry, catalog, discover, get_registry
+
+GOOD = """
+from core import BaseIntegration, Manifest, TaskResult, hookimpl, task
+
+class Good(BaseIntegration):
+    manifest = Manifest("{domain}", "Good", spec_version={spec})
+
+    @task(cost={{"quota": 3}})
+    def step(self, ctx): return TaskResult()
+
+@hookimpl
+def integrations(): return [Good]
+"""
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`modules(name="text")` makes modules, and returns their entry points."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(**texts: str) -> list[EntryPoint]:
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text)
+        return [EntryPoint(name, name, "integration_polling") for name in texts]
+
+    yield write
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+def good(domain: str = "good", spec: int = 1) -> str:
+    return GOOD.format(domain=domain, spec=spec)
+
+
+BROKEN = {
+    "import error": "import no_such_module",
+    "syntax error": "def (",
+    "SystemExit": "raise SystemExit(1)",
+    "a BaseException": "class Odd(BaseException): pass\nraise Odd('no')",
+    "too new": good("broken", spec=2),
+    "a taken domain": good("good"),
+    "no class": "from core import hookimpl\n@hookimpl\ndef integrations(): return ['text']",
+    "a hook that raises": "from core import hookimpl\n@hookimpl\ndef integrations(): raise KeyError('no')",
+    "a hook of the wrong shape": "from core import hookimpl\n@hookimpl\ndef integrations(more): return []",
+    "a bad domain": good("Not A Domain"),
+    "no manifest": "from core import BaseIntegration, hookimpl\n@hookimpl\ndef integrations(): return [BaseIntegration]",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_plugin_is_quarantined_and_the_others_work(modules: Any, kind: str) -> None:
+    registry = discover(modules(a_good=good(), broken=BROKEN[kind], z_good=good("other")))
+    assert sorted(registry.integrations) == ["good", "other"]
+    (quarantined,) = registry.quarantined
+    assert quarantined.name == "broken"
+    assert quarantined.error
+    with pytest.raises(NotFound, match="cannot be loaded"):
+        registry.get("broken")
+
+
+@pytest.mark.xfail(strict=True, reason="Registry._check compares with other plugins only")
+def test_a_plugin_that_brings_one_domain_twice_is_quarantined(modules: Any) -> None:
+    twice = good() + "\nclass Second(Good): pass\n" + "@hookimpl\ndef integrations(): return [Good, Second]\n"
+    assert discover(modules(twice=twice)).integrations == {}
+
+
+def test_an_interrupt_while_loading_is_obeyed(modules: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        discover(modules(broken="raise KeyboardInterrupt"))
+
+
+def test_an_entry_point_may_name_a_class(modules: Any) -> None:
+    modules(one=good())
+    registry = discover([EntryPoint("one", "one:Good", "integration_polling")])
+    assert list(registry.integrations) == ["good"]
+
+
+def test_every_process_sees_the_same_whatever_the_order(modules: Any) -> None:
+    entries = modules(b=good(), a=good())
+    for order in (entries, entries[::-1]):
+        assert [one.name for one in discover(order).quarantined] == ["b"]
+
+
+def test_modules_under_development_are_loaded_too(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules(under_development=good("new-one"))
+    monkeypatch.setenv("POLLING_PLUGINS", "under_development")
+    assert "new-one" in get_registry().integrations
+    assert "hello-world" in get_registry().integrations
+
+
+def test_an_unknown_domain_says_what_to_install() -> None:
+    with pytest.raises(NotFound, match="pip install integration-polling-gmail"):
+        Registry().get("gmail")
+
+
+def test_the_catalog_tells_dispatchers_costs_and_bounds(modules: Any) -> None:
+    (entry,) = catalog(discover(modules(one=good())))
+    assert (entry["domain"], entry["tasks"], entry["max_tasks"]) == ("good", {"step": {"cost": {"quota": 3}}}, 5_000_000)
+
+
+def test_a_failing_observer_changes_nothing_for_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+    failing, listening = ModuleType("failing"), ModuleType("listening")
+
+    @hookimpl
+    def content_saved(domain: str) -> None:
+        raise RuntimeError("no")
+
+    failing.content_saved = content_saved  # type: ignore[attr-defined]
+
+    @hookimpl
+    def content_saved(account_id: str, external_ids: list[str]) -> None:  # noqa: F811
+        told.append(account_id)
+
+    listening.content_saved = content_saved  # type: ignore[attr-defined]
+    for order in ((failing, listening), (listening, failing)):
+        registry = Registry()
+        for plugin in order:
+            registry.manager.register(plugin)
+        registry.observe("content_saved", domain="d", account_id="a", external_ids=["x"])
+    assert told == ["a", "a"]
+    assert "the observer failing of content_saved failed" in caplog.text
+
+
+def test_a_task_cannot_be_called_start() -> None:
+    from core import TaskResult, task
+
+    with pytest.raises(TypeError, match="start"):
+
+        class Wrong(BaseIntegration):
+            manifest = Manifest("wrong", "Wrong")
+
+            @task
+            def start(self, ctx: Any) -> TaskResult:
+                return TaskResult()

@@ -1,0 +1,117 @@
+"""No secret of an account gets into a text that people or logs see."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from core.accounts.redaction import LONGEST_TEXT, error_text, redactor
+from core.integration.context import ContextLogger
+
+
+class Token(BaseModel):
+    value: SecretStr
+
+
+class Nested(BaseModel):
+    inner: Token
+    more: list[SecretStr]
+    by_name: dict[str, SecretStr]
+    raw: SecretBytes
+    public: str
+
+
+SECRETS = st.text(st.characters(exclude_categories=["Cs"]), min_size=6, max_size=40)
+
+SHAPES: dict[str, Callable[[str], str]] = {
+    "plain": lambda secret: secret,
+    "in a query": lambda secret: quote_plus(secret),
+    "in a URL": lambda secret: quote(secret, safe=""),
+    "repr": repr,
+    "base64": lambda secret: base64.b64encode(secret.encode()).decode(),
+    "base64 for URLs": lambda secret: base64.urlsafe_b64encode(secret.encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(secret=SECRETS)
+def test_a_secret_is_struck_out_in_every_shape_it_travels_in(shape: str, secret: str) -> None:
+    written = SHAPES[shape](secret)
+    struck = redactor(Token(value=SecretStr(secret)))(f"<{written}>")
+    assert "***" in struck
+    assert written.strip("'\"=") not in struck or written.strip("'\"=") in "<***>"
+
+
+UNSTRUCK: dict[str, Callable[[str], str]] = {
+    "in the path of a URL": quote,
+    "in JSON": lambda secret: json.dumps(secret)[1:-1],
+    "in a Basic header": lambda secret: base64.b64encode(f"user:{secret}".encode()).decode().rstrip("=")[8:-1],
+}
+
+
+@pytest.mark.xfail(strict=True, reason="core.accounts.redaction._shapes does not know this shape")
+@pytest.mark.parametrize("shape", UNSTRUCK)
+def test_other_shapes_a_secret_travels_in(shape: str) -> None:
+    secret = 'hun/ter "zwölf"'
+    written = UNSTRUCK[shape](secret)
+    assert written not in redactor(Token(value=SecretStr(secret)))(f"{written}")
+
+
+def test_secrets_are_found_wherever_a_model_keeps_them() -> None:
+    model = Nested(
+        inner=Token(value="inner-secret"),
+        more=["first-secret"],
+        by_name={"a": "named-secret"},
+        raw=b"bytes-secret",
+        public="everyone",
+    )
+    text = "inner-secret first-secret named-secret bytes-secret everyone"
+    assert redactor(model)(text) == "*** *** *** *** everyone"
+
+
+def test_a_secret_that_is_part_of_another_does_not_uncover_the_rest() -> None:
+    model = Nested(inner=Token(value="abcd"), more=["abcd-efgh"], by_name={}, raw=b"", public="")
+    assert redactor(model)("abcd-efgh abcd") == "*** ***"
+
+
+def test_a_very_short_secret_does_not_strike_out_every_text() -> None:
+    assert redactor(Token(value=SecretStr("a")))("a banana") == "a banana"
+
+
+def test_an_error_is_one_bounded_line() -> None:
+    text = error_text(ValueError("first\nsecond\x00\x1b[31m " + "x" * 10_000), str)
+    assert text.startswith("ValueError: first second [31m x")
+    assert len(text) <= LONGEST_TEXT
+    assert text.isprintable()
+    assert error_text(ValueError(""), str) == "ValueError"
+
+
+def test_an_error_is_cut_after_the_secret_was_struck_out() -> None:
+    """Half a secret at the cut would not be recognized."""
+    secret = "s3cret-" * 8
+    text = error_text(ValueError("x" * (2 * LONGEST_TEXT - 10) + secret), redactor(Token(value=SecretStr(secret))))
+    assert "s3cret" not in text
+
+
+def test_a_tasks_log_strikes_out_secrets_in_messages_arguments_and_exceptions(caplog: pytest.LogCaptureFixture) -> None:
+    strike = redactor(Token(value=SecretStr("hunter-2")))
+    log = ContextLogger(logging.getLogger("core.task"), {"account": "a"}, strike)
+    with caplog.at_level(logging.INFO):
+        log.info("using hunter-2")
+        log.info("using %s and %r", "hunter-2", {"password": "hunter-2"})
+        log.error("failed", exc_info=ValueError("hunter-2"))
+        try:
+            raise ValueError("hunter-2")
+        except ValueError:
+            log.exception("failed")
+    assert len(caplog.records) == 4
+    assert "hunter-2" not in caplog.text
+    assert all(record.account == "a" for record in caplog.records)

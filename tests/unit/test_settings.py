@@ -1,0 +1,80 @@
+"""The operator's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import SettingsError
+from core.settings import LimitOverride, Settings, get_settings
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable of ours, and no `.env`."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"POLLING_{name.upper()}", raising=False)
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_that_are_promised() -> None:
+    settings = get_settings()
+    assert settings.database_url is settings.redis_url is settings.blob_url is None
+    assert (settings.cron_schedule, settings.batch_size, settings.lease_seconds) == ("*/2 * * * *", 100, 60.0)
+    assert (settings.max_attempts, settings.task_time_limit, settings.delete_guard) == (3, 300.0, 0.5)
+    assert settings.blob_location == str(settings.home / "blobs")
+
+
+def test_every_setting_has_its_prefix_but_the_two_urls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = {
+        "DATABASE_URL": "postgresql://d", "REDIS_URL": "redis://r", "POLLING_HOME": str(tmp_path), "POLLING_BATCH_SIZE": "7",
+        "POLLING_SECRET_KEYS": " a, b ,", "POLLING_PLUGINS": "one,two", "POLLING_LOG_LEVEL": "debug",
+        "POLLING_LIMITS": '{"gmail": {"quota": {"units": 5, "per": 2}}}', "POLLING_BLOB_URL": "s3://bucket",
+    }  # fmt: skip
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = get_settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://d"
+    assert [key.get_secret_value() for key in settings.secret_keys] == ["a", "b"]
+    assert (settings.plugins, settings.log_level, settings.batch_size) == (("one", "two"), "DEBUG", 7)
+    assert settings.limits == {"gmail": {"quota": LimitOverride(units=5, per=2.0)}}
+    assert (settings.home, settings.blob_location) == (tmp_path, "s3://bucket")
+
+
+def test_a_file_is_read_and_the_environment_is_stronger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("POLLING_BATCH_SIZE=7\nPOLLING_THREADS=3\n")
+    monkeypatch.setenv("POLLING_THREADS", "5")
+    assert (get_settings().batch_size, get_settings().threads) == (7, 5)
+
+
+def test_they_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = get_settings()
+    monkeypatch.setenv("POLLING_THREADS", "5")
+    assert get_settings() is first
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("POLLING_BATCH_SIZE", "0"), ("POLLING_LEASE_SECONDS", "-1"), ("POLLING_DELETE_GUARD", "1.5"),
+        ("POLLING_LOG_LEVEL", "LOUD"), ("POLLING_CRON_SCHEDULE", "hourly"), ("POLLING_NAMESPACE", "a b"),
+        ("POLLING_LIMITS", '{"gmail": {"quota": {"speed": 1}}}'), ("POLLING_THREADS", "many"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_work_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        get_settings()
+    assert name in str(caught.value)
+    assert caught.value.hint
+    assert len(value) == 1 or value not in str(caught.value).removeprefix(name)
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter-2@host/db")
+    monkeypatch.setenv("POLLING_SECRET_KEYS", "hunter-2")
+    assert "hunter-2" not in f"{get_settings()} {get_settings()!r}"

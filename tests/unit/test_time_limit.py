@@ -1,0 +1,142 @@
+"""Time limits: the exception comes inside the task or not at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from core.ledger.outcomes import Dispatch
+from core.middleware import time_limit as module
+from core.middleware.time_limit import TimeLimit, TimeLimitExceeded
+
+Make = Callable[..., Dispatch]
+
+
+@pytest.fixture
+def limit(process: Callable[..., Any], shop: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], TimeLimit]]:
+    """A middleware with this limit, in seconds, whose clock looks every millisecond."""
+
+    def make(seconds: float) -> TimeLimit:
+        registry = SimpleNamespace(integrations={"shop": shop})
+        process(registry=registry, settings=SimpleNamespace(task_time_limit=seconds), stopping=threading.Event())
+        time_limit = TimeLimit()
+        time_limit._clock.start()
+        return time_limit
+
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.001)
+    ended = threading.Event()
+
+    def watch_until_the_end(self: TimeLimit, watch: Callable[[TimeLimit], None] = TimeLimit._watch) -> None:
+        try:
+            watch(self)
+        except SystemExit:
+            ended.set()
+
+    monkeypatch.setattr(TimeLimit, "_watch", watch_until_the_end)
+    yield make
+
+    def stop(_: float) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=stop, monotonic=time.monotonic))
+    assert ended.wait(5)
+
+
+def spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_a_loop_is_ended_and_says_the_limit(limit: Any, dispatch: Make) -> None:
+    with pytest.raises(TimeLimitExceeded, match="over its time limit of 0 s"):
+        limit(0.02).call(dispatch(), lambda: spin(20))
+
+
+def test_what_is_in_time_is_left_alone(limit: Any, dispatch: Make) -> None:
+    ran = []
+    limit(60).call(dispatch(), lambda: ran.append(1))
+    assert ran == [1]
+
+
+def test_a_plugin_that_catches_exception_does_not_swallow_it(limit: Any, dispatch: Make) -> None:
+    def stubborn() -> None:
+        while True:
+            try:
+                spin(20)
+            except Exception:  # noqa: BLE001, PERF203
+                continue
+
+    with pytest.raises(TimeLimitExceeded):
+        limit(0.02).call(dispatch(), stubborn)
+
+
+def test_a_tasks_own_exception_comes_through(limit: Any, dispatch: Make) -> None:
+    with pytest.raises(ZeroDivisionError):
+        limit(60).call(dispatch(), lambda: 1 / 0)
+
+
+def test_a_task_has_its_own_limit_before_the_operators(limit: Any, dispatch: Make, shop: Any, monkeypatch: Any) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(shop, "task_specs", {"step": replace(shop.task_specs["step"], time_limit=0.02)})
+    with pytest.raises(TimeLimitExceeded):
+        limit(60).call(dispatch(), lambda: spin(20))
+
+
+def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Make) -> None:
+    """400 tasks that end when their limit does, in 4 threads: none dies, and none is hit by an exception afterwards."""
+    time_limit, outcomes, stray = limit(0.004), [], []
+
+    def work(lane: int) -> None:
+        try:
+            for number in range(100):
+                try:
+                    time_limit.call(dispatch(), lambda number=number: spin(0.0034 + (number + 25 * lane) % 100 * 0.00002))
+                    outcomes.append("in time")
+                except TimeLimitExceeded:
+                    outcomes.append("over")
+                spin(0.002)
+        except BaseException as error:
+            stray.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(lane,)) for lane in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stray == []
+    assert len(outcomes) == 400
+    assert {"in time", "over"} == set(outcomes)
+    assert time_limit._watched == {}
+
+
+def test_a_thread_that_does_not_come_back_is_replaced_once(limit: Any, dispatch: Make, monkeypatch: Any, until: Any) -> None:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.02)
+    time_limit, hangs = limit(0.01), threading.Event()
+    stopped: list[int] = []
+
+    class Hanging(threading.Thread):
+        def run(self) -> None:
+            with pytest.raises(TimeLimitExceeded):
+                time_limit.call(dispatch(), lambda: hangs.wait(20))
+
+        def stop(self) -> None:
+            stopped.append(1)
+
+    added: list[int] = []
+    thread = Hanging()
+    worker = SimpleNamespace(workers=[thread], _add_worker=lambda: added.append(1))
+    time_limit._worker = worker
+    thread.start()
+    until(lambda: added)
+    assert worker.workers == []
+    hangs.set()
+    thread.join()
+    assert (stopped, added) == ([1], [1])

@@ -31,6 +31,7 @@ def demo(session: nox.Session) -> None:
     """Sync real files end to end; a directory may follow: `nox -s demo -- /usr/share/doc`."""
     _install(session, core=".[demo]", plugins=SHOWN)
     session.run("polling", "demo", *session.posargs, interrupt_timeout=LONG, terminate_timeout=LONG)
+    session.log(f"For these commands: . {Path(session.bin, 'activate')}")
 
 
 @nox.session

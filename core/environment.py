@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from core.db.version import HEAD, current
 from core.embedded import Servers, secret_keys
 from core.settings import Settings, get_settings
 
@@ -38,11 +39,16 @@ def get_environment() -> Environment:
     _servers = Servers(settings)
     urls = _servers.acquire()
     if settings.database_url is None:
-        # Imported only where it is needed: Alembic speaks up at its import.
+        _migrate(urls.database_url)
+    return Environment(urls.database_url, urls.redis_url, keys, is_embedded(settings))
+
+
+def _migrate(url: str) -> None:
+    """Alembic takes half a second to load: only where there is something to do."""
+    if current(url) != HEAD:
         from core.db.migrate import migrate
 
-        migrate(urls.database_url)
-    return Environment(urls.database_url, urls.redis_url, keys, is_embedded(settings))
+        migrate(url)
 
 
 def is_embedded(settings: Settings) -> bool:

@@ -18,8 +18,7 @@ import pytest
 from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
 from core.db.pool import Conn, Database, open_connection
-from core.embedded import Servers, Urls
-from core.embedded.postgres import _OPTIONS as embedded_options
+from core.embedded import Servers, Urls, postgres
 from core.environment import get_environment, leave_environment
 from core.errors import PollingError, SettingsError
 from core.plugins import get_registry
@@ -58,14 +57,14 @@ def nothing_remembered() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Urls]:
-    """PostgreSQL and Valkey, started by the first test that asks: those of the environment, or the ones from the wheels."""
+    """PostgreSQL and Valkey, started by the first test that asks: the environment's, or the ones from the wheels."""
     given = {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")}
     home = Path(tempfile.mkdtemp(prefix="polling-"))
     embedded = Servers(Settings(_env_file=None, home=home, **given))
     try:
         with pytest.MonkeyPatch.context() as patch:
             # Nobody wants these data after a power failure.
-            patch.setitem(embedded_options, "fsync", "off")
+            patch.setitem(postgres._OPTIONS, "fsync", "off")
             urls = embedded.acquire()
     except SettingsError as error:
         shutil.rmtree(home)

@@ -93,7 +93,7 @@ RETURNING id
 """
 
 DISCONNECT = """
-UPDATE user_integration SET sync_status = 'disconnected', credentials = NULL, credentials_version = credentials_version + 1,
+UPDATE user_integration SET sync_status = 'disconnected', status_reason = NULL, status_detail = NULL, credentials = NULL, credentials_version = credentials_version + 1,
     version = version + 1, refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL, updated_at = now()
 WHERE id = %s
 """

@@ -102,6 +102,8 @@ user_integration = Table(
     CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
     UniqueConstraint("user_id", "integration_domain", "identity"),
     Index("user_integration_due", "next_sync_at", postgresql_where=text("sync_status = 'active'")),
+    Index("user_integration_name", "name"),
+    Index("user_integration_listing", "created_at", "id"),
 )
 
 sync_run = Table(
@@ -136,6 +138,7 @@ sync_run = Table(
         postgresql_where=text("state = 'running'"),
     ),
     Index("sync_run_history", "user_integration_id", desc("started_at")),
+    Index("sync_run_latest", desc("started_at")),
 )
 
 sync_task = Table(

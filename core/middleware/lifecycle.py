@@ -56,6 +56,7 @@ class Lifecycle(Middleware):
             serves=serves,
         )
         process.on_vacancy = self._lead
+        process.on_drain = lambda: threading.Thread(target=_drain, args=(worker,), name="drain", daemon=True).start()
         set_current(process)
         process.start()
 
@@ -78,3 +79,10 @@ class Lifecycle(Middleware):
                 target=self._in_thread, args=(self._stop,), name="dispatcher", daemon=True
             )
             self._stand_in.start()
+
+
+def _drain(worker: Worker) -> None:
+    """`polling drain`: take nothing more, finish what runs, and give back what has not begun. Lasts until the process ends."""
+    log.warning("asked to drain: this process takes no more tasks")
+    worker.pause()
+    current().give_back(current().held.not_begun())

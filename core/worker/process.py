@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -76,7 +77,9 @@ class WorkerProcess:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
         self._began = time.monotonic()
+        self._draining = False
         self.on_vacancy: Callable[[], None] = lambda: None
+        self.on_drain: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Begin to save and to renew leases."""
@@ -123,7 +126,7 @@ class WorkerProcess:
                 if now - renewed >= self.settings.lease_seconds / 3:
                     self._renew()
                     renewed = now
-                if now - beaten >= HEARTBEAT_SECONDS:
+                if now - beaten >= (1.0 if self._draining else HEARTBEAT_SECONDS):
                     self._say_alive()
                     beaten = now
                 self.instances.close_idle()
@@ -143,9 +146,14 @@ class WorkerProcess:
             if not self._registered:
                 upkeep.register(conn, catalog(self.registry))
                 self._registered = True
-            upkeep.heartbeat(conn, self._process, datetime.now(UTC))
+            # A worker that drains says that it serves nothing as soon as it holds nothing: then it may be stopped.
+            process = replace(self._process, queues=[]) if self._draining and not len(self.held) else self._process
+            asked = upkeep.heartbeat(conn, process, datetime.now(UTC))
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(conn):
                 self.on_vacancy()
+        if asked and not self._draining:
+            self._draining = True
+            self.on_drain()
 
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:

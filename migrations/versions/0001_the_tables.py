@@ -187,6 +187,8 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("sync_status = 'active'"),
     )
+    op.create_index("user_integration_listing", "user_integration", ["created_at", "id"], unique=False)
+    op.create_index("user_integration_name", "user_integration", ["name"], unique=False)
     op.create_table(
         "user_integration_content",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -287,6 +289,7 @@ def upgrade() -> None:
     op.create_index(
         "sync_run_history", "sync_run", ["user_integration_id", sa.literal_column("started_at DESC")], unique=False
     )
+    op.create_index("sync_run_latest", "sync_run", [sa.literal_column("started_at DESC")], unique=False)
     op.create_index(
         "sync_run_open",
         "sync_run",
@@ -300,6 +303,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("sync_run_open", table_name="sync_run", postgresql_where=sa.text("state = 'running'"))
+    op.drop_index("sync_run_latest", table_name="sync_run")
     op.drop_index("sync_run_history", table_name="sync_run")
     op.drop_table("sync_run")
     op.drop_index(op.f("held_deletion_user_integration_id"), table_name="held_deletion")
@@ -315,6 +319,8 @@ def downgrade() -> None:
         postgresql_where=sa.text("blob_key IS NOT NULL"),
     )
     op.drop_table("user_integration_content")
+    op.drop_index("user_integration_name", table_name="user_integration")
+    op.drop_index("user_integration_listing", table_name="user_integration")
     op.drop_index(
         "user_integration_due", table_name="user_integration", postgresql_where=sa.text("sync_status = 'active'")
     )

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+# Not needed where pytest's `pythonpath` names both folders.
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS / "support" / "hostile-plugin" / "src")]
 
-from support.deployment import Deployment, make_deployment
-from support.fleet import HOSTILE, Fleet
-from support.servers import Servers
+from support.deployment import Deployment, make_deployment  # noqa: E402
+from support.fleet import HOSTILE, Fleet  # noqa: E402
+from support.servers import Servers  # noqa: E402
 
 SHOWN = 20_000
 """Characters of a fleet's log that a failed test shows."""

@@ -27,7 +27,6 @@ def _kill(server: Server) -> None:
 FAULTS: dict[str, Callable[[Servers], None]] = {
     "PostgreSQL restarts": lambda servers: _restart(servers.postgres),
     "PostgreSQL is killed": lambda servers: _kill(servers.postgres),
-    "Valkey restarts": lambda servers: _restart(servers.valkey),
     "Valkey is killed": lambda servers: _kill(servers.valkey),
 }
 

@@ -22,7 +22,7 @@ def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
     fleet.ready()
     account = connect(deployment, HelloWorld, LARGE)
     sync(deployment, account)
-    for done in (200, 800, 1400):
+    for done in (300, 1000):
         oracle.wait_for_progress(fleet, done)
         began = time.monotonic()
         assert workers.terminate() == 0

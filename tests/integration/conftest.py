@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from core import BaseIntegration, Context, Manifest, Task, TaskOutput, TaskResult, task
+from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, task
 from core.accounts import store
 from core.content.blobs import Blobs
 from core.db.pool import Conn, Database
-from core.ledger import completion, dispatching, leadership, leases, saving, scheduling
+from core.ledger import completion, dispatching, leadership, saving, scheduling
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.ledger.saving import Saved
@@ -45,7 +45,13 @@ class Desk:
 
     def account(self, name: str = "someone", domain: str = DOMAIN, **given: Any) -> UUID:
         """A connected account that is due."""
-        defaults: dict[str, Any] = {"user_id": "u", "identity": name, "group": None, "config": {}, "credentials": "sealed"}
+        defaults: dict[str, Any] = {
+            "user_id": "u",
+            "identity": name,
+            "group": None,
+            "config": {},
+            "credentials": "sealed",
+        }
         return store.connect(self.conn, domain=domain, name=name, **{**defaults, "limits": [], **given})[0]
 
     def run(self, account: UUID, **given: Any) -> UUID:
@@ -55,19 +61,27 @@ class Desk:
     def add(self, run: UUID, *tasks: str, type: str = "step", priority: int = 0, conn: Conn | None = None) -> list[int]:
         """More ready tasks of a run, as if its tasks had returned them."""
         statement = """
-            INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, priority, parent_id)
+            INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key,
+                priority, parent_id)
             SELECT id, user_integration_id, integration_domain, lane, %s, '{}', convert_to(%s, 'UTF8'), %s, 1
             FROM sync_run WHERE id = %s RETURNING id"""
         rows = ((conn or self.conn).execute(statement, (type, key, priority, run)).fetchone() for key in tasks)
         return [row[0] for row in rows if row]
 
     def claim(
-        self, *portions: Portion, lease: float = 60.0, me: UUID | None = None, domain: str = DOMAIN, conn: Conn | None = None
+        self,
+        *portions: Portion,
+        lease: float = 60.0,
+        me: UUID | None = None,
+        domain: str = DOMAIN,
+        conn: Conn | None = None,
     ) -> list[Dispatch]:
         """Lead, and dispatch these portions; without any, all that is ready."""
         leadership.lead(conn or self.conn, me or self.me)
         if not portions:
-            found = self.conn.execute("SELECT DISTINCT user_integration_id::text, lane FROM sync_task WHERE state = 'ready'")
+            found = self.conn.execute(
+                "SELECT DISTINCT user_integration_id::text, lane FROM sync_task WHERE state = 'ready'"
+            )
             portions = tuple(Portion(account, lane, 1_000) for account, lane in found)
         return dispatching.claim(conn or self.conn, me or self.me, domain, portions, lease)
 
@@ -77,7 +91,7 @@ class Desk:
         (dispatch,) = self.claim(Portion(str(account), "live", 1, without_types=["step", "page"]))
         return dispatch
 
-    def outcome(self, dispatch: Dispatch, read: Mapping[str, int] = {}, **result: Any) -> Outcome:  # noqa: B006
+    def outcome(self, dispatch: Dispatch, read: Mapping[str, int] = {}, **result: Any) -> Outcome:
         """What it comes to when it returns this."""
         return result_outcome(dispatch, TaskResult(**result), Shop, self.blobs, read)
 
@@ -109,7 +123,9 @@ class Desk:
         return [state for (state,) in self.rows("SELECT state FROM sync_run ORDER BY started_at, id")]
 
     def content(self, columns: str = "content_text", where: str = "true") -> dict[str, Any]:
-        found = self.rows(f"SELECT external_id, {columns} FROM user_integration_content WHERE {where} ORDER BY external_id")
+        found = self.rows(
+            f"SELECT external_id, {columns} FROM user_integration_content WHERE {where} ORDER BY external_id"
+        )
         return {id: rest[0] if len(rest) == 1 else rest for id, *rest in found}
 
     def alive(self) -> set[str]:
@@ -163,9 +179,11 @@ def blocked_in(conn: Conn, until: Any) -> Callable[[int], None]:
     """`blocked_in(pid)` returns once that connection waits for a lock."""
 
     def wait(pid: int) -> None:
-        until(lambda: conn.execute("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone() == (True,))
+        until(
+            lambda: (
+                conn.execute("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+                == (True,)
+            )
+        )
 
     return wait
-
-
-__all__: Sequence[str] = ["Desk", "Shop", "Task"]

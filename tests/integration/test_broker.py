@@ -154,7 +154,17 @@ UNREADABLE = {
     "no object": b"[1]",
     "a number": b"7",
     "fields missing": b"{}",
-    "options that are none": json.dumps(dict(queue_name="q", actor_name="put", args=[], kwargs={}, options=None, message_id="1", message_timestamp=1)).encode(),
+    "options that are none": json.dumps(
+        {
+            "queue_name": "q",
+            "actor_name": "put",
+            "args": [],
+            "kwargs": {},
+            "options": None,
+            "message_id": "1",
+            "message_timestamp": 1,
+        }
+    ).encode(),
     "a dispatch of another version": encode("q", RUN_TASK, "1", [1, 2, 3]).encode(),
     "a dispatch of nothing": encode("q", RUN_TASK, "1", None).encode(),  # type: ignore[arg-type]
     "empty": b"",
@@ -177,7 +187,9 @@ def test_an_unreadable_message_is_dropped_and_the_next_one_comes(
     assert consumer.is_alive()
 
 
-def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_one_comes(broker: PollingBroker, queues: Queues, work: Callable) -> None:
+def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_one_comes(
+    broker: PollingBroker, queues: Queues, work: Callable
+) -> None:
     put, database = put_actor(broker)
     queues.send("q", {"1": encode("q", "unheard-of", "1", [])})
     put.send("a", "1")
@@ -187,7 +199,9 @@ def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_one_comes(broker
     assert database == {"a": "1"}
 
 
-def test_a_body_that_was_acknowledged_meanwhile_is_passed_over(broker: PollingBroker, queues: Queues, work: Callable) -> None:
+def test_a_body_that_was_acknowledged_meanwhile_is_passed_over(
+    broker: PollingBroker, queues: Queues, work: Callable
+) -> None:
     put, database = put_actor(broker)
     gone = put.send("a", "1")
     put.send("b", "2")
@@ -214,7 +228,9 @@ def consume(broker: PollingBroker, count: int, prefetch: int = 8) -> tuple:
     return consumer, [next(consumer) for _ in range(count)]
 
 
-def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(broker: PollingBroker, queues: Queues, held: Held, dispatches) -> None:
+def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(
+    broker: PollingBroker, queues: Queues, held: Held, dispatches
+) -> None:
     for _ in range(3):
         queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
     consumer, messages = consume(broker, 3, prefetch=30)
@@ -228,7 +244,9 @@ def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(broker: Polling
     assert len(held) == 3
 
 
-def test_a_process_takes_no_more_than_it_may_until_some_are_done(broker: PollingBroker, queues: Queues, held: Held, dispatches) -> None:
+def test_a_process_takes_no_more_than_it_may_until_some_are_done(
+    broker: PollingBroker, queues: Queues, held: Held, dispatches
+) -> None:
     queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
     consumer, (first, second) = consume(broker, 2, prefetch=2)
     assert next(consumer) is None
@@ -238,7 +256,9 @@ def test_a_process_takes_no_more_than_it_may_until_some_are_done(broker: Polling
     assert second
 
 
-def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(broker: PollingBroker, queues: Queues, held: Held, dispatches) -> None:
+def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
+    broker: PollingBroker, queues: Queues, held: Held, dispatches
+) -> None:
     queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
     consumer, (first,) = consume(broker, 1)
     consumer.requeue([first])

@@ -33,7 +33,9 @@ def test_the_burst_is_there_at_once_and_then_it_says_how_long_to_wait(budgets: B
     assert 0.9 * interval / 1e6 < wait.seconds <= interval / 1e6
 
 
-def test_many_who_take_at_once_never_get_more_than_the_limit_in_any_window(budgets: Budgets, queues: Queues, together: Callable) -> None:
+def test_many_who_take_at_once_never_get_more_than_the_limit_in_any_window(
+    budgets: Budgets, queues: Queues, together: Callable
+) -> None:
     limit, end = Rate("q", 60, 0.5), time.monotonic() + 2.0
 
     def work() -> list[float]:
@@ -103,7 +105,9 @@ def test_new_budgets_begin_full_and_flushed_ones_begin_spent(budgets: Budgets, f
     assert budgets.left([("k", limit, 1)]) == {"k": 0}
 
 
-def test_flushed_budgets_fill_again_after_their_window(budgets: Budgets, flush: Callable[[], None], until: Callable) -> None:
+def test_flushed_budgets_fill_again_after_their_window(
+    budgets: Budgets, flush: Callable[[], None], until: Callable
+) -> None:
     limit = Rate("q", 100, 0.3)
     take(budgets, limit)
     flush()

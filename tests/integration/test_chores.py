@@ -35,7 +35,9 @@ def sent(desk, queues):
     return make
 
 
-def test_what_a_flush_took_is_sent_again_as_it_was(chores: Chores, desk, queues, sent, flush: Callable[[], None]) -> None:
+def test_what_a_flush_took_is_sent_again_as_it_was(
+    chores: Chores, desk, queues, sent, flush: Callable[[], None]
+) -> None:
     dispatches = sent()
     flush()
     chores._resend(desk.conn)
@@ -103,7 +105,9 @@ def test_the_third_death_ends_the_run_and_is_told(chores: Chores, desk, sent, mo
     told: list[str] = []
     monkeypatch.setattr(Registry, "observe", lambda self, hook, **more: told.append(hook))
     sent(1)
-    desk.conn.execute("UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true, started_at = now(), crashes = 2")
+    desk.conn.execute(
+        "UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true, started_at = now(), crashes = 2"
+    )
     chores._sweep_from = 0.0
     chores._sweep(desk.conn)
     assert (desk.runs(), told) == (["failed"], ["task_parked", "run_finished"])
@@ -164,20 +168,27 @@ def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(settings, desk, queues
     from core.dispatcher.loop import Dispatcher
     from core.environment import Environment
 
-    upkeep.register(desk.conn, [{"domain": "shop", "name": "Shop", "version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}])
+    upkeep.register(
+        desk.conn,
+        [{"domain": "shop", "name": "Shop", "version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}],
+    )
     upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "worker", "h", 1, ["shop"], 4), None)
     huge, small = desk.root(desk.account("huge")), desk.root(desk.account("small"))
     desk.finish(huge, tasks=[Task("step", {"number": n}) for n in range(500)])
     desk.finish(small, tasks=[Task("step")])
     leadership.resign(desk.conn, desk.me)
-    environment = Environment(settings.database_url.get_secret_value(), settings.redis_url.get_secret_value(), (), False)
+    environment = Environment(
+        settings.database_url.get_secret_value(), settings.redis_url.get_secret_value(), (), False
+    )
     dispatcher = Dispatcher(settings, environment, threading.Event())
     try:
         with database.connection() as conn:
             dispatcher._step(conn)
     finally:
         dispatcher.close()
-    queued = dict(desk.rows("SELECT user_integration_id::text, count(*) FROM sync_task WHERE state = 'queued' GROUP BY 1"))
+    queued = dict(
+        desk.rows("SELECT user_integration_id::text, count(*) FROM sync_task WHERE state = 'queued' GROUP BY 1")
+    )
     assert queued[small.account_id] == 1
     assert 1 <= queued[huge.account_id] <= 6
     assert queues.length("shop") == sum(queued.values())

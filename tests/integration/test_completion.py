@@ -25,7 +25,12 @@ def test_it_ends_after_the_last_task_and_counts_what_was_done(desk) -> None:
     desk.finish(first, output=[TaskOutput("new"), TaskOutput("same"), TaskOutput.gone("gone")])
     assert desk.runs()[-1] == "running"
     desk.finish(second)
-    row = desk.rows("SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, outputs_deleted, finished_at IS NULL FROM sync_run WHERE id = %s", root.run_id)
+    row = desk.rows(
+        "SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, "
+        "outputs_deleted, finished_at IS NULL "
+        "FROM sync_run WHERE id = %s",
+        root.run_id,
+    )
     assert row == [("succeeded", 3, 0, 1, 1, 1, False)]
 
 
@@ -41,7 +46,7 @@ def test_a_hundred_savers_who_close_siblings_at_once_end_it_once(desk, connect, 
         return ended
 
     ended = together(*(lambda i=i, conn=conn: close(conn, dispatches[i::10]) for i, conn in enumerate(conns)))
-    assert len(sum(ended, [])) == 1
+    assert sum(map(len, ended)) == 1
     assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 101)]
 
 
@@ -92,7 +97,7 @@ def test_an_open_task_keeps_it_open(desk, state: str) -> None:
 
 
 def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect, together) -> None:
-    """Retrying a parked task locks the run; so either the copy is in it, or it went into a new one. Never in an ended one."""
+    """Retrying locks the run: either the copy is in it, or in a new one; never in one that has ended."""
     from core.ledger.parking import retry
 
     for number in range(15):
@@ -108,7 +113,10 @@ def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect,
 
         together(close, lambda bad=bad, conn=retries: retry(conn, [bad.task_id]))
         completion.end_forgotten_runs(desk.conn)
-    lost = "SELECT count(*) FROM sync_task t JOIN sync_run r ON r.id = t.run_id WHERE t.state = 'ready' AND r.state <> 'running'"
+    lost = (
+        "SELECT count(*) FROM sync_task t JOIN sync_run r ON r.id = t.run_id "
+        "WHERE t.state = 'ready' AND r.state <> 'running'"
+    )
     assert desk.value(lost) == 0
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 15
 
@@ -133,3 +141,22 @@ def test_the_end_of_a_backfill_does_not_move_the_next_sync(desk) -> None:
     desk.finish(*desk.claim())
     assert set(desk.runs()) == {"succeeded"}
     assert desk.value("SELECT next_sync_at FROM user_integration") == before
+
+
+def test_the_end_waits_for_who_is_adding_a_task_and_then_sees_it(desk, connect, blocked_in) -> None:
+    """Without the lock on the run, the copy would be left in a run that has ended."""
+    import threading
+
+    from core.ledger.parking import retry
+
+    bad, last = siblings(desk, 2)
+    desk.save(parked(desk.outcome(bad), "no"))
+    retries, ends = connect(), connect()
+    thread = threading.Thread(target=completion.end_runs, args=(ends, {last.run_id}))
+    with retries.transaction():
+        retry(retries, [bad.task_id])
+        desk.save(desk.outcome(last))
+        thread.start()
+        blocked_in(ends.info.backend_pid)
+    thread.join()
+    assert desk.runs() == ["running"]

@@ -26,7 +26,9 @@ def keep(desk, dispatch, *outputs: TaskOutput, **more):
 
 
 def counts(desk, dispatch) -> tuple[int, int, int]:
-    return desk.rows("SELECT outputs_saved, outputs_unchanged, outputs_deleted FROM sync_task WHERE id = %s", dispatch.task_id)[0]
+    return desk.rows(
+        "SELECT outputs_saved, outputs_unchanged, outputs_deleted FROM sync_task WHERE id = %s", dispatch.task_id
+    )[0]
 
 
 def physical(desk) -> list[tuple[str, ...]]:
@@ -38,8 +40,22 @@ def test_an_item_is_kept_in_its_columns(desk, writers) -> None:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     item = TaskOutput("a", "text", "message", "box", "Subject", moment, "text/plain", {"x": [1]}, "f1")
     keep(desk, one, item, TaskOutput("b", b"\0\xff"), TaskOutput("c"), TaskOutput("d", b"x" * 2_000_000))
-    columns = "kind, parent, name, external_timestamp, content_type, content_text, size, metadata, fingerprint, integration_domain"
-    assert desk.content(columns)["a"] == ["message", "box", "Subject", moment, "text/plain", "text", 4, {"x": [1]}, "f1", "shop"]
+    columns = (
+        "kind, parent, name, external_timestamp, content_type, content_text, size, metadata, fingerprint, "
+        "integration_domain"
+    )
+    assert desk.content(columns)["a"] == [
+        "message",
+        "box",
+        "Subject",
+        moment,
+        "text/plain",
+        "text",
+        4,
+        {"x": [1]},
+        "f1",
+        "shop",
+    ]
     assert desk.content("content_bytes", "external_id IN ('b', 'c')") == {"b": b"\0\xff", "c": None}
     assert desk.blobs.get(desk.content("blob_key")["d"]) == b"x" * 2_000_000
     assert counts(desk, one) == (4, 0, 0)
@@ -75,7 +91,10 @@ def test_an_id_twice_in_a_result_is_one_row_the_last_one(desk, writers) -> None:
 @pytest.mark.parametrize("in_one_batch", [False, True])
 def test_the_content_dispatched_last_stands_whoever_saves_last(desk, writers, in_one_batch: bool) -> None:
     early, late = writers(2)
-    outcomes = [desk.outcome(late, output=[TaskOutput("a", "late")]), desk.outcome(early, output=[TaskOutput("a", "early")])]
+    outcomes = [
+        desk.outcome(late, output=[TaskOutput("a", "late")]),
+        desk.outcome(early, output=[TaskOutput("a", "early")]),
+    ]
     for batch in [outcomes] if in_one_batch else [[one] for one in outcomes]:
         assert len(desk.save(*batch).applied) == len(batch)
     assert desk.content() == {"a": "late"}
@@ -87,7 +106,12 @@ def test_the_content_dispatched_last_stands_whoever_saves_last(desk, writers, in
 def test_an_update_changes_only_the_metadata_given(desk, writers) -> None:
     first, second, third = writers(3)
     keep(desk, first, TaskOutput("a", "text", name="n", metadata={"x": 1, "y": 1}, fingerprint="f1"))
-    keep(desk, second, TaskOutput.update("a", metadata={"y": 2}, fingerprint="f2"), TaskOutput.update("unknown", metadata={"y": 2}))
+    keep(
+        desk,
+        second,
+        TaskOutput.update("a", metadata={"y": 2}, fingerprint="f2"),
+        TaskOutput.update("unknown", metadata={"y": 2}),
+    )
     assert desk.content("content_text, name, metadata, fingerprint") == {"a": ["text", "n", {"x": 1, "y": 2}, "f2"]}
     assert counts(desk, second) == (1, 1, 0)
     before = physical(desk)
@@ -122,7 +146,12 @@ def test_a_late_update_is_ignored(desk, writers) -> None:
 def test_two_updates_in_one_batch_both_count(desk, writers) -> None:
     first, second, third = writers(3)
     keep(desk, first, TaskOutput("a", "text"))
-    desk.save(*(desk.outcome(one, output=[TaskOutput.update("a", metadata={key: 1})]) for key, one in (("x", second), ("y", third))))
+    desk.save(
+        *(
+            desk.outcome(one, output=[TaskOutput.update("a", metadata={key: 1})])
+            for key, one in (("x", second), ("y", third))
+        )
+    )
     assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
 
 
@@ -138,7 +167,13 @@ def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> N
 
 def test_what_is_gone_takes_its_children_with_it(desk, writers) -> None:
     first, second = writers(2)
-    tree = [TaskOutput("a"), TaskOutput("a/b", parent="a"), TaskOutput("a/b/c", parent="a/b"), TaskOutput("z"), TaskOutput("loop", parent="loop")]
+    tree = [
+        TaskOutput("a"),
+        TaskOutput("a/b", parent="a"),
+        TaskOutput("a/b/c", parent="a/b"),
+        TaskOutput("z"),
+        TaskOutput("loop", parent="loop"),
+    ]
     keep(desk, first, *tree)
     saved = keep(desk, second, TaskOutput.gone("a"), TaskOutput.gone("loop"), TaskOutput.gone("unknown"))
     assert desk.alive() == {"z"}
@@ -164,7 +199,10 @@ def test_what_comes_back_is_alive_again(desk, writers) -> None:
 def test_a_slow_download_cannot_revive_what_was_removed(desk, writers, in_one_batch: bool) -> None:
     first, download, tombstone = writers(3)
     keep(desk, first, TaskOutput("a", "old"))
-    outcomes = [desk.outcome(tombstone, output=[TaskOutput.gone("a")]), desk.outcome(download, output=[TaskOutput("a", "new")])]
+    outcomes = [
+        desk.outcome(tombstone, output=[TaskOutput.gone("a")]),
+        desk.outcome(download, output=[TaskOutput("a", "new")]),
+    ]
     for batch in [outcomes] if in_one_batch else [[one] for one in outcomes]:
         desk.save(*batch)
     assert desk.alive() == set()
@@ -191,8 +229,16 @@ def test_many_writers_of_the_same_items_at_once_do_not_deadlock(desk, writers, c
     outcomes = []
     for number, one in enumerate(dispatches):
         ids = [str(n) for n in range(40)][:: 1 if number % 2 else -1]
-        outcomes.append(desk.outcome(one, output=[TaskOutput(id, f"{number}") for id in ids] if number % 3 else [TaskOutput.gone(id) for id in ids]))
-    saved = together(*(lambda o=o, c=connect(): desk.save(o, conn=c) for o in outcomes))
+        outcomes.append(
+            desk.outcome(
+                one,
+                output=[TaskOutput(id, f"{number}") for id in ids]
+                if number % 3
+                else [TaskOutput.gone(id) for id in ids],
+            )
+        )
+    conns = [connect() for _ in outcomes]
+    saved = together(*(lambda o=o, c=c: desk.save(o, conn=c) for o, c in zip(outcomes, conns, strict=True)))
     assert [one for one in saved if isinstance(one, Exception)] == []
     newest = max(range(12), key=lambda number: dispatches[number].dispatch_seq)
     assert set(desk.content().values()) == {str(newest)}
@@ -210,7 +256,12 @@ def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[
 def test_a_complete_listing_marks_deleted_what_it_no_longer_holds(desk) -> None:
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"), TaskOutput("d/x", parent="d"), TaskOutput("a/x", parent="a"))
-    assert vanished(desk, account, seen=["a"], output=[TaskOutput("b", "new"), TaskOutput("c")]) == {"a", "a/x", "b", "c"}
+    assert vanished(desk, account, seen=["a"], output=[TaskOutput("b", "new"), TaskOutput("c")]) == {
+        "a",
+        "a/x",
+        "b",
+        "c",
+    }
     assert desk.value("SELECT outputs_deleted FROM sync_run ORDER BY started_at DESC LIMIT 1") == 2
 
 
@@ -223,8 +274,17 @@ def test_without_a_listing_nothing_is_deleted(desk) -> None:
 
 def test_a_listing_reaches_no_further_than_it_says(desk) -> None:
     account = desk.account()
-    days = {f"d{day}": TaskOutput(f"d{day}", parent="box", timestamp=datetime(2026, 1, day, tzinfo=UTC)) for day in (1, 2, 3)}
-    desk.keep(account, *days.values(), TaskOutput("top"), TaskOutput("other", parent="elsewhere"), TaskOutput("undated", parent="box"))
+    days = {
+        f"d{day}": TaskOutput(f"d{day}", parent="box", timestamp=datetime(2026, 1, day, tzinfo=UTC))
+        for day in (1, 2, 3)
+    }
+    desk.keep(
+        account,
+        *days.values(),
+        TaskOutput("top"),
+        TaskOutput("other", parent="elsewhere"),
+        TaskOutput("undated", parent="box"),
+    )
     window = Listing("box", since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 3, tzinfo=UTC))
     assert vanished(desk, account, listed=[window], allow_deletions=True) == {"d1", "d3", "top", "other", "undated"}
 

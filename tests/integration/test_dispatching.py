@@ -25,8 +25,16 @@ def test_a_leader_whose_time_is_over_claims_nothing(desk) -> None:
 
 def test_a_claim_counts_the_dispatch_and_sets_a_lease(desk) -> None:
     (first,) = (desk.root(desk.account()),)
-    assert (first.dispatch_no, first.type, first.trigger, first.lane, first.payload) == (1, "start", "manual", "live", {})
-    state, lease, seq = desk.rows("SELECT state, extract(epoch FROM lease_until - now()), dispatch_seq FROM sync_task")[0]
+    assert (first.dispatch_no, first.type, first.trigger, first.lane, first.payload) == (
+        1,
+        "start",
+        "manual",
+        "live",
+        {},
+    )
+    state, lease, seq = desk.rows("SELECT state, extract(epoch FROM lease_until - now()), dispatch_seq FROM sync_task")[
+        0
+    ]
     assert state == "queued"
     assert 55 < lease <= 60.5
     assert seq == first.dispatch_seq == leadership.last_sequence(desk.conn)

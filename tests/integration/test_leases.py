@@ -9,7 +9,9 @@ from core.ledger import completion, leases
 
 def expire(desk, *dispatches) -> list:
     ids = [dispatch.task_id for dispatch in dispatches]
-    desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s' WHERE id = ANY(%s)", (ids,))
+    desk.conn.execute(
+        "UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s' WHERE id = ANY(%s)", (ids,)
+    )
     return leases.expire(desk.conn)
 
 
@@ -58,7 +60,12 @@ def test_an_expired_lease_makes_a_suspect_and_counts_nothing(desk) -> None:
     dispatch = desk.root(desk.account())
     assert leases.expire(desk.conn) == []
     (expired,) = expire(desk, dispatch)
-    assert (expired.task_id, expired.dispatch_no, expired.state, expired.domain) == (dispatch.task_id, 1, "ready", "shop")
+    assert (expired.task_id, expired.dispatch_no, expired.state, expired.domain) == (
+        dispatch.task_id,
+        1,
+        "ready",
+        "shop",
+    )
     (again,) = desk.claim()
     assert (again.dispatch_no, again.suspect, again.crashes, again.attempts) == (2, True, 0, 0)
     assert leases.expire(desk.conn) == []
@@ -114,3 +121,9 @@ def test_what_a_worker_gives_back_is_ready_and_not_suspected_for_it(desk, suspec
     assert desk.rows("SELECT state, suspect, crashes, lease_until FROM sync_task") == [("ready", suspect, 0, None)]
     (again,) = desk.claim()
     assert again.dispatch_no == dispatch.dispatch_no + 1
+
+
+def test_nor_is_one_that_has_died_twice_and_only_waited_this_time(desk) -> None:
+    dispatch = desk.root(desk.account())
+    desk.conn.execute("UPDATE sync_task SET suspect = true, crashes = 2")
+    assert [one.state for one in expire(desk, dispatch)] == ["ready"]

@@ -72,7 +72,9 @@ def test_discard_drops_it_for_good(desk) -> None:
     account = desk.account()
     bad = one_parked(desk, account)
     assert parking.discard(desk.conn, [bad.task_id]) == [bad.task_id]
-    assert desk.rows("SELECT state, reason FROM sync_task WHERE id = %s", bad.task_id) == [("done", "discarded by hand: no")]
+    assert desk.rows("SELECT state, reason FROM sync_task WHERE id = %s", bad.task_id) == [
+        ("done", "discarded by hand: no")
+    ]
     desk.run(account)
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 0
 
@@ -100,8 +102,14 @@ def test_a_parked_backfill_task_is_tried_again_in_a_backfill(desk) -> None:
     park(desk, *desk.claim())
     desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
     scheduling.poll(desk.conn, 5)
-    assert desk.rows("SELECT lane, trigger FROM sync_run WHERE state = 'running' ORDER BY lane") == [("backfill", "retry"), ("live", "schedule")]
-    assert sorted(desk.rows("SELECT lane, type FROM sync_task WHERE state = 'ready'")) == [("backfill", "step"), ("live", "start")]
+    assert desk.rows("SELECT lane, trigger FROM sync_run WHERE state = 'running' ORDER BY lane") == [
+        ("backfill", "retry"),
+        ("live", "schedule"),
+    ]
+    assert sorted(desk.rows("SELECT lane, type FROM sync_task WHERE state = 'ready'")) == [
+        ("backfill", "step"),
+        ("live", "start"),
+    ]
 
 
 # Cancelling -----------------------------------------------------------------------------------------------------------
@@ -116,7 +124,10 @@ def test_cancelling_carries_open_tasks_into_the_next_run(desk) -> None:
     assert desk.runs() == ["cancelled"]
     assert desk.save(desk.outcome(flying)).applied == []
     desk.run(account)
-    carried = desk.rows("SELECT payload->>'number', priority, retry_of IS NOT NULL, auto_retries FROM sync_task WHERE state = 'ready' AND type = 'step' ORDER BY 1")
+    carried = desk.rows(
+        "SELECT payload->>'number', priority, retry_of IS NOT NULL, auto_retries "
+        "FROM sync_task WHERE state = 'ready' AND type = 'step' ORDER BY 1"
+    )
     assert carried == [("0", 0, True, 0), ("1", 1, True, 0), ("2", 2, True, 0)]
     for dispatch in desk.claim():
         desk.finish(dispatch)

@@ -27,7 +27,10 @@ def steps(*numbers: int, **given: object) -> list[Task]:
 
 
 def everything(desk) -> list[object]:
-    return [desk.rows(f"SELECT * FROM {table} ORDER BY 1, 2") for table in ("sync_task", "user_integration_content", "sync_state")]
+    return [
+        desk.rows(f"SELECT * FROM {table} ORDER BY 1, 2")
+        for table in ("sync_task", "user_integration_content", "sync_state")
+    ]
 
 
 @pytest.mark.parametrize("wrong", ["dispatch_no", "epoch", "task_id"])
@@ -86,19 +89,24 @@ def test_a_batch_is_saved_whole_or_not_at_all(desk) -> None:
 
 def test_each_state_leaves_its_traces(desk) -> None:
     dispatch = desk.root(desk.account())
-    saved = desk.save(Outcome(dispatch, state="ready", delay=60, attempt=1, reason="down", error="TransientError: down"))
+    saved = desk.save(
+        Outcome(dispatch, state="ready", delay=60, attempt=1, reason="down", error="TransientError: down")
+    )
     assert saved.added
     assert saved.closed_runs == set()
-    row = desk.rows("SELECT state, attempts, snoozes, reason, errors->0->>'error', lease_until, extract(epoch FROM available_at - now()) > 55 FROM sync_task")
+    row = desk.rows(
+        "SELECT state, attempts, snoozes, reason, errors->0->>'error', lease_until, "
+        "extract(epoch FROM available_at - now()) > 55 FROM sync_task"
+    )
     assert row == [("ready", 1, 0, "down", "TransientError: down", None, True)]
     desk.conn.execute("UPDATE sync_task SET available_at = now()")
     (again,) = desk.claim()
     assert (again.attempts, again.dispatch_no) == (1, 2)
     saved = desk.save(parked(desk.outcome(again), "no"))
     assert saved.closed_runs == {dispatch.run_id}
-    assert desk.rows("SELECT state, attempts, reason, jsonb_array_length(errors), finished_at IS NOT NULL FROM sync_task") == [
-        ("parked", 2, "no", 2, True)
-    ]
+    assert desk.rows(
+        "SELECT state, attempts, reason, jsonb_array_length(errors), finished_at IS NOT NULL FROM sync_task"
+    ) == [("parked", 2, "no", 2, True)]
 
 
 def test_only_the_latest_errors_are_kept(desk) -> None:
@@ -123,7 +131,10 @@ def test_snoozed_time_is_capped(desk) -> None:
 
 def test_a_block_is_for_everybody_and_never_shortened(desk) -> None:
     first, second = desk.root(desk.account("a")), desk.root(desk.account("b"))
-    desk.save(Outcome(first, state="ready", block=Block("k", 100, "x")), Outcome(second, state="ready", block=Block("k", 1, "y")))
+    desk.save(
+        Outcome(first, state="ready", block=Block("k", 100, "x")),
+        Outcome(second, state="ready", block=Block("k", 1, "y")),
+    )
     assert desk.value("SELECT extract(epoch FROM until - now()) > 90 FROM limit_block")
 
 
@@ -134,7 +145,9 @@ def test_an_account_stops_only_if_its_credentials_are_still_the_newest(desk) -> 
     assert desk.value("SELECT sync_status FROM user_integration") == "active"
     (dispatch,) = desk.claim()
     desk.save(Outcome(dispatch, state="ready", stop=Stop("credentials", "expired", 1)))
-    assert desk.rows("SELECT sync_status, status_reason, status_detail FROM user_integration") == [("error", "credentials", "expired")]
+    assert desk.rows("SELECT sync_status, status_reason, status_detail FROM user_integration") == [
+        ("error", "credentials", "expired")
+    ]
     assert list(desk.tasks().values()) == ["ready"]
 
 
@@ -177,7 +190,9 @@ def test_a_write_after_a_read_that_is_out_of_date_drops_the_result_whole(desk) -
 
     first, second = many(desk, 2)
     desk.save(desk.outcome(first, read={"p": 0}, state={"p": Counter(count=1)}))
-    saved = desk.save(desk.outcome(second, read={"p": 0}, state={"p": Counter(count=9)}, output=[TaskOutput("a")], tasks=steps(7)))
+    saved = desk.save(
+        desk.outcome(second, read={"p": 0}, state={"p": Counter(count=9)}, output=[TaskOutput("a")], tasks=steps(7))
+    )
     assert [state for _, state in saved.applied] == ["ready"]
     assert state(desk) == {"p": {"count": 1}}
     assert desk.content() == {}
@@ -197,13 +212,19 @@ def test_a_counter_that_many_raise_at_once_loses_nothing(desk, connect, together
 
     def raise_counter(dispatch, conn) -> None:
         while True:
-            found = conn.execute("SELECT value, version FROM sync_state WHERE partition = 'p'").fetchone() or ({"count": 0}, 0)
+            found = conn.execute("SELECT value, version FROM sync_state WHERE partition = 'p'").fetchone() or (
+                {"count": 0},
+                0,
+            )
             outcome = desk.outcome(dispatch, read={"p": found[1]}, state={"p": Counter(count=found[0]["count"] + 1)})
             if desk.save(outcome, conn=conn).applied[0][1] == "done":
                 return
             conn.execute("UPDATE sync_task SET state = 'queued' WHERE id = %s", (dispatch.task_id,))
 
-    assert together(*(lambda d=d, c=connect(): raise_counter(d, c) for d in dispatches)) == [None] * 12
+    conns = [connect() for _ in dispatches]
+    assert (
+        together(*(lambda d=d, c=c: raise_counter(d, c) for d, c in zip(dispatches, conns, strict=True))) == [None] * 12
+    )
     assert state(desk) == {"p": {"count": 12}}
 
 
@@ -251,7 +272,9 @@ def test_writers_dispatched_before_the_expired_one_cannot_bring_the_cursor_back(
     assert state(desk) == {"p": None}
 
 
-@pytest.mark.xfail(strict=True, reason="the drop is made with the failed task's own dispatch_seq, so a later one outlives it")
+@pytest.mark.xfail(
+    strict=True, reason="the drop is made with the failed task's own dispatch_seq, so a later one outlives it"
+)
 def test_nor_can_those_that_were_under_way_with_it(desk) -> None:
     expired, newer = many(desk, 2)
     desk.save(desk.outcome(newer, state={"p": Counter(count=1)}))
@@ -267,7 +290,9 @@ def test_follow_ups_are_rows_in_the_plugins_order_with_their_parent(desk) -> Non
     saved = desk.save(desk.outcome(root, tasks=[Task("step", {"number": n}, priority=n % 3) for n in (3, 1, 2)]))
     assert saved.added
     assert saved.closed_runs == set()
-    rows = desk.rows("SELECT payload->>'number', priority, parent_id, state FROM sync_task WHERE type = 'step' ORDER BY id")
+    rows = desk.rows(
+        "SELECT payload->>'number', priority, parent_id, state FROM sync_task WHERE type = 'step' ORDER BY id"
+    )
     assert rows == [(str(n), n % 3, root.task_id, "ready") for n in (3, 1, 2)]
     assert desk.value("SELECT followups FROM sync_task WHERE type = 'start'") == 3
 
@@ -305,7 +330,13 @@ def test_background_follow_ups_go_to_a_run_of_their_own(desk) -> None:
 
 def test_background_follow_ups_from_many_at_once_share_one_run(desk, connect, together) -> None:
     dispatches = many(desk, 8)
-    together(*(lambda d=d, n=n, c=connect(): desk.save(desk.outcome(d, tasks=steps(100 + n, background=True)), conn=c) for n, d in enumerate(dispatches)))
+    conns = [connect() for _ in dispatches]
+    together(
+        *(
+            lambda d=d, n=n, c=c: desk.save(desk.outcome(d, tasks=steps(100 + n, background=True)), conn=c)
+            for n, (d, c) in enumerate(zip(dispatches, conns, strict=True))
+        )
+    )
     assert desk.value("SELECT count(*) FROM sync_run WHERE lane = 'backfill'") == 1
     assert desk.value("SELECT count(*) FROM sync_task WHERE lane = 'backfill' AND state = 'ready'") == 8
 

@@ -37,7 +37,9 @@ def test_a_second_tick_makes_no_second_run(desk) -> None:
 def test_a_batch_is_as_large_as_asked_and_the_longest_due_go_first(desk) -> None:
     accounts = [desk.account(f"a{number}") for number in range(5)]
     for age, account in enumerate(accounts):
-        desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - %s * interval '1 h' WHERE id = %s", (age, account))
+        desk.conn.execute(
+            "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 h' WHERE id = %s", (age, account)
+        )
     assert {account for _, account in scheduling.claim_due(desk.conn, 2)} == set(accounts[-2:])
     assert scheduling.poll(desk.conn, 2) == 3
 
@@ -68,7 +70,10 @@ def test_a_run_that_is_open_is_joined(desk) -> None:
 def test_many_who_ask_at_once_share_one_run(desk, connect, together) -> None:
     account = desk.account()
     conns = [connect() for _ in range(6)]
-    answers = together(*(lambda conn=conn: scheduling.request_run(conn, account) for conn in conns), lambda: scheduling.poll(desk.conn, 5))
+    answers = together(
+        *(lambda conn=conn: scheduling.request_run(conn, account) for conn in conns),
+        lambda: scheduling.poll(desk.conn, 5),
+    )
     assert len({run for run, _ in answers[:-1]}) == 1
     assert sum(new for _, new in answers[:-1]) + answers[-1] == 1
     assert desk.tasks() == {min(desk.tasks()): "ready"}
@@ -109,7 +114,9 @@ def test_a_resync_asked_for_during_a_run_begins_after_it(desk) -> None:
     assert desk.value("SELECT resync_due FROM user_integration") is False
 
 
-@pytest.mark.xfail(strict=True, reason="request_resync drops the cursors at once, and the open run may write them again")
+@pytest.mark.xfail(
+    strict=True, reason="request_resync drops the cursors at once, and the open run may write them again"
+)
 def test_a_cursor_that_the_open_run_writes_does_not_reach_the_resync(desk) -> None:
     from pydantic import BaseModel
 

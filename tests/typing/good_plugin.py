@@ -57,7 +57,9 @@ class Shop(BaseIntegration[Config, Credentials]):
     def start(self, ctx: Context) -> TaskResult:
         cursor = ctx.state("history", Cursor)
         first = self.page.task(number=cursor.at if cursor is not None else 0)
-        return TaskResult(tasks=[first, replace(self.item.task("a", since=datetime.now(UTC)), key="a", background=True)])
+        return TaskResult(
+            tasks=[first, replace(self.item.task("a", since=datetime.now(UTC)), key="a", background=True)]
+        )
 
     @task
     def page(self, ctx: Context, number: int) -> TaskResult:
@@ -79,7 +81,9 @@ class Shop(BaseIntegration[Config, Credentials]):
         with ctx.blob(id) as f:
             f.write(b"x" * f.tell())
         ctx.charge("quota", 2)
-        return TaskResult([TaskOutput(id, f.blob), TaskOutput.gone("b"), TaskOutput.update("c", metadata={"read": True})])
+        return TaskResult(
+            [TaskOutput(id, f.blob), TaskOutput.gone("b"), TaskOutput.update("c", metadata={"read": True})]
+        )
 
     def items(self, ids: list[str]) -> Iterator[Task]:
         for id in ids:

@@ -37,19 +37,37 @@ def check(self: Shop, ctx: Context) -> object:
 
 MISTAKES = {
     "a task that does not exist": ("return self.pages.task(number=1)", '"Shop" has no attribute "pages"'),
-    "a payload of the wrong type": ('return self.page.task(number="1")', 'Argument "number" to "task" of "TaskMethod" has incompatible type "str"; expected "int"'),
-    "a positional payload of the wrong type": ("return self.item.task(1)", 'has incompatible type "int"; expected "str"'),
+    "a payload of the wrong type": (
+        'return self.page.task(number="1")',
+        'Argument "number" to "task" of "TaskMethod" has incompatible type "str"; expected "int"',
+    ),
+    "a positional payload of the wrong type": (
+        "return self.item.task(1)",
+        'has incompatible type "int"; expected "str"',
+    ),
     "a payload that is not all": ("return self.page.task()", 'Missing positional argument "number" in call to "task"'),
-    "a payload that is too much": ("return self.page.task(number=1, more=2)", 'Unexpected keyword argument "more" for "task"'),
+    "a payload that is too much": (
+        "return self.page.task(number=1, more=2)",
+        'Unexpected keyword argument "more" for "task"',
+    ),
     "a direct call of the wrong type": ('return self.page(ctx, "1")', 'has incompatible type "str"; expected "int"'),
     "a config field that does not exist": ("return self.config.path", '"Config" has no attribute "path"'),
-    "a state of another type": ('cursor = ctx.state("p", Cursor)\n    return cursor.at', 'Item "None" of "Cursor | None" has no attribute "at"'),
-    "an output of the wrong type": ('return TaskResult(output=["a"])', 'List item 0 has incompatible type "str"; expected "TaskOutput"'),
+    "a state of another type": (
+        'cursor = ctx.state("p", Cursor)\n    return cursor.at',
+        'Item "None" of "Cursor | None" has no attribute "at"',
+    ),
+    "an output of the wrong type": (
+        'return TaskResult(output=["a"])',
+        'List item 0 has incompatible type "str"; expected "TaskOutput"',
+    ),
     "tasks of the wrong type": ("return TaskResult(tasks=[self.page])", "List item 0 has incompatible type"),
-    "content of the wrong type": ('return TaskOutput("a", 5)', 'has incompatible type "int"; expected "str | bytes | Blob | None"'),
-    "a code that does not exist": ('return TaskOutput("a", code=404)', "expected \"Literal[200, 206, 410]\""),
+    "content of the wrong type": (
+        'return TaskOutput("a", 5)',
+        'has incompatible type "int"; expected "str | bytes | Blob | None"',
+    ),
+    "a code that does not exist": ('return TaskOutput("a", code=404)', 'expected "Literal[200, 206, 410]"'),
     "a wait of the wrong type": ('raise RateLimited(retry_after="soon")', 'expected "float | None"'),
-}  # fmt: skip
+}
 
 WRONG_CLASSES = """
 class Wrong(BaseIntegration[Config]):
@@ -67,17 +85,27 @@ class Wrong(BaseIntegration[Config]):
         return None
 """
 WRONG_CLASS_ERRORS = (
-    'Argument 1 has incompatible type "Callable[[Wrong, Context], list[TaskOutput]]"',
-    'Argument 1 has incompatible type "Callable[[Wrong], TaskResult]"',
+    'has incompatible type "Callable[[Wrong, Context], list[TaskOutput]]"',
+    'has incompatible type "Callable[[Wrong], TaskResult]"',
     'Return type "None" of "start" incompatible with return type "TaskResult" in supertype',
 )
 
 
 def mypy(folder: Path, *files: Path) -> str:
     """What it says, strict, as an author runs it on a checkout beside ours."""
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--no-error-summary", f"--cache-dir={folder / 'cache'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--no-error-summary",
+        f"--cache-dir={folder / 'cache'}",
+    ]
     environment = {**os.environ, "MYPYPATH": str(HERE.parents[1]), "NO_COLOR": "1"}
-    done = subprocess.run([*command, *map(str, files)], cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*command, *map(str, files)], cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return done.stdout
 
@@ -87,7 +115,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     """About everything at once, since each start of mypy takes seconds."""
     folder = tmp_path_factory.mktemp("mypy")
     files = {f"mistake_{number}.py": f"{BEGINNING}    {code}\n" for number, (code, _) in enumerate(MISTAKES.values())}
-    files |= {"wrong_classes.py": BEGINNING + "    return None\n" + WRONG_CLASSES, "good_plugin.py": (HERE / "good_plugin.py").read_text()}
+    files |= {
+        "wrong_classes.py": BEGINNING + "    return None\n" + WRONG_CLASSES,
+        "good_plugin.py": (HERE / "good_plugin.py").read_text(),
+    }
     for name, text in files.items():
         (folder / name).write_text(text)
     return mypy(folder, *(folder / name for name in files))

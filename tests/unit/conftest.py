@@ -60,9 +60,7 @@ def loaded() -> LoadedAccount:
         status_detail=None,
     )  # fmt: skip
     credentials = Credentials()
-    return LoadedAccount(
-        account, Shop, Empty(), credentials, tuple(Shop.manifest.limits), redactor(credentials)
-    )
+    return LoadedAccount(account, Shop, Empty(), credentials, tuple(Shop.manifest.limits), redactor(credentials))
 
 
 @pytest.fixture

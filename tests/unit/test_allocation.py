@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -24,7 +24,9 @@ def rules(costs: Mapping[str, Mapping[str, int]] = COSTS, blocked: set[str] = fr
     return Rules("d", costs, {}, blocked)
 
 
-def waits(account: str, *, live: bool = True, backfill: bool = False, limits: list[Limit] = [], **more: object) -> Waiting:  # noqa: B006
+def waits(
+    account: str, *, live: bool = True, backfill: bool = False, limits: Sequence[Limit] = (), **more: object
+) -> Waiting:
     return replace(Waiting(account, None, to_json(limits), True, live, backfill), **more)
 
 
@@ -141,10 +143,12 @@ SCOPES = ["account", "group", "integration"]
 
 @pytest.mark.parametrize("scope", SCOPES)
 @given(ready=READY, tasks=st.integers(1, 9), window=st.integers(1, 64), seed=st.integers(0, 2**32))
-def test_limits_of_tasks_at_once_hold_in_every_scope(scope: str, ready: dict, tasks: int, window: int, seed: int) -> None:
+def test_limits_of_tasks_at_once_hold_in_every_scope(
+    scope: str, ready: dict, tasks: int, window: int, seed: int
+) -> None:
     limit = AtOnce("c", tasks, scope)  # type: ignore[arg-type]
     groups = {account: "first" if account < "d" else "second" for account in ACCOUNTS}
-    world, random = World(ready, dict.fromkeys(ACCOUNTS, [limit]), groups), Random(seed)
+    world, random = World(ready, {account: [limit] for account in ACCOUNTS}, groups), Random(seed)
     together = {
         "account": [{account} for account in ACCOUNTS],
         "group": [{"a", "b", "c"}, {"d", "e", "f"}],
@@ -161,10 +165,10 @@ def test_limits_of_tasks_at_once_hold_in_every_scope(scope: str, ready: dict, ta
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("tasks", [2, 5, 100])
 def test_nobody_starves(scope: str, tasks: int) -> None:
-    """One huge account, one with a backfill, and small ones: all are done, and the small ones long before the huge one."""
+    """One huge account, one with a backfill, and small ones: all end, and the small ones long before the huge one."""
     ready = {("a", "live", "download"): 2_000, ("b", "live", "heavy"): 30, ("b", "backfill", "download"): 60}
     ready |= {(account, "live", type): 10 for account in "cdef" for type in TYPES}
-    world = World(ready, dict.fromkeys(ACCOUNTS, [AtOnce("c", tasks, scope)]))  # type: ignore[arg-type]
+    world = World(ready, {account: [AtOnce("c", tasks, scope)] for account in ACCOUNTS})  # type: ignore[arg-type]
     random, finished = Random(1), {}
     for turn in range(20_000):
         waiting = world.waiting()
@@ -232,3 +236,8 @@ def test_an_operators_figure_holds_instead_of_the_plugins() -> None:
 
     limited = Rules("d", {"download": {}}, {"c": LimitOverride(tasks=3)})
     assert allocate(24, 24, [], [waits("a", limits=[AtOnce("c", 50)])], limited) == [Portion("a", "live", 3)]
+
+
+def test_a_backfill_that_holds_its_half_gets_no_more_while_live_tasks_wait() -> None:
+    flying = [InFlight("a", None, [], "backfill", "download", 12)]
+    assert allocate(12, 24, flying, [waits("a", backfill=True)], rules()) == [Portion("a", "live", 12)]

@@ -89,7 +89,7 @@ import sys
 from core.cli.running import run
 assert run(["--help"]) == 0
 loaded = {"psycopg", "sqlalchemy", "alembic", "redis", "dramatiq", "obstore"} & set(sys.modules)
-sys.exit(", ".join(sorted(loaded)))
+sys.exit(", ".join(sorted(loaded)) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -54,7 +54,9 @@ def test_no_window_ever_sees_more_than_the_limit(units: int, per: float, pauses:
 
 
 @given(units=st.integers(20, 400), per=PER, pauses=PAUSES, data=st.data())
-def test_nor_with_different_costs_that_are_all_small(units: int, per: float, pauses: list[float], data: st.DataObject) -> None:
+def test_nor_with_different_costs_that_are_all_small(
+    units: int, per: float, pauses: list[float], data: st.DataObject
+) -> None:
     budget = Budget(Rate("q", units, per))
     for pause in pauses:
         budget.now += round(pause * per * 1_000_000)
@@ -62,7 +64,9 @@ def test_nor_with_different_costs_that_are_all_small(units: int, per: float, pau
     assert budget.worst_window() <= units
 
 
-@pytest.mark.xfail(strict=True, reason="the interval and the burst depend on a task's own cost, not on the heaviest one")
+@pytest.mark.xfail(
+    strict=True, reason="the interval and the burst depend on a task's own cost, not on the heaviest one"
+)
 def test_nor_with_a_heavy_task_after_many_light_ones() -> None:
     budget = Budget(Rate("q", 100, 100.0))
     while budget.now < 99_000_000:

@@ -23,14 +23,22 @@ def test_a_row_holds_a_limit_whole(limits: list[Limit]) -> None:
 
 def test_an_override_replaces_only_what_it_names() -> None:
     limits = [Rate("quota", 100, 60.0, "group"), AtOnce("connections", 4), Rate("other", 1, 1.0)]
-    figures = {"quota": LimitOverride(units=7), "connections": LimitOverride(tasks=1), "unheard-of": LimitOverride(units=3)}
+    figures = {
+        "quota": LimitOverride(units=7),
+        "connections": LimitOverride(tasks=1),
+        "unheard-of": LimitOverride(units=3),
+    }
     assert overridden(limits, figures) == [Rate("quota", 7, 60.0, "group"), AtOnce("connections", 1), limits[2]]
 
 
 @pytest.mark.parametrize(
     ("limit", "figures"),
-    [(Rate("x", 1, 1.0), LimitOverride(tasks=2)), (AtOnce("x", 1), LimitOverride(units=2)), (AtOnce("x", 1), LimitOverride(per=2))],
-)  # fmt: skip
+    [
+        (Rate("x", 1, 1.0), LimitOverride(tasks=2)),
+        (AtOnce("x", 1), LimitOverride(units=2)),
+        (AtOnce("x", 1), LimitOverride(per=2)),
+    ],
+)
 def test_an_override_of_the_wrong_kind_is_refused(limit: Limit, figures: LimitOverride) -> None:
     with pytest.raises(SettingsError, match="POLLING_LIMITS: 'x'"):
         overridden([limit], {"x": figures})

@@ -35,9 +35,14 @@ def worker(process: Callable[..., Any], shop: Any, loaded: LoadedAccount) -> Any
     registry = SimpleNamespace(integrations={"shop": shop}, get=lambda domain: shop)
     budgets = SimpleNamespace(take=lambda wanted: None)
     return process(
-        held=Held(), registry=registry, settings=SimpleNamespace(task_time_limit=300.0), handed=handed, hand_over=handed.append,
-        accounts=SimpleNamespace(get=lambda *_: loaded), budgets=budgets,
-    )  # fmt: skip
+        held=Held(),
+        registry=registry,
+        settings=SimpleNamespace(task_time_limit=300.0),
+        handed=handed,
+        hand_over=handed.append,
+        accounts=SimpleNamespace(get=lambda *_: loaded),
+        budgets=budgets,
+    )
 
 
 class Broken(TaskMiddleware):
@@ -80,7 +85,9 @@ def test_a_task_without_a_cost_asks_nobody(worker: Any, message: Any) -> None:
     RateLimit().before_process_message(None, message())  # type: ignore[arg-type]
 
 
-def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(worker: Any, message: Any, costly: None) -> None:
+def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
+    worker: Any, message: Any, costly: None
+) -> None:
     asked: list[Any] = []
     worker.budgets.take = lambda wanted: asked.append(wanted) or Wait(0, 5.0)
     with pytest.raises(SkipMessage):
@@ -88,7 +95,13 @@ def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(worker
     ((key, limit, units),) = asked[0]
     assert (key, limit.name, units) == ("group/shop/acme/quota", "quota", 3)
     (outcome,) = worker.handed
-    assert (outcome.state, outcome.snooze, outcome.attempt, outcome.block.key, outcome.block.seconds) == ("ready", 1, 0, key, 5.0)
+    assert (outcome.state, outcome.snooze, outcome.attempt, outcome.block.key, outcome.block.seconds) == (
+        "ready",
+        1,
+        0,
+        key,
+        5.0,
+    )
     assert 5.0 < outcome.delay <= 5.6
 
 

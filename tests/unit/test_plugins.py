@@ -58,7 +58,7 @@ BROKEN = {
     "a hook that raises": "from core import hookimpl\n@hookimpl\ndef integrations(): raise KeyError('no')",
     "a hook of the wrong shape": "from core import hookimpl\n@hookimpl\ndef integrations(more): return []",
     "a bad domain": good("Not A Domain"),
-    "no manifest": "from core import BaseIntegration, hookimpl\n@hookimpl\ndef integrations(): return [BaseIntegration]",
+    "no manifest": "from core import BaseIntegration as B, hookimpl\n@hookimpl\ndef integrations(): return [B]",
 }
 
 
@@ -110,7 +110,11 @@ def test_an_unknown_domain_says_what_to_install() -> None:
 
 def test_the_catalog_tells_dispatchers_costs_and_bounds(modules: Any) -> None:
     (entry,) = catalog(discover(modules(one=good())))
-    assert (entry["domain"], entry["tasks"], entry["max_tasks"]) == ("good", {"step": {"cost": {"quota": 3}}}, 5_000_000)
+    assert (entry["domain"], entry["tasks"], entry["max_tasks"]) == (
+        "good",
+        {"step": {"cost": {"quota": 3}}},
+        5_000_000,
+    )
 
 
 def test_a_failing_observer_changes_nothing_for_the_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -124,7 +128,7 @@ def test_a_failing_observer_changes_nothing_for_the_others(caplog: pytest.LogCap
     failing.content_saved = content_saved  # type: ignore[attr-defined]
 
     @hookimpl
-    def content_saved(account_id: str, external_ids: list[str]) -> None:  # noqa: F811
+    def content_saved(account_id: str, external_ids: list[str]) -> None:
         told.append(account_id)
 
     listening.content_saved = content_saved  # type: ignore[attr-defined]

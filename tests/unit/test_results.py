@@ -94,7 +94,11 @@ def test_content_of_another_kind_is_refused(store: Store, content: Any) -> None:
 
 @pytest.mark.parametrize("id", ["", "a\0", "\ud800", "x" * 10_240, "é" * (LONGEST_ID // 2 + 1), 5, None, b"a"])
 def test_an_id_that_no_index_holds_is_refused(store: Store, id: Any) -> None:
-    for refused in (lambda: row(store, id), lambda: row(store, "a", parent=id), lambda: output_row(TaskOutput.gone(id), store)):
+    for refused in (
+        lambda: row(store, id),
+        lambda: row(store, "a", parent=id),
+        lambda: output_row(TaskOutput.gone(id), store),
+    ):
         if id is not None or refused.__code__.co_consts[-1] != ("parent",):
             with pytest.raises(ResultInvalid):
                 refused() if id is not None else row(store, id)
@@ -130,7 +134,9 @@ def test_metadata_that_is_no_json_is_refused(store: Store, value: Any) -> None:
 
 
 def test_metadata_is_bounded_and_made_readable(store: Store) -> None:
-    assert row(store, "a", metadata={"k\0": ["\ud800", {"x": "\0"}]})["metadata"] == {"k\ufffd": ["\ufffd", {"x": "\ufffd"}]}
+    assert row(store, "a", metadata={"k\0": ["\ud800", {"x": "\0"}]})["metadata"] == {
+        "k\ufffd": ["\ufffd", {"x": "\ufffd"}]
+    }
     with pytest.raises(ResultInvalid, match="larger than"):
         row(store, "a", metadata={"m": "x" * INLINE_BYTES})
 
@@ -155,11 +161,17 @@ def test_equal_items_have_one_digest_whatever_the_order_of_their_keys(metadata: 
 @pytest.mark.parametrize(
     "change",
     [
-        {"content": "other"}, {"kind": "k"}, {"parent": "p"}, {"name": "n"}, {"timestamp": datetime(2026, 1, 1, tzinfo=UTC)},
-        {"content_type": "t"}, {"metadata": {"a": 1}}, {"fingerprint": "f"},
+        {"content": "other"},
+        {"kind": "k"},
+        {"parent": "p"},
+        {"name": "n"},
+        {"timestamp": datetime(2026, 1, 1, tzinfo=UTC)},
+        {"content_type": "t"},
+        {"metadata": {"a": 1}},
+        {"fingerprint": "f"},
     ],
     ids=lambda change: next(iter(change)),
-)  # fmt: skip
+)
 def test_every_change_changes_the_digest(store: Store, change: dict[str, Any]) -> None:
     assert row(store, "a", **{"content": "text"} | change)["digest"] != row(store, "a", "text")["digest"]
 
@@ -191,11 +203,19 @@ def test_what_a_generator_raises_comes_out_as_it_is(outcome_of: Come, field: str
 @pytest.mark.parametrize(
     "result",
     [
-        {"output": [None]}, {"output": ["text"]}, {"tasks": [TaskOutput("a")]}, {"tasks": ["step"]}, {"output": 5},
-        {"tasks": None}, {"listed": ["/"]}, {"seen": [1]}, {"state": {"p": 5}}, {"state": {"": None}},
+        {"output": [None]},
+        {"output": ["text"]},
+        {"tasks": [TaskOutput("a")]},
+        {"tasks": ["step"]},
+        {"output": 5},
+        {"tasks": None},
+        {"listed": ["/"]},
+        {"seen": [1]},
+        {"state": {"p": 5}},
+        {"state": {"": None}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_types_are_refused(outcome_of: Come, result: dict[str, Any]) -> None:
     with pytest.raises(ResultInvalid):
         outcome_of(**result)
@@ -247,9 +267,13 @@ def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) ->
         at: int
 
     outcome = outcome_of(
-        output=[TaskOutput("a", b"\0", metadata={"x": 1}), TaskOutput.gone("b")], tasks=[Task("step", key="k")], seen=["c"],
-        state={"p": Cursor(at=5), "q": None}, listed=[Listing("p")], read={"p": 3},
-    )  # fmt: skip
+        output=[TaskOutput("a", b"\0", metadata={"x": 1}), TaskOutput.gone("b")],
+        tasks=[Task("step", key="k")],
+        seen=["c"],
+        state={"p": Cursor(at=5), "q": None},
+        listed=[Listing("p")],
+        read={"p": 3},
+    )
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
     assert [row["read"] for row in outcome.states] == [3, None]
 
@@ -279,7 +303,9 @@ def test_a_payload_over_64_kib_is_refused(shop: Any) -> None:
         task_row(Task("step", {"a": "x" * (LONGEST_PAYLOAD - 7)}), shop)
 
 
-@pytest.mark.parametrize("task", [Task("unheard-of"), Task("start"), Task("step", priority=2**31), Task("step", priority="1")])  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "task", [Task("unheard-of"), Task("start"), Task("step", priority=2**31), Task("step", priority="1")]
+)  # type: ignore[arg-type]
 def test_a_task_that_cannot_be_queued_is_refused(shop: Any, task: Task) -> None:
     with pytest.raises(ResultInvalid):
         task_row(task, shop)
@@ -294,14 +320,23 @@ def test_one_payload_is_one_key_whatever_the_order_of_its_names(payload: dict[st
     assert len(keys) == 1
 
 
-KEYED = st.builds(Task, st.sampled_from(["a", "b"]), st.dictionaries(st.sampled_from("xy"), st.integers(0, 2)), st.none() | st.text(max_size=3))
+KEYED = st.builds(
+    Task,
+    st.sampled_from(["a", "b"]),
+    st.dictionaries(st.sampled_from("xy"), st.integers(0, 2)),
+    st.none() | st.text(max_size=3),
+)
 
 
 @given(first=KEYED, second=KEYED)
 def test_two_tasks_share_a_key_only_if_they_are_the_same_work(first: Task, second: Task) -> None:
     import json
 
-    same = first.key == second.key if first.key is not None else second.key is None and (first.type, first.payload) == (second.type, second.payload)
+    same = (
+        first.key == second.key
+        if first.key is not None
+        else second.key is None and (first.type, first.payload) == (second.type, second.payload)
+    )
     keys = [dedup_key(task, json.dumps(dict(sorted(task.payload.items())))) for task in (first, second)]
     assert (keys[0] == keys[1]) == same
 

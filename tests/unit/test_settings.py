@@ -30,10 +30,16 @@ def test_the_defaults_that_are_promised() -> None:
 
 def test_every_setting_has_its_prefix_but_the_two_urls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = {
-        "DATABASE_URL": "postgresql://d", "REDIS_URL": "redis://r", "POLLING_HOME": str(tmp_path), "POLLING_BATCH_SIZE": "7",
-        "POLLING_SECRET_KEYS": " a, b ,", "POLLING_PLUGINS": "one,two", "POLLING_LOG_LEVEL": "debug",
-        "POLLING_LIMITS": '{"gmail": {"quota": {"units": 5, "per": 2}}}', "POLLING_BLOB_URL": "s3://bucket",
-    }  # fmt: skip
+        "DATABASE_URL": "postgresql://d",
+        "REDIS_URL": "redis://r",
+        "POLLING_HOME": str(tmp_path),
+        "POLLING_BATCH_SIZE": "7",
+        "POLLING_SECRET_KEYS": " a, b ,",
+        "POLLING_PLUGINS": "one,two",
+        "POLLING_LOG_LEVEL": "debug",
+        "POLLING_LIMITS": '{"gmail": {"quota": {"units": 5, "per": 2}}}',
+        "POLLING_BLOB_URL": "s3://bucket",
+    }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     settings = get_settings()
@@ -60,12 +66,19 @@ def test_they_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("POLLING_BATCH_SIZE", "0"), ("POLLING_LEASE_SECONDS", "-1"), ("POLLING_DELETE_GUARD", "1.5"),
-        ("POLLING_LOG_LEVEL", "LOUD"), ("POLLING_CRON_SCHEDULE", "hourly"), ("POLLING_NAMESPACE", "a b"),
-        ("POLLING_LIMITS", '{"gmail": {"quota": {"speed": 1}}}'), ("POLLING_THREADS", "many"),
+        ("POLLING_BATCH_SIZE", "0"),
+        ("POLLING_LEASE_SECONDS", "-1"),
+        ("POLLING_DELETE_GUARD", "1.5"),
+        ("POLLING_LOG_LEVEL", "LOUD"),
+        ("POLLING_CRON_SCHEDULE", "hourly"),
+        ("POLLING_NAMESPACE", "a b"),
+        ("POLLING_LIMITS", '{"gmail": {"quota": {"speed": 1}}}'),
+        ("POLLING_THREADS", "many"),
     ],
-)  # fmt: skip
-def test_a_value_that_cannot_work_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+)
+def test_a_value_that_cannot_work_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         get_settings()

@@ -18,7 +18,9 @@ Make = Callable[..., Dispatch]
 
 
 @pytest.fixture
-def limit(process: Callable[..., Any], shop: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], TimeLimit]]:
+def limit(
+    process: Callable[..., Any], shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[float], TimeLimit]]:
     """A middleware with this limit, in seconds, whose clock looks every millisecond."""
 
     def make(seconds: float) -> TimeLimit:
@@ -69,7 +71,7 @@ def test_a_plugin_that_catches_exception_does_not_swallow_it(limit: Any, dispatc
         while True:
             try:
                 spin(20)
-            except Exception:  # noqa: BLE001, PERF203
+            except Exception:  # noqa: BLE001
                 continue
 
     with pytest.raises(TimeLimitExceeded):
@@ -97,7 +99,9 @@ def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Mak
         try:
             for number in range(100):
                 try:
-                    time_limit.call(dispatch(), lambda number=number: spin(0.0034 + (number + 25 * lane) % 100 * 0.00002))
+                    time_limit.call(
+                        dispatch(), lambda number=number: spin(0.0034 + (number + 25 * lane) % 100 * 0.00002)
+                    )
                     outcomes.append("in time")
                 except TimeLimitExceeded:
                     outcomes.append("over")
@@ -117,7 +121,9 @@ def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Mak
     assert time_limit._watched == {}
 
 
-def test_a_thread_that_does_not_come_back_is_replaced_once(limit: Any, dispatch: Make, monkeypatch: Any, until: Any) -> None:
+def test_a_thread_that_does_not_come_back_is_replaced_once(
+    limit: Any, dispatch: Make, monkeypatch: Any, until: Any
+) -> None:
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.02)
     time_limit, hangs = limit(0.01), threading.Event()
     stopped: list[int] = []
@@ -133,10 +139,30 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(limit: Any, dispatch:
     added: list[int] = []
     thread = Hanging()
     worker = SimpleNamespace(workers=[thread], _add_worker=lambda: added.append(1))
-    time_limit._worker = worker
     thread.start()
+    time_limit._worker = worker
     until(lambda: added)
     assert worker.workers == []
     hangs.set()
     thread.join()
     assert (stopped, added) == ([1], [1])
+
+
+def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(
+    limit: Any, dispatch: Make, monkeypatch: Any
+) -> None:
+    """Otherwise it would come later, anywhere in the thread, and end that."""
+    deciding, left = threading.Event(), threading.Event()
+    raise_in_thread = module._raise_in_thread
+
+    def slowly(ident: int, exception: type[BaseException] | None) -> None:
+        if exception is not None:
+            deciding.set()
+            left.wait(0.2)
+        raise_in_thread(ident, exception)
+
+    monkeypatch.setattr(module, "_raise_in_thread", slowly)
+    with pytest.raises(TimeLimitExceeded):
+        limit(0.01).call(dispatch(), lambda: deciding.wait(20))
+    left.set()
+    spin(0.05)

@@ -59,9 +59,9 @@ def redis(url: str, namespace: str) -> Check:
 
 def schema(url: str) -> Check:
     """Is the schema this version's?"""
-    from core.db import migrate
+    from core.db import version
 
-    found, wanted = migrate.current(url), migrate.head()
+    found, wanted = version.current(url), version.HEAD
     if found == wanted:
         return Check("schema", "ok", f"revision {found}")
     message = "the database has no schema yet" if found is None else f"it is at {found}, this version needs {wanted}"

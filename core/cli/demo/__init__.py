@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -55,11 +55,15 @@ def demo(directory: Path | None = None) -> None:
         if is_temporary:
             shutil.rmtree(home, ignore_errors=True)
         sys.exit(130)
+    finally:
+        if is_temporary:
+            with suppress(OSError):
+                home.rmdir()  # nothing came of it
 
 
 def _demo(console: Console, directory: Path | None, home: Path) -> None:
     tree = _tree(console, directory, home)
-    console.print(f"{len(tree.files):,} files in {tree.directories:,} directories below {files.shown(str(tree.root))}")
+    console.print(f"Below {files.shown(str(tree.root))}: files {len(tree.files):,}, directories {tree.directories:,}")
     leftovers(console, tree)
     console.print("Starting PostgreSQL and Valkey, workers, and an FTP server …")
     settings = get_settings()
@@ -80,9 +84,11 @@ def _demo(console: Console, directory: Path | None, home: Path) -> None:
         )
         hello = engine.connect(conn, found, "hello-world", "demo", GREETINGS, {})
         Queues(found.redis_url, settings.namespace).wake()
-        watch(conn, console, ftp.id, [ftp.run, hello.run], len(tree.files), tree.bytes, workers.require)
+        try:
+            watch(conn, console, ftp.id, [ftp.run, hello.run], len(tree.files), tree.bytes, workers.require)
+        finally:
+            engine.pause(conn, ftp)
         seconds = time.monotonic() - began
-        engine.pause(conn, ftp)
         database = Database(found.database_url)
         comparison = compare(conn, Blobs(database, settings.blob_location, home / "spool"), ftp.id, tree)
         database.close()

@@ -40,7 +40,9 @@ class Told:
 def leftovers(console: Console, tree: Tree) -> None:
     """What is not served, and why."""
     for reason, count in sorted(tree.left_out.items()):
-        console.print(f"  left out: {count:,} {reason}, such as {tree.examples[reason]}", markup=False, soft_wrap=True)
+        console.print(
+            f"  left out: {reason} ({count:,}), such as {tree.examples[reason]}", markup=False, soft_wrap=True
+        )
 
 
 def summary(console: Console, conn: Conn, told: Told) -> None:
@@ -71,9 +73,8 @@ def _verdict(console: Console, comparison: Comparison) -> None:
     for name, how in comparison.wrong[:MOST_NAMED]:
         console.print(f"  {how}: {name}", markup=False)
     if not comparison.wrong:
-        console.print(
-            f"{comparison.equal:,} files are in the content table, byte for byte (SHA-256).", style="bold green"
-        )
+        said = "The file is" if comparison.equal == 1 else f"All {comparison.equal:,} files are"
+        console.print(f"{said} in the content table, byte for byte (SHA-256).", style="bold green")
 
 
 def next_steps(console: Console, home: Path) -> None:

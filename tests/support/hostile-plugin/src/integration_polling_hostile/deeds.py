@@ -31,6 +31,8 @@ from core import (
 )
 
 FOREVER = 10**12
+TRIAL = 10**7
+LOOP_SECONDS = 3
 BLOCK = 64 * 1024 * 1024
 PARTITION = "cursor"
 
@@ -58,9 +60,21 @@ def hang(plugin: Any, ctx: Context) -> TaskResult:
 
 
 def loop_in_c(plugin: Any, ctx: Context) -> TaskResult:
-    """Loop in C with the interpreter's lock held: no other thread of the process runs any more."""
-    deque(itertools.repeat(None, FOREVER), maxlen=0)
+    """Loop in C for some seconds with the interpreter's lock held: no other thread of the process runs meanwhile."""
+    began = time.perf_counter()
+    _spin(TRIAL)
+    _spin(int(TRIAL * LOOP_SECONDS / (time.perf_counter() - began)))
     return TaskResult()
+
+
+def loop_in_c_forever(plugin: Any, ctx: Context) -> TaskResult:
+    """The same without an end."""
+    _spin(FOREVER)
+    return TaskResult()
+
+
+def _spin(rounds: int) -> None:
+    deque(itertools.repeat(None, rounds), maxlen=0)
 
 
 def loop_in_python(plugin: Any, ctx: Context) -> TaskResult:
@@ -179,7 +193,7 @@ def ask_for_budget(plugin: Any, ctx: Context) -> TaskResult:
 
 
 DEEDS: Mapping[str, Deed] = {
-    **{deed.__name__: deed for deed in (sleep, hang, loop_in_c, loop_in_python, swallow)},
+    **{deed.__name__: deed for deed in (sleep, hang, loop_in_c, loop_in_c_forever, loop_in_python, swallow)},
     **{deed.__name__: deed for deed in (exit_process, segfault, killed, eat_memory, system_exit)},
     **GARBAGE,
     **{deed.__name__: deed for deed in (leak, expire_cursor, ask_for_budget)},

@@ -1,0 +1,49 @@
+"""An integration that does nothing, in a tree: pages of a hundred items, each item a task with one small output.
+
+Loaded by POLLING_PLUGINS; stands for a source so fast that only the engine is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from core import AccountIdentity, BaseIntegration, Context, Manifest, TaskOutput, TaskResult, hookimpl, task
+
+ITEMS = 100
+
+
+class Config(BaseModel):
+    """How many pages of a hundred items."""
+
+    pages: int = 100
+
+
+class Noop(BaseIntegration[Config]):
+    """A recursive tree of tasks without any work in them."""
+
+    manifest = Manifest("noop", "No-op")
+
+    def check(self) -> AccountIdentity:
+        return AccountIdentity("noop", "No-op")
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.page.task(page=0)])
+
+    @task
+    def page(self, ctx: Context, page: int) -> TaskResult:
+        tasks = [self.item.task(number=page * ITEMS + index) for index in range(ITEMS)]
+        if page + 1 < self.config.pages:
+            tasks.append(self.page.task(page=page + 1))
+        return TaskResult(tasks=tasks)
+
+    @task
+    def item(self, ctx: Context, number: int) -> TaskResult:
+        return TaskResult([TaskOutput(str(number), "hello world " * 10)])
+
+
+@hookimpl
+def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
+    return [Noop]

@@ -1,0 +1,1 @@
+"""The peers, tuned as their own documentation advises."""

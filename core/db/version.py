@@ -1,0 +1,36 @@
+"""Which schema the database has, asked without loading Alembic: every command asks."""
+
+from __future__ import annotations
+
+from psycopg.errors import UndefinedTable
+
+from core.db.pool import open_connection
+from core.errors import ServerUnavailable
+
+HEAD = "0001"
+"""The revision that this version of the code needs: the newest of `migrations/versions`."""
+
+
+def current(url: str) -> str | None:
+    """The revision of the database, or None where there is no schema.
+
+    Raises:
+      ServerUnavailable: The server does not answer.
+    """
+    with open_connection(url) as conn:
+        try:
+            row = conn.execute("SELECT version_num FROM alembic_version").fetchone()
+        except UndefinedTable:
+            return None
+    return row[0] if row is not None else None
+
+
+def require_schema(url: str) -> None:
+    """Raises ServerUnavailable, with what to do, where the schema is missing or is not this version's."""
+    found = current(url)
+    if found is None:
+        raise ServerUnavailable("the database has no schema yet", "Run: polling migrate")
+    if found != HEAD:
+        raise ServerUnavailable(
+            f"the database's schema is at {found}, this version needs {HEAD}", "Run: polling migrate"
+        )

@@ -59,11 +59,12 @@ def migrate() -> None:
       DATABASE_URL=postgresql://… polling migrate
     """
     url = session.database_url()
-    from core.db import migrate as migrations
+    from core.db import version
+    from core.db.migrate import migrate as bring_up_to_date
 
-    before = migrations.current(url)
-    changed = migrations.migrate(url)
-    say(f"The schema is at {migrations.head()}" + (f"; it was {before or 'empty'}." if changed else " already."))
+    before = version.current(url)
+    changed = bring_up_to_date(url)
+    say(f"The schema is at {version.HEAD}" + (f"; it was {before or 'empty'}." if changed else " already."))
 
 
 def env(json: Json = False) -> None:

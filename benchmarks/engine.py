@@ -35,7 +35,8 @@ SELECT state, tasks_done, extract(epoch FROM finished_at - started_at) FROM sync
 def servers() -> Iterator[tuple[Urls, Path]]:
     """Embedded PostgreSQL (fsync on) and Valkey of their own, thrown away afterwards."""
     with tempfile.TemporaryDirectory(prefix="polling-bench-") as folder:
-        with Servers(Settings(_env_file=None, database_url=None, redis_url=None, home=Path(folder))) as urls:  # type: ignore[call-arg]
+        settings = Settings(_env_file=None, database_url=None, redis_url=None, home=Path(folder))  # type: ignore[call-arg]
+        with Servers(settings) as urls:
             migrate(urls.database_url)
             yield urls, Path(folder)
 

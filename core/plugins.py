@@ -45,7 +45,7 @@ class Registry:
     integrations: dict[str, Integration] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
-    manager: pluggy.PluginManager = field(default_factory=lambda: _manager())
+    manager: pluggy.PluginManager = field(default_factory=lambda: _manager())  # noqa: PLW0108  defined below
 
     def get(self, domain: str) -> Integration:
         """The class of a domain.

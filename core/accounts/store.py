@@ -78,7 +78,9 @@ WHERE id = %(id)s
 """
 
 # An account that stopped by itself (error) or was disconnected is not started by `resume`; credentials or config are.
-PAUSE = "UPDATE user_integration SET sync_status = 'paused', updated_at = now() WHERE id = %s AND sync_status IN ('active', 'paused')"
+PAUSE = """
+UPDATE user_integration SET sync_status = 'paused', updated_at = now() WHERE id = %s AND sync_status IN ('active', 'paused')
+"""
 RESUME = """
 UPDATE user_integration SET sync_status = 'active', next_sync_at = least(coalesce(next_sync_at, now()), now()), updated_at = now()
 WHERE id = %s AND sync_status IN ('active', 'paused')
@@ -93,12 +95,15 @@ RETURNING id
 """
 
 DISCONNECT = """
-UPDATE user_integration SET sync_status = 'disconnected', status_reason = NULL, status_detail = NULL, credentials = NULL, credentials_version = credentials_version + 1,
+UPDATE user_integration SET sync_status = 'disconnected', status_reason = NULL, status_detail = NULL,
+    credentials = NULL, credentials_version = credentials_version + 1,
     version = version + 1, refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL, updated_at = now()
 WHERE id = %s
 """
 
-LOCK_SEALED = "SELECT id, credentials FROM user_integration WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT 100 FOR UPDATE"
+LOCK_SEALED = """
+SELECT id, credentials FROM user_integration WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT 100 FOR UPDATE
+"""
 RESEAL = "UPDATE user_integration SET credentials = %s WHERE id = %s"
 
 

@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 from uuid import uuid4
 
 import obstore
 from obstore.store import LocalStore, from_url
-from typing_extensions import Self
 
 from core.content.rows import INLINE_BYTES
 from core.db.pool import Database
@@ -51,7 +50,7 @@ def open_store(location: str) -> Any:
         return LocalStore(folder)
     try:
         return from_url(location)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  each kind of store has errors of its own
         raise SettingsError(
             f"POLLING_BLOB_URL cannot be used: {str(error)[:200]}", "Use a directory, s3://, gs:// or az://"
         ) from None

@@ -64,7 +64,8 @@ FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# An item and all that hangs below it. Served by the unique index and by the one on (account, parent).
+# An item and all that hangs below it. Served by the unique index and by the one on (account, parent). The last condition is for
+# rows that somebody wrote while this waited for their lock.
 DELETE = """
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(account uuid, id text, seq bigint)
@@ -82,7 +83,7 @@ WITH RECURSIVE incoming AS MATERIALIZED (
 )
 UPDATE user_integration_content c SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq
 FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b, locked l
-WHERE c.id = b.id AND l.id = b.id
+WHERE c.id = b.id AND l.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 RETURNING c.user_integration_id::text, b.root
 """
 

@@ -24,8 +24,12 @@ AND (SELECT t.id FROM sync_task t WHERE t.state = 'queued' AND t.integration_dom
     AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id LIMIT 1) IS NULL
 """
 
-CANDIDATES = f"SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id"  # noqa: S608
-FORGOTTEN = f"SELECT r.id::text FROM sync_run r WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id LIMIT 1000"  # noqa: S608
+CANDIDATES = f"""
+SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id
+"""  # noqa: S608  the fragment is our own
+FORGOTTEN = f"""
+SELECT r.id::text FROM sync_run r WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id LIMIT 1000
+"""  # noqa: S608
 
 LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
@@ -38,7 +42,8 @@ UPDATE sync_run r SET
 FROM (
     SELECT count(*) FILTER (WHERE state = 'done') AS done,
            count(*) FILTER (WHERE state = 'parked' AND retried_as IS NULL) AS parked,
-           coalesce(bool_or(state = 'parked' AND retried_as IS NULL AND parent_id IS NULL AND retry_of IS NULL), false) AS root_parked,
+           coalesce(bool_or(state = 'parked' AND retried_as IS NULL AND parent_id IS NULL AND retry_of IS NULL), false)
+               AS root_parked,
            coalesce(sum(outputs_saved), 0) AS saved, coalesce(sum(outputs_unchanged), 0) AS unchanged,
            coalesce(sum(outputs_deleted), 0) AS deleted, min(reason) FILTER (WHERE state = 'parked') AS error
     FROM sync_task WHERE run_id = %(run)s

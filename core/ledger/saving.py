@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import psycopg
 
-from core.content import saving as content
 from core.accounts.store import STOP
+from core.content import saving as content
 from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
@@ -244,9 +244,10 @@ class _Batch:
             for row in outcome.outputs:
                 if row["code"] == code:
                     key = (dispatch.account_id, row["id"])
+                    merged = row | names
                     if code == 206 and key in rows:  # each changes only its own keys
-                        row = row | {"metadata": rows[key][1]["metadata"] | row["metadata"]}
-                    rows[key] = (outcome, row | names)
+                        merged["metadata"] = rows[key][1]["metadata"] | row["metadata"]
+                    rows[key] = (outcome, merged)
         return list(rows.values())
 
     def _count(self, rows: Iterable[tuple[Outcome, dict[str, Any]]], changed: set[content.Key]) -> None:

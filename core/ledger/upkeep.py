@@ -14,7 +14,8 @@ ALIVE_SECONDS = 15.0
 """A process that was not heard of for this long is taken for dead."""
 
 HEARTBEAT = """
-INSERT INTO process (id, kind, host, pid, queues, threads, clock) VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s)
+INSERT INTO process (id, kind, host, pid, queues, threads, clock)
+VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues, threads = excluded.threads,
     clock = excluded.clock
 RETURNING draining

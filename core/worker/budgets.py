@@ -30,7 +30,8 @@ local wait, which = 0, 0
 local tats = {}
 for i = 2, #KEYS do
     local at = 2 + (i - 2) * 4
-    local interval, burst, units, window = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    local interval, burst = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local units, window = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
     local tat = tonumber(redis.call('GET', KEYS[i]))
     if not tat then
         tat = now

@@ -244,6 +244,38 @@ def test_many_writers_of_the_same_items_at_once_do_not_deadlock(desk, writers, c
     assert set(desk.content().values()) == {str(newest)}
 
 
+def test_a_late_tombstone_that_waited_for_a_newer_writer_leaves_its_work(desk, writers, connect, blocked_in) -> None:
+    import threading
+
+    first, tombstone, download = writers(3)
+    keep(desk, first, TaskOutput("a", "old"))
+    newer, older = connect(), connect()
+    gone = desk.outcome(tombstone, output=[TaskOutput.gone("a")])
+    thread = threading.Thread(target=lambda: desk.save(gone, conn=older))
+    with newer.transaction():
+        desk.save(desk.outcome(download, output=[TaskOutput("a", "new")]), conn=newer)
+        thread.start()
+        blocked_in(older.info.backend_pid)
+    thread.join()
+    assert desk.content("content_text, content_seq, deleted_at") == {"a": ["new", download.dispatch_seq, None]}
+
+
+def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(desk, writers, connect, blocked_in) -> None:
+    import threading
+
+    first, update, download = writers(3)
+    keep(desk, first, TaskOutput("a", "old", metadata={"x": 1}))
+    newer, older = connect(), connect()
+    late = desk.outcome(update, output=[TaskOutput.update("a", metadata={"x": 2})])
+    thread = threading.Thread(target=lambda: desk.save(late, conn=older))
+    with newer.transaction():
+        desk.save(desk.outcome(download, output=[TaskOutput("a", "new", metadata={"x": 3})]), conn=newer)
+        thread.start()
+        blocked_in(older.info.backend_pid)
+    thread.join()
+    assert desk.content("content_text, metadata") == {"a": ["new", {"x": 3}]}
+
+
 # Listings -------------------------------------------------------------------------------------------------------------
 
 

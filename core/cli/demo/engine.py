@@ -17,8 +17,8 @@ from uuid import UUID
 from core.accounts import limits, store
 from core.accounts.vault import Vault
 from core.db.migrate import migrate
-from core.db.version import current, require_schema
 from core.db.pool import Conn
+from core.db.version import current, require_schema
 from core.environment import Environment, get_environment, leave_environment
 from core.errors import ServerUnavailable
 from core.ledger.scheduling import request_run

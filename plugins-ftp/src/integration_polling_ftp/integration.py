@@ -72,7 +72,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
             f"{self.credentials.username}@{host}:{self.config.port}{self.config.root}", f"{host}{self.config.root}"
         )
 
-    def start(self, ctx: Context) -> TaskResult:  # noqa: ARG002  it remembers nothing to start from
+    def start(self, ctx: Context) -> TaskResult:
         return TaskResult(tasks=[self._listing(self.root, ())])
 
     @task(time_limit=600)

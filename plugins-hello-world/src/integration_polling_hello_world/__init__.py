@@ -33,7 +33,7 @@ class HelloWorld(BaseIntegration[Config]):
     def check(self) -> AccountIdentity:
         return AccountIdentity(self.config.name, f"Hello {self.config.name}")
 
-    def start(self, ctx: Context) -> TaskResult:  # noqa: ARG002  it remembers nothing to start from
+    def start(self, ctx: Context) -> TaskResult:
         grow = [self.grow.task()] if self.config.grow else []
         return TaskResult(tasks=[*grow, *(self.list_page.task(page=page + 1) for page in range(self.config.pages))])
 

@@ -92,16 +92,16 @@ class Registry:
             self.versions[integration.manifest.domain] = version
 
     def _check(self, found: Iterable[Integration]) -> None:
+        taken = dict(self.integrations)
         for integration in found:
             manifest = integration.manifest
-            if manifest.domain in self.integrations:
-                raise ValueError(
-                    f"the domain {manifest.domain!r} is taken by {self.integrations[manifest.domain].__module__}"
-                )
+            if manifest.domain in taken:
+                raise ValueError(f"the domain {manifest.domain!r} is taken by {taken[manifest.domain].__module__}")
             if manifest.spec_version > SPEC_VERSION:
                 raise ValueError(
                     f"it needs version {manifest.spec_version} of the plugin API, this engine speaks {SPEC_VERSION}"
                 )
+            taken[manifest.domain] = integration
 
 
 def _manager() -> pluggy.PluginManager:

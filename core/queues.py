@@ -87,7 +87,7 @@ class Queues:
     def wait(self, queue: str) -> bool:
         """Block until there is a message on the queue, for `BLOCK_SECONDS` at most. Takes nothing."""
         key = self._list(queue)
-        return self._blocking.blmove(key, key, int(self.BLOCK_SECONDS), "LEFT", "LEFT") is not None
+        return self._blocking.blmove(key, key, cast(Any, self.BLOCK_SECONDS), "LEFT", "LEFT") is not None
 
     def ack(self, messages: Mapping[str, Iterable[str]], *, wake: bool = False) -> None:
         """Forget messages, by queue, in one round trip; with `wake`, tell the dispatcher that there is work."""

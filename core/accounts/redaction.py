@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -12,6 +13,9 @@ from core.accounts.vault import secrets_of
 
 SHORTEST = 4
 """Characters; a shorter secret would strike out half of every text."""
+
+SHORTEST_IN_BASE64 = 6
+"""Characters."""
 
 LONGEST_TEXT = 2_000
 """Characters of an error that are kept."""
@@ -32,8 +36,21 @@ def redactor(credentials: BaseModel) -> Callable[[str], str]:
 
 def _shapes(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "surrogatepass")
-    encoded = {base64.b64encode(raw).decode().rstrip("="), base64.urlsafe_b64encode(raw).decode().rstrip("=")}
-    return {secret, quote(raw, safe=""), quote_plus(raw), repr(secret)[1:-1], *encoded}
+    written = {quote(raw), quote(raw, safe=""), quote_plus(raw), repr(secret)[1:-1], json.dumps(secret)[1:-1]}
+    return {secret, *written, *_in_base64(raw)}
+
+
+def _in_base64(raw: bytes) -> set[str]:
+    """The secret alone, and what of it does not depend on its neighbours where it stands behind others, as in `user:secret`."""
+    shapes = set()
+    for before in range(3):
+        padded = b"\0" * before + raw + b"\0" * (-(before + len(raw)) % 3)
+        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            middle = encode(padded).decode()[first:last]
+            shapes |= {middle} if len(middle) >= SHORTEST_IN_BASE64 else set()
+    whole = {encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return shapes | whole
 
 
 def error_text(error: BaseException, strike: Callable[[str], str]) -> str:

@@ -55,6 +55,7 @@ ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     credentials_version = user_integration.credentials_version + 1, version = user_integration.version + 1,
     sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
     resync_due = user_integration.resync_due OR user_integration.config <> excluded.config AND %(resync)s,
+    forget_state = user_integration.forget_state OR user_integration.config <> excluded.config AND %(resync)s,
     next_sync_at = now(), updated_at = now()
 RETURNING id, version = 1
 """
@@ -69,7 +70,7 @@ WHERE id = %(id)s
 
 SET_CONFIG = """
 UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
-    resync_due = resync_due OR %(resync)s, next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
+    resync_due = resync_due OR %(resync)s, forget_state = forget_state OR %(resync)s, next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
     sync_status = CASE WHEN status_reason = 'configuration' THEN 'active' ELSE sync_status END,
     status_reason = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_reason END,
     status_detail = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_detail END,

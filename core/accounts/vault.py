@@ -45,9 +45,9 @@ class Vault:
         Raises:
           VaultError: No key opens them, or they no longer fit the plugin's model.
         """
-        if sealed is None:
-            return model()
         try:
+            if sealed is None:
+                return model()
             return model.model_validate_json(self._fernet.decrypt(sealed))
         except InvalidToken:
             hint = "Put the key they were sealed with into POLLING_SECRET_KEYS"

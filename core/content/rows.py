@@ -42,9 +42,10 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> Row:
         "code": output.code,
         "fingerprint": _string(output.fingerprint, "fingerprint"),
     }
+    row["weight"] = 0
     if output.code == 410:
         return row
-    row["metadata"] = _metadata(output)
+    row["metadata"], row["weight"] = _metadata(output)
     if output.code == 206:
         return row
     if output.code != 200:
@@ -55,9 +56,22 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> Row:
     row["ts"] = timestamp(output.timestamp)
     row["type"] = mended(_string(output.content_type, "content_type"))
     row.update(_content(output.content, blobs))
-    described = [row[key] for key in ("kind", "parent", "name", "ts", "type", "hash", "fingerprint", "metadata")]
-    row["digest"] = hashlib.blake2b(encode_json(described, "output").encode(), digest_size=16).hexdigest()
+    row["weight"] += len(row["text"] or "") + len(row["bytes"] or "")
+    row["digest"] = _digest(row)
     return row
+
+
+def amend(row: Row, update: Row) -> None:
+    """A whole item and a change of its metadata in one result are one item."""
+    row["metadata"] = row["metadata"] | update["metadata"]
+    row["fingerprint"] = update["fingerprint"] or row["fingerprint"]
+    row["digest"] = _digest(row)
+
+
+def _digest(row: Row) -> str:
+    """What tells a changed item from an unchanged one."""
+    described = [row[key] for key in ("kind", "parent", "name", "ts", "type", "hash", "fingerprint", "metadata")]
+    return hashlib.blake2b(encode_json(described, "output").encode(), digest_size=16).hexdigest()
 
 
 def external_id(value: object) -> str:
@@ -107,13 +121,15 @@ def _string(value: object, what: str) -> str | None:
     raise ResultInvalid(f"an output's {what} is a {type(value).__name__}, not text")
 
 
-def _metadata(output: TaskOutput) -> Any:
+def _metadata(output: TaskOutput) -> tuple[Any, int]:
+    """The metadata, and how many bytes it has."""
     if not output.metadata:
-        return {}
+        return {}, 0
     encoded = encode_json(dict(output.metadata), f"metadata of {output.id[:80]!r}")
     if len(encoded) > INLINE_BYTES:
         raise ResultInvalid(f"metadata of {output.id[:80]!r} is larger than {INLINE_BYTES} bytes; keep it as content")
-    return mended_json(dict(output.metadata)) if holds_unfit(encoded) else dict(output.metadata)
+    metadata = dict(output.metadata)
+    return (mended_json(metadata) if holds_unfit(encoded) else metadata), len(encoded)
 
 
 def _content(content: object, blobs: BlobStore) -> Row:

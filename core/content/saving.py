@@ -87,6 +87,15 @@ WHERE c.id = b.id AND l.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq 
 RETURNING c.user_integration_id::text, b.root
 """
 
+# Of an item that was never kept: so that a download which is under way does not bring it in.
+BURY = """
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq,
+    metadata_seq, deleted_at)
+SELECT account, domain, id, 'item', '', seq, seq, now() FROM jsonb_to_recordset(%s::jsonb)
+    AS r(account uuid, domain text, id text, seq bigint) ORDER BY account, id
+ON CONFLICT (user_integration_id, external_id) DO NOTHING
+"""
+
 SEEN = """
 INSERT INTO sync_seen (run_id, external_id)
 SELECT run, id FROM jsonb_to_recordset(%s::jsonb) AS r(run uuid, id text) ORDER BY run, id
@@ -138,6 +147,12 @@ def delete(conn: Conn, rows: Sequence[Row]) -> Counter[Key]:
     if not rows:
         return Counter()
     return Counter((account, root) for account, root in conn.execute(DELETE, (json.dumps(rows),)))
+
+
+def bury(conn: Conn, rows: Sequence[Row]) -> None:
+    """Leave a tombstone where nothing was kept yet."""
+    if rows:
+        conn.execute(BURY, (json.dumps(rows),))
 
 
 def remember_seen(conn: Conn, rows: Iterable[tuple[str, str]]) -> None:

@@ -66,15 +66,31 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
-        """Borrow a connection; each statement commits by itself unless `Connection.transaction` is used."""
+        """Borrow a connection; each statement commits by itself unless `Connection.transaction` is used.
+
+        Raises:
+          ServerUnavailable: The server went away, before or meanwhile; trying again is right.
+        """
         if self._pool.closed:
             self._pool.open()
-        with self._pool.connection() as connection:
-            yield connection
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except psycopg.Error as error:
+            if passes(error):
+                raise ServerUnavailable(f"PostgreSQL is away ({_first_line(error)})", "It is tried again") from error
+            raise
 
     def close(self) -> None:
         """Close the pool and its connections."""
         self._pool.close(timeout=2.0)
+
+
+def passes(error: psycopg.Error) -> bool:
+    """Whether trying again can help: connections, shutdowns, resources, deadlocks, a standby; not data that cannot be stored."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate[:2] in {"08", "57", "53", "40", "55", "25"}
 
 
 def _tune(connection: Conn) -> None:

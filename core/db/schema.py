@@ -94,6 +94,8 @@ user_integration = Table(
     _moment("last_sync_at"),
     _count("consecutive_failures"),
     _flag("resync_due"),
+    # The next run begins without any cursor: somebody asked for a resync, or changed what is listed.
+    _flag("forget_state"),
     Column("refresh_holder", UUID),
     _moment("refresh_until"),
     _moment("created_at", default=True),

@@ -10,6 +10,7 @@ from core.accounts.limits import account_key, from_json, limit_key, overridden, 
 from core.integration.limits import AtOnce, Limit, Rate
 from core.ledger.dispatching import InFlight, Portion, Waiting
 from core.settings import LimitOverride
+from core.worker.budgets import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,14 @@ class Rules:
         """How much of a limit a task of this type takes."""
         return weight(limit, self.costs.get(type, {}))
 
-    def rates(self, accounts: Iterable[Waiting]) -> list[tuple[str, Rate, int]]:
-        """(key, limit, heaviest cost) of the rate limits that tasks of these accounts take from, each once."""
-        found: dict[str, tuple[str, Rate, int]] = {}
+    def rates(self, accounts: Iterable[Waiting]) -> list[Wanted]:
+        """The rate limits that tasks of these accounts take from, each once."""
+        found: dict[str, Wanted] = {}
         for account in accounts:
             for limit in self.limits(account):
                 heaviest = max((self.weight(limit, type) for type in self.costs), default=0)
                 if isinstance(limit, Rate) and heaviest:
-                    found[self.key(limit, account)] = (self.key(limit, account), limit, heaviest)
+                    found[self.key(limit, account)] = Wanted(self.key(limit, account), limit, 0, heaviest)
         return list(found.values())
 
     def types(self, limit: Limit) -> set[str] | None:
@@ -150,6 +151,9 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
         if not heaviest or (isinstance(limit, Rate) and key not in rules.available):
             continue
         left = (limit.tasks if isinstance(limit, AtOnce) else rules.available[key]) - used[key]
+        if isinstance(limit, AtOnce):
+            # A task that weighs more than the limit goes alone, rather than never.
+            heaviest = min(heaviest, limit.tasks)
         free = max(left, 0) // heaviest
         used[key] += min(room.slots, free) * heaviest
         if types is None:

@@ -41,6 +41,9 @@ tenth of a second, a disk whose commits took 50 ms held the engine at a sixth of
 MOST_ACCOUNTS = 64
 """Accounts looked at for one portion; the next portion begins behind them."""
 
+MOST_PASSED = 5_000
+"""Accounts passed over before the leader rests for a second: those that wait may be paused, or blocked."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +55,7 @@ class _Domain:
     after: UUID | str = dispatching.RING_START
     look: bool = True
     look_at: float = float("inf")
+    passed: int = 0
     sent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def window(self) -> int:
@@ -158,7 +162,8 @@ class Dispatcher:
         free = window - self._queues.length(name)
         if free < max(window // 3, 1):
             return 0
-        waiting = dispatching.waiting(conn, name, domain.after, min(free, MOST_ACCOUNTS))
+        most = min(free, MOST_ACCOUNTS)
+        waiting = dispatching.waiting(conn, name, domain.after, most)
         rules = Rules(name, self._costs[name].costs, self._settings.limits.get(name, {}), dispatching.blocked(conn))
         rates = rules.rates(waiting)
         rules = replace(rules, available=self._pace.left(rates))
@@ -170,8 +175,11 @@ class Dispatcher:
         if not dispatches:
             held_back = any(account.active and (account.live or account.backfill) for account in waiting)
             wait = float("inf") if not held_back else HELD_BACK_SECONDS if flying else patience(rates)
-            domain.look, domain.look_at = False, time.monotonic() + wait
+            # Accounts that may not run are passed over; behind them there may be others.
+            domain.passed = domain.passed + len(waiting) if len(waiting) == most else MOST_PASSED
+            domain.look, domain.look_at = domain.passed < MOST_PASSED, time.monotonic() + wait
             return 0
+        domain.passed = 0
         messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
         self._queues.send(name, messages, {"seq": max(dispatch.dispatch_seq for dispatch in dispatches)})
         self._pace.note(rules, waiting, dispatches, rates)

@@ -10,14 +10,12 @@ from core.dispatcher.allocation import Rules
 from core.integration.limits import Rate
 from core.ledger.dispatching import Waiting
 from core.ledger.outcomes import Dispatch
-from core.worker.budgets import Budgets, gcra
+from core.worker.budgets import Budgets, Wanted, gcra
 
 IN_FLIGHT_SECONDS = 0.05
 """How long units of dispatched tasks are counted here, until the workers have taken them from the budgets."""
 
 SHORTEST_SECONDS = 0.01
-
-Wanted = Sequence[tuple[str, Rate, int]]
 
 
 class Pace:
@@ -27,7 +25,7 @@ class Pace:
         self._budgets = budgets
         self._recent: deque[tuple[float, str, int]] = deque()
 
-    def left(self, wanted: Wanted) -> dict[str, int]:
+    def left(self, wanted: Sequence[Wanted]) -> dict[str, int]:
         """Units left by key."""
         if not wanted:
             return {}
@@ -40,7 +38,9 @@ class Pace:
                 left[key] = max(left[key] - units, 0)
         return left
 
-    def note(self, rules: Rules, waiting: Sequence[Waiting], dispatches: Sequence[Dispatch], wanted: Wanted) -> None:
+    def note(
+        self, rules: Rules, waiting: Sequence[Waiting], dispatches: Sequence[Dispatch], wanted: Sequence[Wanted]
+    ) -> None:
         """Remember what these dispatches will take."""
         if not wanted:
             return
@@ -54,7 +54,7 @@ class Pace:
                     self._recent.append((now, rules.key(limit, account), units))
 
 
-def patience(wanted: Wanted) -> float:
+def patience(wanted: Sequence[Wanted]) -> float:
     """Seconds until it is worth looking again at accounts that wait for these budgets: until the quickest has one task's units."""
-    waits = [gcra(limit, cost)[0] * cost / 1_000_000 for _, limit, cost in wanted]
+    waits = [gcra(one.limit, one.heaviest)[0] * one.heaviest / 1_000_000 for one in wanted]
     return max(min(waits), SHORTEST_SECONDS) if waits else float("inf")

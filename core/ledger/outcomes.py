@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from core.content.rows import BlobStore, Row, listing_row, output_row, seen_ids
+from core.content.rows import BlobStore, Row, amend, listing_row, output_row, seen_ids
 from core.content.text import encode_json, holds_unfit
 from core.errors import ResultInvalid
 from core.integration.base import Integration
@@ -162,6 +162,7 @@ def task_row(task: Task, integration: Integration) -> Row:
         "key": dedup_key(task, encoded),
         "priority": int(task.priority),
         "background": bool(task.background),
+        "weight": len(encoded),
     }
 
 
@@ -188,18 +189,31 @@ def result_outcome(
     if not isinstance(result, TaskResult):
         raise ResultInvalid(f"{dispatch.type} returned a {type(result).__name__} instead of a TaskResult")
     outcome = Outcome(dispatch)
+    wholes: dict[str, Row] = {}
     for output in _bounded(result.output, MOST_OUTPUTS, "outputs"):
         row = output_row(output, blobs)
-        outcome.outputs.append(row)
-        outcome.size += 200 + len(row.get("text") or "") + len(row.get("bytes") or "")
-        if outcome.size > MOST_BYTES:
-            raise ResultInvalid(f"one result may carry {MOST_BYTES:,} bytes of content; return more tasks instead")
-    outcome.tasks = [task_row(task, integration) for task in _bounded(result.tasks, MOST_TASKS, "tasks")]
+        whole = wholes.get(row["id"]) if row["code"] == 206 else None
+        if whole is not None:
+            amend(whole, row)
+        else:
+            outcome.outputs.append(row)
+        if row["code"] == 200:
+            wholes[row["id"]] = row
+        _weigh(outcome, row)
+    for task in _bounded(result.tasks, MOST_TASKS, "tasks"):
+        outcome.tasks.append(task_row(task, integration))
+        _weigh(outcome, outcome.tasks[-1])
     outcome.seen = seen_ids(_bounded(result.seen, 10 * MOST_OUTPUTS, "seen ids"))
     outcome.listed = [listing_row(listing) for listing in result.listed]
     outcome.states = [_state_row(partition, value, read) for partition, value in result.state.items()]
-    outcome.size += 150 * len(outcome.tasks) + 60 * len(outcome.seen)
+    outcome.size += 60 * len(outcome.seen)
     return outcome
+
+
+def _weigh(outcome: Outcome, row: Row) -> None:
+    outcome.size += 150 + row.pop("weight")
+    if outcome.size > MOST_BYTES:
+        raise ResultInvalid(f"one result may carry {MOST_BYTES:,} bytes; return more tasks instead")
 
 
 def _bounded(items: Iterable[Any], most: int, what: str) -> Iterable[Any]:

@@ -91,7 +91,8 @@ UPDATE sync_task t SET
                 'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)) WITH ORDINALITY AS x(e, n)
             ORDER BY n DESC LIMIT {MOST_ERRORS}) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted, followups = f.followups,
-    finished_at = CASE WHEN f.state = 'ready' THEN NULL ELSE clock_timestamp() END
+    finished_at = CASE WHEN f.state = 'ready' AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS})
+        THEN NULL ELSE clock_timestamp() END
 FROM jsonb_to_recordset(%s::jsonb) AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
     reason text, error text, saved int, unchanged int, deleted int, followups int)
 WHERE t.id = f.id
@@ -207,15 +208,23 @@ class _Batch:
             for row in _states(outcome):
                 key = (outcome.dispatch.account_id, row["partition"])
                 version, seq = current.get(key, (0, 0))
-                if row["read"] is None and seq > outcome.dispatch.dispatch_seq:
+                number = self._next_sequence() if row.get("expired") else outcome.dispatch.dispatch_seq
+                if row["read"] is None and seq > number:
                     continue
-                current[key] = (version, max(seq, outcome.dispatch.dispatch_seq))
+                current[key] = (version, max(seq, number))
                 writes[key] = {**row, "account": key[0], "version": version + 1, "seq": current[key][1]}
         if writes:
             written = self.conn.execute(WRITE_STATE, (json.dumps(list(writes.values())),)).rowcount
             if written != len(writes):
                 # A row that was not there to be locked came into being in between.
                 raise ResultConflict
+
+    def _next_sequence(self) -> int:
+        """Later than every dispatch so far: no task that is under way can bring back a partition that has expired."""
+        row = self.conn.execute("SELECT nextval('dispatch_seq')").fetchone()
+        assert row is not None
+        number: int = row[0]
+        return number
 
     # Content ----------------------------------------------------------------------------------------------------------
 
@@ -227,6 +236,7 @@ class _Batch:
         self._count(rows[206], updated)
         gone = self._latest(410)
         deleted = content.delete(self.conn, [row for _, row in gone])
+        content.bury(self.conn, [row for _, row in gone])
         for outcome, row in gone:
             self.counts[outcome.dispatch.task_id].deleted += deleted[(row["account"], row["id"])]
         self._remember_seen(changed | updated)
@@ -353,7 +363,7 @@ def _states(outcome: Outcome) -> list[dict[str, Any]]:
     """State writes, and the partition that has expired as one that drops it."""
     if outcome.expired is None:
         return outcome.states
-    return [*outcome.states, {"partition": outcome.expired, "value": None, "read": None}]
+    return [*outcome.states, {"partition": outcome.expired, "value": None, "read": None, "expired": True}]
 
 
 def _conflicts(row: dict[str, Any], current: tuple[int, int] | None, written: bool) -> bool:

@@ -16,7 +16,7 @@ ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 # skipped; the unique index on open runs decides the rest. Served by `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = """
 WITH due AS (
-    SELECT a.id, a.integration_domain, a.resync_due FROM user_integration a
+    SELECT a.id, a.integration_domain, a.resync_due, a.forget_state FROM user_integration a
     WHERE a.sync_status = 'active' AND a.next_sync_at <= clock_timestamp()
       AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR UPDATE OF a SKIP LOCKED
@@ -31,16 +31,18 @@ WITH due AS (
     INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
     SELECT id, user_integration_id, integration_domain, lane, 'start', '{}', %(root)s FROM run
 ), claimed AS (
-    UPDATE user_integration a SET resync_due = false,
+    UPDATE user_integration a SET resync_due = false, forget_state = false,
         next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
     FROM run WHERE a.id = run.user_integration_id
 )
-SELECT id, user_integration_id FROM run
+SELECT run.id, run.user_integration_id, due.forget_state FROM run JOIN due ON due.id = run.user_integration_id
 """
 
 TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
 
-LOCK_ACCOUNT = "SELECT sync_status, integration_domain, resync_due FROM user_integration WHERE id = %s FOR UPDATE"
+LOCK_ACCOUNT = """
+SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s FOR UPDATE
+"""
 JOIN_OPEN_RUN = """
 UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
 WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = 'running' RETURNING id
@@ -53,7 +55,10 @@ ADD_ROOT = """
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, 'start', '{}', %(root)s)
 """
-RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false WHERE id = %s"
+RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, forget_state = false WHERE id = %s"
+RESYNC_DUE = """
+UPDATE user_integration SET resync_due = true, forget_state = true, next_sync_at = now() WHERE id = %s
+"""
 
 # The rows stay, so that a writer dispatched earlier cannot bring a cursor back.
 DROP_STATE = """
@@ -101,7 +106,11 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
     Two schedulers, or two ticks, make one run.
     """
     with conn.transaction():
-        claimed = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        rows = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
+        for _, account, forget in rows:
+            if forget:
+                conn.execute(DROP_STATE, (account,))
+        claimed = [(run, account) for run, account, _ in rows]
         stopped = {account for (account,) in conn.execute(STOPPED, ([account for _, account in claimed],))}
         for run, account in claimed:
             if account in stopped:
@@ -135,7 +144,7 @@ def request_run(
       InvalidInput: The account is paused, in error or disconnected.
     """
     with conn.transaction():
-        _, domain, resync_due = _lock_active(conn, account)
+        domain, resync_due, forget = _lock_active(conn, account)
         names: dict[str, Any] = {"account": account, "lane": "live", "allow": allow_deletions}
         joined = conn.execute(JOIN_OPEN_RUN, names).fetchone()
         if joined is not None:
@@ -146,6 +155,8 @@ def request_run(
         names |= {"id": run, "domain": domain, "trigger": trigger, "root": ROOT_KEY}
         conn.execute(OPEN_RUN, names)
         conn.execute(ADD_ROOT, names)
+        if forget:
+            conn.execute(DROP_STATE, (account,))
         conn.execute(RESYNC_TAKEN, (account,))
         _carry_on(conn, run, account)
     return run, True
@@ -155,8 +166,7 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
     """Drop all cursors of an account and list everything again. A run that is open ends first; then the resync begins."""
     with conn.transaction():
         _lock_active(conn, account)
-        conn.execute(DROP_STATE, (account,))
-        conn.execute("UPDATE user_integration SET resync_due = true, next_sync_at = now() WHERE id = %s", (account,))
+        conn.execute(RESYNC_DUE, (account,))
     return request_run(conn, account, trigger="resync")
 
 
@@ -180,11 +190,12 @@ def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str, root: bool) 
     return run
 
 
-def _lock_active(conn: Conn, account: UUID) -> tuple[str, str, bool]:
+def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
+    """The account's domain, and whether a resync is due and cursors are to be forgotten."""
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
     if row is None:
         raise NotFound(f"there is no account {account}", "List them: polling accounts")
     if row[0] != "active":
         remedy = {"paused": "resume", "error": "reconnect", "disconnected": "reconnect"}[row[0]]
         raise InvalidInput(f"the account is {row[0]}", f"Try: polling {remedy} {account}")
-    return row[0], row[1], row[2]
+    return row[1], row[2], row[3]

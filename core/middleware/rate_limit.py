@@ -13,6 +13,7 @@ from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
 from core.middleware.closed import TaskMiddleware
 from core.queues import UNAVAILABLE
+from core.worker.budgets import Wanted
 from core.worker.process import current
 
 REDIS_AWAY_SECONDS = 5.0
@@ -31,7 +32,7 @@ class RateLimit(TaskMiddleware):
         except (NotFound, VaultError, ConfigurationError):
             return  # the task itself fails with it, and its outcome is decided there
         wanted = [
-            (loaded.key(limit), limit, units)
+            Wanted(loaded.key(limit), limit, units, loaded.heaviest(limit))
             for limit in loaded.limits
             if isinstance(limit, Rate) and (units := weight(limit, spec.cost)) > 0
         ]
@@ -40,8 +41,8 @@ class RateLimit(TaskMiddleware):
         except UNAVAILABLE:
             self._snooze(dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None)
         if wait is not None:
-            key, limit, _ = wanted[wait.index]
-            self._snooze(dispatch, wait.seconds, f"the limit {limit.name!r} is used up", key)
+            spent = wanted[wait.index]
+            self._snooze(dispatch, wait.seconds, f"the limit {spent.limit.name!r} is used up", spent.key)
 
     def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> None:
         block = Block(key, seconds, reason) if key is not None else None

@@ -19,6 +19,7 @@ from core.errors import (
     NotFound,
     PermanentError,
     RateLimited,
+    ServerUnavailable,
     SkipItem,
     VaultError,
 )
@@ -102,6 +103,8 @@ def decide(
     match exception:
         case SkipItem():
             return Outcome(dispatch, reason=reason)
+        case ServerUnavailable():
+            return Outcome(dispatch, state="ready", delay=random.uniform(1, 3), suspect=dispatch.suspect, reason=reason)
         case AccountStopped():
             return Outcome(dispatch, state="ready", delay=PAUSED_SECONDS, reason="the account does not run now")
         case RateLimited():

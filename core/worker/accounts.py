@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from core.accounts.limits import limit_key, overridden
+from core.accounts.limits import limit_key, overridden, weight
 from core.accounts.redaction import redactor
 from core.accounts.store import Account, load
 from core.accounts.vault import Vault
@@ -41,6 +41,10 @@ class LoadedAccount:
         return limit_key(
             limit, domain=account.integration_domain, account_id=str(account.id), group=account.limit_group
         )
+
+    def heaviest(self, limit: Limit) -> int:
+        """The most that one task takes of a limit."""
+        return max((weight(limit, spec.cost) for spec in self.integration.task_specs.values()), default=1)
 
     def __repr__(self) -> str:
         return f"LoadedAccount({self.account!r})"

@@ -1,77 +1,98 @@
 """Rate limits of the whole fleet: one budget in Redis for all workers, by Redis's own clock.
 
-GCRA: a key holds the moment until which the budget is spent ("tat", in microseconds). Tasks take units and move it on; the
-budget may run ahead of steady use by a burst. To never exceed `units` in any window of `per` seconds, the steady rate is lowered by
-what the burst may add: `units - burst + 1` per window.
+GCRA: a key holds the moment until which the budget is spent ("tat", in microseconds). A task is let through if that is not more
+than a tolerance ahead of now, whatever it costs, so that heavy tasks are not starved by light ones; what it costs moves the moment
+on. To never exceed `units` in any window of `per` seconds, the steady rate is lowered by what the burst and the last, heaviest task
+may add. All who take from a limit must therefore agree on its heaviest cost.
 
-When Redis has lost the budgets they begin spent rather than full: slow, not open. A mark tells "lost" from "never used".
+When Redis has lost the budgets, each begins as far spent as it could have been: slow, not open. A mark tells "lost" from "never
+used".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from core.integration.limits import Rate
 from core.queues import Queues
 
 BURST_SHARE = 20
-"""The burst is a twentieth of the units, and at least the cost of a task."""
+"""The burst is a twentieth of the units."""
 
-# KEYS: the mark, then a budget each. ARGV: take (1) or force (2); then for each budget: interval and burst in microseconds, units,
-# window in microseconds. Returns {-1} where the mark is missing, otherwise {wait in microseconds, the budget that says so}.
-SCRIPT = """
+# Where a budget stands: KEYS[i], with the mark, its interval and tolerance in microseconds, and its heaviest cost.
+STAND = """
+local function stand(key, mark, now, interval, tolerance, heaviest)
+    local tat = tonumber(redis.call('GET', key))
+    if not tat then
+        tat = now
+        if tonumber(mark) > 0 then tat = tonumber(mark) + tolerance + heaviest * interval end
+    end
+    if tat < now then tat = now end
+    return tat
+end
 local mark = redis.call('GET', KEYS[1])
-if not mark then return {-1, 0} end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+"""
+
+# KEYS: the mark, then a budget each. ARGV: take (1) or force (2); then for each budget: interval and tolerance in microseconds,
+# heaviest cost, units. Returns {-1} where the mark is missing, otherwise {wait in microseconds, the budget that says so}.
+SCRIPT = (
+    STAND
+    + """
+if not mark then return {-1, 0} end
 local wait, which = 0, 0
 local tats = {}
 for i = 2, #KEYS do
     local at = 2 + (i - 2) * 4
-    local interval, burst = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-    local units, window = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-    local tat = tonumber(redis.call('GET', KEYS[i]))
-    if not tat then
-        tat = now
-        if now - tonumber(mark) < window then tat = now + burst end
-    end
-    if tat < now then tat = now end
-    tats[i] = tat + units * interval
-    local over = tats[i] - burst - now
+    local interval, tolerance = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local tat = stand(KEYS[i], mark, now, interval, tolerance, tonumber(ARGV[at + 2]))
+    local over = tat - tolerance - now
     if over > wait then wait, which = over, i - 1 end
+    tats[i] = tat + tonumber(ARGV[at + 3]) * interval
 end
-if ARGV[1] == '2' or (ARGV[1] == '1' and wait <= 0) then
+if ARGV[1] == '2' or wait <= 0 then
     for i = 2, #KEYS do
-        local ttl = math.ceil((tats[i] - now) / 1000) + 1000
-        redis.call('SET', KEYS[i], string.format('%.0f', tats[i]), 'PX', ttl)
+        -- Kept until it is full again, and as long as a lost budget would be thought to be spent.
+        redis.call('SET', KEYS[i], string.format('%.0f', tats[i]), 'PX', math.ceil((tats[i] - now) / 1000) + 1000)
     end
 end
 return {wait > 0 and math.ceil(wait) or 0, which}
 """
+)
 
-# KEYS as above; ARGV: interval, burst and window of each budget. Returns the units each has left.
-LEFT = """
-local mark = redis.call('GET', KEYS[1])
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+# KEYS as above; ARGV: interval, tolerance and heaviest cost of each budget. Returns the units each has left.
+LEFT = (
+    STAND
+    + """
 local left = {}
 for i = 2, #KEYS do
     local at = 1 + (i - 2) * 3
-    local interval, burst, window = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    local tat = tonumber(redis.call('GET', KEYS[i]))
-    if not tat then
-        tat = now
-        if mark and now - tonumber(mark) < window then tat = now + burst end
-    end
-    if tat < now then tat = now end
-    left[i - 1] = math.max(math.floor((now + burst - tat) / interval), 0)
+    local interval, tolerance, heaviest = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local room = now + tolerance - stand(KEYS[i], mark or '0', now, interval, tolerance, heaviest)
+    left[i - 1] = room < 0 and 0 or math.floor(room / interval) + heaviest
 end
 return left
 """
+)
 
 TAKE, FORCE = 1, 2
+
+
+class Wanted(NamedTuple):
+    """Units of one budget.
+
+    Parameters:
+      key: What the limit is counted under.
+      heaviest: The most units that one task of this limit takes.
+    """
+
+    key: str
+    limit: Rate
+    units: int
+    heaviest: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,50 +116,53 @@ class Budgets:
         self._script = queues.client.register_script(SCRIPT)
         self._left = queues.client.register_script(LEFT)
 
-    def take(self, wanted: Sequence[tuple[str, Rate, int]]) -> Wait | None:
-        """Take units of each (key, limit, units), or of none if one of them has too few left."""
+    def take(self, wanted: Sequence[Wanted]) -> Wait | None:
+        """Take what is wanted of each budget, or of none if one of them is spent."""
         return self._run(TAKE, wanted)
 
-    def left(self, wanted: Sequence[tuple[str, Rate, int]]) -> dict[str, int]:
-        """Units that (key, limit, heaviest cost) have left, by key. Takes nothing."""
+    def left(self, wanted: Sequence[Wanted]) -> dict[str, int]:
+        """Units that each budget has left, by key. Takes nothing."""
         if not wanted:
             return {}
-        keys = [self._queues.key("budgets"), *(self._queues.key(f"budget/{key}") for key, _, _ in wanted)]
-        numbers = [number for _, limit, cost in wanted for number in (*gcra(limit, cost), round(limit.per * 1_000_000))]
-        return dict(
-            zip([key for key, _, _ in wanted], cast("list[int]", self._left(keys=keys, args=numbers)), strict=True)
-        )
+        numbers = [number for one in wanted for number in (*gcra(one.limit, one.heaviest), one.heaviest)]
+        left = cast("list[int]", self._left(keys=self._keys(wanted), args=numbers))
+        return dict(zip([one.key for one in wanted], left, strict=True))
 
-    def charge(self, key: str, limit: Rate, units: int) -> None:
+    def charge(self, wanted: Wanted) -> None:
         """Take units even if there are none left: debt, to be paid off before anybody takes more."""
-        self._run(FORCE, [(key, limit, units)])
+        self._run(FORCE, [wanted])
 
-    def _run(self, mode: int, wanted: Sequence[tuple[str, Rate, int]]) -> Wait | None:
+    def _run(self, mode: int, wanted: Sequence[Wanted]) -> Wait | None:
         if not wanted:
             return None
-        keys = [self._queues.key("budgets"), *(self._queues.key(f"budget/{key}") for key, _, _ in wanted)]
         arguments: list[Any] = [mode]
-        for _, limit, units in wanted:
-            arguments += [*gcra(limit, units), units, round(limit.per * 1_000_000)]
+        for one in wanted:
+            heaviest = max(one.heaviest, one.units if mode == TAKE else 1)
+            arguments += [*gcra(one.limit, heaviest), heaviest, one.units]
         while True:
-            wait, which = cast("list[int]", self._script(keys=keys, args=arguments))
+            wait, which = cast("list[int]", self._script(keys=self._keys(wanted), args=arguments))
             if wait >= 0:
                 return Wait(which - 1, wait / 1_000_000) if wait else None
             self._mark()
 
+    def _keys(self, wanted: Sequence[Wanted]) -> list[str]:
+        return [self._queues.key("budgets"), *(self._queues.key(f"budget/{one.key}") for one in wanted)]
+
     def _mark(self) -> None:
-        """Redis knows nothing of budgets: new, or flushed. What is missing within a window of the mark counts as spent."""
+        """Redis knows nothing of budgets: new, or flushed. What is missing then was spent, as far as we know, at that moment."""
         seconds, microseconds = self._queues.client.time()
         lost = 0 if self._first_use() else seconds * 1_000_000 + microseconds
         self._queues.client.set(self._queues.key("budgets"), lost, nx=True)
 
 
-def gcra(limit: Rate, cost: int) -> tuple[int, int]:
-    """(interval of one unit, burst), in microseconds, such that no window of `per` seconds ever sees more than `units`.
+def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
+    """(interval of one unit, tolerance), in microseconds, such that no window of `per` seconds ever sees more than `units`.
 
-    A single task that costs more than the whole limit is let through when the budget is full, once in a long while.
+    In a window, tasks are let through until `(per + tolerance) / interval` units are spent, and the last of them may cost the
+    heaviest: `steady + burst - 2 + heaviest` units at most, with `steady` units of interval in a window. A task that costs more than
+    the whole limit is let through all the same, and the budget is then in debt for as long as it takes.
     """
-    burst = min(max(limit.units // BURST_SHARE, cost, 1), max(limit.units, cost))
-    steady = max(limit.units - burst + 1, 1)
+    burst = max(limit.units // BURST_SHARE, 1)
+    steady = max(limit.units - burst - heaviest + 2, 1)
     interval = -(-round(limit.per * 1_000_000) // steady)
-    return interval, burst * interval
+    return interval, (burst - 1) * interval

@@ -19,7 +19,7 @@ from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskIn
 from core.integration.limits import Rate
 from core.ledger.outcomes import Dispatch
 from core.worker.accounts import Accounts, LoadedAccount
-from core.worker.budgets import Budgets
+from core.worker.budgets import Budgets, Wanted
 from core.worker.instances import Instance
 
 M = TypeVar("M", bound=BaseModel)
@@ -109,7 +109,7 @@ class TaskContext:
     def charge(self, limit: str, units: int = 1) -> None:
         for one in self._loaded.limits:
             if one.name == limit and isinstance(one, Rate):
-                self._services.budgets.charge(self._loaded.key(one), one, units)
+                self._services.budgets.charge(Wanted(self._loaded.key(one), one, units, self._loaded.heaviest(one)))
                 return
         raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import socket
@@ -32,6 +33,9 @@ from core.worker.running import Runner
 from core.worker.saver import SAVE_QUEUE, Saver
 
 HEARTBEAT_SECONDS = 5.0
+
+SHORTEST_PATIENCE_SECONDS = 10.0
+"""How long Python may stand still in a process before it is ended, if its leases are shorter than that."""
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +89,7 @@ class WorkerProcess:
         """Begin to save and to renew leases."""
         self.saver.start()
         self._heart.start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         clean_spool(self.settings.home / "spool")
 
     def stop(self, timeout: float = 60.0) -> None:
@@ -116,6 +121,17 @@ class WorkerProcess:
             self.queues.ack(by_queue, wake=True)
         except REDIS_UNAVAILABLE as error:
             log.warning("Redis is away; the leader clears what was given back: %s", error)
+
+    def _watch(self) -> None:
+        """End this process if Python stands still in it: a loop in C that never lets go of the interpreter.
+
+        The timer runs outside of the interpreter, so it goes off when this thread could not set it anew. By then the leases of
+        what this process held have run out; whoever supervises it starts another one.
+        """
+        patience = max(self.settings.lease_seconds, SHORTEST_PATIENCE_SECONDS)
+        while not self._ended.wait(1.0):
+            faulthandler.dump_traceback_later(patience, exit=True, file=2)
+        faulthandler.cancel_dump_traceback_later()
 
     def _beat(self) -> None:
         pause = min(HEARTBEAT_SECONDS, self.settings.lease_seconds / 3)

@@ -119,8 +119,6 @@ class Saver:
             with self._database.connection() as conn:
                 return [save(conn, outcomes, delete_guard=self._delete_guard)]
         except psycopg.Error as error:
-            if _passes(error):
-                raise
             if len(outcomes) > 1:
                 half = len(outcomes) // 2
                 return [*self._save_or_halve(outcomes[:half]), *self._save_or_halve(outcomes[half:])]
@@ -166,14 +164,6 @@ class Saver:
         for run in ended:
             log.info("run %s of account %s ended: %s", run["id"], run["user_integration_id"], run["state"])
             self._registry.observe("run_finished", run=run)
-
-
-def _passes(error: psycopg.Error) -> bool:
-    """Whether trying again can help: connections, shutdowns, resources, deadlocks; not data that cannot be stored."""
-    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return False
-    state = error.sqlstate
-    return state is None or state[:2] in {"08", "57", "53", "40", "55", "25"}
 
 
 def _described(outcome: Outcome) -> dict[str, object]:

@@ -84,7 +84,7 @@ def test_a_slot_comes_back_from_what_hangs(hostile_fleet: Fleet, deployment: Dep
 
 def test_a_loop_in_c(hostile_fleet: Fleet, deployment: Deployment) -> None:
     """It holds the interpreter's lock beyond its lease and those of its neighbours; each of them is done in the end."""
-    hostile_fleet.workers(processes=1)
+    hostile_fleet.workers(processes=1, POLLING_LEASE_SECONDS="1")
     account = connect(deployment, Hostile, {"deeds": ["loop_in_c"], "neighbours": 20, "neighbour_ms": 50})
     sync(deployment, account)
     oracle.wait_for_quiet(hostile_fleet, replace=False)

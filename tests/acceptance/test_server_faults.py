@@ -54,8 +54,8 @@ def test_down_when_workers_start(which: str, fleet: Fleet, deployment: Deploymen
     server: Server = getattr(servers, which)
     server.stop()
     try:
-        workers = fleet.workers()
-        fleet.until(lambda: "is away" in fleet.says(), "the workers see that the server is away")
+        workers = fleet.workers(processes=1)
+        fleet.until(lambda: fleet.says().count("is ready for action") == 2, "the worker and the dispatcher have begun")
     finally:
         server.start()
     oracle.wait_for_quiet(fleet, replace=False)

@@ -28,10 +28,13 @@ def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
         assert workers.terminate() == 0
         assert time.monotonic() - began < 10
         assert deployment.value(SUSPECTS) == 0
+        # What a dispatcher marked and had not sent yet is not there at all; the next one sends it as it was.
         queued = {message for (message,) in deployment.rows(QUEUED)}
-        assert queued <= set(deployment.queues.waiting("hello-world"))
+        [sent] = deployment.queues.ids("hello-world")
+        assert queued & sent <= set(deployment.queues.waiting("hello-world"))
         assert deployment.value(PROCESSES) == 0
         assert not fleet.led()
         workers.start()
     oracle.wait_for_quiet(fleet)
     oracle.assert_synced(fleet, account, LARGE)
+    assert deployment.value(SUSPECTS) == 0

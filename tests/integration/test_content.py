@@ -155,7 +155,6 @@ def test_two_updates_in_one_batch_both_count(desk, writers) -> None:
     assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
 
 
-@pytest.mark.xfail(strict=True, reason="UPDATE wants an older metadata_seq, and the upsert before it has the same")
 def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> None:
     (one,) = writers(1)
     keep(desk, one, TaskOutput("a", "text", metadata={"x": 1}), TaskOutput.update("a", metadata={"y": 1}))
@@ -216,7 +215,6 @@ def test_a_late_tombstone_does_not_remove_what_was_fetched_after_it(desk, writer
     assert desk.alive() == {"a"}
 
 
-@pytest.mark.xfail(strict=True, reason="a tombstone of an item that is not kept yet leaves no trace")
 def test_a_slow_first_download_cannot_revive_it_either(desk, writers) -> None:
     download, tombstone = writers(2)
     keep(desk, tombstone, TaskOutput.gone("a"))

@@ -272,9 +272,6 @@ def test_writers_dispatched_before_the_expired_one_cannot_bring_the_cursor_back(
     assert state(desk) == {"p": None}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the drop is made with the failed task's own dispatch_seq, so a later one outlives it"
-)
 def test_nor_can_those_that_were_under_way_with_it(desk) -> None:
     expired, newer = many(desk, 2)
     desk.save(desk.outcome(newer, state={"p": Counter(count=1)}))

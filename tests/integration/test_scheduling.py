@@ -114,9 +114,6 @@ def test_a_resync_asked_for_during_a_run_begins_after_it(desk) -> None:
     assert desk.value("SELECT resync_due FROM user_integration") is False
 
 
-@pytest.mark.xfail(
-    strict=True, reason="request_resync drops the cursors at once, and the open run may write them again"
-)
 def test_a_cursor_that_the_open_run_writes_does_not_reach_the_resync(desk) -> None:
     from pydantic import BaseModel
 

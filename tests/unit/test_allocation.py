@@ -195,7 +195,6 @@ def test_live_tasks_that_a_limit_exempts_do_not_wait_for_the_backfill() -> None:
     assert world.ready["a", "live", "list"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="room is counted in tasks of the heaviest type, which may be none at all")
 def test_a_task_heavier_than_its_limit_does_not_stop_the_others_for_ever() -> None:
     world = World({("a", "live", "download"): 5, ("a", "live", "heavy"): 1}, {"a": [AtOnce("c", 1)]})
     random = Random(1)

@@ -73,7 +73,6 @@ def test_a_broken_plugin_is_quarantined_and_the_others_work(modules: Any, kind: 
         registry.get("broken")
 
 
-@pytest.mark.xfail(strict=True, reason="Registry._check compares with other plugins only")
 def test_a_plugin_that_brings_one_domain_twice_is_quarantined(modules: Any) -> None:
     twice = good() + "\nclass Second(Good): pass\n" + "@hookimpl\ndef integrations(): return [Good, Second]\n"
     assert discover(modules(twice=twice)).integrations == {}

@@ -250,7 +250,6 @@ def test_the_bytes_of_one_result_are_bounded(outcome_of: Come, monkeypatch: pyte
     tracemalloc.stop()
 
 
-@pytest.mark.xfail(strict=True, reason="Outcome.size leaves out metadata and payloads")
 @pytest.mark.parametrize("field", ["output", "tasks"])
 def test_metadata_and_payloads_count_too(outcome_of: Come, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
     monkeypatch.setattr(outcomes, "MOST_BYTES", 1_000_000)

@@ -71,7 +71,6 @@ def test_credentials_of_another_shape_ask_for_a_reconnect_and_show_no_secret() -
     assert "correct-horse" not in str(caught.value) + repr(caught.value.__cause__)
 
 
-@pytest.mark.xfail(strict=True, reason="Vault.open(None, …) lets pydantic's ValidationError out")
 def test_no_credentials_where_some_are_needed_ask_for_a_reconnect() -> None:
     """Those of a disconnected account: its task must wait and not fail."""
     with pytest.raises(VaultError):

@@ -32,7 +32,7 @@ from core import (
 
 FOREVER = 10**12
 TRIAL = 10**7
-LOOP_SECONDS = 3
+LOOP_SECONDS = 2
 BLOCK = 64 * 1024 * 1024
 PARTITION = "cursor"
 

@@ -21,7 +21,7 @@ from core.errors import PollingError
 from core.ledger import scheduling
 from core.ledger.outcomes import Dispatch
 from core.logs import configure
-from core.messages import RUN_TASK, SAVE_OUTPUT
+from core.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.lifecycle import Lifecycle
@@ -33,9 +33,6 @@ from core.queues import Queues
 from core.settings import get_settings
 from core.worker.courier import unpack
 from core.worker.process import current
-from core.worker.saver import SAVE_QUEUE
-
-POLL_QUEUE = "polling"
 
 try:
     settings = get_settings()
@@ -81,6 +78,7 @@ def run_task(*args: Any) -> None:
     process = current()
     outcomes = []
     time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
+    process.held.ran(dispatch)
     process.hand_over(outcomes[0])
 
 

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +23,8 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 from core.ledger.outcomes import Dispatch
 from core.messages import RUN_TASK, SAVE_OUTPUT
 from core.queues import UNAVAILABLE, Queues
-from core.worker.process import current
+from core.worker.courier import dispatch_of_result
+from core.worker.process import current, taking_nothing
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,9 @@ class BlockingConsumer(Consumer):
 
     def _take(self) -> bool:
         """Fetch as many as there is room for. False, after a while, if there is no room or nothing to fetch."""
+        if taking_nothing():
+            time.sleep(0.1)
+            return False
         room = self._room()
         if room <= 0:
             with self._changed:
@@ -151,6 +155,8 @@ class BlockingConsumer(Consumer):
             message.options["redis_message_id"] = id
             if message.actor_name == RUN_TASK and not current().held.take(Dispatch(*message.args)):
                 return None
+            if message.actor_name == SAVE_OUTPUT and (dispatch := dispatch_of_result(message.args[0])) is not None:
+                current().held.take(dispatch, begun=True)
         except (DecodeError, TypeError) as error:
             log.error("a message on %r cannot be read and is dropped: %s", self.queue_name, type(error).__name__)
             self.queues.ack({self.queue_name: [id]})
@@ -178,17 +184,25 @@ class BlockingConsumer(Consumer):
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """At shutdown: what was taken and not begun goes back. Tasks are given back to the ledger by the process."""
-        ids = [message.options["redis_message_id"] for message in messages if message.actor_name != RUN_TASK]
-        self.queues.put_back(self.queue_name, ids)
+        self._put_back([message.options["redis_message_id"] for message in messages if message.actor_name != RUN_TASK])
 
     def close(self) -> None:
         """Messages that were taken and never handed out go back."""
         left = [id for id, body in self._taken if body is not None]
         self._taken.clear()
+        self._put_back(left)
+
+    def _put_back(self, ids: Sequence[str]) -> None:
         try:
-            self.queues.put_back(self.queue_name, left)
+            self.queues.put_back(self.queue_name, ids)
         except UNAVAILABLE as error:
-            log.warning("Redis is away; %d messages come back by their leases: %s", len(left), str(error)[:200])
+            log.warning("Redis is away; %d messages come back by their leases: %s", len(ids), str(error)[:200])
+
+    def give_up(self, id: str) -> None:
+        """Its thread will not come back: its place is free."""
+        with self._changed:
+            self._here.pop(id, None)
+            self._changed.notify()
 
     def _gone(self, message: MessageProxy) -> None:
         with self._changed:

@@ -25,7 +25,7 @@ class Hooks:
 
     @hookspec
     def content_saved(self, domain: str, account_id: str, external_ids: Sequence[str]) -> None:
-        """Items were created, changed or deleted; called after the commit, at least once."""
+        """Items were created, changed or deleted; called after the commit, unless the process dies in between."""
 
     @hookspec
     def run_finished(self, run: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import logging
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 QUIET = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread", "dramatiq.broker", "psycopg.pool", "alembic")
-"""Loggers that speak of every message, or of what the engine reports itself."""
+"""Loggers that speak of every message with its payload, or of what the engine reports itself."""
 
 
 def configure(level: str) -> None:
@@ -15,4 +15,4 @@ def configure(level: str) -> None:
     logging.basicConfig(level=level, format=FORMAT)
     logging.getLogger("core").setLevel(level)
     for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR if name == "psycopg.pool" else logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -13,6 +13,9 @@ from core.ledger.outcomes import Dispatch
 RUN_TASK = "run_task"
 SAVE_OUTPUT = "save_output"
 
+POLL_QUEUE = "polling"
+SAVE_QUEUE = "save_output"
+
 
 def encode(queue: str, actor: str, id: str, args: Sequence[Any]) -> str:
     """One message; its id is also its id in Redis."""

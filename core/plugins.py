@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -32,6 +35,42 @@ class Quarantined:
     error: str
 
 
+class Observers:
+    """A thread that calls observers one after the other. What is told while a thousand calls wait is dropped, and logged."""
+
+    def __init__(self) -> None:
+        self._calls: queue.Queue[tuple[pluggy.PluginManager, str, Mapping[str, Any]]] = queue.Queue(maxsize=1000)
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def tell(self, manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> None:
+        """Call a hook's observers soon."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
+                self._thread.start()
+        try:
+            self._calls.put_nowait((manager, hook, arguments))
+        except queue.Full:
+            log.error("the observers are too slow: a call of %s is dropped", hook)
+
+    def _run(self) -> None:
+        while True:
+            manager, hook, arguments = self._calls.get()
+            for implementation in getattr(manager.hook, hook).get_hookimpls():
+                try:
+                    implementation.function(*(arguments[name] for name in implementation.argnames))
+                except BaseException:
+                    log.exception("the observer %s of %s failed", implementation.plugin_name, hook)
+            self._calls.task_done()
+
+    def drain(self, seconds: float) -> None:
+        """Wait until what was told is done, for some seconds at most."""
+        deadline = time.monotonic() + seconds
+        while self._calls.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
 @dataclass(slots=True)
 class Registry:
     """What is installed here.
@@ -45,6 +84,7 @@ class Registry:
     integrations: dict[str, Integration] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
+    _observers: Observers = field(default_factory=Observers)
     manager: pluggy.PluginManager = field(default_factory=lambda: _manager())  # noqa: PLW0108  defined below
 
     def get(self, domain: str) -> Integration:
@@ -66,13 +106,9 @@ class Registry:
         )
 
     def observe(self, hook: str, **arguments: Any) -> None:
-        """Tell every observer; one that fails is logged and changes nothing."""
-        caller = getattr(self.manager.hook, hook)
-        for implementation in caller.get_hookimpls():
-            try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception:
-                log.exception("the observer %s of %s failed", implementation.plugin_name, hook)
+        """Tell every observer, in a thread of their own: one that fails or hangs changes nothing."""
+        if getattr(self.manager.hook, hook).get_hookimpls():
+            self._observers.tell(self.manager, hook, arguments)
 
     def _add(self, name: str, distribution: str | None, version: str | None, load: Callable[[], object]) -> None:
         try:
@@ -83,7 +119,7 @@ class Registry:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  even a plugin that calls sys.exit() on import must not stop the others
-            text = f"{type(error).__name__}: {error}"[:500]
+            text = _text(error)
             log.error("the plugin %s cannot be loaded and is left out: %s", name, text)
             self.quarantined.append(Quarantined(name, distribution, text))
             return
@@ -102,6 +138,14 @@ class Registry:
                     f"it needs version {manifest.spec_version} of the plugin API, this engine speaks {SPEC_VERSION}"
                 )
             taken[manifest.domain] = integration
+
+
+def _text(error: BaseException) -> str:
+    """What went wrong; an exception whose text cannot be made has its name alone."""
+    try:
+        return f"{type(error).__name__}: {error}"[:500]
+    except Exception:  # noqa: BLE001  plugin code
+        return type(error).__name__
 
 
 def _manager() -> pluggy.PluginManager:

@@ -6,13 +6,14 @@ transaction is held while the provider is asked.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from core.db.pool import Conn, Database
-from core.errors import TransientError
+from core.db.pool import UNAVAILABLE, Conn, Database
+from core.errors import IntegrationError, TransientError
 
 LEASE_SECONDS = 60.0
 """How long one refresh may take before another task tries."""
@@ -32,7 +33,7 @@ NEWER = "SELECT credentials, credentials_version FROM user_integration WHERE id 
 STORE = """
 UPDATE user_integration SET credentials = %(credentials)s, credentials_version = credentials_version + 1, version = version + 1,
     refresh_holder = NULL, refresh_until = NULL, updated_at = now()
-WHERE id = %(id)s AND refresh_holder = %(holder)s AND credentials_version = %(version)s
+WHERE id = %(id)s AND credentials_version = %(version)s
 RETURNING credentials_version
 """
 
@@ -85,16 +86,32 @@ def _claimed(conn: Conn, account_id: UUID, version: int, holder: UUID) -> bool:
 def _renew(database: Database, account_id: UUID, version: int, holder: UUID, renew: Callable[[], str]) -> Sealed:
     try:
         ciphertext = renew()
-    except BaseException:
-        with database.connection() as conn:
+    except BaseException as error:
+        with contextlib.suppress(*UNAVAILABLE), database.connection() as conn:
             conn.execute(RELEASE, (account_id, holder))
+        if isinstance(error, Exception) and not isinstance(error, IntegrationError):
+            # Its text may hold the new tokens, which no redactor knows yet.
+            raise TransientError(f"refreshing the credentials failed: {type(error).__name__}") from None
         raise
-    arguments = {"id": account_id, "version": version, "holder": holder, "credentials": ciphertext}
-    with database.connection() as conn:
-        stored = conn.execute(STORE, arguments).fetchone()
-        if stored is not None:
-            return Sealed(ciphertext, stored[0])
-        newer = conn.execute(NEWER, (account_id, version)).fetchone()
+    return _store(database, account_id, version, ciphertext)
+
+
+def _store(database: Database, account_id: UUID, version: int, ciphertext: str) -> Sealed:
+    """Keep them, however long the database is away: with rotating tokens, these are the only ones that work."""
+    deadline = time.monotonic() + LEASE_SECONDS
+    arguments = {"id": account_id, "version": version, "credentials": ciphertext}
+    while True:
+        try:
+            with database.connection() as conn:
+                stored = conn.execute(STORE, arguments).fetchone()
+                newer = None if stored else conn.execute(NEWER, (account_id, version)).fetchone()
+            break
+        except UNAVAILABLE:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+    if stored is not None:
+        return Sealed(ciphertext, stored[0])
     if newer is None:
         raise TransientError("the refreshed credentials could not be stored")
     return Sealed(*newer)

@@ -70,7 +70,8 @@ WHERE id = %(id)s
 
 SET_CONFIG = """
 UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
-    resync_due = resync_due OR %(resync)s, forget_state = forget_state OR %(resync)s, next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
+    resync_due = resync_due OR %(resync)s, forget_state = forget_state OR %(resync)s,
+    next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
     sync_status = CASE WHEN status_reason = 'configuration' THEN 'active' ELSE sync_status END,
     status_reason = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_reason END,
     status_detail = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_detail END,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Protocol
@@ -19,6 +20,10 @@ INLINE_BYTES = 1024 * 1024
 
 LONGEST_ID = 2_048
 """Bytes of UTF-8; a longer one would not fit into the unique index."""
+
+
+LONGEST_TEXT = 65_536
+"""Characters of a name, a kind, a content type or a fingerprint."""
 
 
 class BlobStore(Protocol):
@@ -62,10 +67,11 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> Row:
 
 
 def amend(row: Row, update: Row) -> None:
-    """A whole item and a change of its metadata in one result are one item."""
+    """An item, or a change of its metadata, and a later change in one result are one row."""
     row["metadata"] = row["metadata"] | update["metadata"]
     row["fingerprint"] = update["fingerprint"] or row["fingerprint"]
-    row["digest"] = _digest(row)
+    if row["code"] == 200:
+        row["digest"] = _digest(row)
 
 
 def _digest(row: Row) -> str:
@@ -116,6 +122,8 @@ def timestamp(value: datetime | None) -> str | None:
 
 
 def _string(value: object, what: str) -> str | None:
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise ResultInvalid(f"an output's {what} is longer than {LONGEST_TEXT:,} characters")
     if value is None or isinstance(value, str):
         return value
     raise ResultInvalid(f"an output's {what} is a {type(value).__name__}, not text")
@@ -128,7 +136,8 @@ def _metadata(output: TaskOutput) -> tuple[Any, int]:
     encoded = encode_json(dict(output.metadata), f"metadata of {output.id[:80]!r}")
     if len(encoded) > INLINE_BYTES:
         raise ResultInvalid(f"metadata of {output.id[:80]!r} is larger than {INLINE_BYTES} bytes; keep it as content")
-    metadata = dict(output.metadata)
+    # A copy of our own: a generator may change what it has yielded.
+    metadata = json.loads(encoded)
     return (mended_json(metadata) if holds_unfit(encoded) else metadata), len(encoded)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from core.db.pool import Conn
@@ -55,7 +56,7 @@ WITH incoming AS MATERIALIZED (
     SELECT c.id, i.metadata, i.fingerprint, i.seq FROM incoming i
     JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
     WHERE c.metadata_seq < i.seq AND c.deleted_at IS NULL
-      AND (NOT c.metadata @> i.metadata OR i.fingerprint <> coalesce(c.fingerprint, ''))
+      AND (c.metadata || i.metadata <> c.metadata OR i.fingerprint <> coalesce(c.fingerprint, ''))
     ORDER BY i.account, i.id FOR UPDATE OF c
 )
 UPDATE user_integration_content c SET metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
@@ -87,13 +88,15 @@ WHERE c.id = b.id AND l.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq 
 RETURNING c.user_integration_id::text, b.root
 """
 
-# Of an item that was never kept: so that a download which is under way does not bring it in.
+# Of an item that was never kept, or is deleted already: so that a download which is under way does not bring it in.
 BURY = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq,
+INSERT INTO user_integration_content AS c (user_integration_id, integration_domain, external_id, kind, digest, content_seq,
     metadata_seq, deleted_at)
 SELECT account, domain, id, 'item', '', seq, seq, now() FROM jsonb_to_recordset(%s::jsonb)
     AS r(account uuid, domain text, id text, seq bigint) ORDER BY account, id
-ON CONFLICT (user_integration_id, external_id) DO NOTHING
+ON CONFLICT (user_integration_id, external_id) DO UPDATE SET content_seq = excluded.content_seq,
+    metadata_seq = excluded.metadata_seq
+WHERE c.deleted_at IS NOT NULL AND c.content_seq < excluded.content_seq AND c.metadata_seq < excluded.metadata_seq
 """
 
 SEEN = """
@@ -102,13 +105,14 @@ SELECT run, id FROM jsonb_to_recordset(%s::jsonb) AS r(run uuid, id text) ORDER 
 ON CONFLICT DO NOTHING
 """
 
-# What a complete listing no longer holds: written before the run began, and not seen in it.
+# What a complete listing no longer holds: written before the run began, by its number and by its time, and not seen in it. The
+# number alone would miss what a slow task of another run keeps meanwhile, the time alone what a slow transaction does.
 VANISHED = """
 SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
-    WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s
+    WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
     AND NOT EXISTS (SELECT FROM sync_seen s WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
 FROM user_integration_content c
-WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s AND deleted_at IS NULL
+WHERE user_integration_id = %(account)s AND {place} AND deleted_at IS NULL
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
 """
@@ -162,16 +166,20 @@ def remember_seen(conn: Conn, rows: Iterable[tuple[str, str]]) -> None:
         conn.execute(SEEN, (json.dumps(encoded),))
 
 
-def sweep(conn: Conn, listing: Row, *, account: str, run: str, start_seq: int, seq: int, guard: float) -> int:
+def sweep(
+    conn: Conn, listing: Row, *, account: str, run: str, start_seq: int, began: datetime, seq: int, guard: float
+) -> int:
     """Mark deleted what a complete listing no longer holds, or hold that for a person. Returns how many rows it marked.
 
     Parameters:
-      start_seq: Of the run: what was written later is there, whoever wrote it.
+      start_seq, began: Of the run: what was written later is there, whoever wrote it.
       seq: Of the task that says the listing is complete.
       guard: The share of the listing that may vanish at once; 1 lets everything go.
     """
-    place = {**listing, "account": account, "run": run, "start": start_seq}
-    total, vanished = conn.execute(VANISHED, place).fetchall()[0]
+    place = {**listing, "account": account, "run": run, "start": start_seq, "began": began}
+    # Written out, since no index serves IS NOT DISTINCT FROM.
+    statement = VANISHED.replace("{place}", "parent IS NULL" if listing["parent"] is None else "parent = %(parent)s")
+    total, vanished = conn.execute(statement, place).fetchall()[0]
     conn.execute(UNHOLD, place)
     if len(vanished) > guard * total:
         conn.execute(HOLD, {**place, "vanished": len(vanished), "total": total})

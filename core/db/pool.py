@@ -8,16 +8,26 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from core.errors import ServerUnavailable
 
 Conn = Connection[tuple[Any, ...]]
 
-UNAVAILABLE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, ServerUnavailable)
-"""What a statement raises when the server is away; waiting and trying again is right."""
+UNAVAILABLE = (ServerUnavailable,)
+"""What `Database.connection` raises when the server is away; waiting and trying again is right."""
 
 MINIMUM_VERSION = 150000
+
+CONNECT: dict[str, Any] = {
+    "connect_timeout": 5,
+    "application_name": "polling",
+    # A host that vanished without a word is noticed within a minute, not after two hours.
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 40_000,
+}
 
 
 def open_connection(url: str) -> Conn:
@@ -27,10 +37,10 @@ def open_connection(url: str) -> Conn:
       ServerUnavailable: The server does not answer, refuses us, or is older than PostgreSQL 15.
     """
     try:
-        connection: Conn = psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="polling")
+        connection: Conn = psycopg.connect(url, autocommit=True, **CONNECT)
     except psycopg.OperationalError as error:
         raise ServerUnavailable(
-            f"PostgreSQL does not answer ({_first_line(error)})", "Is DATABASE_URL right, and the server up?"
+            f"PostgreSQL does not answer ({first_line(error)})", "Is DATABASE_URL right, and the server up?"
         ) from None
     if connection.info.server_version < MINIMUM_VERSION:
         connection.close()
@@ -61,7 +71,7 @@ class Database:
             reconnect_timeout=5.0,
             open=False,
             configure=_tune,
-            kwargs={"autocommit": True, "prepare_threshold": 1, "connect_timeout": 5, "application_name": "polling"},
+            kwargs={"autocommit": True, "prepare_threshold": 1, **CONNECT},
         )
 
     @contextmanager
@@ -78,7 +88,7 @@ class Database:
                 yield connection
         except psycopg.Error as error:
             if passes(error):
-                raise ServerUnavailable(f"PostgreSQL is away ({_first_line(error)})", "It is tried again") from error
+                raise ServerUnavailable(f"PostgreSQL is away ({first_line(error)})", "It is tried again") from error
             raise
 
     def close(self) -> None:
@@ -90,7 +100,15 @@ def passes(error: psycopg.Error) -> bool:
     """Whether trying again can help: connections, shutdowns, resources, deadlocks, a standby; not data that cannot be stored."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate[:2] in {"08", "57", "53", "40", "55", "25"}
+    return error.sqlstate[:2] in {"08", "40"} or error.sqlstate in {
+        "25006",
+        "53300",
+        "55P03",
+        "57P01",
+        "57P02",
+        "57P03",
+        "57P05",
+    }
 
 
 def _tune(connection: Conn) -> None:
@@ -98,6 +116,7 @@ def _tune(connection: Conn) -> None:
     connection.execute("SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a server says, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__

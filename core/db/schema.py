@@ -129,6 +129,7 @@ sync_run = Table(
     _count("outputs_unchanged", BigInteger),
     _count("outputs_deleted", BigInteger),
     _text("error", nullable=True),
+    _flag("pruned"),
     CheckConstraint("lane IN ('live', 'backfill')", name="lane"),
     CheckConstraint("trigger IN ('schedule', 'manual', 'resync', 'retry')", name="trigger"),
     CheckConstraint("state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')", name="state"),
@@ -141,6 +142,7 @@ sync_run = Table(
     ),
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),
+    Index("sync_run_to_prune", "finished_at", postgresql_where=text("NOT pruned")),
 )
 
 sync_task = Table(
@@ -168,6 +170,8 @@ sync_task = Table(
     _count("snoozes"),
     Column("snoozed_seconds", Float, nullable=False, server_default="0"),
     _count("auto_retries", SmallInteger),
+    # A copy of a task of an earlier run, or below one: what that run has seen is not known here, so it never sweeps.
+    _flag("carried"),
     _flag("suspect"),
     _moment("started_at"),
     _text("reason", nullable=True),
@@ -251,9 +255,7 @@ user_integration_content = Table(
     _moment("updated_at", default=True),
     _moment("deleted_at"),
     UniqueConstraint("user_integration_id", "external_id"),
-    Index(
-        "user_integration_content_parent", "user_integration_id", "parent", postgresql_where=text("parent IS NOT NULL")
-    ),
+    Index("user_integration_content_parent", "user_integration_id", "parent"),
     Index("user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")),
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.accounts.limits import account_key, from_json, limit_key, overridden, weight
+from core.integration.base import START
 from core.integration.limits import AtOnce, Limit, Rate
 from core.ledger.dispatching import InFlight, Portion, Waiting
 from core.settings import LimitOverride
@@ -67,8 +68,7 @@ def allocate(
     While accounts compete, none holds more than its share of the window, and never more than half. What one account leaves is
     offered to the others at the next look, some milliseconds later.
     """
-    ready = [account for account in waiting if account.active and account_key(account.account) not in rules.blocked]
-    ready = [account for account in ready if account.live or account.backfill]
+    ready = [account for account in waiting if account_key(account.account) not in rules.blocked]
     if not ready or free <= 0:
         return []
     held = Counter[str]()
@@ -132,10 +132,20 @@ def _portions(
     portions = []
     for lane, count in lanes.items():
         cap = room.cap if not both else room.cap - room.cap // 2 if lane == "live" else room.cap // 2
-        if count > 0:
-            capped = sorted(room.capped - room.closed)
-            portions.append(Portion(account.account, lane, count, capped, min(cap, count), sorted(room.closed)))
+        if count > 0 and (portion := _portion(account.account, lane, count, cap, room, rules)):
+            portions.append(portion)
     return portions
+
+
+def _portion(account: str, lane: str, count: int, cap: int, room: _Room, rules: Rules) -> Portion | None:
+    """One lane's portion. Where a limit touches every type, none is asked for by type: that would read all that is ready."""
+    capped = room.capped - room.closed
+    if room.capped | room.closed >= rules.costs.keys() - {START}:
+        if not room.closed and capped:
+            return Portion(account, lane, min(cap, count)) if cap else None
+        if not capped and room.closed:
+            return None
+    return Portion(account, lane, count, sorted(capped), min(cap, count), sorted(room.closed))
 
 
 def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Room:

@@ -11,13 +11,16 @@ import pendulum
 from periodiq import cron
 
 from core.content.blobs import Blobs
-from core.db.pool import Conn, Database
+from core.db.pool import UNAVAILABLE, Conn, Database
 from core.ledger import completion, dispatching, leadership, leases, scheduling, upkeep
-from core.messages import dispatch_message
+from core.messages import SAVE_QUEUE, dispatch_message
 from core.plugins import Registry
+from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
-from core.worker.saver import SAVE_QUEUE
+
+MOST_BLOBS = 100
+"""Removed at a time: the leader has other things to do."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ class Chores:
             Chore(10.0, self._check_epoch),
             Chore(10.0, self._check_ticks),
             Chore(60.0, lambda conn: upkeep.tidy(conn, settings.retention_days)),
-            Chore(3600.0, self._collect_blobs),
+            Chore(60.0, self._collect_blobs),
         ]
 
     def after_gap(self) -> None:
@@ -69,9 +72,15 @@ class Chores:
         """Do what is due."""
         now = time.monotonic()
         for chore in self._chores:
-            if now >= chore.due:
-                chore.due = now + chore.seconds
+            if now < chore.due:
+                continue
+            chore.due = now + chore.seconds
+            try:
                 chore.do(conn)
+            except (*UNAVAILABLE, *REDIS_UNAVAILABLE):
+                raise
+            except Exception:
+                log.exception("a chore of the leader failed; the others go on")
 
     # Messages ---------------------------------------------------------------------------------------------------------
 
@@ -161,7 +170,7 @@ class Chores:
             )
 
     def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a chore like the others; it borrows connections of its own
-        collected = self._blobs.collect()
+        collected = self._blobs.collect(most=MOST_BLOBS)
         if collected:
             log.info("%d blobs that nothing names are removed", collected)
 

@@ -14,8 +14,9 @@ from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.chores import Chores
 from core.dispatcher.pace import Pace, patience
 from core.environment import Environment
+from core.errors import PollingError
 from core.ledger import dispatching, leadership, upkeep
-from core.messages import dispatch_message
+from core.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
 from core.plugins import get_registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
@@ -43,6 +44,12 @@ MOST_ACCOUNTS = 64
 
 MOST_PASSED = 5_000
 """Accounts passed over before the leader rests for a second: those that wait may be paused, or blocked."""
+
+CATALOG_SECONDS = 30.0
+"""How soon a plugin's new costs are seen."""
+
+MISTAKEN_SECONDS = 10.0
+"""How soon a domain that cannot be dispatched, for a setting that is wrong, is tried again."""
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +91,7 @@ class Dispatcher:
         self._costs: dict[str, dispatching.Catalog] = {}
         self._pace = Pace(Budgets(self._queues, lambda: False))
         self._leading = False
-        self._led_at = self._looked_at = 0.0
+        self._led_at = self._looked_at = self._read_catalogs_at = 0.0
         self._pause = SHORTEST_PAUSE_SECONDS
 
     def run(self) -> None:
@@ -100,6 +107,8 @@ class Dispatcher:
                 log.warning("a server is away, the dispatcher waits: %s", str(error).splitlines()[0][:200])
             except Exception:
                 log.exception("the dispatcher failed; it begins anew")
+            # To lead again begins with what a new leader does: the database may be another one, or an older one, by now.
+            self._leading = False
             self._chores.after_gap()
             self._stop.wait(pause)
             pause = min(pause * 2, 2.0)
@@ -131,7 +140,7 @@ class Dispatcher:
         now = time.monotonic()
         if self._leading and now - self._led_at < LEAD_AGAIN_SECONDS:
             return True
-        if now - self._led_at > self._settings.lease_seconds / 2:
+        if now - self._led_at > max(self._settings.lease_seconds / 2, 2 * LEAD_AGAIN_SECONDS):
             # We were stopped or cut off for a while: so may others have been, who could not renew their leases.
             self._chores.after_gap()
         was, self._leading = self._leading, leadership.lead(conn, self.id)
@@ -144,8 +153,8 @@ class Dispatcher:
     def _look_around(self, conn: Conn) -> None:
         """Who serves which domain, and where there is work."""
         serving = upkeep.serving(conn)
-        if serving.keys() - self._costs.keys():
-            self._costs = dispatching.catalogs(conn)
+        if time.monotonic() >= self._read_catalogs_at or serving.keys() - self._costs.keys() - {POLL_QUEUE, SAVE_QUEUE}:
+            self._costs, self._read_catalogs_at = dispatching.catalogs(conn), time.monotonic() + CATALOG_SECONDS
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
             self._domains[name].threads = serving.get(name, (0, 0))[0]
         for name in dispatching.domains_with_work(
@@ -154,7 +163,7 @@ class Dispatcher:
             self._domains[name].look = True
 
     def _fill(self, conn: Conn, name: str, domain: _Domain) -> int:
-        """Dispatch what the domain's window has room for."""
+        """Dispatch what the domain's window has room for. What is wrong with one domain stops no other."""
         if not domain.look and time.monotonic() < domain.look_at:
             return 0
         domain.look, domain.look_at = True, float("inf")
@@ -162,6 +171,15 @@ class Dispatcher:
         free = window - self._queues.length(name)
         if free < max(window // 3, 1):
             return 0
+        try:
+            return self._dispatch(conn, name, domain, free, window)
+        except PollingError as error:
+            log.error("nothing of %s can be dispatched: %s", name, error)
+            domain.look, domain.look_at = False, time.monotonic() + MISTAKEN_SECONDS
+            return 0
+
+    def _dispatch(self, conn: Conn, name: str, domain: _Domain, free: int, window: int) -> int:
+        """Claim portions and send them."""
         most = min(free, MOST_ACCOUNTS)
         waiting = dispatching.waiting(conn, name, domain.after, most)
         rules = Rules(name, self._costs[name].costs, self._settings.limits.get(name, {}), dispatching.blocked(conn))
@@ -173,11 +191,10 @@ class Dispatcher:
         if waiting:
             domain.after = waiting[-1].account
         if not dispatches:
-            held_back = any(account.active and (account.live or account.backfill) for account in waiting)
-            wait = float("inf") if not held_back else HELD_BACK_SECONDS if flying else patience(rates)
-            # Accounts that may not run are passed over; behind them there may be others.
+            pause = float("inf") if not waiting else HELD_BACK_SECONDS if flying else patience(rates)
+            # A full page of accounts that are all held back: behind them there may be others.
             domain.passed = domain.passed + len(waiting) if len(waiting) == most else MOST_PASSED
-            domain.look, domain.look_at = domain.passed < MOST_PASSED, time.monotonic() + wait
+            domain.look, domain.look_at = domain.passed < MOST_PASSED, time.monotonic() + pause
             return 0
         domain.passed = 0
         messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}

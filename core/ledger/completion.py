@@ -31,6 +31,10 @@ FORGOTTEN = f"""
 SELECT r.id::text FROM sync_run r WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id LIMIT 1000
 """  # noqa: S608
 
+# The account before the run, as everybody does.
+LOCK_ACCOUNT = """
+SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id WHERE r.id = %s FOR NO KEY UPDATE OF a
+"""
 LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
 # THE STATEMENT THAT ENDS A RUN.
@@ -84,6 +88,7 @@ def end_forgotten_runs(conn: Conn) -> list[Run]:
 
 def _end(conn: Conn, run: str) -> Run | None:
     with conn.transaction():
+        conn.execute(LOCK_ACCOUNT, (run,))
         conn.execute(LOCK_RUN, (run,))
         with conn.cursor(row_factory=dict_row) as cursor:
             ended = cursor.execute(END_RUN, {"run": run}).fetchone()

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
+from core.integration.base import START
 from core.ledger.outcomes import Dispatch
 
 # Which domains have something to do, by one probe of the index each, in its own order.
@@ -27,7 +28,7 @@ GROUP BY 1, 2, 3, 4, 5
 """
 
 # Accounts with ready tasks, by skipping from one to the next in `sync_task_ready`, round the ring from where the last portion
-# ended. Accounts that may not run are passed over, and so is a blocked one.
+# ended. Those that may not run now, and those whose tasks are all for later, are passed over before they are counted.
 WAITING = """
 WITH RECURSIVE ring AS (
     (SELECT user_integration_id AS id FROM sync_task
@@ -39,12 +40,20 @@ WITH RECURSIVE ring AS (
             ORDER BY t.user_integration_id LIMIT 1)
     FROM ring WHERE ring.id IS NOT NULL
 )
-SELECT a.id::text, a.limit_group, a.limits, a.sync_status = 'active',
-    (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s AND t.user_integration_id = a.id
-        AND t.lane = 'live' AND t.available_at <= clock_timestamp() ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL,
-    (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s AND t.user_integration_id = a.id
-        AND t.lane = 'backfill' AND t.available_at <= clock_timestamp() ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL
-FROM (SELECT id FROM ring WHERE id IS NOT NULL LIMIT %(most)s) waiting JOIN user_integration a USING (id)
+SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM (
+    SELECT id, live, backfill FROM (
+        SELECT ring.id,
+            (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
+                AND t.user_integration_id = ring.id AND t.lane = 'live' AND t.available_at <= clock_timestamp()
+                ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL AS live,
+            (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
+                AND t.user_integration_id = ring.id AND t.lane = 'backfill' AND t.available_at <= clock_timestamp()
+                ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL AS backfill
+        FROM ring
+        WHERE ring.id IS NOT NULL AND (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id) = 'active'
+        OFFSET 0
+    ) able WHERE live OR backfill LIMIT %(most)s
+) waiting JOIN user_integration a USING (id)
 ORDER BY a.id
 """
 
@@ -77,7 +86,8 @@ WITH me AS MATERIALIZED (
 ), queued AS (
     UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1, dispatch_seq = nextval('dispatch_seq'),
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
-    FROM picked WHERE t.id = picked.id
+    -- An array, so that the plan is a probe for each id however many tasks are ready.
+    WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
 )
 SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text, t.user_integration_id::text, a.version,
@@ -115,12 +125,11 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An account with ready tasks, and in which lanes some may go now."""
+    """An active account with tasks that may go now, and in which lanes."""
 
     account: str
     group: str | None
     limits: list[dict[str, Any]]
-    active: bool
     live: bool
     backfill: bool
 
@@ -192,6 +201,6 @@ def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
 def catalogs(conn: Conn) -> dict[str, Catalog]:
     """Task costs by domain, as the workers have registered them."""
     return {
-        domain: Catalog({name: task.get("cost", {}) for name, task in tasks.items()})
+        domain: Catalog({START: {}} | {name: task.get("cost", {}) for name, task in tasks.items()})
         for domain, tasks in conn.execute(CATALOG)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -158,7 +159,8 @@ def task_row(task: Task, integration: Integration) -> Row:
         raise ResultInvalid(f"the priority {task.priority!r} of a {task.type} task is out of range")
     return {
         "type": task.type,
-        "payload": payload,
+        # A copy of our own: a generator may change what it has yielded.
+        "payload": json.loads(encoded),
         "key": dedup_key(task, encoded),
         "priority": int(task.priority),
         "background": bool(task.background),
@@ -189,17 +191,12 @@ def result_outcome(
     if not isinstance(result, TaskResult):
         raise ResultInvalid(f"{dispatch.type} returned a {type(result).__name__} instead of a TaskResult")
     outcome = Outcome(dispatch)
-    wholes: dict[str, Row] = {}
+    rows: dict[str, Row] = {}
     for output in _bounded(result.output, MOST_OUTPUTS, "outputs"):
         row = output_row(output, blobs)
-        whole = wholes.get(row["id"]) if row["code"] == 206 else None
-        if whole is not None:
-            amend(whole, row)
-        else:
-            outcome.outputs.append(row)
-        if row["code"] == 200:
-            wholes[row["id"]] = row
         _weigh(outcome, row)
+        _collect(rows, row)
+    outcome.outputs = list(rows.values())
     for task in _bounded(result.tasks, MOST_TASKS, "tasks"):
         outcome.tasks.append(task_row(task, integration))
         _weigh(outcome, outcome.tasks[-1])
@@ -208,6 +205,16 @@ def result_outcome(
     outcome.states = [_state_row(partition, value, read) for partition, value in result.state.items()]
     outcome.size += 60 * len(outcome.seen)
     return outcome
+
+
+def _collect(rows: dict[str, Row], row: Row) -> None:
+    """One row for each item: the last word counts, and a change of metadata is added to what stands there."""
+    before = rows.pop(row["id"], None)
+    if before is not None and row["code"] == 206:
+        if before["code"] != 410:
+            amend(before, row)
+        row = before
+    rows[row["id"]] = row
 
 
 def _weigh(outcome: Outcome, row: Row) -> None:

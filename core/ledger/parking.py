@@ -13,9 +13,9 @@ PARKED = """
 SELECT id, run_id, user_integration_id, lane, state, retried_as FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
 """
 COPY = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority)
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority, carried)
 SELECT %(run)s, user_integration_id, integration_domain, lane, id, type, payload,
-    CASE WHEN run_id = %(run)s THEN decode(md5(id::text || dispatch_no::text), 'hex') ELSE dedup_key END, priority
+    CASE WHEN run_id = %(run)s THEN decode(md5(id::text || dispatch_no::text), 'hex') ELSE dedup_key END, priority, true
 FROM sync_task WHERE id = %(task)s
 ON CONFLICT (run_id, dedup_key) DO NOTHING RETURNING id
 """
@@ -112,6 +112,7 @@ def cancel_run(conn: Conn, run: UUID) -> None:
     account, domain, lane = peek
     names = {"run": run, "account": account, "domain": domain, "lane": lane}
     with conn.transaction():
+        conn.execute("SELECT id FROM user_integration WHERE id = %s FOR NO KEY UPDATE", (account,))
         # Savers lock tasks before runs. Those that add tasks meanwhile are caught by going on until none is open.
         conn.execute(LOCK_OPEN_TASKS, names)
         locked = conn.execute(LOCK_RUN, (run,)).fetchone()

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from core.ledger.outcomes import Outcome
 
 # THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id. Served by the primary key.
 FENCE = """
-SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.allow_deletions, r.over_limit
+SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.started_at, r.allow_deletions, t.carried, r.over_limit
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
@@ -63,10 +64,12 @@ SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfil
 INSERT_TASKS = """
 WITH incoming AS MATERIALIZED (
     SELECT nextval(pg_get_serial_sequence('sync_task', 'id')) AS id, r.* FROM jsonb_to_recordset(%s::jsonb)
-        AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text, payload jsonb, key text, priority int)
+        AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text, payload jsonb, key text, priority int,
+            carried bool)
 )
-INSERT INTO sync_task (id, run_id, user_integration_id, integration_domain, lane, parent_id, type, payload, dedup_key, priority)
-SELECT id, run, account, domain, lane, parent, type, payload, decode(key, 'hex'), priority FROM incoming ORDER BY run, key
+INSERT INTO sync_task (id, run_id, user_integration_id, integration_domain, lane, parent_id, type, payload, dedup_key, priority,
+    carried)
+SELECT id, run, account, domain, lane, parent, type, payload, decode(key, 'hex'), priority, carried FROM incoming ORDER BY run, key
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 RETURNING parent_id, run_id::text
 """
@@ -148,13 +151,23 @@ def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Sav
     raise psycopg.OperationalError("state partitions are written too often at once")
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the fence tells of a task's run, and whether the task was carried over from an earlier one."""
+
+    start_seq: int
+    began: datetime
+    allow_deletions: bool
+    carried: bool
+
+
 class _Batch:
     """One try of the saving transaction."""
 
     def __init__(self, conn: Conn, outcomes: Sequence[Outcome], delete_guard: float) -> None:
         self.conn = conn
         self.guard = delete_guard
-        self.runs: dict[int, tuple[int, bool]] = {}
+        self.runs: dict[int, _Run] = {}
         self.outcomes = self._fenced(outcomes)
         self.counts = {outcome.dispatch.task_id: _Counts() for outcome in self.outcomes}
         self.saved = Saved()
@@ -175,11 +188,13 @@ class _Batch:
         named = {(outcome.dispatch.task_id, outcome.dispatch.dispatch_no): outcome for outcome in outcomes}
         tasks, numbers = [task for task, _ in named], [number for _, number in named]
         passed = []
-        for task, number, epoch, start_seq, allow, over_limit in self.conn.execute(FENCE, (tasks, numbers)):
+        for task, number, epoch, start_seq, began, allow, carried, over_limit in self.conn.execute(
+            FENCE, (tasks, numbers)
+        ):
             outcome = named[task, number]
             if outcome.dispatch.epoch != epoch:
                 continue
-            self.runs[task] = (start_seq, allow)
+            self.runs[task] = _Run(start_seq, began, allow, carried)
             if over_limit and outcome.tasks:
                 outcome = Outcome(outcome.dispatch, state="parked", reason=over_limit)
             passed.append(outcome)
@@ -280,16 +295,17 @@ class _Batch:
     def _sweep(self) -> None:
         for outcome in self.outcomes:
             dispatch = outcome.dispatch
-            start_seq, allow = self.runs[dispatch.task_id]
-            for listing in outcome.listed:
+            run = self.runs[dispatch.task_id]
+            for listing in outcome.listed if not run.carried else ():
                 self.counts[dispatch.task_id].deleted += content.sweep(
                     self.conn,
                     listing,
                     account=dispatch.account_id,
                     run=dispatch.run_id,
-                    start_seq=start_seq,
+                    start_seq=run.start_seq,
+                    began=run.began,
                     seq=dispatch.dispatch_seq,
-                    guard=1.0 if allow else self.guard,
+                    guard=1.0 if run.allow_deletions else self.guard,
                 )
 
     # Tasks ------------------------------------------------------------------------------------------------------------
@@ -307,6 +323,7 @@ class _Batch:
                 "account": outcome.dispatch.account_id,
                 "domain": outcome.dispatch.domain,
                 "parent": outcome.dispatch.task_id,
+                "carried": self.runs[outcome.dispatch.task_id].carried,
                 "run": backfills[outcome.dispatch.account_id] if _moves(outcome, row) else outcome.dispatch.run_id,
                 "lane": "backfill" if _moves(outcome, row) else outcome.dispatch.lane,
             }

@@ -19,7 +19,7 @@ WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.forget_state FROM user_integration a
     WHERE a.sync_status = 'active' AND a.next_sync_at <= clock_timestamp()
       AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
-    ORDER BY a.next_sync_at LIMIT %(batch)s FOR UPDATE OF a SKIP LOCKED
+    ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
     INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
     SELECT gen_random_uuid(), due.id, due.integration_domain, 'live', CASE WHEN due.resync_due THEN 'resync' ELSE 'schedule' END,
@@ -41,7 +41,7 @@ SELECT run.id, run.user_integration_id, due.forget_state FROM run JOIN due ON du
 TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
 
 LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s FOR UPDATE
+SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
 JOIN_OPEN_RUN = """
 UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
@@ -76,17 +76,18 @@ WITH waiting AS (
     ORDER BY t.id FOR UPDATE OF t
 ), copied AS (
     INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority,
-        auto_retries)
+        auto_retries, carried)
     SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type, payload, dedup_key, priority,
-        auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END
+        auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END, true
     FROM waiting WHERE type <> 'start' ORDER BY dedup_key, id
     ON CONFLICT (run_id, dedup_key) DO NOTHING
     RETURNING id, dedup_key
 )
-UPDATE sync_task t SET retried_as = coalesce(
-    (SELECT c.id FROM copied c WHERE c.dedup_key = t.dedup_key),
-    (SELECT o.id FROM sync_task o WHERE o.run_id = %(run)s AND o.dedup_key = t.dedup_key), t.id)
-FROM waiting w WHERE t.id = w.id
+UPDATE sync_task t SET retried_as = coalesce(again.id, t.id)
+FROM waiting w LEFT JOIN (
+    SELECT id, dedup_key FROM copied UNION ALL SELECT id, dedup_key FROM sync_task WHERE run_id = %(run)s
+) again ON again.dedup_key = w.dedup_key
+WHERE t.id = w.id
 """
 # Served by `sync_task_stopped`: most accounts have nothing to carry on.
 STOPPED = """

@@ -45,13 +45,15 @@ FROM integration i WHERE i.domain = r.integration_domain AND r.state = 'running'
   AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id OFFSET i.max_tasks LIMIT 1)
 """
 
-PRUNE_TASKS = """
-DELETE FROM sync_task WHERE id IN (
-    SELECT t.id FROM sync_run r JOIN sync_task t ON t.run_id = r.id
-    WHERE r.state <> 'running' AND r.finished_at < now() - %s * interval '1 day'
-      AND (t.state = 'done' OR t.retried_as IS NOT NULL)
-    LIMIT 5000)
+# A run at a time, so that nothing is read when nothing is old. Parked tasks that nobody has tried again are never pruned.
+TO_PRUNE = """
+SELECT id FROM sync_run WHERE NOT pruned AND finished_at < now() - %s * interval '1 day' ORDER BY finished_at LIMIT 100
 """
+PRUNE_TASKS = """
+DELETE FROM sync_task WHERE id = ANY (ARRAY(
+    SELECT id FROM sync_task WHERE run_id = %s AND (state = 'done' OR retried_as IS NOT NULL) LIMIT 5000))
+"""
+PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
 PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
 PRUNE_SEEN = (
     "DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r WHERE r.id = s.run_id AND r.state = 'running')"
@@ -97,6 +99,9 @@ def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:
 def tidy(conn: Conn, retention_days: float) -> None:
     """Throw away old tasks, blocks, processes and what ended listings have seen, in portions."""
     conn.execute(OVER_LIMIT)
-    conn.execute(PRUNE_TASKS, (retention_days,))
+    for (run,) in conn.execute(TO_PRUNE, (retention_days,)).fetchall():
+        while conn.execute(PRUNE_TASKS, (run,)).rowcount:
+            pass
+        conn.execute(PRUNED, (run,))
     for statement in (PRUNE_BLOCKS, PRUNE_SEEN, BURY):
         conn.execute(statement)

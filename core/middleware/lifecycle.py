@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import time
 from collections.abc import Callable
 
 from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
+from core.db.pool import UNAVAILABLE
 from core.environment import Environment, leave_environment
+from core.errors import PollingError
 from core.plugins import get_registry
 from core.queues import Queues
 from core.settings import Settings
@@ -46,6 +50,14 @@ class Lifecycle(Middleware):
         return [self._dispatcher]
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """A process that cannot begin ends: Dramatiq would log the error, and take messages that nobody can run."""
+        try:
+            self._begin(broker, worker)
+        except Exception as error:
+            log.critical("this worker process cannot begin: %s", error, exc_info=not isinstance(error, PollingError))
+            sys.exit(1)
+
+    def _begin(self, broker: Broker, worker: Worker) -> None:
         serves = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         process = WorkerProcess(
             self._settings,
@@ -61,7 +73,14 @@ class Lifecycle(Middleware):
         process.start()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        current().stopping.set()
+        """Take nothing more, give back what has not begun, and let no thread wait for room."""
+        process = current()
+        process.stopping.set()
+        process.saver.release_waiters()
+        try:
+            process.give_back(process.held.not_begun())
+        except UNAVAILABLE as error:
+            log.warning("PostgreSQL is away: %s", error)
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         current().stop()
@@ -84,5 +103,13 @@ class Lifecycle(Middleware):
 def _drain(worker: Worker) -> None:
     """`polling drain`: take nothing more, finish what runs, and give back what has not begun. Lasts until the process ends."""
     log.warning("asked to drain: this process takes no more tasks")
-    worker.pause()
-    current().give_back(current().held.not_begun())
+    process = current()
+    process.draining.set()
+    for thread in worker.workers:
+        thread.pause()
+    while process.held.not_begun():
+        try:
+            process.give_back(process.held.not_begun())
+        except UNAVAILABLE as error:
+            log.warning("PostgreSQL is away: %s", error)
+            time.sleep(1)

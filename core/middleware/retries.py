@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 from dramatiq.broker import MessageProxy
+from redis import RedisError
 
 from core.accounts.limits import account_key
 from core.accounts.redaction import error_text
@@ -40,6 +41,8 @@ LONGEST_BLIND_SNOOZE_SECONDS = 900.0
 """When the provider does not say how long to wait."""
 
 PAUSED_SECONDS = 5.0
+KEY_SECONDS = 60.0
+"""How soon a task is tried again whose account cannot be opened with the keys of this process."""
 
 log = logging.getLogger("core.task")
 
@@ -85,7 +88,7 @@ class Retries(TaskMiddleware):
         process.hand_over(outcome)
 
 
-def decide(
+def decide(  # noqa: C901  the table of what an exception does, a case a row
     dispatch: Dispatch,
     exception: BaseException,
     max_attempts: int,
@@ -103,13 +106,18 @@ def decide(
     match exception:
         case SkipItem():
             return Outcome(dispatch, reason=reason)
-        case ServerUnavailable():
+        case ServerUnavailable() | RedisError():
             return Outcome(dispatch, state="ready", delay=random.uniform(1, 3), suspect=dispatch.suspect, reason=reason)
         case AccountStopped():
             return Outcome(dispatch, state="ready", delay=PAUSED_SECONDS, reason="the account does not run now")
         case RateLimited():
             return _rate_limited(dispatch, exception, loaded, reason)
-        case CredentialsInvalid() | VaultError():
+        case VaultError():
+            # The fault of this process's keys, maybe, and not of the account: others may open it.
+            return Outcome(
+                dispatch, state="ready", delay=KEY_SECONDS, snooze=1, suspect=dispatch.suspect, reason=reason
+            )
+        case CredentialsInvalid():
             return _stopped(dispatch, "credentials", reason, loaded, text)
         case ConfigurationError():
             return _stopped(dispatch, "configuration", reason, loaded, text)

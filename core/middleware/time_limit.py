@@ -116,10 +116,19 @@ class TimeLimit(TaskMiddleware):
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
         """The stuck thread stops by itself if it ever comes back. Its lease is not renewed beyond the deadline."""
         log.error("task %s (%s) hangs in %s; the thread is given up", dispatch.task_id, dispatch.type, thread.name)
-        if self._worker is not None and thread in self._worker.workers:
+        if self._worker is not None and not current().stopping.is_set() and thread in self._worker.workers:
             thread.stop()
             self._worker.workers.remove(thread)
             self._worker._add_worker()
+        self._forget(dispatch)
+
+    def _forget(self, dispatch: Dispatch) -> None:
+        """Its place among the messages taken is free; its lease runs out."""
+        thread = self._worker.consumers.get(dispatch.domain) if self._worker is not None else None
+        give_up = getattr(thread and thread.consumer, "give_up", None)
+        if give_up is not None:
+            give_up(dispatch.id)
+        current().held.release([dispatch.id], finished=False)
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:

@@ -159,8 +159,8 @@ def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
     """(interval of one unit, tolerance), in microseconds, such that no window of `per` seconds ever sees more than `units`.
 
     In a window, tasks are let through until `(per + tolerance) / interval` units are spent, and the last of them may cost the
-    heaviest: `steady + burst - 2 + heaviest` units at most, with `steady` units of interval in a window. A task that costs more than
-    the whole limit is let through all the same, and the budget is then in debt for as long as it takes.
+    heaviest: `steady + burst - 2 + heaviest` units at most, with `steady` units of interval in a window. A task that costs more
+    than the whole limit is let through all the same, and the budget is then in debt for as long as it takes.
     """
     burst = max(limit.units // BURST_SHARE, 1)
     steady = max(limit.units - burst - heaviest + 2, 1)

@@ -8,11 +8,10 @@ import time
 from typing import Any
 
 from core.content.blobs import Blobs
-from core.ledger.outcomes import Outcome
-from core.messages import SAVE_OUTPUT, encode
+from core.ledger.outcomes import Dispatch, Outcome
+from core.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
 from core.queues import UNAVAILABLE, Queues
 from core.worker.held import Held
-from core.worker.saver import SAVE_QUEUE
 
 LARGEST_BODY = 256 * 1024
 """Bytes of JSON that travel through Redis; of more, only a blob's key does."""
@@ -50,3 +49,8 @@ def unpack(argument: dict[str, Any], blobs: Blobs) -> Outcome:
     outcome = Outcome.from_json(data)
     outcome.queue = SAVE_QUEUE
     return outcome
+
+
+def dispatch_of_result(argument: dict[str, Any]) -> Dispatch | None:
+    """Whose result a message of `save_output` carries; None where only a blob's key travels."""
+    return Dispatch(**argument["dispatch"]) if "dispatch" in argument else None

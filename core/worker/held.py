@@ -14,6 +14,10 @@ REMEMBERED = 4096
 """Ids of finished dispatches, to refuse a second delivery of them without asking anybody."""
 
 
+LANE_SECONDS = 0.5
+"""How long a suspect waits for the one before it, rather than to be put back."""
+
+
 @dataclass(slots=True)
 class Hold:
     """One dispatch in this process.
@@ -34,16 +38,21 @@ class Held:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._lane_free = threading.Condition(self._lock)
         self._holds: dict[str, Hold] = {}
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._suspect: str | None = None
 
-    def take(self, dispatch: Dispatch) -> bool:
-        """A message has come in. False, if this process has the same one already or is done with it."""
+    def take(self, dispatch: Dispatch, *, begun: bool = False) -> bool:
+        """A message has come in. False, if this process has the same one already or is done with it.
+
+        Parameters:
+          begun: It is a result: there is nothing to run, and nothing to give back.
+        """
         with self._lock:
             if dispatch.id in self._holds or dispatch.id in self._finished:
                 return False
-            self._holds[dispatch.id] = Hold(dispatch)
+            self._holds[dispatch.id] = Hold(dispatch, started=begun)
             return True
 
     def begin(self, dispatch: Dispatch, time_limit: float) -> bool:
@@ -63,7 +72,7 @@ class Held:
             hold = self._holds.get(dispatch.id)
             if hold is not None:
                 hold.thread, hold.deadline = None, float("inf")
-            self._leave_suspect_lane(dispatch.id)
+            # A suspect keeps its lane until it is saved: the next one's death would count against it as well.
 
     def release(self, ids: Iterable[str], *, finished: bool = True) -> None:
         """They are saved, or given back (`finished=False`: they may come in again)."""
@@ -79,6 +88,7 @@ class Held:
     def enter_suspect_lane(self, dispatch: Dispatch) -> bool:
         """Only one suspect runs in a process at a time, so that a death convicts the right one."""
         with self._lock:
+            self._lane_free.wait_for(lambda: self._suspect is None, LANE_SECONDS)
             if self._suspect is None:
                 self._suspect = dispatch.id
             return self._suspect == dispatch.id
@@ -86,6 +96,7 @@ class Held:
     def _leave_suspect_lane(self, id: str) -> None:
         if self._suspect == id:
             self._suspect = None
+            self._lane_free.notify()
 
     def to_renew(self) -> list[tuple[int, int]]:
         """(task, dispatch_no) of what is in good hands: not what a dead thread left, nor what ran past its deadline."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -73,7 +72,7 @@ class Instances:
         """Close it; an error in that is logged by its class alone."""
         try:
             instance.integration.close()
-        except Exception as error:  # noqa: BLE001  plugin code
+        except BaseException as error:  # noqa: BLE001  plugin code: even sys.exit() ends nothing but the instance
             log.warning(
                 "closing an instance of %s failed: %s", instance.integration.manifest.domain, type(error).__name__
             )
@@ -88,5 +87,4 @@ class Instances:
                 if not self._idle[id]:
                     del self._idle[id]
         for instance in old:
-            with contextlib.suppress(Exception):
-                self.discard(instance)
+            self.discard(instance)

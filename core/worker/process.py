@@ -19,6 +19,7 @@ from core.db.pool import UNAVAILABLE, Database
 from core.environment import Environment
 from core.ledger import leadership, leases, upkeep
 from core.ledger.outcomes import Dispatch
+from core.messages import SAVE_QUEUE
 from core.plugins import Registry, catalog
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
@@ -30,7 +31,7 @@ from core.worker.courier import Courier
 from core.worker.held import Held
 from core.worker.instances import Instances
 from core.worker.running import Runner
-from core.worker.saver import SAVE_QUEUE, Saver
+from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
 
@@ -71,6 +72,7 @@ class WorkerProcess:
         # Where this process does not serve the saving queue, results travel there as messages.
         self.hand_over = self.saver.hand_over
         self.stopping = threading.Event()
+        self.draining = threading.Event()
         self.blobs = Blobs(self.database, settings.blob_location, settings.home / "spool")
         if SAVE_QUEUE not in serves:
             self.hand_over = Courier(queues, self.held, self.blobs).hand_over
@@ -81,7 +83,6 @@ class WorkerProcess:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
         self._began = time.monotonic()
-        self._draining = False
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
 
@@ -90,6 +91,7 @@ class WorkerProcess:
         self.saver.start()
         self._heart.start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
 
     def stop(self, timeout: float = 60.0) -> None:
@@ -104,7 +106,9 @@ class WorkerProcess:
             log.warning("PostgreSQL is away at shutdown; leases bring back what was not begun: %s", error)
         self._ended.set()
         self._heart.join(timeout=5)
-        self.instances.close_idle(older_than=0)
+        closer = threading.Thread(target=self.instances.close_idle, args=(0.0,), daemon=True)
+        closer.start()
+        closer.join(timeout=5)
         self.database.close()
 
     def give_back(self, dispatches: Sequence[Dispatch]) -> None:
@@ -133,6 +137,11 @@ class WorkerProcess:
             faulthandler.dump_traceback_later(patience, exit=True, file=2)
         faulthandler.cancel_dump_traceback_later()
 
+    def _close_idle(self) -> None:
+        """Apart from the heartbeat: what a plugin does in `close` must not keep leases from being renewed."""
+        while not self._ended.wait(0.5):
+            self.instances.close_idle()
+
     def _beat(self) -> None:
         pause = min(HEARTBEAT_SECONDS, self.settings.lease_seconds / 3)
         renewed = beaten = 0.0
@@ -142,14 +151,16 @@ class WorkerProcess:
                 if now - renewed >= self.settings.lease_seconds / 3:
                     self._renew()
                     renewed = now
-                if now - beaten >= (1.0 if self._draining else HEARTBEAT_SECONDS):
+                if now - beaten >= (1.0 if self.draining.is_set() else HEARTBEAT_SECONDS):
                     self._say_alive()
                     beaten = now
-                self.instances.close_idle()
             except UNAVAILABLE as error:
-                log.warning("PostgreSQL is away: %s", str(error).splitlines()[0][:200])
+                log.warning("PostgreSQL is away: %s", error)
             except Exception:
                 log.exception("the heartbeat failed; it goes on")
+            if not self.saver.alive:
+                log.critical("the saver has died: this process ends, and its leases bring back what it held")
+                os._exit(1)
 
     def _renew(self) -> None:
         held = self.held.to_renew()
@@ -163,12 +174,14 @@ class WorkerProcess:
                 upkeep.register(conn, catalog(self.registry))
                 self._registered = True
             # A worker that drains says that it serves nothing as soon as it holds nothing: then it may be stopped.
-            process = replace(self._process, queues=[]) if self._draining and not len(self.held) else self._process
+            process = (
+                replace(self._process, queues=[]) if self.draining.is_set() and not len(self.held) else self._process
+            )
             asked = upkeep.heartbeat(conn, process, datetime.now(UTC))
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(conn):
                 self.on_vacancy()
-        if asked and not self._draining:
-            self._draining = True
+        if asked and not self.draining.is_set():
+            self.draining.set()
             self.on_drain()
 
     def _first_budgets(self) -> bool:
@@ -189,3 +202,8 @@ def set_current(process: WorkerProcess | None) -> None:
     """Called when the worker of this process starts, and when it ends."""
     global _current
     _current = process
+
+
+def taking_nothing() -> bool:
+    """Whether the worker of this process stops or drains; without a worker, no."""
+    return _current is not None and (_current.stopping.is_set() or _current.draining.is_set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -9,9 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import psycopg
-
-from core.db.pool import UNAVAILABLE, Database
+from core.db.pool import UNAVAILABLE, Database, first_line
 from core.ledger.completion import Run, end_runs
 from core.ledger.outcomes import Outcome
 from core.ledger.saving import Saved, parked, save
@@ -31,7 +30,8 @@ MOST_BYTES = 4 * 1024 * 1024
 MOST_BUFFERED = 64 * 1024 * 1024
 """Bytes of outcomes that may wait; beyond it, threads wait before they hand over."""
 
-SAVE_QUEUE = "save_output"
+MOST_TRIES = 10
+"""Tries of one batch against a server that answers, before its outcomes are tried one by one."""
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Saver:
         self._waiting: deque[Outcome] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = self._releasing = False
         self._thread = threading.Thread(target=self._loop, name="saver", daemon=True)
 
     def start(self) -> None:
@@ -70,10 +70,21 @@ class Saver:
             self._changed.notify_all()
         self._thread.join(timeout)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still saves, or has ended because it was told to."""
+        return self._thread.is_alive() or self._stopping
+
+    def release_waiters(self) -> None:
+        """The process is about to stop: threads that wait for room go on, so that they can end."""
+        with self._changed:
+            self._releasing = True
+            self._changed.notify_all()
+
     def hand_over(self, outcome: Outcome) -> None:
         """Queue an outcome. Waits while too many bytes are queued."""
         with self._changed:
-            self._changed.wait_for(lambda: self._bytes < MOST_BUFFERED or self._stopping)
+            self._changed.wait_for(lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping)
             self._waiting.append(outcome)
             self._bytes += outcome.size
             self._changed.notify_all()
@@ -108,7 +119,7 @@ class Saver:
         An outcome that PostgreSQL cannot take is found by halving, and parked alone. While the server is away this waits; a
         commit whose reply was lost is simply done again, and the fence refuses what was saved.
         """
-        saved = self._until_available(lambda: self._save_or_halve(list(outcomes)))
+        saved = self._until_available(lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes))
         ended = self._until_available(lambda: self._end_runs(saved, outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))
         self._held.release(outcome.dispatch.id for outcome in outcomes)
@@ -116,25 +127,56 @@ class Saver:
 
     def _save_or_halve(self, outcomes: list[Outcome]) -> list[Saved]:
         try:
-            with self._database.connection() as conn:
-                return [save(conn, outcomes, delete_guard=self._delete_guard)]
-        except psycopg.Error as error:
+            return [self._commit(outcomes)]
+        except UNAVAILABLE:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever is wrong with one outcome must not keep the others
             if len(outcomes) > 1:
                 half = len(outcomes) // 2
                 return [*self._save_or_halve(outcomes[:half]), *self._save_or_halve(outcomes[half:])]
-            reason = f"PostgreSQL refuses the result: {str(error).splitlines()[0][:300]}"
-        with self._database.connection() as conn:
-            return [save(conn, [parked(outcomes[0], reason)], delete_guard=self._delete_guard)]
+            return [self._park(outcomes[0], error)]
 
-    def _until_available(self, action: Callable[[], T]) -> T:
-        pause = 0.05
-        while True:
+    def _save_singly(self, outcomes: Sequence[Outcome]) -> list[Saved]:
+        """The server is there, and yet this batch fails as if it were not: whoever does that alone is parked."""
+        saved = []
+        for outcome in outcomes:
             try:
+                saved += self._save_or_halve([outcome])
+            except UNAVAILABLE as error:
+                if not self._answers():
+                    raise
+                saved.append(self._park(outcome, error))
+        return saved
+
+    def _park(self, outcome: Outcome, error: Exception) -> Saved:
+        reason = f"the result cannot be saved: {first_line(error)}"
+        return self._commit([parked(outcome, reason)])
+
+    def _commit(self, outcomes: Sequence[Outcome]) -> Saved:
+        with self._database.connection() as conn:
+            return save(conn, outcomes, delete_guard=self._delete_guard)
+
+    def _answers(self) -> bool:
+        try:
+            with self._database.connection() as conn:
+                conn.execute("SELECT 1")
+        except UNAVAILABLE:
+            return False
+        return True
+
+    def _until_available(self, action: Callable[[], T], otherwise: Callable[[], T] | None = None) -> T:
+        """Do it, again and again while the server is away; `otherwise` after some tries with a server that is there."""
+        pause = 0.05
+        for tries in itertools.count(1):
+            try:
+                if otherwise is not None and tries > MOST_TRIES and self._answers():
+                    return otherwise()
                 return action()
             except UNAVAILABLE as error:
-                log.warning("PostgreSQL is away, trying again in %.1f s: %s", pause, str(error).splitlines()[0][:200])
+                log.warning("saving failed, trying again in %.1f s: %s", pause, first_line(error))
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
+        raise AssertionError
 
     def _end_runs(self, saved: Sequence[Saved], outcomes: Sequence[Outcome]) -> list[Run]:
         applied = {outcome.dispatch.task_id for one in saved for outcome, _ in one.applied}

@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("snoozes", sa.Integer(), server_default="0", nullable=False),
         sa.Column("snoozed_seconds", sa.Float(), server_default="0", nullable=False),
         sa.Column("auto_retries", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("carried", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("suspect", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -164,6 +165,7 @@ def upgrade() -> None:
         sa.Column("last_sync_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("consecutive_failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("resync_due", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("forget_state", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("refresh_holder", sa.UUID(), nullable=True),
         sa.Column("refresh_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -228,11 +230,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("blob_key IS NOT NULL"),
     )
     op.create_index(
-        "user_integration_content_parent",
-        "user_integration_content",
-        ["user_integration_id", "parent"],
-        unique=False,
-        postgresql_where=sa.text("parent IS NOT NULL"),
+        "user_integration_content_parent", "user_integration_content", ["user_integration_id", "parent"], unique=False
     )
     op.create_table(
         "held_deletion",
@@ -273,6 +271,7 @@ def upgrade() -> None:
         sa.Column("outputs_unchanged", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("outputs_deleted", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("pruned", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.CheckConstraint("lane IN ('live', 'backfill')", name=op.f("sync_run_lane")),
         sa.CheckConstraint(
             "state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')", name=op.f("sync_run_state")
@@ -297,22 +296,22 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("state = 'running'"),
     )
+    op.create_index(
+        "sync_run_to_prune", "sync_run", ["finished_at"], unique=False, postgresql_where=sa.text("NOT pruned")
+    )
     # The ledger has one row, and an epoch of its own from the first day.
     op.execute(f"INSERT INTO ledger (epoch) VALUES ({secrets.randbits(62)})")
 
 
 def downgrade() -> None:
+    op.drop_index("sync_run_to_prune", table_name="sync_run", postgresql_where=sa.text("NOT pruned"))
     op.drop_index("sync_run_open", table_name="sync_run", postgresql_where=sa.text("state = 'running'"))
     op.drop_index("sync_run_latest", table_name="sync_run")
     op.drop_index("sync_run_history", table_name="sync_run")
     op.drop_table("sync_run")
     op.drop_index(op.f("held_deletion_user_integration_id"), table_name="held_deletion")
     op.drop_table("held_deletion")
-    op.drop_index(
-        "user_integration_content_parent",
-        table_name="user_integration_content",
-        postgresql_where=sa.text("parent IS NOT NULL"),
-    )
+    op.drop_index("user_integration_content_parent", table_name="user_integration_content")
     op.drop_index(
         "user_integration_content_blob",
         table_name="user_integration_content",

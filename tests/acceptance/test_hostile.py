@@ -46,6 +46,8 @@ def test_what_kills_its_process_is_parked_after_three_crashes(
     oracle.wait_for_quiet(fleet, 80)
     assert parked(deployment) == dict.fromkeys(["segfault", "exit_process"], "its process died or hung while it ran")
     assert_neighbours_done(deployment)
+    # One of the two may take a suspected neighbour along the first time, when nobody suspects itself yet.
+    assert deployment.value("SELECT max(crashes) FROM sync_task WHERE type = 'neighbour'") <= 1
     oracle.assert_runs(fleet, account, ["partial"])
 
 

@@ -10,9 +10,8 @@ import pytest
 from core import Task
 from core.dispatcher.chores import Chores, tick_seconds
 from core.ledger import leadership, upkeep
-from core.messages import dispatch_message
+from core.messages import SAVE_QUEUE, dispatch_message
 from core.plugins import Registry
-from core.worker.saver import SAVE_QUEUE
 
 
 @pytest.fixture

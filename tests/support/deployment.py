@@ -16,9 +16,9 @@ import psycopg
 from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
 from core.db.pool import Conn
+from core.messages import SAVE_QUEUE
 from core.plugins import get_registry
 from core.queues import Queues
-from core.worker.saver import SAVE_QUEUE
 
 TEMPLATE = "polling_template"
 

@@ -35,7 +35,7 @@ from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
 
-SHORTEST_PATIENCE_SECONDS = 10.0
+SHORTEST_PATIENCE_SECONDS = 5.0
 """How long Python may stand still in a process before it is ended, if its leases are shorter than that."""
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,10 @@ class WorkerProcess:
         what this process held have run out; whoever supervises it starts another one.
         """
         patience = max(self.settings.lease_seconds, SHORTEST_PATIENCE_SECONDS)
-        while not self._ended.wait(1.0):
+        while True:
             faulthandler.dump_traceback_later(patience, exit=True, file=2)
+            if self._ended.wait(1.0):
+                break
         faulthandler.cancel_dump_traceback_later()
 
     def _close_idle(self) -> None:

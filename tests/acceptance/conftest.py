@@ -5,20 +5,14 @@ Each test has a database and a namespace of its own. What the processes wrote is
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
-
-# Not needed where pytest's `pythonpath` names both folders.
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "support" / "hostile-plugin" / "src")]
-
-from support.deployment import Deployment, make_deployment  # noqa: E402
-from support.fleet import HOSTILE, Fleet  # noqa: E402
-from support.servers import Servers  # noqa: E402
+from support.deployment import Deployment, make_deployment
+from support.fleet import HOSTILE, Fleet
+from support.servers import Servers
 
 SHOWN = 20_000
 """Characters of a fleet's log that a failed test shows."""
@@ -27,8 +21,7 @@ _numbers = count(1)
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.addinivalue_line("markers", "acceptance: real processes and real signals; choose them with -m acceptance")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.acceptance)

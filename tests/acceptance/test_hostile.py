@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from integration_polling_hostile import Credentials, Endless, Hostile
 from integration_polling_hostile.deeds import GARBAGE
 from support import oracle
@@ -94,7 +93,6 @@ def test_a_loop_in_c(hostile_fleet: Fleet, deployment: Deployment) -> None:
     assert_neighbours_done(deployment)
 
 
-@pytest.mark.xfail(run=False, reason="nothing ends a process in which the interpreter's lock is never released")
 def test_an_endless_loop_in_c_does_not_take_its_process_along(hostile_fleet: Fleet, deployment: Deployment) -> None:
     hostile_fleet.workers(processes=1)
     account = connect(deployment, Hostile, {"deeds": ["loop_in_c_forever"], "neighbours": 20, "neighbour_ms": 50})
@@ -221,7 +219,10 @@ def everything_in_redis(deployment: Deployment) -> bytes:
 
 
 def test_a_task_with_a_cost_that_cannot_begin(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """Its budget is asked before it runs, and for that its account is opened: what fails there ends as in the task."""
+    """Its budget is asked before it runs, and for that its account is opened: what fails there ends as in the task.
+
+    Whether the keys of this process are wrong or the account's credentials cannot be known: the task waits, and says so.
+    """
     hostile_fleet.workers()
     account = connect(deployment, Hostile, {"deeds": ["ask_for_budget"], "neighbours": 0}, Credentials(token=SECRET))
     sync(deployment, account)
@@ -232,7 +233,12 @@ def test_a_task_with_a_cost_that_cannot_begin(hostile_fleet: Fleet, deployment: 
     with deployment.connection() as connection:
         retry(connection, [task])  # a run of this task alone
     deployment.queues.wake()
-    hostile_fleet.until(lambda: deployment.rows(STATUS, account) == [("error", "credentials")], "the account stops")
+    waits = "SELECT state, attempts, reason FROM sync_task WHERE retry_of IS NOT NULL AND snoozes = 1"
+    hostile_fleet.until(lambda: deployment.rows(waits), "the task is put back")
+    [(state, attempts, reason)] = deployment.rows(waits)
+    assert (state, attempts) == ("ready", 0)
+    assert "no key opens" in reason
+    assert deployment.rows(STATUS, account) == [("active", None)]
 
 
 FRUGAL = "SELECT state FROM sync_task WHERE type = 'frugal'"

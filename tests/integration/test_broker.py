@@ -52,12 +52,20 @@ def work(broker: PollingBroker) -> Iterator[Callable[[], Worker]]:
 
 
 @pytest.fixture
-def held() -> Iterator[Held]:
+def process() -> Iterator[SimpleNamespace]:
     """What stands for the worker process."""
-    held = Held()
-    set_current(SimpleNamespace(held=held))  # type: ignore[arg-type]
-    yield held
+    process = SimpleNamespace(stopping=threading.Event(), draining=threading.Event())
+    set_current(process)  # type: ignore[arg-type]
+    yield process
     set_current(None)
+
+
+@pytest.fixture
+def held(process: SimpleNamespace) -> Held:
+    """What that process has taken."""
+    held = Held()
+    process.held = held
+    return held
 
 
 def put_actor(broker: PollingBroker, **options) -> tuple[dramatiq.Actor, dict[str, str]]:
@@ -265,6 +273,19 @@ def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
     consumer.close()
     assert queues.waiting("shop") == [dispatch.id for dispatch in dispatches[1:]]
     assert held.not_begun() == [dispatches[0]]
+
+
+@pytest.mark.parametrize("why", ["stopping", "draining"])
+def test_a_process_that_stops_or_drains_takes_nothing_more(
+    broker: PollingBroker, queues: Queues, process: SimpleNamespace, held: Held, dispatches, why: str
+) -> None:
+    queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
+    getattr(process, why).set()
+    consumer, (nothing,) = consume(broker, 1)
+    assert nothing is None
+    assert (len(queues.waiting("shop")), len(held)) == (3, 0)
+    getattr(process, why).clear()
+    assert next(consumer).options["redis_message_id"] == dispatches[0].id
 
 
 def test_other_messages_not_begun_go_back_to_the_front(broker: PollingBroker, queues: Queues) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 
 from core import Listing, Task, TaskOutput
+from core.ledger import parking
 
 
 @pytest.fixture
@@ -119,6 +121,16 @@ def test_an_update_changes_only_the_metadata_given(desk, writers) -> None:
     assert physical(desk) == before
 
 
+def test_an_update_that_removes_something_from_a_nested_value_is_written(desk, writers) -> None:
+    first, second, third = writers(3)
+    keep(desk, first, TaskOutput("a", metadata={"labels": ["new", "work"], "by": {"x": 1, "y": 2}, "z": 1}))
+    saved = keep(desk, second, TaskOutput.update("a", metadata={"labels": ["work"], "by": {"x": 1}}))
+    assert desk.content("metadata") == {"a": {"labels": ["work"], "by": {"x": 1}, "z": 1}}
+    assert saved.changed == {(second.account_id, "shop"): ["a"]}
+    keep(desk, third, TaskOutput.update("a", metadata={"labels": []}))
+    assert desk.content("metadata") == {"a": {"labels": [], "by": {"x": 1}, "z": 1}}
+
+
 def test_an_item_that_an_update_changed_is_compared_afresh(desk, writers) -> None:
     first, second, third = writers(3)
     item = TaskOutput("a", "text", metadata={"x": 1})
@@ -219,6 +231,26 @@ def test_a_slow_first_download_cannot_revive_it_either(desk, writers) -> None:
     download, tombstone = writers(2)
     keep(desk, tombstone, TaskOutput.gone("a"))
     keep(desk, download, TaskOutput("a", "new"))
+    assert desk.alive() == set()
+
+
+def test_what_was_never_kept_leaves_a_tombstone_and_nothing_is_told_of_it(desk, writers) -> None:
+    tombstone, download = writers(2)
+    saved = keep(desk, tombstone, TaskOutput.gone("a"))
+    assert desk.content("deleted_at IS NOT NULL, content_seq") == {"a": [True, tombstone.dispatch_seq]}
+    assert (saved.changed, counts(desk, tombstone)) == ({}, (0, 0, 0))
+    keep(desk, download, TaskOutput("a", "new"))
+    assert desk.content("content_text, deleted_at") == {"a": ["new", None]}
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_of_one_result_the_later_word_about_an_item_counts(desk, writers, known: bool) -> None:
+    first, second, third = writers(3)
+    if known:
+        keep(desk, first, TaskOutput("p", "old"))
+    keep(desk, second, TaskOutput.gone("p"), TaskOutput("p", "new"))
+    assert desk.content("content_text", "deleted_at IS NULL") == {"p": "new"}
+    keep(desk, third, TaskOutput("p", "newer"), TaskOutput.gone("p"))
     assert desk.alive() == set()
 
 
@@ -378,3 +410,46 @@ def test_a_page_that_was_parked_never_sweeps(desk) -> None:
     root = desk.root(account, allow_deletions=True)
     desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"))
     assert desk.alive() == set("abcd")
+
+
+def cancelled_after_a_page(desk, account):
+    """What a run has kept and seen that was cancelled before its last page, and that page in the next run, with its root."""
+    desk.keep(account, *(TaskOutput(id) for id in "abcd"))
+    root = desk.root(account)
+    desk.finish(root, seen=["a", "b"], tasks=[Task("page", {"number": 2})])
+    parking.cancel_run(desk.conn, UUID(root.run_id))
+    desk.run(account)
+    dispatches = {dispatch.type: dispatch for dispatch in desk.claim()}
+    assert sorted(dispatches) == ["page", "start"]
+    return dispatches
+
+
+def test_a_page_carried_over_from_a_cancelled_run_deletes_nothing(desk) -> None:
+    """It completes a listing of which its own run has seen the end only."""
+    dispatches = cancelled_after_a_page(desk, desk.account())
+    desk.finish(dispatches["page"], guard=1.0, seen=["c"], listed=[Listing()])
+    assert desk.alive() == set("abcd")
+    assert desk.value("SELECT count(*) FROM held_deletion") == 0
+    desk.finish(dispatches["start"], guard=1.0, seen=["a", "b", "c"], listed=[Listing()])
+    assert desk.alive() == set("abc")
+
+
+def test_nor_does_a_page_that_follows_it(desk) -> None:
+    dispatches = cancelled_after_a_page(desk, desk.account())
+    desk.finish(dispatches["page"], seen=["c"], tasks=[Task("page", {"number": 3})])
+    (after,) = desk.claim()
+    desk.finish(after, guard=1.0, seen=["d"], listed=[Listing()])
+    assert desk.alive() == set("abcd")
+
+
+def test_what_a_slow_task_of_another_run_keeps_meanwhile_stays(desk) -> None:
+    """Its number is smaller than all that the listing's run began with."""
+    account = desk.account()
+    desk.keep(account, TaskOutput("kept"), TaskOutput("vanished"))
+    desk.finish(desk.root(account), tasks=[Task("page", background=True)])
+    (slow,) = desk.claim()
+    assert slow.lane == "backfill"
+    listing = desk.root(account)
+    desk.finish(slow, output=[TaskOutput("history")])
+    desk.finish(listing, guard=1.0, seen=["kept"], listed=[Listing()])
+    assert desk.alive() == {"kept", "history"}

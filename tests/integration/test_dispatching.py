@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from uuid import uuid4
 
 from core.ledger import dispatching, leadership
@@ -94,8 +96,10 @@ def test_what_is_put_back_for_later_waits(desk) -> None:
     desk.run(desk.account())
     desk.conn.execute("UPDATE sync_task SET available_at = now() + interval '1 h'")
     assert desk.claim() == []
+    assert dispatching.waiting(desk.conn, "shop", RING_START, 10) == []
+    desk.conn.execute("UPDATE sync_task SET available_at = now()")
     (waiting,) = dispatching.waiting(desk.conn, "shop", RING_START, 10)
-    assert (waiting.live, waiting.backfill, waiting.active) == (False, False, True)
+    assert (waiting.live, waiting.backfill) == (True, False)
 
 
 def test_every_account_comes_round_the_ring(desk) -> None:
@@ -110,6 +114,46 @@ def test_every_account_comes_round_the_ring(desk) -> None:
         after = found[-1].account
     assert all(seen.count(account) == 2 for account in accounts)
     assert len(dispatching.waiting(desk.conn, "shop", after, 100)) == 10
+
+
+def test_accounts_that_may_not_run_keep_no_other_waiting(desk) -> None:
+    accounts = sorted(desk.account(f"a{number}") for number in range(301))
+    for account in accounts:
+        desk.run(account)
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'error' WHERE id <> %s", (accounts[-1],))
+    for after in (RING_START, accounts[0], accounts[-1]):
+        assert [one.account for one in dispatching.waiting(desk.conn, "shop", after, 10)] == [str(accounts[-1])]
+
+
+def test_a_claim_reads_no_more_than_it_claims_however_much_is_ready(desk) -> None:
+    account = str(desk.account())
+    desk.run(account)
+    desk.conn.execute(
+        "INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, parent_id) "
+        "SELECT r.id, user_integration_id, integration_domain, lane, 'step', '{}', convert_to(n::text, 'UTF8'), 1 "
+        "FROM sync_run r, generate_series(1, 50000) n"
+    )
+    desk.conn.execute("ANALYZE sync_task")
+    leadership.lead(desk.conn, desk.me)
+    for portion in (Portion(account, "live", 20), Portion(account, "live", 20, ["step"], 20, ["page"])):
+        names = {"leader": desk.me, "domain": "shop", "portions": json.dumps([asdict(portion)]), "lease": 60}
+        with desk.conn.transaction(force_rollback=True):
+            explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
+            (plan,) = desk.conn.execute(explain + dispatching.CLAIM, names).fetchone()
+        scans = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "sync_task"]
+        read = [(node.get("Node Type"), node["Actual Loops"] * node["Actual Rows"] + removed(node)) for node in scans]
+        assert "Seq Scan" not in {kind for kind, _ in read}
+        # Looking for the other types, where there are none, is what a portion by type costs, and it is never asked so.
+        assert not portion.capped_types or sum(rows for _, rows in read) < 60_000
+        assert portion.capped_types or sum(rows for _, rows in read) < 200, read
+
+
+def nodes(plan: dict) -> list[dict]:
+    return [plan, *(node for below in plan.get("Plans", ()) for node in nodes(below))]
+
+
+def removed(node: dict) -> float:
+    return node["Actual Loops"] * node.get("Rows Removed by Filter", 0)
 
 
 def test_what_is_sent_again_is_the_same_dispatch(desk) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis import ConnectionError, ReadOnlyError
 
 from core.accounts.limits import account_key
 from core.content.text import fits
@@ -18,12 +19,13 @@ from core.errors import (
     PermanentError,
     RateLimited,
     ResultInvalid,
+    ServerUnavailable,
     SkipItem,
     TransientError,
     VaultError,
 )
 from core.ledger.outcomes import Dispatch, Outcome, Stop
-from core.middleware.retries import PAUSED_SECONDS, Retries, decide
+from core.middleware.retries import KEY_SECONDS, PAUSED_SECONDS, Retries, decide
 from core.middleware.time_limit import TimeLimitExceeded
 from core.worker.accounts import LoadedAccount
 from core.worker.running import AccountStopped
@@ -85,11 +87,26 @@ def test_a_limit_that_nobody_declared_does_not_block_the_whole_account(come_to: 
     assert outcome.block.key not in {account_key(str(loaded.account.id)), "group/shop/acme/quota"}
 
 
-@pytest.mark.parametrize("error", [CredentialsInvalid("expired"), VaultError("expired")], ids=repr)
-def test_bad_credentials_stop_the_account_and_keep_the_task(come_to: Decide, error: Exception) -> None:
-    outcome = come_to(error)
+def test_bad_credentials_stop_the_account_and_keep_the_task(come_to: Decide) -> None:
+    outcome = come_to(CredentialsInvalid("expired"))
     assert (outcome.state, outcome.attempt) == ("ready", 0)
     assert outcome.stop == Stop("credentials", "expired", 3)
+
+
+def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobody(come_to: Decide) -> None:
+    outcome = come_to(VaultError("no key opens it"), attempts=2, suspect=True)
+    assert (outcome.state, outcome.attempt, outcome.crash, outcome.snooze) == ("ready", 0, 0, 1)
+    assert (outcome.delay, outcome.stop, outcome.block, outcome.suspect) == (KEY_SECONDS, None, None, True)
+    assert outcome.reason == "no key opens it"
+    assert KEY_SECONDS == 60
+
+
+@pytest.mark.parametrize("error", [ServerUnavailable("away"), ConnectionError("away"), ReadOnlyError("away")], ids=repr)
+def test_our_own_servers_being_away_is_no_attempt_of_the_task(come_to: Decide, error: Exception) -> None:
+    outcome = come_to(error, attempts=2, suspect=True)
+    assert (outcome.state, outcome.attempt, outcome.crash, outcome.snooze) == ("ready", 0, 0, 0)
+    assert (outcome.stop, outcome.block, outcome.error, outcome.suspect) == (None, None, None, True)
+    assert 0 < outcome.delay <= 5
 
 
 def test_a_bad_configuration_stops_the_account_and_keeps_the_task(come_to: Decide) -> None:

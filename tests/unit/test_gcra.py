@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,11 +93,18 @@ def test_a_task_that_costs_more_than_the_limit_still_runs_once_in_a_while(units:
     assert budget.now >= per * 1_000_000
 
 
-def test_heavy_tasks_get_their_turn_among_light_ones() -> None:
-    budget = Budget(Rate("q", 100, 100.0), heaviest=20)
-    heavy_at = 0
+def test_a_heavy_task_waits_no_longer_than_a_light_one() -> None:
+    """Were it to wait until all it costs is there, light ones would take that away for ever."""
+    budget, random = Budget(Rate("q", 100, 100.0), heaviest=20), Random(1)
+    # When each comes again: nine that take one unit, and one that takes 20.
+    due = {name: 0 for name in range(10)}
+    taken = dict.fromkeys(due, 0)
     while budget.now < 1_000_000_000:
-        heavy_at = heavy_at or (budget.now if budget.take(20) == 0 and budget.now else 0)
-        budget.now += max(budget.take(1), 1)
-        budget.take(1)
-    assert heavy_at
+        name = min(due, key=lambda one: due[one])
+        budget.now = due[name]
+        wait = budget.take(1 if name else 20)
+        taken[name] += not wait
+        due[name] = budget.now + round(wait * (1 + random.random() / 10)) + 1
+    assert taken[0] >= 10
+    assert min(taken.values()) >= 10
+    assert budget.worst_window() <= 100

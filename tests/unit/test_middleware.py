@@ -92,8 +92,8 @@ def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
     worker.budgets.take = lambda wanted: asked.append(wanted) or Wait(0, 5.0)
     with pytest.raises(SkipMessage):
         RateLimit().before_process_message(None, message())  # type: ignore[arg-type]
-    ((key, limit, units),) = asked[0]
-    assert (key, limit.name, units) == ("group/shop/acme/quota", "quota", 3)
+    ((key, limit, units, heaviest),) = asked[0]
+    assert (key, limit.name, units, heaviest) == ("group/shop/acme/quota", "quota", 3, 3)
     (outcome,) = worker.handed
     assert (outcome.state, outcome.snooze, outcome.attempt, outcome.block.key, outcome.block.seconds) == (
         "ready",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -116,13 +117,16 @@ def test_the_catalog_tells_dispatchers_costs_and_bounds(modules: Any) -> None:
     )
 
 
-def test_a_failing_observer_changes_nothing_for_the_others(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_a_failing_observer_changes_nothing_for_the_others(
+    caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
     told: list[str] = []
     failing, listening = ModuleType("failing"), ModuleType("listening")
 
     @hookimpl
     def content_saved(domain: str) -> None:
-        raise RuntimeError("no")
+        raise error
 
     failing.content_saved = content_saved  # type: ignore[attr-defined]
 
@@ -135,9 +139,31 @@ def test_a_failing_observer_changes_nothing_for_the_others(caplog: pytest.LogCap
         registry = Registry()
         for plugin in order:
             registry.manager.register(plugin)
-        registry.observe("content_saved", domain="d", account_id="a", external_ids=["x"])
-    assert told == ["a", "a"]
+        for account in ("a", "b"):
+            registry.observe("content_saved", domain="d", account_id=account, external_ids=["x"])
+        registry._observers.drain(10)
+    assert told == ["a", "b", "a", "b"]
     assert "the observer failing of content_saved failed" in caplog.text
+
+
+def test_an_observer_that_hangs_does_not_keep_who_tells_it() -> None:
+    asked, go_on = threading.Event(), threading.Event()
+    plugin = ModuleType("hanging")
+
+    @hookimpl
+    def content_saved(domain: str) -> None:
+        asked.set()
+        go_on.wait(30)
+
+    plugin.content_saved = content_saved  # type: ignore[attr-defined]
+    registry = Registry()
+    registry.manager.register(plugin)
+    for _ in range(1_100):  # more than may wait
+        registry.observe("content_saved", domain="d", account_id="a", external_ids=["x"])
+    assert asked.wait(10)
+    assert not go_on.is_set()
+    go_on.set()
+    registry._observers.drain(10)
 
 
 def test_a_task_cannot_be_called_start() -> None:

@@ -185,9 +185,48 @@ def test_an_unknown_code_is_refused(store: Store, code: Any) -> None:
 # Whole results --------------------------------------------------------------------------------------------------------
 
 
-def test_an_id_twice_in_a_result_is_two_rows_in_the_plugins_order(outcome_of: Come) -> None:
-    outcome = outcome_of(output=[TaskOutput("a", "first"), TaskOutput("a", "second")])
-    assert [row["text"] for row in outcome.outputs] == ["first", "second"]
+def test_an_id_twice_in_a_result_is_one_row_where_the_last_word_counts(outcome_of: Come) -> None:
+    outcome = outcome_of(output=[TaskOutput("a", "first"), TaskOutput("b"), TaskOutput("a", "second")])
+    assert [(row["id"], row["text"]) for row in outcome.outputs] == [("b", None), ("a", "second")]
+    outcome = outcome_of(output=[TaskOutput.gone("a"), TaskOutput("a", "back")])
+    assert [(row["code"], row["text"]) for row in outcome.outputs] == [(200, "back")]
+    outcome = outcome_of(output=[TaskOutput("a", "text"), TaskOutput.gone("a")])
+    assert [row["code"] for row in outcome.outputs] == [410]
+
+
+def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: Come) -> None:
+    update = TaskOutput.update("a", metadata={"y": 2}, fingerprint="f2")
+    whole = TaskOutput("a", "text", metadata={"x": 1, "y": 1}, fingerprint="f1")
+    (row,) = outcome_of(output=[whole, update]).outputs
+    (same,) = outcome_of(output=[TaskOutput("a", "text", metadata={"x": 1, "y": 2}, fingerprint="f2")]).outputs
+    assert row == same
+    (row,) = outcome_of(output=[update, TaskOutput.update("a", metadata={"x": 1})]).outputs
+    assert (row["code"], row["metadata"], row["fingerprint"]) == (206, {"x": 1, "y": 2}, "f2")
+    assert [row["code"] for row in outcome_of(output=[TaskOutput.gone("a"), update]).outputs] == [410]
+
+
+def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_of: Come) -> None:
+    def tasks() -> Iterator[Task]:
+        payload: dict[str, Any] = {"number": 0, "of": []}
+        for number in range(3):
+            payload["number"] = number
+            payload["of"].append(number)
+            yield Task("step", payload)
+        payload.clear()
+
+    def output() -> Iterator[TaskOutput]:
+        metadata: dict[str, Any] = {"labels": []}
+        for number in range(3):
+            metadata["labels"].append(number)
+            yield TaskOutput(str(number), metadata=metadata)
+        metadata.clear()
+
+    outcome = outcome_of(tasks=tasks(), output=output())
+    expected = [{"number": n, "of": list(range(n + 1))} for n in range(3)]
+    assert [row["payload"] for row in outcome.tasks] == expected
+    again = outcome_of(tasks=[Task("step", payload) for payload in expected])
+    assert [row["key"] for row in outcome.tasks] == [row["key"] for row in again.tasks]
+    assert [row["metadata"] for row in outcome.outputs] == [{"labels": list(range(n + 1))} for n in range(3)]
 
 
 @pytest.mark.parametrize("field", ["output", "tasks", "seen"])

@@ -138,14 +138,18 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
 
     added: list[int] = []
     thread = Hanging()
-    worker = SimpleNamespace(workers=[thread], _add_worker=lambda: added.append(1))
+    given_up: list[str] = []
+    consumer = SimpleNamespace(consumer=SimpleNamespace(give_up=given_up.append))
+    worker = SimpleNamespace(
+        workers=[thread], consumers={dispatch().domain: consumer}, _add_worker=lambda: added.append(1)
+    )
     thread.start()
     time_limit._worker = worker
-    until(lambda: added)
+    until(lambda: given_up)
     assert worker.workers == []
     hangs.set()
     thread.join()
-    assert (stopped, added) == ([1], [1])
+    assert (stopped, added, given_up) == ([1], [1], [dispatch().id])
 
 
 def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(

@@ -1,0 +1,45 @@
+"""Which errors of PostgreSQL are worth trying again."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from core.db.pool import passes
+
+PASS = [
+    psycopg.OperationalError("the connection is lost"),
+    psycopg.InterfaceError("the connection is closed"),
+    errors.ConnectionFailure(),
+    errors.AdminShutdown(),
+    errors.CrashShutdown(),
+    errors.CannotConnectNow(),
+    errors.IdleSessionTimeout(),
+    errors.DeadlockDetected(),
+    errors.SerializationFailure(),
+    errors.LockNotAvailable(),
+    errors.TooManyConnections(),
+    errors.ReadOnlySqlTransaction(),
+]
+STAY = [
+    psycopg.DataError("a NUL in a text"),
+    psycopg.ProgrammingError("the wrong number of parameters"),
+    errors.UniqueViolation(),
+    errors.CheckViolation(),
+    errors.NumericValueOutOfRange(),
+    errors.UndefinedTable(),
+    errors.InsufficientPrivilege(),
+    errors.ProgramLimitExceeded(),
+    errors.QueryCanceled(),
+]
+
+
+@pytest.mark.parametrize("error", PASS, ids=lambda error: type(error).__name__)
+def test_what_passes_is_tried_again(error: psycopg.Error) -> None:
+    assert passes(error)
+
+
+@pytest.mark.parametrize("error", STAY, ids=lambda error: type(error).__name__)
+def test_what_stays_is_not(error: psycopg.Error) -> None:
+    assert not passes(error)

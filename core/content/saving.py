@@ -26,6 +26,8 @@ WITH incoming AS MATERIALIZED (
     SELECT i.* FROM incoming i
     LEFT JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
     WHERE c.id IS NULL OR c.content_seq < i.seq AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
+        -- Deleted a moment ago by the same result, along with what it belonged to.
+        OR c.content_seq = i.seq AND c.deleted_at IS NOT NULL
     ORDER BY i.account, i.id
 )
 INSERT INTO user_integration_content AS c (user_integration_id, integration_domain, external_id, kind, parent, name,
@@ -44,7 +46,7 @@ ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
     digest = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.digest ELSE ''::bytea END,
     metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
     updated_at = now(), deleted_at = NULL
-WHERE c.content_seq < excluded.content_seq
+WHERE c.content_seq < excluded.content_seq OR c.content_seq = excluded.content_seq AND c.deleted_at IS NOT NULL
 RETURNING user_integration_id::text, external_id
 """
 

@@ -244,14 +244,15 @@ class _Batch:
     # Content ----------------------------------------------------------------------------------------------------------
 
     def _write_content(self) -> None:
+        # What is gone goes first: a result may delete a folder and keep a file that is now in it.
+        gone = self._latest(410)
+        deleted = content.delete(self.conn, [row for _, row in gone])
+        content.bury(self.conn, [row for _, row in gone])
         rows = {200: self._latest(200), 206: self._latest(206)}
         changed = content.upsert(self.conn, [row for _, row in rows[200]])
         updated = content.update(self.conn, [row for _, row in rows[206]])
         self._count(rows[200], changed)
         self._count(rows[206], updated)
-        gone = self._latest(410)
-        deleted = content.delete(self.conn, [row for _, row in gone])
-        content.bury(self.conn, [row for _, row in gone])
         for outcome, row in gone:
             self.counts[outcome.dispatch.task_id].deleted += deleted[(row["account"], row["id"])]
         self._remember_seen(changed | updated)

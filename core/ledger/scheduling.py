@@ -67,27 +67,26 @@ WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
 # Tasks of cancelled runs, and parked ones that have been tried again by themselves less than three times, go on in the new run:
-# as copies, which conflict with nothing the run already has.
+# as copies, which conflict with nothing the run already has. Three statements: as one, it compared every task with every copy.
+TO_CARRY = """
+SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
+WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL AND t.run_id <> %(run)s
+  AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3 AND r.state <> 'running')
+ORDER BY t.id FOR UPDATE OF t
+"""
 CARRY = """
-WITH waiting AS (
-    SELECT t.* FROM sync_task t JOIN sync_run r ON r.id = t.run_id
-    WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL AND t.run_id <> %(run)s
-      AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3 AND r.state <> 'running')
-    ORDER BY t.id FOR UPDATE OF t
-), copied AS (
-    INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority,
-        auto_retries, carried)
-    SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type, payload, dedup_key, priority,
-        auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END, true
-    FROM waiting WHERE type <> 'start' ORDER BY dedup_key, id
-    ON CONFLICT (run_id, dedup_key) DO NOTHING
-    RETURNING id, dedup_key
-)
-UPDATE sync_task t SET retried_as = coalesce(again.id, t.id)
-FROM waiting w LEFT JOIN (
-    SELECT id, dedup_key FROM copied UNION ALL SELECT id, dedup_key FROM sync_task WHERE run_id = %(run)s
-) again ON again.dedup_key = w.dedup_key
-WHERE t.id = w.id
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority,
+    auto_retries, carried)
+SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type, payload, dedup_key, priority,
+    auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END, true
+FROM sync_task WHERE id = ANY(%(tasks)s) AND type <> 'start' ORDER BY dedup_key, id
+ON CONFLICT (run_id, dedup_key) DO NOTHING
+"""
+# Each probes the unique index on (run_id, dedup_key).
+CARRIED = """
+UPDATE sync_task t SET retried_as = coalesce(
+    (SELECT again.id FROM sync_task again WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key), t.id)
+WHERE t.id = ANY(%(tasks)s)
 """
 # Served by `sync_task_stopped`: most accounts have nothing to carry on.
 STOPPED = """
@@ -128,11 +127,19 @@ def poll(conn: Conn, batch: int) -> int:
 
 
 def _carry_on(conn: Conn, run: UUID, account: UUID) -> None:
-    conn.execute(CARRY, {"run": run, "account": account, "lane": "live"})
+    _carry(conn, run, account, "live")
     waiting = conn.execute(CARRIED_BACKFILL, (account,)).fetchone()
     if waiting is not None and waiting[0]:
         backfill = open_run(conn, account, lane="backfill", trigger="retry", root=False)
-        conn.execute(CARRY, {"run": backfill, "account": account, "lane": "backfill"})
+        _carry(conn, backfill, account, "backfill")
+
+
+def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
+    names: dict[str, Any] = {"run": run, "account": account, "lane": lane}
+    names["tasks"] = [task for (task,) in conn.execute(TO_CARRY, names)]
+    if names["tasks"]:
+        conn.execute(CARRY, names)
+        conn.execute(CARRIED, names)
 
 
 def request_run(

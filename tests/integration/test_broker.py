@@ -15,7 +15,7 @@ from dramatiq.errors import QueueJoinTimeout
 
 from core.broker import PollingBroker
 from core.embedded.valkey import Valkey
-from core.messages import RUN_TASK, dispatch_message, encode
+from core.messages import RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, dispatch_message, encode
 from core.queues import Queues
 from core.worker.held import Held
 from core.worker.process import set_current
@@ -273,6 +273,20 @@ def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
     consumer.close()
     assert queues.waiting("shop") == [dispatch.id for dispatch in dispatches[1:]]
     assert held.not_begun() == [dispatches[0]]
+
+
+def test_a_result_is_held_while_it_is_saved_and_not_given_back(
+    desk, broker: PollingBroker, queues: Queues, held: Held, dispatches
+) -> None:
+    one = dispatches[0]
+    body = json.loads(json.dumps(desk.outcome(one).to_json()))
+    queues.send(SAVE_QUEUE, {one.id: encode(SAVE_QUEUE, SAVE_OUTPUT, one.id, [body])})
+    broker.declare_queue(SAVE_QUEUE)
+    consumer = broker.consume(SAVE_QUEUE, prefetch=8, timeout=50)
+    message = next(consumer)
+    assert (message.actor_name, held.to_renew(), held.not_begun()) == (SAVE_OUTPUT, [(one.task_id, 1)], [])
+    consumer.ack(message)
+    assert queues.length(SAVE_QUEUE) == 1  # its saver acknowledges it
 
 
 @pytest.mark.parametrize("why", ["stopping", "draining"])

@@ -453,3 +453,10 @@ def test_what_a_slow_task_of_another_run_keeps_meanwhile_stays(desk) -> None:
     desk.finish(slow, output=[TaskOutput("history")])
     desk.finish(listing, guard=1.0, seen=["kept"], listed=[Listing()])
     assert desk.alive() == {"kept", "history"}
+
+
+def test_a_result_may_delete_a_folder_and_keep_a_file_that_is_in_it(desk, writers) -> None:
+    first, second = writers(2)
+    keep(desk, first, TaskOutput("p"), TaskOutput("p/old", parent="p"), TaskOutput("p/kept", "1", parent="p"))
+    keep(desk, second, TaskOutput.gone("p"), TaskOutput("p/kept", "1", parent="p"), TaskOutput("p/new", parent="p"))
+    assert desk.alive() == {"p/kept", "p/new"}

@@ -148,7 +148,7 @@ def test_carrying_thousands_of_tasks_takes_no_time(desk) -> None:
     parking.cancel_run(desk.conn, run)
     began = time.monotonic()
     desk.run(account)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 1.5
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'ready' AND carried") == 4000
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'cancelled' AND retried_as IS NULL") == 0
 

@@ -159,7 +159,9 @@ def test_limits_of_tasks_at_once_hold_in_every_scope(
         world.claim(allocate(free, window, world.in_flight(), world.waiting(), rules()), random)
         for accounts in together:
             # A task that weighs more than the limit goes alone, rather than never.
-            taking = [t for (a, _, t), n in world.flying.items() if a in accounts and COSTS[t].get("c", 1) for _ in range(n)]
+            taking = [
+                t for (a, _, t), n in world.flying.items() if a in accounts and COSTS[t].get("c", 1) for _ in range(n)
+            ]
             assert world.used(limit, accounts, COSTS) <= tasks or (taking == ["heavy"] and tasks < COSTS["heavy"]["c"])
         world.finish(random)
 

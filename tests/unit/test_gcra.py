@@ -97,7 +97,7 @@ def test_a_heavy_task_waits_no_longer_than_a_light_one() -> None:
     """Were it to wait until all it costs is there, light ones would take that away for ever."""
     budget, random = Budget(Rate("q", 100, 100.0), heaviest=20), Random(1)
     # When each comes again: nine that take one unit, and one that takes 20.
-    due = {name: 0 for name in range(10)}
+    due = dict.fromkeys(range(10), 0)
     taken = dict.fromkeys(due, 0)
     while budget.now < 1_000_000_000:
         name = min(due, key=lambda one: due[one])

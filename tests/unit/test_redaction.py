@@ -64,9 +64,7 @@ def test_other_shapes_a_secret_travels_in(shape: str) -> None:
 
 
 @given(secret=SECRETS, before=st.binary(max_size=7), after=st.binary(max_size=4))
-def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(
-    secret: str, before: bytes, after: bytes
-) -> None:
+def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(secret: str, before: bytes, after: bytes) -> None:
     """As in a Basic header. Its first and last characters hold bits of the neighbours, and may stay."""
     raw = secret.encode()
     for encode in (base64.b64encode, base64.urlsafe_b64encode):

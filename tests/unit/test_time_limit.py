@@ -13,6 +13,8 @@ import pytest
 from core.ledger.outcomes import Dispatch
 from core.middleware import time_limit as module
 from core.middleware.time_limit import TimeLimit, TimeLimitExceeded
+from core.worker.held import Held
+from core.worker.process import current
 
 Make = Callable[..., Dispatch]
 
@@ -25,7 +27,8 @@ def limit(
 
     def make(seconds: float) -> TimeLimit:
         registry = SimpleNamespace(integrations={"shop": shop})
-        process(registry=registry, settings=SimpleNamespace(task_time_limit=seconds), stopping=threading.Event())
+        settings = SimpleNamespace(task_time_limit=seconds)
+        process(registry=registry, settings=settings, stopping=threading.Event(), held=Held())
         time_limit = TimeLimit()
         time_limit._clock.start()
         return time_limit
@@ -143,9 +146,11 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
     worker = SimpleNamespace(
         workers=[thread], consumers={dispatch().domain: consumer}, _add_worker=lambda: added.append(1)
     )
+    held = current().held
+    held.take(dispatch())
     thread.start()
     time_limit._worker = worker
-    until(lambda: given_up)
+    until(lambda: given_up and not len(held))
     assert worker.workers == []
     hangs.set()
     thread.join()

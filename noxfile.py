@@ -36,9 +36,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, or those that pytest's own arguments name: `nox -s tests -- -k ledger`."""
+    """All tests, or those that pytest's own arguments name: `nox -s tests -- -k ledger`. Two at a time: they wait more than they work."""
     _install(session, "test", core=".[demo]")
-    session.run("pytest", *session.posargs, interrupt_timeout=LONG)
+    session.run("pytest", "-n", "2", *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session

@@ -43,7 +43,7 @@ def test_what_the_provider_says_is_kept_within_a_second_and_a_day(seconds: float
 GARBAGE: list[Any] = ["soon", "", b"1", object(), [], {}, math.nan, math.inf, -math.inf, None, 1j]
 
 
-@pytest.mark.parametrize("retry_after", GARBAGE, ids=repr)
+@pytest.mark.parametrize("retry_after", GARBAGE, ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_garbage_is_a_wait_that_nobody_named(retry_after: Any) -> None:
     assert 5.0 <= snooze(retry_after, 0) <= 10.0
 

@@ -319,7 +319,9 @@ def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) ->
 # Tasks ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("payload", [{"a": math.nan}, {"a": object()}, {"a": {1}}, {"a": b"x"}], ids=str)
+@pytest.mark.parametrize(
+    "payload", [{"a": math.nan}, {"a": object()}, {"a": {1}}, {"a": b"x"}], ids=["NaN", "an object", "a set", "bytes"]
+)
 def test_a_payload_that_is_no_json_is_refused(shop: Any, payload: Any) -> None:
     with pytest.raises(ResultInvalid, match="no JSON"):
         task_row(Task("step", payload), shop)

@@ -36,7 +36,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, or those that pytest's own arguments name: `nox -s tests -- -k ledger`. Two at a time: they wait more than they work."""
+    """All tests, two at a time, or those that pytest's own arguments name: `nox -s tests -- -k ledger`."""
     _install(session, "test", core=".[demo]")
     session.run("pytest", "-n", "2", *session.posargs, interrupt_timeout=LONG)
 

@@ -6,6 +6,7 @@ Loaded by POLLING_PLUGINS; stands for a source so fast that only the engine is m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,7 +37,8 @@ class Noop(BaseIntegration[Config]):
     def page(self, ctx: Context, page: int) -> TaskResult:
         tasks = [self.item.task(number=page * ITEMS + index) for index in range(ITEMS)]
         if page + 1 < self.config.pages:
-            tasks.append(self.page.task(page=page + 1))
+            # Listing goes ahead of the items, so that there is always something to do.
+            tasks.append(replace(self.page.task(page=page + 1), priority=1))
         return TaskResult(tasks=tasks)
 
     @task

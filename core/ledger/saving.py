@@ -21,6 +21,7 @@ from core.content import saving as content
 from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
+from core.ledger.state import write_states
 
 # THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id. Served by the primary key.
 FENCE = """
@@ -30,23 +31,6 @@ JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.i
 JOIN sync_run r ON r.id = t.run_id
 WHERE t.state = 'queued' AND t.dispatch_no = named.dispatch_no
 ORDER BY t.id FOR UPDATE OF t
-"""
-
-# Locks state rows by key, before anything else is written: a conflict drops a result whole.
-LOCK_STATE = """
-SELECT s.user_integration_id::text, s.partition, s.version, s.dispatch_seq FROM sync_state s
-JOIN unnest(%s::uuid[], %s::text[]) AS named(account, partition)
-  ON named.account = s.user_integration_id AND named.partition = s.partition
-ORDER BY s.user_integration_id, s.partition FOR UPDATE OF s
-"""
-WRITE_STATE = """
-INSERT INTO sync_state AS s (user_integration_id, partition, value, version, dispatch_seq)
-SELECT account, partition, value, version, seq FROM jsonb_to_recordset(%s::jsonb)
-    AS r(account uuid, partition text, value jsonb, version bigint, seq bigint) ORDER BY account, partition
-ON CONFLICT (user_integration_id, partition) DO UPDATE SET value = excluded.value, version = excluded.version,
-    dispatch_seq = excluded.dispatch_seq, updated_at = now()
-WHERE s.version = excluded.version - 1
-RETURNING 1
 """
 
 # Someone else may end the backfill run meanwhile: the share lock waits for that, and then finds none.
@@ -175,7 +159,7 @@ class _Batch:
     def run(self) -> Saved:
         if not self.outcomes:
             return self.saved
-        self._write_states()
+        self.outcomes = write_states(self.conn, self.outcomes)
         added = self._prepare_tasks()
         self._write_content()
         self._insert_tasks(added)
@@ -199,47 +183,6 @@ class _Batch:
                 outcome = Outcome(outcome.dispatch, state="parked", reason=over_limit)
             passed.append(outcome)
         return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq)
-
-    # State ------------------------------------------------------------------------------------------------------------
-
-    def _write_states(self) -> None:
-        """Compare and set. A result whose partition was changed meanwhile becomes a task that runs again."""
-        wanted = [(o.dispatch.account_id, row["partition"]) for o in self.outcomes for row in _states(o)]
-        if not wanted:
-            return
-        found = self.conn.execute(LOCK_STATE, ([a for a, _ in wanted], [p for _, p in wanted]))
-        current = {(account, partition): (version, seq) for account, partition, version, seq in found}
-        writes: dict[tuple[str, str], dict[str, Any]] = {}
-        for index, outcome in enumerate(self.outcomes):
-            account = outcome.dispatch.account_id
-            if any(
-                _conflicts(row, current.get((account, row["partition"])), (account, row["partition"]) in writes)
-                for row in _states(outcome)
-            ):
-                self.outcomes[index] = Outcome(
-                    outcome.dispatch, state="ready", delay=0.2, reason="state changed meanwhile"
-                )
-                continue
-            for row in _states(outcome):
-                key = (outcome.dispatch.account_id, row["partition"])
-                version, seq = current.get(key, (0, 0))
-                number = self._next_sequence() if row.get("expired") else outcome.dispatch.dispatch_seq
-                if row["read"] is None and seq > number:
-                    continue
-                current[key] = (version, max(seq, number))
-                writes[key] = {**row, "account": key[0], "version": version + 1, "seq": current[key][1]}
-        if writes:
-            written = self.conn.execute(WRITE_STATE, (json.dumps(list(writes.values())),)).rowcount
-            if written != len(writes):
-                # A row that was not there to be locked came into being in between.
-                raise ResultConflict
-
-    def _next_sequence(self) -> int:
-        """Later than every dispatch so far: no task that is under way can bring back a partition that has expired."""
-        row = self.conn.execute("SELECT nextval('dispatch_seq')").fetchone()
-        assert row is not None
-        number: int = row[0]
-        return number
 
     # Content ----------------------------------------------------------------------------------------------------------
 
@@ -375,18 +318,6 @@ class _Batch:
         self.saved.applied = [(outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes]
         self.saved.added |= any(state == "ready" for state in states.values())
         self.saved.closed_runs |= {o.dispatch.run_id for o, state in self.saved.applied if state == "parked"}
-
-
-def _states(outcome: Outcome) -> list[dict[str, Any]]:
-    """State writes, and the partition that has expired as one that drops it."""
-    if outcome.expired is None:
-        return outcome.states
-    return [*outcome.states, {"partition": outcome.expired, "value": None, "read": None, "expired": True}]
-
-
-def _conflicts(row: dict[str, Any], current: tuple[int, int] | None, written: bool) -> bool:
-    """Whether what the task has read was changed since: by a commit, or by another result of this batch."""
-    return row["read"] is not None and (written or row["read"] != (current[0] if current else 0))
 
 
 def _moves(outcome: Outcome, row: dict[str, Any]) -> bool:

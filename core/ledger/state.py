@@ -1,0 +1,84 @@
+"""State partitions in the saving transaction: compare and set.
+
+It comes right after the fence and before anything else is written, since a conflict drops a result whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from core.db.pool import Conn
+from core.errors import ResultConflict
+from core.ledger.outcomes import Outcome
+
+# Locks state rows by key.
+LOCK_STATE = """
+SELECT s.user_integration_id::text, s.partition, s.version, s.dispatch_seq FROM sync_state s
+JOIN unnest(%s::uuid[], %s::text[]) AS named(account, partition)
+  ON named.account = s.user_integration_id AND named.partition = s.partition
+ORDER BY s.user_integration_id, s.partition FOR UPDATE OF s
+"""
+WRITE_STATE = """
+INSERT INTO sync_state AS s (user_integration_id, partition, value, version, dispatch_seq)
+SELECT account, partition, value, version, seq FROM jsonb_to_recordset(%s::jsonb)
+    AS r(account uuid, partition text, value jsonb, version bigint, seq bigint) ORDER BY account, partition
+ON CONFLICT (user_integration_id, partition) DO UPDATE SET value = excluded.value, version = excluded.version,
+    dispatch_seq = excluded.dispatch_seq, updated_at = now()
+WHERE s.version = excluded.version - 1
+RETURNING 1
+"""
+
+# Later than every dispatch so far: no task that is under way can bring back a partition that has expired.
+NEXT_SEQUENCE = "SELECT nextval('dispatch_seq')"
+
+Key = tuple[str, str]
+
+
+def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Write what these outcomes, in the order of their dispatch, say of state.
+
+    Returns the outcomes: one whose partition was changed since its task read it is a task that runs again.
+
+    Raises:
+      ResultConflict: A partition that was not there to be locked came into being: the batch is to be done again.
+    """
+    wanted = [key for outcome in outcomes for key, _ in _writes(outcome)]
+    if not wanted:
+        return list(outcomes)
+    found = conn.execute(LOCK_STATE, ([account for account, _ in wanted], [partition for _, partition in wanted]))
+    current = {(account, partition): (version, seq) for account, partition, version, seq in found}
+    rows: dict[Key, dict[str, Any]] = {}
+    passed = []
+    for outcome in outcomes:
+        if any(_conflicts(row, current.get(key), key in rows) for key, row in _writes(outcome)):
+            passed.append(Outcome(outcome.dispatch, state="ready", delay=0.2, reason="state changed meanwhile"))
+            continue
+        passed.append(outcome)
+        for key, row in _writes(outcome):
+            version, seq = current.get(key, (0, 0))
+            number = (
+                conn.execute(NEXT_SEQUENCE).fetchall()[0][0] if row.get("expired") else outcome.dispatch.dispatch_seq
+            )
+            if row["read"] is None and seq > number:
+                continue  # a late write without a read: a later one stands
+            current[key] = (version, max(seq, number))
+            rows[key] = {**row, "account": key[0], "version": version + 1, "seq": current[key][1]}
+    if rows and conn.execute(WRITE_STATE, (json.dumps(list(rows.values())),)).rowcount != len(rows):
+        raise ResultConflict
+    return passed
+
+
+def _writes(outcome: Outcome) -> Iterator[tuple[Key, dict[str, Any]]]:
+    """What an outcome writes, by (account, partition); a partition that has expired is dropped."""
+    for row in outcome.states:
+        yield (outcome.dispatch.account_id, row["partition"]), row
+    if outcome.expired is not None:
+        row = {"partition": outcome.expired, "value": None, "read": None, "expired": True}
+        yield (outcome.dispatch.account_id, outcome.expired), row
+
+
+def _conflicts(row: dict[str, Any], current: tuple[int, int] | None, written: bool) -> bool:
+    """Whether what the task has read was changed since: by a commit, or by another result of this batch."""
+    return row["read"] is not None and (written or row["read"] != (current[0] if current else 0))

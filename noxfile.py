@@ -42,6 +42,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def mutations(session: nox.Session) -> None:
+    """Switch off one mechanism of the engine at a time, and print which tests notice."""
+    _install(session, "test", core=".[demo]")
+    session.run("python", "tests/mutations.py", interrupt_timeout=LONG)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting, by ruff."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))

@@ -1,0 +1,140 @@
+"""Switches off one mechanism of the engine at a time, in a copy, and shows which tests notice: `nox -s mutations`.
+
+A mechanism whose absence no test notices is not protected by any. Exits with 1 if a row is green.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ["core", "migrations", "tests", "plugins-hello-world", "plugins-ftp", "pyproject.toml", "README.md"]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mechanism, how it is switched off, and the tests that are asked.
+
+    Parameters:
+      changes: (file, what stands there, what shall stand there).
+      tests: Paths; a few files, so that the table takes minutes.
+    """
+
+    name: str
+    changes: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...]
+
+
+MUTATIONS = [
+    Mutation(
+        "the fence",
+        (("core/ledger/saving.py", "AND t.dispatch_no = named.dispatch_no", ""),),
+        ("tests/integration/test_saving.py",),
+    ),
+    Mutation(
+        "the sweeper",
+        (("core/ledger/leases.py", "AND lease_until < clock_timestamp()", "AND false"),),
+        ("tests/integration/test_leases.py",),
+    ),
+    Mutation(
+        "the renewal of leases",
+        (("core/ledger/leases.py", "FROM held WHERE t.id = held.id", "FROM held WHERE t.id = held.id AND false"),),
+        ("tests/integration/test_leases.py",),
+    ),
+    Mutation(
+        "sending again what Redis lost",
+        (("core/dispatcher/chores.py", "            if missing:", "            if not missing:"),),
+        ("tests/integration/test_chores.py",),
+    ),
+    Mutation(
+        "the lock under which a run ends",
+        (("core/ledger/completion.py", 'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
+         ("core/ledger/completion.py", "FOR NO KEY UPDATE OF a", "")),
+        ("tests/integration/test_completion.py",),
+    ),
+    Mutation(
+        "the guard against late writers",
+        (("core/content/saving.py", "OR c.content_seq < i.seq AND (c.digest", "OR (c.digest"),
+         ("core/content/saving.py", "WHERE c.content_seq < excluded.content_seq OR", "WHERE true OR")),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "the suspects' lane",
+        (("core/worker/held.py", "return self._suspect == dispatch.id", "return True"),),
+        ("tests/unit/test_held.py",),
+    ),
+    Mutation(
+        "one key once in a run",
+        (("core/ledger/saving.py", "decode(key, 'hex'), priority, carried", "decode(md5(id::text), 'hex'), priority, carried"),),
+        ("tests/integration/test_saving.py",),
+    ),
+    Mutation(
+        "compare and set of state",
+        (("core/ledger/state.py", 'return row["read"] is not None and (', "return False and ("),),
+        ("tests/integration/test_saving.py",),
+    ),
+    Mutation(
+        "the sort before the upsert",
+        (("core/content/saving.py", "    ORDER BY i.account, i.id\n)\nINSERT", ")\nINSERT"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "middleware that fails closed",
+        (("core/middleware/closed.py", "raise SkipMessage(str(type(error).__name__)) from None", "return"),),
+        ("tests/unit/test_middleware.py",),
+    ),
+    Mutation(
+        "the epoch of a restored database",
+        (("core/ledger/saving.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
+        ("tests/integration/test_saving.py",),
+    ),
+]  # fmt: skip
+
+
+def main() -> int:
+    """Print a row a mutation: how many tests noticed."""
+    unnoticed = 0
+    for mutation in MUTATIONS:
+        noticed = failures(mutation)
+        unnoticed += not noticed
+        print(f"{'red  ' if noticed else 'GREEN'}  {mutation.name:36} {noticed:3} tests notice", flush=True)
+    return 1 if unnoticed else 0
+
+
+def failures(mutation: Mutation) -> int:
+    """How many of its tests fail with a mechanism switched off."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        for file, there, wanted in mutation.changes:
+            text = (copy / file).read_text("utf-8")
+            if there not in text:
+                raise SystemExit(f"{mutation.name}: {file} has no longer {there!r}; correct tests/mutations.py")
+            (copy / file).write_text(text.replace(there, wanted, 1), "utf-8")
+        arguments = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            *mutation.tests,
+        ]
+        run = subprocess.run(
+            arguments, cwd=copy, env=os.environ | {"PYTHONPATH": folder}, capture_output=True, text=True, check=False
+        )
+        return sum(line.startswith(("FAILED", "ERROR")) for line in run.stdout.splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,17 +9,7 @@ import sys
 
 from benchmarks.report import Report, describe_machine
 
-NAMES = {
-    "chain": "tasks/s of a durable recursive tree, against a chain of two no-op actors of bare Dramatiq",
-    "procrastinate": "the same tree, against Procrastinate",
-    "celery": "the same tree, against Celery",
-    "dlt": "10,000 items from a server with 50 ms latency, against a dlt pipeline",
-    "upsert": "content rows/s, against a bare psycopg loop, and as the table grows",
-    "claim": "claiming 100 due accounts, among 1,000 to 1,000,000",
-    "latency": "from trigger to first row on an idle system",
-    "idle": "SQL statements/s and CPU while nothing happens",
-    "size": "memory of Redis and of the workers in runs of 1,000 to 100,000 tasks",
-}
+NAMES = {"chain": "tasks/s of a durable recursive tree, against a chain of two no-op actors of bare Dramatiq"}
 
 
 def main() -> int:

@@ -1,0 +1,94 @@
+"""Instances of integrations: kept for the next task of their account, and closed without harm to anybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core import BaseIntegration, Manifest, TransientError
+from core.worker.accounts import LoadedAccount
+from core.worker.instances import Instances
+
+
+@pytest.fixture
+def closed() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def account(loaded: LoadedAccount, closed: list[Any]) -> Callable[..., LoadedAccount]:
+    """The account with an integration that notes what is closed, or fails where it is told to."""
+
+    def make(
+        version: int = 5, *, begins: BaseException | None = None, ends: BaseException | None = None
+    ) -> LoadedAccount:
+        class Noting(BaseIntegration):
+            manifest = Manifest("noting", "Noting")
+
+            def initialize(self) -> None:
+                if begins is not None:
+                    raise begins
+
+            def close(self) -> None:
+                closed.append(self)
+                if ends is not None:
+                    raise ends
+
+        return replace(loaded, account=replace(loaded.account, version=version), integration=Noting)
+
+    return make
+
+
+def test_one_that_was_given_back_serves_the_next_task(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+    instances, mine = Instances(), account()
+    first = instances.take(mine)
+    second = instances.take(mine)
+    assert first is not second, "one task at a time each"
+    instances.give_back(first)
+    assert instances.take(mine) is first
+    assert not closed
+
+
+def test_one_of_an_older_version_is_closed(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+    instances = Instances()
+    old = instances.take(account(5))
+    instances.give_back(old)
+    assert instances.take(account(6)) is not old
+    assert closed == [old.integration]
+
+
+def test_the_idle_are_closed_once(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+    instances, mine = Instances(), account()
+    idle = instances.take(mine)
+    instances.give_back(idle)
+    instances.close_idle(older_than=60)
+    assert not closed
+    for _ in range(2):
+        instances.close_idle(older_than=0)
+    assert closed == [idle.integration]
+    assert instances.take(mine) is not idle
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), SystemExit(1), GeneratorExit()], ids=lambda error: type(error).__name__
+)
+def test_whatever_close_raises_ends_nothing_else(
+    account: Callable[..., LoadedAccount], closed: list[Any], error: BaseException
+) -> None:
+    instances, mine = Instances(), account(ends=error)
+    for instance in (instances.take(mine), instances.take(mine)):
+        instances.give_back(instance)
+    instances.close_idle(older_than=0)
+    assert len(closed) == 2
+
+
+def test_one_that_cannot_begin_is_closed_and_not_kept(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+    instances = Instances()
+    with pytest.raises(TransientError):
+        instances.take(account(begins=TransientError("not now")))
+    assert len(closed) == 1
+    instances.close_idle(older_than=0)
+    assert len(closed) == 1

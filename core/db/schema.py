@@ -298,7 +298,6 @@ integration = Table(
     _text("name"),
     _text("version", nullable=True),
     Column("tasks", JSONB, nullable=False),
-    Column("limits", JSONB, nullable=False),
     Column("max_tasks", BigInteger, nullable=False),
     _moment("seen_at", default=True),
 )

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pendulum
+import psycopg
 from periodiq import cron
 
 from core.content.blobs import Blobs
-from core.db.pool import UNAVAILABLE, Conn, Database
+from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, scheduling, upkeep
 from core.messages import SAVE_QUEUE, dispatch_message
 from core.plugins import Registry
@@ -79,7 +80,9 @@ class Chores:
                 chore.do(conn)
             except (*UNAVAILABLE, *REDIS_UNAVAILABLE):
                 raise
-            except Exception:
+            except Exception as error:
+                if isinstance(error, psycopg.Error) and passes(error):
+                    raise  # the server is away: that is for the loop
                 log.exception("a chore of the leader failed; the others go on")
 
     # Messages ---------------------------------------------------------------------------------------------------------
@@ -129,9 +132,7 @@ class Chores:
             self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
             if one.state == "parked":
                 task = {"id": one.task_id, "run_id": one.run_id, "account_id": one.account_id, "domain": one.domain}
-                self._registry.observe(
-                    "task_parked", task=task | {"type": one.type, "error": "its process died or hung while it ran"}
-                )
+                self._registry.observe("task_parked", task=task | {"type": one.type, "error": leases.DIED})
         self._tell(completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"}))
 
     def _end_forgotten_runs(self, conn: Conn) -> None:

@@ -14,7 +14,7 @@ from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.chores import Chores
 from core.dispatcher.pace import Pace, patience
 from core.environment import Environment
-from core.errors import PollingError
+from core.errors import SettingsError
 from core.ledger import dispatching, leadership, upkeep
 from core.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
 from core.plugins import get_registry
@@ -173,7 +173,7 @@ class Dispatcher:
             return 0
         try:
             return self._dispatch(conn, name, domain, free, window)
-        except PollingError as error:
+        except SettingsError as error:
             log.error("nothing of %s can be dispatched: %s", name, error)
             domain.look, domain.look_at = False, time.monotonic() + MISTAKEN_SECONDS
             return 0

@@ -13,6 +13,9 @@ from core.db.pool import Conn
 
 MOST_CRASHES = 3
 
+DIED = "its process died or hung while it ran"
+"""The reason of a suspect whose lease ran out after its start was committed."""
+
 # Rows that a saver or the sweeper holds are skipped: their fate is being decided.
 RENEW = """
 WITH held AS MATERIALIZED (
@@ -37,12 +40,12 @@ WITH expired AS MATERIALIZED (
 UPDATE sync_task t SET
     state = CASE WHEN t.suspect AND t.started_at IS NOT NULL AND t.crashes + 1 >= {MOST_CRASHES} THEN 'parked' ELSE 'ready' END,
     crashes = t.crashes + CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN 1 ELSE 0 END,
-    reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN 'its process died or hung while it ran' ELSE t.reason END,
+    reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN '{DIED}' ELSE t.reason END,
     finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL AND t.crashes + 1 >= {MOST_CRASHES} THEN clock_timestamp() END,
     suspect = true, available_at = clock_timestamp(), lease_until = NULL
 FROM expired e WHERE t.id = e.id
 RETURNING t.id, t.dispatch_no, t.integration_domain, t.state, t.run_id::text, t.user_integration_id::text, t.type
-"""  # noqa: S608  a number of our own
+"""  # noqa: S608  a number and a text of our own
 
 START_SUSPECT = """
 UPDATE sync_task SET started_at = clock_timestamp()

@@ -42,6 +42,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Every fault against real processes, the long forms too; what CI runs of it is in `tests`."""
+    _install(session, "test", core=".[demo]")
+    session.run("pytest", "-m", "long or not long", "tests/faults", *session.posargs, interrupt_timeout=LONG)
+
+
+@nox.session
 def mutations(session: nox.Session) -> None:
     """Switch off one mechanism of the engine at a time, and print which tests notice."""
     _install(session, "test", core=".[demo]")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from support.processes import deployment, fleet, hostile_fleet, make_fleet, own_servers, server_pair  # noqa: F401 (fixtures)
 
 from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
@@ -189,6 +190,13 @@ def settings(servers: Urls, database_url: str, queues: Queues, secret_key: str, 
         secret_keys=secret_key,
         home=tmp_path,
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"acceptance", "faults"} & set(item.path.parts):
+            item.add_marker(pytest.mark.acceptance)
+            item.add_marker(pytest.mark.timeout(120))
 
 
 def pytest_configure(config: pytest.Config) -> None:

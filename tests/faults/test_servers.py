@@ -32,14 +32,14 @@ FAULTS: dict[str, Callable[[Servers], None]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_in_a_run(fault: str, fleet: Fleet, deployment: Deployment, servers: Servers) -> None:
+def test_in_a_run(fault: str, fleet: Fleet, deployment: Deployment, own_servers: Servers) -> None:
     fleet.workers()
     fleet.ready()
     pids = fleet.worker_pids()
     account = connect(deployment, HelloWorld, LARGE)
     sync(deployment, account)
     oracle.wait_for_progress(fleet, 400)
-    FAULTS[fault](servers)
+    FAULTS[fault](own_servers)
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, LARGE)
     oracle.assert_nobody_convicted(deployment)
@@ -47,11 +47,11 @@ def test_in_a_run(fault: str, fleet: Fleet, deployment: Deployment, servers: Ser
 
 
 @pytest.mark.parametrize("which", ["postgres", "valkey"])
-def test_down_when_workers_start(which: str, fleet: Fleet, deployment: Deployment, servers: Servers) -> None:
+def test_down_when_workers_start(which: str, fleet: Fleet, deployment: Deployment, own_servers: Servers) -> None:
     config = {"pages": 30}
     account = connect(deployment, HelloWorld, config)
     sync(deployment, account)
-    server: Server = getattr(servers, which)
+    server: Server = getattr(own_servers, which)
     server.stop()
     try:
         workers = fleet.workers(processes=1)

@@ -162,7 +162,8 @@ def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
     heaviest: `steady + burst - 2 + heaviest` units at most, with `steady` units of interval in a window. A task that costs more
     than the whole limit is let through all the same, and the budget is then in debt for as long as it takes.
     """
-    burst = max(limit.units // BURST_SHARE, 1)
+    # Next to a task that costs nearly all of the limit there is no room for a burst.
+    burst = max(min(limit.units // BURST_SHARE, limit.units - heaviest + 1), 1)
     steady = max(limit.units - burst - heaviest + 2, 1)
     interval = -(-round(limit.per * 1_000_000) // steady)
     return interval, (burst - 1) * interval

@@ -63,6 +63,13 @@ def test_nor_with_tasks_of_different_costs(units: int, per: float, pauses: list[
     assert budget.worst_window() <= units
 
 
+def test_nor_with_a_task_that_costs_the_whole_limit_after_a_light_one() -> None:
+    budget = Budget(Rate("q", 40, 0.5), heaviest=40)
+    budget.take(1)
+    budget.take(40)
+    assert budget.worst_window() <= 40
+
+
 def test_nor_with_a_heavy_task_after_many_light_ones() -> None:
     budget = Budget(Rate("q", 100, 100.0), heaviest=50)
     while budget.now < 99_000_000:

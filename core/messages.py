@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from dramatiq import Message
+from dramatiq.broker import MessageProxy
+
+from core.content.text import json_text
 from core.ledger.outcomes import Dispatch
 
 RUN_TASK = "run_task"
@@ -19,7 +22,7 @@ SAVE_QUEUE = "save_output"
 
 def encode(queue: str, actor: str, id: str, args: Sequence[Any]) -> str:
     """One message; its id is also its id in Redis."""
-    return json.dumps(
+    return json_text(
         {
             "queue_name": queue,
             "actor_name": actor,
@@ -28,14 +31,25 @@ def encode(queue: str, actor: str, id: str, args: Sequence[Any]) -> str:
             "options": {"redis_message_id": id},
             "message_id": id,
             "message_timestamp": int(time.time() * 1000),
-        },
-        separators=(",", ":"),
+        }
     )
 
 
 def dispatch_message(dispatch: Dispatch) -> str:
     """The message of a dispatch."""
     return encode(dispatch.domain, RUN_TASK, dispatch.id, [getattr(dispatch, name) for name in _FIELDS])
+
+
+class TaskMessage(MessageProxy):
+    """A message of `run_task` in a worker, with the dispatch that it names: read once, for all who ask.
+
+    Raises:
+      TypeError: Its arguments are no dispatch.
+    """
+
+    def __init__(self, message: Message[Any]) -> None:
+        super().__init__(message)
+        self.dispatch = Dispatch(*message.args)
 
 
 _FIELDS = [field.name for field in dataclasses.fields(Dispatch)]

@@ -91,6 +91,10 @@ class Queues:
 
     def ack(self, messages: Mapping[str, Iterable[str]], *, wake: bool = False) -> None:
         """Forget messages, by queue, in one round trip; with `wake`, tell the dispatcher that there is work."""
+        if len(messages) == 1 and not wake:
+            [(queue, ids)] = messages.items()
+            self.client.hdel(self._hash(queue), *ids)
+            return
         with self.client.pipeline(transaction=False) as pipe:
             for queue, ids in messages.items():
                 pipe.hdel(self._hash(queue), *ids)

@@ -6,12 +6,12 @@ anything. A write with a smaller number than what it would replace is late, and 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from core.content.text import json_text
 from core.db.pool import Conn
 
 Row = Mapping[str, Any]
@@ -145,27 +145,27 @@ def update(conn: Conn, rows: Sequence[Row]) -> set[Key]:
 def _keys(conn: Conn, statement: str, rows: Sequence[Row]) -> set[Key]:
     if not rows:
         return set()
-    return {(account, id) for account, id in conn.execute(statement, (json.dumps(rows),))}
+    return {(account, id) for account, id in conn.execute(statement, (json_text(rows),))}
 
 
 def delete(conn: Conn, rows: Sequence[Row]) -> Counter[Key]:
     """Mark items and what hangs below them deleted. Returns how many rows by the (account, id) that was named."""
     if not rows:
         return Counter()
-    return Counter((account, root) for account, root in conn.execute(DELETE, (json.dumps(rows),)))
+    return Counter((account, root) for account, root in conn.execute(DELETE, (json_text(rows),)))
 
 
 def bury(conn: Conn, rows: Sequence[Row]) -> None:
     """Leave a tombstone where nothing was kept yet."""
     if rows:
-        conn.execute(BURY, (json.dumps(rows),))
+        conn.execute(BURY, (json_text(rows),))
 
 
 def remember_seen(conn: Conn, rows: Iterable[tuple[str, str]]) -> None:
     """Note that (run, external id) is still at the source."""
     encoded = [{"run": run, "id": id} for run, id in rows]
     if encoded:
-        conn.execute(SEEN, (json.dumps(encoded),))
+        conn.execute(SEEN, (json_text(encoded),))
 
 
 def sweep(

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from core.errors import ResultInvalid
 
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
@@ -32,6 +34,14 @@ def encode_json(value: Any, what: str) -> str:
         return json.dumps(value, allow_nan=False, separators=(",", ":"), sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise ResultInvalid(f"{what} is no JSON: {error}") from None
+
+
+def json_text(value: Any) -> str:
+    """JSON of what was checked already, for a statement or a message: several times as fast as the standard library."""
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:  # nested deeper than it goes, or a lone surrogate, which PostgreSQL will refuse
+        return json.dumps(value)
 
 
 def holds_unfit(encoded: str) -> bool:

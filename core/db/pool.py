@@ -112,8 +112,13 @@ def passes(error: psycopg.Error) -> bool:
 
 
 def _tune(connection: Conn) -> None:
-    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made early and kept."""
-    connection.execute("SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)")
+    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made early and kept.
+
+    Every statement of a worker reads a few rows by an index. A hash or merge join would read the whole other side, which looks
+    cheap as long as the statistics say that the table is small.
+    """
+    off = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+    connection.execute("SELECT " + ", ".join(f"set_config('{name}', 'off', false)" for name in off))
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
@@ -16,6 +17,8 @@ from core.dispatcher.pace import Pace, patience
 from core.environment import Environment
 from core.errors import SettingsError
 from core.ledger import dispatching, leadership, upkeep
+from core.ledger.dispatching import Portion, Waiting
+from core.ledger.outcomes import Dispatch
 from core.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
 from core.plugins import get_registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
@@ -197,6 +200,7 @@ class Dispatcher:
             domain.look, domain.look_at = domain.passed < MOST_PASSED, time.monotonic() + pause
             return 0
         domain.passed = 0
+        domain.look = len(waiting) == most or not _exhausted(waiting, portions, dispatches)
         messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
         self._queues.send(name, messages, {"seq": max(dispatch.dispatch_seq for dispatch in dispatches)})
         self._pace.note(rules, waiting, dispatches, rates)
@@ -220,3 +224,12 @@ class Dispatcher:
         elif self._queues.wait_for_work(seconds):
             for domain in self._domains.values():
                 domain.look = True
+
+
+def _exhausted(waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]) -> bool:
+    """Whether all that was ready is under way now: every lane that waits had a portion, and none filled it."""
+    claimed = Counter((dispatch.account_id, dispatch.lane) for dispatch in dispatches)
+    return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(
+        portion.capped_types or portion.without_types or claimed[portion.account, portion.lane] >= portion.most
+        for portion in portions
+    )

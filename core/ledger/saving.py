@@ -6,7 +6,6 @@ tasks, accounts and blocks. The completion check is no part of it: see `core.led
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import psycopg
 
 from core.accounts.store import STOP
 from core.content import saving as content
+from core.content.text import json_text
 from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
@@ -170,7 +170,7 @@ class _Batch:
     def _fenced(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Those whose tasks still are what they were when they were dispatched, one for each task."""
         named = {(outcome.dispatch.task_id, outcome.dispatch.dispatch_no): outcome for outcome in outcomes}
-        tasks, numbers = [task for task, _ in named], [number for _, number in named]
+        tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
         passed = []
         for task, number, epoch, start_seq, began, allow, carried, over_limit in self.conn.execute(
             FENCE, (tasks, numbers)
@@ -288,7 +288,7 @@ class _Batch:
         added_to = set()
         if rows:
             inserted: Counter[int] = Counter()
-            for parent, run in self.conn.execute(INSERT_TASKS, (json.dumps(rows),)):
+            for parent, run in self.conn.execute(INSERT_TASKS, (json_text(rows),)):
                 inserted[parent] += 1
                 added_to.add(run)
             for task, count in inserted.items():
@@ -314,10 +314,15 @@ class _Batch:
 
     def _finish(self) -> None:
         rows = [_finished(outcome, self.counts[outcome.dispatch.task_id]) for outcome in self.outcomes]
-        states: dict[int, str] = dict(self.conn.execute(FINISH, (json.dumps(rows),)).fetchall())
+        states: dict[int, str] = dict(self.conn.execute(FINISH, (json_text(rows),)).fetchall())
         self.saved.applied = [(outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes]
         self.saved.added |= any(state == "ready" for state in states.values())
         self.saved.closed_runs |= {o.dispatch.run_id for o, state in self.saved.applied if state == "parked"}
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """An array as PostgreSQL writes it; psycopg makes one element by element."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _moves(outcome: Outcome, row: dict[str, Any]) -> bool:

@@ -5,10 +5,10 @@ It comes right after the fence and before anything else is written, since a conf
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from core.content.text import json_text
 from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
@@ -65,7 +65,7 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
                 continue  # a late write without a read: a later one stands
             current[key] = (version, max(seq, number))
             rows[key] = {**row, "account": key[0], "version": version + 1, "seq": current[key][1]}
-    if rows and conn.execute(WRITE_STATE, (json.dumps(list(rows.values())),)).rowcount != len(rows):
+    if rows and conn.execute(WRITE_STATE, (json_text(list(rows.values())),)).rowcount != len(rows):
         raise ResultConflict
     return passed
 

@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from core.ledger.outcomes import Dispatch
-from core.messages import RUN_TASK
+from core.messages import TaskMessage
 from core.worker.process import current
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def dispatch_of(message: MessageProxy) -> Dispatch | None:
     """The dispatch that a message names; None for messages of other actors."""
-    return Dispatch(*message.args) if message.actor_name == RUN_TASK else None
+    return message.dispatch if isinstance(message, TaskMessage) else None
 
 
 class TaskMiddleware(Middleware):

@@ -113,6 +113,12 @@ class Held:
         with self._lock:
             return [hold.dispatch for hold in self._holds.values() if not hold.started]
 
+    def runs(self, besides: Iterable[str]) -> set[str]:
+        """The runs of all that this process holds, besides these dispatches."""
+        left_out = set(besides)
+        with self._lock:
+            return {hold.dispatch.run_id for id, hold in self._holds.items() if id not in left_out}
+
     @property
     def running(self) -> int:
         """How many threads run a task now."""

@@ -19,8 +19,8 @@ from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.worker.held import Held
 
-GATHER_SECONDS = 0.008
-"""How long outcomes wait for company, while other tasks are running."""
+GATHER_SECONDS = 0.02
+"""How long outcomes wait for company, while other tasks are running. One that adds tasks does not: they are work for others."""
 
 MOST_OUTCOMES = 256
 MOST_ROWS = 5_000
@@ -55,7 +55,9 @@ class Saver:
         self._delete_guard = delete_guard
         self._waiting: deque[Outcome] = deque()
         self._bytes = 0
-        self._changed = threading.Condition()
+        self._urgent = False
+        lock = threading.Lock()
+        self._arrived, self._room = threading.Condition(lock), threading.Condition(lock)
         self._stopping = self._releasing = False
         self._thread = threading.Thread(target=self._loop, name="saver", daemon=True)
 
@@ -65,9 +67,10 @@ class Saver:
 
     def stop(self, timeout: float) -> None:
         """Save all that was handed over, then end; gives up after `timeout` seconds, and leases do the rest."""
-        with self._changed:
+        with self._arrived:
             self._stopping = True
-            self._changed.notify_all()
+            self._arrived.notify()
+            self._room.notify_all()
         self._thread.join(timeout)
 
     @property
@@ -77,17 +80,20 @@ class Saver:
 
     def release_waiters(self) -> None:
         """The process is about to stop: threads that wait for room go on, so that they can end."""
-        with self._changed:
+        with self._room:
             self._releasing = True
-            self._changed.notify_all()
+            self._room.notify_all()
 
     def hand_over(self, outcome: Outcome) -> None:
         """Queue an outcome. Waits while too many bytes are queued."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping)
+        with self._room:
+            self._room.wait_for(lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping)
             self._waiting.append(outcome)
             self._bytes += outcome.size
-            self._changed.notify_all()
+            self._urgent = self._urgent or bool(outcome.tasks)
+            # Only when it changes what the saver does: waking it for each outcome would cost more than the outcome.
+            if self._urgent or len(self._waiting) == 1 or len(self._waiting) >= MOST_OUTCOMES:
+                self._arrived.notify()
 
     def _loop(self) -> None:
         while batch := self._gather():
@@ -98,10 +104,10 @@ class Saver:
                 self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
 
     def _gather(self) -> list[Outcome]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._stopping)
-            if self._held.running and len(self._waiting) < MOST_OUTCOMES and not self._stopping:
-                self._changed.wait_for(lambda: len(self._waiting) >= MOST_OUTCOMES or self._stopping, GATHER_SECONDS)
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._waiting or self._stopping)
+            if self._held.running and not self._full():
+                self._arrived.wait_for(self._full, GATHER_SECONDS)
             batch: list[Outcome] = []
             rows = size = 0
             while self._waiting and len(batch) < MOST_OUTCOMES:
@@ -110,8 +116,12 @@ class Saver:
                     break
                 batch.append(self._waiting.popleft())
             self._bytes -= sum(outcome.size for outcome in batch)
-            self._changed.notify_all()
+            self._urgent = any(outcome.tasks for outcome in self._waiting)
+            self._room.notify_all()
             return batch
+
+    def _full(self) -> bool:
+        return self._urgent or len(self._waiting) >= MOST_OUTCOMES or self._stopping
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
         """Save outcomes, end the runs that are complete with them, and acknowledge their messages.
@@ -183,6 +193,10 @@ class Saver:
         # A result that the fence refused may be one that was saved by a commit whose reply was lost.
         uncertain = {outcome.dispatch.run_id for outcome in outcomes if outcome.dispatch.task_id not in applied}
         runs = uncertain.union(*(one.closed_runs for one in saved))
+        # Whoever saves the last task asks: not before, where more of the run is here.
+        runs -= self._held.runs(besides=[outcome.dispatch.id for outcome in outcomes])
+        if not runs:
+            return []
         with self._database.connection() as conn:
             return end_runs(conn, runs)
 

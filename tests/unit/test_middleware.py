@@ -13,7 +13,7 @@ from dramatiq.middleware import SkipMessage
 
 from core.errors import VaultError
 from core.ledger.outcomes import Dispatch, Outcome
-from core.messages import dispatch_message, encode
+from core.messages import TaskMessage, dispatch_message, encode
 from core.middleware.closed import TaskMiddleware
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
@@ -25,7 +25,7 @@ from core.worker.held import Held
 
 @pytest.fixture
 def message(dispatch: Callable[..., Dispatch]) -> Callable[..., MessageProxy]:
-    return lambda **given: MessageProxy(Message.decode(dispatch_message(dispatch(**given)).encode()))
+    return lambda **given: TaskMessage(Message.decode(dispatch_message(dispatch(**given)).encode()))
 
 
 @pytest.fixture

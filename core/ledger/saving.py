@@ -47,7 +47,7 @@ SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfil
 # order of locks. Conflicts on (run_id, dedup_key) are tasks that the run has already.
 INSERT_TASKS = """
 WITH incoming AS MATERIALIZED (
-    SELECT nextval(pg_get_serial_sequence('sync_task', 'id')) AS id, r.* FROM jsonb_to_recordset(%s::jsonb)
+    SELECT nextval('sync_task_id_seq') AS id, r.* FROM jsonb_to_recordset(%s::jsonb)
         AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text, payload jsonb, key text, priority int,
             carried bool)
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import Connection
@@ -18,6 +19,11 @@ UNAVAILABLE = (ServerUnavailable,)
 """What `Database.connection` raises when the server is away; waiting and trying again is right."""
 
 MINIMUM_VERSION = 150000
+
+USES_OF_A_PLAN = 32
+"""A plan that was prepared while a table was small reads all of it when it has grown, until autovacuum comes to analyze it, a
+minute later or more. So a connection plans anew after this many borrowings: some milliseconds, in which it saves thousands of rows.
+"""
 
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
@@ -57,10 +63,13 @@ class Database:
       url: A libpq URL or connection string.
       size: The most connections at once.
       timeout: Seconds to wait for one.
+      plan_uses: How often a connection is borrowed until it plans its prepared statements anew, for the tables as they are then.
     """
 
-    def __init__(self, url: str, *, size: int = 4, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, *, size: int = 4, timeout: float = 10.0, plan_uses: int = USES_OF_A_PLAN) -> None:
         self.url = url
+        self._plan_uses = plan_uses
+        self._uses: WeakKeyDictionary[Conn, int] = WeakKeyDictionary()
         self._pool = ConnectionPool(
             url,
             connection_class=Connection[tuple[Any, ...]],
@@ -85,11 +94,18 @@ class Database:
             self._pool.open()
         try:
             with self._pool.connection() as connection:
+                self._forget_old_plans(connection)
                 yield connection
         except psycopg.Error as error:
             if passes(error):
                 raise ServerUnavailable(f"PostgreSQL is away ({first_line(error)})", "It is tried again") from error
             raise
+
+    def _forget_old_plans(self, connection: Conn) -> None:
+        uses = self._uses.get(connection, 0)
+        if uses >= self._plan_uses:
+            connection.execute("DISCARD PLANS")
+        self._uses[connection] = 1 if uses >= self._plan_uses else uses + 1
 
     def close(self) -> None:
         """Close the pool and its connections."""
@@ -112,7 +128,7 @@ def passes(error: psycopg.Error) -> bool:
 
 
 def _tune(connection: Conn) -> None:
-    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made early and kept.
+    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made early and kept a while.
 
     Every statement of a worker reads a few rows by an index. A hash or merge join would read the whole other side, which looks
     cheap as long as the statistics say that the table is small.

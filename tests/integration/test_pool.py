@@ -1,0 +1,45 @@
+"""Prepared statements, while the tables grow under them."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from core import TaskOutput
+from core.content import saving
+from core.content.rows import output_row
+from core.db.pool import Conn, Database
+
+FILL = """
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq, metadata_seq)
+SELECT %s, 'shop', 'old-' || n, 'item', '', 1, 1 FROM generate_series(1, 20000) AS n
+"""
+FETCHED = "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
+
+
+@pytest.fixture
+def database(desk, database_url: str):
+    """One connection, whose plans are made anew whenever it is borrowed."""
+    desk.conn.execute("TRUNCATE user_integration_content")
+    made = Database(database_url, size=1, plan_uses=1)
+    yield made
+    made.close()
+
+
+def keep(conn: Conn, account: str, name: str) -> None:
+    outputs = [TaskOutput(f"{name}-{number}", "text") for number in range(10)]
+    names = {"account": account, "domain": "shop", "seq": 2}
+    saving.upsert(conn, [output_row(output, blobs=None) | names for output in outputs])
+
+
+def test_a_plan_of_an_empty_table_is_not_used_for_a_large_one(database: Database) -> None:
+    account = str(uuid4())
+    with database.connection() as conn:
+        for number in range(10):  # enough for PostgreSQL to settle on one plan
+            keep(conn, account, f"first-{number}")
+        conn.execute(FILL, (account,))
+    with database.connection() as conn, conn.transaction():
+        keep(conn, account, "last")
+        (fetched,) = conn.execute(FETCHED).fetchall()[0]
+    assert fetched < 1_000

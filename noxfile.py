@@ -56,6 +56,16 @@ def mutations(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Every benchmark against its peer, then the page of all that was measured: `nox -s bench -- chain` for one of them."""
+    _install(session, "bench", core=".[embedded]", plugins=SHOWN)
+    words = session.posargs or ["all"]
+    keep = [] if "--quick" in words else ["--keep"]
+    session.run("python", "-m", "benchmarks", *words, *keep, interrupt_timeout=LONG)
+    session.run("python", "-m", "benchmarks", "page")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting, by ruff."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))

@@ -5,29 +5,76 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
+import time
+from pathlib import Path
+from typing import Any
 
-from benchmarks.report import Report, describe_machine
+from benchmarks import NAMES
+from benchmarks.report import Options, Report
 
-NAMES = {"chain": "tasks/s of a durable recursive tree, against a chain of two no-op actors of bare Dramatiq"}
+RESULTS = Path(__file__).parent / "results"
 
 
-def main() -> int:
-    """Run one benchmark and print what it measured; with --json the last line is one object."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "name", choices=[*NAMES, "all"], help="; ".join(f"{name}: {text}" for name, text in NAMES.items())
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")
-    parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (default: 3)")
-    arguments = parser.parse_args()
-    print(describe_machine(), file=sys.stderr)
+def main(words: list[str] | None = None) -> int:
+    """Run benchmarks and print what they measured, or write the page from what earlier runs kept."""
+    arguments = _parser().parse_args(words)
+    if arguments.name == "page":
+        from benchmarks.page import write
+
+        print(f"Written: {write(RESULTS)}")
+        return 0
+    # Ended from outside, it still ends its servers and workers.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    options = Options(arguments.rounds or (1 if arguments.quick else 3), arguments.quick, arguments.rows)
     for name in NAMES if arguments.name == "all" else [arguments.name]:
-        report: Report = importlib.import_module(f"benchmarks.{name}").run(arguments.rounds)
-        print(report.text())
+        result, text = measure(name, options)
+        print(text, flush=True)
+        if arguments.keep:
+            keep(name, result)
         if arguments.json:
-            print(json.dumps(report.data()))
+            print(json.dumps(result), flush=True)
     return 0
+
+
+def measure(name: str, options: Options) -> tuple[dict[str, Any], str]:
+    """Run one benchmark on servers of its own; returns its result as JSON, and as text."""
+    # Here, so that `--help` and `page` need no servers and no peers.
+    from benchmarks.engine import testbed
+    from benchmarks.machine import describe, one_line
+
+    begun = time.monotonic()
+    with testbed() as bed:
+        machine = describe(bed.urls)
+        print(one_line(machine), file=sys.stderr)
+        report: Report = importlib.import_module(f"benchmarks.{name}").run(bed, options)
+    taken = {"quick": options.quick, "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine}
+    return report.data() | taken | {"seconds": round(time.monotonic() - begun)}, report.text()
+
+
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Write a result where `page` finds it, a line for each of its keys."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in result.items()]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    extra = {"all": "each of them", "page": "docs/explanation/performance.md, from the results that were kept"}
+    listing = "\n".join(f"  {name:<14} {text}" for name, text in {**NAMES, **extra}.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"benchmarks:\n{listing}",
+    )
+    parser.add_argument("name", choices=[*NAMES, "all", "page"], metavar="NAME", help="one of those below")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")
+    parser.add_argument("--keep", action="store_true", help="keep the result in benchmarks/results, for the page")
+    parser.add_argument("--rounds", type=int, help="alternating rounds (default: 3; with --quick 1)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, and nothing else")
+    parser.add_argument("--rows", type=int, help="the largest table of `upsert` (default: 500,000)")
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks.engine import Engine, servers
+from benchmarks.engine import Engine, Testbed
 from benchmarks.peers import bare
-from benchmarks.report import Report
-
-PAGES = 100
+from benchmarks.report import Budget, Options, Report, ratio
 
 
-def run(rounds: int) -> Report:
+def run(bed: Testbed, options: Options) -> Report:
     """Tasks/s of ours, chains/s of theirs."""
     ours, theirs = [], []
-    with servers() as (urls, home):
-        engine = Engine(urls, home)
-        for _ in range(rounds):
-            theirs.append(bare.chains_per_second(urls.redis_url))
-            account = engine.account(pages=PAGES)
-            with engine.workers():
-                tasks, seconds = engine.sync(account)
-            ours.append(tasks / seconds)
-            engine.settle()
-        engine.close()
-    return Report("chain", "tasks/s", ours, theirs, "bare Dramatiq, chains of two no-op actors", "ratio >= 1.5")
+    pages, chains = options.size(100, 10), options.size(10_000, 1_000)
+    with Engine(bed, "benchmarks.noop") as engine:
+        for _ in range(options.rounds):
+            theirs.append(bare.chains_per_second(bed, chains))
+            ours.append(engine.tree(pages))
+    budget = Budget("ratio to bare Dramatiq", ratio(ours, theirs), at_least=1.5)
+    return Report("chain", "tasks/s", ours, theirs, "bare Dramatiq, chains of two no-op actors", [budget])

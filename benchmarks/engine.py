@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
+import psycopg
+
+from benchmarks.processes import program, wait_until
 from core.accounts import store
 from core.accounts.vault import new_key
 from core.db.migrate import migrate
@@ -31,64 +34,75 @@ SELECT state, tasks_done, extract(epoch FROM finished_at - started_at) FROM sync
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Testbed:
+    """Embedded PostgreSQL (fsync on) and Valkey that belong to one benchmark, and a folder that goes with them."""
+
+    urls: Urls
+    home: Path
+
+    def database(self, name: str) -> str:
+        """The URL of a new, empty database on the same server, for a peer."""
+        with psycopg.connect(self.urls.database_url, autocommit=True) as conn:
+            conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            conn.execute(f'CREATE DATABASE "{name}"')
+        return urlsplit(self.urls.database_url)._replace(path=f"/{name}").geturl()
+
+
 @contextmanager
-def servers() -> Iterator[tuple[Urls, Path]]:
-    """Embedded PostgreSQL (fsync on) and Valkey of their own, thrown away afterwards."""
+def testbed() -> Iterator[Testbed]:
+    """Start the servers, migrate, and throw everything away afterwards."""
     with tempfile.TemporaryDirectory(prefix="polling-bench-") as folder:
-        settings = Settings(_env_file=None, database_url=None, redis_url=None, home=Path(folder))  # type: ignore[call-arg]
+        settings = Settings(_env_file=None, database_url=None, redis_url=None, home=Path(folder))
         with Servers(settings) as urls:
             migrate(urls.database_url)
-            yield urls, Path(folder)
+            yield Testbed(urls, Path(folder))
 
 
 class Engine:
-    """Workers of our engine, and what a benchmark asks of them."""
+    """The fleet of our engine, and what a benchmark asks of it."""
 
-    def __init__(self, urls: Urls, home: Path, plugins: str = "benchmarks.noop") -> None:
-        self.urls = urls
-        self.conn: Conn = open_connection(urls.database_url)
-        self.queues = Queues(urls.redis_url, "polling")
-        self._home = home
-        self.environment = os.environ | {
-            "DATABASE_URL": urls.database_url,
-            "REDIS_URL": urls.redis_url,
-            "POLLING_HOME": str(home),
+    def __init__(self, bed: Testbed, *plugins: str) -> None:
+        self.urls = bed.urls
+        self.home = bed.home
+        self.conn: Conn = open_connection(bed.urls.database_url)
+        self.queues = Queues(bed.urls.redis_url, "polling")
+        self.environment: Mapping[str, str] = {
+            "DATABASE_URL": bed.urls.database_url,
+            "REDIS_URL": bed.urls.redis_url,
+            "POLLING_HOME": str(bed.home),
             "POLLING_SECRET_KEYS": new_key(),
-            "POLLING_PLUGINS": plugins,
+            "POLLING_PLUGINS": ",".join(plugins),
             "POLLING_LOG_LEVEL": "WARNING",
-            "PYTHONPATH": str(Path(__file__).parent.parent),
         }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.conn.close()
+        self.queues.close()
 
     @contextmanager
     def workers(self, processes: int = PROCESSES, threads: int = THREADS) -> Iterator[int]:
         """`dramatiq core.actors`, ready when all processes have said so; yields its process id."""
         arguments = [sys.executable, "-m", "dramatiq", "core.actors", "-p", str(processes), "-t", str(threads)]
-        log = (self._home / "workers.log").open("ab")
+        log = self.home / "workers.log"
         self.conn.execute("DELETE FROM process")
-        program = subprocess.Popen(arguments, env=self.environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            self._until_ready(processes)
-            yield program.pid
-        finally:
-            program.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                program.wait(30)
-            with suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGKILL)
-            log.close()
+        with program(arguments, self.environment, log) as pid:
+            wait_until(lambda: self.ready(processes), f"the workers did not come up (see {log})", pause=0.05)
+            yield pid
 
-    def _until_ready(self, processes: int) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            serving = upkeep.serving(self.conn).get("polling", (0, 0))
-            leading = self.conn.execute("SELECT leader_until > now() FROM ledger").fetchone()
-            if serving[1] >= processes and leading and leading[0]:
-                return
-            time.sleep(0.05)
-        raise TimeoutError(f"the workers did not come up; see {self._home / 'workers.log'}")
+    def ready(self, processes: int) -> bool:
+        """Whether so many processes serve, and one of them leads."""
+        serving = upkeep.serving(self.conn).get("polling", (0, 0))
+        leading = self.conn.execute("SELECT leader_until > now() FROM ledger").fetchone()
+        return serving[1] >= processes and bool(leading and leading[0])
 
     def account(self, domain: str = "noop", **config: Any) -> UUID:
-        """A new account, paused so that only the benchmark makes runs."""
+        """A new account that is never due by itself: only the benchmark makes runs."""
         made = store.connect(
             self.conn, user_id="bench", domain=domain, name=secrets.token_hex(4), identity=secrets.token_hex(8), group=None,
             config=config, credentials=None, limits=[], poll_interval_minutes=100_000,
@@ -102,35 +116,34 @@ class Engine:
         self.queues.wake()
         return run
 
+    def ended(self, run: UUID) -> tuple[int, float] | None:
+        """Tasks done and seconds, by the database's clock, of a run that succeeded; None while it runs."""
+        row = self.conn.execute(RUN, (run,)).fetchone()
+        if row is None:
+            return None
+        if row[0] != "succeeded":
+            raise RuntimeError(f"run {run} ended as {row[0]}; see {self.home / 'workers.log'}")
+        return row[1], float(row[2])
+
     def sync(self, account: UUID, timeout: float = 600.0) -> tuple[int, float]:
-        """Run to the end; returns tasks done and seconds, by the database's clock."""
+        """Run to the end; returns tasks done and seconds."""
         run = self.start(account)
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            row = self.conn.execute(RUN, (run,)).fetchone()
-            if row is not None:
-                assert row[0] == "succeeded", row
-                return row[1], float(row[2])
+        while (end := self.ended(run)) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"run {run} did not end")
             time.sleep(0.02)
-        raise TimeoutError(f"run {run} did not end")
+        return end
+
+    def tree(self, pages: int) -> float:
+        """Tasks/s of a tree of no-op tasks, by workers of its own that are up when it begins."""
+        account = self.account(pages=pages)
+        with self.workers():
+            tasks, seconds = self.sync(account)
+        self.settle()
+        return tasks / seconds
 
     def settle(self) -> None:
         """Bring the tables into the state that autovacuum keeps them in."""
         for table in ("sync_task", "user_integration_content", "sync_seen"):
             self.conn.execute(f"VACUUM ANALYZE {table}")
-
-    def close(self) -> None:
-        self.conn.close()
-        self.queues.close()
-
-
-def cpu_seconds(group: int) -> Mapping[int, float]:
-    """CPU seconds used so far by each process of a process group."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    used = {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError, IndexError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                used[int(entry.name)] = (int(fields[11]) + int(fields[12])) / ticks
-    return used

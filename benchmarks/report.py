@@ -1,13 +1,53 @@
-"""What a benchmark measured."""
+"""What a benchmark measured, and whether it keeps its budgets."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks of a benchmark.
+
+    Attributes:
+      rounds: Alternating rounds. Default: 3, or 1 with `quick`.
+      quick: Sizes so small that the figures mean nothing: only that it works.
+      rows: The largest table of `upsert`. Default: its own.
+    """
+
+    rounds: int = 3
+    quick: bool = False
+    rows: int | None = None
+
+    def size(self, full: int, quick: int) -> int:
+        """The one or the other."""
+        return quick if self.quick else full
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One bound of the contract. Either `at_least` or `at_most` is set, in the unit of `figure`."""
+
+    what: str
+    figure: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool:
+        return (self.at_least is None or self.figure >= self.at_least) and (
+            self.at_most is None or self.figure <= self.at_most
+        )
+
+    @property
+    def bound(self) -> str:
+        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+
+    def data(self) -> dict[str, Any]:
+        return {"what": self.what, "figure": self.figure, "bound": self.bound, "met": self.met}
 
 
 @dataclass(slots=True)
@@ -17,8 +57,9 @@ class Report:
     Attributes:
       unit: Of the figures, such as `tasks/s`.
       ours, peers: A figure a round, in the order they were taken.
-      budget: What the ratio (or, without a peer, our own median) must reach; as text.
-      details: More figures by name.
+      peer: What the peer is, for people.
+      budgets: Bounds on the ratio, or on whatever the benchmark names.
+      details: More figures by name; lists of rows become tables of the page.
     """
 
     name: str
@@ -26,41 +67,41 @@ class Report:
     ours: Sequence[float]
     peers: Sequence[float] = ()
     peer: str = ""
-    budget: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
+    budgets: Sequence[Budget] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
-        """The median of the ratios round by round: what drifts in the machine drifts for both."""
-        if not self.peers:
-            return None
-        return statistics.median(ours / theirs for ours, theirs in zip(self.ours, self.peers, strict=True))
+        return ratio(self.ours, self.peers) if self.peers else None
 
     def data(self) -> dict[str, Any]:
         """As JSON."""
-        peer = statistics.median(self.peers) if self.peers else None
-        figures = {"name": self.name, "ours": statistics.median(self.ours), "peer": peer, "ratio": self.ratio}
-        rounds = {"ours": list(self.ours), "peer": list(self.peers)}
-        return figures | {"unit": self.unit, "budget": self.budget, "rounds": rounds, "details": self.details}
+        return {
+            "name": self.name,
+            "ours": statistics.median(self.ours),
+            "peer": statistics.median(self.peers) if self.peers else None,
+            "ratio": self.ratio,
+            "unit": self.unit,
+            "peer_name": self.peer,
+            "budgets": [budget.data() for budget in self.budgets],
+            "rounds": {"ours": list(self.ours), "peer": list(self.peers)},
+            "details": dict(self.details),
+        }
 
     def text(self) -> str:
         """For people."""
-        lines = [f"{self.name}: {statistics.median(self.ours):,.4g} {self.unit} (rounds: {_rounds(self.ours)})"]
+        lines = [_line(self.name, self.ours, self.unit)]
         if self.peers:
-            lines.append(
-                f"  {self.peer}: {statistics.median(self.peers):,.4g} {self.unit} (rounds: {_rounds(self.peers)})"
-            )
-            lines.append(f"  ratio {self.ratio:.2f}; budget {self.budget}")
-        elif self.budget:
-            lines.append(f"  budget {self.budget}")
+            lines += [_line(f"  {self.peer}", self.peers, self.unit), f"  ratio {self.ratio:.2f}"]
+        lines += [f"  {'met' if b.met else 'MISSED'}: {b.what} {b.figure:,.4g}, budget {b.bound}" for b in self.budgets]
         return "\n".join([*lines, *(f"  {name}: {value}" for name, value in self.details.items())])
 
 
-def _rounds(figures: Sequence[float]) -> str:
-    return ", ".join(f"{figure:,.4g}" for figure in figures)
+def ratio(ours: Sequence[float], peers: Sequence[float]) -> float:
+    """The median of the ratios round by round: what drifts in the machine drifts for both."""
+    return statistics.median(one / other for one, other in zip(ours, peers, strict=True))
 
 
-def describe_machine() -> str:
-    """What these figures were taken on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+def _line(name: str, figures: Sequence[float], unit: str) -> str:
+    rounds = ", ".join(f"{figure:,.4g}" for figure in figures)
+    return f"{name}: {statistics.median(figures):,.4g} {unit}" + (f" (rounds: {rounds})" if len(figures) < 10 else "")

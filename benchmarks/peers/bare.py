@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
-from benchmarks.engine import PROCESSES, THREADS
+from benchmarks.engine import PROCESSES, THREADS, Testbed
+from benchmarks.processes import program
 
-CHAINS = 10_000
 NAMESPACE = "bare"
 
 broker = RedisBroker(url=os.environ.get("REDIS_URL", "redis://"), namespace=NAMESPACE)
@@ -31,34 +29,31 @@ def first(number: int) -> None:
     second.send(number)
 
 
-def chains_per_second(redis_url: str) -> float:
+def chains_per_second(bed: Testbed, chains: int) -> float:
     """Fill the queue, start the workers, and time the drain between a tenth and the end, so that start-up does not count."""
-    local = RedisBroker(url=redis_url, namespace=NAMESPACE)
+    local = RedisBroker(url=bed.urls.redis_url, namespace=NAMESPACE)
     for queue in ("first", "second"):
         local.declare_queue(queue)
-    for number in range(CHAINS):
+    for number in range(chains):
         local.enqueue(first.message(number))
-    arguments = [sys.executable, "-m", "dramatiq", "benchmarks.peers.bare", "-p", str(PROCESSES), "-t", str(THREADS)]
-    environment = os.environ | {"REDIS_URL": redis_url, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-    program = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = [sys.executable, "-m", "dramatiq", __name__, "-p", str(PROCESSES), "-t", str(THREADS)]
     try:
-        return _drain(local)
+        with program(arguments, {"REDIS_URL": bed.urls.redis_url}, bed.home / "bare.log"):
+            return _drain(local, chains)
     finally:
-        program.terminate()
-        program.wait()
         local.flush_all()
 
 
-def _drain(local: RedisBroker) -> float:
+def _drain(local: RedisBroker, chains: int) -> float:
     """What is left of both queues, in chains: a message of the second one is half of one."""
 
     def left() -> float:
         firsts, seconds = (local.client.hlen(f"{NAMESPACE}:{queue}.msgs") for queue in ("first", "second"))
         return firsts + seconds / 2
 
-    while left() > CHAINS * 0.9:
+    while left() > chains * 0.9:
         time.sleep(0.005)
-    begun, chains = time.perf_counter(), left()
+    begun, rest = time.perf_counter(), left()
     while left():
         time.sleep(0.005)
-    return chains / (time.perf_counter() - begun)
+    return rest / (time.perf_counter() - begun)

@@ -1,0 +1,19 @@
+"""The same recursive no-op tree on Celery: see `benchmarks.peers.celery` for how it is tuned, and what it does not keep."""
+
+from __future__ import annotations
+
+from benchmarks.engine import Engine, Testbed
+from benchmarks.peers import celery
+from benchmarks.report import Budget, Options, Report, ratio
+
+
+def run(bed: Testbed, options: Options) -> Report:
+    """Tasks/s of both."""
+    ours, theirs = [], []
+    pages = options.size(100, 5)
+    with Engine(bed, "benchmarks.noop") as engine:
+        for _ in range(options.rounds):
+            theirs.append(celery.tasks_per_second(bed, pages))
+            ours.append(engine.tree(pages))
+    budget = Budget("ratio to Celery", ratio(ours, theirs), at_least=5)
+    return Report("celery", "tasks/s", ours, theirs, "Celery on the same Valkey, no database", [budget])

@@ -1,0 +1,71 @@
+"""A fleet that has nothing to do: `polling up` as it comes, with accounts none of which is due.
+
+Statements are counted in PostgreSQL's own log (`log_statement = all`), BEGIN and COMMIT among them: that is exact, and needs no
+extension. CPU is what the operating system counts for each process.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.engine import PROCESSES, THREADS, Engine, Testbed
+from benchmarks.processes import cpu_seconds, family, program, wait_until
+from benchmarks.report import Budget, Options, Report
+
+ACCOUNTS = 100
+STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*):\s+(.*)")
+
+
+def run(bed: Testbed, options: Options) -> Report:
+    """Statements/s of the whole fleet, and the share of a core that each process takes."""
+    arguments = [
+        str(Path(sys.executable).with_name("polling")),
+        "up",
+        f"--processes={PROCESSES}",
+        f"--threads={THREADS}",
+    ]
+    log = bed.home / "up.log"
+    with Engine(bed) as engine:
+        for _ in range(ACCOUNTS):
+            engine.account("hello-world")
+        engine.conn.execute("ALTER SYSTEM SET log_statement = 'all'")
+        with program(arguments, engine.environment, log) as pid:
+            wait_until(lambda: engine.ready(PROCESSES), f"see {log}: the fleet did not come up")
+            engine.conn.execute("SELECT pg_reload_conf()")
+            time.sleep(options.size(15, 2))  # what a start still has to do
+            statements, shares, seconds = _watch(bed, pid, options.size(60, 5))
+    rate = statements.total() / seconds
+    budgets = [
+        Budget("statements/s of the fleet", rate, at_most=10),
+        Budget("busiest process, % of a core", max(shares), at_most=1),
+    ]
+    details = {
+        "statements": [
+            {"statement": f"`{text}`", "a minute": round(n * 60 / seconds, 1)} for text, n in statements.most_common(8)
+        ],
+        "processes": [{"process": number, "% of a core": share} for number, share in enumerate(shares, 1)],
+    }
+    return Report("idle", "statements/s", [rate], budgets=budgets, details=details)
+
+
+def _watch(bed: Testbed, pid: int, duration: float) -> tuple[Counter[str], list[float], float]:
+    """Statements by their first words, % of a core of each process, and how long that was watched."""
+    before = len(_logged(bed))
+    processes = family(pid)
+    begun, used = time.perf_counter(), cpu_seconds(processes)
+    time.sleep(duration)
+    seconds = time.perf_counter() - begun
+    shares = [round(100 * (now - then) / seconds, 2) for then, now in zip(used, cpu_seconds(processes), strict=True)]
+    statements = STATEMENT.findall(_logged(bed)[before:])
+    return Counter(" ".join(text.split())[:60] for text in statements), sorted(shares, reverse=True), seconds
+
+
+def _logged(bed: Testbed) -> str:
+    logs = sorted(
+        (bed.home / "embedded" / "postgres" / "log").glob("postgres-*.log"), key=lambda log: log.stat().st_mtime
+    )
+    return "".join(log.read_text("utf-8", "replace") for log in logs)

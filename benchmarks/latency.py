@@ -1,0 +1,69 @@
+"""From a trigger, as `polling sync` gives it, to the first row that another connection sees; the system is idle before.
+
+The way has two hops: the root task, and the page that it asks for. The peer's way has two hops as well.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+from benchmarks.engine import Engine, Testbed
+from benchmarks.peers import stock
+from benchmarks.report import Budget, Options, Report
+from core.api import runs
+from core.api.backend import Backend, open_backend
+from core.environment import Environment
+from core.settings import Settings
+
+TRIGGERS = 50
+KEPT = "SELECT EXISTS (SELECT FROM user_integration_content WHERE user_integration_id = %s)"
+PAUSE = (0.5, 1.5)
+"""Seconds of quiet before each trigger: long enough for every consumer to have gone to sleep."""
+
+
+def run(bed: Testbed, options: Options) -> Report:
+    """Milliseconds of each trigger, in turns."""
+    ours, theirs = [], []
+    with Engine(bed) as engine, engine.workers(), stock.workers(bed) as peer:
+        backend = _backend(engine)
+        for _ in range(options.size(TRIGGERS, 5) + 1):
+            account = engine.account("hello-world", pages=1, items=10)
+            ours.append(_milliseconds(lambda: runs.sync(backend, account), lambda: _kept(engine, account)))  # noqa: B023
+            theirs.append(_milliseconds(peer.trigger, peer.arrived))
+        backend.close()
+    ours, theirs = ours[1:], theirs[1:]  # the first one loads code
+    budget = Budget("median of ours, ms", statistics.median(ours), at_most=60)
+    rows = [_row("ours", ours), _row("stock consumer", theirs)]
+    peer_name = "bare Dramatiq with its stock consumer, two hops and an INSERT"
+    return Report("latency", "ms", ours, theirs, peer_name, [budget], {"spread": rows})
+
+
+def _milliseconds(trigger: Callable[[], object], arrived: Callable[[], bool]) -> float:
+    time.sleep(random.uniform(*PAUSE))
+    begun = time.perf_counter()
+    trigger()
+    while not arrived():
+        time.sleep(0.001)
+    return (time.perf_counter() - begun) * 1000
+
+
+def _kept(engine: Engine, account: UUID) -> bool:
+    row = engine.conn.execute(KEPT, (account,)).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _backend(engine: Engine) -> Backend:
+    key = engine.environment["POLLING_SECRET_KEYS"]
+    settings = Settings(_env_file=None, home=engine.home)
+    return open_backend(settings, Environment(engine.urls.database_url, engine.urls.redis_url, (key,), embedded=False))
+
+
+def _row(name: str, times: list[float]) -> dict[str, object]:
+    ordered = sorted(times)
+    p95 = ordered[min(len(ordered) - 1, round(len(ordered) * 0.95))]
+    figures = {"median": statistics.median(ordered), "95th percentile": p95, "slowest": ordered[-1]}
+    return {"": name} | {f"{label}, ms": round(figure, 1) for label, figure in figures.items()}

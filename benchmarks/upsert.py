@@ -1,0 +1,167 @@
+"""Keeping content, against a bare psycopg loop of the best batch statement; and whether that stays flat as the table grows.
+
+Both begin at finished rows, and write new items into the same table, in transactions of as many rows as the saver gathers: 256
+tasks of one row each, and up to 5,000 rows. Ours also finds out which rows changed at all, and keeps late writers off. What it
+costs to make those rows from what a plugin returns, checked and hashed, is a figure of its own: worker threads do that, not the
+saver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from benchmarks.engine import Testbed
+from benchmarks.peers import psycopg
+from benchmarks.report import Budget, Options, Report, ratio
+from core.content import saving
+from core.content.rows import output_row
+from core.db.pool import Conn, Database
+from core.integration.results import TaskOutput
+
+BATCHES = (256, 1_000, 5_000)
+HEADLINE = 1_000
+SIZES = (10_000, 100_000, 500_000, 1_000_000, 5_000_000)
+TEXT = "What somebody wrote to somebody else. " * 12
+
+# Accounts of 10,000 items each, whose ids come in no order, as those of a provider do.
+FILL = """
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, name, content_text, size, hash,
+    digest, content_seq, metadata_seq)
+SELECT md5((n / 10000)::text)::uuid, 'noop', md5(n::text), 'item', 'Item ' || n, repeat('What was here before. ', 10), 220,
+    md5(n::text), decode(md5(n::text), 'hex'), 1, 1
+FROM generate_series(%s::bigint, %s::bigint) AS n
+"""
+
+Save = Callable[[Conn, Sequence[Any]], object]
+
+
+class NoBlobs:
+    """Nothing here is large."""
+
+    def put(self, data: bytes) -> str:
+        raise NotImplementedError
+
+
+def run(bed: Testbed, options: Options) -> Report:
+    """Rows/s by batch and table size; the headline is 1,000 rows a transaction in the largest table."""
+    largest = options.rows or options.size(500_000, 20_000)
+    sizes = [*(size for size in SIZES if size < largest), largest]
+    count = options.size(20_000, 5_000)
+    figures: dict[tuple[int, int], list[dict[str, float]]] = {}
+    database, filled = Database(bed.urls.database_url), 0
+    with database.connection() as conn:
+        psycopg.prepare(conn)
+        for size in sizes:
+            _fill(conn, filled, size)
+            filled = size
+            for batch in BATCHES:
+                figures[size, batch] = [_round(conn, batch, count) for _ in range(options.rounds)]
+    database.close()
+    rows = [_row(size, batch, rounds) for (size, batch), rounds in figures.items()]
+    ours, theirs = _ours(figures[largest, HEADLINE]), _theirs(figures[largest, HEADLINE])
+    flat = statistics.median(ours) / statistics.median(_ours(figures[sizes[0], HEADLINE]))
+    budgets = [
+        Budget(
+            "lowest ratio to bare psycopg, of all batches",
+            min(row["ratio"] for row in rows[-len(BATCHES) :]),
+            at_least=0.5,
+        ),
+        Budget(f"rows/s at {largest:,} rows, as a share of those at {sizes[0]:,}", flat, at_least=0.8),
+    ]
+    return Report("upsert", "rows/s", ours, theirs, "bare psycopg, its best statement", budgets, {"growth": rows})
+
+
+def _ours(rounds: Sequence[Mapping[str, float]]) -> list[float]:
+    return [figures["ours"] for figures in rounds]
+
+
+def _theirs(rounds: Sequence[Mapping[str, float]]) -> list[float]:
+    """The better one of the two statements."""
+    return [max(figures["copy"], figures["jsonb"]) for figures in rounds]
+
+
+def _round(conn: Conn, batch: int, count: int) -> dict[str, float]:
+    """Rows/s of each way to save, batch by batch in turns: what the machine does meanwhile, it does to all of them."""
+    begun = time.perf_counter()
+    checked = _checked(_outputs(count))
+    checking = time.perf_counter() - begun
+    ways: Mapping[str, tuple[Save, Sequence[Any]]] = {
+        "ours": (_keep, checked),
+        "copy": (psycopg.copy, _finished(count)),
+        "jsonb": (psycopg.jsonb, _finished(count)),
+    }
+    seconds = dict.fromkeys(ways, 0.0)
+    for start in range(0, count, batch):
+        for name, (save, items) in ways.items():
+            seconds[name] += _time(conn, save, items[start : start + batch])
+    conn.execute("DELETE FROM user_integration_content WHERE content_seq > 1")
+    conn.execute("VACUUM ANALYZE user_integration_content")
+    return {name: count / taken for name, taken in seconds.items()} | {"checking": count / checking}
+
+
+def _time(conn: Conn, save: Save, items: Sequence[Any]) -> float:
+    begun = time.perf_counter()
+    with conn.transaction():
+        save(conn, items)
+    return time.perf_counter() - begun
+
+
+def _keep(conn: Conn, rows: Sequence[saving.Row]) -> None:
+    assert len(saving.upsert(conn, rows)) == len(rows)
+
+
+def _checked(outputs: Sequence[tuple[str, TaskOutput]]) -> list[saving.Row]:
+    return [
+        output_row(output, NoBlobs()) | {"account": account, "domain": "noop", "seq": 2} for account, output in outputs
+    ]
+
+
+def _outputs(count: int) -> list[tuple[str, TaskOutput]]:
+    account = str(uuid4())
+    return [
+        (account, TaskOutput(_id(account, number), f"{number} {TEXT}", name=f"Item {number}"))
+        for number in range(count)
+    ]
+
+
+def _finished(count: int) -> list[psycopg.Row]:
+    account = str(uuid4())
+    return [_row_of(account, number) for number in range(count)]
+
+
+def _row_of(account: str, number: int) -> psycopg.Row:
+    text = f"{number} {TEXT}"
+    hash = hashlib.sha256(text.encode()).hexdigest()
+    return (account, "noop", _id(account, number), "item", f"Item {number}", text, len(text), hash, hash[:32], 2, 2)
+
+
+def _id(account: str, number: int) -> str:
+    return hashlib.md5(f"{account}{number}".encode(), usedforsecurity=False).hexdigest()
+
+
+def _fill(conn: Conn, filled: int, size: int) -> None:
+    portion = 100_000
+    for start in range(filled, size, portion):
+        conn.execute(FILL, (start, min(start + portion, size) - 1))
+    conn.execute("VACUUM ANALYZE user_integration_content")
+    conn.execute("CHECKPOINT")
+
+
+def _row(size: int, batch: int, rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    medians = {
+        "ours, rows/s": _ours(rounds),
+        "COPY, rows/s": [figures["copy"] for figures in rounds],
+        "jsonb, rows/s": [figures["jsonb"] for figures in rounds],
+        "checking and hashing, rows/s": [figures["checking"] for figures in rounds],
+    }
+    return {
+        "rows in the table": size,
+        "rows a transaction": batch,
+        **{name: round(statistics.median(values)) for name, values in medians.items()},
+        "ratio": round(ratio(_ours(rounds), _theirs(rounds)), 2),
+    }

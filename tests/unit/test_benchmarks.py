@@ -1,0 +1,100 @@
+"""The benchmarks can be asked for, and their page says what was measured. Nothing is timed here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import NAMES
+from benchmarks.page import page, read, write
+from benchmarks.report import Budget, Report, ratio
+
+ROOT = Path(__file__).parents[2]
+TAKEN = {"quick": False, "date": "2026-01-02", "machine": {"CPU": "Abacus", "cores": "2"}}
+
+
+def result(name: str, figure: float, **more: Any) -> dict[str, Any]:
+    """What a benchmark keeps, of a budget of at least 1.5."""
+    budgets = [Budget("ratio to the peer", figure, at_least=1.5)]
+    details = {"growth": [{"rows": 10_000, "ratio": 0.75}], "memory": [(0.1, 2.0, 3.0)]}
+    report = Report(name, "tasks/s", [3_000.0, 3_100.0], [2_000.0, 2_000.0], "the peer", budgets, details)
+    return report.data() | TAKEN | more
+
+
+def row(text: str, name: str) -> str:
+    """The row of the first table that is about this benchmark."""
+    return next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+
+
+def test_help_lists_every_benchmark() -> None:
+    command = [sys.executable, "-m", "benchmarks", "--help"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = re.findall(r"^  ([a-z]+) {2,}\S", said.split("benchmarks:\n", 1)[1], re.MULTILINE)
+    assert listed == [*NAMES, "all", "page"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_can_be_run(name: str) -> None:
+    tree = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text("utf-8"))
+    (run,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run"]
+    assert [argument.arg for argument in run.args.args] == ["bed", "options"]
+
+
+def test_the_ratio_is_that_of_rounds_side_by_side() -> None:
+    # The machine was three times slower in the second round, for both.
+    assert ratio([300.0, 100.0, 290.0], [150.0, 50.0, 145.0]) == 2.0
+
+
+@pytest.mark.parametrize(("figure", "met"), [(1.5, True), (1.49, False)])
+def test_a_lower_bound(figure: float, met: bool) -> None:
+    assert Budget("ratio", figure, at_least=1.5).met is met
+
+
+@pytest.mark.parametrize(("figure", "met"), [(0.5, True), (0.51, False)])
+def test_an_upper_bound(figure: float, met: bool) -> None:
+    assert Budget("ratio", figure, at_most=0.5).met is met
+
+
+def test_the_page_judges_each_budget() -> None:
+    text = page({"chain": result("chain", 1.6), "celery": result("celery", 1.4)})
+    assert "**1.6**" in row(text, "chain")
+    assert row(text, "chain").endswith("| met |")
+    assert "**1.4**" in row(text, "celery")
+    assert row(text, "celery").endswith("| **missed** |")
+    assert "Abacus" in text
+    assert "| 10,000 | 0.75 |" in text
+
+
+def test_the_page_says_what_was_not_measured() -> None:
+    assert "Not measured" in row(page({"chain": result("chain", 1.6)}), "size")
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_page_warns_of_smoke_checks(quick: bool) -> None:
+    text = page({"chain": result("chain", 1.6, quick=quick)})
+    assert ("smoke check" in text) is quick
+    assert row(text, "chain").endswith("| not judged |") is quick
+
+
+def test_the_page_shows_the_pictures_there_are() -> None:
+    text = page({"claim": result("claim", 1.6)}, {"claim"})
+    assert re.findall(r"!\[.*?\]\((.*?)\)", text) == ["performance/claim.svg"]
+
+
+def test_the_page_of_the_repository_is_that_of_its_results() -> None:
+    shown = ROOT / "docs" / "explanation" / "performance.md"
+    pictures = {picture.stem for picture in (shown.parent / "performance").glob("*.svg")}
+    assert page(read(ROOT / "benchmarks" / "results"), pictures) == shown.read_text("utf-8"), "run: nox -s bench"
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="only the group `bench` has it")
+    write(ROOT / "benchmarks" / "results", tmp_path)
+    drawn = {picture.stem for picture in (tmp_path / "performance").glob("*.svg")}
+    assert drawn == {picture.stem for picture in (ROOT / "docs" / "explanation" / "performance").glob("*.svg")}

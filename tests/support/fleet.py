@@ -16,13 +16,16 @@ from support.waiting import until
 
 T = TypeVar("T")
 
-HOSTILE = {
-    "PYTHONPATH": os.pathsep.join(
-        [str(Path(__file__).parent / "hostile-plugin" / "src"), os.environ.get("PYTHONPATH", "")]
-    ),
-    "POLLING_PLUGINS": "integration_polling_hostile",
+FOLDERS = [Path(__file__).parents[1], Path(__file__).parent / "hostile-plugin" / "src"]
+METERED = {
+    "PYTHONPATH": os.pathsep.join([*map(str, FOLDERS), os.environ.get("PYTHONPATH", "")]),
+    "POLLING_PLUGINS": "support.metered",
 }
+"""What every fleet finds beside what is installed: a plugin whose calls are counted."""
+HOSTILE = METERED | {"POLLING_PLUGINS": "integration_polling_hostile"}
 """Settings of a fleet that has the hostile plugin."""
+GATED = METERED | {"POLLING_PLUGINS": "support.gates.plugin"}
+"""And of one with gates in its plugin; with `modules=["support.gates.broker"]` also right before it."""
 
 LEASE_SECONDS = 2.0
 """Short, so that what a killed process held comes back soon."""
@@ -96,7 +99,7 @@ class Fleet:
     def __init__(self, deployment: Deployment, folder: Path, **variables: str) -> None:
         self.deployment = deployment
         self.log = folder / "fleet.log"
-        self.variables = {"POLLING_LEASE_SECONDS": str(LEASE_SECONDS)} | variables
+        self.variables = METERED | {"POLLING_LEASE_SECONDS": str(LEASE_SECONDS)} | variables
         self.programs: list[Program] = []
 
     def workers(
@@ -106,15 +109,18 @@ class Fleet:
         threads: int = 4,
         python: str = sys.executable,
         memory_kib: int | None = None,
+        modules: Sequence[str] = (),
         **variables: str,
     ) -> Program:
         """Start `dramatiq core.actors`, for some queues only if they are named.
 
         Parameters:
           memory_kib: A bound of each process's address space.
+          modules: What Dramatiq loads beside the actors.
         """
         bound = [] if memory_kib is None else ["/bin/sh", "-c", f'ulimit -v {memory_kib}; exec "$@"', "sh"]
-        command = [*bound, python, "-m", "dramatiq", "core.actors", "-p", str(processes), "-t", str(threads)]
+        actors = ["-m", "dramatiq", "core.actors", *modules]
+        command = [*bound, python, *actors, "-p", str(processes), "-t", str(threads)]
         return self._start([*command, *(["-Q", *queues] if queues else [])], processes, variables)
 
     def scheduler(self, **variables: str) -> Program:
@@ -140,6 +146,11 @@ class Fleet:
         """The forks that dispatch, or would like to."""
         children = {pid for program in self.programs if program.processes for pid in program.children()}
         return sorted(children - set(self.worker_pids()))
+
+    def let_the_lead_run_out(self, vacant_seconds: float = 0.0) -> None:
+        """The lead of the dead lasts for 10 s, and stand-ins wait 20 s more: let these have passed."""
+        until = "clock_timestamp() - %s * interval '1 second'"
+        self.deployment.rows(f"UPDATE ledger SET leader_until = {until} WHERE leader IS NOT NULL", vacant_seconds)
 
     def led(self) -> bool:
         """Whether somebody leads now."""

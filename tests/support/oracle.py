@@ -10,9 +10,16 @@ from integration_polling_hello_world import Config, expected
 
 from support.deployment import Deployment
 from support.fleet import Fleet
+from support.metered import CALLS, calls
 
 LARGE = {"pages": 10, "items": 14, "fanout_depth": 1, "delay_ms": 10}
 """A run of some 2,000 tasks that lasts some seconds: long enough for a fault to fall into its midst."""
+
+COSTLY = {"pages": 6, "items": 9, "fanout_depth": 1}
+"""A run of Metered of some 550 calls, which its budget stretches over as many seconds as a fault needs to fall into it."""
+
+LATE_SECONDS = 0.5
+"""How much later than its units were taken a call may begin: the machine is busy."""
 
 OPEN = "SELECT count(*) FROM sync_run WHERE state = 'running'"
 DONE = "SELECT count(*) FROM sync_task WHERE state = 'done'"
@@ -79,6 +86,7 @@ def assert_synced(fleet: Fleet, account: UUID, config: Mapping[str, int]) -> Non
     assert_tasks(fleet.deployment, account, {"done": hello_tasks(config)})
     [saved] = assert_runs(fleet, account, ["succeeded"])
     assert saved == len(expected(config)), f"the run counted {saved} outputs"
+    assert_within_budget(fleet.deployment)
 
 
 def assert_content(deployment: Deployment, account: UUID, wanted: Mapping[str, str]) -> None:
@@ -108,6 +116,15 @@ def assert_runs(fleet: Fleet, account: UUID, states: list[str]) -> list[int]:
         assert counted == done, f"run {run} counted {counted} tasks done, and there are {done}"
         assert (times := words.count(f"run {run} of account")) <= 1, f"run {run} ended {times} times"
     return [saved for *_, saved in runs]
+
+
+def assert_within_budget(deployment: Deployment) -> None:
+    """No account's calls were ever more than its limit allows, in any window of it."""
+    window = CALLS.per - LATE_SECONDS
+    for account, moments in calls(deployment.home).items():
+        for index, moment in enumerate(moments[CALLS.units :]):
+            spread = moment - moments[index]
+            assert spread >= window, f"{CALLS.units + 1} calls of account {account} within {spread:.2f} s"
 
 
 def assert_nobody_convicted(deployment: Deployment) -> None:

@@ -1,0 +1,208 @@
+"""Every place at which a process may die, reached exactly: it waits there at a gate, and is killed with SIGKILL.
+
+What the ledger and Redis hold afterwards proves that it was there. Then it has to be done by others, within lease and sweep.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from uuid import UUID
+
+import pytest
+from support import oracle
+from support.accounts import connect, sync
+from support.deployment import Deployment
+from support.fleet import GATED, Fleet, Program, send
+from support.gates import Gate
+from support.gates.kill import TRIGGERS, closed, kill_the_writer, nobody_at_gates, writes_held, writing
+from support.gates.plugin import Gated
+from support.metered import calls
+
+TREE = {"pages": 2, "items": 4, "fanout_depth": 1}
+
+RECOVERY_SECONDS = 45.0
+"""With leases of 2 s. Dramatiq by itself would not even have noticed after a minute."""
+
+STATES = "SELECT state, count(*) FROM sync_task WHERE type <> 'start' GROUP BY state"
+KEPT = "SELECT count(*) FROM user_integration_content"
+IDS = "SELECT id || '-' || dispatch_no FROM sync_task WHERE type <> 'start' AND state = %s"
+
+
+@pytest.fixture
+def gated(make_fleet: Callable[..., Fleet], deployment: Deployment) -> Fleet:
+    """A fleet with all gates in place, and open."""
+    deployment.rows(TRIGGERS)
+    return make_fleet(**GATED)
+
+
+def start(fleet: Fleet) -> Program:
+    """One worker process and a dispatcher."""
+    return fleet.workers(processes=1, threads=2, modules=["support.gates.broker"])
+
+
+def ids(fleet: Fleet, state: str) -> set[str]:
+    return {id for (id,) in fleet.deployment.rows(IDS, state)}
+
+
+def in_hash(fleet: Fleet) -> set[str]:
+    [found] = fleet.deployment.queues.ids(Gated.manifest.domain)
+    return found
+
+
+# A worker ------------------------------------------------------------------------------------------------------------
+
+
+def nothing_ran(fleet: Fleet) -> None:
+    assert ids(fleet, "queued")
+    assert not ids(fleet, "done")
+    assert not calls(fleet.deployment.home)
+
+
+def ran_and_nothing_kept(fleet: Fleet) -> None:
+    assert calls(fleet.deployment.home)
+    assert not ids(fleet, "done")
+    assert not fleet.deployment.value(KEPT)
+
+
+def kept_and_not_acknowledged(fleet: Fleet) -> None:
+    assert ids(fleet, "done")
+    assert ids(fleet, "done") & in_hash(fleet)
+
+
+def kept_and_acknowledged(fleet: Fleet) -> None:
+    assert fleet.deployment.value(KEPT)
+    assert ids(fleet, "done") - in_hash(fleet)
+
+
+WORKER: dict[Gate, Callable[[Fleet], None]] = {
+    Gate.BEFORE_PLUGIN: nothing_ran,
+    Gate.IN_PLUGIN: ran_and_nothing_kept,
+    Gate.BEFORE_COMMIT: ran_and_nothing_kept,
+    Gate.IN_COMMIT: kept_and_not_acknowledged,
+    Gate.AFTER_ACK: kept_and_acknowledged,
+}
+"""What must be found when a worker was killed there."""
+
+
+@pytest.mark.parametrize("gate", WORKER, ids=lambda gate: gate.name.lower())
+def test_a_worker_is_killed(gate: Gate, gated: Fleet, deployment: Deployment) -> None:
+    account = connect(deployment, Gated, TREE)
+    with closed(gated, gate) as point:
+        workers = start(gated)
+        sync(deployment, account)
+        point.reached()
+        workers.kill()
+    nobody_at_gates(gated)
+    WORKER[gate](gated)
+    recovers(gated, account)
+
+
+def test_a_worker_is_killed_between_commit_and_ack(gated: Fleet, deployment: Deployment) -> None:
+    """It is let into its commit, and Valkey does not take the ack."""
+    account = connect(deployment, Gated, TREE)
+    with closed(gated, Gate.IN_COMMIT) as commit:
+        start(gated)
+        sync(deployment, account)
+        commit.reached()
+        with writes_held(gated):
+            commit.open()
+            gated.until(lambda: writing(gated, "hdel"), "the ack is sent")
+            kill_the_writer(gated, gated.worker_pids()[0], "hdel")
+    kept_and_not_acknowledged(gated)
+    recovers(gated, account)
+
+
+def test_a_worker_is_killed_between_the_last_commit_and_the_end_of_the_run(
+    gated: Fleet, deployment: Deployment
+) -> None:
+    """Nobody is left who would ask whether the run is complete; the leader does."""
+    account = connect(deployment, Gated, {"pages": 1, "items": 2})
+    with deployment.connection() as connection, ExitStack() as held:
+        workers = start(gated)
+        with closed(gated, Gate.IN_COMMIT) as commit:
+            sync(deployment, account)
+            commit.reached()
+            held.enter_context(connection.transaction())
+            connection.execute("SELECT 1 FROM user_integration WHERE id = %s FOR UPDATE", (account,))
+        gated.until(lambda: deployment.value(COMPLETING), "somebody wants to end the run")
+        workers.kill()
+        assert dict(deployment.rows(STATES)) == {"done": 1}
+        assert deployment.value(oracle.OPEN) == 1
+    recovers(gated, account, {"pages": 1, "items": 2})
+
+
+COMPLETING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE OF a%'"
+)
+
+
+def recovers(fleet: Fleet, account: UUID, config: dict[str, int] = TREE) -> None:
+    """Somebody starts what has ended, as an operator's supervisor does, and all is done once."""
+    fleet.let_the_lead_run_out()
+    oracle.wait_for_quiet(fleet, RECOVERY_SECONDS)
+    oracle.assert_synced(fleet, account, config)
+    oracle.assert_nobody_convicted(fleet.deployment)
+
+
+# The dispatcher --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def killed_in_the_claim(fleet: Fleet) -> Iterator[None]:
+    """It has asked for the commit, and does not hear of it."""
+    with closed(fleet, Gate.IN_CLAIM) as claim:
+        yield
+        claim.reached()
+        send(signal.SIGKILL, *fleet.dispatcher_pids())
+    nobody_at_gates(fleet)
+
+
+@contextmanager
+def killed_before_the_send(fleet: Fleet) -> Iterator[None]:
+    """It has committed, and Valkey does not take the messages."""
+    with closed(fleet, Gate.IN_CLAIM) as claim:
+        yield
+        claim.reached()
+        with writes_held(fleet):
+            claim.open()
+            fleet.until(lambda: writing(fleet, "hset"), "the messages are sent")
+            [dispatcher] = fleet.dispatcher_pids()
+            kill_the_writer(fleet, dispatcher, "hset")
+
+
+@pytest.mark.parametrize("killed", [killed_in_the_claim, killed_before_the_send], ids=lambda one: one.__name__)
+def test_the_dispatcher_is_killed_between_commit_and_send(
+    killed: Callable[[Fleet], Iterator[None]], gated: Fleet, deployment: Deployment
+) -> None:
+    """What it never sent is sent by the next one as it was: the root task stays at its first dispatch."""
+    account = connect(deployment, Gated, TREE)
+    start(gated)
+    gated.ready()
+    with killed(gated):  # type: ignore[attr-defined]
+        sync(deployment, account)
+    assert deployment.rows("SELECT state, dispatch_no FROM sync_task") == [("queued", 1)]
+    assert not in_hash(gated)
+    is_taken_over(gated, account)
+
+
+def test_the_dispatcher_is_killed_after_the_send(gated: Fleet, deployment: Deployment) -> None:
+    account = connect(deployment, Gated, TREE)
+    start(gated)
+    gated.ready()
+    with closed(gated, Gate.BEFORE_PLUGIN) as plugin:
+        sync(deployment, account)
+        plugin.reached()
+        send(signal.SIGKILL, *gated.dispatcher_pids())
+        assert ids(gated, "queued") <= in_hash(gated)
+    is_taken_over(gated, account)
+
+
+def is_taken_over(fleet: Fleet, account: UUID) -> None:
+    """Its parent does not notice; a worker process stands in, and nothing had to be dispatched a second time."""
+    fleet.let_the_lead_run_out(18)
+    oracle.wait_for_quiet(fleet, RECOVERY_SECONDS, replace=False)
+    oracle.assert_synced(fleet, account, TREE)
+    assert fleet.deployment.value("SELECT max(dispatch_no) FROM sync_task") == 1
+    oracle.assert_nobody_convicted(fleet.deployment)

@@ -1,0 +1,61 @@
+"""Hello World behind a rate limit, which writes down when each call of its made-up provider began.
+
+The fleets of the tests load it as a plugin. The oracle reads the log: whatever happened, the provider saw no more than it allows.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from integration_polling_hello_world import HelloWorld
+
+from core import BaseIntegration, Context, Manifest, Rate, TaskResult, hookimpl, task
+
+CALLS = Rate("calls", 150, 2.0)
+
+LOG = "calls.log"
+
+
+class Metered(HelloWorld):
+    """The same tree and the same content; each task of it is one call."""
+
+    manifest = Manifest("metered", "Metered Hello", limits=[CALLS])
+
+    @task(cost={CALLS.name: 1})
+    def list_page(self, ctx: Context, page: int) -> TaskResult:
+        return super().list_page(ctx, page)
+
+    @task(cost={CALLS.name: 1})
+    def make_item(self, ctx: Context, id: str, parent: str, level: int) -> TaskResult:
+        return super().make_item(ctx, id, parent, level)
+
+    def _work(self, ctx: Context, name: str) -> None:
+        note_call(ctx.account.id)
+        super()._work(ctx, name)
+
+
+def note_call(account: str) -> None:
+    """Append a line, in one piece however many processes write: the moment by the host's own clock, and the account."""
+    log = os.open(Path(os.environ["POLLING_HOME"]) / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(log, f"{time.monotonic():.6f} {account}\n".encode())
+    os.close(log)
+
+
+def calls(home: Path) -> dict[str, list[float]]:
+    """When each account's calls began, in order. Empty where nothing metered ran."""
+    found: dict[str, list[float]] = defaultdict(list)
+    if (home / LOG).exists():
+        for line in (home / LOG).read_text().splitlines():
+            moment, account = line.split()
+            found[account].append(float(moment))
+    return {account: sorted(moments) for account, moments in found.items()}
+
+
+@hookimpl
+def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
+    return [Metered]

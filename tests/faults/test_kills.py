@@ -1,41 +1,61 @@
-"""Processes that are killed or stopped: what they held is done by others, once."""
+"""Processes that are killed or stopped at any moment: what they held is done by others, once."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from random import Random
 
-from integration_polling_hello_world import HelloWorld
+import pytest
 from support import oracle
 from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import Fleet, send
-from support.oracle import LARGE
+from support.gates import Gate
+from support.gates.kill import TRIGGERS, closed, nobody_at_gates
+from support.metered import Metered
+from support.oracle import COSTLY
+from support.workload import Workload
 
 
-def test_a_killed_worker(fleet: Fleet, deployment: Deployment) -> None:
-    fleet.workers()
-    fleet.ready()
-    account = connect(deployment, HelloWorld, LARGE)
-    sync(deployment, account)
-    oracle.wait_for_progress(fleet, 300)
-    send(signal.SIGKILL, fleet.worker_pids()[0])
-    oracle.wait_for_quiet(fleet)
-    oracle.assert_synced(fleet, account, LARGE)
-    oracle.assert_nobody_convicted(deployment)
+def kill_a_worker(fleet: Fleet, random: Random) -> None:
+    if pids := fleet.worker_pids():
+        send(signal.SIGKILL, random.choice(pids))
 
 
-def test_everything_killed_at_once(fleet: Fleet, deployment: Deployment) -> None:
-    workers = fleet.workers()
-    fleet.ready()
-    account = connect(deployment, HelloWorld, LARGE)
-    sync(deployment, account)
-    oracle.wait_for_progress(fleet, 500)
-    workers.kill()
-    # The lead of the dead runs out in 10 s; they have passed.
-    deployment.rows("UPDATE ledger SET leader_until = clock_timestamp()")
-    workers.start()
-    oracle.wait_for_quiet(fleet)
-    oracle.assert_synced(fleet, account, LARGE)
+def kill_a_dispatcher(fleet: Fleet, random: Random) -> None:
+    if pids := fleet.dispatcher_pids():
+        send(signal.SIGKILL, random.choice(pids))
+        fleet.let_the_lead_run_out(18)
+
+
+def kill_a_program(fleet: Fleet, random: Random) -> None:
+    random.choice(fleet.programs).kill()
+    fleet.let_the_lead_run_out()
+
+
+def kill_everything(fleet: Fleet, random: Random) -> None:
+    for program in fleet.programs:
+        program.kill()
+    fleet.let_the_lead_run_out()
+
+
+KILLS = [kill_a_worker, kill_a_worker, kill_a_dispatcher, kill_a_program, kill_everything]
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+def test_at_random_moments(kills: int, fleet: Fleet, deployment: Deployment) -> None:
+    """Each kind of death in turn, in an order and at moments that the seed decides; a supervisor starts what ends."""
+    random = Random(kills)
+    work = Workload(fleet, COSTLY)
+    fleet.workers(processes=2, threads=2)
+    fleet.workers(processes=1, threads=2)
+    for turn in range(kills):
+        if turn % len(KILLS) == 0:
+            order = random.sample(KILLS, len(KILLS))
+        work.goes_on(random.randint(1, 150))
+        order[turn % len(KILLS)](fleet, random)
+    work.comes_to_its_end()
     oracle.assert_nobody_convicted(deployment)
 
 
@@ -45,10 +65,9 @@ def test_a_killed_dispatcher_is_replaced_by_a_worker(fleet: Fleet, deployment: D
     fleet.ready()
     [dispatcher] = fleet.dispatcher_pids()
     send(signal.SIGKILL, dispatcher)
-    # The lead has to be vacant for 20 s; most of them have passed already.
-    deployment.rows("UPDATE ledger SET leader_until = clock_timestamp() - interval '18 seconds'")
+    fleet.let_the_lead_run_out(18)
     config = {"pages": 20}
-    account = connect(deployment, HelloWorld, config)
+    account = connect(deployment, Metered, config)
     sync(deployment, account)
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, config)
@@ -60,7 +79,7 @@ def test_a_stopped_worker_comes_back_too_late(fleet: Fleet, deployment: Deployme
     workers = fleet.workers()
     fleet.ready()
     config = {"pages": 150, "items": 3, "delay_ms": 50}
-    account = connect(deployment, HelloWorld, config)
+    account = connect(deployment, Metered, config)
     sync(deployment, account)
     oracle.wait_for_progress(fleet, 30)
     zombie = fleet.worker_pids()[0]
@@ -74,3 +93,27 @@ def test_a_stopped_worker_comes_back_too_late(fleet: Fleet, deployment: Deployme
     assert not oracle.in_redis(deployment)
     oracle.assert_synced(fleet, account, config)
     oracle.assert_nobody_convicted(deployment)
+
+
+def test_a_stopped_leader_comes_back_too_late(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+    """It was stopped between its claim and the sending. Another one leads and sends meanwhile; what it sends then is nothing new."""
+    deployment.rows(TRIGGERS)
+    fleet = make_fleet(POLLING_LEASE_SECONDS="60")
+    fleet.workers(processes=1)
+    fleet.ready()
+    [leader] = fleet.dispatcher_pids()
+    fleet.workers(processes=1)
+    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another one would lead")
+    account = connect(deployment, Metered, COSTLY)
+    with closed(fleet, Gate.IN_CLAIM) as claim:
+        sync(deployment, account)
+        claim.reached()
+        send(signal.SIGSTOP, leader)
+    nobody_at_gates(fleet)
+    fleet.let_the_lead_run_out()
+    oracle.wait_for_progress(fleet, 200)
+    send(signal.SIGCONT, leader)
+    oracle.wait_for_quiet(fleet, replace=False)
+    oracle.assert_synced(fleet, account, COSTLY)
+    assert fleet.says().count("this process leads the dispatch now") == 2
+    assert deployment.value("SELECT max(dispatch_no) FROM sync_task") == 1

@@ -2,6 +2,7 @@
 
 servers      PostgreSQL and Valkey to start, stop and kill      deployment   a database and a namespace of its own
 fleet        `dramatiq core.actors` and `periodiq core.actors`  accounts     accounts, runs and ticks, made directly
-gates        places where processes wait to be killed       metered      a plugin whose calls are counted
-redelivery   delivers every message again and again             oracle       what must hold after every fault
+gates        places where processes wait to be killed           metered      a plugin whose calls are counted
+redelivery   delivers every message again and again             workload     work that does not end while faults come
+oracle       what must hold after every fault
 """

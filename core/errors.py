@@ -96,6 +96,13 @@ class VaultError(PollingError):
     """Credentials cannot be decrypted with the keys given."""
 
 
+class TaskUnfit(PermanentError):
+    """The installed version of a plugin has no such task, or the payload does not fit its parameters.
+
+    While the fleet knows another version of it, the task is left to the workers of that one; otherwise it is parked.
+    """
+
+
 class ResultInvalid(PermanentError):
     """A plugin returned what cannot be kept: wrong types, over the bounds, or no JSON. The task is parked."""
 

@@ -188,13 +188,16 @@ def get_registry() -> Registry:
 
 def catalog(registry: Registry) -> list[Mapping[str, Any]]:
     """What dispatchers must know of the integrations installed here: each task's cost, and the bounds."""
-    return [
-        {
-            "domain": domain,
-            "name": integration.manifest.name,
-            "version": registry.versions[domain],
-            "tasks": {name: {"cost": dict(spec.cost)} for name, spec in integration.task_specs.items()},
-            "max_tasks": integration.manifest.max_tasks,
-        }
-        for domain, integration in sorted(registry.integrations.items())
-    ]
+    return [catalog_entry(registry, domain) for domain in sorted(registry.integrations)]
+
+
+def catalog_entry(registry: Registry, domain: str) -> Mapping[str, Any]:
+    """The same for one integration."""
+    integration = registry.integrations[domain]
+    return {
+        "domain": domain,
+        "name": integration.manifest.name,
+        "version": registry.versions[domain],
+        "tasks": {name: {"cost": dict(spec.cost)} for name, spec in integration.task_specs.items()},
+        "max_tasks": integration.manifest.max_tasks,
+    }

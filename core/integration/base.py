@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
 
-from core.errors import CredentialsInvalid, PermanentError
+from core.errors import CredentialsInvalid, TaskUnfit
 from core.integration.context import Context
 from core.integration.limits import AccountIdentity, Limit, Manifest
 from core.integration.results import Task, TaskResult
@@ -97,19 +97,19 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         """Run one task. The default calls the `@task` method of that name with the payload as its arguments.
 
         Raises:
-          PermanentError: There is no such task, or the payload does not fit its parameters.
+          TaskUnfit: There is no such task, or the payload does not fit its parameters.
         """
         if task.type == START:
             return self.start(ctx)
         spec = self.task_specs.get(task.type)
         if spec is None:
-            raise PermanentError(f"{self.manifest.domain} has no task {task.type!r}")
+            raise TaskUnfit(f"{self.manifest.domain} has no task {task.type!r}")
         try:
             arguments = spec.arguments(task.payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             place = ".".join(str(part) for part in first["loc"])
-            raise PermanentError(f"payload of {task.type}: {place}: {first['msg']}") from None
+            raise TaskUnfit(f"payload of {task.type}: {place}: {first['msg']}") from None
         result: TaskResult = spec.fn(self, ctx, **arguments)
         return result
 

@@ -37,6 +37,13 @@ ON CONFLICT (domain) DO UPDATE SET name = excluded.name, version = excluded.vers
     max_tasks = excluded.max_tasks, seen_at = now()
 """
 
+# Who registered last has another version of the plugin than this one.
+OTHER_VERSION = """
+SELECT EXISTS (SELECT FROM integration, jsonb_to_record(%s::jsonb) AS mine(domain text, version text, tasks jsonb)
+    WHERE integration.domain = mine.domain
+      AND (integration.version, integration.tasks) IS DISTINCT FROM (mine.version, mine.tasks))
+"""
+
 # A run with more tasks than its integration allows adds no more: its growing tasks park with this reason.
 OVER_LIMIT = """
 UPDATE sync_run r SET over_limit = format('the run has more than %s tasks; a task may be making ever new keys', i.max_tasks)
@@ -94,6 +101,12 @@ def serving(conn: Conn) -> dict[str, tuple[int, int]]:
 def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:
     """Tell the fleet what the integrations installed here look like."""
     conn.execute(REGISTER, (json.dumps([dict(entry) for entry in catalog]),))
+
+
+def other_version(conn: Conn, entry: Mapping[str, Any]) -> bool:
+    """Whether the fleet knows an integration in another version than this entry of a catalog says: a deploy is under way."""
+    row = conn.execute(OTHER_VERSION, (json.dumps(dict(entry)),)).fetchone()
+    return bool(row and row[0])
 
 
 def tidy(conn: Conn, retention_days: float) -> None:

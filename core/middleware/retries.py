@@ -30,7 +30,7 @@ from core.middleware.closed import TaskMiddleware
 from core.middleware.time_limit import TimeLimitExceeded
 from core.worker.accounts import LoadedAccount
 from core.worker.process import current
-from core.worker.running import AccountStopped
+from core.worker.running import AccountStopped, LeftToOthers
 
 FIRST_BACKOFF_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 3_600.0
@@ -110,6 +110,9 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
             return Outcome(dispatch, state="ready", delay=random.uniform(1, 3), suspect=dispatch.suspect, reason=reason)
         case AccountStopped():
             return Outcome(dispatch, state="ready", delay=PAUSED_SECONDS, reason="the account does not run now")
+        case LeftToOthers():
+            delay = min(FIRST_BACKOFF_SECONDS * 1.3**dispatch.snoozes, KEY_SECONDS) * random.uniform(0.5, 1)
+            return Outcome(dispatch, state="ready", delay=delay, snooze=1, suspect=dispatch.suspect, reason=reason)
         case RateLimited():
             return _rate_limited(dispatch, exception, loaded, reason)
         case VaultError():

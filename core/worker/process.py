@@ -82,7 +82,7 @@ class WorkerProcess:
         if SAVE_QUEUE not in serves:
             self.hand_over = Courier(queues, self.held, self.blobs).hand_over
         services = Services(self.database, self.accounts, self.blobs, self.budgets, self.stopping.is_set)
-        self.runner = Runner(services, self.instances)
+        self.runner = Runner(services, self.instances, registry)
         self._process = upkeep.Process(uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads)
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from core.errors import TaskUnfit
 from core.integration.results import Task
+from core.ledger import upkeep
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
+from core.plugins import Registry, catalog_entry
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instances import Instances
@@ -13,12 +16,21 @@ class AccountStopped(Exception):
     """The account was paused or disconnected after this task was dispatched: it waits."""
 
 
+class LeftToOthers(Exception):
+    """The plugin of this process is too old or too new for this task, and the fleet has another version: that one gets it."""
+
+
+MOST_LEFT = 40
+"""How often a task is left to others, in half an hour or so; no deploy takes longer."""
+
+
 class Runner:
     """Runs dispatches with the account's instances."""
 
-    def __init__(self, services: Services, instances: Instances) -> None:
+    def __init__(self, services: Services, instances: Instances, registry: Registry) -> None:
         self.services = services
         self.instances = instances
+        self.registry = registry
 
         # The account as a failed task had it: others may have renewed its credentials since.
         self._used: dict[str, LoadedAccount] = {}
@@ -32,6 +44,7 @@ class Runner:
 
         Raises:
           AccountStopped: It may not run now.
+          LeftToOthers: It is for another version of the plugin.
           Whatever the plugin raises, in the task or while its results are read.
         """
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
@@ -43,10 +56,18 @@ class Runner:
         try:
             result = instance.integration.run_task(Task(dispatch.type, dispatch.payload), context)
             outcome = result_outcome(dispatch, result, loaded.integration, self.services.blobs, context.read)
-        except BaseException:
+        except BaseException as error:
             self._used[dispatch.id] = context.loaded
             self.instances.discard(instance)
+            if isinstance(error, TaskUnfit) and self._deploying(dispatch):
+                raise LeftToOthers(f"waits for another version of the plugin: {error}") from None
             raise
         self._used.pop(dispatch.id, None)
         self.instances.give_back(instance)
         return outcome
+
+    def _deploying(self, dispatch: Dispatch) -> bool:
+        if dispatch.snoozes >= MOST_LEFT:
+            return False
+        with self.services.database.connection() as conn:
+            return upkeep.other_version(conn, catalog_entry(self.registry, dispatch.domain))

@@ -19,14 +19,16 @@ from support.workload import Workload
 
 
 def kill_a_worker(fleet: Fleet, random: Random) -> None:
-    if pids := fleet.worker_pids():
-        send(signal.SIGKILL, random.choice(pids))
+    send(signal.SIGKILL, random.choice(fleet.until(fleet.worker_pids, "a worker lives", replace=True)))
 
 
 def kill_a_dispatcher(fleet: Fleet, random: Random) -> None:
+    """It is not replaced before its program is: where both have lost theirs, a worker process stands in."""
     if pids := fleet.dispatcher_pids():
         send(signal.SIGKILL, random.choice(pids))
-        fleet.let_the_lead_run_out(18)
+    else:
+        kill_a_worker(fleet, random)
+    fleet.let_the_lead_run_out(18)
 
 
 def kill_a_program(fleet: Fleet, random: Random) -> None:
@@ -96,7 +98,7 @@ def test_a_stopped_worker_comes_back_too_late(fleet: Fleet, deployment: Deployme
 
 
 def test_a_stopped_leader_comes_back_too_late(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """It was stopped between its claim and the sending. Another one leads and sends meanwhile; what it sends then is nothing new."""
+    """It was stopped between its claim and the sending. Another one leads meanwhile; what the first then sends is nothing new."""
     deployment.rows(TRIGGERS)
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     fleet.workers(processes=1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+import pytest
 from integration_polling_hello_world import HelloWorld
 from support import oracle
 from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import Fleet
-from support.oracle import LARGE
+from support.metered import Metered
+from support.oracle import COSTLY, LARGE
 from support.redelivery import Redelivery
+from support.workload import Workload
 
 from core.messages import encode
 
@@ -31,20 +35,55 @@ def test_flushed_again_and_again(make_fleet: Callable[..., Fleet], deployment: D
     assert "Redis has lost" in fleet.says()
 
 
-def test_every_message_again_at_once_and_late(fleet: Fleet, deployment: Deployment) -> None:
+EVERY_SECONDS = 10.0
+"""How often Redis is flushed in the long form."""
+
+
+@pytest.mark.parametrize("flushes", [3, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+def test_flushed_again_and_again_while_budgets_are_counted(
+    flushes: int, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """The budgets are lost as well: their limits hold all the same, and work goes on between any two flushes."""
+    fleet = make_fleet(POLLING_LEASE_SECONDS="60")
+    work = Workload(fleet, COSTLY)
     fleet.workers()
+    for _ in range(flushes):
+        until = time.monotonic() + (EVERY_SECONDS if flushes > 3 else 0)
+        work.goes_on(60)
+        while time.monotonic() < until:
+            work.goes_on(10)
+        deployment.queues.client.flushall()
+    work.comes_to_its_end()
+    assert deployment.value("SELECT max(crashes) + max(attempts) FROM sync_task") == 0
+
+
+def test_every_message_again_at_once_and_late(fleet: Fleet, deployment: Deployment) -> None:
+    """Late is: when all is done, to processes that never saw it before, after another run, and after the workers' own memory of it."""
+    workers = fleet.workers()
     fleet.ready()
-    account = connect(deployment, HelloWorld, LARGE)
-    with Redelivery(deployment.queues, "hello-world") as redelivery:
+    account = connect(deployment, Metered, COSTLY)
+    with Redelivery(deployment.queues, "metered") as redelivery:
         sync(deployment, account)
-        oracle.wait_for_progress(fleet, 1000)
+        oracle.wait_for_progress(fleet, 200)
         redelivery.again()
         oracle.wait_for_quiet(fleet, 60)
-    assert len(redelivery.seen) > oracle.hello_tasks(LARGE) / 2
+    assert len(redelivery.seen) > oracle.hello_tasks(COSTLY) / 2
     redelivery.again()
     oracle.wait_for_quiet(fleet)
-    oracle.assert_synced(fleet, account, LARGE)
-    assert deployment.value("SELECT max(dispatch_no) FROM sync_task") == 1
+    oracle.assert_synced(fleet, account, COSTLY)
+    workers.terminate()
+    workers.start()
+    sync(deployment, account)
+    redelivery.again()
+    oracle.wait_for_quiet(fleet)
+    redelivery.again()
+    oracle.wait_for_quiet(fleet)
+    # The second run found everything as it was; what belongs to the first has done nothing in it.
+    again = 2 * oracle.hello_tasks(COSTLY)
+    oracle.assert_tasks(deployment, account, {"done": again})
+    assert sorted(oracle.assert_runs(fleet, account, ["succeeded"] * 2)) == [0, 540]
+    assert not deployment.rows(oracle.REWRITTEN, account)
+    oracle.assert_nobody_convicted(deployment)
 
 
 def test_messages_that_nobody_can_read(fleet: Fleet, deployment: Deployment) -> None:

@@ -28,7 +28,7 @@ from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.middleware.retries import KEY_SECONDS, PAUSED_SECONDS, Retries, decide
 from core.middleware.time_limit import TimeLimitExceeded
 from core.worker.accounts import LoadedAccount
-from core.worker.running import AccountStopped
+from core.worker.running import AccountStopped, LeftToOthers
 
 Decide = Callable[..., Outcome]
 
@@ -113,6 +113,13 @@ def test_a_bad_configuration_stops_the_account_and_keeps_the_task(come_to: Decid
     outcome = come_to(ConfigurationError("no such folder"))
     assert (outcome.state, outcome.attempt) == ("ready", 0)
     assert outcome.stop == Stop("configuration", "no such folder", 3)
+
+
+@pytest.mark.parametrize("snoozes", [0, 5, 39])
+def test_what_is_for_another_version_of_the_plugin_waits_for_it(come_to: Decide, snoozes: int) -> None:
+    outcome = come_to(LeftToOthers("waits"), snoozes=snoozes)
+    assert (outcome.state, outcome.snooze, outcome.attempt, outcome.reason) == ("ready", 1, 0, "waits")
+    assert 1.0 <= outcome.delay <= KEY_SECONDS
 
 
 def test_an_expired_cursor_ends_the_task_and_drops_the_partition(come_to: Decide) -> None:

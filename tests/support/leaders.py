@@ -1,0 +1,47 @@
+"""Leaders in the plural: a ledger in which each connection sees a lead of its own, so that every dispatcher leads at once.
+
+Only a database that breaks its promises could do that. The engine reads and writes `ledger` as ever; it is a view now.
+"""
+
+from __future__ import annotations
+
+from support.deployment import Deployment
+
+EVERYBODY_LEADS = """
+ALTER TABLE ledger RENAME TO ledger_row;
+CREATE TABLE lead (connection int PRIMARY KEY, leader uuid, leader_until timestamptz);
+CREATE VIEW ledger AS SELECT epoch, budgets_started, last_tick_at,
+    (SELECT leader FROM lead WHERE connection = pg_backend_pid()) AS leader,
+    coalesce((SELECT leader_until FROM lead WHERE connection = pg_backend_pid()), now() + interval '1 hour') AS leader_until
+FROM ledger_row;
+CREATE FUNCTION lead_apart() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE ledger_row SET epoch = NEW.epoch, budgets_started = NEW.budgets_started, last_tick_at = NEW.last_tick_at
+        WHERE (epoch, budgets_started, last_tick_at) IS DISTINCT FROM (NEW.epoch, NEW.budgets_started, NEW.last_tick_at);
+    INSERT INTO lead VALUES (pg_backend_pid(), NEW.leader, NEW.leader_until) ON CONFLICT (connection) DO UPDATE
+        SET leader = excluded.leader, leader_until = excluded.leader_until;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER lead_apart INSTEAD OF UPDATE ON ledger FOR EACH ROW EXECUTE FUNCTION lead_apart();
+
+CREATE TABLE claim (connection int, at timestamptz);
+CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO claim VALUES (pg_backend_pid(), clock_timestamp()); RETURN NULL; END $$;
+CREATE TRIGGER note_claim AFTER UPDATE ON sync_task FOR EACH ROW
+    WHEN (NEW.state = 'queued' AND OLD.state = 'ready') EXECUTE FUNCTION note_claim();
+"""
+AT_ONCE = """
+SELECT count(*) FROM (SELECT connection, min(at) AS first, max(at) AS last FROM claim GROUP BY 1 HAVING count(*) >= 20) c
+WHERE EXISTS (SELECT FROM claim o WHERE o.connection <> c.connection AND o.at BETWEEN c.first AND c.last)
+"""
+
+
+def let_everybody_lead(deployment: Deployment) -> None:
+    """From now on whoever asks to lead does; call it before the fleet starts."""
+    deployment.rows(EVERYBODY_LEADS)
+
+
+def leaders_at_once(deployment: Deployment) -> int:
+    """How many have dispatched a good deal of work while another one did so too."""
+    found: int = deployment.value(AT_ONCE)
+    return found

@@ -58,7 +58,7 @@ def test_flushed_again_and_again_while_budgets_are_counted(
 
 
 def test_every_message_again_at_once_and_late(fleet: Fleet, deployment: Deployment) -> None:
-    """Late is: when all is done, to processes that never saw it before, after another run, and after the workers' own memory of it."""
+    """Late is: when all is done, to processes that never saw it before, in another run, and after that one."""
     workers = fleet.workers()
     fleet.ready()
     account = connect(deployment, Metered, COSTLY)

@@ -92,6 +92,13 @@ def swallow(plugin: Any, ctx: Context) -> TaskResult:
     return TaskResult()
 
 
+def swallow_for_ever(plugin: Any, ctx: Context) -> TaskResult:
+    """The same without an end."""
+    while True:
+        with suppress(BaseException):
+            time.sleep(0.01)
+
+
 # Dying ---------------------------------------------------------------------------------------------------------------
 
 
@@ -192,11 +199,19 @@ def ask_for_budget(plugin: Any, ctx: Context) -> TaskResult:
     return TaskResult(tasks=[replace(plugin.frugal.task(), priority=1)])
 
 
+def name_one_key(plugin: Any, ctx: Context) -> TaskResult:
+    """Many follow-ups that are one."""
+    return TaskResult(tasks=[replace(plugin.noop.task(number=number), key="the only one") for number in range(100)])
+
+
 DEEDS: Mapping[str, Deed] = {
-    **{deed.__name__: deed for deed in (sleep, hang, loop_in_c, loop_in_c_forever, loop_in_python, swallow)},
+    **{
+        deed.__name__: deed
+        for deed in (sleep, hang, loop_in_c, loop_in_c_forever, loop_in_python, swallow, swallow_for_ever)
+    },
     **{deed.__name__: deed for deed in (exit_process, segfault, killed, eat_memory, system_exit)},
     **GARBAGE,
-    **{deed.__name__: deed for deed in (leak, expire_cursor, ask_for_budget)},
+    **{deed.__name__: deed for deed in (leak, expire_cursor, ask_for_budget, name_one_key)},
     "transient": _raise(lambda plugin: TransientError("try again")),
     "permanent": _raise(lambda plugin: PermanentError("never")),
     "skip": _raise(lambda plugin: SkipItem("nothing here")),

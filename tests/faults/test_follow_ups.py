@@ -1,0 +1,75 @@
+"""Follow-ups: far too many, in circles, twice, and none."""
+
+from __future__ import annotations
+
+import pytest
+from integration_polling_hostile import Endless, Hostile
+from support import oracle
+from support.accounts import connect, sync
+from support.deployment import Deployment
+from support.fleet import Fleet
+from support.hostile import assert_neighbours_done
+
+NOOPS = "SELECT count(*) FROM sync_task WHERE type = 'noop'"
+
+
+@pytest.mark.parametrize("wanted", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+def test_a_hundred_thousand_at_once(wanted: int, hostile_fleet: Fleet, deployment: Deployment) -> None:
+    """They are rows at once, while Redis holds a window of them; the long form waits for all."""
+    hostile_fleet.workers()
+    account = connect(deployment, Hostile, {"flood": 100_000, "neighbours": 2})
+    sync(deployment, account)
+    most = 0
+
+    def flooded() -> bool:
+        nonlocal most
+        most = max(most, deployment.queues.length("hostile"))
+        done: int = deployment.value(oracle.DONE)
+        return done >= wanted
+
+    hostile_fleet.until(flooded, f"{wanted:,} tasks are done", wanted / 75)
+    assert deployment.value(NOOPS) == 100_000
+    assert 0 < most < 1_000
+    assert_neighbours_done(deployment)
+    if wanted == 100_000:
+        oracle.wait_for_quiet(hostile_fleet)
+        oracle.assert_tasks(deployment, account, {"done": 100_004})
+        oracle.assert_runs(hostile_fleet, account, ["succeeded"])
+
+
+def test_circles_end_by_their_key_and_spirals_by_the_bound(hostile_fleet: Fleet, deployment: Deployment) -> None:
+    workers = hostile_fleet.workers()
+    account = connect(deployment, Endless)
+    sync(deployment, account)
+    oracle.wait_for_progress(hostile_fleet, 200)
+    # The bound is looked at once a minute, and when somebody begins to lead; for runs that are 20 s old.
+    deployment.rows("UPDATE sync_run SET started_at = started_at - interval '1 minute'")
+    workers.terminate()
+    workers.start()
+    oracle.wait_for_quiet(hostile_fleet)
+    assert deployment.value("SELECT count(*) FROM sync_task WHERE type = 'circle'") == 1
+    assert deployment.rows("SELECT type, reason FROM sync_task WHERE state = 'parked'") == [
+        ("spiral", "the run has more than 100 tasks; a task may be making ever new keys")
+    ]
+    oracle.assert_runs(hostile_fleet, account, ["partial"])
+
+
+def test_one_key_is_one_task_whoever_names_it(hostile_fleet: Fleet, deployment: Deployment) -> None:
+    """A hundred times in one result, and in the results of many tasks that end at the same moment."""
+    hostile_fleet.workers()
+    account = connect(deployment, Hostile, {"deeds": ["name_one_key"] * 30})
+    sync(deployment, account)
+    oracle.wait_for_quiet(hostile_fleet)
+    assert deployment.value(NOOPS) == 1
+    oracle.assert_tasks(deployment, account, {"done": 1 + 10 + 30 + 1})
+    oracle.assert_runs(hostile_fleet, account, ["succeeded"])
+
+
+def test_a_run_without_any(hostile_fleet: Fleet, deployment: Deployment) -> None:
+    """Its first task is its last."""
+    hostile_fleet.workers(processes=1)
+    account = connect(deployment, Hostile, {"neighbours": 0})
+    sync(deployment, account)
+    oracle.wait_for_quiet(hostile_fleet)
+    oracle.assert_tasks(deployment, account, {"done": 1})
+    oracle.assert_runs(hostile_fleet, account, ["succeeded"])

@@ -38,8 +38,8 @@ def test_storms_of_refusals(hostile_fleet: Fleet, deployment: Deployment) -> Non
 
 def test_a_storm_that_passes(fleet: Fleet, deployment: Deployment) -> None:
     """Half of all calls are refused the first time, in each process anew; in the end nothing is missing."""
-    fleet.workers()
-    config = {"pages": 5, "items": 5, "fanout_depth": 1, "fail_rate": {"rate_limited": 0.5}}
+    fleet.workers(threads=8)
+    config = {"pages": 24, "items": 2, "fail_rate": {"rate_limited": 0.5}}
     account = connect(deployment, Metered, config)
     sync(deployment, account)
     oracle.wait_for_quiet(fleet, 90)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.accounts.limits import account_key, to_json
 from core.dispatcher.allocation import Rules, allocate
+from core.dispatcher.loop import MOST_ACCOUNTS
 from core.integration.limits import AtOnce, Limit
 from core.ledger.dispatching import InFlight, Portion, Waiting
 
@@ -187,6 +188,39 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
             break
     assert set(finished) == set(ACCOUNTS)
     assert max(finished[account] for account in "cdef") < finished["a"] * 0.7
+
+
+@given(
+    tasks=st.lists(st.integers(1, 400), min_size=2, max_size=40),
+    window=st.integers(2, 64),
+    most=st.sampled_from([3, 8, MOST_ACCOUNTS]),
+    seed=st.integers(0, 2**32),
+)
+@settings(deadline=None)
+def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
+    tasks: list[int], window: int, most: int, seed: int
+) -> None:
+    """However much the others have, and however many they are; counted from any moment at which an account has nothing there."""
+    names = [f"{number:02}" for number in range(len(tasks))]
+    world = World({(name, "live", "download"): count for name, count in zip(names, tasks, strict=True)})
+    random, after = Random(seed), ""
+    waited = dict.fromkeys(names, 0)
+    # With more places than a page has accounts, each of a page gets several.
+    bound = window + len(names) * -(-window // most)
+    for _ in range(60):
+        free = window - sum(world.flying.values())
+        ring = world.waiting()
+        ring = [one for one in ring if one.account > after] + [one for one in ring if one.account <= after]
+        page = ring[: min(free, most)]
+        portions = allocate(free, window, world.in_flight(), page, rules())
+        before = Counter(key[0] for key in world.flying.elements())
+        claimed = world.claim(portions, random)
+        after = page[-1].account if page else after
+        here = {portion.account for portion in portions} | set(before)
+        for one in ring:
+            waited[one.account] = 0 if one.account in here else waited[one.account] + claimed
+            assert waited[one.account] <= bound, f"{one.account} waited for {waited[one.account]} tasks"
+        world.finish(random)
 
 
 def test_live_tasks_that_a_limit_exempts_do_not_wait_for_the_backfill() -> None:

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from support.budget_model import Budget
 
 from core.integration.limits import Rate
 from core.worker.budgets import gcra
-
-
-@dataclass
-class Budget:
-    """What the script in Redis does, by a clock that the test moves; in microseconds."""
-
-    limit: Rate
-    heaviest: int = 1
-    now: int = 0
-    tat: int = 0
-    taken: list[tuple[int, int]] = field(default_factory=list)
-
-    def take(self, units: int) -> int:
-        """0 if the units were there, otherwise how long to wait."""
-        interval, tolerance = gcra(self.limit, self.heaviest)
-        wait = max(self.tat - tolerance - self.now, 0)
-        if not wait:
-            self.tat = max(self.tat, self.now) + units * interval
-            self.taken.append((self.now, units))
-        return wait
-
-    def worst_window(self) -> int:
-        window = round(self.limit.per * 1_000_000)
-        return max(
-            (sum(u for at, u in self.taken if begin <= at < begin + window) for begin, _ in self.taken), default=0
-        )
-
 
 PER = st.sampled_from([0.5, 1.0, 60.0, 100.0, 3_600.0])
 # Waits as a share of the window, and one after which a whole burst is there.
@@ -115,3 +88,22 @@ def test_a_heavy_task_waits_no_longer_than_a_light_one() -> None:
     assert taken[0] >= 10
     assert min(taken.values()) >= 10
     assert budget.worst_window() <= 100
+
+
+@given(units=st.integers(10, 200), shares=st.lists(st.floats(0, 1), min_size=2, max_size=6), seed=st.integers(0, 2**32))
+def test_nobody_starves_whatever_the_others_take(units: int, shares: list[float], seed: int) -> None:
+    """Each comes again when it was told to, a little late as the engine puts it back; light ones are many times as many."""
+    costs = [max(int(units * share / 2), 1) for share in shares]
+    budget, random = Budget(Rate("q", units, 100.0), max(costs)), Random(seed)
+    takers = [costs[0], *(cost for cost in costs[1:] for _ in range(3))]
+    due, served = dict.fromkeys(range(len(takers)), 0), dict.fromkeys(range(len(takers)), 0)
+    # As long as it takes to serve each of them a dozen times, if they were served in turn.
+    end = 24 * gcra(budget.limit, budget.heaviest)[0] * sum(takers)
+    while budget.now < end:
+        one = min(due, key=lambda taker: due[taker])
+        budget.now = max(due[one], budget.now)
+        wait = budget.take(takers[one])
+        served[one] += not wait
+        due[one] = budget.now + round(wait * (1 + random.random() / 10)) + random.randint(1, 10_000)
+    assert min(served.values()) > 0, f"served {served}, who cost {takers}"
+    assert budget.worst_window() <= units

@@ -1,0 +1,85 @@
+"""Reading page by page, while others write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.api import listings
+from core.api.listings import Listing
+from core.db.pool import Conn
+
+ACCOUNT = UUID(int=7)
+
+ITEM = """
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq, metadata_seq)
+VALUES (%s, 'shop', %s, 'item', '', 1, 1) ON CONFLICT DO NOTHING
+"""
+# Many at one moment: the id decides.
+CONNECTED = """
+INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, limits, created_at)
+VALUES (gen_random_uuid(), 'u', 'shop', %s, %s, '{}', '[]', date_trunc('second', clock_timestamp())) ON CONFLICT DO NOTHING
+"""
+TASK = """
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+VALUES (%s, %s, 'shop', 'live', 'step', '{}', convert_to(%s, 'UTF8')) ON CONFLICT DO NOTHING
+"""
+
+
+def add_item(conn: Conn, name: str) -> None:
+    conn.execute(ITEM, (ACCOUNT, name))
+
+
+def add_account(conn: Conn, name: str) -> None:
+    conn.execute(CONNECTED, (name, name))
+
+
+def add_task(conn: Conn, name: str) -> None:
+    conn.execute(TASK, (ACCOUNT, ACCOUNT, name))
+
+
+LISTINGS: dict[str, tuple[Listing, Callable[[Conn, str], None], dict[str, Any]]] = {
+    "content": (listings.content, add_item, {}),
+    "content of an account": (listings.content_of_account, add_item, {"user_integration_id": ACCOUNT}),
+    "accounts": (listings.accounts, add_account, {}),
+    "tasks": (listings.tasks, add_task, {"run_id": ACCOUNT}),
+}
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("which", LISTINGS)
+@given(
+    there=st.sets(NAMES, max_size=25),
+    limit=st.integers(1, 9),
+    meanwhile=st.lists(st.lists(NAMES, max_size=3), max_size=12),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pages_cover_what_was_there_once(
+    which: str, there: set[str], limit: int, meanwhile: list[list[str]], conn: Conn
+) -> None:
+    """Rows that come between two pages may be seen or not; none is seen twice, and they hide none of those before them."""
+    listing, add, filters = LISTINGS[which]
+    conn.execute("TRUNCATE user_integration_content, user_integration, sync_task CASCADE")
+    for name in sorted(there, key=hash):
+        add(conn, name)
+    before = {row["id"] for row in listing.pages(conn, **filters)}
+    assert len(before) == len(there)
+    seen: list[Any] = []
+    cursor: str | None = None
+    while True:
+        page = listing.page(conn, limit=limit, after=cursor, **filters)
+        assert len(page.rows) <= limit
+        seen += [row["id"] for row in page.rows]
+        if page.cursor is None:
+            break
+        assert len(page.rows) == limit
+        cursor = page.cursor
+        for name in meanwhile.pop() if meanwhile else ():
+            add(conn, name)
+    assert len(set(seen)) == len(seen), "a row was seen twice"
+    assert before <= set(seen), f"{len(before - set(seen))} rows were not seen"

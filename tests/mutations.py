@@ -1,6 +1,6 @@
 """Switches off one mechanism of the engine at a time, in a copy, and shows which tests notice: `nox -s mutations`.
 
-A mechanism whose absence no test notices is not protected by any. Exits with 1 if a row is green.
+A mechanism whose absence no test notices is not protected by any. Exits with 1 if a row is green, or cannot be asked.
 """
 
 from __future__ import annotations
@@ -12,8 +12,14 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from core.embedded import Servers, Urls
+from core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+RAN = {0, 1}
+"""What pytest answers when all passed, and when some failed."""
 COPIED = ["core", "migrations", "tests", "plugins-hello-world", "plugins-ftp", "pyproject.toml", "README.md"]
 
 
@@ -53,6 +59,16 @@ MUTATIONS = [
         ("tests/integration/test_chores.py",),
     ),
     Mutation(
+        "the check of completion apart",
+        (("core/worker/saver.py", "            return save(conn, outcomes, delete_guard=self._delete_guard)",
+          "            with conn.transaction():\n"
+          "                saved = save(conn, outcomes, delete_guard=self._delete_guard)\n"
+          "                end_runs(conn, saved.closed_runs)\n"
+          "            return saved"),
+         ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),
+        ("tests/integration/test_completion.py",),
+    ),
+    Mutation(
         "the lock under which a run ends",
         (("core/ledger/completion.py", 'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
          ("core/ledger/completion.py", "FOR NO KEY UPDATE OF a", "")),
@@ -90,6 +106,16 @@ MUTATIONS = [
         ("tests/unit/test_middleware.py",),
     ),
     Mutation(
+        "budgets of the whole fleet",
+        (("core/worker/budgets.py", "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
+        ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "a fair share of what is free",
+        (("core/dispatcher/allocation.py", "share = max(free // len(ready), 1)", "share = free"),),
+        ("tests/unit/test_allocation.py",),
+    ),
+    Mutation(
         "the epoch of a restored database",
         (("core/ledger/saving.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
         ("tests/integration/test_saving.py",),
@@ -99,41 +125,56 @@ MUTATIONS = [
 
 def main() -> int:
     """Print a row a mutation: how many tests noticed."""
-    unnoticed = 0
-    for mutation in MUTATIONS:
-        noticed = failures(mutation)
-        unnoticed += not noticed
-        print(f"{'red  ' if noticed else 'GREEN'}  {mutation.name:36} {noticed:3} tests notice", flush=True)
-    return 1 if unnoticed else 0
+    green = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="mutations-") as home,
+        Servers(Settings(_env_file=None, **given(home))) as urls,
+    ):
+        for mutation in MUTATIONS:
+            noticed = failures(mutation, urls)
+            green += not noticed
+            print(f"{'red  ' if noticed else 'GREEN'}  {mutation.name:36} {noticed:3} tests notice", flush=True)
+    return 1 if green else 0
 
 
-def failures(mutation: Mutation) -> int:
-    """How many of its tests fail with a mechanism switched off."""
+def given(home: str) -> dict[str, Any]:
+    """The environment's servers, or embedded ones that all rows share."""
+    return {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")} | {"home": Path(home)}
+
+
+def failures(mutation: Mutation, urls: Urls) -> int:
+    """How many of its tests fail with a mechanism switched off.
+
+    Raises:
+      SystemExit: The mutation does not fit the code any more, or the tests cannot be run.
+    """
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         copy = Path(folder)
         for name in COPIED:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
-        for file, there, wanted in mutation.changes:
-            text = (copy / file).read_text("utf-8")
-            if there not in text:
-                raise SystemExit(f"{mutation.name}: {file} has no longer {there!r}; correct tests/mutations.py")
-            (copy / file).write_text(text.replace(there, wanted, 1), "utf-8")
-        arguments = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-            *mutation.tests,
-        ]
+        for change in mutation.changes:
+            switch_off(copy, mutation.name, *change)
+        variables = {"PYTHONPATH": folder, "DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url}
         run = subprocess.run(
-            arguments, cwd=copy, env=os.environ | {"PYTHONPATH": folder}, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *mutation.tests],
+            cwd=copy,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        if run.returncode not in RAN:
+            raise SystemExit(f"{mutation.name}: the tests did not run:\n{run.stdout}{run.stderr}")
         return sum(line.startswith(("FAILED", "ERROR")) for line in run.stdout.splitlines())
+
+
+def switch_off(copy: Path, name: str, file: str, there: str, wanted: str) -> None:
+    """Make one change."""
+    text = (copy / file).read_text("utf-8")
+    if there not in text:
+        raise SystemExit(f"{name}: {file} has no longer {there!r}; correct tests/mutations.py")
+    (copy / file).write_text(text.replace(there, wanted, 1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,11 @@ def run(settings: Settings, environment: Environment, processes: int, threads: i
 
 
 def _programs(settings: Settings, environment: Environment, processes: int, threads: int) -> list[Program]:
-    """All of them use the servers that we hold, by the same keys."""
+    """All of them use the servers that we hold, by the same keys.
+
+    A worker process is a program of its own: when one of Dramatiq's dies, its master ends all others that it has, and waits for
+    what they run, before anybody can start it again.
+    """
     env = {
         "DATABASE_URL": environment.database_url,
         "REDIS_URL": environment.redis_url,
@@ -57,11 +61,9 @@ def _programs(settings: Settings, environment: Environment, processes: int, thre
         "POLLING_HOME": str(settings.home.absolute()),
         "PYTHONUNBUFFERED": "1",
     }
-    worker = [sys.executable, "-m", "dramatiq", "core.actors", "-p", str(processes), "-t", str(threads)]
-    return [
-        Program("worker", worker, env),
-        Program("scheduler", [sys.executable, "-c", SCHEDULER, "core.actors"], env),
-    ]
+    worker = [sys.executable, "-m", "dramatiq", "core.actors", "-p", "1", "-t", str(threads)]
+    workers = [Program(f"worker {number}", worker, env) for number in range(1, processes + 1)]
+    return [*workers, Program("scheduler", [sys.executable, "-c", SCHEDULER, "core.actors"], env)]
 
 
 def _running(environment: Environment) -> set[UUID]:

@@ -80,6 +80,41 @@ def test_asked_inside_the_saving_transaction_nobody_would_end_it(desk, connect) 
     assert len(completion.end_runs(desk.conn, {first.run_id})) == 1
 
 
+TOGETHER = """
+CREATE FUNCTION together() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER together AFTER UPDATE ON sync_task DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NEW.state = 'done') EXECUTE FUNCTION together();
+"""
+COMMITTING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
+COMMITTING += "(SELECT oid FROM pg_database WHERE datname = current_database())"
+
+
+def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(desk, database, queues, until) -> None:
+    """Both have written all they write before either has committed: only what is asked after the commit can see the end."""
+    import threading
+
+    from core.plugins import Registry
+    from core.worker.held import Held
+    from core.worker.saver import Saver
+
+    dispatches = siblings(desk, 2)
+    desk.conn.execute(TOGETHER)
+    savers = [Saver(database, queues, Held(), Registry(), delete_guard=0.5) for _ in dispatches]
+    threads = [
+        threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))
+        for saver, dispatch in zip(savers, dispatches, strict=True)
+    ]
+    desk.conn.execute("SELECT pg_advisory_lock(1)")
+    for thread in threads:
+        thread.start()
+    until(lambda: desk.value(COMMITTING) == 2)
+    desk.conn.execute("SELECT pg_advisory_unlock(1)")
+    for thread in threads:
+        thread.join()
+    assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 3)]
+
+
 def test_a_process_that_died_before_asking_is_made_up_for(desk) -> None:
     (last,) = siblings(desk, 1)
     desk.save(desk.outcome(last))

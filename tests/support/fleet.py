@@ -121,13 +121,18 @@ class Fleet:
         bound = [] if memory_kib is None else ["/bin/sh", "-c", f'ulimit -v {memory_kib}; exec "$@"', "sh"]
         actors = ["-m", "dramatiq", "core.actors", *modules]
         command = [*bound, python, *actors, "-p", str(processes), "-t", str(threads)]
-        return self._start([*command, *(["-Q", *queues] if queues else [])], processes, variables)
+        return self.start([*command, *(["-Q", *queues] if queues else [])], processes, **variables)
 
     def scheduler(self, **variables: str) -> Program:
         """Start `periodiq core.actors`."""
-        return self._start([str(Path(sys.executable).with_name("periodiq")), "core.actors"], 0, variables)
+        return self.start([str(Path(sys.executable).with_name("periodiq")), "core.actors"], **variables)
 
-    def _start(self, argv: Sequence[str], processes: int, variables: Mapping[str, str]) -> Program:
+    def start(self, argv: Sequence[str], processes: int = 0, **variables: str) -> Program:
+        """Start any command.
+
+        Parameters:
+          processes: How many worker processes are its own children.
+        """
         environment = self.deployment.environment() | self.variables | variables
         self.programs.append(Program(argv, environment, processes, self.log))
         return self.programs[-1]

@@ -1,0 +1,101 @@
+"""Production starts recover by themselves: `polling up`, and the documented command of a container under a restart policy."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import oracle
+from support.accounts import connect, sync
+from support.deployment import Deployment
+from support.fleet import Fleet, send
+from support.metered import Metered
+from support.oracle import COSTLY
+
+PRODUCTION = Path(__file__).parents[2] / "docs" / "how-to" / "run-in-production.md"
+
+UP = [sys.executable, "-c", "from core.cli import main; main()", "up", "--processes", "2", "--threads", "4"]
+
+LIVE = "SELECT pid FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'"
+
+
+def test_polling_up_replaces_a_worker_process_and_leaves_the_other_alone(fleet: Fleet, deployment: Deployment) -> None:
+    up = fleet.start(UP)
+    before = fleet.until(lambda: workers(deployment, 2), "two workers are up", 40)
+    account = connect(deployment, Metered, COSTLY)
+    sync(deployment, account)
+    oracle.wait_for_progress(fleet, 50)
+    killed, other = before
+    send(signal.SIGKILL, killed)
+    after = fleet.until(lambda: workers(deployment, 2), "there are two again", 40)
+    assert killed not in after
+    assert other in after
+    oracle.wait_for_quiet(fleet, replace=False)
+    oracle.assert_synced(fleet, account, COSTLY)
+    oracle.assert_nobody_convicted(deployment)
+    assert up.terminate() == 0
+    assert not alive(set(after))
+
+
+def test_polling_up_replaces_the_scheduler(fleet: Fleet) -> None:
+    fleet.start(UP)
+    fleet.until(lambda: "Everything runs" in fleet.says(), "all is up", 40)
+    [scheduler] = fleet.until(lambda: schedulers(fleet), "there is a scheduler")
+    send(signal.SIGKILL, scheduler)
+    fleet.until(lambda: set(schedulers(fleet)) - {scheduler}, "there is another one")
+
+
+def documented(program: str) -> list[str]:
+    """The command that the Compose file of the documentation gives for this program."""
+    [command] = re.findall(rf"^    command: ({program} .*)$", PRODUCTION.read_text(), re.MULTILINE)
+    first, *words = shlex.split(command)
+    return [str(Path(sys.executable).with_name(first)), *words]
+
+
+@pytest.mark.parametrize("victim", ["a worker process", "the dispatcher", "the command"])
+def test_the_documented_command_under_a_restart_policy(victim: str, fleet: Fleet, deployment: Deployment) -> None:
+    """The policy is `replace`: what has ended is started again. The command ends when its worker process does."""
+    subprocess.run(documented("polling"), env=deployment.environment(), check=True, capture_output=True)
+    worker = fleet.start(documented("dramatiq"), processes=1)
+    fleet.ready()
+    account = connect(deployment, Metered, COSTLY)
+    sync(deployment, account)
+    oracle.wait_for_progress(fleet, 50)
+    if victim == "the dispatcher":
+        send(signal.SIGKILL, *fleet.dispatcher_pids())
+        fleet.let_the_lead_run_out(18)
+    elif victim == "the command":
+        worker.kill()
+    else:
+        send(signal.SIGKILL, *fleet.worker_pids())
+        assert fleet.until(lambda: worker.exit_code, "the command has ended")
+    oracle.wait_for_quiet(fleet, 60)
+    oracle.assert_synced(fleet, account, COSTLY)
+    oracle.assert_nobody_convicted(deployment)
+
+
+def workers(deployment: Deployment, count: int) -> list[int] | None:
+    """The live worker processes, once they are so many."""
+    found = alive({pid for (pid,) in deployment.rows(LIVE)})
+    return sorted(found) if len(found) == count else None
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid, _, _ in processes() if pid in pids}
+
+
+def schedulers(fleet: Fleet) -> list[int]:
+    """The schedulers that this fleet's program has started."""
+    return [pid for pid, parent, words in processes() if parent == fleet.programs[0].pid and "periodiq" in words]
+
+
+def processes() -> list[tuple[int, int, str]]:
+    """(id, parent, command) of every process that is no zombie."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
+    return [(int(pid), int(parent), words[0]) for pid, parent, state, *words in rows if words and state[0] != "Z"]

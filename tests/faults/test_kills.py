@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 import pytest
@@ -19,13 +20,16 @@ from support.workload import Workload
 
 
 def kill_a_worker(fleet: Fleet, random: Random) -> None:
-    send(signal.SIGKILL, random.choice(fleet.until(fleet.worker_pids, "a worker lives", replace=True)))
+    victim = random.choice(fleet.until(fleet.worker_pids, "a worker lives", replace=True))
+    with suppress(ProcessLookupError):  # it may be ending since its sibling was killed
+        send(signal.SIGKILL, victim)
 
 
 def kill_a_dispatcher(fleet: Fleet, random: Random) -> None:
     """It is not replaced before its program is: where both have lost theirs, a worker process stands in."""
     if pids := fleet.dispatcher_pids():
-        send(signal.SIGKILL, random.choice(pids))
+        with suppress(ProcessLookupError):
+            send(signal.SIGKILL, random.choice(pids))
     else:
         kill_a_worker(fleet, random)
     fleet.let_the_lead_run_out(18)

@@ -24,30 +24,24 @@ UP = [sys.executable, "-c", "from core.cli import main; main()", "up", "--proces
 LIVE = "SELECT pid FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'"
 
 
-def test_polling_up_replaces_a_worker_process_and_leaves_the_other_alone(fleet: Fleet, deployment: Deployment) -> None:
+def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(fleet: Fleet, deployment: Deployment) -> None:
     up = fleet.start(UP)
     before = fleet.until(lambda: workers(deployment, 2), "two workers are up", 40)
     account = connect(deployment, Metered, COSTLY)
     sync(deployment, account)
     oracle.wait_for_progress(fleet, 50)
     killed, other = before
-    send(signal.SIGKILL, killed)
+    [scheduler] = schedulers(fleet)
+    send(signal.SIGKILL, killed, scheduler)
     after = fleet.until(lambda: workers(deployment, 2), "there are two again", 40)
     assert killed not in after
     assert other in after
+    fleet.until(lambda: set(schedulers(fleet)) - {scheduler}, "there is another scheduler")
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, COSTLY)
     oracle.assert_nobody_convicted(deployment)
     assert up.terminate() == 0
     assert not alive(set(after))
-
-
-def test_polling_up_replaces_the_scheduler(fleet: Fleet) -> None:
-    fleet.start(UP)
-    fleet.until(lambda: "Everything runs" in fleet.says(), "all is up", 40)
-    [scheduler] = fleet.until(lambda: schedulers(fleet), "there is a scheduler")
-    send(signal.SIGKILL, scheduler)
-    fleet.until(lambda: set(schedulers(fleet)) - {scheduler}, "there is another one")
 
 
 def documented(program: str) -> list[str]:
@@ -57,7 +51,14 @@ def documented(program: str) -> list[str]:
     return [str(Path(sys.executable).with_name(first)), *words]
 
 
-@pytest.mark.parametrize("victim", ["a worker process", "the dispatcher", "the command"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "a worker process",
+        pytest.param("the dispatcher", marks=pytest.mark.long),
+        pytest.param("the command", marks=pytest.mark.long),
+    ],
+)
 def test_the_documented_command_under_a_restart_policy(victim: str, fleet: Fleet, deployment: Deployment) -> None:
     """The policy is `replace`: what has ended is started again. The command ends when its worker process does."""
     subprocess.run(documented("polling"), env=deployment.environment(), check=True, capture_output=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from uuid import UUID
 
 import pytest
@@ -35,6 +35,13 @@ def gated(make_fleet: Callable[..., Fleet], deployment: Deployment) -> Fleet:
     """A fleet with all gates in place, and open."""
     deployment.rows(TRIGGERS)
     return make_fleet(**GATED)
+
+
+@pytest.fixture
+def patient(make_fleet: Callable[..., Fleet], deployment: Deployment) -> Fleet:
+    """The same with leases that do not run out: what comes back does so for another reason."""
+    deployment.rows(TRIGGERS)
+    return make_fleet(**GATED, POLLING_LEASE_SECONDS="120")
 
 
 def start(fleet: Fleet) -> Program:
@@ -174,29 +181,29 @@ def killed_before_the_send(fleet: Fleet) -> Iterator[None]:
 
 @pytest.mark.parametrize("killed", [killed_in_the_claim, killed_before_the_send], ids=lambda one: one.__name__)
 def test_the_dispatcher_is_killed_between_commit_and_send(
-    killed: Callable[[Fleet], Iterator[None]], gated: Fleet, deployment: Deployment
+    killed: Callable[[Fleet], AbstractContextManager[None]], patient: Fleet, deployment: Deployment
 ) -> None:
     """What it never sent is sent by the next one as it was: the root task stays at its first dispatch."""
     account = connect(deployment, Gated, TREE)
-    start(gated)
-    gated.ready()
-    with killed(gated):  # type: ignore[attr-defined]
+    start(patient)
+    patient.ready()
+    with killed(patient):
         sync(deployment, account)
     assert deployment.rows("SELECT state, dispatch_no FROM sync_task") == [("queued", 1)]
-    assert not in_hash(gated)
-    is_taken_over(gated, account)
+    assert not in_hash(patient)
+    is_taken_over(patient, account)
 
 
-def test_the_dispatcher_is_killed_after_the_send(gated: Fleet, deployment: Deployment) -> None:
+def test_the_dispatcher_is_killed_after_the_send(patient: Fleet, deployment: Deployment) -> None:
     account = connect(deployment, Gated, TREE)
-    start(gated)
-    gated.ready()
-    with closed(gated, Gate.BEFORE_PLUGIN) as plugin:
+    start(patient)
+    patient.ready()
+    with closed(patient, Gate.BEFORE_PLUGIN) as plugin:
         sync(deployment, account)
         plugin.reached()
-        send(signal.SIGKILL, *gated.dispatcher_pids())
-        assert ids(gated, "queued") <= in_hash(gated)
-    is_taken_over(gated, account)
+        send(signal.SIGKILL, *patient.dispatcher_pids())
+        assert ids(patient, "queued") <= in_hash(patient)
+    is_taken_over(patient, account)
 
 
 def is_taken_over(fleet: Fleet, account: UUID) -> None:

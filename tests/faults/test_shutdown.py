@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -44,9 +45,10 @@ def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize("times", [8, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
-def test_sigterm_at_random_moments(times: int, fleet: Fleet, deployment: Deployment) -> None:
-    """While it starts, before it has taken anything, in the midst, and when there is nothing left to do."""
+def test_sigterm_at_random_moments(times: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+    """While it starts, before it has taken anything, in the midst. No lease has to run out for what it had."""
     random = Random(times)
+    fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     work = Workload(fleet, COSTLY)
     workers = [fleet.workers(processes=1), fleet.workers(processes=2, threads=2)]
     for _ in range(times):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from core import Listing, Task, TaskOutput
+from core.db.pool import _tune
 from core.ledger import parking
 
 
@@ -272,6 +274,49 @@ def test_many_writers_of_the_same_items_at_once_do_not_deadlock(desk, writers, c
     assert [one for one in saved if isinstance(one, Exception)] == []
     newest = max(range(12), key=lambda number: dispatches[number].dispatch_seq)
     assert set(desk.content().values()) == {str(newest)}
+
+
+SLOW = """
+CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
+CREATE TRIGGER slow BEFORE INSERT ON user_integration_content FOR EACH ROW
+    WHEN (NEW.external_id = 'b' AND current_setting('test.slow', true) = 'on') EXECUTE FUNCTION slow();
+"""
+
+
+def test_two_who_name_the_same_items_in_opposite_order_wait_for_each_other_only_one_way(
+    desk, writers, connect, blocked_in
+) -> None:
+    """The first stands between its two items while the second begins: taken as they come, each would hold what the other wants."""
+    import threading
+
+    first, second = writers(2)
+    slow, other = connect(), connect()
+    for conn in (slow, other):
+        _tune(conn)
+    slow.execute("SET test.slow = 'on'")
+    desk.conn.execute(SLOW)
+    desk.conn.execute("SELECT pg_advisory_lock(1)")
+    failed: list[Exception] = []
+
+    def save(conn, dispatch, *ids: str) -> None:
+        try:
+            desk.save(desk.outcome(dispatch, output=[TaskOutput(id, id) for id in ids]), conn=conn)
+        except psycopg.Error as error:
+            failed.append(error)
+
+    threads = [
+        threading.Thread(target=save, args=(slow, first, "a", "b")),
+        threading.Thread(target=save, args=(other, second, "b", "a")),
+    ]
+    for thread, conn in zip(threads, (slow, other), strict=True):
+        thread.start()
+        blocked_in(conn.info.backend_pid)
+    desk.conn.execute("SELECT pg_advisory_unlock(1)")
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert desk.alive() == {"a", "b"}
 
 
 def test_a_late_tombstone_that_waited_for_a_newer_writer_leaves_its_work(desk, writers, connect, blocked_in) -> None:

@@ -44,10 +44,10 @@ class Closed:
     fleet: Fleet
     _lock: psycopg.Connection[tuple[object, ...]]
 
-    def reached(self) -> None:
-        """Wait until somebody waits at it."""
+    def reached(self, by: int = 1) -> None:
+        """Wait until so many wait at it."""
         deployment = self.fleet.deployment
-        self.fleet.until(lambda: deployment.value(WAITING, self.gate), f"somebody comes to {self.gate.name}")
+        self.fleet.until(lambda: deployment.value(WAITING, self.gate) >= by, f"{by} come to {self.gate.name}", 40.0)
 
     def open(self) -> None:
         """Let those who wait go on."""

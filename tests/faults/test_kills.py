@@ -19,6 +19,8 @@ from support.metered import Metered, calls
 from support.oracle import COSTLY
 from support.workload import Workload
 
+from core.ledger import leases
+
 TREE = {"pages": 3, "items": 4, "fanout_depth": 1}
 
 
@@ -84,24 +86,58 @@ def test_a_killed_dispatcher_is_replaced_by_a_worker(fleet: Fleet, deployment: D
 
 
 def test_a_stopped_worker_comes_back_too_late(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """It was stopped in the midst of two tasks. They are done by others meanwhile, and its own results are refused."""
-    fleet = make_fleet(**GATED)
+    """It was stopped in the midst of two tasks. They are done by another one meanwhile, and its own results are refused."""
+    fleet = make_fleet(**GATED, POLLING_LEASE_SECONDS="60")
     first = fleet.workers(processes=1, threads=2)
     fleet.ready()
     [zombie] = fleet.worker_pids()
     account = connect(deployment, Gated, TREE)
     with closed(fleet, Gate.IN_PLUGIN) as plugin:
         sync(deployment, account)
-        plugin.reached(2)
+        plugin.reached(by=2)
         send(signal.SIGSTOP, zombie)
-    fleet.workers(processes=1)
-    fleet.until(lambda: not deployment.value(oracle.OPEN), "another one does its work", 40)
+    let_leases_run_out(deployment)
+    second = fleet.workers(processes=1)
+    fleet.until(lambda: deployment.value(PAGES_DONE) == TREE["pages"], "the second one does them", 40)
     send(signal.SIGCONT, zombie)
-    # A worker that ends hands in all that it has.
+    # What a worker still has it hands in when it ends.
     assert first.terminate() == 0
-    assert len(calls(deployment.home)[str(account)]) >= oracle.hello_tasks(TREE) - 1 + 2, "none was run twice"
+    assert second.exit_code is None
+    fleet.let_the_lead_run_out()
     oracle.wait_for_quiet(fleet, replace=False)
+    assert len(calls(deployment.home)[str(account)]) >= oracle.hello_tasks(TREE) - 1 + 2, "none was run twice"
     oracle.assert_synced(fleet, account, TREE)
+    oracle.assert_nobody_convicted(deployment)
+
+
+def let_leases_run_out(deployment: Deployment) -> None:
+    """What the sweeper does after a minute."""
+    with deployment.connection() as connection, connection.transaction():
+        connection.execute("UPDATE sync_task SET lease_until = now() - interval '1 second' WHERE state = 'queued'")
+        assert leases.expire(connection)
+
+
+PAGES_DONE = "SELECT count(*) FROM sync_task WHERE state = 'done' AND type = 'list_page'"
+
+
+def test_a_worker_that_was_stopped_for_long(fleet: Fleet, deployment: Deployment) -> None:
+    """It goes on, or is ended by its own watchdog because it stood still; a supervisor starts it again then."""
+    fleet.workers(processes=1)
+    fleet.ready()
+    [zombie] = fleet.worker_pids()
+    fleet.workers(processes=1)
+    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another one is there")
+    account = connect(deployment, Metered, COSTLY)
+    sync(deployment, account)
+    oracle.wait_for_progress(fleet, 50)
+    send(signal.SIGSTOP, zombie)
+    fleet.until(lambda: not deployment.value(oracle.OPEN), "the other one finishes its work", 60)
+    send(signal.SIGCONT, zombie)
+    again = connect(deployment, Metered, COSTLY)
+    sync(deployment, again)
+    oracle.wait_for_quiet(fleet)
+    for one in (account, again):
+        oracle.assert_synced(fleet, one, COSTLY)
     oracle.assert_nobody_convicted(deployment)
 
 

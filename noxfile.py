@@ -50,9 +50,9 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def mutations(session: nox.Session) -> None:
-    """Switch off one mechanism of the engine at a time, and print which tests notice."""
+    """Switch off one mechanism of the engine at a time, and print which tests notice: all, or `-- fence sweeper`."""
     _install(session, "test", core=".[demo]")
-    session.run("python", "tests/mutations.py", interrupt_timeout=LONG)
+    session.run("python", "tests/mutations.py", *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session

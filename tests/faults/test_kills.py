@@ -21,7 +21,7 @@ from support.workload import Workload
 
 from core.ledger import leases
 
-TREE = {"pages": 3, "items": 4, "fanout_depth": 1}
+PAGES = {"pages": 3, "items": 4}
 
 
 def kill_a_worker(fleet: Fleet, random: Random) -> None:
@@ -91,22 +91,22 @@ def test_a_stopped_worker_comes_back_too_late(make_fleet: Callable[..., Fleet], 
     first = fleet.workers(processes=1, threads=2)
     fleet.ready()
     [zombie] = fleet.worker_pids()
-    account = connect(deployment, Gated, TREE)
+    account = connect(deployment, Gated, PAGES)
     with closed(fleet, Gate.IN_PLUGIN) as plugin:
         sync(deployment, account)
         plugin.reached(by=2)
         send(signal.SIGSTOP, zombie)
     let_leases_run_out(deployment)
     second = fleet.workers(processes=1)
-    fleet.until(lambda: deployment.value(PAGES_DONE) == TREE["pages"], "the second one does them", 40)
+    fleet.until(lambda: deployment.value(PAGES_DONE) == PAGES["pages"], "the second one does them", 40)
     send(signal.SIGCONT, zombie)
     # What a worker still has it hands in when it ends.
     assert first.terminate() == 0
     assert second.exit_code is None
     fleet.let_the_lead_run_out()
     oracle.wait_for_quiet(fleet, replace=False)
-    assert len(calls(deployment.home)[str(account)]) >= oracle.hello_tasks(TREE) - 1 + 2, "none was run twice"
-    oracle.assert_synced(fleet, account, TREE)
+    assert len(calls(deployment.home)[str(account)]) >= oracle.hello_tasks(PAGES) - 1 + 2, "none was run twice"
+    oracle.assert_synced(fleet, account, PAGES)
     oracle.assert_nobody_convicted(deployment)
 
 

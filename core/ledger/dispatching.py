@@ -82,11 +82,12 @@ WITH me AS MATERIALIZED (
         ORDER BY priority DESC, id LIMIT p.most
     ) task
 ), picked AS MATERIALIZED (
-    SELECT t.id FROM sync_task t WHERE t.id IN (SELECT id FROM chosen) AND t.state = 'ready' ORDER BY t.id FOR UPDATE SKIP LOCKED
+    -- Arrays, so that the plan is a probe for each id however many tasks there are: as a join, it walked past all that are done.
+    SELECT t.id FROM sync_task t WHERE t.id = ANY (ARRAY(SELECT id FROM chosen)) AND t.state = 'ready'
+    ORDER BY t.id FOR UPDATE SKIP LOCKED
 ), queued AS (
     UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1, dispatch_seq = nextval('dispatch_seq'),
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
-    -- An array, so that the plan is a probe for each id however many tasks are ready.
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
 )

@@ -18,6 +18,8 @@ Conn = Connection[tuple[Any, ...]]
 UNAVAILABLE = (ServerUnavailable,)
 """What `Database.connection` raises when the server is away; waiting and trying again is right."""
 
+_DISK_FULL = "53100"
+
 MINIMUM_VERSION = 150000
 
 USES_OF_A_PLAN = 32
@@ -34,6 +36,10 @@ CONNECT: dict[str, Any] = {
     "keepalives_count": 4,
     "tcp_user_timeout": 40_000,
 }
+
+
+class DiskFull(ServerUnavailable):
+    """PostgreSQL has no room. Whoever is told so is not to blame, though smaller writes may still succeed."""
 
 
 def open_connection(url: str) -> Conn:
@@ -98,7 +104,9 @@ class Database:
                 yield connection
         except psycopg.Error as error:
             if passes(error):
-                raise ServerUnavailable(f"PostgreSQL is away ({first_line(error)})", "It is tried again") from error
+                said = error.diag.message_primary or first_line(error)
+                kind = DiskFull if error.sqlstate == _DISK_FULL else ServerUnavailable
+                raise kind(f"PostgreSQL is away ({said[:200]})", "It is tried again") from error
             raise
 
     def _forget_old_plans(self, connection: Conn) -> None:
@@ -116,9 +124,8 @@ def passes(error: psycopg.Error) -> bool:
     """Whether trying again can help: connections, shutdowns, resources, deadlocks, a standby; not data that cannot be stored."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate[:2] in {"08", "40"} or error.sqlstate in {
+    return error.sqlstate[:2] in {"08", "40", "53"} or error.sqlstate in {
         "25006",
-        "53300",
         "55P03",
         "57P01",
         "57P02",

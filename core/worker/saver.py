@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -10,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from core.db.pool import UNAVAILABLE, Database, first_line
+from core.db.pool import UNAVAILABLE, Database, DiskFull, first_line
 from core.ledger.completion import Run, end_runs
 from core.ledger.outcomes import Outcome
 from core.ledger.saving import Saved, parked, save
@@ -153,7 +152,7 @@ class Saver:
             try:
                 saved += self._save_or_halve([outcome])
             except UNAVAILABLE as error:
-                if not self._answers():
+                if isinstance(error, DiskFull) or not self._answers():
                     raise
                 saved.append(self._park(outcome, error))
         return saved
@@ -176,17 +175,17 @@ class Saver:
 
     def _until_available(self, action: Callable[[], T], otherwise: Callable[[], T] | None = None) -> T:
         """Do it, again and again while the server is away; `otherwise` after some tries with a server that is there."""
-        pause = 0.05
-        for tries in itertools.count(1):
+        pause, tries = 0.05, 0
+        while True:
             try:
-                if otherwise is not None and tries > MOST_TRIES and self._answers():
+                if otherwise is not None and tries >= MOST_TRIES and self._answers():
                     return otherwise()
                 return action()
             except UNAVAILABLE as error:
                 log.warning("saving failed, trying again in %.1f s: %s", pause, first_line(error))
+                tries += not isinstance(error, DiskFull)
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
-        raise AssertionError
 
     def _end_runs(self, saved: Sequence[Saved], outcomes: Sequence[Outcome]) -> list[Run]:
         applied = {outcome.dispatch.task_id for one in saved for outcome, _ in one.applied}

@@ -20,6 +20,8 @@ PASS = [
     errors.SerializationFailure(),
     errors.LockNotAvailable(),
     errors.TooManyConnections(),
+    errors.DiskFull(),
+    errors.OutOfMemory(),
     errors.ReadOnlySqlTransaction(),
 ]
 STAY = [

@@ -46,7 +46,9 @@ time_limit = TimeLimit()
 
 # `before_` hooks run from the first to the last, `after_` hooks the other way round.
 MIDDLEWARE: list[dramatiq.Middleware] = [
-    PeriodiqMiddleware(skip_delay=300),
+    PeriodiqMiddleware(
+        skip_delay=float("inf")
+    ),  # a tick is never too old: its age is the difference of two machines' clocks
     Lifecycle(
         settings, environment, queues, dispatcher.main, dispatcher.in_thread
     ),  # starts and stops what a worker process is made of

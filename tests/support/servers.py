@@ -39,9 +39,19 @@ class Server:
         """End it as an administrator does."""
         self.program.stop()
 
+    @property
+    def pid(self) -> int:
+        """Of its first process, while it runs."""
+        return int(self.pid_file.read_text().split()[0])
+
+    def restart(self) -> None:
+        """Stop it and start it again."""
+        self.stop()
+        self.start()
+
     def kill(self) -> None:
         """End it as a power failure does, and return when all its processes are gone."""
-        os.kill(int(self.pid_file.read_text().split()[0]), signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         until(lambda: not self.daemon.alive(), f"{self.daemon.name} is gone")
 
 

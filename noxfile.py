@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -46,6 +47,14 @@ def faults(session: nox.Session) -> None:
     """Every fault against real processes, the long forms too; what CI runs of it is in `tests`."""
     _install(session, "test", core=".[demo]")
     session.run("pytest", "-m", "long or not long", "tests/faults", *session.posargs, interrupt_timeout=LONG)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Random faults all the time, and nothing lost: `nox -s soak -- --minutes 30 --report FILE`."""
+    _install(session, "test", core=".[demo]")
+    path = os.pathsep.join(str(Path(folder).resolve()) for folder in ("tests", "tests/support/hostile-plugin/src"))
+    session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": path}, interrupt_timeout=LONG)
 
 
 @nox.session

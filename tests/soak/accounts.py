@@ -1,0 +1,197 @@
+"""The work: accounts that come, are synced, are looked at twice, and go; so that the disk holds only the latest of them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from integration_polling_hello_world import HelloWorld, expected
+from integration_polling_hostile import Hostile
+from integration_polling_hostile.deeds import GARBAGE
+from support import oracle
+from support.accounts import connect, set_due, sync
+
+from soak.metered import Metered
+from soak.world import World
+
+OPEN = 10
+"""Accounts that have work at any time."""
+
+KEPT = 60
+"""Accounts that stay after they were found right, to be looked at again: a late message may come yet."""
+
+PARKING = sorted({*GARBAGE, "permanent", "transient", "system_exit"} - {"return_endless_outputs"})
+"""Deeds after which a task is parked; without the one that takes much memory on purpose."""
+
+STATES = """
+SELECT a.id, count(r.id), count(r.id) FILTER (WHERE r.state = 'running') FROM user_integration a
+LEFT JOIN sync_run r ON r.user_integration_id = a.id WHERE a.id = ANY (%s) GROUP BY a.id
+"""
+RARELY_DUE = "UPDATE user_integration SET poll_interval_minutes = 10000 WHERE id = %s"
+NOT_DUE = "UPDATE user_integration SET next_sync_at = now() + interval '100 days' WHERE id = %s"
+OF_ACCOUNTS = ("sync_task", "sync_state", "user_integration_content", "sync_run")
+
+
+@dataclass
+class Job:
+    """An account and what must become of it.
+
+    Parameters:
+      wanted: The content after so many runs: the hash of each item, or None where any will do.
+      tasks: How many tasks of a run end in which state.
+      ends: The state that its runs come to.
+      runs: How many it is to have at least.
+    """
+
+    account: UUID
+    wanted: Callable[[int], dict[str, str | None]]
+    tasks: dict[str, int]
+    ends: str = "succeeded"
+    runs: int = 1
+    began: float = field(default_factory=time.monotonic)
+    look: Callable[[], None] | None = None
+
+
+class Accounts:
+    """Begins jobs, and judges them.
+
+    Attributes:
+      lost, duplicated: Items and tasks, over all accounts that were looked at.
+      wrong: What else was not as it must be.
+    """
+
+    def __init__(self, world: World, seed: int) -> None:
+        self._world, self._deployment = world, world.deployment
+        self._dice = random.Random(seed)
+        self.open: dict[UUID, Job] = {}
+        self._kept: deque[Job] = deque()
+        self._forgotten = 0
+        self.judged = self.runs = self.lost = self.duplicated = 0
+        self.wrong: list[str] = []
+
+    def step(self, *, begin: bool = True) -> None:
+        """Look at those that are open, and begin as many as have ended.
+
+        Raises:
+          psycopg.OperationalError: The server is away; the next step does the rest.
+        """
+        for account, runs, running in self._deployment.rows(STATES, list(self.open)):
+            job = self.open[account]
+            if running or not runs:
+                continue
+            if runs < job.runs:
+                self._again(account)
+            else:
+                self.judge(job)
+                self._kept.append(self.open.pop(account))
+        while len(self._kept) > KEPT:
+            self._forget(self._kept[0])
+            self._kept.popleft()
+        while begin and len(self.open) < OPEN:
+            self._begin()
+
+    def judge_kept(self) -> None:
+        """Look at all that are still there once more."""
+        for job in self._kept:
+            self.judge(job, again=True)
+
+    @property
+    def tasks_done(self) -> int:
+        """Tasks done since the beginning."""
+        return self._forgotten + int(self._deployment.value(oracle.DONE))
+
+    # Beginning --------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        kinds = {self._tree: 6, self._growing: 2, self._hostile: 2, self._metered: 1}
+        [make] = self._dice.choices(list(kinds), list(kinds.values()))
+        job = make()
+        self._deployment.rows(RARELY_DUE, job.account)
+        self.open[job.account] = job
+        # A run by request, or by the scheduler's next tick. Two of the plugins count on having one run only.
+        if job.runs == 1 or self._dice.random() < 0.5:
+            self._deployment.rows(NOT_DUE, job.account)
+            sync(self._deployment, job.account)
+
+    def _again(self, account: UUID) -> None:
+        set_due(self._deployment, account) if self._dice.random() < 0.5 else sync(self._deployment, account)
+
+    def _tree(self, **given: int) -> Job:
+        config: dict[str, Any] = {
+            "pages": self._dice.randint(2, 8),
+            "items": self._dice.randint(4, 10),
+            "fanout_depth": self._dice.randint(0, 1),
+            "delay_ms": self._dice.choice([0, 5, 20]),
+            "fail_rate": {"transient": 0.01, "crash": 0.005, "rate_limited": 0.002},
+            "seed": self._dice.randrange(1_000_000),
+            **given,
+        }
+        account = connect(self._deployment, HelloWorld, config)
+        job = Job(account, lambda runs: dict(expected(config, runs)), {"done": oracle.hello_tasks(config)})
+        job.look = lambda: oracle.assert_synced(self._world.fleet, account, config)
+        return job
+
+    def _growing(self) -> Job:
+        job = self._tree(grow=self._dice.randint(1, 5))
+        job.runs, job.look = 3, None
+        return job
+
+    def _hostile(self) -> Job:
+        deeds = self._dice.choices([*PARKING, "skip", "sleep"], k=4)
+        neighbours = self._dice.randint(10, 60)
+        account = connect(self._deployment, Hostile, {"deeds": deeds, "neighbours": neighbours})
+        parked = sum(deed in PARKING for deed in deeds)
+        tasks = {"done": 1 + neighbours + len(deeds) - parked, "parked": parked}
+        wanted: dict[str, str | None] = {f"neighbour-{number}": None for number in range(neighbours)}
+        return Job(
+            account, lambda runs: wanted, {k: v for k, v in tasks.items() if v}, "partial" if parked else "succeeded"
+        )
+
+    def _metered(self) -> Job:
+        calls = self._dice.randint(10, 60)
+        wanted: dict[str, str | None] = {f"call-{number}": None for number in range(calls)}
+        return Job(connect(self._deployment, Metered, {"calls": calls}), lambda runs: wanted, {"done": 1 + calls})
+
+    # Judging ----------------------------------------------------------------------------------------------------------
+
+    def judge(self, job: Job, *, again: bool = False) -> None:
+        """Compare what became of an account with what must have become of it."""
+        rows = self._deployment.rows
+        runs = len(rows(oracle.RUNS, job.account))
+        wanted, found = job.wanted(runs), dict(rows(oracle.CONTENT, job.account))
+        tasks: Counter[str] = Counter(dict(rows(oracle.BY_STATE, job.account)))
+        due = Counter({state: count * runs for state, count in job.tasks.items()})
+        lost = len(wanted.keys() - found.keys()) + (due - tasks).total()
+        other = [key for key, value in wanted.items() if value is not None and found.get(key, value) != value]
+        duplicated = len(found.keys() - wanted.keys()) + len(other) + (tasks - due).total()
+        duplicated += len(rows(oracle.REWRITTEN, job.account))
+        self.lost, self.duplicated = self.lost + lost, self.duplicated + duplicated
+        if not again:
+            self.judged, self.runs = self.judged + 1, self.runs + runs
+        if lost or duplicated:
+            self.wrong.append(
+                f"account {job.account}: {lost} lost, {duplicated} duplicated; tasks {dict(tasks)} of {dict(due)}"
+            )
+        try:
+            if job.look is not None and runs == 1:
+                job.look()
+            else:
+                oracle.assert_runs(self._world.fleet, job.account, [job.ends] * runs)
+        except AssertionError as error:
+            self.wrong.append(f"account {job.account}: {error}")
+
+    def _forget(self, job: Job) -> None:
+        self.judge(job, again=True)
+        done = self._deployment.value(
+            "SELECT count(*) FROM sync_task WHERE state = 'done' AND user_integration_id = %s", job.account
+        )
+        for table in OF_ACCOUNTS:
+            self._deployment.rows(f"DELETE FROM {table} WHERE user_integration_id = %s", job.account)
+        self._deployment.rows("DELETE FROM user_integration WHERE id = %s", job.account)
+        self._forgotten += done
+        self._world.fleet.forget(str(job.account))

@@ -1,0 +1,68 @@
+"""Whether memory grows: samples of processes that are as old as the soak, and of Valkey."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import redis
+
+from soak.world import World
+
+MIB = 1024 * 1024
+
+MAY_GROW_BY, AND_BY_MIB = 1.10, 8.0
+"""From the second quarter to the last: beyond warming up, and below what a leak comes to in half an hour."""
+
+SHORTEST_JUDGED = 8
+"""Samples of a quarter; in fewer there is nothing but warming up."""
+
+REGISTERED = "SELECT pid FROM process WHERE kind = 'worker'"
+
+
+@dataclass
+class Memory:
+    """Samples in MiB, by what was measured. A process is known by its id: one that was replaced is another one."""
+
+    samples: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+
+    def sample(self, world: World, at: float) -> None:
+        """Measure everything now; what is away is left out."""
+        workers = {pid for (pid,) in world.deployment.rows(REGISTERED)}
+        pids = world.elder.children()
+        for pid, mib in _resident(pids).items():
+            self.samples[f"{'worker' if pid in workers else 'dispatcher'} {pid}"].append((at, mib))
+        try:
+            used = world.deployment.queues.client.info("memory")["used_memory"]
+        except redis.RedisError:
+            return
+        self.samples["Valkey"].append((at, used / MIB))
+
+    def latest(self) -> dict[str, float]:
+        """The last sample of each."""
+        return {name.split()[0]: samples[-1][1] for name, samples in self.samples.items()}
+
+    def growth(self, seconds: float) -> dict[str, tuple[float, float] | None]:
+        """Medians of the second and of the last quarter, by kind; None where no process lived through both."""
+        found: dict[str, tuple[float, float] | None] = dict.fromkeys(("worker", "dispatcher", "Valkey"))
+        for name, samples in self.samples.items():
+            second = [mib for at, mib in samples if seconds / 4 <= at < seconds / 2]
+            last = [mib for at, mib in samples if at >= seconds * 3 / 4]
+            if min(len(second), len(last)) >= SHORTEST_JUDGED:
+                found[name.split()[0]] = statistics.median(second), statistics.median(last)
+        return found
+
+
+def grows(second: float, last: float) -> bool:
+    """Whether that is more than may be."""
+    return last > second * MAY_GROW_BY + AND_BY_MIB
+
+
+def _resident(pids: set[int]) -> dict[int, float]:
+    if not pids:
+        return {}
+    command = ["ps", "-o", "pid=,rss=", "-p", ",".join(map(str, pids))]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    return {int(pid): int(kib) / 1024 for pid, kib in (line.split() for line in lines)}

@@ -19,7 +19,7 @@ from soak.accounts import Accounts
 from soak.faults import Injector, mend
 from soak.memory import Memory
 from soak.metered import UNITS, most_in_a_window
-from soak.report import SHOWN, Result, progress
+from soak.report import SHOWN, Result, progress, write
 from soak.world import World
 
 FAULT_SECONDS = 7.0
@@ -44,7 +44,7 @@ def main() -> int:
         world.keep = bool(result.failures)
     print("\n" + result.as_markdown())
     if given.report:
-        Path(given.report).write_text(result.as_markdown())
+        write(Path(given.report), result.as_markdown())
     for failure in result.failures[:SHOWN]:
         print(f"FAILED: {failure}")
     print(json.dumps(result.as_json()))
@@ -60,7 +60,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long faults are injected")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the work and of the faults")
-    parser.add_argument("--report", metavar="FILE", help="write the table there, as Markdown")
+    parser.add_argument(
+        "--report", metavar="FILE", help="write the table there, between the marks of a page if it has them"
+    )
     return parser.parse_args()
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from soak.memory import grows
+
+MARKS = re.compile(r"(<!-- soak: [^>]* -->).*(<!-- /soak -->)", re.DOTALL)
 
 SHOWN = 10
 """Wrong things that are told in full."""
@@ -92,6 +96,13 @@ class Result:
             "most calls in a window of the budget, allowed": f"{self.most_calls}, {self.calls_allowed}",
             **memory,
         }
+
+
+def write(page: Path, table: str) -> None:
+    """Put the table between the marks of a page, or make a page of it."""
+    text = page.read_text("utf-8") if page.exists() else ""
+    marked = MARKS.sub(lambda found: f"{found[1]}\n{table}{found[2]}", text)
+    page.write_text(marked if MARKS.search(text) else table, "utf-8")
 
 
 def progress(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -46,6 +45,8 @@ class Job:
       tasks: How many tasks of a run end in which state.
       ends: The state that its runs come to.
       runs: How many it is to have at least.
+      look: More to ask for, if it has one run only.
+      amiss: Lost and duplicated, when it was last looked at.
     """
 
     account: UUID
@@ -53,8 +54,9 @@ class Job:
     tasks: dict[str, int]
     ends: str = "succeeded"
     runs: int = 1
-    began: float = field(default_factory=time.monotonic)
     look: Callable[[], None] | None = None
+    by_request: bool = True
+    amiss: tuple[int, int] = (0, 0)
 
 
 class Accounts:
@@ -82,9 +84,11 @@ class Accounts:
         """
         for account, runs, running in self._deployment.rows(STATES, list(self.open)):
             job = self.open[account]
-            if running or not runs:
+            if running:
                 continue
-            if runs < job.runs:
+            if not runs:
+                self._ask_for(job)
+            elif runs < job.runs:
                 self._again(account)
             else:
                 self.judge(job)
@@ -111,10 +115,15 @@ class Accounts:
         kinds = {self._tree: 6, self._growing: 2, self._hostile: 2, self._metered: 1}
         [make] = self._dice.choices(list(kinds), list(kinds.values()))
         job = make()
-        self._deployment.rows(RARELY_DUE, job.account)
         self.open[job.account] = job
-        # A run by request, or by the scheduler's next tick. Two of the plugins count on having one run only.
-        if job.runs == 1 or self._dice.random() < 0.5:
+        # Two of the plugins count on having one run only: the scheduler must not make another one.
+        job.by_request = job.runs == 1 or self._dice.random() < 0.5
+        self._ask_for(job)
+
+    def _ask_for(self, job: Job) -> None:
+        """A run by request, or by the scheduler's next tick. Done again where a server was away in the midst of it."""
+        self._deployment.rows(RARELY_DUE, job.account)
+        if job.by_request:
             self._deployment.rows(NOT_DUE, job.account)
             sync(self._deployment, job.account)
 
@@ -170,7 +179,9 @@ class Accounts:
         other = [key for key, value in wanted.items() if value is not None and found.get(key, value) != value]
         duplicated = len(found.keys() - wanted.keys()) + len(other) + (tasks - due).total()
         duplicated += len(rows(oracle.REWRITTEN, job.account))
-        self.lost, self.duplicated = self.lost + lost, self.duplicated + duplicated
+        self.lost += max(lost - job.amiss[0], 0)
+        self.duplicated += max(duplicated - job.amiss[1], 0)
+        job.amiss = lost, duplicated
         if not again:
             self.judged, self.runs = self.judged + 1, self.runs + runs
         if lost or duplicated:

@@ -22,7 +22,7 @@ from soak.metered import UNITS, most_in_a_window
 from soak.report import SHOWN, Result, progress, write
 from soak.world import World
 
-FAULT_SECONDS = 7.0
+FAULT_SECONDS = 6.5
 """From one fault to the next: more than 250 in half an hour."""
 
 STEP_SECONDS = 0.5

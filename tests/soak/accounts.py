@@ -33,6 +33,7 @@ LEFT JOIN sync_run r ON r.user_integration_id = a.id WHERE a.id = ANY (%s) GROUP
 """
 RARELY_DUE = "UPDATE user_integration SET poll_interval_minutes = 10000 WHERE id = %s"
 NOT_DUE = "UPDATE user_integration SET next_sync_at = now() + interval '100 days' WHERE id = %s"
+DONE_OF = "SELECT count(*) FROM sync_task WHERE state = 'done' AND user_integration_id = %s"
 OF_ACCOUNTS = ("sync_task", "sync_state", "user_integration_content", "sync_run")
 
 
@@ -46,7 +47,9 @@ class Job:
       ends: The state that its runs come to.
       runs: How many it is to have at least.
       look: More to ask for, if it has one run only.
+      by_request: Whether its first run is asked for; otherwise the scheduler makes it.
       amiss: Lost and duplicated, when it was last looked at.
+      done: Tasks done, when it was looked at for the last time.
     """
 
     account: UUID
@@ -57,6 +60,7 @@ class Job:
     look: Callable[[], None] | None = None
     by_request: bool = True
     amiss: tuple[int, int] = (0, 0)
+    done: int | None = None
 
 
 class Accounts:
@@ -89,7 +93,7 @@ class Accounts:
             if not runs:
                 self._ask_for(job)
             elif runs < job.runs:
-                self._again(account)
+                self._again(account, by_tick=begin and self._dice.random() < 0.5)
             else:
                 self.judge(job)
                 self._kept.append(self.open.pop(account))
@@ -127,8 +131,8 @@ class Accounts:
             self._deployment.rows(NOT_DUE, job.account)
             sync(self._deployment, job.account)
 
-    def _again(self, account: UUID) -> None:
-        set_due(self._deployment, account) if self._dice.random() < 0.5 else sync(self._deployment, account)
+    def _again(self, account: UUID, *, by_tick: bool) -> None:
+        set_due(self._deployment, account) if by_tick else sync(self._deployment, account)
 
     def _tree(self, **given: int) -> Job:
         config: dict[str, Any] = {
@@ -197,12 +201,12 @@ class Accounts:
             self.wrong.append(f"account {job.account}: {error}")
 
     def _forget(self, job: Job) -> None:
-        self.judge(job, again=True)
-        done = self._deployment.value(
-            "SELECT count(*) FROM sync_task WHERE state = 'done' AND user_integration_id = %s", job.account
-        )
+        """Look once more, and delete it; again without looking, where a server went away in the midst of it."""
+        if job.done is None:
+            self.judge(job, again=True)
+            job.done = self._deployment.value(DONE_OF, job.account)
+            self._forgotten += job.done
+            self._world.fleet.forget(str(job.account))
         for table in OF_ACCOUNTS:
             self._deployment.rows(f"DELETE FROM {table} WHERE user_integration_id = %s", job.account)
         self._deployment.rows("DELETE FROM user_integration WHERE id = %s", job.account)
-        self._forgotten += done
-        self._world.fleet.forget(str(job.account))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 import subprocess
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+import psycopg
 import redis
 
 from soak.world import World
@@ -16,8 +18,10 @@ MIB = 1024 * 1024
 MAY_GROW_BY, AND_BY_MIB = 1.10, 8.0
 """From the second quarter to the last: beyond warming up, and below what a leak comes to in half an hour."""
 
-SHORTEST_JUDGED = 8
+SHORTEST_JUDGED = 5
 """Samples of a quarter; in fewer there is nothing but warming up."""
+
+WORKER, DISPATCHER, VALKEY = "worker", "dispatcher", "Valkey"
 
 REGISTERED = "SELECT pid FROM process WHERE kind = 'worker'"
 
@@ -30,28 +34,26 @@ class Memory:
 
     def sample(self, world: World, at: float) -> None:
         """Measure everything now; what is away is left out."""
-        workers = {pid for (pid,) in world.deployment.rows(REGISTERED)}
-        pids = world.elder.children()
-        for pid, mib in _resident(pids).items():
-            self.samples[f"{'worker' if pid in workers else 'dispatcher'} {pid}"].append((at, mib))
-        try:
+        with suppress(redis.RedisError):
             used = world.deployment.queues.client.info("memory")["used_memory"]
-        except redis.RedisError:
-            return
-        self.samples["Valkey"].append((at, used / MIB))
+            self.samples[VALKEY].append((at, used / MIB))
+        with suppress(psycopg.Error):
+            workers = {pid for (pid,) in world.deployment.rows(REGISTERED)}
+            for pid, mib in _resident(world.elder.children()).items():
+                self.samples[f"{WORKER if pid in workers else DISPATCHER}/{pid}"].append((at, mib))
 
     def latest(self) -> dict[str, float]:
         """The last sample of each."""
-        return {name.split()[0]: samples[-1][1] for name, samples in self.samples.items()}
+        return {name.split("/")[0]: samples[-1][1] for name, samples in self.samples.items()}
 
     def growth(self, seconds: float) -> dict[str, tuple[float, float] | None]:
         """Medians of the second and of the last quarter, by kind; None where no process lived through both."""
-        found: dict[str, tuple[float, float] | None] = dict.fromkeys(("worker", "dispatcher", "Valkey"))
+        found: dict[str, tuple[float, float] | None] = dict.fromkeys((WORKER, DISPATCHER, VALKEY))
         for name, samples in self.samples.items():
             second = [mib for at, mib in samples if seconds / 4 <= at < seconds / 2]
             last = [mib for at, mib in samples if at >= seconds * 3 / 4]
             if min(len(second), len(last)) >= SHORTEST_JUDGED:
-                found[name.split()[0]] = statistics.median(second), statistics.median(last)
+                found[name.split("/")[0]] = statistics.median(second), statistics.median(last)
         return found
 
 

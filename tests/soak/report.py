@@ -58,9 +58,9 @@ class Result:
             found.append(f"{self.most_calls} calls in a window of the budget, and {self.calls_allowed} are allowed")
         for name, medians in self.memory.items() if self.memory_judged else ():
             if medians is None:
-                found.append(f"the memory of the {name} cannot be judged: none lived through the second half")
+                found.append(f"the memory of {name} cannot be judged: none lived through the second half")
             elif grows(*medians):
-                found.append(f"the memory of the {name} grew from {medians[0]:.0f} to {medians[1]:.0f} MiB")
+                found.append(f"the memory of {name} grew from {medians[0]:.0f} to {medians[1]:.0f} MiB")
         return found
 
     def as_json(self) -> dict[str, object]:
@@ -78,7 +78,7 @@ class Result:
 
     def _rows(self) -> dict[str, str]:
         memory = {
-            f"memory of the {name}, MiB, second quarter and last": "not judged"
+            f"memory of {name}, MiB, second quarter and last": "not judged"
             if medians is None
             else f"{medians[0]:.0f}, {medians[1]:.0f}"
             for name, medians in self.memory.items()

@@ -13,8 +13,8 @@ from support.ordeal import begin_without, in_a_run
 from support.proxy import Losses, commit_done, commit_wanted, postgres_proxy, postgres_url, statement_done
 from support.servers import Server, Servers
 
-HUGE = {"pages": 40, "items": 16, "fanout_depth": 1, "delay_ms": 10}
-"""Some 11,000 tasks."""
+LARGER = {"pages": 20, "items": 16, "fanout_depth": 1, "delay_ms": 10}
+"""Some 5,500 tasks."""
 
 SMALL = {"pages": 6, "items": 8, "fanout_depth": 1, "delay_ms": 5}
 """Some 440 tasks."""
@@ -46,8 +46,9 @@ def test_sessions_terminated_all_the_time(fleet: Fleet, deployment: Deployment) 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_sessions_terminated_for_minutes(fleet: Fleet, deployment: Deployment) -> None:
-    with outages.terminating(deployment) as ended, in_a_run(fleet, deployment, HUGE, after=0, quiet=100):
+    with outages.terminating(deployment) as ended, in_a_run(fleet, deployment, LARGER, after=0, quiet=240):
         pass
     assert ended[0] >= 20
 
@@ -72,16 +73,17 @@ def test_a_disk_that_is_full(fleet: Fleet, deployment: Deployment) -> None:
 
 
 LOST = {
-    "the reply of a commit": Losses(commit_done, rate=0.2, seed=9),
-    "the commit itself": Losses(commit_wanted, rate=0.2, seed=9),
-    "the reply of any statement": Losses(statement_done, rate=0.02, seed=9),
+    "the reply of a commit": (commit_done, 0.2),
+    "the commit itself": (commit_wanted, 0.2),
+    "the reply of any statement": (statement_done, 0.02),
 }
 
 
 @pytest.mark.parametrize("what", LOST)
 def test_lost(what: str, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
     """Whether it was done is looked up in the ledger, by doing it again: the fence refuses what was done."""
-    losses = LOST[what]
+    matches, rate = LOST[what]
+    losses = Losses(matches, rate, seed=9)
     with postgres_proxy(deployment.database_url, losses) as proxy:
         url = postgres_url(deployment.database_url, proxy)
         with in_a_run(make_fleet(DATABASE_URL=url), deployment, SMALL, after=0):
@@ -90,13 +92,14 @@ def test_lost(what: str, make_fleet: Callable[..., Fleet], deployment: Deploymen
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(5))
 def test_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
     for matches, rate in ((commit_done, 0.5), (statement_done, 0.02)):
         losses = Losses(matches, rate, seed=seed)
         with postgres_proxy(deployment.database_url, losses) as proxy:
             fleet = make_fleet(DATABASE_URL=postgres_url(deployment.database_url, proxy))
-            with in_a_run(fleet, deployment, HUGE, after=0, quiet=200):
+            with in_a_run(fleet, deployment, LARGER, after=0, quiet=240):
                 pass
             assert losses.lost >= 20
             fleet.end()

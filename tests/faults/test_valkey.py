@@ -13,8 +13,8 @@ from support.ordeal import begin_without, in_a_run
 from support.proxy import Losses, any_reply, redis_proxy, redis_url
 from support.servers import Servers
 
-HUGE = {"pages": 40, "items": 16, "fanout_depth": 1, "delay_ms": 10}
-"""Some 11,000 tasks."""
+LARGER = {"pages": 20, "items": 16, "fanout_depth": 1, "delay_ms": 10}
+"""Some 5,500 tasks."""
 
 
 def test_killed(fleet: Fleet, deployment: Deployment, own_servers: Servers) -> None:
@@ -68,11 +68,12 @@ def test_replies_lost(make_fleet: Callable[..., Fleet], deployment: Deployment) 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(5))
 def test_replies_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
     losses = Losses(any_reply, rate=0.1, hanging=0.1, seed=seed)
     with redis_proxy(deployment.redis_url, losses) as proxy:
-        with in_a_run(make_fleet(REDIS_URL=redis_url(proxy)), deployment, HUGE, after=0, quiet=240):
+        with in_a_run(make_fleet(REDIS_URL=redis_url(proxy)), deployment, LARGER, after=0, quiet=240):
             pass
         assert losses.lost >= 100
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -81,23 +80,26 @@ def _pages(connection: Conn, statement: str, names: dict[str, Any]) -> int:
     return pages
 
 
-TREE = {"pages": 30, "items": 16, "fanout_depth": 1}
-"""Some 8,000 tasks."""
+TREE = {"pages": 16, "items": 16, "fanout_depth": 1}
+"""Some 4,400 tasks."""
 ROUNDS = 6
+SECONDS = "SELECT extract(epoch FROM finished_at - started_at)::float FROM sync_run WHERE user_integration_id = %s"
 FLOOR = 0.5
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_throughput_holds(own_servers: Servers, tmp_path: Path) -> None:
     """Two databases of one server work in turns; in one of them a transaction is open all the time."""
     with ExitStack() as stack:
         fleets = [_fleet(own_servers, tmp_path, name, stack) for name in ("cleared", "held")]
         stack.enter_context(left_open(fleets[1].deployment))
-        seconds = [(_timed_run(fleets[0]), _timed_run(fleets[1])) for _ in range(ROUNDS)]
-    ratio = statistics.median(cleared / held for cleared, held in seconds[ROUNDS // 2 :])
-    print(f"seconds of each round, cleared and held: {seconds}; ratio of the later ones: {ratio:.2f}")
-    assert ratio > FLOOR
+        ratios = []
+        for _ in range(ROUNDS):
+            cleared, held = _seconds_of_a_run(fleets[0]), _seconds_of_a_run(fleets[1])
+            ratios.append(cleared / held)
+            print(f"cleared {cleared:.1f} s, held {held:.1f} s: {ratios[-1]:.2f}")
+    assert statistics.median(ratios[ROUNDS // 2 :]) > FLOOR
 
 
 def _fleet(servers: Servers, folder: Path, name: str, stack: ExitStack) -> Fleet:
@@ -112,11 +114,10 @@ def _fleet(servers: Servers, folder: Path, name: str, stack: ExitStack) -> Fleet
     return fleet
 
 
-def _timed_run(fleet: Fleet) -> float:
+def _seconds_of_a_run(fleet: Fleet) -> float:
     account = connect(fleet.deployment, HelloWorld, TREE)
-    began = time.monotonic()
     sync(fleet.deployment, account)
-    oracle.wait_for_quiet(fleet, 120, replace=False)
-    took = time.monotonic() - began
+    oracle.wait_for_quiet(fleet, 300, replace=False)
     oracle.assert_synced(fleet, account, TREE)
-    return took
+    seconds: float = fleet.deployment.value(SECONDS, account)
+    return seconds

@@ -15,11 +15,12 @@ from core.db.pool import Conn
 
 # A look without a lock first, since most batches end no run. Served by the partial indexes on ready and queued tasks: a run's
 # open tasks are its account's open tasks in its lane, where at most one run is open. The order is the index's own: without it, the
-# planner reads the table from its start, past every task that is done, to find the first that is not.
+# planner reads the table from its start, past every task that is done, to find the first that is not. Backwards, because claims
+# begin at the front: entries of what was claimed stay there until they are cleared away, and are not met from this side.
 OPEN_TASKS = """
 (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
     AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
-    ORDER BY t.priority DESC, t.id LIMIT 1) IS NULL
+    ORDER BY t.priority, t.id DESC LIMIT 1) IS NULL
 AND (SELECT t.id FROM sync_task t WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
     AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id LIMIT 1) IS NULL
 """

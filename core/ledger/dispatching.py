@@ -28,7 +28,8 @@ GROUP BY 1, 2, 3, 4, 5
 """
 
 # Accounts with ready tasks, by skipping from one to the next in `sync_task_ready`, round the ring from where the last portion
-# ended. Those that may not run now, and those whose tasks are all for later, are passed over before they are counted.
+# ended. Those that may not run now, and those whose tasks are all for later, are passed over before they are counted. Whether an
+# account has any is asked from the back of the index: at its front lie the entries of what was claimed and is not cleared away yet.
 WAITING = """
 WITH RECURSIVE ring AS (
     (SELECT user_integration_id AS id FROM sync_task
@@ -45,10 +46,10 @@ SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM 
         SELECT ring.id,
             (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
                 AND t.user_integration_id = ring.id AND t.lane = 'live' AND t.available_at <= clock_timestamp()
-                ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL AS live,
+                ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS live,
             (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
                 AND t.user_integration_id = ring.id AND t.lane = 'backfill' AND t.available_at <= clock_timestamp()
-                ORDER BY t.priority DESC, t.id LIMIT 1) IS NOT NULL AS backfill
+                ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS backfill
         FROM ring
         WHERE ring.id IS NOT NULL AND (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id) = 'active'
         OFFSET 0

@@ -21,7 +21,7 @@ from support.fleet import Fleet
 from support.servers import Servers
 
 from core.db.pool import Conn, Database
-from core.ledger import dispatching, leadership
+from core.ledger import completion, dispatching, leadership
 from core.ledger.dispatching import RING_START, Portion
 
 DONE = 50_000
@@ -30,6 +30,9 @@ CLAIMED = 48
 
 MOST_PAGES = DONE // 10
 """Ten dead rows a page are passed quickly; a page for each of them, or three as in an early version, is another matter."""
+
+FEW_PAGES = 500
+"""Whoever only asks whether there is anything left begins at the other end, where the living are."""
 
 FILL = """
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
@@ -51,7 +54,7 @@ def left_open(deployment: Deployment) -> Iterator[None]:
 def test_a_claim_reads_little_beside_the_dead(deployment: Deployment) -> None:
     """As many tasks as a run of minutes has, all but the last done while nothing can be cleared away."""
     account = connect(deployment, HelloWorld)
-    sync(deployment, account)
+    run = sync(deployment, account)
     deployment.rows(FILL, DONE + LEFT)
     deployment.rows("ANALYZE sync_task")
     database, me = Database(deployment.database_url), uuid4()
@@ -64,6 +67,7 @@ def test_a_claim_reads_little_beside_the_dead(deployment: Deployment) -> None:
         names: dict[str, Any] = {"domain": "hello-world", "after": RING_START, "most": 64} | claim
         assert _pages(connection, dispatching.CLAIM, names) < MOST_PAGES
         assert _pages(connection, dispatching.WAITING, names) < MOST_PAGES
+        assert _pages(connection, completion.CANDIDATES, ([str(run)],)) < FEW_PAGES
     database.close()
 
 
@@ -71,7 +75,7 @@ def _portion(account: UUID, most: int) -> Portion:
     return Portion(str(account), "live", most)
 
 
-def _pages(connection: Conn, statement: str, names: dict[str, Any]) -> int:
+def _pages(connection: Conn, statement: str, names: Any) -> int:
     """How many pages it touches when it is executed."""
     row = connection.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, names).fetchone()
     assert row is not None

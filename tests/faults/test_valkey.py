@@ -71,7 +71,7 @@ def test_replies_lost(make_fleet: Callable[..., Fleet], deployment: Deployment) 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(5))
 def test_replies_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    losses = Losses(any_reply, rate=0.1, hanging=0.1, seed=seed)
+    losses = Losses(any_reply, rate=0.06, hanging=0.03, seed=seed)
     with redis_proxy(deployment.redis_url, losses) as proxy:
         with in_a_run(make_fleet(REDIS_URL=redis_url(proxy)), deployment, LARGER, after=0, quiet=240):
             pass

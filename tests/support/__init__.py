@@ -4,7 +4,6 @@ servers      PostgreSQL and Valkey to start, stop and kill      deployment   a d
 fleet        `dramatiq core.actors` and `periodiq core.actors`  accounts     accounts, runs and ticks, made directly
 gates        places where processes wait to be killed           metered      a plugin whose calls are counted
 redelivery   delivers every message again and again             workload     work that does not end while faults come
-oracle       what must hold after every fault
 proxy        loses replies and requests                         outages      servers that stall, refuse or throw out
 clock        a wrong clock for a process                        ordeal       a run that something happens to
 redelivery   delivers every message again and again             oracle       what must hold after every fault

@@ -1,0 +1,129 @@
+"""What an answer of Google means for a task.
+
+The shapes are those of https://developers.google.com/workspace/gmail/api/guides/handle-errors: `error.errors[].reason` in the
+older form, `error.details[].reason` in the newer one, often both. A quota error may be 403 as well as 429: only the reason tells
+it from a policy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from core import ConfigurationError, CredentialsInvalid, IntegrationError, PermanentError, RateLimited, TransientError
+
+QUOTA, PROJECT, USER = "quota", "project", "user"
+"""The limits: units per user, units per Google Cloud project, requests at once per user."""
+
+RATE_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "RATE_LIMIT_EXCEEDED"})
+SCOPE_REASONS = frozenset({"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT", "insufficientScopes"})
+ACCOUNT_REASONS = frozenset(
+    {"domainPolicy", "accessNotConfigured", "SERVICE_DISABLED", "failedPrecondition", "delegationDenied"}
+)
+"""They hold for everything the account asks, so the account stops instead of parking thousands of tasks."""
+
+LONGEST_TEXT = 300
+CONCURRENCY_PAUSE_SECONDS = 2.0
+
+_RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)")
+_PACIFIC = timezone(timedelta(hours=-8))
+"""Winter time: in summer the day turns an hour earlier, and an hour late is safe."""
+
+
+class Unauthorized(CredentialsInvalid):
+    """401: the access token is refused; a newer one may do."""
+
+
+class Missing(PermanentError):
+    """404: there is no such message, attachment or history."""
+
+
+class BadRequest(PermanentError):
+    """400: a parameter is refused, such as a page token that is too old."""
+
+
+def meaning(status: int, body: bytes, headers: Mapping[str, str]) -> IntegrationError:
+    """The error for an answer that is no success.
+
+    Parameters:
+      body: As it came; anything may stand in it.
+      headers: Of the answer. Its `Date` is the clock that "Retry after" is measured by.
+    """
+    error = _error(body)
+    reasons, text = _reasons(error), _text(error, status)
+    if status == 401:
+        return Unauthorized(text)
+    if status == 429 or (status == 403 and reasons & (RATE_REASONS | {"dailyLimitExceeded"})):
+        return _rate_limited(reasons, text, _date(headers))
+    if reasons & SCOPE_REASONS:
+        return CredentialsInvalid(f"{text} (the scope gmail.readonly is needed)")
+    if status in (400, 403) and reasons & ACCOUNT_REASONS:
+        return ConfigurationError(text)
+    if status == 404:
+        return Missing(text)
+    if status == 400:
+        return BadRequest(text)
+    if status in (408, 409) or status >= 500 or status < 400:
+        return TransientError(text)
+    return PermanentError(text)
+
+
+def _error(body: bytes) -> Mapping[str, Any]:
+    try:
+        error = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return error if isinstance(error, dict) else {}
+
+
+def _reasons(error: Mapping[str, Any]) -> set[str]:
+    places = [
+        entry for key in ("errors", "details") if isinstance(entries := error.get(key), list) for entry in entries
+    ]
+    return {str(place["reason"]) for place in places if isinstance(place, dict) and "reason" in place}
+
+
+def _text(error: Mapping[str, Any], status: int) -> str:
+    """One line of theirs. Never the whole body: a proxy may repeat the request in it, with its token."""
+    words = " ".join(str(error.get("message") or "").split())[:LONGEST_TEXT]
+    return f"Gmail answered {status}: {words}" if words else f"Gmail answered {status}"
+
+
+def _date(headers: Mapping[str, str]) -> datetime:
+    try:
+        date = parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError):
+        return datetime.now(UTC)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:
+    if "dailyLimitExceeded" in reasons:
+        return RateLimited(
+            f"{text}; until the day turns in California", retry_after=_until_midnight(now), limit=PROJECT
+        )
+    if "concurrent" in text.lower():
+        return RateLimited(text, retry_after=CONCURRENCY_PAUSE_SECONDS, limit=USER)
+    is_project = "per minute" in text and "per user" not in text
+    return RateLimited(text, retry_after=_retry_after(text, now), limit=PROJECT if is_project else QUOTA)
+
+
+def _retry_after(text: str, now: datetime) -> float | None:
+    """Seconds until the time that the message names; None where it names none, for the engine's growing backoff."""
+    if (found := _RETRY_AFTER.search(text)) is None:
+        return None
+    try:
+        return max((datetime.fromisoformat(found[1]) - now).total_seconds(), 1.0)
+    except ValueError:
+        return None
+
+
+def _until_midnight(now: datetime) -> float:
+    """Google's daily quotas begin anew at midnight, Pacific time."""
+    there = now.astimezone(_PACIFIC)
+    midnight = (there + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (midnight.astimezone(UTC) - now).total_seconds()

@@ -1,0 +1,160 @@
+"""Header fields of mail as it comes: encoded twice, in charsets that there are not, with bytes that should not be there.
+
+`email.policy.default` raises IndexError on some of them (https://github.com/python/cpython/issues/151857), so everything here
+begins with the raw text that `compat32` keeps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.header import decode_header
+from email.message import Message
+from email.policy import compat32
+from email.utils import getaddresses, parsedate_to_datetime
+
+from integration_polling_gmail.charsets import decoded
+
+LONGEST_STRUCTURED = 4_096
+"""Characters of a Content-Type and the like: the library's reading of parameters is quadratic."""
+
+LONGEST_VALUE = 32_768
+LONGEST_NAME = 255
+MOST_KEPT = 64 * 1024
+"""Characters of all headers that are kept as metadata."""
+
+_TYPE = re.compile(r"[^\s/;,\"]{1,127}/[^\s/;,\"]{1,127}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_SPACE = re.compile(r"\s+")
+_PLAIN_NAME = re.compile(r"[!-9;-~]{1,200}")
+
+
+def fields(headers: Message) -> Iterator[tuple[str, str]]:
+    """All fields, with their raw text."""
+    for name, value in headers.raw_items():
+        yield name, str(value)
+
+
+def raw(headers: Message, name: str) -> str | None:
+    """The raw text of the first field of this name."""
+    name = name.lower()
+    return next((value for other, value in fields(headers) if other.lower() == name), None)
+
+
+def text(headers: Message, name: str) -> str | None:
+    """A field for people to read, in one line."""
+    value = raw(headers, name)
+    return None if value is None else readable(value)
+
+
+def readable(value: str) -> str:
+    """Raw text with its encoded words decoded, in one line, without what neither JSON nor PostgreSQL can hold."""
+    plain = decoded(value[:LONGEST_VALUE].encode("utf-8", "surrogateescape"), None)
+    try:
+        parts = decode_header(plain) if "=?" in plain else [(plain, None)]
+    except Exception:  # noqa: BLE001  broken base64 and more, each with another error
+        parts = [(plain, None)]
+    words = "".join(part if isinstance(part, str) else decoded(part, charset) for part, charset in parts)
+    return _SPACE.sub(" ", _CONTROL.sub(" ", words)).strip()
+
+
+def kept(headers: Message) -> dict[str, list[str]]:
+    """All fields by lower-case name, as far as there is room; the source has the rest."""
+    found: dict[str, list[str]] = {}
+    room = MOST_KEPT
+    for name, value in fields(headers):
+        if not _PLAIN_NAME.fullmatch(name):
+            continue
+        words = readable(value)
+        room -= len(name) + len(words) + 8
+        if room < 0:
+            break
+        found.setdefault(name.lower(), []).append(words)
+    return found
+
+
+def addresses(headers: Message, name: str) -> list[dict[str, str]]:
+    """The people a field names. What cannot be read as an address is kept as a name."""
+    values = [value for other, value in fields(headers) if other.lower() == name][:20]
+    joined = [_SPACE.sub(" ", value[:LONGEST_VALUE]) for value in values]
+    try:
+        pairs = getaddresses(joined, strict=False) if joined else []
+    except TypeError:  # Python before 3.11.10 has no `strict`
+        pairs = _lenient(joined)
+    except Exception:  # noqa: BLE001  RecursionError on nested comments, and more
+        pairs = []
+    found = [{"name": readable(person), "address": readable(address)} for person, address in pairs if person or address]
+    if not found:
+        found = [{"name": words, "address": ""} for value in joined if (words := readable(value))]
+    return found[:1_000]
+
+
+def _lenient(values: list[str]) -> list[tuple[str, str]]:
+    try:
+        return getaddresses(values)
+    except Exception:  # noqa: BLE001  as above
+        return []
+
+
+def date(headers: Message) -> str | None:
+    """The sender's own date, in ISO 8601, if it is one."""
+    try:
+        found = parsedate_to_datetime((raw(headers, "date") or "")[:200])
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
+    except Exception:  # noqa: BLE001  TypeError, ValueError, IndexError, OverflowError: the library says none of it
+        return None
+
+
+def content_type(headers: Message) -> str:
+    """The media type, in lower case; `text/plain` where it is missing or no type, as RFC 2045 wants."""
+    value = raw(headers, "Content-Type")
+    if value is None:
+        return headers.get_default_type()
+    found = _TYPE.match(value[:LONGEST_STRUCTURED].strip())
+    return found[0].lower().encode("ascii", "replace").decode() if found else "text/plain"
+
+
+def disposition(headers: Message) -> str:
+    """`attachment`, `inline`, or nothing."""
+    return (raw(headers, "Content-Disposition") or "")[:LONGEST_STRUCTURED].partition(";")[0].strip().lower()[:100]
+
+
+def parameter(headers: Message, field: str, name: str) -> str | None:
+    """A parameter of a field, put together again by RFC 2231 where it comes in pieces."""
+    value = raw(headers, field)
+    if value is None:
+        return None
+    alone = Message(compat32)
+    alone[field] = value[:LONGEST_STRUCTURED]
+    try:
+        found = alone.get_param(name, header=field)
+    except Exception:  # noqa: BLE001  ValueError and IndexError on parameters that are numbered wrong
+        return None
+    if isinstance(found, tuple):
+        charset, _, encoded = found
+        return decoded(encoded.encode("latin-1", "replace"), charset)
+    return None if found is None else str(found)
+
+
+def filename(headers: Message) -> str | None:
+    """What the sender calls the file: its last part only, in one line."""
+    name = parameter(headers, "Content-Disposition", "filename") or parameter(headers, "Content-Type", "name")
+    if name is None:
+        return None
+    last = re.split(r"[/\\]", readable(name))[-1].strip()
+    return last[:LONGEST_NAME] or None
+
+
+def content_id(headers: Message) -> str | None:
+    """By which the HTML of the message names it."""
+    found = (text(headers, "Content-ID") or "").strip("<> ")
+    return found[:LONGEST_NAME] or None
+
+
+def instant(milliseconds: object) -> datetime | None:
+    """Gmail's `internalDate`: when it accepted the mail."""
+    try:
+        return datetime.fromtimestamp(int(str(milliseconds)) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

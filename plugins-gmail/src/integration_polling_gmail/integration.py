@@ -1,0 +1,476 @@
+"""The integration: a listing once, then the history; each message is fetched by a task of its own.
+
+begin ── get_email_list (background) ──> download_email ──> download_attachment (the large ones)
+get_history ──> download_email, update_labels, get_labels; get_email_list where a query decides what is kept
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Any, TypeVar
+
+import httpx2
+from pydantic import BaseModel, Field
+
+from core import (
+    AccountIdentity,
+    AtOnce,
+    BaseIntegration,
+    ConfigurationError,
+    Context,
+    CredentialsInvalid,
+    CursorExpired,
+    Listing,
+    Manifest,
+    OAuth,
+    Rate,
+    Task,
+    TaskOutput,
+    TaskResult,
+    TransientError,
+    task,
+)
+from integration_polling_gmail import tokens
+from integration_polling_gmail.account import Config, Credentials
+from integration_polling_gmail.api import (
+    ATTACHMENT_UNITS,
+    GET_UNITS,
+    HISTORY_UNITS,
+    LABELS_UNITS,
+    LIST_UNITS,
+    PROFILE_UNITS,
+    GmailApi,
+    dicts,
+    new_client,
+)
+from integration_polling_gmail.attachments import Attachment, attachment_id
+from integration_polling_gmail.changes import Change, labels_named, read_changes
+from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing, Unauthorized
+from integration_polling_gmail.fingerprint import Fingerprint
+from integration_polling_gmail.headers import instant
+from integration_polling_gmail.message import Message, MessageReader
+from integration_polling_gmail.payload import attachment_of
+from integration_polling_gmail.settings import GmailSettings, load_settings
+
+HISTORY = "history"
+LABELS = "labels"
+HIDDEN = frozenset({"SPAM", "TRASH"})
+EXPIRES_SOON = timedelta(seconds=60)
+MOST_RESTARTS = 3
+MOST_CHANGED = 1_000
+"""Ids that a listing after a history is told of; what it finds beyond them comes in the background."""
+
+RELATIVE = re.compile(r"\b(?:older_than|newer_than|older|newer|before|after):", re.IGNORECASE)
+"""Searches whose matches change though nothing happens in the mailbox."""
+
+T = TypeVar("T")
+
+
+class History(BaseModel):
+    """Where the account stands.
+
+    Parameters:
+      id: The history is known up to here. An unsigned 64-bit number, and a string: it may be too long for a float.
+      generation: Where the listing began that this history goes on from.
+      labels: The ids of the labels of the config.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
+    generation: str
+    labels: tuple[str, ...] = ()
+
+
+def _units(units: int) -> Mapping[str, int]:
+    return {QUOTA: units, PROJECT: units}
+
+
+class Gmail(BaseIntegration[Config, Credentials]):
+    """Messages by their id, each with its source and its attachments."""
+
+    manifest = Manifest(
+        "gmail",
+        "Gmail",
+        limits=[Rate(QUOTA, 6_000, 60), Rate(PROJECT, 1_200_000, 60, by="group"), AtOnce(USER, 8)],
+        oauth=OAuth(
+            "https://accounts.google.com/o/oauth2/v2/auth",
+            "https://oauth2.googleapis.com/token",
+            [tokens.SCOPE],
+            "GMAIL_CLIENT_ID",
+            "GMAIL_CLIENT_SECRET",
+            {"access_type": "offline", "prompt": "consent"},
+        ),
+        docs="docs/how-to/gmail.md",
+    )
+
+    @cached_property
+    def settings(self) -> GmailSettings:
+        return load_settings()
+
+    @cached_property
+    def http(self) -> httpx2.Client:
+        return new_client()
+
+    @cached_property
+    def api(self) -> GmailApi:
+        return GmailApi(self.http, self.settings, self._access_token)
+
+    def close(self) -> None:
+        self.http.close()
+
+    def check(self) -> AccountIdentity:
+        if self.credentials.refresh_token is not None:
+            tokens.client(self.credentials, self.settings)
+        if self.credentials.is_renewable and self._expires_soon():
+            # The engine renews them, keeps the new ones, and asks again; this stands where Google gives none.
+            raise CredentialsInvalid(
+                "Google gives no access token for them: they were revoked, or the client is another"
+            )
+        address = str(self.api.profile().get("emailAddress", ""))
+        if self.config.labels:
+            self._resolved(self.api.labels())
+        return AccountIdentity(address, address, tokens.project(self.credentials, self.settings))
+
+    def refresh(self) -> Credentials:
+        return tokens.renew(self.http, self.credentials, self.settings)
+
+    def start(self, ctx: Context) -> TaskResult:
+        history = None if ctx.run.trigger == "resync" else ctx.state(HISTORY, History)
+        return TaskResult(tasks=[self.begin.task() if history is None else self.get_history.task(since=history.id)])
+
+    # The listing
+
+    @task(cost=_units(PROFILE_UNITS + LABELS_UNITS))
+    def begin(self, ctx: Context) -> TaskResult:
+        """Note where the history stands before the first page is listed: what arrives meanwhile is in both, and kept once."""
+        now = _history_id(self._asked(ctx, self.api.profile))
+        found = self._asked(ctx, self.api.labels)
+        history = History(id=now, generation=now, labels=self._resolved(found))
+        listing = replace(self.get_email_list.task(generation=now), background=True)
+        return TaskResult(_label_rows(found), [listing], {HISTORY: history}, listed=[Listing(LABELS)])
+
+    @task(cost=_units(LIST_UNITS))
+    def get_email_list(
+        self,
+        ctx: Context,
+        generation: str,
+        page: str | None = None,
+        label: int = 0,
+        changed: tuple[str, ...] = (),
+        restarts: int = 0,
+    ) -> TaskResult:
+        """List a page of the mailbox, of each label of the config in turn.
+
+        Parameters:
+          changed: Ids that the history has just named, and no page so far. They are fetched at once, the others in the
+            background; those that are on no page no longer belong here.
+          restarts: How often Gmail has forgotten the page it was at.
+        """
+        history = ctx.state(HISTORY, History)
+        if history is None or history.generation != generation:
+            return TaskResult()  # a newer listing has begun
+        labels = history.labels or (None,)
+        try:
+            answer = self._asked(ctx, lambda: self._page(labels[label], page))
+        except BadRequest:
+            if page is None or restarts >= MOST_RESTARTS:
+                raise
+            ctx.log.info("Gmail has forgotten a page of the listing: it begins again")
+            return TaskResult(tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1)])
+        token = _next_page(answer, page)
+        ids = [id for entry in dicts(answer.get("messages")) if isinstance(id := entry.get("id"), str) and id]
+        known = ctx.known(ids)
+        found = set(ids)
+        missing = tuple(id for id in changed if id not in found)
+        following: list[Task] = []
+        if token is not None:
+            following = [self.get_email_list.task(generation, token, label, missing, restarts)]
+        elif label + 1 < len(labels):
+            following = [self.get_email_list.task(generation, None, label + 1, missing, restarts)]
+        tasks = [*following, *self._fetched(ctx, ids, known, generation, frozenset(changed))]
+        if following:
+            return TaskResult(tasks=tasks, seen=list(known))
+        # Their labels were updated in this run, so that no sweep would take them.
+        gone = [TaskOutput.gone(id) for id in ctx.known(missing)]
+        return TaskResult(gone, tasks, seen=list(known), listed=[Listing()])
+
+    def _page(self, label: str | None, page: str | None) -> dict[str, Any]:
+        return self.api.messages(q=self._q, label=label, spam_trash=self.config.include_spam_trash, page=page)
+
+    @property
+    def _q(self) -> str:
+        if self.config.since is None:
+            return self.config.query
+        since = int(datetime.combine(self.config.since, datetime.min.time(), UTC).timestamp())
+        # `after:` leaves out the second that it names.
+        after = f"after:{since - 1}"
+        return f"({self.config.query}) {after}" if self.config.query else after
+
+    def _fetched(
+        self, ctx: Context, ids: list[str], known: Mapping[str, str | None], generation: str, changed: frozenset[str]
+    ) -> Iterator[Task]:
+        """What a page of a listing leads to."""
+        is_first = ctx.run.lane == "backfill"
+        for id in ids:
+            fingerprint = Fingerprint.read(known[id]) if id in known else None
+            if fingerprint is None or fingerprint.policy != self.config.policy:
+                background = not is_first and id not in changed
+                yield replace(self.download_email.task(id, generation), key=f"{id}@{generation}", background=background)
+            elif is_first and fingerprint.generation != generation:
+                yield self.update_labels.task(id, generation)
+
+    # The history
+
+    @task(cost=_units(HISTORY_UNITS))
+    def get_history(
+        self,
+        ctx: Context,
+        since: str,
+        page: str | None = None,
+        changed: tuple[str, ...] = (),
+        listing: bool = False,
+    ) -> TaskResult:
+        """Read a page of what has happened since. The cursor moves with the last page.
+
+        Parameters:
+          since: The same for all pages.
+          changed: Of earlier pages, for a listing at the end.
+          listing: Whether earlier pages make one necessary.
+        """
+        history = ctx.state(HISTORY, History)
+        if history is None or history.id != since:
+            return TaskResult()  # another run has read on from there
+        try:
+            answer = self._asked(ctx, lambda: self.api.history(since, page))
+        except Missing:
+            raise CursorExpired(HISTORY) from None
+        changes = read_changes(answer.get("history"))
+        output, tasks = self._applied(ctx, changes, history)
+        if self.config.query:
+            moved = [id for id, change in changes.items() if not change.is_deleted]
+            changed = (*changed, *moved)[:MOST_CHANGED]
+            listing = listing or bool(moved)
+        if (token := _next_page(answer, page)) is not None:
+            following = self.get_history.task(since, token, changed, listing)
+            return TaskResult(output, [following, *tasks])
+        if listing or RELATIVE.search(self.config.query):
+            tasks.append(self._listing_again(history.generation, _history_id(answer), changed))
+        return TaskResult(output, tasks, {HISTORY: history.model_copy(update={"id": _history_id(answer)})})
+
+    def _listing_again(self, generation: str, now: str, changed: tuple[str, ...]) -> Task:
+        """History knows no search, so the search is asked again: five units for 500 matches."""
+        return replace(self.get_email_list.task(generation=generation, changed=changed), key=f"listing@{now}")
+
+    def _applied(
+        self, ctx: Context, changes: Mapping[str, Change], history: History
+    ) -> tuple[list[TaskOutput], list[Task]]:
+        known = ctx.known(changes)
+        output: list[TaskOutput] = []
+        tasks: list[Task] = []
+        for id, change in changes.items():
+            if change.is_deleted:
+                # Also of what is not kept: a download may be on its way.
+                output.append(TaskOutput.gone(id))
+            elif id not in known:
+                if not self.config.query and self._may_be_wanted(change, history):
+                    download = self.download_email.task(id, history.generation)
+                    tasks.append(replace(download, key=f"{id}@{change.last}"))
+            elif change.steps:
+                self._relabelled(id, change, Fingerprint.read(known[id]), history, output, tasks)
+        named = sorted(labels_named(changes))
+        if len(ctx.known(map(_label_row_id, named))) < len(named):
+            tasks.append(self.get_labels.task())
+        return output, tasks
+
+    def _relabelled(
+        self,
+        id: str,
+        change: Change,
+        fingerprint: Fingerprint | None,
+        history: History,
+        output: list[TaskOutput],
+        tasks: list[Task],
+    ) -> None:
+        """Labels of a message that is kept: from the labels it had, if they are known, or asked for."""
+        if fingerprint is None or fingerprint.generation != history.generation:
+            asked = self.update_labels.task(id, history.generation)
+            tasks.append(replace(asked, key=f"labels of {id}@{change.last}"))
+            return
+        labels = change.applied(set(fingerprint.labels))
+        if not self._in_scope(labels, history):
+            output.append(TaskOutput.gone(id))
+        elif labels != set(fingerprint.labels):
+            output.append(_update(id, fingerprint.with_labels(labels)))
+
+    def _may_be_wanted(self, change: Change, history: History) -> bool:
+        """Whether a message that is not kept may belong here now: unless the record says what rules it out."""
+        if change.final is not None:
+            return self._in_scope(change.final, history)
+        gained = change.applied(set())
+        return self._in_scope(gained | set(history.labels), history)
+
+    def _in_scope(self, labels: set[str], history: History) -> bool:
+        """Whether a message with these labels is kept. A query decides for itself."""
+        if self.config.query:
+            return True
+        if not self.config.include_spam_trash and labels & HIDDEN:
+            return False
+        return not history.labels or bool(labels & set(history.labels))
+
+    # Messages
+
+    @task(cost=_units(GET_UNITS), time_limit=900)
+    def download_email(self, ctx: Context, id: str, generation: str) -> TaskResult:
+        """Fetch a message, with its source and its attachments, in one call."""
+        if ctx.run.lane == "backfill" and self._is_kept(ctx, id, generation):
+            return TaskResult(seen=[id])
+        reader = MessageReader(ctx, self.config, id)
+        try:
+            with reader:
+                resource = self._asked(ctx, lambda: self.api.raw(id, reader.write))
+                reader.finish()
+        except Missing:
+            return TaskResult([TaskOutput.gone(id)])
+        message = reader.message(resource)
+        if not self._is_wanted(ctx, message):
+            return TaskResult([TaskOutput.gone(id)])
+        fingerprint = Fingerprint(generation, self.config.policy, tuple(message.labels))
+        return TaskResult(self._rows(ctx, message, fingerprint), self._large(message))
+
+    def _is_kept(self, ctx: Context, id: str, generation: str) -> bool:
+        """Whether a live run has fetched it already."""
+        fingerprint = Fingerprint.read(ctx.known([id]).get(id))
+        return fingerprint is not None and (fingerprint.generation, fingerprint.policy) == (
+            generation,
+            self.config.policy,
+        )
+
+    def _is_wanted(self, ctx: Context, message: Message) -> bool:
+        when = instant(message.resource.get("internalDate"))
+        if self.config.since is not None and when is not None and when.date() < self.config.since:
+            return False
+        history = ctx.state(HISTORY, History) if self.config.labels else None
+        return self._in_scope(set(message.labels), history or History(id="0", generation=""))
+
+    def _rows(self, ctx: Context, message: Message, fingerprint: Fingerprint) -> list[TaskOutput]:
+        rows = list(message.outputs(fingerprint))
+        if self.config.attachments != "none":
+            return rows
+        ids = [captured.attachment.external_id(message.id) for captured in message.attachments]
+        dropped = [TaskOutput.gone(id) for id in ctx.known(ids)]
+        return [*(row for row in rows if row.kind != "attachment"), *dropped]
+
+    def _large(self, message: Message) -> list[Task]:
+        when = message.resource.get("internalDate")
+        return [
+            replace(self.download_attachment.task(message.id, attachment, str(when)), priority=-1)
+            for attachment in message.large()
+        ]
+
+    @task(cost=_units(GET_UNITS + ATTACHMENT_UNITS), time_limit=1_800)
+    def download_attachment(
+        self, ctx: Context, message: str, attachment: Attachment, internal_date: str = ""
+    ) -> TaskResult:
+        """Fetch a large attachment. Gmail's id of it is good only for the message as it was just got."""
+        id = attachment_id(message, attachment.part_id)
+        try:
+            payload = self._asked(ctx, lambda: self.api.payload(message))
+            with ctx.blob() as blob:
+                self._asked(ctx, lambda: self.api.attachment(message, attachment_of(payload, attachment), blob.write))
+        except Missing:
+            return TaskResult([TaskOutput.gone(id)])
+        kept = attachment.model_copy(update={"size": blob.blob.size})
+        return TaskResult([kept.output(message, instant(internal_date), blob.blob)])
+
+    @task(cost=_units(GET_UNITS))
+    def update_labels(self, ctx: Context, id: str, generation: str) -> TaskResult:
+        """Ask for the labels of a message that was kept in another generation; it is not fetched again."""
+        try:
+            labels = set(self._asked(ctx, lambda: self.api.label_ids(id)))
+        except Missing:
+            return TaskResult([TaskOutput.gone(id)])
+        history = ctx.state(HISTORY, History)
+        if history is not None and not self._in_scope(labels, history):
+            return TaskResult([TaskOutput.gone(id)])
+        fingerprint = Fingerprint.read(ctx.known([id]).get(id))
+        if fingerprint is None or set(fingerprint.labels) == labels:
+            return TaskResult(seen=[id])
+        return TaskResult([_update(id, fingerprint.with_labels(labels, generation))])
+
+    @task(cost=_units(LABELS_UNITS))
+    def get_labels(self, ctx: Context) -> TaskResult:
+        """Keep the names of labels: one has come up that is new."""
+        return TaskResult(_label_rows(self._asked(ctx, self.api.labels)), listed=[Listing(LABELS)])
+
+    def _resolved(self, labels: list[dict[str, Any]]) -> tuple[str, ...]:
+        """The config's labels as ids.
+
+        Raises:
+          ConfigurationError: There is no such label.
+        """
+        by_name = {str(label.get("name", "")).casefold(): str(label.get("id")) for label in labels}
+        ids = {str(label.get("id")) for label in labels}
+        found = [label if label in ids else by_name.get(label.casefold()) for label in self.config.labels]
+        if None in found:
+            raise ConfigurationError(f"the mailbox has no label {self.config.labels[found.index(None)]!r}")
+        return tuple(dict.fromkeys(filter(None, found)))
+
+    # Credentials
+
+    def _access_token(self) -> str:
+        token = self.credentials.access_token
+        return token.get_secret_value() if token is not None else ""
+
+    def _expires_soon(self) -> bool:
+        if self.credentials.access_token is None:
+            return True
+        expires = self.credentials.access_token_expires
+        return expires is not None and expires <= datetime.now(UTC) + EXPIRES_SOON
+
+    def _asked(self, ctx: Context, call: Callable[[], T]) -> T:
+        """Ask Gmail, with a token that is renewed before it expires, and once if Gmail refuses it all the same."""
+        if self.credentials.is_renewable and self._expires_soon():
+            ctx.refresh_credentials()
+        try:
+            return call()
+        except Unauthorized:
+            ctx.refresh_credentials()
+            return call()
+
+
+def _history_id(answer: Mapping[str, Any]) -> str:
+    id = str(answer.get("historyId", ""))
+    if not re.fullmatch(r"[0-9]{1,20}", id):
+        raise TransientError("Gmail's answer has no historyId")
+    return id
+
+
+def _next_page(answer: Mapping[str, Any], page: str | None) -> str | None:
+    """The token of the next page: whether there is one is all that tells the last page, which may be empty as any other."""
+    token = answer.get("nextPageToken")
+    if token is not None and token == page:
+        raise TransientError("Gmail's next page is the same page again")
+    return token if isinstance(token, str) and token else None
+
+
+def _update(id: str, fingerprint: Fingerprint) -> TaskOutput:
+    return TaskOutput.update(id, metadata={LABELS: [*fingerprint.labels]}, fingerprint=fingerprint.text)
+
+
+def _label_row_id(label: str) -> str:
+    return f"label/{label}"
+
+
+def _label_rows(labels: list[dict[str, Any]]) -> list[TaskOutput]:
+    """The names of labels, which messages give by id."""
+    return [
+        TaskOutput(
+            _label_row_id(str(label["id"])), kind="label", parent=LABELS, name=str(label.get("name", "")),
+            metadata={"type": str(label.get("type", ""))},
+        )
+        for label in labels
+        if label.get("id")
+    ]  # fmt: skip

@@ -1,0 +1,148 @@
+"""A message of Gmail as rows: itself, its source, and its attachments."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import JsonValue
+
+from core import BlobWriter, Context, TaskOutput
+from integration_polling_gmail import headers
+from integration_polling_gmail.account import Config
+from integration_polling_gmail.api import strings
+from integration_polling_gmail.attachments import MEGABYTE, Attachment, Capture, Captured
+from integration_polling_gmail.charsets import clean
+from integration_polling_gmail.fingerprint import Fingerprint
+from integration_polling_gmail.mime import MessageParser, Part, Write
+from integration_polling_gmail.text import MOST_IN_ALL, MOST_TEXT, TextPart, readable_text
+
+LONGEST_SUBJECT = 1_000
+
+
+@dataclass(slots=True)
+class Message:
+    """What has gone by of one message.
+
+    Attributes:
+      resource: What Gmail says of it, beside its source.
+      attachments: All of them, whether their bytes are kept or not.
+    """
+
+    id: str
+    resource: dict[str, Any]
+    source: BlobWriter
+    parser: MessageParser
+    texts: list[TextPart]
+    attachments: list[Captured]
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted(set(strings(self.resource.get("labelIds"))))
+
+    def outputs(self, fingerprint: Fingerprint) -> Iterator[TaskOutput]:
+        """The rows: the message, its source, and those attachments that do not wait for a task of their own."""
+        when, fields = headers.instant(self.resource.get("internalDate")), self.parser.headers
+        subject = headers.text(fields, "subject")
+        yield TaskOutput(
+            self.id, readable_text(self.texts), kind="message", name=subject and subject[:LONGEST_SUBJECT],
+            timestamp=when, content_type="text/plain", metadata=self._metadata(), fingerprint=fingerprint.text,
+        )  # fmt: skip
+        if self.source.blob.size:
+            yield TaskOutput(
+                f"{self.id}/raw", self.source.blob, kind="source", parent=self.id, timestamp=when,
+                content_type="message/rfc822",
+            )  # fmt: skip
+        for captured in self.attachments:
+            if not captured.is_large:
+                yield captured.attachment.output(self.id, when, captured.blob)
+
+    def large(self) -> list[Attachment]:
+        """Attachments that need a task of their own."""
+        return [captured.attachment for captured in self.attachments if captured.is_large]
+
+    def _metadata(self) -> dict[str, JsonValue]:
+        fields, resource = self.parser.headers, self.resource
+        found: dict[str, JsonValue] = {
+            name: [{**person} for person in headers.addresses(fields, name.replace("_", "-"))]
+            for name in ("from", "to", "cc", "bcc", "reply_to")
+        }
+        size = resource.get("sizeEstimate")
+        found |= {
+            "date": headers.date(fields),
+            "labels": [*self.labels],
+            "thread_id": _line(resource.get("threadId")),
+            "history_id": _line(resource.get("historyId")),
+            "snippet": clean(html.unescape(_line(resource.get("snippet")) or "")),
+            "size": size if isinstance(size, int) else None,
+            "headers": {name: [*values] for name, values in headers.kept(fields).items()},
+            "attachments": [captured.attachment.metadata() for captured in self.attachments],
+        }
+        return found | ({"truncated": True} if self.parser.is_truncated else {})
+
+
+def _line(value: object) -> str | None:
+    return value[:LONGEST_SUBJECT] if isinstance(value, str) else None
+
+
+class MessageReader:
+    """Takes the source of a message as it comes, in bounded memory. Use it as a context manager, and read `message` after it.
+
+    Parameters:
+      id: The message's.
+    """
+
+    def __init__(self, ctx: Context, config: Config, id: str) -> None:
+        self._ctx, self._id = ctx, id
+        self._most = config.max_attachment_mb * MEGABYTE if config.attachments == "all" else 0
+        self._parser = MessageParser(self._opened, self._closed)
+        self._source = ctx.blob()
+        self._texts: list[TextPart] = []
+        self._attachments: list[Captured] = []
+        self._capture: Capture | None = None
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as exits:
+            exits.enter_context(self._source)
+            exits.callback(self._abandon)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exits.__exit__(kind, error, trace)
+
+    def write(self, data: bytes) -> None:
+        self._source.write(data)
+        self._parser.feed(data)
+
+    def finish(self) -> None:
+        """There is no more."""
+        self._parser.finish()
+
+    def message(self, resource: dict[str, Any]) -> Message:
+        """All of it; the context manager has been left."""
+        return Message(self._id, resource, self._source, self._parser, self._texts, self._attachments)
+
+    def _opened(self, part: Part) -> Write | None:
+        if part.is_text:
+            room = MOST_IN_ALL - sum(len(each.data) for each in self._texts)
+            self._texts.append(TextPart(part, min(room, MOST_TEXT)))
+            return self._texts[-1].write
+        self._capture = Capture(self._ctx, part, self._most)
+        return self._capture.write
+
+    def _closed(self, part: Part) -> None:
+        if self._capture is not None:
+            capture, self._capture = self._capture, None
+            self._attachments.append(capture.finish())
+
+    def _abandon(self) -> None:
+        if self._capture is not None:
+            self._capture.abandon()

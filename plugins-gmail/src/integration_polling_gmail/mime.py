@@ -1,0 +1,261 @@
+"""A message taken apart while it comes, line by line.
+
+The standard library's parser holds the whole message several times over, tries every open boundary on every line, and recurses
+with the nesting. This one holds a line and the headers of one part, looks a line up in a dictionary, and has bounds. Headers are
+still read by the library, with `compat32`. RFC 2046, section 5.1, says what is a boundary; the ids of parts are counted as Gmail
+counts them: "0", "1", "1.0", and "" where the message is one part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import BytesHeaderParser
+from email.policy import compat32
+
+from integration_polling_gmail.headers import content_type, disposition, filename, parameter, raw
+from integration_polling_gmail.transfer import TransferDecoder, decoder
+
+MOST_DEPTH = 50
+"""Multiparts within multiparts; a deeper one is kept as what it is, in one piece."""
+
+MOST_PARTS = 1_000
+MOST_HEADER_BYTES = 256 * 1024
+LONGEST_LINE = 64 * 1024
+MOST_PREAMBLE = 256 * 1024
+
+BLANK = (b"\n", b"\r\n")
+
+Write = Callable[[bytes], object]
+
+
+@dataclass(slots=True)
+class Part:
+    """A part that has no parts of its own.
+
+    Attributes:
+      id: As Gmail counts.
+      headers: Its own; those of the message, if that is one part.
+      choice: Parts with the same one are alternatives of each other: the id of the outermost `multipart/alternative`.
+      size: In bytes, decoded; complete when the part has ended.
+    """
+
+    id: str
+    headers: Message
+    choice: str
+    size: int = 0
+
+    @property
+    def content_type(self) -> str:
+        return content_type(self.headers)
+
+    @property
+    def filename(self) -> str | None:
+        return filename(self.headers)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is something to read, and not an attachment."""
+        is_text = self.content_type in ("text/plain", "text/html") and disposition(self.headers) != "attachment"
+        return is_text and self.filename is None
+
+
+@dataclass(slots=True)
+class _Multipart:
+    """One that has not ended; `choice` as in `Part`, if it is or lies in alternatives."""
+
+    id: str
+    delimiter: bytes
+    choice: str | None
+    is_digest: bool
+    parts: int = 0
+
+    def child(self) -> str:
+        self.parts += 1
+        return f"{self.id}.{self.parts - 1}" if self.id else str(self.parts - 1)
+
+
+class MessageParser:
+    """Feed it, then finish it.
+
+    Parameters:
+      opened: Is told of each part once its headers are read; returns what takes its decoded bytes, or None.
+      closed: Is told when the part has ended.
+
+    Attributes:
+      headers: Of the message.
+      is_truncated: It has more parts than are looked at.
+    """
+
+    def __init__(self, opened: Callable[[Part], Write | None], closed: Callable[[Part], None]) -> None:
+        self.headers: Message = Message(compat32)
+        self.is_truncated = False
+        self._opened, self._closed = opened, closed
+        self._lines = _Lines()
+        self._stack: list[_Multipart] = []
+        self._depths: dict[bytes, int] = {}
+        self._block: bytearray | None = bytearray()
+        self._id, self._parts = "", 0
+        self._body: _Body | None = None
+        self._preamble = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        for line, is_start in self._lines.feed(data):
+            self._take(line, is_start)
+
+    def finish(self) -> None:
+        """There is no more."""
+        for line, is_start in self._lines.finish():
+            self._take(line, is_start)
+        self._end_headers()
+        self._end_body(strip=False)
+        if not self._parts and self._preamble:
+            # A multipart without a part: all there is stands before the first boundary.
+            self._begin_body(Message(compat32))
+            self._write(bytes(self._preamble))
+            self._end_body(strip=False)
+
+    def _take(self, line: bytes, is_start: bool) -> None:
+        if is_start and self._depths and line.startswith(b"--") and self._delimits(line.rstrip()):
+            return
+        if self._block is None:
+            self._write(line)
+        elif is_start and line in BLANK:
+            self._end_headers()
+        elif len(self._block) + len(line) <= MOST_HEADER_BYTES:
+            self._block += line
+
+    def _write(self, line: bytes) -> None:
+        if self._body is not None:
+            self._body.feed(line)
+        elif not self._parts and len(self._preamble) < MOST_PREAMBLE:
+            self._preamble += line
+
+    def _delimits(self, line: bytes) -> bool:
+        """Whether it is the boundary of an open multipart; those within it end there."""
+        depth, is_end = self._depths.get(line), False
+        if depth is None and line.endswith(b"--"):
+            depth, is_end = self._depths.get(line[:-2]), True
+        if depth is None:
+            return False
+        self._end_headers()
+        self._end_body(strip=True)
+        self._close(depth if is_end else depth + 1)
+        if not is_end:
+            self._id, self._block = self._stack[-1].child(), bytearray()
+        return True
+
+    def _close(self, depth: int) -> None:
+        for inner in self._stack[depth:]:
+            del self._depths[inner.delimiter]
+        del self._stack[depth:]
+
+    def _end_headers(self) -> None:
+        if self._block is None:
+            return
+        headers = BytesHeaderParser(policy=compat32).parsebytes(bytes(self._block) + b"\n")
+        self._block = None
+        if self._stack and self._stack[-1].is_digest:
+            headers.set_default_type("message/rfc822")
+        if not self._stack and not self._parts:
+            self.headers = headers
+        if self._opens_multipart(headers):
+            return
+        self._begin_body(headers)
+        # Lines that are no headers, where headers should stand, begin the body.
+        if isinstance(rest := headers.get_payload(), str) and rest.strip():
+            self._write(rest.encode("ascii", "surrogateescape"))
+
+    def _opens_multipart(self, headers: Message) -> bool:
+        kind = content_type(headers)
+        boundary = (parameter(headers, "Content-Type", "boundary") or "").rstrip()
+        if not kind.startswith("multipart/") or not boundary or len(self._stack) >= MOST_DEPTH:
+            return False
+        delimiter = b"--" + boundary.encode("utf-8", "replace")
+        if delimiter in self._depths:
+            return False
+        choice = self._stack[-1].choice if self._stack else None
+        if choice is None and kind == "multipart/alternative":
+            choice = self._id
+        self._depths[delimiter] = len(self._stack)
+        self._stack.append(_Multipart(self._id, delimiter, choice, kind == "multipart/digest"))
+        return True
+
+    def _begin_body(self, headers: Message) -> None:
+        self._parts += 1
+        self.is_truncated = self._parts > MOST_PARTS
+        if not self.is_truncated:
+            choice = self._stack[-1].choice if self._stack else None
+            part = Part(self._id, headers, self._id if choice is None else choice)
+            self._body = _Body(part, self._opened(part))
+
+    def _end_body(self, *, strip: bool) -> None:
+        if (body := self._body) is not None:
+            self._body = None
+            body.finish(strip=strip)
+            self._closed(body.part)
+
+
+class _Lines:
+    """Bytes as lines with their ends; one that is too long comes in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._is_start = True
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bool]]:
+        lines = _split(data)
+        if self._rest and lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) <= LONGEST_LINE:
+            self._rest += lines.pop()
+        return self._marked(lines)
+
+    def finish(self) -> list[tuple[bytes, bool]]:
+        rest = bytes(self._rest)
+        self._rest.clear()
+        return self._marked([rest]) if rest else []
+
+    def _marked(self, lines: list[bytes]) -> list[tuple[bytes, bool]]:
+        marked = []
+        for line in lines:
+            marked.append((line, self._is_start))
+            self._is_start = line.endswith(b"\n")
+        return marked
+
+
+def _split(data: bytes) -> list[bytes]:
+    """At line feeds alone: a carriage return may be the last byte so far."""
+    lines = [line + b"\n" for line in data.split(b"\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+class _Body:
+    """The bytes of one part, decoded. The end of the last line belongs to the boundary after it, so one line is held back."""
+
+    def __init__(self, part: Part, write: Write | None) -> None:
+        self.part = part
+        self._decoder: TransferDecoder = decoder(raw(part.headers, "Content-Transfer-Encoding") or "")
+        self._sink = write
+        self._held = b""
+
+    def feed(self, line: bytes) -> None:
+        held, self._held = self._held, line
+        if held:
+            self._emit(self._decoder.feed(held))
+
+    def finish(self, *, strip: bool) -> None:
+        last = self._held
+        if strip:
+            last = last.removesuffix(b"\n").removesuffix(b"\r")
+        self._emit(self._decoder.feed(last))
+        self._emit(self._decoder.finish())
+
+    def _emit(self, data: bytes) -> None:
+        self.part.size += len(data)
+        if data and self._sink is not None:
+            self._sink(data)

@@ -1,0 +1,44 @@
+"""Finding an attachment in a message as Gmail has taken it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core import PermanentError
+from integration_polling_gmail.api import dicts
+from integration_polling_gmail.attachments import Attachment
+
+MOST_PARTS = 10_000
+
+
+def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
+    """Gmail's id of it: of the part with its number, or of the only one with its name.
+
+    Raises:
+      PermanentError: Gmail shows none such.
+    """
+    parts = [(part, id) for part in _parts(payload) if (id := _attachment_id(part)) is not None]
+    same = [id for part, id in parts if part.get("partId", "") == wanted.part_id]
+    named = [id for part, id in parts if wanted.filename and part.get("filename") == wanted.filename]
+    if len(same) == 1:
+        return same[0]
+    if len(named) == 1:
+        return named[0]
+    raise PermanentError(f"Gmail shows no attachment at part {wanted.part_id!r}; the message's source has it")
+
+
+def _parts(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    waiting = [payload]
+    for _ in range(MOST_PARTS):
+        if not waiting:
+            return
+        part = waiting.pop()
+        yield part
+        waiting += dicts(part.get("parts"))
+
+
+def _attachment_id(part: Mapping[str, Any]) -> str | None:
+    body = part.get("body")
+    id = body.get("attachmentId") if isinstance(body, dict) else None
+    return id if isinstance(id, str) and id else None

@@ -1,0 +1,142 @@
+"""One large string of a JSON answer, decoded while it comes: a message of 50 MB never lies in memory whole."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from core import PermanentError, TransientError
+
+MOST_JSON = 32 * 1024 * 1024
+"""Bytes of an answer without its large string."""
+
+MOST_BYTES = 128 * 1024 * 1024
+"""Bytes of the large string, decoded. Gmail takes in mail of up to 50 MB."""
+
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_NO_BASE64 = bytes(sorted(set(range(256)) - set(_ALPHABET)))
+_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_PARTIAL_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+
+
+class Base64Decoder:
+    """Decodes base64 in pieces of any length, in both alphabets. What is no base64 is passed over; `=` ends a run of it."""
+
+    def __init__(self) -> None:
+        self._carry = b""
+
+    def feed(self, data: bytes) -> bytes:
+        runs = data.translate(_URL_SAFE).split(b"=")
+        ended = b"".join(self._decode(run) + self._flush() for run in runs[:-1])
+        return ended + self._decode(runs[-1])
+
+    def finish(self) -> bytes:
+        return self._flush()
+
+    def _decode(self, data: bytes) -> bytes:
+        whole = self._carry + data.translate(None, _NO_BASE64)
+        end = len(whole) - len(whole) % 4
+        self._carry = whole[end:]
+        return binascii.a2b_base64(whole[:end])
+
+    def _flush(self) -> bytes:
+        rest, self._carry = self._carry, b""
+        # One character alone holds no whole byte.
+        return binascii.a2b_base64(rest + b"=" * (4 - len(rest))) if len(rest) > 1 else b""
+
+
+class LargeString:
+    """Takes the string of one key out of a JSON text that comes in pieces.
+
+    Within a JSON string every quotation mark is escaped, so the key with its own marks and a colon can stand nowhere but where
+    it is the key.
+
+    Parameters:
+      key: Whose value is base64.
+      write: Gets the decoded bytes.
+    """
+
+    def __init__(self, key: str, write: Callable[[bytes], object]) -> None:
+        self._start = re.compile(rb'"%s"\s*:\s*"' % key.encode())
+        self._longest_start = len(key) + 64
+        self._write = write
+        self._decoder = Base64Decoder()
+        self._rest = bytearray()
+        self._carry = b""
+        self._inside = self._done = False
+        self.size = 0
+
+    def feed(self, data: bytes) -> None:
+        if self._inside:
+            self._take(data)
+        elif self._done:
+            self._keep(data)
+        else:
+            searched = max(len(self._rest) - self._longest_start, 0)
+            self._keep(data)
+            if found := self._start.search(self._rest, searched):
+                string = bytes(self._rest[found.end() :])
+                del self._rest[found.end() :]
+                self._inside = True
+                self._take(string)
+
+    def finish(self) -> dict[str, Any]:
+        """The rest of the answer, with an empty string where the large one was.
+
+        Raises:
+          TransientError: It is cut off, or no JSON.
+        """
+        try:
+            answer = json.loads(self._rest)
+        except (ValueError, RecursionError):
+            raise TransientError("Gmail's answer is cut off, or no JSON") from None
+        if not isinstance(answer, dict):
+            raise TransientError("Gmail's answer is no JSON object")
+        return answer
+
+    def _keep(self, data: bytes) -> None:
+        self._rest += data
+        if len(self._rest) > MOST_JSON:
+            raise PermanentError(f"Gmail's answer is larger than {MOST_JSON:,} bytes")
+
+    def _take(self, data: bytes) -> None:
+        string, mark, after = (self._carry + data).partition(b'"')
+        self._carry = b""
+        if not mark and (partial := _PARTIAL_ESCAPE.search(string)):
+            self._carry, string = string[partial.start() :], string[: partial.start()]
+        self._emit(self._decoder.feed(_ESCAPE.sub(_unescaped, string) if b"\\" in string else string))
+        if mark:
+            self._emit(self._decoder.finish())
+            self._inside, self._done = False, True
+            self._keep(mark + after)
+
+    def _emit(self, data: bytes) -> None:
+        self.size += len(data)
+        if self.size > MOST_BYTES:
+            raise PermanentError(f"it is larger than {MOST_BYTES:,} bytes")
+        if data:
+            self._write(data)
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    """What base64 may hold in escaped form, such as `\\u003d` for `=`; the rest is white space at most."""
+    if escape[0] == b"\\/":
+        return b"/"
+    return chr(int(escape[0][2:].decode(), base=16)).encode("ascii", "ignore") if len(escape[0]) == 6 else b""
+
+
+def read_json(pieces: Iterable[bytes]) -> dict[str, Any]:
+    """A whole answer that is small.
+
+    Raises:
+      PermanentError: It is not.
+      TransientError: It is cut off, or no JSON object.
+    """
+    reader = LargeString("\0", len)
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.finish()

@@ -1,0 +1,120 @@
+"""Renewing access tokens: by a refresh token, or by a service account's signature.
+
+https://developers.google.com/identity/protocols/oauth2/web-server#offline and
+https://developers.google.com/identity/protocols/oauth2/service-account. google-auth signs; its own token requests are not used,
+because they sleep and repeat in the worker's thread.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+from google.auth import crypt, jwt
+
+from core import ConfigurationError, CredentialsInvalid, IntegrationError, RateLimited, TransientError
+from integration_polling_gmail.account import Credentials, ServiceAccount
+from integration_polling_gmail.settings import GmailSettings
+
+SCOPE = "https://www.googleapis.com/auth/gmail.readonly"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+AUDIENCE = "https://oauth2.googleapis.com/token"
+ASSERTION_SECONDS = 3600
+DEFAULT_EXPIRY_SECONDS = 3600
+CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"})
+
+
+def client(credentials: Credentials, settings: GmailSettings) -> tuple[str, str]:
+    """The OAuth client that the refresh token belongs to: id and secret.
+
+    Raises:
+      ConfigurationError: There is none.
+    """
+    secret = credentials.client_secret or (None if credentials.client_id else settings.gmail_client_secret)
+    id = credentials.client_id or settings.gmail_client_id
+    if not id or secret is None:
+        raise ConfigurationError(
+            "there is no OAuth client: give client_id and client_secret, or set GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET"
+        )
+    return id, secret.get_secret_value()
+
+
+def project(credentials: Credentials, settings: GmailSettings) -> str | None:
+    """What shares the quota of a Google Cloud project. Client ids begin with the project's number."""
+    if credentials.service_account is not None:
+        return credentials.service_account.project_id or credentials.service_account.client_email.partition("@")[2]
+    id = credentials.client_id or settings.gmail_client_id
+    return id.partition("-")[0] if id and credentials.refresh_token is not None else None
+
+
+def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings) -> Credentials:
+    """Ask for a new access token. One request; whoever calls decides about another.
+
+    Raises:
+      CredentialsInvalid: It was revoked, has expired, or there is nothing to renew it with.
+      ConfigurationError: The OAuth client or the service account's key is refused.
+      RateLimited, TransientError: Not now.
+    """
+    if credentials.service_account is not None:
+        form = {
+            "grant_type": JWT_BEARER,
+            "assertion": _assertion(credentials.service_account, credentials.subject or ""),
+        }
+    elif credentials.refresh_token is not None:
+        id, secret = client(credentials, settings)
+        token = credentials.refresh_token.get_secret_value()
+        form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": id, "client_secret": secret}
+    else:
+        raise CredentialsInvalid("the access token has expired, and there is no refresh token to renew it with")
+    answer = _post(http, settings.google_token_url, form)
+    seconds = answer.get("expires_in")
+    lifetime = timedelta(
+        seconds=seconds if isinstance(seconds, int) and 0 < seconds < 86_400 else DEFAULT_EXPIRY_SECONDS
+    )
+    rotated = answer.get("refresh_token")
+    return credentials.with_token(
+        answer["access_token"], datetime.now(UTC) + lifetime, rotated if isinstance(rotated, str) else None
+    )
+
+
+def _assertion(key: ServiceAccount, subject: str) -> str:
+    try:
+        signer = crypt.RSASigner.from_string(key.private_key.get_secret_value(), key.private_key_id)  # type: ignore[no-untyped-call]
+    except Exception:  # noqa: BLE001  whatever a bad key makes it raise, its text may hold the key
+        raise ConfigurationError("the private key of the service account cannot be read") from None
+    now = int(time.time())
+    claims = {"iss": key.client_email, "sub": subject, "scope": SCOPE, "aud": AUDIENCE}
+    signed: bytes = jwt.encode(signer, claims | {"iat": now, "exp": now + ASSERTION_SECONDS})  # type: ignore[no-untyped-call]
+    return signed.decode()
+
+
+def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        response = http.post(url, data=dict(form))
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise TransientError(f"the token endpoint cannot be reached: {type(error).__name__}") from None
+    try:
+        answer = json.loads(response.content)
+    except (ValueError, RecursionError):
+        answer = None
+    answer = answer if isinstance(answer, dict) else {}
+    if response.status_code == 200 and isinstance(answer.get("access_token"), str):
+        return answer
+    raise refusal(response.status_code, answer)
+
+
+def refusal(status: int, answer: Mapping[str, Any]) -> IntegrationError:
+    """What the token endpoint's error means. Its codes are RFC 6749, section 5.2, and Google's own."""
+    code, subtype = str(answer.get("error") or ""), str(answer.get("error_subtype") or "")
+    text = f"Google's token endpoint answered {status} {code[:80]} {subtype[:80]}".rstrip()
+    if status == 429:
+        return RateLimited(text)
+    if status >= 500 or status < 400 or code in ("internal_failure", "server_error", "temporarily_unavailable"):
+        return TransientError(text)
+    if code in CLIENT_ERRORS:
+        return ConfigurationError(f"{text}: the OAuth client or the service account is refused")
+    return CredentialsInvalid(f"{text}: connect the account again")

@@ -1,0 +1,43 @@
+"""Messages to fill a mailbox with: built by the standard library, or put together by hand where they are to be bad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from email.message import EmailMessage
+
+SENDER, OWNER = "Sender <sender@example.org>", "owner@example.com"
+
+
+def mail(
+    subject: str = "A subject",
+    text: str = "The text.",
+    *,
+    html: str | None = None,
+    attachments: Sequence[tuple[str, str, bytes]] = (),
+    **fields: str,
+) -> bytes:
+    """A good message.
+
+    Parameters:
+      attachments: File name, media type and bytes of each.
+      fields: More header fields, with `_` for `-`.
+    """
+    message = EmailMessage()
+    given = {"From": SENDER, "To": OWNER, "Subject": subject, "Date": "Fri, 02 Jan 2026 03:04:05 +0100"}
+    for name, value in (given | {name.replace("_", "-"): value for name, value in fields.items()}).items():
+        message[name] = value
+    message.set_content(text)
+    if html is not None:
+        message.add_alternative(html, subtype="html")
+    for name, kind, data in attachments:
+        maintype, _, subtype = kind.partition("/")
+        message.add_attachment(data, maintype=maintype, subtype=subtype, filename=name)
+    return message.as_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def plain(number: int) -> bytes:
+    """A small message, another for each number, made without the library's cost."""
+    return (
+        f"From: {SENDER}\r\nTo: {OWNER}\r\nSubject: Message {number}\r\nMessage-ID: <{number}@example.org>\r\n"
+        f"Content-Type: text/plain; charset=utf-8\r\n\r\nThis is message {number}.\r\n"
+    ).encode()

@@ -1,0 +1,380 @@
+"""The fake over HTTP: quotas, errors in their real shapes, latency, and a log of calls so that budgets can be checked."""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import json
+import secrets
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from support.gmail.mailbox import Mailbox, Stored
+from support.gmail.parts import body, payload
+from support.gmail.search import matches
+from support.gmail.tokens import CLIENT_ID, CLIENT_SECRET, Answer, Tokens
+
+UNITS = {"profile": 1, "labels": 1, "history": 2, "messages": 5, "message": 20, "attachment": 20}
+MOST_ATTACHMENT_IDS = 10_000
+SNIPPET = 80
+Params = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: what was asked, what it cost, and how it ended. `at` and `seconds` are of the monotonic clock."""
+
+    kind: str
+    path: str
+    params: Params
+    units: int
+    status: int
+    at: float
+    seconds: float
+
+
+def error(
+    code: int, message: str, reason: str, status: str = "", domain: str = "global", details: Iterable[Any] = ()
+) -> Answer:
+    """An error as Gmail words it; see its guide "Resolve errors"."""
+    body: dict[str, Any] = {
+        "code": code,
+        "message": message,
+        "errors": [{"message": message, "domain": domain, "reason": reason}],
+    }
+    if status:
+        body["status"] = status
+    if details := list(details):
+        body["details"] = details
+    return code, {"error": body}
+
+
+UNAUTHORIZED = error(401, "Request had invalid authentication credentials.", "authError", "UNAUTHENTICATED")
+NOT_FOUND = error(404, "Requested entity was not found.", "notFound", "NOT_FOUND")
+TOO_MANY_AT_ONCE = error(
+    429, "Too many concurrent requests for user.", "rateLimitExceeded", "RESOURCE_EXHAUSTED", "usageLimits"
+)
+POLICY = error(403, "The domain administrators have disabled Gmail apps.", "domainPolicy", domain="global")
+SCOPE = error(
+    403, "Request had insufficient authentication scopes.", "insufficientPermissions", "PERMISSION_DENIED",
+    details=[{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}],
+)  # fmt: skip
+BAD_PAGE = error(400, "Invalid pageToken", "invalidArgument", "INVALID_ARGUMENT")
+
+
+def rate_limited(code: int, until: str | None) -> Answer:
+    """Both shapes of it, 403 and 429."""
+    after = f"  Retry after {until}" if until else ""
+    reason = "userRateLimitExceeded" if code == 403 else "rateLimitExceeded"
+    return error(
+        code, f"User-rate limit exceeded.{after}", reason, "RESOURCE_EXHAUSTED" if code == 429 else "", "usageLimits"
+    )
+
+
+class FakeGmail:
+    """A server for one mailbox. Use it as a context manager.
+
+    Parameters:
+      latency: Seconds that every answer takes.
+      page_size: The most that a page has, to have many pages of few messages.
+
+    Attributes:
+      calls: Every request, in the order they ended.
+      at_once: Requests of the user that are let in at the same time.
+      units_per_minute: The user's quota; more is refused as Gmail does.
+      failing: Called with the kind of each request; an answer that it returns is given instead.
+      bare_history: The history says of messages no more than the reference promises.
+      empty_pages: Every second page of the history has a token and no `history` at all.
+    """
+
+    def __init__(self, mailbox: Mailbox | None = None, *, latency: float = 0.0, page_size: int = 500) -> None:
+        self.mailbox = mailbox or Mailbox()
+        self.tokens = Tokens()
+        self.latency, self.page_size = latency, page_size
+        self.calls: list[Call] = []
+        self.at_once, self.peak, self.units_per_minute = 10_000, 0, 0
+        self.failing: Callable[[str, str], Answer | None] = lambda kind, path: None
+        self.before: Callable[[str, str], None] = lambda kind, path: None
+        self.bare_history = self.empty_pages = False
+        self._lock = threading.Lock()
+        self._now = 0
+        self._spent: deque[tuple[float, int]] = deque()
+        self._attachments: OrderedDict[str, tuple[str, str]] = OrderedDict()
+
+    # For tests
+
+    def __enter__(self) -> Self:
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.fake = self
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.close_connections()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What an operator sets, to be sent here."""
+        return {
+            "GMAIL_API_URL": self.url,
+            "GOOGLE_TOKEN_URL": f"{self.url}/token",
+            "GMAIL_CLIENT_ID": CLIENT_ID,
+            "GMAIL_CLIENT_SECRET": CLIENT_SECRET,
+            "NO_PROXY": "*",
+        }
+
+    def credentials(self) -> dict[str, str]:
+        """Of an account that has just been connected."""
+        return {"refresh_token": self.tokens.new_refresh_token(), "access_token": self.tokens.new_access_token()}
+
+    def count(self) -> Counter[str]:
+        """Requests that were answered, by kind."""
+        with self._lock:
+            return Counter(call.kind for call in self.calls)
+
+    def fail(self, answer: Answer, kind: str, times: int = 1) -> None:
+        """Give the next requests of this kind this answer."""
+        left = [times]
+
+        def failing(asked: str, path: str) -> Answer | None:
+            with self._lock:
+                if asked != kind or left[0] <= 0:
+                    return None
+                left[0] -= 1
+                return answer
+
+        self.failing = failing
+
+    # The server's side
+
+    def answer(self, path: str, params: Params, authorization: str) -> Answer:
+        """One request, with all that may stand in its way."""
+        kind = _kind(path)
+        began = time.monotonic()
+        with self._lock:
+            self._now += 1
+            self.peak = max(self.peak, self._now)
+            is_crowded = self._now > self.at_once
+        try:
+            self.before(kind, path)
+            code, found = self._decided(kind, path, params, authorization, is_crowded)
+            time.sleep(self.latency)
+        finally:
+            with self._lock:
+                self._now -= 1
+        ended = time.monotonic()
+        with self._lock:
+            self.calls.append(Call(kind, path, params, UNITS.get(kind, 0), code, ended, ended - began))
+        return code, found
+
+    def _decided(self, kind: str, path: str, params: Params, authorization: str, is_crowded: bool) -> Answer:
+        if (failure := self.failing(kind, path)) is not None:
+            return failure
+        if not self.tokens.admits(authorization):
+            return UNAUTHORIZED
+        if is_crowded:
+            return TOO_MANY_AT_ONCE
+        if not self._has_units(UNITS.get(kind, 0)):
+            return rate_limited(403, None)
+        return self._found(kind, path, params)
+
+    def _has_units(self, units: int) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            while self._spent and self._spent[0][0] < now - 60:
+                self._spent.popleft()
+            if self.units_per_minute and sum(spent for _, spent in self._spent) + units > self.units_per_minute:
+                return False
+            self._spent.append((now, units))
+        return True
+
+    def _found(self, kind: str, path: str, params: Params) -> Answer:
+        mailbox, parts = self.mailbox, path.split("/")
+        match kind:
+            case "profile":
+                with mailbox.lock:
+                    total = len(mailbox.messages)
+                    return 200, {
+                        "emailAddress": mailbox.address,
+                        "messagesTotal": total,
+                        "historyId": str(mailbox.history_id),
+                    }
+            case "labels":
+                return 200, {"labels": mailbox.labels()}
+            case "messages":
+                return self._list(params)
+            case "history":
+                return self._history(params)
+            case "message":
+                message = mailbox.messages.get(parts[1])
+                return (
+                    NOT_FOUND if message is None else (200, self._resource(message, params.get("format", ["full"])[0]))
+                )
+            case "attachment":
+                return self._attachment(parts[1], parts[3])
+        return NOT_FOUND
+
+    def _list(self, params: Params) -> Answer:
+        q, labels = params.get("q", [""])[0], set(params.get("labelIds", []))
+        hidden = set() if "true" in params.get("includeSpamTrash", []) else {"SPAM", "TRASH"}
+        last = _place(params.get("pageToken", [""])[0], q)
+        if last is None:
+            return BAD_PAGE
+        size = min(int(params.get("maxResults", ["100"])[0]), 500, self.page_size)
+        entries: list[dict[str, str]] = []
+        places = self.mailbox.listed()
+        for at in range(bisect.bisect_right(places, last) if last else 0, len(places)):
+            message = self.mailbox.messages.get(places[at][1])
+            if message is None or not labels <= message.labels or message.labels & hidden or not matches(message, q):
+                continue
+            if len(entries) == size:
+                token = _token(places[at - 1], q)
+                return 200, {"messages": entries, "nextPageToken": token, "resultSizeEstimate": 201}
+            entries.append({"id": message.id, "threadId": message.thread})
+        found: dict[str, Any] = {"resultSizeEstimate": len(entries)}
+        return 200, found | ({"messages": entries} if entries else {})
+
+    def _history(self, params: Params) -> Answer:
+        start = int(params["startHistoryId"][0])
+        if start < self.mailbox.oldest_history_id or start > self.mailbox.history_id:
+            return NOT_FOUND
+        token = params.get("pageToken", [""])[0]
+        after, _, page = token.partition("-") if token else (str(start), "", "0")
+        found: dict[str, Any] = {"historyId": str(self.mailbox.history_id)}
+        if self.empty_pages and int(page) % 2 == 0:
+            return 200, found | {"nextPageToken": f"{after}-{int(page) + 1}"}
+        size = min(int(params.get("maxResults", ["100"])[0]), 500, self.page_size)
+        records = list(self.mailbox.since(int(after)))
+        if len(records) > size:
+            found["nextPageToken"] = f"{records[size - 1].id}-{int(page) + 1}"
+        if records:
+            found["history"] = [record.resource(bare=self.bare_history) for record in records[:size]]
+        return 200, found
+
+    def _resource(self, message: Stored, format: str) -> dict[str, Any]:
+        with self.mailbox.lock:
+            found: dict[str, Any] = {
+                "id": message.id,
+                "threadId": message.thread,
+                "labelIds": sorted(message.labels),
+                "snippet": f"It&#39;s {message.id}"[:SNIPPET],
+                "historyId": str(message.history_id),
+                "internalDate": str(message.internal_date),
+                "sizeEstimate": len(message.raw) if format != "minimal" else 1000,
+            }
+        if format == "raw":
+            found["raw"] = base64.urlsafe_b64encode(message.raw).decode()
+        elif format in ("full", "metadata"):
+            found["payload"] = payload(
+                message.raw, lambda part: self._new_attachment_id(message.id, part), with_bodies=format == "full"
+            )
+        return found
+
+    def _new_attachment_id(self, message: str, part: str) -> str:
+        """Another one each time, as Gmail does."""
+        id = f"ANGjdJ{secrets.token_urlsafe(40)}"
+        with self._lock:
+            self._attachments[id] = (message, part)
+            while len(self._attachments) > MOST_ATTACHMENT_IDS:
+                self._attachments.popitem(last=False)
+        return id
+
+    def _attachment(self, message: str, id: str) -> Answer:
+        asked, part = self._attachments.get(id, ("", ""))
+        if asked != message or message not in self.mailbox.messages:
+            return NOT_FOUND
+        data = body(self.mailbox.messages[message].raw, part)
+        return 200, {"size": len(data), "data": base64.urlsafe_b64encode(data).decode()}
+
+
+def _kind(path: str) -> str:
+    parts = path.split("/")
+    if parts[0] == "messages" and len(parts) > 1:
+        return "attachment" if len(parts) == 4 else "message"
+    return parts[0]
+
+
+def _token(place: tuple[int, str], q: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([*place, q]).encode()).decode()
+
+
+def _place(token: str, q: str) -> tuple[int, str] | tuple[()] | None:
+    """Where the last page ended; nothing for the first, None for a token of another search."""
+    if not token:
+        return ()
+    try:
+        at, id, asked = json.loads(base64.urlsafe_b64decode(token))
+    except ValueError:
+        return None
+    return (at, id) if asked == q else None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    fake: FakeGmail
+
+    def __init__(self, *arguments: Any) -> None:
+        self._connections: set[Any] = set()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        """Clients keep theirs open."""
+        for connection in list(self._connections):
+            self.shutdown_request(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is no news: the tests kill them."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: _Server
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        path = unquote(url.path).removeprefix("/gmail/v1/users/me/")
+        self._send(*self.server.fake.answer(path, parse_qs(url.query), self.headers.get("Authorization", "")))
+
+    def do_POST(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self._send(*self.server.fake.tokens.answer({name: values[0] for name, values in form.items()}))
+
+    def _send(self, code: int, found: Any) -> None:
+        data = found if isinstance(found, bytes) else json.dumps(found).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json; charset=UTF-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """The log of calls is enough."""

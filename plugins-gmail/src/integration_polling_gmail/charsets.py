@@ -17,7 +17,7 @@ def codec(charset: str) -> str | None:
     """Python's name for a charset; None where there is none."""
     try:
         name = codecs.lookup(charset.strip("\"' ")).name
-        b"".decode(name)  # LookupError for codecs that are no charsets, such as rot13
+        b"0".decode(name, "replace")  # LookupError for codecs that are no charsets, such as rot13
     except (LookupError, ValueError, UnicodeError):
         return None
     # ASCII is what mail claims that is something else.

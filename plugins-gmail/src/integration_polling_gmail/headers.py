@@ -14,14 +14,15 @@ from email.message import Message
 from email.policy import compat32
 from email.utils import getaddresses, parsedate_to_datetime
 
-from integration_polling_gmail.charsets import decoded
+from integration_polling_gmail.charsets import clean, decoded
 
 LONGEST_STRUCTURED = 4_096
 """Characters of a Content-Type and the like: the library's reading of parameters is quadratic."""
 
 LONGEST_VALUE = 32_768
+LONGEST_ADDRESSES = 16_384
 LONGEST_NAME = 255
-MOST_KEPT = 64 * 1024
+MOST_KEPT = 32 * 1024
 """Characters of all headers that are kept as metadata."""
 
 _TYPE = re.compile(r"[^\s/;,\"]{1,127}/[^\s/;,\"]{1,127}")
@@ -50,13 +51,21 @@ def text(headers: Message, name: str) -> str | None:
 
 def readable(value: str) -> str:
     """Raw text with its encoded words decoded, in one line, without what neither JSON nor PostgreSQL can hold."""
-    plain = decoded(value[:LONGEST_VALUE].encode("utf-8", "surrogateescape"), None)
+    plain = _unescaped(value[:LONGEST_VALUE])
     try:
         parts = decode_header(plain) if "=?" in plain else [(plain, None)]
     except Exception:  # noqa: BLE001  broken base64 and more, each with another error
         parts = [(plain, None)]
     words = "".join(part if isinstance(part, str) else decoded(part, charset) for part, charset in parts)
     return _SPACE.sub(" ", _CONTROL.sub(" ", words)).strip()
+
+
+def _unescaped(value: str) -> str:
+    """Raw text with the bytes in it that are not ASCII, which the library keeps as surrogates, decoded."""
+    try:
+        return decoded(value.encode("utf-8", "surrogateescape"), None)
+    except UnicodeEncodeError:
+        return clean(value)
 
 
 def kept(headers: Message) -> dict[str, list[str]]:
@@ -76,10 +85,10 @@ def kept(headers: Message) -> dict[str, list[str]]:
 
 def addresses(headers: Message, name: str) -> list[dict[str, str]]:
     """The people a field names. What cannot be read as an address is kept as a name."""
-    values = [value for other, value in fields(headers) if other.lower() == name][:20]
-    joined = [_SPACE.sub(" ", value[:LONGEST_VALUE]) for value in values]
+    whole = ", ".join(value for other, value in fields(headers) if other.lower() == name)
+    joined = [_SPACE.sub(" ", whole[:LONGEST_ADDRESSES])] if whole else []
     try:
-        pairs = getaddresses(joined, strict=False) if joined else []
+        pairs = getaddresses(joined, strict=False)
     except TypeError:  # Python before 3.11.10 has no `strict`
         pairs = _lenient(joined)
     except Exception:  # noqa: BLE001  RecursionError on nested comments, and more
@@ -126,7 +135,7 @@ def parameter(headers: Message, field: str, name: str) -> str | None:
     if value is None:
         return None
     alone = Message(compat32)
-    alone[field] = value[:LONGEST_STRUCTURED]
+    alone[field] = _unescaped(value[:LONGEST_STRUCTURED])
     try:
         found = alone.get_param(name, header=field)
     except Exception:  # noqa: BLE001  ValueError and IndexError on parameters that are numbered wrong

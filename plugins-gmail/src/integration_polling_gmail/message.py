@@ -23,6 +23,9 @@ from integration_polling_gmail.text import MOST_IN_ALL, MOST_TEXT, TextPart, rea
 
 LONGEST_SUBJECT = 1_000
 
+MOST_LISTED = 100
+"""Attachments that the message's own metadata name; each has a row of its own."""
+
 
 @dataclass(slots=True)
 class Message:
@@ -80,7 +83,7 @@ class Message:
             "snippet": clean(html.unescape(_line(resource.get("snippet")) or "")),
             "size": size if isinstance(size, int) else None,
             "headers": {name: [*values] for name, values in headers.kept(fields).items()},
-            "attachments": [captured.attachment.metadata() for captured in self.attachments],
+            "attachments": [captured.attachment.metadata() for captured in self.attachments[:MOST_LISTED]],
         }
         return found | ({"truncated": True} if self.parser.is_truncated else {})
 

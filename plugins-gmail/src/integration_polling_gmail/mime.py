@@ -8,6 +8,7 @@ counts them: "0", "1", "1.0", and "" where the message is one part.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
@@ -24,6 +25,9 @@ MOST_PARTS = 1_000
 MOST_HEADER_BYTES = 256 * 1024
 LONGEST_LINE = 64 * 1024
 MOST_PREAMBLE = 256 * 1024
+
+_HEADERS = re.compile(rb"(?:(?:>?From |[!-9;-~]*:|[\t ])[^\n]*(?:\n|\Z))*")
+"""Header lines as the library knows them."""
 
 BLANK = (b"\n", b"\r\n")
 
@@ -155,8 +159,13 @@ class MessageParser:
     def _end_headers(self) -> None:
         if self._block is None:
             return
-        headers = BytesHeaderParser(policy=compat32).parsebytes(bytes(self._block) + b"\n")
-        self._block = None
+        if self._parts >= MOST_PARTS:
+            self._block, self.is_truncated = None, True
+            return
+        block, self._block = bytes(self._block), None
+        # Lines that are no headers, where headers should stand, begin the body.
+        end = found.end() if (found := _HEADERS.match(block)) else 0
+        headers, rest = BytesHeaderParser(policy=compat32).parsebytes(block[:end] + b"\n"), block[end:]
         if self._stack and self._stack[-1].is_digest:
             headers.set_default_type("message/rfc822")
         if not self._stack and not self._parts:
@@ -164,9 +173,8 @@ class MessageParser:
         if self._opens_multipart(headers):
             return
         self._begin_body(headers)
-        # Lines that are no headers, where headers should stand, begin the body.
-        if isinstance(rest := headers.get_payload(), str) and rest.strip():
-            self._write(rest.encode("ascii", "surrogateescape"))
+        if rest:
+            self._write(rest)
 
     def _opens_multipart(self, headers: Message) -> bool:
         kind = content_type(headers)
@@ -185,11 +193,9 @@ class MessageParser:
 
     def _begin_body(self, headers: Message) -> None:
         self._parts += 1
-        self.is_truncated = self._parts > MOST_PARTS
-        if not self.is_truncated:
-            choice = self._stack[-1].choice if self._stack else None
-            part = Part(self._id, headers, self._id if choice is None else choice)
-            self._body = _Body(part, self._opened(part))
+        choice = self._stack[-1].choice if self._stack else None
+        part = Part(self._id, headers, self._id if choice is None else choice)
+        self._body = _Body(part, self._opened(part))
 
     def _end_body(self, *, strip: bool) -> None:
         if (body := self._body) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from integration_polling_gmail.mime import Part
 
 MOST_TEXT = 1024 * 1024
 """Bytes of one part that are read; the source has the rest."""
+
+_HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
 
 MOST_IN_ALL = 4 * 1024 * 1024
 """Bytes of all parts of a message that are read."""
@@ -63,8 +66,16 @@ def text_of_html(source: str) -> str:
         tree = html.document_fromstring(source.encode("utf-8", "replace"), parser=parser, ensure_head_body=True)
     except (etree.LxmlError, ValueError, AssertionError):
         return ""
+    _plain_styles(tree)
     try:
         return clean(Inscriptis(tree).get_text())
     except Exception:  # noqa: BLE001  RecursionError on deep nesting, and what odd attributes make it raise
         etree.strip_elements(tree, "script", "style", with_tail=False)
         return clean(" ".join(" ".join(tree.itertext(tag=etree.Element)).split()))
+
+
+def _plain_styles(tree: html.HtmlElement) -> None:
+    """Of styles only this counts: what is hidden stays hidden. A margin could ask for a gigabyte of blank lines."""
+    for element in tree.iter(etree.Element):
+        if (style := element.attrib.pop("style", None)) and _HIDDEN.search(style):
+            element.attrib["style"] = "display:none"

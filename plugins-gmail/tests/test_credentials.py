@@ -1,0 +1,196 @@
+"""Ways in, and how they are kept open."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+from integration_polling_gmail import Config, Credentials, Gmail
+from pydantic import ValidationError
+from support.gmail import FakeGmail
+
+from core import ConfigurationError, CredentialsInvalid
+from core.api.probing import check as connected
+from core.errors import InvalidInput, PollingError
+from core.testing import Harness
+
+CLIENT = "service@project.iam.gserviceaccount.com"
+
+
+def tokens_of(harness: Harness) -> Credentials:
+    assert isinstance(harness.credentials, Credentials)
+    return harness.credentials
+
+
+def probe(credentials: dict[str, Any], **config: Any) -> Any:
+    """What `polling connect` does."""
+    return connected(Gmail, Config(**config), Credentials.model_validate(credentials))
+
+
+def test_a_refresh_token_alone_is_enough(gmail: FakeGmail) -> None:
+    found = probe({"refresh_token": gmail.tokens.new_refresh_token()})
+    assert (found.identity.id, found.identity.group) == (gmail.mailbox.address, "1234567")
+    assert found.credentials.access_token is not None, "the new token is kept"
+
+
+def test_a_token_is_renewed_before_it_expires(gmail: FakeGmail) -> None:
+    gmail.mailbox.fill(2)
+    harness = Harness(Gmail, {}, {"refresh_token": gmail.tokens.new_refresh_token()})
+    assert harness.sync().state == "succeeded"
+    assert gmail.tokens.refreshes == 1
+    assert {call.status for call in gmail.calls} == {200}, "no call was wasted on a token that is known to be old"
+    expires = tokens_of(harness).access_token_expires
+    assert expires is not None
+    assert abs((expires - dt.datetime.now(dt.UTC)).total_seconds() - 3600) < 60
+
+
+def test_a_refused_token_is_renewed_once_and_the_task_goes_on(gmail: FakeGmail) -> None:
+    gmail.mailbox.fill(5)
+    harness = Harness(Gmail, {}, gmail.credentials())
+    gmail.tokens.expire_access_tokens()
+    result = harness.sync()
+    assert (result.state, result.failures) == ("succeeded", [])
+    assert gmail.tokens.refreshes == 1
+
+
+def test_a_rotated_refresh_token_is_kept(gmail: FakeGmail) -> None:
+    gmail.tokens.rotate = True
+    gmail.mailbox.fill(2)
+    harness = Harness(Gmail, {}, gmail.credentials())
+    for _ in range(3):
+        gmail.tokens.expire_access_tokens()
+        assert harness.sync().state == "succeeded"
+    assert gmail.tokens.refreshes == 3
+
+
+def test_a_revoked_token_stops_the_account_and_its_tasks_go_on_after_reconnecting(gmail: FakeGmail) -> None:
+    gmail.mailbox.fill(5)
+    harness = Harness(Gmail, {}, gmail.credentials())
+    gmail.tokens.revoke()
+    result = harness.sync()
+    assert isinstance(result.error, CredentialsInvalid)
+    assert "invalid_grant" in str(result.error)
+    before = len(gmail.calls)
+    harness.reconnect(gmail.credentials())
+    assert harness.sync().state == "succeeded"
+    assert len([item for item in harness.content.values() if item.kind == "message"]) == 5
+    assert before == 1, "polling goes on though nobody lets it in"
+
+
+def test_a_token_that_is_refused_even_when_new_stops_the_account(gmail: FakeGmail) -> None:
+    from support.gmail.server import UNAUTHORIZED
+
+    gmail.fail(UNAUTHORIZED, "profile", times=100)
+    assert isinstance(Harness(Gmail, {}, gmail.credentials()).sync().error, CredentialsInvalid)
+    assert gmail.tokens.refreshes == 1
+
+
+def test_an_access_token_alone(gmail: FakeGmail) -> None:
+    gmail.mailbox.fill(2)
+    harness = Harness(Gmail, {}, {"access_token": gmail.tokens.new_access_token()})
+    assert harness.check().group is None
+    assert harness.sync().state == "succeeded"
+    gmail.tokens.expire_access_tokens()
+    error = harness.sync().error
+    assert isinstance(error, CredentialsInvalid)
+    assert "no refresh token" in str(error)
+
+
+# Service accounts
+
+
+@pytest.fixture(scope="module")
+def key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
+
+
+def certificate(key: rsa.RSAPrivateKey) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+    now = dt.datetime.now(dt.UTC)
+    built = x509.CertificateBuilder(name, name, key.public_key(), 1, now - dt.timedelta(1), now + dt.timedelta(1))
+    return built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def pem(key: rsa.RSAPrivateKey) -> str:
+    kind = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption()).decode()
+
+
+def service_account(key: rsa.RSAPrivateKey, **other: str) -> dict[str, Any]:
+    found = {"type": "service_account", "client_email": CLIENT, "private_key": pem(key), "private_key_id": "1"}
+    return {"service_account": found | other, "subject": "owner@example.com"}
+
+
+def test_a_service_account_acts_for_its_subject(gmail: FakeGmail, key: rsa.RSAPrivateKey) -> None:
+    gmail.tokens.certificates = {"1": certificate(key)}
+    gmail.mailbox.fill(2)
+    # A key file names an endpoint, too: it is not asked.
+    harness = Harness(Gmail, {}, service_account(key, token_uri="https://elsewhere.example/token", project_id="p"))
+    assert harness.sync().state == "succeeded"
+    assert gmail.tokens.subjects == ["owner@example.com"]
+    assert harness.check().group == "p"
+
+
+def test_a_service_account_with_another_key_is_refused(gmail: FakeGmail, key: rsa.RSAPrivateKey) -> None:
+    gmail.tokens.certificates = {"1": certificate(rsa.generate_private_key(65537, 2048))}
+    assert isinstance(Harness(Gmail, {}, service_account(key)).sync().error, CredentialsInvalid)
+
+
+def test_a_key_that_is_no_key_is_not_repeated(gmail: FakeGmail) -> None:
+    account = {"service_account": {"client_email": CLIENT, "private_key": "not-a-key-at-all"}, "subject": "a@b"}
+    error = Harness(Gmail, {}, account).sync().error
+    assert isinstance(error, ConfigurationError)
+    assert "not-a-key" not in str(error)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"service_account": {"client_email": "abc", "private_key": "x"}},
+        {"refresh_token": "x", "service_account": {"client_email": "abc", "private_key": "x"}, "subject": "a@b"},
+        {"access_token": "x", "token_uri": "https://elsewhere.example"},
+    ],
+)
+def test_credentials_that_cannot_work(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Credentials.model_validate(given)
+
+
+def test_without_an_oauth_client(gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GMAIL_CLIENT_ID")
+    monkeypatch.delenv("GMAIL_CLIENT_SECRET")
+    with pytest.raises(InvalidInput, match="GMAIL_CLIENT_ID"):
+        probe({"refresh_token": gmail.tokens.new_refresh_token()})
+
+
+def test_the_operators_secret_goes_to_no_other_client(gmail: FakeGmail) -> None:
+    with pytest.raises(InvalidInput, match="there is no OAuth client"):
+        probe({"refresh_token": gmail.tokens.new_refresh_token(), "client_id": "another"})
+
+
+def test_a_client_that_is_refused_is_the_operators_matter(gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GMAIL_CLIENT_SECRET", "not the secret")
+    harness = Harness(Gmail, {}, {"refresh_token": gmail.tokens.new_refresh_token()})
+    assert isinstance(harness.sync().error, ConfigurationError)
+
+
+@pytest.mark.parametrize("name", ["GMAIL_API_URL", "GOOGLE_TOKEN_URL"])
+def test_an_endpoint_that_is_none(gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "ftp://secret-host")
+    with pytest.raises((InvalidInput, PollingError), match=name) as caught:
+        probe(gmail.credentials())
+    assert "secret-host" not in str(caught.value)
+
+
+def test_an_account_names_no_endpoint() -> None:
+    fields = {*Config.model_fields, *Credentials.model_fields}
+    assert not [name for name in fields if "url" in name or "uri" in name or "endpoint" in name]

@@ -1,0 +1,203 @@
+"""What Google's answers mean: which limit waits and for how long, which account stops, what is tried again."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from integration_polling_gmail import Gmail
+from integration_polling_gmail.errors import BadRequest, Missing, Unauthorized, meaning
+from integration_polling_gmail.streaming import Base64Decoder, LargeString, read_json
+from integration_polling_gmail.tokens import refusal
+from support.gmail import FakeGmail, mail
+from support.gmail.server import POLICY, SCOPE, TOO_MANY_AT_ONCE, UNAUTHORIZED, error, rate_limited
+from support.gmail.tokens import Answer
+
+from core import ConfigurationError, CredentialsInvalid, IntegrationError, PermanentError, RateLimited, TransientError
+from core.testing import Harness
+
+NOW = datetime(2026, 11, 23, 15, 0, 0, tzinfo=UTC)
+DATE = {"date": "Mon, 23 Nov 2026 15:00:00 GMT"}
+
+
+def said(answer: Answer) -> IntegrationError:
+    code, found = answer
+    return meaning(code, json.dumps(found).encode(), DATE)
+
+
+QUERIES = "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute"
+NEWER = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_LIMIT_EXCEEDED"}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit", "seconds"),
+    [
+        (rate_limited(429, "2026-11-23T15:07:30.500Z"), "quota", 450.5),
+        (rate_limited(403, "2026-11-23T15:00:10.000Z"), "quota", 10.0),
+        (rate_limited(403, "2026-11-23T14:00:00.000Z"), "quota", 1.0),
+        (rate_limited(429, None), "quota", None),
+        (rate_limited(403, "2026-99-99T99:99:99Z"), "quota", None),
+        (TOO_MANY_AT_ONCE, "user", 2.0),
+        (error(403, f"{QUERIES} per user' of service", "rateLimitExceeded", details=NEWER), "quota", None),
+        (error(403, f"{QUERIES}' of service", "rateLimitExceeded"), "project", None),
+        (error(403, "Daily Limit Exceeded", "dailyLimitExceeded", domain="usageLimits"), "project", 17 * 3600.0),
+    ],
+)
+def test_both_shapes_of_a_rate_limit(answer: Answer, limit: str, seconds: float | None) -> None:
+    found = said(answer)
+    assert isinstance(found, RateLimited)
+    assert (found.limit, found.retry_after) == (limit, seconds)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (POLICY, ConfigurationError),
+        (SCOPE, CredentialsInvalid),
+        (error(403, "Gmail API has not been used in project 1", "accessNotConfigured"), ConfigurationError),
+        (error(403, "Delegation denied for owner", "forbidden"), PermanentError),
+        (error(400, "Mail service not enabled", "failedPrecondition"), ConfigurationError),
+        (error(400, "Invalid id value", "invalidArgument"), BadRequest),
+        (UNAUTHORIZED, Unauthorized),
+        (error(404, "Requested entity was not found.", "notFound"), Missing),
+        (error(500, "Backend Error", "backendError"), TransientError),
+        (error(503, "The service is currently unavailable.", "backendError"), TransientError),
+        ((302, {}), TransientError),
+        ((418, {}), PermanentError),
+    ],
+)
+def test_what_is_no_rate_limit(answer: Answer, kind: type[IntegrationError]) -> None:
+    assert type(said(answer)) is kind
+
+
+@given(st.integers(300, 599), st.one_of(st.binary(max_size=200), st.recursive(
+    st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(
+        st.sampled_from(["error", "errors", "details", "reason", "message", "code"]), inner)).map(
+            lambda value: json.dumps(value).encode())))  # fmt: skip
+def test_any_answer_means_something(status: int, body: bytes) -> None:
+    found = meaning(status, body, {})
+    assert isinstance(found, IntegrationError)
+    assert len(str(found)) < 400
+
+
+def test_an_answer_is_not_repeated_whole() -> None:
+    assert "token" not in str(meaning(502, b"<html>GET / Authorization: Bearer token", {}))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "invalid_grant", CredentialsInvalid),
+        (400, "admin_policy_enforced", CredentialsInvalid),
+        (401, "invalid_client", ConfigurationError),
+        (401, "unauthorized_client", ConfigurationError),
+        (429, "", RateLimited),
+        (500, "internal_failure", TransientError),
+        (503, "", TransientError),
+        (400, "temporarily_unavailable", TransientError),
+    ],
+)
+def test_refusals_of_the_token_endpoint(status: int, code: str, kind: type[IntegrationError]) -> None:
+    assert type(refusal(status, {"error": code})) is kind
+
+
+def test_a_refusal_names_its_subtype() -> None:
+    assert "invalid_rapt" in str(refusal(400, {"error": "invalid_grant", "error_subtype": "invalid_rapt"}))
+
+
+# In a sync
+
+
+def connect(gmail: FakeGmail, **config: Any) -> Harness:
+    return Harness(Gmail, config, gmail.credentials())
+
+
+@pytest.mark.parametrize("code", [403, 429])
+def test_retry_after_is_honoured_without_a_blocked_worker(gmail: FakeGmail, code: int) -> None:
+    gmail.mailbox.fill(5)
+    until = (datetime.now(UTC) + timedelta(minutes=30)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    gmail.fail(rate_limited(code, until), "message")
+    harness = connect(gmail)
+    result = harness.sync()
+    assert result.state == "succeeded", [result.error, *result.parked]
+    assert 1_700 < harness.clock < 1_900, "in virtual time: nobody has slept"
+    assert len([item for item in harness.content.values() if item.kind == "message"]) == 5
+
+
+def test_a_policy_stops_the_account_at_the_first_refusal(gmail: FakeGmail) -> None:
+    gmail.mailbox.fill(30)
+    gmail.fail(POLICY, "message", times=1000)
+    result = connect(gmail).sync()
+    assert isinstance(result.error, ConfigurationError)
+    assert gmail.count()["message"] == 1
+
+
+@pytest.mark.parametrize("kind", ["profile", "labels", "messages", "message"])
+def test_a_server_error_is_tried_again(gmail: FakeGmail, kind: str) -> None:
+    gmail.mailbox.fill(3)
+    gmail.fail(error(503, "The service is currently unavailable.", "backendError"), kind)
+    assert connect(gmail).sync().state == "succeeded"
+
+
+def test_answers_that_are_no_json_are_tried_again(gmail: FakeGmail) -> None:
+    gmail.mailbox.fill(3)
+    gmail.fail((200, b"<html>Sign in to the hotel's network"), "messages")  # type: ignore[arg-type]
+    assert connect(gmail).sync().state == "succeeded"
+
+
+def test_an_answer_that_is_cut_off_is_tried_again(gmail: FakeGmail) -> None:
+    id = gmail.mailbox.add(mail())
+    gmail.fail((200, b'{"id": "1", "raw": "AAAA'), "message")  # type: ignore[arg-type]
+    harness = connect(gmail)
+    assert harness.sync().state == "succeeded"
+    assert harness.content[f"{id}/raw"].content == gmail.mailbox.messages[id].raw
+
+
+def test_one_message_that_fails_for_good_stays_one(gmail: FakeGmail) -> None:
+    ids = gmail.mailbox.fill(5)
+    gmail.failing = lambda kind, path: error(400, "No", "invalidArgument") if ids[2] in path else None
+    harness = connect(gmail)
+    result = harness.sync()
+    assert (result.state, len(result.parked)) == ("partial", 1)
+    assert len([item for item in harness.content.values() if item.kind == "message"]) == 4
+
+
+# Answers that come in pieces
+
+
+@given(st.binary(max_size=300), st.integers(1, 40), st.text(max_size=20), st.booleans())
+def test_a_large_string_comes_out_of_an_answer_whole(data: bytes, chunk: int, snippet: str, first: bool) -> None:
+    import base64
+
+    encoded = base64.urlsafe_b64encode(data).decode()
+    rest = {"snippet": snippet + '"raw": "no', "labelIds": ["raw"], "nested": {"x": snippet}}
+    found = {"raw": encoded, **rest} if first else {**rest, "raw": encoded}
+    text = json.dumps(found).replace("=", "\\u003d").encode()
+    out = bytearray()
+    reader = LargeString("raw", out.extend)
+    for start in range(0, len(text), chunk):
+        reader.feed(text[start : start + chunk])
+    assert reader.finish() == {**rest, "raw": ""}
+    assert bytes(out) == data
+
+
+@given(st.binary(max_size=200))
+def test_nothing_makes_the_base64_decoder_raise(data: bytes) -> None:
+    decoder = Base64Decoder()
+    decoder.feed(data)
+    decoder.finish()
+
+
+@given(st.binary(max_size=200), st.integers(1, 20))
+def test_any_answer_is_read_or_refused(data: bytes, chunk: int) -> None:
+    pieces = [data[start : start + chunk] for start in range(0, len(data), chunk)]
+    try:
+        assert isinstance(read_json(pieces), dict)
+    except TransientError:
+        return
+    reader = LargeString("raw", len)
+    reader.feed(b'{"raw": "' + data)

@@ -1,0 +1,169 @@
+"""A mailbox through real processes that are killed: every message once, and the next sync costs one call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import pytest
+from integration_polling_gmail import Credentials, Gmail
+from support import oracle
+from support.accounts import connect, sync
+from support.deployment import Deployment
+from support.fleet import Fleet, send
+from support.gmail import FakeGmail, mail
+
+LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
+"""So that the quota is not what a test waits for; at most 8 at once stay at most 8."""
+
+DOWNLOADS = "SELECT count(*) FROM sync_task WHERE type = 'download_email' AND state = 'done'"
+KEPT = """
+SELECT external_id, kind, hash FROM user_integration_content
+WHERE user_integration_id = %s AND kind <> 'label' AND deleted_at IS NULL
+"""
+LANES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s ORDER BY created_at"
+
+
+@pytest.fixture
+def gmail() -> Iterator[FakeGmail]:
+    with FakeGmail() as fake:
+        yield fake
+
+
+@pytest.fixture
+def gmail_fleet(make_fleet: Callable[..., Fleet], gmail: FakeGmail) -> Fleet:
+    return make_fleet(**gmail.environment, POLLING_LIMITS=json.dumps({"gmail": LIMITS}))
+
+
+def connected(deployment: Deployment, gmail: FakeGmail) -> UUID:
+    return connect(deployment, Gmail, {}, Credentials.model_validate(gmail.credentials()))
+
+
+def expected(gmail: FakeGmail) -> dict[str, str]:
+    """The sources of all messages, by hash."""
+    return {f"{id}/raw": hashlib.sha256(each.raw).hexdigest() for id, each in gmail.mailbox.messages.items()}
+
+
+def assert_whole(deployment: Deployment, account: UUID, gmail: FakeGmail) -> None:
+    """Every message and its source are kept, and nothing else."""
+    rows = deployment.rows(KEPT, account)
+    assert {id: hash for id, kind, hash in rows if kind == "source"} == expected(gmail)
+    assert {id for id, kind, _ in rows if kind == "message"} == set(gmail.mailbox.messages)
+    assert not (rewritten := deployment.rows(oracle.REWRITTEN, account)), f"written twice: {rewritten}"
+
+
+def kill_at(fleet: Fleet, *downloads: int) -> None:
+    """Kill a worker process each time so many messages have been fetched."""
+    for wanted in downloads:
+        found = f"{wanted} messages are fetched"
+        fleet.until(lambda wanted=wanted: fleet.deployment.value(DOWNLOADS) >= wanted, found, 60, replace=True)  # type: ignore[misc]
+        send(signal.SIGKILL, *fleet.worker_pids()[:1])
+
+
+def quiet_again(fleet: Fleet, gmail: FakeGmail, account: UUID) -> Counter[str]:
+    """What another sync asks for."""
+    gmail.calls.clear()
+    sync(fleet.deployment, account)
+    oracle.wait_for_quiet(fleet, 60)
+    return gmail.count()
+
+
+def test_a_mailbox_survives_killed_workers(gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment) -> None:
+    """Mail that arrives and goes while the first sync runs and its workers die is there, or not there, once."""
+    gmail.page_size, gmail.latency = 50, 0.02
+    ids = gmail.mailbox.fill(300)
+    gmail_fleet.workers()
+    gmail_fleet.ready()
+    account = connected(deployment, gmail)
+    sync(deployment, account)
+    kill_at(gmail_fleet, 60)
+    gmail.mailbox.delete(ids[-1], ids[0])
+    new = gmail.mailbox.add(mail("While it runs", attachments=[("a.png", "image/png", b"1")]))
+    gmail.mailbox.label(ids[1], remove=["UNREAD"])
+    sync(deployment, account)
+    kill_at(gmail_fleet, 150)
+    oracle.wait_for_quiet(gmail_fleet, 90)
+    assert quiet_again(gmail_fleet, gmail, account).keys() <= {"history", "message"}
+    rows = {id: hash for id, kind, hash in deployment.rows(KEPT, account) if kind == "source"}
+    assert rows == expected(gmail)
+    assert deployment.value("SELECT count(*) FROM user_integration_content WHERE external_id = %s", f"{new}/1") == 1
+    labels = "SELECT metadata->'labels' FROM user_integration_content WHERE external_id = %s"
+    assert deployment.value(labels, ids[1]) == ["INBOX"]
+    assert quiet_again(gmail_fleet, gmail, account) == {"history": 1}
+    oracle.assert_nobody_convicted(deployment)
+    assert gmail.peak <= 8 + 4, "more at once than the limit, and than a killed process's calls that nobody waits for"
+
+
+def test_one_refresh_under_concurrency(gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment) -> None:
+    """Every worker finds the token expired at once; Google revokes a refresh token by its first use."""
+    gmail.tokens.rotate, gmail.tokens.delay, gmail.latency = True, 0.5, 0.02
+    gmail.mailbox.fill(100)
+    gmail_fleet.workers()
+    gmail_fleet.ready()
+    account = connected(deployment, gmail)
+    sync(deployment, account)
+    gmail_fleet.until(lambda: deployment.value(DOWNLOADS) >= 20, "20 messages are fetched", 60)
+    gmail.tokens.expire_access_tokens()
+    oracle.wait_for_quiet(gmail_fleet, 60)
+    assert_whole(deployment, account, gmail)
+    assert gmail.tokens.refreshes == 1
+    said = gmail_fleet.says() + str(deployment.rows("SELECT errors, reason, payload FROM sync_task"))
+    said += str(deployment.rows("SELECT * FROM sync_state")) + str(
+        deployment.rows("SELECT metadata FROM user_integration_content")
+    )
+    assert "ya29." not in said, "a token stands in a log, an error or the state"
+    assert "1//refresh" not in said
+
+
+def test_the_quota_of_a_user_holds(gmail: FakeGmail, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+    """Two processes, one budget: the fake refuses what is over it, as Gmail does, and is never given the chance."""
+    units = {"gmail": {"quota": {"units": 1_200}}}
+    gmail.units_per_minute = 1_200
+    fleet = make_fleet(**gmail.environment, POLLING_LIMITS=json.dumps(units))
+    gmail.mailbox.fill(20)
+    fleet.workers()
+    fleet.ready()
+    account = connected(deployment, gmail)
+    sync(deployment, account)
+    oracle.wait_for_quiet(fleet, 90)
+    assert_whole(deployment, account, gmail)
+    assert {call.status for call in gmail.calls} == {200}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_000)
+def test_twenty_thousand_messages_with_a_kill_every_five_seconds(
+    gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
+) -> None:
+    gmail.latency = 0.05
+    gmail.mailbox.fill(20_000)
+    gmail_fleet.workers()
+    gmail_fleet.ready()
+    account = connected(deployment, gmail)
+    began = time.monotonic()
+    sync(deployment, account)
+    kills, due = 0, began + 5
+
+    def quiet() -> bool:
+        nonlocal kills, due
+        if time.monotonic() > due and (pids := gmail_fleet.worker_pids()):
+            send(signal.SIGKILL, pids[kills % len(pids)])
+            kills, due = kills + 1, time.monotonic() + 5
+        return not deployment.value(oracle.OPEN)
+
+    gmail_fleet.until(quiet, "the mailbox is synced", 2_400, replace=True)
+    seconds = time.monotonic() - began
+    units = sum(call.units for call in gmail.calls)
+    print(
+        f"20,000 messages in {seconds:.0f} s with {kills} kills: {units:,} units, {gmail.count()}, {gmail.peak} at once"
+    )
+    oracle.wait_for_quiet(gmail_fleet, 60)
+    assert_whole(deployment, account, gmail)
+    assert deployment.rows(LANES, account) == [("live", "succeeded"), ("backfill", "succeeded")]
+    oracle.assert_nobody_convicted(deployment)
+    assert quiet_again(gmail_fleet, gmail, account) == {"history": 1}

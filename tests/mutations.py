@@ -23,6 +23,16 @@ RAN = {0, 1}
 """What pytest answers when all passed, and when some failed."""
 COPIED = ["core", "migrations", "tests", "plugins-hello-world", "plugins-ftp", "pyproject.toml", "README.md"]
 COPIED = ["core", "migrations", "tests", "plugins-hello-world", "plugins-ftp", "plugins-gmail", "pyproject.toml", "README.md"]
+COPIED = [
+    "core",
+    "migrations",
+    "tests",
+    "plugins-hello-world",
+    "plugins-ftp",
+    "plugins-gmail",
+    "pyproject.toml",
+    "README.md",
+]
 
 
 @dataclass(frozen=True)

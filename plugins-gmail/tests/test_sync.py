@@ -14,7 +14,7 @@ from support.gmail.mailbox import FIRST_HISTORY_ID
 from support.gmail.server import BAD_PAGE
 
 from core import ConfigurationError, TransientError
-from core.testing import Harness, SyncResult
+from core.testing import Faults, Harness, SyncResult
 
 Costs = Callable[[], dict[str, int]]
 
@@ -522,3 +522,17 @@ def test_a_large_attachment_that_has_gone_is_a_tombstone(gmail: FakeGmail) -> No
     assert f"{id}/2" not in harness.content
     synced(harness)
     assert id not in harness.content
+
+
+def test_killed_between_pages_nothing_is_lost(gmail: FakeGmail) -> None:
+    """Every task dies twice before its result is kept: pages of the listing as well as of the history."""
+    gmail.page_size = 3
+    gmail.mailbox.fill(20)
+    harness = Harness(Gmail, {}, gmail.credentials(), faults=Faults(1, kill=1.0))
+    synced(harness)
+    assert set(messages(harness)) == set(gmail.mailbox.messages)
+    gmail.mailbox.fill(10)
+    gmail.mailbox.delete(next(iter(gmail.mailbox.messages)))
+    synced(harness)
+    assert set(messages(harness)) == set(gmail.mailbox.messages)
+    assert gmail.count()["history"] > 9

@@ -5,6 +5,7 @@ https://developers.google.com/workspace/gmail/api/reference/rest and …/referen
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -38,6 +39,9 @@ def _trust() -> Any:
 
 def new_client() -> httpx2.Client:
     """A client of its own for an instance. Redirects are not followed: they would carry the token elsewhere."""
+    logger = logging.getLogger("httpx2")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.WARNING)  # it tells of each request at INFO, with the person's search in its address
     headers = {"User-Agent": "integration-polling-gmail (gzip)"}
     return httpx2.Client(verify=_trust(), timeout=TIMEOUT, headers=headers, follow_redirects=False)
 

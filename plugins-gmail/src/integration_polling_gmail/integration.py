@@ -186,10 +186,11 @@ class Gmail(BaseIntegration[Config, Credentials]):
         found = set(ids)
         missing = tuple(id for id in changed if id not in found)
         following: list[Task] = []
-        if token is not None:
-            following = [self.get_email_list.task(generation, token, label, missing, restarts)]
-        elif label + 1 < len(labels):
-            following = [self.get_email_list.task(generation, None, label + 1, missing, restarts)]
+        if token is not None or label + 1 < len(labels):
+            place = label if token is not None else label + 1
+            following = [self.get_email_list.task(generation, token, place, missing, restarts)]
+        # Ahead of the downloads: they take hours, and a page token is not good for ever.
+        following = [replace(task, priority=1) for task in following]
         tasks = [*following, *self._fetched(ctx, ids, known, generation, frozenset(changed))]
         if following:
             return TaskResult(tasks=tasks, seen=list(known))

@@ -127,7 +127,7 @@ class MessageParser:
         if self._block is None:
             self._write(line)
         elif is_start and line in BLANK:
-            self._end_headers()
+            self._end_headers(line)
         elif len(self._block) + len(line) <= MOST_HEADER_BYTES:
             self._block += line
 
@@ -156,7 +156,7 @@ class MessageParser:
             del self._depths[inner.delimiter]
         del self._stack[depth:]
 
-    def _end_headers(self) -> None:
+    def _end_headers(self, blank: bytes = b"") -> None:
         if self._block is None:
             return
         if self._parts >= MOST_PARTS:
@@ -175,6 +175,7 @@ class MessageParser:
         self._begin_body(headers)
         if rest:
             self._write(rest)
+            self._write(blank)
 
     def _opens_multipart(self, headers: Message) -> bool:
         kind = content_type(headers)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import logging
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib.metadata import EntryPoint, entry_points
+from types import FrameType
 from typing import Any
 
 import pluggy
@@ -116,7 +119,7 @@ class Registry:
             found = list(_integrations_of(plugin, name))
             self._check(found)
             self.manager.register(plugin, name=f"{distribution or 'module'}:{name}")
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, _Interrupted):
             raise
         except BaseException as error:  # noqa: BLE001  even a plugin that calls sys.exit() on import must not stop the others
             text = _text(error)
@@ -171,13 +174,50 @@ def _integrations_of(plugin: object, name: str) -> Iterator[Integration]:
 def discover(entries: Iterable[EntryPoint], modules: Iterable[str] = ()) -> Registry:
     """Load these plugins, sorted by name so that every process sees the same."""
     registry = Registry()
-    for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
-        distribution = entry.dist
-        name, version = (distribution.name, distribution.version) if distribution else (None, None)
-        registry._add(entry.name, name, version, entry.load)
-    for module in modules:
-        registry._add(module, None, None, partial(importlib.import_module, module))
+    with _interruptible():
+        for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
+            distribution = entry.dist
+            name, version = (distribution.name, distribution.version) if distribution else (None, None)
+            registry._add(entry.name, name, version, entry.load)
+        for module in modules:
+            registry._add(module, None, None, partial(importlib.import_module, module))
     return registry
+
+
+class _Interrupted(BaseException):
+    """A signal's handler has raised while a plugin's code ran."""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Whoever is told to end while plugins load ends: what the handler raises, mostly SystemExit, is not taken for the plugin's.
+
+    Where it was, a dispatcher went on for ever, and the program that waited for it with it.
+    """
+    raised: list[BaseException] = []
+
+    def hear(handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except BaseException as error:
+            raised.append(error)
+            raise _Interrupted from error
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if callable(handler)}
+    for number, handler in before.items():
+        signal.signal(number, partial(hear, handler))
+    try:
+        yield
+    except _Interrupted:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if raised:
+        raise raised[0]
 
 
 @lru_cache(maxsize=1)

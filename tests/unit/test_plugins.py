@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from importlib.metadata import EntryPoint
@@ -177,3 +178,35 @@ def test_a_task_cannot_be_called_start() -> None:
             @task
             def start(self, ctx: Any) -> TaskResult:
                 return TaskResult()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("swallows", [False, True])
+def test_who_is_told_to_end_while_plugins_load_ends(modules: Any, name: str, swallows: bool) -> None:
+    """A handler raises SystemExit wherever the process stands: in a plugin's import it is not the plugin's."""
+    number = signal.Signals[name]
+    text = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    "
+    entries = modules(a_told=text + ("pass" if swallows else "raise"), b_good=good())
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(3)
+
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            discover(entries)
+        assert caught.value.code == 3
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_handler_that_does_not_raise_interrupts_no_plugin(modules: Any) -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        registry = discover(modules(told=f"import os\nos.kill(os.getpid(), {int(signal.SIGTERM)})\n{good()}"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
+    assert list(registry.integrations) == ["good"]

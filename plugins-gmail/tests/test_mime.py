@@ -246,8 +246,8 @@ def test_file_names(header: str, name: str | None) -> None:
 def test_html_as_text() -> None:
     source = (
         "<html><head><title>t</title><style>p{}</style></head>"
-        "<body><h1>Hello</h1><p>Dear <b>you</b>,<br>two &amp; three"
-        "<ul><li>one<li>two</ul><script>evil()</script><!-- hidden --><p style='DISPLAY : none'>preheader</p><table><tr><td>a<td>b</table>"
+        "<body><h1>Hello</h1><p style='DISPLAY : none'>preheader</p><p>Dear <b>you</b>,<br>two &amp; three"
+        "<ul><li>one<li>two</ul><script>evil()</script><!-- hidden --><table><tr><td>a<td>b</table>"
     )
     lines = [line.strip() for line in text_of_html(source).splitlines() if line.strip()]
     assert lines == ["Hello", "Dear you,", "two & three", "one", "two", "a b"]
@@ -260,7 +260,8 @@ def test_html_as_text() -> None:
         "<table><tr><td>" * 5_000 + "x", "<" * 500_000, "&amp" * 200_000, "<!--" * 100_000, "<a " + "x=1 " * 100_000,
         "<p style='" + "margin:1em;" * 10_000 + "'>x", "<td colspan=99999999999>x", "<ol start=abc><li>x", "\ud800<p>x",
         "<pre>" + "x\n" * 100_000, "<table>" + "<tr><td>x<td>y" * 10_000,
-        "<div style='padding-left:99999999px;margin:9999999999em'>x", "<table><tr><td>" + "x" * 20_000 + "<tr><td>y" * 2_000, "<blockquote>" * 3_000 + "x",
+        "<div style='padding-left:99999999px;margin:9999999999em'>x",
+        "<table><tr><td>" + "x" * 20_000 + "<tr><td>y" * 2_000, "<blockquote>" * 3_000 + "x",
     ],
     ids=range(21),
 )  # fmt: skip

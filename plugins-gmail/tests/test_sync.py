@@ -311,6 +311,17 @@ def test_a_label_that_changes_between_the_download_and_its_saving_is_seen(gmail:
     assert harness.content[id].metadata["labels"] == ["INBOX"]
 
 
+def test_trash_alone_if_it_is_the_label_that_is_wanted(gmail: FakeGmail) -> None:
+    ids = gmail.mailbox.fill(3)
+    gmail.mailbox.trash(ids[0])
+    harness = connect(gmail, labels=["TRASH"])
+    synced(harness)
+    gmail.mailbox.trash(ids[1])
+    gmail.mailbox.label(ids[0], remove=["TRASH"])
+    synced(harness)
+    assert set(messages(harness)) == {ids[1]}
+
+
 # An expired history
 
 

@@ -136,6 +136,27 @@ def test_the_quota_of_a_user_holds(gmail: FakeGmail, make_fleet: Callable[..., F
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
+def test_googles_own_quota_is_what_bounds_a_sync(
+    gmail: FakeGmail, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """6,000 units in a minute as they come, 50 ms a call: 600 messages, of which the fake lets nothing through beyond that."""
+    gmail.units_per_minute, gmail.latency = 6_000, 0.05
+    fleet = make_fleet(**gmail.environment)
+    gmail.mailbox.fill(600)
+    fleet.workers()
+    fleet.ready()
+    account = connected(deployment, gmail)
+    sync(deployment, account)
+    oracle.wait_for_quiet(fleet, 400)
+    assert_whole(deployment, account, gmail)
+    assert {call.status for call in gmail.calls} == {200}
+    began, ended = gmail.calls[0].at, gmail.calls[-1].at
+    units = sum(call.units for call in gmail.calls)
+    print(f"{units:,} units in {ended - began:.0f} s: {units * 60 / (ended - began):,.0f} a minute")
+
+
+@pytest.mark.long
 @pytest.mark.timeout(3_000)
 def test_twenty_thousand_messages_with_a_kill_every_five_seconds(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment

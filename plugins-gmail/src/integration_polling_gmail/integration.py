@@ -64,7 +64,7 @@ MOST_RESTARTS = 3
 MOST_CHANGED = 1_000
 """Ids that a listing after a history is told of; what it finds beyond them comes in the background."""
 
-RELATIVE = re.compile(r"\b(?:older_than|newer_than|older|newer|before|after):", re.IGNORECASE)
+RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
 """Searches whose matches change though nothing happens in the mailbox."""
 
 T = TypeVar("T")
@@ -199,7 +199,8 @@ class Gmail(BaseIntegration[Config, Credentials]):
         return TaskResult(gone, tasks, seen=list(known), listed=[Listing()])
 
     def _page(self, label: str | None, page: str | None) -> dict[str, Any]:
-        return self.api.messages(q=self._q, label=label, spam_trash=self.config.include_spam_trash, page=page)
+        spam_trash = self.config.include_spam_trash or label in HIDDEN
+        return self.api.messages(q=self._q, label=label, spam_trash=spam_trash, page=page)
 
     @property
     def _q(self) -> str:
@@ -317,7 +318,7 @@ class Gmail(BaseIntegration[Config, Credentials]):
         """Whether a message with these labels is kept. A query decides for itself."""
         if self.config.query:
             return True
-        if not self.config.include_spam_trash and labels & HIDDEN:
+        if not self.config.include_spam_trash and labels & HIDDEN - set(history.labels):
             return False
         return not history.labels or bool(labels & set(history.labels))
 

@@ -79,7 +79,6 @@ class Message:
             "date": headers.date(fields),
             "labels": [*self.labels],
             "thread_id": _line(resource.get("threadId")),
-            "history_id": _line(resource.get("historyId")),
             "snippet": clean(html.unescape(_line(resource.get("snippet")) or "")),
             "size": size if isinstance(size, int) else None,
             "headers": {name: [*values] for name, values in headers.kept(fields).items()},

@@ -174,8 +174,7 @@ class MessageParser:
             return
         self._begin_body(headers)
         if rest:
-            self._write(rest)
-            self._write(blank)
+            self._write(rest + blank)
 
     def _opens_multipart(self, headers: Message) -> bool:
         kind = content_type(headers)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from integration_polling_gmail import Gmail
 from support.gmail import FakeGmail, mail
 from support.gmail.mailbox import FIRST_HISTORY_ID
-from support.gmail.server import BAD_PAGE
+from support.gmail.server import BAD_PAGE, error
 
-from core import ConfigurationError, TransientError
+from core import ConfigurationError, RunInfo, TaskResult, TransientError
 from core.testing import Faults, Harness, SyncResult
+from core.testing.context import HarnessContext
 
 Costs = Callable[[], dict[str, int]]
 
@@ -547,3 +548,66 @@ def test_killed_between_pages_nothing_is_lost(gmail: FakeGmail) -> None:
     synced(harness)
     assert set(messages(harness)) == set(gmail.mailbox.messages)
     assert gmail.count()["history"] > 9
+
+
+def test_labels_that_a_resync_could_not_ask_for_are_not_built_upon(gmail: FakeGmail) -> None:
+    ids = gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    gmail.mailbox.label(ids[0], add=["STARRED"])
+    gmail.mailbox.forget_history()
+    gmail.fail(error(400, "No", "invalidArgument"), "message", times=3)
+    assert harness.sync().state == "partial"
+    assert harness.content[ids[0]].metadata["labels"] == ["INBOX", "UNREAD"]
+    gmail.mailbox.label(ids[0], remove=["UNREAD"])
+    synced(harness)
+    assert harness.content[ids[0]].metadata["labels"] == ["INBOX", "STARRED"]
+
+
+# Tasks that come too late
+
+
+def late(harness: Harness, lane: Literal["live", "backfill"] = "live") -> tuple[Gmail, HarnessContext]:
+    """An instance, and the context of a task of an earlier run that is carried on."""
+    context = harness.context()
+    context.run = RunInfo("an earlier run", "retry", lane)
+    return Gmail(harness.config, harness.credentials), context  # type: ignore[arg-type]
+
+
+def is_nothing(result: TaskResult) -> bool:
+    return not (list(result.output) or list(result.tasks) or result.state or result.listed)
+
+
+def test_a_page_of_a_history_that_others_have_read_on_from(gmail: FakeGmail, costs: Costs) -> None:
+    gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    costs()
+    instance, context = late(harness)
+    assert is_nothing(instance.get_history(context, since=str(FIRST_HISTORY_ID), page="an old token"))
+    assert costs() == {}
+    instance.close()
+
+
+def test_a_page_of_a_listing_after_which_a_newer_one_has_begun(gmail: FakeGmail, costs: Costs) -> None:
+    gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    costs()
+    instance, context = late(harness, "backfill")
+    assert is_nothing(instance.get_email_list(context, generation="1", page="an old token"))
+    assert costs() == {}
+    instance.close()
+
+
+def test_a_message_that_a_live_run_has_fetched_already(gmail: FakeGmail, costs: Costs) -> None:
+    id = gmail.mailbox.add(mail())
+    harness = connect(gmail)
+    synced(harness)
+    costs()
+    instance, context = late(harness, "backfill")
+    generation = harness.state["history"]["generation"]  # type: ignore[index,call-overload]
+    assert is_nothing(instance.download_email(context, id, str(generation)))
+    assert costs() == {}
+    assert not is_nothing(instance.download_email(context, id, "another"))
+    instance.close()

@@ -1,0 +1,149 @@
+"""Calls of the Slack Web API: one request each, no retries, no sleeping, no redirects."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
+
+from pydantic import SecretStr
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+
+from core import CredentialsInvalid, PermanentError, TransientError
+from integration_polling_slack.account import Credentials, SlackSettings
+from integration_polling_slack.errors import meaning
+
+TIMEOUT_SECONDS = 30
+
+_SILENT = logging.Logger("slack_sdk", logging.CRITICAL + 1)  # noqa: LOG001  theirs would write tokens at DEBUG
+
+
+class NoRedirects(HTTPRedirectHandler):
+    """Fails with the redirect's own status instead of going where it points, with the token."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+class _Client(WebClient):
+    """Slack's client, but for redirects: urllib would carry the token to any host."""
+
+    def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
+        with opener(self.proxy).open(req, timeout=self.timeout) as response:
+            body = response.read().decode("utf-8", "replace")
+            return {"status": response.status, "headers": response.headers, "body": body}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call returned, fit to be stored; `headers` in lower case."""
+
+    data: Mapping[str, Any]
+    headers: Mapping[str, str]
+
+    @property
+    def cursor(self) -> str:
+        """Where the next page begins; empty on the last one."""
+        metadata = self.data.get("response_metadata")
+        cursor = metadata.get("next_cursor") if isinstance(metadata, dict) else None
+        return cursor if isinstance(cursor, str) else ""
+
+    def items(self, name: str) -> list[dict[str, Any]]:
+        """A list of objects.
+
+        Raises:
+          TransientError: There is none.
+        """
+        found = self.data.get(name)
+        if not isinstance(found, list):
+            raise TransientError(f"the answer has no {name}")
+        return [item for item in found if isinstance(item, dict)]
+
+
+def opener(proxy: str | None = None) -> OpenerDirector:
+    """Opens URLs without following redirects; with the proxy of the environment by default."""
+    return build_opener(NoRedirects, *([ProxyHandler({"http": proxy, "https": proxy})] if proxy else []))
+
+
+def call(settings: SlackSettings, token: SecretStr, method: str, **arguments: Any) -> Answer:
+    """Call a method.
+
+    Raises:
+      IntegrationError: What Slack's error means: see `integration_polling_slack.errors`.
+    """
+    given = {name: value for name, value in arguments.items() if value not in (None, "")}
+    return _answered(_client(settings, token.get_secret_value()), method, params=given)
+
+
+def renew(settings: SlackSettings, credentials: Credentials) -> Credentials:
+    """A new access token, and a new refresh token in place of the one that this uses up.
+
+    Facts: https://docs.slack.dev/authentication/using-token-rotation
+
+    Raises:
+      CredentialsInvalid: There is no refresh token, or Slack refuses it.
+      ConfigurationError: The operator's client id or secret is wrong.
+    """
+    if credentials.refresh_token is None:
+        raise CredentialsInvalid("the token has expired, and there is no refresh token")
+    form = {"grant_type": "refresh_token", "refresh_token": credentials.refresh_token.get_secret_value()}
+    auth = {"client_id": settings.client_id, "client_secret": settings.client_secret.get_secret_value()}
+    data = _answered(_client(settings, None), "oauth.v2.access", data=form, auth=auth).data
+    if not isinstance(data.get("access_token"), str) or not isinstance(data.get("refresh_token"), str):
+        raise TransientError("oauth.v2.access: the answer has no tokens")
+    return Credentials(token=SecretStr(data["access_token"]), refresh_token=SecretStr(data["refresh_token"]))
+
+
+def _client(settings: SlackSettings, token: str | None) -> WebClient:
+    return _Client(token, settings.api_url, timeout=TIMEOUT_SECONDS, logger=_SILENT, retry_handlers=[])
+
+
+def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
+    try:
+        response = client.api_call(method, **arguments)
+    except SlackApiError as error:
+        headers, data = _lower(error.response.headers), error.response.data
+        code = data.get("error") if isinstance(data, dict) else None
+        text = code if isinstance(code, str) else "no error code"
+        raise _with_scopes(
+            meaning(method, text, error.response.status_code, headers.get("retry-after")), data
+        ) from None
+    except (OSError, HTTPException, SlackClientError, ValueError, AttributeError) as error:
+        # Its text may hold what was sent.
+        raise TransientError(f"{method}: no answer ({type(error).__name__})") from None
+    if not isinstance(response.data, dict):
+        raise TransientError(f"{method}: the answer is no object")
+    return Answer(storable(response.data), _lower(response.headers))
+
+
+def _with_scopes(error: Exception, data: Any) -> Exception:
+    """Name the scope that is missing."""
+    if type(error) is PermanentError and isinstance(data, dict) and isinstance(data.get("needed"), str):
+        return PermanentError(f"{error}; needed: {data['needed'][:200]}")
+    return error
+
+
+def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
+    return {name.lower(): str(value) for name, value in headers.items()}
+
+
+def storable(value: Any) -> Any:
+    """The same JSON without NULs and lone surrogates, which neither PostgreSQL nor UTF-8 can hold."""
+    try:
+        encoded = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return _mended(value)
+    return _mended(value) if b"\\u0000" in encoded else value
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    return [_mended(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,133 @@
+"""Channels as they are listed, chosen and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from core import Context, TaskOutput
+from integration_polling_slack.account import ChannelType, Config
+from integration_polling_slack.names import Names
+
+PARENT = "channels"
+"""The parent of channels' rows."""
+
+TYPES: Mapping[ChannelType, str] = {
+    "public": "public_channel",
+    "private": "private_channel",
+    "im": "im",
+    "mpim": "mpim",
+}
+LONGEST = 1_000
+"""Characters of a topic or purpose."""
+
+
+class Ref(BaseModel):
+    """What a run has to know of a channel."""
+
+    id: str
+    name: str
+    type: ChannelType
+    is_member: bool = True
+    is_archived: bool = False
+    created: int = 0
+    topic: str = ""
+    purpose: str = ""
+
+    @property
+    def partition(self) -> str:
+        """Where the channel's state is."""
+        return f"channel/{self.id}"
+
+    def is_readable(self, *, is_bot: bool) -> bool:
+        """Whether the token may read it: people read public channels without joining, bots do not."""
+        return self.is_member or (self.type == "public" and not is_bot)
+
+    def row(self, unreadable: str | None) -> TaskOutput:
+        """The channel as it is kept; `unreadable` is Slack's word for why nothing new comes from it."""
+        return TaskOutput(
+            self.id, kind="channel", parent=PARENT, name=self.name,
+            timestamp=datetime.fromtimestamp(self.created, UTC) if self.created else None,
+            metadata={
+                "type": self.type, "is_archived": self.is_archived, "topic": self.topic, "purpose": self.purpose,
+                "unreadable": unreadable,
+            },
+        )  # fmt: skip
+
+
+class Refs(BaseModel):
+    """One page of the channels' listing."""
+
+    refs: list[Ref]
+
+
+class Absent(BaseModel):
+    """Channels of the config that are not there."""
+
+    names: list[str] = []
+
+
+class Workspace(BaseModel):
+    """Whose token it is."""
+
+    url: str = ""
+    is_bot: bool = True
+
+
+def refs(ctx: Context, items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
+    """The channels of a page; those without an id are none."""
+    return [_ref(ctx, item, names) for item in items if isinstance(item.get("id"), str) and item["id"]]
+
+
+def _ref(ctx: Context, item: Mapping[str, Any], names: Names) -> Ref:
+    id, kind = item["id"][:64], _type(item)
+    name = item.get("name") if isinstance(item.get("name"), str) else None
+    shown = f"#{name or id}"
+    if kind == "im":
+        user = str(item.get("user", ""))
+        shown = names.get(ctx, user) or f"@{user}"
+    created = item.get("created")
+    return Ref(
+        id=id, name=shown[:100], type=kind, is_archived=bool(item.get("is_archived")),
+        is_member=bool(item.get("is_member", kind != "public")) or kind in ("im", "mpim"),
+        created=created if type(created) is int and 0 <= created < 2**33 else 0,
+        topic=_value(item.get("topic")), purpose=_value(item.get("purpose")),
+    )  # fmt: skip
+
+
+def _type(item: Mapping[str, Any]) -> ChannelType:
+    if item.get("is_im"):
+        return "im"
+    if item.get("is_mpim"):
+        return "mpim"
+    return "private" if item.get("is_private") or item.get("is_group") else "public"
+
+
+def _value(said: Any) -> str:
+    value = said.get("value") if isinstance(said, dict) else None
+    return value[:LONGEST] if isinstance(value, str) else ""
+
+
+def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
+    """The channels to keep, and the names in the config that no channel has."""
+    wanted = {_plain(name) for name in config.channels}
+    if not wanted:
+        return list(found), set()
+    kept = [ref for ref in found if {_plain(ref.id), _plain(ref.name)} & wanted]
+    return kept, wanted - {_plain(word) for ref in kept for word in (ref.id, ref.name)}
+
+
+def missing_row(name: str) -> TaskOutput:
+    """Shows a channel of the config that is not there, or that the token cannot see."""
+    return TaskOutput(missing_id(name), kind="channel", parent=PARENT, name=name, metadata={"unreadable": "not found"})
+
+
+def missing_id(name: str) -> str:
+    return f"missing:{name}"
+
+
+def _plain(name: str) -> str:
+    return name.strip().lstrip("#@").casefold()

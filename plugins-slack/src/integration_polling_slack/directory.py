@@ -1,0 +1,245 @@
+"""Who and what is there: the workspace, its people and its channels. And how Slack is called."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    ConfigurationError,
+    Context,
+    Limit,
+    PermanentError,
+    Rate,
+    Task,
+    TaskOutput,
+    TaskResult,
+    TransientError,
+    task,
+)
+from integration_polling_slack import api, channels, files, names, scopes
+from integration_polling_slack.account import Config, Credentials, SlackSettings
+from integration_polling_slack.api import Answer
+from integration_polling_slack.channels import Absent, Ref, Refs, Workspace
+from integration_polling_slack.errors import TokenExpired, Unreadable
+from integration_polling_slack.names import Names
+
+MINUTE = 60
+TIERS = {
+    "users.list": 20,
+    "usergroups.list": 20,
+    "conversations.list": 20,
+    "conversations.join": 50,
+    "conversations.history": 50,
+    "conversations.replies": 50,
+    "files.info": 100,
+    files.LIMIT: 600,
+}
+"""Calls a minute of each method, by its tier: https://docs.slack.dev/apis/web-api/rate-limits"""
+
+RESTRICTED = ("conversations.history", "conversations.replies")
+"""One call a minute for distributed apps outside the Marketplace."""
+
+PAGE = 200
+"""People or channels in one call."""
+
+MOST_PAGES = 5_000
+
+WORKSPACE, ABSENT = "workspace", "absent"
+"""Partitions of the state."""
+
+
+def limits(app_kind: str) -> list[Limit]:
+    """The budgets of an app of this kind, each of one method in one workspace."""
+    slow = RESTRICTED if app_kind == "distributed" else ()
+    return [Rate(name, 1 if name in slow else units, MINUTE, by="group") for name, units in TIERS.items()]
+
+
+class Directory(BaseIntegration[Config, Credentials]):
+    """The tasks that come before any message, one after the other: messages name people and channels."""
+
+    _settings: SlackSettings | None = None
+    _names: Names | None = None
+
+    @classmethod
+    def limits(cls, config: Config) -> Sequence[Limit]:
+        return limits(config.app_kind)
+
+    @property
+    def settings(self) -> SlackSettings:
+        if self._settings is None:
+            self._settings = SlackSettings()
+        return self._settings
+
+    def check(self) -> AccountIdentity:
+        answer = self._ask("auth.test")
+        found = answer.data
+        if found.get("is_enterprise_install"):
+            raise ConfigurationError("this token is for a whole organization; install the app in one workspace")
+        granted = {scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")} - {""}
+        if granted and (lacking := scopes.needed(self.config) - granted):
+            raise ConfigurationError(
+                f"the token lacks the scopes {', '.join(sorted(lacking))}: add them, and reinstall the app"
+            )
+        team, user = str(found.get("team_id")), str(found.get("user_id"))
+        name = f"{found.get('team')}: {found.get('user')}"
+        return AccountIdentity(f"{team}:{user}", name, group=f"{team}:{self._app(found)}")
+
+    def _app(self, found: Any) -> str:
+        """The app, which with the workspace has one budget; people's tokens do not tell theirs."""
+        if isinstance(found.get("bot_id"), str):
+            try:
+                bot = self._ask("bots.info", bot=found["bot_id"]).data.get("bot")
+            except (PermanentError, Unreadable):
+                bot = None
+            if isinstance(bot, dict) and bot.get("app_id"):
+                return str(bot["app_id"])
+        return self.settings.client_id or "app"
+
+    def refresh(self) -> Credentials:
+        if self.credentials.refresh_token is not None and not self.settings.client_id:
+            raise ConfigurationError("the token is to be renewed: set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET")
+        return api.renew(self.settings, self.credentials)
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult(tasks=[self.get_workspace.task()])
+
+    # Who and what is there ----------------------------------------------------------------------------------------------
+
+    @task
+    def get_workspace(self, ctx: Context) -> TaskResult:
+        """Whose token it is, and the workspace's address, of which links to messages are made."""
+        found = self._call(ctx, "auth.test").data
+        url = found.get("url") if isinstance(found.get("url"), str) else ""
+        now = Workspace(url=url, is_bot="bot_id" in found)
+        state: dict[str, BaseModel | None] = {WORKSPACE: now} if ctx.state(WORKSPACE, Workspace) != now else {}
+        return TaskResult(state=state, tasks=[self.get_users.task()])
+
+    @task(cost={"users.list": 1})
+    def get_users(self, ctx: Context, cursor: str = "", page: int = 0) -> TaskResult:
+        """A page of the people, before any message that mentions them."""
+        answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
+        users = [user for user in answer.items("members") if isinstance(user.get("id"), str) and user["id"]]
+        more = self._next_page(answer, cursor, page)
+        return TaskResult(
+            output=[_user_row(user) for user in users],
+            state=names.changed(ctx, {user["id"]: names.of_user(user) for user in users}),
+            tasks=[self.get_users.task(cursor=more, page=page + 1) if more else self.get_usergroups.task()],
+        )
+
+    @task(cost={"usergroups.list": 1})
+    def get_usergroups(self, ctx: Context) -> TaskResult:
+        """What groups of people are called; without the scope for that, mentions say it themselves."""
+        try:
+            groups = self._call(ctx, "usergroups.list", include_disabled=True).items("usergroups")
+        except PermanentError as error:
+            ctx.log.info("groups of people are not resolved: %s", error)
+            groups = []
+        handles = {
+            one["id"]: f"@{one.get('handle') or one.get('name')}" for one in groups if isinstance(one.get("id"), str)
+        }
+        return TaskResult(state=names.changed(ctx, handles), tasks=[self.get_channel_list.task()])
+
+    @task(cost={"conversations.list": 1})
+    def get_channel_list(self, ctx: Context, cursor: str = "", page: int = 0) -> TaskResult:
+        """A page of the channels; with the last one, the channels' own tasks: by then all names are known."""
+        types = ",".join(channels.TYPES[kind] for kind in self.config.types)
+        answer = self._call(ctx, "conversations.list", types=types, cursor=cursor, limit=PAGE)
+        found = channels.refs(ctx, answer.items("channels"), Names(ctx))
+        state = names.changed(ctx, {ref.id: ref.name for ref in found})
+        if more := self._next_page(answer, cursor, page):
+            state[f"channels/{page}"] = Refs(refs=found)
+            return TaskResult(state=state, tasks=[self.get_channel_list.task(cursor=more, page=page + 1)])
+        for number in range(page):
+            found += self._page_of(ctx, number)
+        wanted, absent = channels.chosen({ref.id: ref for ref in found}.values(), self.config)
+        output, changes = self._absent(ctx, absent)
+        return TaskResult(output, [self._first_task(ctx, ref) for ref in wanted], {**state, **changes})
+
+    def _page_of(self, ctx: Context, number: int) -> list[Ref]:
+        page = ctx.state(f"channels/{number}", Refs)
+        if page is None:
+            raise TransientError(f"page {number} of the channels is not there any more")
+        return page.refs
+
+    def _absent(self, ctx: Context, absent: set[str]) -> tuple[list[TaskOutput], dict[str, BaseModel | None]]:
+        """Rows for channels of the config that are not there, and deletions of those that are there now."""
+        before = ctx.state(ABSENT, Absent) or Absent()
+        for name in sorted(absent):
+            ctx.log.warning("there is no channel %r, or the token cannot see it", name)
+        output = [channels.missing_row(name) for name in sorted(absent)]
+        output += [TaskOutput.gone(channels.missing_id(name)) for name in before.names if name not in absent]
+        now = Absent(names=sorted(absent))
+        return output, {} if now == before else {ABSENT: now}
+
+    def _first_task(self, ctx: Context, ref: Ref) -> Task:
+        """Join a public channel before it is read, if that is what the account wants."""
+        joins = (
+            self.config.join_public and not ref.is_archived and not ref.is_readable(is_bot=self._workspace(ctx).is_bot)
+        )
+        return self.join_channel.task(channel=ref) if joins else self._channel_task(ref)
+
+    @task(cost={"conversations.join": 1})
+    def join_channel(self, ctx: Context, channel: Ref) -> TaskResult:
+        """Let the bot join a public channel, and go on with it."""
+        try:
+            self._call(ctx, "conversations.join", channel=channel.id)
+        except Unreadable as error:
+            ctx.log.warning("%s cannot be joined: %s", channel.name, error)
+            return TaskResult([channel.row(error.code)])
+        return TaskResult(tasks=[self._channel_task(channel.model_copy(update={"is_member": True}))])
+
+    @abstractmethod
+    def _channel_task(self, channel: Ref) -> Task:
+        """What is done with a channel that is to be kept."""
+
+    def _workspace(self, ctx: Context) -> Workspace:
+        return ctx.state(WORKSPACE, Workspace) or Workspace()
+
+    def _known_names(self, ctx: Context) -> Names:
+        """The names as this run found them, remembered for its next task."""
+        if self._names is None or self._names.run != ctx.run.id:
+            self._names = Names(ctx)
+        return self._names
+
+    # Calls ----------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, method: str, **arguments: Any) -> Answer:
+        return api.call(self.settings, self.credentials.token, method, **arguments)
+
+    def _call(self, ctx: Context, method: str, **arguments: Any) -> Answer:
+        """Call a method; with a new token, if this one has expired."""
+        try:
+            return self._ask(method, **arguments)
+        except TokenExpired:
+            ctx.refresh_credentials()
+            if method in TIERS:
+                ctx.charge(method)
+            return self._ask(method, **arguments)
+
+    def _next_page(self, answer: Answer, cursor: str, page: int) -> str:
+        """Where the next page of a list begins; empty on the last.
+
+        Raises:
+          PermanentError: It has no end.
+        """
+        if answer.cursor and (answer.cursor == cursor or page >= MOST_PAGES):
+            raise PermanentError("the pages of the list go in circles")
+        return answer.cursor
+
+
+def _user_row(user: Mapping[str, Any]) -> TaskOutput:
+    """A person or bot; without what needs more scopes, such as the address."""
+    profile = user["profile"] if isinstance(user.get("profile"), dict) else {}
+    said = {"name": user.get("name"), "real_name": user.get("real_name") or profile.get("real_name")}
+    said |= {"display_name": profile.get("display_name"), "title": profile.get("title"), "tz": user.get("tz")}
+    flags = {key: bool(user.get(key)) for key in ("deleted", "is_bot")}
+    texts = {key: value[:1_000] for key, value in said.items() if isinstance(value, str) and value}
+    return TaskOutput(
+        user["id"], kind="user", parent="users", name=names.of_user(user)[:200], metadata={**texts, **flags}
+    )

@@ -1,0 +1,80 @@
+"""What an answer of Slack means for a task."""
+
+from __future__ import annotations
+
+import math
+
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    PermanentError,
+    RateLimited,
+    SkipItem,
+    TransientError,
+)
+
+TRANSIENT = frozenset(
+    {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org", "unknown_error"}
+)
+CREDENTIALS = frozenset(
+    {
+        "invalid_auth", "token_revoked", "account_inactive", "not_authed", "invalid_refresh_token", "invalid_grant",
+        "org_login_required",
+    }
+)  # fmt: skip
+OPERATOR = frozenset({"invalid_client_id", "bad_client_secret", "invalid_client", "not_allowed_token_type"})
+UNREADABLE = frozenset(
+    {
+        "not_in_channel", "channel_not_found", "is_archived", "thread_not_found", "message_not_found",
+        "method_not_supported_for_channel_type", "channel_type_not_supported", "file_not_found", "file_deleted",
+    }
+)  # fmt: skip
+
+
+class TokenExpired(CredentialsInvalid):
+    """The access token's 12 hours are over."""
+
+
+class Unreadable(SkipItem):
+    """This channel, thread or file cannot be read; `code` is Slack's word for why."""
+
+    def __init__(self, method: str, code: str) -> None:
+        super().__init__(f"{method}: {code}")
+        self.code = code
+
+
+class InvalidCursor(PermanentError):
+    """The cursor is no longer known."""
+
+
+def meaning(method: str, code: str, status: int = 200, retry_after: str | None = None) -> IntegrationError:
+    """The error for an answer of Slack, most of which come with HTTP 200.
+
+    Parameters:
+      code: The answer's `error`, or some text if it had none.
+      retry_after: The header, in seconds.
+    """
+    text = f"{method}: {code[:200]}" if status == 200 else f"{method}: HTTP {status}"
+    if status == 429 or code in ("ratelimited", "rate_limited"):
+        return RateLimited(text, retry_after=seconds(retry_after), limit=method)
+    if status >= 500 or status == 408 or code in TRANSIENT:
+        return TransientError(text)
+    if code == "token_expired":
+        return TokenExpired(text)
+    if code in CREDENTIALS or status == 401:
+        return CredentialsInvalid(text)
+    if code in OPERATOR:
+        return ConfigurationError(text)
+    if code in UNREADABLE:
+        return Unreadable(method, code)
+    return InvalidCursor(text) if code == "invalid_cursor" else PermanentError(text)
+
+
+def seconds(retry_after: str | None) -> float | None:
+    """What a Retry-After header says; None if that is no number."""
+    try:
+        value = float(retry_after or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None

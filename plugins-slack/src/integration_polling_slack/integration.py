@@ -1,0 +1,392 @@
+"""The integration: each channel's history, what changes in it, its threads and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel
+
+from core import BlobWriter, Context, Listing, Manifest, OAuth, Task, TaskOutput, TaskResult, task
+from integration_polling_slack import files, messages, scopes, timestamps
+from integration_polling_slack.channels import Ref
+from integration_polling_slack.directory import Directory, limits
+from integration_polling_slack.errors import InvalidCursor, Unreadable
+from integration_polling_slack.files import File
+from integration_polling_slack.messages import Message, Place, Version
+from integration_polling_slack.walking import FEW, RECENT, ChannelState, Page, Walk
+
+MOST_REPLIES_NAMED = 100
+"""Replies of a thread whose deletion is seen one by one."""
+
+MB = 1_000_000
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a page of messages comes to."""
+
+    output: list[TaskOutput] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+
+
+class Slack(Directory):
+    """Messages by channel and timestamp: new ones at every run, changed ones looked back for, years in the background."""
+
+    manifest = Manifest(
+        "slack",
+        "Slack",
+        limits=limits("internal"),
+        oauth=OAuth(
+            "https://slack.com/oauth/v2/authorize",
+            "https://slack.com/api/oauth.v2.access",
+            sorted(scopes.EVERY),
+            "SLACK_CLIENT_ID",
+            "SLACK_CLIENT_SECRET",
+        ),
+        docs="https://docs.slack.dev/apis/web-api",
+    )
+
+    @task
+    def sync_channel(self, ctx: Context, channel: Ref) -> TaskResult:
+        """Where the channel's history goes on: with what is new, and in the background with what is old."""
+        state = ctx.state(channel.partition, ChannelState) or ChannelState()
+        if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
+            return TaskResult([channel.row("not_in_channel")])
+        row = channel.row(state.unreadable)
+        if channel.is_archived and state.settled:
+            return TaskResult([row])
+        walk = (
+            Walk(mode="live", oldest=state.newest_ts)
+            if state.newest_ts
+            else Walk(mode="first", oldest=self.config.oldest)
+        )
+        tasks = [self.get_channel_history.task(channel=channel.id, walk=walk, archived=channel.is_archived)]
+        if state.backfill is not None:
+            tasks.append(self._in_background(channel.id, state.backfill))
+        return TaskResult([row], tasks)
+
+    def _in_background(self, channel: str, walk: Walk) -> Task:
+        return replace(self.get_channel_history.task(channel=channel, walk=walk), background=True)
+
+    def _channel_task(self, channel: Ref) -> Task:
+        return self.sync_channel.task(channel=channel)
+
+    # Messages -------------------------------------------------------------------------------------------------------------
+
+    @task(cost={"conversations.history": 1})
+    def get_channel_history(self, ctx: Context, channel: str, walk: Walk, archived: bool = False) -> TaskResult:
+        """A page of a channel: of what is new, or of all that there ever was."""
+        state = ctx.state(_partition(channel), ChannelState) or ChannelState()
+        if walk.mode == "back" and state.backfill != walk:
+            return TaskResult()  # another task has gone on from here
+        try:
+            page = self._page(ctx, channel, walk)
+        except InvalidCursor:
+            return self._goes_on(channel, state, walk.again(), Kept(), archived)
+        except Unreadable as error:
+            return self._skipped(ctx, channel, state, error)
+        kept = self._keep(ctx, channel, page.messages)
+        if page.has_more:
+            return self._goes_on(channel, state, page.after, kept, archived)
+        return self._at_the_end(ctx, channel, state, page, kept, archived)
+
+    def _goes_on(self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: bool) -> TaskResult:
+        """The rest of the walk: that of a new channel and of a backfill is remembered at each page."""
+        if walk.mode == "live":
+            more = self.get_channel_history.task(channel=channel, walk=walk, archived=archived)
+            return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
+        changes: dict[str, Any] = {"backfill": walk, "unreadable": None}
+        if walk.mode == "first":
+            changes["backfill"] = walk.model_copy(update={"mode": "back", "run": ""})
+            changes |= {"newest_ts": walk.newest or walk.oldest, "lookback_done_at": _now()}
+        now = state.model_copy(update=changes)
+        assert now.backfill is not None
+        return TaskResult(
+            [*kept.output, *_readable_again(channel, state)],
+            [*kept.tasks, self._in_background(channel, now.backfill)],
+            _written(channel, state, now),
+            kept.seen,
+        )
+
+    def _at_the_end(
+        self, ctx: Context, channel: str, state: ChannelState, page: Page, kept: Kept, archived: bool
+    ) -> TaskResult:
+        """The last page of a walk: only now are the channel's bounds moved."""
+        walk, changes = page.after, dict[str, Any](unreadable=None)
+        tasks, listed = kept.tasks, list[Listing]()
+        if walk.mode == "back":
+            changes["backfill"] = None
+        else:
+            changes["newest_ts"] = timestamps.newest([state.newest_ts, walk.newest]) or walk.oldest
+            changes["recent"] = [*state.recent, *page.top_level][-RECENT:] if page.is_alone else []
+        if walk.mode == "first":
+            changes["lookback_done_at"] = _now()
+        if walk.mode == "live":
+            tasks += self._lookback_if_due(ctx, channel, state, archived)
+        else:
+            listed.append(walk.listing(channel))
+        now = state.model_copy(update=changes)
+        output = [*kept.output, *_readable_again(channel, state)]
+        return TaskResult(output, tasks, _written(channel, state, now), kept.seen, listed)
+
+    def _lookback_if_due(self, ctx: Context, channel: str, state: ChannelState, archived: bool) -> list[Task]:
+        """Always when a person asks for a sync; by schedule, as often as the config says."""
+        last, pause = state.lookback_done_at, timedelta(hours=self.config.lookback_hours)
+        if ctx.run.trigger == "schedule" and last is not None and _now() < last + pause:
+            return []
+        midnight = _now().replace(hour=0, minute=0, second=0, microsecond=0)
+        oldest = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
+        walk = Walk(mode="lookback", oldest=timestamps.newest([oldest, self.config.oldest]), run=ctx.run.id)
+        return [self.lookback.task(channel=channel, walk=walk, archived=archived)]
+
+    @task(cost={"conversations.history": 1})
+    def lookback(self, ctx: Context, channel: str, walk: Walk, archived: bool = False) -> TaskResult:
+        """A page of the last days once more: what was edited, answered or deleted since."""
+        state = ctx.state(_partition(channel), ChannelState) or ChannelState()
+        try:
+            page = self._page(ctx, channel, walk)
+        except InvalidCursor:
+            return TaskResult(tasks=[self.lookback.task(channel=channel, walk=walk.again(), archived=archived)])
+        except Unreadable as error:
+            return self._skipped(ctx, channel, state, error)
+        kept = self._keep(ctx, channel, page.messages)
+        if page.has_more:
+            more = self.lookback.task(channel=channel, walk=page.after, archived=archived)
+            return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
+        changes = {
+            "lookback_done_at": _now(),
+            "recent": page.top_level[-RECENT:] if page.is_alone else [],
+            "settled": archived and state.backfill is None,
+        }
+        gone = [TaskOutput.gone(f"{channel}:{ts}") for ts in page.vanished(state.recent)]
+        return TaskResult(
+            [*kept.output, *gone],
+            kept.tasks,
+            _written(channel, state, state.model_copy(update=changes)),
+            kept.seen,
+            [page.after.listing(channel)] if page.after.run == ctx.run.id else [],
+        )
+
+    def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
+        answer = self._call(
+            ctx, "conversations.history", channel=channel, oldest=walk.oldest, latest=walk.latest, cursor=walk.cursor,
+            limit=self.config.page,
+        )  # fmt: skip
+        found = [one for one in answer.items("messages") if messages.is_message(one)]
+        here = walk.within(ctx.run.id)
+        after = here.after(
+            [one["ts"] for one in found], answer.cursor, is_limited=answer.data.get("is_limited") is True
+        )
+        return Page(walk, after, bool(answer.cursor), found)
+
+    def _skipped(self, ctx: Context, channel: str, state: ChannelState, error: Unreadable) -> TaskResult:
+        """Show on the channel's row why it cannot be read; where it was left off stays as it is."""
+        ctx.log.warning("the channel %s is skipped: %s", channel, error)
+        now = state.model_copy(update={"unreadable": error.code})
+        row = TaskOutput.update(channel, metadata={"unreadable": error.code})
+        return TaskResult([row], state=_written(channel, state, now))
+
+    # What a page comes to -----------------------------------------------------------------------------------------------
+
+    def _keep(self, ctx: Context, channel: str, found: Sequence[Message]) -> Kept:
+        """What is new or changed of these messages; threads that have changed get a task each."""
+        place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
+        known = ctx.known([place.id(one["ts"]) for one in found])
+        threads: dict[str, Task] = {}
+        for one in found:
+            ts, id = one["ts"], place.id(one["ts"])
+            before, own = Version.parse(known.get(id)), messages.own_version(one)
+            is_same = id in known and before.own == own
+            if messages.is_reply(one):
+                # Sent to the channel too. It is kept with its thread, which may be older than this page.
+                if not is_same:
+                    root = one["thread_ts"]
+                    threads.setdefault(root, self.get_thread.task(channel=channel, ts=root, cause=ts))
+                continue
+            if is_same:
+                kept.seen.append(id)
+            else:
+                changed.append(one)
+                kept.output.append(self._row(ctx, one, place, str(replace(before, own=own))))
+            if (thread := messages.thread_version(one)) != before.thread:
+                threads[ts] = self.get_thread.task(channel=channel, ts=ts, version=thread)
+        kept.tasks += threads.values()
+        self._add_files(ctx, kept, place, changed)
+        return kept
+
+    def _row(self, ctx: Context, message: Message, place: Place, fingerprint: str) -> TaskOutput:
+        known = self._known_names(ctx)
+        return messages.row(message, place, lambda one: known.get(ctx, one), fingerprint)
+
+    def _place(self, ctx: Context, channel: str) -> Place:
+        name = self._known_names(ctx).get(ctx, channel)
+        return Place(channel, name or channel, self._workspace(ctx).url)
+
+    # Threads ----------------------------------------------------------------------------------------------------------------
+
+    @task(cost={"conversations.replies": 1})
+    def get_thread(
+        self,
+        ctx: Context,
+        channel: str,
+        ts: str,
+        version: str | None = None,
+        cause: str = "",
+        cursor: str = "",
+        page: int = 0,
+        run: str = "",
+        restarts: int = 0,
+    ) -> TaskResult:
+        """A page of a thread.
+
+        Parameters:
+          version: What the thread's first message says of its replies; None if nobody has looked.
+          cause: The reply that led here, so that a later one leads here again.
+        """
+        run = run or ctx.run.id
+        given: dict[str, Any] = {"channel": channel, "ts": ts, "version": version, "cause": cause, "run": run}
+        try:
+            answer = self._call(
+                ctx, "conversations.replies", channel=channel, ts=ts, cursor=cursor, limit=self.config.page
+            )
+        except InvalidCursor:
+            if not cursor or restarts >= 3:
+                raise
+            return TaskResult(tasks=[self.get_thread.task(**given, restarts=restarts + 1)])
+        found = [one for one in answer.items("messages") if messages.is_message(one)]
+        replies = [one for one in found if one["ts"] != ts]
+        kept = self._keep_replies(ctx, channel, ts, replies)
+        kept.seen += [f"{channel}:{ts}:{one['id']}" for root in found if root["ts"] == ts for one in _files_of(root)]
+        if more := self._next_page(answer, cursor, page):
+            onward = self.get_thread.task(**given, cursor=more, page=page + 1, restarts=restarts)
+            return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
+        kept.output += self._end_of_thread(ctx, f"{channel}:{ts}", version, replies if page == 0 else None)
+        listed = [Listing(f"{channel}:{ts}")] if run == ctx.run.id else []
+        return TaskResult(kept.output, kept.tasks, seen=kept.seen, listed=listed)
+
+    def _keep_replies(self, ctx: Context, channel: str, root: str, replies: Sequence[Message]) -> Kept:
+        place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
+        known = ctx.known([place.id(one["ts"]) for one in replies])
+        for one in replies:
+            id, own = place.id(one["ts"]), Version(messages.own_version(one))
+            if known.get(id) == str(own):
+                kept.seen.append(id)
+            else:
+                changed.append(one)
+                kept.output.append(self._row(ctx, {**one, "thread_ts": root}, place, str(own)))
+        self._add_files(ctx, kept, place, changed)
+        return kept
+
+    def _end_of_thread(
+        self, ctx: Context, root: str, version: str | None, replies: Sequence[Message] | None
+    ) -> list[TaskOutput]:
+        """The root's new version, now that all of its thread is kept, and deletions of single replies.
+
+        Parameters:
+          replies: All of them; None if they came in several pages.
+        """
+        known = ctx.known([root])
+        if root not in known:
+            return []
+        before, output = Version.parse(known[root]), list[TaskOutput]()
+        here = [one["ts"] for one in replies] if replies is not None and len(replies) <= MOST_REPLIES_NAMED else None
+        if here is not None:
+            gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
+            channel = root.partition(":")[0]
+            output += [TaskOutput.gone(f"{channel}:{ts}") for ts in sorted(gone) if len(gone) <= FEW]
+        now = Version(before.own, before.thread if version is None else version, ",".join(here or []))
+        return [*output, *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else [])]
+
+    # Files ------------------------------------------------------------------------------------------------------------------
+
+    def _add_files(self, ctx: Context, kept: Kept, place: Place, changed: Sequence[Message]) -> None:
+        """Rows or downloads of the files of messages that are new or changed."""
+        if self.config.files == "none":
+            return
+        found = [(File.of(place.id(one["ts"]), data), data) for one in changed for data in _files_of(one)]
+        known = ctx.known([file.key for file, _ in found])
+        for file, data in found:
+            if file.mode == "tombstone":
+                kept.output += [TaskOutput.gone(file.key)] if file.key in known else []
+            elif data.get("file_access") == "check_file_info":
+                kept.tasks.append(self.get_file_info.task(message=file.message, file=file.id))
+            else:
+                self._add_file(kept, file, known.get(file.key))
+
+    def _add_file(self, kept: Kept, file: File, known: str | None) -> None:
+        without = files.obstacle(file, self.settings, self._most_bytes)
+        if self.config.files == "metadata" or without:
+            # A row that has its content already keeps it.
+            kept_already = known == file.version("content")
+            (kept.seen.append(file.key) if kept_already else kept.output.append(file.row(without=without)))
+        elif known == file.version("content"):
+            kept.seen.append(file.key)
+        else:
+            kept.tasks.append(self.download_file.task(file=file))
+
+    @task(cost={"files.info": 1})
+    def get_file_info(self, ctx: Context, message: str, file: str) -> TaskResult:
+        """A file of another organization's: the message has no more than its id."""
+        data = self._call(ctx, "files.info", file=file).data.get("file")
+        kept = Kept()
+        if isinstance(data, dict) and data.get("id") == file:
+            self._add_file(kept, File.of(message, data), None)
+        return TaskResult(kept.output, kept.tasks, seen=kept.seen)
+
+    @task(cost={files.LIMIT: 1}, time_limit=3600)
+    def download_file(self, ctx: Context, file: File) -> TaskResult:
+        """A file's bytes, streamed."""
+        try:
+            with ctx.blob(f"{file.key}@{file.version('content')}") as blob:
+                self._fetch(ctx, file, blob)
+        except files.TooLarge as error:
+            return TaskResult([file.row(without=str(error))])
+        except files.Gone:
+            return TaskResult([TaskOutput.gone(file.key)])
+        return TaskResult([file.row(blob.blob)])
+
+    def _fetch(self, ctx: Context, file: File, blob: BlobWriter) -> None:
+        """Fetch it; once more if the token turns out to have expired, which a download does not tell."""
+        token = self.credentials.token
+        try:
+            files.fetch(self.settings, token, file, blob, self._most_bytes)
+        except files.Refused:
+            self._call(ctx, "auth.test")
+            if self.credentials.token == token:
+                raise
+            ctx.charge(files.LIMIT)
+            files.fetch(self.settings, self.credentials.token, file, blob, self._most_bytes)
+
+    @property
+    def _most_bytes(self) -> int:
+        return self.config.max_file_mb * MB
+
+
+def _partition(channel: str) -> str:
+    return f"channel/{channel}"
+
+
+def _written(channel: str, before: ChannelState, now: ChannelState) -> Mapping[str, BaseModel | None]:
+    """The channel's state, if it has changed."""
+    return {} if now == before else {_partition(channel): now}
+
+
+def _readable_again(channel: str, state: ChannelState) -> list[TaskOutput]:
+    return [TaskOutput.update(channel, metadata={"unreadable": None})] if state.unreadable else []
+
+
+def _files_of(message: Message) -> list[Mapping[str, Any]]:
+    found = message.get("files")
+    return [one for one in found if isinstance(one, dict) and _is_id(one.get("id"))] if isinstance(found, list) else []
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 64
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

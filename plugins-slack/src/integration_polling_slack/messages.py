@@ -1,0 +1,143 @@
+"""From a message as Slack has it to the row that is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core import TaskOutput
+from integration_polling_slack import text, timestamps
+from integration_polling_slack.text import Name
+
+Message = Mapping[str, Any]
+
+LARGEST_PART = 200_000
+"""Characters of JSON of one part of the metadata; a row's metadata has at most 1 MiB."""
+
+LONGEST_NAME = 200
+"""Characters."""
+
+_COMPARED = ("text", "user", "username", "bot_id", "subtype", "edited", "reactions", "blocks", "attachments", "files")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What tells whether a message has changed: `own|thread|replies`, kept as the row's fingerprint.
+
+    Attributes:
+      own: A digest of the message itself.
+      thread: `latest_reply:reply_count` of the thread as it is kept; empty without one.
+      replies: The timestamps of its replies, where they are few.
+    """
+
+    own: str
+    thread: str = ""
+    replies: str = ""
+
+    @classmethod
+    def parse(cls, fingerprint: str | None) -> Version:
+        """The parts of a fingerprint."""
+        return cls(*[*(fingerprint or "").split("|"), "", ""][:3])
+
+    def __str__(self) -> str:
+        return f"{self.own}|{self.thread}|{self.replies}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where messages are: a channel, what it is called, and the workspace's address."""
+
+    channel: str
+    name: str
+    url: str
+
+    def id(self, ts: str) -> str:
+        """A message's id: timestamps are unique within a channel only."""
+        return f"{self.channel}:{ts}"
+
+
+def is_message(value: Message) -> bool:
+    return timestamps.is_ts(value.get("ts")) and value.get("type", "message") == "message"
+
+
+def is_reply(message: Message) -> bool:
+    """Whether it belongs to the thread of another message."""
+    return timestamps.is_ts(message.get("thread_ts")) and message["thread_ts"] != message["ts"]
+
+
+def own_version(message: Message) -> str:
+    """A digest of what may change of a message."""
+    described = {key: message[key] for key in _COMPARED if message.get(key)}
+    if isinstance(described.get("files"), list):
+        # Links to thumbnails and the like differ from call to call.
+        described["files"] = [(one.get("id"), one.get("mode")) for one in described["files"] if isinstance(one, dict)]
+    encoded = json.dumps(described, sort_keys=True).encode()
+    return hashlib.blake2b(encoded, digest_size=9).hexdigest()
+
+
+def thread_version(message: Message) -> str:
+    """What changes whenever a reply comes or goes; empty without replies."""
+    count = message.get("reply_count")
+    return f"{message.get('latest_reply', '')}:{count}"[:80].replace("|", "") if count else ""
+
+
+def row(message: Message, place: Place, name: Name, fingerprint: str) -> TaskOutput:
+    """The message as it is kept."""
+    ts = message["ts"]
+    parent = place.id(message["thread_ts"]) if is_reply(message) else place.channel
+    return TaskOutput(
+        place.id(ts), text.readable(message, name), kind="message", parent=parent,
+        name=f"{place.name} {_author(message, name)}"[:LONGEST_NAME], timestamp=timestamps.moment(ts),
+        content_type="text/plain", metadata=_metadata(message, place), fingerprint=fingerprint,
+    )  # fmt: skip
+
+
+def _author(message: Message, name: Name) -> str:
+    """By the directory, for people of this workspace; as the message says, for bots and people of others."""
+    user, bot, profile = (message.get(key) for key in ("user", "bot_profile", "user_profile"))
+    known = name(user) if isinstance(user, str) and "bot_id" not in message else None
+    said = [message.get("username")]
+    said += [found.get(key) for found in (bot, profile) if isinstance(found, dict) for key in ("name", "real_name")]
+    named = next((f"@{one}" for one in said if isinstance(one, str) and one), None)
+    return known or named or (name(user) if isinstance(user, str) else None) or f"@{user or message.get('bot_id')}"
+
+
+def _metadata(message: Message, place: Place) -> dict[str, Any]:
+    kept = {
+        "channel": place.channel,
+        "ts": message["ts"],
+        "user": message.get("user") or message.get("bot_id"),
+        "thread_ts": message.get("thread_ts"),
+        "subtype": message.get("subtype"),
+        "reactions": _reactions(message.get("reactions")),
+        "edited": message.get("edited"),
+        "permalink": _permalink(message, place),
+        "files": _files(message.get("files")),
+        "blocks": message.get("blocks"),
+        "attachments": message.get("attachments"),
+    }
+    return {key: value for key, value in kept.items() if value and len(json.dumps(value)) <= LARGEST_PART}
+
+
+def _reactions(reactions: Any) -> list[dict[str, Any]]:
+    """Name, count, and who of them Slack names."""
+    found = reactions if isinstance(reactions, list) else []
+    return [{key: one.get(key) for key in ("name", "count", "users")} for one in found if isinstance(one, dict)]
+
+
+def _files(files: Any) -> list[dict[str, Any]]:
+    """Only what identifies them: the rest is in their own rows."""
+    found = files if isinstance(files, list) else []
+    shown = ("id", "name", "mimetype", "size", "mode")
+    return [{key: one[key] for key in shown if one.get(key)} for one in found if isinstance(one, dict)]
+
+
+def _permalink(message: Message, place: Place) -> str:
+    """Made, not asked for: `chat.getPermalink` would cost a call a message, for this same form."""
+    if not place.url:
+        return ""
+    link = f"{place.url}archives/{place.channel}/p{message['ts'].replace('.', '')}"
+    return f"{link}?thread_ts={message['thread_ts']}&cid={place.channel}" if is_reply(message) else link

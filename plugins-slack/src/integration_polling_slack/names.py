@@ -1,0 +1,68 @@
+"""What people, channels and groups are called, by id: kept in state, in shards, for those who render messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from zlib import crc32
+
+from pydantic import BaseModel
+
+from core import Context
+
+SHARDS = 64
+"""So that a workspace of 100,000 people has shards of some 50 kB."""
+
+LONGEST = 80
+"""Characters; Slack's own bound for names."""
+
+
+class Shard(BaseModel):
+    """Names with their sigil, by id: `@Ann`, `#general`."""
+
+    names: dict[str, str] = {}
+
+
+class Names:
+    """Looks names up, a shard at a time."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.run = ctx.run.id
+        self._shards: dict[str, dict[str, str]] = {}
+
+    def get(self, ctx: Context, id: str) -> str | None:
+        """The name of an id, if it is known."""
+        partition = _partition(id)
+        if partition not in self._shards:
+            self._shards[partition] = _read(ctx, partition)
+        return self._shards[partition].get(id)
+
+
+def changed(ctx: Context, names: Mapping[str, str]) -> dict[str, BaseModel | None]:
+    """The shards that these names change, to be returned as state."""
+    parts: dict[str, dict[str, str]] = {}
+    for id, name in names.items():
+        parts.setdefault(_partition(id), {})[id] = name[:LONGEST]
+    before = {partition: _read(ctx, partition) for partition in parts}
+    return {
+        partition: Shard(names={**before[partition], **part})
+        for partition, part in parts.items()
+        if not part.items() <= before[partition].items()
+    }
+
+
+def of_user(user: Mapping[str, Any]) -> str:
+    """How Slack shows a person: the display name, else the full name, else the handle."""
+    profile = user.get("profile")
+    found = profile if isinstance(profile, dict) else {}
+    shown = (found.get("display_name"), found.get("real_name"), user.get("real_name"), user.get("name"))
+    return f"@{next((name for name in shown if isinstance(name, str) and name), user.get('id', '?'))}"
+
+
+def _read(ctx: Context, partition: str) -> dict[str, str]:
+    shard = ctx.state(partition, Shard)
+    return shard.names if shard is not None else {}
+
+
+def _partition(id: str) -> str:
+    return f"names/{crc32(id.encode()) % SHARDS:02d}"

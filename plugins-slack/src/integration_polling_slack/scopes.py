@@ -1,0 +1,31 @@
+"""The OAuth scopes that the calls need. `app_manifest.json` asks for all of them.
+
+Facts: https://docs.slack.dev/reference/scopes
+"""
+
+from __future__ import annotations
+
+from integration_polling_slack.account import Config
+
+ALWAYS = frozenset({"users:read"})
+OPTIONAL = frozenset({"usergroups:read"})
+"""Without it, mentions of groups keep the name that the message gives."""
+
+BY_TYPE = {
+    "public": frozenset({"channels:read", "channels:history"}),
+    "private": frozenset({"groups:read", "groups:history"}),
+    "im": frozenset({"im:read", "im:history"}),
+    "mpim": frozenset({"mpim:read", "mpim:history"}),
+}
+FILES = frozenset({"files:read"})
+JOIN = frozenset({"channels:join"})
+
+EVERY = ALWAYS | OPTIONAL | FILES | JOIN | frozenset().union(*BY_TYPE.values())
+
+
+def needed(config: Config) -> frozenset[str]:
+    """What an account with this config cannot do without."""
+    found = ALWAYS.union(*(BY_TYPE[kind] for kind in config.types))
+    if config.files == "all":
+        found |= FILES
+    return found | JOIN if config.join_public else found

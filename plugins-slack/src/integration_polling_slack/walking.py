@@ -1,0 +1,157 @@
+"""Where the walks through a channel stand: the payload of their tasks, and what is remembered between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel
+
+from core import Listing, PermanentError
+from integration_polling_slack import timestamps
+from integration_polling_slack.messages import Message, is_reply
+
+FEW = 10
+"""So many deletions at once are believed; more are left to the engine's guard."""
+
+MOST_EMPTY = 10
+"""Pages without a message that may follow each other."""
+
+MOST_RESTARTS = 3
+"""Times that a walk may begin anew at the same place."""
+
+RECENT = 200
+"""Messages of a quiet channel whose deletion is seen one by one."""
+
+
+class Walk(BaseModel):
+    """One walk through a channel's history, from its newest message to its oldest.
+
+    The first page has no upper bound. All that follow are bounded by the oldest message of the first, so that what is
+    posted meanwhile shifts nothing.
+
+    Attributes:
+      mode: `first` is the newest page of a channel that is new here, `back` all below it, `live` what came since the
+        last run, and `lookback` what may have changed since.
+      oldest, latest: Bounds, exclusive; an empty `latest` is none.
+      newest, low: The newest and the oldest message seen so far.
+      run, top: The run that this part of the walk belongs to, and where it began: only what one run has listed may be
+        compared with what is kept.
+      is_limited: Slack has hidden older messages, as it does on its free plan.
+      empty, restarts: Pages without messages, and beginnings at the same place, so far.
+    """
+
+    mode: Literal["first", "live", "back", "lookback"]
+    oldest: str = timestamps.EARLIEST
+    latest: str = ""
+    cursor: str = ""
+    newest: str = ""
+    low: str = ""
+    run: str = ""
+    top: str = ""
+    is_limited: bool = False
+    empty: int = 0
+    restarts: int = 0
+
+    def within(self, run: str) -> Self:
+        """The walk as this run goes on with it."""
+        return self if self.run == run else self.model_copy(update={"run": run, "top": self.low})
+
+    def after(self, seen: Sequence[str], cursor: str, *, is_limited: bool) -> Self:
+        """The walk after a page.
+
+        Parameters:
+          seen: The timestamps on the page.
+          cursor: Where the next page begins; empty on the last one.
+
+        Raises:
+          PermanentError: It goes in circles.
+        """
+        low = timestamps.oldest([self.low, *seen])
+        empty = 0 if seen else self.empty + 1
+        if cursor and (cursor == self.cursor or (seen and low == self.low) or empty > MOST_EMPTY):
+            raise PermanentError("the pages of the history go in circles")
+        changes = {
+            "newest": timestamps.newest([self.newest, *seen]),
+            "low": low,
+            "is_limited": self.is_limited or is_limited,
+            "empty": empty,
+        }
+        if cursor and not self.latest and low:
+            return self.model_copy(update={**changes, "latest": low, "cursor": ""})
+        return self.model_copy(update={**changes, "cursor": cursor})
+
+    def again(self) -> Self:
+        """The walk without its cursor, which Slack no longer knows: from the oldest message seen.
+
+        Raises:
+          PermanentError: That was tried often enough.
+        """
+        latest = self.low or self.latest
+        restarts = self.restarts + 1 if latest == self.latest else 1
+        if not self.cursor or restarts > MOST_RESTARTS:
+            raise PermanentError("Slack refuses its own cursor again and again")
+        return self.model_copy(update={"latest": latest, "cursor": "", "restarts": restarts})
+
+    def listing(self, channel: str) -> Listing:
+        """What has been listed when the walk is at its end."""
+        since = timestamps.moment(self.low) if self.is_limited and self.low else timestamps.after(self.oldest)
+        return Listing(channel, since, timestamps.moment(self.top) if self.top else None)
+
+
+class ChannelState(BaseModel):
+    """What is remembered of a channel.
+
+    Attributes:
+      newest_ts: All messages from the oldest one wanted up to this one are kept, or are the backfill's. Empty before the
+        first page.
+      backfill: The page of the history that comes next; None when all is there.
+      lookback_done_at: When changes were last looked for.
+      recent: The messages of the lookback's window, in a channel so quiet that they are few.
+      unreadable: Slack's word for why it could not be read the last time.
+      settled: It is archived, and all there ever will be is kept.
+    """
+
+    newest_ts: str = ""
+    backfill: Walk | None = None
+    lookback_done_at: datetime | None = None
+    recent: list[str] = []
+    unreadable: str | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a walk.
+
+    Attributes:
+      walk: Where it was taken from.
+      after: Where the walk stands now.
+      messages: Newest first.
+    """
+
+    walk: Walk
+    after: Walk
+    has_more: bool
+    messages: Sequence[Message]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is all that there is within the bounds."""
+        first = not self.walk.latest and not self.walk.cursor
+        return first and not self.has_more and not self.after.is_limited
+
+    @property
+    def top_level(self) -> list[str]:
+        """The timestamps of what is no reply, oldest first."""
+        return sorted((one["ts"] for one in self.messages if not is_reply(one)), key=timestamps.order)
+
+    def vanished(self, recent: Sequence[str]) -> list[str]:
+        """Those of `recent` that are no longer there, if the page can tell and they are few."""
+        if not self.is_alone:
+            return []
+        bound, here = timestamps.order(self.walk.oldest), set(self.top_level)
+        gone = [ts for ts in recent if timestamps.order(ts) > bound and ts not in here]
+        return gone if len(gone) <= FEW else []

@@ -1,0 +1,49 @@
+"""A fake Slack for each test, and accounts connected to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_slack import Fake, serve
+from fake_slack.server import BOT, CLIENT_ID, CLIENT_SECRET
+from integration_polling_slack import Slack
+
+from core.testing import Harness, SyncResult
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    """Slack, as the operator's settings name it."""
+    with serve() as fake:
+        monkeypatch.setenv("SLACK_API_URL", fake.api_url)
+        monkeypatch.setenv("SLACK_CLIENT_ID", CLIENT_ID)
+        monkeypatch.setenv("SLACK_CLIENT_SECRET", CLIENT_SECRET)
+        yield fake
+
+
+Connect = Callable[..., Harness]
+Sync = Callable[..., SyncResult]
+
+
+@pytest.fixture
+def connect(fake: Fake) -> Connect:
+    """Connects an account with this config."""
+
+    def account(token: str = BOT, refresh_token: str | None = None, **config: Any) -> Harness:
+        return Harness(Slack, config, {"token": token, "refresh_token": refresh_token})
+
+    return account
+
+
+@pytest.fixture
+def sync() -> Sync:
+    """Syncs, and asks for success."""
+
+    def run(harness: Harness, trigger: str = "manual", **options: Any) -> SyncResult:
+        result = harness.sync(trigger, **options)
+        assert result.state == "succeeded", [result.error, *result.parked]
+        return result
+
+    return run

@@ -1,0 +1,160 @@
+"""The methods of the Web API that the integration calls, with the errors that the reference names."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fake_slack.workspace import Channel, key
+
+if TYPE_CHECKING:
+    from fake_slack.server import Fake
+
+Arguments = dict[str, str]
+
+
+class SlackError(Exception):
+    """`ok: false`, with this code and HTTP 200."""
+
+
+def auth_test(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    found = {"url": fake.workspace.url, "team": "Acme", "team_id": fake.workspace.team, "is_enterprise_install": False}
+    if kind == "user":
+        return {**found, "user": "ann", "user_id": "U1"}
+    return {**found, "user": "polling", "user_id": "UBOT", "bot_id": "B1"}
+
+
+def bots_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    return {"bot": {"id": "B1", "app_id": "A1", "name": "polling"}}
+
+
+def users_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    page, metadata = _page(fake, list(fake.workspace.users.values()), arguments, "users")
+    return {"members": page, **metadata}
+
+
+def usergroups_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    groups = fake.workspace.groups.items()
+    return {"usergroups": [{"id": id, "handle": handle, "name": handle} for id, handle in groups]}
+
+
+def conversations_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """Private channels are listed for their members only."""
+    types = arguments.get("types", "public_channel").split(",")
+    found = [one for one in fake.workspace.channels.values() if one.type in types]
+    seen = [one.described() for one in found if one.type == "public_channel" or one.is_member]
+    page, metadata = _page(fake, seen, arguments, "channels")
+    return {"channels": page, **metadata}
+
+
+def conversations_history(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """Newest first; bounds are exclusive unless `inclusive`; fewer than `limit` is not the end."""
+    channel = _channel(fake, arguments, kind)
+    bounded = [ts for ts in channel.top if _lies_in(ts, arguments)]
+    offset, limit = len(bounded), _limit(fake, arguments)
+    if "cursor" in arguments:
+        below = key(_opened(fake, arguments["cursor"], f"history:{channel.id}"))
+        offset = next((index for index, ts in enumerate(bounded) if key(ts) >= below), len(bounded))
+    page = bounded[max(offset - limit, 0) : offset][::-1]
+    has_more = offset > limit
+    answer = {"messages": [fake.filled(channel.shown(ts)) for ts in page], "has_more": has_more, "pin_count": 0}
+    if has_more:
+        answer["response_metadata"] = {"next_cursor": _cursor(fake, f"history:{channel.id}", page[-1])}
+    if fake.is_limited:
+        answer["is_limited"] = True
+    return answer
+
+
+def conversations_replies(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    """The first message of the thread, and its replies, oldest first."""
+    channel, ts = _channel(fake, arguments, kind), arguments.get("ts", "")
+    if ts not in channel.messages:
+        raise SlackError("thread_not_found")
+    thread = [ts, *(one for one in channel.threads.get(ts, []) if _lies_in(one, arguments))]
+    page, metadata = _page(fake, thread, arguments, f"replies:{channel.id}:{ts}")
+    messages = [fake.filled(channel.shown(one)) for one in page]
+    return {"messages": messages, "has_more": bool(metadata["response_metadata"]["next_cursor"]), **metadata}
+
+
+def conversations_join(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    channel = fake.workspace.channels.get(arguments.get("channel", ""))
+    if channel is None:
+        raise SlackError("channel_not_found")
+    if channel.type != "public_channel":
+        raise SlackError("method_not_supported_for_channel_type")
+    if channel.is_archived:
+        raise SlackError("is_archived")
+    channel.is_member = True
+    return {"channel": channel.described()}
+
+
+def files_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
+    if arguments.get("file") not in fake.workspace.files:
+        raise SlackError("file_not_found")
+    file, _ = fake.workspace.files[arguments["file"]]
+    return {"file": fake.filled({key: value for key, value in file.items() if key != "file_access"})}
+
+
+METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
+    "auth.test": auth_test,
+    "bots.info": bots_info,
+    "users.list": users_list,
+    "usergroups.list": usergroups_list,
+    "conversations.list": conversations_list,
+    "conversations.history": conversations_history,
+    "conversations.replies": conversations_replies,
+    "conversations.join": conversations_join,
+    "files.info": files_info,
+}
+
+
+def _channel(fake: Fake, arguments: Arguments, kind: str) -> Channel:
+    """People read public channels unjoined; bots must be members."""
+    channel = fake.workspace.channels.get(arguments.get("channel", ""))
+    if channel is None or (channel.type != "public_channel" and not channel.is_member):
+        raise SlackError("channel_not_found")
+    if channel.error:
+        raise SlackError(channel.error)
+    if not channel.is_member and kind == "bot":
+        raise SlackError("not_in_channel")
+    return channel
+
+
+def _lies_in(ts: str, arguments: Arguments) -> bool:
+    oldest, latest = key(arguments.get("oldest") or "0"), key(arguments.get("latest") or "9999999999")
+    if arguments.get("inclusive") in ("1", "true"):
+        return oldest <= key(ts) <= latest
+    return oldest < key(ts) < latest
+
+
+def _limit(fake: Fake, arguments: Arguments, most: int = 999) -> int:
+    limit = int(arguments.get("limit", "100"))
+    if not 1 <= limit <= most:
+        raise SlackError("invalid_limit")
+    return max(1, min(limit, fake.page_cap) - fake.short_by)
+
+
+def _page(fake: Fake, items: Sequence[Any], arguments: Arguments, what: str) -> tuple[list[Any], dict[str, Any]]:
+    """Items oldest first, by a cursor that names an offset."""
+    start, limit = (
+        int(_opened(fake, arguments["cursor"], what)) if "cursor" in arguments else 0,
+        _limit(fake, arguments, 1000),
+    )
+    more = _cursor(fake, what, str(start + limit)) if start + limit < len(items) else ""
+    return list(items[start : start + limit]), {"response_metadata": {"next_cursor": more}}
+
+
+def _cursor(fake: Fake, what: str, place: str) -> str:
+    return base64.b64encode(f"{fake.cursor_epoch}|{what}|{place}".encode()).decode()
+
+
+def _opened(fake: Fake, cursor: str, what: str) -> str:
+    try:
+        epoch, belongs, place = base64.b64decode(cursor, validate=True).decode().split("|")
+    except (binascii.Error, ValueError):
+        raise SlackError("invalid_cursor") from None
+    if int(epoch) != fake.cursor_epoch or belongs != what:
+        raise SlackError("invalid_cursor")
+    return place

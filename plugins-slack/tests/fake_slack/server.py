@@ -1,0 +1,256 @@
+"""Slack as HTTP shows it: tokens, rate limits, faults on demand, files behind redirects, and a log of all calls."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from base64 import b64decode
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from fake_slack.methods import METHODS, SlackError
+from fake_slack.workspace import Workspace
+
+LOGIN_PAGE = b"<!DOCTYPE html><html><body>Sign in to Acme</body></html>"
+BOT, USER = "xoxb-fake-token-1", "xoxp-fake-token-1"
+CLIENT_ID, CLIENT_SECRET = "1111.2222", "fake-client-secret"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: `status` of HTTP and `error` of Slack, as they were answered. `method` is `file` for downloads."""
+
+    method: str
+    arguments: dict[str, str]
+    token: str
+    at: float
+    status: int
+    error: str
+
+
+@dataclass
+class Fault:
+    """What a method answers instead, the next `times` times."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    times: int
+    when: Callable[[dict[str, str]], bool]
+
+
+@dataclass
+class Fake:
+    """The server's memory.
+
+    Attributes:
+      tokens: `bot`, `user`, `expired` or any error code, by token.
+      refresh_tokens: Those that still work, with the kind of token that they bring.
+      limits: (calls, seconds) of a method.
+      page_cap, short_by: The most objects on a page; how many fewer than asked for come.
+      before: Called with method and arguments before each call is answered: the workspace may change now.
+      file_mode: `direct`, `redirect` (same host), `elsewhere` (another host, which takes no token), `login`, `cut` or `insecure`.
+    """
+
+    workspace: Workspace = field(default_factory=Workspace)
+    tokens: dict[str, str] = field(default_factory=lambda: {BOT: "bot", USER: "user"})
+    refresh_tokens: dict[str, str] = field(default_factory=dict)
+    scopes: str = ""
+    limits: dict[str, tuple[int, float]] = field(default_factory=dict)
+    page_cap: int = 1000
+    short_by: int = 0
+    is_limited: bool = False
+    cursor_epoch: int = 0
+    before: Callable[[str, dict[str, str]], None] | None = None
+    file_mode: str = "direct"
+    origin: str = ""
+    calls: list[Call] = field(default_factory=list)
+    faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
+    _times: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
+    _rotations: int = 0
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.origin}/api/"
+
+    def called(self, method: str) -> list[Call]:
+        return [call for call in self.calls if call.method == method]
+
+    def fail(
+        self,
+        method: str,
+        error: str = "",
+        *,
+        status: int = 200,
+        body: bytes | None = None,
+        times: int = 1,
+        when: Callable[[dict[str, str]], bool] = lambda arguments: True,
+        **headers: str,
+    ) -> None:
+        """Let the next calls of a method fail, with a code or with a body of any kind."""
+        told = {
+            "Content-Type": "application/json",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        answer = json.dumps({"ok": False, "error": error}).encode() if body is None else body
+        self.faults[method].append(Fault(status, answer, told, times, when))
+
+    def rotate(self, kind: str = "bot") -> tuple[str, str]:
+        """A new access token and a new refresh token."""
+        self._rotations += 1
+        token, refresh = f"xoxe.xoxb-access-{self._rotations}", f"xoxe-1-refresh-{self._rotations}"
+        self.tokens[token], self.refresh_tokens[refresh] = kind, kind
+        return token, refresh
+
+    def filled(self, value: Any) -> Any:
+        """With this server's address where the workspace has a placeholder."""
+        return json.loads(json.dumps(value).replace("{origin}", self.origin))
+
+    def answer(self, method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+        """Answer a call of the Web API."""
+        token = authorization.removeprefix("Bearer ")
+        if self.before is not None:
+            self.before(method, arguments)
+        with self.workspace.lock:
+            status, body, headers = self._answer(method, arguments, token, authorization)
+            error = "" if b'"ok": true' in body[:20] else body[:60].decode("utf-8", "replace")
+            self.calls.append(Call(method, arguments, token, time.monotonic(), status, error))
+        return status, body, headers
+
+    def _answer(
+        self, method: str, arguments: dict[str, str], token: str, authorization: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        headers = {"Content-Type": "application/json", "X-OAuth-Scopes": self.scopes}
+        for fault in self.faults[method]:
+            if fault.times > 0 and fault.when(arguments):
+                fault.times -= 1
+                return fault.status, fault.body, fault.headers
+        if (wait := self._wait(method)) > 0:
+            return 429, b'{"ok": false, "error": "ratelimited"}', {**headers, "Retry-After": str(int(wait) + 1)}
+        try:
+            found = (
+                self._oauth(arguments, authorization)
+                if method == "oauth.v2.access"
+                else self._call(method, arguments, token)
+            )
+        except SlackError as error:
+            return 200, json.dumps({"ok": False, "error": str(error)}).encode(), headers
+        return 200, json.dumps({"ok": True, **found}).encode(), headers
+
+    def _call(self, method: str, arguments: dict[str, str], token: str) -> dict[str, Any]:
+        kind = self.tokens.get(token, "invalid_auth" if token else "not_authed")
+        if kind == "expired":
+            raise SlackError("token_expired")
+        if kind not in ("bot", "user"):
+            raise SlackError(kind)
+        if method not in METHODS:
+            raise SlackError("unknown_method")
+        return METHODS[method](self, arguments, kind)
+
+    def _oauth(self, arguments: dict[str, str], authorization: str) -> dict[str, Any]:
+        """Rotation: the refresh token that was used is revoked."""
+        given = b64decode(authorization.removeprefix("Basic ")).decode().partition(":")[::2]
+        if given != (CLIENT_ID, CLIENT_SECRET):
+            raise SlackError("invalid_client_id" if given[0] != CLIENT_ID else "bad_client_secret")
+        kind = self.refresh_tokens.pop(arguments.get("refresh_token", ""), None)
+        if arguments.get("grant_type") != "refresh_token" or kind is None:
+            raise SlackError("invalid_refresh_token")
+        token, refresh = self.rotate(kind)
+        return {"access_token": token, "refresh_token": refresh, "expires_in": 43_200, "token_type": kind}
+
+    def _wait(self, method: str) -> float:
+        """Seconds until the method may be called again; 0 now, which counts as a call."""
+        if method not in self.limits:
+            return 0.0
+        (most, per), times, now = self.limits[method], self._times[method], time.monotonic()
+        while times and times[0] <= now - per:
+            times.popleft()
+        if len(times) >= most:
+            return times[0] + per - now
+        times.append(now)
+        return 0.0
+
+    def file(self, path: str, headers: Any, host: str) -> tuple[int, bytes, dict[str, str]]:
+        """Answer a download."""
+        token = headers.get("Authorization", "").removeprefix("Bearer ")
+        status, body, answered = self._file(path, token, headers.get("Range", ""))
+        arguments = {"path": path, "host": host, "range": headers.get("Range", "")}
+        self.calls.append(Call("file", arguments, token, time.monotonic(), status, ""))
+        return status, body, answered
+
+    def _file(self, path: str, token: str, wanted: str) -> tuple[int, bytes, dict[str, str]]:
+        kind, _, rest = path.strip("/").partition("/")
+        id = rest.partition("/")[0].rpartition("-")[2]
+        file, data = self.workspace.files.get(id, ({}, None))
+        if data is None:
+            return 404, b"", {}
+        if kind == "files-pri" and (self.file_mode == "login" or self.tokens.get(token) not in ("bot", "user")):
+            return 200, LOGIN_PAGE, {"Content-Type": "text/html; charset=utf-8"}
+        modes = {
+            "redirect": self.origin,
+            "elsewhere": self.origin.replace("127.0.0.1", "localhost"),
+            "insecure": "ftp://host",
+        }
+        if kind == "files-pri" and self.file_mode in modes:
+            return 302, b"", {"Location": f"{modes[self.file_mode]}/cdn/{rest}"}
+        headers = {"Content-Type": file["mimetype"]}
+        if wanted and (start := int(wanted.removeprefix("bytes=").rstrip("-"))) < len(data):
+            return 206, data[start:], {**headers, "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        if self.file_mode == "cut":
+            self.file_mode = "direct"
+            return 200, data[: len(data) // 2], {**headers, "X-Length": str(len(data))}
+        return 200, data, headers
+
+
+class _Handler(BaseHTTPRequestHandler):
+    fake: Fake
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        method = urlsplit(self.path).path.removeprefix("/api/")
+        self._send(*self.fake.answer(method, dict(parse_qsl(body)), self.headers.get("Authorization", "")))
+
+    def do_GET(self) -> None:
+        self._send(*self.fake.file(urlsplit(self.path).path, self.headers, self.headers.get("Host", "")))
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        # A server that breaks off has announced more than it sends.
+        length = headers.pop("X-Length", str(len(body)))
+        for name, value in {**headers, "Content-Length": length}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that are killed break their connections; nobody has to know."""
+
+
+@contextmanager
+def serve(workspace: Workspace | None = None) -> Iterator[Fake]:
+    """A fake that listens, until the block ends."""
+    fake = Fake(workspace or Workspace())
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
+    fake.origin = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="fake-slack")
+    thread.start()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,159 @@
+"""What a workspace holds, and what people do in it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, Any]
+
+
+def key(ts: str) -> tuple[int, int]:
+    seconds, _, micros = ts.partition(".")
+    return int(seconds), int(micros.ljust(6, "0"))
+
+
+@dataclass
+class Channel:
+    """A channel; `top` has the timestamps of what its history shows, oldest first."""
+
+    id: str
+    name: str
+    type: str = "public_channel"
+    is_member: bool = True
+    is_archived: bool = False
+    user: str = ""
+    error: str = ""
+    messages: dict[str, Message] = field(default_factory=dict)
+    top: list[str] = field(default_factory=list)
+    threads: dict[str, list[str]] = field(default_factory=dict)
+
+    def shown(self, ts: str) -> Message:
+        """A message as history and replies give it: the first of a thread says what the thread has."""
+        message, replies = dict(self.messages[ts]), self.threads.get(ts)
+        if replies:
+            users = sorted({self.messages[one]["user"] for one in replies})
+            message |= {"thread_ts": ts, "reply_count": len(replies), "reply_users": users, "latest_reply": replies[-1]}
+        return message
+
+    def described(self) -> dict[str, Any]:
+        is_im, is_mpim = self.type == "im", self.type == "mpim"
+        shared = {
+            "id": self.id,
+            "is_archived": self.is_archived,
+            "is_im": is_im,
+            "is_mpim": is_mpim,
+            "created": 1_600_000_000,
+        }
+        if is_im:
+            return {**shared, "user": self.user}
+        text = {"value": f"about {self.name}", "creator": "U1", "last_set": 0}
+        return {
+            **shared, "name": self.name, "is_private": self.type != "public_channel", "is_member": self.is_member,
+            "topic": text, "purpose": text,
+        }  # fmt: skip
+
+
+class Workspace:
+    """People, channels, messages and files. Every change may come from any thread, at any moment of a sync."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.team, self.url = "T1", "https://acme.slack.com/"
+        self.users: dict[str, dict[str, Any]] = {}
+        self.groups: dict[str, str] = {}
+        self.channels: dict[str, Channel] = {}
+        self.files: dict[str, tuple[dict[str, Any], bytes]] = {}
+        # All that is posted lies in the last days, unless a test says otherwise.
+        self._clock = int(time.time()) - 86_400
+        for id, name in (("U1", "Ann"), ("U2", "Björn"), ("UBOT", "polling")):
+            self.add_user(id, name)
+
+    def add_user(self, id: str, name: str, **fields: Any) -> None:
+        profile = {"display_name": name, "real_name": f"{name} Example"}
+        self.users[id] = {"id": id, "name": name.lower(), "deleted": False, "profile": profile, **fields}
+
+    def add_channel(self, name: str, id: str = "", **fields: Any) -> Channel:
+        with self.lock:
+            channel = Channel(id or f"C{len(self.channels) + 1:04d}", name, **fields)
+            self.channels[channel.id] = channel
+            return channel
+
+    def post(
+        self,
+        channel: Channel,
+        text: str,
+        *,
+        ts: str = "",
+        user: str = "U1",
+        thread: str = "",
+        broadcast: bool = False,
+        **fields: Any,
+    ) -> str:
+        """Post a message or a reply; returns its timestamp."""
+        with self.lock:
+            if not ts:
+                self._clock += 1
+                ts = f"{self._clock}.{len(channel.messages) % 1_000_000:06d}"
+            message: Message = {"type": "message", "user": user, "text": text, "ts": ts, **fields}
+            if thread:
+                message |= {"thread_ts": thread, "parent_user_id": channel.messages[thread]["user"]}
+                insort(channel.threads.setdefault(thread, []), ts, key=key)
+            if broadcast:
+                message["subtype"] = "thread_broadcast"
+            channel.messages[ts] = message
+            if not thread or broadcast:
+                insort(channel.top, ts, key=key)
+            return ts
+
+    def edit(self, channel: Channel, ts: str, text: str) -> None:
+        with self.lock:
+            self._clock += 1
+            channel.messages[ts] |= {"text": text, "edited": {"user": "U1", "ts": f"{self._clock}.000000"}}
+
+    def react(self, channel: Channel, ts: str, name: str) -> None:
+        with self.lock:
+            channel.messages[ts]["reactions"] = [{"name": name, "count": 1, "users": ["U2"]}]
+
+    def delete(self, channel: Channel, ts: str) -> None:
+        """Delete a message; one with replies leaves a placeholder, which goes with the last of them."""
+        with self.lock:
+            if channel.threads.get(ts):
+                channel.messages[ts] = {
+                    "type": "message", "subtype": "tombstone", "user": "USLACKBOT", "text": "This message was deleted.",
+                    "ts": ts, "hidden": True,
+                }  # fmt: skip
+                return
+            root = channel.messages.pop(ts).get("thread_ts")
+            if ts in channel.top:
+                channel.top.remove(ts)
+            if root in channel.threads:
+                channel.threads[root].remove(ts)
+                if not channel.threads[root]:
+                    del channel.threads[root]
+                    if channel.messages[root].get("subtype") == "tombstone":
+                        self.delete(channel, root)
+
+    def upload(self, channel: Channel, data: bytes, name: str = "a.bin", **fields: Any) -> str:
+        """Post a message with a file; returns the file's id. The server fills in its address."""
+        with self.lock:
+            id = f"F{len(self.files) + 1:04d}"
+            file = {
+                "id": id, "name": name, "title": name, "mimetype": "application/octet-stream", "filetype": "binary",
+                "mode": "hosted", "size": len(data), "created": self._clock, "user": "U1",
+                "url_private": f"{{origin}}/files-pri/{self.team}-{id}/{name}", **fields,
+            }  # fmt: skip
+            self.files[id] = (file, data)
+            self.post(channel, f"see {name}", files=[file])
+            return id
+
+    def visible(self) -> Iterator[tuple[str, Message]]:
+        """Every message that there is now, by the id it is kept under."""
+        with self.lock:
+            for channel in self.channels.values():
+                for ts, message in channel.messages.items():
+                    yield f"{channel.id}:{ts}", message

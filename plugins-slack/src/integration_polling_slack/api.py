@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -14,12 +15,13 @@ from pydantic import SecretStr
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
-from core import CredentialsInvalid, PermanentError, TransientError
+from core import CredentialsInvalid, IntegrationError, PermanentError, TransientError
 from integration_polling_slack.account import Credentials, SlackSettings
 from integration_polling_slack.errors import meaning
 
 TIMEOUT_SECONDS = 30
 
+_WORD = re.compile(r"[A-Za-z0-9_:.,-]{1,200}")
 _SILENT = logging.Logger("slack_sdk", logging.CRITICAL + 1)  # noqa: LOG001  theirs would write tokens at DEBUG
 
 
@@ -107,12 +109,7 @@ def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
     try:
         response = client.api_call(method, **arguments)
     except SlackApiError as error:
-        headers, data = _lower(error.response.headers), error.response.data
-        code = data.get("error") if isinstance(data, dict) else None
-        text = code if isinstance(code, str) else "no error code"
-        raise _with_scopes(
-            meaning(method, text, error.response.status_code, headers.get("retry-after")), data
-        ) from None
+        raise _refused(method, error) from None
     except (OSError, HTTPException, SlackClientError, ValueError, AttributeError) as error:
         # Its text may hold what was sent.
         raise TransientError(f"{method}: no answer ({type(error).__name__})") from None
@@ -121,11 +118,17 @@ def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
     return Answer(storable(response.data), _lower(response.headers))
 
 
-def _with_scopes(error: Exception, data: Any) -> Exception:
-    """Name the scope that is missing."""
-    if type(error) is PermanentError and isinstance(data, dict) and isinstance(data.get("needed"), str):
-        return PermanentError(f"{error}; needed: {data['needed'][:200]}")
-    return error
+def _refused(method: str, error: SlackApiError) -> IntegrationError:
+    """What an answer means that is not `ok`; of its text, only what looks like Slack's own words is repeated."""
+    status, headers, data = error.response.status_code, _lower(error.response.headers), error.response.data
+    found: dict[str, Any] = data if isinstance(data, dict) else {}
+    code, scope = (str(found.get(key, "")) for key in ("error", "needed"))
+    if status == 200 and not _WORD.fullmatch(code):
+        return TransientError(f"{method}: the answer is none of Slack's")
+    meant = meaning(method, code, status, headers.get("retry-after"))
+    if code == "missing_scope" and _WORD.fullmatch(scope):
+        return PermanentError(f"{meant}; needed: {scope}")
+    return meant
 
 
 def _lower(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -52,10 +52,10 @@ def meaning(method: str, code: str, status: int = 200, retry_after: str | None =
     """The error for an answer of Slack, most of which come with HTTP 200.
 
     Parameters:
-      code: The answer's `error`, or some text if it had none.
+      code: The answer's `error`.
       retry_after: The header, in seconds.
     """
-    text = f"{method}: {code[:200]}" if status == 200 else f"{method}: HTTP {status}"
+    text = f"{method}: {code}" if status == 200 else f"{method}: HTTP {status}"
     if status == 429 or code in ("ratelimited", "rate_limited"):
         return RateLimited(text, retry_after=seconds(retry_after), limit=method)
     if status >= 500 or status == 408 or code in TRANSIENT:

@@ -16,7 +16,7 @@ from integration_polling_slack.directory import Directory, limits
 from integration_polling_slack.errors import InvalidCursor, Unreadable
 from integration_polling_slack.files import File
 from integration_polling_slack.messages import Message, Place, Version
-from integration_polling_slack.walking import FEW, RECENT, ChannelState, Page, Walk
+from integration_polling_slack.walking import FEW, MOST_RESTARTS, RECENT, ChannelState, Page, Walk
 
 MOST_REPLIES_NAMED = 100
 """Replies of a thread whose deletion is seen one by one."""
@@ -89,7 +89,7 @@ class Slack(Directory):
             return self._goes_on(channel, state, walk.again(), Kept(), archived)
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
-        kept = self._keep(ctx, channel, page.messages)
+        kept = self._keep(ctx, channel, page)
         if page.has_more:
             return self._goes_on(channel, state, page.after, kept, archived)
         return self._at_the_end(ctx, channel, state, page, kept, archived)
@@ -153,7 +153,7 @@ class Slack(Directory):
             return TaskResult(tasks=[self.lookback.task(channel=channel, walk=walk.again(), archived=archived)])
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
-        kept = self._keep(ctx, channel, page.messages)
+        kept = self._keep(ctx, channel, page)
         if page.has_more:
             more = self.lookback.task(channel=channel, walk=page.after, archived=archived)
             return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
@@ -192,28 +192,31 @@ class Slack(Directory):
 
     # What a page comes to -----------------------------------------------------------------------------------------------
 
-    def _keep(self, ctx: Context, channel: str, found: Sequence[Message]) -> Kept:
-        """What is new or changed of these messages; threads that have changed get a task each."""
+    def _keep(self, ctx: Context, channel: str, page: Page) -> Kept:
+        """What is new or changed of these messages; threads that have changed get a task each.
+
+        Of a walk through everything, all is taken as new: after a resync, names and files are as they are now.
+        """
         place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
-        known = ctx.known([place.id(one["ts"]) for one in found])
-        threads: dict[str, Task] = {}
-        for one in found:
+        known = ctx.known([place.id(one["ts"]) for one in page.messages])
+        whole, threads = page.walk.is_whole, dict[str, Task]()
+        for one in page.messages:
             ts, id = one["ts"], place.id(one["ts"])
             before, own = Version.parse(known.get(id)), messages.own_version(one)
-            is_same = id in known and before.own == own
+            is_same = id in known and before.own == own and not whole
             if messages.is_reply(one):
                 # Sent to the channel too. It is kept with its thread, which may be older than this page.
                 if not is_same:
                     root = one["thread_ts"]
-                    threads.setdefault(root, self.get_thread.task(channel=channel, ts=root, cause=ts))
+                    threads.setdefault(root, self.get_thread.task(channel=channel, ts=root, cause=ts, whole=whole))
                 continue
             if is_same:
                 kept.seen.append(id)
             else:
                 changed.append(one)
                 kept.output.append(self._row(ctx, one, place, str(replace(before, own=own))))
-            if (thread := messages.thread_version(one)) != before.thread:
-                threads[ts] = self.get_thread.task(channel=channel, ts=ts, version=thread)
+            if (thread := messages.thread_version(one)) != before.thread or (thread and whole):
+                threads[ts] = self.get_thread.task(channel=channel, ts=ts, version=thread, whole=whole)
         kept.tasks += threads.values()
         self._add_files(ctx, kept, place, changed)
         return kept
@@ -236,6 +239,7 @@ class Slack(Directory):
         ts: str,
         version: str | None = None,
         cause: str = "",
+        whole: bool = False,
         cursor: str = "",
         page: int = 0,
         run: str = "",
@@ -246,34 +250,38 @@ class Slack(Directory):
         Parameters:
           version: What the thread's first message says of its replies; None if nobody has looked.
           cause: The reply that led here, so that a later one leads here again.
+          whole: Take all as new.
         """
         run = run or ctx.run.id
-        given: dict[str, Any] = {"channel": channel, "ts": ts, "version": version, "cause": cause, "run": run}
+        given: dict[str, Any] = {"channel": channel, "ts": ts, "cause": cause, "whole": whole, "run": run}
         try:
             answer = self._call(
                 ctx, "conversations.replies", channel=channel, ts=ts, cursor=cursor, limit=self.config.page
             )
         except InvalidCursor:
-            if not cursor or restarts >= 3:
+            if not cursor or restarts >= MOST_RESTARTS:
                 raise
-            return TaskResult(tasks=[self.get_thread.task(**given, restarts=restarts + 1)])
+            return TaskResult(tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)])
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         replies = [one for one in found if one["ts"] != ts]
-        kept = self._keep_replies(ctx, channel, ts, replies)
-        kept.seen += [f"{channel}:{ts}:{one['id']}" for root in found if root["ts"] == ts for one in _files_of(root)]
+        kept = self._keep_replies(ctx, channel, ts, replies, whole=whole)
+        for root in (one for one in found if one["ts"] == ts):
+            version = messages.thread_version(root) if version is None else version
+            kept.seen += [f"{channel}:{ts}:{file['id']}" for file in _files_of(root)]
         if more := self._next_page(answer, cursor, page):
-            onward = self.get_thread.task(**given, cursor=more, page=page + 1, restarts=restarts)
+            given |= {"version": version, "restarts": restarts}
+            onward = self.get_thread.task(**given, cursor=more, page=page + 1)
             return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
         kept.output += self._end_of_thread(ctx, f"{channel}:{ts}", version, replies if page == 0 else None)
         listed = [Listing(f"{channel}:{ts}")] if run == ctx.run.id else []
         return TaskResult(kept.output, kept.tasks, seen=kept.seen, listed=listed)
 
-    def _keep_replies(self, ctx: Context, channel: str, root: str, replies: Sequence[Message]) -> Kept:
+    def _keep_replies(self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool) -> Kept:
         place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
         known = ctx.known([place.id(one["ts"]) for one in replies])
         for one in replies:
             id, own = place.id(one["ts"]), Version(messages.own_version(one))
-            if known.get(id) == str(own):
+            if known.get(id) == str(own) and not whole:
                 kept.seen.append(id)
             else:
                 changed.append(one)

@@ -55,6 +55,11 @@ class Walk(BaseModel):
     empty: int = 0
     restarts: int = 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it goes through everything, as with a new channel and in a resync."""
+        return self.mode in ("first", "back")
+
     def within(self, run: str) -> Self:
         """The walk as this run goes on with it."""
         return self if self.run == run else self.model_copy(update={"run": run, "top": self.low})

@@ -1,0 +1,298 @@
+"""Which channels are read, what errors do, and whose budget is spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_slack import Fake
+from fake_slack.server import BOT, USER
+from integration_polling_slack import Config, Slack
+
+from core import ConfigurationError, CredentialsInvalid, PermanentError, Rate, RateLimited, TransientError
+from core.testing import Harness
+
+
+def texts(harness: Harness) -> set[str]:
+    return {item.text for item in harness.content.values() if item.kind == "message"}
+
+
+def channels(harness: Harness) -> dict[str | None, Any]:
+    """Why each channel cannot be read, by its name."""
+    rows = [item for item in harness.content.values() if item.kind == "channel"]
+    return {item.name: item.metadata["unreadable"] for item in rows}
+
+
+def posted(fake: Fake, name: str, text: str = "", **fields: Any) -> Any:
+    channel = fake.workspace.add_channel(name, **fields)
+    fake.workspace.post(channel, text or f"in {name or channel.id}")
+    return channel
+
+
+@pytest.fixture
+def many(fake: Fake) -> Fake:
+    """A channel of every type."""
+    posted(fake, "general")
+    posted(fake, "random")
+    posted(fake, "elsewhere", is_member=False)
+    posted(fake, "secret", type="private_channel")
+    posted(fake, "", "to you", id="D1", type="im", user="U2")
+    posted(fake, "mpdm-ann--björn-1", "to both", id="G9", type="mpim")
+    return fake
+
+
+def test_types(many: Fake, connect: Any, sync: Any) -> None:
+    assert texts(sync_of(connect(), sync)) == {"in general", "in random", "in secret"}
+    assert texts(sync_of(connect(types=["im", "mpim"]), sync)) == {"to you", "to both"}
+    asked = [call.arguments["types"] for call in many.called("conversations.list")]
+    assert asked == ["public_channel,private_channel", "im,mpim"]
+
+
+def sync_of(harness: Harness, sync: Any) -> Harness:
+    sync(harness)
+    return harness
+
+
+def test_channels_by_name_and_by_id(many: Fake, connect: Any, sync: Any) -> None:
+    many.page_cap = 2
+    random = next(one for one in many.workspace.channels.values() if one.name == "random")
+    harness = sync_of(connect(channels=["#General", random.id, "nowhere"]), sync)
+    assert texts(harness) == {"in general", "in random"}
+    assert channels(harness) == {"#general": None, "#random": None, "nowhere": "not found"}
+    posted(many, "nowhere")
+    sync(harness)
+    assert channels(harness) == {"#general": None, "#random": None, "#nowhere": None}
+
+
+def test_a_bot_reads_where_it_is_and_people_read_all_that_is_public(many: Fake, connect: Any, sync: Any) -> None:
+    bot, person = sync_of(connect(), sync), sync_of(connect(USER), sync)
+    assert channels(bot)["#elsewhere"] == "not_in_channel"
+    assert "in elsewhere" not in texts(bot)
+    assert "in elsewhere" in texts(person)
+
+
+def test_it_joins_only_if_configured(many: Fake, connect: Any, sync: Any) -> None:
+    posted(many, "old", is_member=False, is_archived=True)
+    sync(connect())
+    sync(connect(USER, join_public=True))
+    assert not many.called("conversations.join")
+    harness = sync_of(connect(join_public=True), sync)
+    assert [call.arguments["channel"] for call in many.called("conversations.join")] == ["C0003"]
+    assert "in elsewhere" in texts(harness)
+    assert channels(harness)["#old"] == "not_in_channel"
+
+
+def test_a_channel_that_cannot_be_joined_is_shown(many: Fake, connect: Any, sync: Any) -> None:
+    many.fail("conversations.join", "method_not_supported_for_channel_type")
+    harness = sync_of(connect(join_public=True), sync)
+    assert channels(harness)["#elsewhere"] == "method_not_supported_for_channel_type"
+
+
+@pytest.mark.parametrize("code", ["not_in_channel", "channel_not_found", "is_archived"])
+def test_a_channel_that_cannot_be_read_is_skipped_and_shown(
+    many: Fake, connect: Any, sync: Any, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its cursor stays, the others go on, and it goes on where it was as soon as it can be read again."""
+    harness = sync_of(connect(), sync)
+    general = many.workspace.channels["C0001"]
+    cursor = harness.state["channel/C0001"]["newest_ts"]
+    general.error = code
+    many.workspace.post(general, "unseen")
+    many.workspace.post(many.workspace.channels["C0002"], "seen")
+    assert not sync(harness).parked
+    assert "seen" in texts(harness)
+    assert "in general" in texts(harness)
+    assert channels(harness)["#general"] == code
+    assert harness.state["channel/C0001"]["newest_ts"] == cursor
+    assert "is skipped" in caplog.text
+    assert sync(harness).outputs_saved == 0
+    general.error = ""
+    sync(harness)
+    assert "unseen" in texts(harness)
+    assert channels(harness)["#general"] is None
+
+
+def test_a_channel_that_never_could_be_read(many: Fake, connect: Any, sync: Any) -> None:
+    general = many.workspace.channels["C0001"]
+    general.error = "not_in_channel"
+    harness = sync_of(connect(), sync)
+    assert channels(harness)["#general"] == "not_in_channel"
+    general.error = ""
+    assert "in general" in texts(sync_of(harness, sync))
+
+
+@pytest.mark.parametrize("code", ["missing_scope", "no_permission", "ekm_access_denied", "never_heard_of"])
+def test_permanent_errors_park_one_channel(many: Fake, connect: Any, code: str) -> None:
+    many.fail("conversations.history", code, when=lambda arguments: arguments["channel"] == "C0001")
+    harness = connect()
+    result = harness.sync()
+    assert result.state == "partial"
+    assert [type(parked.error) for parked in result.parked] == [PermanentError]
+    assert code in str(result.parked[0].error)
+    assert texts(harness) == {"in random", "in secret"}
+
+
+def test_the_scope_that_is_missing_is_named(many: Fake, connect: Any) -> None:
+    body = b'{"ok": false, "error": "missing_scope", "needed": "groups:history", "provided": "users:read"}'
+    many.fail("conversations.history", body=body)
+    assert "groups:history" in str(connect().sync().parked[0].error)
+
+
+@pytest.mark.parametrize(
+    "code", ["internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"]
+)
+def test_transient_errors_are_tried_again(many: Fake, connect: Any, sync: Any, code: str) -> None:
+    many.fail("conversations.history", code, times=2)
+    result = sync(connect())
+    assert {type(error) for error in result.failures} == {TransientError}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (503, b"<html>upstream</html>"),
+        (500, b""),
+        (200, b"<html>maintenance</html>"),
+        (200, b"[]"),
+        (200, b'{"ok": true}'),
+    ],
+)
+def test_answers_that_are_none_are_tried_again(many: Fake, connect: Any, sync: Any, status: int, body: bytes) -> None:
+    many.fail("conversations.history", status=status, body=body)
+    result = sync(connect())
+    assert len(result.failures) == 1
+    assert isinstance(result.failures[0], TransientError), result.failures
+
+
+@pytest.mark.parametrize("code", ["invalid_auth", "token_revoked", "account_inactive", "not_authed"])
+def test_credentials_errors_stop_the_account(many: Fake, connect: Any, code: str) -> None:
+    harness = connect()
+    many.tokens[BOT] = code
+    result = harness.sync()
+    assert isinstance(result.error, CredentialsInvalid)
+    many.tokens[BOT] = "bot"
+    assert harness.sync().state == "succeeded"
+    assert "in general" in texts(harness)
+
+
+def test_429_parks_one_method_for_as_long_as_slack_says(many: Fake, connect: Any, sync: Any) -> None:
+    many.workspace.post(many.workspace.channels["C0002"], "reply", thread=many.workspace.channels["C0002"].top[0])
+    many.fail("conversations.history", "ratelimited", status=429, Retry_After="37")
+    harness = connect()
+    result = sync(harness)
+    [error] = result.failures
+    assert isinstance(error, RateLimited)
+    assert (error.limit, error.retry_after) == ("conversations.history", 37.0)
+    assert harness.clock == 37.0
+    assert texts(harness) >= {"in general", "reply"}
+
+
+def test_ratelimited_in_a_body_with_200(many: Fake, connect: Any, sync: Any) -> None:
+    many.fail("users.list", "ratelimited", Retry_After="nonsense")
+    [error] = sync(connect()).failures
+    assert isinstance(error, RateLimited)
+    assert (error.limit, error.retry_after) == ("users.list", None)
+
+
+def test_nothing_sleeps_or_tries_again_by_itself(many: Fake, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a worker's thread sleeps"))
+    many.fail(
+        "conversations.history", "ratelimited", status=429, Retry_After="37", when=lambda one: one["channel"] == "C0001"
+    )
+    many.fail("conversations.replies", status=503, body=b"away")
+    connect().sync()
+    refused = [call for call in many.called("conversations.history") if call.status == 429]
+    assert len(refused) == 1
+
+
+def test_budgets_are_of_one_method_in_one_workspace() -> None:
+    for kind, units in (("internal", 50), ("marketplace", 50), ("distributed", 1)):
+        limits = {limit.name: limit for limit in Slack.limits(Config(app_kind=kind))}
+        assert limits["conversations.history"] == Rate("conversations.history", units, 60, by="group")
+        assert limits["conversations.replies"] == Rate("conversations.replies", units, 60, by="group")
+        assert limits["users.list"] == Rate("users.list", 20, 60, by="group")
+
+
+def test_every_call_of_a_tiered_method_is_paid_for(many: Fake, connect: Any, sync: Any) -> None:
+    """By the cost of its task, one for one."""
+    many.workspace.post(many.workspace.channels["C0001"], "reply", thread=many.workspace.channels["C0001"].top[0])
+    many.workspace.upload(many.workspace.channels["C0001"], b"bytes")
+    harness = connect(files="all", join_public=True)
+    sync(harness)
+    paid: dict[str, int] = {}
+    for task in harness.tasks:
+        for name, units in Slack.task_specs[task.type].cost.items():
+            paid[name] = paid.get(name, 0) + units
+    made = {name: len(many.called("file" if name == "files" else name)) for name in paid}
+    assert paid == made
+    assert set(paid) >= {"conversations.history", "conversations.replies", "conversations.join", "users.list", "files"}
+
+
+def test_the_mode_of_15_objects(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 15
+    channel = fake.workspace.add_channel("general")
+    for number in range(100):
+        fake.workspace.post(channel, f"message {number}")
+    for number in range(40):
+        fake.workspace.post(channel, f"reply {number}", thread=channel.top[50])
+    harness = connect(app_kind="distributed")
+    sync(harness)
+    assert len(texts(harness)) == 140
+    limits = {
+        call.arguments["limit"] for name in ("history", "replies") for call in fake.called(f"conversations.{name}")
+    }
+    assert limits == {"15"}
+
+
+def test_the_group_is_workspace_and_app(many: Fake, connect: Any) -> None:
+    identity = connect().check()
+    assert (identity.id, identity.name, identity.group) == ("T1:UBOT", "Acme: polling", "T1:A1")
+    assert connect(USER).check().group == "T1:1111.2222", "a person's token does not tell the app: it is the operator's"
+    many.fail("bots.info", "missing_scope")
+    assert connect().check().group == "T1:1111.2222"
+
+
+def test_scopes_are_checked_when_an_account_is_connected(many: Fake, connect: Any) -> None:
+    many.scopes = "users:read,channels:read,channels:history,groups:read"
+    with pytest.raises(ConfigurationError, match="groups:history"):
+        connect().check()
+    assert connect(types=["public"]).check()
+    with pytest.raises(ConfigurationError, match="channels:join, files:read"):
+        connect(types=["public"], files="all", join_public=True).check()
+
+
+def test_a_token_of_a_whole_organization_is_refused(many: Fake, connect: Any) -> None:
+    body = b'{"ok": true, "team_id": "E1", "user_id": "U1", "is_enterprise_install": true}'
+    many.fail("auth.test", body=body)
+    with pytest.raises(ConfigurationError, match="organization"):
+        connect().check()
+
+
+def test_groups_are_optional(many: Fake, connect: Any, sync: Any) -> None:
+    many.fail("usergroups.list", "missing_scope")
+    assert "in general" in texts(sync_of(connect(), sync))
+
+
+@pytest.mark.parametrize("method", ["users.list", "conversations.list"])
+def test_a_listing_without_an_end_is_parked(many: Fake, connect: Any, method: str) -> None:
+    body = b'{"ok": true, "members": [], "channels": [], "response_metadata": {"next_cursor": "same"}}'
+    many.fail(method, body=body, times=100)
+    result = connect().sync()
+    assert "circles" in str(result.parked[0].error)
+    assert len(many.called(method)) == 2
+
+
+def test_many_pages_of_people_and_channels(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    for number in range(35):
+        fake.workspace.add_user(f"U9{number:03}", f"Person {number}")
+        posted(fake, f"channel-{number:02}", f"ask <@U9{number:03}> in <#C{35 - number:04}>")
+    harness = sync_of(connect(), sync)
+    assert "ask @Person 0 in #channel-34" in texts(harness)
+    assert len(texts(harness)) == 35
+    assert len([item for item in harness.content.values() if item.kind == "user"]) == 38
+    fake.calls.clear()
+    sync(harness, "schedule")
+    assert len(fake.called("conversations.history")) == 35

@@ -1,0 +1,238 @@
+"""What changes after it was kept: edits, deletions, threads, and replies that are sent to the channel too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_slack import Fake
+from fake_slack.workspace import Channel
+
+from core.testing import Harness
+
+
+@pytest.fixture
+def channel(fake: Fake) -> Channel:
+    channel = fake.workspace.add_channel("general")
+    for number in range(10):
+        fake.workspace.post(channel, f"message {number}")
+    return channel
+
+
+def kept(harness: Harness) -> set[str]:
+    return {item.id for item in harness.content.values() if item.kind == "message"}
+
+
+def there(fake: Fake) -> set[str]:
+    return {id for id, _ in fake.workspace.visible()}
+
+
+def test_an_edit_updates(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    harness = connect()
+    sync(harness)
+    ts = channel.top[3]
+    fake.workspace.edit(channel, ts, "said better")
+    result = sync(harness)
+    item = harness.content[f"{channel.id}:{ts}"]
+    assert item.text == "said better"
+    assert item.metadata["edited"]["user"] == "U1"
+    assert result.outputs_saved == 1
+
+
+def test_a_reaction_updates(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    harness = connect()
+    sync(harness)
+    fake.workspace.react(channel, channel.top[3], "tada")
+    sync(harness)
+    metadata = harness.content[f"{channel.id}:{channel.top[3]}"].metadata
+    assert metadata["reactions"] == [{"name": "tada", "count": 1, "users": ["U2"]}]
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_a_deletion_is_a_tombstone(fake: Fake, channel: Channel, connect: Any, sync: Any, count: int) -> None:
+    """Also of all messages of a quiet channel: few deletions are no mass deletion."""
+    harness = connect()
+    sync(harness)
+    gone = channel.top[:count]
+    for ts in gone:
+        fake.workspace.delete(channel, ts)
+    result = sync(harness)
+    assert harness.deleted == {f"{channel.id}:{ts}" for ts in gone}
+    assert (result.outputs_deleted, result.held) == (count, [])
+
+
+def test_deletions_in_a_busy_channel(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 20
+    channel = fake.workspace.add_channel("busy")
+    for number in range(90):
+        fake.workspace.post(channel, f"message {number}")
+    harness = connect()
+    sync(harness)
+    for ts in (gone := channel.top[10:30]):
+        fake.workspace.delete(channel, ts)
+    sync(harness)
+    assert harness.deleted == {f"{channel.id}:{ts}" for ts in gone}
+
+
+def test_a_mass_deletion_waits_for_a_person(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("busy")
+    for number in range(50):
+        fake.workspace.post(channel, f"message {number}")
+    harness = connect()
+    sync(harness)
+    for ts in channel.top[:40]:
+        fake.workspace.delete(channel, ts)
+    assert sync(harness).held
+    assert not harness.deleted
+    assert sync(harness, allow_deletions=True).outputs_deleted == 40
+
+
+def test_what_is_older_than_the_lookback_stays(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    old = fake.workspace.post(channel, "old", ts="1600000000.000100")
+    fake.workspace.post(channel, "new")
+    harness = connect()
+    sync(harness)
+    fake.workspace.delete(channel, old)
+    sync(harness)
+    assert not harness.deleted
+
+
+def test_threads_are_whole(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    ts = channel.top[2]
+    for number in range(35):
+        fake.workspace.post(channel, f"reply {number}", thread=ts)
+    harness = connect()
+    sync(harness)
+    assert kept(harness) == there(fake)
+    replies = [item for item in harness.content.values() if item.parent == f"{channel.id}:{ts}"]
+    assert len(replies) == 35
+    assert replies[0].metadata["thread_ts"] == ts
+
+
+def test_a_late_reply_inside_the_lookback_is_found(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    harness = connect()
+    sync(harness)
+    fake.calls.clear()
+    reply = fake.workspace.post(channel, "late", thread=channel.top[0])
+    sync(harness)
+    assert harness.content[f"{channel.id}:{reply}"].text == "late"
+    assert len(fake.called("conversations.replies")) == 1
+    fake.calls.clear()
+    sync(harness)
+    assert not fake.called("conversations.replies"), "an unchanged thread was fetched again"
+
+
+def test_by_schedule_it_is_looked_for_less_often(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    harness = connect(lookback_hours=2)
+    sync(harness, "schedule")
+    reply = fake.workspace.post(channel, "late", thread=channel.top[0])
+    sync(harness, "schedule")
+    assert f"{channel.id}:{reply}" not in harness.content
+    partition = harness.state[f"channel/{channel.id}"]
+    partition["lookback_done_at"] = "2020-01-01T00:00:00Z"
+    sync(harness, "schedule")
+    assert f"{channel.id}:{reply}" in harness.content
+    assert partition != harness.state[f"channel/{channel.id}"]
+
+
+def test_a_thread_that_fails_is_fetched_the_next_time(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    """The thread's version is kept with the last of its replies, not before."""
+    harness = connect()
+    sync(harness)
+    reply = fake.workspace.post(channel, "late", thread=channel.top[0])
+    fake.fail("conversations.replies", "fatal_error", times=3)
+    assert harness.sync().state == "partial"
+    sync(harness)
+    assert f"{channel.id}:{reply}" in harness.content
+
+
+def test_edits_and_deletions_of_replies(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    ts = channel.top[2]
+    replies = [fake.workspace.post(channel, f"reply {number}", thread=ts) for number in range(3)]
+    harness = connect()
+    sync(harness)
+    fake.workspace.delete(channel, replies[1])
+    fake.workspace.edit(channel, replies[0], "better")
+    sync(harness)
+    assert harness.deleted == {f"{channel.id}:{replies[1]}"}
+    assert harness.content[f"{channel.id}:{replies[0]}"].text == "better"
+    for reply in (replies[0], replies[2]):
+        fake.workspace.delete(channel, reply)
+    sync(harness)
+    assert kept(harness) == there(fake)
+
+
+def test_a_deleted_root_keeps_its_thread(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    """Slack leaves a placeholder, below which the replies still are; its text is gone for good."""
+    ts = channel.top[2]
+    reply = fake.workspace.post(channel, "reply", thread=ts)
+    harness = connect()
+    sync(harness)
+    fake.workspace.delete(channel, ts)
+    sync(harness)
+    root = harness.content[f"{channel.id}:{ts}"]
+    assert (root.text, root.metadata["subtype"]) == ("This message was deleted.", "tombstone")
+    assert f"{channel.id}:{reply}" in harness.content
+    fake.workspace.delete(channel, reply)
+    sync(harness)
+    assert kept(harness) == there(fake)
+    assert f"{channel.id}:{ts}" in harness.deleted
+
+
+def test_a_reply_sent_to_the_channel_is_kept_once(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    ts = channel.top[2]
+    before = fake.workspace.post(channel, "before", thread=ts, broadcast=True)
+    harness = connect()
+    sync(harness)
+    after = fake.workspace.post(channel, "after", thread=ts, broadcast=True)
+    sync(harness, "schedule")  # without a lookback
+    for reply in (before, after):
+        [item] = [item for item in harness.content.values() if item.id.endswith(reply)]
+        assert (item.parent, item.metadata["subtype"]) == (f"{channel.id}:{ts}", "thread_broadcast")
+    result = sync(harness)
+    assert (result.outputs_saved, result.outputs_deleted) == (0, 0)
+    fake.calls.clear()
+    sync(harness)
+    assert not fake.called("conversations.replies")
+
+
+def test_a_reply_sent_to_the_channel_from_an_old_thread(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    root = fake.workspace.post(channel, "long ago", ts="1600000000.000100")
+    fake.workspace.post(channel, "now", thread=root)
+    late = fake.workspace.post(channel, "all should know", thread=root, broadcast=True)
+    harness = connect(since="2024-01-01")
+    sync(harness)
+    assert kept(harness) == there(fake) - {f"{channel.id}:{root}"}
+    assert harness.content[f"{channel.id}:{late}"].text == "all should know"
+
+
+def test_a_thread_that_vanishes_before_it_is_read(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    ts = channel.top[2]
+    fake.workspace.post(channel, "reply", thread=ts)
+
+    def vanish(method: str, arguments: dict[str, str]) -> None:
+        if method == "conversations.replies" and ts in channel.messages:
+            channel.threads.pop(ts)
+            fake.workspace.delete(channel, ts)
+
+    fake.before = vanish
+    harness = connect()
+    result = sync(harness)
+    assert result.skipped == ["conversations.replies: thread_not_found"]
+    sync(harness)
+    assert f"{channel.id}:{ts}" in harness.deleted
+
+
+def test_nothing_posted_during_a_lookback_is_deleted(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.page_cap = 4
+    harness = connect()
+    sync(harness)
+    fake.before = lambda method, _: (
+        fake.workspace.post(channel, "meanwhile") if method == "conversations.history" else None
+    )
+    sync(harness)
+    sync(harness)
+    assert not harness.deleted

@@ -1,0 +1,278 @@
+"""Files: rows of their own, streamed, capped; web pages are refused, and the token goes to Slack alone."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from fake_slack import Fake
+from fake_slack.server import BOT
+from fake_slack.workspace import Channel
+from integration_polling_slack import Config
+from integration_polling_slack.account import SlackSettings
+from integration_polling_slack.files import File, obstacle
+
+from core import PermanentError, RateLimited, ResyncOnChange, TransientError
+from core.testing import Harness, Item
+
+DATA = os.urandom(700_000)
+
+
+@pytest.fixture
+def channel(fake: Fake) -> Channel:
+    return fake.workspace.add_channel("general")
+
+
+def files(harness: Harness) -> list[Item]:
+    return [item for item in harness.content.values() if item.kind == "file"]
+
+
+def test_the_bytes_come_with_what_slack_says_of_them(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    id = fake.workspace.upload(channel, DATA, "plan.pdf", mimetype="application/pdf", title="The plan")
+    harness = connect(files="all")
+    sync(harness)
+    [item] = files(harness)
+    message = f"{channel.id}:{channel.top[0]}"
+    assert item.content == DATA
+    assert (item.id, item.parent, item.name, item.content_type) == (
+        f"{message}:{id}",
+        message,
+        "plan.pdf",
+        "application/pdf",
+    )
+    assert item.metadata["title"] == "The plan"
+    assert harness.content[message].metadata["files"][0]["name"] == "plan.pdf"
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("none", 0), ("metadata", 1)])
+def test_without_content(fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str, kept: int) -> None:
+    fake.workspace.upload(channel, DATA)
+    harness = connect(files=mode)
+    sync(harness)
+    assert [item.content for item in files(harness)] == [None] * kept
+    assert not fake.called("file")
+
+
+def test_a_file_is_fetched_once(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.workspace.upload(channel, DATA)
+    harness = connect(files="all")
+    sync(harness)
+    fake.workspace.edit(channel, channel.top[0], "edited")
+    sync(harness)
+    assert len(fake.called("file")) == 1
+    assert files(harness)[0].content == DATA
+
+
+def test_a_large_file_is_kept_without_content(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.workspace.upload(channel, DATA, size=2_000_000)
+    fake.workspace.upload(channel, b"x" * 2_000_000, "lies.bin", size=10)
+    harness = connect(files="all", max_file_mb=1)
+    sync(harness)
+    assert [(item.content, item.metadata["skipped"]) for item in files(harness)] == [(None, "larger than 1 MB")] * 2
+    assert len(fake.called("file")) == 1, "what Slack says is too large is not fetched"
+
+
+def test_a_login_page_is_refused(fake: Fake, channel: Channel, connect: Any) -> None:
+    """With HTTP 200, as Slack answers without files:read."""
+    fake.workspace.upload(channel, DATA)
+    fake.file_mode = "login"
+    harness = connect(files="all")
+    result = harness.sync()
+    assert [type(parked.error).__name__ for parked in result.parked] == ["Refused"]
+    assert "files:read" in str(result.parked[0].error)
+    assert not files(harness)
+
+
+def test_a_page_that_is_the_file_is_kept(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.workspace.upload(channel, b"<html>ours</html>", "ours.html", mimetype="text/html")
+    harness = connect(files="all")
+    sync(harness)
+    assert files(harness)[0].text == "<html>ours</html>"
+
+
+def test_a_login_page_in_place_of_a_page_is_refused(fake: Fake, channel: Channel, connect: Any) -> None:
+    fake.workspace.upload(channel, b"<html>ours</html>", "ours.html", mimetype="text/html")
+    fake.file_mode = "login"
+    harness = connect(files="all")
+    assert harness.sync().state == "partial"
+    assert not files(harness)
+
+
+@pytest.mark.parametrize("mode", ["redirect", "elsewhere"])
+def test_redirects_are_followed_and_the_token_goes_to_slack_alone(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str
+) -> None:
+    fake.workspace.upload(channel, DATA)
+    fake.file_mode = mode
+    harness = connect(files="all")
+    sync(harness)
+    assert files(harness)[0].content == DATA
+    first, second = fake.called("file")
+    assert first.token == BOT
+    assert second.token == (BOT if mode == "redirect" else "")
+
+
+def test_a_redirect_to_another_scheme_is_refused(fake: Fake, channel: Channel, connect: Any) -> None:
+    fake.workspace.upload(channel, DATA)
+    fake.file_mode = "insecure"
+    result = connect(files="all").sync()
+    assert isinstance(result.parked[0].error, PermanentError)
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_stopped(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    fake.workspace.upload(channel, DATA)
+    fake.file_mode = "cut"
+    harness = connect(files="all")
+    result = sync(harness)
+    assert [type(error) for error in result.failures] == [TransientError]
+    assert files(harness)[0].content == DATA
+    assert fake.called("file")[1].arguments["range"].startswith("bytes=")
+
+
+def test_an_expired_token_is_renewed_for_a_download(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.workspace.upload(channel, DATA)
+    token, refresh = fake.rotate()
+
+    harness = connect(token, refresh, files="all")
+    answered = fake.file
+
+    def late(path: str, headers: Any, host: str) -> Any:
+        if not fake.called("oauth.v2.access"):
+            fake.tokens[token] = "expired"
+        return answered(path, headers, host)
+
+    fake.file = late  # type: ignore[method-assign]
+    sync(harness)
+    assert files(harness)[0].content == DATA
+    assert len(fake.called("oauth.v2.access")) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"mode": "external", "url_private": "https://drive.example.com/x"}, "outside Slack"),
+        ({"url_private": "https://evil.example.com/files-pri/T1-F0001/a.bin"}, "outside Slack"),
+        ({"url_private": "http://slack.com.evil.example/x"}, "outside Slack"),
+        ({"mode": "hidden_by_limit"}, "plan"),
+        ({"mode": "quip"}, "no bytes"),
+    ],
+)
+def test_what_cannot_be_fetched_is_kept_without_content(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, fields: dict[str, Any], reason: str
+) -> None:
+    fake.workspace.upload(channel, DATA, **fields)
+    harness = connect(files="all")
+    sync(harness)
+    [item] = files(harness)
+    assert item.content is None
+    assert reason in str(item.metadata["skipped"])
+    assert not fake.called("file")
+
+
+@pytest.mark.parametrize(
+    ("url", "is_slacks"),
+    [
+        ("https://files.slack.com/files-pri/T1-F1/a", True),
+        ("https://acme.slack.com/x", True),
+        ("https://slack-files.com/x", True),
+        ("http://files.slack.com/x", False),
+        ("https://files.slack.com:8443/x", False),
+        ("https://files.slack.com@evil.example/x", False),
+        ("https://user@files.slack.com/x", False),
+        ("https://notslack.com/x", False),
+        ("https://slack.com.evil.example/x", False),
+        ("https://[broken", False),
+        ("file:///etc/passwd", False),
+        ("", False),
+    ],
+)
+def test_whose_address_it_is(url: str, is_slacks: bool) -> None:
+    settings = SlackSettings(_env_file=None, SLACK_API_URL="https://slack.com/api/")  # type: ignore[call-arg]
+    assert (obstacle(File(id="F1", message="C1:1.1", url=url), settings, 10) == "") == is_slacks
+
+
+def test_a_deleted_file_is_a_tombstone(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    id = fake.workspace.upload(channel, DATA)
+    fake.workspace.post(channel, "after")
+    harness = connect(files="all")
+    sync(harness)
+    [item] = files(harness)
+    channel.messages[channel.top[0]]["files"] = [{"id": id, "mode": "tombstone"}]
+    sync(harness)
+    assert item.id in harness.deleted
+
+
+def test_a_deleted_message_takes_its_file_along(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.workspace.upload(channel, DATA)
+    fake.workspace.post(channel, "after")
+    harness = connect(files="all")
+    sync(harness)
+    fake.workspace.delete(channel, channel.top[0])
+    sync(harness)
+    assert not files(harness)
+
+
+def test_a_late_reply_does_not_delete_the_files_of_its_thread(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    fake.workspace.upload(channel, DATA)
+    harness = connect(files="all")
+    sync(harness)
+    fake.workspace.post(channel, "nice", thread=channel.top[0])
+    sync(harness)
+    assert len(files(harness)) == 1
+
+
+def test_a_file_that_vanished_before_it_was_fetched(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    id = fake.workspace.upload(channel, DATA)
+    fake.workspace.files.pop(id)
+    harness = connect(files="all")
+    sync(harness)
+    assert not files(harness)
+
+
+def test_a_file_of_another_organization(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    """The message has no more than its id."""
+    id = fake.workspace.upload(channel, DATA)
+    channel.messages[channel.top[0]]["files"] = [{"id": id, "file_access": "check_file_info"}]
+    harness = connect(files="all")
+    sync(harness)
+    assert files(harness)[0].content == DATA
+    assert len(fake.called("files.info")) == 1
+
+
+def test_429_of_a_download_parks_downloads(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.workspace.upload(channel, DATA)
+    answered, refused = fake.file, [(429, b"", {"Retry-After": "11"})]
+    fake.file = lambda *given: refused.pop() if refused else answered(*given)  # type: ignore[method-assign]
+    [error] = sync(connect(files="all")).failures
+    assert isinstance(error, RateLimited)
+    assert (error.limit, error.retry_after) == ("files", 11.0)
+
+
+def test_files_asked_for_later_are_fetched_then(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    """Editing the config starts a resync, which fetches what is lacking and nothing else."""
+    fake.workspace.upload(channel, DATA)
+    fake.workspace.upload(channel, DATA[1:])
+    root, reply = channel.top
+    channel.top.remove(reply)
+    channel.threads[root] = [reply]
+    channel.messages[reply]["thread_ts"] = root
+    harness = connect(files="metadata")
+    sync(harness)
+    for _ in range(2):
+        harness._worker._config = Config(files="all")
+        del harness.state[f"channel/{channel.id}"]
+        sync(harness, "resync")
+        assert [item.content for item in files(harness)] == [DATA, DATA[1:]]
+    assert len(fake.called("file")) == 2
+
+
+def test_what_a_resync_is_needed_for() -> None:
+    marked = {
+        name for name, one in Config.model_fields.items() if any(isinstance(m, ResyncOnChange) for m in one.metadata)
+    }
+    assert marked == {"since", "files", "max_file_mb"}

@@ -1,0 +1,305 @@
+"""Histories: whole, without gaps and without duplicates, whatever happens while they are walked."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from fake_slack import Fake
+from fake_slack.workspace import Channel, key
+from integration_polling_slack import Slack
+
+from core import PermanentError
+from core.testing import Faults, Harness
+
+
+def kept(harness: Harness) -> set[str]:
+    return {item.id for item in harness.content.values() if item.kind == "message"}
+
+
+def there(fake: Fake) -> set[str]:
+    return {id for id, _ in fake.workspace.visible()}
+
+
+def posted(fake: Fake, count: int, name: str = "general") -> Channel:
+    channel = fake.workspace.add_channel(name)
+    for number in range(count):
+        fake.workspace.post(channel, f"message {number}")
+    return channel
+
+
+def test_three_pages_have_no_gap_and_no_duplicate(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    posted(fake, 30)
+    harness = connect()
+    result = sync(harness)
+    assert kept(harness) == there(fake)
+    assert len(fake.called("conversations.history")) == 3
+    messages = [item for item in harness.content.values() if item.kind == "message"]
+    assert result.outputs_saved == 30 + len(harness.content) - len(messages)
+
+
+@pytest.mark.parametrize("short", [0, 3])
+def test_a_channel_of_thousands_is_whole(fake: Fake, connect: Any, sync: Any, short: int) -> None:
+    """Also where pages are shorter than asked for, which is not the end."""
+    fake.short_by = short
+    posted(fake, 2_300)
+    harness = connect()
+    sync(harness)
+    assert kept(harness) == there(fake)
+
+
+def test_what_is_posted_while_history_is_walked_appears_once(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    channel = posted(fake, 55)
+    fake.before = lambda method, _: (
+        fake.workspace.post(channel, "meanwhile") if method == "conversations.history" else None
+    )
+    harness = connect()
+    sync(harness)
+    fake.before = None
+    walk = fake.called("conversations.history")
+    assert len(walk) == 6, "the walk grew with what was posted"
+    sync(harness)
+    assert kept(harness) == there(fake)
+
+
+def test_latest_is_frozen(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    channel = posted(fake, 45)
+    fake.before = lambda method, _: (
+        fake.workspace.post(channel, "meanwhile") if method == "conversations.history" else None
+    )
+    sync(connect())
+    first, *others = fake.called("conversations.history")
+    assert "latest" not in first.arguments
+    assert len({call.arguments["latest"] for call in others}) == 1
+
+
+def test_new_messages_in_many_pages(fake: Fake, connect: Any, sync: Any) -> None:
+    """What came since the last run is bounded by what that run has seen, until all of its pages are kept."""
+    fake.page_cap = 10
+    channel = posted(fake, 5)
+    harness = connect()
+    sync(harness, "schedule")
+    newest = harness.state[f"channel/{channel.id}"]["newest_ts"]
+    for number in range(35):
+        fake.workspace.post(channel, f"later {number}")
+    fake.fail("conversations.history", "internal_error", times=3, when=lambda arguments: "cursor" in arguments)
+    assert harness.sync("schedule").state == "partial"
+    assert harness.state[f"channel/{channel.id}"]["newest_ts"] == newest
+    sync(harness, "schedule")
+    assert kept(harness) == there(fake)
+    oldest = {call.arguments["oldest"] for call in fake.called("conversations.history")[1:]}
+    assert oldest == {newest}
+
+
+def test_history_is_walked_in_the_background(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    posted(fake, 100)
+    harness = connect()
+    result = sync(harness)
+    assert [run.lane for run in result.runs] == ["live", "backfill"]
+    background = [task for task in harness.tasks if task.background]
+    assert len(background) == 9
+
+
+def test_a_backfill_that_failed_goes_on_where_it_stopped(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    channel = posted(fake, 100)
+    harness = connect()
+    fake.fail("conversations.history", "fatal_error", times=3, when=lambda arguments: _page(channel, arguments) == 5)
+    assert harness.sync("schedule").state == "partial"
+    fake.calls.clear()
+    sync(harness, "schedule")
+    assert kept(harness) == there(fake)
+    assert len(fake.called("conversations.history")) < 8, "it began anew"
+
+
+def _page(channel: Channel, arguments: dict[str, str]) -> int:
+    """Which page of ten a call asks for, by its cursor."""
+    if "cursor" not in arguments:
+        return 0
+    ts = base64.b64decode(arguments["cursor"]).decode().split("|")[2]
+    return (len(channel.top) - sum(key(one) < key(ts) for one in channel.top)) // 10
+
+
+@pytest.mark.parametrize("lane", ["first", "live", "lookback"])
+def test_an_invalid_cursor_begins_the_window_anew(fake: Fake, connect: Any, sync: Any, lane: str) -> None:
+    """From the oldest message seen: no gap, no duplicate, and not from the very beginning."""
+    fake.page_cap = 10
+    channel = posted(fake, 5 if lane == "live" else 60)
+    harness = connect()
+    if lane != "first":
+        sync(harness)
+    if lane == "live":
+        for number in range(60):
+            fake.workspace.post(channel, f"later {number}")
+    expired: list[str] = []
+
+    def expire(method: str, arguments: dict[str, str]) -> None:
+        """All cursors, in the midst of the walk."""
+        if (
+            method == "conversations.history"
+            and arguments.get("cursor")
+            and len(expired) < 2
+            and arguments["cursor"] not in expired
+        ):
+            expired.append(arguments["cursor"])
+            fake.cursor_epoch += 1
+
+    fake.before = expire
+    fake.calls.clear()
+    sync(harness)
+    assert len(expired) == 2
+    assert kept(harness) == there(fake)
+    assert not harness.deleted
+    calls = [call for call in fake.called("conversations.history") if not call.error]
+    assert len(calls) <= 15, "it began from the very beginning"
+
+
+def test_a_cursor_that_never_works_loses_nothing(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    posted(fake, 60)
+    fake.fail("conversations.history", "invalid_cursor", times=1000, when=lambda arguments: "cursor" in arguments)
+    harness = connect()
+    sync(harness)
+    assert kept(harness) == there(fake), "each new beginning has one page that works"
+    assert len(fake.called("conversations.history")) < 20
+
+
+def test_pages_that_go_in_circles_end(fake: Fake, connect: Any) -> None:
+    """A cursor that leads back to the same page must not be followed for ever, nor end the walk in silence."""
+    page = {"messages": [{"ts": "1700000000.000100", "text": "x"}], "response_metadata": {"next_cursor": "same"}}
+    body = json.dumps({"ok": True, **page}).encode()
+    fake.workspace.add_channel("general")
+    fake.fail("conversations.history", body=body, times=1000)
+    result = connect().sync()
+    assert result.state == "partial"
+    assert isinstance(result.parked[0].error, PermanentError)
+    assert "circles" in str(result.parked[0].error)
+    assert len(fake.called("conversations.history")) < 10
+
+
+def test_timestamps_stay_text(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    for ts in ("1700000000.000010", "1700000000.000100", "1700000000.100000", "1700000000.000000"):
+        fake.workspace.post(channel, f"at {ts}", ts=ts)
+    harness = connect()
+    sync(harness)
+    assert kept(harness) == {f"{channel.id}:{ts}" for ts in channel.messages}
+    item = harness.content[f"{channel.id}:1700000000.000010"]
+    assert item.metadata["ts"] == "1700000000.000010"
+    assert item.timestamp is not None
+    assert item.timestamp.isoformat() == "2023-11-14T22:13:20.000010+00:00"
+    assert harness.state[f"channel/{channel.id}"]["newest_ts"] == "1700000000.100000"
+
+
+def test_same_timestamps_in_two_channels_are_two_messages(fake: Fake, connect: Any, sync: Any) -> None:
+    for name in ("one", "two"):
+        fake.workspace.post(fake.workspace.add_channel(name), name, ts="1700000000.000010")
+    harness = connect()
+    sync(harness)
+    assert {item.text for item in harness.content.values() if item.kind == "message"} == {"one", "two"}
+
+
+def test_the_second_sync_costs_one_call_a_channel(fake: Fake, connect: Any, sync: Any) -> None:
+    for name in ("one", "two", "three"):
+        posted(fake, 300, name)
+    harness = connect()
+    sync(harness, "schedule")
+    fake.calls.clear()
+    sync(harness, "schedule")
+    assert len(fake.called("conversations.history")) == 3
+    assert not fake.called("conversations.replies")
+    fake.calls.clear()
+    sync(harness, "manual")  # with the lookback, of two pages a channel
+    assert len(fake.called("conversations.history")) == 3 + 3 * 2
+
+
+def test_an_archived_channel_is_read_once_and_then_left_alone(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = posted(fake, 10)
+    harness = connect()
+    sync(harness)
+    fake.workspace.post(channel, "the last word")
+    channel.is_archived = True
+    sync(harness)
+    assert kept(harness) == there(fake)
+    fake.calls.clear()
+    sync(harness)
+    assert not fake.called("conversations.history")
+    channel.is_archived = False
+    fake.workspace.post(channel, "back again")
+    sync(harness)
+    assert kept(harness) == there(fake)
+
+
+def test_since_bounds_the_history(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    stamps = ["1704067199.999999", "1704067200.000000", "1704067201.000000"]
+    for ts in stamps:
+        fake.workspace.post(channel, ts, ts=ts)
+    harness = connect(since="2024-01-01")
+    sync(harness)
+    assert kept(harness) == {f"{channel.id}:{ts}" for ts in stamps[1:]}
+
+
+def test_a_resync_deletes_what_is_gone_and_nothing_else(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    channel = fake.workspace.add_channel("general")
+    stamps = [fake.workspace.post(channel, "old", ts=f"1600000{n:03}.000000") for n in range(60)]
+    harness = connect()
+    sync(harness)
+    for ts in stamps[5:10]:
+        fake.workspace.delete(channel, ts)
+    sync(harness)
+    assert not harness.deleted, "they lie before the lookback"
+    for partition in [name for name in harness.state if name.startswith("channel/")]:
+        del harness.state[partition]
+    result = sync(harness, "resync")
+    assert kept(harness) == there(fake)
+    assert result.outputs_deleted == 5
+
+
+def test_what_the_free_plan_hides_is_not_deleted(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    stamps = [fake.workspace.post(channel, "old", ts=f"1600000{n:03}.000000") for n in range(60)]
+    harness = connect()
+    sync(harness)
+    fake.is_limited = True
+    channel.top = channel.top[20:]
+    del harness.state[f"channel/{channel.id}"]
+    sync(harness, "resync")
+    assert not harness.deleted
+    assert kept(harness) == {f"{channel.id}:{ts}" for ts in stamps}
+
+
+def test_state_that_no_longer_validates_costs_one_channel_a_resync(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = posted(fake, 10)
+    harness = connect()
+    sync(harness)
+    harness.state[f"channel/{channel.id}"] = {"newest_ts": 1.5}
+    sync(harness)
+    assert kept(harness) == there(fake)
+    assert not harness.deleted
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_faults_in_the_midst_of_changes(fake: Fake, sync: Any, seed: int) -> None:
+    """Workers die, messages are delivered twice, pages overlap, while people go on posting; nothing is lost."""
+    fake.page_cap = 10
+    channels = [posted(fake, 60, name) for name in ("one", "two")]
+
+    def talk(method: str, arguments: dict[str, str]) -> None:
+        if method == "conversations.history":
+            for channel in channels:
+                fake.workspace.post(channel, "meanwhile")
+
+    fake.before = talk
+    harness = Harness(Slack, {}, {"token": "xoxb-fake-token-1"}, faults=Faults.storm(seed))
+    sync(harness)
+    fake.before = None
+    sync(harness)
+    assert kept(harness) == there(fake)

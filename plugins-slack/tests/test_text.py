@@ -1,0 +1,146 @@
+"""What a person reads: mentions, links, entities; authors; and rows that hostile text cannot break."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fake_slack import Fake
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from integration_polling_slack import timestamps
+from integration_polling_slack.text import readable, resolved
+
+NAMES = {"U1": "@Ann", "C1": "#general", "S1": "@oncall", "U2": "@<B&C>"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("hello <@U1>", "hello @Ann"),
+        ("<@U9>", "@U9"),
+        ("<@U9|zoe>", "@zoe"),
+        ("<@U1|old name>", "@Ann"),
+        ("<#C1|old-name> <#C9|nine> <#C8>", "#general #nine #C8"),
+        ("<!here> <!channel> <!everyone>", "@here @channel @everyone"),
+        ("<!subteam^S1|@x> <!subteam^S2|@y> <!subteam^S3>", "@oncall @y @S3"),
+        ("<!date^1392734382^{date}|Feb 18, 2014>", "Feb 18, 2014"),
+        ("<https://a.example/x?y=1&amp;z=2>", "https://a.example/x?y=1&z=2"),
+        ("<https://a.example|the docs>", "the docs (https://a.example)"),
+        ("<http://a.example|a.example>", "http://a.example"),
+        ("<mailto:a@b.example|a@b.example>", "a@b.example"),
+        ("1 &lt; 2 &amp;&amp; 3 &gt; 2", "1 < 2 && 3 > 2"),
+        ("&amp;lt;", "&lt;"),
+        ("<@U2>", "@<B&C>"),
+        ("<", "<"),
+        ("<>", ""),
+        ("*bold* `code` :smile:", "*bold* `code` :smile:"),
+    ],
+)
+def test_resolved(raw: str, shown: str) -> None:
+    assert resolved(raw, NAMES.get) == shown
+
+
+def test_without_text_the_blocks_speak_and_then_the_attachments() -> None:
+    section = {"type": "section", "text": {"type": "mrkdwn", "text": "see <@U1>"}}
+    words = [
+        {"type": "text", "text": "hi "},
+        {"type": "user", "user_id": "U1"},
+        {"type": "link", "url": "https://a.example"},
+    ]
+    rich = {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": words}]}
+    attachment = {"title": "Build 7", "text": "failed in <#C1>", "fallback": "no"}
+    assert readable({"text": "", "blocks": [section, rich]}, NAMES.get) == "see @Ann\nhi @Annhttps://a.example"
+    assert readable({"attachments": [attachment]}, NAMES.get) == "Build 7\nfailed in #general"
+    assert readable({"text": "said", "blocks": [section], "attachments": [attachment]}, NAMES.get) == "said"
+
+
+json = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda below: st.lists(below) | st.dictionaries(
+    st.sampled_from(["type", "text", "elements", "fields", "user_id", "fallback", "blocks", "title"]), below))  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(["text", "blocks", "attachments"]), json))
+@settings(max_examples=200)
+def test_whatever_slack_sends_is_text(message: Any) -> None:
+    assert isinstance(readable(message, NAMES.get), str)
+
+
+@given(st.text())
+def test_nothing_is_lost_of_text_without_marks(text: str) -> None:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert resolved(escaped, NAMES.get) == text
+
+
+@given(st.integers(0, 2**32), st.integers(0, 999_999))
+def test_timestamps_and_moments_are_the_same(seconds: int, micros: int) -> None:
+    ts = f"{seconds}.{micros:06d}"
+    assert timestamps.is_ts(ts)
+    moment = timestamps.moment(ts)
+    assert (moment.microsecond, int(moment.timestamp())) == (micros, seconds)
+    assert timestamps.order(timestamps.before(moment)) < timestamps.order(ts) or ts == "0.000000"
+    assert timestamps.after(timestamps.before(moment)) == moment or seconds == 0
+
+
+def test_the_row_of_a_message(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    fake.workspace.groups["S1"] = "oncall"
+    blocks = [{"type": "rich_text", "elements": []}]
+    ts = fake.workspace.post(channel, "<!subteam^S1>, <@U2> &amp; all", blocks=blocks, subtype="me_message")
+    reply = fake.workspace.post(channel, "yes", thread=ts, user="U2")
+    harness = connect()
+    sync(harness)
+    item = harness.content[f"{channel.id}:{ts}"]
+    link = f"https://acme.slack.com/archives/{channel.id}/p{ts.replace('.', '')}"
+    assert (item.kind, item.parent, item.name) == ("message", channel.id, "#general @Ann")
+    assert item.text == "@oncall, @Björn & all"
+    assert item.metadata == {
+        "channel": channel.id, "ts": ts, "user": "U1", "subtype": "me_message", "permalink": link, "blocks": blocks,
+        "thread_ts": ts,
+    }  # fmt: skip
+    answer = harness.content[f"{channel.id}:{reply}"]
+    assert (answer.parent, answer.name) == (item.id, "#general @Björn")
+    where = f"archives/{channel.id}/p{reply.replace('.', '')}?thread_ts={ts}&cid={channel.id}"
+    assert answer.metadata["permalink"] == f"https://acme.slack.com/{where}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "author"),
+    [
+        ({"user": "U2"}, "@Björn"),
+        ({"user": "UBOT", "bot_id": "B1", "bot_profile": {"name": "CI"}}, "@CI"),
+        ({"user": "UBOT", "bot_id": "B1"}, "@polling"),
+        ({"user": "", "bot_id": "B7", "username": "deploys"}, "@deploys"),
+        ({"user": "", "bot_id": "B7"}, "@B7"),
+        ({"user": "UEXT", "user_profile": {"real_name": "Eve Elsewhere"}}, "@Eve Elsewhere"),
+        ({"user": "UGONE"}, "@UGONE"),
+    ],
+)
+def test_authors(fake: Fake, connect: Any, sync: Any, fields: dict[str, Any], author: str) -> None:
+    channel = fake.workspace.add_channel("general")
+    ts = fake.workspace.post(channel, "hello", **fields)
+    harness = connect()
+    sync(harness)
+    assert harness.content[f"{channel.id}:{ts}"].name == f"#general {author}"
+
+
+def test_hostile_messages_keep_their_siblings(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = fake.workspace.add_channel("general")
+    good = fake.workspace.post(channel, "good")
+    odd = [
+        {"text": None}, {"text": 7}, {"text": "\0 and \ud800"}, {"blocks": "no list"}, {"files": [7, {"id": 5}, {}]},
+        {"reactions": "x"}, {"edited": [1]}, {"attachments": [[]]}, {"user": None}, {"thread_ts": "nonsense"},
+        {"blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 2_000_000}}]}, {"reply_count": "many"},
+        {"user": {"a": 1}}, {"username": 5, "bot_id": 7}, {"user_profile": "x"}, {"latest_reply": {}, "reply_count": 3},
+    ]  # fmt: skip
+    for fields in odd:
+        ts = fake.workspace.post(channel, "odd")
+        channel.messages[ts] |= fields
+    fake.workspace.post(channel, "no timestamp")
+    channel.messages[channel.top[-1]]["ts"] = "../../etc"
+    channel.messages[channel.top[-1]]["ts"] = "9" * 30 + ".1"
+    harness = connect(files="all")
+    result = harness.sync()
+    assert not result.parked, result.parked
+    messages = [item for item in harness.content.values() if item.kind == "message"]
+    assert len(messages) == 1 + len(odd)
+    assert harness.content[f"{channel.id}:{good}"].text == "good"

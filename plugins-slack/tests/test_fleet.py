@@ -1,0 +1,185 @@
+"""Whole workspaces through real workers, which are killed meanwhile; what is kept is compared with what the fake has."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fake_slack import Fake
+from fake_slack.bulk import fill
+from fake_slack.server import CLIENT_ID, CLIENT_SECRET
+from integration_polling_slack import Credentials, Slack
+from integration_polling_slack.directory import TIERS
+from support import oracle
+from support.accounts import connect, sync
+from support.deployment import Deployment
+from support.fleet import Fleet, send
+
+MESSAGES = """
+SELECT external_id, content_text FROM user_integration_content
+WHERE user_integration_id = %s AND kind = 'message' AND deleted_at IS NULL
+"""
+DELETED = "SELECT count(*) FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NOT NULL"
+STATES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
+SAVED = "SELECT sum(outputs_saved), sum(outputs_deleted) FROM sync_run WHERE id = %s"
+
+MakeFleet = Callable[..., Fleet]
+
+
+def settings(fake: Fake, **units: int) -> dict[str, str]:
+    """What the operator of this fleet has set: budgets that let a test end, but for those given."""
+    limits = {name: {"units": units.get(name.replace(".", "_"), 60_000), "per": 60} for name in TIERS}
+    return {
+        "SLACK_API_URL": fake.api_url,
+        "SLACK_CLIENT_ID": CLIENT_ID,
+        "SLACK_CLIENT_SECRET": CLIENT_SECRET,
+        "POLLING_LIMITS": json.dumps({"slack": limits}),
+    }
+
+
+def connected(fake: Fake, deployment: Deployment) -> UUID:
+    """An account with a token that is rotated."""
+    token, refresh = fake.rotate()
+    credentials = Credentials.model_validate({"token": token, "refresh_token": refresh})
+    return connect(deployment, Slack, {"files": "all"}, credentials)
+
+
+def assert_whole(fake: Fake, deployment: Deployment, account: UUID) -> None:
+    """Every message that there is, each once, with its own text; and nothing else."""
+    wanted = {id: message["text"] for id, message in fake.workspace.visible()}
+    kept = dict(deployment.rows(MESSAGES, account))
+    missing, surplus = wanted.keys() - kept.keys(), kept.keys() - wanted.keys()
+    assert not missing, f"{len(missing)} of {len(wanted)} are missing: {sorted(missing)[:5]}"
+    assert not surplus, f"{len(surplus)} too many: {sorted(surplus)[:5]}"
+    mentions = {"<@U1>": "@Ann", "<@U2>": "@Björn", "&amp;": "&"}
+    for id, text in wanted.items():
+        for raw, shown in mentions.items():
+            text = text.replace(raw, shown)
+        assert kept[id] == text
+    assert not deployment.value(DELETED, account)
+    assert {state for _, state in deployment.rows(STATES, account)} == {"succeeded"}, deployment.rows(oracle.LEFT)
+
+
+def assert_second_sync_is_cheap(fake: Fake, fleet: Fleet, account: UUID) -> None:
+    """One call for what is new in each channel, and the pages of the lookback."""
+    fake.calls.clear()
+    run = sync(fleet.deployment, account)
+    oracle.wait_for_quiet(fleet, 120)
+    bounds = Counter(
+        (call.arguments["channel"], call.arguments["oldest"].endswith(".999999"))
+        for call in fake.called("conversations.history")
+    )
+    pages = {one.id: -(-len(one.top) // min(200, fake.page_cap)) for one in fake.workspace.channels.values()}
+    for id, lookback in pages.items():
+        assert bounds[id, False] == 1, f"{bounds[id, False]} calls for what is new in {id}"
+        assert bounds[id, True] <= lookback
+    assert not fake.called("conversations.replies")
+    assert deployment_row(fleet, run) == (0, 0)
+
+
+def deployment_row(fleet: Fleet, run: UUID) -> Any:
+    return fleet.deployment.rows(SAVED, run)[0]
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(400)
+def test_a_workspace_survives_kills_expiries_and_talk(
+    fake: Fake, deployment: Deployment, make_fleet: MakeFleet
+) -> None:
+    """Two workers are killed, the token expires three times under concurrent calls, and people go on posting."""
+    fake.page_cap = 10
+    fill(fake.workspace, channels=6, messages=300, threads=40)
+    channel = fake.workspace.channels["C0001"]
+    fake.workspace.upload(channel, b"bytes" * 100_000)
+    numbers = itertools.count(1)
+
+    def before(method: str, arguments: dict[str, str]) -> None:
+        if method == "conversations.replies":
+            number = next(numbers)
+            if number in (5, 15, 25):
+                with fake.workspace.lock:
+                    fake.tokens.update(dict.fromkeys(fake.tokens, "expired"))
+            if number % 10 == 0:
+                fake.workspace.post(channel, "meanwhile")
+
+    fake.before = before
+    fleet = make_fleet(**settings(fake, conversations_replies=600))
+    fleet.workers(threads=8)
+    fleet.ready()
+    account = connected(fake, deployment)
+    sync(deployment, account)
+    for tasks in (25, 50):
+        fleet.until(lambda done=tasks: deployment.value(oracle.DONE) >= done, "tasks are done", 100, replace=True)  # type: ignore[misc]
+        fleet.until(fleet.worker_pids, "there is somebody to kill", 100, replace=True)
+        send(signal.SIGKILL, fleet.worker_pids()[0])
+    oracle.wait_for_quiet(fleet, 120)
+    fake.before = None
+    oracle.assert_nobody_convicted(deployment)
+    rotations = fake.called("oauth.v2.access")
+    assert 1 <= len(rotations) <= 3, "the token was renewed more often than it expired"
+    assert not [call for call in rotations if call.error], "a refresh token was used twice"
+    sync(deployment, account)
+    oracle.wait_for_quiet(fleet, 120)
+    assert_whole(fake, deployment, account)
+    assert_second_sync_is_cheap(fake, fleet, account)
+
+
+@pytest.mark.acceptance
+@pytest.mark.timeout(400)
+def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet: MakeFleet) -> None:
+    """A budget set too high: one refusal blocks the method for all workers, and costs no attempt."""
+    fake.page_cap = 10
+    fill(fake.workspace, channels=6, messages=120, threads=0)
+    fake.limits["conversations.history"] = (10, 2.0)
+    fleet = make_fleet(**settings(fake))
+    fleet.workers(threads=8)
+    fleet.ready()
+    account = connected(fake, deployment)
+    sync(deployment, account)
+    oracle.wait_for_quiet(fleet, 120)
+    assert_whole(fake, deployment, account)
+    calls = fake.called("conversations.history")
+    refused = [call for call in calls if call.status == 429]
+    assert refused
+    # Those that were under way already, on 16 threads, may be refused along with the first.
+    assert len(refused) <= 16 * (1 + (len(calls) - len(refused)) // 10)
+    attempts = deployment.value("SELECT max(attempts) FROM sync_task WHERE user_integration_id = %s", account)
+    assert attempts == 0, "a refusal was counted as an attempt"
+
+
+@pytest.mark.long
+@pytest.mark.acceptance
+@pytest.mark.timeout(1800)
+def test_20_000_messages_under_a_kill_every_5_seconds(
+    fake: Fake, deployment: Deployment, make_fleet: MakeFleet
+) -> None:
+    """50 channels, 20,000 messages, 2,000 threads."""
+    fill(fake.workspace, channels=50, messages=20_000, threads=2_000)
+    assert sum(len(one.threads) for one in fake.workspace.channels.values()) == 2_000
+    fleet = make_fleet(**settings(fake, conversations_replies=3_000))
+    fleet.workers(threads=8)
+    fleet.ready()
+    account = connected(fake, deployment)
+    sync(deployment, account)
+    kills, due = 0, time.monotonic() + 5
+
+    def quiet() -> bool:
+        nonlocal kills, due
+        if time.monotonic() >= due and (pids := fleet.worker_pids()):
+            send(signal.SIGKILL, pids[kills % len(pids)])
+            kills, due = kills + 1, time.monotonic() + 5
+        return not deployment.value(oracle.OPEN)
+
+    fleet.until(quiet, "the workspace is kept", 1_200, replace=True)
+    assert kills >= 5
+    oracle.wait_for_quiet(fleet, 120)
+    oracle.assert_nobody_convicted(deployment)
+    assert_whole(fake, deployment, account)
+    assert_second_sync_is_cheap(fake, fleet, account)

@@ -296,3 +296,27 @@ def test_many_pages_of_people_and_channels(fake: Fake, connect: Any, sync: Any) 
     fake.calls.clear()
     sync(harness, "schedule")
     assert len(fake.called("conversations.history")) == 35
+
+
+@pytest.mark.parametrize("method", ["users.list", "conversations.list"])
+def test_a_listing_whose_cursor_expires_begins_anew(fake: Fake, connect: Any, sync: Any, method: str) -> None:
+    fake.page_cap = 10
+    for number in range(25):
+        fake.workspace.add_user(f"U9{number:03}", f"Person {number}")
+        posted(fake, f"channel-{number:02}", f"ask <@U9{number:03}>")
+
+    def expire(called: str, arguments: dict[str, str]) -> None:
+        if called == method and "cursor" in arguments:
+            fake.before = None
+            fake.cursor_epoch += 1
+
+    fake.before = expire
+    harness = sync_of(connect(), sync)
+    assert texts(harness) == {f"ask @Person {number}" for number in range(25)}
+
+
+def test_a_listing_whose_cursor_never_works_is_parked(many: Fake, connect: Any) -> None:
+    many.page_cap = 2
+    many.fail("conversations.list", "invalid_cursor", times=100, when=lambda arguments: "cursor" in arguments)
+    [parked] = connect().sync().parked
+    assert "again and again" in str(parked.error)

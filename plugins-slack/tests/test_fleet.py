@@ -112,7 +112,7 @@ def test_a_workspace_survives_kills_expiries_and_talk(
     fake.before = before
     fleet = make_fleet(**settings(fake, conversations_replies=600))
     fleet.workers(threads=8)
-    fleet.ready()
+    fleet.ready(100)
     account = connected(fake, deployment)
     sync(deployment, account)
     for tasks in (25, 50):
@@ -140,8 +140,9 @@ def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet:
     fake.limits["conversations.history"] = (10, 2.0)
     fleet = make_fleet(**settings(fake))
     fleet.workers(threads=8)
-    fleet.ready()
+    fleet.ready(100)
     account = connected(fake, deployment)
+    deployment.rows("UPDATE user_integration SET limit_group = 'T1:A1'")
     sync(deployment, account)
     oracle.wait_for_quiet(fleet, 120)
     assert_whole(fake, deployment, account)
@@ -150,6 +151,8 @@ def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet:
     assert refused
     # Those that were under way already, on 16 threads, may be refused along with the first.
     assert len(refused) <= 16 * (1 + (len(calls) - len(refused)) // 10)
+    blocked = {key for (key,) in deployment.rows("SELECT key FROM limit_block")}
+    assert blocked == {"group/slack/T1:A1/conversations.history"}, "something else was blocked, or somebody else"
     attempts = deployment.value("SELECT max(attempts) FROM sync_task WHERE user_integration_id = %s", account)
     assert attempts == 0, "a refusal was counted as an attempt"
 
@@ -164,15 +167,16 @@ def test_20_000_messages_under_a_kill_every_5_seconds(
     fill(fake.workspace, channels=50, messages=20_000, threads=2_000)
     assert sum(len(one.threads) for one in fake.workspace.channels.values()) == 2_000
     fleet = make_fleet(**settings(fake, conversations_replies=3_000))
-    fleet.workers(threads=8)
-    fleet.ready()
+    for _ in range(3):  # containers of one process each: the death of one ends no other
+        fleet.workers(processes=1, threads=8)
+    fleet.ready(100)
     account = connected(fake, deployment)
     sync(deployment, account)
     kills, due = 0, time.monotonic() + 5
 
     def quiet() -> bool:
         nonlocal kills, due
-        if time.monotonic() >= due and (pids := fleet.worker_pids()):
+        if time.monotonic() >= due and len(pids := fleet.worker_pids()) > 1:
             send(signal.SIGKILL, pids[kills % len(pids)])
             kills, due = kills + 1, time.monotonic() + 5
         return not deployment.value(oracle.OPEN)

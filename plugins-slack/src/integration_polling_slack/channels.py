@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core import Context, TaskOutput
+from core import TaskOutput
 from integration_polling_slack.account import ChannelType, Config
 from integration_polling_slack.names import Names
 
@@ -41,6 +41,10 @@ class Ref(BaseModel):
     def partition(self) -> str:
         """Where the channel's state is."""
         return f"channel/{self.id}"
+
+    @property
+    def may_be_joined(self) -> bool:
+        return self.type == "public" and not self.is_archived
 
     def is_readable(self, *, is_bot: bool) -> bool:
         """Whether the token may read it: people read public channels without joining, bots do not."""
@@ -77,18 +81,18 @@ class Workspace(BaseModel):
     is_bot: bool = True
 
 
-def refs(ctx: Context, items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
+def refs(items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
     """The channels of a page; those without an id are none."""
-    return [_ref(ctx, item, names) for item in items if isinstance(item.get("id"), str) and item["id"]]
+    return [_ref(item, names) for item in items if isinstance(item.get("id"), str) and item["id"]]
 
 
-def _ref(ctx: Context, item: Mapping[str, Any], names: Names) -> Ref:
+def _ref(item: Mapping[str, Any], names: Names) -> Ref:
     id, kind = item["id"][:64], _type(item)
     name = item.get("name") if isinstance(item.get("name"), str) else None
     shown = f"#{name or id}"
     if kind == "im":
         user = str(item.get("user", ""))
-        shown = names.get(ctx, user) or f"@{user}"
+        shown = names.get(user) or f"@{user}"
     created = item.get("created")
     return Ref(
         id=id, name=shown[:100], type=kind, is_archived=bool(item.get("is_archived")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from integration_polling_slack import api, channels, files, names, scopes
 from integration_polling_slack.account import Config, Credentials, SlackSettings
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import Absent, Ref, Refs, Workspace
-from integration_polling_slack.errors import TokenExpired, Unreadable
+from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
 from integration_polling_slack.names import Names
 
 MINUTE = 60
@@ -50,6 +49,9 @@ PAGE = 200
 
 MOST_PAGES = 5_000
 
+MOST_RESTARTS = 3
+"""Times that a list may begin anew."""
+
 WORKSPACE, ABSENT = "workspace", "absent"
 """Partitions of the state."""
 
@@ -64,7 +66,6 @@ class Directory(BaseIntegration[Config, Credentials]):
     """The tasks that come before any message, one after the other: messages name people and channels."""
 
     _settings: SlackSettings | None = None
-    _names: Names | None = None
 
     @classmethod
     def limits(cls, config: Config) -> Sequence[Limit]:
@@ -121,15 +122,22 @@ class Directory(BaseIntegration[Config, Credentials]):
         return TaskResult(state=state, tasks=[self.get_users.task()])
 
     @task(cost={"users.list": 1})
-    def get_users(self, ctx: Context, cursor: str = "", page: int = 0) -> TaskResult:
+    def get_users(self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0) -> TaskResult:
         """A page of the people, before any message that mentions them."""
-        answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
+        try:
+            answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
+        except InvalidCursor:
+            return TaskResult(tasks=[self.get_users.task(restarts=_one_more(restarts))])
         users = [user for user in answer.items("members") if isinstance(user.get("id"), str) and user["id"]]
         more = self._next_page(answer, cursor, page)
         return TaskResult(
             output=[_user_row(user) for user in users],
             state=names.changed(ctx, {user["id"]: names.of_user(user) for user in users}),
-            tasks=[self.get_users.task(cursor=more, page=page + 1) if more else self.get_usergroups.task()],
+            tasks=[
+                self.get_users.task(cursor=more, page=page + 1, restarts=restarts)
+                if more
+                else self.get_usergroups.task()
+            ],
         )
 
     @task(cost={"usergroups.list": 1})
@@ -146,15 +154,20 @@ class Directory(BaseIntegration[Config, Credentials]):
         return TaskResult(state=names.changed(ctx, handles), tasks=[self.get_channel_list.task()])
 
     @task(cost={"conversations.list": 1})
-    def get_channel_list(self, ctx: Context, cursor: str = "", page: int = 0) -> TaskResult:
+    def get_channel_list(self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0) -> TaskResult:
         """A page of the channels; with the last one, the channels' own tasks: by then all names are known."""
         types = ",".join(channels.TYPES[kind] for kind in self.config.types)
-        answer = self._call(ctx, "conversations.list", types=types, cursor=cursor, limit=PAGE)
-        found = channels.refs(ctx, answer.items("channels"), Names(ctx))
+        try:
+            answer = self._call(ctx, "conversations.list", types=types, cursor=cursor, limit=PAGE)
+        except InvalidCursor:
+            return TaskResult(tasks=[self.get_channel_list.task(restarts=_one_more(restarts))])
+        found = channels.refs(answer.items("channels"), Names(ctx))
         state = names.changed(ctx, {ref.id: ref.name for ref in found})
         if more := self._next_page(answer, cursor, page):
             state[f"channels/{page}"] = Refs(refs=found)
-            return TaskResult(state=state, tasks=[self.get_channel_list.task(cursor=more, page=page + 1)])
+            return TaskResult(
+                state=state, tasks=[self.get_channel_list.task(cursor=more, page=page + 1, restarts=restarts)]
+            )
         for number in range(page):
             found += self._page_of(ctx, number)
         wanted, absent = channels.chosen({ref.id: ref for ref in found}.values(), self.config)
@@ -179,9 +192,8 @@ class Directory(BaseIntegration[Config, Credentials]):
 
     def _first_task(self, ctx: Context, ref: Ref) -> Task:
         """Join a public channel before it is read, if that is what the account wants."""
-        joins = (
-            self.config.join_public and not ref.is_archived and not ref.is_readable(is_bot=self._workspace(ctx).is_bot)
-        )
+        is_bot = self._workspace(ctx).is_bot
+        joins = self.config.join_public and ref.may_be_joined and not ref.is_readable(is_bot=is_bot)
         return self.join_channel.task(channel=ref) if joins else self._channel_task(ref)
 
     @task(cost={"conversations.join": 1})
@@ -194,18 +206,12 @@ class Directory(BaseIntegration[Config, Credentials]):
             return TaskResult([channel.row(error.code)])
         return TaskResult(tasks=[self._channel_task(channel.model_copy(update={"is_member": True}))])
 
-    @abstractmethod
     def _channel_task(self, channel: Ref) -> Task:
         """What is done with a channel that is to be kept."""
+        raise NotImplementedError
 
     def _workspace(self, ctx: Context) -> Workspace:
         return ctx.state(WORKSPACE, Workspace) or Workspace()
-
-    def _known_names(self, ctx: Context) -> Names:
-        """The names as this run found them, remembered for its next task."""
-        if self._names is None or self._names.run != ctx.run.id:
-            self._names = Names(ctx)
-        return self._names
 
     # Calls ----------------------------------------------------------------------------------------------------------------
 
@@ -231,6 +237,17 @@ class Directory(BaseIntegration[Config, Credentials]):
         if answer.cursor and (answer.cursor == cursor or page >= MOST_PAGES):
             raise PermanentError("the pages of the list go in circles")
         return answer.cursor
+
+
+def _one_more(restarts: int) -> int:
+    """How often a list has begun anew because its cursor was refused.
+
+    Raises:
+      PermanentError: Often enough.
+    """
+    if restarts >= MOST_RESTARTS:
+        raise PermanentError("Slack refuses its own cursor again and again")
+    return restarts + 1
 
 
 def _user_row(user: Mapping[str, Any]) -> TaskOutput:

@@ -16,6 +16,7 @@ from integration_polling_slack.directory import Directory, limits
 from integration_polling_slack.errors import InvalidCursor, Unreadable
 from integration_polling_slack.files import File
 from integration_polling_slack.messages import Message, Place, Version
+from integration_polling_slack.names import Names
 from integration_polling_slack.walking import FEW, MOST_RESTARTS, RECENT, ChannelState, Page, Walk
 
 MOST_REPLIES_NAMED = 100
@@ -214,20 +215,16 @@ class Slack(Directory):
                 kept.seen.append(id)
             else:
                 changed.append(one)
-                kept.output.append(self._row(ctx, one, place, str(replace(before, own=own))))
+                kept.output.append(messages.row(one, place, str(replace(before, own=own))))
             if (thread := messages.thread_version(one)) != before.thread or (thread and whole):
                 threads[ts] = self.get_thread.task(channel=channel, ts=ts, version=thread, whole=whole)
         kept.tasks += threads.values()
         self._add_files(ctx, kept, place, changed)
         return kept
 
-    def _row(self, ctx: Context, message: Message, place: Place, fingerprint: str) -> TaskOutput:
-        known = self._known_names(ctx)
-        return messages.row(message, place, lambda one: known.get(ctx, one), fingerprint)
-
     def _place(self, ctx: Context, channel: str) -> Place:
-        name = self._known_names(ctx).get(ctx, channel)
-        return Place(channel, name or channel, self._workspace(ctx).url)
+        known = Names(ctx)
+        return Place(channel, self._workspace(ctx).url, known.get)
 
     # Threads ----------------------------------------------------------------------------------------------------------------
 
@@ -285,7 +282,7 @@ class Slack(Directory):
                 kept.seen.append(id)
             else:
                 changed.append(one)
-                kept.output.append(self._row(ctx, {**one, "thread_ts": root}, place, str(own)))
+                kept.output.append(messages.row({**one, "thread_ts": root}, place, str(own)))
         self._add_files(ctx, kept, place, changed)
         return kept
 

@@ -14,7 +14,8 @@ from integration_polling_slack.text import Name
 
 Message = Mapping[str, Any]
 
-LARGEST_PART = 200_000
+LARGEST_PART = 20_000
+LARGE_PARTS = {"blocks": 300_000, "attachments": 300_000}
 """Characters of JSON of one part of the metadata; a row's metadata has at most 1 MiB."""
 
 LONGEST_NAME = 200
@@ -48,11 +49,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where messages are: a channel, what it is called, and the workspace's address."""
+    """Where messages are: a channel, the workspace's address, and who and what is there by name."""
 
     channel: str
-    name: str
     url: str
+    name: Name
 
     def id(self, ts: str) -> str:
         """A message's id: timestamps are unique within a channel only."""
@@ -71,6 +72,9 @@ def is_reply(message: Message) -> bool:
 def own_version(message: Message) -> str:
     """A digest of what may change of a message."""
     described = {key: message[key] for key in _COMPARED if message.get(key)}
+    if is_reply(message):
+        # One that is sent to the channel too may be described in two ways.
+        described.pop("subtype", None)
     if isinstance(described.get("files"), list):
         # Links to thumbnails and the like differ from call to call.
         described["files"] = [(one.get("id"), one.get("mode")) for one in described["files"] if isinstance(one, dict)]
@@ -84,14 +88,15 @@ def thread_version(message: Message) -> str:
     return f"{message.get('latest_reply', '')}:{count}"[:80].replace("|", "") if count else ""
 
 
-def row(message: Message, place: Place, name: Name, fingerprint: str) -> TaskOutput:
+def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
     """The message as it is kept."""
     ts = message["ts"]
     parent = place.id(message["thread_ts"]) if is_reply(message) else place.channel
+    name = f"{place.name(place.channel) or place.channel} {_author(message, place.name)}"
     return TaskOutput(
-        place.id(ts), text.readable(message, name), kind="message", parent=parent,
-        name=f"{place.name} {_author(message, name)}"[:LONGEST_NAME], timestamp=timestamps.moment(ts),
-        content_type="text/plain", metadata=_metadata(message, place), fingerprint=fingerprint,
+        place.id(ts), text.readable(message, place.name), kind="message", parent=parent,
+        name=name[:LONGEST_NAME],
+        timestamp=timestamps.moment(ts), content_type="text/plain", metadata=_metadata(message, place), fingerprint=fingerprint,
     )  # fmt: skip
 
 
@@ -119,7 +124,11 @@ def _metadata(message: Message, place: Place) -> dict[str, Any]:
         "blocks": message.get("blocks"),
         "attachments": message.get("attachments"),
     }
-    return {key: value for key, value in kept.items() if value and len(json.dumps(value)) <= LARGEST_PART}
+    return {
+        key: value
+        for key, value in kept.items()
+        if value and len(json.dumps(value)) <= LARGE_PARTS.get(key, LARGEST_PART)
+    }
 
 
 def _reactions(reactions: Any) -> list[dict[str, Any]]:

@@ -24,17 +24,17 @@ class Shard(BaseModel):
 
 
 class Names:
-    """Looks names up, a shard at a time."""
+    """Looks names up for one task, a shard at a time."""
 
     def __init__(self, ctx: Context) -> None:
-        self.run = ctx.run.id
+        self._ctx = ctx
         self._shards: dict[str, dict[str, str]] = {}
 
-    def get(self, ctx: Context, id: str) -> str | None:
+    def get(self, id: str) -> str | None:
         """The name of an id, if it is known."""
         partition = _partition(id)
         if partition not in self._shards:
-            self._shards[partition] = _read(ctx, partition)
+            self._shards[partition] = _read(self._ctx, partition)
         return self._shards[partition].get(id)
 
 

@@ -19,6 +19,22 @@ class SlackError(Exception):
     """`ok: false`, with this code and HTTP 200."""
 
 
+READ = {"public_channel": "channels:read", "private_channel": "groups:read", "im": "im:read", "mpim": "mpim:read"}
+"""The scope that lists a type of channel; `…:history` reads it."""
+
+
+def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
+    """The scopes of a call, as the reference gives them for each method."""
+    if method == "conversations.list":
+        return {READ[one] for one in arguments.get("types", "public_channel").split(",")}
+    if method in ("conversations.history", "conversations.replies"):
+        channel = fake.workspace.channels.get(arguments.get("channel", ""))
+        return {READ[channel.type].replace(":read", ":history")} if channel else set()
+    others = {"users.list": "users:read", "bots.info": "users:read", "usergroups.list": "usergroups:read"}
+    others |= {"conversations.join": "channels:join", "files.info": "files:read"}
+    return {others[method]} if method in others else set()
+
+
 def auth_test(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     found = {"url": fake.workspace.url, "team": "Acme", "team_id": fake.workspace.team, "is_enterprise_install": False}
     if kind == "user":

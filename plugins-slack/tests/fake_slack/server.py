@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from fake_slack.methods import METHODS, SlackError
+from fake_slack.methods import METHODS, SlackError, needed
 from fake_slack.workspace import Workspace
 
 LOGIN_PAGE = b"<!DOCTYPE html><html><body>Sign in to Acme</body></html>"
@@ -50,6 +50,7 @@ class Fake:
     """The server's memory.
 
     Attributes:
+      scopes: Comma-separated; empty grants all.
       tokens: `bot`, `user`, `expired` or any error code, by token.
       refresh_tokens: Those that still work, with the kind of token that they bring.
       limits: (calls, seconds) of a method.
@@ -151,6 +152,8 @@ class Fake:
             raise SlackError(kind)
         if method not in METHODS:
             raise SlackError("unknown_method")
+        if self.scopes and not needed(self, method, arguments) <= set(self.scopes.split(",")):
+            raise SlackError("missing_scope")
         return METHODS[method](self, arguments, kind)
 
     def _oauth(self, arguments: dict[str, str], authorization: str) -> dict[str, Any]:
@@ -190,7 +193,8 @@ class Fake:
         file, data = self.workspace.files.get(id, ({}, None))
         if data is None:
             return 404, b"", {}
-        if kind == "files-pri" and (self.file_mode == "login" or self.tokens.get(token) not in ("bot", "user")):
+        may_read = self.tokens.get(token) in ("bot", "user") and "files:read" in (self.scopes or "files:read")
+        if kind == "files-pri" and (self.file_mode == "login" or not may_read):
             return 200, LOGIN_PAGE, {"Content-Type": "text/html; charset=utf-8"}
         modes = {
             "redirect": self.origin,

@@ -1,0 +1,74 @@
+"""The app manifest asks for exactly what the calls need, and stands in the documentation as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_slack import Fake
+from integration_polling_slack import Config, Slack, scopes
+from integration_polling_slack.account import SlackSettings
+
+from core.testing import Harness
+
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = files("integration_polling_slack").joinpath("app_manifest.json").read_text("utf-8")
+ASKED = json.loads(TEXT)["oauth_config"]["scopes"]["bot"]
+EVERYTHING = {"types": ["public", "private", "im", "mpim"], "files": "all", "join_public": True}
+
+
+def everything(fake: Fake, connect: Any, granted: list[str]) -> tuple[str, Any]:
+    """What a sync with these scopes comes to, in a workspace that has some of all."""
+    workspace = fake.workspace
+    workspace.groups["S1"] = "oncall"
+    named = [("general", "public_channel"), ("secret", "private_channel"), ("", "im"), ("mpdm-1", "mpim")]
+    for name, kind in named:
+        channel = workspace.add_channel(name, type=kind, user="U2", is_member=kind != "public_channel")
+        workspace.post(channel, f"in {kind} <!subteam^S1>")
+    workspace.upload(channel, b"bytes")
+    fake.scopes = ",".join(granted)
+    harness: Harness = connect(**EVERYTHING)
+    return harness.sync().state, {item.id: (item.text, item.metadata) for item in harness.content.values()}
+
+
+def test_the_manifest_is_enough(fake: Fake, connect: Any) -> None:
+    state, content = everything(fake, connect, ASKED)
+    assert state == "succeeded"
+    texts = {text for text, _ in content.values()}
+    assert texts >= {f"in {kind} @oncall" for kind in ("public_channel", "private_channel", "im", "mpim")} | {"bytes"}
+    assert connect(**EVERYTHING).check()
+
+
+@pytest.mark.parametrize("scope", ASKED)
+def test_the_manifest_asks_for_nothing_more(fake: Fake, connect: Any, scope: str) -> None:
+    """Without any one of them, something is missing."""
+    state, content = everything(fake, connect, [one for one in ASKED if one != scope])
+    whole = sum("@oncall" in text or text == "bytes" for text, _ in content.values())
+    assert state != "succeeded" or whole < 5
+
+
+def test_it_is_what_the_code_says() -> None:
+    assert sorted(scopes.EVERY) == ASKED
+    assert Slack.manifest.oauth is not None
+    assert list(Slack.manifest.oauth.scopes) == ASKED
+    assert scopes.needed(Config.model_validate(EVERYTHING)) | scopes.OPTIONAL == scopes.EVERY
+    assert scopes.needed(Config(types=["public"])) == {"users:read", "channels:read", "channels:history"}
+
+
+def test_the_documentation_gives_it() -> None:
+    page = (DOCS / "how-to" / "slack.md").read_text("utf-8")
+    [block] = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert block == TEXT
+    assert not [scope for scope in ASKED if f"`{scope}`" not in page]
+
+
+def test_fields_and_settings_are_documented() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert not [name for name in Config.model_fields if f"| `{name}` |" not in readme]
+    names = [str(field.validation_alias) for field in SlackSettings.model_fields.values()]
+    reference = (DOCS / "reference" / "settings.md").read_text("utf-8")
+    assert not [name for name in names if f"`{name}`" not in reference or f"`{name}`" not in readme]

@@ -155,3 +155,12 @@ def test_the_address_is_the_operators_alone(fake: Fake, channel: Any) -> None:
     harness = Harness(Slack, {}, {"token": BOT})
     harness.sync()
     assert fake.calls
+
+
+@pytest.mark.parametrize("url", ["slack.com/api", "file:///etc/passwd", "https://"])
+def test_an_address_that_is_none_is_the_operators_fault(
+    connect: Any, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SLACK_API_URL", url)
+    with pytest.raises(ConfigurationError, match="SLACK_API_URL"):
+        connect().check()

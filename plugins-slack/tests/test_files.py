@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from email.message import Message
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from fake_slack import Fake
@@ -11,7 +13,7 @@ from fake_slack.server import BOT
 from fake_slack.workspace import Channel
 from integration_polling_slack import Config
 from integration_polling_slack.account import SlackSettings
-from integration_polling_slack.files import File, obstacle
+from integration_polling_slack.files import File, _redirected, obstacle
 
 from core import PermanentError, RateLimited, ResyncOnChange, TransientError
 from core.testing import Harness, Item
@@ -242,6 +244,9 @@ def test_a_file_of_another_organization(fake: Fake, channel: Channel, connect: A
     sync(harness)
     assert files(harness)[0].content == DATA
     assert len(fake.called("files.info")) == 1
+    del harness.state[f"channel/{channel.id}"]
+    sync(harness, "resync")
+    assert len(fake.called("file")) == 1
 
 
 def test_429_of_a_download_parks_downloads(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
@@ -276,3 +281,23 @@ def test_what_a_resync_is_needed_for() -> None:
         name for name, one in Config.model_fields.items() if any(isinstance(m, ResyncOnChange) for m in one.metadata)
     }
     assert marked == {"since", "files", "max_file_mb"}
+
+
+@pytest.mark.parametrize(
+    ("target", "followed"),
+    [
+        ("https://cdn.example.com/x", "https://cdn.example.com/x"),
+        ("/elsewhere", "https://files.slack.com/elsewhere"),
+        ("http://files.slack.com/x", None),
+        ("file:///etc/passwd", None),
+    ],
+)
+def test_redirects_are_followed_to_what_is_as_secure(target: str, followed: str | None) -> None:
+    url, headers = "https://files.slack.com/files-pri/T1-F1/a", Message()
+    headers["Location"] = target
+    error = HTTPError(url, 302, "Found", headers, None)
+    if followed is None:
+        with pytest.raises(PermanentError, match="not secure"):
+            _redirected(url, error, File(id="F1", message="C1:1.1"))
+    else:
+        assert _redirected(url, error, File(id="F1", message="C1:1.1")) == followed

@@ -224,14 +224,15 @@ def test_an_archived_channel_is_read_once_and_then_left_alone(fake: Fake, connec
     harness = connect()
     sync(harness)
     fake.workspace.post(channel, "the last word")
-    channel.is_archived = True
+    fake.workspace.archive(channel)
     sync(harness)
     assert kept(harness) == there(fake)
     fake.calls.clear()
     sync(harness)
     assert not fake.called("conversations.history")
-    channel.is_archived = False
+    fake.workspace.archive(channel, False)
     fake.workspace.post(channel, "back again")
+    fake.workspace.archive(channel)
     sync(harness)
     assert kept(harness) == there(fake)
 
@@ -303,3 +304,32 @@ def test_faults_in_the_midst_of_changes(fake: Fake, sync: Any, seed: int) -> Non
     fake.before = None
     sync(harness)
     assert kept(harness) == there(fake)
+
+
+def test_what_is_new_goes_before_what_may_have_changed(fake: Fake, connect: Any, sync: Any) -> None:
+    """Both draw on one budget."""
+    fake.page_cap = 10
+    for name in ("one", "two"):
+        posted(fake, 30, name)
+    harness = connect()
+    sync(harness)
+    fake.calls.clear()
+    sync(harness)
+    new = [not call.arguments["oldest"].endswith(".999999") for call in fake.called("conversations.history")]
+    assert new == [True] * 2 + [False] * 6
+
+
+def test_a_second_walk_in_the_background_ends_where_it_meets_the_first(fake: Fake, connect: Any, sync: Any) -> None:
+    """A copy of its task, carried over or replayed, asks nothing and changes nothing."""
+    fake.page_cap = 10
+    channel = posted(fake, 60)
+    harness = connect()
+    sync(harness)
+    [earlier] = [task for task in harness.tasks if task.background][:1]
+    fake.calls.clear()
+    with harness:
+        slack = Slack(harness.config, harness.credentials)
+        result = slack.run_task(earlier, harness.context(earlier.type))
+    assert not [*result.output, *result.tasks, *result.state, *result.listed]
+    assert not fake.calls
+    assert len(channel.top) == 60

@@ -33,6 +33,7 @@ class Ref(BaseModel):
     type: ChannelType
     is_member: bool = True
     is_archived: bool = False
+    updated: int = 0
     created: int = 0
     topic: str = ""
     purpose: str = ""
@@ -41,6 +42,11 @@ class Ref(BaseModel):
     def partition(self) -> str:
         """Where the channel's state is."""
         return f"channel/{self.id}"
+
+    @property
+    def archived(self) -> str:
+        """The version of the settings in which it is archived; empty if it is not. Nothing is posted without a new one."""
+        return str(self.updated) if self.is_archived else ""
 
     @property
     def may_be_joined(self) -> bool:
@@ -93,11 +99,10 @@ def _ref(item: Mapping[str, Any], names: Names) -> Ref:
     if kind == "im":
         user = str(item.get("user", ""))
         shown = names.get(user) or f"@{user}"
-    created = item.get("created")
     return Ref(
         id=id, name=shown[:100], type=kind, is_archived=bool(item.get("is_archived")),
         is_member=bool(item.get("is_member", kind != "public")) or kind in ("im", "mpim"),
-        created=created if type(created) is int and 0 <= created < 2**33 else 0,
+        created=_number(item.get("created"), 2**33), updated=_number(item.get("updated"), 2**53),
         topic=_value(item.get("topic")), purpose=_value(item.get("purpose")),
     )  # fmt: skip
 
@@ -108,6 +113,10 @@ def _type(item: Mapping[str, Any]) -> ChannelType:
     if item.get("is_mpim"):
         return "mpim"
     return "private" if item.get("is_private") or item.get("is_group") else "public"
+
+
+def _number(said: Any, below: int) -> int:
+    return said if type(said) is int and 0 <= said < below else 0
 
 
 def _value(said: Any) -> str:

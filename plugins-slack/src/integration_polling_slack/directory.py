@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from core import (
     AccountIdentity,
@@ -73,8 +73,17 @@ class Directory(BaseIntegration[Config, Credentials]):
 
     @property
     def settings(self) -> SlackSettings:
+        """The operator's.
+
+        Raises:
+          ConfigurationError: One of them has a value that cannot work; it is not repeated.
+        """
         if self._settings is None:
-            self._settings = SlackSettings()
+            try:
+                self._settings = SlackSettings()
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+                raise ConfigurationError(f"{first['loc'][0]} cannot be used: {first['msg']}") from None
         return self._settings
 
     def check(self) -> AccountIdentity:

@@ -58,14 +58,14 @@ class Slack(Directory):
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
         row = channel.row(state.unreadable)
-        if channel.is_archived and state.settled:
+        if channel.archived and state.settled == channel.archived:
             return TaskResult([row])
         walk = (
             Walk(mode="live", oldest=state.newest_ts)
             if state.newest_ts
             else Walk(mode="first", oldest=self.config.oldest)
         )
-        tasks = [self.get_channel_history.task(channel=channel.id, walk=walk, archived=channel.is_archived)]
+        tasks = [self.get_channel_history.task(channel=channel.id, walk=walk, archived=channel.archived)]
         if state.backfill is not None:
             tasks.append(self._in_background(channel.id, state.backfill))
         return TaskResult([row], tasks)
@@ -79,7 +79,7 @@ class Slack(Directory):
     # Messages -------------------------------------------------------------------------------------------------------------
 
     @task(cost={"conversations.history": 1})
-    def get_channel_history(self, ctx: Context, channel: str, walk: Walk, archived: bool = False) -> TaskResult:
+    def get_channel_history(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
         """A page of a channel: of what is new, or of all that there ever was."""
         state = ctx.state(_partition(channel), ChannelState) or ChannelState()
         if walk.mode == "back" and state.backfill != walk:
@@ -95,7 +95,7 @@ class Slack(Directory):
             return self._goes_on(channel, state, page.after, kept, archived)
         return self._at_the_end(ctx, channel, state, page, kept, archived)
 
-    def _goes_on(self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: bool) -> TaskResult:
+    def _goes_on(self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str) -> TaskResult:
         """The rest of the walk: that of a new channel and of a backfill is remembered at each page."""
         if walk.mode == "live":
             more = self.get_channel_history.task(channel=channel, walk=walk, archived=archived)
@@ -114,7 +114,7 @@ class Slack(Directory):
         )
 
     def _at_the_end(
-        self, ctx: Context, channel: str, state: ChannelState, page: Page, kept: Kept, archived: bool
+        self, ctx: Context, channel: str, state: ChannelState, page: Page, kept: Kept, archived: str
     ) -> TaskResult:
         """The last page of a walk: only now are the channel's bounds moved."""
         walk, changes = page.after, dict[str, Any](unreadable=None)
@@ -134,7 +134,7 @@ class Slack(Directory):
         output = [*kept.output, *_readable_again(channel, state)]
         return TaskResult(output, tasks, _written(channel, state, now), kept.seen, listed)
 
-    def _lookback_if_due(self, ctx: Context, channel: str, state: ChannelState, archived: bool) -> list[Task]:
+    def _lookback_if_due(self, ctx: Context, channel: str, state: ChannelState, archived: str) -> list[Task]:
         """Always when a person asks for a sync; by schedule, as often as the config says."""
         last, pause = state.lookback_done_at, timedelta(hours=self.config.lookback_hours)
         if ctx.run.trigger == "schedule" and last is not None and _now() < last + pause:
@@ -142,26 +142,30 @@ class Slack(Directory):
         midnight = _now().replace(hour=0, minute=0, second=0, microsecond=0)
         oldest = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
         walk = Walk(mode="lookback", oldest=timestamps.newest([oldest, self.config.oldest]), run=ctx.run.id)
-        return [self.lookback.task(channel=channel, walk=walk, archived=archived)]
+        return [self._look_back(channel, walk, archived)]
+
+    def _look_back(self, channel: str, walk: Walk, archived: str) -> Task:
+        """After what is new, which draws on the same budget."""
+        return replace(self.lookback.task(channel=channel, walk=walk, archived=archived), priority=-1)
 
     @task(cost={"conversations.history": 1})
-    def lookback(self, ctx: Context, channel: str, walk: Walk, archived: bool = False) -> TaskResult:
+    def lookback(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
         """A page of the last days once more: what was edited, answered or deleted since."""
         state = ctx.state(_partition(channel), ChannelState) or ChannelState()
         try:
             page = self._page(ctx, channel, walk)
         except InvalidCursor:
-            return TaskResult(tasks=[self.lookback.task(channel=channel, walk=walk.again(), archived=archived)])
+            return TaskResult(tasks=[self._look_back(channel, walk.again(), archived)])
         except Unreadable as error:
             return self._skipped(ctx, channel, state, error)
         kept = self._keep(ctx, channel, page)
         if page.has_more:
-            more = self.lookback.task(channel=channel, walk=page.after, archived=archived)
+            more = self._look_back(channel, page.after, archived)
             return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
         changes = {
             "lookback_done_at": _now(),
             "recent": page.top_level[-RECENT:] if page.is_alone else [],
-            "settled": archived and state.backfill is None,
+            "settled": archived if state.backfill is None else "",
         }
         gone = [TaskOutput.gone(f"{channel}:{ts}") for ts in page.vanished(state.recent)]
         return TaskResult(
@@ -270,7 +274,8 @@ class Slack(Directory):
             onward = self.get_thread.task(**given, cursor=more, page=page + 1)
             return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
         kept.output += self._end_of_thread(ctx, f"{channel}:{ts}", version, replies if page == 0 else None)
-        listed = [Listing(f"{channel}:{ts}")] if run == ctx.run.id else []
+        is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
+        listed = [Listing(f"{channel}:{ts}")] if is_complete else []
         return TaskResult(kept.output, kept.tasks, seen=kept.seen, listed=listed)
 
     def _keep_replies(self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool) -> Kept:
@@ -339,7 +344,8 @@ class Slack(Directory):
         data = self._call(ctx, "files.info", file=file).data.get("file")
         kept = Kept()
         if isinstance(data, dict) and data.get("id") == file:
-            self._add_file(kept, File.of(message, data), None)
+            found = File.of(message, data)
+            self._add_file(kept, found, ctx.known([found.key]).get(found.key))
         return TaskResult(kept.output, kept.tasks, seen=kept.seen)
 
     @task(cost={files.LIMIT: 1}, time_limit=3600)

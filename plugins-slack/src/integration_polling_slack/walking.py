@@ -116,7 +116,7 @@ class ChannelState(BaseModel):
       lookback_done_at: When changes were last looked for.
       recent: The messages of the lookback's window, in a channel so quiet that they are few.
       unreadable: Slack's word for why it could not be read the last time.
-      settled: It is archived, and all there ever will be is kept.
+      settled: It was archived in this version of its settings, and all that it has is kept.
     """
 
     newest_ts: str = ""
@@ -124,7 +124,7 @@ class ChannelState(BaseModel):
     lookback_done_at: datetime | None = None
     recent: list[str] = []
     unreadable: str | None = None
-    settled: bool = False
+    settled: str = ""
 
 
 @dataclass(frozen=True, slots=True)

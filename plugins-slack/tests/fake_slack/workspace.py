@@ -26,6 +26,7 @@ class Channel:
     type: str = "public_channel"
     is_member: bool = True
     is_archived: bool = False
+    updated: int = 1_600_000_000_000
     user: str = ""
     error: str = ""
     messages: dict[str, Message] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Channel:
             "is_im": is_im,
             "is_mpim": is_mpim,
             "created": 1_600_000_000,
+            "updated": self.updated,
         }
         if is_im:
             return {**shared, "user": self.user}
@@ -109,6 +111,11 @@ class Workspace:
             if not thread or broadcast:
                 insort(channel.top, ts, key=key)
             return ts
+
+    def archive(self, channel: Channel, archived: bool = True) -> None:
+        with self.lock:
+            channel.is_archived = archived
+            channel.updated += 1
 
     def edit(self, channel: Channel, ts: str, text: str) -> None:
         with self.lock:

@@ -46,7 +46,15 @@ def tests(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Every fault against real processes, the long forms too; what CI runs of it is in `tests`."""
     _install(session, "test", core=".[demo]")
-    session.run("pytest", "-m", "long or not long", "tests/faults", *session.posargs, interrupt_timeout=LONG)
+    session.run(
+        "pytest",
+        "-m",
+        "long or not long",
+        "tests/faults",
+        "plugins-slack/tests/test_fleet.py",
+        *session.posargs,
+        interrupt_timeout=LONG,
+    )
 
 
 @nox.session

@@ -7,7 +7,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +22,9 @@ from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 
+from core.plugins import get_registry
+from core.settings import get_settings
+
 MESSAGES = """
 SELECT external_id, content_text FROM user_integration_content
 WHERE user_integration_id = %s AND kind = 'message' AND deleted_at IS NULL
@@ -31,6 +34,14 @@ STATES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
 SAVED = "SELECT sum(outputs_saved), sum(outputs_deleted) FROM sync_run WHERE id = %s"
 
 MakeFleet = Callable[..., Fleet]
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    """No other test sees the plugins that these have loaded."""
+    yield
+    get_settings.cache_clear()
+    get_registry.cache_clear()
 
 
 def settings(fake: Fake, **units: int) -> dict[str, str]:

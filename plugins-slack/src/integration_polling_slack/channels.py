@@ -39,11 +39,6 @@ class Ref(BaseModel):
     purpose: str = ""
 
     @property
-    def partition(self) -> str:
-        """Where the channel's state is."""
-        return f"channel/{self.id}"
-
-    @property
     def archived(self) -> str:
         """The version of the settings in which it is archived; empty if it is not. Nothing is posted without a new one."""
         return str(self.updated) if self.is_archived else ""

@@ -1,40 +1,29 @@
-"""The integration: each channel's history, what changes in it, its threads and its files."""
+"""The integration: each channel's history, what changes in it, and its threads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
 
-from core import BlobWriter, Context, Listing, Manifest, OAuth, Task, TaskOutput, TaskResult, task
-from integration_polling_slack import files, messages, scopes, timestamps
+from core import Context, Listing, Manifest, OAuth, Task, TaskOutput, TaskResult, task
+from integration_polling_slack import messages, scopes, timestamps
+from integration_polling_slack.attachments import Attachments, Kept, files_of
 from integration_polling_slack.channels import Ref
-from integration_polling_slack.directory import Directory, limits
+from integration_polling_slack.directory import limits
 from integration_polling_slack.errors import InvalidCursor, Unreadable
-from integration_polling_slack.files import File
 from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
-from integration_polling_slack.walking import FEW, MOST_RESTARTS, RECENT, ChannelState, Page, Walk
+from integration_polling_slack.walking import FEW, MOST_RESTARTS, RECENT, ChannelState, Page, Walk, partition
 
 MOST_REPLIES_NAMED = 100
 """Replies of a thread whose deletion is seen one by one."""
 
-MB = 1_000_000
 
-
-@dataclass(slots=True)
-class Kept:
-    """What a page of messages comes to."""
-
-    output: list[TaskOutput] = field(default_factory=list)
-    tasks: list[Task] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-
-
-class Slack(Directory):
+class Slack(Attachments):
     """Messages by channel and timestamp: new ones at every run, changed ones looked back for, years in the background."""
 
     manifest = Manifest(
@@ -54,7 +43,7 @@ class Slack(Directory):
     @task
     def sync_channel(self, ctx: Context, channel: Ref) -> TaskResult:
         """Where the channel's history goes on: with what is new, and in the background with what is old."""
-        state = ctx.state(channel.partition, ChannelState) or ChannelState()
+        state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
         row = channel.row(state.unreadable)
@@ -81,7 +70,7 @@ class Slack(Directory):
     @task(cost={"conversations.history": 1})
     def get_channel_history(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
         """A page of a channel: of what is new, or of all that there ever was."""
-        state = ctx.state(_partition(channel), ChannelState) or ChannelState()
+        state = ctx.state(partition(channel), ChannelState) or ChannelState()
         if walk.mode == "back" and state.backfill != walk:
             return TaskResult()  # another task has gone on from here
         try:
@@ -151,7 +140,7 @@ class Slack(Directory):
     @task(cost={"conversations.history": 1})
     def lookback(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
         """A page of the last days once more: what was edited, answered or deleted since."""
-        state = ctx.state(_partition(channel), ChannelState) or ChannelState()
+        state = ctx.state(partition(channel), ChannelState) or ChannelState()
         try:
             page = self._page(ctx, channel, walk)
         except InvalidCursor:
@@ -268,7 +257,7 @@ class Slack(Directory):
         kept = self._keep_replies(ctx, channel, ts, replies, whole=whole)
         for root in (one for one in found if one["ts"] == ts):
             version = messages.thread_version(root) if version is None else version
-            kept.seen += [f"{channel}:{ts}:{file['id']}" for file in _files_of(root)]
+            kept.seen += [f"{channel}:{ts}:{file['id']}" for file in files_of(root)]
         if more := self._next_page(answer, cursor, page):
             given |= {"version": version, "restarts": restarts}
             onward = self.get_thread.task(**given, cursor=more, page=page + 1)
@@ -311,92 +300,14 @@ class Slack(Directory):
         now = Version(before.own, before.thread if version is None else version, ",".join(here or []))
         return [*output, *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else [])]
 
-    # Files ------------------------------------------------------------------------------------------------------------------
-
-    def _add_files(self, ctx: Context, kept: Kept, place: Place, changed: Sequence[Message]) -> None:
-        """Rows or downloads of the files of messages that are new or changed."""
-        if self.config.files == "none":
-            return
-        found = [(File.of(place.id(one["ts"]), data), data) for one in changed for data in _files_of(one)]
-        known = ctx.known([file.key for file, _ in found])
-        for file, data in found:
-            if file.mode == "tombstone":
-                kept.output += [TaskOutput.gone(file.key)] if file.key in known else []
-            elif data.get("file_access") == "check_file_info":
-                kept.tasks.append(self.get_file_info.task(message=file.message, file=file.id))
-            else:
-                self._add_file(kept, file, known.get(file.key))
-
-    def _add_file(self, kept: Kept, file: File, known: str | None) -> None:
-        without = files.obstacle(file, self.settings, self._most_bytes)
-        if self.config.files == "metadata" or without:
-            # A row that has its content already keeps it.
-            kept_already = known == file.version("content")
-            (kept.seen.append(file.key) if kept_already else kept.output.append(file.row(without=without)))
-        elif known == file.version("content"):
-            kept.seen.append(file.key)
-        else:
-            kept.tasks.append(self.download_file.task(file=file))
-
-    @task(cost={"files.info": 1})
-    def get_file_info(self, ctx: Context, message: str, file: str) -> TaskResult:
-        """A file of another organization's: the message has no more than its id."""
-        data = self._call(ctx, "files.info", file=file).data.get("file")
-        kept = Kept()
-        if isinstance(data, dict) and data.get("id") == file:
-            found = File.of(message, data)
-            self._add_file(kept, found, ctx.known([found.key]).get(found.key))
-        return TaskResult(kept.output, kept.tasks, seen=kept.seen)
-
-    @task(cost={files.LIMIT: 1}, time_limit=3600)
-    def download_file(self, ctx: Context, file: File) -> TaskResult:
-        """A file's bytes, streamed."""
-        try:
-            with ctx.blob(f"{file.key}@{file.version('content')}") as blob:
-                self._fetch(ctx, file, blob)
-        except files.TooLarge as error:
-            return TaskResult([file.row(without=str(error))])
-        except files.Gone:
-            return TaskResult([TaskOutput.gone(file.key)])
-        return TaskResult([file.row(blob.blob)])
-
-    def _fetch(self, ctx: Context, file: File, blob: BlobWriter) -> None:
-        """Fetch it; once more if the token turns out to have expired, which a download does not tell."""
-        token = self.credentials.token
-        try:
-            files.fetch(self.settings, token, file, blob, self._most_bytes)
-        except files.Refused:
-            self._call(ctx, "auth.test")
-            if self.credentials.token == token:
-                raise
-            ctx.charge(files.LIMIT)
-            files.fetch(self.settings, self.credentials.token, file, blob, self._most_bytes)
-
-    @property
-    def _most_bytes(self) -> int:
-        return self.config.max_file_mb * MB
-
-
-def _partition(channel: str) -> str:
-    return f"channel/{channel}"
-
 
 def _written(channel: str, before: ChannelState, now: ChannelState) -> Mapping[str, BaseModel | None]:
     """The channel's state, if it has changed."""
-    return {} if now == before else {_partition(channel): now}
+    return {} if now == before else {partition(channel): now}
 
 
 def _readable_again(channel: str, state: ChannelState) -> list[TaskOutput]:
     return [TaskOutput.update(channel, metadata={"unreadable": None})] if state.unreadable else []
-
-
-def _files_of(message: Message) -> list[Mapping[str, Any]]:
-    found = message.get("files")
-    return [one for one in found if isinstance(one, dict) and _is_id(one.get("id"))] if isinstance(found, list) else []
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 64
 
 
 def _now() -> datetime:

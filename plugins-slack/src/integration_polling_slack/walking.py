@@ -127,6 +127,11 @@ class ChannelState(BaseModel):
     settled: str = ""
 
 
+def partition(channel: str) -> str:
+    """Where a channel's state is."""
+    return f"channel/{channel}"
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of a walk.

@@ -14,6 +14,7 @@ nox.options.sessions = ["tests", "lint", "types", "contracts"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(str(path.parent) for path in Path().glob("plugins-*/pyproject.toml"))
 SHOWN = ["plugins-hello-world", "plugins-ftp"]
+FAULTS = ["tests/faults", "plugins-slack/tests/test_fleet.py"]
 LONG = 60
 """Seconds that the demo gets after Ctrl-C to end its servers and workers; nox kills after 0.3 by itself."""
 
@@ -46,15 +47,7 @@ def tests(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Every fault against real processes, the long forms too; what CI runs of it is in `tests`."""
     _install(session, "test", core=".[demo]")
-    session.run(
-        "pytest",
-        "-m",
-        "long or not long",
-        "tests/faults",
-        "plugins-slack/tests/test_fleet.py",
-        *session.posargs,
-        interrupt_timeout=LONG,
-    )
+    session.run("pytest", "-m", "long or not long", *FAULTS, *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session

@@ -236,3 +236,16 @@ def test_nothing_posted_during_a_lookback_is_deleted(fake: Fake, channel: Channe
     sync(harness)
     sync(harness)
     assert not harness.deleted
+
+
+def test_an_edit_does_not_fetch_the_thread_again(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    ts = channel.top[2]
+    fake.workspace.post(channel, "reply", thread=ts)
+    harness = connect()
+    sync(harness)
+    fake.workspace.edit(channel, ts, "said better")
+    fake.calls.clear()
+    for _ in range(2):
+        sync(harness)
+    assert harness.content[f"{channel.id}:{ts}"].text == "said better"
+    assert not fake.called("conversations.replies")

@@ -13,7 +13,7 @@ from fake_slack.server import BOT
 from integration_polling_slack import Credentials, Slack
 from pydantic import ValidationError
 
-from core import ConfigurationError, CredentialsInvalid
+from core import ConfigurationError, CredentialsInvalid, TransientError
 from core.testing import Harness
 
 
@@ -63,6 +63,16 @@ def test_it_is_renewed_in_the_midst_of_a_run(fake: Fake, channel: Any, connect: 
     sync(harness)
     assert len([item for item in harness.content.values() if item.kind == "message"]) == 21
     assert harness.charged["conversations.history"] == 1, "the call that was made twice is paid for twice"
+
+
+def test_a_token_that_expires_at_once_does_not_stop_the_account(
+    fake: Fake, channel: Any, connect: Any, sync: Any
+) -> None:
+    token, refresh = fake.rotate()
+    fake.fail("conversations.history", "token_expired", times=2)
+    harness = connect(token, refresh)
+    [error] = sync(harness).failures
+    assert isinstance(error, TransientError)
 
 
 def test_an_expired_token_without_a_refresh_token_stops_the_account(fake: Fake, channel: Any, connect: Any) -> None:

@@ -228,14 +228,21 @@ class Directory(BaseIntegration[Config, Credentials]):
         return api.call(self.settings, self.credentials.token, method, **arguments)
 
     def _call(self, ctx: Context, method: str, **arguments: Any) -> Answer:
-        """Call a method; with a new token, if this one has expired."""
+        """Call a method; with a new token, if this one has expired.
+
+        Raises:
+          TransientError: The new one has expired too, which says nothing of the refresh token.
+        """
         try:
             return self._ask(method, **arguments)
         except TokenExpired:
             ctx.refresh_credentials()
-            if method in TIERS:
-                ctx.charge(method)
+        if method in TIERS:
+            ctx.charge(method)
+        try:
             return self._ask(method, **arguments)
+        except TokenExpired as error:
+            raise TransientError(f"{error}, right after it was renewed") from None
 
     def _next_page(self, answer: Answer, cursor: str, page: int) -> str:
         """Where the next page of a list begins; empty on the last.

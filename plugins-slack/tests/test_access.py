@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from fake_slack import Fake
-from fake_slack.server import BOT, USER
+from fake_slack.server import BOT, HANGS_UP, USER
 from integration_polling_slack import Config, Slack
 
 from core import ConfigurationError, CredentialsInvalid, PermanentError, Rate, RateLimited, TransientError
@@ -195,8 +196,6 @@ def test_ratelimited_in_a_body_with_200(many: Fake, connect: Any, sync: Any) -> 
 
 
 def test_nothing_sleeps_or_tries_again_by_itself(many: Fake, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a worker's thread sleeps"))
     many.fail(
         "conversations.history", "ratelimited", status=429, Retry_After="37", when=lambda one: one["channel"] == "C0001"
@@ -205,6 +204,13 @@ def test_nothing_sleeps_or_tries_again_by_itself(many: Fake, connect: Any, monke
     connect().sync()
     refused = [call for call in many.called("conversations.history") if call.status == 429]
     assert len(refused) == 1
+
+
+def test_a_lost_connection_is_the_engines_to_try_again(many: Fake, connect: Any, sync: Any) -> None:
+    """The client's own retries would sleep, and would spend what no budget knows of."""
+    many.fail("conversations.history", status=HANGS_UP, body=b"")
+    [error] = sync(connect()).failures
+    assert isinstance(error, TransientError)
 
 
 def test_budgets_are_of_one_method_in_one_workspace() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from fake_slack import Fake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integration_polling_slack import timestamps
+from integration_polling_slack.api import storable
 from integration_polling_slack.text import readable, resolved
 
 NAMES = {"U1": "@Ann", "C1": "#general", "S1": "@oncall", "U2": "@<B&C>"}
@@ -144,3 +146,12 @@ def test_hostile_messages_keep_their_siblings(fake: Fake, connect: Any, sync: An
     messages = [item for item in harness.content.values() if item.kind == "message"]
     assert len(messages) == 1 + len(odd)
     assert harness.content[f"{channel.id}:{good}"].text == "good"
+    assert all(len(dumps(item.metadata)) < 1024 * 1024 for item in messages), "the engine keeps no more"
+
+
+def test_answers_are_fit_to_be_stored() -> None:
+    """PostgreSQL holds no NUL, and UTF-8 no half of a character."""
+    odd = {"a\0": ["b\0", "\ud800", {"c": "\0"}], "n": 7}
+    assert storable(odd) == {"a\ufffd": ["b\ufffd", "?", {"c": "\ufffd"}], "n": 7}
+    whole = {"text": "ä 🎈", "list": [1, None, True]}
+    assert storable(whole) is whole

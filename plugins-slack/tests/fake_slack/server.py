@@ -212,6 +212,10 @@ class Fake:
         return 200, data, headers
 
 
+HANGS_UP = 0
+"""A status that is none: the connection is closed without an answer."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     fake: Fake
 
@@ -224,6 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(*self.fake.file(urlsplit(self.path).path, self.headers, self.headers.get("Host", "")))
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        if status == HANGS_UP:
+            return
         self.send_response(status)
         # A server that breaks off has announced more than it sends.
         length = headers.pop("X-Length", str(len(body)))

@@ -153,5 +153,6 @@ def test_answers_are_fit_to_be_stored() -> None:
     """PostgreSQL holds no NUL, and UTF-8 no half of a character."""
     odd = {"a\0": ["b\0", "\ud800", {"c": "\0"}], "n": 7}
     assert storable(odd) == {"a\ufffd": ["b\ufffd", "?", {"c": "\ufffd"}], "n": 7}
+    assert storable({"a": "b\0"}) == {"a": "b\ufffd"}
     whole = {"text": "ä 🎈", "list": [1, None, True]}
     assert storable(whole) is whole

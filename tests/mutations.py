@@ -21,18 +21,7 @@ from core.settings import Settings
 ROOT = Path(__file__).parents[1]
 RAN = {0, 1}
 """What pytest answers when all passed, and when some failed."""
-COPIED = ["core", "migrations", "tests", "plugins-hello-world", "plugins-ftp", "pyproject.toml", "README.md"]
-COPIED = ["core", "migrations", "tests", "plugins-hello-world", "plugins-ftp", "plugins-gmail", "pyproject.toml", "README.md"]
-COPIED = [
-    "core",
-    "migrations",
-    "tests",
-    "plugins-hello-world",
-    "plugins-ftp",
-    "plugins-gmail",
-    "pyproject.toml",
-    "README.md",
-]
+COPIED = ["core", "migrations", "tests", "pyproject.toml", "README.md", *(path.name for path in ROOT.glob("plugins-*"))]
 
 
 @dataclass(frozen=True)

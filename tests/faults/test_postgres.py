@@ -95,11 +95,11 @@ def test_lost(what: str, make_fleet: Callable[..., Fleet], deployment: Deploymen
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(5))
 def test_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    for matches, rate in ((commit_done, 0.5), (statement_done, 0.02)):
+    for matches, rate in ((commit_done, 0.3), (statement_done, 0.02)):
         losses = Losses(matches, rate, seed=seed)
         with postgres_proxy(deployment.database_url, losses) as proxy:
             fleet = make_fleet(DATABASE_URL=postgres_url(deployment.database_url, proxy))
-            with in_a_run(fleet, deployment, LARGER, after=0, quiet=240):
+            with in_a_run(fleet, deployment, after=0, quiet=240):
                 pass
             assert losses.lost >= 20
             fleet.end()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import hypothesis
 import psycopg
 import pytest
 from support.processes import deployment, fleet, hostile_fleet, make_fleet, own_servers, server_pair  # noqa: F401 (fixtures)
@@ -27,6 +28,10 @@ from core.queues import Queues
 from core.settings import Settings, get_settings
 
 Until = Callable[..., Any]
+
+# No test is timed: what takes long on a busy machine is not wrong.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["take", "take", "take", "charge"]), 
 
 
 @given(units=st.integers(1, 400), heaviest=st.integers(1, 30), steps=STEPS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_script_counts_as_the_model_does(
     units: int, heaviest: int, steps: list[tuple[str, int]], budgets: Budgets, flush: Callable[[], None], queues: Queues
 ) -> None:

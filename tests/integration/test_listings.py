@@ -58,7 +58,7 @@ NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
     limit=st.integers(1, 9),
     meanwhile=st.lists(st.lists(NAMES, max_size=3), max_size=12),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pages_cover_what_was_there_once(
     which: str, there: set[str], limit: int, meanwhile: list[list[str]], conn: Conn
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.accounts.limits import account_key, to_json
@@ -196,7 +196,6 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
     most=st.sampled_from([3, 8, MOST_ACCOUNTS]),
     seed=st.integers(0, 2**32),
 )
-@settings(deadline=None)
 def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
     tasks: list[int], window: int, most: int, seed: int
 ) -> None:

@@ -132,6 +132,16 @@ def test_a_database_that_went_back_in_time_gets_a_new_epoch(chores: Chores, desk
     assert leadership.status(desk.conn).epoch == after
 
 
+def test_a_deploy_is_under_way_while_the_catalog_has_another_version(desk) -> None:
+    mine = {"domain": "shop", "name": "Shop", "version": "1.0", "tasks": {"step": {"cost": {}}}, "max_tasks": 10}
+    assert not upkeep.other_version(desk.conn, mine)
+    upkeep.register(desk.conn, [mine])
+    assert not upkeep.other_version(desk.conn, mine)
+    for newer in ({"version": "1.1"}, {"tasks": {"step": {"cost": {}}, "page": {"cost": {}}}}, {"version": None}):
+        upkeep.register(desk.conn, [mine | newer])
+        assert upkeep.other_version(desk.conn, mine)
+
+
 def test_it_polls_itself_when_the_scheduler_is_silent(chores: Chores, desk) -> None:
     desk.account()
     chores._check_ticks(desk.conn)

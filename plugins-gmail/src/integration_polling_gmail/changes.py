@@ -42,10 +42,6 @@ class Change:
         """All labels that it has now, where that is known."""
         return None if self.labels is None else self.applied(self.labels)
 
-    def has_lost(self, labels: set[str]) -> bool:
-        """Whether one of these was removed from it."""
-        return any(not is_added and label in labels for is_added, label in self.steps)
-
 
 def read_changes(history: Any) -> dict[str, Change]:
     """By message id, in the order of their first mention.

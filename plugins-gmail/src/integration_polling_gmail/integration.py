@@ -7,22 +7,14 @@ get_history ──> download_email, update_labels, get_labels; get_email_list wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Annotated, Any, TypeVar
-
-import httpx2
-from pydantic import BaseModel, Field
+from datetime import UTC, datetime
+from typing import Any
 
 from core import (
-    AccountIdentity,
     AtOnce,
-    BaseIntegration,
-    ConfigurationError,
     Context,
-    CredentialsInvalid,
     CursorExpired,
     Listing,
     Manifest,
@@ -35,7 +27,6 @@ from core import (
     task,
 )
 from integration_polling_gmail import tokens
-from integration_polling_gmail.account import Config, Credentials
 from integration_polling_gmail.api import (
     ATTACHMENT_UNITS,
     GET_UNITS,
@@ -43,23 +34,28 @@ from integration_polling_gmail.api import (
     LABELS_UNITS,
     LIST_UNITS,
     PROFILE_UNITS,
-    GmailApi,
     dicts,
-    new_client,
 )
 from integration_polling_gmail.attachments import Attachment, attachment_id
 from integration_polling_gmail.changes import Change, labels_named, read_changes
-from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing, Unauthorized
+from integration_polling_gmail.errors import PROJECT, QUOTA, USER, BadRequest, Missing
 from integration_polling_gmail.fingerprint import Fingerprint
 from integration_polling_gmail.headers import instant
 from integration_polling_gmail.message import Message, MessageReader
 from integration_polling_gmail.payload import attachment_of
-from integration_polling_gmail.settings import GmailSettings, load_settings
+from integration_polling_gmail.scope import (
+    HIDDEN,
+    LABELS,
+    History,
+    in_scope,
+    label_row_id,
+    label_rows,
+    may_be_in_scope,
+    resolved,
+)
+from integration_polling_gmail.session import GmailSession
 
 HISTORY = "history"
-LABELS = "labels"
-HIDDEN = frozenset({"SPAM", "TRASH"})
-EXPIRES_SOON = timedelta(seconds=60)
 MOST_RESTARTS = 3
 MOST_CHANGED = 1_000
 """Ids that a listing after a history is told of; what it finds beyond them comes in the background."""
@@ -67,28 +63,12 @@ MOST_CHANGED = 1_000
 RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
 """Searches whose matches change though nothing happens in the mailbox."""
 
-T = TypeVar("T")
-
-
-class History(BaseModel):
-    """Where the account stands.
-
-    Parameters:
-      id: The history is known up to here. An unsigned 64-bit number, and a string: it may be too long for a float.
-      generation: Where the listing began that this history goes on from.
-      labels: The ids of the labels of the config.
-    """
-
-    id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
-    generation: str
-    labels: tuple[str, ...] = ()
-
 
 def _units(units: int) -> Mapping[str, int]:
     return {QUOTA: units, PROJECT: units}
 
 
-class Gmail(BaseIntegration[Config, Credentials]):
+class Gmail(GmailSession):
     """Messages by their id, each with its source and its attachments."""
 
     manifest = Manifest(
@@ -106,37 +86,6 @@ class Gmail(BaseIntegration[Config, Credentials]):
         docs="docs/how-to/gmail.md",
     )
 
-    @cached_property
-    def settings(self) -> GmailSettings:
-        return load_settings()
-
-    @cached_property
-    def http(self) -> httpx2.Client:
-        return new_client()
-
-    @cached_property
-    def api(self) -> GmailApi:
-        return GmailApi(self.http, self.settings, self._access_token)
-
-    def close(self) -> None:
-        self.http.close()
-
-    def check(self) -> AccountIdentity:
-        if self.credentials.refresh_token is not None:
-            tokens.client(self.credentials, self.settings)
-        if self.credentials.is_renewable and self._expires_soon():
-            # The engine renews them, keeps the new ones, and asks again; this stands where Google gives none.
-            raise CredentialsInvalid(
-                "Google gives no access token for them: they were revoked, or the client is another"
-            )
-        address = str(self.api.profile().get("emailAddress", ""))
-        if self.config.labels:
-            self._resolved(self.api.labels())
-        return AccountIdentity(address, address, tokens.project(self.credentials, self.settings))
-
-    def refresh(self) -> Credentials:
-        return tokens.renew(self.http, self.credentials, self.settings)
-
     def start(self, ctx: Context) -> TaskResult:
         history = None if ctx.run.trigger == "resync" else ctx.state(HISTORY, History)
         return TaskResult(tasks=[self.begin.task() if history is None else self.get_history.task(since=history.id)])
@@ -148,9 +97,9 @@ class Gmail(BaseIntegration[Config, Credentials]):
         """Note where the history stands before the first page is listed: what arrives meanwhile is in both, and kept once."""
         now = _history_id(self._asked(ctx, self.api.profile))
         found = self._asked(ctx, self.api.labels)
-        history = History(id=now, generation=now, labels=self._resolved(found))
+        history = History(id=now, generation=now, labels=resolved(self.config, found))
         listing = replace(self.get_email_list.task(generation=now), background=True)
-        return TaskResult(_label_rows(found), [listing], {HISTORY: history}, listed=[Listing(LABELS)])
+        return TaskResult(label_rows(found), [listing], {HISTORY: history}, listed=[Listing(LABELS)])
 
     @task(cost=_units(LIST_UNITS))
     def get_email_list(
@@ -277,13 +226,13 @@ class Gmail(BaseIntegration[Config, Credentials]):
                 # Also of what is not kept: a download may be on its way.
                 output.append(TaskOutput.gone(id))
             elif id not in known:
-                if not self.config.query and self._may_be_wanted(change, history):
+                if not self.config.query and may_be_in_scope(self.config, history, change):
                     download = self.download_email.task(id, history.generation)
                     tasks.append(replace(download, key=f"{id}@{change.last}"))
             elif change.steps:
                 self._relabelled(id, change, Fingerprint.read(known[id]), history, output, tasks)
         named = sorted(labels_named(changes))
-        if len(ctx.known(map(_label_row_id, named))) < len(named):
+        if len(ctx.known(map(label_row_id, named))) < len(named):
             tasks.append(self.get_labels.task())
         return output, tasks
 
@@ -302,25 +251,10 @@ class Gmail(BaseIntegration[Config, Credentials]):
             tasks.append(replace(asked, key=f"labels of {id}@{change.last}"))
             return
         labels = change.applied(set(fingerprint.labels))
-        if not self._in_scope(labels, history):
+        if not in_scope(self.config, history, labels):
             output.append(TaskOutput.gone(id))
         elif labels != set(fingerprint.labels):
             output.append(_update(id, fingerprint.with_labels(labels)))
-
-    def _may_be_wanted(self, change: Change, history: History) -> bool:
-        """Whether a message that is not kept may belong here now: unless the record says what rules it out."""
-        if change.final is not None:
-            return self._in_scope(change.final, history)
-        gained = change.applied(set())
-        return self._in_scope(gained | set(history.labels), history)
-
-    def _in_scope(self, labels: set[str], history: History) -> bool:
-        """Whether a message with these labels is kept. A query decides for itself."""
-        if self.config.query:
-            return True
-        if not self.config.include_spam_trash and labels & HIDDEN - set(history.labels):
-            return False
-        return not history.labels or bool(labels & set(history.labels))
 
     # Messages
 
@@ -355,7 +289,7 @@ class Gmail(BaseIntegration[Config, Credentials]):
         if self.config.since is not None and when is not None and when.date() < self.config.since:
             return False
         history = ctx.state(HISTORY, History) if self.config.labels else None
-        return self._in_scope(set(message.labels), history or History(id="0", generation=""))
+        return in_scope(self.config, history or History(id="0", generation=""), set(message.labels))
 
     def _rows(self, ctx: Context, message: Message, fingerprint: Fingerprint) -> list[TaskOutput]:
         rows = list(message.outputs(fingerprint))
@@ -395,7 +329,7 @@ class Gmail(BaseIntegration[Config, Credentials]):
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
         history = ctx.state(HISTORY, History)
-        if history is not None and not self._in_scope(labels, history):
+        if history is not None and not in_scope(self.config, history, labels):
             return TaskResult([TaskOutput.gone(id)])
         fingerprint = Fingerprint.read(ctx.known([id]).get(id))
         if fingerprint is None or set(fingerprint.labels) == labels:
@@ -405,42 +339,7 @@ class Gmail(BaseIntegration[Config, Credentials]):
     @task(cost=_units(LABELS_UNITS))
     def get_labels(self, ctx: Context) -> TaskResult:
         """Keep the names of labels: one has come up that is new."""
-        return TaskResult(_label_rows(self._asked(ctx, self.api.labels)), listed=[Listing(LABELS)])
-
-    def _resolved(self, labels: list[dict[str, Any]]) -> tuple[str, ...]:
-        """The config's labels as ids.
-
-        Raises:
-          ConfigurationError: There is no such label.
-        """
-        by_name = {str(label.get("name", "")).casefold(): str(label.get("id")) for label in labels}
-        ids = {str(label.get("id")) for label in labels}
-        found = [label if label in ids else by_name.get(label.casefold()) for label in self.config.labels]
-        if None in found:
-            raise ConfigurationError(f"the mailbox has no label {self.config.labels[found.index(None)]!r}")
-        return tuple(dict.fromkeys(filter(None, found)))
-
-    # Credentials
-
-    def _access_token(self) -> str:
-        token = self.credentials.access_token
-        return token.get_secret_value() if token is not None else ""
-
-    def _expires_soon(self) -> bool:
-        if self.credentials.access_token is None:
-            return True
-        expires = self.credentials.access_token_expires
-        return expires is not None and expires <= datetime.now(UTC) + EXPIRES_SOON
-
-    def _asked(self, ctx: Context, call: Callable[[], T]) -> T:
-        """Ask Gmail, with a token that is renewed before it expires, and once if Gmail refuses it all the same."""
-        if self.credentials.is_renewable and self._expires_soon():
-            ctx.refresh_credentials()
-        try:
-            return call()
-        except Unauthorized:
-            ctx.refresh_credentials()
-            return call()
+        return TaskResult(label_rows(self._asked(ctx, self.api.labels)), listed=[Listing(LABELS)])
 
 
 def _history_id(answer: Mapping[str, Any]) -> str:
@@ -460,19 +359,3 @@ def _next_page(answer: Mapping[str, Any], page: str | None) -> str | None:
 
 def _update(id: str, fingerprint: Fingerprint) -> TaskOutput:
     return TaskOutput.update(id, metadata={LABELS: [*fingerprint.labels]}, fingerprint=fingerprint.text)
-
-
-def _label_row_id(label: str) -> str:
-    return f"label/{label}"
-
-
-def _label_rows(labels: list[dict[str, Any]]) -> list[TaskOutput]:
-    """The names of labels, which messages give by id."""
-    return [
-        TaskOutput(
-            _label_row_id(str(label["id"])), kind="label", parent=LABELS, name=str(label.get("name", "")),
-            metadata={"type": str(label.get("type", ""))},
-        )
-        for label in labels
-        if label.get("id")
-    ]  # fmt: skip

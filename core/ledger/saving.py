@@ -39,6 +39,12 @@ INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger
 SELECT %(id)s, %(account)s, %(domain)s, 'backfill', %(trigger)s, last_value FROM dispatch_seq
 ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
 """
+# What a person has allowed the live run holds for the listings it sends to the background. Before the share lock: after it, two
+# batches that both hold one would wait for each other.
+ALLOW_BACKFILL = """
+UPDATE sync_run SET allow_deletions = true
+WHERE user_integration_id = %s AND lane = 'backfill' AND state = 'running' AND NOT allow_deletions
+"""
 SHARE_BACKFILL = """
 SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfill' AND state = 'running' FOR SHARE
 """
@@ -280,6 +286,8 @@ class _Batch:
         names = {"account": dispatch.account_id, "domain": dispatch.domain, "trigger": dispatch.trigger}
         while True:
             self.conn.execute(OPEN_BACKFILL, {**names, "id": uuid4()})
+            if self.runs[dispatch.task_id].allow_deletions:
+                self.conn.execute(ALLOW_BACKFILL, (dispatch.account_id,))
             row = self.conn.execute(SHARE_BACKFILL, (dispatch.account_id,)).fetchone()
             if row is not None:
                 return str(row[0])

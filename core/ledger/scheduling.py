@@ -55,6 +55,8 @@ ADD_ROOT = """
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, 'start', '{}', %(root)s)
 """
+# Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
+HELD = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
 RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, forget_state = false WHERE id = %s"
 RESYNC_DUE = """
 UPDATE user_integration SET resync_due = true, forget_state = true, next_sync_at = now() WHERE id = %s
@@ -157,7 +159,7 @@ def request_run(
         joined = conn.execute(JOIN_OPEN_RUN, names).fetchone()
         if joined is not None:
             return joined[0], False
-        if resync_due and trigger == "manual":
+        if trigger == "manual" and (resync_due or (allow_deletions and conn.execute(HELD, (account,)).fetchone())):
             trigger = "resync"
         run = uuid4()
         names |= {"id": run, "domain": domain, "trigger": trigger, "root": ROOT_KEY}

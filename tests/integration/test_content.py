@@ -506,3 +506,24 @@ def test_a_result_may_delete_a_folder_and_keep_a_file_that_is_in_it(desk, writer
     keep(desk, first, TaskOutput("p"), TaskOutput("p/old", parent="p"), TaskOutput("p/kept", "1", parent="p"))
     keep(desk, second, TaskOutput.gone("p"), TaskOutput("p/kept", "1", parent="p"), TaskOutput("p/new", parent="p"))
     assert desk.alive() == {"p/kept", "p/new"}
+
+
+def test_what_a_listing_in_the_background_holds_goes_when_a_person_allows_it(desk) -> None:
+    """The run that is asked for lists again, though it might have read on from a cursor; its backfill is allowed what it is."""
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id, "x") for id in "abcd"))
+
+    def list_again(trigger: str, **given: bool) -> None:
+        root = desk.root(account, **given)
+        assert root.trigger == trigger
+        desk.finish(root, tasks=[Task("page", background=True)])
+        (listing,) = desk.claim()
+        assert listing.lane == "backfill"
+        desk.finish(listing, seen=["a"], listed=[Listing()])
+
+    list_again("manual")
+    assert desk.alive() == set("abcd")
+    list_again("resync", allow_deletions=True)
+    assert desk.alive() == {"a"}
+    assert desk.value("SELECT count(*) FROM held_deletion") == 0
+    assert desk.root(account, allow_deletions=True).trigger == "manual"

@@ -11,7 +11,7 @@ import pytest
 from integration_polling_gmail import Gmail
 from support.gmail import FakeGmail, mail
 from support.gmail.mailbox import FIRST_HISTORY_ID
-from support.gmail.server import BAD_PAGE, error
+from support.gmail.server import BAD_PAGE, NOT_FOUND, error
 
 from core import ConfigurationError, RunInfo, TaskResult, TransientError
 from core.testing import Faults, Harness, SyncResult
@@ -534,6 +534,15 @@ def test_a_large_attachment_that_has_gone_is_a_tombstone(gmail: FakeGmail) -> No
     assert f"{id}/2" not in harness.content
     synced(harness)
     assert id not in harness.content
+
+
+def test_an_attachment_id_that_gmail_has_forgotten_is_asked_for_again(gmail: FakeGmail) -> None:
+    raw, data = large_mail(9 * 1024 * 1024)
+    id = gmail.mailbox.add(raw)
+    gmail.fail(NOT_FOUND, "attachment")
+    harness = connect(gmail)
+    synced(harness)
+    assert harness.content[f"{id}/2"].content == data
 
 
 def test_killed_between_pages_nothing_is_lost(gmail: FakeGmail) -> None:

@@ -314,10 +314,14 @@ class Gmail(GmailSession):
         id = attachment_id(message, attachment.part_id)
         try:
             payload = self._asked(ctx, lambda: self.api.payload(message))
-            with ctx.blob() as blob:
-                self._asked(ctx, lambda: self.api.attachment(message, attachment_of(payload, attachment), blob.write))
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
+        theirs = attachment_of(payload, attachment)
+        try:
+            with ctx.blob() as blob:
+                self._asked(ctx, lambda: self.api.attachment(message, theirs, blob.write))
+        except Missing:
+            raise TransientError("Gmail no longer knows the attachment by the id that it has just given") from None
         kept = attachment.model_copy(update={"size": blob.blob.size})
         return TaskResult([kept.output(message, instant(internal_date), blob.blob)])
 

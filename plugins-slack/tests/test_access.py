@@ -326,3 +326,28 @@ def test_a_listing_whose_cursor_never_works_is_parked(many: Fake, connect: Any) 
     many.fail("conversations.list", "invalid_cursor", times=100, when=lambda arguments: "cursor" in arguments)
     [parked] = connect().sync().parked
     assert "again and again" in str(parked.error)
+
+
+def test_many_people_are_listed_less_often(fake: Fake, connect: Any, sync: Any) -> None:
+    """Some 250 pages would take longer than the time between two runs."""
+    fake.page_cap = 5
+    posted(fake, "general")
+    for number in range(40):
+        fake.workspace.add_user(f"U9{number:03}", f"Person {number}")
+    harness = sync_of(connect(), sync)
+    for trigger, pages in (("schedule", 0), ("manual", 9)):
+        fake.calls.clear()
+        sync(harness, trigger)
+        assert len(fake.called("users.list")) == pages
+    harness.state["people"]["listed_at"] = "2020-01-01T00:00:00Z"
+    sync(harness, "schedule")
+    assert len(fake.called("users.list")) == 18
+
+
+def test_ids_that_are_none_are_left_out(many: Fake, connect: Any, sync: Any) -> None:
+    many.workspace.add_user("../U1", "Mallory")
+    many.workspace.add_channel("odd", id="C:1:2")
+    many.workspace.add_channel("long", id="C" * 5_000)
+    harness = sync_of(connect(), sync)
+    assert texts(harness) == {"in general", "in random", "in secret"}
+    assert not [id for id in harness.content if "/" in id or len(id) > 100]

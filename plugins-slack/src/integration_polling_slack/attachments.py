@@ -11,6 +11,7 @@ from integration_polling_slack import files
 from integration_polling_slack.directory import Directory
 from integration_polling_slack.files import File
 from integration_polling_slack.messages import Message, Place
+from integration_polling_slack.names import is_id
 
 MB = 1_000_000
 
@@ -92,9 +93,6 @@ class Attachments(Directory):
 
 
 def files_of(message: Message) -> list[Mapping[str, Any]]:
+    """The file objects of a message; those without an id are none."""
     found = message.get("files")
-    return [one for one in found if isinstance(one, dict) and _is_id(one.get("id"))] if isinstance(found, list) else []
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 64
+    return [one for one in found if isinstance(one, dict) and is_id(one.get("id"))] if isinstance(found, list) else []

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from core import TaskOutput
 from integration_polling_slack.account import ChannelType, Config
-from integration_polling_slack.names import Names
+from integration_polling_slack.names import Names, is_id
 
 PARENT = "channels"
 """The parent of channels' rows."""
@@ -75,6 +75,13 @@ class Absent(BaseModel):
     names: list[str] = []
 
 
+class People(BaseModel):
+    """When people were listed last, and how many pages that took."""
+
+    listed_at: datetime
+    pages: int
+
+
 class Workspace(BaseModel):
     """Whose token it is."""
 
@@ -84,11 +91,11 @@ class Workspace(BaseModel):
 
 def refs(items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
     """The channels of a page; those without an id are none."""
-    return [_ref(item, names) for item in items if isinstance(item.get("id"), str) and item["id"]]
+    return [_ref(item, names) for item in items if is_id(item.get("id"))]
 
 
 def _ref(item: Mapping[str, Any], names: Names) -> Ref:
-    id, kind = item["id"][:64], _type(item)
+    id, kind = item["id"], _type(item)
     name = item.get("name") if isinstance(item.get("name"), str) else None
     shown = f"#{name or id}"
     if kind == "im":

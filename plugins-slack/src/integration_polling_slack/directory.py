@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -24,9 +25,9 @@ from core import (
 from integration_polling_slack import api, channels, files, names, scopes
 from integration_polling_slack.account import Config, Credentials, SlackSettings
 from integration_polling_slack.api import Answer
-from integration_polling_slack.channels import Absent, Ref, Refs, Workspace
+from integration_polling_slack.channels import Absent, People, Ref, Refs, Workspace
 from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
-from integration_polling_slack.names import Names
+from integration_polling_slack.names import Names, is_id
 
 MINUTE = 60
 TIERS = {
@@ -52,8 +53,15 @@ MOST_PAGES = 5_000
 MOST_RESTARTS = 3
 """Times that a list may begin anew."""
 
-WORKSPACE, ABSENT = "workspace", "absent"
+FEW_PAGES = 5
+"""So many pages of people are listed at every run; more, as often as the lookback is due."""
+
+WORKSPACE, PEOPLE, ABSENT = "workspace", "people", "absent"
 """Partitions of the state."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def limits(app_kind: str) -> list[Limit]:
@@ -126,9 +134,19 @@ class Directory(BaseIntegration[Config, Credentials]):
         """Whose token it is, and the workspace's address, of which links to messages are made."""
         found = self._call(ctx, "auth.test").data
         url = found.get("url") if isinstance(found.get("url"), str) else ""
-        now = Workspace(url=url, is_bot="bot_id" in found)
-        state: dict[str, BaseModel | None] = {WORKSPACE: now} if ctx.state(WORKSPACE, Workspace) != now else {}
-        return TaskResult(state=state, tasks=[self.get_users.task()])
+        here = Workspace(url=url, is_bot="bot_id" in found)
+        state: dict[str, BaseModel | None] = {WORKSPACE: here} if ctx.state(WORKSPACE, Workspace) != here else {}
+        people = ctx.state(PEOPLE, People)
+        known = people is not None and people.pages > FEW_PAGES and not self._is_due(ctx, people.listed_at)
+        return TaskResult(state=state, tasks=[self.get_channel_list.task() if known else self.get_users.task()])
+
+    def _is_due(self, ctx: Context, last: datetime | None) -> bool:
+        """Whether what is done less often by schedule is to be done now; it always is when a person asks for a sync."""
+        return (
+            ctx.run.trigger != "schedule"
+            or last is None
+            or utc_now() >= last + timedelta(hours=self.config.lookback_hours)
+        )
 
     @task(cost={"users.list": 1})
     def get_users(self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0) -> TaskResult:
@@ -137,17 +155,14 @@ class Directory(BaseIntegration[Config, Credentials]):
             answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
         except InvalidCursor:
             return TaskResult(tasks=[self.get_users.task(restarts=_one_more(restarts))])
-        users = [user for user in answer.items("members") if isinstance(user.get("id"), str) and user["id"]]
-        more = self._next_page(answer, cursor, page)
-        return TaskResult(
-            output=[_user_row(user) for user in users],
-            state=names.changed(ctx, {user["id"]: names.of_user(user) for user in users}),
-            tasks=[
-                self.get_users.task(cursor=more, page=page + 1, restarts=restarts)
-                if more
-                else self.get_usergroups.task()
-            ],
-        )
+        users = [user for user in answer.items("members") if is_id(user.get("id"))]
+        output, found = [_user_row(user) for user in users], {user["id"]: names.of_user(user) for user in users}
+        state = names.changed(ctx, found)
+        if more := self._next_page(answer, cursor, page):
+            return TaskResult(output, [self.get_users.task(cursor=more, page=page + 1, restarts=restarts)], state)
+        if page + 1 > FEW_PAGES:
+            state[PEOPLE] = People(listed_at=utc_now(), pages=page + 1)
+        return TaskResult(output, [self.get_usergroups.task()], state)
 
     @task(cost={"usergroups.list": 1})
     def get_usergroups(self, ctx: Context) -> TaskResult:
@@ -157,9 +172,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         except PermanentError as error:
             ctx.log.info("groups of people are not resolved: %s", error)
             groups = []
-        handles = {
-            one["id"]: f"@{one.get('handle') or one.get('name')}" for one in groups if isinstance(one.get("id"), str)
-        }
+        handles = {one["id"]: f"@{one.get('handle') or one.get('name')}" for one in groups if is_id(one.get("id"))}
         return TaskResult(state=names.changed(ctx, handles), tasks=[self.get_channel_list.task()])
 
     @task(cost={"conversations.list": 1})
@@ -196,8 +209,8 @@ class Directory(BaseIntegration[Config, Credentials]):
             ctx.log.warning("there is no channel %r, or the token cannot see it", name)
         output = [channels.missing_row(name) for name in sorted(absent)]
         output += [TaskOutput.gone(channels.missing_id(name)) for name in before.names if name not in absent]
-        now = Absent(names=sorted(absent))
-        return output, {} if now == before else {ABSENT: now}
+        after = Absent(names=sorted(absent))
+        return output, {} if after == before else {ABSENT: after}
 
     def _first_task(self, ctx: Context, ref: Ref) -> Task:
         """Join a public channel before it is read, if that is what the account wants."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,7 +13,7 @@ from core import Context, Listing, Manifest, OAuth, Task, TaskOutput, TaskResult
 from integration_polling_slack import messages, scopes, timestamps
 from integration_polling_slack.attachments import Attachments, Kept, files_of
 from integration_polling_slack.channels import Ref
-from integration_polling_slack.directory import limits
+from integration_polling_slack.directory import limits, utc_now
 from integration_polling_slack.errors import InvalidCursor, Unreadable
 from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
@@ -92,7 +92,7 @@ class Slack(Attachments):
         changes: dict[str, Any] = {"backfill": walk, "unreadable": None}
         if walk.mode == "first":
             changes["backfill"] = walk.model_copy(update={"mode": "back", "run": ""})
-            changes |= {"newest_ts": walk.newest or walk.oldest, "lookback_done_at": _now()}
+            changes |= {"newest_ts": walk.newest or walk.oldest, "lookback_done_at": utc_now()}
         now = state.model_copy(update=changes)
         assert now.backfill is not None
         return TaskResult(
@@ -114,7 +114,7 @@ class Slack(Attachments):
             changes["newest_ts"] = timestamps.newest([state.newest_ts, walk.newest]) or walk.oldest
             changes["recent"] = [*state.recent, *page.top_level][-RECENT:] if page.is_alone else []
         if walk.mode == "first":
-            changes["lookback_done_at"] = _now()
+            changes["lookback_done_at"] = utc_now()
         if walk.mode == "live":
             tasks += self._lookback_if_due(ctx, channel, state, archived)
         else:
@@ -125,10 +125,9 @@ class Slack(Attachments):
 
     def _lookback_if_due(self, ctx: Context, channel: str, state: ChannelState, archived: str) -> list[Task]:
         """Always when a person asks for a sync; by schedule, as often as the config says."""
-        last, pause = state.lookback_done_at, timedelta(hours=self.config.lookback_hours)
-        if ctx.run.trigger == "schedule" and last is not None and _now() < last + pause:
+        if not self._is_due(ctx, state.lookback_done_at):
             return []
-        midnight = _now().replace(hour=0, minute=0, second=0, microsecond=0)
+        midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
         oldest = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
         walk = Walk(mode="lookback", oldest=timestamps.newest([oldest, self.config.oldest]), run=ctx.run.id)
         return [self._look_back(channel, walk, archived)]
@@ -152,7 +151,7 @@ class Slack(Attachments):
             more = self._look_back(channel, page.after, archived)
             return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
         changes = {
-            "lookback_done_at": _now(),
+            "lookback_done_at": utc_now(),
             "recent": page.top_level[-RECENT:] if page.is_alone else [],
             "settled": archived if state.backfill is None else "",
         }
@@ -308,7 +307,3 @@ def _written(channel: str, before: ChannelState, now: ChannelState) -> Mapping[s
 
 def _readable_again(channel: str, state: ChannelState) -> list[TaskOutput]:
     return [TaskOutput.update(channel, metadata={"unreadable": None})] if state.unreadable else []
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

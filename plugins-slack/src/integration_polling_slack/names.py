@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
@@ -15,6 +16,14 @@ SHARDS = 64
 
 LONGEST = 80
 """Characters; Slack's own bound for names."""
+
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+def is_id(value: object) -> bool:
+    """Whether this looks like one of Slack's ids: of a person, a channel, a group or a file."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
 class Shard(BaseModel):

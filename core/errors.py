@@ -92,6 +92,10 @@ class InvalidInput(PollingError):
     """What somebody gave us does not validate: config, credentials, an id, a file."""
 
 
+class WrongState(InvalidInput):
+    """What is asked does not fit the state that the account, run or task is in."""
+
+
 class VaultError(PollingError):
     """Credentials cannot be decrypted with the keys given."""
 

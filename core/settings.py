@@ -65,12 +65,16 @@ class Settings(BaseSettings):
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     public_url: str | None = None
     """Where people reach `polling serve`."""
+    allow_private_hosts: bool = False
+    """Whether accounts made with a user's token may connect to loopback, private and link-local addresses."""
+    redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated: where OAuth may send a browser afterwards, besides `public_url`."""
     namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The prefix of every key in Redis."""
     plugins: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated modules to load beside the entry points: a plugin under development."""
 
-    @field_validator("secret_keys", "plugins", mode="before")
+    @field_validator("secret_keys", "plugins", "redirect_urls", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

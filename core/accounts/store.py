@@ -32,6 +32,7 @@ class Account:
     sync_status: str
     status_reason: str | None
     status_detail: str | None
+    public_hosts_only: bool
 
     def __repr__(self) -> str:
         return f"Account({self.id}, {self.integration_domain}, {self.name!r})"
@@ -39,19 +40,19 @@ class Account:
 
 LOAD = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, config, credentials, credentials_version, version,
-       limits, sync_status, status_reason, status_detail
+       limits, sync_status, status_reason, status_detail, public_hosts_only
 FROM user_integration WHERE id = %s
 """
 
 CONNECT = """
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config, credentials, limits,
-                              poll_interval_minutes, next_sync_at)
+                              poll_interval_minutes, public_hosts_only, next_sync_at)
 VALUES (%(id)s, %(user_id)s, %(domain)s, %(name)s, %(identity)s, %(group)s, %(config)s, %(credentials)s, %(limits)s,
-        %(interval)s, now())
+        %(interval)s, %(public_hosts_only)s, now())
 ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     name = excluded.name, limit_group = excluded.limit_group, config = excluded.config,
     credentials = excluded.credentials, limits = excluded.limits,
-    poll_interval_minutes = excluded.poll_interval_minutes,
+    poll_interval_minutes = excluded.poll_interval_minutes, public_hosts_only = excluded.public_hosts_only,
     credentials_version = user_integration.credentials_version + 1, version = user_integration.version + 1,
     sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
     resync_due = user_integration.resync_due OR user_integration.config <> excluded.config AND %(resync)s,
@@ -62,7 +63,8 @@ RETURNING id, version = 1
 
 SET_CREDENTIALS = """
 UPDATE user_integration SET credentials = %(credentials)s, credentials_version = credentials_version + 1,
-    version = version + 1, limit_group = coalesce(%(group)s, limit_group), refresh_holder = NULL, refresh_until = NULL,
+    version = version + 1, limit_group = coalesce(%(group)s, limit_group),
+    public_hosts_only = public_hosts_only OR %(public_hosts_only)s, refresh_holder = NULL, refresh_until = NULL,
     sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
     next_sync_at = now(), updated_at = now()
 WHERE id = %(id)s
@@ -70,6 +72,7 @@ WHERE id = %(id)s
 
 SET_CONFIG = """
 UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
+    public_hosts_only = public_hosts_only OR %(public_hosts_only)s,
     resync_due = resync_due OR %(resync)s, forget_state = forget_state OR %(resync)s,
     next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
     sync_status = CASE WHEN status_reason = 'configuration' THEN 'active' ELSE sync_status END,
@@ -135,6 +138,7 @@ def connect(
     limits: Sequence[Mapping[str, Any]],
     poll_interval_minutes: int = 15,
     resync: bool = False,
+    public_hosts_only: bool = False,
 ) -> tuple[UUID, bool]:
     """Store an account; the same identity of the same user is the same account. Returns its id and whether it is new."""
     row = conn.execute(
@@ -151,6 +155,7 @@ def connect(
             "limits": json.dumps(limits),
             "interval": poll_interval_minutes,
             "resync": resync,
+            "public_hosts_only": public_hosts_only,
         },
     ).fetchone()
     assert row is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ class Vault:
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = [key.encode() for key in keys]
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except (ValueError, TypeError):
@@ -54,6 +57,29 @@ class Vault:
             raise VaultError("no key opens these credentials", hint) from None
         except ValidationError:
             raise VaultError("the stored credentials no longer fit the integration", "Reconnect the account") from None
+
+    def seal_text(self, text: str) -> str:
+        """The ciphertext of a text."""
+        return self._fernet.encrypt(text.encode()).decode()
+
+    def open_text(self, sealed: str) -> str:
+        """The text again.
+
+        Raises:
+          VaultError: No key opens it.
+        """
+        try:
+            return self._fernet.decrypt(sealed).decode()
+        except InvalidToken:
+            raise VaultError("no key opens what was sealed a while ago", "Begin again") from None
+
+    def digest(self, data: bytes) -> bytes:
+        """What tells data that may hold secrets from other data: of no use to anyone without the keys."""
+        return hmac.digest(self._keys[0], data, hashlib.sha256)
+
+    def is_digest(self, digest: bytes, data: bytes) -> bool:
+        """Whether this is the digest of these data, by whichever of the keys."""
+        return any(hmac.compare_digest(hmac.digest(key, data, hashlib.sha256), digest) for key in self._keys)
 
     def rotate(self, sealed: str) -> str:
         """Seal again with the newest key.

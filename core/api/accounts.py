@@ -18,7 +18,7 @@ from core.api.probing import Checked, check
 from core.api.validation import Values, config_of, credentials_of, needs_resync, stored
 from core.content.text import fits, mended
 from core.db.pool import Conn
-from core.errors import InvalidInput
+from core.errors import InvalidInput, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 
@@ -55,6 +55,7 @@ def connect(
     user_id: str = "default",
     name: str | None = None,
     interval_minutes: int | None = None,
+    public_only: bool = False,
 ) -> Connected:
     """Check an account with its provider and store it; its first run is due at once.
 
@@ -63,6 +64,7 @@ def connect(
     Parameters:
       name: For people. Default: as the provider calls it.
       interval_minutes: Between the end of a run and the next one. Default: 15, or what a known account has.
+      public_only: Whether it may connect to public addresses alone, from now on.
 
     Raises:
       NotFound: There is no such integration.
@@ -71,9 +73,14 @@ def connect(
     integration = backend.registry.get(domain)
     _require_text(user_id=user_id, name=name)
     valid = config_of(integration, config)
-    checked = check(integration, valid, credentials_of(integration, credentials))
+    guarded = _guarded(backend, public_only)
+    checked = check(integration, valid, credentials_of(integration, credentials), public_only=guarded)
     with backend.database.connection() as conn:
-        return _store(conn, backend, integration, checked, valid, user_id, name, interval_minutes)
+        return _store(conn, backend, integration, checked, valid, user_id, name, interval_minutes, public_only)
+
+
+def _guarded(backend: Backend, public_only: bool) -> bool:
+    return public_only and not backend.settings.allow_private_hosts
 
 
 def _store(
@@ -85,6 +92,7 @@ def _store(
     user_id: str,
     name: str | None,
     interval_minutes: int | None,
+    public_only: bool,
 ) -> Connected:
     identity = checked.identity
     domain, key = integration.manifest.domain, mended(identity.id) or ""
@@ -103,6 +111,7 @@ def _store(
         limits=to_json(integration.limits(config)),
         poll_interval_minutes=interval_minutes or kept_interval,
         resync=known is not None and needs_resync(integration.config_model, before, stored(config)),
+        public_hosts_only=public_only,
     )
     return Connected(account, name, identity, is_new)
 
@@ -112,8 +121,13 @@ def sealed(backend: Backend, credentials: BaseModel) -> str | None:
     return backend.vault.seal(credentials) if type(credentials).model_fields else None
 
 
-def reconnect(backend: Backend, id: UUID, *, credentials: Values | None = None) -> AccountIdentity:
+def reconnect(
+    backend: Backend, id: UUID, *, credentials: Values | None = None, public_only: bool = False
+) -> AccountIdentity:
     """Give an account new credentials, and let it go on where it stopped.
+
+    Parameters:
+      public_only: Whether it may connect to public addresses alone, from now on.
 
     Raises:
       InvalidInput: They do not work, or open another account.
@@ -121,11 +135,12 @@ def reconnect(backend: Backend, id: UUID, *, credentials: Values | None = None) 
     account, integration, config = _load(backend, id)
     if credentials is None and integration.credentials_model.model_fields:
         raise InvalidInput("no credentials are given", "Give them: --credentials @FILE, or - for standard input")
-    checked = check(integration, config, credentials_of(integration, credentials or {}))
+    guarded = _guarded(backend, public_only or account.public_hosts_only)
+    checked = check(integration, config, credentials_of(integration, credentials or {}), public_only=guarded)
     _require_same(account, checked.identity)
+    names = {"id": id, "credentials": sealed(backend, checked.credentials), "group": checked.identity.group}
     with backend.database.connection() as conn:
-        names = {"id": id, "credentials": sealed(backend, checked.credentials), "group": checked.identity.group}
-        conn.execute(store.SET_CREDENTIALS, names)
+        conn.execute(store.SET_CREDENTIALS, {**names, "public_hosts_only": public_only})
     backend.wake()
     return checked.identity
 
@@ -137,7 +152,16 @@ def check_account(backend: Backend, id: UUID) -> AccountIdentity:
       InvalidInput: They do not, or the config does not.
     """
     account, integration, config = _load(backend, id)
-    checked = check(integration, config, _credentials(backend, account), _renewing(backend, account))
+    return _check_same(backend, account, integration, config)
+
+
+def _check_same(
+    backend: Backend, account: Account, integration: Integration, config: BaseModel, *, public_only: bool = False
+) -> AccountIdentity:
+    """Ask with the stored credentials; raises InvalidInput if that leads to another account."""
+    guarded = _guarded(backend, public_only or account.public_hosts_only)
+    credentials, renew = _credentials(backend, account), _renewing(backend, account)
+    checked = check(integration, config, credentials, renew, public_only=guarded)
     _require_same(account, checked.identity)
     return checked.identity
 
@@ -147,19 +171,23 @@ def configure(
     id: UUID,
     *,
     config: Values | None = None,
+    credentials: Values | None = None,
     name: str | None = None,
     interval_minutes: int | None = None,
+    public_only: bool = False,
 ) -> bool:
     """Change an account's config, name or interval. Returns whether a resync is due because of it.
 
     Parameters:
       config: The whole new config.
+      credentials: New ones that belong to the new config, as when both lead to another server.
+      public_only: Whether it may connect to public addresses alone, from now on, if the config is changed.
 
     Raises:
       InvalidInput: It does not validate, the provider refuses it, or it leads to another account.
     """
     _require_text(name=name)
-    resync = False if config is None else _set_config(backend, id, config)
+    resync = False if config is None else _set_config(backend, id, config, credentials, public_only)
     with backend.database.connection() as conn:
         if name is not None:
             conn.execute(RENAME, (name, id))
@@ -168,19 +196,26 @@ def configure(
     return resync
 
 
-def _set_config(backend: Backend, id: UUID, values: Values) -> bool:
+def _set_config(backend: Backend, id: UUID, values: Values, given: Values | None, public_only: bool) -> bool:
     with backend.database.connection() as conn:
         account = store.load(conn, id)
     integration = backend.registry.get(account.integration_domain)
     config = config_of(integration, values)
-    if account.sync_status != "disconnected":
-        credentials = _credentials(backend, account)
-        _require_same(account, check(integration, config, credentials, _renewing(backend, account)).identity)
+    renewed: Mapping[str, Any] | None = None
+    if given is not None:
+        guarded = _guarded(backend, public_only or account.public_hosts_only)
+        checked = check(integration, config, credentials_of(integration, given), public_only=guarded)
+        _require_same(account, checked.identity)
+        renewed = {"credentials": sealed(backend, checked.credentials), "group": checked.identity.group}
+    elif account.sync_status != "disconnected":
+        _check_same(backend, account, integration, config, public_only=public_only)
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
-    names = {"id": id, "config": json.dumps(stored(config)), "limits": json.dumps(limits), "resync": resync}
-    with backend.database.connection() as conn:
-        conn.execute(store.SET_CONFIG, names)
+    names: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
+    with backend.database.connection() as conn, conn.transaction():
+        conn.execute(store.SET_CONFIG, names | {"config": json.dumps(stored(config)), "limits": json.dumps(limits)})
+        if renewed is not None:
+            conn.execute(store.SET_CREDENTIALS, names | dict(renewed))
     backend.wake()
     return resync
 
@@ -193,7 +228,7 @@ def pause(conn: Conn, id: UUID) -> None:
     """
     if conn.execute(store.PAUSE, (id,)).rowcount == 0:
         account = store.load(conn, id)
-        raise InvalidInput(f"the account {_status(account)} and does not run anyway", stopped_hint(account))
+        raise WrongState(f"the account {_status(account)} and does not run anyway", stopped_hint(account))
 
 
 def resume(backend: Backend, id: UUID) -> None:
@@ -205,7 +240,7 @@ def resume(backend: Backend, id: UUID) -> None:
     with backend.database.connection() as conn:
         if conn.execute(store.RESUME, (id,)).rowcount == 0:
             account = store.load(conn, id)
-            raise InvalidInput(f"the account {_status(account)}", stopped_hint(account))
+            raise WrongState(f"the account {_status(account)}", stopped_hint(account))
     backend.wake()
 
 
@@ -213,7 +248,7 @@ def require_running(account: Account) -> None:
     """Raises InvalidInput, with what to do, if an account cannot go on by itself."""
     if account.sync_status not in ("active", "paused"):
         detail = f": {account.status_detail}" if account.sync_status == "error" and account.status_detail else ""
-        raise InvalidInput(f"the account {_status(account)}{detail}", stopped_hint(account))
+        raise WrongState(f"the account {_status(account)}{detail}", stopped_hint(account))
 
 
 def _status(account: Account) -> str:
@@ -240,7 +275,7 @@ def _load(backend: Backend, id: UUID) -> tuple[Account, Integration, BaseModel]:
 def _credentials(backend: Backend, account: Account) -> BaseModel:
     model = backend.registry.get(account.integration_domain).credentials_model
     if account.credentials is None and model.model_fields:
-        raise InvalidInput("the account has no credentials", f"Try: polling reconnect {account.id}")
+        raise WrongState("the account has no credentials", f"Try: polling reconnect {account.id}")
     return backend.vault.open(account.credentials, model)
 
 

@@ -42,15 +42,18 @@ class Backend:
         self.queues.close()
 
 
-def open_backend(settings: Settings, environment: Environment) -> Backend:
+def open_backend(settings: Settings, environment: Environment, *, connections: int = 4) -> Backend:
     """The backend of this environment.
+
+    Parameters:
+      connections: To PostgreSQL, at most.
 
     Raises:
       SettingsError: A secret key is none.
     """
     return Backend(
         settings,
-        Database(environment.database_url),
+        Database(environment.database_url, size=connections),
         Queues(environment.redis_url, settings.namespace),
         Vault(environment.secret_keys),
         get_registry(),

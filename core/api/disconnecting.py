@@ -7,7 +7,7 @@ from uuid import UUID
 
 from core.accounts import store
 from core.db.pool import Conn
-from core.errors import InvalidInput
+from core.errors import InvalidInput, WrongState
 from core.ledger import parking
 
 PORTION = 5_000
@@ -62,7 +62,7 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
       InvalidInput: The account is connected.
     """
     if store.load(conn, account).sync_status != "disconnected":
-        raise InvalidInput("the account is connected", "Disconnect it first")
+        raise WrongState("the account is connected", "Disconnect it first")
     for statement in ERASE:
         count = PORTION
         while count >= PORTION:

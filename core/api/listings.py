@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
 
@@ -49,12 +49,14 @@ class Listing:
       columns, table: What is read.
       key: The columns that order it, with their types.
       newest_first: Whether the order is descending.
+      bounds: Filters that are no equality, by name, as conditions.
     """
 
     columns: str
     table: str
     key: Mapping[str, str]
     newest_first: bool = False
+    bounds: Mapping[str, str] = field(default_factory=dict)
 
     def page(self, conn: Conn, *, limit: int = 50, after: str | None = None, **filters: Any) -> Page:
         """One page.
@@ -69,7 +71,7 @@ class Listing:
         live = ["deleted_at IS NULL"] if filters.pop("deleted", None) is False else []
         given = {column: value for column, value in filters.items() if value is not None}
         names: Row = {**given, "limit": limit + 1}
-        conditions = [*live, *(f"{column} = %({column})s" for column in given)]
+        conditions = [*live, *(self.bounds.get(column, f"{column} = %({column})s") for column in given)]
         if after is not None:
             names |= (place := self._place(after))
             types = ", ".join(f"%({name})s::{kind}" for name, kind in zip(place, self.key.values(), strict=True))
@@ -105,24 +107,44 @@ class Listing:
         return f"SELECT {self.columns} FROM {self.table} {where} ORDER BY {order} LIMIT %(limit)s"  # noqa: S608  constants
 
     def _cursor(self, row: Row) -> str:
-        place = json.dumps([str(row[column]) for column in self.key])
-        return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+        return encode_cursor([str(row[column]) for column in self.key])
 
     def _place(self, cursor: str) -> Row:
-        try:
-            place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        except (binascii.Error, ValueError):
-            place = None
-        if not isinstance(place, list) or len(place) != len(self.key):
-            raise _no_cursor()
+        place = decode_cursor(cursor, len(self.key))
         return {f"after_{index}": str(value) for index, value in enumerate(place)}
 
 
-def _no_cursor() -> InvalidInput:
+def encode_cursor(place: Sequence[object]) -> str:
+    """Where a page ended, as text that fits into a URL."""
+    return base64.urlsafe_b64encode(json.dumps(list(place)).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, length: int) -> list[Any]:
+    """The same place again, of so many values.
+
+    Raises:
+      InvalidInput: The cursor is none of ours.
+    """
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        place = None
+    if not isinstance(place, list) or len(place) != length:
+        raise no_cursor()
+    return place
+
+
+def no_cursor() -> InvalidInput:
+    """What is said about a cursor that somebody made up, or took from another listing."""
     return InvalidInput("this cursor is none of this listing", "Begin without --after")
 
 
-accounts = Listing(ACCOUNT_COLUMNS, "user_integration", {"created_at": "timestamptz", "id": "uuid"})
+accounts = Listing(
+    ACCOUNT_COLUMNS,
+    "user_integration",
+    {"created_at": "timestamptz", "id": "uuid"},
+    bounds={"due_before": "next_sync_at <= %(due_before)s"},
+)
 runs = Listing("*", "sync_run", {"started_at": "timestamptz", "id": "uuid"}, newest_first=True)
 tasks = Listing(TASK_COLUMNS, "sync_task", {"id": "bigint"}, newest_first=True)
 content = Listing(CONTENT_COLUMNS, "user_integration_content", {"id": "bigint"})
@@ -151,4 +173,4 @@ def fetch(conn: Conn, statement: str, names: Mapping[str, Any]) -> list[Row]:
         with conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(cast(Any, statement), names).fetchall()
     except psycopg.DataError:
-        raise _no_cursor() from None
+        raise no_cursor() from None

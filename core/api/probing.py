@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from core.accounts.public_hosts import public_hosts_only
 from core.accounts.redaction import error_text, redactor
 from core.errors import ConfigurationError, CredentialsInvalid, IntegrationError, InvalidInput, PollingError
 from core.integration.base import BaseIntegration, Integration
@@ -30,19 +31,27 @@ class Checked:
     credentials: BaseModel
 
 
-def check(integration: Integration, config: BaseModel, credentials: BaseModel, renew: Renew | None = None) -> Checked:
+def check(
+    integration: Integration,
+    config: BaseModel,
+    credentials: BaseModel,
+    renew: Renew | None = None,
+    *,
+    public_only: bool = False,
+) -> Checked:
     """Build an instance, initialize it, ask `check()`, and close it.
 
     Credentials that are refused are renewed once, as a token may simply be old.
 
     Parameters:
       renew: How to renew them. Default: by the plugin's `refresh()`.
+      public_only: Whether it may connect to public addresses alone.
 
     Raises:
       InvalidInput: The credentials or the config do not work, and why; secrets are struck out.
       PollingError: The provider cannot be asked now.
     """
-    with _explained(integration, credentials):
+    with public_hosts_only(public_only), _explained(integration, credentials):
         with _opened(integration, config, credentials) as instance:
             try:
                 return Checked(_identity(instance), credentials)

@@ -18,8 +18,10 @@ from core.cli import (
     integrations,
     keys,
     runs,
+    serve,
     syncing,
     tasks,
+    tokens,
 )
 
 START, ACCOUNTS, WORK, CARE, PLUGINS = "Start", "Accounts", "Runs and content", "Operations", "Plugins"
@@ -58,6 +60,7 @@ def _start(app: typer.Typer) -> None:
     app.command("up", rich_help_panel=START)(fleet.up)
     if find_spec("core.cli.demo") is not None:
         app.command("demo", rich_help_panel=START)(fleet.demo)
+    app.command("serve", rich_help_panel=START)(serve.serve)
     app.command("doctor", rich_help_panel=START)(doctor.doctor)
 
 
@@ -86,6 +89,7 @@ def _operations(app: typer.Typer) -> None:
     ignored = {"ignore_unknown_options": True, "allow_extra_args": True}
     app.command("psql", rich_help_panel=CARE, context_settings=ignored)(fleet.psql)
     app.add_typer(keys.app, name="keys", rich_help_panel=CARE)
+    app.add_typer(tokens.app, name="tokens", rich_help_panel=CARE)
     app.command("drain", rich_help_panel=CARE)(drain.drain)
 
 

@@ -44,8 +44,11 @@ def database_url() -> str:
 
 
 @contextmanager
-def backend() -> Iterator[Backend]:
+def backend(connections: int = 4) -> Iterator[Backend]:
     """The backend, with a PostgreSQL that answers.
+
+    Parameters:
+      connections: To PostgreSQL, at most.
 
     Raises:
       ServerUnavailable, SettingsError: What is missing, and what to do.
@@ -55,7 +58,7 @@ def backend() -> Iterator[Backend]:
     from core.db.pool import open_connection
 
     open_connection(found.database_url).close()
-    opened = open_backend(settings(), found)
+    opened = open_backend(settings(), found, connections=connections)
     try:
         yield opened
     finally:

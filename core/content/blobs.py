@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ TOUCH = (
 # The row is locked while the object goes, so that a writer of the same content waits and then uploads it anew.
 UNNAMED = """
 SELECT b.key FROM blob b
-WHERE b.touched_at < now() - %s * interval '1 second'
+WHERE b.touched_at < now() - %(grace)s * interval '1 second' AND (%(keys)s::text[] IS NULL OR b.key = ANY(%(keys)s))
   AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 ORDER BY b.key LIMIT 1 FOR UPDATE SKIP LOCKED
 """
@@ -110,11 +111,11 @@ class Blobs:
         """The content of a blob in portions, for large ones."""
         return obstore.get(self.store, key).stream(min_chunk_size=CHUNK)
 
-    def collect(self, grace: float = GRACE_SECONDS, most: int = 1000) -> int:
-        """Remove blobs that no content names and nobody touched for `grace` seconds. Returns how many."""
+    def collect(self, grace: float = GRACE_SECONDS, most: int = 1000, keys: Sequence[str] | None = None) -> int:
+        """Remove blobs, or those of these keys, that no content names and nobody touched for `grace` seconds. Returns how many."""
         for count in range(most):
             with self._database.connection() as conn, conn.transaction():
-                row = conn.execute(UNNAMED, (grace,)).fetchone()
+                row = conn.execute(UNNAMED, {"grace": grace, "keys": keys}).fetchone()
                 if row is None:
                     return count
                 with suppress(FileNotFoundError):

@@ -2,6 +2,9 @@
 
 A row remembers two writers: `content_seq`, the dispatch that wrote its content, and `metadata_seq`, the last one that changed
 anything. A write with a smaller number than what it would replace is late, and ignored.
+
+Every change also writes `changed_in`, the number of its transaction: what the change feed is ordered by (ADR 0040). For new rows
+that is the column's default.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
     fingerprint = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.fingerprint ELSE c.fingerprint END,
     digest = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.digest ELSE ''::bytea END,
     metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
-    updated_at = now(), deleted_at = NULL
+    updated_at = now(), deleted_at = NULL, changed_in = excluded.changed_in
 WHERE c.content_seq < excluded.content_seq OR c.content_seq = excluded.content_seq AND c.deleted_at IS NOT NULL
 RETURNING user_integration_id::text, external_id
 """
@@ -62,7 +65,7 @@ WITH incoming AS MATERIALIZED (
     ORDER BY i.account, i.id FOR UPDATE OF c
 )
 UPDATE user_integration_content c SET metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
-    digest = '', metadata_seq = l.seq, updated_at = now()
+    digest = '', metadata_seq = l.seq, updated_at = now(), changed_in = pg_current_xact_id()::text::bigint
 FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
@@ -84,7 +87,8 @@ WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT c.id FROM user_integration_content c WHERE c.id IN (SELECT id FROM below)
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE
 )
-UPDATE user_integration_content c SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq
+UPDATE user_integration_content c SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
+    changed_in = pg_current_xact_id()::text::bigint
 FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b, locked l
 WHERE c.id = b.id AND l.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 RETURNING c.user_integration_id::text, b.root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import psycopg
@@ -47,7 +48,9 @@ def migrate(url: str, revision: str = "head") -> bool:
       ServerUnavailable: The server does not answer.
     """
     with open_connection(url) as lock:
-        lock.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+        # Asked again and again, as a statement that waits would hold a snapshot, which an index built beside writers waits for.
+        while lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
+            time.sleep(0.1)
         if current(url) == (HEAD if revision == "head" else revision):
             return False
         command.upgrade(alembic_config(url), revision)

@@ -29,7 +29,7 @@ from sqlalchemy import (
     desc,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 
 metadata = MetaData(
     naming_convention={
@@ -67,6 +67,15 @@ def _text(name: str, *, default: str | None = None, nullable: bool = False) -> C
     return Column(name, Text, nullable=nullable, server_default=default)
 
 
+CURRENT_TRANSACTION = "pg_current_xact_id()::text::bigint"
+"""The number of the transaction that writes; as bigint, since clients and sorting know nothing of xid8."""
+
+
+def _changed_in() -> Column[Any]:
+    """Which transaction wrote the row last: what the change feed is ordered by (ADR 0040)."""
+    return Column("changed_in", BigInteger, nullable=False, server_default=text(CURRENT_TRANSACTION))
+
+
 def _account(**kwargs: Any) -> Column[Any]:
     return Column("user_integration_id", UUID, nullable=False, **kwargs)
 
@@ -98,6 +107,8 @@ user_integration = Table(
     _flag("forget_state"),
     Column("refresh_holder", UUID),
     _moment("refresh_until"),
+    # Somebody with a user's token chose where it connects to: never to loopback or a private network (ADR 0042).
+    _flag("public_hosts_only"),
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
     CheckConstraint("sync_status IN ('active', 'paused', 'error', 'disconnected')", name="sync_status"),
@@ -254,9 +265,38 @@ user_integration_content = Table(
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
     _moment("deleted_at"),
+    _changed_in(),
     UniqueConstraint("user_integration_id", "external_id"),
+    Index("user_integration_content_changes", "changed_in", "id"),
     Index("user_integration_content_parent", "user_integration_id", "parent"),
     Index("user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")),
+)
+
+content_search = Table(
+    "content_search",
+    metadata,
+    Column("content_id", BigInteger, ForeignKey("user_integration_content.id", ondelete="CASCADE"), primary_key=True),
+    Column("document", TSVECTOR, nullable=False),
+    Index("content_search_document", "document", postgresql_using="gin"),
+)
+
+search_progress = Table(
+    "search_progress",
+    metadata,
+    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    _count("changed_in", BigInteger),
+    _count("content_id", BigInteger),
+    CheckConstraint("one", name="one_row"),
+)
+
+erased_account = Table(
+    "erased_account",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("user_integration_id", UUID, nullable=False, unique=True),
+    _changed_in(),
+    _moment("erased_at", default=True),
+    Index("erased_account_changes", "changed_in", "id"),
 )
 
 held_deletion = Table(
@@ -314,6 +354,8 @@ process = Table(
     _flag("draining"),
     # The process's own clock at its last heartbeat, for `polling doctor`.
     _moment("clock"),
+    # What it has counted since it began, for `/metrics`.
+    Column("figures", JSONB, nullable=False, server_default=text("'{}'")),
     _moment("started_at", default=True),
     _moment("seen_at", default=True),
 )
@@ -329,4 +371,50 @@ ledger = Table(
     _moment("leader_until"),
     _moment("last_tick_at"),
     CheckConstraint("one", name="one_row"),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", UUID, primary_key=True),
+    _text("name"),
+    # NULL: an operator's token, which sees everything.
+    _text("user_id", nullable=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    _moment("created_at", default=True),
+    _moment("expires_at"),
+    _moment("last_used_at"),
+    _moment("revoked_at"),
+    Index("api_token_user", "user_id"),
+)
+
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("token_id", UUID, ForeignKey("api_token.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    # Keyed, as the body may hold a password.
+    Column("request_digest", LargeBinary, nullable=False),
+    Column("status", SmallInteger),
+    Column("answer", JSONB),
+    _moment("created_at", default=True, nullable=False),
+    Index("idempotency_key_age", "created_at"),
+)
+
+oauth_flow = Table(
+    "oauth_flow",
+    metadata,
+    Column("state_digest", LargeBinary, primary_key=True),
+    _text("integration_domain"),
+    _text("user_id"),
+    Column("user_integration_id", UUID),
+    _text("name", nullable=True),
+    Column("poll_interval_minutes", Integer),
+    Column("config", JSONB, nullable=False),
+    # Ciphertext, as credentials are.
+    _text("verifier"),
+    _text("redirect_to", nullable=True),
+    _flag("public_hosts_only"),
+    _moment("expires_at", nullable=False),
+    Index("oauth_flow_age", "expires_at"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.errors import InvalidInput, NotFound
+from core.errors import NotFound, WrongState
 from core.ledger.scheduling import open_run
 
 PARKED = """
@@ -61,11 +61,11 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
         _require_all(tasks, [row[0] for row in found])
         for task, _, _, _, state, retried_as in found:
             if state not in ("parked", "cancelled"):
-                raise InvalidInput(
+                raise WrongState(
                     f"task {task} is {state}, not parked", "List parked ones: polling tasks --state parked"
                 )
             if retried_as is not None:
-                raise InvalidInput(f"task {task} was tried again already, as task {retried_as}", "")
+                raise WrongState(f"task {task} was tried again already, as task {retried_as}", "")
         return [copy for row in found if (copy := _copy(conn, row[0], row[2], row[3])) is not None]
 
 
@@ -87,7 +87,7 @@ def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
         dropped = [task for (task,) in conn.execute(DISCARD, (list(tasks),))]
         missing = set(tasks) - set(dropped)
         if missing:
-            raise InvalidInput(f"task {min(missing)} is not parked", "List parked ones: polling tasks --state parked")
+            raise WrongState(f"task {min(missing)} is not parked", "List parked ones: polling tasks --state parked")
     return dropped
 
 
@@ -117,7 +117,7 @@ def cancel_run(conn: Conn, run: UUID) -> None:
         conn.execute(LOCK_OPEN_TASKS, names)
         locked = conn.execute(LOCK_RUN, (run,)).fetchone()
         if locked is None or locked[3] != "running":
-            raise InvalidInput(
+            raise WrongState(
                 f"the run has ended already, as {locked[3] if locked else 'nothing'}", "List runs: polling runs"
             )
         while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from core.db.pool import Conn
-from core.errors import InvalidInput, NotFound
+from core.errors import NotFound, WrongState
 from core.integration.base import START
 
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
@@ -207,5 +207,5 @@ def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
         raise NotFound(f"there is no account {account}", "List them: polling accounts")
     if row[0] != "active":
         remedy = {"paused": "resume", "error": "reconnect", "disconnected": "reconnect"}[row[0]]
-        raise InvalidInput(f"the account is {row[0]}", f"Try: polling {remedy} {account}")
+        raise WrongState(f"the account is {row[0]}", f"Try: polling {remedy} {account}")
     return row[1], row[2], row[3]

@@ -62,6 +62,8 @@ DELETE FROM sync_task WHERE id = ANY (ARRAY(
 """
 PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
 PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
+PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1 day'"
+PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
 PRUNE_SEEN = (
     "DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r WHERE r.id = s.run_id AND r.state = 'running')"
 )
@@ -116,5 +118,5 @@ def tidy(conn: Conn, retention_days: float) -> None:
         while conn.execute(PRUNE_TASKS, (run,)).rowcount:
             pass
         conn.execute(PRUNED, (run,))
-    for statement in (PRUNE_BLOCKS, PRUNE_SEEN, BURY):
+    for statement in (PRUNE_BLOCKS, PRUNE_SEEN, BURY, PRUNE_KEYS, PRUNE_FLOWS):
         conn.execute(statement)

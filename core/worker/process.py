@@ -81,7 +81,14 @@ class WorkerProcess:
         self.blobs = Blobs(self.database, settings.blob_location, settings.home / "spool")
         if SAVE_QUEUE not in serves:
             self.hand_over = Courier(queues, self.held, self.blobs).hand_over
-        services = Services(self.database, self.accounts, self.blobs, self.budgets, self.stopping.is_set)
+        services = Services(
+            self.database,
+            self.accounts,
+            self.blobs,
+            self.budgets,
+            self.stopping.is_set,
+            settings.allow_private_hosts,
+        )
         self.runner = Runner(services, self.instances, registry)
         self._process = upkeep.Process(uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads)
         self._ended = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.accounts.public_hosts import public_hosts_only
 from core.errors import TaskUnfit
 from core.integration.results import Task
 from core.ledger import upkeep
@@ -51,6 +52,10 @@ class Runner:
         if loaded.account.sync_status == "disconnected":
             raise AccountStopped
         self._used[dispatch.id] = loaded
+        with public_hosts_only(loaded.account.public_hosts_only and not self.services.allow_private_hosts):
+            return self._run(dispatch, loaded)
+
+    def _run(self, dispatch: Dispatch, loaded: LoadedAccount) -> Outcome:
         instance = self.instances.take(loaded)
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:

@@ -119,7 +119,9 @@ def test_a_reconnect_meanwhile_wins_over_the_refresh(desk, database) -> None:
     account = desk.account()
 
     def renew() -> str:
-        desk.conn.execute(store.SET_CREDENTIALS, {"id": account, "credentials": "by hand", "group": None})
+        desk.conn.execute(
+            store.SET_CREDENTIALS, {"id": account, "credentials": "by hand", "group": None, "public_hosts_only": False}
+        )
         return "renewed"
 
     assert refresh(database, account, 1, renew) == Sealed("by hand", 2)
@@ -130,7 +132,10 @@ def test_an_edited_configuration_starts_what_it_had_stopped_and_nothing_else(des
     account = desk.account()
     for reason, after in (("configuration", "active"), ("credentials", "error")):
         desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = %s", (reason,))
-        desk.conn.execute(store.SET_CONFIG, {"id": account, "config": "{}", "limits": "[]", "resync": True})
+        desk.conn.execute(
+            store.SET_CONFIG,
+            {"id": account, "config": "{}", "limits": "[]", "resync": True, "public_hosts_only": False},
+        )
         assert desk.rows("SELECT sync_status, resync_due FROM user_integration") == [(after, True)]
 
 

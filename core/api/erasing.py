@@ -1,0 +1,89 @@
+"""Erasing what was kept of an account, or of a person: rows, and the blobs that only they named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.api import disconnecting
+from core.api.backend import Backend
+from core.content.blobs import GRACE_SECONDS
+from core.db.pool import Conn
+
+SETTLED_SECONDS = 3600.0
+"""A blob that was touched later may be named by a result that is not saved yet: it goes after this time, not at once."""
+
+ACCOUNTS = "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"
+BLOBS = """
+SELECT DISTINCT blob_key FROM user_integration_content WHERE user_integration_id = %s AND blob_key IS NOT NULL
+"""
+# The leader collects what was touched longer ago than the grace. A later writer of the same content touches it again.
+HASTEN = """
+UPDATE blob b SET touched_at = least(touched_at, now() - %(seconds)s * interval '1 second') WHERE key = ANY(%(keys)s)
+  AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
+"""
+TELL = """
+INSERT INTO erased_account (user_integration_id) VALUES (%s)
+ON CONFLICT (user_integration_id) DO UPDATE SET changed_in = pg_current_xact_id()::text::bigint, erased_at = now()
+"""
+FORGET_ACCOUNT = "DELETE FROM user_integration WHERE id = %s"
+FORGET_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
+FORGET_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
+
+
+@dataclass(slots=True)
+class Erased:
+    """How much is gone."""
+
+    accounts: int = 0
+    rows: int = 0
+    blobs: int = 0
+
+
+def erase_account(backend: Backend, account: UUID, total: Erased | None = None) -> Erased:
+    """Disconnect an account and delete all there is of it, its row too. Interrupted, it goes on when it is called again.
+
+    The change feed tells that the account was erased, after the last of its content is gone.
+
+    Raises:
+      NotFound: There is no such account.
+    """
+    total = total or Erased()
+    with backend.database.connection() as conn:
+        disconnecting.disconnect(conn, account)
+        keys = [key for (key,) in conn.execute(BLOBS, (account,))]
+        total.rows += sum(disconnecting.erase(conn, account))
+        with conn.transaction():
+            conn.execute(TELL, (account,))
+            conn.execute(FORGET_ACCOUNT, (account,))
+    total.accounts += 1
+    total.blobs += _erase_blobs(backend, keys)
+    return total
+
+
+def erase_user(backend: Backend, user_id: str) -> Erased:
+    """Delete everything of a person: accounts, content, blobs, pending connections, and the tokens that are theirs."""
+    total = Erased()
+    while True:
+        with backend.database.connection() as conn:
+            accounts = [account for (account,) in conn.execute(ACCOUNTS, (user_id,))]
+            if not accounts:
+                _forget_user(conn, user_id)
+                return total
+        for account in accounts:
+            erase_account(backend, account, total)
+
+
+def _forget_user(conn: Conn, user_id: str) -> None:
+    conn.execute(FORGET_FLOWS, (user_id,))
+    conn.execute(FORGET_TOKENS, (user_id,))
+
+
+def _erase_blobs(backend: Backend, keys: list[str]) -> int:
+    """Those that nobody else names: at once, or, if they were just written, by the leader within the hour."""
+    if not keys:
+        return 0
+    gone = backend.blobs.collect(grace=SETTLED_SECONDS, most=len(keys), keys=keys)
+    with backend.database.connection() as conn:
+        conn.execute(HASTEN, {"keys": keys, "seconds": GRACE_SECONDS - SETTLED_SECONDS})
+    return gone

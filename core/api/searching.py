@@ -1,0 +1,195 @@
+"""Listing content of many accounts, by filters and by words.
+
+Words are found by `content_search`, which a follower in `polling serve` keeps beside the content: making a search document in the
+saving transaction cost two to four times what the saving itself costs (ADR 0041).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core.api import changes
+from core.api.listings import CONTENT_COLUMNS, MOST_AT_ONCE, Page, decode_cursor, encode_cursor, fetch
+from core.db.pool import UNAVAILABLE, Conn, Database
+
+LONGEST_TEXT = 100_000
+"""Characters of an item that are searched."""
+
+PORTION = 200
+"""Items made searchable in one transaction."""
+
+PAUSE_SECONDS = 1.0
+"""Between two looks for new content, once all is searchable."""
+
+# Accounts in the order of their ids, each with its content in the order of external ids: served by the unique index on both, at
+# any place, for one account as for all of a user's. The sort is incremental: it reads an account when its turn has come.
+PAGE = """
+SELECT c.* FROM (
+    SELECT id FROM user_integration a
+    WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+      AND (%(domain)s::text IS NULL OR a.integration_domain = %(domain)s)
+      AND (%(after_account)s::uuid IS NULL OR a.id >= %(after_account)s)
+    ORDER BY a.id
+) a CROSS JOIN LATERAL (
+    SELECT {columns} FROM user_integration_content c
+    WHERE c.user_integration_id = a.id AND {conditions}
+      AND (%(after_account)s::uuid IS NULL OR a.id > %(after_account)s OR c.external_id > %(after_id)s)
+    ORDER BY c.external_id LIMIT %(limit)s
+) c
+ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
+"""
+
+# The words first, by their index; then whose it is.
+SEARCH = """
+WITH found AS MATERIALIZED (
+    SELECT content_id FROM content_search WHERE document @@ websearch_to_tsquery('simple', %(q)s)
+)
+SELECT {columns} FROM found JOIN user_integration_content c ON c.id = found.content_id
+JOIN (SELECT id AS account_id, user_id FROM user_integration) a ON a.account_id = c.user_integration_id
+WHERE (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+  AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) AND {conditions}
+  AND (%(after_account)s::uuid IS NULL
+    OR (c.user_integration_id, c.external_id) > (%(after_account)s::uuid, %(after_id)s::text))
+ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
+"""
+
+CONDITIONS = {
+    "external_id": "c.external_id = %(external_id)s",
+    "parent": "c.parent = %(parent)s",
+    "kind": "c.kind = %(kind)s",
+    "since": "c.external_timestamp >= %(since)s",
+    "until": "c.external_timestamp < %(until)s",
+    "updated_since": "c.updated_at >= %(updated_since)s",
+}
+
+# Follows the change feed. One follower in the fleet at a time; a content row that goes meanwhile takes its document along, by the
+# foreign key. A row that was deleted at its source stays searchable, as it can still be listed.
+LOCK_PROGRESS = """
+SELECT CASE WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in ELSE 0 END, content_id
+FROM search_progress FOR UPDATE SKIP LOCKED
+"""
+FOLLOW = """
+WITH changed AS MATERIALIZED (
+    SELECT id, changed_in, name, left(content_text, %(longest)s) AS content_text FROM user_integration_content
+    WHERE (changed_in, id) > (%(changed_in)s, %(content_id)s)
+      AND changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+    ORDER BY changed_in, id LIMIT %(portion)s
+), kept AS (
+    INSERT INTO content_search (content_id, document)
+    SELECT c.id, to_tsvector('simple', concat_ws(' ', changed.name, changed.content_text))
+    FROM changed JOIN user_integration_content c ON c.id = changed.id ORDER BY c.id FOR KEY SHARE OF c
+    ON CONFLICT (content_id) DO UPDATE SET document = excluded.document
+)
+SELECT changed_in, id FROM changed ORDER BY changed_in DESC, id DESC LIMIT 1
+"""
+ADVANCE = "UPDATE search_progress SET changed_in = %(changed_in)s, content_id = %(content_id)s"
+BEHIND = """
+SELECT count(*) FROM (
+    SELECT FROM user_integration_content c, search_progress p WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id) LIMIT 10000
+) waiting
+"""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which content; None does not filter.
+
+    Attributes:
+      user: Whose accounts.
+      since, until: The half-open window of the item's own timestamp.
+      updated_since: Changed here at this time or later.
+      deleted: Whether deleted at the source; None lists both.
+      q: Words, as people type them into a search box: `invoice -draft "last call" or memo`.
+    """
+
+    account: UUID | None = None
+    user: str | None = None
+    domain: str | None = None
+    external_id: str | None = None
+    parent: str | None = None
+    kind: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    updated_since: datetime | None = None
+    deleted: bool | None = False
+    q: str | None = None
+
+
+def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
+    """One page, by account and external id.
+
+    Raises:
+      InvalidInput: The cursor is none of ours.
+    """
+    limit = min(max(limit, 1), MOST_AT_ONCE)
+    account, external_id = decode_cursor(after, 2) if after is not None else (None, None)
+    names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1, "after_account": account, "after_id": external_id}
+    rows = fetch(conn, _statement(wanted), names)
+    last = rows[limit - 1] if len(rows) > limit else None
+    return Page(rows[:limit], encode_cursor([str(last["user_integration_id"]), last["external_id"]]) if last else None)
+
+
+def _statement(wanted: Wanted) -> str:
+    conditions = [condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None]
+    if wanted.deleted is not None:
+        conditions.append(f"c.deleted_at IS {'NOT ' if wanted.deleted else ''}NULL")
+    columns = ", ".join(f"c.{column.strip()}" for column in CONTENT_COLUMNS.split(","))
+    return (SEARCH if wanted.q is not None else PAGE).format(
+        columns=columns, conditions=" AND ".join(conditions) or "true"
+    )
+
+
+def follow(conn: Conn, portion: int = PORTION) -> int | None:
+    """Make the next portion of changed content searchable. None: another process is at it.
+
+    Returns:
+      1 if there was any, 0 if all that is committed is searchable.
+    """
+    with conn.transaction():
+        progress = conn.execute(LOCK_PROGRESS).fetchone()
+        if progress is None:
+            return None
+        names = {"changed_in": progress[0], "content_id": progress[1], "portion": portion, "longest": LONGEST_TEXT}
+        last = conn.execute(FOLLOW, names).fetchone()
+        if last is not None:
+            conn.execute(ADVANCE, {"changed_in": last[0], "content_id": last[1]})
+    return int(last is not None)
+
+
+class Follower:
+    """A thread that keeps content searchable, beside the requests of `polling serve`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="search", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the portion under way."""
+        self._ended.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            try:
+                with self._database.connection() as conn:
+                    more = changes.mend(conn) or follow(conn)
+            except UNAVAILABLE as error:
+                log.warning("content is not made searchable now: %s", error)
+                more = None
+            except Exception:
+                log.exception("content could not be made searchable; it is tried again")
+                more = None
+            if not more:
+                self._ended.wait(PAUSE_SECONDS)

@@ -1,0 +1,89 @@
+"""Tokens of the REST API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from core.cli.output import ago, dump, dump_all, note, say, short, table
+from core.cli.session import backend
+from core.cli.types import Json
+
+app = typer.Typer(help="Make, list and revoke tokens of the REST API.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    user: Annotated[str | None, typer.Option(help="The user whose rows it sees, and no others.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="An operator's: it sees everything.")] = False,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    days: Annotated[float | None, typer.Option(min=0.001, help="Until it expires. Default: never.")] = None,
+    json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
+) -> None:
+    """Make a token, and print it. It is shown this once, and kept nowhere.
+
+    Examples:
+
+    \b
+      polling tokens create --user me
+      polling tokens create --admin --name prometheus --days 90
+    """
+    from core.api import access
+
+    if admin == (user is not None):
+        raise typer.BadParameter("say --user U or --admin, one of them")
+    with backend() as opened, opened.database.connection() as conn:
+        made = access.create(conn, user_id=user, name=name, days=days)
+    if json:
+        dump({"id": str(made.id), "token": made.secret})
+        return
+    say(made.secret)
+    note(f"Send it as: Authorization: Bearer … Take it back with: polling tokens revoke {short(made.id)}")
+
+
+@app.command("list")
+def list_tokens(json: Json = False) -> None:
+    """List tokens, without what they consist of.
+
+    Example:
+
+    \b
+      polling tokens list
+    """
+    from core.api import access
+
+    with backend() as opened, opened.database.connection() as conn:
+        rows = access.token_rows(conn)
+    if json:
+        dump_all(rows)
+    elif not rows:
+        say("No tokens. Make one: polling tokens create --admin")
+    else:
+        cells = (
+            (
+                short(row["id"]),
+                row["name"],
+                "operator" if row["user_id"] is None else row["user_id"],
+                ago(row["last_used_at"]) or "never",
+                "revoked" if row["revoked_at"] else ago(row["expires_at"]) or "never",
+            )
+            for row in rows
+        )
+        table(("ID", "NAME", "USER", "LAST USED", "ENDS"), cells, wide="NAME")
+
+
+@app.command("revoke")
+def revoke(id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, or a unique beginning.")]) -> None:
+    """End a token now.
+
+    Example:
+
+    \b
+      polling tokens revoke 3f2a
+    """
+    from core.api import access
+
+    with backend() as opened, opened.database.connection() as conn:
+        access.revoke(conn, access.find(conn, id))
+    say("Revoked: no request with it is answered from now on.")

@@ -1,0 +1,91 @@
+"""The application: routes, errors, bounds and headers put together around one backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from core.api.backend import Backend
+from core.api.searching import Follower
+from core.rest import problems
+from core.rest.body_size import BodySize
+from core.rest.metrics import Metrics
+from core.rest.pulse import Pulse
+from core.rest.routes import (
+    changes,
+    content,
+    integrations,
+    operations,
+    runs,
+    tasks,
+    user_integrations,
+    users,
+)
+
+ABOUT = """
+What people have in other services, kept here and polled on a schedule.
+
+Send a token with every request: `Authorization: Bearer …`. An operator makes one by `polling tokens create`. A user's token sees
+what is that user's; what is another's is answered as if it were not there.
+
+Listings are read page by page: give a page's `cursor` as `after`. Errors are problem details
+([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); their `type` stays the same whatever the text says.
+"""
+
+ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, operations)
+
+
+def build(backend: Backend) -> FastAPI:
+    """The application. It answers with this backend and does not close it; content is made searchable while it runs."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.pulse = Pulse(backend)
+        follower = Follower(backend.database)
+        follower.start()
+        try:
+            yield
+        finally:
+            follower.stop()
+
+    app = FastAPI(
+        title="integration polling",
+        version=version("integration-polling"),
+        description=ABOUT,
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.backend = backend
+    app.state.metrics = Metrics(backend)
+    for module in ROUTERS:
+        app.include_router(module.router)
+    problems.install(app)
+    app.add_middleware(BodySize)
+    app.add_middleware(Headers)
+    return app
+
+
+class Headers:
+    """What every answer carries, unless a route says otherwise: no cache keeps it, and no browser guesses what it is."""
+
+    DEFAULTS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self.DEFAULTS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, with_headers)

@@ -1,0 +1,45 @@
+"""Waiting for changes: however many readers wait, the database is asked four times a second and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from starlette.concurrency import run_in_threadpool
+
+from core.api import changes
+from core.api.backend import Backend
+
+SECONDS = 0.25
+
+
+class Pulse:
+    """How far the change feed reaches, as it was a moment ago."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._lock = asyncio.Lock()
+        self._newest = -1
+        self._looked = 0.0
+
+    async def newest(self) -> int:
+        """How far it reaches; what was looked up a moment ago will do."""
+        async with self._lock:
+            if time.monotonic() - self._looked >= SECONDS:
+                self._newest = await run_in_threadpool(self._look)
+                self._looked = time.monotonic()
+            return self._newest
+
+    async def beyond(self, place: int, seconds: float) -> bool:
+        """Wait until it reaches further, for so many seconds at most. Returns whether it does."""
+        deadline = time.monotonic() + seconds
+        while await self.newest() <= place:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(SECONDS, left))
+        return True
+
+    def _look(self) -> int:
+        with self._backend.database.connection() as conn:
+            return changes.newest(conn)

@@ -1,0 +1,68 @@
+"""`/v1/changes`: the change feed."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+
+from core.api import changes
+from core.rest.answers import Change, Changes, Content
+from core.rest.dependencies import After, Engine, Limit, Who
+from core.rest.pulse import Pulse
+from core.rest.routes import problems
+
+router = APIRouter(prefix="/v1/changes", tags=["changes"])
+
+LONGEST_WAIT_SECONDS = 60
+
+
+@router.get("", responses=problems(401, 410, 422))
+async def read_changes(
+    request: Request,
+    engine: Engine,
+    who: Who,
+    after: After = None,
+    limit: Limit = 100,
+    wait: Annotated[
+        float, Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for a change if there is none")
+    ] = 0,
+) -> Changes:
+    """What was created, updated or deleted after a cursor, the oldest first: nothing is missed and nothing is told twice.
+
+    Without `after` it begins with the oldest; with `after=latest`, with what comes from now on. Read until `more` is false, keep
+    the cursor, and go on from there at any time. An item that changed twice in between is told once, as it is now.
+    """
+    pulse: Pulse = request.app.state.pulse
+    deadline = time.monotonic() + wait
+
+    def read(cursor: str | None) -> changes.Feed:
+        with engine.database.connection() as conn:
+            return changes.read(conn, who, after=cursor, limit=limit)
+
+    while True:
+        # Looked up before reading: what comes in between is noticed.
+        reaches = await pulse.newest() if wait else -1
+        feed = await run_in_threadpool(read, after)
+        left = deadline - time.monotonic()
+        if feed.changes or (left <= 0 and not feed.more) or not wait:
+            return _answer(feed)
+        after = feed.cursor
+        if not feed.more and not await pulse.beyond(reaches, left):
+            return _answer(feed)
+        if await request.is_disconnected():
+            return _answer(feed)
+
+
+def _answer(feed: changes.Feed) -> Changes:
+    items = [
+        Change(
+            change=one.kind,
+            user_integration_id=one.account,
+            content=None if one.content is None else Content.model_validate(one.content),
+        )
+        for one in feed.changes
+    ]
+    return Changes(changes=items, cursor=feed.cursor, more=feed.more)

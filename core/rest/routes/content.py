@@ -1,0 +1,123 @@
+"""`/v1/user-integration-content`: what is kept."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from core.api import access, content, listings, searching
+from core.rest.answers import Content, Page
+from core.rest.dependencies import NO_NUL, After, ContentId, DomainFilter, Engine, Limit, UserFilter, Who, seen_user
+from core.rest.routes import problems
+
+router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
+
+HARMLESS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "private, no-store",
+}
+"""What is kept comes from outside: a browser shall run none of it, and guess nothing about it."""
+
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+LONGEST_NAME = 255
+
+
+@router.get("", responses=problems(401, 403, 422))
+def list_content(
+    engine: Engine,
+    who: Who,
+    account: Annotated[UUID | None, Query(description="Only of this user integration")] = None,
+    user_id: UserFilter = None,
+    domain: DomainFilter = None,
+    external_id: Annotated[str | None, Query(max_length=2_048, pattern=NO_NUL)] = None,
+    parent: Annotated[str | None, Query(max_length=2_048, pattern=NO_NUL, description="The children of this")] = None,
+    kind: Annotated[str | None, Query(max_length=1_000, pattern=NO_NUL)] = None,
+    since: Annotated[datetime | None, Query(description="`external_timestamp` at this time or later")] = None,
+    until: Annotated[datetime | None, Query(description="`external_timestamp` before this time")] = None,
+    updated_since: Annotated[
+        datetime | None, Query(description="Changed here at this time or later. To miss nothing, read `/v1/changes`")
+    ] = None,
+    deleted: Annotated[
+        bool | None, Query(description="True: only what is deleted at its source. Default: what is not")
+    ] = False,
+    q: Annotated[
+        str | None,
+        Query(
+            max_length=1_000,
+            pattern=NO_NUL,
+            description='Words in the name or text, such as `invoice -draft "last call" or memo`. New content is found a '
+            "second or so after it is kept",
+        ),
+    ] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[Content]:
+    """Content, by account and external id."""
+    wanted = searching.Wanted(
+        account=account,
+        user=seen_user(who, user_id),
+        domain=domain,
+        external_id=external_id,
+        parent=parent,
+        kind=kind,
+        since=since,
+        until=until,
+        updated_since=updated_since,
+        deleted=deleted,
+        q=q,
+    )
+    with engine.database.connection() as conn:
+        page = searching.page(conn, wanted, limit=limit, after=after)
+    return Page[Content].model_validate({"items": page.rows, "cursor": page.cursor})
+
+
+@router.get("/{content_id}", responses=problems(401, 404, 422))
+def get_content(engine: Engine, who: Who, content_id: ContentId) -> Content:
+    """One item, without its bytes."""
+    return Content.model_validate(_row(engine, who, content_id))
+
+
+@router.get(
+    "/{content_id}/raw",
+    response_class=StreamingResponse,
+    responses=problems(401, 404, 422)
+    | {200: {"description": "Its bytes", "content": {"application/octet-stream": {}}}},
+)
+def get_raw_content(engine: Engine, who: Who, content_id: ContentId) -> StreamingResponse:
+    """Its bytes, as a download: no browser shows them in place."""
+    row = _row(engine, who, content_id)
+    portions = content.read(engine, content_id)
+    first = next(portions, b"")  # what is missing is told before the answer begins
+    headers = {**HARMLESS, "Content-Disposition": _disposition(row["name"] or row["external_id"])}
+    if row["hash"]:
+        headers["ETag"] = f'"{row["hash"]}"'
+    return StreamingResponse(
+        itertools.chain([first], portions), headers=headers, media_type=media_type(row["content_type"])
+    )
+
+
+def _row(engine: Engine, who: Who, id: int) -> dict[str, Any]:
+    with engine.database.connection() as conn:
+        access.require(conn, who, "content", id)
+        return listings.content.one(conn, "content", id)
+
+
+def media_type(given: str | None) -> str:
+    """The media type without its parameters, if it is one; bytes otherwise."""
+    found = _MEDIA_TYPE.match((given or "").strip())
+    return found[0].lower() if found else "application/octet-stream"
+
+
+def _disposition(name: str) -> str:
+    """https://www.rfc-editor.org/rfc/rfc6266: everything that is not plain is percent-encoded, so that no name breaks out."""
+    last = re.split(r"[/\\]", name)[-1][:LONGEST_NAME].encode("utf-8", "replace")
+    return f"attachment; filename*=UTF-8''{quote(last, safe='') or 'content'}"

@@ -1,0 +1,46 @@
+"""`/v1/integrations`: what can be connected."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from core.integration.base import Integration as Class
+from core.plugins import Registry
+from core.rest.answers import Integration, Page
+from core.rest.dependencies import NO_NUL, Engine, Who
+from core.rest.routes import problems
+
+router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
+
+
+@router.get("", responses=problems(401))
+def list_integrations(engine: Engine, who: Who) -> Page[Integration]:  # noqa: ARG001  any token will do
+    """The integrations that are installed here, with the schemas of their config and credentials."""
+    found = engine.registry
+    items = [_integration(found, integration) for _, integration in sorted(found.integrations.items())]
+    return Page(items=items, cursor=None)
+
+
+@router.get("/{domain}", responses=problems(401, 404, 422))
+def get_integration(
+    engine: Engine,
+    who: Who,  # noqa: ARG001
+    domain: Annotated[str, Path(max_length=63, pattern=NO_NUL)],
+) -> Integration:
+    """One of them."""
+    return _integration(engine.registry, engine.registry.get(domain))
+
+
+def _integration(registry: Registry, integration: Class) -> Integration:
+    manifest = integration.manifest
+    return Integration(
+        domain=manifest.domain,
+        name=manifest.name,
+        version=registry.versions[manifest.domain],
+        docs=manifest.docs,
+        oauth=manifest.oauth is not None,
+        config_schema=integration.config_model.model_json_schema(),
+        credentials_schema=integration.credentials_model.model_json_schema(),
+    )

@@ -1,0 +1,64 @@
+"""`/v1/runs`: runs and their tasks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from core.api import access, listings, progress, runs
+from core.api.access import Principal
+from core.api.backend import Backend
+from core.rest.answers import Page, RunInFull, Task, Wait
+from core.rest.dependencies import After, Engine, Limit, RunId, Who
+from core.rest.routes import problems
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
+
+
+@router.get("/{run}", responses=problems(401, 404, 422))
+def get_run(engine: Engine, who: Who, run: RunId) -> RunInFull:
+    """One run, with its counts as they are now."""
+    return _read(engine, who, run)
+
+
+@router.post("/{run}/cancel", responses=problems(401, 404, 409, 422))
+def cancel_run(engine: Engine, who: Who, run: RunId) -> RunInFull:
+    """End it now. Its open tasks go on in the account's next run."""
+    with engine.database.connection() as conn:
+        access.require(conn, who, "run", run)
+    runs.cancel(engine, run)
+    return _read(engine, who, run)
+
+
+@router.get("/{run}/tasks", responses=problems(401, 404, 422))
+def list_tasks(
+    engine: Engine,
+    who: Who,
+    run: RunId,
+    state: Annotated[Literal["ready", "queued", "done", "parked", "cancelled"] | None, Query()] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[Task]:
+    """Its tasks, the newest first."""
+    with engine.database.connection() as conn:
+        access.require(conn, who, "run", run)
+        page = listings.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)
+    return Page[Task].model_validate({"items": page.rows, "cursor": page.cursor})
+
+
+def _read(engine: Backend, who: Principal, run: UUID) -> RunInFull:
+    with engine.database.connection() as conn:
+        access.require(conn, who, "run", run)
+        row: dict[str, Any] = listings.runs.one(conn, "run", run)
+        now = progress.progress(conn, run)
+        running = row["state"] == "running"
+        waits = progress.waits(conn, progress.load_account(conn, now), now) if running else []
+    if running:
+        row |= {name: getattr(now, name) for name in FIGURES}
+    counts = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
+    waiting = [Wait(reason=wait.reason, until=wait.until) for wait in waits]
+    return RunInFull.model_validate({**row, **counts, "waits": waiting})

@@ -1,0 +1,317 @@
+"""`/v1/user-integrations`: connected accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from core.accounts import store
+from core.api import access, accounts, disconnecting, erasing, listings, progress, runs
+from core.api.access import Principal
+from core.api.backend import Backend
+from core.api.idempotency import Answer
+from core.errors import InvalidInput
+from core.rest import idempotent
+from core.rest.answers import (
+    Identity,
+    Page,
+    Requested,
+    Run,
+    State,
+    Totals,
+    UserIntegration,
+    UserIntegrationInFull,
+    Wait,
+)
+from core.rest.dependencies import (
+    AccountId,
+    After,
+    DomainFilter,
+    Engine,
+    IdempotencyKey,
+    Limit,
+    RawBody,
+    UserFilter,
+    Who,
+    seen_user,
+)
+from core.rest.requests import NewUserIntegration, Sync, UserIntegrationChanges
+from core.rest.routes import problems
+
+PREFIX = "/v1/user-integrations"
+
+router = APIRouter(prefix=PREFIX, tags=["user integrations"])
+
+STATES = """
+SELECT partition, value, version, updated_at FROM sync_state
+WHERE user_integration_id = %(account)s AND value IS NOT NULL ORDER BY partition LIMIT 10000
+"""
+
+
+def owner(who: Principal, wanted: str | None) -> str:
+    """Whose account it will be.
+
+    Raises:
+      Refused: A user's token names another user.
+      InvalidInput: An operator's token names none.
+    """
+    user = seen_user(who, wanted)
+    if user is None:
+        raise InvalidInput("user_id is missing: an operator's token belongs to no user", None)
+    return user
+
+
+@router.get("", responses=problems(401, 403, 422))
+def list_user_integrations(
+    engine: Engine,
+    who: Who,
+    user_id: UserFilter = None,
+    domain: DomainFilter = None,
+    sync_status: Annotated[Literal["active", "paused", "error", "disconnected"] | None, Query()] = None,
+    due_before: Annotated[datetime | None, Query(description="Whose next run is due at this time")] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[UserIntegration]:
+    """Connected accounts, the oldest first."""
+    with engine.database.connection() as conn:
+        page = listings.accounts.page(
+            conn,
+            limit=limit,
+            after=after,
+            user_id=seen_user(who, user_id),
+            integration_domain=domain,
+            sync_status=sync_status,
+            due_before=due_before,
+        )
+    return Page[UserIntegration].model_validate({"items": page.rows, "cursor": page.cursor})
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=UserIntegration,
+    responses=problems(401, 403, 404, 409, 413, 422, 502)
+    | {
+        200: {"model": UserIntegration, "description": "It was connected before; it has this config and these credentials now"},
+        201: {"links": {
+            name: {"operationId": operation, "parameters": {"account": "$response.body#/id"}}
+            for name, operation in (
+                ("get", "get_user_integration"), ("pause", "pause_user_integration"), ("resume", "resume_user_integration"),
+                ("sync", "sync_user_integration"), ("runs", "list_runs"), ("state", "get_state"),
+                ("check", "check_user_integration"), ("delete", "delete_user_integration"),
+            )
+        }},
+    },
+)  # fmt: skip
+def create_user_integration(
+    request: Request,
+    engine: Engine,
+    who: Who,
+    new: NewUserIntegration,
+    body: RawBody,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Check an account with its provider and store it; its first run is due at once.
+
+    The same account of the same user is connected once: it gets this config and these credentials, and goes on.
+    """
+    user = owner(who, new.user_id)
+
+    def act() -> Answer:
+        made = accounts.connect(
+            engine,
+            new.integration_domain,
+            config=new.config,
+            credentials=new.credentials,
+            user_id=user,
+            name=new.name,
+            interval_minutes=new.poll_interval_minutes,
+            public_only=not who.is_admin,
+        )
+        engine.wake()
+        return idempotent.answer(201 if made.is_new else 200, _read(engine, made.id))
+
+    return idempotent.once(request, engine, who, idempotency_key, body, act, lambda made: f"{PREFIX}/{made['id']}")
+
+
+@router.get("/{account}", responses=problems(401, 404, 422))
+def get_user_integration(
+    engine: Engine, who: Who, account: AccountId, totals: Annotated[bool, Query()] = False
+) -> UserIntegrationInFull:
+    """One account, and what it waits for."""
+    with engine.database.connection() as conn:
+        access.require(conn, who, "account", account)
+        row = listings.accounts.one(conn, "account", account)
+        waits = progress.waits(conn, store.load(conn, account))
+        counted = listings.account_totals(conn, account) if totals else None
+    return UserIntegrationInFull(
+        **UserIntegration.model_validate(row).model_dump(),
+        waits=[Wait(reason=wait.reason, until=wait.until) for wait in waits],
+        totals=Totals.model_validate(counted) if counted else None,
+    )
+
+
+@router.patch("/{account}", responses=problems(401, 404, 409, 413, 422, 502))
+def change_user_integration(
+    engine: Engine, who: Who, account: AccountId, changes: UserIntegrationChanges
+) -> UserIntegration:
+    """Change its name, interval, config or credentials; the last two are checked with the provider first."""
+    _require(engine, who, account)
+    public_only = not who.is_admin
+    if changes.config is None and changes.credentials is not None:
+        accounts.reconnect(engine, account, credentials=changes.credentials, public_only=public_only)
+    accounts.configure(
+        engine,
+        account,
+        config=changes.config,
+        credentials=changes.credentials if changes.config is not None else None,
+        name=changes.name,
+        interval_minutes=changes.poll_interval_minutes,
+        public_only=public_only,
+    )
+    return _read(engine, account)
+
+
+@router.delete("/{account}", status_code=204, responses=problems(401, 404, 422))
+def delete_user_integration(
+    engine: Engine,
+    who: Who,
+    account: AccountId,
+    content: Annotated[
+        Literal["keep", "delete"],
+        Query(
+            description="`keep`: only the credentials go, and it runs no more. `delete`: all of it goes, its row too"
+        ),
+    ],
+) -> Response:
+    """Disconnect an account: its credentials go at once."""
+    _require(engine, who, account)
+    if content == "delete":
+        erasing.erase_account(engine, account)
+    else:
+        with engine.database.connection() as conn:
+            disconnecting.disconnect(conn, account)
+    return Response(status_code=204)
+
+
+@router.post("/{account}/pause", responses=problems(401, 404, 409, 422))
+def pause_user_integration(engine: Engine, who: Who, account: AccountId) -> UserIntegration:
+    """No more runs; what runs now is finished and kept."""
+    _require(engine, who, account)
+    with engine.database.connection() as conn:
+        accounts.pause(conn, account)
+    return _read(engine, account)
+
+
+@router.post("/{account}/resume", responses=problems(401, 404, 409, 422))
+def resume_user_integration(engine: Engine, who: Who, account: AccountId) -> UserIntegration:
+    """Go on where it was paused."""
+    _require(engine, who, account)
+    accounts.resume(engine, account)
+    return _read(engine, account)
+
+
+@router.post("/{account}/check", responses=problems(401, 404, 409, 422, 502))
+def check_user_integration(engine: Engine, who: Who, account: AccountId) -> Identity:
+    """Ask the provider whether the credentials still work."""
+    _require(engine, who, account)
+    identity = accounts.check_account(engine, account)
+    return Identity(id=identity.id, name=identity.name)
+
+
+_REQUESTED = problems(401, 404, 409, 413, 422) | {
+    200: {"model": Requested, "description": "One was open already"},
+    201: {"links": {
+        name: {"operationId": operation, "parameters": {"run": "$response.body#/run_id"}}
+        for name, operation in (("get", "get_run"), ("tasks", "list_tasks"), ("cancel", "cancel_run"))
+    }},
+}  # fmt: skip
+
+
+@router.post("/{account}/sync", status_code=201, response_model=Requested, responses=_REQUESTED)
+def sync_user_integration(
+    request: Request,
+    engine: Engine,
+    who: Who,
+    account: AccountId,
+    body: RawBody,
+    sync: Sync | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """A run now, or the one that is open."""
+    allow = sync is not None and sync.allow_deletions
+    return _requested(
+        request, engine, who, account, body, idempotency_key, lambda: runs.sync(engine, account, allow_deletions=allow)
+    )
+
+
+@router.post("/{account}/resync", status_code=201, response_model=Requested, responses=_REQUESTED)
+def resync_user_integration(
+    request: Request,
+    engine: Engine,
+    who: Who,
+    account: AccountId,
+    body: RawBody,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Forget all cursors and list everything again. A run that is open ends first."""
+    return _requested(request, engine, who, account, body, idempotency_key, lambda: runs.resync(engine, account))
+
+
+def _requested(
+    request: Request,
+    engine: Backend,
+    who: Principal,
+    account: UUID,
+    body: bytes,
+    key: str | None,
+    ask: Callable[[], tuple[UUID, bool]],
+) -> JSONResponse:
+    _require(engine, who, account)
+
+    def act() -> Answer:
+        run, new = ask()
+        return idempotent.answer(201 if new else 200, Requested(run_id=run, new=new))
+
+    return idempotent.once(request, engine, who, key, body, act, lambda made: f"/v1/runs/{made['run_id']}")
+
+
+@router.get("/{account}/runs", responses=problems(401, 404, 422))
+def list_runs(
+    engine: Engine,
+    who: Who,
+    account: AccountId,
+    state: Annotated[Literal["running", "succeeded", "partial", "failed", "cancelled"] | None, Query()] = None,
+    limit: Limit = 50,
+    after: After = None,
+) -> Page[Run]:
+    """Its runs, the newest first."""
+    with engine.database.connection() as conn:
+        access.require(conn, who, "account", account)
+        page = listings.runs.page(conn, limit=limit, after=after, user_integration_id=account, state=state)
+    return Page[Run].model_validate({"items": page.rows, "cursor": page.cursor})
+
+
+@router.get("/{account}/state", responses=problems(401, 404, 422))
+def get_state(engine: Engine, who: Who, account: AccountId) -> Page[State]:
+    """What the plugin remembers between runs, by partition."""
+    with engine.database.connection() as conn:
+        access.require(conn, who, "account", account)
+        rows = listings.fetch(conn, STATES, {"account": account})
+    return Page[State].model_validate({"items": rows, "cursor": None})
+
+
+def _require(engine: Backend, who: Principal, account: UUID) -> None:
+    with engine.database.connection() as conn:
+        access.require(conn, who, "account", account)
+
+
+def _read(engine: Backend, account: UUID) -> UserIntegration:
+    with engine.database.connection() as conn:
+        row: dict[str, Any] = listings.accounts.one(conn, "account", account)
+    return UserIntegration.model_validate(row)

@@ -1,0 +1,29 @@
+"""`/v1/users`: the people whose accounts these are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from core.api import erasing
+from core.rest.answers import Erased
+from core.rest.dependencies import NO_NUL, Engine, Who
+from core.rest.problems import Refused
+from core.rest.routes import problems
+
+router = APIRouter(prefix="/v1/users", tags=["users"])
+
+
+@router.delete("/{user_id:path}", responses=problems(401, 403, 422))
+def erase_user(
+    engine: Engine, who: Who, user_id: Annotated[str, Path(min_length=1, max_length=500, pattern=NO_NUL)]
+) -> Erased:
+    """Erase everything of a person: accounts, content, blobs, and the tokens that are theirs, the one used here included.
+
+    It takes its time where there is much. Interrupted, it goes on when it is asked for again.
+    """
+    if not who.owns(user_id):
+        raise Refused(403, "forbidden", "this token is another user's")
+    gone = erasing.erase_user(engine, user_id)
+    return Erased(accounts=gone.accounts, rows=gone.rows, blobs=gone.blobs)

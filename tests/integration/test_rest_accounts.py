@@ -1,0 +1,234 @@
+"""Accounts by the API: connecting, changing and letting go, and what never comes out."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from support.rest import SECRET
+
+NEW = {"integration_domain": "locked", "config": {"name": "me"}, "credentials": {"password": SECRET}}
+
+
+def connect(client, **more):
+    answer = client.post("/v1/user-integrations", json=NEW | more)
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()
+
+
+def test_an_account_is_connected_read_changed_and_let_go(api) -> None:
+    user = api.user("u")
+    answer = user.post("/v1/user-integrations", json=NEW | {"name": "mine", "poll_interval_minutes": 7})
+    assert answer.status_code == 201
+    account = answer.json()
+    assert answer.headers["location"] == f"/v1/user-integrations/{account['id']}"
+    assert (account["user_id"], account["name"], account["poll_interval_minutes"]) == ("u", "mine", 7)
+    place = f"/v1/user-integrations/{account['id']}"
+    assert user.get(place).json()["waits"] == [{"reason": "no worker runs", "until": None}]
+    changed = user.patch(place, json={"name": "other", "poll_interval_minutes": 9}).json()
+    assert (changed["name"], changed["poll_interval_minutes"]) == ("other", 9)
+    assert user.patch(place, json={"config": {"name": "me", "mood": "new"}}).json()["config"]["mood"] == "new"
+    assert user.delete(place).status_code == 422  # it has to say what happens to the content
+    assert user.delete(f"{place}?content=keep").status_code == 204
+    assert user.get(place).json()["sync_status"] == "disconnected"
+    assert user.delete(f"{place}?content=delete").status_code == 204
+    assert user.get(place).status_code == 404
+
+
+def test_connecting_again_is_the_same_account(api) -> None:
+    user = api.user("u")
+    first = connect(user)
+    again = user.post("/v1/user-integrations", json=NEW)
+    assert (again.status_code, again.json()["id"]) == (200, first["id"])
+
+
+def test_an_operator_names_the_user_and_a_user_no_other(api) -> None:
+    assert api.admin.post("/v1/user-integrations", json=NEW).status_code == 422
+    assert connect(api.admin, user_id="v")["user_id"] == "v"
+    assert api.user("u").post("/v1/user-integrations", json=NEW | {"user_id": "v"}).status_code == 403
+
+
+def test_listings_are_filtered_and_paged(api) -> None:
+    user, admin = api.user("u"), api.admin
+    ids = [connect(user, config={"name": f"n{number}"})["id"] for number in range(5)]
+    connect(api.user("v"))
+    found, after = [], None
+    while True:
+        page = user.get("/v1/user-integrations", params={"limit": 2} | ({"after": after} if after else {})).json()
+        found += [row["id"] for row in page["items"]]
+        after = page["cursor"]
+        if after is None:
+            break
+    assert found == ids
+    assert len(admin.get("/v1/user-integrations").json()["items"]) == 6
+    assert len(admin.get("/v1/user-integrations", params={"user_id": "v"}).json()["items"]) == 1
+    user.post(f"/v1/user-integrations/{ids[0]}/pause")
+    paused = admin.get("/v1/user-integrations", params={"sync_status": "paused"}).json()["items"]
+    assert [row["id"] for row in paused] == ids[:1]
+    due = {"due_before": "2000-01-01T00:00:00Z"}
+    assert admin.get("/v1/user-integrations", params=due).json()["items"] == []
+    due = {"due_before": "2100-01-01T00:00:00Z", "domain": "locked"}
+    assert len(admin.get("/v1/user-integrations", params=due).json()["items"]) == 6
+
+
+def test_states_that_do_not_fit_are_conflicts(api) -> None:
+    user = api.user("u")
+    place = f"/v1/user-integrations/{connect(user)['id']}"
+    assert user.post(f"{place}/pause").json()["sync_status"] == "paused"
+    refused = user.post(f"{place}/sync")
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:integration-polling:problem:wrong-state")
+    assert "polling" not in refused.json().get("hint", "")
+    assert user.post(f"{place}/resume").json()["sync_status"] == "active"
+    assert user.post(f"{place}/check").json() == {"id": "me", "name": "me"}
+
+
+def test_runs_and_tasks(api, desk) -> None:
+    user = api.user("u")
+    place = f"/v1/user-integrations/{connect(user)['id']}"
+    asked = user.post(f"{place}/sync", json={"allow_deletions": True})
+    assert (asked.status_code, asked.json()["new"]) == (201, True)
+    again = user.post(f"{place}/sync")
+    assert (again.status_code, again.json()) == (200, {"run_id": asked.json()["run_id"], "new": False})
+    run = user.get(asked.headers["location"]).json()
+    assert (run["state"], run["tasks_known"], run["tasks_ready"]) == ("running", 1, 1)
+    (task,) = user.get(f"/v1/runs/{run['id']}/tasks", params={"state": "ready"}).json()["items"]
+    assert user.get(f"/v1/tasks/{task['id']}").json() == task
+    assert user.post(f"/v1/tasks/{task['id']}/retry").status_code == 409
+    desk.conn.execute("UPDATE sync_task SET state = 'parked', reason = 'broken'")
+    assert user.post(f"/v1/tasks/{task['id']}/retry").json()["tasks"] == [task["id"] + 1]
+    desk.conn.execute("UPDATE sync_task SET state = 'parked' WHERE id = %s", (task["id"] + 1,))
+    assert user.post(f"/v1/tasks/{task['id'] + 1}/discard").json()["state"] == "done"
+    assert user.post(f"/v1/runs/{run['id']}/cancel").json()["state"] == "cancelled"
+    assert user.post(f"/v1/runs/{run['id']}/cancel").status_code == 409
+    assert [row["state"] for row in user.get(f"{place}/runs").json()["items"]] == ["cancelled"]
+    assert user.post(f"{place}/resync").status_code == 201
+    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'p', '{\"a\": 1}', 1, 1)", (run["user_integration_id"],))
+    (state,) = user.get(f"{place}/state").json()["items"]
+    assert (state["partition"], state["value"]) == ("p", {"a": 1})
+
+
+@pytest.mark.parametrize("password", ["bad-" + SECRET, "wrong-" + SECRET, "down-" + SECRET])
+def test_no_error_repeats_credentials(api, password, caplog) -> None:
+    user = api.user("u")
+    answer = user.post("/v1/user-integrations", json=NEW | {"credentials": {"password": password}})
+    assert answer.status_code in (422, 502)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert SECRET not in answer.text
+    place = f"/v1/user-integrations/{connect(user)['id']}"
+    assert SECRET not in user.patch(place, json={"credentials": {"password": password}}).text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"credentials": SECRET},
+        {"credentials": [SECRET]},
+        {"credentials": {"password": {"x": SECRET}}},
+        {"config": SECRET},
+        {"name": [SECRET]},
+        {"poll_interval_minutes": SECRET},
+        {"user_id": {"x": SECRET}},
+    ],
+)
+def test_no_validation_message_repeats_what_was_sent(api, body) -> None:
+    answer = api.user("u").post("/v1/user-integrations", json=NEW | body)
+    assert answer.status_code == 422
+    assert SECRET not in answer.text
+
+
+def test_what_is_no_json_is_not_repeated(api) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = api.user("u").post("/v1/user-integrations", content=f'{{"x": {SECRET}', headers=headers)
+    assert (answer.status_code, SECRET in answer.text) == (422, False)
+
+
+def test_credentials_never_come_out(api, desk) -> None:
+    user = api.user("u")
+    account = connect(user)
+    place = f"/v1/user-integrations/{account['id']}"
+    run = user.post(f"{place}/sync").json()["run_id"]
+    texts = [
+        user.get(path).text
+        for path in (
+            place,
+            "/v1/user-integrations",
+            f"{place}/runs",
+            f"{place}/state",
+            f"/v1/runs/{run}",
+            "/v1/changes",
+        )
+    ]
+    assert not [text for text in texts if SECRET in text or ("credentials" in text and "ciphertext" in text)]
+    sealed = desk.value("SELECT credentials FROM user_integration")
+    assert SECRET not in sealed
+    assert not [text for text in texts if sealed in text]
+
+
+def test_new_credentials_wake_an_account_in_error(api, desk) -> None:
+    user = api.user("u")
+    place = f"/v1/user-integrations/{connect(user)['id']}"
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'")
+    assert user.patch(place, json={"credentials": {"password": "newer"}}).json()["sync_status"] == "active"
+    both = {"config": {"name": "me", "mood": "x"}, "credentials": {"password": "newest"}}
+    assert user.patch(place, json=both).json()["config"]["mood"] == "x"
+    assert desk.value("SELECT credentials_version FROM user_integration") == 3
+    other = {"config": {"name": "somebody else"}, "credentials": {"password": "newest"}}
+    assert user.patch(place, json=other).status_code == 422
+
+
+# Idempotency-Key ------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_answers_again_and_does_once(api, desk) -> None:
+    user = api.user("u")
+    key = {"Idempotency-Key": "k1"}
+    first = user.post("/v1/user-integrations", json=NEW, headers=key)
+    again = user.post("/v1/user-integrations", json=NEW, headers=key)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert (first.json(), first.headers["location"]) == (again.json(), again.headers["location"])
+    assert again.headers["idempotency-replayed"] == "true"
+    assert desk.value("SELECT version FROM user_integration") == 1
+    other = user.post("/v1/user-integrations", json=NEW | {"name": "x"}, headers=key)
+    assert (other.status_code, other.json()["type"].rpartition(":")[2]) == (422, "idempotency-key-misused")
+    sync = user.post(f"/v1/user-integrations/{first.json()['id']}/sync", headers=key)
+    assert sync.status_code == 422
+
+
+def test_a_key_belongs_to_its_token(api) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first = api.user("u").post("/v1/user-integrations", json=NEW, headers=key).json()
+    second = api.user("v").post("/v1/user-integrations", json=NEW, headers=key).json()
+    assert first["id"] != second["id"]
+
+
+def test_a_request_that_failed_may_be_sent_again_with_its_key(api) -> None:
+    user, key = api.user("u"), {"Idempotency-Key": "k1"}
+    wrong = NEW | {"credentials": {"password": "wrong"}}
+    assert user.post("/v1/user-integrations", json=wrong, headers=key).status_code == 422
+    assert user.post("/v1/user-integrations", json=NEW, headers=key).status_code == 201
+
+
+def test_of_many_at_once_one_acts(api, desk) -> None:
+    clients = [api.client(api.token("u"))] * 8
+    answers, barrier = [], threading.Barrier(8)
+
+    def send(client) -> None:
+        barrier.wait()
+        answers.append(client.post("/v1/user-integrations", json=NEW, headers={"Idempotency-Key": "k"}).status_code)
+
+    threads = [threading.Thread(target=send, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(answers) <= {201, 409}
+    assert 201 in answers
+    assert desk.value("SELECT version FROM user_integration") == 1
+
+
+def test_what_is_kept_of_a_request_tells_nobody_its_password(api, desk) -> None:
+    api.user("u").post("/v1/user-integrations", json=NEW, headers={"Idempotency-Key": "k"})
+    digest, answer = desk.rows("SELECT request_digest, answer::text FROM idempotency_key")[0]
+    assert SECRET not in answer
+    assert len(digest) == 32

@@ -1,0 +1,261 @@
+"""The change feed: everything, once, in an order in which no reader misses anything."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from contextlib import suppress
+from uuid import uuid4
+
+import pytest
+
+from core import TaskOutput
+from core.api import changes, erasing, listings
+from core.api.access import Principal
+from core.content import saving
+from core.errors import InvalidInput
+
+ADMIN = Principal(uuid4(), None)
+WRITERS, READERS, ROUNDS, ITEMS = 6, 2, 40, 12
+
+
+def all_of(conn, principal=ADMIN, after=None, limit=7):
+    """Every change after a cursor, and the cursor behind them."""
+    found = []
+    while True:
+        feed = changes.read(conn, principal, after=after, limit=limit)
+        found += feed.changes
+        after = feed.cursor
+        if not feed.more:
+            return found, after
+
+
+def told(found):
+    return [(change.kind, change.content and change.content["external_id"]) for change in found]
+
+
+def test_what_happens_is_told_in_its_order(desk) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
+    first, cursor = all_of(desk.conn)
+    assert told(first) == [("created", "1"), ("created", "2")]
+    assert all_of(desk.conn, after=cursor)[0] == []
+    desk.keep(account, TaskOutput("2", "y"))
+    desk.keep(account, TaskOutput.update("1", metadata={"a": 1}))
+    desk.keep(account, TaskOutput("3", "x"), TaskOutput.gone("2"))
+    later, cursor = all_of(desk.conn, after=cursor)
+    assert told(later) == [("updated", "1"), ("deleted", "2"), ("created", "3")]
+    desk.keep(account, TaskOutput("3", "x"))
+    assert all_of(desk.conn, after=cursor)[0] == []
+
+
+def test_a_user_hears_of_its_own_alone(desk, monkeypatch) -> None:
+    monkeypatch.setattr(changes, "MOST_SCANNED", 3)
+    mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
+    for number in range(5):
+        desk.keep(other, *(TaskOutput(f"{number}-{item}", "x") for item in range(4)))
+        desk.keep(mine, TaskOutput(f"mine{number}", "x"))
+    found, _ = all_of(desk.conn, Principal(uuid4(), "u"), limit=2)
+    assert [change.content["external_id"] for change in found] == [f"mine{number}" for number in range(5)]
+
+
+def test_an_account_that_is_erased_is_told_to_operators(desk, api) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"))
+    _, cursor = all_of(desk.conn)
+    erasing.erase_account(api.backend, account)
+    found, cursor = all_of(desk.conn, after=cursor)
+    assert [(change.kind, change.account, change.content) for change in found] == [("erased", account, None)]
+    assert all_of(desk.conn, after=cursor)[0] == []
+
+
+def test_latest_begins_with_what_comes(desk) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"))
+    _, cursor = all_of(desk.conn, after=changes.LATEST)
+    desk.keep(account, TaskOutput("2", "x"))
+    assert told(all_of(desk.conn, after=cursor)[0]) == [("created", "2")]
+
+
+def test_nothing_is_told_beyond_a_transaction_that_is_open(desk, connect) -> None:
+    account = desk.account("a", user_id="u")
+    slow = connect()
+    with slow.transaction():
+        slow.execute("SELECT pg_current_xact_id()")  # takes a number
+        desk.keep(account, TaskOutput("1", "x"))
+        assert all_of(desk.conn)[0] == []
+        write(slow, account, "0")
+    assert told(all_of(desk.conn)[0]) == [("created", "0"), ("created", "1")]
+
+
+def write(conn, account, *ids, content="x"):
+    rows = [
+        {
+            "account": str(account),
+            "domain": "shop",
+            "id": id,
+            "kind": "item",
+            "size": 1,
+            "metadata": {},
+            "text": content,
+        }
+        | {"digest": uuid4().hex, "seq": time.monotonic_ns()}
+        for id in sorted(ids)
+    ]
+    saving.upsert(conn, rows)
+
+
+class Abandoned(Exception):
+    """A writer rolls back."""
+
+
+class Rush:
+    """Writers that commit in any order, and readers that follow along.
+
+    Attributes:
+      read: What each reader was told.
+    """
+
+    def __init__(self, account, connect, seed) -> None:
+        self.account, self.seed = account, seed
+        self.conns = [connect() for _ in range(WRITERS + READERS)]
+        self.read = [[] for _ in range(READERS)]
+        self.done = threading.Event()
+        self.failures: list[BaseException] = []
+
+    def run(self) -> None:
+        writers = [threading.Thread(target=self._guarded, args=(self._write, n)) for n in range(WRITERS)]
+        readers = [threading.Thread(target=self._guarded, args=(self._read, n)) for n in range(READERS)]
+        for thread in writers + readers:
+            thread.start()
+        for thread in writers:
+            thread.join()
+        self.done.set()
+        for thread in readers:
+            thread.join()
+        assert not self.failures, self.failures
+
+    def _guarded(self, act, number) -> None:
+        try:
+            act(number)
+        except BaseException as error:  # noqa: BLE001  shown by the test
+            self.failures.append(error)
+
+    def _write(self, number) -> None:
+        dice = random.Random(f"{self.seed}-{number}")
+        for round in range(ROUNDS):
+            with suppress(Abandoned), self.conns[number].transaction():
+                self._change(self.conns[number], number, round, dice)
+                # Held open for an uneven time: numbers are taken in one order, and committed in another.
+                self.conns[number].execute("SELECT pg_sleep(%s)", (dice.choice([0, 0, 0.002, 0.02]),))
+                if dice.random() < 0.1:
+                    raise Abandoned
+
+    def _change(self, conn, number, round, dice) -> None:
+        ids = dice.sample(range(ITEMS), k=dice.randint(1, 3))
+        write(conn, self.account, *(f"{number}/{id}" for id in ids), content=f"{round}")
+        write(conn, self.account, f"{number}/new-{round}")
+        if dice.random() < 0.3:
+            doomed = {"account": str(self.account), "id": f"{number}/{ids[0]}", "seq": time.monotonic_ns()}
+            saving.delete(conn, [doomed])
+
+    def _read(self, number) -> None:
+        conn, cursor, dice = self.conns[WRITERS + number], None, random.Random(f"{self.seed}-reader-{number}")
+        last = False
+        while not last:
+            last = self.done.is_set()
+            found, cursor = all_of(conn, after=cursor, limit=dice.choice([1, 5, 50]))
+            self.read[number] += found
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(desk, connect, seed) -> None:
+    """In the end each reader has every item as it is, and was told no change twice."""
+    rush = Rush(desk.account("a", user_id="u"), connect, seed)
+    rush.run()
+    rows = {row["id"]: row for row in listings.content.pages(desk.conn)}
+    place = dict(desk.rows("SELECT id, changed_in FROM user_integration_content"))
+    assert len(rows) > WRITERS * 10
+    for found in rush.read:
+        entries = [(change.content["changed_in"], change.content["id"]) for change in found]
+        assert len(entries) == len(set(entries)), "a change was told twice"
+        assert entries == sorted(entries)
+        latest = {change.content["id"]: change.content for change in found}
+        assert set(latest) == set(rows), "an item was never told of"
+        assert {id: row["changed_in"] for id, row in latest.items()} == place, "a last change was not told"
+        assert {id: row["deleted_at"] for id, row in latest.items()} == {
+            id: row["deleted_at"] for id, row in rows.items()
+        }
+
+
+# Cursors --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ["s", -5, 0, 0],
+        ["s", 0, 2, 0],
+        ["s", 2**63, 0, 0],
+        ["s", True, 0, 0],
+        ["s", "1 OR 1=1", 0, 0],
+        ["s", 1.5, 0, 0],
+        ["s", [1], 0, 0],
+        [None, 0, 0, 0, 0],
+        [],
+    ],
+)
+def test_a_made_up_cursor_is_refused(conn, place) -> None:
+    with pytest.raises(InvalidInput):
+        changes.read(conn, ADMIN, after=listings.encode_cursor(place))
+
+
+@pytest.mark.parametrize("text", ["", "x", "====", "é", "bnVsbA", "W1tbW1tb", "\x00", "W1tbW1tb" * 3000])
+def test_what_is_no_cursor_is_refused(conn, text) -> None:
+    with pytest.raises(InvalidInput):
+        changes.read(conn, ADMIN, after=text)
+
+
+def test_a_cursor_of_another_database_says_so(api) -> None:
+    cursor = listings.encode_cursor(["7000000000000000000.1", 5, 0, 5])
+    answer = api.admin.get("/v1/changes", params={"after": cursor})
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (410, "cursor-outdated")
+
+
+def test_rows_of_another_cluster_are_told_after_a_restore(desk) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
+    desk.conn.execute("UPDATE user_integration_content SET changed_in = 9e15 WHERE external_id = '1'")
+    assert told(all_of(desk.conn)[0]) == [("created", "2")]
+    assert changes.mend(desk.conn)
+    assert not changes.mend(desk.conn)
+    assert told(all_of(desk.conn)[0]) == [("created", "2"), ("created", "1")]
+
+
+# Waiting --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_waits_is_answered_when_something_comes(api, desk) -> None:
+    account, user = desk.account("a", user_id="u"), api.user("u")
+    cursor = user.get("/v1/changes").json()["cursor"]
+    answers = []
+
+    def wait() -> None:
+        begun = time.monotonic()
+        answer = user.get("/v1/changes", params={"after": cursor, "wait": 50}).json()
+        answers.append((answer["changes"][0]["content"]["external_id"], time.monotonic() - begun))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    desk.keep(desk.account("b", user_id="v"), TaskOutput("other", "x"))
+    desk.keep(account, TaskOutput("1", "x"))
+    thread.join(40)
+    assert answers[0][0] == "1"
+    assert answers[0][1] < 40
+
+
+def test_a_reader_that_waits_in_vain_gets_its_cursor(api) -> None:
+    answer = api.user("u").get("/v1/changes", params={"wait": 0.3}).json()
+    assert (answer["changes"], answer["more"]) == ([], False)
+    assert answer["cursor"]

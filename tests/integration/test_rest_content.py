@@ -1,0 +1,181 @@
+"""Content by the API: listings, words, bytes, and what hostile names and types do to headers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from core import TaskOutput
+from core.api import searching
+
+PLACE = "/v1/user-integration-content"
+EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
+
+
+@pytest.fixture
+def follow(conn):
+    """Make all that is committed searchable."""
+
+    def catch_up() -> None:
+        while searching.follow(conn):
+            pass
+
+    return catch_up
+
+
+def names(answer) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [item["external_id"] for item in answer.json()["items"]]
+
+
+def test_filters(api, desk) -> None:
+    now = datetime.now(UTC)
+    mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="u", domain="caller")
+    desk.keep(
+        mine,
+        TaskOutput("m1", "hello", kind="message", timestamp=now - timedelta(days=2)),
+        TaskOutput("m1/1", b"\0bytes", kind="attachment", parent="m1", timestamp=now),
+        TaskOutput("old", "gone", timestamp=now),
+    )
+    desk.keep(mine, TaskOutput.gone("old"))
+    desk.conn.execute(
+        "INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest,"
+        " content_seq, metadata_seq) VALUES (%s, 'caller', 'z', 'item', '', 1, 1)",
+        (other,),
+    )
+    user = api.user("u")
+
+    def find(**params):
+        return set(names(user.get(PLACE, params=params)))
+
+    assert find() == {"m1", "m1/1", "z"}
+    assert find(account=str(mine)) == {"m1", "m1/1"}
+    assert find(domain="caller") == {"z"}
+    assert find(external_id="m1") == {"m1"}
+    assert find(parent="m1") == {"m1/1"}
+    assert find(kind="message") == {"m1"}
+    assert find(deleted="true") == {"old"}
+    assert find(since=(now - timedelta(days=1)).isoformat()) == {"m1/1"}
+    assert find(until=(now - timedelta(days=1)).isoformat()) == {"m1"}
+    assert find(updated_since=(now + timedelta(days=1)).isoformat()) == set()
+    assert find(user_id="u") == {"m1", "m1/1", "z"}
+    assert names(api.user("v").get(PLACE)) == []
+    assert names(api.admin.get(PLACE, params={"user_id": "v"})) == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+def test_pages_over_accounts_hold_each_item_once(api, desk, limit) -> None:
+    wanted = set()
+    for account in range(4):
+        id = desk.account(f"a{account}", user_id="u" if account else "other")
+        desk.keep(id, *(TaskOutput(f"{item}", "x") for item in range(account)))
+        wanted |= {(str(id), f"{item}") for item in range(account)}
+    user, found, after = api.user("u"), [], None
+    while True:
+        page = user.get(PLACE, params={"limit": limit} | ({"after": after} if after else {})).json()
+        assert len(page["items"]) <= limit
+        found += [(item["user_integration_id"], item["external_id"]) for item in page["items"]]
+        after = page["cursor"]
+        if after is None:
+            break
+    assert set(found) == wanted
+    assert len(found) == len(wanted)
+
+
+def test_words_are_found_where_they_are_ones_own(api, desk, follow) -> None:
+    mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
+    desk.keep(mine, TaskOutput("1", "the invoice of May", name="Bill"), TaskOutput("2", "a draft invoice"))
+    desk.keep(other, TaskOutput("3", "another invoice"))
+    assert names(api.user("u").get(PLACE, params={"q": "invoice"})) == []
+    follow()
+    user = api.user("u")
+    assert names(user.get(PLACE, params={"q": "invoice"})) == ["1", "2"]
+    assert names(user.get(PLACE, params={"q": "invoice -draft"})) == ["1"]
+    assert names(user.get(PLACE, params={"q": "BILL"})) == ["1"]
+    assert names(api.admin.get(PLACE, params={"q": "invoice", "limit": 2})) != []
+    desk.keep(mine, TaskOutput("1", "something else"))
+    follow()
+    assert names(user.get(PLACE, params={"q": "invoice"})) == ["2"]
+    assert names(user.get(PLACE, params={"q": "'\\ ) & ! :* ("})) == []
+
+
+def test_a_running_api_follows_by_itself(api, desk, until) -> None:
+    desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "needle"))
+    user = api.user("u")
+    until(lambda: names(user.get(PLACE, params={"q": "needle"})) == ["1"])
+
+
+def test_a_huge_text_is_searched_at_its_beginning_and_breaks_nothing(api, desk, follow) -> None:
+    words = " ".join(f"word{number}" for number in range(90_000))
+    desk.keep(desk.account("a", user_id="u"), TaskOutput("1", words))
+    follow()
+    assert names(api.user("u").get(PLACE, params={"q": "word7"})) == ["1"]
+
+
+def test_bytes_come_as_they_were(api, desk) -> None:
+    blob = bytes(range(256)) * 5_000  # more than a megabyte: it lies in the blob store
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("t", "Grüße"), TaskOutput("b", b"\0\xff"), TaskOutput("l", blob), TaskOutput("n"))
+    user = api.user("u")
+    for item in user.get(PLACE).json()["items"]:
+        raw = user.get(f"{PLACE}/{item['id']}/raw")
+        assert raw.status_code == 200
+        wanted = {"t": "Grüße".encode(), "b": b"\0\xff", "l": blob, "n": b""}[item["external_id"]]
+        assert raw.content == wanted
+        assert user.get(f"{PLACE}/{item['id']}").json() == item
+
+
+@pytest.mark.parametrize(
+    "type", ["text/html", 'text/html"\r\nX-Evil: 1', "text/html; charset=\r\nX-Evil: 1", "\r\nX-Evil: 1", "", "x" * 300]
+)
+def test_no_name_and_no_type_breaks_out_of_its_header(api, desk, type) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "<script>alert(1)</script>", name=EVIL, content_type=type))
+    user = api.user("u")
+    id = user.get(PLACE).json()["items"][0]["id"]
+    raw = user.get(f"{PLACE}/{id}/raw")
+    assert not {"set-cookie", "x-evil"} & set(raw.headers)
+    assert raw.headers["content-disposition"].startswith("attachment; filename*=UTF-8''a%22%0D%0A")
+    assert raw.headers["x-content-type-options"] == "nosniff"
+    assert raw.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert raw.headers["content-type"].partition(";")[0] in ("text/html", "application/octet-stream")
+
+
+def test_a_blob_that_is_gone_is_told_before_the_answer_begins(api, desk) -> None:
+    desk.keep(desk.account("a", user_id="u"), TaskOutput("l", b"\xff" * 2_000_000))
+    desk.conn.execute("UPDATE user_integration_content SET blob_key = '00/00/' || repeat('0', 64)")
+    user = api.user("u")
+    id = user.get(PLACE).json()["items"][0]["id"]
+    assert user.get(f"{PLACE}/{id}/raw").status_code == 404
+
+
+def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
+    mine, other = desk.account("a", user_id="u/1"), desk.account("b", user_id="v")
+    shared, own = b"\x01" * 2_000_000, b"\x02" * 2_000_000
+    desk.keep(mine, TaskOutput("1", "needle"), TaskOutput("s", shared), TaskOutput("o", own))
+    desk.keep(other, TaskOutput("s", shared))
+    desk.conn.execute("UPDATE blob SET touched_at = now() - interval '2 hours'")
+    while searching.follow(desk.conn):
+        pass
+    token = api.token("u/1")
+    assert api.user("v").delete("/v1/users/u/1").status_code == 403
+    gone = api.client(token).delete("/v1/users/u%2F1")
+    assert gone.status_code == 200, gone.text
+    assert (gone.json()["accounts"], gone.json()["blobs"]) == (1, 1)
+    assert api.client(token).get(PLACE).status_code == 401
+    assert desk.value("SELECT count(*) FROM user_integration") == 1
+    assert desk.value("SELECT count(*) FROM user_integration_content") == 1
+    assert desk.value("SELECT count(*) FROM content_search") == 1
+    assert desk.value("SELECT count(*) FROM sync_run WHERE user_integration_id = %s", mine) == 0
+    assert desk.value("SELECT count(*) FROM blob") == 1
+    (row,) = api.user("v").get(PLACE).json()["items"]
+    assert api.user("v").get(f"{PLACE}/{row['id']}/raw").content == shared
+    assert api.admin.delete("/v1/users/u%2F1").json() == {"accounts": 0, "rows": 0, "blobs": 0}
+
+
+def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
+    desk.keep(desk.account("a", user_id="u"), TaskOutput("o", b"\x02" * 2_000_000))
+    assert api.admin.delete("/v1/users/u").json()["blobs"] == 0
+    left = desk.value("SELECT extract(epoch FROM touched_at - now() + interval '24 hours')::float FROM blob")
+    assert 0 < left <= 3600

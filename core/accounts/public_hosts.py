@@ -4,8 +4,8 @@ Plugins open their own sockets, so the check sits below them: Python tells its a
 to connect or send to (https://docs.python.org/3/library/audit_events.html). By then a name is resolved, so that a name which
 points elsewhere a moment later (DNS rebinding) gains nothing. What the hook raises keeps the socket from connecting.
 
-It holds for Python's own sockets in the guarded thread and in threads started from there. It does not hold for sockets that a
-C library opens by itself, nor in processes that a plugin starts.
+It holds for Python's own sockets in the guarded thread and in every `threading.Thread` started from there. It does not hold for
+sockets that a C library opens by itself, for threads that were there before, nor in processes that a plugin starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 from core.errors import ConfigurationError
 
 _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
-_STARTING = frozenset({"_thread.start_new_thread", "_thread.start_joinable_thread"})
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -81,18 +80,25 @@ def _install() -> None:
     with _installing:
         if not _installed:
             sys.addaudithook(_audit)
+            _watch_starts()
             _installed = True
 
 
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in _CONNECTING:
+def _watch_starts() -> None:
+    """Before Python 3.12 no event tells of a thread that begins, so its method is wrapped."""
+    start = threading.Thread.start
+
+    def start_guarded(thread: threading.Thread) -> None:
         if _is_guarded():
-            _require_public(*arguments[:2])
-    elif event in _STARTING and _is_guarded():
-        thread = getattr(arguments[0], "__self__", None)
-        if not isinstance(thread, threading.Thread):
-            raise PrivateHost  # a bare thread could not be told apart from the engine's own
-        _children.add(thread)
+            _children.add(thread)
+        start(thread)
+
+    threading.Thread.start = start_guarded  # type: ignore[method-assign, assignment]
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _CONNECTING and _is_guarded():
+        _require_public(*arguments[:2])
 
 
 def _is_guarded() -> bool:
@@ -102,9 +108,9 @@ def _is_guarded() -> bool:
 def _require_public(connection: socket.socket, address: Any = None) -> None:
     if address is None:
         return  # sent over a connection that was checked when it was made
-    if connection.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
-        raise PrivateHost
-    if not is_public(str(address[0])):
+    inet = connection.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple)
+    if not inet or not is_public(str(address[0])):
+        connection.close()  # those who call it expect no other error than OSError to get past them
         raise PrivateHost
 
 

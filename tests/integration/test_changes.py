@@ -259,3 +259,19 @@ def test_a_reader_that_waits_in_vain_gets_its_cursor(api) -> None:
     answer = api.user("u").get("/v1/changes", params={"wait": 0.3}).json()
     assert (answer["changes"], answer["more"]) == ([], False)
     assert answer["cursor"]
+
+
+def test_an_item_that_changes_while_it_is_read_is_told_at_its_new_place_alone(desk, monkeypatch) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
+    visible = changes._visible
+
+    def meanwhile(conn, principal, scanned):
+        desk.keep(account, TaskOutput("1", "newer"))
+        return visible(conn, principal, scanned)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(changes, "_visible", meanwhile)
+        feed = changes.read(desk.conn, ADMIN)
+    assert told(feed.changes) == [("created", "2")]
+    assert told(all_of(desk.conn, after=feed.cursor)[0]) == [("updated", "1")]

@@ -1,0 +1,204 @@
+"""Who sees what: no route answers without a token, and none tells a user of another's rows."""
+
+from __future__ import annotations
+
+import json
+from uuid import uuid4
+
+import pytest
+from support.rest import SECRET
+
+from core import TaskOutput
+from core.rest.app import build
+
+OPEN = {"/healthz", "/readyz", "/v1/oauth/callback"}
+"""Routes for those who have no token: they tell nothing of anybody."""
+
+FOR_ALL = {"list_integrations", "get_integration", "create_user_integration"}
+MARK = "only-the-owner-may-read-this"
+
+
+def operations(document):
+    """(method, path, operation) of every route."""
+    for path, methods in sorted(document["paths"].items()):
+        for method, operation in sorted(methods.items()):
+            yield method, path, operation
+
+
+@pytest.fixture
+def owned(api, desk):
+    """An account of the user `owner` with everything that there can be below it; values for the parameters of all routes."""
+    account = desk.account(MARK, user_id="owner", config={"name": MARK})
+    desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK}))
+    run = desk.run(account)
+    desk.conn.execute("UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run))
+    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK)))
+    return {
+        "account": str(account),
+        "run": str(run),
+        "task": desk.value("SELECT max(id) FROM sync_task"),
+        "content_id": desk.value("SELECT id FROM user_integration_content"),
+        "user_id": "owner",
+        "domain": "locked",
+    }
+
+
+def call(client, method, path, operation, values, body=None):
+    filled = path.format(**values)
+    queries = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+    params = {name: values[name] for name in queries if name in values} | (
+        {"content": "delete"} if "content" in queries and method == "delete" else {}
+    )
+    return client.request(method.upper(), filled, params=params, json=body if "requestBody" in operation else None)
+
+
+BODIES = {
+    "create_user_integration": {
+        "integration_domain": "locked",
+        "credentials": {"password": SECRET},
+        "user_id": "owner",
+    },
+    "change_user_integration": {"name": "stolen"},
+    "start_authorization": {"user_id": "owner"},
+}
+
+
+def test_every_route_is_closed_without_a_token(api, owned) -> None:
+    strangers = [api.client(None), api.client("polling_" + "x" * 43), api.client(api.token("owner", days=-1))]
+    seen = 0
+    for method, path, operation in operations(build(api.backend).openapi()):
+        if path in OPEN:
+            continue
+        for stranger in strangers:
+            answer = call(stranger, method, path, operation, owned, {})
+            assert answer.status_code == 401, (method, path, answer.text)
+            assert answer.headers["www-authenticate"] == "Bearer"
+            seen += 1
+    assert seen > 60
+
+
+def test_no_route_tells_a_user_of_another(api, owned, desk) -> None:
+    """All routes of the document, with the ids of another's account, run, task and content."""
+    before = desk.rows("SELECT id, name, sync_status, version FROM user_integration")
+    foreign, seen = api.user("foreign"), 0
+    for method, path, operation in operations(build(api.backend).openapi()):
+        if path in OPEN or operation["operationId"] in FOR_ALL - {"create_user_integration"}:
+            continue
+        answer = call(foreign, method, path, operation, owned, BODIES.get(operation["operationId"], {}))
+        assert MARK not in answer.text, (method, path)
+        listing = answer.status_code == 200 and not (answer.json().get("items") or answer.json().get("changes"))
+        assert answer.status_code in (403, 404) or listing, (method, path, answer.status_code, answer.text)
+        if "{" in path:
+            assert answer.status_code in (403, 404), (method, path, answer.text)
+        seen += 1
+    assert seen > 20
+    assert desk.rows("SELECT id, name, sync_status, version FROM user_integration") == before
+    assert desk.value("SELECT count(*) FROM user_integration_content") == 1
+
+
+def test_the_owner_sees_what_a_foreigner_does_not(api, owned) -> None:
+    """Or else the test above would prove nothing."""
+    owner, seen = api.user("owner"), 0
+    for method, path, operation in operations(build(api.backend).openapi()):
+        if method == "get" and path not in OPEN | {"/metrics"} and operation["operationId"] not in FOR_ALL:
+            answer = call(owner, method, path, operation, owned)
+            assert answer.status_code == 200, (path, answer.text)
+            assert MARK in answer.text or owned["account"] in answer.text, path
+            seen += 1
+    assert seen >= 11
+
+
+def test_what_is_another_s_is_answered_as_if_it_were_not_there(api, owned) -> None:
+    foreign = api.user("foreign")
+    for path, there, nowhere in [
+        ("/v1/user-integrations/{}", owned["account"], str(uuid4())),
+        ("/v1/runs/{}", owned["run"], str(uuid4())),
+        ("/v1/tasks/{}", owned["task"], 10**12),
+        ("/v1/user-integration-content/{}", owned["content_id"], 10**12),
+    ]:
+        answers = [foreign.get(path.format(id)) for id in (there, nowhere)]
+        bodies = [answer.text.replace(str(id), "ID") for answer, id in zip(answers, (there, nowhere), strict=True)]
+        assert bodies[0] == bodies[1]
+
+
+def test_a_listing_s_cursor_opens_nothing(api, owned, desk) -> None:
+    for number in range(3):
+        desk.account(f"f{number}", domain="locked", user_id="foreign")
+    foreign, admin = api.user("foreign"), api.admin
+    for path in ("/v1/user-integrations", "/v1/user-integration-content", "/v1/changes"):
+        cursor = admin.get(path, params={"limit": 1}).json()["cursor"]
+        if cursor is not None:
+            answer = foreign.get(path, params={"after": cursor})
+            assert answer.status_code == 200
+            assert MARK not in answer.text
+
+
+def test_a_token_that_is_revoked_is_worth_nothing_at_once(api, desk) -> None:
+    token = api.token("u")
+    assert api.client(token).get("/v1/changes").status_code == 200
+    assert desk.value("SELECT last_used_at IS NOT NULL FROM api_token")
+    desk.conn.execute("UPDATE api_token SET revoked_at = now()")
+    assert api.client(token).get("/v1/changes").status_code == 401
+
+
+def test_a_token_is_nowhere_in_the_database(api, desk) -> None:
+    token = api.token("u")
+    assert token.removeprefix("polling_") not in str(desk.rows("SELECT api_token::text FROM api_token"))
+
+
+def test_figures_are_for_operators(api) -> None:
+    assert api.user("u").get("/metrics").status_code == 403
+    assert api.admin.get("/metrics").status_code == 200
+
+
+def test_large_bodies_are_refused_announced_or_not(api) -> None:
+    user = api.user("u")
+    large = b'{"integration_domain": "' + b"x" * 2_000_000 + b'"}'
+    headers = {"Content-Type": "application/json"}
+
+    def unannounced():
+        for start in range(0, len(large), 65_536):
+            yield large[start : start + 65_536]
+
+    for content in (large, unannounced()):
+        answer = user.post("/v1/user-integrations", content=content, headers=headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+
+
+def test_errors_nobody_foresaw_tell_nothing(api, monkeypatch, caplog) -> None:
+    from core.api import listings
+
+    def broken(*arguments, **more):
+        raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(listings.Listing, "page", broken)
+    answer = api.user("u").get("/v1/user-integrations")
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (500, "internal-error")
+    assert SECRET not in answer.text + caplog.text
+    assert "RuntimeError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/v1/user-integrations/no-uuid", "/v1/tasks/0", "/v1/tasks/99999999999999999999"]
+)
+def test_every_error_is_a_problem(api, path) -> None:
+    answer = api.user("u").get(path)
+    assert answer.status_code in (404, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "status"} <= set(answer.json())
+
+
+def test_strange_characters_are_refused_and_not_repeated(api) -> None:
+    user = api.user("u")
+    for path in ("/v1/user-integrations", "/v1/user-integration-content"):
+        for name in ("user_id", "domain", "after"):
+            assert user.get(path, params={name: "a\0b"}).status_code in (403, 422)
+    answer = user.post(
+        "/v1/user-integrations",
+        content=rb'{"integration_domain": "locked", "name": "\ud800", "config": {"\ud800": "\ud800"}}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code == 422
+    config = rb'{"integration_domain": "locked", "config": {"name": "\ud800"}, "credentials": {"password": "x"}}'
+    answer = user.post("/v1/user-integrations", content=config, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422

@@ -163,6 +163,12 @@ def follow(conn: Conn, portion: int = PORTION) -> int | None:
     return int(last is not None)
 
 
+def behind(conn: Conn) -> int:
+    """How many changes are not searchable yet; counts no further than 10,000."""
+    row = conn.execute(BEHIND).fetchone()
+    return row[0] if row else 0
+
+
 class Follower:
     """A thread that keeps content searchable, beside the requests of `polling serve`."""
 

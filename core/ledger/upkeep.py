@@ -14,10 +14,10 @@ ALIVE_SECONDS = 15.0
 """A process that was not heard of for this long is taken for dead."""
 
 HEARTBEAT = """
-INSERT INTO process (id, kind, host, pid, queues, threads, clock)
-VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s)
+INSERT INTO process (id, kind, host, pid, queues, threads, clock, figures)
+VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(figures)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues, threads = excluded.threads,
-    clock = excluded.clock
+    clock = excluded.clock, figures = excluded.figures
 RETURNING draining
 """
 GOODBYE = "DELETE FROM process WHERE id = %s"
@@ -81,12 +81,11 @@ class Process:
     threads: int
 
 
-def heartbeat(conn: Conn, process: Process, clock: object) -> bool:
-    """Say that this process lives. Returns whether it was asked to drain."""
+def heartbeat(conn: Conn, process: Process, clock: object, figures: Sequence[Any] = ()) -> bool:
+    """Say that this process lives, and what it has counted. Returns whether it was asked to drain."""
     names = {"id": process.id, "kind": process.kind, "host": process.host, "pid": process.pid}
-    row = conn.execute(
-        HEARTBEAT, names | {"queues": list(process.queues), "threads": process.threads, "clock": clock}
-    ).fetchone()
+    names |= {"queues": list(process.queues), "threads": process.threads, "clock": clock}
+    row = conn.execute(HEARTBEAT, names | {"figures": json.dumps(list(figures))}).fetchone()
     return bool(row and row[0])
 
 

@@ -42,6 +42,8 @@ class RateLimit(TaskMiddleware):
             self._snooze(dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None)
         if wait is not None:
             spent = wanted[wait.index]
+            process.figures.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
+            process.figures.count("budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name)
             self._snooze(dispatch, wait.seconds, f"the limit {spent.limit.name!r} is used up", spent.key)
 
     def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> None:

@@ -29,6 +29,7 @@ from core.worker.accounts import Accounts
 from core.worker.budgets import Budgets
 from core.worker.context import Services
 from core.worker.courier import Courier
+from core.worker.figures import Figures
 from core.worker.held import Held
 from core.worker.instances import Instances
 from core.worker.running import Runner
@@ -73,7 +74,10 @@ class WorkerProcess:
         self.instances = Instances()
         self.accounts = Accounts(self.database, Vault(environment.secret_keys), registry, settings.limits)
         self.budgets = Budgets(queues, self._first_budgets)
-        self.saver = Saver(self.database, queues, self.held, registry, delete_guard=settings.delete_guard)
+        self.figures = Figures()
+        self.saver = Saver(
+            self.database, queues, self.held, registry, delete_guard=settings.delete_guard, figures=self.figures
+        )
         # Where this process does not serve the saving queue, results travel there as messages.
         self.hand_over = self.saver.hand_over
         self.stopping = threading.Event()
@@ -192,7 +196,7 @@ class WorkerProcess:
             process = (
                 replace(self._process, queues=[]) if self.draining.is_set() and not len(self.held) else self._process
             )
-            asked = upkeep.heartbeat(conn, process, datetime.now(UTC))
+            asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(conn):
                 self.on_vacancy()
         if asked and not self.draining.is_set():

@@ -16,6 +16,7 @@ from core.ledger.saving import Saved, parked, save
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
+from core.worker.figures import Figures
 from core.worker.held import Held
 
 GATHER_SECONDS = 0.02
@@ -42,16 +43,25 @@ class Saver:
 
     Parameters:
       held: Told when an outcome is saved.
+      figures: Where what it does is counted.
     """
 
     def __init__(
-        self, database: Database, queues: Queues, held: Held, registry: Registry, *, delete_guard: float
+        self,
+        database: Database,
+        queues: Queues,
+        held: Held,
+        registry: Registry,
+        *,
+        delete_guard: float,
+        figures: Figures | None = None,
     ) -> None:
         self._database = database
         self._queues = queues
         self._held = held
         self._registry = registry
         self._delete_guard = delete_guard
+        self._figures = figures or Figures()
         self._waiting: deque[Outcome] = deque()
         self._bytes = 0
         self._urgent = False
@@ -132,6 +142,7 @@ class Saver:
         ended = self._until_available(lambda: self._end_runs(saved, outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))
         self._held.release(outcome.dispatch.id for outcome in outcomes)
+        self._figures.saved(saved, ended)
         self._tell(saved, ended)
 
     def _save_or_halve(self, outcomes: list[Outcome]) -> list[Saved]:

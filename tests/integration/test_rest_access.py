@@ -39,7 +39,7 @@ def owned(api, desk):
         "task": desk.value("SELECT max(id) FROM sync_task"),
         "content_id": desk.value("SELECT id FROM user_integration_content"),
         "user_id": "owner",
-        "domain": "locked",
+        "domain": "shop",
     }
 
 

@@ -1,0 +1,111 @@
+"""What is so now, in numbers: for `/metrics`, and for whoever draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.api import health, searching
+from core.api.listings import Row, fetch
+from core.db.pool import Conn
+from core.ledger import leadership
+from core.ledger.upkeep import ALIVE_SECONDS
+from core.settings import Settings
+
+FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
+"""Seconds since an account's last run ended."""
+
+# Ready and queued ones by their partial indexes; a task that waits for its time is not late.
+TASKS = """
+SELECT integration_domain AS domain, state, count(*) AS number FROM (
+    SELECT integration_domain, 'ready' AS state FROM sync_task WHERE state = 'ready'
+    UNION ALL SELECT integration_domain, 'queued' FROM sync_task WHERE state = 'queued'
+) open_ones GROUP BY 1, 2 ORDER BY 1, 2
+"""
+QUEUE_AGE = """
+SELECT integration_domain AS domain, greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
+FROM sync_task WHERE state = 'ready' AND available_at <= clock_timestamp() GROUP BY 1 ORDER BY 1
+"""
+# By `sync_task_stopped`, whose condition the first line repeats. The last error's class, and no more of its text.
+PARKED = """
+SELECT integration_domain AS domain, error, count(*) AS number FROM (
+    SELECT integration_domain, CASE WHEN errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79}(:|$)'
+        THEN split_part(errors->-1->>'error', ':', 1) ELSE 'other' END AS error
+    FROM sync_task WHERE state IN ('parked', 'cancelled') AND retried_as IS NULL AND state = 'parked'
+) parked GROUP BY 1, 2 ORDER BY 1, 2
+"""
+RUNS = """
+SELECT integration_domain AS domain, lane, count(*) AS number,
+    extract(epoch FROM clock_timestamp() - min(started_at))::float AS oldest
+FROM sync_run WHERE state = 'running' GROUP BY 1, 2 ORDER BY 1, 2
+"""
+ACCOUNTS = """
+SELECT integration_domain AS domain, sync_status AS status, count(*) AS number FROM user_integration GROUP BY 1, 2 ORDER BY 1, 2
+"""
+# How old what we have is: of accounts that shall be polled. One that was never synced is as old as itself.
+AGES = """
+SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket, count(*) AS number,
+    sum(age)::float AS seconds
+FROM (
+    SELECT integration_domain, extract(epoch FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
+    FROM user_integration WHERE sync_status IN ('active', 'error')
+) aged GROUP BY 1, 2 ORDER BY 1, 2
+"""
+PROCESSES = """
+SELECT kind, count(*) AS number, coalesce(sum(threads), 0) AS threads FROM process
+WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' GROUP BY 1 ORDER BY 1
+"""
+COUNTED = """
+SELECT host || ':' || pid AS process, figures FROM process
+WHERE kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second' ORDER BY 1
+"""
+BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
+HELD = "SELECT count(*) AS number FROM held_deletion"
+HORIZON = """
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds FROM pg_stat_activity
+WHERE backend_xid IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Everything at one moment; lists have a row for each combination of labels."""
+
+    tasks: list[Row]
+    queue_age: list[Row]
+    parked: list[Row]
+    runs: list[Row]
+    accounts: list[Row]
+    overdue: list[Row]
+    ages: list[Row]
+    processes: list[Row]
+    counted: list[Row]
+    blocked: int
+    held: int
+    silent_seconds: float
+    leads: bool
+    horizon_seconds: float
+    unsearchable: int
+
+
+def look(conn: Conn, settings: Settings) -> Figures:
+    """Count all of it. It takes as long as counting the accounts and the open tasks does."""
+    status = leadership.status(conn)
+    alive = {"alive": ALIVE_SECONDS}
+    late = f"SELECT a.integration_domain AS domain, count(*) AS number {health.overdue(settings)} GROUP BY 1 ORDER BY 1"
+    return Figures(
+        tasks=fetch(conn, TASKS, {}),
+        queue_age=fetch(conn, QUEUE_AGE, {}),
+        parked=fetch(conn, PARKED, {}),
+        runs=fetch(conn, RUNS, {}),
+        accounts=fetch(conn, ACCOUNTS, {}),
+        overdue=fetch(conn, late, {}),
+        ages=fetch(conn, AGES, {"bounds": [float(bound) for bound in FRESHNESS]}),
+        processes=fetch(conn, PROCESSES, alive),
+        counted=fetch(conn, COUNTED, alive),
+        blocked=fetch(conn, BLOCKED, {})[0]["number"],
+        held=fetch(conn, HELD, {})[0]["number"],
+        silent_seconds=health.silent_seconds(status),
+        leads=status.leader_until is not None and status.leader_until > status.now,
+        horizon_seconds=fetch(conn, HORIZON, {})[0]["seconds"],
+        unsearchable=searching.behind(conn),
+    )

@@ -1,0 +1,73 @@
+"""What a worker process counts, for `/metrics`: kept in memory, and written down with its heartbeat."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from core.ledger.completion import Run
+from core.ledger.outcomes import Outcome
+from core.ledger.saving import Saved
+
+BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
+"""Seconds of a run's duration."""
+
+MOST_SERIES = 2_000
+"""Of one process: error classes come from plugins, and there might be no end of them."""
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Figures:
+    """Counters by name and labels. They only grow, and begin at 0 with each process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[Key, float] = {}
+
+    def count(self, name: str, number: float = 1, /, **labels: str) -> None:
+        """Add to one of them."""
+        key = (name, tuple(sorted(labels.items())))
+        with self._lock:
+            if key in self._counts or len(self._counts) < MOST_SERIES:
+                self._counts[key] = self._counts.get(key, 0) + number
+
+    def saved(self, saved: Sequence[Saved], ended: Sequence[Run]) -> None:
+        """What a batch came to."""
+        self.count("saves", len(saved))
+        for one in saved:
+            for outcome, state in one.applied:
+                self._task(outcome, state)
+            for (_, domain), ids in one.changed.items():
+                self.count("outputs_changed", len(ids), domain=domain)
+        for run in ended:
+            self._run(run)
+
+    def _task(self, outcome: Outcome, state: str) -> None:
+        domain = outcome.dispatch.domain
+        if outcome.snooze:
+            self.count("snoozes", domain=domain)
+        elif state == "ready":
+            self.count("retries", domain=domain, error=error_class(outcome.error))
+        else:
+            self.count("tasks", domain=domain, state=state, error=error_class(outcome.error))
+
+    def _run(self, run: Run) -> None:
+        seconds = (run["finished_at"] - run["started_at"]).total_seconds()
+        labels = {"domain": run["integration_domain"], "lane": run["lane"]}
+        self.count("runs", state=run["state"], **labels)
+        self.count("run_seconds_sum", seconds, **labels)
+        bound = next((str(bound) for bound in BUCKETS if seconds <= bound), "+Inf")
+        self.count("run_seconds", le=bound, **labels)
+
+    def written(self) -> list[list[Any]]:
+        """As JSON: name, labels and number of each."""
+        with self._lock:
+            return [[name, dict(labels), number] for (name, labels), number in self._counts.items()]
+
+
+def error_class(text: str | None) -> str:
+    """The class of an error as the ledger keeps it, `Name: what was said`; nothing that a plugin made up of data."""
+    name = (text or "").partition(":")[0]
+    return name if name.isidentifier() and len(name) <= 80 else ("other" if text else "")

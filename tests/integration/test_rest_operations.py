@@ -1,0 +1,152 @@
+"""What operators see: alive, ready, and how much; an account that is not polled and a silent scheduler above all."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from core import TaskOutput
+from core.ledger import completion, leadership, upkeep
+from core.ledger.outcomes import Outcome
+from core.worker.figures import Figures, error_class
+
+
+@pytest.fixture
+def figures(api):
+    """What `/metrics` says now: values by name and labels."""
+
+    def scrape():
+        text = api.admin.get("/metrics").text
+        return {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    return scrape
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch) -> None:
+    monkeypatch.setattr("core.rest.metrics.KEPT_SECONDS", 0)
+
+
+@pytest.fixture
+def healthy(desk):
+    """A fleet that lives, as the ledger sees it."""
+    from datetime import UTC, datetime
+    from uuid import uuid4
+
+    process = upkeep.Process(uuid4(), "worker", "host", 1, ["shop"], 8)
+    upkeep.heartbeat(desk.conn, process, datetime.now(UTC))
+    leadership.lead(desk.conn, desk.me)
+    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp()")
+    return process
+
+
+def test_alive_needs_nobody(api) -> None:
+    assert api.client(None).get("/healthz").json() == {"status": "ok", "checks": {}}
+
+
+def test_ready_when_all_is_well(api, healthy) -> None:
+    answer = api.client(None).get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+    assert set(answer.json()["checks"].values()) == {"ok"}
+
+
+def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(api, healthy, desk, figures) -> None:
+    desk.conn.execute(
+        "UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'"
+    )  # it ticks every two
+    answer = api.client(None).get("/readyz")
+    assert (answer.status_code, answer.json()["status"], answer.json()["checks"]["scheduler"]) == (
+        200,
+        "degraded",
+        "warn",
+    )
+    assert figures()[("polling_scheduler_silent_seconds",)] >= 216
+
+
+def test_an_overdue_account_is_seen_before_two_intervals_have_passed(api, healthy, desk, figures) -> None:
+    account = desk.account("a", poll_interval_minutes=15)
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '5 minutes'")
+    assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "ok"
+    assert ("polling_accounts_overdue", "shop") not in figures()
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at = now() - interval '14 minutes'"
+    )  # 29 after the last one
+    assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "warn"
+    assert figures()[("polling_accounts_overdue", "shop")] == 1
+    desk.run(account)  # it is being polled
+    assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "ok"
+
+
+def test_not_ready_with_another_schema(api, desk) -> None:
+    desk.conn.execute("UPDATE alembic_version SET version_num = 'other'")
+    answer = api.client(None).get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+
+
+def test_figures_of_what_is_so_now(api, desk, figures) -> None:
+    first, second = desk.account("a"), desk.account("b")
+    run = desk.run(first)
+    desk.add(run, "1", "2", "3")
+    errors = '[{"error": "ValueError: secret things"}]'
+    desk.conn.execute("UPDATE sync_task SET state = 'parked', errors = %s WHERE id IN (1, 2)", (errors,))
+    desk.conn.execute(
+        "UPDATE user_integration SET last_sync_at = now() - interval '10 minutes' WHERE id = %s", (second,)
+    )
+    found = figures()
+    assert found[("polling_tasks", "ready", "shop")] == 2
+    assert found[("polling_tasks_parked", "ValueError", "shop")] == 2
+    assert found[("polling_queue_age_seconds", "shop")] >= 0
+    assert found[("polling_runs_open", "live", "shop")] == 1
+    assert found[("polling_accounts", "active", "shop")] == 2
+    assert found[("polling_account_age_seconds_bucket", "300", "shop")] == 1
+    assert found[("polling_account_age_seconds_bucket", "900", "shop")] == 2
+    assert found[("polling_dispatcher_leads",)] == 0
+    assert not [key for key in found if "secret" in str(key)]
+
+
+def test_what_workers_count(api, desk, healthy, figures) -> None:
+    from datetime import UTC, datetime
+
+    counted = Figures()
+    dispatch = desk.root(desk.account("a"))
+    saved = desk.save(desk.outcome(dispatch, output=[TaskOutput("1", "x"), TaskOutput("2", "x")]))
+    counted.saved([saved], completion.end_runs(desk.conn, saved.closed_runs))
+    parked = desk.root(desk.account("b"))
+    counted.saved([desk.save(Outcome(parked, state="parked", attempt=1, error="KeyError: 'x'", reason="x"))], [])
+    counted.count("budget_waits", domain="shop", limit="quota")
+    counted.count("of_another_version", nobody="knows")
+    upkeep.heartbeat(desk.conn, healthy, datetime.now(UTC), counted.written())
+    found = figures()
+    assert found[("polling_saves_total", "host:1")] == 2
+    assert found[("polling_outputs_changed_total", "host:1", "shop")] == 2
+    assert found[("polling_tasks_total", "", "done", "host:1", "shop")] == 1
+    assert found[("polling_tasks_total", "KeyError", "host:1", "parked", "shop")] == 1
+    assert found[("polling_runs_total", "host:1", "live", "shop", "succeeded")] == 1
+    assert found[("polling_run_seconds_bucket", "+Inf", "host:1", "live", "shop")] == 1
+    assert found[("polling_run_seconds_bucket", "60", "host:1", "live", "shop")] == 1
+    assert found[("polling_budget_waits_total", "host:1", "quota", "shop")] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ValueError: x", "ValueError"),
+        ("Timeout", "Timeout"),
+        ("a secret: x", "other"),
+        ("x" * 90, "other"),
+        (None, ""),
+    ],
+)
+def test_an_error_s_class_carries_no_data(text, name) -> None:
+    assert error_class(text) == name
+
+
+def test_series_are_bounded() -> None:
+    counted = Figures()
+    for number in range(5_000):
+        counted.count("tasks", error=f"E{number}")
+    assert len(counted.written()) == 2_000

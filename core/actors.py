@@ -25,6 +25,7 @@ from core.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.lifecycle import Lifecycle
+from core.middleware.log_context import LogContext
 from core.middleware.rate_limit import RateLimit
 from core.middleware.retries import Retries
 from core.middleware.time_limit import TimeLimit
@@ -40,7 +41,7 @@ try:
 except PollingError as error:
     sys.exit(f"error: {error}")
 
-configure(settings.log_level)
+configure(settings.log_level, settings.log_format)
 queues = Queues(environment.redis_url, settings.namespace)
 time_limit = TimeLimit()
 
@@ -52,6 +53,7 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
     Lifecycle(
         settings, environment, queues, dispatcher.main, dispatcher.in_thread
     ),  # starts and stops what a worker process is made of
+    LogContext(),  # which task a line is about
     Dedup(),  # one delivery of a dispatch, whatever Redis does
     Leases(),  # a suspect runs alone; afterwards the thread is free
     RateLimit(),  # tokens are taken last, so that nothing after it can waste them

@@ -1,18 +1,56 @@
-"""Logging of our own processes. Dramatiq sets up the handlers of its workers; this sets the levels."""
+"""Logging of our own processes: text for people, and where nobody looks on, JSON with account, run and task in each line.
+
+Dramatiq sets up the handlers of its workers; this sets the levels and the form.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+from typing import Literal
 
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+Form = Literal["auto", "text", "json"]
 
 QUIET = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread", "dramatiq.broker", "psycopg.pool", "alembic")
 """Loggers that speak of every message with its payload, or of what the engine reports itself."""
 
+NAMES = ("domain", "account", "run", "task")
+"""What a line says of the task it is about."""
 
-def configure(level: str) -> None:
-    """Set the level of our loggers, and silence those that repeat us."""
+
+def configure(level: str, form: Form = "text") -> None:
+    """Set the level of our loggers, and silence those that repeat us.
+
+    Parameters:
+      form: `text`, `json`, or `auto`: JSON where standard error is no terminal.
+    """
     logging.basicConfig(level=level, format=FORMAT)
     logging.getLogger("core").setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # The file itself is asked: in a worker of Dramatiq's, `sys.stderr` is a pipe to its master.
+    if form == "json" or (form == "auto" and not os.isatty(2)):
+        formatter = _json()
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(formatter)
+
+
+def _json() -> logging.Formatter:
+    import structlog
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ExtraAdder(allow=NAMES),
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+    )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SettingsError
+from core.logs import Form
 
 
 class LimitOverride(BaseModel, extra="forbid"):
@@ -63,6 +64,8 @@ class Settings(BaseSettings):
     """Threads of each of them."""
     log_level: str = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
+    log_format: Form = "auto"
+    """`text`, `json`, or `auto`: JSON where standard error is no terminal."""
     public_url: str | None = None
     """Where people reach `polling serve`."""
     allow_private_hosts: bool = False

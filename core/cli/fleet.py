@@ -17,8 +17,11 @@ def up(
         int | None, typer.Option(min=1, help="Worker processes. Default: POLLING_PROCESSES, or 2.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each. Default: POLLING_THREADS, or 8.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Of the API. Default: 8080, or any if that is taken.")
+    ] = None,
 ) -> None:
-    """Run it all: workers, the scheduler, and the embedded servers where none are given. Ctrl-C ends everything.
+    """Run it all: workers, the scheduler, the API, and the embedded servers where none are given. Ctrl-C ends everything.
 
     Examples:
 
@@ -29,7 +32,8 @@ def up(
     from core.cli.up import run
 
     settings = session.settings()
-    raise typer.Exit(run(settings, session.environment(), processes or settings.processes, threads or settings.threads))
+    environment = session.environment()
+    raise typer.Exit(run(settings, environment, processes or settings.processes, threads or settings.threads, port))
 
 
 def demo(

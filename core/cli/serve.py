@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -34,11 +37,37 @@ def serve(
         from core.rest.server import serve as run
 
         require_schema(backend.database.url)
-        configure(backend.settings.log_level)
-        note(
-            f"The API is at http://{host}:{port}/v1, its description at /openapi.json. Make a token: polling tokens create"
-        )
-        run(backend, host, port)
+        configure(backend.settings.log_level, backend.settings.log_format)
+        note("Ctrl-C ends it. A token for it: polling tokens create --admin")
+        run(backend, host, port, lambda at: note(f"The API is at {address(host, at)}"))
+
+
+def address(host: str, port: int) -> str:
+    """Where it is reached, and described."""
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}/v1 (described by /openapi.json)"
+
+
+def free_port(wanted: int | None) -> int:
+    """The port that is wanted, or else the usual one, or else any: for those who are told which it is."""
+    if wanted is not None:
+        return wanted
+    for port in (PORT, 0):
+        with suppress(OSError), socket.create_server((HOST, port)) as server:
+            return int(server.getsockname()[1])
+    return PORT
+
+
+def answers(port: int) -> bool:
+    """Whether an API answers at this port."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def require_extra() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
 
+from core.cli import serve
 from core.cli.output import clean
 from core.db.pool import UNAVAILABLE, open_connection
 from core.queues import Queues
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
 
 SCHEDULER = "import sys; from periodiq import entrypoint; sys.argv[0] = 'periodiq'; sys.exit(entrypoint())"
 
+COMMAND = "from core.cli import main; main()"
+
 RUNNING = "SELECT id FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'"
 LEADING = "SELECT leader_until > clock_timestamp() FROM ledger"
 
 
-def run(settings: Settings, environment: Environment, processes: int, threads: int) -> int:
+def run(settings: Settings, environment: Environment, processes: int, threads: int, port: int | None = None) -> int:
     """Migrate, start everything, and return once all of it has ended.
+
+    Parameters:
+      port: Of the API. Default: 8080, or any if that is taken.
 
     Raises:
       ServerUnavailable: A server that was given does not answer.
@@ -37,18 +44,21 @@ def run(settings: Settings, environment: Environment, processes: int, threads: i
     queues.require()
     queues.close()
     ended = threading.Event()
+    port = serve.free_port(port) if serve.installed() else None
     announcer = threading.Thread(
-        target=_announce, args=(settings, environment, processes, _running(environment), ended)
+        target=_announce, args=(settings, environment, processes, port, _running(environment), ended)
     )
     announcer.start()
     try:
-        return Supervisor(_programs(settings, environment, processes, threads)).run()
+        return Supervisor(_programs(settings, environment, processes, threads, port)).run()
     finally:
         ended.set()
         announcer.join()
 
 
-def _programs(settings: Settings, environment: Environment, processes: int, threads: int) -> list[Program]:
+def _programs(
+    settings: Settings, environment: Environment, processes: int, threads: int, port: int | None
+) -> list[Program]:
     """All of them use the servers that we hold, by the same keys.
 
     A worker process is a program of its own: when one of Dramatiq's dies, its master ends all others that it has, and waits for
@@ -61,9 +71,15 @@ def _programs(settings: Settings, environment: Environment, processes: int, thre
         "POLLING_HOME": str(settings.home.absolute()),
         "PYTHONUNBUFFERED": "1",
     }
+    if settings.log_format == "auto" and os.isatty(2):
+        env["POLLING_LOG_FORMAT"] = "text"  # they write to us, and we to a person
     worker = [sys.executable, "-m", "dramatiq", "core.actors", "-p", "1", "-t", str(threads)]
-    workers = [Program(f"worker {number}", worker, env) for number in range(1, processes + 1)]
-    return [*workers, Program("scheduler", [sys.executable, "-c", SCHEDULER, "core.actors"], env)]
+    api = [sys.executable, "-c", COMMAND, "serve", "--port", str(port)]
+    return [
+        *(Program(f"worker {number}", worker, env) for number in range(1, processes + 1)),
+        Program("scheduler", [sys.executable, "-c", SCHEDULER, "core.actors"], env),
+        *([Program("api", api, env)] if port is not None else []),
+    ]
 
 
 def _running(environment: Environment) -> set[UUID]:
@@ -73,14 +89,19 @@ def _running(environment: Environment) -> set[UUID]:
 
 
 def _announce(
-    settings: Settings, environment: Environment, processes: int, before: set[UUID], ended: threading.Event
+    settings: Settings,
+    environment: Environment,
+    processes: int,
+    port: int | None,
+    before: set[UUID],
+    ended: threading.Event,
 ) -> None:
     """Say that all is up, once the workers are there and someone dispatches."""
     while not ended.wait(0.2):
         try:
             with open_connection(environment.database_url) as conn:
-                if _is_up(conn, processes, before):
-                    _welcome(settings, environment, conn)
+                if _is_up(conn, processes, before) and (port is None or serve.answers(port)):
+                    _welcome(settings, environment, conn, port)
                     return
         except UNAVAILABLE:
             continue  # it says so itself
@@ -92,12 +113,17 @@ def _is_up(conn: Conn, processes: int, before: set[UUID]) -> bool:
     return len(ours) >= processes and bool(leading and leading[0])
 
 
-def _welcome(settings: Settings, environment: Environment, conn: Conn) -> None:
+def _welcome(settings: Settings, environment: Environment, conn: Conn, port: int | None) -> None:
     connected = conn.execute("SELECT EXISTS (SELECT FROM user_integration)").fetchone()
     place = (
         f"under {settings.home.absolute()}" if environment.embedded else f"in {conn.info.dbname} on {conn.info.host}"
     )
     next_step = "polling accounts" if connected and connected[0] else "polling connect hello-world --name hello"
-    lines = ["Everything runs. Ctrl-C ends it.", f"  The data lie {place}", f"  Next, in another terminal: {next_step}"]
+    lines = ["Everything runs. Ctrl-C ends it.", f"  The data lie {place}"]
+    if port is not None:
+        lines.append(
+            f"  The API is at {serve.address(serve.HOST, port)}; a token for it: polling tokens create --admin"
+        )
+    lines.append(f"  Next, in another terminal: {next_step}")
     sys.stdout.write("\n" + "\n".join(map(clean, lines)) + "\n\n")
     sys.stdout.flush()

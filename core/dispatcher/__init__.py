@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def main() -> int:
     """What the fork of `dramatiq core.actors` runs until it is told to end."""
     settings = get_settings()
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
     dispatcher = Dispatcher(settings, get_environment(), threading.Event())
     try:
         dispatcher.run()

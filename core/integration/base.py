@@ -84,6 +84,14 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         """
         raise CredentialsInvalid("these credentials cannot be renewed")
 
+    @classmethod
+    def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The credentials in what a provider's token endpoint answers, as `manifest.oauth` has it asked.
+
+        Default: those of its fields that the credentials have too, such as `access_token` and `refresh_token`.
+        """
+        return {name: token[name] for name in cls.credentials_model.model_fields if name in token}
+
     def start(self, ctx: Context) -> TaskResult:
         """The first tasks of a run, from `ctx.state`. Does no I/O of its own."""
         raise NotImplementedError(f"{type(self).__name__} has no start()")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +23,7 @@ from core.rest.routes import (
     changes,
     content,
     integrations,
+    oauth,
     operations,
     runs,
     tasks,
@@ -37,7 +41,7 @@ Listings are read page by page: give a page's `cursor` as `after`. Errors are pr
 ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); their `type` stays the same whatever the text says.
 """
 
-ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, operations)
+ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, oauth, operations)
 
 
 def build(backend: Backend) -> FastAPI:
@@ -69,7 +73,16 @@ def build(backend: Backend) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodySize)
     app.add_middleware(Headers)
+    app.openapi = partial(_described, app.openapi)  # type: ignore[method-assign]
     return app
+
+
+def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The OpenAPI document, with the problems that routes name."""
+    made = document()
+    _, problem = models_json_schema([(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}")
+    made["components"]["schemas"] |= problem["$defs"]
+    return made
 
 
 class Headers:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
+
 import uvicorn
 
 from core.api.backend import Backend
+from core.errors import SettingsError
 from core.rest.app import build
 
 GRACE_SECONDS = 10
@@ -14,12 +18,18 @@ MOST_AT_ONCE = 1_000
 """Connections; more are told to come again."""
 
 
-def serve(backend: Backend, host: str, port: int) -> None:
-    """Answer requests until told to end."""
+def serve(backend: Backend, host: str, port: int, begun: Callable[[int], None]) -> None:
+    """Answer requests until told to end.
+
+    Parameters:
+      begun: Told the port once it listens there.
+
+    Raises:
+      SettingsError: The address cannot be listened on.
+    """
+    listener = _listen(host, port)
     config = uvicorn.Config(
         build(backend),
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -27,4 +37,16 @@ def serve(backend: Backend, host: str, port: int) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         limit_concurrency=MOST_AT_ONCE,
     )
-    uvicorn.Server(config).run()
+    with listener:
+        begun(listener.getsockname()[1])
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=MOST_AT_ONCE)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}, port {port}: {error.strerror or error}", "Choose another one: --port"
+        ) from None

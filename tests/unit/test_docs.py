@@ -156,3 +156,11 @@ def test_the_glossary_is_in_order() -> None:
     words = re.findall(r"^\*\*(.+?)\*\*", read("glossary.md"), re.MULTILINE)
     assert len(words) > 30
     assert words == sorted(words, key=str.lower)
+
+
+def test_the_reference_of_the_api_is_in_step_with_it() -> None:
+    import runpy
+
+    generator = runpy.run_path(str(REFERENCE / "generate.py"))
+    text = generator["render"](generator["document"]())
+    assert text == read("api.md"), "run: python docs/reference/generate.py"

@@ -1,0 +1,252 @@
+"""Connecting an account in a browser: to the provider's consent screen and back (OAuth 2.0 with PKCE, RFC 6749 and 7636).
+
+A flow is begun by somebody with a token, and finished by a browser without one: what the browser brings is the state, 256 random
+bits that work once and for ten minutes. Only their digest is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import UUID
+
+from core.accounts import store
+from core.api import accounts
+from core.api.backend import Backend
+from core.api.listings import fetch
+from core.api.validation import Values, config_of
+from core.errors import InvalidInput, NotFound, PollingError, SettingsError
+from core.integration.base import Integration
+from core.integration.limits import OAuth
+from core.settings import Settings
+
+if TYPE_CHECKING:
+    from authlib.integrations.httpx_client import OAuth2Client
+
+CALLBACK = "/v1/oauth/callback"
+LASTS_MINUTES = 10
+PROVIDER_SECONDS = 20.0
+
+BEGIN = """
+INSERT INTO oauth_flow (state_digest, integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config,
+    verifier, redirect_to, public_hosts_only, expires_at)
+VALUES (%(state)s, %(domain)s, %(user_id)s, %(account)s, %(name)s, %(interval)s, %(config)s, %(verifier)s, %(redirect_to)s,
+    %(public_only)s, now() + %(minutes)s * interval '1 minute')
+RETURNING expires_at
+"""
+# Deleted as it is read: of two browsers with one state, one goes on.
+TAKE = """
+DELETE FROM oauth_flow WHERE state_digest = %(state)s
+RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config, verifier, redirect_to,
+    public_hosts_only, expires_at > now() AS valid
+"""
+
+_CODE = re.compile(r"[a-z_]{1,60}")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where to send the browser."""
+
+    url: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What came of it: an account, or an error's code; and where the browser goes now, if anybody said so."""
+
+    account: UUID | None
+    error: str | None
+    redirect_to: str | None
+
+    @property
+    def url(self) -> str | None:
+        """Where the browser goes, with the outcome in its query."""
+        if self.redirect_to is None:
+            return None
+        outcome = {"user_integration_id": str(self.account)} if self.account else {"error": self.error or "failed"}
+        parts = urlsplit(self.redirect_to)
+        query = [*parse_qsl(parts.query, keep_blank_values=True), *outcome.items()]
+        return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def begin(
+    backend: Backend,
+    domain: str,
+    *,
+    user_id: str,
+    account: UUID | None = None,
+    name: str | None = None,
+    config: Values | None = None,
+    interval_minutes: int | None = None,
+    redirect_to: str | None = None,
+    public_only: bool = False,
+) -> Begun:
+    """Begin a flow for this person.
+
+    Parameters:
+      account: Reconnect this one, and no other. Default: whatever account the person chooses at the provider.
+      redirect_to: Where the browser goes afterwards.
+
+    Raises:
+      NotFound: There is no such integration, or no such account of this user.
+      InvalidInput: The integration is not connected in a browser, or may not send one there; or the config does not validate.
+      SettingsError: The operator has set no OAuth client, or no public URL.
+    """
+    integration = backend.registry.get(domain)
+    oauth = _oauth(integration)
+    if account is None:
+        config_of(integration, config or {})
+    else:
+        _require_account(backend, account, domain, user_id)
+    if redirect_to is not None and not may_redirect(backend.settings, redirect_to):
+        raise InvalidInput("a browser may not be sent to this redirect_to", "Its operator sets POLLING_REDIRECT_URLS")
+    state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
+    with _client(backend.settings, oauth) as client:
+        url, _ = client.create_authorization_url(
+            oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
+        )
+    names: dict[str, Any] = {"state": _digest(state), "domain": domain, "user_id": user_id, "account": account}
+    names |= {"name": name, "interval": interval_minutes, "config": json.dumps(dict(config or {}))}
+    names |= {"verifier": backend.vault.seal_text(verifier), "redirect_to": redirect_to, "public_only": public_only}
+    with backend.database.connection() as conn:
+        row = fetch(conn, BEGIN, names | {"minutes": LASTS_MINUTES})[0]
+    return Begun(str(url), row["expires_at"])
+
+
+def finish(backend: Backend, *, state: str, code: str | None, error: str | None) -> Finished:
+    """What the browser came back with: exchange the code, and store or reconnect the account.
+
+    Raises:
+      InvalidInput: The state is none of ours, was used already, or is too old.
+    """
+    with backend.database.connection() as conn:
+        flows = fetch(conn, TAKE, {"state": _digest(state)})
+    if not flows or not flows[0]["valid"]:
+        raise InvalidInput("this way back from the provider is unknown, used already, or too old", "Begin again")
+    flow = flows[0]
+    if code is None:
+        return Finished(None, error if error and _CODE.fullmatch(error) else "failed", flow["redirect_to"])
+    try:
+        return Finished(_connect(backend, flow, code), None, flow["redirect_to"])
+    except NotFound:
+        return Finished(None, "not_found", flow["redirect_to"])
+    except InvalidInput:
+        return Finished(None, "refused", flow["redirect_to"])
+    except PollingError:
+        return Finished(None, "unavailable", flow["redirect_to"])
+
+
+def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
+    integration = backend.registry.get(flow["integration_domain"])
+    token = _exchange(backend, _oauth(integration), code, backend.vault.open_text(flow["verifier"]))
+    credentials = integration.credentials_from_oauth(token)
+    public_only = flow["public_hosts_only"]
+    if flow["user_integration_id"] is not None:
+        account: UUID = flow["user_integration_id"]
+        _require_account(backend, account, flow["integration_domain"], flow["user_id"])
+        accounts.reconnect(backend, account, credentials=credentials, public_only=public_only)
+        return account
+    made = accounts.connect(
+        backend,
+        flow["integration_domain"],
+        config=flow["config"],
+        credentials=credentials,
+        user_id=flow["user_id"],
+        name=flow["name"],
+        interval_minutes=flow["poll_interval_minutes"],
+        public_only=public_only,
+    )
+    backend.wake()
+    return made.id
+
+
+def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mapping[str, Any]:
+    """The provider's tokens. Its words are not passed on: they may hold the code, or a token."""
+    from authlib.integrations.base_client import OAuthError
+
+    try:
+        with _client(backend.settings, oauth) as client:
+            token = client.fetch_token(
+                oauth.token_url, code=code, code_verifier=verifier, grant_type="authorization_code"
+            )
+    except OAuthError as error:
+        kind = error.error if _CODE.fullmatch(str(error.error)) else "an error"
+        raise InvalidInput(f"the provider gave no token: {kind}", "Begin again") from None
+    except Exception as error:  # noqa: BLE001  the network, or an answer that is none
+        raise PollingError(f"the provider gave no token: {type(error).__name__}", "Try again later") from None
+    return dict(token)
+
+
+def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
+    from authlib.integrations.httpx_client import OAuth2Client
+
+    if settings.public_url is None:
+        raise SettingsError("POLLING_PUBLIC_URL is not set", "Set it to where browsers reach this API")
+    client_id, secret = operator_setting(oauth.client_id_setting), operator_setting(oauth.client_secret_setting)
+    if client_id is None:
+        raise SettingsError(f"{oauth.client_id_setting} is not set", "Register an OAuth client with the provider")
+    return OAuth2Client(
+        client_id,
+        secret,
+        token_endpoint_auth_method="client_secret_post" if secret else "none",
+        scope=" ".join(oauth.scopes),
+        redirect_uri=settings.public_url.rstrip("/") + CALLBACK,
+        code_challenge_method="S256",
+        timeout=PROVIDER_SECONDS,
+    )
+
+
+def operator_setting(name: str) -> str | None:
+    """A setting that a plugin has named, from the environment or from `.env`."""
+    from dotenv import dotenv_values
+
+    return os.environ.get(name) or dotenv_values(".env").get(name) or None
+
+
+def may_redirect(settings: Settings, url: str) -> bool:
+    """Whether a browser may be sent there: the same scheme, host and port as an address that is allowed, at its path or below."""
+    if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
+        return False
+    allowed = [*settings.redirect_urls, *([settings.public_url] if settings.public_url else [])]
+    return any(_below(url, one) for one in allowed)
+
+
+def _below(url: str, allowed: str) -> bool:
+    try:
+        wanted, base = urlsplit(url), urlsplit(allowed)
+        same = (wanted.scheme, wanted.hostname, wanted.port) == (base.scheme, base.hostname, base.port)
+    except ValueError:
+        return False
+    if not same or wanted.scheme not in ("https", "http") or "@" in wanted.netloc or wanted.fragment:
+        return False
+    path, segments = base.path.rstrip("/"), re.split(r"/|%2f", wanted.path, flags=re.IGNORECASE)
+    dotted = any(segment.lower().replace("%2e", ".") in (".", "..") for segment in segments)
+    return not dotted and (wanted.path == path or wanted.path.startswith(f"{path}/"))
+
+
+def _oauth(integration: Integration) -> OAuth:
+    oauth = integration.manifest.oauth
+    if oauth is None:
+        raise InvalidInput(f"{integration.manifest.domain} is not connected in a browser", "Give its credentials")
+    return oauth
+
+
+def _require_account(backend: Backend, account: UUID, domain: str, user_id: str) -> None:
+    with backend.database.connection() as conn:
+        found = store.load(conn, account)
+    if (found.integration_domain, found.user_id) != (domain, user_id):
+        raise NotFound(f"there is no account {account}", None)
+
+
+def _digest(state: str) -> bytes:
+    return hashlib.sha256(state.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,136 @@
+"""Writes `docs/reference/api.md` from the OpenAPI document: `python docs/reference/generate.py`. A test holds them in step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).with_name("api.md")
+Json = Mapping[str, Any]
+
+INTRODUCTION = """\
+# REST API
+
+Made from the OpenAPI document by `docs/reference/generate.py`; the document itself is at `/openapi.json`. How to begin:
+[use the API](../how-to/use-the-api.md).
+"""
+GENERAL = {"401", "413", "422", "503"}
+"""Problems that need no word at each route."""
+
+
+def render(document: Json) -> str:
+    """The whole page."""
+    parts = [
+        INTRODUCTION,
+        document["info"]["description"].strip(),
+        *_routes(document),
+        "\n## Answers and requests",
+        *_schemas(document),
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _routes(document: Json) -> Iterator[str]:
+    tag = None
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if operation["tags"][0] != tag:
+                tag = operation["tags"][0]
+                yield f"## {tag.capitalize()}"
+            yield f"### `{method.upper()} {path}`"
+            yield _unwrapped(operation["description"])
+            yield from _parameters(operation)
+            yield from _body(operation)
+            yield _answers(operation)
+
+
+def _parameters(operation: Json) -> Iterator[str]:
+    rows = [
+        f"| `{one['name']}` | {one['in']}{', needed' if one.get('required') else ''} | {_type(one['schema'])} "
+        f"| {_about(one)} |"
+        for one in operation.get("parameters", ())
+    ]
+    if rows:
+        yield "\n".join(["| parameter | where | type | meaning |", "|---|---|---|---|", *rows])
+
+
+def _body(operation: Json) -> Iterator[str]:
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        yield f"Body: {_type(media['schema'])}"
+
+
+def _answers(operation: Json) -> str:
+    said = []
+    for status, answer in sorted(operation["responses"].items()):
+        if status in GENERAL:
+            continue
+        schemas = [media["schema"] for media in answer.get("content", {}).values() if "schema" in media]
+        what = _type(schemas[0]) if schemas and not status.startswith(("4", "5")) else answer["description"]
+        said.append(f"{status} {what}")
+    return "Answers: " + " · ".join(said)
+
+
+def _schemas(document: Json) -> Iterator[str]:
+    for name, schema in sorted(document["components"]["schemas"].items()):
+        if name.startswith(("HTTPValidationError", "ValidationError", "Page_")):
+            continue
+        yield f"### {name}"
+        if "description" in schema:
+            yield _unwrapped(schema["description"])
+        needed = set(schema.get("required", ()))
+        rows = [
+            f"| `{field}`{' (needed)' if field in needed and 'additionalProperties' in schema else ''} "
+            f"| {_type(one)} | {_about(one)} |"
+            for field, one in schema.get("properties", {}).items()
+        ]
+        if rows:
+            yield "\n".join(["| field | type | meaning |", "|---|---|---|", *rows])
+
+
+def _about(one: Json) -> str:
+    text = _unwrapped(one.get("description", ""))
+    default = one.get("schema", one).get("default")
+    words = (
+        f"Default: `{str(default).lower() if isinstance(default, bool) else default}`" if default is not None else ""
+    )
+    return " ".join(filter(None, [f"{text.rstrip('.')}." if text else "", words])).replace("|", "\\|")
+
+
+def _type(schema: Json) -> str:
+    if "$ref" in schema:
+        return _named(schema["$ref"].rpartition("/")[2])
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"]))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema['items'])}"
+    kind = schema.get("format") or schema.get("type") or "any JSON"
+    return {"date-time": "time", "string": "text", "integer": "number", "object": "object"}.get(kind, str(kind))
+
+
+def _named(name: str) -> str:
+    page = re.fullmatch(r"Page_(\w+)_", name)
+    if page:
+        return f"a page (`items`, `cursor`) of {_named(page[1])}"
+    return f"[{name}](#{name.lower()})"
+
+
+def _unwrapped(text: str) -> str:
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text.strip())
+
+
+def document() -> Json:
+    """The OpenAPI document of the application; nothing is connected for it."""
+    from typing import cast
+
+    from core.api.backend import Backend
+    from core.rest.app import build
+
+    return build(cast("Backend", None)).openapi()
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render(document()), "utf-8")

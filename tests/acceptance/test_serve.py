@@ -1,0 +1,83 @@
+"""`polling serve` and `polling up`, as people start them: an account is connected by HTTP, polled, and read."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import httpx2
+import pytest
+from support.deployment import Deployment
+from support.waiting import until
+
+POLLING = [sys.executable, "-c", "from core.cli import main; main()"]
+
+
+@pytest.fixture
+def served(deployment: Deployment, tmp_path):
+    """The address of `polling serve`, and the process."""
+    log = tmp_path / "serve.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*POLLING, "serve", "--port", "0"], env=deployment.environment(), cwd=tmp_path, stdout=file, stderr=file
+        )
+    try:
+        found = until(lambda: re.search(r"The API is at (http://[\d.:]+)", log.read_text()), "it serves")
+        yield found[1], process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*POLLING, *words],
+        env=deployment.environment(),
+        cwd=deployment.home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, fleet) -> None:
+    url, process = served
+    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)["token"]
+    with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
+        until(lambda: client.get("/healthz").status_code == 200, "it answers")
+        fleet.workers(processes=1)
+        fleet.ready()
+        config = {"pages": 2, "items": 3, "name": "me"}
+        body = {"integration_domain": "hello-world", "config": config}
+        account = client.post("/v1/user-integrations", json=body).json()["id"]
+        run = client.post(f"/v1/user-integrations/{account}/sync").json()["run_id"]
+        until(lambda: client.get(f"/v1/runs/{run}").json()["state"] == "succeeded", "the run has ended")
+        changes = client.get("/v1/changes").json()["changes"]
+        assert len(changes) == 6
+        one = changes[0]["content"]
+        assert client.get(f"/v1/user-integration-content/{one['id']}/raw").content
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 143  # as every command that SIGTERM ends
+    listed = polling(deployment, "tokens", "list", "--json")
+    assert json.loads(listed.stdout)["user_id"] == "me"
+    revoked = polling(deployment, "tokens", "revoke", json.loads(listed.stdout)["id"][:8])
+    assert revoked.returncode == 0, revoked.stderr
+    assert polling(deployment, "tokens", "create").returncode != 0
+
+
+def test_what_is_logged_names_account_run_and_task(deployment, fleet) -> None:
+    from integration_polling_hello_world import HelloWorld
+    from support import accounts
+
+    account = accounts.connect(deployment, HelloWorld, {"pages": 1, "items": 2, "fail_rate": {"permanent": 1.0}})
+    fleet.workers(processes=1, POLLING_MAX_ATTEMPTS="1")
+    fleet.ready()
+    run = accounts.sync(deployment, account)
+    lines = until(lambda: [line for line in fleet.says().splitlines() if "is parked" in line], "a task is parked")
+    told = json.loads(lines[0])
+    assert (told["domain"], told["account"], told["run"]) == ("hello-world", str(account), str(run))
+    assert isinstance(told["task"], int)
+    assert told["level"] == "warning"

@@ -33,6 +33,11 @@ CHECKS = [
 LEFT_OUT = {"erase_user", "finish_authorization"}
 """The first ends the token that asks; the second is sent to other hosts. They have tests of their own."""
 
+LINKED = {"get_user_integration", "pause_user_integration", "resume_user_integration", "sync_user_integration", "list_runs"} | {
+    "get_state", "check_user_integration", "delete_user_integration", "get_run", "list_tasks", "cancel_run"
+}  # fmt: skip
+"""What takes the id of something that was made: it succeeds by a link, or not at all."""
+
 BOUNDS = settings(
     deadline=None,
     database=None,
@@ -78,7 +83,10 @@ def test_every_route_answers_as_the_document_says(api, document, there) -> None:
 
 def test_its_links_lead_where_they_say(api, document, there) -> None:
     """Accounts are made, and what is linked is done with them, in any order."""
-    schema = schemathesis.openapi.from_dict(document)
+    linked = {
+        path: what for path, what in document["paths"].items() if path.startswith(("/v1/user-integrations", "/v1/runs"))
+    }
+    schema = schemathesis.openapi.from_dict(document | {"paths": linked})
     account = {"integration_domain": "locked", "user_id": "u", "credentials": {"password": SECRET}}
     done: list[tuple[str, int]] = []
 
@@ -98,8 +106,7 @@ def test_its_links_lead_where_they_say(api, document, there) -> None:
 
     Machine.run(settings=settings(BOUNDS, max_examples=10, stateful_step_count=8))
     succeeded = {name for name, status in done if status < 300}
-    assert {"create_user_integration", "get_user_integration"} < succeeded
-    assert len(succeeded) > 6, sorted(succeeded)
+    assert len(succeeded & LINKED) >= 3, sorted(succeeded)
 
 
 def test_the_document_has_no_secret_in_it(document) -> None:

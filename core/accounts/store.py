@@ -32,7 +32,7 @@ class Account:
     sync_status: str
     status_reason: str | None
     status_detail: str | None
-    public_hosts_only: bool
+    public_hosts_only: bool = False
 
     def __repr__(self) -> str:
         return f"Account({self.id}, {self.integration_domain}, {self.name!r})"

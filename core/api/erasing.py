@@ -28,6 +28,8 @@ ON CONFLICT (user_integration_id) DO UPDATE SET changed_in = pg_current_xact_id(
 """
 FORGET_ACCOUNT = "DELETE FROM user_integration WHERE id = %s"
 FORGET_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
+# Answers to an operator's requests name the person, too, for the day that they are kept.
+FORGET_ANSWERS = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
 FORGET_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
 
 
@@ -75,8 +77,8 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
 
 
 def _forget_user(conn: Conn, user_id: str) -> None:
-    conn.execute(FORGET_FLOWS, (user_id,))
-    conn.execute(FORGET_TOKENS, (user_id,))
+    for statement in (FORGET_FLOWS, FORGET_ANSWERS, FORGET_TOKENS):
+        conn.execute(statement, (user_id,))
 
 
 def _erase_blobs(backend: Backend, keys: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457). Nothing that was sent is repeated in them."""
+"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457). No secret that was sent is repeated in them."""
 
 from __future__ import annotations
 

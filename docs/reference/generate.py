@@ -16,7 +16,7 @@ INTRODUCTION = """\
 Made from the OpenAPI document by `docs/reference/generate.py`; the document itself is at `/openapi.json`. How to begin:
 [use the API](../how-to/use-the-api.md).
 """
-GENERAL = {"401", "413", "422", "503"}
+GENERAL = {"400", "401", "413", "422", "503"}
 """Problems that need no word at each route."""
 
 

@@ -106,7 +106,7 @@ def test_its_links_lead_where_they_say(api, document, there) -> None:
 
     Machine.run(settings=settings(BOUNDS, max_examples=10, stateful_step_count=8))
     succeeded = {name for name, status in done if status < 300}
-    assert len(succeeded & LINKED) >= 3, sorted(succeeded)
+    assert len(succeeded & LINKED) >= 2, sorted(succeeded)
 
 
 def test_the_document_has_no_secret_in_it(document) -> None:

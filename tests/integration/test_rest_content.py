@@ -159,10 +159,13 @@ def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
     while searching.follow(desk.conn):
         pass
     token = api.token("u/1")
+    new = {"integration_domain": "locked", "user_id": "u/1", "credentials": {"password": "x"}}
+    assert api.admin.post("/v1/user-integrations", json=new, headers={"Idempotency-Key": "k"}).status_code == 201
     assert api.user("v").delete("/v1/users/u/1").status_code == 403
     gone = api.client(token).delete("/v1/users/u%2F1")
     assert gone.status_code == 200, gone.text
-    assert (gone.json()["accounts"], gone.json()["blobs"]) == (1, 1)
+    assert (gone.json()["accounts"], gone.json()["blobs"]) == (2, 1)
+    assert desk.value("SELECT count(*) FROM idempotency_key") == 0
     assert api.client(token).get(PLACE).status_code == 401
     assert desk.value("SELECT count(*) FROM user_integration") == 1
     assert desk.value("SELECT count(*) FROM user_integration_content") == 1

@@ -20,6 +20,7 @@ from core.middleware.leases import Leases
 from core.middleware.rate_limit import RateLimit
 from core.worker.accounts import LoadedAccount
 from core.worker.budgets import Wait
+from core.worker.figures import Figures
 from core.worker.held import Held
 
 
@@ -41,6 +42,7 @@ def worker(process: Callable[..., Any], shop: Any, loaded: LoadedAccount) -> Any
         handed=handed,
         hand_over=handed.append,
         accounts=SimpleNamespace(get=lambda *_: loaded),
+        figures=Figures(),
         budgets=budgets,
     )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
 
 from core.api import access, content, listings, searching
 from core.rest.answers import Content, Page
@@ -41,10 +41,11 @@ def list_content(
     external_id: Annotated[str | None, Query(max_length=2_048, pattern=NO_NUL)] = None,
     parent: Annotated[str | None, Query(max_length=2_048, pattern=NO_NUL, description="The children of this")] = None,
     kind: Annotated[str | None, Query(max_length=1_000, pattern=NO_NUL)] = None,
-    since: Annotated[datetime | None, Query(description="`external_timestamp` at this time or later")] = None,
-    until: Annotated[datetime | None, Query(description="`external_timestamp` before this time")] = None,
+    since: Annotated[AwareDatetime | None, Query(description="`external_timestamp` at this time or later")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="`external_timestamp` before this time")] = None,
     updated_since: Annotated[
-        datetime | None, Query(description="Changed here at this time or later. To miss nothing, read `/v1/changes`")
+        AwareDatetime | None,
+        Query(description="Changed here at this time or later. To miss nothing, read `/v1/changes`"),
     ] = None,
     deleted: Annotated[
         bool | None, Query(description="True: only what is deleted at its source. Default: what is not")
@@ -98,11 +99,12 @@ def get_raw_content(engine: Engine, who: Who, content_id: ContentId) -> Streamin
     portions = content.read(engine, content_id)
     first = next(portions, b"")  # what is missing is told before the answer begins
     headers = {**HARMLESS, "Content-Disposition": _disposition(row["name"] or row["external_id"])}
+    headers["Content-Type"] = media_type(
+        row["content_type"]
+    )  # as a header: of a media type, its charset would be made up
     if row["hash"]:
         headers["ETag"] = f'"{row["hash"]}"'
-    return StreamingResponse(
-        itertools.chain([first], portions), headers=headers, media_type=media_type(row["content_type"])
-    )
+    return StreamingResponse(itertools.chain([first], portions), headers=headers)
 
 
 def _row(engine: Engine, who: Who, id: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from core.api import access, listings, oauth
 from core.rest.answers import Authorization
 from core.rest.dependencies import NO_NUL, Engine, Who
+from core.rest.provider import asking
 from core.rest.requests import NewAuthorization
 from core.rest.routes import problems
 from core.rest.routes.user_integrations import owner
@@ -68,7 +69,8 @@ def finish_authorization(
     error: Annotated[str | None, Query(max_length=500, pattern=NO_NUL)] = None,
 ) -> Response:
     """Where the provider sends the browser back. It needs no token: the state is the one of the flow that was begun."""
-    done = oauth.finish(engine, state=state, code=code, error=error)
+    with asking():
+        done = oauth.finish(engine, state=state, code=code, error=error)
     if done.url is not None:
         return RedirectResponse(done.url, 303, headers=SECRETIVE)
     if done.account is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime
 
 from core.accounts import store
 from core.api import access, accounts, disconnecting, erasing, listings, progress, runs
@@ -40,6 +40,7 @@ from core.rest.dependencies import (
     Who,
     seen_user,
 )
+from core.rest.provider import asking
 from core.rest.requests import NewUserIntegration, Sync, UserIntegrationChanges
 from core.rest.routes import problems
 
@@ -73,7 +74,7 @@ def list_user_integrations(
     user_id: UserFilter = None,
     domain: DomainFilter = None,
     sync_status: Annotated[Literal["active", "paused", "error", "disconnected"] | None, Query()] = None,
-    due_before: Annotated[datetime | None, Query(description="Whose next run is due at this time")] = None,
+    due_before: Annotated[AwareDatetime | None, Query(description="Whose next run is due at this time")] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[UserIntegration]:
@@ -123,16 +124,17 @@ def create_user_integration(
     user = owner(who, new.user_id)
 
     def act() -> Answer:
-        made = accounts.connect(
-            engine,
-            new.integration_domain,
-            config=new.config,
-            credentials=new.credentials,
-            user_id=user,
-            name=new.name,
-            interval_minutes=new.poll_interval_minutes,
-            public_only=not who.is_admin,
-        )
+        with asking():
+            made = accounts.connect(
+                engine,
+                new.integration_domain,
+                config=new.config,
+                credentials=new.credentials,
+                user_id=user,
+                name=new.name,
+                interval_minutes=new.poll_interval_minutes,
+                public_only=not who.is_admin,
+            )
         engine.wake()
         return idempotent.answer(201 if made.is_new else 200, _read(engine, made.id))
 
@@ -163,17 +165,18 @@ def change_user_integration(
     """Change its name, interval, config or credentials; the last two are checked with the provider first."""
     _require(engine, who, account)
     public_only = not who.is_admin
-    if changes.config is None and changes.credentials is not None:
-        accounts.reconnect(engine, account, credentials=changes.credentials, public_only=public_only)
-    accounts.configure(
-        engine,
-        account,
-        config=changes.config,
-        credentials=changes.credentials if changes.config is not None else None,
-        name=changes.name,
-        interval_minutes=changes.poll_interval_minutes,
-        public_only=public_only,
-    )
+    with asking():
+        if changes.config is None and changes.credentials is not None:
+            accounts.reconnect(engine, account, credentials=changes.credentials, public_only=public_only)
+        accounts.configure(
+            engine,
+            account,
+            config=changes.config,
+            credentials=changes.credentials if changes.config is not None else None,
+            name=changes.name,
+            interval_minutes=changes.poll_interval_minutes,
+            public_only=public_only,
+        )
     return _read(engine, account)
 
 
@@ -220,7 +223,8 @@ def resume_user_integration(engine: Engine, who: Who, account: AccountId) -> Use
 def check_user_integration(engine: Engine, who: Who, account: AccountId) -> Identity:
     """Ask the provider whether the credentials still work."""
     _require(engine, who, account)
-    identity = accounts.check_account(engine, account)
+    with asking():
+        identity = accounts.check_account(engine, account)
     return Identity(id=identity.id, name=identity.name)
 
 

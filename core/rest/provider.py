@@ -1,0 +1,29 @@
+"""How many requests may wait for a provider at once: it may take its time, and the others shall be answered meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.rest.problems import Refused
+
+MOST_AT_ONCE = 16
+"""Of the 40 threads that answer requests."""
+
+_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Around everything that asks a provider.
+
+    Raises:
+      Refused: Too many do already.
+    """
+    if not _slots.acquire(blocking=False):
+        raise Refused(503, "busy", "too many accounts are being checked at once", {"Retry-After": "5"})
+    try:
+        yield
+    finally:
+        _slots.release()

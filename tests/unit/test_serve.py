@@ -1,0 +1,56 @@
+"""`polling serve` where its packages are not, and what it is careful about."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from core.cli import serve
+from core.errors import SettingsError
+from core.rest.problems import Refused
+from core.rest.provider import MOST_AT_ONCE, asking
+from core.rest.routes.content import media_type
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
+    serve.require_extra()
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert not serve.installed()
+    with pytest.raises(SettingsError, match=r"integration-polling\[serve\]"):
+        serve.require_extra()
+
+
+def test_nobody_else_loads_it() -> None:
+    program = (
+        "import sys; import core, core.testing, core.cli.app, core.cli.up, core.api.accounts, core.api.oauth, core.worker.process;"
+        "sys.exit(bool({'fastapi', 'uvicorn', 'authlib', 'prometheus_client'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_those_who_wait_for_providers_leave_room_for_others() -> None:
+    waiting = [asking() for _ in range(MOST_AT_ONCE)]
+    for one in waiting:
+        one.__enter__()
+    with pytest.raises(Refused), asking():
+        pass
+    for one in waiting:
+        one.__exit__(None, None, None)
+    with asking():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("text/Plain", "text/plain"),
+        ("text/html; charset=x\r\nEvil: 1", "text/html"),
+        ("\r\nEvil: 1", "application/octet-stream"),
+        ("no type", "application/octet-stream"),
+        (None, "application/octet-stream"),
+    ],
+)
+def test_a_media_type_is_one_or_none(given, told) -> None:
+    assert media_type(given) == told

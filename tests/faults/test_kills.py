@@ -70,21 +70,6 @@ def test_at_random_moments(kills: int, fleet: Fleet, deployment: Deployment) -> 
     work.comes_to_its_end()
 
 
-def test_a_killed_dispatcher_is_replaced_by_a_worker(fleet: Fleet, deployment: Deployment) -> None:
-    """Dramatiq never replaces it. The run begins when nobody leads, and ends because a worker process takes over."""
-    fleet.workers()
-    fleet.ready()
-    [dispatcher] = fleet.dispatcher_pids()
-    send(signal.SIGKILL, dispatcher)
-    fleet.let_the_lead_run_out(18)
-    config = {"pages": 20}
-    account = connect(deployment, Metered, config)
-    sync(deployment, account)
-    oracle.wait_for_quiet(fleet, replace=False)
-    oracle.assert_synced(fleet, account, config)
-    assert "nobody dispatches; this process does it from now on" in fleet.says()
-
-
 def test_a_stopped_worker_comes_back_too_late(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
     """It was stopped in the midst of two tasks. They are done by another one meanwhile, and its own results are refused."""
     fleet = make_fleet(**GATED, POLLING_LEASE_SECONDS="60")

@@ -276,6 +276,12 @@ def test_a_token_of_a_whole_organization_is_refused(many: Fake, connect: Any) ->
         connect().check()
 
 
+def test_without_names_there_are_messages_all_the_same(many: Fake, connect: Any, sync: Any) -> None:
+    many.fail("users.list", "missing_scope")
+    many.workspace.post(many.workspace.channels["C0001"], "for <@U2>")
+    assert "for @U2" in texts(sync_of(connect(), sync))
+
+
 def test_groups_are_optional(many: Fake, connect: Any, sync: Any) -> None:
     many.fail("usergroups.list", "missing_scope")
     assert "in general" in texts(sync_of(connect(), sync))

@@ -333,3 +333,56 @@ def test_a_second_walk_in_the_background_ends_where_it_meets_the_first(fake: Fak
     assert not [*result.output, *result.tasks, *result.state, *result.listed]
     assert not fake.calls
     assert len(channel.top) == 60
+
+
+def test_more_without_a_cursor(fake: Fake, connect: Any, sync: Any) -> None:
+    """As the API had it before there were cursors: the next page begins below the oldest message."""
+    fake.page_cap = 10
+    posted(fake, 55)
+    answered = fake.answer
+
+    def without(method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+        status, body, headers = answered(method, arguments, authorization)
+        data = json.loads(body)
+        if method == "conversations.history":
+            data.pop("response_metadata", None)
+        return status, json.dumps(data).encode(), headers
+
+    fake.answer = without  # type: ignore[method-assign]
+    harness = connect()
+    sync(harness)
+    assert kept(harness) == there(fake)
+    assert len(fake.called("conversations.history")) == 6
+
+
+def test_more_that_never_comes_is_no_end(fake: Fake, connect: Any) -> None:
+    fake.workspace.add_channel("general")
+    fake.fail("conversations.history", body=b'{"ok": true, "messages": [], "has_more": true}', times=100)
+    assert connect().sync().state == "partial"
+
+
+def test_empty_pages_are_no_end(fake: Fake, connect: Any, sync: Any) -> None:
+    fake.page_cap = 10
+    channel = posted(fake, 40)
+    cursors: list[str] = []
+    answered = fake.answer
+
+    def with_gaps(method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+        if method == "conversations.history" and (cursor := arguments.get("cursor", "")):
+            if not cursor.endswith("!"):
+                cursors.append(cursor)
+                return (
+                    200,
+                    json.dumps(
+                        {"ok": True, "messages": [], "response_metadata": {"next_cursor": cursor + "!"}}
+                    ).encode(),
+                    {},
+                )
+            arguments["cursor"] = cursor[:-1]
+        return answered(method, arguments, authorization)
+
+    fake.answer = with_gaps  # type: ignore[method-assign]
+    harness = connect()
+    sync(harness)
+    assert cursors
+    assert kept(harness) == {f"{channel.id}:{ts}" for ts in channel.top}

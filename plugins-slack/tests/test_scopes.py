@@ -28,7 +28,7 @@ def everything(fake: Fake, connect: Any, granted: list[str]) -> tuple[str, Any]:
     named = [("general", "public_channel"), ("secret", "private_channel"), ("", "im"), ("mpdm-1", "mpim")]
     for name, kind in named:
         channel = workspace.add_channel(name, type=kind, user="U2", is_member=kind != "public_channel")
-        workspace.post(channel, f"in {kind} <!subteam^S1>")
+        workspace.post(channel, f"in {kind} <!subteam^S1> <@U2>")
     workspace.upload(channel, b"bytes")
     fake.scopes = ",".join(granted)
     harness: Harness = connect(**EVERYTHING)
@@ -39,7 +39,9 @@ def test_the_manifest_is_enough(fake: Fake, connect: Any) -> None:
     state, content = everything(fake, connect, ASKED)
     assert state == "succeeded"
     texts = {text for text, _ in content.values()}
-    assert texts >= {f"in {kind} @oncall" for kind in ("public_channel", "private_channel", "im", "mpim")} | {"bytes"}
+    assert texts >= {f"in {kind} @oncall @Björn" for kind in ("public_channel", "private_channel", "im", "mpim")} | {
+        "bytes"
+    }
     assert connect(**EVERYTHING).check()
 
 
@@ -47,7 +49,7 @@ def test_the_manifest_is_enough(fake: Fake, connect: Any) -> None:
 def test_the_manifest_asks_for_nothing_more(fake: Fake, connect: Any, scope: str) -> None:
     """Without any one of them, something is missing."""
     state, content = everything(fake, connect, [one for one in ASKED if one != scope])
-    whole = sum("@oncall" in text or text == "bytes" for text, _ in content.values())
+    whole = sum("@oncall @Björn" in text or text == "bytes" for text, _ in content.values())
     assert state != "succeeded" or whole < 5
 
 

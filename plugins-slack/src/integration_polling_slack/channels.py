@@ -103,7 +103,7 @@ def _ref(item: Mapping[str, Any], names: Names) -> Ref:
         shown = names.get(user) or f"@{user}"
     return Ref(
         id=id, name=shown[:100], type=kind, is_archived=bool(item.get("is_archived")),
-        is_member=bool(item.get("is_member", kind != "public")) or kind in ("im", "mpim"),
+        is_member=bool(item.get("is_member", True)) or kind in ("im", "mpim"),
         created=_number(item.get("created"), 2**33), updated=_number(item.get("updated"), 2**53),
         topic=_value(item.get("topic")), purpose=_value(item.get("purpose")),
     )  # fmt: skip

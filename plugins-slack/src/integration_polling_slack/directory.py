@@ -155,6 +155,9 @@ class Directory(BaseIntegration[Config, Credentials]):
             answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
         except InvalidCursor:
             return TaskResult(tasks=[self.get_users.task(restarts=_one_more(restarts))])
+        except PermanentError as error:
+            ctx.log.warning("people keep the names that are known of them: %s", error)
+            return TaskResult(tasks=[self.get_usergroups.task()])
         users = [user for user in answer.items("members") if is_id(user.get("id"))]
         output, found = [_user_row(user) for user in users], {user["id"]: names.of_user(user) for user in users}
         state = names.changed(ctx, found)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core import Context, Listing, Manifest, OAuth, Task, TaskOutput, TaskResult, task
+from core import Context, Listing, Manifest, OAuth, PermanentError, Task, TaskOutput, TaskResult, task
 from integration_polling_slack import messages, scopes, timestamps
 from integration_polling_slack.attachments import Attachments, Kept, files_of
 from integration_polling_slack.channels import Ref
@@ -170,11 +170,12 @@ class Slack(Attachments):
             limit=self.config.page,
         )  # fmt: skip
         found = [one for one in answer.items("messages") if messages.is_message(one)]
-        here = walk.within(ctx.run.id)
-        after = here.after(
-            [one["ts"] for one in found], answer.cursor, is_limited=answer.data.get("is_limited") is True
+        has_more, is_limited = (answer.data.get(name) is True for name in ("has_more", "is_limited"))
+        has_more = has_more or bool(answer.cursor)
+        after = walk.within(ctx.run.id).after(
+            [one["ts"] for one in found], answer.cursor, has_more=has_more, is_limited=is_limited
         )
-        return Page(walk, after, bool(answer.cursor), found)
+        return Page(walk, after, has_more, found)
 
     def _skipped(self, ctx: Context, channel: str, state: ChannelState, error: Unreadable) -> TaskResult:
         """Show on the channel's row why it cannot be read; where it was left off stays as it is."""
@@ -261,6 +262,8 @@ class Slack(Attachments):
             given |= {"version": version, "restarts": restarts}
             onward = self.get_thread.task(**given, cursor=more, page=page + 1)
             return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
+        if answer.data.get("has_more") is True:
+            raise PermanentError("conversations.replies: there is more, and no cursor to get it by")
         kept.output += self._end_of_thread(ctx, f"{channel}:{ts}", version, replies if page == 0 else None)
         is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
         listed = [Listing(f"{channel}:{ts}")] if is_complete else []

@@ -64,19 +64,21 @@ class Walk(BaseModel):
         """The walk as this run goes on with it."""
         return self if self.run == run else self.model_copy(update={"run": run, "top": self.low})
 
-    def after(self, seen: Sequence[str], cursor: str, *, is_limited: bool) -> Self:
+    def after(self, seen: Sequence[str], cursor: str, *, has_more: bool, is_limited: bool) -> Self:
         """The walk after a page.
 
         Parameters:
           seen: The timestamps on the page.
-          cursor: Where the next page begins; empty on the last one.
+          cursor: Where the next page begins. Without one, it begins below the oldest message seen.
+          has_more: Whether there is a next page.
 
         Raises:
           PermanentError: It goes in circles.
         """
         low = timestamps.oldest([self.low, *seen])
         empty = 0 if seen else self.empty + 1
-        if cursor and (cursor == self.cursor or (seen and low == self.low) or empty > MOST_EMPTY):
+        same_place = cursor == self.cursor if cursor else not seen
+        if has_more and (same_place or (seen and low == self.low) or empty > MOST_EMPTY):
             raise PermanentError("the pages of the history go in circles")
         changes = {
             "newest": timestamps.newest([self.newest, *seen]),
@@ -84,7 +86,7 @@ class Walk(BaseModel):
             "is_limited": self.is_limited or is_limited,
             "empty": empty,
         }
-        if cursor and not self.latest and low:
+        if has_more and low and not (cursor and self.latest):
             return self.model_copy(update={**changes, "latest": low, "cursor": ""})
         return self.model_copy(update={**changes, "cursor": cursor})
 

@@ -151,6 +151,13 @@ sync_run = Table(
         unique=True,
         postgresql_where=text("state = 'running'"),
     ),
+    # The dispatcher looks for work among the open runs.
+    Index(
+        "sync_run_by_domain",
+        "integration_domain",
+        "user_integration_id",
+        postgresql_where=text("state = 'running'"),
+    ),
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),
     Index("sync_run_to_prune", "finished_at", postgresql_where=text("NOT pruned")),

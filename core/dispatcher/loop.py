@@ -185,16 +185,18 @@ class Dispatcher:
         """Claim portions and send them."""
         most = min(free, MOST_ACCOUNTS)
         waiting = dispatching.waiting(conn, name, domain.after, most)
+        if not waiting:
+            domain.look, domain.passed = False, MOST_PASSED
+            return 0
         rules = Rules(name, self._costs[name].costs, self._settings.limits.get(name, {}), dispatching.blocked(conn))
         rates = rules.rates(waiting)
         rules = replace(rules, available=self._pace.left(rates))
         flying = dispatching.in_flight(conn, name)
         portions = allocate(free, window, flying, waiting, rules)
         dispatches = dispatching.claim(conn, self.id, name, portions, self._settings.lease_seconds) if portions else []
-        if waiting:
-            domain.after = waiting[-1].account
+        domain.after = waiting[-1].account
         if not dispatches:
-            pause = float("inf") if not waiting else HELD_BACK_SECONDS if flying else patience(rates)
+            pause = HELD_BACK_SECONDS if flying else patience(rates)
             # A full page of accounts that are all held back: behind them there may be others.
             domain.passed = domain.passed + len(waiting) if len(waiting) == most else MOST_PASSED
             domain.look, domain.look_at = domain.passed < MOST_PASSED, time.monotonic() + pause

@@ -12,11 +12,10 @@ from core.db.pool import Conn
 from core.integration.base import START
 from core.ledger.outcomes import Dispatch
 
-# Which domains have something to do, by one probe of the index each, in its own order.
+# Which domains may have something to do: those with open runs. Served by `sync_run_by_domain`.
 DOMAINS_WITH_WORK = """
 SELECT domain FROM unnest(%s::text[]) AS domain
-WHERE (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = domain
-    ORDER BY t.user_integration_id LIMIT 1) IS NOT NULL
+WHERE EXISTS (SELECT FROM sync_run r WHERE r.state = 'running' AND r.integration_domain = domain)
 """
 
 # What is under way in a domain: as many rows as the window is wide. Served by `sync_task_queued`.
@@ -27,20 +26,11 @@ WHERE t.state = 'queued' AND t.integration_domain = %s
 GROUP BY 1, 2, 3, 4, 5
 """
 
-# Accounts with ready tasks, by skipping from one to the next in `sync_task_ready`, round the ring from where the last portion
-# ended. Those that may not run now, and those whose tasks are all for later, are passed over before they are counted. Whether an
-# account has any is asked from the back of the index: at its front lie the entries of what was claimed and is not cleared away yet.
+# Accounts with ready tasks, round the ring from where the last portion ended. They are looked for among the open runs, by
+# `sync_run_by_domain`: ready tasks are only there, and the entries of what is done, which may be many while they cannot be cleared
+# away, are not met. Whether an account has any is asked from the back of `sync_task_ready` for the same reason: claims begin at its
+# front. Those that may not run now, and those whose tasks are all for later, are passed over before they are counted.
 WAITING = """
-WITH RECURSIVE ring AS (
-    (SELECT user_integration_id AS id FROM sync_task
-     WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id > %(after)s
-     ORDER BY user_integration_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT t.user_integration_id FROM sync_task t
-            WHERE t.state = 'ready' AND t.integration_domain = %(domain)s AND t.user_integration_id > ring.id
-            ORDER BY t.user_integration_id LIMIT 1)
-    FROM ring WHERE ring.id IS NOT NULL
-)
 SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM (
     SELECT id, live, backfill FROM (
         SELECT ring.id,
@@ -50,8 +40,12 @@ SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM 
             (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
                 AND t.user_integration_id = ring.id AND t.lane = 'backfill' AND t.available_at <= clock_timestamp()
                 ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS backfill
-        FROM ring
-        WHERE ring.id IS NOT NULL AND (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id) = 'active'
+        FROM (
+            SELECT DISTINCT r.user_integration_id AS id FROM sync_run r
+            WHERE r.state = 'running' AND r.integration_domain = %(domain)s AND r.user_integration_id > %(after)s
+            ORDER BY r.user_integration_id
+        ) ring
+        WHERE (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id) = 'active'
         OFFSET 0
     ) able WHERE live OR backfill LIMIT %(most)s
 ) waiting JOIN user_integration a USING (id)
@@ -156,7 +150,7 @@ class Catalog:
 
 
 def domains_with_work(conn: Conn, domains: Sequence[str]) -> list[str]:
-    """Those of these domains that have ready tasks."""
+    """Those of these domains that have open runs: they may have ready tasks."""
     return [domain for (domain,) in conn.execute(DOMAINS_WITH_WORK, (list(domains),))]
 
 

@@ -23,13 +23,14 @@ from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
 from core.ledger.state import write_states
 
-# THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id. Served by the primary key.
+# THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id. Served by the primary key: the form
+# of the condition keeps the planner from `sync_task_queued`, which is small only as long as the dead can be cleared away.
 FENCE = """
 SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.started_at, r.allow_deletions, t.carried, r.over_limit
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
-WHERE t.state = 'queued' AND t.dispatch_no = named.dispatch_no
+WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no
 ORDER BY t.id FOR UPDATE OF t
 """
 

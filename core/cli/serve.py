@@ -38,8 +38,8 @@ def serve(
 
         require_schema(backend.database.url)
         configure(backend.settings.log_level, backend.settings.log_format)
-        note("Ctrl-C ends it. A token for it: polling tokens create --admin")
-        run(backend, host, port, lambda at: note(f"The API is at {address(host, at)}"))
+        words = "Ctrl-C ends it. A token for it: polling tokens create --admin"
+        run(backend, host, port, lambda at: note(f"The API is at {address(host, at)}. {words}"))
 
 
 def address(host: str, port: int) -> str:

@@ -58,6 +58,7 @@ class Cli:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.home = folder / "home"
+        self.api = ""
         drop = ("DATABASE_URL", "REDIS_URL")
         kept = {key: value for key, value in os.environ.items() if key not in drop and not key.startswith("POLLING_")}
         self.env = kept | {"POLLING_HOME": str(self.home)} | settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from core.embedded.postgres import Postgres
@@ -43,6 +45,9 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     try:
         with cli_support.up(cli) as lines:
             assert any(str(cli.home) in line for line in lines), "it does not say where the data lie"
+            said = re.search(r"The API is at (http://127\.0\.0\.1:\d+)/v1", "".join(lines))
+            assert said, "it does not say where the API is"
+            cli.api = said[1]
             yield cli
         assert not servers_run(cli.home)
     finally:
@@ -58,6 +63,25 @@ def alone(tmp_path: Path) -> Iterator[Cli]:
 
 
 # The way a new user goes
+
+
+def test_the_api_answers_where_it_said(cli: Cli) -> None:
+    token = cli.ok("tokens", "create", "--admin", "--name", "test", "--json").json()
+    with httpx2.Client(base_url=cli.api, trust_env=False, timeout=30) as client:
+        assert client.get("/v1/integrations").status_code == 401
+        client.headers["Authorization"] = f"Bearer {token['token']}"
+        assert "hello-world" in {one["domain"] for one in client.get("/v1/integrations").json()["items"]}
+        assert "polling_dispatcher_leads 1.0" in client.get("/metrics").text
+        assert "test" in cli.ok("tokens", "list").out
+        cli.ok("tokens", "revoke", token["id"][:8])
+        assert client.get("/v1/integrations").status_code == 401
+    assert "there is no token" in cli.fails("tokens", "revoke", "nothing")
+    assert "--user U or --admin" in cli.fails("tokens", "create", code=2)
+
+
+def test_serve_says_which_port_is_taken(cli: Cli) -> None:
+    port = cli.api.rpartition(":")[2]
+    assert f"port {port}" in cli.fails("serve", "--port", port)
 
 
 def test_from_connecting_to_content(cli: Cli) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from core.api import changes
 from core.api.listings import CONTENT_COLUMNS, MOST_AT_ONCE, Page, decode_cursor, encode_cursor, fetch
-from core.db.pool import UNAVAILABLE, Conn, Database
+from core.db.pool import UNAVAILABLE, Conn, Database, passes
 
 LONGEST_TEXT = 100_000
 """Characters of an item that are searched."""
@@ -26,8 +29,12 @@ PORTION = 200
 PAUSE_SECONDS = 1.0
 """Between two looks for new content, once all is searchable."""
 
+MEND_SECONDS = 60.0
+"""Between two looks for rows of another cluster; the first one is at the start, as after a restore."""
+
 # Accounts in the order of their ids, each with its content in the order of external ids: served by the unique index on both, at
-# any place, for one account as for all of a user's. The sort is incremental: it reads an account when its turn has come.
+# any place, for one account as for all of a user's. Sorted by the outer id, the sort is incremental: it reads an account when its
+# turn has come.
 PAGE = """
 SELECT c.* FROM (
     SELECT id FROM user_integration a
@@ -38,10 +45,10 @@ SELECT c.* FROM (
 ) a CROSS JOIN LATERAL (
     SELECT {columns} FROM user_integration_content c
     WHERE c.user_integration_id = a.id AND {conditions}
-      AND (%(after_account)s::uuid IS NULL OR a.id > %(after_account)s OR c.external_id > %(after_id)s)
+      AND c.external_id > CASE WHEN a.id = %(after_account)s::uuid THEN %(after_id)s::text ELSE '' END
     ORDER BY c.external_id LIMIT %(limit)s
 ) c
-ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
+ORDER BY a.id, c.external_id LIMIT %(limit)s
 """
 
 # The words first, by their index; then whose it is.
@@ -69,6 +76,12 @@ CONDITIONS = {
 
 # Follows the change feed. One follower in the fleet at a time; a content row that goes meanwhile takes its document along, by the
 # foreign key. A row that was deleted at its source stays searchable, as it can still be listed.
+# Asked every second by each `polling serve`: an idle installation shall stay idle.
+WAITING = """
+SELECT EXISTS (SELECT FROM user_integration_content c, search_progress p
+    WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
+      AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+"""
 LOCK_PROGRESS = """
 SELECT CASE WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
@@ -146,8 +159,11 @@ def _statement(wanted: Wanted) -> str:
     )
 
 
-def follow(conn: Conn, portion: int = PORTION) -> int | None:
+def follow(conn: Conn, portion: int = PORTION, longest: int = LONGEST_TEXT) -> int | None:
     """Make the next portion of changed content searchable. None: another process is at it.
+
+    Parameters:
+      longest: Characters of an item's text that are searched; 0 leaves its name.
 
     Returns:
       1 if there was any, 0 if all that is committed is searchable.
@@ -156,7 +172,7 @@ def follow(conn: Conn, portion: int = PORTION) -> int | None:
         progress = conn.execute(LOCK_PROGRESS).fetchone()
         if progress is None:
             return None
-        names = {"changed_in": progress[0], "content_id": progress[1], "portion": portion, "longest": LONGEST_TEXT}
+        names = {"changed_in": progress[0], "content_id": progress[1], "portion": portion, "longest": longest}
         last = conn.execute(FOLLOW, names).fetchone()
         if last is not None:
             conn.execute(ADVANCE, {"changed_in": last[0], "content_id": last[1]})
@@ -167,6 +183,18 @@ def behind(conn: Conn) -> int:
     """How many changes are not searchable yet; counts no further than 10,000."""
     row = conn.execute(BEHIND).fetchone()
     return row[0] if row else 0
+
+
+def follow_whatever_comes(conn: Conn) -> int | None:
+    """The same; an item that no search document can be made of is found by its name, and keeps no other from being found."""
+    for portion, longest in ((PORTION, LONGEST_TEXT), (1, LONGEST_TEXT), (1, 0)):
+        try:
+            return follow(conn, portion, longest)
+        except psycopg.DatabaseError as error:
+            if passes(error) or longest == 0:
+                raise
+            log.warning("content could not be made searchable (%s): going on in smaller steps", type(error).__name__)
+    raise AssertionError
 
 
 class Follower:
@@ -187,10 +215,16 @@ class Follower:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        mended = -MEND_SECONDS
         while not self._ended.is_set():
             try:
                 with self._database.connection() as conn:
-                    more = changes.mend(conn) or follow(conn)
+                    if time.monotonic() - mended >= MEND_SECONDS:
+                        while changes.mend(conn):
+                            pass
+                        mended = time.monotonic()
+                    waiting = conn.execute(WAITING).fetchone()
+                    more = follow_whatever_comes(conn) if waiting and waiting[0] else None
             except UNAVAILABLE as error:
                 log.warning("content is not made searchable now: %s", error)
                 more = None

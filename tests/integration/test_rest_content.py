@@ -113,6 +113,15 @@ def test_a_huge_text_is_searched_at_its_beginning_and_breaks_nothing(api, desk, 
     assert names(api.user("u").get(PLACE, params={"q": "word7"})) == ["1"]
 
 
+def test_what_cannot_be_made_searchable_keeps_nothing_else_from_it(api, desk, until) -> None:
+    desk.conn.execute("ALTER TABLE content_search ADD CHECK (NOT document @@ to_tsquery('simple', 'poison'))")
+    items = [TaskOutput("1", "first"), TaskOutput("2", "poison", name="second"), TaskOutput("3", "third")]
+    desk.keep(desk.account("a", user_id="u"), *items)
+    user = api.user("u")
+    for word, id in (("third", "3"), ("second", "2"), ("first", "1")):
+        until(lambda word=word, id=id: names(user.get(PLACE, params={"q": word})) == [id])
+
+
 def test_bytes_come_as_they_were(api, desk) -> None:
     blob = bytes(range(256)) * 5_000  # more than a megabyte: it lies in the blob store
     account = desk.account("a", user_id="u")

@@ -72,7 +72,7 @@ def test_a_writer_during_the_collection_waits_and_uploads_anew(
     keys: list[str] = []
     writer = threading.Thread(target=lambda: keys.append(blobs.put(b"content")))
     with collector.transaction():
-        assert collector.execute(UNNAMED, (-60,)).fetchone() == (key,)
+        assert collector.execute(UNNAMED, {"grace": -60, "keys": None}).fetchone() == (key,)
         obstore.delete(blobs.store, key)
         writer.start()
         until(

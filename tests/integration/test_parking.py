@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from core import Task
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput, NotFound, WrongState
 from core.ledger import completion, parking, scheduling
 from core.ledger.saving import parked
 
@@ -53,7 +53,7 @@ def test_a_second_retry_is_refused_even_at_once(desk, connect, together) -> None
     conns = [connect() for _ in range(4)]
     answers = together(*(lambda conn=conn: parking.retry(conn, [bad.task_id]) for conn in conns))
     assert sum(isinstance(answer, list) for answer in answers) == 1
-    assert {type(answer) for answer in answers} == {list, InvalidInput}
+    assert {type(answer) for answer in answers} == {list, WrongState}
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 1
 
 

@@ -15,11 +15,12 @@ PORTION = 5_000
 OPEN_RUNS = "SELECT id FROM sync_run WHERE user_integration_id = %s AND state = 'running'"
 
 # In the order in which nothing is left that points to what is gone. Indexes serve each: content and states by the
-# account, tasks and what was seen by the account's runs.
+# account, tasks and what was seen by the account's runs. Content is locked in everybody's order.
 ERASE = (
     """
     DELETE FROM user_integration_content WHERE id IN (
-        SELECT id FROM user_integration_content WHERE user_integration_id = %(account)s LIMIT %(portion)s)
+        SELECT id FROM user_integration_content WHERE user_integration_id = %(account)s
+        ORDER BY external_id LIMIT %(portion)s FOR UPDATE)
     """,
     "DELETE FROM sync_state WHERE user_integration_id = %(account)s",
     """

@@ -74,14 +74,17 @@ CONDITIONS = {
     "updated_since": "c.updated_at >= %(updated_since)s",
 }
 
-# Follows the change feed. One follower in the fleet at a time; a content row that goes meanwhile takes its document along, by the
-# foreign key. A row that was deleted at its source stays searchable, as it can still be listed.
-# Asked every second by each `polling serve`: an idle installation shall stay idle.
+# Asked every second by each `polling serve`: an idle installation shall stay idle. A place of another cluster is none.
 WAITING = """
-SELECT EXISTS (SELECT FROM user_integration_content c, search_progress p
+SELECT changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint OR EXISTS (SELECT FROM user_integration_content c
     WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
       AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+FROM search_progress p
 """
+
+# Follows the change feed, one follower in the fleet at a time. A content row that goes meanwhile takes its document along, by the
+# foreign key; one that was deleted at its source stays searchable, as it can still be listed. Rows are locked in the order that all
+# writers of content keep, and weakly: savers do not wait, those who erase do.
 LOCK_PROGRESS = """
 SELECT CASE WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
@@ -95,7 +98,8 @@ WITH changed AS MATERIALIZED (
 ), kept AS (
     INSERT INTO content_search (content_id, document)
     SELECT c.id, to_tsvector('simple', concat_ws(' ', changed.name, changed.content_text))
-    FROM changed JOIN user_integration_content c ON c.id = changed.id ORDER BY c.id FOR KEY SHARE OF c
+    FROM changed JOIN user_integration_content c ON c.id = changed.id
+    ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
     ON CONFLICT (content_id) DO UPDATE SET document = excluded.document
 )
 SELECT changed_in, id FROM changed ORDER BY changed_in DESC, id DESC LIMIT 1

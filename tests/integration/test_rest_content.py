@@ -191,3 +191,30 @@ def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
     assert api.admin.delete("/v1/users/u").json()["blobs"] == 0
     left = desk.value("SELECT extract(epoch FROM touched_at - now() + interval '24 hours')::float FROM blob")
     assert 0 < left <= 3600
+
+
+def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(api, desk, connect, together) -> None:
+    """Both lock many rows of content: in the same order, so that neither has to give up."""
+    accounts = [desk.account(f"a{number}", user_id="u") for number in range(3)]
+    for account in accounts:
+        desk.keep(account, *(TaskOutput(f"{item:04}", f"needle {item}") for item in range(400)))
+    conn = connect()
+
+    def follow_all() -> int:
+        portions = 0
+        while searching.follow(conn, 50) != 0:
+            portions += 1
+        return portions
+
+    answers = together(follow_all, lambda: api.admin.delete("/v1/users/u").status_code)
+    assert answers[1] == 200, answers
+    assert isinstance(answers[0], int), answers
+    assert desk.value("SELECT count(*) FROM user_integration_content") == 0
+    assert desk.value("SELECT count(*) FROM content_search") == 0
+
+
+def test_words_are_found_again_after_a_restore_into_another_cluster(api, desk, until) -> None:
+    desk.conn.execute("UPDATE search_progress SET changed_in = 9e15, content_id = 5")
+    desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "needle"))
+    user = api.user("u")
+    until(lambda: names(user.get(PLACE, params={"q": "needle"})) == ["1"])

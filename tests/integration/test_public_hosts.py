@@ -185,7 +185,7 @@ def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, 
     (dispatch,) = desk.claim(domain="caller")
     for allowed, calls in ((False, False), (True, True)):
         services = Services(api.backend.database, loader, desk.blobs, None, lambda: False, allowed)
-        runner = Runner(services, Instances())
+        runner = Runner(services, Instances(), api.backend.registry)
         if allowed:
             runner.run(dispatch)
         else:

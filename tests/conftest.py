@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -205,7 +206,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With servers given that do not answer, nothing below would say so clearly."""
+    # A shell that starts us in the background has it ignored, and so would all that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # With servers given that do not answer, nothing below would say so clearly.
     if os.environ.get("CI") and os.environ.get("DATABASE_URL"):
         try:
             open_connection(os.environ["DATABASE_URL"]).close()

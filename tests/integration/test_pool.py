@@ -21,7 +21,7 @@ FETCHED = "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'u
 @pytest.fixture
 def database(desk, database_url: str):
     """One connection, whose plans are made anew whenever it is borrowed."""
-    desk.conn.execute("TRUNCATE user_integration_content")
+    desk.conn.execute("TRUNCATE user_integration_content CASCADE")
     made = Database(database_url, size=1, plan_uses=1)
     yield made
     made.close()

@@ -41,7 +41,7 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "the fence",
-        (("core/ledger/saving.py", "WHERE t.state = 'queued' AND t.dispatch_no = named.dispatch_no", ""),
+        (("core/ledger/saving.py", "WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no", ""),
          ("core/ledger/saving.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
         ("tests/integration/test_saving.py",),
     ),

@@ -1,4 +1,5 @@
-"""Connecting an account in a browser: to the provider's consent screen and back (OAuth 2.0 with PKCE, RFC 6749 and 7636).
+"""Connecting an account in a browser: to the provider's consent screen and back (OAuth 2.0, RFC 6749; with PKCE, RFC 7636, wherever
+the provider has it).
 
 A flow is begun by somebody with a token, and finished by a browser without one: what the browser brings is the state, 256 random
 bits that work once and for ten minutes. Only their digest is kept.
@@ -149,7 +150,7 @@ def finish(backend: Backend, *, state: str, code: str | None, error: str | None)
 def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
     integration = backend.registry.get(flow["integration_domain"])
     token = _exchange(backend, _oauth(integration), code, backend.vault.open_text(flow["verifier"]))
-    credentials = integration.credentials_from_oauth(token)
+    credentials = _credentials(integration, token)
     public_only = flow["public_hosts_only"]
     if flow["user_integration_id"] is not None:
         account: UUID = flow["user_integration_id"]
@@ -176,15 +177,25 @@ def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mappi
 
     try:
         with _client(backend.settings, oauth) as client:
-            token = client.fetch_token(
-                oauth.token_url, code=code, code_verifier=verifier, grant_type="authorization_code"
-            )
+            proof = {"code_verifier": verifier} if oauth.pkce else {}
+            token = client.fetch_token(oauth.token_url, code=code, grant_type="authorization_code", **proof)
     except OAuthError as error:
         kind = error.error if _CODE.fullmatch(str(error.error)) else "an error"
         raise InvalidInput(f"the provider gave no token: {kind}", "Begin again") from None
     except Exception as error:  # noqa: BLE001  the network, or an answer that is none
         raise PollingError(f"the provider gave no token: {type(error).__name__}", "Try again later") from None
     return dict(token)
+
+
+def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the plugin makes of the answer. Its exceptions may hold a token."""
+    try:
+        return integration.credentials_from_oauth(token)
+    except Exception as error:  # noqa: BLE001  plugin code
+        raise PollingError(
+            f"{integration.manifest.name} cannot read the provider's answer: {type(error).__name__}",
+            "Tell the plugin's author",
+        ) from None
 
 
 def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
@@ -195,13 +206,17 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
     client_id, secret = operator_setting(oauth.client_id_setting), operator_setting(oauth.client_secret_setting)
     if client_id is None:
         raise SettingsError(f"{oauth.client_id_setting} is not set", "Register an OAuth client with the provider")
+    if secret is None and not oauth.pkce:
+        raise SettingsError(
+            f"{oauth.client_secret_setting} is not set", "Without PKCE, the secret is all that proves who asks"
+        )
     return OAuth2Client(
         client_id,
         secret,
         token_endpoint_auth_method="client_secret_post" if secret else "none",
         scope=" ".join(oauth.scopes),
         redirect_uri=settings.public_url.rstrip("/") + CALLBACK,
-        code_challenge_method="S256",
+        code_challenge_method="S256" if oauth.pkce else None,
         timeout=PROVIDER_SECONDS,
     )
 

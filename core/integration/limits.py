@@ -61,7 +61,8 @@ class OAuth:
       authorize_url, token_url: The provider's endpoints.
       scopes: What to ask for.
       client_id_setting, client_secret_setting: Names of the operator's settings that hold the OAuth client.
-      extra: More parameters of the authorization request, such as `{"access_type": "offline"}`.
+      extra: More parameters of the authorization request, such as `{"access_type": "offline"}`; they go before ours.
+      pkce: Whether the code is bound to the flow by RFC 7636. False for providers that refuse it together with a client secret.
     """
 
     authorize_url: str
@@ -70,6 +71,7 @@ class OAuth:
     client_id_setting: str
     client_secret_setting: str
     extra: Mapping[str, str] = field(default_factory=dict)
+    pkce: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
@@ -28,7 +29,7 @@ class Provider(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.codes, self.tokens, self.person, self.broken = {}, {}, "ann", False
+        self.codes, self.tokens, self.person, self.broken, self.takes_pkce = {}, {}, "ann", False, True
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -53,13 +54,15 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         given = {name: values[0] for name, values in parse_qs(body).items()}
         asked = self.server.codes.pop(given.get("code"), None)
+        if not self.server.takes_pkce and "code_verifier" in given:
+            return self.answer(400, {"error": "invalid_request"})
         challenge = base64.urlsafe_b64encode(hashlib.sha256(given.get("code_verifier", "").encode()).digest()).rstrip(
             b"="
         )
         right = (
             asked is not None
-            and asked["code_challenge_method"] == "S256"
-            and asked["code_challenge"] == challenge.decode()
+            and (asked.get("code_challenge_method") == "S256") is self.server.takes_pkce
+            and asked.get("code_challenge", challenge.decode()) == challenge.decode()
             and (given["client_id"], given["client_secret"]) == (asked["client_id"], SECRET)
             and given["redirect_uri"] == asked["redirect_uri"]
         )
@@ -209,6 +212,28 @@ def test_a_provider_that_is_broken_is_no_error_of_ours(product, browser, provide
     provider.broken = True
     answer = browser.get(consent(product.user("u"), browser))
     assert (answer.status_code, SECRET in answer.text + caplog.text) == (400, False)
+
+
+def test_an_answer_that_a_plugin_cannot_read_is_no_error_of_ours(
+    product, browser, integrations, monkeypatch, caplog
+) -> None:
+    def unread(cls, token):
+        raise KeyError(token["access_token"])
+
+    monkeypatch.setattr(integrations[0], "credentials_from_oauth", classmethod(unread))
+    answer = browser.get(consent(product.user("u"), browser))
+    assert (answer.status_code, answer.text) == (400, "Not connected: unavailable. Begin again.")
+    assert "KeyError" not in caplog.text
+
+
+def test_a_provider_that_refuses_pkce(product, browser, provider, integrations, monkeypatch) -> None:
+    """It is asked without: by the secret alone."""
+    provider.takes_pkce = False
+    (cloud,) = integrations
+    plain = replace(cloud.manifest, oauth=replace(cloud.manifest.oauth, pkce=False))
+    assert browser.get(consent(product.user("u"), browser)).status_code == 400
+    monkeypatch.setattr(cloud, "manifest", plain)
+    assert browser.get(consent(product.user("u"), browser)).status_code == 200
 
 
 def test_reconnecting_lets_the_interrupted_run_go_on(product, browser, desk, provider) -> None:

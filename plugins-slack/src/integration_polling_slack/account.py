@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
@@ -71,6 +72,23 @@ class Credentials(BaseModel, extra="forbid"):
 
     token: Token = Field(description="xoxb-…, xoxp-… or, with token rotation, xoxe.…")
     refresh_token: Token | None = Field(None, description="xoxe-…, with token rotation")
+
+
+def tokens(answer: Mapping[str, Any]) -> dict[str, str]:
+    """The credentials in an answer of `oauth.v2.access`; empty if it has none.
+
+    A bot's tokens stand at the top. A person's do so after a renewal; after an installation without a bot they are in
+    `authed_user`. An access token and a refresh token of two different holders are never taken for a pair.
+
+    Facts: https://docs.slack.dev/reference/methods/oauth.v2.access
+    """
+    if answer.get("ok") is not True:
+        return {}
+    for holder in (answer, answer.get("authed_user")):
+        if isinstance(holder, Mapping) and isinstance(token := holder.get("access_token"), str):
+            renewal = holder.get("refresh_token")
+            return {"token": token, **({"refresh_token": renewal} if isinstance(renewal, str) else {})}
+    return {}
 
 
 def _http(url: str) -> str:

@@ -16,7 +16,7 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError, SlackClientError
 
 from core import CredentialsInvalid, IntegrationError, PermanentError, TransientError
-from integration_polling_slack.account import Credentials, SlackSettings
+from integration_polling_slack.account import Credentials, SlackSettings, tokens
 from integration_polling_slack.errors import meaning
 
 TIMEOUT_SECONDS = 30
@@ -97,10 +97,10 @@ def renew(settings: SlackSettings, credentials: Credentials) -> Credentials:
         raise CredentialsInvalid("the token has expired, and there is no refresh token")
     form = {"grant_type": "refresh_token", "refresh_token": credentials.refresh_token.get_secret_value()}
     auth = {"client_id": settings.client_id, "client_secret": settings.client_secret.get_secret_value()}
-    data = _answered(_client(settings, None), "oauth.v2.access", data=form, auth=auth).data
-    if not isinstance(data.get("access_token"), str) or not isinstance(data.get("refresh_token"), str):
+    found = tokens(_answered(_client(settings, None), "oauth.v2.access", data=form, auth=auth).data)
+    if "refresh_token" not in found:
         raise TransientError("oauth.v2.access: the answer has no tokens")
-    return Credentials(token=SecretStr(data["access_token"]), refresh_token=SecretStr(data["refresh_token"]))
+    return Credentials(token=SecretStr(found["token"]), refresh_token=SecretStr(found["refresh_token"]))
 
 
 def _client(settings: SlackSettings, token: str | None) -> WebClient:

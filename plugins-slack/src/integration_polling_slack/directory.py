@@ -23,7 +23,7 @@ from core import (
     task,
 )
 from integration_polling_slack import api, channels, files, names, scopes
-from integration_polling_slack.account import Config, Credentials, SlackSettings
+from integration_polling_slack.account import Config, Credentials, SlackSettings, tokens
 from integration_polling_slack.api import Answer
 from integration_polling_slack.channels import Absent, People, Ref, Refs, Workspace
 from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
@@ -123,6 +123,11 @@ class Directory(BaseIntegration[Config, Credentials]):
         if self.credentials.refresh_token is not None and not self.settings.client_id:
             raise ConfigurationError("the token is to be renewed: set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET")
         return api.renew(self.settings, self.credentials)
+
+    @classmethod
+    def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The bot's tokens, or a person's; nothing, which the engine refuses, if Slack gave none."""
+        return tokens(token)
 
     def start(self, ctx: Context) -> TaskResult:
         return TaskResult(tasks=[self.get_workspace.task()])

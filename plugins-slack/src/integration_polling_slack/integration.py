@@ -36,6 +36,10 @@ class Slack(Attachments):
             sorted(scopes.EVERY),
             "SLACK_CLIENT_ID",
             "SLACK_CLIENT_SECRET",
+            # Slack wants commas where RFC 6749 has spaces.
+            {"scope": ",".join(sorted(scopes.EVERY))},
+            # Slack takes PKCE from apps that are public clients for good, and the secret from all others.
+            pkce=False,
         ),
         docs="https://docs.slack.dev/apis/web-api",
     )

@@ -53,6 +53,8 @@ class Fake:
       scopes: Comma-separated; empty grants all.
       tokens: `bot`, `user`, `expired` or any error code, by token.
       refresh_tokens: Those that still work, with the kind of token that they bring.
+      codes: What an installation that was agreed to brings: `bot`, `user` or both, with a `+` between them.
+      is_rotating: Whether tokens of installations expire.
       limits: (calls, seconds) of a method.
       page_cap, short_by: The most objects on a page; how many fewer than asked for come.
       before: Called with method and arguments before each call is answered: the workspace may change now.
@@ -62,6 +64,8 @@ class Fake:
     workspace: Workspace = field(default_factory=Workspace)
     tokens: dict[str, str] = field(default_factory=lambda: {BOT: "bot", USER: "user"})
     refresh_tokens: dict[str, str] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+    is_rotating: bool = True
     scopes: str = ""
     limits: dict[str, tuple[int, float]] = field(default_factory=dict)
     page_cap: int = 1000
@@ -157,15 +161,39 @@ class Fake:
         return METHODS[method](self, arguments, kind)
 
     def _oauth(self, arguments: dict[str, str], authorization: str) -> dict[str, Any]:
-        """Rotation: the refresh token that was used is revoked."""
+        """Installation, and rotation: the refresh token that was used is revoked."""
         given = b64decode(authorization.removeprefix("Basic ")).decode().partition(":")[::2]
+        if not authorization:
+            given = (arguments.get("client_id", ""), arguments.get("client_secret", ""))
         if given != (CLIENT_ID, CLIENT_SECRET):
             raise SlackError("invalid_client_id" if given[0] != CLIENT_ID else "bad_client_secret")
+        if arguments.get("grant_type") == "authorization_code":
+            return self._installed(arguments)
         kind = self.refresh_tokens.pop(arguments.get("refresh_token", ""), None)
         if arguments.get("grant_type") != "refresh_token" or kind is None:
             raise SlackError("invalid_refresh_token")
         token, refresh = self.rotate(kind)
         return {"access_token": token, "refresh_token": refresh, "expires_in": 43_200, "token_type": kind}
+
+    def _installed(self, arguments: dict[str, str]) -> dict[str, Any]:
+        """An app that has not enabled PKCE cannot be asked with a verifier."""
+        if "code_verifier" in arguments:
+            raise SlackError("internal_error")
+        kinds = self.codes.pop(arguments.get("code", ""), "").split("+")
+        if kinds == [""]:
+            raise SlackError("invalid_code")
+        person: dict[str, Any] = {"id": "U1"}
+        found: dict[str, Any] = {
+            "app_id": "A1", "authed_user": person, "team": {"name": "Acme", "id": self.workspace.team},
+            "enterprise": None, "is_enterprise_install": False,
+        }  # fmt: skip
+        for kind in kinds:
+            token, refresh = self.rotate(kind)
+            given = {"access_token": token, "token_type": kind, "scope": self.scopes}
+            if self.is_rotating:
+                given |= {"refresh_token": refresh, "expires_in": 43_200}
+            (found if kind == "bot" else person).update(given)
+        return found | ({"bot_user_id": "UBOT"} if "bot" in kinds else {})
 
     def _wait(self, method: str) -> float:
         """Seconds until the method may be called again; 0 now, which counts as a call."""

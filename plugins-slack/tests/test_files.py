@@ -301,3 +301,20 @@ def test_redirects_are_followed_to_what_is_as_secure(target: str, followed: str 
             _redirected(url, error, File(id="F1", message="C1:1.1"))
     else:
         assert _redirected(url, error, File(id="F1", message="C1:1.1")) == followed
+
+
+@pytest.mark.parametrize("mode", ["metadata", "all"])
+def test_a_file_that_the_plan_hides_stays_as_it_was_kept(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str
+) -> None:
+    """All that is left of it in the message is its id."""
+    id = fake.workspace.upload(channel, DATA, "plan.pdf")
+    harness = connect(files=mode)
+    sync(harness)
+    before = files(harness)
+    channel.messages[channel.top[0]]["files"] = [{"id": id, "mode": "hidden_by_limit"}]
+    sync(harness)
+    assert files(harness) == before
+    del harness.state[f"channel/{channel.id}"]
+    sync(harness, "resync")
+    assert files(harness) == before

@@ -44,7 +44,9 @@ class Attachments(Directory):
 
     def _add_file(self, kept: Kept, file: File, known: str | None) -> None:
         without = files.obstacle(file, self.settings, self._most_bytes)
-        if self.config.files == "metadata" or without:
+        if file.mode == files.HIDDEN and known is not None:
+            kept.seen.append(file.key)  # as it was before it was hidden
+        elif self.config.files == "metadata" or without:
             # A row that has its content already keeps it.
             kept_already = known == file.version("content")
             (kept.seen.append(file.key) if kept_already else kept.output.append(file.row(without=without)))

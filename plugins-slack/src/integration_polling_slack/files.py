@@ -32,6 +32,9 @@ LONGEST = 1_000
 WITH_BYTES = ("", "hosted", "snippet", "email")
 """Modes of files that can be downloaded as they are."""
 
+HIDDEN = "hidden_by_limit"
+"""The mode of files that the workspace's plan no longer shows: nothing but the id is left of them."""
+
 _SHOWN = ("id", "title", "mimetype", "filetype", "mode", "permalink", "user", "size")
 
 
@@ -101,7 +104,7 @@ class File(BaseModel):
 
 def obstacle(file: File, settings: SlackSettings, most_bytes: int) -> str:
     """Why a file's content cannot be fetched; empty if it can."""
-    if file.mode == "hidden_by_limit":
+    if file.mode == HIDDEN:
         return "hidden by the workspace's plan"
     if file.mode not in WITH_BYTES and file.mode != "external":
         return "it has no bytes of its own"  # canvases, lists and posts are pages

@@ -133,6 +133,7 @@ def test_hostile_messages_keep_their_siblings(fake: Fake, connect: Any, sync: An
         {"reactions": "x"}, {"edited": [1]}, {"attachments": [[]]}, {"user": None}, {"thread_ts": "nonsense"},
         {"blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 2_000_000}}]}, {"reply_count": "many"},
         {"user": {"a": 1}}, {"username": 5, "bot_id": 7}, {"user_profile": "x"}, {"latest_reply": {}, "reply_count": 3},
+        {"attachments": [{"ts": float("inf")}]}, {"edited": {"ts": float("nan")}},
     ]  # fmt: skip
     for fields in odd:
         ts = fake.workspace.post(channel, "odd")
@@ -154,5 +155,6 @@ def test_answers_are_fit_to_be_stored() -> None:
     odd = {"a\0": ["b\0", "\ud800", {"c": "\0"}], "n": 7}
     assert storable(odd) == {"a\ufffd": ["b\ufffd", "?", {"c": "\ufffd"}], "n": 7}
     assert storable({"a": "b\0"}) == {"a": "b\ufffd"}
+    assert storable({"a": [float("inf"), float("nan"), 1.5]}) == {"a": [None, None, 1.5]}
     whole = {"text": "ä 🎈", "list": [1, None, True]}
     assert storable(whole) is whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
         response = client.api_call(method, **arguments)
     except SlackApiError as error:
         raise _refused(method, error) from None
-    except (OSError, HTTPException, SlackClientError, ValueError, AttributeError) as error:
+    except (OSError, HTTPException, SlackClientError, ValueError, AttributeError, RecursionError) as error:
         # Its text may hold what was sent.
         raise TransientError(f"{method}: no answer ({type(error).__name__})") from None
     if not isinstance(response.data, dict):
@@ -138,10 +139,10 @@ def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def storable(value: Any) -> Any:
-    """The same JSON without NULs and lone surrogates, which neither PostgreSQL nor UTF-8 can hold."""
+    """The same JSON without what PostgreSQL and UTF-8 cannot hold: NULs, lone surrogates, and numbers too large to be any."""
     try:
-        encoded = json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:  # a UnicodeEncodeError too
         return _mended(value)
     return _mended(value) if b"\\u0000" in encoded else value
 
@@ -149,6 +150,8 @@ def storable(value: Any) -> Any:
 def _mended(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {_mended(key): _mended(item) for key, item in value.items()}
     return [_mended(item) for item in value] if isinstance(value, list) else value

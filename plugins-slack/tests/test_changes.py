@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fake_slack import Fake
 from fake_slack.workspace import Channel
+from integration_polling_slack import Slack
 
 from core.testing import Harness
 
@@ -249,3 +250,89 @@ def test_an_edit_does_not_fetch_the_thread_again(fake: Fake, channel: Channel, c
         sync(harness)
     assert harness.content[f"{channel.id}:{ts}"].text == "said better"
     assert not fake.called("conversations.replies")
+
+
+def test_threads_of_a_channel_that_was_left_meanwhile_are_fetched_later(fake: Fake, connect: Any, sync: Any) -> None:
+    """Whatever their age: the lookback does not reach them."""
+    fake.page_cap = 5
+    channel = fake.workspace.add_channel("general")
+    roots = [fake.workspace.post(channel, "old", ts=f"1600000{number:03}.000100") for number in range(20)]
+    for root in roots[:12]:
+        fake.workspace.post(channel, "old reply", thread=root, ts=f"{int(root[:10]) + 7_000}.000200")
+
+    def leave(method: str, arguments: dict[str, str]) -> None:
+        if method == "conversations.replies" and len(fake.called(method)) == 4:
+            channel.is_member = False
+
+    fake.before = leave
+    harness = connect()
+    sync(harness)
+    fake.before = None
+    assert kept(harness) < there(fake)
+    assert harness.content[channel.id].metadata["unreadable"] == "not_in_channel"
+    sync(harness, "schedule")
+    channel.is_member = True
+    sync(harness, "schedule")
+    assert kept(harness) == there(fake)
+    assert harness.content[channel.id].metadata["unreadable"] is None
+    fake.calls.clear()
+    sync(harness, "schedule")
+    assert not fake.called("conversations.replies")
+    assert len(fake.called("conversations.history")) == 1
+
+
+def test_threads_that_can_never_be_read_do_not_walk_the_history_for_ever(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    for root in channel.top:
+        fake.workspace.post(channel, "reply", thread=root)
+    fake.fail("conversations.replies", "not_in_channel", times=10_000)
+    harness = connect()
+    for _ in range(6):
+        sync(harness, "schedule")
+    fake.calls.clear()
+    sync(harness, "schedule")
+    assert len(fake.called("conversations.history")) == 1
+    assert not fake.called("conversations.replies")
+    assert harness.content[channel.id].metadata["unreadable"] is None
+
+
+def test_a_reply_sent_to_the_channel_from_a_thread_that_cannot_be_read(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    """The free plan hides the first message of the thread; the channel still shows the reply."""
+    root = fake.workspace.post(channel, "hidden", ts="1600000000.000100")
+    late = fake.workspace.post(channel, "all should know", thread=root, broadcast=True)
+    channel.top.remove(root)
+    fake.fail("conversations.replies", "thread_not_found", times=1000)
+    harness = connect()
+    for _ in range(2):
+        sync(harness)
+        assert harness.content[f"{channel.id}:{late}"].text == "all should know"
+        assert harness.content[f"{channel.id}:{late}"].parent == f"{channel.id}:{root}"
+
+
+def test_a_reply_that_another_task_has_just_kept_is_not_deleted(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    """Two tasks fetch one thread; the one that saw less of it is told by the other what was there before, and comes last."""
+    root = channel.top[2]
+    fake.workspace.post(channel, "first", thread=root)
+    harness = connect()
+    sync(harness)
+    first = Slack(harness.config, harness.credentials)
+    thread = first.get_thread.task(channel=channel.id, ts=root)
+    answered, late = fake.answer, list[str]()
+
+    def overtaken(method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+        answer = answered(method, arguments, authorization)
+        if not late:
+            late.append(fake.workspace.post(channel, "late", thread=root))
+            sync(harness)
+        return answer
+
+    fake.answer = overtaken  # type: ignore[method-assign]
+    with harness:
+        result = first.run_task(thread, harness.context(thread.type))
+    assert f"{channel.id}:{late[0]}" in harness.content
+    assert not [one for one in result.output if one.code == 410]

@@ -386,3 +386,15 @@ def test_empty_pages_are_no_end(fake: Fake, connect: Any, sync: Any) -> None:
     sync(harness)
     assert cursors
     assert kept(harness) == {f"{channel.id}:{ts}" for ts in channel.top}
+
+
+def test_a_channel_that_the_free_plan_hides_whole_is_not_deleted(fake: Fake, connect: Any, sync: Any) -> None:
+    channel = posted(fake, 5)
+    harness = connect()
+    sync(harness)
+    before = kept(harness)
+    fake.is_limited, channel.top = True, []
+    assert not sync(harness, allow_deletions=True).held
+    del harness.state[f"channel/{channel.id}"]
+    assert not sync(harness, "resync", allow_deletions=True).held
+    assert kept(harness) == before

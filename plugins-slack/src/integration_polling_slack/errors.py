@@ -24,9 +24,10 @@ CREDENTIALS = frozenset(
     }
 )  # fmt: skip
 OPERATOR = frozenset({"invalid_client_id", "bad_client_secret", "invalid_client", "not_allowed_token_type"})
-UNREADABLE = frozenset(
+UNREADABLE_CHANNEL = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
+UNREADABLE = UNREADABLE_CHANNEL | frozenset(
     {
-        "not_in_channel", "channel_not_found", "is_archived", "thread_not_found", "message_not_found",
+        "thread_not_found", "message_not_found",
         "method_not_supported_for_channel_type", "channel_type_not_supported", "file_not_found", "file_deleted",
     }
 )  # fmt: skip

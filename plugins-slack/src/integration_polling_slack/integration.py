@@ -14,7 +14,7 @@ from integration_polling_slack import messages, scopes, timestamps
 from integration_polling_slack.attachments import Attachments, Kept, files_of
 from integration_polling_slack.channels import Ref
 from integration_polling_slack.directory import limits, utc_now
-from integration_polling_slack.errors import InvalidCursor, Unreadable
+from integration_polling_slack.errors import UNREADABLE_CHANNEL, InvalidCursor, Unreadable
 from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
 from integration_polling_slack.walking import FEW, MOST_RESTARTS, RECENT, ChannelState, Page, Walk, partition
@@ -122,7 +122,7 @@ class Slack(Attachments):
         if walk.mode == "live":
             tasks += self._lookback_if_due(ctx, channel, state, archived)
         else:
-            listed.append(walk.listing(channel))
+            listed += walk.listings(channel)
         now = state.model_copy(update=changes)
         output = [*kept.output, *_readable_again(channel, state)]
         return TaskResult(output, tasks, _written(channel, state, now), kept.seen, listed)
@@ -165,7 +165,7 @@ class Slack(Attachments):
             kept.tasks,
             _written(channel, state, state.model_copy(update=changes)),
             kept.seen,
-            [page.after.listing(channel)] if page.after.run == ctx.run.id else [],
+            page.after.listings(channel),
         )
 
     def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
@@ -181,10 +181,12 @@ class Slack(Attachments):
         )
         return Page(walk, after, has_more, found)
 
-    def _skipped(self, ctx: Context, channel: str, state: ChannelState, error: Unreadable) -> TaskResult:
-        """Show on the channel's row why it cannot be read; where it was left off stays as it is."""
+    def _skipped(
+        self, ctx: Context, channel: str, state: ChannelState, error: Unreadable, now: ChannelState | None = None
+    ) -> TaskResult:
+        """Show on the channel's row why it cannot be read; where it was left off stays as it is, unless `now` says otherwise."""
         ctx.log.warning("the channel %s is skipped: %s", channel, error)
-        now = state.model_copy(update={"unreadable": error.code})
+        now = (now or state).model_copy(update={"unreadable": error.code})
         row = TaskOutput.update(channel, metadata={"unreadable": error.code})
         return TaskResult([row], state=_written(channel, state, now))
 
@@ -203,8 +205,11 @@ class Slack(Attachments):
             before, own = Version.parse(known.get(id)), messages.own_version(one)
             is_same = id in known and before.own == own and not whole
             if messages.is_reply(one):
-                # Sent to the channel too. It is kept with its thread, which may be older than this page.
+                # Sent to the channel too. Its thread may be older than this page, or out of reach. Without a version here, it is
+                # asked for until it comes.
                 if not is_same:
+                    changed.append(one)
+                    kept.output.append(messages.row(one, place, str(Version(""))))
                     root = one["thread_ts"]
                     threads.setdefault(root, self.get_thread.task(channel=channel, ts=root, cause=ts, whole=whole))
                 continue
@@ -248,6 +253,8 @@ class Slack(Attachments):
         """
         run = run or ctx.run.id
         given: dict[str, Any] = {"channel": channel, "ts": ts, "cause": cause, "whole": whole, "run": run}
+        # As it is before the call: what another task keeps meanwhile is not gone because this answer lacks it.
+        known = ctx.known([f"{channel}:{ts}"])
         try:
             answer = self._call(
                 ctx, "conversations.replies", channel=channel, ts=ts, cursor=cursor, limit=self.config.page
@@ -256,6 +263,8 @@ class Slack(Attachments):
             if not cursor or restarts >= MOST_RESTARTS:
                 raise
             return TaskResult(tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)])
+        except Unreadable as error:
+            return self._thread_skipped(ctx, channel, ts, error)
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         replies = [one for one in found if one["ts"] != ts]
         kept = self._keep_replies(ctx, channel, ts, replies, whole=whole)
@@ -268,7 +277,7 @@ class Slack(Attachments):
             return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
         if answer.data.get("has_more") is True:
             raise PermanentError("conversations.replies: there is more, and no cursor to get it by")
-        kept.output += self._end_of_thread(ctx, f"{channel}:{ts}", version, replies if page == 0 else None)
+        kept.output += _end_of_thread(known, f"{channel}:{ts}", version, replies if page == 0 else None)
         is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
         listed = [Listing(f"{channel}:{ts}")] if is_complete else []
         return TaskResult(kept.output, kept.tasks, seen=kept.seen, listed=listed)
@@ -286,25 +295,38 @@ class Slack(Attachments):
         self._add_files(ctx, kept, place, changed)
         return kept
 
-    def _end_of_thread(
-        self, ctx: Context, root: str, version: str | None, replies: Sequence[Message] | None
-    ) -> list[TaskOutput]:
-        """The root's new version, now that all of its thread is kept, and deletions of single replies.
+    def _thread_skipped(self, ctx: Context, channel: str, ts: str, error: Unreadable) -> TaskResult:
+        """A thread that is gone is skipped; one that cannot be read with its channel is gone back to.
 
-        Parameters:
-          replies: All of them; None if they came in several pages.
+        Raises:
+          Unreadable: It is skipped.
         """
-        known = ctx.known([root])
-        if root not in known:
-            return []
-        before, output = Version.parse(known[root]), list[TaskOutput]()
-        here = [one["ts"] for one in replies] if replies is not None and len(replies) <= MOST_REPLIES_NAMED else None
-        if here is not None:
-            gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
-            channel = root.partition(":")[0]
-            output += [TaskOutput.gone(f"{channel}:{ts}") for ts in sorted(gone) if len(gone) <= FEW]
-        now = Version(before.own, before.thread if version is None else version, ",".join(here or []))
-        return [*output, *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else [])]
+        state = ctx.state(partition(channel), ChannelState) or ChannelState()
+        now = state.without_thread(ts, self.config.oldest) if error.code in UNREADABLE_CHANNEL else None
+        if now is None:
+            raise error
+        return self._skipped(ctx, channel, state, error, now)
+
+
+def _end_of_thread(
+    known: Mapping[str, str | None], root: str, version: str | None, replies: Sequence[Message] | None
+) -> list[TaskOutput]:
+    """The root's new version, now that all of its thread is kept, and deletions of single replies.
+
+    Parameters:
+      known: The root's row, as it was before the thread was asked for.
+      replies: All of them; None if they came in several pages.
+    """
+    if root not in known:
+        return []
+    before, output = Version.parse(known[root]), list[TaskOutput]()
+    here = [one["ts"] for one in replies] if replies is not None and len(replies) <= MOST_REPLIES_NAMED else None
+    if here is not None:
+        gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
+        channel = root.partition(":")[0]
+        output += [TaskOutput.gone(f"{channel}:{ts}") for ts in sorted(gone) if len(gone) <= FEW]
+    now = Version(before.own, before.thread if version is None else version, ",".join(here or []))
+    return [*output, *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else [])]
 
 
 def _written(channel: str, before: ChannelState, now: ChannelState) -> Mapping[str, BaseModel | None]:

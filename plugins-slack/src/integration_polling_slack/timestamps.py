@@ -45,6 +45,11 @@ def after(ts: str) -> datetime:
     return moment(ts) + _MICROSECOND
 
 
+def above(ts: str) -> str:
+    """The exclusive upper bound that lets this one in."""
+    return before(moment(ts) + 2 * _MICROSECOND)
+
+
 def before(time: datetime) -> str:
     """The exclusive lower bound that lets in this moment and all later ones."""
     past = time - _MICROSECOND - _EPOCH

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel
 
@@ -21,6 +21,9 @@ MOST_EMPTY = 10
 
 MOST_RESTARTS = 3
 """Times that a walk may begin anew at the same place."""
+
+MOST_REWALKS = 3
+"""Times that a channel's history is gone back to for threads that could not be read with it."""
 
 RECENT = 200
 """Messages of a quiet channel whose deletion is seen one by one."""
@@ -102,10 +105,12 @@ class Walk(BaseModel):
             raise PermanentError("Slack refuses its own cursor again and again")
         return self.model_copy(update={"latest": latest, "cursor": "", "restarts": restarts})
 
-    def listing(self, channel: str) -> Listing:
-        """What has been listed when the walk is at its end."""
-        since = timestamps.moment(self.low) if self.is_limited and self.low else timestamps.after(self.oldest)
-        return Listing(channel, since, timestamps.moment(self.top) if self.top else None)
+    def listings(self, channel: str) -> list[Listing]:
+        """What has been listed when the walk is at its end: nothing, if Slack hides all that there is."""
+        if self.is_limited and not self.low:
+            return []
+        since = timestamps.moment(self.low) if self.is_limited else timestamps.after(self.oldest)
+        return [Listing(channel, since, timestamps.moment(self.top) if self.top else None)]
 
 
 class ChannelState(BaseModel):
@@ -118,6 +123,7 @@ class ChannelState(BaseModel):
       lookback_done_at: When changes were last looked for.
       recent: The messages of the lookback's window, in a channel so quiet that they are few.
       unreadable: Slack's word for why it could not be read the last time.
+      rewalks: How often the backfill was sent back to threads that could not be read.
       settled: It was archived in this version of its settings, and all that it has is kept.
     """
 
@@ -126,7 +132,26 @@ class ChannelState(BaseModel):
     lookback_done_at: datetime | None = None
     recent: list[str] = []
     unreadable: str | None = None
+    rewalks: int = 0
     settled: str = ""
+
+    def without_thread(self, ts: str, oldest: str) -> ChannelState | None:
+        """The state when the channel can no longer be read, and neither can this thread: the backfill goes back to it.
+
+        Without that, a thread would be left out for good whose first message is kept already, and is too old for the lookback.
+
+        Returns:
+          None if the backfill was sent back often enough: threads of this channel cannot be read, though it can.
+        """
+        rewalks = self.rewalks + (self.unreadable is None)
+        if rewalks > MOST_REWALKS:
+            return None
+        changes: dict[str, Any] = {"rewalks": rewalks, "settled": ""}
+        low = self.backfill.low if self.backfill is not None else timestamps.EARLIEST
+        if low and timestamps.order(low) <= timestamps.order(ts):
+            above = timestamps.above(ts)
+            changes["backfill"] = Walk(mode="back", oldest=oldest, latest=above, low=above)
+        return self.model_copy(update=changes)
 
 
 def partition(channel: str) -> str:

@@ -336,3 +336,29 @@ def test_a_reply_that_another_task_has_just_kept_is_not_deleted(
         result = first.run_task(thread, harness.context(thread.type))
     assert f"{channel.id}:{late[0]}" in harness.content
     assert not [one for one in result.output if one.code == 410]
+
+
+@pytest.mark.parametrize("replies", [1, 12])
+def test_a_reply_that_comes_and_goes_between_two_looks(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, replies: int
+) -> None:
+    """It is there when the thread is fetched, and before and after that the thread looks the same."""
+    fake.page_cap = 10
+    root, late = channel.top[2], list[str]()
+    for number in range(replies):
+        fake.workspace.post(channel, f"reply {number}", thread=root)
+
+    def meanwhile(method: str, arguments: dict[str, str]) -> None:
+        if method == "conversations.replies" and not late:
+            late.append(fake.workspace.post(channel, "late", thread=root))
+
+    fake.before = meanwhile
+    harness = connect()
+    sync(harness)
+    assert harness.content[f"{channel.id}:{late[0]}"].text == "late"
+    fake.workspace.delete(channel, late[0])
+    sync(harness, allow_deletions=True)
+    assert kept(harness) == there(fake)
+    fake.calls.clear()
+    sync(harness)
+    assert not fake.called("conversations.replies")

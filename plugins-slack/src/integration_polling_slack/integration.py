@@ -277,7 +277,7 @@ class Slack(Attachments):
             return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
         if answer.data.get("has_more") is True:
             raise PermanentError("conversations.replies: there is more, and no cursor to get it by")
-        kept.output += _end_of_thread(known, f"{channel}:{ts}", version, replies if page == 0 else None)
+        kept.output += _end_of_thread(known, f"{channel}:{ts}", version, replies, is_alone=page == 0)
         is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
         listed = [Listing(f"{channel}:{ts}")] if is_complete else []
         return TaskResult(kept.output, kept.tasks, seen=kept.seen, listed=listed)
@@ -309,23 +309,25 @@ class Slack(Attachments):
 
 
 def _end_of_thread(
-    known: Mapping[str, str | None], root: str, version: str | None, replies: Sequence[Message] | None
+    known: Mapping[str, str | None], root: str, version: str | None, replies: Sequence[Message], *, is_alone: bool
 ) -> list[TaskOutput]:
     """The root's new version, now that all of its thread is kept, and deletions of single replies.
 
     Parameters:
       known: The root's row, as it was before the thread was asked for.
-      replies: All of them; None if they came in several pages.
+      replies: Those on the last page; `is_alone` if that is the only one.
     """
     if root not in known:
         return []
     before, output = Version.parse(known[root]), list[TaskOutput]()
-    here = [one["ts"] for one in replies] if replies is not None and len(replies) <= MOST_REPLIES_NAMED else None
+    seen = [one["ts"] for one in replies]
+    here = seen if is_alone and len(replies) <= MOST_REPLIES_NAMED else None
     if here is not None:
         gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
         channel = root.partition(":")[0]
         output += [TaskOutput.gone(f"{channel}:{ts}") for ts in sorted(gone) if len(gone) <= FEW]
-    now = Version(before.own, before.thread if version is None else version, ",".join(here or []))
+    thread = before.thread if version is None else messages.settled_version(version, timestamps.newest(seen))
+    now = Version(before.own, thread, ",".join(here or []))
     return [*output, *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else [])]
 
 

@@ -30,7 +30,7 @@ class Version:
 
     Attributes:
       own: A digest of the message itself.
-      thread: `latest_reply:reply_count` of the thread as it is kept; empty without one.
+      thread: `latest_reply:reply_count` of the thread as it is kept; empty without one, `?` if it was seen to change.
       replies: The timestamps of its replies, where they are few.
     """
 
@@ -86,6 +86,19 @@ def thread_version(message: Message) -> str:
     """What changes whenever a reply comes or goes; empty without replies."""
     count = message.get("reply_count")
     return f"{message.get('latest_reply', '')}:{count}"[:80].replace("|", "") if count else ""
+
+
+def settled_version(version: str, newest: str) -> str:
+    """The version of a thread whose newest reply is this one.
+
+    A reply that came after the version was taken may be deleted before anybody looks again, and the thread then has its old
+    version: what has such a reply matches no version.
+    """
+    latest = version.partition(":")[0]
+    if not newest or (version and not timestamps.is_ts(latest)):
+        return version
+    is_newer = not version or timestamps.order(newest) > timestamps.order(latest)
+    return "?" if is_newer else version
 
 
 def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:

@@ -362,3 +362,28 @@ def test_a_reply_that_comes_and_goes_between_two_looks(
     fake.calls.clear()
     sync(harness)
     assert not fake.called("conversations.replies")
+
+
+def test_a_reply_sent_to_the_channel_that_goes_before_the_history_comes_to_its_thread(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    fake.page_cap = 5
+    channel = fake.workspace.add_channel("general")
+    root = fake.workspace.post(channel, "the first")
+    for number in range(20):
+        fake.workspace.post(channel, f"message {number}")
+    late = fake.workspace.post(channel, "all should know", thread=root, broadcast=True)
+    harness, replies = connect(), list[int]()
+
+    def retract(method: str, arguments: dict[str, str]) -> None:
+        if method == "conversations.history" and len(replies) < len(fake.called("conversations.replies")):
+            replies.append(1)
+            fake.workspace.delete(channel, late)
+
+    fake.before = retract
+    harness = connect()
+    sync(harness)
+    fake.before = None
+    assert replies == [1]
+    sync(harness)
+    assert kept(harness) == there(fake)

@@ -271,6 +271,7 @@ class Slack(Attachments):
         for root in (one for one in found if one["ts"] == ts):
             version = messages.thread_version(root) if version is None else version
             kept.seen += [f"{channel}:{ts}:{file['id']}" for file in files_of(root)]
+            known = known or self._keep_root(ctx, kept, channel, root)
         if more := self._next_page(answer, cursor, page):
             given |= {"version": version, "restarts": restarts}
             onward = self.get_thread.task(**given, cursor=more, page=page + 1)
@@ -294,6 +295,19 @@ class Slack(Attachments):
                 kept.output.append(messages.row({**one, "thread_ts": root}, place, str(own)))
         self._add_files(ctx, kept, place, changed)
         return kept
+
+    def _keep_root(self, ctx: Context, kept: Kept, channel: str, root: Message) -> Mapping[str, str | None]:
+        """A thread's first message, if the history has not come to it yet: its row tells which replies were there.
+
+        Returns:
+          The row's version by its id; nothing, if the message is older than what is wanted.
+        """
+        place, version = self._place(ctx, channel), str(Version(messages.own_version(root)))
+        if timestamps.order(root["ts"]) <= timestamps.order(self.config.oldest):
+            return {}
+        kept.output.append(messages.row(root, place, version))
+        self._add_files(ctx, kept, place, [root])
+        return {place.id(root["ts"]): version}
 
     def _thread_skipped(self, ctx: Context, channel: str, ts: str, error: Unreadable) -> TaskResult:
         """A thread that is gone is skipped; one that cannot be read with its channel is gone back to.

@@ -184,6 +184,7 @@ def test_what_cannot_be_fetched_is_kept_without_content(
         ("https://files.slack.com:8443/x", False),
         ("https://files.slack.com@evil.example/x", False),
         ("https://user@files.slack.com/x", False),
+        ("https://evil.example\\@slack.com/x", False),
         ("https://notslack.com/x", False),
         ("https://slack.com.evil.example/x", False),
         ("https://[broken", False),
@@ -288,8 +289,10 @@ def test_what_a_resync_is_needed_for() -> None:
     [
         ("https://cdn.example.com/x", "https://cdn.example.com/x"),
         ("/elsewhere", "https://files.slack.com/elsewhere"),
+        ("https://cdn.example.com/a name?x=%20&y=\xfc", "https://cdn.example.com/a%20name?x=%20&y=%C3%BC"),
         ("http://files.slack.com/x", None),
         ("file:///etc/passwd", None),
+        ("https://[broken", None),
     ],
 )
 def test_redirects_are_followed_to_what_is_as_secure(target: str, followed: str | None) -> None:
@@ -297,7 +300,7 @@ def test_redirects_are_followed_to_what_is_as_secure(target: str, followed: str 
     headers["Location"] = target
     error = HTTPError(url, 302, "Found", headers, None)
     if followed is None:
-        with pytest.raises(PermanentError, match="not secure"):
+        with pytest.raises(PermanentError, match="is redirected to an address that is"):
             _redirected(url, error, File(id="F1", message="C1:1.1"))
     else:
         assert _redirected(url, error, File(id="F1", message="C1:1.1")) == followed
@@ -318,3 +321,11 @@ def test_a_file_that_the_plan_hides_stays_as_it_was_kept(
     del harness.state[f"channel/{channel.id}"]
     sync(harness, "resync")
     assert files(harness) == before
+
+
+def test_an_address_with_letters_beyond_ascii(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+    fake.workspace.upload(channel, DATA, "Plänę 2.pdf")
+    fake.file_mode = "redirect"
+    harness = connect(files="all")
+    sync(harness)
+    assert files(harness)[0].content == DATA

@@ -6,12 +6,13 @@ Facts: https://docs.slack.dev/messaging/working-with-files
 from __future__ import annotations
 
 import contextlib
+import string
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException, HTTPResponse
 from typing import Any, Self
 from urllib.error import HTTPError, URLError
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import Request
 
 from pydantic import BaseModel, SecretStr
@@ -157,7 +158,7 @@ def _begin(response: HTTPResponse, file: File, blob: BlobWriter) -> None:
 @contextlib.contextmanager
 def _opened(settings: SlackSettings, token: SecretStr, file: File, offset: int) -> Iterator[HTTPResponse]:
     """The response, behind redirects that are followed by hand: the token goes to Slack alone."""
-    url, whole = file.url, offset == 0
+    url, whole = quote(file.url, safe=string.punctuation), offset == 0
     try:
         for _ in range(MOST_REDIRECTS + 1):
             headers = {} if whole else {"Range": f"bytes={offset}-"}
@@ -186,11 +187,12 @@ def _redirected(url: str, error: HTTPError, file: File) -> str:
     """
     text = f"the file {file.id}: HTTP {error.code}"
     if error.code in (301, 302, 303, 307, 308) and (to := error.headers.get("Location")):
-        target = urljoin(url, to)
-        if urlsplit(target).scheme not in ("https", urlsplit(url).scheme) or urlsplit(target).scheme not in (
-            "http",
-            "https",
-        ):
+        try:
+            target = quote(urljoin(url, to), safe=string.punctuation)
+            scheme = urlsplit(target).scheme
+        except ValueError:
+            raise PermanentError(f"the file {file.id} is redirected to an address that is none") from None
+        if scheme not in ("https", urlsplit(url).scheme) or scheme not in ("http", "https"):
             raise PermanentError(f"the file {file.id} is redirected to an address that is not secure")
         return target
     if error.code == 429:
@@ -205,9 +207,11 @@ def _takes_token(settings: SlackSettings, url: str) -> bool:
     try:
         parts, api = urlsplit(url), urlsplit(settings.api_url)
         host = parts.hostname or ""
+        if parts.username:
+            return False
         if (parts.scheme, host, parts.port) == (api.scheme, api.hostname, api.port):
             return True
         slack = host in ("slack.com", "slack-files.com") or host.endswith((".slack.com", ".slack-files.com"))
-        return parts.scheme == "https" and slack and parts.port in (None, 443) and not parts.username
+        return parts.scheme == "https" and slack and parts.port in (None, 443)
     except ValueError:
         return False

@@ -357,3 +357,36 @@ def test_ids_that_are_none_are_left_out(many: Fake, connect: Any, sync: Any) -> 
     harness = sync_of(connect(), sync)
     assert texts(harness) == {"in general", "in random", "in secret"}
     assert not [id for id in harness.content if "/" in id or len(id) > 100]
+
+
+@pytest.mark.parametrize("name", ["secret", "random"])
+def test_a_channel_that_is_no_longer_listed_is_shown(many: Fake, connect: Any, sync: Any, name: str) -> None:
+    """It was deleted, or is private, perhaps since today, and the bot is not in it. What was kept stays."""
+    harness = sync_of(connect(), sync)
+    channel = next(one for one in many.workspace.channels.values() if one.name == name)
+    channel.type, channel.is_member = "private_channel", False
+    for _ in range(2):
+        sync(harness)
+        assert channels(harness)[f"#{name}"] == "channel_not_found"
+        assert f"in {name}" in texts(harness)
+    channel.is_member = True
+    many.workspace.post(channel, "back again")
+    sync(harness)
+    assert channels(harness)[f"#{name}"] is None
+    assert "back again" in texts(harness)
+
+
+def test_channels_of_a_type_that_is_no_longer_asked_for_are_left_as_they_are(
+    many: Fake, connect: Any, sync: Any
+) -> None:
+    harness = sync_of(connect(), sync)
+    harness._worker._config = Config(types=["public"])
+    sync(harness)
+    assert channels(harness)["#secret"] is None
+
+
+@pytest.mark.parametrize("body", [b'{"ok": true}', b'{"ok": true, "team_id": null, "user_id": "U1"}'])
+def test_an_answer_that_names_nobody_is_no_account(many: Fake, connect: Any, body: bytes) -> None:
+    many.fail("auth.test", body=body)
+    with pytest.raises(TransientError):
+        connect().check()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -75,6 +75,17 @@ class Absent(BaseModel):
     names: list[str] = []
 
 
+class Followed(BaseModel):
+    """Channels that are kept and were listed the last time, and the types that were asked for."""
+
+    ids: list[str] = []
+    types: list[ChannelType] = []
+
+    def vanished(self, listed: Container[str], types: list[ChannelType]) -> list[str]:
+        """Those that are listed no more, though their type still is."""
+        return [id for id in self.ids if id not in listed] if self.types == types else []
+
+
 class People(BaseModel):
     """When people were listed last, and how many pages that took."""
 
@@ -133,6 +144,11 @@ def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
         return list(found), set()
     kept = [ref for ref in found if {_plain(ref.id), _plain(ref.name)} & wanted]
     return kept, wanted - {_plain(word) for ref in kept for word in (ref.id, ref.name)}
+
+
+def vanished_row(id: str) -> TaskOutput:
+    """Shows that a channel is no longer listed: it was deleted, or is private and the token's holder is not in it."""
+    return TaskOutput.update(id, metadata={"unreadable": "channel_not_found"})
 
 
 def missing_row(name: str) -> TaskOutput:

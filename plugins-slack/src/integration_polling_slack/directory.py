@@ -25,7 +25,7 @@ from core import (
 from integration_polling_slack import api, channels, files, names, scopes
 from integration_polling_slack.account import Config, Credentials, SlackSettings, tokens
 from integration_polling_slack.api import Answer
-from integration_polling_slack.channels import Absent, People, Ref, Refs, Workspace
+from integration_polling_slack.channels import Absent, Followed, People, Ref, Refs, Workspace
 from integration_polling_slack.errors import InvalidCursor, TokenExpired, Unreadable
 from integration_polling_slack.names import Names, is_id
 
@@ -56,7 +56,7 @@ MOST_RESTARTS = 3
 FEW_PAGES = 5
 """So many pages of people are listed at every run; more, as often as the lookback is due."""
 
-WORKSPACE, PEOPLE, ABSENT = "workspace", "people", "absent"
+WORKSPACE, PEOPLE, ABSENT, FOLLOWED = "workspace", "people", "absent", "followed"
 """Partitions of the state."""
 
 
@@ -104,7 +104,9 @@ class Directory(BaseIntegration[Config, Credentials]):
             raise ConfigurationError(
                 f"the token lacks the scopes {', '.join(sorted(lacking))}: add them, and reinstall the app"
             )
-        team, user = str(found.get("team_id")), str(found.get("user_id"))
+        team, user = found.get("team_id"), found.get("user_id")
+        if not is_id(team) or not is_id(user):
+            raise TransientError("auth.test: the answer does not say whose token it is")
         name = f"{found.get('team')}: {found.get('user')}"
         return AccountIdentity(f"{team}:{user}", name, group=f"{team}:{self._app(found)}")
 
@@ -200,8 +202,14 @@ class Directory(BaseIntegration[Config, Credentials]):
             )
         for number in range(page):
             found += self._page_of(ctx, number)
-        wanted, absent = channels.chosen({ref.id: ref for ref in found}.values(), self.config)
+        listed = {ref.id: ref for ref in found}
+        wanted, absent = channels.chosen(listed.values(), self.config)
         output, changes = self._absent(ctx, absent)
+        before = ctx.state(FOLLOWED, Followed) or Followed()
+        now = Followed(ids=sorted(ref.id for ref in wanted), types=self.config.types)
+        output += [channels.vanished_row(id) for id in before.vanished(listed, self.config.types)]
+        if now != before:
+            changes[FOLLOWED] = now
         return TaskResult(output, [self._first_task(ctx, ref) for ref in wanted], {**state, **changes})
 
     def _page_of(self, ctx: Context, number: int) -> list[Ref]:

@@ -254,7 +254,7 @@ class Slack(Attachments):
         run = run or ctx.run.id
         given: dict[str, Any] = {"channel": channel, "ts": ts, "cause": cause, "whole": whole, "run": run}
         # As it is before the call: what another task keeps meanwhile is not gone because this answer lacks it.
-        known = ctx.known([f"{channel}:{ts}"])
+        known: Mapping[str, str | None] = ctx.known([f"{channel}:{ts}"])
         try:
             answer = self._call(
                 ctx, "conversations.replies", channel=channel, ts=ts, cursor=cursor, limit=self.config.page

@@ -281,6 +281,34 @@ def test_threads_of_a_channel_that_was_left_meanwhile_are_fetched_later(fake: Fa
     assert len(fake.called("conversations.history")) == 1
 
 
+@pytest.mark.parametrize("late", [[32], [32, 30], [30, 32]])
+def test_a_late_thread_of_a_channel_that_was_left_costs_no_more_than_its_pages(
+    fake: Fake, connect: Any, sync: Any, late: list[int]
+) -> None:
+    """The history is not read anew from there to its beginning."""
+    fake.page_cap = 5
+    channel = fake.workspace.add_channel("general")
+    for number in range(60):
+        fake.workspace.post(channel, f"message {number}")
+    harness = connect()
+    sync(harness)
+    for number in late:
+        fake.workspace.post(channel, "late", thread=channel.top[number])
+
+    def leave(method: str, arguments: dict[str, str]) -> None:
+        channel.is_member = channel.is_member and method != "conversations.replies"
+
+    fake.before = leave
+    sync(harness)
+    fake.before = None
+    channel.is_member = True
+    fake.calls.clear()
+    sync(harness, "schedule")
+    assert kept(harness) == there(fake)
+    assert len(fake.called("conversations.history")) == 1 + 1, "what is new, and one page back"
+    assert not harness.deleted
+
+
 def test_threads_that_can_never_be_read_do_not_walk_the_history_for_ever(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:

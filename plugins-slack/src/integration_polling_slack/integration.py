@@ -264,7 +264,8 @@ class Slack(Attachments):
                 raise
             return TaskResult(tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)])
         except Unreadable as error:
-            return self._thread_skipped(ctx, channel, ts, error)
+            oldest = self.config.oldest if whole else timestamps.before(timestamps.moment(ts))
+            return self._thread_skipped(ctx, channel, ts, oldest, error)
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         replies = [one for one in found if one["ts"] != ts]
         kept = self._keep_replies(ctx, channel, ts, replies, whole=whole)
@@ -309,14 +310,14 @@ class Slack(Attachments):
         self._add_files(ctx, kept, place, [root])
         return {place.id(root["ts"]): version}
 
-    def _thread_skipped(self, ctx: Context, channel: str, ts: str, error: Unreadable) -> TaskResult:
+    def _thread_skipped(self, ctx: Context, channel: str, ts: str, oldest: str, error: Unreadable) -> TaskResult:
         """A thread that is gone is skipped; one that cannot be read with its channel is gone back to.
 
         Raises:
           Unreadable: It is skipped.
         """
         state = ctx.state(partition(channel), ChannelState) or ChannelState()
-        now = state.without_thread(ts, self.config.oldest) if error.code in UNREADABLE_CHANNEL else None
+        now = state.without_thread(ts, oldest) if error.code in UNREADABLE_CHANNEL else None
         if now is None:
             raise error
         return self._skipped(ctx, channel, state, error, now)

@@ -140,6 +140,9 @@ class ChannelState(BaseModel):
 
         Without that, a thread would be left out for good whose first message is kept already, and is too old for the lookback.
 
+        Parameters:
+          oldest: How far the backfill goes from there: a thread of a walk through everything is one of many.
+
         Returns:
           None if the backfill was sent back often enough: threads of this channel cannot be read, though it can.
         """
@@ -147,11 +150,19 @@ class ChannelState(BaseModel):
         if rewalks > MOST_REWALKS:
             return None
         changes: dict[str, Any] = {"rewalks": rewalks, "settled": ""}
-        low = self.backfill.low if self.backfill is not None else timestamps.EARLIEST
-        if low and timestamps.order(low) <= timestamps.order(ts):
-            above = timestamps.above(ts)
-            changes["backfill"] = Walk(mode="back", oldest=oldest, latest=above, low=above)
+        changes["backfill"] = _through(self.backfill, ts, oldest)
         return self.model_copy(update=changes)
+
+
+def _through(walk: Walk | None, ts: str, oldest: str) -> Walk:
+    """A backfill that comes by this message, and goes on to `oldest` and wherever it was going."""
+    if walk is None:
+        walk = Walk(mode="back", oldest=oldest, low=timestamps.EARLIEST)
+    comes_by = not walk.low or timestamps.order(walk.low) > timestamps.order(ts)
+    if comes_by and timestamps.order(walk.oldest) <= timestamps.order(oldest):
+        return walk
+    top = walk.low if comes_by else timestamps.above(ts)
+    return Walk(mode="back", oldest=timestamps.oldest([walk.oldest, oldest]), latest=top, low=top)
 
 
 def partition(channel: str) -> str:

@@ -16,6 +16,7 @@ from support.gmail import FakeGmail
 
 from core import ConfigurationError, CredentialsInvalid
 from core.api.probing import check as connected
+from core.api.validation import credentials_of
 from core.errors import InvalidInput, PollingError
 from core.testing import Harness
 
@@ -99,6 +100,73 @@ def test_an_access_token_alone(gmail: FakeGmail) -> None:
     error = harness.sync().error
     assert isinstance(error, CredentialsInvalid)
     assert "no refresh token" in str(error)
+
+
+@pytest.mark.parametrize("token", ["ya29.copied…", "ya29.two\nlines"])
+def test_a_token_that_no_header_can_carry_is_refused(gmail: FakeGmail, token: str) -> None:
+    with pytest.raises(InvalidInput, match="no token has"):
+        probe({"access_token": token})
+    assert gmail.calls == []
+
+
+def test_an_answer_that_names_no_mailbox_connects_none(gmail: FakeGmail) -> None:
+    gmail.fail((200, {"historyId": "1", "emailAddress": None}), "profile")
+    with pytest.raises(PollingError, match="whose mailbox"):
+        probe(gmail.credentials())
+
+
+# In a browser
+
+
+def answered(gmail: FakeGmail, **other: Any) -> dict[str, Any]:
+    """What Google's token endpoint says to an authorization code, as authlib hands it on."""
+    return {
+        "access_token": gmail.tokens.new_access_token(), "expires_in": 3599, "expires_at": 1_800_000_000,
+        "refresh_token": gmail.tokens.new_refresh_token(), "refresh_token_expires_in": 604_799,
+        "scope": "https://www.googleapis.com/auth/gmail.readonly", "token_type": "Bearer",
+    } | other  # fmt: skip
+
+
+def test_what_google_grants_in_a_browser_are_credentials(gmail: FakeGmail) -> None:
+    credentials = dict(Gmail.credentials_from_oauth(answered(gmail)))
+    expires = Credentials.model_validate(credentials).access_token_expires
+    assert expires is not None
+    assert abs((expires - dt.datetime.now(dt.UTC)).total_seconds() - 3599) < 60
+    assert probe(credentials).identity.group == "1234567", "the client is the operator's"
+    assert gmail.tokens.refreshes == 0, "the new token is asked for again"
+    gmail.mailbox.fill(1)
+    gmail.tokens.expire_access_tokens()
+    harness = Harness(Gmail, {}, credentials)
+    assert harness.sync().state == "succeeded"
+    assert gmail.tokens.refreshes == 1
+
+
+def test_a_grant_that_would_last_an_hour_is_refused(gmail: FakeGmail) -> None:
+    answer = answered(gmail)
+    del answer["refresh_token"]
+    with pytest.raises(InvalidInput):
+        credentials_of(Gmail, Gmail.credentials_from_oauth(answer))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"client_id": "x", "client_secret": "y", "subject": "a@b", "service_account": {"client_email": "abc"}},
+        {"expires_in": None}, {"expires_in": "soon"}, {"expires_in": -1}, {"expires_in": 1e300}, {"access_token": ""},
+    ],
+)  # fmt: skip
+def test_what_else_stands_in_a_grant_is_passed_over(gmail: FakeGmail, other: dict[str, Any]) -> None:
+    found = credentials_of(Gmail, Gmail.credentials_from_oauth(answered(gmail, **other)))
+    assert isinstance(found, Credentials)
+    assert (found.client_id, found.subject, found.service_account) == (None, None, None)
+    assert found.refresh_token is not None
+
+
+@pytest.mark.parametrize("name", ["access_token", "refresh_token"])
+def test_a_grant_of_another_type_is_refused_without_repeating_it(gmail: FakeGmail, name: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        credentials_of(Gmail, Gmail.credentials_from_oauth(answered(gmail, **{name: ["the-secret"]})))
+    assert "the-secret" not in str(caught.value)
 
 
 # Service accounts

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx2
 
 from core import TransientError
-from integration_polling_gmail.errors import meaning
+from integration_polling_gmail.errors import Unauthorized, meaning
 from integration_polling_gmail.settings import GmailSettings
 from integration_polling_gmail.streaming import LargeString, read_json
 
@@ -122,7 +122,11 @@ class GmailApi:
     @contextmanager
     def _get(self, path: str, params: Params) -> Iterator[Iterator[bytes]]:
         given = {name: value for name, value in params.items() if value is not None}
-        headers = {"Authorization": f"Bearer {self._token()}"}
+        token = self._token()
+        if not token or not token.isascii() or not token.isprintable():
+            # A word processor's dots; the header cannot carry them, and the error about it would show them.
+            raise Unauthorized("the access token has characters that no token has")
+        headers = {"Authorization": f"Bearer {token}"}
         try:
             with self._http.stream("GET", f"{self._base}/{path}", params=given, headers=headers) as response:
                 if response.status_code != 200:

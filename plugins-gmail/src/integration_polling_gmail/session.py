@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 
-from core import AccountIdentity, BaseIntegration, Context, CredentialsInvalid
+from core import AccountIdentity, BaseIntegration, Context, CredentialsInvalid, TransientError
 from integration_polling_gmail import tokens
 from integration_polling_gmail.account import Config, Credentials
 from integration_polling_gmail.api import GmailApi, new_client
@@ -48,13 +48,19 @@ class GmailSession(BaseIntegration[Config, Credentials]):
             raise CredentialsInvalid(
                 "Google gives no access token for them: they were revoked, or the client is another"
             )
-        address = str(self.api.profile().get("emailAddress", ""))
+        address = self.api.profile().get("emailAddress")
+        if not isinstance(address, str) or not address:
+            raise TransientError("Gmail's answer does not say whose mailbox it is")
         if self.config.labels:
             resolved(self.config, self.api.labels())
         return AccountIdentity(address, address, tokens.project(self.credentials, self.settings))
 
     def refresh(self) -> Credentials:
         return tokens.renew(self.http, self.credentials, self.settings)
+
+    @classmethod
+    def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
+        return tokens.granted(token)
 
     def _access_token(self) -> str:
         token = self.credentials.access_token

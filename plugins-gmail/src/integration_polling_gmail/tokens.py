@@ -8,6 +8,7 @@ because they sleep and repeat in the worker's thread.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,9 @@ JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 AUDIENCE = "https://oauth2.googleapis.com/token"
 ASSERTION_SECONDS = 3600
 DEFAULT_EXPIRY_SECONDS = 3600
+_CODE = re.compile(r"[a-z_]{1,80}")
+"""What its error codes look like; whatever else stands there may be the request, repeated by something on the way."""
+
 CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"})
 
 
@@ -71,14 +75,28 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
     else:
         raise CredentialsInvalid("the access token has expired, and there is no refresh token to renew it with")
     answer = _post(http, settings.google_token_url, form)
-    seconds = answer.get("expires_in")
-    lifetime = timedelta(
-        seconds=seconds if isinstance(seconds, int) and 0 < seconds < 86_400 else DEFAULT_EXPIRY_SECONDS
-    )
     rotated = answer.get("refresh_token")
     return credentials.with_token(
-        answer["access_token"], datetime.now(UTC) + lifetime, rotated if isinstance(rotated, str) else None
+        answer["access_token"], _expiry(answer), rotated if isinstance(rotated, str) else None
     )
+
+
+def granted(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The credentials in the answer to an authorization code; nothing without a refresh token, so that they are refused at once
+    and not after an hour.
+
+    https://developers.google.com/identity/protocols/oauth2/web-server#exchange-authorization-code. The client is the operator's.
+    """
+    if not answer.get("refresh_token"):
+        return {}
+    found = {name: answer[name] for name in ("refresh_token", "access_token") if answer.get(name)}
+    return found | ({"access_token_expires": _expiry(answer).isoformat()} if "access_token" in found else {})
+
+
+def _expiry(answer: Mapping[str, Any]) -> datetime:
+    seconds = answer.get("expires_in")
+    is_given = isinstance(seconds, int) and 0 < seconds < 86_400
+    return datetime.now(UTC) + timedelta(seconds=seconds if is_given else DEFAULT_EXPIRY_SECONDS)
 
 
 def _assertion(key: ServiceAccount, subject: str) -> str:
@@ -109,12 +127,18 @@ def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, A
 
 def refusal(status: int, answer: Mapping[str, Any]) -> IntegrationError:
     """What the token endpoint's error means. Its codes are RFC 6749, section 5.2, and Google's own."""
-    code, subtype = str(answer.get("error") or ""), str(answer.get("error_subtype") or "")
-    text = f"Google's token endpoint answered {status} {code[:80]} {subtype[:80]}".rstrip()
-    if status == 429:
+    code, subtype = _code(answer.get("error")), _code(answer.get("error_subtype"))
+    text = " ".join(filter(None, (f"Google's token endpoint answered {status}", code, subtype)))
+    if status == 429 or code in ("rate_limit_exceeded", "slow_down"):
         return RateLimited(text)
     if status >= 500 or status < 400 or code in ("internal_failure", "server_error", "temporarily_unavailable"):
         return TransientError(text)
+    if not code:
+        return TransientError(f"{text}, and no reason: it may be a proxy's answer")
     if code in CLIENT_ERRORS:
         return ConfigurationError(f"{text}: the OAuth client or the service account is refused")
     return CredentialsInvalid(f"{text}: connect the account again")
+
+
+def _code(value: object) -> str:
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""

@@ -24,6 +24,19 @@ NOW = datetime(2026, 11, 23, 15, 0, 0, tzinfo=UTC)
 DATE = {"date": "Mon, 23 Nov 2026 15:00:00 GMT"}
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "", "23 Nov", "Mon, 23 Nov 99999999999999999999 15:00:00 GMT", "Mon, 23 Nov 2026 15:00:00 +99999999999999",
+        "Fri, 31 Dec 9999 23:59:59 -0100", "Sat, 01 Jan 0001 00:00:00 +1400",
+    ],
+)  # fmt: skip
+def test_a_clock_that_is_none_costs_no_attempt(date: str) -> None:
+    """What measures a wait may be garbage; the wait is one all the same."""
+    for code, found in (rate_limited(429, "2026-11-23T15:07:30.500Z"), error(403, "Daily", "dailyLimitExceeded")):
+        assert isinstance(meaning(code, json.dumps(found).encode(), {"date": date}), RateLimited)
+
+
 def said(answer: Answer) -> IntegrationError:
     code, found = answer
     return meaning(code, json.dumps(found).encode(), DATE)
@@ -99,6 +112,9 @@ def test_an_answer_is_not_repeated_whole() -> None:
         (500, "internal_failure", TransientError),
         (503, "", TransientError),
         (400, "temporarily_unavailable", TransientError),
+        (403, "rate_limit_exceeded", RateLimited),
+        (403, "", TransientError),
+        (407, "<html>Log in to the proxy", TransientError),
     ],
 )
 def test_refusals_of_the_token_endpoint(status: int, code: str, kind: type[IntegrationError]) -> None:
@@ -107,6 +123,12 @@ def test_refusals_of_the_token_endpoint(status: int, code: str, kind: type[Integ
 
 def test_a_refusal_names_its_subtype() -> None:
     assert "invalid_rapt" in str(refusal(400, {"error": "invalid_grant", "error_subtype": "invalid_rapt"}))
+
+
+@pytest.mark.parametrize("place", ["error", "error_subtype"])
+def test_a_refusal_repeats_nothing_but_a_code(place: str) -> None:
+    answer = {"error": "invalid_grant"} | {place: "refresh_token=1//0gSecret"}
+    assert "Secret" not in str(refusal(400, answer))
 
 
 # In a sync

@@ -28,6 +28,8 @@ ACCOUNT_REASONS = frozenset(
 
 LONGEST_TEXT = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0
+POSSIBLE_YEARS = range(2004, 9000)
+"""Of the clock in an answer."""
 
 _RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)")
 _PACIFIC = timezone(timedelta(hours=-8))
@@ -96,7 +98,9 @@ def _text(error: Mapping[str, Any], status: int) -> str:
 def _date(headers: Mapping[str, str]) -> datetime:
     try:
         date = parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return datetime.now(UTC)
+    if date.year not in POSSIBLE_YEARS:  # at the ends of the calendar, sums overflow
         return datetime.now(UTC)
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 

@@ -373,6 +373,39 @@ def test_labels_after_a_resync_are_right_though_those_kept_are_old(gmail: FakeGm
     assert harness.content[ids[1]].metadata["labels"] == ["UNREAD"]
 
 
+def test_a_later_listing_stays_in_the_live_run(gmail: FakeGmail) -> None:
+    """A backfill may have begun long before it: what that has kept itself, no listing of its own would find deleted."""
+    gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    generation = harness.state["history"]["generation"]  # type: ignore[index,call-overload]
+    first = len(harness.tasks)
+    synced(harness, "resync")
+    listings = [task for task in harness.tasks if task.type == "get_email_list"]
+    assert [task.background for task in listings] == [True, False]
+    assert all(task.background for task in harness.tasks[first:] if task.type in ("download_email", "update_labels"))
+    assert harness.state["history"]["generation"] != generation, "nothing has happened, yet it is another listing"  # type: ignore[index,call-overload]
+
+
+def test_a_listing_that_did_not_come_to_its_end_begins_anew(gmail: FakeGmail, costs: Costs) -> None:
+    ids, gmail.page_size = gmail.mailbox.fill(10), 4
+    harness = connect(gmail)
+    synced(harness)
+    gmail.mailbox.delete(ids[0])
+    gmail.mailbox.forget_history()
+    pages: list[str] = []
+    gmail.failing = lambda kind, path: (
+        error(503, "Down", "backendError") if kind == "messages" and (pages.append(path) or len(pages) > 1) else None  # type: ignore[func-returns-value]
+    )
+    assert harness.sync().state == "partial"
+    gmail.failing = lambda kind, path: None
+    synced(harness)
+    assert set(messages(harness)) == set(ids[1:]), "what was deleted in the gap is not found"
+    costs()
+    synced(harness)
+    assert costs() == {"history": 1}
+
+
 def test_a_state_that_is_no_state_is_a_resync(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(3)
     harness = connect(gmail)
@@ -466,6 +499,14 @@ def test_mail_since_a_day(gmail: FakeGmail) -> None:
     gmail.mailbox.add(mail("Imported, and too old"), date=first - 5000)
     synced(harness)
     assert set(messages(harness)) == {at, after}
+
+
+def test_since_a_day_before_all_mail(gmail: FakeGmail) -> None:
+    ids = gmail.mailbox.fill(2)
+    harness = connect(gmail, since="1969-01-01")
+    synced(harness)
+    assert set(messages(harness)) == set(ids)
+    assert not [call for call in gmail.calls if "after:-" in str(call.params)]
 
 
 # Attachments
@@ -618,5 +659,104 @@ def test_a_message_that_a_live_run_has_fetched_already(gmail: FakeGmail, costs: 
     generation = harness.state["history"]["generation"]  # type: ignore[index,call-overload]
     assert is_nothing(instance.download_email(context, id, str(generation)))
     assert costs() == {}
-    assert not is_nothing(instance.download_email(context, id, "another"))
+    new = gmail.mailbox.add(mail())
+    assert not is_nothing(instance.download_email(context, new, str(generation)))
+    instance.close()
+
+
+def test_a_message_of_a_search_that_is_asked_no_more(gmail: FakeGmail, costs: Costs) -> None:
+    id = gmail.mailbox.add(mail("Letter"))
+    gmail.mailbox.add(mail("Invoice"))
+    harness = connect(gmail, query="subject:invoice")
+    synced(harness)
+    costs()
+    instance, context = late(harness, "backfill")
+    assert is_nothing(instance.download_email(context, id, "of an older search"))
+    del harness.state["history"]
+    assert is_nothing(instance.download_email(context, id, "of an older search"))
+    assert costs() == {}
+    instance.close()
+
+
+def test_pages_of_a_history_that_a_later_run_carries_on_are_left_to_its_own(gmail: FakeGmail, costs: Costs) -> None:
+    """It begins at the first page again; the second one, applied before it, would leave the labels of the first."""
+    id, gmail.page_size = gmail.mailbox.fill(1)[0], 1
+    harness = connect(gmail)
+    synced(harness)
+    gmail.mailbox.label(id, add=["STARRED"])
+    gmail.mailbox.label(id, remove=["STARRED"])
+    instance, context = late(harness)
+    [first] = instance.start(context).tasks
+    [second] = (each for each in instance.run_task(first, context).tasks if each.type == "get_history")
+    context.run = RunInfo("a later run", "schedule", "live")
+    costs()
+    assert is_nothing(instance.run_task(second, context))
+    assert is_nothing(instance.run_task(first, context))
+    assert costs() == {}
+    instance.close()
+
+
+def test_the_beginning_of_a_listing_that_a_later_run_carries_on_is_left_to_its_own(
+    gmail: FakeGmail, costs: Costs
+) -> None:
+    instance, context = late(connect(gmail))
+    [begin] = instance.start(context).tasks
+    context.run = RunInfo("a later run", "schedule", "live")
+    assert is_nothing(instance.run_task(begin, context))
+    assert costs() == {}
+    instance.close()
+
+
+def test_trash_that_the_history_tells_of_before_the_message_is_kept(gmail: FakeGmail) -> None:
+    """A download that saw it in the inbox may be on its way, and must not bring it in."""
+    gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    id = gmail.mailbox.add(mail())
+    instance, context = late(harness)
+    [first] = instance.start(context).tasks
+    slow = context
+    assert not is_nothing(instance.download_email(slow, id, str(harness.state["history"]["generation"])))  # type: ignore[index,call-overload]
+    gmail.mailbox.trash(id)
+    gmail.mailbox.records = gmail.mailbox.records[-2:]
+    assert [(row.id, row.code) for row in instance.run_task(first, context).output] == [(id, 410)]
+    instance.close()
+
+
+def test_a_large_attachment_of_a_message_that_is_deleted_meanwhile(gmail: FakeGmail, costs: Costs) -> None:
+    """It waits for hours behind the messages, and must not come back alone."""
+    raw, _ = large_mail(9 * 1024 * 1024)
+    id = gmail.mailbox.add(raw)
+    harness = connect(gmail)
+    synced(harness)
+    [task] = [task for task in harness.tasks if task.type == "download_attachment"]
+    instance, context = late(harness, "backfill")
+    trashed: list[str] = []
+
+    def trash(kind: str, path: str) -> None:
+        if kind == "attachment" and not trashed:
+            trashed.append(path)
+            gmail.mailbox.trash(id)
+            synced(harness)
+
+    gmail.before = trash
+    assert is_nothing(instance.run_task(task, context))
+    assert trashed
+    costs()
+    assert is_nothing(instance.run_task(task, context))
+    assert costs() == {}
+    instance.close()
+
+
+def test_a_large_attachment_that_the_config_wants_no_more(gmail: FakeGmail, costs: Costs) -> None:
+    raw, _ = large_mail(9 * 1024 * 1024)
+    gmail.mailbox.add(raw)
+    harness = connect(gmail)
+    synced(harness)
+    [task] = [task for task in harness.tasks if task.type == "download_attachment"]
+    harness.config.attachments = "metadata"  # type: ignore[attr-defined]
+    costs()
+    instance, context = late(harness, "backfill")
+    assert is_nothing(instance.run_task(task, context))
+    assert costs() == {}
     instance.close()

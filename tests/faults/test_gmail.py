@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
-from integration_polling_gmail import Credentials, Gmail
+from integration_polling_gmail import Config, Credentials, Gmail
 from support import oracle
 from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 from support.gmail import FakeGmail, mail
+
+from core.accounts import store
+from core.accounts.limits import to_json
+from core.ledger.scheduling import request_run
 
 LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
 """So that the quota is not what a test waits for; at most 8 at once stay at most 8."""
@@ -26,6 +31,7 @@ KEPT = """
 SELECT external_id, kind, hash FROM user_integration_content
 WHERE user_integration_id = %s AND kind <> 'label' AND deleted_at IS NULL
 """
+LIVE = "SELECT count(*) FROM sync_run WHERE lane = 'live' AND state = 'running'"
 LANES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
 
 
@@ -97,6 +103,46 @@ def test_a_mailbox_survives_killed_workers(gmail: FakeGmail, gmail_fleet: Fleet,
     assert quiet_again(gmail_fleet, gmail, account) == {"history": 1}
     oracle.assert_nobody_convicted(deployment)
     assert gmail.peak <= 8 + 4, "more at once than the limit, and than a killed process's calls that nobody waits for"
+
+
+def test_a_search_that_is_given_while_the_first_sync_runs(
+    gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
+) -> None:
+    """What the open backfill has kept before goes; what it still had to fetch, or was fetching just then, stays away."""
+    gmail.mailbox.fill(60)
+    wanted = {gmail.mailbox.add(mail("Invoice")) for _ in range(60)}
+    others = set(gmail.mailbox.messages) - wanted
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(kind: str, path: str) -> None:
+        if kind == "message" and gmail.count()["message"] >= 80 and not go_on.is_set():
+            begun.set()
+            go_on.wait(60)
+
+    gmail.before = hold
+    gmail_fleet.workers()
+    gmail_fleet.ready()
+    account = connected(deployment, gmail)
+    sync(deployment, account)
+    gmail_fleet.until(begun.is_set, "80 messages are fetched", 60)
+    gmail_fleet.until(lambda: deployment.value(LIVE) == 0, "the live run is over", 60)
+    with deployment.connection() as connection:
+        config = Config(query="subject:invoice").model_dump(mode="json")
+        limits = json.dumps(to_json(Gmail.manifest.limits))
+        names = {
+            "id": account,
+            "config": json.dumps(config),
+            "limits": limits,
+            "resync": True,
+            "public_hosts_only": False,
+        }
+        connection.execute(store.SET_CONFIG, names)
+        request_run(connection, account)
+    deployment.queues.wake()
+    go_on.set()
+    oracle.wait_for_quiet(gmail_fleet, 60)
+    kept = {id for id, kind, _ in deployment.rows(KEPT, account) if kind == "message"}
+    assert (wanted - kept, kept & others) == (set(), set())
 
 
 def test_one_refresh_under_concurrency(gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment) -> None:

@@ -1,6 +1,6 @@
 """The integration: a listing once, then the history; each message is fetched by a task of its own.
 
-begin ── get_email_list (background) ──> download_email ──> download_attachment (the large ones)
+begin ── get_email_list (the first in the background) ──> download_email ──> download_attachment (the large ones)
 get_history ──> download_email, update_labels, get_labels; get_email_list where a query decides what is kept
 """
 
@@ -88,18 +88,29 @@ class Gmail(GmailSession):
 
     def start(self, ctx: Context) -> TaskResult:
         history = None if ctx.run.trigger == "resync" else ctx.state(HISTORY, History)
-        return TaskResult(tasks=[self.begin.task() if history is None else self.get_history.task(since=history.id)])
+        if history is None or history.is_listing:
+            return TaskResult(tasks=[self.begin.task(run=ctx.run.id)])
+        return TaskResult(tasks=[self.get_history.task(since=history.id, run=ctx.run.id)])
 
     # The listing
 
     @task(cost=_units(PROFILE_UNITS + LABELS_UNITS))
-    def begin(self, ctx: Context) -> TaskResult:
-        """Note where the history stands before the first page is listed: what arrives meanwhile is in both, and kept once."""
+    def begin(self, ctx: Context, run: str = "") -> TaskResult:
+        """Note where the history stands before the first page is listed: what arrives meanwhile is in both, and kept once.
+
+        The first listing goes to the background. A later one stays in the live run, as what it finds deleted is what it has not
+        seen since its run began, and the background may have begun long before.
+        """
+        if _is_carried(ctx, run):
+            return TaskResult()
         now = _history_id(self._asked(ctx, self.api.profile))
         found = self._asked(ctx, self.api.labels)
-        history = History(id=now, generation=now, labels=resolved(self.config, found))
-        listing = replace(self.get_email_list.task(generation=now), background=True)
-        return TaskResult(label_rows(found), [listing], {HISTORY: history}, listed=[Listing(LABELS)])
+        rows = label_rows(found)
+        again = bool(ctx.known(row.id for row in rows))
+        generation = f"{now}-{ctx.run.id[:8]}"  # the id alone is the same twice, if nothing has happened in between
+        history = History(id=now, generation=generation, labels=resolved(self.config, found), is_listing=again)
+        listing = self.get_email_list.task(generation=generation, run=ctx.run.id if again else "")
+        return TaskResult(rows, [replace(listing, background=not again)], {HISTORY: history}, listed=[Listing(LABELS)])
 
     @task(cost=_units(LIST_UNITS))
     def get_email_list(
@@ -110,6 +121,7 @@ class Gmail(GmailSession):
         label: int = 0,
         changed: tuple[str, ...] = (),
         restarts: int = 0,
+        run: str = "",
     ) -> TaskResult:
         """List a page of the mailbox, of each label of the config in turn.
 
@@ -117,9 +129,10 @@ class Gmail(GmailSession):
           changed: Ids that the history has just named, and no page so far. They are fetched at once, the others in the
             background; those that are on no page no longer belong here.
           restarts: How often Gmail has forgotten the page it was at.
+          run: The one it belongs to; carried on by another, it could not tell what is missing, and that one begins anew.
         """
         history = ctx.state(HISTORY, History)
-        if history is None or history.generation != generation:
+        if history is None or history.generation != generation or _is_carried(ctx, run):
             return TaskResult()  # a newer listing has begun
         labels = history.labels or (None,)
         try:
@@ -128,7 +141,7 @@ class Gmail(GmailSession):
             if page is None or restarts >= MOST_RESTARTS:
                 raise
             ctx.log.info("Gmail has forgotten a page of the listing: it begins again")
-            return TaskResult(tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1)])
+            return TaskResult(tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1, run)])
         token = _next_page(answer, page)
         ids = [id for entry in dicts(answer.get("messages")) if isinstance(id := entry.get("id"), str) and id]
         known = ctx.known(ids)
@@ -137,15 +150,16 @@ class Gmail(GmailSession):
         following: list[Task] = []
         if token is not None or label + 1 < len(labels):
             place = label if token is not None else label + 1
-            following = [self.get_email_list.task(generation, token, place, missing, restarts)]
+            following = [self.get_email_list.task(generation, token, place, missing, restarts, run)]
         # Ahead of the downloads: they take hours, and a page token is not good for ever.
         following = [replace(task, priority=1) for task in following]
-        tasks = [*following, *self._fetched(ctx, ids, known, generation, frozenset(changed))]
+        tasks = [*following, *self._fetched(ctx, ids, known, history, frozenset(changed))]
         if following:
             return TaskResult(tasks=tasks, seen=list(known))
         # Their labels were updated in this run, so that no sweep would take them.
         gone = [TaskOutput.gone(id) for id in ctx.known(missing)]
-        return TaskResult(gone, tasks, seen=list(known), listed=[Listing()])
+        state = {HISTORY: history.model_copy(update={"is_listing": False})} if history.is_listing else {}
+        return TaskResult(gone, tasks, state, seen=list(known), listed=[Listing()])
 
     def _page(self, label: str | None, page: str | None) -> dict[str, Any]:
         spam_trash = self.config.include_spam_trash or label in HIDDEN
@@ -156,22 +170,24 @@ class Gmail(GmailSession):
         if self.config.since is None:
             return self.config.query
         since = int(datetime.combine(self.config.since, datetime.min.time(), UTC).timestamp())
+        if since <= 0:  # a minus means something else in a search
+            return self.config.query
         # `after:` leaves out the second that it names.
         after = f"after:{since - 1}"
         return f"({self.config.query}) {after}" if self.config.query else after
 
     def _fetched(
-        self, ctx: Context, ids: list[str], known: Mapping[str, str | None], generation: str, changed: frozenset[str]
+        self, ctx: Context, ids: list[str], known: Mapping[str, str | None], history: History, changed: frozenset[str]
     ) -> Iterator[Task]:
         """What a page of a listing leads to."""
-        is_first = ctx.run.lane == "backfill"
+        generation, is_background = history.generation, ctx.run.lane == "backfill"
         for id in ids:
             fingerprint = Fingerprint.read(known[id]) if id in known else None
             if fingerprint is None or fingerprint.policy != self.config.policy:
-                background = not is_first and id not in changed
+                background = not is_background and id not in changed
                 yield replace(self.download_email.task(id, generation), key=f"{id}@{generation}", background=background)
-            elif is_first and fingerprint.generation != generation:
-                yield self.update_labels.task(id, generation)
+            elif (is_background or history.is_listing) and fingerprint.generation != generation:
+                yield replace(self.update_labels.task(id, generation), background=not is_background)
 
     # The history
 
@@ -183,6 +199,7 @@ class Gmail(GmailSession):
         page: str | None = None,
         changed: tuple[str, ...] = (),
         listing: bool = False,
+        run: str = "",
     ) -> TaskResult:
         """Read a page of what has happened since. The cursor moves with the last page.
 
@@ -190,9 +207,10 @@ class Gmail(GmailSession):
           since: The same for all pages.
           changed: Of earlier pages, for a listing at the end.
           listing: Whether earlier pages make one necessary.
+          run: The one it belongs to. Another begins at the first page again, and pages must be applied in their order.
         """
         history = ctx.state(HISTORY, History)
-        if history is None or history.id != since:
+        if history is None or history.id != since or _is_carried(ctx, run):
             return TaskResult()  # another run has read on from there
         try:
             answer = self._asked(ctx, lambda: self.api.history(since, page))
@@ -205,7 +223,7 @@ class Gmail(GmailSession):
             changed = (*changed, *moved)[:MOST_CHANGED]
             listing = listing or bool(moved)
         if (token := _next_page(answer, page)) is not None:
-            following = self.get_history.task(since, token, changed, listing)
+            following = self.get_history.task(since, token, changed, listing, run)
             return TaskResult(output, [following, *tasks])
         if listing or RELATIVE.search(self.config.query):
             tasks.append(self._listing_again(history.generation, _history_id(answer), changed))
@@ -229,6 +247,9 @@ class Gmail(GmailSession):
                 if not self.config.query and may_be_in_scope(self.config, history, change):
                     download = self.download_email.task(id, history.generation)
                     tasks.append(replace(download, key=f"{id}@{change.last}"))
+                elif any(is_added and label in HIDDEN for is_added, label in change.steps):
+                    # A download may be on its way that saw it where it was before.
+                    output.append(TaskOutput.gone(id))
             elif change.steps:
                 self._relabelled(id, change, Fingerprint.read(known[id]), history, output, tasks)
         named = sorted(labels_named(changes))
@@ -261,7 +282,10 @@ class Gmail(GmailSession):
     @task(cost=_units(GET_UNITS), time_limit=900)
     def download_email(self, ctx: Context, id: str, generation: str) -> TaskResult:
         """Fetch a message, with its source and its attachments, in one call."""
-        if ctx.run.lane == "backfill" and self._is_kept(ctx, id, generation):
+        history = ctx.state(HISTORY, History)
+        if history is None or (self.config.query and history.generation != generation):
+            return TaskResult()  # a newer listing decides
+        if ctx.run.lane == "backfill" and self._is_kept(ctx, id, history.generation):
             return TaskResult(seen=[id])
         reader = MessageReader(ctx, self.config, id)
         try:
@@ -270,10 +294,12 @@ class Gmail(GmailSession):
                 reader.finish()
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
+        if (now := ctx.state(HISTORY, History)) is None or now.generation != history.generation:
+            return TaskResult()  # as above: it was on its way when the listing began, and would be taken for newer
         message = reader.message(resource)
-        if not self._is_wanted(ctx, message):
+        if not self._is_wanted(history, message):
             return TaskResult([TaskOutput.gone(id)])
-        fingerprint = Fingerprint(generation, self.config.policy, tuple(message.labels))
+        fingerprint = Fingerprint(history.generation, self.config.policy, tuple(message.labels))
         return TaskResult(self._rows(ctx, message, fingerprint), self._large(message))
 
     def _is_kept(self, ctx: Context, id: str, generation: str) -> bool:
@@ -284,12 +310,11 @@ class Gmail(GmailSession):
             self.config.policy,
         )
 
-    def _is_wanted(self, ctx: Context, message: Message) -> bool:
+    def _is_wanted(self, history: History, message: Message) -> bool:
         when = instant(message.resource.get("internalDate"))
         if self.config.since is not None and when is not None and when.date() < self.config.since:
             return False
-        history = ctx.state(HISTORY, History) if self.config.labels else None
-        return in_scope(self.config, history or History(id="0", generation=""), set(message.labels))
+        return in_scope(self.config, history, set(message.labels))
 
     def _rows(self, ctx: Context, message: Message, fingerprint: Fingerprint) -> list[TaskOutput]:
         rows = list(message.outputs(fingerprint))
@@ -312,6 +337,8 @@ class Gmail(GmailSession):
     ) -> TaskResult:
         """Fetch a large attachment. Gmail's id of it is good only for the message as it was just got."""
         id = attachment_id(message, attachment.part_id)
+        if self.config.attachments != "all" or not ctx.known([message]):
+            return TaskResult()  # it was queued for long, and is wanted no more
         try:
             payload = self._asked(ctx, lambda: self.api.payload(message))
         except Missing:
@@ -322,18 +349,22 @@ class Gmail(GmailSession):
                 self._asked(ctx, lambda: self.api.attachment(message, theirs, blob.write))
         except Missing:
             raise TransientError("Gmail no longer knows the attachment by the id that it has just given") from None
+        if not ctx.known([message]):
+            return TaskResult()  # deleted meanwhile, with the attachments it had then
         kept = attachment.model_copy(update={"size": blob.blob.size})
         return TaskResult([kept.output(message, instant(internal_date), blob.blob)])
 
     @task(cost=_units(GET_UNITS))
     def update_labels(self, ctx: Context, id: str, generation: str) -> TaskResult:
         """Ask for the labels of a message that was kept in another generation; it is not fetched again."""
+        history = ctx.state(HISTORY, History)
+        if history is None or history.generation != generation:
+            return TaskResult()  # a newer listing asks itself
         try:
             labels = set(self._asked(ctx, lambda: self.api.label_ids(id)))
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
-        history = ctx.state(HISTORY, History)
-        if history is not None and not in_scope(self.config, history, labels):
+        if not in_scope(self.config, history, labels):
             return TaskResult([TaskOutput.gone(id)])
         fingerprint = Fingerprint.read(ctx.known([id]).get(id))
         if fingerprint is None or set(fingerprint.labels) == labels:
@@ -344,6 +375,11 @@ class Gmail(GmailSession):
     def get_labels(self, ctx: Context) -> TaskResult:
         """Keep the names of labels: one has come up that is new."""
         return TaskResult(label_rows(self._asked(ctx, self.api.labels)), listed=[Listing(LABELS)])
+
+
+def _is_carried(ctx: Context, run: str) -> bool:
+    """Whether a task that belongs to a run was carried into a later one."""
+    return bool(run) and run != ctx.run.id
 
 
 def _history_id(answer: Mapping[str, Any]) -> str:

@@ -22,13 +22,15 @@ class History(BaseModel):
 
     Parameters:
       id: The history is known up to here. An unsigned 64-bit number, and a string: it may be too long for a float.
-      generation: Where the listing began that this history goes on from.
+      generation: Of the listing that this history goes on from; no other has the same.
       labels: The ids of the labels of the config.
+      is_listing: The listing has begun in a live run, and has not come to its end.
     """
 
     id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
     generation: str
     labels: tuple[str, ...] = ()
+    is_listing: bool = False
 
 
 def in_scope(config: Config, history: History, labels: set[str]) -> bool:

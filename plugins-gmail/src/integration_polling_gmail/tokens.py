@@ -94,9 +94,9 @@ def granted(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expiry(answer: Mapping[str, Any]) -> datetime:
-    seconds = answer.get("expires_in")
-    is_given = isinstance(seconds, int) and 0 < seconds < 86_400
-    return datetime.now(UTC) + timedelta(seconds=seconds if is_given else DEFAULT_EXPIRY_SECONDS)
+    given = answer.get("expires_in")
+    seconds = given if isinstance(given, int) and 0 < given < 86_400 else DEFAULT_EXPIRY_SECONDS
+    return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 def _assertion(key: ServiceAccount, subject: str) -> str:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integration_polling_gmail.attachments import Attachment
 from integration_polling_gmail.mime import MOST_DEPTH, MOST_PARTS, MessageParser
+from integration_polling_gmail.payload import attachment_of
 from integration_polling_gmail.text import text_of_html
 from reading import ID, Read
 from support.gmail import mail
@@ -246,7 +248,8 @@ def test_file_names(header: str, name: str | None) -> None:
 def test_html_as_text() -> None:
     source = (
         "<html><head><title>t</title><style>p{}</style></head>"
-        "<body><h1>Hello</h1><p style='DISPLAY : none'>preheader</p><p>Dear <b>you</b>,<br>two &amp; three"
+        "<body><h1>Hello</h1><p style='DISPLAY : none'>preheader</p><p style='visibility:hidden'>x</p><p hidden>x</p>"
+        "<p>Dear <b>you</b>,<br>two &amp; three"
         "<ul><li>one<li>two</ul><script>evil()</script><!-- hidden --><table><tr><td>a<td>b</table>"
     )
     lines = [line.strip() for line in text_of_html(source).splitlines() if line.strip()]
@@ -362,6 +365,38 @@ def test_a_large_message_is_read_in_bounded_memory() -> None:
     finally:
         tracemalloc.stop()
     assert sizes[-1] == 57 * 2_000 * 50
+
+
+def test_headers_of_parts_do_not_stay_in_memory() -> None:
+    raw = b"Content-Type: multipart/mixed; boundary=A\n\n" + (b"--A\n" + b"a:\n" * 20_000 + b"\nx\n") * 20
+    tracemalloc.start()
+    try:
+        assert Read(raw).text == "\n\n".join("x" * 20)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+# Gmail's numbers of parts
+
+
+def gmails(part: str, name: str, size: int) -> dict[str, Any]:
+    return {"partId": part, "filename": name, "body": {"attachmentId": f"id of {name}", "size": size}}
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ([gmails("1", "a.zip", 9), gmails("2", "b.zip", 7)], "id of a.zip"),
+        ([gmails("1", "b.zip", 7), gmails("2", "a.zip", 9)], "id of a.zip"),
+        ([gmails("1", "renamed", 9), gmails("2", "b.zip", 9)], "id of renamed"),
+        ([gmails("1", "renamed", 8)], "id of renamed"),
+        ([gmails("3", "a.zip", 8), {"body": None}, {"body": {"attachmentId": 5}}], "id of a.zip"),
+    ],
+)
+def test_an_attachment_is_found_though_gmail_counts_otherwise(parts: list[dict[str, Any]], found: str) -> None:
+    wanted = Attachment(part_id="1", filename="a.zip", size=9)
+    assert attachment_of({"parts": parts}, wanted) == found
 
 
 # Anything at all

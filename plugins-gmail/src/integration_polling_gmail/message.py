@@ -135,7 +135,7 @@ class MessageReader:
     def _opened(self, part: Part) -> Write | None:
         if part.is_text:
             room = MOST_IN_ALL - sum(len(each.data) for each in self._texts)
-            self._texts.append(TextPart(part, min(room, MOST_TEXT)))
+            self._texts.append(TextPart.of(part, min(room, MOST_TEXT)))
             return self._texts[-1].write
         self._capture = Capture(self._ctx, part, self._most)
         return self._capture.write

@@ -13,18 +13,20 @@ MOST_PARTS = 10_000
 
 
 def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
-    """Gmail's id of it: of the part with its number, or of the only one with its name.
+    """Gmail's id of it: of the part with its number, or of the only one with its name, and first of one that is as large.
+
+    Where a message is put together wrong, Gmail may count its parts otherwise.
 
     Raises:
       PermanentError: Gmail shows none such.
     """
     parts = [(part, id) for part in _parts(payload) if (id := _attachment_id(part)) is not None]
-    same = [id for part, id in parts if part.get("partId", "") == wanted.part_id]
-    named = [id for part, id in parts if wanted.filename and part.get("filename") == wanted.filename]
-    if len(same) == 1:
-        return same[0]
-    if len(named) == 1:
-        return named[0]
+    same = [(part, id) for part, id in parts if part.get("partId", "") == wanted.part_id]
+    named = [(part, id) for part, id in parts if wanted.filename and part.get("filename") == wanted.filename]
+    as_large = [[each for each in those if each[0]["body"].get("size") == wanted.size] for those in (same, named)]
+    for found in (*as_large, same, named):
+        if len(found) == 1:
+            return found[0][1]
     raise PermanentError(f"Gmail shows no attachment at part {wanted.part_id!r}; the message's source has it")
 
 

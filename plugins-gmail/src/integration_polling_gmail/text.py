@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self
 
 from html_text import etree_to_text
 from lxml import etree, html
@@ -17,7 +18,7 @@ from integration_polling_gmail.mime import Part
 MOST_TEXT = 1024 * 1024
 """Bytes of one part that are read; the source has the rest."""
 
-_HIDDEN = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _UNREAD = ("head", "script", "style", "template", etree.Comment, etree.ProcessingInstruction, etree.Entity)
 
 MOST_IN_ALL = 4 * 1024 * 1024
@@ -26,23 +27,26 @@ MOST_IN_ALL = 4 * 1024 * 1024
 
 @dataclass(slots=True)
 class TextPart:
-    """A part to be read, as far as it is kept."""
+    """A part to be read, as far as it is kept. Without its headers: those of a thousand parts are gigabytes as objects."""
 
-    part: Part
+    choice: str
+    is_html: bool
+    charset: str | None
     room: int = MOST_TEXT
     data: bytearray = field(default_factory=bytearray)
+
+    @classmethod
+    def of(cls, part: Part, room: int) -> Self:
+        charset = parameter(part.headers, "Content-Type", "charset")
+        return cls(part.choice, part.content_type == "text/html", charset, room)
 
     def write(self, data: bytes) -> None:
         self.data += data[: max(self.room - len(self.data), 0)]
 
     @property
-    def is_html(self) -> bool:
-        return self.part.content_type == "text/html"
-
-    @property
     def text(self) -> str:
         """In Unicode, with plain line ends."""
-        words = decoded(bytes(self.data), parameter(self.part.headers, "Content-Type", "charset"))
+        words = decoded(bytes(self.data), self.charset)
         return (text_of_html(words) if self.is_html else words).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
@@ -50,7 +54,7 @@ def readable_text(parts: Iterable[TextPart]) -> str:
     """All texts in order; of alternatives the plain ones, unless they are blank."""
     choices: defaultdict[str, list[TextPart]] = defaultdict(list)
     for part in parts:
-        choices[part.part.choice].append(part)
+        choices[part.choice].append(part)
     return "\n\n".join(filter(None, map(_chosen, choices.values())))
 
 
@@ -72,6 +76,6 @@ def text_of_html(source: str) -> str:
     except (etree.LxmlError, ValueError, AssertionError):
         return ""
     etree.strip_elements(tree, *_UNREAD, with_tail=False)
-    for element in [each for each in tree.iter() if _HIDDEN.search(each.get("style", ""))]:
+    for element in [each for each in tree.iter() if "hidden" in each.attrib or _HIDDEN.search(each.get("style", ""))]:
         element.clear(keep_tail=True)
     return clean(etree_to_text(tree))

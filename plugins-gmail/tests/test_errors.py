@@ -171,6 +171,64 @@ def test_answers_that_are_no_json_are_tried_again(gmail: FakeGmail) -> None:
     assert connect(gmail).sync().state == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        ("messages", {"messages": None}), ("messages", {"messages": {"0": {"id": "1"}}}), ("messages", {"messages": [None]}),
+        ("messages", {"messages": [{"id": 1}]}), ("messages", {"messages": [], "nextPageToken": 5}),
+        ("messages", {"messages": [], "nextPageToken": ["x"]}), ("labels", {"labels": "none"}), ("labels", {"labels": None}),
+        ("profile", {}), ("profile", {"historyId": 1.7e19}), ("profile", {"historyId": "١٢"}),
+    ],
+)  # fmt: skip
+def test_a_listing_of_something_else_deletes_nothing(gmail: FakeGmail, kind: str, answer: dict[str, Any]) -> None:
+    gmail.mailbox.fill(3)
+    harness = connect(gmail, labels=["INBOX"])
+    assert harness.sync().state == "succeeded"
+    gmail.fail((200, answer), kind)
+    result = harness.sync("resync")
+    assert (result.state, result.outputs_deleted, result.held) == ("succeeded", 0, [])
+    assert [type(error) for error in result.failures] == [TransientError]
+
+
+@pytest.mark.parametrize("history", [None, {}, "x", [None], [["x"]]])
+def test_a_history_of_something_else_loses_nothing(gmail: FakeGmail, history: Any) -> None:
+    harness = connect(gmail)
+    assert harness.sync().state == "succeeded"
+    id = gmail.mailbox.add(mail())
+    gmail.fail((200, {"history": history, "historyId": str(gmail.mailbox.history_id)}), "history")
+    assert harness.sync().state == "succeeded"
+    assert id in harness.content, "the cursor moved past it"
+
+
+@pytest.mark.parametrize("answer", [{}, {"id": "another", "raw": "AAAA"}, {"raw": ""}])
+def test_an_answer_that_is_no_message_is_none(gmail: FakeGmail, answer: dict[str, Any]) -> None:
+    id = gmail.mailbox.add(mail("Kept"))
+    gmail.fail((200, answer), "message")
+    harness = connect(gmail)
+    assert harness.sync().state == "succeeded"
+    assert harness.content[id].name == "Kept"
+    assert harness.content[f"{id}/raw"].content == gmail.mailbox.messages[id].raw
+
+
+def test_an_answer_without_labels_of_this_message_takes_none_away(gmail: FakeGmail) -> None:
+    id = gmail.mailbox.fill(1)[0]
+    harness = connect(gmail, labels=["INBOX"])
+    assert harness.sync().state == "succeeded"
+    gmail.mailbox.forget_history()
+    gmail.fail((200, {}), "message")
+    assert harness.sync().state == "succeeded"
+    assert id in harness.content
+
+
+def test_an_answer_without_the_bytes_of_an_attachment_is_tried_again(gmail: FakeGmail) -> None:
+    data = b"\1" * (9 * 1024 * 1024)
+    id = gmail.mailbox.add(mail(attachments=[("large.bin", "application/zip", data)]))
+    gmail.fail((200, {"size": 0}), "attachment")
+    harness = connect(gmail)
+    assert harness.sync().state == "succeeded"
+    assert harness.content[f"{id}/1"].content == data
+
+
 def test_an_answer_that_is_cut_off_is_tried_again(gmail: FakeGmail) -> None:
     id = gmail.mailbox.add(mail())
     gmail.fail((200, b'{"id": "1", "raw": "AAAA'), "message")  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ class GmailApi:
         return self._json("profile")
 
     def labels(self) -> list[dict[str, Any]]:
-        return dicts(self._json("labels").get("labels"))
+        return listed(self._json("labels"), "labels")
 
     def messages(self, *, q: str, label: str | None, spam_trash: bool, page: str | None) -> dict[str, Any]:
         """A page of ids."""
@@ -91,11 +91,14 @@ class GmailApi:
     def label_ids(self, message: str) -> list[str]:
         """The labels that a message has now."""
         found = self._json(f"messages/{quote(message, safe='')}", {"format": "minimal", "fields": "id,labelIds"})
+        _require(found.get("id") == message)
         return strings(found.get("labelIds"))
 
     def raw(self, message: str, write: Callable[[bytes], object]) -> dict[str, Any]:
         """A message: its source goes to `write` as it comes, the rest is returned."""
-        return self._large(f"messages/{quote(message, safe='')}", {"format": "raw"}, "raw", write)
+        found = self._large(f"messages/{quote(message, safe='')}", {"format": "raw"}, "raw", write)
+        _require(found.get("id") == message and "raw" in found)
+        return found
 
     def payload(self, message: str) -> dict[str, Any]:
         """A message as Gmail has taken it apart, with an id for each attachment that is good for a short while."""
@@ -106,7 +109,9 @@ class GmailApi:
     def attachment(self, message: str, attachment: str, write: Callable[[bytes], object]) -> dict[str, Any]:
         """An attachment: its bytes go to `write` as they come."""
         path = f"messages/{quote(message, safe='')}/attachments/{quote(attachment, safe='')}"
-        return self._large(path, {}, "data", write)
+        found = self._large(path, {}, "data", write)
+        _require("data" in found)
+        return found
 
     def _json(self, path: str, params: Params | None = None) -> dict[str, Any]:
         with self._get(path, params or {}) as pieces:
@@ -143,6 +148,23 @@ def _beginning(response: httpx2.Response) -> bytes:
         if len(body) > MOST_ERROR_BYTES:
             break
     return bytes(body[:MOST_ERROR_BYTES])
+
+
+def _require(is_asked_for: bool) -> None:
+    if not is_asked_for:
+        raise TransientError("Gmail's answer is not what was asked for")
+
+
+def listed(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The objects of a listing; none where it has no such key, as Gmail says it.
+
+    Raises:
+      TransientError: Something else stands there. Read as nothing, it would be taken for mail that is gone.
+    """
+    value = answer.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise TransientError(f"Gmail's answer has no list of {key}")
+    return value
 
 
 def dicts(value: object) -> list[dict[str, Any]]:

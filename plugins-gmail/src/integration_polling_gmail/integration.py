@@ -34,7 +34,7 @@ from integration_polling_gmail.api import (
     LABELS_UNITS,
     LIST_UNITS,
     PROFILE_UNITS,
-    dicts,
+    listed,
 )
 from integration_polling_gmail.attachments import Attachment, attachment_id
 from integration_polling_gmail.changes import Change, labels_named, read_changes
@@ -143,7 +143,7 @@ class Gmail(GmailSession):
             ctx.log.info("Gmail has forgotten a page of the listing: it begins again")
             return TaskResult(tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1, run)])
         token = _next_page(answer, page)
-        ids = [id for entry in dicts(answer.get("messages")) if isinstance(id := entry.get("id"), str) and id]
+        ids = [_message_id(entry) for entry in listed(answer, "messages")]
         known = ctx.known(ids)
         found = set(ids)
         missing = tuple(id for id in changed if id not in found)
@@ -216,7 +216,7 @@ class Gmail(GmailSession):
             answer = self._asked(ctx, lambda: self.api.history(since, page))
         except Missing:
             raise CursorExpired(HISTORY) from None
-        changes = read_changes(answer.get("history"))
+        changes = read_changes(listed(answer, "history"))
         output, tasks = self._applied(ctx, changes, history)
         if self.config.query:
             moved = [id for id, change in changes.items() if not change.is_deleted]
@@ -394,7 +394,16 @@ def _next_page(answer: Mapping[str, Any], page: str | None) -> str | None:
     token = answer.get("nextPageToken")
     if token is not None and token == page:
         raise TransientError("Gmail's next page is the same page again")
-    return token if isinstance(token, str) and token else None
+    if token is not None and not isinstance(token, str):
+        raise TransientError("Gmail's next page has no name")
+    return token or None
+
+
+def _message_id(entry: Mapping[str, Any]) -> str:
+    id = entry.get("id")
+    if not isinstance(id, str) or not id:
+        raise TransientError("Gmail's answer has a message without an id")
+    return id
 
 
 def _update(id: str, fingerprint: Fingerprint) -> TaskOutput:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from core.content.text import encode_json, fits, holds_unfit, mended, mended_json
@@ -24,6 +24,10 @@ LONGEST_ID = 2_048
 
 LONGEST_TEXT = 65_536
 """Characters of a name, a kind, a content type or a fingerprint."""
+
+EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+"""PostgreSQL holds earlier and later ones, and who reads them in Python, in a time zone of their own, fails on the whole page."""
 
 
 class BlobStore(Protocol):
@@ -109,7 +113,7 @@ def seen_ids(ids: Iterable[str]) -> list[str]:
 
 
 def timestamp(value: datetime | None) -> str | None:
-    """ISO 8601 with a zone.
+    """ISO 8601 with a zone. What is beyond the calendar in another time zone, as a forged date may be, is moved to its edge.
 
     Raises:
       ResultInvalid: It has no time zone.
@@ -118,7 +122,7 @@ def timestamp(value: datetime | None) -> str | None:
         return None
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ResultInvalid(f"the timestamp {value!r} has no time zone")
-    return value.isoformat()
+    return min(max(value, EARLIEST), LATEST).isoformat()
 
 
 def _string(value: object, what: str) -> str | None:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from uuid import uuid4
 
 import pytest
@@ -193,6 +194,18 @@ def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(de
         assert {id: row["deleted_at"] for id, row in latest.items()} == {
             id: row["deleted_at"] for id, row in rows.items()
         }
+
+
+@pytest.mark.parametrize("hours", [-14, -5, 0, 5, 14])
+def test_a_forged_date_at_the_edge_of_the_calendar_stops_no_reader(desk, hours) -> None:
+    zone = timezone(timedelta(hours=hours))
+    edges = (datetime.min.replace(tzinfo=zone), datetime.max.replace(tzinfo=zone))
+    account = desk.account("a", user_id="u")
+    desk.keep(account, *(TaskOutput(str(number), "x", timestamp=edge) for number, edge in enumerate(edges)))
+    for here in ("UTC", "Asia/Tokyo", "America/Los_Angeles"):
+        desk.conn.execute("SELECT set_config('TimeZone', %s, false)", (here,))
+        assert told(all_of(desk.conn)[0]) == [("created", "0"), ("created", "1")]
+        assert len(list(listings.content.pages(desk.conn))) == 2
 
 
 # Cursors --------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
+from core.content.text import fits
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 
@@ -120,7 +121,7 @@ def encode_cursor(place: Sequence[object]) -> str:
 
 
 def decode_cursor(cursor: str, length: int) -> list[Any]:
-    """The same place again, of so many values.
+    """The same place again, of so many values: texts that PostgreSQL can be asked about, and numbers.
 
     Raises:
       InvalidInput: The cursor is none of ours.
@@ -129,9 +130,13 @@ def decode_cursor(cursor: str, length: int) -> list[Any]:
         place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError, RecursionError):
         place = None
-    if not isinstance(place, list) or len(place) != length:
+    if not isinstance(place, list) or len(place) != length or not all(map(_may_be_asked, place)):
         raise no_cursor()
     return place
+
+
+def _may_be_asked(value: object) -> bool:
+    return fits(value) if isinstance(value, str) else isinstance(value, int | float)
 
 
 def no_cursor() -> InvalidInput:

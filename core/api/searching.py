@@ -15,10 +15,12 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.errors import ProgramLimitExceeded
 
 from core.api import changes
 from core.api.listings import CONTENT_COLUMNS, MOST_AT_ONCE, Page, decode_cursor, encode_cursor, fetch
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
+from core.errors import InvalidInput
 
 LONGEST_TEXT = 100_000
 """Characters of an item that are searched."""
@@ -143,12 +145,18 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     """One page, by account and external id.
 
     Raises:
-      InvalidInput: The cursor is none of ours.
+      InvalidInput: The cursor is none of ours, or PostgreSQL makes nothing of the words.
     """
     limit = min(max(limit, 1), MOST_AT_ONCE)
-    account, external_id = decode_cursor(after, 2) if after is not None else (None, None)
+    account, external_id = map(str, decode_cursor(after, 2)) if after is not None else (None, None)
     names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1, "after_account": account, "after_id": external_id}
-    rows = fetch(conn, _statement(wanted), names)
+    try:
+        rows = fetch(conn, _statement(wanted), names)
+    except (psycopg.InternalError, ProgramLimitExceeded):
+        if wanted.q is None:
+            raise
+        # Its parser gives up on some dozens of signs in a row, as in a line of dashes.
+        raise InvalidInput("these words cannot be searched for", "Leave out signs") from None
     last = rows[limit - 1] if len(rows) > limit else None
     return Page(rows[:limit], encode_cursor([str(last["user_integration_id"]), last["external_id"]]) if last else None)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core import TaskOutput
-from core.api import searching
+from core.api import listings, searching
 
 PLACE = "/v1/user-integration-content"
 EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
@@ -218,3 +218,37 @@ def test_words_are_found_again_after_a_restore_into_another_cluster(api, desk, u
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "needle"))
     user = api.user("u")
     until(lambda: names(user.get(PLACE, params={"q": "needle"})) == ["1"])
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        [1, 2],
+        [{}, {}],
+        ["\ud800", "\ud800"],
+        ["\0", "\0"],
+        [[], []],
+        [True, "x"],
+        [None, None],
+        [1.5, 10**300],
+        ["x", {}],
+        [1],
+    ],
+)
+def test_a_made_up_cursor_is_an_error_of_whoever_made_it(api, desk, place) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"))
+    run, cursor = desk.run(account), listings.encode_cursor(place)
+    around = "/v1/user-integrations"
+    for path in (PLACE, f"{PLACE}?q=x", around, f"{around}/{account}/runs", f"/v1/runs/{run}/tasks", "/v1/changes"):
+        answer = api.user("u").get(path, params={"after": cursor} | ({"q": "x"} if "?" in path else {}))
+        if len(place) == 2 or "tasks" not in path:
+            assert answer.status_code == 422, (path, answer.text)
+        assert answer.status_code < 500
+
+
+@pytest.mark.parametrize(
+    "words", ["-" * 1000, "- " * 500, "\U0001f600" * 1000, '"' * 1000, "or " * 333, r"'\:*&|!()<->" * 80]
+)
+def test_words_that_nothing_can_be_made_of_are_no_fault_of_ours(api, words) -> None:
+    assert api.user("u").get(PLACE, params={"q": words}).status_code in (200, 422)

@@ -25,6 +25,11 @@ _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that was ever given out (https://www.iana.org/assignments/ipv6-address-space). Python calls much of the rest global, too: the
+old site-local addresses, IPv4 in the forms `::127.0.0.1` and `::ffff:0:127.0.0.1`, and the NAT64 prefix for use inside a network.
+"""
+
 
 class PrivateHost(ConfigurationError):
     """The account would connect to loopback, a private or a link-local address, which it may not."""
@@ -122,8 +127,9 @@ def is_public(host: str) -> bool:
         return False
     if isinstance(address, ipaddress.IPv6Address):
         inner = _embedded(address)
-        if inner is not None:
-            address = inner
+        if inner is None and address not in _GLOBAL_UNICAST:
+            return False
+        address = inner or address
     return address.is_global and not address.is_multicast
 
 

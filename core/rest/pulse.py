@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
@@ -19,6 +20,7 @@ class Pulse:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._lock = asyncio.Lock()
+        self._ended = asyncio.Event()
         self._newest = -1
         self._looked = 0.0
 
@@ -31,14 +33,24 @@ class Pulse:
             return self._newest
 
     async def beyond(self, place: int, seconds: float) -> bool:
-        """Wait until it reaches further, for so many seconds at most. Returns whether it does."""
+        """Wait until it reaches further, for so many seconds at most, or until the server ends. Returns whether it does."""
         deadline = time.monotonic() + seconds
         while await self.newest() <= place:
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self.ended:
                 return False
-            await asyncio.sleep(min(SECONDS, left))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), min(SECONDS, left))
         return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody shall wait any more."""
+        return self._ended.is_set()
+
+    def end(self) -> None:
+        """Let all go who wait; called in the event loop."""
+        self._ended.set()
 
     def _look(self) -> int:
         with self._backend.database.connection() as conn:

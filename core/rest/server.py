@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from core.api.backend import Backend
 from core.errors import SettingsError
 from core.rest.app import build
 
 GRACE_SECONDS = 10
-"""For requests under way when it shall end; those that wait for changes are cut short."""
+"""For requests under way when it shall end; those that wait for changes are answered at once."""
 
 MOST_AT_ONCE = 1_000
 """Connections; more are told to come again."""
@@ -28,8 +30,9 @@ def serve(backend: Backend, host: str, port: int, begun: Callable[[int], None]) 
       SettingsError: The address cannot be listened on.
     """
     listener = _listen(host, port)
+    app = build(backend)
     config = uvicorn.Config(
-        build(backend),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -39,7 +42,18 @@ def serve(backend: Backend, host: str, port: int, begun: Callable[[int], None]) 
     )
     with listener:
         begun(listener.getsockname()[1])
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, app).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, *arguments: Any, **more: Any) -> None:
+        """Before it waits for requests: those that wait themselves would be cut off when the grace is over."""
+        self._app.state.pulse.end()
+        await super().shutdown(*arguments, **more)
 
 
 def _listen(host: str, port: int) -> socket.socket:

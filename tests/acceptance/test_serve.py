@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 
 import httpx2
 import pytest
@@ -66,6 +67,31 @@ def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, 
     revoked = polling(deployment, "tokens", "revoke", json.loads(listed.stdout)["id"][:8])
     assert revoked.returncode == 0, revoked.stderr
     assert polling(deployment, "tokens", "create").returncode != 0
+
+
+def test_who_waits_for_changes_is_answered_when_it_shall_end(served, deployment) -> None:
+    url, process = served
+    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)["token"]
+    answers = []
+
+    def wait() -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx2.Client(base_url=url, headers=headers, trust_env=False, timeout=120) as client:
+            answers.append(client.get("/v1/changes", params={"wait": 60}))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    used = until(
+        lambda: json.loads(polling(deployment, "tokens", "list", "--json").stdout)["last_used_at"],
+        "the request is there",
+    )
+    process.send_signal(signal.SIGTERM)
+    thread.join(60)
+    assert used
+    assert answers, "it was cut off"
+    assert (answers[0].status_code, answers[0].json()["changes"]) == (200, [])
+    assert answers[0].json()["cursor"]
+    assert process.wait(60) == 143
 
 
 def test_what_is_logged_names_account_run_and_task(deployment, fleet) -> None:

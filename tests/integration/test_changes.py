@@ -280,6 +280,13 @@ def test_a_reader_that_waits_in_vain_gets_its_cursor(api) -> None:
     assert answer["cursor"]
 
 
+def test_others_changes_keep_no_reader_longer_than_it_waits(api, desk, monkeypatch) -> None:
+    monkeypatch.setattr(changes, "MOST_SCANNED", 1)
+    desk.keep(desk.account("a", user_id="v"), *(TaskOutput(f"{number}", "x") for number in range(100)))
+    answer = api.user("u").get("/v1/changes", params={"wait": 0.001}).json()
+    assert (answer["changes"], answer["more"]) == ([], True)
+
+
 def test_an_item_that_changes_while_it_is_read_is_told_at_its_new_place_alone(desk, monkeypatch) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))

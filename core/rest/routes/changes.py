@@ -47,7 +47,7 @@ async def read_changes(
         reaches = await pulse.newest() if wait else -1
         feed = await run_in_threadpool(read, after)
         left = deadline - time.monotonic()
-        if feed.changes or (left <= 0 and not feed.more) or not wait:
+        if feed.changes or left <= 0 or pulse.ended:
             return _answer(feed)
         after = feed.cursor
         if not feed.more and not await pulse.beyond(reaches, left):

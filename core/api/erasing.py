@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from core.api import disconnecting
 from core.api.backend import Backend
 from core.content.blobs import GRACE_SECONDS
 from core.db.pool import Conn
+from core.errors import NotFound, WrongState
 
 SETTLED_SECONDS = 3600.0
 """A blob that was touched later may be named by a result that is not saved yet: it goes after this time, not at once."""
@@ -26,7 +28,13 @@ TELL = """
 INSERT INTO erased_account (user_integration_id) VALUES (%s)
 ON CONFLICT (user_integration_id) DO UPDATE SET changed_in = pg_current_xact_id()::text::bigint, erased_at = now()
 """
-FORGET_ACCOUNT = "DELETE FROM user_integration WHERE id = %s"
+# Once it is locked, no run begins and nothing is connected; what did so meanwhile is erased in another round.
+LOCK_ACCOUNT = "SELECT id FROM user_integration WHERE id = %s FOR UPDATE"
+FORGET_ACCOUNT = """
+DELETE FROM user_integration a WHERE id = %s AND sync_status = 'disconnected'
+  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id)
+  AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_id = a.id)
+"""
 FORGET_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
 # Answers to an operator's requests name the person, too, for the day that they are kept.
 FORGET_ANSWERS = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
@@ -51,16 +59,29 @@ def erase_account(backend: Backend, account: UUID, total: Erased | None = None) 
       NotFound: There is no such account.
     """
     total = total or Erased()
+    keys: set[str] = set()
     with backend.database.connection() as conn:
-        disconnecting.disconnect(conn, account)
-        keys = [key for (key,) in conn.execute(BLOBS, (account,))]
-        total.rows += sum(disconnecting.erase(conn, account))
-        with conn.transaction():
-            conn.execute(TELL, (account,))
-            conn.execute(FORGET_ACCOUNT, (account,))
+        gone = False
+        while not gone:
+            disconnecting.disconnect(conn, account)
+            keys.update(key for (key,) in conn.execute(BLOBS, (account,)))
+            with suppress(WrongState):  # connected again in this very moment
+                for count in disconnecting.erase(conn, account):
+                    total.rows += count
+                gone = _forget_account(conn, account)
     total.accounts += 1
-    total.blobs += _erase_blobs(backend, keys)
+    total.blobs += _erase_blobs(backend, sorted(keys))
     return total
+
+
+def _forget_account(conn: Conn, account: UUID) -> bool:
+    """Whether it is gone; not if it was connected again while the rest of it was erased."""
+    with conn.transaction():
+        conn.execute(LOCK_ACCOUNT, (account,))
+        gone = conn.execute(FORGET_ACCOUNT, (account,)).rowcount > 0
+        if gone:
+            conn.execute(TELL, (account,))
+    return gone
 
 
 def erase_user(backend: Backend, user_id: str) -> Erased:
@@ -73,7 +94,8 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
                 _forget_user(conn, user_id)
                 return total
         for account in accounts:
-            erase_account(backend, account, total)
+            with suppress(NotFound):  # somebody else erases it, too
+                erase_account(backend, account, total)
 
 
 def _forget_user(conn: Conn, user_id: str) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core import TaskOutput
-from core.api import listings, searching
+from core.api import disconnecting, erasing, listings, searching
 
 PLACE = "/v1/user-integration-content"
 EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
@@ -191,6 +191,45 @@ def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
     assert api.admin.delete("/v1/users/u").json()["blobs"] == 0
     left = desk.value("SELECT extract(epoch FROM touched_at - now() + interval '24 hours')::float FROM blob")
     assert 0 < left <= 3600
+
+
+@pytest.fixture
+def after_erasing(monkeypatch):
+    """`after_erasing(act)`: `act` is called once, when the last portion of an account is gone and its row is not."""
+    erase = disconnecting.erase
+
+    def install(act) -> None:
+        left = [act]
+
+        def and_then(conn, account):
+            yield from erase(conn, account)
+            if left:
+                left.pop()()
+
+        monkeypatch.setattr(disconnecting, "erase", and_then)
+
+    return install
+
+
+def test_an_account_that_is_connected_again_while_it_is_erased_leaves_nothing(api, desk, after_erasing) -> None:
+    account = desk.account("a", user_id="u")
+    desk.keep(account, TaskOutput("1", "x"))
+
+    def again() -> None:
+        assert desk.account("a", user_id="u") == account
+        desk.keep(account, TaskOutput("late", "x"))
+
+    after_erasing(again)
+    assert api.admin.delete("/v1/users/u").status_code == 200
+    for table in ("user_integration_content", "sync_run", "sync_task", "user_integration"):
+        assert desk.value(f"SELECT count(*) FROM {table}") == 0, table
+
+
+def test_two_may_erase_one_person_at_once(api, desk, after_erasing) -> None:
+    _, second = (desk.account(name, user_id="u") for name in "ab")
+    after_erasing(lambda: erasing.erase_account(api.backend, second))
+    assert api.admin.delete("/v1/users/u").status_code == 200
+    assert desk.value("SELECT count(*) FROM user_integration") == 0
 
 
 def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(api, desk, connect, together) -> None:

@@ -46,7 +46,7 @@ def look(backend: Backend) -> dict[str, Standing]:
     checks: dict[str, Standing] = {"database": "ok"}
     try:
         with backend.database.connection() as conn:
-            checks["schema"] = "ok" if fetch(conn, SCHEMA, {})[0]["version_num"] == HEAD else "fail"
+            checks["schema"] = _schema(fetch(conn, SCHEMA, {})[0]["version_num"])
             checks |= _fleet(conn, backend.settings)
             checks["accounts"] = _accounts(conn, backend.settings)
     except Exception as error:  # noqa: BLE001  whatever it is, nothing can be answered without the database
@@ -61,7 +61,14 @@ def look(backend: Backend) -> dict[str, Standing]:
 
 def is_ready(checks: dict[str, Standing]) -> bool:
     """Whether requests can be answered."""
-    return checks["database"] == "ok" and checks.get("schema") == "ok"
+    return checks["database"] == "ok" and checks.get("schema") in ("ok", "warn")
+
+
+def _schema(found: str) -> Standing:
+    """A newer one is no reason to stop: in an upgrade the schema comes first, and the old version serves until it is replaced."""
+    if found == HEAD:
+        return "ok"
+    return "warn" if found.isdecimal() and found > HEAD else "fail"
 
 
 def _fleet(conn: Conn, settings: Settings) -> dict[str, Standing]:

@@ -81,10 +81,17 @@ def test_an_overdue_account_is_seen_before_two_intervals_have_passed(api, health
     assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "ok"
 
 
-def test_not_ready_with_another_schema(api, desk) -> None:
-    desk.conn.execute("UPDATE alembic_version SET version_num = 'other'")
+@pytest.mark.parametrize("found", ["other", "0001", "0000"])
+def test_not_ready_with_another_schema(api, desk, found) -> None:
+    desk.conn.execute("UPDATE alembic_version SET version_num = %s", (found,))
     answer = api.client(None).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+
+
+def test_who_serves_the_old_version_stays_ready_while_the_new_one_is_rolled_out(api, desk, healthy) -> None:
+    desk.conn.execute("UPDATE alembic_version SET version_num = '9999'")
+    answer = api.client(None).get("/readyz")
+    assert (answer.status_code, answer.json()["status"], answer.json()["checks"]["schema"]) == (200, "degraded", "warn")
 
 
 def test_figures_of_what_is_so_now(api, desk, figures) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.errors import ProgramLimitExceeded
+from psycopg.errors import ProgramLimitExceeded, QueryCanceled
 
 from core.api import changes
 from core.api.listings import CONTENT_COLUMNS, MOST_AT_ONCE, Page, decode_cursor, encode_cursor, fetch
@@ -24,6 +24,9 @@ from core.errors import InvalidInput
 
 LONGEST_TEXT = 100_000
 """Characters of an item that are searched."""
+
+LONGEST_SECONDS = 20.0
+"""That a query may take. A word that nearly all texts have, or nearly none shall have, is looked for in the texts of everybody."""
 
 PORTION = 200
 """Items made searchable in one transaction."""
@@ -75,6 +78,8 @@ CONDITIONS = {
     "until": "c.external_timestamp < %(until)s",
     "updated_since": "c.updated_at >= %(updated_since)s",
 }
+
+BOUND = "SELECT set_config('statement_timeout', %s, true)"
 
 # Asked every second by each `polling serve`: an idle installation shall stay idle. A place of another cluster is none.
 WAITING = """
@@ -145,13 +150,17 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     """One page, by account and external id.
 
     Raises:
-      InvalidInput: The cursor is none of ours, or PostgreSQL makes nothing of the words.
+      InvalidInput: The cursor is none of ours, PostgreSQL makes nothing of the words, or it takes too long.
     """
     limit = min(max(limit, 1), MOST_AT_ONCE)
     account, external_id = map(str, decode_cursor(after, 2)) if after is not None else (None, None)
     names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1, "after_account": account, "after_id": external_id}
     try:
-        rows = fetch(conn, _statement(wanted), names)
+        with conn.transaction():
+            conn.execute(BOUND, (f"{LONGEST_SECONDS * 1000:.0f}",))
+            rows = fetch(conn, _statement(wanted), names)
+    except QueryCanceled:
+        raise InvalidInput("looking for this takes too long", "Name an account, or use rarer words") from None
     except (psycopg.InternalError, ProgramLimitExceeded):
         if wanted.q is None:
             raise

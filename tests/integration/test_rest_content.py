@@ -193,6 +193,18 @@ def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
     assert 0 < left <= 3600
 
 
+def test_a_query_that_takes_too_long_gives_its_connection_back(api, desk, monkeypatch) -> None:
+    desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "x"))
+    monkeypatch.setattr(searching, "LONGEST_SECONDS", 0.2)
+    monkeypatch.setitem(searching.CONDITIONS, "kind", "pg_sleep(30) IS NOT NULL AND c.kind = %(kind)s")
+    user = api.user("u")
+    answer = user.get(PLACE, params={"kind": "item"})
+    assert (answer.status_code, "too long" in answer.json()["detail"]) == (422, True)
+    assert names(user.get(PLACE)) == ["1"]
+    with api.backend.database.connection() as conn:
+        assert conn.execute("SHOW statement_timeout").fetchone() == ("0",)
+
+
 @pytest.fixture
 def after_erasing(monkeypatch):
     """`after_erasing(act)`: `act` is called once, when the last portion of an account is gone and its row is not."""

@@ -2,8 +2,8 @@
 
 Revision: 0002, after 0001
 
-Workers of the version before may go on meanwhile: every new column has a default, and the one index on a large table is built
-beside its writers.
+Workers of the version before may go on meanwhile: every new column has a default. The index on a large table, built beside its
+writers, is the next revision's: this one is one transaction, done or not.
 """
 
 from __future__ import annotations
@@ -31,14 +31,6 @@ def upgrade() -> None:
     _change_feed()
     _search()
     _access()
-    with op.get_context().autocommit_block():
-        op.create_index(
-            "user_integration_content_changes",
-            "user_integration_content",
-            ["changed_in", "id"],
-            postgresql_concurrently=True,
-            if_not_exists=True,
-        )
 
 
 def _change_feed() -> None:
@@ -133,7 +125,6 @@ def _access() -> None:
 def downgrade() -> None:
     for table in ("oauth_flow", "idempotency_key", "api_token", "search_progress", "content_search", "erased_account"):
         op.drop_table(table)
-    op.drop_index("user_integration_content_changes", table_name="user_integration_content")
     op.drop_column("user_integration_content", "changed_in")
     op.drop_column("process", "figures")
     op.drop_column("user_integration", "public_hosts_only")

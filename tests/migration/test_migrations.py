@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import psycopg
 import pytest
 from alembic import command
@@ -68,6 +71,33 @@ def test_two_migrations_at_once_wait_for_each_other(empty_database_url: str) -> 
     answers = [process.communicate(timeout=60) for process in both]
     assert sorted(out.strip() for out, _ in answers) == ["False", "True"], answers
     assert current(empty_database_url) == HEAD == ScriptDirectory.from_config(alembic_config("")).get_current_head()
+
+
+def test_one_that_is_killed_while_it_builds_an_index_is_done_again(empty_database_url: str, until: Any) -> None:
+    """Indexes are built beside the writers, which takes minutes in a large table, and leaves a half one behind."""
+    url, ended = empty_database_url, []
+    migrate(url, "0001")
+
+    def attempt() -> None:
+        try:
+            migrate(url)
+        except Exception as error:  # noqa: BLE001  shown by the test
+            ended.append(error)
+
+    thread = threading.Thread(target=attempt)
+    with open_connection(url) as reader, open_connection(url) as conn:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT FROM pg_class LIMIT 1")  # an old snapshot, which the building waits for
+        thread.start()
+        half = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+        until(lambda: conn.execute(half).fetchone())
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONC%'")
+        thread.join(60)
+        assert ended
+        reader.execute("ROLLBACK")
+        assert migrate(url)
+        assert conn.execute(half).fetchall() == []
+    command.check(alembic_config(url))
 
 
 def test_a_missing_or_other_schema_says_what_to_do(empty_database_url: str) -> None:

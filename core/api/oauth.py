@@ -23,7 +23,7 @@ from core.accounts import store
 from core.api import accounts
 from core.api.backend import Backend
 from core.api.listings import fetch
-from core.api.validation import Values, config_of
+from core.api.validation import Values, config_of, stored
 from core.errors import InvalidInput, NotFound, PollingError, SettingsError
 from core.integration.base import Integration
 from core.integration.limits import OAuth
@@ -95,7 +95,7 @@ def begin(
     """Begin a flow for this person.
 
     Parameters:
-      account: Reconnect this one, and no other. Default: whatever account the person chooses at the provider.
+      account: Reconnect this one, and no other; its config stays. Default: whatever account the person chooses at the provider.
       redirect_to: Where the browser goes afterwards.
 
     Raises:
@@ -105,8 +105,9 @@ def begin(
     """
     integration = backend.registry.get(domain)
     oauth = _oauth(integration)
+    kept: Values = {}  # in clear: only what an account would keep so
     if account is None:
-        config_of(integration, config or {})
+        kept = stored(config_of(integration, config or {}))
     else:
         _require_account(backend, account, domain, user_id)
     if redirect_to is not None and not may_redirect(backend.settings, redirect_to):
@@ -117,7 +118,7 @@ def begin(
             oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
         )
     names: dict[str, Any] = {"state": _digest(state), "domain": domain, "user_id": user_id, "account": account}
-    names |= {"name": name, "interval": interval_minutes, "config": json.dumps(dict(config or {}))}
+    names |= {"name": name, "interval": interval_minutes, "config": json.dumps(kept)}
     names |= {"verifier": backend.vault.seal_text(verifier), "redirect_to": redirect_to, "public_only": public_only}
     with backend.database.connection() as conn:
         row = fetch(conn, BEGIN, names | {"minutes": LASTS_MINUTES})[0]

@@ -201,6 +201,15 @@ def test_nothing_of_the_flow_lies_open_in_the_database(product, browser, desk) -
     assert dict(parse_qsl(urlsplit(back).query))["state"] not in rows
 
 
+def test_a_secret_in_the_wrong_place_is_not_kept_in_clear(product, browser, desk) -> None:
+    user, misplaced = product.user("u"), {"password": SECRET}
+    browser.get(consent(user, browser))
+    account = str(desk.value("SELECT id FROM user_integration"))
+    for more in ({}, {"user_integration_id": account}):
+        user.post("/v1/oauth/cloud/authorize", json={"config": misplaced} | more)
+    assert SECRET not in str(desk.rows("SELECT oauth_flow::text FROM oauth_flow"))
+
+
 def test_who_says_no_is_sent_back_with_the_reason(product, browser) -> None:
     back = consent(product.user("u"), browser, redirect_to="https://app.example.org/connected")
     state = dict(parse_qsl(urlsplit(back).query))["state"]

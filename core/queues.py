@@ -31,11 +31,11 @@ LARGEST_FETCH = 500
 """Ids taken at once; Lua unpacks them onto its stack."""
 
 
-def open_client(url: str, *, timeout: float = 5.0) -> redis.Redis:
+def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Redis:
     """A client that tries a broken connection again twice. Every command we send may be repeated without harm."""
-    retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 2)
+    retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), retries)
     return redis.Redis.from_url(
-        url, socket_timeout=timeout, socket_connect_timeout=5.0, retry=retry, health_check_interval=30
+        url, socket_timeout=timeout, socket_connect_timeout=min(timeout, 5.0), retry=retry, health_check_interval=30
     )
 
 
@@ -54,7 +54,11 @@ class Queues:
         self.namespace = namespace
         self.client = open_client(url)
         self._blocking = open_client(url, timeout=self.BLOCK_SECONDS + 5.0)
+        self._impatient = open_client(url, timeout=self.PING_SECONDS, retries=0)
         self._fetch = self.client.register_script(FETCH)
+
+    PING_SECONDS = 1.0
+    """How long `answers` waits."""
 
     def key(self, name: str) -> str:
         """A key of ours."""
@@ -152,6 +156,14 @@ class Queues:
         """Drop everything on a queue."""
         self.client.delete(self._list(queue), self._hash(queue))
 
+    def answers(self) -> bool:
+        """Whether the server answers at once. It is asked a single time: who asks has other things to tell, and little time."""
+        try:
+            self._impatient.ping()
+        except UNAVAILABLE:
+            return False
+        return True
+
     def require(self) -> dict[str, Any]:
         """The server's INFO.
 
@@ -173,3 +185,4 @@ class Queues:
         """Close all connections."""
         self.client.close()
         self._blocking.close()
+        self._impatient.close()

@@ -14,7 +14,6 @@ from core.db.version import HEAD
 from core.dispatcher.chores import tick_seconds
 from core.errors import PollingError
 from core.ledger import leadership, upkeep
-from core.queues import UNAVAILABLE
 from core.settings import Settings
 
 Standing = Literal["ok", "warn", "fail"]
@@ -51,11 +50,7 @@ def look(backend: Backend) -> dict[str, Standing]:
             checks["accounts"] = _accounts(conn, backend.settings)
     except Exception as error:  # noqa: BLE001  whatever it is, nothing can be answered without the database
         checks["database" if isinstance(error, PollingError) else "schema"] = "fail"
-    try:
-        backend.queues.client.ping()
-        checks["redis"] = "ok"
-    except UNAVAILABLE:
-        checks["redis"] = "fail"
+    checks["redis"] = "ok" if backend.queues.answers() else "fail"
     return checks
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+
+import pytest
 
 from core.queues import LARGEST_FETCH, Queues
 
@@ -95,6 +98,19 @@ def test_namespaces_are_apart(queues: Queues, servers) -> None:
     queues.send("q", {"1": "x"})
     assert other.length("q") == 0
     other.close()
+
+
+def test_a_server_that_says_nothing_is_asked_once_whether_it_answers(queues: Queues) -> None:
+    """Who asks is a load balancer, which would give up on all APIs at once if they waited as long as others do."""
+    assert queues.answers()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        silent = Queues(f"redis://127.0.0.1:{server.getsockname()[1]}", "n")
+        assert not silent.answers()
+        silent.close()
+        server.accept()[0].close()
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_the_server_is_checked(queues: Queues) -> None:

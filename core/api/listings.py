@@ -156,6 +156,14 @@ content = Listing(CONTENT_COLUMNS, "user_integration_content", {"id": "bigint"})
 content_of_account = Listing(CONTENT_COLUMNS, "user_integration_content", {"external_id": "text"})
 """Served by the unique index on account and external id; give it a `user_integration_id`."""
 
+states = Listing(
+    "partition, value, version, updated_at",
+    "sync_state",
+    {"partition": "text"},
+    bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
+)
+"""Give it a `user_integration_id`: served by the primary key. A partition that was forgotten has no value."""
+
 COUNTED = """
 SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS deleted,
     coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes

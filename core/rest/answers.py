@@ -197,7 +197,7 @@ class Change(BaseModel):
     """One change of content. A reader may hear of an item by `updated` first: what changes twice is told once, as it is now."""
 
     change: Literal["created", "updated", "deleted", "erased"] = Field(
-        description="`erased`: everything of the account is gone, without a trace of its items"
+        description="`erased`, which operators are told: everything of the account is gone, without a trace of its items"
     )
     user_integration_id: UUID
     content: Content | None

@@ -107,6 +107,19 @@ def test_runs_and_tasks(api, desk) -> None:
     assert (state["partition"], state["value"]) == ("p", {"a": 1})
 
 
+def test_every_partition_of_a_state_can_be_read(api, desk) -> None:
+    user = api.user("u")
+    account = connect(user)["id"]
+    insert = "INSERT INTO sync_state SELECT %s, 'p' || n, CASE WHEN n <> 7 THEN to_jsonb(n) END, 1, 1 FROM generate_series(1, 9) n"
+    desk.conn.execute(insert, (account,))
+    found, after = [], {}
+    while after is not None:
+        page = user.get(f"/v1/user-integrations/{account}/state", params={"limit": 3, **after}).json()
+        found += [row["value"] for row in page["items"]]
+        after = {"after": page["cursor"]} if page["cursor"] else None
+    assert found == [1, 2, 3, 4, 5, 6, 8, 9]
+
+
 @pytest.mark.parametrize("password", ["bad-" + SECRET, "wrong-" + SECRET, "down-" + SECRET])
 def test_no_error_repeats_credentials(api, password, caplog) -> None:
     user = api.user("u")

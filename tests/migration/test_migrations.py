@@ -90,7 +90,7 @@ def test_one_that_is_killed_while_it_builds_an_index_is_done_again(empty_databas
         reader.execute("SELECT FROM pg_class LIMIT 1")  # an old snapshot, which the building waits for
         thread.start()
         half = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
-        until(lambda: conn.execute(half).fetchone())
+        until(lambda: conn.execute(half).fetchone(), 60)
         conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONC%'")
         thread.join(60)
         assert ended

@@ -48,11 +48,6 @@ PREFIX = "/v1/user-integrations"
 
 router = APIRouter(prefix=PREFIX, tags=["user integrations"])
 
-STATES = """
-SELECT partition, value, version, updated_at FROM sync_state
-WHERE user_integration_id = %(account)s AND value IS NOT NULL ORDER BY partition LIMIT 10000
-"""
-
 
 def owner(who: Principal, wanted: str | None) -> str:
     """Whose account it will be.
@@ -302,12 +297,12 @@ def list_runs(
 
 
 @router.get("/{account}/state", responses=problems(401, 404, 422))
-def get_state(engine: Engine, who: Who, account: AccountId) -> Page[State]:
+def get_state(engine: Engine, who: Who, account: AccountId, limit: Limit = 50, after: After = None) -> Page[State]:
     """What the plugin remembers between runs, by partition."""
     with engine.database.connection() as conn:
         access.require(conn, who, "account", account)
-        rows = listings.fetch(conn, STATES, {"account": account})
-    return Page[State].model_validate({"items": rows, "cursor": None})
+        page = listings.states.page(conn, limit=limit, after=after, user_integration_id=account, forgotten=False)
+    return Page[State].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
 def _require(engine: Backend, who: Principal, account: UUID) -> None:

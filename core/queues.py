@@ -54,11 +54,11 @@ class Queues:
         self.namespace = namespace
         self.client = open_client(url)
         self._blocking = open_client(url, timeout=self.BLOCK_SECONDS + 5.0)
-        self._impatient = open_client(url, timeout=self.PING_SECONDS, retries=0)
+        self._impatient = open_client(url, timeout=self.HINT_SECONDS, retries=0)
         self._fetch = self.client.register_script(FETCH)
 
-    PING_SECONDS = 1.0
-    """How long `answers` waits."""
+    HINT_SECONDS = 2.0
+    """How long `answers` and `wake` wait."""
 
     def key(self, name: str) -> str:
         """A key of ours."""
@@ -103,9 +103,12 @@ class Queues:
             for queue, ids in messages.items():
                 pipe.hdel(self._hash(queue), *ids)
             if wake:
-                pipe.lpush(self.key("wake"), 1)
-                pipe.ltrim(self.key("wake"), 0, 0)
+                self._add_wake(pipe)
             pipe.execute()
+
+    def _add_wake(self, pipe: Any) -> None:
+        pipe.lpush(self.key("wake"), 1)
+        pipe.ltrim(self.key("wake"), 0, 0)
 
     def hand_over(self, id: str, source: str, target: str, body: str) -> None:
         """Turn a message of one queue into one of another, under the same id, in one step."""
@@ -121,8 +124,10 @@ class Queues:
             self.client.lpush(self._list(queue), *reversed(ids))
 
     def wake(self) -> None:
-        """Tell the dispatcher that there is work."""
-        self.ack({}, wake=True)
+        """Tell the dispatcher that there is work. Tried once: without it, it looks by itself a second later."""
+        with self._impatient.pipeline(transaction=False) as pipe:
+            self._add_wake(pipe)
+            pipe.execute()
 
     def wait_for_work(self, seconds: float) -> bool:
         """Block until `wake`, for `seconds` at most. Returns whether somebody did."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
-from core.queues import LARGEST_FETCH, Queues
+from core.queues import LARGEST_FETCH, UNAVAILABLE, Queues
 
 
 def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(queues: Queues) -> None:
@@ -100,12 +101,20 @@ def test_namespaces_are_apart(queues: Queues, servers) -> None:
     other.close()
 
 
-def test_a_server_that_says_nothing_is_asked_once_whether_it_answers(queues: Queues) -> None:
-    """Who asks is a load balancer, which would give up on all APIs at once if they waited as long as others do."""
-    assert queues.answers()
+def woken(queues: Queues) -> bool:
+    with suppress(*UNAVAILABLE):
+        queues.wake()
+        return True
+    return False
+
+
+@pytest.mark.parametrize("ask", [Queues.answers, woken])
+def test_a_server_that_says_nothing_is_asked_once_where_others_wait(queues: Queues, ask) -> None:
+    """A load balancer would give up on all APIs at once, and requests that only have to wake somebody would take every thread."""
+    assert ask(queues)
     with socket.create_server(("127.0.0.1", 0)) as server:
         silent = Queues(f"redis://127.0.0.1:{server.getsockname()[1]}", "n")
-        assert not silent.answers()
+        assert not ask(silent)
         silent.close()
         server.accept()[0].close()
         server.setblocking(False)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from core.rest.dependencies import NO_NUL
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO_NUL)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=NO_NUL)]
 Minutes = Annotated[int, Field(ge=1, le=525_600)]
 
 
@@ -24,7 +25,7 @@ class NewUserIntegration(_Request):
     user_id: Words | None = Field(
         None, description="Whose it is. Needed with an operator's token; a user's token has one"
     )
-    name: Words | None = Field(None, description="For people. Default: as the provider calls it")
+    name: Name | None = Field(None, description="For people. Default: as the provider calls it")
     config: dict[str, Any] = Field(default_factory=dict, description="As the integration's `config_schema` says")
     credentials: dict[str, Any] = Field(
         default_factory=dict, description="As the integration's `credentials_schema` says. They never come back"
@@ -35,7 +36,7 @@ class NewUserIntegration(_Request):
 class UserIntegrationChanges(_Request):
     """What to change; what is left out stays."""
 
-    name: Words | None = None
+    name: Name | None = None
     config: dict[str, Any] | None = Field(None, description="The whole new config")
     credentials: dict[str, Any] | None = Field(
         None, description="New credentials: the account goes on where it stopped"
@@ -54,7 +55,7 @@ class NewAuthorization(_Request):
 
     user_id: Words | None = Field(None, description="Whose account it will be. Needed with an operator's token")
     user_integration_id: UUID | None = Field(None, description="Reconnect this account, and no other")
-    name: Words | None = None
+    name: Name | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     poll_interval_minutes: Minutes | None = None
     redirect_to: Annotated[str, StringConstraints(max_length=2_000, pattern=NO_NUL)] | None = Field(

@@ -190,6 +190,21 @@ def test_new_credentials_wake_an_account_in_error(api, desk) -> None:
     assert user.patch(place, json=other).status_code == 422
 
 
+def test_a_change_that_is_refused_changes_nothing(api, desk) -> None:
+    user = api.user("u")
+    place = f"/v1/user-integrations/{connect(user)['id']}"
+    before = desk.rows("SELECT name, credentials_version, version FROM user_integration")
+    for more in (
+        {"name": "  "},
+        {"name": ""},
+        {"poll_interval_minutes": 0},
+        {"name": "x", "config": {"name": "other"}},
+    ):
+        answer = user.patch(place, json={"credentials": {"password": "newer"}} | more)
+        assert answer.status_code == 422, answer.text
+    assert desk.rows("SELECT name, credentials_version, version FROM user_integration") == before
+
+
 # Idempotency-Key ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,14 @@
+"""The table of mutations follows the code: a long session would otherwise be the first to notice that it does not."""
+
+from __future__ import annotations
+
+import pytest
+from mutations import MUTATIONS, ROOT, Mutation
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mutation_fits_the_code_and_its_tests_are_there(mutation: Mutation) -> None:
+    for file, there, wanted in mutation.changes:
+        assert there in (ROOT / file).read_text("utf-8")
+        assert there != wanted
+    assert all((ROOT / path).exists() for path in mutation.tests)

@@ -84,13 +84,15 @@ WITH RECURSIVE incoming AS MATERIALIZED (
     JOIN user_integration_content c ON c.user_integration_id = b.user_integration_id AND c.parent = b.external_id
     WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 ), locked AS (
-    SELECT c.id FROM user_integration_content c WHERE c.id IN (SELECT id FROM below)
-    ORDER BY c.user_integration_id, c.external_id FOR UPDATE
+    -- One for each row, and joined with the table alone: two of these lists, joined, would compare every row with every other.
+    SELECT b.* FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b
+    JOIN user_integration_content c ON c.id = b.id
+    ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
 UPDATE user_integration_content c SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
     changed_in = pg_current_xact_id()::text::bigint
-FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b, locked l
-WHERE c.id = b.id AND l.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
+FROM locked b
+WHERE c.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 RETURNING c.user_integration_id::text, b.root
 """
 

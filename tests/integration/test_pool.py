@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from uuid import uuid4
 
 import pytest
@@ -48,3 +49,24 @@ def test_a_plan_of_an_empty_table_is_not_used_for_a_large_one(database: Database
         before = fetched(conn)
         keep(conn, account, "last")
         assert fetched(conn) - before < 1_000
+
+
+def test_deleting_many_compares_none_with_another(database: Database) -> None:
+    account, count = str(uuid4()), 1_500
+    rows = [{"account": account, "id": f"old-{number}", "seq": 2} for number in range(1, count + 1)]
+    with database.connection() as conn, conn.transaction(force_rollback=True):
+        conn.execute(FILL, (account,))
+        explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
+        (plan,) = conn.execute(explain + saving.DELETE, (json.dumps(rows),)).fetchone()
+        deleted = conn.execute("SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT NULL").fetchone()
+        assert deleted == (count,)
+    met = sum(node["Actual Loops"] * (node["Actual Rows"] + dropped(node)) for node in nodes(plan[0]["Plan"]))
+    assert met < 50 * count
+
+
+def nodes(plan: dict) -> list[dict]:
+    return [plan, *(node for below in plan.get("Plans", ()) for node in nodes(below))]
+
+
+def dropped(node: dict) -> float:
+    return node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)

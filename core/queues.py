@@ -133,6 +133,10 @@ class Queues:
         """Block until `wake`, for `seconds` at most. Returns whether somebody did."""
         return self._blocking.blpop([self.key("wake")], timeout=min(seconds, self.BLOCK_SECONDS)) is not None
 
+    def woken(self) -> bool:
+        """Whether somebody did `wake` since it was asked last. Does not wait."""
+        return self.client.lpop(self.key("wake")) is not None
+
     def length(self, queue: str) -> int:
         """How many messages are on their way: waiting, or taken and not acknowledged."""
         return self.client.hlen(self._hash(queue))

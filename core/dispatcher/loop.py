@@ -34,6 +34,9 @@ LONGEST_PAUSE_SECONDS = 0.05
 HELD_BACK_SECONDS = 0.02
 """How soon to look again at accounts whose tasks at once are all under way."""
 
+HEED_SECONDS = 0.05
+"""How soon domains at rest hear of new work while another one keeps the leader from waiting for it."""
+
 WINDOW_PER_THREAD = 3
 WINDOW_SECONDS = 0.25
 """A domain's window: three tasks a thread, or a quarter of a second of its throughput, whatever is larger.
@@ -94,7 +97,7 @@ class Dispatcher:
         self._costs: dict[str, dispatching.Catalog] = {}
         self._pace = Pace(Budgets(self._queues, lambda: False))
         self._leading = False
-        self._led_at = self._looked_at = self._read_catalogs_at = 0.0
+        self._led_at = self._looked_at = self._heeded_at = self._read_catalogs_at = 0.0
         self._pause = SHORTEST_PAUSE_SECONDS
 
     def run(self) -> None:
@@ -214,6 +217,7 @@ class Dispatcher:
         if sent:
             self._pause = SHORTEST_PAUSE_SECONDS
             self._stop.wait(self._pause)
+            self._heed()
             return
         looking = any(domain.look and domain.threads for domain in self._domains.values())
         seconds = self._pause if looking else POLL_SECONDS
@@ -223,8 +227,24 @@ class Dispatcher:
         if seconds <= LONGEST_PAUSE_SECONDS:
             # Redis looks at the clocks of those it blocks ten times a second only: too coarse for a short pause.
             self._stop.wait(seconds)
+            self._heed()
         elif self._queues.wait_for_work(seconds):
             for domain in self._domains.values():
+                domain.look = True
+
+    def _heed(self) -> None:
+        """Those that rest are told of new work, though others are busy: their every step would take until the next poll."""
+        resting = [
+            domain
+            for domain in self._domains.values()
+            if domain.threads and not domain.look and domain.look_at == float("inf")
+        ]
+        now = time.monotonic()
+        if not resting or now - self._heeded_at < HEED_SECONDS:
+            return
+        self._heeded_at = now
+        if self._queues.woken():
+            for domain in resting:
                 domain.look = True
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from uuid import uuid4
 
 import pytest
 
 from core import Task
+from core.dispatcher import loop
 from core.dispatcher.chores import Chores, tick_seconds
+from core.dispatcher.loop import Dispatcher
+from core.environment import Environment
 from core.ledger import leadership, upkeep
 from core.messages import SAVE_QUEUE, dispatch_message
 from core.plugins import Registry
@@ -169,35 +174,50 @@ def test_each_chore_is_done_when_it_is_due(chores: Chores, desk) -> None:
     assert done == [number for number in range(len(chores._chores)) if number % 2]
 
 
-def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(settings, desk, queues, database) -> None:
-    """The loop itself, one round: a window for the threads that serve the domain, shared by the accounts that wait."""
-    import threading
-    from uuid import uuid4
-
-    from core.dispatcher.loop import Dispatcher
-    from core.environment import Environment
-
-    upkeep.register(
-        desk.conn,
-        [{"domain": "shop", "name": "Shop", "version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}],
+@pytest.fixture
+def dispatcher(settings) -> Iterator[Dispatcher]:
+    environment = Environment(
+        settings.database_url.get_secret_value(), settings.redis_url.get_secret_value(), (), False
     )
-    upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "worker", "h", 1, ["shop"], 4), None)
+    made = Dispatcher(settings, environment, threading.Event())
+    yield made
+    made.close()
+
+
+def serve(desk, *domains: str) -> None:
+    """As a worker of four threads that is alive and takes nothing."""
+    known = {"version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}
+    upkeep.register(desk.conn, [{"domain": domain, "name": domain, **known} for domain in domains])
+    upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "worker", "h", 1, domains, 4), None)
+
+
+def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(dispatcher: Dispatcher, desk, queues, database) -> None:
+    """The loop itself, one round: a window for the threads that serve the domain, shared by the accounts that wait."""
+    serve(desk, "shop")
     huge, small = desk.root(desk.account("huge")), desk.root(desk.account("small"))
     desk.finish(huge, tasks=[Task("step", {"number": n}) for n in range(500)])
     desk.finish(small, tasks=[Task("step")])
     leadership.resign(desk.conn, desk.me)
-    environment = Environment(
-        settings.database_url.get_secret_value(), settings.redis_url.get_secret_value(), (), False
-    )
-    dispatcher = Dispatcher(settings, environment, threading.Event())
-    try:
-        with database.connection() as conn:
-            dispatcher._step(conn)
-    finally:
-        dispatcher.close()
+    with database.connection() as conn:
+        dispatcher._step(conn)
     queued = dict(
         desk.rows("SELECT user_integration_id::text, count(*) FROM sync_task WHERE state = 'queued' GROUP BY 1")
     )
     assert queued[small.account_id] == 1
     assert 1 <= queued[huge.account_id] <= 6
     assert queues.length("shop") == sum(queued.values())
+
+
+def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
+    dispatcher: Dispatcher, desk, queues, database, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(desk, "shop", "busy")
+    desk.add(desk.run(desk.account("huge", domain="busy")), *map(str, range(100)))
+    with database.connection() as conn:
+        dispatcher._step(conn)
+        monkeypatch.setattr(loop, "POLL_SECONDS", float("inf"))  # it is not the next poll that finds it
+        until(lambda: dispatcher._step(conn) or not dispatcher._domains["shop"].look)
+        assert dispatcher._domains["busy"].look
+        desk.run(desk.account())
+        queues.wake()
+        until(lambda: dispatcher._step(conn) or queues.length("shop"))

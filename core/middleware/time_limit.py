@@ -112,6 +112,8 @@ class TimeLimit(TaskMiddleware):
             log.error("%s has died; a new thread takes its place", thread.name)
             self._worker.workers.remove(thread)
             self._worker._add_worker()
+        for dispatch in current().held.left():
+            self._forget(dispatch)
 
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
         """The stuck thread stops by itself if it ever comes back. Its lease is not renewed beyond the deadline."""

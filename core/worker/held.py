@@ -108,6 +108,13 @@ class Held:
                 if hold.deadline > now and (hold.thread is None or hold.thread.is_alive())
             ]
 
+    def left(self) -> list[Dispatch]:
+        """What threads had begun that are dead."""
+        with self._lock:
+            return [
+                hold.dispatch for hold in self._holds.values() if hold.thread is not None and not hold.thread.is_alive()
+            ]
+
     def not_begun(self) -> list[Dispatch]:
         """What was taken and no thread has begun."""
         with self._lock:

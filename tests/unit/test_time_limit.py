@@ -157,6 +157,24 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
     assert (stopped, added, given_up) == ([1], [1], [dispatch().id])
 
 
+def test_what_a_dead_thread_left_takes_no_place_and_keeps_no_suspect_waiting(
+    limit: Any, dispatch: Make, until: Any
+) -> None:
+    time_limit, given_up, added = limit(60), [], []
+    left, next_one = dispatch(task_id=1, suspect=True), dispatch(task_id=2, suspect=True)
+    held = current().held
+    thread = threading.Thread(target=lambda: held.begin(left, 60) and held.enter_suspect_lane(left))
+    thread.start()
+    thread.join()
+    consumer = SimpleNamespace(consumer=SimpleNamespace(give_up=given_up.append))
+    time_limit._worker = SimpleNamespace(
+        workers=[thread], consumers={left.domain: consumer}, _add_worker=lambda: added.append(1)
+    )
+    until(lambda: given_up)
+    assert until(lambda: held.enter_suspect_lane(next_one))
+    assert (given_up, added, len(held)) == ([left.id], [1], 0)
+
+
 def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(
     limit: Any, dispatch: Make, monkeypatch: Any
 ) -> None:

@@ -189,7 +189,7 @@ class Dispatcher:
         most = min(free, MOST_ACCOUNTS)
         waiting = dispatching.waiting(conn, name, domain.after, most)
         if not waiting:
-            domain.look, domain.passed = False, MOST_PASSED
+            domain.look, domain.passed = False, 0
             return 0
         rules = Rules(name, self._costs[name].costs, self._settings.limits.get(name, {}), dispatching.blocked(conn))
         rates = rules.rates(waiting)
@@ -201,8 +201,9 @@ class Dispatcher:
         if not dispatches:
             pause = HELD_BACK_SECONDS if flying else patience(rates)
             # A full page of accounts that are all held back: behind them there may be others.
-            domain.passed = domain.passed + len(waiting) if len(waiting) == most else MOST_PASSED
-            domain.look, domain.look_at = domain.passed < MOST_PASSED, time.monotonic() + pause
+            domain.passed += len(waiting)
+            domain.look, domain.look_at = len(waiting) == most and domain.passed < MOST_PASSED, time.monotonic() + pause
+            domain.passed = domain.passed if domain.look else 0
             return 0
         domain.passed = 0
         domain.look = len(waiting) == most or not _exhausted(waiting, portions, dispatches)

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from core import Task
+from core.accounts.limits import account_key
 from core.dispatcher import loop
 from core.dispatcher.chores import Chores, tick_seconds
 from core.dispatcher.loop import Dispatcher
@@ -221,3 +222,25 @@ def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
         desk.run(desk.account())
         queues.wake()
         until(lambda: dispatcher._step(conn) or queues.length("shop"))
+
+
+def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so_many(
+    dispatcher: Dispatcher, desk, queues, database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "MOST_ACCOUNTS", 2)
+    monkeypatch.setattr(loop, "MOST_PASSED", 10)
+    serve(desk, "shop")
+    *held_back, behind = sorted(desk.account(f"a{number}") for number in range(40))
+    for account in (*held_back, behind):
+        desk.run(account)
+    block = "INSERT INTO limit_block (key, until, reason) VALUES (%s, now() + interval '1 h', 'spent')"
+    for account in held_back:
+        desk.conn.execute(block, (account_key(str(account)),))
+    with database.connection() as conn:
+        dispatcher._lead(conn)
+        for _ in range(4):
+            dispatcher._look_around(conn)  # as after each second of rest
+            shop = dispatcher._domains["shop"]
+            while shop.look:
+                dispatcher._fill(conn, "shop", shop)
+    assert desk.rows("SELECT user_integration_id FROM sync_task WHERE state = 'queued'") == [(behind,)]

@@ -136,9 +136,11 @@ class BlockingConsumer(Consumer):
             room = self._room()
             if room <= 0:
                 return False
-        found = self.queues.fetch(self.queue_name, room)
+        # What is taken ahead because tasks were fast is taken by halves: the next ones may be slow, and siblings idle.
+        sure = max(self.prefetch - len(self._here), 1)
+        found = self.queues.fetch(self.queue_name, room, sure)
         if not found and self.queues.wait(self.queue_name):
-            found = self.queues.fetch(self.queue_name, room)
+            found = self.queues.fetch(self.queue_name, room, sure)
         self._taken.extend(found)
         return bool(found)
 

@@ -22,7 +22,9 @@ UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 MINIMUM_VERSION = (6, 2)
 
 FETCH = """
-local ids = redis.call('LPOP', KEYS[1], ARGV[1])
+local most, sure = tonumber(ARGV[1]), tonumber(ARGV[2])
+if most > sure then most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2))) end
+local ids = redis.call('LPOP', KEYS[1], most)
 if not ids then return {} end
 return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
 """
@@ -81,9 +83,15 @@ class Queues:
                 pipe.set(self.key(name), value)
             pipe.execute()
 
-    def fetch(self, queue: str, most: int) -> list[tuple[str, bytes | None]]:
-        """Take up to `most` messages. One whose body is gone was acknowledged meanwhile, and comes as None."""
-        reply = cast(Any, self._fetch(keys=[self._list(queue), self._hash(queue)], args=[min(most, LARGEST_FETCH)]))
+    def fetch(self, queue: str, most: int, sure: int | None = None) -> list[tuple[str, bytes | None]]:
+        """Take up to `most` messages. One whose body is gone was acknowledged meanwhile, and comes as None.
+
+        Parameters:
+          sure: How many are taken though none be left for others; beyond it, half of those that wait. Default: `most`.
+        """
+        most = min(most, LARGEST_FETCH)
+        bounds = [most, most if sure is None else sure]
+        reply = cast(Any, self._fetch(keys=[self._list(queue), self._hash(queue)], args=bounds))
         if not reply:
             return []
         return [(id.decode(), body) for id, body in zip(reply[0], reply[1], strict=True)]

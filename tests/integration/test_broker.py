@@ -264,6 +264,22 @@ def test_a_process_takes_no_more_than_it_may_until_some_are_done(
     assert second
 
 
+def test_a_process_whose_tasks_were_fast_takes_more_and_leaves_others_theirs(
+    broker: PollingBroker, queues: Queues
+) -> None:
+    put, _ = put_actor(broker)
+    for number in range(24):
+        put.send(str(number), "x")
+    consumer, sibling = (broker.consume("q", prefetch=4, timeout=50) for _ in range(2))
+    consumer._average = sibling._average = 0.01
+    assert consumer._take()
+    assert len(consumer._taken) == 12
+    assert sibling._take()
+    assert len(sibling._taken) == 6
+    assert broker.consume("q", prefetch=6, timeout=50)._take()
+    assert queues.waiting("q") == []
+
+
 def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
     broker: PollingBroker, queues: Queues, held: Held, dispatches
 ) -> None:

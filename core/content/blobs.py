@@ -26,13 +26,14 @@ TOUCH = (
     "INSERT INTO blob (key, size) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET touched_at = now() RETURNING xmax = 0"
 )
 
-# The row is locked while the object goes, so that a writer of the same content waits and then uploads it anew.
-UNNAMED = """
-SELECT b.key FROM blob b
-WHERE b.touched_at < now() - %(grace)s * interval '1 second' AND (%(keys)s::text[] IS NULL OR b.key = ANY(%(keys)s))
-  AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
-ORDER BY b.key LIMIT 1 FOR UPDATE SKIP LOCKED
+_UNNAMED = """
+b.touched_at < now() - %(grace)s * interval '1 second'
+AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
+# All are looked through once for many, as most are named.
+CANDIDATES = f"SELECT b.key FROM blob b WHERE {_UNNAMED} ORDER BY b.key LIMIT %(most)s"  # noqa: S608  the fragment is our own
+# The row is locked while the object goes, so that a writer of the same content waits and then uploads it anew.
+UNNAMED = f"SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LOCKED"  # noqa: S608
 FORGET = "DELETE FROM blob WHERE key = %s"
 
 GRACE_SECONDS = 24 * 3600.0
@@ -111,17 +112,37 @@ class Blobs:
         """The content of a blob in portions, for large ones."""
         return obstore.get(self.store, key).stream(min_chunk_size=CHUNK)
 
-    def collect(self, grace: float = GRACE_SECONDS, most: int = 1000, keys: Sequence[str] | None = None) -> int:
-        """Remove blobs, or those of these keys, that no content names and nobody touched for `grace` seconds. Returns how many."""
-        for count in range(most):
-            with self._database.connection() as conn, conn.transaction():
-                row = conn.execute(UNNAMED, {"grace": grace, "keys": keys}).fetchone()
-                if row is None:
-                    return count
-                with suppress(FileNotFoundError):
-                    obstore.delete(self.store, row[0])
-                conn.execute(FORGET, row)
-        return most
+    def collect(
+        self,
+        grace: float = GRACE_SECONDS,
+        most: int = 1000,
+        keys: Sequence[str] | None = None,
+        seconds: float = float("inf"),
+    ) -> int:
+        """Remove blobs, or those of these keys, that no content names and nobody touched for `grace` seconds. Returns how many.
+
+        Parameters:
+          most: No more than so many.
+          seconds: None is begun after this time.
+        """
+        deadline, count = time.monotonic() + seconds, 0
+        if keys is None:
+            with self._database.connection() as conn:
+                keys = [key for (key,) in conn.execute(CANDIDATES, {"grace": grace, "most": most})]
+        for key in keys:
+            if count >= most or time.monotonic() >= deadline:
+                break
+            count += self._collect(key, grace)
+        return count
+
+    def _collect(self, key: str, grace: float) -> bool:
+        with self._database.connection() as conn, conn.transaction():
+            if conn.execute(UNNAMED, {"grace": grace, "key": key}).fetchone() is None:
+                return False
+            with suppress(FileNotFoundError):
+                obstore.delete(self.store, key)
+            conn.execute(FORGET, (key,))
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,11 @@ from core.queues import Queues
 from core.settings import Settings
 
 MOST_BLOBS = 100
-"""Removed at a time: the leader has other things to do."""
+COLLECTING_SECONDS = 0.5
+"""Removed at a time, and how long that may take: the leader has other things to do, and a bucket may be far away."""
+
+COLLECT_AGAIN_SECONDS = 3.0
+"""How soon it goes on when some were removed: there may be more."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Chores:
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
         self._sweep_from = float("inf")
         self._silent_since = time.monotonic()
+        self._collecting = Chore(60.0, self._collect_blobs)
         lease = settings.lease_seconds
         self._chores = [
             Chore(2.0, self._resend),
@@ -54,7 +59,7 @@ class Chores:
             Chore(10.0, self._check_epoch),
             Chore(10.0, self._check_ticks),
             Chore(60.0, lambda conn: upkeep.tidy(conn, settings.retention_days)),
-            Chore(60.0, self._collect_blobs),
+            self._collecting,
         ]
 
     def after_gap(self) -> None:
@@ -171,8 +176,9 @@ class Chores:
             )
 
     def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a chore like the others; it borrows connections of its own
-        collected = self._blobs.collect(most=MOST_BLOBS)
+        collected = self._blobs.collect(most=MOST_BLOBS, seconds=COLLECTING_SECONDS)
         if collected:
+            self._collecting.due = time.monotonic() + COLLECT_AGAIN_SECONDS
             log.info("%d blobs that nothing names are removed", collected)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +51,41 @@ def test_what_nothing_names_is_collected_after_its_grace(desk, blobs, conn) -> N
         blobs.get(stray)
 
 
+def test_those_that_are_named_are_looked_through_once_for_all_that_are_not(blobs, conn, database) -> None:
+    count, stray = 2_000, 20
+    conn.execute(
+        "INSERT INTO blob (key, size, touched_at) SELECT 'k' || n, 1, now() - interval '2 days' FROM generate_series(1, %s) n",
+        (count,),
+    )
+    conn.execute(
+        "INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq, "
+        "metadata_seq, blob_key) SELECT gen_random_uuid(), 'shop', 'x', 'item', '', 1, 1, key FROM blob"
+    )
+    for number in range(stray):
+        blobs.put(f"{number}".encode())
+    conn.execute("UPDATE blob SET key = 'z' || key, touched_at = now() - interval '2 days' WHERE key NOT LIKE 'k%'")
+    with database.connection() as only:
+        blobs._database = SimpleNamespace(connection=lambda: nullcontext(only))
+        with only.transaction():
+            before = probes(only)
+            assert blobs.collect(seconds=0) == 0
+            assert blobs.collect() == stray
+            assert probes(only) - before < 4 * count
+
+
+def probes(conn) -> int:
+    """How often this transaction looked into an index of content."""
+    query = "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
+    return conn.execute(query).fetchall()[0][0]
+
+
+def test_those_of_some_keys_are_collected_alone(blobs, conn) -> None:
+    first, second, third = (blobs.put(data) for data in (b"1", b"2", b"3"))
+    conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
+    assert blobs.collect(keys=[third, first]) == 2
+    assert conn.execute("SELECT key FROM blob").fetchall() == [(second,)]
+
+
 def test_a_blob_that_is_put_again_is_young_again(blobs, conn) -> None:
     key = blobs.put(b"content")
     conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
@@ -72,7 +108,7 @@ def test_a_writer_during_the_collection_waits_and_uploads_anew(
     keys: list[str] = []
     writer = threading.Thread(target=lambda: keys.append(blobs.put(b"content")))
     with collector.transaction():
-        assert collector.execute(UNNAMED, {"grace": -60, "keys": None}).fetchone() == (key,)
+        assert collector.execute(UNNAMED, {"grace": -60, "key": key}).fetchone() == (key,)
         obstore.delete(blobs.store, key)
         writer.start()
         until(

@@ -21,11 +21,13 @@ from core.queues import Queues
 from core.settings import Settings
 
 MOST_BLOBS = 100
-COLLECTING_SECONDS = 0.5
-"""Removed at a time, and how long that may take: the leader has other things to do, and a bucket may be far away."""
+"""Removed at a time."""
 
-COLLECT_AGAIN_SECONDS = 3.0
-"""How soon it goes on when some were removed: there may be more."""
+CLEARING_SECONDS = 0.5
+"""How long it throws away old tasks or blobs without a break: the leader has other things to do, and a bucket may be far away."""
+
+CLEAR_AGAIN_SECONDS = 3.0
+"""How soon it goes on with them, where there may be more."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Chores:
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
         self._sweep_from = float("inf")
         self._silent_since = time.monotonic()
+        self._pruning = Chore(60.0, self._prune)
         self._collecting = Chore(60.0, self._collect_blobs)
         lease = settings.lease_seconds
         self._chores = [
@@ -58,7 +61,8 @@ class Chores:
             Chore(5.0, self._end_forgotten_runs),
             Chore(10.0, self._check_epoch),
             Chore(10.0, self._check_ticks),
-            Chore(60.0, lambda conn: upkeep.tidy(conn, settings.retention_days)),
+            Chore(60.0, upkeep.tidy),
+            self._pruning,
             self._collecting,
         ]
 
@@ -175,10 +179,14 @@ class Chores:
                 made,
             )
 
+    def _prune(self, conn: Conn) -> None:
+        if not upkeep.prune(conn, self._settings.retention_days, CLEARING_SECONDS):
+            self._pruning.due = time.monotonic() + CLEAR_AGAIN_SECONDS
+
     def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a chore like the others; it borrows connections of its own
-        collected = self._blobs.collect(most=MOST_BLOBS, seconds=COLLECTING_SECONDS)
+        collected = self._blobs.collect(most=MOST_BLOBS, seconds=CLEARING_SECONDS)
         if collected:
-            self._collecting.due = time.monotonic() + COLLECT_AGAIN_SECONDS
+            self._collecting.due = time.monotonic() + CLEAR_AGAIN_SECONDS
             log.info("%d blobs that nothing names are removed", collected)
 
 

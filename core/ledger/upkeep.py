@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,12 +111,21 @@ def other_version(conn: Conn, entry: Mapping[str, Any]) -> bool:
     return bool(row and row[0])
 
 
-def tidy(conn: Conn, retention_days: float) -> None:
-    """Throw away old tasks, blocks, processes and what ended listings have seen, in portions."""
-    conn.execute(OVER_LIMIT)
-    for (run,) in conn.execute(TO_PRUNE, (retention_days,)).fetchall():
-        while conn.execute(PRUNE_TASKS, (run,)).rowcount:
-            pass
-        conn.execute(PRUNED, (run,))
-    for statement in (PRUNE_BLOCKS, PRUNE_SEEN, BURY, PRUNE_KEYS, PRUNE_FLOWS):
+def tidy(conn: Conn) -> None:
+    """Stop runs that are too large, and throw away old blocks, processes and what ended listings have seen."""
+    for statement in (OVER_LIMIT, PRUNE_BLOCKS, PRUNE_SEEN, BURY, PRUNE_KEYS, PRUNE_FLOWS):
         conn.execute(statement)
+
+
+def prune(conn: Conn, retention_days: float, seconds: float) -> bool:
+    """Throw away old tasks, in portions, until none is left or this time is over. Returns whether none is left."""
+    deadline = time.monotonic() + seconds
+    while runs := conn.execute(TO_PRUNE, (retention_days,)).fetchall():
+        for (run,) in runs:
+            while conn.execute(PRUNE_TASKS, (run,)).rowcount:
+                if time.monotonic() >= deadline:
+                    return False
+            conn.execute(PRUNED, (run,))
+            if time.monotonic() >= deadline:
+                return False
+    return True

@@ -191,11 +191,32 @@ def test_pruning_leaves_what_is_parked_and_what_is_young(desk) -> None:
 
     account = desk.account()
     bad = one_parked(desk, account)
-    upkeep.tidy(desk.conn, 30)
+    assert upkeep.prune(desk.conn, 30, 60)
     assert len(desk.tasks()) == 2
     desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '31 days'")
-    upkeep.tidy(desk.conn, 30)
+    assert upkeep.prune(desk.conn, 30, 60)
     assert desk.tasks() == {bad.task_id: "parked"}
+
+
+OLD_RUNS = """
+WITH old AS (
+    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, finished_at)
+    SELECT gen_random_uuid(), %s, 'shop', 'live', 'schedule', 'succeeded', 0, now() - interval '31 days'
+    FROM generate_series(1, 250) RETURNING id, user_integration_id
+)
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, state)
+SELECT id, user_integration_id, 'shop', 'live', 'start', '{}', '', 'done' FROM old
+"""
+
+
+def test_however_many_runs_have_grown_old_all_are_pruned_a_while_at_a_time(desk) -> None:
+    from core.ledger import upkeep
+
+    desk.conn.execute(OLD_RUNS, (desk.account(),))
+    assert not upkeep.prune(desk.conn, 30, 0)
+    assert 0 < len(desk.tasks()) < 250
+    assert upkeep.prune(desk.conn, 30, 60)
+    assert desk.tasks() == {}
 
 
 def test_a_run_that_makes_ever_new_keys_is_bounded(desk) -> None:
@@ -205,8 +226,8 @@ def test_a_run_that_makes_ever_new_keys_is_bounded(desk) -> None:
     run = desk.run(desk.account())
     desk.add(run, "a", "b")
     desk.conn.execute("UPDATE sync_run SET started_at = now() - interval '1 min'")
-    upkeep.tidy(desk.conn, 30)
+    upkeep.tidy(desk.conn)
     assert desk.value("SELECT over_limit FROM sync_run") is None
     desk.add(run, "c")
-    upkeep.tidy(desk.conn, 30)
+    upkeep.tidy(desk.conn)
     assert "more than 3 tasks" in desk.value("SELECT over_limit FROM sync_run")

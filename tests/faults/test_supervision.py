@@ -97,6 +97,6 @@ def schedulers(fleet: Fleet) -> list[int]:
 
 def processes() -> list[tuple[int, int, str]]:
     """(id, parent, command) of every process that is no zombie."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
     rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
     return [(int(pid), int(parent), words[0]) for pid, parent, state, *words in rows if words and state[0] != "Z"]

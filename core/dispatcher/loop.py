@@ -28,6 +28,11 @@ from core.worker.budgets import Budgets
 
 LEAD_AGAIN_SECONDS = 3.0
 POLL_SECONDS = 1.0
+"""How often the leader looks around for workers and work."""
+
+LOOK_SECONDS = 0.1
+"""How soon it does when it is woken: the work may be for workers that have only just come."""
+
 SHORTEST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.05
 
@@ -97,7 +102,7 @@ class Dispatcher:
         self._costs: dict[str, dispatching.Catalog] = {}
         self._pace = Pace(Budgets(self._queues, lambda: False))
         self._leading = False
-        self._led_at = self._looked_at = self._heeded_at = self._read_catalogs_at = 0.0
+        self._led_at = self._looked_at = self._look_due = self._heeded_at = self._read_catalogs_at = 0.0
         self._pause = SHORTEST_PAUSE_SECONDS
 
     def run(self) -> None:
@@ -135,9 +140,9 @@ class Dispatcher:
             self._stop.wait(LEAD_AGAIN_SECONDS)
             return
         now = time.monotonic()
-        if now - self._looked_at >= POLL_SECONDS:
+        if now >= self._look_due:
             self._look_around(conn)
-            self._looked_at = now
+            self._looked_at, self._look_due = now, now + POLL_SECONDS
         sent = sum(self._fill(conn, name, domain) for name, domain in self._domains.items() if domain.threads)
         self._chores.do_due(conn)
         self._wait(sent)
@@ -223,13 +228,14 @@ class Dispatcher:
         looking = any(domain.look and domain.threads for domain in self._domains.values())
         seconds = self._pause if looking else POLL_SECONDS
         soon = min((domain.look_at for domain in self._domains.values() if domain.threads), default=float("inf"))
-        seconds = max(min(seconds, soon - time.monotonic()), SHORTEST_PAUSE_SECONDS)
+        seconds = max(min(seconds, min(soon, self._look_due) - time.monotonic()), SHORTEST_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE_SECONDS)
         if seconds <= LONGEST_PAUSE_SECONDS:
             # Redis looks at the clocks of those it blocks ten times a second only: too coarse for a short pause.
             self._stop.wait(seconds)
             self._heed()
         elif self._queues.wait_for_work(seconds):
+            self._look_due = min(self._look_due, self._looked_at + LOOK_SECONDS)
             for domain in self._domains.values():
                 domain.look = True
 

@@ -18,6 +18,7 @@ from core.environment import Environment
 from core.ledger import leadership, upkeep
 from core.messages import SAVE_QUEUE, dispatch_message
 from core.plugins import Registry
+from support.waiting import until
 
 
 @pytest.fixture
@@ -244,3 +245,21 @@ def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so
             while shop.look:
                 dispatcher._fill(conn, "shop", shop)
     assert desk.rows("SELECT user_integration_id FROM sync_task WHERE state = 'queued'") == [(behind,)]
+
+
+def test_workers_that_have_only_just_come_get_work_at_once(dispatcher: Dispatcher, desk, database, monkeypatch) -> None:
+    """Not when the leader looks around the next time."""
+    monkeypatch.setattr(loop, "POLL_SECONDS", 1_000.0)
+    leadership.resign(desk.conn, desk.me)
+    with database.connection() as conn:
+        dispatcher._queues.wake()
+        dispatcher._step(conn)
+        serve(desk, "shop")
+        desk.run(desk.account("new"))
+        dispatcher._queues.wake()
+
+        def dispatched() -> bool:
+            dispatcher._step(conn)
+            return bool(desk.rows("SELECT FROM sync_task WHERE state = 'queued'"))
+
+        until(dispatched, "the root task is dispatched")

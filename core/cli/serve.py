@@ -1,4 +1,4 @@
-"""The REST API."""
+"""The dashboard and the REST API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on. 0.0.0.0: all of this machine's.")] = HOST,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port. 0: any that is free.")] = PORT,
 ) -> None:
-    """Serve the REST API. Put a proxy with TLS before it where others reach it.
+    """Serve the dashboard and the REST API. Put a proxy with TLS before it where others reach it.
 
     Examples:
 
@@ -32,20 +32,28 @@ def serve(
     """
     require_extra()
     with session.backend(connections=CONNECTIONS) as backend:
+        from core.dashboard.app import Site
         from core.db.version import require_schema
         from core.logs import configure
+        from core.rest.app import build
         from core.rest.server import serve as run
 
         require_schema(backend.database.url)
         configure(backend.settings.log_level, backend.settings.log_format)
-        words = "Ctrl-C ends it. A token for it: polling tokens create --admin"
-        run(backend, host, port, lambda at: note(f"The API is at {address(host, at)}. {words}"))
+        rest = build(backend)
+
+        def begun(at: int) -> None:
+            note(address(host, at))
+            note("Ctrl-C ends it. To sign in: polling tokens create --admin")
+
+        run(Site(rest), lambda: rest.state.pulse, host, port, begun)
 
 
 def address(host: str, port: int) -> str:
     """Where it is reached, and described."""
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/v1 (described by /openapi.json)"
+    at = f"http://{shown}:{port}"
+    return f"The dashboard is at {at}, the API at {at}/v1 (described by /openapi.json)."
 
 
 def free_port(wanted: int | None) -> int:
@@ -82,4 +90,4 @@ def installed() -> bool:
     """Whether the extra `serve` is installed here."""
     from importlib.util import find_spec
 
-    return all(find_spec(name) is not None for name in ("authlib", "fastapi", "httpx2", "prometheus_client", "uvicorn"))
+    return all(find_spec(name) is not None for name in ("authlib", "fastapi", "httpx2", "jinja2", "prometheus_client", "uvicorn"))

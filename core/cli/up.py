@@ -121,9 +121,7 @@ def _welcome(settings: Settings, environment: Environment, conn: Conn, port: int
     next_step = "polling accounts" if connected and connected[0] else "polling connect hello-world --name hello"
     lines = ["Everything runs. Ctrl-C ends it.", f"  The data lie {place}"]
     if port is not None:
-        lines.append(
-            f"  The API is at {serve.address(serve.HOST, port)}; a token for it: polling tokens create --admin"
-        )
+        lines += [f"  {serve.address(serve.HOST, port)}", "  To sign in: polling tokens create --admin"]
     lines.append(f"  Next, in another terminal: {next_step}")
     sys.stdout.write("\n" + "\n".join(map(clean, lines)) + "\n\n")
     sys.stdout.flush()

@@ -367,6 +367,15 @@ process = Table(
     _moment("seen_at", default=True),
 )
 
+activity = Table(
+    "activity",
+    metadata,
+    # What all workers together ended and changed in it.
+    Column("minute", DateTime(timezone=True), primary_key=True),
+    _count("tasks", BigInteger),
+    _count("rows", BigInteger),
+)
+
 ledger = Table(
     "ledger",
     metadata,

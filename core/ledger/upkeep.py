@@ -21,6 +21,10 @@ ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.qu
     clock = excluded.clock, figures = excluded.figures
 RETURNING draining
 """
+ACTIVITY = """
+INSERT INTO activity AS a (minute, tasks, rows) VALUES (date_trunc('minute', clock_timestamp()), %s, %s)
+ON CONFLICT (minute) DO UPDATE SET tasks = a.tasks + excluded.tasks, rows = a.rows + excluded.rows
+"""
 GOODBYE = "DELETE FROM process WHERE id = %s"
 BURY = "DELETE FROM process WHERE seen_at < clock_timestamp() - interval '1 hour'"
 
@@ -64,6 +68,7 @@ DELETE FROM sync_task WHERE id = ANY (ARRAY(
 PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
 PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
 PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1 day'"
+PRUNE_ACTIVITY = "DELETE FROM activity WHERE minute < now() - interval '1 day'"
 PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
 PRUNE_SEEN = (
     "DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r WHERE r.id = s.run_id AND r.state = 'running')"
@@ -90,6 +95,12 @@ def heartbeat(conn: Conn, process: Process, clock: object, figures: Sequence[Any
     return bool(row and row[0])
 
 
+def note_activity(conn: Conn, tasks: int, rows: int) -> None:
+    """Add what a process has ended and changed since it last told, to the minute that is now."""
+    if tasks or rows:
+        conn.execute(ACTIVITY, (tasks, rows))
+
+
 def goodbye(conn: Conn, process: UUID) -> None:
     """This process ends."""
     conn.execute(GOODBYE, (process,))
@@ -113,7 +124,7 @@ def other_version(conn: Conn, entry: Mapping[str, Any]) -> bool:
 
 def tidy(conn: Conn) -> None:
     """Stop runs that are too large, and throw away old blocks, processes and what ended listings have seen."""
-    for statement in (OVER_LIMIT, PRUNE_BLOCKS, PRUNE_SEEN, BURY, PRUNE_KEYS, PRUNE_FLOWS):
+    for statement in (OVER_LIMIT, PRUNE_BLOCKS, PRUNE_SEEN, BURY, PRUNE_KEYS, PRUNE_FLOWS, PRUNE_ACTIVITY):
         conn.execute(statement)
 
 

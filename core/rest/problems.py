@@ -92,14 +92,19 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(psycopg.Error, _database)
+    app.add_exception_handler(psycopg.Error, database)
     app.add_exception_handler(PoolTimeout, _busy)
     app.add_middleware(Unforeseen)
 
 
+def kind(error: PollingError) -> tuple[int, str]:
+    """The status that an error of ours is answered with, and the name of its kind."""
+    return next((status, name) for kind, status, name in KINDS if isinstance(error, kind))
+
+
 async def _polling_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001  Starlette's signature
     assert isinstance(error, PollingError)
-    status, name = next((status, name) for kind, status, name in KINDS if isinstance(error, kind))
+    status, name = kind(error)
     headers = {"Retry-After": "5"} if status == 503 else None
     return problem(status, name, error.message, hint=_clean(_hint(error.hint)), headers=headers)
 
@@ -136,7 +141,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:  # noqa: AR
     return problem(error.status_code, phrase.lower().replace(" ", "-"), headers=error.headers)
 
 
-async def _database(request: Request, error: Exception) -> JSONResponse:
+async def database(request: Request, error: Exception) -> JSONResponse:
+    """What is answered where PostgreSQL failed, which is written down."""
     assert isinstance(error, psycopg.Error)
     if passes(error):
         log.warning("PostgreSQL is away: %s", first_line(error))

@@ -39,9 +39,13 @@ class Pulse:
             left = deadline - time.monotonic()
             if left <= 0 or self.ended:
                 return False
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), min(SECONDS, left))
+            await self.pause(min(SECONDS, left))
         return True
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for so long, or until the server ends."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), seconds)
 
     @property
     def ended(self) -> bool:

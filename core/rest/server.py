@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from core.api.backend import Backend
 from core.errors import SettingsError
-from core.rest.app import build
+from core.rest.pulse import Pulse
 
 GRACE_SECONDS = 10
 """For requests under way when it shall end; those that wait for changes are answered at once."""
@@ -20,19 +19,19 @@ MOST_AT_ONCE = 1_000
 """Connections; more are told to come again."""
 
 
-def serve(backend: Backend, host: str, port: int, begun: Callable[[int], None]) -> None:
+def serve(site: ASGIApp, pulse: Callable[[], Pulse], host: str, port: int, begun: Callable[[int], None]) -> None:
     """Answer requests until told to end.
 
     Parameters:
+      pulse: What those wait for who wait; there is one once it has begun.
       begun: Told the port once it listens there.
 
     Raises:
       SettingsError: The address cannot be listened on.
     """
     listener = _listen(host, port)
-    app = build(backend)
     config = uvicorn.Config(
-        app,
+        site,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -42,17 +41,17 @@ def serve(backend: Backend, host: str, port: int, begun: Callable[[int], None]) 
     )
     with listener:
         begun(listener.getsockname()[1])
-        _Server(config, app).run(sockets=[listener])
+        _Server(config, pulse).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, pulse: Callable[[], Pulse]) -> None:
         super().__init__(config)
-        self._app = app
+        self._pulse = pulse
 
     async def shutdown(self, *arguments: Any, **more: Any) -> None:
         """Before it waits for requests: those that wait themselves would be cut off when the grace is over."""
-        self._app.state.pulse.end()
+        self._pulse().end()
         await super().shutdown(*arguments, **more)
 
 

@@ -25,6 +25,7 @@ class Figures:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[Key, float] = {}
+        self._told = (0, 0)
 
     def count(self, name: str, number: float = 1, /, **labels: str) -> None:
         """Add to one of them."""
@@ -60,6 +61,15 @@ class Figures:
         self.count("run_seconds_sum", seconds, **labels)
         bound = next((str(bound) for bound in BUCKETS if seconds <= bound), "+Inf")
         self.count("run_seconds", le=bound, **labels)
+
+    def activity(self) -> tuple[int, int]:
+        """Tasks that ended and rows that changed since this was last asked."""
+        with self._lock:
+            told, self._told = self._told, (self._total("tasks"), self._total("outputs_changed"))
+        return self._told[0] - told[0], self._told[1] - told[1]
+
+    def _total(self, name: str) -> int:
+        return int(sum(number for (one, _), number in self._counts.items() if one == name))
 
     def written(self) -> list[list[Any]]:
         """As JSON: name, labels and number of each."""

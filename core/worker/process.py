@@ -118,6 +118,7 @@ class WorkerProcess:
         try:
             self.give_back(self.held.not_begun())
             with self.database.connection() as conn:
+                upkeep.note_activity(conn, *self.figures.activity())
                 upkeep.goodbye(conn, self._process.id)
         except UNAVAILABLE as error:
             log.warning("PostgreSQL is away at shutdown; leases bring back what was not begun: %s", error)
@@ -197,6 +198,7 @@ class WorkerProcess:
                 replace(self._process, queues=[]) if self.draining.is_set() and not len(self.held) else self._process
             )
             asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
+            upkeep.note_activity(conn, *self.figures.activity())
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(conn):
                 self.on_vacancy()
         if asked and not self.draining.is_set():

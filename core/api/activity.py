@@ -1,0 +1,55 @@
+"""What the fleet does and did: its processes, what is due, and the last hour by minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.api.listings import Row, fetch
+from core.db.pool import Conn
+from core.ledger.upkeep import ALIVE_SECONDS
+
+LAST_HOUR = """
+SELECT minute, tasks, rows FROM activity WHERE minute > clock_timestamp() - interval '1 hour'
+ORDER BY minute
+"""
+NOW = "SELECT clock_timestamp() AS now"
+# Served by `user_integration_due`.
+DUE = """
+SELECT count(*) AS number FROM user_integration WHERE sync_status = 'active' AND next_sync_at <= clock_timestamp()
+"""
+PROCESSES = """
+SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,
+    seen_at > clock_timestamp() - %(alive)s * interval '1 second' AS alive
+FROM process ORDER BY alive DESC, kind, host, pid LIMIT 200
+"""
+LEADER = "SELECT leader, leader_until, leader_until > clock_timestamp() AS leads, last_tick_at FROM ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """Minutes of the last hour in which something happened."""
+
+    rows: list[Row]
+    now: datetime
+
+
+def last_hour(conn: Conn) -> Hour:
+    """Tasks that ended and rows that changed, by minute; what workers have told so far, which takes them seconds."""
+    return Hour(fetch(conn, LAST_HOUR, {}), fetch(conn, NOW, {})[0]["now"])
+
+
+def due(conn: Conn) -> int:
+    """Accounts whose next run is due now."""
+    number: int = fetch(conn, DUE, {})[0]["number"]
+    return number
+
+
+def processes(conn: Conn) -> list[Row]:
+    """Processes of the last hour, those that live first."""
+    return fetch(conn, PROCESSES, {"alive": ALIVE_SECONDS})
+
+
+def leader(conn: Conn) -> Row:
+    """Who dispatches, until when, and when the scheduler last ticked."""
+    return fetch(conn, LEADER, {})[0]

@@ -1,0 +1,134 @@
+"""The dashboard's application, and the site that it and the API make together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from psycopg_pool import PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from core.dashboard import rendering
+from core.dashboard.live import Live
+from core.dashboard.pages import accounts, connecting, content, overview, parked, runs, signing
+from core.dashboard.session import SignInFirst
+from core.errors import PollingError
+from core.rest import problems
+from core.rest.app import Headers
+from core.rest.body_size import BodySize
+from core.rest.problems import Refused
+
+API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
+STATIC = Path(__file__).with_name("static")
+PAGES = (signing, overview, accounts, connecting, runs, parked, content)
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
+        "frame-src 'self'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'",
+    )
+)  # fmt: skip
+
+
+class PageHeaders(Headers):
+    """What every page carries, unless it says otherwise."""
+
+    DEFAULTS = Headers.DEFAULTS | {
+        "Content-Security-Policy": POLICY,
+        "Referrer-Policy": "same-origin",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "X-Frame-Options": "DENY",
+    }
+
+
+class Site:
+    """The API below its own paths, and the dashboard everywhere else."""
+
+    def __init__(self, rest: FastAPI) -> None:
+        self.rest = rest
+        self.pages = _build(rest)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = self.rest if scope["type"] == "lifespan" or scope["path"].startswith(API) else self.pages
+        await app(scope, receive, send)
+
+
+def _build(rest: FastAPI) -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    app.state.backend = rest.state.backend
+    app.state.rest = rest
+    app.state.live = Live()
+    for module in PAGES:
+        app.include_router(module.router)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_exception_handler(SignInFirst, _sign_in_first)
+    app.add_exception_handler(PollingError, _polling_error)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _not_found)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(psycopg.Error, _database)
+    app.add_exception_handler(PoolTimeout, _busy)
+    app.add_middleware(problems.Unforeseen)
+    app.add_middleware(BodySize)
+    app.add_middleware(PageHeaders)
+    return app
+
+
+async def _sign_in_first(request: Request, error: Exception) -> Response:  # noqa: ARG001  Starlette's signature
+    if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
+        return _told(401, "You are signed out", "Sign in again, and repeat it.")
+    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse("/sign-in" + rendering.query(next=wanted if wanted != "/" else None), 303)
+
+
+async def _polling_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(error, PollingError)
+    status, _ = problems.kind(error)
+    return _told(status, TITLES.get(status, "That did not work"), error.message)
+
+
+async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(error, Refused)
+    return _told(error.status, TITLES.get(error.status, "That did not work"), error.detail or "")
+
+
+async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return _told(404, TITLES[404], "The address is not one of ours.")
+
+
+async def _http(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    assert isinstance(error, HTTPException)
+    return _told(error.status_code, TITLES.get(error.status_code, "That did not work"), "")
+
+
+async def _database(request: Request, error: Exception) -> Response:
+    await problems.database(request, error)  # writes down what it was
+    return await _busy(request, error)
+
+
+async def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return _told(503, TITLES[503], "It may be back in a moment: load this page again.")
+
+
+TITLES = {
+    403: "Not allowed",
+    404: "There is no such page",
+    405: "There is no such page",
+    409: "That cannot be done now",
+    413: "That is too much",
+    422: "That cannot be used",
+    502: "The other service does not answer",
+    503: "The database does not answer",
+}
+
+
+def _told(status: int, title: str, detail: str) -> Response:
+    return Response(
+        rendering.page("error.html", {"title": title, "detail": detail}), status, media_type="text/html; charset=utf-8"
+    )

@@ -1,0 +1,94 @@
+"""Pages that change by themselves, by server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+A page that is asked for as `text/event-stream` answers with its live part, whenever that has changed. However many look at the same
+page, it is rendered once; and the more a look costs, the rarer it is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from starlette.concurrency import run_in_threadpool
+
+from core.rest.pulse import Pulse
+
+SECONDS = 1.0
+"""Between two looks, at the least."""
+
+COST = 10
+"""So many times longer than a look took is the pause after it."""
+
+KEEPALIVE_SECONDS = 15.0
+ASK_AGAIN_SECONDS = 15.0
+"""How soon a token that is revoked ends the stream."""
+
+KEPT_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class _Kept:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    html: str = ""
+    fresh_until: float = 0.0
+    pause: float = SECONDS
+
+
+class Live:
+    """The live parts that somebody looks at just now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[str, ...], _Kept] = {}
+
+    def look(self, key: tuple[str, ...], render: Callable[[], str]) -> tuple[str, float]:
+        """What this part looks like, and in how many seconds to look again.
+
+        Parameters:
+          key: The same for those who see the same.
+        """
+        with self._lock:
+            self._forget()
+            kept = self._kept.setdefault(key, _Kept())
+        with kept.lock:
+            if time.monotonic() >= kept.fresh_until:
+                begun = time.monotonic()
+                kept.html = render()
+                kept.pause = max(SECONDS, COST * (time.monotonic() - begun))
+                kept.fresh_until = time.monotonic() + kept.pause * 0.9
+            return kept.html, kept.pause
+
+    def _forget(self) -> None:
+        long_ago = time.monotonic() - KEPT_SECONDS
+        for key in [key for key, kept in self._kept.items() if 0 < kept.fresh_until < long_ago]:
+            del self._kept[key]
+
+    async def stream(
+        self, key: tuple[str, ...], render: Callable[[], str], allowed: Callable[[], bool], pulse: Pulse
+    ) -> AsyncIterator[str]:
+        """Events until the viewer goes, may no longer see it, or the server ends."""
+        sent, spoken, asked = "", time.monotonic(), time.monotonic()
+        yield "retry: 3000\n\n"
+        while not pulse.ended:
+            now = time.monotonic()
+            if now - asked >= ASK_AGAIN_SECONDS:
+                if not await run_in_threadpool(allowed):
+                    yield event("end", "")
+                    return
+                asked = now
+            html, pause = await run_in_threadpool(self.look, key, render)
+            if html != sent:
+                yield event("live", html)
+                sent, spoken = html, now
+            elif now - spoken >= KEEPALIVE_SECONDS:
+                yield ": still here\n\n"
+                spoken = now
+            await pulse.pause(pause)
+
+
+def event(name: str, data: str) -> str:
+    """One event."""
+    lines = "".join(f"data: {line}\n" for line in data.split("\n"))
+    return f"event: {name}\n{lines}\n"

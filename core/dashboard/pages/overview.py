@@ -1,0 +1,55 @@
+"""How the whole fleet is: operators' first page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
+
+from core.api import activity, figures, health
+from core.api.backend import Backend
+from core.dashboard.charts import last_hour
+from core.dashboard.session import Signed
+from core.dashboard.showing import Show
+from core.db.pool import Conn
+from core.rest.dependencies import Engine
+
+router = APIRouter()
+
+
+@router.get("/")
+def overview(engine: Engine, who: Signed, show: Show) -> Response:
+    """Freshness, liveness, the queue, and the last hour; a user's first page is the accounts."""
+    if not who.is_admin:
+        return RedirectResponse("/accounts", 303)
+    return show.live("overview.html", lambda conn: _look(engine, conn))
+
+
+def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
+    found = figures.look(conn, engine.settings)
+    hour = activity.last_hour(conn)
+    return {
+        "health": health.look(engine),
+        "found": found,
+        "accounts": _by(found.accounts, "status"),
+        "tasks": _by(found.tasks, "state"),
+        "overdue": sum(row["number"] for row in found.overdue),
+        "parked": sum(row["number"] for row in found.parked),
+        "waited": max((row["seconds"] for row in found.queue_age), default=0.0),
+        "due": activity.due(conn),
+        "processes": activity.processes(conn),
+        "leader": activity.leader(conn),
+        "charts": [
+            last_hour("Tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now),
+            last_hour("Rows kept or changed", {row["minute"]: row["rows"] for row in hour.rows}, hour.now),
+        ],
+    }
+
+
+def _by(rows: list[dict[str, Any]], name: str) -> dict[str, int]:
+    """Numbers added up by one of their labels."""
+    found: dict[str, int] = {}
+    for row in rows:
+        found[row[name]] = found.get(row[name], 0) + row["number"]
+    return found

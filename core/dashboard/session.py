@@ -1,0 +1,172 @@
+"""Who is signed in. The cookie holds the token that was given at the sign-in: revoking it ends every session made with it.
+
+Forms carry a value that is derived from the cookie's, which another site can neither read nor guess; and what a browser says to have
+come from another site is refused before that (https://www.w3.org/TR/fetch-metadata/).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import Depends, Request, Response
+
+from core.api import access
+from core.api.access import Principal
+from core.api.backend import Backend
+from core.rest.dependencies import Engine, RawBody
+from core.rest.problems import Refused
+
+COOKIE = "polling_session"
+LASTS_SECONDS = 12 * 3600
+MOST_FIELDS = 2_000
+
+
+class SignInFirst(Exception):
+    """Nobody is signed in, or no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Somebody who is signed in.
+
+    Attributes:
+      csrf: What forms of this session carry.
+    """
+
+    principal: Principal
+    csrf: str
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it is an operator."""
+        return self.principal.is_admin
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose rows it sees; None sees all."""
+        return self.principal.user_id
+
+
+def find_viewer(engine: Backend, request: Request) -> Viewer | None:
+    """Who is signed in, if anybody is."""
+    token = request.cookies.get(COOKIE)
+    if not token:
+        return None
+    with engine.database.connection() as conn:
+        found = access.authenticate(conn, token)
+    return Viewer(found, csrf_of(token)) if found is not None else None
+
+
+def csrf_of(token: str) -> str:
+    """What a session's forms carry."""
+    return hmac.new(token.encode("utf-8", "surrogatepass"), b"csrf", hashlib.sha256).hexdigest()
+
+
+def viewer(request: Request, engine: Engine) -> Viewer:
+    """Who is signed in.
+
+    Raises:
+      SignInFirst: Nobody is.
+    """
+    found = find_viewer(engine, request)
+    if found is None:
+        raise SignInFirst
+    return found
+
+
+Signed = Annotated[Viewer, Depends(viewer)]
+
+
+def operator(who: Signed) -> Viewer:
+    """An operator.
+
+    Raises:
+      Refused: It is a user.
+    """
+    if not who.is_admin:
+        raise Refused(403, "forbidden", "this page is for operators")
+    return who
+
+
+Operator = Annotated[Viewer, Depends(operator)]
+
+
+class Form:
+    """The fields of a form, as they were sent."""
+
+    def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
+        self.fields = fields
+
+    def get(self, name: str) -> str:
+        """A field's last value; empty if it is not there."""
+        return next((value for key, value in reversed(self.fields) if key == name), "")
+
+    def all(self, name: str) -> list[str]:
+        """All values of a field."""
+        return [value for key, value in self.fields if key == name]
+
+    def below(self, prefix: str) -> Mapping[str, list[str]]:
+        """The values of all fields that begin with this, by the rest of their names."""
+        found: dict[str, list[str]] = {}
+        for key, value in self.fields:
+            if key.startswith(prefix):
+                found.setdefault(key.removeprefix(prefix), []).append(value)
+        return found
+
+
+def posted(request: Request, body: RawBody) -> Form:
+    """What a form of ours sent.
+
+    Raises:
+      Refused: It comes from another site, or is no form.
+    """
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise Refused(403, "forbidden", "this form was sent from another site")
+    try:
+        return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
+    except ValueError:
+        raise Refused(422, "invalid-request", "this is no form of ours") from None
+
+
+Posted = Annotated[Form, Depends(posted)]
+
+
+def acted(who: Signed, form: Posted) -> Form:
+    """A form that the one who is signed in sent from a page of ours.
+
+    Raises:
+      Refused: It was not.
+    """
+    if not hmac.compare_digest(form.get("csrf").encode(), who.csrf.encode()):
+        raise Refused(403, "forbidden", "this page is from another session: load it again")
+    return form
+
+
+Acted = Annotated[Form, Depends(acted)]
+
+
+def sign_in(engine: Backend, answer: Response, token: str, *, secure: bool) -> bool:
+    """Begin a session; returns whether the token is good."""
+    with engine.database.connection() as conn:
+        good = access.authenticate(conn, token) is not None
+    if good:
+        answer.set_cookie(
+            COOKIE, token, max_age=LASTS_SECONDS, path="/", secure=secure, httponly=True, samesite="lax"
+        )
+    return good
+
+
+def sign_out(answer: Response) -> None:
+    """End it, in this browser."""
+    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+
+
+def own_path(wanted: str) -> str:
+    """A path of this site to go to; the beginning if it is anything else."""
+    plain = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
+    return wanted if plain and "\\" not in wanted else "/"

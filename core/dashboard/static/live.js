@@ -1,0 +1,53 @@
+// A page's live part comes as server-sent events from the page's own address. Without this, pages are what they were when loaded.
+(() => {
+  const part = document.querySelector("[data-live]");
+  let stream = null;
+  let waiting = null;
+
+  // Somebody who is at work in it shall not have it pulled away.
+  const busy = () =>
+    part.querySelector("input[type=checkbox]:checked, details[open] form") !== null ||
+    (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, button, summary"));
+
+  const put = (html) => {
+    if (busy()) {
+      waiting = html;
+      return;
+    }
+    waiting = null;
+    const open = [...part.querySelectorAll("details[open][id]")].map((one) => one.id);
+    const at = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    part.innerHTML = html;
+    open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+    if (at !== null) [...part.querySelectorAll("a")].find((one) => one.getAttribute("href") === at)?.focus();
+  };
+
+  const begin = () => {
+    if (stream !== null || document.hidden) return;
+    stream = new EventSource(location.href);
+    stream.addEventListener("live", (event) => put(event.data));
+    stream.addEventListener("end", () => location.reload());
+  };
+
+  const end = () => {
+    stream?.close();
+    stream = null;
+  };
+
+  if (part !== null) {
+    begin();
+    // A browser has six connections to a site over HTTP/1.1: pages that nobody sees give theirs back.
+    document.addEventListener("visibilitychange", () => (document.hidden ? end() : begin()));
+    window.addEventListener("pagehide", end);
+    window.addEventListener("pageshow", begin);
+    part.addEventListener("focusout", () => setTimeout(() => waiting !== null && put(waiting)));
+    part.addEventListener("change", () => waiting !== null && put(waiting));
+  }
+
+  // A box in a table's head ticks all below it.
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("input[data-all]")) return;
+    const boxes = event.target.closest("table").querySelectorAll("tbody input[type=checkbox]");
+    boxes.forEach((box) => (box.checked = event.target.checked));
+  });
+})();

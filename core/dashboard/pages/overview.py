@@ -13,6 +13,7 @@ from core.dashboard.charts import last_hour
 from core.dashboard.session import Signed
 from core.dashboard.showing import Show
 from core.db.pool import Conn
+from core.messages import POLL_QUEUE, SAVE_QUEUE
 from core.rest.dependencies import Engine
 
 router = APIRouter()
@@ -40,6 +41,7 @@ def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
         "due": activity.due(conn),
         "processes": activity.processes(conn),
         "leader": activity.leader(conn),
+        "own_queues": (POLL_QUEUE, SAVE_QUEUE),
         "charts": [
             last_hour("Tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now),
             last_hour("Rows kept or changed", {row["minute"]: row["rows"] for row in hour.rows}, hour.now),

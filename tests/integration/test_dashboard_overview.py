@@ -1,0 +1,146 @@
+"""The overview, and pages that change by themselves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+from support.dashboard import Browser, Dashboard
+
+from core.dashboard import live as streaming
+from core.ledger import leadership, upkeep
+
+EVENTS = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+def healthy(desk) -> upkeep.Process:
+    """A fleet that lives, as the ledger sees it."""
+    process = upkeep.Process(uuid4(), "worker", "host", 17, ["shop"], 8)
+    upkeep.heartbeat(desk.conn, process, datetime.now(UTC))
+    leadership.lead(desk.conn, desk.me)
+    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp()")
+    return process
+
+
+def standing(page: str, name: str) -> str:
+    """How a part of the fleet stands, by the overview."""
+    before, found, _ = page.partition(f'"><b>{name}</b>')
+    assert found, f"{name} is not on the page"
+    return before.rpartition('<li class="')[2]
+
+
+def figure(page: str, label: str) -> str:
+    """The value of a figure."""
+    _, found, after = page.partition(label)
+    assert found, f"{label} is not on the page"
+    return after.partition("<dd>")[2].partition("</dd>")[0]
+
+
+def test_all_is_well(dashboard: Dashboard, healthy) -> None:
+    page = dashboard.sign_in().get("/").text
+    assert {standing(page, name) for name in ("database", "schema", "workers", "dispatcher", "scheduler", "redis")} == {"ok"}
+    assert "host:17" in page
+
+
+def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(dashboard: Dashboard, healthy, desk) -> None:
+    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'")
+    assert standing(dashboard.sign_in().get("/").text, "scheduler") == "warn"
+
+
+def test_an_overdue_account_is_seen_before_two_intervals_have_passed(dashboard: Dashboard, healthy, desk) -> None:
+    account = desk.account("late")
+    late = "UPDATE user_integration SET poll_interval_minutes = 10, next_sync_at = now() - {} * interval '1 minute' WHERE id = %s"
+    desk.conn.execute(late.format(5), (account,))
+    page = dashboard.sign_in().get("/").text
+    assert (figure(page, "Due now"), figure(page, "Overdue")) == ("1", "0")
+    desk.conn.execute(late.format(9), (account,))
+    assert figure(dashboard.sign_in().get("/").text, "Overdue") == "1"
+
+
+def test_a_fleet_that_is_gone_is_told_from_content_that_is_old(dashboard: Dashboard) -> None:
+    page = dashboard.sign_in().get("/").text
+    assert {standing(page, name) for name in ("workers", "dispatcher", "scheduler")} == {"warn"}
+    assert figure(page, "Overdue") == "0"
+
+
+def test_a_users_first_page_is_the_accounts(dashboard: Dashboard) -> None:
+    assert dashboard.sign_in("ann").get("/").headers["location"] == "/accounts"
+
+
+def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
+    upkeep.note_activity(desk.conn, 1_200, 600)
+    upkeep.note_activity(desk.conn, 34, 0)
+    desk.conn.execute("INSERT INTO activity (minute, tasks, rows) VALUES (date_trunc('minute', now()) - interval '2 hours', 9, 9)")
+    page = dashboard.sign_in().get("/").text
+    assert "last hour: 1,234;" in page
+    assert "last hour: 600;" in page
+    desk.conn.execute("UPDATE activity SET minute = minute - interval '1 day' WHERE tasks = 9")
+    upkeep.tidy(desk.conn)
+    assert desk.rows("SELECT tasks FROM activity") == [(1_234,)]
+
+
+@contextmanager
+def stream(browser: Browser, path: str) -> Iterator[Iterator[tuple[str, str]]]:
+    """Events of a page, by name and data."""
+
+    def events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+        name, data = "", []
+        for line in lines:
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                data.append(line.removeprefix("data: "))
+            elif not line and name:
+                yield name, "\n".join(data)
+                name, data = "", []
+
+    with browser.client.stream("GET", path, headers=EVENTS) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield events(answer.iter_lines())
+
+
+def test_a_page_streams_its_live_part_as_it_changes(dashboard: Dashboard, healthy, desk) -> None:
+    browser = dashboard.sign_in()
+    with stream(browser, "/") as events:
+        name, first = next(events)
+        assert (name, figure(first, "Active accounts")) == ("live", "0")
+        assert "<html" not in first
+        assert browser.csrf not in first, "it is shared by all sessions"
+        desk.account("new")
+        assert any(figure(html, "Active accounts") == "1" for _, html in events)
+
+
+def test_a_token_that_is_revoked_ends_the_stream(dashboard: Dashboard, desk, monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "ASK_AGAIN_SECONDS", 0.0)
+    with stream(dashboard.sign_in(), "/") as events:
+        assert next(events)[0] == "live"
+        desk.conn.execute("UPDATE api_token SET revoked_at = now()")
+        assert any(name == "end" for name, _ in events)
+
+
+def test_however_many_look_it_is_rendered_once() -> None:
+    live, rendered, begun = streaming.Live(), [], threading.Barrier(8)
+
+    def look() -> None:
+        begun.wait()
+        assert live.look(("/",), lambda: rendered.append(1) or "page")[0] == "page"
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(rendered) == 1
+
+
+def test_what_nobody_looks_at_any_more_is_forgotten(monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "KEPT_SECONDS", -1_000.0)
+    live = streaming.Live()
+    for number in range(10):
+        live.look((str(number),), lambda: "page")
+    assert len(live._kept) <= 2

@@ -11,7 +11,7 @@ from core.errors import (
     TransientError,
 )
 from core.hookspecs import hookimpl
-from core.integration.base import BaseIntegration, Empty, ResyncOnChange
+from core.integration.base import BaseIntegration, Destination, Empty, ResyncOnChange
 from core.integration.context import AccountInfo, BlobWriter, Context, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, AtOnce, Limit, Manifest, OAuth, Rate
 from core.integration.results import Blob, Listing, Task, TaskOutput, TaskResult
@@ -28,6 +28,7 @@ __all__ = [
     "Context",
     "CredentialsInvalid",
     "CursorExpired",
+    "Destination",
     "Empty",
     "IntegrationError",
     "Limit",

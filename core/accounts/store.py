@@ -38,11 +38,12 @@ class Account:
         return f"Account({self.id}, {self.integration_domain}, {self.name!r})"
 
 
-LOAD = """
+_COLUMNS = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, config, credentials, credentials_version, version,
        limits, sync_status, status_reason, status_detail, public_hosts_only
-FROM user_integration WHERE id = %s
-"""
+FROM user_integration"""
+LOAD = f"{_COLUMNS} WHERE id = %s"
+LOAD_SEVERAL = f"{_COLUMNS} WHERE id = ANY(%s)"
 
 CONNECT = """
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config, credentials, limits,
@@ -79,7 +80,7 @@ UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = 
     status_reason = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_reason END,
     status_detail = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_detail END,
     updated_at = now()
-WHERE id = %(id)s
+WHERE id = %(id)s AND (%(instead_of)s::jsonb IS NULL OR config = %(instead_of)s::jsonb)
 """
 
 # An account that stopped by itself (error) or was disconnected is not started by `resume`; credentials or config are.
@@ -123,6 +124,12 @@ def load(conn: Conn, account_id: UUID | str) -> Account:
     if account is None:
         raise NotFound(f"there is no account {account_id}", "List them: polling accounts")
     return account
+
+
+def load_several(conn: Conn, ids: Sequence[UUID]) -> list[Account]:
+    """Those of them that there are."""
+    with conn.cursor(row_factory=class_row(Account)) as cursor:
+        return cursor.execute(LOAD_SEVERAL, (list(ids),)).fetchall()
 
 
 def connect(

@@ -15,7 +15,7 @@ from core.accounts.limits import to_json
 from core.accounts.store import Account
 from core.api.backend import Backend
 from core.api.probing import Checked, check
-from core.api.validation import Values, config_of, credentials_of, needs_resync, stored
+from core.api.validation import Values, config_of, credentials_of, needs_resync, require_same_destination, stored
 from core.content.text import fits, mended
 from core.db.pool import Conn
 from core.errors import InvalidInput, WrongState
@@ -71,7 +71,7 @@ def connect(
       InvalidInput: Something does not validate, or the provider refuses it.
     """
     integration = backend.registry.get(domain)
-    _require_text(user_id=user_id, name=name)
+    require_text(user_id=user_id, name=name)
     valid = config_of(integration, config)
     guarded = _guarded(backend, public_only)
     checked = check(integration, valid, credentials_of(integration, credentials), public_only=guarded)
@@ -181,12 +181,15 @@ def configure(
     Parameters:
       config: The whole new config.
       credentials: New ones that belong to the new config, as when both lead to another server.
-      public_only: Whether it may connect to public addresses alone, from now on, if the config is changed.
+      public_only: For somebody with a user's token: whether it may connect to public addresses alone, from now on, if the config is
+        changed; and whether stored credentials stay where they are sent.
 
     Raises:
-      InvalidInput: It does not validate, the provider refuses it, or it leads to another account.
+      InvalidInput: It does not validate, the provider refuses it, it leads to another account, or it would send the stored
+        credentials somewhere else.
+      WrongState: Somebody else has changed the config meanwhile.
     """
-    _require_text(name=name)
+    require_text(name=name)
     resync = False if config is None else _set_config(backend, id, config, credentials, public_only)
     with backend.database.connection() as conn:
         if name is not None:
@@ -201,6 +204,8 @@ def _set_config(backend: Backend, id: UUID, values: Values, given: Values | None
         account = store.load(conn, id)
     integration = backend.registry.get(account.integration_domain)
     config = config_of(integration, values)
+    if public_only and given is None:
+        require_same_destination(integration, account.config, stored(config))
     renewed: Mapping[str, Any] | None = None
     if given is not None:
         guarded = _guarded(backend, public_only or account.public_hosts_only)
@@ -212,8 +217,12 @@ def _set_config(backend: Backend, id: UUID, values: Values, given: Values | None
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
     names: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
+    values = {"config": json.dumps(stored(config)), "limits": json.dumps(limits)}
+    # What it was compared with, and asked about, is what it takes the place of.
+    values["instead_of"] = json.dumps(account.config) if given is None else None
     with backend.database.connection() as conn, conn.transaction():
-        conn.execute(store.SET_CONFIG, names | {"config": json.dumps(stored(config)), "limits": json.dumps(limits)})
+        if conn.execute(store.SET_CONFIG, names | values).rowcount == 0:
+            raise WrongState("the config was changed by somebody else meanwhile", "Look at it and try again")
         if renewed is not None:
             conn.execute(store.SET_CREDENTIALS, names | dict(renewed))
     backend.wake()
@@ -299,7 +308,8 @@ def _require_same(account: Account, identity: AccountIdentity) -> None:
         )
 
 
-def _require_text(**values: str | None) -> None:
+def require_text(**values: str | None) -> None:
+    """Raises InvalidInput for what can be no name, or no user's id."""
     for field, value in values.items():
         if value is not None and (not value.strip() or not fits(value) or len(value) > 500):
             raise InvalidInput(f"{field.replace('_', ' ')}: use 1 to 500 characters", "Choose another one")

@@ -10,11 +10,26 @@ from pydantic import BaseModel, ValidationError
 from core.accounts.vault import secrets_of
 from core.content.text import fits
 from core.errors import InvalidInput
-from core.integration.base import Integration, ResyncOnChange
+from core.integration.base import Destination, Integration, ResyncOnChange
 
 M = TypeVar("M", bound=BaseModel)
 
 Values = Mapping[str, Any]
+
+LONGEST_PROBLEM = 500
+DECIDES_WHERE = "this decides where the credentials are sent: give the credentials too"
+
+
+class Invalid(InvalidInput):
+    """A config, or credentials, that do not validate.
+
+    Attributes:
+      problems: What is wrong with each field, by its name; what is wrong with the whole, by the empty one. They repeat no secret.
+    """
+
+    def __init__(self, message: str, hint: str, problems: Mapping[str, str]) -> None:
+        super().__init__(message, hint)
+        self.problems = problems
 
 
 def config_of(integration: Integration, values: Values) -> BaseModel:
@@ -46,10 +61,9 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
     try:
         valid = model.model_validate(values)
     except ValidationError as error:
-        text = first_problem(error)
-        if what == "credentials":
-            text = _without(text, values)
-        raise InvalidInput(f"{what}: {text}", hint) from None
+        secrets = values if what == "credentials" else {}
+        found = {name: _without(text, secrets)[:LONGEST_PROBLEM] for name, text in problems(error).items()}
+        raise Invalid(f"{what}: {_without(first_problem(error), secrets)}", hint, found) from None
     if not all(fits(text) for text in _strings(valid.model_dump(mode="json"))):
         raise InvalidInput(f"{what}: a text holds a NUL or half a character", hint)
     return valid
@@ -62,6 +76,16 @@ def first_problem(error: ValidationError) -> str:
     message = problems[0]["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {message}{more}" if place else f"{message}{more}"
+
+
+def problems(error: ValidationError) -> dict[str, str]:
+    """What is wrong with each field first, by its name."""
+    found: dict[str, str] = {}
+    for one in error.errors(include_url=False, include_input=False, include_context=False):
+        name, *deeper = [str(part) for part in one["loc"]] or [""]
+        message = one["msg"].removeprefix("Value error, ")
+        found.setdefault(name, f"{'.'.join(deeper)}: {message}" if deeper else message)
+    return found
 
 
 def _without(text: str, values: Values) -> str:
@@ -90,16 +114,31 @@ def stored(config: BaseModel) -> dict[str, Any]:
 
 def needs_resync(model: type[BaseModel], before: Values, after: Values) -> bool:
     """Whether a field marked `ResyncOnChange` differs. What a stored config does not have yet has its default."""
+    return bool(_changed(model, before, after, ResyncOnChange))
+
+
+def require_same_destination(integration: Integration, before: Values, after: Values) -> None:
+    """Raises InvalidInput if a field marked `Destination` differs, and there are credentials that would be sent there."""
+    moved = _changed(integration.config_model, before, after, Destination)
+    if moved and integration.credentials_model.model_fields:
+        raise Invalid(
+            f"config: {', '.join(moved)}: {DECIDES_WHERE}",
+            "Stored credentials are sent nowhere else",
+            dict.fromkeys(moved, DECIDES_WHERE),
+        )
+
+
+def _changed(model: type[BaseModel], before: Values, after: Values, mark: type) -> list[str]:
     try:
         before = stored(model.model_validate(before))
     except ValidationError:
         before = dict(before)
-    return any(before.get(name) != after.get(name) for name in _marked(model))
+    return [name for name in _marked(model, mark) if before.get(name) != after.get(name)]
 
 
-def _marked(model: type[BaseModel]) -> list[str]:
+def _marked(model: type[BaseModel], mark: type) -> list[str]:
     return [
         name
         for name, field in model.model_fields.items()
-        if any(mark is ResyncOnChange or isinstance(mark, ResyncOnChange) for mark in field.metadata)
+        if any(one is mark or isinstance(one, mark) for one in field.metadata)
     ]

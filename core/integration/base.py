@@ -26,6 +26,13 @@ class ResyncOnChange:
     """Marks a config field whose change starts a resync: `query: Annotated[str, ResyncOnChange()]`."""
 
 
+class Destination:
+    """Marks a config field that decides where the account's credentials are sent: `host: Annotated[str, Destination()]`.
+
+    Who has a user's token may change it only together with the credentials, and so never send stored ones somewhere else.
+    """
+
+
 ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Empty)
 CredentialsT = TypeVar("CredentialsT", bound=BaseModel, default=Empty)
 

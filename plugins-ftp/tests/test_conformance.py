@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from integration_polling_ftp import Ftp
 
+from core import Destination
 from core.testing import IntegrationConformance
 
 
@@ -20,3 +21,8 @@ class TestFtp(IntegrationConformance):
         for path in ("a.txt", "b.bin", "one/two/three.txt", "one/ä.txt", "empty/none"):
             ftp_server.write(path, path.encode() * 1000)
         return ftp_server.config
+
+
+def test_what_decides_where_the_password_is_sent() -> None:
+    fields = Ftp.config_model.model_fields.items()
+    assert {name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)} == {"host", "port"}

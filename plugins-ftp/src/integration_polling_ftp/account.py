@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 
+from core import Destination
+
 
 def _one_line(text: str) -> str:
     if any(character in text for character in "\r\n\0"):
@@ -29,8 +31,10 @@ def _absolute(path: str) -> str:
 class Config(BaseModel, extra="forbid"):
     """Where the server is, and what of it to keep."""
 
-    host: Annotated[str, AfterValidator(_one_line)] = Field(min_length=1, description="Name or address of the server")
-    port: int = Field(21, ge=1, le=65535)
+    host: Annotated[str, Destination(), AfterValidator(_one_line)] = Field(
+        min_length=1, description="Name or address of the server"
+    )
+    port: Annotated[int, Destination()] = Field(21, ge=1, le=65535)
     root: Annotated[str, AfterValidator(_absolute)] = Field("/", description="The directory to keep a copy of")
     max_connections: PositiveInt = Field(4, description="Connections at once, of all workers together")
     timeout_seconds: PositiveFloat = Field(30, description="How long the server may be silent")

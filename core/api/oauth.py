@@ -103,6 +103,7 @@ def begin(
       InvalidInput: The integration is not connected in a browser, or may not send one there; or the config does not validate.
       SettingsError: The operator has set no OAuth client, or no public URL.
     """
+    accounts.require_text(user_id=user_id, name=name)
     integration = backend.registry.get(domain)
     oauth = _oauth(integration)
     kept: Values = {}  # in clear: only what an account would keep so
@@ -220,6 +221,16 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
         code_challenge_method="S256" if oauth.pkce else None,
         timeout=PROVIDER_SECONDS,
     )
+
+
+def missing_settings(settings: Settings, integration: Integration) -> list[str] | None:
+    """What the operator has to set before accounts of this integration are connected in a browser; None if they never are."""
+    oauth = integration.manifest.oauth
+    if oauth is None:
+        return None
+    needed = [oauth.client_id_setting, *([] if oauth.pkce else [oauth.client_secret_setting])]
+    missing = [name for name in needed if operator_setting(name) is None]
+    return missing if settings.public_url is not None else ["POLLING_PUBLIC_URL", *missing]
 
 
 def operator_setting(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,11 +37,9 @@ WHY_LATER = """
 SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = 'ready' AND reason IS NOT NULL
 ORDER BY available_at LIMIT 1
 """
+# The table has a row for each limit that is used up now.
 BLOCKS = """
-SELECT key, until, reason FROM limit_block
-WHERE until > clock_timestamp()
-  AND (starts_with(key, %(account)s) OR starts_with(key, %(group)s) OR starts_with(key, %(domain)s))
-ORDER BY until DESC
+SELECT key, until, reason FROM limit_block WHERE until > clock_timestamp() AND key ^@ ANY(%(beginnings)s) ORDER BY until DESC
 """
 
 
@@ -95,10 +94,17 @@ def progress(conn: Conn, run: UUID) -> Progress:
 
 def waits(conn: Conn, account: Account, now: Progress | None = None) -> list[Wait]:
     """What an account waits for, the weightiest first; empty while it simply works."""
-    found = [*_status(account), *_workers(conn, account), *_blocks(conn, account)]
+    found = [*_status(account), *_workers(_fleet(conn), account), *_blocks(conn, [account])[account.id]]
     if not found and now is not None and now.state == "running" and now.queued == 0:
         found = _snoozed(conn, now)
     return found
+
+
+def first_waits(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Wait]:
+    """What each of these accounts waits for first; those that simply work are left out. It costs what one account costs."""
+    fleet, blocks = _fleet(conn), _blocks(conn, accounts)
+    found = {one.id: [*_status(one), *_workers(fleet, one), *blocks[one.id]] for one in accounts}
+    return {id: waits[0] for id, waits in found.items() if waits}
 
 
 def load_account(conn: Conn, run: Progress) -> Account:
@@ -119,27 +125,45 @@ def _status(account: Account) -> list[Wait]:
     return []
 
 
-def _workers(conn: Conn, account: Account) -> list[Wait]:
-    serving = upkeep.serving(conn)
-    if not serving:
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    serving: Collection[str]
+    leads: bool
+
+
+def _fleet(conn: Conn) -> _Fleet:
+    status = leadership.status(conn)
+    return _Fleet(upkeep.serving(conn), status.leader_until is not None and status.leader_until >= status.now)
+
+
+def _workers(fleet: _Fleet, account: Account) -> list[Wait]:
+    if not fleet.serving:
         return [Wait("no worker runs", advice="polling up")]
-    if account.integration_domain not in serving:
+    if account.integration_domain not in fleet.serving:
         domain = account.integration_domain
         return [Wait(f"no worker serves {domain}", advice=f"start one where integration-polling-{domain} is installed")]
-    status = leadership.status(conn)
-    if status.leader_until is None or status.leader_until < status.now:
+    if not fleet.leads:
         return [Wait("no dispatcher leads; one takes over within 20 s")]
     return []
 
 
-def _blocks(conn: Conn, account: Account) -> list[Wait]:
-    domain, group = account.integration_domain, account.limit_group
-    keys = {
-        "account": f"account/{account.id}/",
-        "group": f"group/{domain}/{group}/" if group else f"account/{account.id}/",
-        "domain": f"integration/{domain}/",
+def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Wait]]:
+    beginnings = {account.id: _beginnings(account) for account in accounts}
+    rows = fetch(conn, BLOCKS, {"beginnings": sorted({one for several in beginnings.values() for one in several})})
+    return {
+        id: [Wait(_limit(row["key"], row["reason"]), row["until"]) for row in rows if row["key"].startswith(several)]
+        for id, several in beginnings.items()
     }
-    return [Wait(_limit(row["key"], row["reason"]), row["until"]) for row in fetch(conn, BLOCKS, keys)]
+
+
+def _beginnings(account: Account) -> tuple[str, ...]:
+    """Of the keys of all limits that hold it up."""
+    domain, group = account.integration_domain, account.limit_group
+    return (
+        f"account/{account.id}/",
+        f"integration/{domain}/",
+        *([f"group/{domain}/{group}/"] if group else []),
+    )
 
 
 def _limit(key: str, reason: str | None) -> str:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.dashboard import rendering
 from core.dashboard.live import Live
-from core.dashboard.pages import accounts, connecting, content, overview, parked, runs, signing
+from core.dashboard.pages import accounts, acting, changing, connecting, content, overview, parked, runs, signing
 from core.dashboard.session import SignInFirst
 from core.errors import PollingError
 from core.rest import problems
@@ -25,7 +25,7 @@ from core.rest.problems import Refused
 
 API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
-PAGES = (signing, overview, accounts, connecting, runs, parked, content)
+PAGES = (signing, overview, accounts, acting, changing, connecting, runs, parked, content)
 
 POLICY = "; ".join(
     (

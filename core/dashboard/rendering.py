@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -23,7 +24,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"ago": ago, "duration": duration, "number": number, "size": size, "moment": moment}
+    made.filters |= {
+        "ago": ago,
+        "duration": duration,
+        "number": number,
+        "size": size,
+        "moment": moment,
+        "pretty": pretty,
+    }
     made.globals["query"] = query
     return made
 
@@ -88,6 +96,11 @@ def ago(at: datetime | None) -> str:
             count = int(abs(seconds) // length)
             return f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
     return "just now" if seconds >= 0 else "in a moment"
+
+
+def pretty(value: object) -> str:
+    """JSON, for people."""
+    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
 
 
 def moment(at: datetime | None) -> str:

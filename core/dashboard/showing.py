@@ -18,6 +18,8 @@ Look = Callable[[Conn], Mapping[str, Any]]
 
 SAID = {
     "connected": "The account is connected; its first run begins now.",
+    "connected-again": "This account was connected before. It has this config and these credentials now, and goes on.",
+    "reconnected": "The new credentials work; it goes on.",
     "paused": "Paused. What runs now is finished and kept.",
     "resumed": "It goes on.",
     "requested": "A run is under way.",
@@ -25,6 +27,7 @@ SAID = {
     "disconnected": "Disconnected; its credentials are gone.",
     "erased": "The account and everything it kept are gone.",
     "changed": "Changed.",
+    "changed-lists-again": "Changed. Everything is listed again with its next run, which is due now.",
     "retried": "Tried again.",
     "discarded": "Discarded.",
     "cancelled": "Cancelled. Its open tasks go on in the next run.",
@@ -52,7 +55,12 @@ class Pages:
         """
         if "text/event-stream" not in self._request.headers.get("accept", ""):
             return self.show(name, self._looked(look))
-        key = (str(self._request.url.path), str(self._request.url.query), self._who.user_id or "", str(self._who.is_admin))
+        key = (
+            str(self._request.url.path),
+            str(self._request.url.query),
+            self._who.user_id or "",
+            str(self._who.is_admin),
+        )
         state = self._request.app.state
         stream = state.live.stream(
             key,

@@ -106,12 +106,12 @@ async def _polling_error(request: Request, error: Exception) -> JSONResponse:  #
     assert isinstance(error, PollingError)
     status, name = kind(error)
     headers = {"Retry-After": "5"} if status == 503 else None
-    return problem(status, name, error.message, hint=_clean(_hint(error.hint)), headers=headers)
+    return problem(status, name, error.message, hint=_clean(hint(error)), headers=headers)
 
 
-def _hint(hint: str | None) -> str | None:
-    """Those that name a command are for a terminal."""
-    return None if not hint or "polling " in hint or "--" in hint else hint
+def hint(error: PollingError) -> str | None:
+    """What to do next; hints that name a command are for a terminal."""
+    return None if not error.hint or "polling " in error.hint or "--" in error.hint else error.hint
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001

@@ -1,7 +1,131 @@
-"""Accounts: listing them, one of them, and what a person does with it."""
+"""Accounts: listing them, and one of them as it is now."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
-router = APIRouter()
+from fastapi import APIRouter, Query, Response
+
+from core.accounts import store
+from core.api import access, listings, oauth, progress, roster
+from core.api.backend import Backend
+from core.dashboard.counting import Counting
+from core.dashboard.session import Signed
+from core.dashboard.showing import Show
+from core.db.pool import Conn
+from core.rest.dependencies import NO_NUL, AccountId, Engine
+
+router = APIRouter(prefix="/accounts")
+
+STATES = ("active", "paused", "error", "disconnected")
+RUNS_SHOWN = 10
+PARTITIONS_SHOWN = 50
+
+Word = Annotated[str, Query(max_length=500, pattern=NO_NUL)]
+
+
+@router.get("")
+def account_list(
+    engine: Engine,
+    who: Signed,
+    show: Show,
+    status: Literal["", "active", "paused", "error", "disconnected"] = "",
+    domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
+    user: Word = "",
+    name: Word = "",
+    due: Literal["", "now", "over"] = "",
+    after: Annotated[str, Query(max_length=20_000, pattern=NO_NUL)] = "",
+) -> Response:
+    """Accounts, the oldest first; a user's token lists that user's alone."""
+    filters = {"status": status, "domain": domain, "user": user if who.is_admin else "", "name": name, "due": due}
+
+    def look(conn: Conn) -> dict[str, Any]:
+        listed, cursor = roster.page(
+            conn,
+            engine.settings,
+            user_id=who.user_id or user or None,
+            domain=domain or None,
+            status=status or None,
+            name=name.strip() or None,
+            due=due or None,
+            after=after or None,
+        )
+        return {
+            "listed": listed,
+            "cursor": cursor,
+            "filters": filters,
+            "first": not after,
+            "domains": _domains(engine, domain),
+            "states": STATES,
+        }
+
+    return show.live("accounts.html", look)
+
+
+def _domains(engine: Backend, wanted: str) -> list[tuple[str, str]]:
+    """What can be chosen from: what is installed here, and what was asked for."""
+    names = {domain: one.manifest.name for domain, one in engine.registry.integrations.items()}
+    if wanted:
+        names.setdefault(wanted, wanted)
+    return sorted(names.items(), key=lambda one: one[1].lower())
+
+
+@router.get("/{account}")
+def account_page(engine: Engine, who: Signed, show: Show, account: AccountId) -> Response:
+    """One account."""
+    return render(engine, who.principal, show, account)
+
+
+def render(
+    engine: Backend,
+    principal: access.Principal,
+    show: Show,
+    account: UUID,
+    *,
+    wrong: str | None = None,
+    wrong_name: str | None = None,
+    status: int = 200,
+) -> Response:
+    """The page of an account.
+
+    Parameters:
+      wrong: What went wrong with a button that was pressed.
+      wrong_name: What was typed where its name was asked for, if that is not its name.
+
+    Raises:
+      NotFound: There is no such account, or it is another user's.
+    """
+    counting = Counting(lambda conn: listings.account_totals(conn, account))
+
+    def look(conn: Conn) -> dict[str, Any]:
+        access.require(conn, principal, "account", account)
+        return _look(engine, conn, account, counting) | {"wrong": wrong, "wrong_name": wrong_name}
+
+    if wrong is None and wrong_name is None:
+        return show.live("account.html", look)
+    with engine.database.connection() as conn:
+        return show.show("account.html", look(conn), status)
+
+
+def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dict[str, Any]:
+    row, found = listings.accounts.one(conn, "account", account), store.load(conn, account)
+    runs = listings.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
+    open_runs = {run["id"]: progress.progress(conn, run["id"]) for run in runs.rows if run["state"] == "running"}
+    live = next((run for run in open_runs.values() if run.run["lane"] == "live"), None)
+    integration = engine.registry.integrations.get(row["integration_domain"])
+    return {
+        "account": row,
+        "public_only": found.public_hosts_only,
+        "integration": integration.manifest.name if integration is not None else None,
+        "takes_credentials": integration is not None and bool(integration.credentials_model.model_fields),
+        "browser": integration is not None and oauth.missing_settings(engine.settings, integration) == [],
+        "waits": progress.waits(conn, found, live),
+        "overdue": account in roster.overdue_of(conn, engine.settings, [account]),
+        "runs": runs.rows,
+        "open": open_runs,
+        "more_runs": runs.cursor is not None,
+        "parked": roster.parked(conn, account),
+        "totals": counting.look(conn),
+        "states": listings.states.page(conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False),
+    }

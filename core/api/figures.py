@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from core.api import health, searching
 from core.api.listings import Row, fetch
+from core.api.parked import CONDITION, ERROR_CLASS
 from core.db.pool import Conn
 from core.ledger import leadership
 from core.ledger.upkeep import ALIVE_SECONDS
@@ -25,14 +26,11 @@ QUEUE_AGE = """
 SELECT integration_domain AS domain, greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
 FROM sync_task WHERE state = 'ready' AND available_at <= clock_timestamp() GROUP BY 1 ORDER BY 1
 """
-# By `sync_task_stopped`, whose condition the first line repeats. The last error's class, and no more of its text.
-PARKED = """
-SELECT integration_domain AS domain, error, count(*) AS number FROM (
-    SELECT integration_domain, CASE WHEN errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79}(:|$)'
-        THEN split_part(errors->-1->>'error', ':', 1) ELSE 'other' END AS error
-    FROM sync_task WHERE state IN ('parked', 'cancelled') AND retried_as IS NULL AND state = 'parked'
-) parked GROUP BY 1, 2 ORDER BY 1, 2
-"""
+# By `sync_task_stopped`.
+PARKED = f"""
+SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
+FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2
+"""  # noqa: S608  our own
 RUNS = """
 SELECT integration_domain AS domain, lane, count(*) AS number,
     extract(epoch FROM clock_timestamp() - min(started_at))::float AS oldest

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from core.api.listings import PLURALS
+from core.api.listings import PLURALS, Row
+from core.content.text import fits
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 
@@ -23,10 +24,17 @@ NAMED = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE name = %s ORDER BY created_at, id LIMIT 6
 """
+# By the index on names and the primary key.
+SEEN = """
+SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
+WHERE (name = %(text)s OR id = %(id)s) AND (%(user)s::text IS NULL OR user_id = %(user)s) ORDER BY created_at, id LIMIT 6
+"""
 RUNS = """
 SELECT id, concat_ws(', ', integration_domain, state) FROM sync_run
 WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6
 """
+
+NAMES = "SELECT id, name FROM user_integration WHERE id = ANY(%s)"
 
 _HEX = re.compile(r"[0-9a-f]{1,32}")
 
@@ -44,6 +52,25 @@ def account_id(conn: Conn, text: str) -> UUID:
     return _only(found, text, "account", "polling accounts")
 
 
+def account_of(conn: Conn, user: str | None, text: str) -> UUID:
+    """The account that somebody means who sees only this user's: by its name or its UUID.
+
+    Parameters:
+      user: None sees all.
+
+    Raises:
+      NotFound: They see none of it.
+      InvalidInput: There are several; they are listed.
+    """
+    try:
+        id = UUID(text)
+    except ValueError:
+        id = None
+    names = {"text": text, "id": id, "user": user}
+    found = conn.execute(SEEN, names).fetchall() if fits(text) else []
+    return _only(found, text, "account", "polling accounts")
+
+
 def run_id(conn: Conn, text: str) -> UUID:
     """The run a person means.
 
@@ -51,6 +78,12 @@ def run_id(conn: Conn, text: str) -> UUID:
       NotFound, InvalidInput: As for accounts.
     """
     return _only(_beginning(conn, RUNS, text), text, "run", "polling runs")
+
+
+def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
+    """Rows of accounts, each with its account's name."""
+    names: dict[UUID, str] = dict(conn.execute(NAMES, ([row["user_integration_id"] for row in rows],)).fetchall())
+    return [row | {"account_name": names.get(row["user_integration_id"], "")} for row in rows]
 
 
 def number(text: str, what: str) -> int:

@@ -90,4 +90,7 @@ def installed() -> bool:
     """Whether the extra `serve` is installed here."""
     from importlib.util import find_spec
 
-    return all(find_spec(name) is not None for name in ("authlib", "fastapi", "httpx2", "jinja2", "prometheus_client", "uvicorn"))
+    return all(
+        find_spec(name) is not None
+        for name in ("authlib", "fastapi", "httpx2", "jinja2", "nh3", "prometheus_client", "uvicorn")
+    )

@@ -9,9 +9,9 @@ import pytest
 
 from core.cli import serve
 from core.errors import SettingsError
+from core.rest.downloads import media_type
 from core.rest.problems import Refused
 from core.rest.provider import MOST_AT_ONCE, asking
-from core.rest.routes.content import media_type
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:

@@ -2,6 +2,134 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import json
+from datetime import timedelta
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
+
+from core.api import access, listings, lookup, searching
+from core.api.backend import Backend
+from core.api.listings import Row
+from core.dashboard import filtering, previewing
+from core.dashboard.filtering import Text
+from core.dashboard.session import Signed, Viewer
+from core.dashboard.showing import Show
+from core.db.pool import Conn
+from core.errors import InvalidInput, NotFound
+from core.rest import downloads
+from core.rest.dependencies import After, ContentId, Engine
 
 router = APIRouter()
+
+DELETED = {"": False, "only": True, "also": None}
+MOST_METADATA = 200
+LONGEST_VALUE = 2_000
+
+
+@router.get("/content")
+def list_content(
+    engine: Engine,
+    who: Signed,
+    show: Show,
+    q: Text = "",
+    account: Text = "",
+    domain: Text = "",
+    kind: Text = "",
+    deleted: Text = "",
+    since: Text = "",
+    until: Text = "",
+    after: After = None,
+) -> Response:
+    """What the viewer sees of what is kept."""
+    filters = {
+        "q": q,
+        "account": account,
+        "domain": domain,
+        "kind": kind,
+        "deleted": deleted,
+        "since": since,
+        "until": until,
+    }
+    shown = {"filters": filters, "domains": filtering.domains(engine, domain), "wrong": None}
+    with engine.database.connection() as conn:
+        try:
+            page = searching.page(conn, _wanted(conn, who, filters), after=after)
+        except (InvalidInput, NotFound) as error:
+            return show.show("contents.html", shown | {"items": [], "cursor": None, "wrong": error.message}, 422)
+        items = lookup.with_account_names(conn, page.rows)
+    return show.show("contents.html", shown | {"items": items, "cursor": page.cursor})
+
+
+@router.get("/content/{content_id}")
+def show_content(engine: Engine, who: Signed, show: Show, content_id: ContentId, after: After = None) -> Response:
+    """One item: what is known of it, what it looks like, and what belongs to it."""
+    with engine.database.connection() as conn:
+        row = _row(conn, who, content_id)
+        account = listings.accounts.one(conn, "account", row["user_integration_id"])
+        wanted = searching.Wanted(account=row["user_integration_id"], parent=row["external_id"], deleted=None)
+        children = searching.page(conn, wanted, limit=20, after=after)
+        parent = _parent(conn, row)
+    try:
+        preview = previewing.look(engine, row)
+    except NotFound:
+        preview = None
+    values = {"item": row, "account": account, "children": children.rows, "cursor": children.cursor, "parent": parent}
+    return show.show("content.html", values | {"preview": preview, "metadata": _metadata(row["metadata"])})
+
+
+@router.get("/content/{content_id}/preview")
+def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Response:
+    """Its HTML, in a page that can neither act nor load anything; shown in a frame of the page above."""
+    html = previewing.document(engine, _seen(engine, who, content_id))
+    if html is None:
+        raise NotFound("there is nothing to preview", None)
+    return HTMLResponse(html, headers=previewing.HEADERS)
+
+
+@router.get("/content/{content_id}/raw")
+def raw_content(engine: Engine, who: Signed, content_id: ContentId, inline: bool = False) -> Response:
+    """Its bytes, as a download; an image in place, if that is asked for."""
+    return downloads.download(engine, _seen(engine, who, content_id), image=inline)
+
+
+def _wanted(conn: Conn, who: Viewer, filters: dict[str, str]) -> searching.Wanted:
+    until = filtering.day(filters["until"])
+    return searching.Wanted(
+        account=filtering.account(conn, who, filters["account"]),
+        user=who.user_id,
+        domain=filters["domain"] or None,
+        kind=filters["kind"] or None,
+        since=filtering.day(filters["since"]),
+        until=until + timedelta(days=1) if until is not None else None,  # people mean the whole of the last day
+        deleted=DELETED.get(filters["deleted"], False),
+        q=filters["q"].strip() or None,
+    )
+
+
+def _seen(engine: Backend, who: Viewer, id: int) -> Row:
+    with engine.database.connection() as conn:
+        return _row(conn, who, id)
+
+
+def _row(conn: Conn, who: Viewer, id: int) -> Row:
+    access.require(conn, who.principal, "content", id)
+    return listings.content.one(conn, "content", id)
+
+
+def _parent(conn: Conn, row: Row) -> Row | None:
+    """The item it belongs to; None if it belongs to none, or to a place."""
+    if row["parent"] is None:
+        return None
+    account = row["user_integration_id"]
+    found = listings.content_of_account.page(conn, limit=1, user_integration_id=account, external_id=row["parent"])
+    return found.rows[0] if found.rows else None
+
+
+def _metadata(metadata: dict[str, Any]) -> list[tuple[str, str]]:
+    shown = [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in list(metadata.items())[:MOST_METADATA]
+    ]
+    return [(name[:200], value[:LONGEST_VALUE]) for name, value in shown]

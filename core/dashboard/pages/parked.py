@@ -2,6 +2,110 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import RedirectResponse
+
+from core.api import parked
+from core.api.parked import Outcome, Wanted
+from core.dashboard import filtering, rendering
+from core.dashboard.filtering import Text
+from core.dashboard.session import Acted, Form, Signed, Viewer
+from core.dashboard.showing import Show
+from core.db.pool import Conn
+from core.errors import InvalidInput, NotFound
+from core.rest.dependencies import LARGEST_ID, After, Engine
+from core.rest.problems import Refused
 
 router = APIRouter()
+
+Count = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
+
+
+def _filters(account: Text = "", domain: Text = "", type: Text = "", error: Text = "") -> dict[str, str]:
+    return {"account": account, "domain": domain, "type": type, "error": error}
+
+
+Filters = Annotated[dict[str, str], Depends(_filters)]
+
+
+@router.get("/parked")
+def list_parked(
+    engine: Engine,
+    who: Signed,
+    show: Show,
+    filters: Filters,
+    after: After = None,
+    retried: Count = None,
+    discarded: Count = None,
+    refused: Count = None,
+    more: bool = False,
+) -> Response:
+    """All that the viewer sees, the newest first; and after many were tried or dropped, what became of them."""
+    told = {"retried": retried, "discarded": discarded, "refused": refused or 0, "more": more}
+    shown = {"filters": filters, "told": told, "domains": filtering.domains(engine, filters["domain"])}
+    nothing = {"tasks": [], "groups": [], "number": 0, "cursor": None}
+
+    def look(conn: Conn) -> Mapping[str, Any]:
+        try:
+            wanted = _wanted(conn, who, filters)
+            page = parked.page(conn, wanted, after=after)
+            groups = parked.groups(conn, wanted)
+        except (InvalidInput, NotFound) as problem:
+            return shown | nothing | {"wrong": problem.message}
+        number = parked.count(conn, wanted)
+        return shown | {"tasks": page.rows, "groups": groups, "number": number, "cursor": page.cursor, "wrong": None}
+
+    return show.live("parked.html", look)
+
+
+@router.post("/parked/retry")
+def retry(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
+    """Try the ticked ones again."""
+    return _told(filters, "retried", parked.retry(engine, _ticked(form), who.user_id))
+
+
+@router.post("/parked/discard")
+def discard(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
+    """Drop the ticked ones for good."""
+    return _told(filters, "discarded", parked.discard(engine, _ticked(form), who.user_id))
+
+
+@router.post("/parked/retry-all")
+def retry_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:  # noqa: ARG001  the form proves it
+    """Try all again that match."""
+    with engine.database.connection() as conn:
+        wanted = _wanted(conn, who, filters)
+    return _told(filters, "retried", parked.retry_all(engine, wanted))
+
+
+@router.post("/parked/discard-all")
+def discard_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:  # noqa: ARG001
+    """Drop all for good that match."""
+    with engine.database.connection() as conn:
+        wanted = _wanted(conn, who, filters)
+    return _told(filters, "discarded", parked.discard_all(engine, wanted))
+
+
+def _wanted(conn: Conn, who: Viewer, filters: Mapping[str, str]) -> Wanted:
+    return Wanted(
+        user=who.user_id,
+        account=filtering.account(conn, who, filters["account"]),
+        domain=filters["domain"] or None,
+        type=filters["type"] or None,
+        error=filters["error"] or None,
+    )
+
+
+def _ticked(form: Form) -> list[int]:
+    ids = [int(id) for id in form.all("task") if id.isascii() and id.isdigit() and len(id) < 19]
+    if not ids:
+        raise Refused(422, "invalid-request", "Tick the tasks first.")
+    return ids
+
+
+def _told(filters: Mapping[str, str], done: str, outcome: Outcome) -> Response:
+    told = {done: outcome.done, "refused": outcome.refused or None, "more": outcome.more or None}
+    return RedirectResponse("/parked" + rendering.query(**filters, **told), 303)

@@ -2,6 +2,156 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+
+from core.api import access, history, listings, progress, runs, tree
+from core.api.backend import Backend
+from core.api.progress import Progress
+from core.dashboard import filtering
+from core.dashboard.filtering import Text
+from core.dashboard.session import Acted, Signed, Viewer
+from core.dashboard.showing import Show, then
+from core.db.pool import Conn
+from core.errors import InvalidInput, NotFound
+from core.rest.dependencies import LARGEST_ID, After, Engine, RunId, TaskId
 
 router = APIRouter()
+
+STATES = ("running", "succeeded", "partial", "failed", "cancelled")
+FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
+
+LONGEST_SHOWN = 20_000
+"""Characters of a payload."""
+
+Parent = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]
+
+
+@router.get("/runs")
+def list_runs(
+    engine: Engine,
+    who: Signed,
+    show: Show,
+    account: Text = "",
+    domain: Text = "",
+    state: Text = "",
+    after: After = None,
+) -> Response:
+    """All that the viewer sees, the newest first."""
+    filters = {"account": account, "domain": domain, "state": state}
+
+    def look(conn: Conn) -> Mapping[str, Any]:
+        shown = {"filters": filters, "states": STATES, "domains": filtering.domains(engine, domain)}
+        try:
+            wanted = history.Wanted(who.user_id, filtering.account(conn, who, account), domain or None, state or None)
+            page = history.page(conn, wanted, after=after)
+        except (InvalidInput, NotFound) as error:
+            return shown | {"runs": [], "cursor": None, "wrong": error.message}
+        return shown | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
+
+    return show.live("runs.html", look)
+
+
+@router.get("/runs/{run}")
+def show_run(
+    engine: Engine, who: Signed, show: Show, run: RunId, parent: Parent = None, after: After = None
+) -> Response:
+    """One run as it is now: how far it is, what it waits for, and its tasks."""
+    with engine.database.connection() as conn:
+        _require(conn, who, run, parent)
+    return show.live("run.html", lambda conn: _run(conn, who, run, parent, after))
+
+
+@router.post("/runs/{run}/cancel")
+def cancel_run(engine: Engine, who: Signed, form: Acted, run: RunId) -> Response:  # noqa: ARG001  the form proves it
+    """End it now."""
+    with engine.database.connection() as conn:
+        access.require(conn, who.principal, "run", run)
+    runs.cancel(engine, run)
+    return then(f"/runs/{run}", "cancelled")
+
+
+@router.get("/tasks/{task}")
+def show_task(engine: Engine, who: Signed, show: Show, task: TaskId) -> Response:
+    """One task, with the errors of its attempts."""
+    with engine.database.connection() as conn:
+        access.require(conn, who.principal, "task", task)
+    return show.live("task.html", lambda conn: _task(conn, who, task))
+
+
+@router.post("/tasks/{task}/retry")
+def retry_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:  # noqa: ARG001
+    """Try a parked one again."""
+    _require_task(engine, who, task)
+    runs.retry(engine, [task])
+    return then(f"/tasks/{task}", "retried")
+
+
+@router.post("/tasks/{task}/discard")
+def discard_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:  # noqa: ARG001
+    """Drop a parked one for good."""
+    _require_task(engine, who, task)
+    runs.discard(engine, [task])
+    return then(f"/tasks/{task}", "discarded")
+
+
+def _require_task(engine: Backend, who: Viewer, task: int) -> None:
+    with engine.database.connection() as conn:
+        access.require(conn, who.principal, "task", task)
+
+
+def _require(conn: Conn, who: Viewer, run: UUID, parent: int | None) -> None:
+    access.require(conn, who.principal, "run", run)
+    if parent is not None:
+        access.require(conn, who.principal, "task", parent)
+
+
+def _run(conn: Conn, who: Viewer, run: UUID, parent: int | None, after: str | None) -> Mapping[str, Any]:
+    _require(conn, who, run, parent)
+    row = listings.runs.one(conn, "run", run)
+    now = progress.progress(conn, run)
+    account = progress.load_account(conn, now)
+    running = row["state"] == "running"
+    figures = {name: getattr(now, name) if running else row[name] for name in FIGURES}
+    tasks = tree.tasks(conn, run, parent, after=after)
+    return {
+        "run": row,
+        "now": now,
+        "account": account,
+        "figures": figures,
+        "seconds": now.run["seconds"],
+        "bar": _bar(now),
+        "waits": progress.waits(conn, account, now) if running else [],
+        "branches": tree.by_type(conn, run),
+        "parent": parent,
+        "above": tree.ancestors(conn, parent) if parent is not None else [],
+        "tasks": tasks.rows,
+        "cursor": tasks.cursor,
+        "elsewhere": tree.background_run(conn, parent) if parent is not None and not tasks.rows and not after else None,
+    }
+
+
+def _bar(now: Progress) -> list[tuple[str, float, float]]:
+    """Pieces of a bar that is 100 long: what, from where, how long."""
+    pieces, at = [], 0.0
+    for name, count in (("done", now.tasks_done), ("parked", now.tasks_parked), ("queued", now.queued)):
+        length = 100 * count / max(now.known, 1)
+        pieces.append((name, round(at, 2), round(length, 2)))
+        at += length
+    return pieces
+
+
+def _task(conn: Conn, who: Viewer, task: int) -> Mapping[str, Any]:
+    access.require(conn, who.principal, "task", task)
+    row = listings.tasks.one(conn, "task", task)
+    return {
+        "task": row,
+        "account": listings.accounts.one(conn, "account", row["user_integration_id"]),
+        "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:LONGEST_SHOWN],
+        "above": tree.ancestors(conn, task)[:-1],
+        "stopped": row["state"] in ("parked", "cancelled") and row["retried_as"] is None,
+    }

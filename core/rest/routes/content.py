@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from typing import Annotated, Any
-from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
-from core.api import access, content, listings, searching
+from core.api import access, listings, searching
+from core.rest import downloads
 from core.rest.answers import Content, Page
 from core.rest.dependencies import NO_NUL, After, ContentId, DomainFilter, Engine, Limit, UserFilter, Who, seen_user
 from core.rest.routes import problems
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
-
-HARMLESS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "private, no-store",
-}
-"""What is kept comes from outside: a browser shall run none of it, and guess nothing about it."""
-
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
-LONGEST_NAME = 255
 
 
 @router.get("", responses=problems(401, 403, 422))
@@ -95,31 +82,10 @@ def get_content(engine: Engine, who: Who, content_id: ContentId) -> Content:
 )
 def get_raw_content(engine: Engine, who: Who, content_id: ContentId) -> StreamingResponse:
     """Its bytes, as a download: no browser shows them in place."""
-    row = _row(engine, who, content_id)
-    portions = content.read(engine, content_id)
-    first = next(portions, b"")  # what is missing is told before the answer begins
-    headers = {**HARMLESS, "Content-Disposition": _disposition(row["name"] or row["external_id"])}
-    headers["Content-Type"] = media_type(
-        row["content_type"]
-    )  # as a header: of a media type, its charset would be made up
-    if row["hash"]:
-        headers["ETag"] = f'"{row["hash"]}"'
-    return StreamingResponse(itertools.chain([first], portions), headers=headers)
+    return downloads.download(engine, _row(engine, who, content_id))
 
 
 def _row(engine: Engine, who: Who, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
         access.require(conn, who, "content", id)
         return listings.content.one(conn, "content", id)
-
-
-def media_type(given: str | None) -> str:
-    """The media type without its parameters, if it is one; bytes otherwise."""
-    found = _MEDIA_TYPE.match((given or "").strip())
-    return found[0].lower() if found else "application/octet-stream"
-
-
-def _disposition(name: str) -> str:
-    """https://www.rfc-editor.org/rfc/rfc6266: everything that is not plain is percent-encoded, so that no name breaks out."""
-    last = re.split(r"[/\\]", name)[-1][:LONGEST_NAME].encode("utf-8", "replace")
-    return f"attachment; filename*=UTF-8''{quote(last, safe='') or 'content'}"

@@ -1,0 +1,53 @@
+"""What a listing is narrowed to, as it stands in a page's address."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query
+
+from core.api import listings, lookup
+from core.api.backend import Backend
+from core.api.listings import Row
+from core.dashboard.session import Viewer
+from core.db.pool import Conn
+from core.errors import InvalidInput
+from core.rest.dependencies import NO_NUL
+
+Text = Annotated[str, Query(max_length=1_000, pattern=NO_NUL)]
+"""A field of a filter form; empty if nothing was given."""
+
+
+def account(conn: Conn, who: Viewer, text: str) -> UUID | None:
+    """The account that was typed, by its name or id; None if nothing was.
+
+    Raises:
+      NotFound, InvalidInput: The viewer sees none of it, or several.
+    """
+    return lookup.account_of(conn, who.user_id, text.strip()) if text.strip() else None
+
+
+def chosen(conn: Conn, id: UUID | None) -> Row | None:
+    """The account that a page is narrowed to."""
+    return listings.accounts.one(conn, "account", id) if id is not None else None
+
+
+def day(text: str) -> datetime | None:
+    """Midnight, in UTC, of a day as browsers send it; None if nothing was given.
+
+    Raises:
+      InvalidInput: It is no day.
+    """
+    if not text:
+        return None
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise InvalidInput(f"{text[:20]!r} is no day: write 2026-01-31", "") from None
+
+
+def domains(engine: Backend, given: str) -> list[str]:
+    """What integrations there are to choose from."""
+    return sorted({*engine.registry.integrations, *([given] if given else [])})

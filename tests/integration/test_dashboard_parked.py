@@ -1,0 +1,190 @@
+"""The page of parked tasks: which it shows, and what it does with one, with many, and with those that are gone meanwhile."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support.dashboard import dashboard  # noqa: F401  a fixture
+
+from core.api import parked
+from core.dashboard.session import csrf_of
+
+
+@pytest.fixture
+def shelf(desk):
+    """`shelf(account, count, error=…)` parks so many new tasks of a new run that has ended."""
+
+    def put(account, count: int = 1, *, type: str = "step", error: str | None = "CoinFailed: heads") -> list[int]:
+        run = desk.value(
+            """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, finished_at)
+               SELECT gen_random_uuid(), id, integration_domain, 'live', 'schedule', 'partial', 1, now()
+               FROM user_integration WHERE id = %s RETURNING id""",
+            account,
+        )
+        ids = desk.add(run, *(f"{error} {n}" for n in range(count)), type=type)
+        desk.rows(
+            """UPDATE sync_task SET state = 'parked', reason = 'gave up', finished_at = now(), attempts = 5, errors =
+               CASE WHEN %s::text IS NULL THEN NULL ELSE jsonb_build_array(jsonb_build_object('error', 'Older: one'),
+                   jsonb_build_object('at', now(), 'attempt', 5, 'error', %s::text)) END
+               WHERE id = ANY(%s) RETURNING 1""",
+            error, error, ids,
+        )  # fmt: skip
+        return ids
+
+    return put
+
+
+def shown(page) -> list[int]:
+    return [int(id) for id in re.findall(r'name="task" value="(\d+)"', page.text)]
+
+
+def said(page) -> str:
+    found = re.search(r'<p class="said" role="status">(.*?)</p>', page.text, re.S)
+    return " ".join(found[1].split()) if found else ""
+
+
+def states(desk) -> dict[int, str]:
+    return {
+        id: "retried" if again else state
+        for id, state, again in desk.rows("SELECT id, state, retried_as FROM sync_task")
+    }
+
+
+def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> None:  # noqa: F811
+    mine, other = desk.account("mine", user_id="u"), desk.account("other", user_id="v", domain="caller")
+    steps, pages = shelf(mine, 2), shelf(mine, 1, type="page", error="Timeout")
+    odd, theirs = shelf(mine, 1, error="no class, but words"), shelf(other, 1, error=None)
+    who = dashboard.signed_in()
+
+    def found(person=who, **filters):
+        return shown(person.get("/parked", **filters))
+
+    assert found() == sorted([*steps, *pages, *odd, *theirs], reverse=True)
+    assert found(dashboard.signed_in("v")) == theirs
+    assert found(account="mine") == found(account=str(mine)) == sorted([*steps, *pages, *odd], reverse=True)
+    assert found(domain="caller") == theirs
+    assert found(type="page") == pages
+    assert found(error="CoinFailed") == steps[::-1]
+    assert found(error="other") == sorted([*odd, *theirs], reverse=True)
+    page = who.get("/parked")
+    assert "CoinFailed: heads" in page.text
+    assert "Older: one" not in page.text
+    assert re.search(
+        r'href="/parked\?domain=shop&amp;type=step&amp;error=CoinFailed">CoinFailed</a></td><td class="count">2<',
+        page.text,
+    )
+    assert "No task is parked that matches" in who.get("/parked", type="nothing").text
+
+
+def test_what_is_not_parked_any_more_is_not_listed(dashboard, desk, shelf) -> None:  # noqa: F811
+    again, dropped, cancelled, left = shelf(desk.account(), 4)
+    who = dashboard.signed_in()
+    who.post("/parked/retry", task=again)
+    who.post("/parked/discard", task=dropped)
+    desk.rows("UPDATE sync_task SET state = 'cancelled' WHERE id = %s RETURNING 1", cancelled)
+    assert shown(who.get("/parked")) == [left]
+
+
+def test_pages_hold_each_once(dashboard, desk, shelf) -> None:  # noqa: F811
+    ids = shelf(desk.account(), 120)
+    who, seen, path = dashboard.signed_in(), [], "/parked"
+    while path:
+        page = who.get(path)
+        seen += shown(page)
+        found = re.search(r'href="(/parked\?after=[^"]*)">Next', page.text)
+        path = found[1].replace("&amp;", "&") if found else None
+    assert seen == ids[::-1]
+    assert "120 in all" in page.text
+
+
+def test_the_ticked_ones_are_tried_again_and_no_others(dashboard, desk, shelf) -> None:  # noqa: F811
+    one, two, three = shelf(desk.account("a"), 3)
+    (far,) = shelf(desk.account("b"), 1)
+    who = dashboard.signed_in()
+    answer = who.post("/parked/retry?type=step", task=[one, three, far])
+    assert answer.headers["location"] == "/parked?type=step&retried=3"
+    assert said(who.get(answer.headers["location"])) == "3 tried again."
+    assert {id for id, state in states(desk).items() if state == "retried"} == {one, three, far}
+    assert states(desk)[two] == "parked"
+
+
+def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk, shelf) -> None:  # noqa: F811
+    one, two, three = shelf(desk.account(), 3)
+    who = dashboard.signed_in()
+    who.post("/parked/retry", task=two)
+    answer = who.post("/parked/discard", task=[one, two, three, 999_999])
+    assert said(who.get(answer.headers["location"])) == "2 discarded. 2 were not parked any more, and were left."
+    now = states(desk)
+    assert (now[one], now[two], now[three]) == ("done", "retried", "done")
+
+
+def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> None:  # noqa: F811
+    monkeypatch.setattr(parked, "AT_ONCE", 7)
+    accounts = [desk.account(f"a{n}", user_id="u" if n else "other") for n in range(3)]
+    mine = [id for account in accounts[1:] for id in shelf(account, 10)]
+    others = [*shelf(accounts[0], 3), *shelf(accounts[1], 2, error="Timeout: x")]
+    who = dashboard.signed_in("u")
+    page = who.get("/parked", error="CoinFailed")
+    assert "Try all again" in page.text
+    assert 'formaction="/parked/retry-all?error=CoinFailed"' in page.text
+    answer = who.post("/parked/retry-all?error=CoinFailed")
+    assert said(who.get(answer.headers["location"])) == "20 tried again."
+    now = states(desk)
+    assert {now[id] for id in mine} == {"retried"}
+    assert {now[id] for id in others} == {"parked"}
+
+
+def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, monkeypatch) -> None:  # noqa: F811
+    monkeypatch.setattr(parked, "AT_ONCE", 5)
+    monkeypatch.setattr(parked, "LONGEST_SECONDS", 0.0)
+    shelf(desk.account(), 8)
+    who = dashboard.signed_in()
+    answer = who.post("/parked/discard-all")
+    assert said(who.get(answer.headers["location"])) == "5 discarded. There are more that match: press it again."
+    answer = who.post("/parked/discard-all")
+    assert said(who.get(answer.headers["location"])) == "3 discarded."
+    assert shown(who.get("/parked")) == []
+
+
+def test_a_user_cannot_touch_what_is_anothers(dashboard, desk, shelf) -> None:  # noqa: F811
+    ids = shelf(desk.account("a", user_id="u"), 2)
+    stranger = dashboard.signed_in("v")
+    answer = stranger.post("/parked/retry", task=ids)
+    assert answer.headers["location"] == "/parked?retried=0&refused=2"
+    stranger.post("/parked/discard", task=ids)
+    stranger.post("/parked/discard-all")
+    stranger.post("/parked/retry-all?account=a", status=404)
+    assert {states(desk)[id] for id in ids} == {"parked"}
+
+
+def test_nothing_is_done_without_the_forms_token_or_without_ticks(dashboard, desk, shelf) -> None:  # noqa: F811
+    ids = shelf(desk.account(), 2)
+    who = dashboard.signed_in()
+    for path in ("retry", "discard", "retry-all", "discard-all"):
+        answer = who.client.post(f"/parked/{path}", data={"csrf": csrf_of("another"), "task": ids})
+        assert answer.status_code == 403
+    who.post("/parked/retry", status=422)
+    who.post("/parked/retry", status=422, task=["x", "-1", "9" * 400, "١"])
+    assert {states(desk)[id] for id in ids} == {"parked"}
+
+
+def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> None:
+    account = desk.account()
+    shelf(account, 20)
+    run = desk.run(account)
+    desk.rows(
+        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, state)
+           SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), 'done' FROM generate_series(1, 20000) n RETURNING 1""",
+        run, account,
+    )  # fmt: skip
+    desk.conn.execute("ANALYZE sync_task")
+    for statement in (parked.PAGE, parked.GROUPS, parked.COUNT):
+        plan = "\n".join(
+            line
+            for (line,) in desk.conn.execute(
+                "EXPLAIN " + parked._put(statement, parked._conditions(parked.Wanted())), {"limit": 50}
+            )
+        )
+        assert "sync_task_stopped" in plan, plan
+        assert "Seq Scan on sync_task" not in plan, plan

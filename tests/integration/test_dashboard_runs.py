@@ -1,0 +1,240 @@
+"""The pages of runs and tasks: what they show, to whom, and what their buttons do."""
+
+from __future__ import annotations
+
+import re
+from uuid import uuid4
+
+import httpx2
+import pytest
+from support.dashboard import dashboard  # noqa: F401  a fixture
+
+from core import Task
+from core.api import tree
+from core.dashboard.session import csrf_of
+
+TREE = "/runs/{}?parent={}"
+
+
+@pytest.fixture
+def made(desk, shop):
+    """A run: its root made three steps, the first of which made two pages; one page is parked."""
+    account = desk.account("A shop", user_id="u")
+    root = desk.root(account)
+    desk.finish(root, tasks=[shop.step.task(number=n) for n in range(3)])
+    first, *_ = desk.claim()
+    desk.finish(first, tasks=[shop.page.task(number=n) for n in range(2)])
+    return account, first.run_id, root.task_id, first.task_id
+
+
+def park(desk, count: int = 1, error: str = "CoinFailed: heads", reason: str = "gave up") -> list[int]:
+    """Park so many of what is queued or ready."""
+    return [
+        id
+        for (id,) in desk.rows(
+            """UPDATE sync_task SET state = 'parked', reason = %s, finished_at = now(), attempts = 5,
+               errors = jsonb_build_array(jsonb_build_object('at', now(), 'attempt', 5, 'error', %s::text))
+            WHERE id IN (SELECT id FROM sync_task WHERE state IN ('ready', 'queued') ORDER BY id DESC LIMIT %s) RETURNING id""",
+            reason, error, count,
+        )
+    ]  # fmt: skip
+
+
+def text(page: httpx2.Response) -> str:
+    """What a person reads."""
+    return " ".join(re.sub(r"<[^>]*>", " ", page.text.partition("<main")[2]).split())
+
+
+def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:  # noqa: F811
+    account, run, *_ = made
+    other = desk.account("B shop", user_id="v", domain="caller")
+    theirs = desk.run(other)
+    desk.rows(
+        "UPDATE sync_run SET state = 'failed', error = 'it broke', finished_at = now() WHERE id = %s RETURNING 1",
+        theirs,
+    )
+    who = dashboard.signed_in()
+
+    def listed(person=who, **filters):
+        return {id for id in (str(run), str(theirs)) if f'href="/runs/{id}"' in person.get("/runs", **filters).text}
+
+    assert listed() == {str(run), str(theirs)}
+    assert listed(state="failed") == {str(theirs)}
+    assert listed(domain="shop") == {str(run)}
+    assert listed(account="A shop") == listed(account=str(account)) == {str(run)}
+    assert listed(account="A shop", state="failed") == set()
+    assert listed(dashboard.signed_in("v")) == {str(theirs)}
+    assert "it broke" in who.get("/runs").text
+    assert "there is no account" in dashboard.signed_in("v").get("/runs", account="A shop").text
+    assert "there is no account" in dashboard.signed_in("v").get("/runs", account=str(account)).text
+
+
+@pytest.mark.parametrize("user", [None, "u"])
+def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) -> None:  # noqa: F811
+    account = desk.account("A", user_id="u")
+    desk.rows(
+        """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, started_at,
+               finished_at)
+           SELECT gen_random_uuid(), %s, 'shop', 'live', 'schedule', 'succeeded', 1, now() - (n / 2) * interval '1 minute', now()
+           FROM generate_series(1, 120) n RETURNING 1""",
+        account,
+    )
+    who, seen, path = dashboard.signed_in(user), [], "/runs"
+    while path:
+        page = who.get(path).text
+        seen += re.findall(r'href="/runs/([0-9a-f-]{36})"', page)
+        found = re.search(r'href="(/runs\?after=[^"]*)">Next', page)
+        path = found[1].replace("&amp;", "&") if found else None
+    wanted = [str(id) for (id,) in desk.rows("SELECT id FROM sync_run ORDER BY started_at DESC, id DESC")]
+    assert seen == wanted
+
+
+def test_a_run_is_shown_as_the_tree_that_it_is(dashboard, desk, made) -> None:  # noqa: F811
+    account, run, root, first = made
+    who = dashboard.signed_in("u")
+    page = who.get(f"/runs/{run}")
+    assert re.search(
+        r'class="d0"><code>start</code>.*class="d1"><code>step</code>.*class="d2"><code>page</code>', page.text, re.S
+    )
+    assert "Tasks known so far 6" in text(page)
+    assert "Done 2" in text(page)
+    assert f'href="/runs/{run}?parent={root}#tree">3 follow-ups' in page.text
+    below = who.get(f"/runs/{run}?parent={root}")
+    steps = set(re.findall(r'href="/tasks/(\d+)"><code>step', below.text))
+    assert len(steps) == 3
+    assert f'href="/runs/{run}?parent={first}#tree">2 follow-ups' in below.text
+    pages = who.get(f"/runs/{run}?parent={first}")
+    assert len(set(re.findall(r'href="/tasks/(\d+)"><code>page', pages.text))) == 2
+    crumbs = re.search(r'class="crumbs">(.*?)</ol>', pages.text, re.S)[1]
+    assert re.findall(r"\?parent=(\d+)|/tasks/(\d+)", crumbs) == [(str(root), ""), ("", str(first))]
+
+
+def test_children_are_walked_page_by_page(dashboard, desk, shop) -> None:  # noqa: F811
+    root = desk.root(desk.account())
+    desk.finish(root, tasks=[shop.step.task(number=n) for n in range(120)])
+    who, seen, path = dashboard.signed_in(), [], TREE.format(root.run_id, root.task_id)
+    while path:
+        page = who.get(path).text
+        seen += [int(id) for id in re.findall(r'<tr><td><a href="/tasks/(\d+)"', page)]
+        found = re.search(rf'href="(/runs/{root.run_id}\?after=[^"]*)">Next', page)
+        path = found[1].replace("&amp;", "&") if found else None
+    assert seen == [
+        id for (id,) in desk.rows("SELECT id FROM sync_task WHERE parent_id = %s ORDER BY id", root.task_id)
+    ]
+    assert len(seen) == 120
+
+
+def test_what_goes_on_in_the_background_is_found_there(dashboard, desk, shop) -> None:  # noqa: F811
+    root = desk.root(desk.account())
+    desk.finish(root, tasks=[Task("step", {"number": 1}, background=True)])
+    background = desk.value("SELECT id FROM sync_run WHERE lane = 'backfill'")
+    who = dashboard.signed_in()
+    page = who.get(TREE.format(root.run_id, root.task_id)).text
+    assert f'href="/runs/{background}?parent={root.task_id}#tree"' in page
+    there = who.get(f"/runs/{background}").text
+    assert '<th scope="row" class="d0"><code>step</code>' in there
+    assert "<code>step</code>" in who.get(TREE.format(background, root.task_id)).text.partition("crumbs")[2]
+
+
+def test_types_that_make_one_another_are_each_shown_once() -> None:
+    def row(type, made_by, first):
+        counts = dict.fromkeys(("known", "done", "parked", "queued", "ready", "cancelled"), 1)
+        return {"type": type, "made_by": made_by, "first": first, **counts}
+
+    rows = [
+        row("start", None, 1),
+        row("page", "start", 2),
+        row("page", "page", 3),
+        row("item", "page", 4),
+        row("page", "item", 5),
+    ]
+    branches = tree.arrange(rows)
+    assert [(one.type, one.depth, one.known, one.others) for one in branches] == [
+        ("start", 0, 1, ()), ("page", 1, 3, ("item",)), ("item", 2, 1, ()),
+    ]  # fmt: skip
+    assert [one.type for one in tree.arrange([row("a", "b", 1), row("b", "a", 2)])] == ["a", "b"]
+
+
+def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) -> None:  # noqa: F811
+    _, run, *_ = made
+    who = dashboard.signed_in("u")
+    assert "Waits: no worker runs" in text(who.get(f"/runs/{run}"))
+    assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?said=cancelled"
+    page = text(who.get(f"/runs/{run}?said=cancelled"))
+    assert "cancelled by hand" in page
+    assert "Its open tasks go on in the next run" in page
+    assert "Cancel the run" not in page
+    assert desk.runs() == ["cancelled"]
+    assert "That cannot be done now" in text(who.post(f"/runs/{run}/cancel", status=409))
+
+
+def test_a_task_is_told_in_full_and_tried_again(dashboard, desk, made) -> None:  # noqa: F811
+    _, run, root, first = made
+    (parked,) = park(desk)
+    who = dashboard.signed_in("u")
+    page = who.get(f"/tasks/{parked}")
+    assert "CoinFailed: heads" in text(page)
+    assert "gave up" in text(page)
+    assert f'href="/tasks/{first}"' in page.text
+    assert f'href="/tasks/{root}"' in page.text
+    who.post(f"/tasks/{parked}/retry")
+    copy = desk.value("SELECT retried_as FROM sync_task WHERE id = %s", parked)
+    page = who.get(f"/tasks/{parked}").text
+    assert f'href="/tasks/{copy}">as task {copy}' in page
+    assert "formaction" not in page
+    assert f'href="/tasks/{parked}"' in who.get(f"/tasks/{copy}").text
+    who.post(f"/tasks/{parked}/retry", status=409)
+    who.post(f"/tasks/{first}/discard", status=409)
+
+
+def test_a_parked_task_is_discarded(dashboard, desk, made) -> None:  # noqa: F811
+    (parked,) = park(desk)
+    who = dashboard.signed_in("u")
+    who.post(f"/tasks/{parked}/discard")
+    assert desk.tasks()[parked] == "done"
+    assert "discarded by hand" in text(who.get(f"/tasks/{parked}"))
+
+
+def test_what_is_anothers_is_not_there(dashboard, desk, made) -> None:  # noqa: F811
+    account, run, root, first = made
+    (parked,) = park(desk)
+    mine = desk.run(desk.account("mine", user_id="v"))
+    stranger = dashboard.signed_in("v")
+    for path in (f"/runs/{run}", f"/tasks/{root}", f"/runs/{uuid4()}", "/tasks/99999", f"/runs/{mine}?parent={root}"):
+        stranger.get(path, status=404)
+    for path in (f"/runs/{run}/cancel", f"/tasks/{parked}/retry", f"/tasks/{parked}/discard"):
+        stranger.post(path, status=404)
+    assert desk.tasks()[parked] == "parked"
+    assert desk.runs()[0] == "running"
+
+
+def test_nothing_is_done_without_the_forms_token(dashboard, desk, made) -> None:  # noqa: F811
+    _, run, *_ = made
+    (parked,) = park(desk)
+    who = dashboard.signed_in("u")
+    for path in (f"/runs/{run}/cancel", f"/tasks/{parked}/retry", f"/tasks/{parked}/discard"):
+        for csrf in ("", csrf_of("another")):
+            assert who.client.post(path, data={"csrf": csrf}).status_code == 403
+    assert desk.tasks()[parked] == "parked"
+    assert desk.runs() == ["running"]
+
+
+def test_a_run_is_followed_live(dashboard, desk, made) -> None:  # noqa: F811
+    account, run, *_ = made
+    who = dashboard.signed_in("u")
+    with who.client.stream("GET", f"/runs/{run}", headers={"Accept": "text/event-stream"}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        next(line for line in lines if "Done" in line)
+        park(desk)
+        changed = next(line for line in lines if 'class="parked"' in line)
+    assert csrf_of(who.token) not in changed
+
+
+def test_cleared_tasks_leave_the_figures(dashboard, desk, made) -> None:  # noqa: F811
+    _, run, *_ = made
+    desk.rows("UPDATE sync_run SET state = 'succeeded', finished_at = now(), tasks_done = 7, pruned = true RETURNING 1")
+    desk.rows("DELETE FROM sync_task RETURNING 1")
+    page = text(dashboard.signed_in("u").get(f"/runs/{run}"))
+    assert "Done 7" in page
+    assert "have been cleared away" in page

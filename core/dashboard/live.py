@@ -6,6 +6,7 @@ page, it is rendered once; and the more a look costs, the rarer it is.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,8 @@ ASK_AGAIN_SECONDS = 15.0
 """How soon a token that is revoked ends the stream."""
 
 KEPT_SECONDS = 60.0
+
+LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(slots=True)
@@ -89,6 +92,6 @@ class Live:
 
 
 def event(name: str, data: str) -> str:
-    """One event."""
-    lines = "".join(f"data: {line}\n" for line in data.split("\n"))
+    """One event. A carriage return ends a line as well: left as it is, a text from outside could begin an event of its own."""
+    lines = "".join(f"data: {line}\n" for line in LINE_END.split(data))
     return f"event: {name}\n{lines}\n"

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from support.dashboard import dashboard  # noqa: F401  fixtures
 from support.rest import api, backend, integrations  # noqa: F401  fixtures
 
 from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, task

@@ -1,86 +1,150 @@
-"""The dashboard on a real server and port, and people who are signed in to it."""
+"""The dashboard on a real server and port, and browsers that are signed in: they keep cookies and send forms as they are on the page."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
-import uvicorn
 
-from core.api import access
 from core.api.backend import Backend
 from core.dashboard.app import Site
-from core.dashboard.session import COOKIE, csrf_of
-from core.rest.app import build
-from support.waiting import until
+from support.rest import Api, serving
 
-Fields = Mapping[str, Any] | Sequence[tuple[str, Any]]
+Fields = dict[str, Any]
 
 
 @dataclass
-class Person:
-    """Somebody's browser, without its eyes."""
+class Form:
+    """A form of a page.
+
+    Attributes:
+      fields: What a browser would send, several values as a list; without those of buttons.
+      attributes: Of each input, by its name.
+    """
+
+    action: str
+    fields: Fields = field(default_factory=dict)
+    attributes: dict[str, Mapping[str, str | None]] = field(default_factory=dict)
+
+
+class _Forms(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Form] = []
+        self._form: Form | None = None
+        self._area: str | None = None
+        self._select: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        name = given.get("name") or ""
+        if tag == "form":
+            self._form = Form(given.get("action") or "")
+            self.found.append(self._form)
+        if self._form is None:
+            return
+        if tag in ("input", "select", "textarea") and name:
+            self._form.attributes[name] = given
+        if tag == "input" and name and (given.get("type") != "checkbox" or "checked" in given):
+            self._add(name, given.get("value") or "")
+        elif tag == "textarea":
+            self._area, self._form.fields[name] = name, ""
+        elif tag == "select":
+            self._select = name
+        elif tag == "option" and self._select and ("selected" in given or self._select not in self._form.fields):
+            self._form.fields[self._select] = given.get("value") or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._form = None
+        elif tag == "textarea" and self._form is not None and self._area is not None:
+            self._form.fields[self._area] = self._form.fields[self._area].removeprefix("\n")
+            self._area = None
+        elif tag == "select":
+            self._select = None
+
+    def handle_data(self, data: str) -> None:
+        if self._area is not None and self._form is not None:
+            self._form.fields[self._area] += data
+
+    def _add(self, name: str, value: str) -> None:
+        assert self._form is not None
+        if name in self._form.fields:
+            before = self._form.fields[name]
+            self._form.fields[name] = [*(before if isinstance(before, list) else [before]), value]
+        else:
+            self._form.fields[name] = value
+
+
+def forms(page: str) -> list[Form]:
+    """All forms of a page."""
+    parser = _Forms()
+    parser.feed(page)
+    return parser.found
+
+
+def form(page: str, action: str, having: str = "") -> Form:
+    """The form with this action, and with a field of this name."""
+    (found,) = [one for one in forms(page) if one.action == action and (not having or having in one.attributes)]
+    return found
+
+
+@dataclass
+class Browser:
+    """A browser that is signed in."""
 
     client: httpx2.Client
-    token: str
 
-    def get(self, path: str, status: int = 200, **params: Any) -> httpx2.Response:
-        answer = self.client.get(path, params=params or None)
-        assert answer.status_code == status, answer.text
-        return answer
+    def get(self, path: str, **params: Any) -> httpx2.Response:
+        return self.client.get(path, params=params or None)
 
-    def post(self, path: str, status: int = 303, **fields: Any) -> httpx2.Response:
-        """A button of the form `act`; the answer itself, wherever it leads."""
-        answer = self.client.post(path, data={"csrf": csrf_of(self.token), **fields})
-        assert answer.status_code == status, answer.text
-        return answer
+    def send(self, path: str, fields: Fields | None = None, **headers: str) -> httpx2.Response:
+        """Send a form with just these fields."""
+        body = urlencode(fields or {}, doseq=True)
+        return self.client.post(
+            path, content=body, headers={"Content-Type": "application/x-www-form-urlencoded"} | headers
+        )
+
+    @property
+    def csrf(self) -> str:
+        """What this session's forms carry."""
+        value: str = form(self.get("/integrations").text, "/sign-out").fields["csrf"]
+        return value
+
+    def post(self, path: str, fields: Fields | None = None) -> httpx2.Response:
+        """Send a form as a page of this session does."""
+        return self.send(path, {"csrf": self.csrf} | (fields or {}))
+
+    def submit(self, page: str, action: str, changes: Fields | None = None, having: str = "") -> httpx2.Response:
+        """Open a page, change fields of a form on it, and send it; None takes a field out."""
+        fields = form(self.get(page).text, action, having).fields | (changes or {})
+        return self.send(action, {name: value for name, value in fields.items() if value is not None})
 
 
 @dataclass
-class Dashboard:
-    """A running dashboard."""
+class Dashboard(Api):
+    """A running dashboard, and browsers that look at it."""
 
-    backend: Backend
-    url: str
-    clients: list[httpx2.Client] = field(default_factory=list)
+    def stranger(self) -> Browser:
+        """Somebody who is not signed in."""
+        return Browser(self.client(None))
 
-    def signed_in(self, user: str | None = None) -> Person:
+    def sign_in(self, user: str | None = None) -> Browser:
         """A user, or, without a name, an operator."""
-        with self.backend.database.connection() as conn:
-            token = access.create(conn, user_id=user).secret
-        self.clients.append(
-            httpx2.Client(
-                base_url=self.url, cookies={COOKIE: token}, timeout=60, trust_env=False, follow_redirects=False
-            )
-        )
-        return Person(self.clients[-1], token)
-
-
-@contextmanager
-def serving_site(backend: Backend) -> Iterator[str]:
-    """The API and the dashboard of a backend on a port of its own; its address."""
-    config = uvicorn.Config(
-        Site(build(backend)), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        until(lambda: server.started or not thread.is_alive(), "the server has started")
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
+        browser = self.stranger()
+        answer = browser.send("/sign-in", {"token": self.token(user)})
+        assert answer.status_code == 303, answer.text
+        return browser
 
 
 @pytest.fixture
 def dashboard(backend: Backend) -> Iterator[Dashboard]:
-    with serving_site(backend) as url:
+    with serving(backend, Site) as url:
         running = Dashboard(backend, url)
         yield running
         for client in running.clients:

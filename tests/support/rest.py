@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr, field_validator
 
 from core import (
@@ -128,9 +129,9 @@ class Api:
 
 
 @contextmanager
-def serving(backend: Backend) -> Iterator[str]:
-    """The application of a backend on a port of its own; its address."""
-    config = uvicorn.Config(build(backend), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
+def serving(backend: Backend, made: Callable[[FastAPI], Any] = lambda rest: rest) -> Iterator[str]:
+    """The application of a backend, or what is made of it, on a port of its own; its address."""
+    config = uvicorn.Config(made(build(backend)), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,203 @@
+"""No text from outside is anything but text, on any page; and what is shown of foreign HTML can do nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+from support import hostile_texts
+from support.hostile_texts import LISTS, MAILS, REMOTE, TEXTS, fill, fill_all, fill_mails
+from support.signed_in import signed_in
+
+from core.dashboard import mail
+from core.dashboard.live import event
+
+ADDRESSES = {"href", "src", "action", "formaction"}
+PREVIEW_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def nodes(html: str) -> Iterator[LexborNode]:
+    """All elements, as a browser reads them."""
+    root = LexborHTMLParser(html).root
+    assert root is not None
+    return (node for node in root.traverse(include_text=False))
+
+
+def skeleton(html: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Every element with the names of its attributes, in order."""
+    return [(node.tag, tuple(sorted(node.attributes))) for node in nodes(html)]
+
+
+def words(html: str) -> str:
+    """All text and all values of attributes, without blanks."""
+    root = LexborHTMLParser(html).root
+    values = [value or "" for node in nodes(html) for value in node.attributes.values()]
+    return _dense(root.text(deep=True) + " ".join(values))
+
+
+def _dense(text: str) -> str:
+    return re.sub(r"[\s\x00-\x20\x7f-\x9f\ufffd]+", "", text)
+
+
+def assert_ours(html: str) -> None:
+    """Nothing acts by itself, and no address leads elsewhere."""
+    for node in nodes(html):
+        assert not node.tag.startswith(("!", "-")) or node.tag in ("!doctype", "-doctype"), f"a comment: {node.html}"
+        for name, value in node.attributes.items():
+            assert not name.startswith("on"), f"{node.tag} {name}={value}"
+            assert name not in ("style", "srcdoc"), f"{node.tag} {name}={value}"
+            if name in ADDRESSES:
+                assert value.startswith(("/", "#", "?")), f"{node.tag} {name}={value}"
+                assert not value.startswith("//"), f"{node.tag} {name}={value}"
+        if node.tag == "script":
+            assert node.attributes == {"src": "/static/live.js", "defer": None}
+            assert node.text() == ""
+
+
+@pytest.fixture
+def ours(dashboard, conn):
+    """What pages are made of where all texts are harmless, by the kind of page."""
+    operator = signed_in(dashboard)
+    plain = fill(conn, "plain", "plain words")
+    return operator, [skeleton(operator.get(page).text) for page in plain.pages]
+
+
+def test_on_no_page_is_a_text_more_than_text(ours, conn) -> None:
+    operator, harmless = ours
+    # The texts that are nothing or that decide what is shown are looked at below.
+    for filled in fill_all(conn):
+        for page, made_of in zip(filled.pages, harmless, strict=True):
+            html = operator.get(page).text
+            assert_ours(html)
+            if _dense(filled.text):
+                assert skeleton(html) == made_of, f"{filled.name}: {page}"
+                assert _dense(filled.text[:60])[:40] in words(html), f"{filled.name} is not on {page}"
+
+
+def test_on_no_list_is_a_text_more_than_text(dashboard, conn) -> None:
+    fill_all(conn)
+    operator = signed_in(dashboard)
+    for page in LISTS:
+        answer = operator.client.get(page)
+        assert answer.status_code in (200, 404), page
+        assert_ours(answer.text)
+
+
+def test_a_user_of_any_name_sees_their_own(dashboard, conn) -> None:
+    for name, text in TEXTS:
+        user = (hostile_texts.mended(text) or "")[:400].strip() or "u"
+        filled = fill(conn, name, text, user=user)
+        person = signed_in(dashboard, user)
+        for page in (f"/runs/{filled.run}", "/runs", "/parked", "/content"):
+            assert_ours(person.get(page).text)
+
+
+@pytest.mark.parametrize("path", ["/runs?account=", "/runs?domain=", "/runs?state=", "/parked?account=", "/parked?domain=",
+    "/parked?type=", "/parked?error=", "/content?q=", "/content?account=", "/content?kind=", "/content?domain=",
+    "/content?deleted=", "/content?since=", "/content?until=", "/content?after=", "/runs?after=", "/parked?after=",
+    "/runs?said=", "/sign-in?next=", "/no-such-page?"])  # fmt: skip
+def test_what_an_address_says_is_text_too(dashboard, conn, path) -> None:
+    fill(conn, "plain", "plain words")
+    operator = signed_in(dashboard)
+    part, _, name = path.partition("?")
+    for _, text in TEXTS:
+        sent = text.encode("utf-8", "replace").decode()[:1_200]
+        answer = operator.client.get(part, params={name.rstrip("=") or "x": sent})
+        assert answer.status_code in (200, 404, 422), (answer.status_code, sent)
+        assert_ours(answer.text)
+        assert "set-cookie" not in answer.headers
+
+
+def test_no_text_breaks_out_of_an_event() -> None:
+    for _, text in TEXTS:
+        sent = event("live", text)
+        assert sent.endswith("\n\n")
+        lines = re.split(r"\r\n|\r|\n", sent)
+        assert lines[0] == "event: live"
+        assert all(line.startswith("data: ") for line in lines[1:-2]), lines[:8]
+        assert lines[-2:] == ["", ""]
+
+
+def test_the_frame_of_hostile_html_holds_nothing_that_acts_or_loads(dashboard, conn) -> None:
+    filled = [one for one in fill_all(conn) if one.text]
+    mails = fill_mails(conn, filled[0].account)
+    operator, seen = signed_in(dashboard), 0
+    for id in [*(one.html for one in filled), *mails.values()]:
+        answer = operator.client.get(f"/content/{id}/preview")
+        if answer.status_code == 404:  # a mail that has no HTML
+            continue
+        assert answer.status_code == 200
+        assert answer.headers["content-security-policy"].startswith(PREVIEW_POLICY)
+        assert re.search(r"; sandbox$", answer.headers["content-security-policy"])
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert "set-cookie" not in answer.headers
+        assert_tame(answer.text)
+        seen += 1
+    assert seen > len(filled) + len(mails) / 2
+
+
+TAME = {"html", "head", "meta", "title", "style", "body", "-doctype", "!doctype"}
+
+
+def assert_tame(html: str) -> None:
+    """What is left of foreign HTML."""
+    for node in list(nodes(html)):
+        if node.tag in ("meta", "title", "style", "head", "html"):  # ours, once each
+            assert len(LexborHTMLParser(html).css(node.tag)) == 1
+            continue
+        assert node.tag not in (
+            "script",
+            "link",
+            "base",
+            "iframe",
+            "object",
+            "embed",
+            "form",
+            "input",
+            "button",
+            "svg",
+            "math",
+        )
+        for name, value in node.attributes.items():
+            assert not name.startswith("on"), f"{node.tag} {name}={value}"
+            assert name not in ("href", "action", "background", "srcset", "srcdoc", "id", "class", "name", "target")
+            assert REMOTE not in (value or "") or name in ("alt", "title"), f"{node.tag} {name}={value}"
+            if name == "src":
+                assert re.match(r"data:image/(png|jpe?g|gif|webp|avif);base64,", value), value
+            if name == "style":
+                assert not re.search(r"url|expression|import|behavior|\\", value, re.IGNORECASE), value
+    assert "meta http-equiv" not in html
+
+
+@pytest.mark.parametrize(("name", "data"), MAILS, ids=[name for name, _ in MAILS])
+def test_every_mail_is_shown_and_none_takes_long(dashboard, conn, name, data) -> None:
+    account = fill(conn, "plain", "plain words").account
+    (id,) = fill_mails(conn, account, [(name, data)]).values()
+    operator = signed_in(dashboard)
+    assert_ours(operator.get(f"/content/{id}").text)
+    assert operator.client.get(f"/content/{id}/preview").status_code in (200, 404)
+    raw = operator.get(f"/content/{id}/raw")
+    assert raw.content == data
+    assert raw.headers["content-disposition"].startswith("attachment;")
+    assert raw.headers["content-security-policy"] == "default-src 'none'; sandbox"
+
+
+def test_what_the_corpus_means_to_do_it_would_do_unhindered() -> None:
+    """The corpus has teeth: unescaped, each of these is more than text."""
+    acts = [text for _, text in TEXTS if not _harmless_unescaped(f"<p>{text.encode('utf-8', 'replace').decode()}</p>")]
+    assert len(acts) > 30
+    assert mail.read(dict(MAILS)["html"]).html.count("<script>") == 1
+    assert urlsplit(REMOTE).hostname.endswith(".invalid")
+
+
+def _harmless_unescaped(html: str) -> bool:
+    try:
+        assert_ours(html)
+    except AssertionError:
+        return False
+    return {node.tag for node in nodes(html)} <= {"html", "head", "body", "p"}

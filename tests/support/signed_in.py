@@ -1,0 +1,43 @@
+"""Somebody who looks at pages and presses buttons, and for whom each answer is what it should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from core.dashboard.session import COOKIE, csrf_of
+from support.dashboard import Browser, Dashboard
+
+
+@dataclass
+class Person:
+    """A browser without eyes."""
+
+    browser: Browser
+
+    @property
+    def client(self) -> httpx2.Client:
+        return self.browser.client
+
+    @property
+    def csrf(self) -> str:
+        """What forms of this session carry."""
+        return csrf_of(self.client.cookies[COOKIE])
+
+    def get(self, path: str, status: int = 200, **params: Any) -> httpx2.Response:
+        answer = self.browser.get(path, **params)
+        assert answer.status_code == status, answer.text
+        return answer
+
+    def post(self, path: str, status: int = 303, **fields: Any) -> httpx2.Response:
+        """A button that belongs to the form `act`."""
+        answer = self.browser.send(path, {"csrf": self.csrf, **fields})
+        assert answer.status_code == status, answer.text
+        return answer
+
+
+def signed_in(dashboard: Dashboard, user: str | None = None) -> Person:
+    """A user, or, without a name, an operator."""
+    return Person(dashboard.sign_in(user))

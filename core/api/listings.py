@@ -135,6 +135,18 @@ def decode_cursor(cursor: str, length: int) -> list[Any]:
     return place
 
 
+def decode_id(cursor: str) -> int:
+    """The same where the place is an id alone.
+
+    Raises:
+      InvalidInput: The cursor is none of ours.
+    """
+    (id,) = decode_cursor(cursor, 1)
+    if type(id) is not int or not 0 <= id < 2**63:
+        raise no_cursor()
+    return id
+
+
 def _may_be_asked(value: object) -> bool:
     return fits(value) if isinstance(value, str) else isinstance(value, int | float)
 

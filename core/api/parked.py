@@ -11,7 +11,7 @@ from uuid import UUID
 
 from core.api import runs
 from core.api.backend import Backend
-from core.api.listings import Page, Row, decode_cursor, encode_cursor, fetch
+from core.api.listings import Page, Row, decode_id, encode_cursor, fetch
 from core.api.timeouts import within
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
@@ -105,8 +105,8 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1}
     conditions = _conditions(wanted)
     if after is not None:
-        names["after"] = decode_cursor(after, 1)[0]
-        conditions.append("t.id < %(after)s::bigint")
+        names["after"] = decode_id(after)
+        conditions.append("t.id < %(after)s")
     with within(conn):
         rows = fetch(conn, _put(PAGE, conditions), names)
     return Page(rows[:limit], encode_cursor([rows[limit - 1]["id"]]) if len(rows) > limit else None)

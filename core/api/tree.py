@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from core.api.listings import Page, Row, decode_cursor, encode_cursor, fetch
+from core.api.listings import Page, Row, decode_id, encode_cursor, fetch
 from core.api.timeouts import within
 from core.db.pool import Conn
 
@@ -141,7 +141,7 @@ def tasks(conn: Conn, run: UUID, parent: int | None, *, limit: int = 50, after: 
     Raises:
       InvalidInput: The cursor is none of ours, or looking takes too long.
     """
-    place = decode_cursor(after, 1)[0] if after is not None else 0
+    place = decode_id(after) if after is not None else 0
     names = {"run": run, "parent": parent, "after": place, "limit": limit + 1}
     with within(conn):
         ids = [row["id"] for row in fetch(conn, ROOTS if parent is None else CHILDREN, names)]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from support.dashboard import dashboard  # noqa: F401  a fixture
+from support.signed_in import signed_in
 
 from core.api import parked
-from core.dashboard.session import csrf_of
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def shown(page) -> list[int]:
 
 
 def said(page) -> str:
-    found = re.search(r'<p class="said" role="status">(.*?)</p>', page.text, re.S)
+    found = re.search(r'<p class="said" role="status">(.*?)</p>', page.text, re.DOTALL)
     return " ".join(found[1].split()) if found else ""
 
 
@@ -51,17 +50,17 @@ def states(desk) -> dict[int, str]:
     }
 
 
-def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> None:  # noqa: F811
+def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> None:
     mine, other = desk.account("mine", user_id="u"), desk.account("other", user_id="v", domain="caller")
     steps, pages = shelf(mine, 2), shelf(mine, 1, type="page", error="Timeout")
     odd, theirs = shelf(mine, 1, error="no class, but words"), shelf(other, 1, error=None)
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
 
     def found(person=who, **filters):
         return shown(person.get("/parked", **filters))
 
     assert found() == sorted([*steps, *pages, *odd, *theirs], reverse=True)
-    assert found(dashboard.signed_in("v")) == theirs
+    assert found(signed_in(dashboard, "v")) == theirs
     assert found(account="mine") == found(account=str(mine)) == sorted([*steps, *pages, *odd], reverse=True)
     assert found(domain="caller") == theirs
     assert found(type="page") == pages
@@ -77,18 +76,18 @@ def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> No
     assert "No task is parked that matches" in who.get("/parked", type="nothing").text
 
 
-def test_what_is_not_parked_any_more_is_not_listed(dashboard, desk, shelf) -> None:  # noqa: F811
+def test_what_is_not_parked_any_more_is_not_listed(dashboard, desk, shelf) -> None:
     again, dropped, cancelled, left = shelf(desk.account(), 4)
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
     who.post("/parked/retry", task=again)
     who.post("/parked/discard", task=dropped)
     desk.rows("UPDATE sync_task SET state = 'cancelled' WHERE id = %s RETURNING 1", cancelled)
     assert shown(who.get("/parked")) == [left]
 
 
-def test_pages_hold_each_once(dashboard, desk, shelf) -> None:  # noqa: F811
+def test_pages_hold_each_once(dashboard, desk, shelf) -> None:
     ids = shelf(desk.account(), 120)
-    who, seen, path = dashboard.signed_in(), [], "/parked"
+    who, seen, path = signed_in(dashboard), [], "/parked"
     while path:
         page = who.get(path)
         seen += shown(page)
@@ -98,10 +97,10 @@ def test_pages_hold_each_once(dashboard, desk, shelf) -> None:  # noqa: F811
     assert "120 in all" in page.text
 
 
-def test_the_ticked_ones_are_tried_again_and_no_others(dashboard, desk, shelf) -> None:  # noqa: F811
+def test_the_ticked_ones_are_tried_again_and_no_others(dashboard, desk, shelf) -> None:
     one, two, three = shelf(desk.account("a"), 3)
     (far,) = shelf(desk.account("b"), 1)
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
     answer = who.post("/parked/retry?type=step", task=[one, three, far])
     assert answer.headers["location"] == "/parked?type=step&retried=3"
     assert said(who.get(answer.headers["location"])) == "3 tried again."
@@ -109,9 +108,9 @@ def test_the_ticked_ones_are_tried_again_and_no_others(dashboard, desk, shelf) -
     assert states(desk)[two] == "parked"
 
 
-def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk, shelf) -> None:  # noqa: F811
+def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk, shelf) -> None:
     one, two, three = shelf(desk.account(), 3)
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
     who.post("/parked/retry", task=two)
     answer = who.post("/parked/discard", task=[one, two, three, 999_999])
     assert said(who.get(answer.headers["location"])) == "2 discarded. 2 were not parked any more, and were left."
@@ -119,12 +118,12 @@ def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk,
     assert (now[one], now[two], now[three]) == ("done", "retried", "done")
 
 
-def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> None:  # noqa: F811
+def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "AT_ONCE", 7)
     accounts = [desk.account(f"a{n}", user_id="u" if n else "other") for n in range(3)]
     mine = [id for account in accounts[1:] for id in shelf(account, 10)]
     others = [*shelf(accounts[0], 3), *shelf(accounts[1], 2, error="Timeout: x")]
-    who = dashboard.signed_in("u")
+    who = signed_in(dashboard, "u")
     page = who.get("/parked", error="CoinFailed")
     assert "Try all again" in page.text
     assert 'formaction="/parked/retry-all?error=CoinFailed"' in page.text
@@ -135,11 +134,11 @@ def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> 
     assert {now[id] for id in others} == {"parked"}
 
 
-def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, monkeypatch) -> None:  # noqa: F811
+def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "AT_ONCE", 5)
     monkeypatch.setattr(parked, "LONGEST_SECONDS", 0.0)
     shelf(desk.account(), 8)
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
     answer = who.post("/parked/discard-all")
     assert said(who.get(answer.headers["location"])) == "5 discarded. There are more that match: press it again."
     answer = who.post("/parked/discard-all")
@@ -147,9 +146,9 @@ def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, mo
     assert shown(who.get("/parked")) == []
 
 
-def test_a_user_cannot_touch_what_is_anothers(dashboard, desk, shelf) -> None:  # noqa: F811
+def test_a_user_cannot_touch_what_is_anothers(dashboard, desk, shelf) -> None:
     ids = shelf(desk.account("a", user_id="u"), 2)
-    stranger = dashboard.signed_in("v")
+    stranger = signed_in(dashboard, "v")
     answer = stranger.post("/parked/retry", task=ids)
     assert answer.headers["location"] == "/parked?retried=0&refused=2"
     stranger.post("/parked/discard", task=ids)
@@ -158,14 +157,14 @@ def test_a_user_cannot_touch_what_is_anothers(dashboard, desk, shelf) -> None:  
     assert {states(desk)[id] for id in ids} == {"parked"}
 
 
-def test_nothing_is_done_without_the_forms_token_or_without_ticks(dashboard, desk, shelf) -> None:  # noqa: F811
+def test_nothing_is_done_without_the_forms_token_or_without_ticks(dashboard, desk, shelf) -> None:
     ids = shelf(desk.account(), 2)
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
     for path in ("retry", "discard", "retry-all", "discard-all"):
-        answer = who.client.post(f"/parked/{path}", data={"csrf": csrf_of("another"), "task": ids})
+        answer = who.client.post(f"/parked/{path}", data={"csrf": "another", "task": ids})
         assert answer.status_code == 403
     who.post("/parked/retry", status=422)
-    who.post("/parked/retry", status=422, task=["x", "-1", "9" * 400, "١"])
+    who.post("/parked/retry", status=422, task=["x", "-1", "9" * 400, "\u0661"])
     assert {states(desk)[id] for id in ids} == {"parked"}
 
 

@@ -7,11 +7,10 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from support.dashboard import dashboard  # noqa: F401  a fixture
+from support.signed_in import signed_in
 
 from core import Task
 from core.api import tree
-from core.dashboard.session import csrf_of
 
 TREE = "/runs/{}?parent={}"
 
@@ -45,7 +44,7 @@ def text(page: httpx2.Response) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", page.text.partition("<main")[2]).split())
 
 
-def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:  # noqa: F811
+def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:
     account, run, *_ = made
     other = desk.account("B shop", user_id="v", domain="caller")
     theirs = desk.run(other)
@@ -53,7 +52,7 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:  # noqa: F
         "UPDATE sync_run SET state = 'failed', error = 'it broke', finished_at = now() WHERE id = %s RETURNING 1",
         theirs,
     )
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
 
     def listed(person=who, **filters):
         return {id for id in (str(run), str(theirs)) if f'href="/runs/{id}"' in person.get("/runs", **filters).text}
@@ -63,14 +62,14 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:  # noqa: F
     assert listed(domain="shop") == {str(run)}
     assert listed(account="A shop") == listed(account=str(account)) == {str(run)}
     assert listed(account="A shop", state="failed") == set()
-    assert listed(dashboard.signed_in("v")) == {str(theirs)}
+    assert listed(signed_in(dashboard, "v")) == {str(theirs)}
     assert "it broke" in who.get("/runs").text
-    assert "there is no account" in dashboard.signed_in("v").get("/runs", account="A shop").text
-    assert "there is no account" in dashboard.signed_in("v").get("/runs", account=str(account)).text
+    assert "there is no account" in signed_in(dashboard, "v").get("/runs", account="A shop").text
+    assert "there is no account" in signed_in(dashboard, "v").get("/runs", account=str(account)).text
 
 
 @pytest.mark.parametrize("user", [None, "u"])
-def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) -> None:  # noqa: F811
+def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) -> None:
     account = desk.account("A", user_id="u")
     desk.rows(
         """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, started_at,
@@ -79,7 +78,7 @@ def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) ->
            FROM generate_series(1, 120) n RETURNING 1""",
         account,
     )
-    who, seen, path = dashboard.signed_in(user), [], "/runs"
+    who, seen, path = signed_in(dashboard, user), [], "/runs"
     while path:
         page = who.get(path).text
         seen += re.findall(r'href="/runs/([0-9a-f-]{36})"', page)
@@ -89,12 +88,14 @@ def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) ->
     assert seen == wanted
 
 
-def test_a_run_is_shown_as_the_tree_that_it_is(dashboard, desk, made) -> None:  # noqa: F811
-    account, run, root, first = made
-    who = dashboard.signed_in("u")
+def test_a_run_is_shown_as_the_tree_that_it_is(dashboard, desk, made) -> None:
+    _, run, root, first = made
+    who = signed_in(dashboard, "u")
     page = who.get(f"/runs/{run}")
     assert re.search(
-        r'class="d0"><code>start</code>.*class="d1"><code>step</code>.*class="d2"><code>page</code>', page.text, re.S
+        r'class="d0"><code>start</code>.*class="d1"><code>step</code>.*class="d2"><code>page</code>',
+        page.text,
+        re.DOTALL,
     )
     assert "Tasks known so far 6" in text(page)
     assert "Done 2" in text(page)
@@ -105,14 +106,14 @@ def test_a_run_is_shown_as_the_tree_that_it_is(dashboard, desk, made) -> None:  
     assert f'href="/runs/{run}?parent={first}#tree">2 follow-ups' in below.text
     pages = who.get(f"/runs/{run}?parent={first}")
     assert len(set(re.findall(r'href="/tasks/(\d+)"><code>page', pages.text))) == 2
-    crumbs = re.search(r'class="crumbs">(.*?)</ol>', pages.text, re.S)[1]
+    crumbs = re.search(r'class="crumbs">(.*?)</ol>', pages.text, re.DOTALL)[1]
     assert re.findall(r"\?parent=(\d+)|/tasks/(\d+)", crumbs) == [(str(root), ""), ("", str(first))]
 
 
-def test_children_are_walked_page_by_page(dashboard, desk, shop) -> None:  # noqa: F811
+def test_children_are_walked_page_by_page(dashboard, desk, shop) -> None:
     root = desk.root(desk.account())
     desk.finish(root, tasks=[shop.step.task(number=n) for n in range(120)])
-    who, seen, path = dashboard.signed_in(), [], TREE.format(root.run_id, root.task_id)
+    who, seen, path = signed_in(dashboard), [], TREE.format(root.run_id, root.task_id)
     while path:
         page = who.get(path).text
         seen += [int(id) for id in re.findall(r'<tr><td><a href="/tasks/(\d+)"', page)]
@@ -124,11 +125,11 @@ def test_children_are_walked_page_by_page(dashboard, desk, shop) -> None:  # noq
     assert len(seen) == 120
 
 
-def test_what_goes_on_in_the_background_is_found_there(dashboard, desk, shop) -> None:  # noqa: F811
+def test_what_goes_on_in_the_background_is_found_there(dashboard, desk, shop) -> None:
     root = desk.root(desk.account())
     desk.finish(root, tasks=[Task("step", {"number": 1}, background=True)])
     background = desk.value("SELECT id FROM sync_run WHERE lane = 'backfill'")
-    who = dashboard.signed_in()
+    who = signed_in(dashboard)
     page = who.get(TREE.format(root.run_id, root.task_id)).text
     assert f'href="/runs/{background}?parent={root.task_id}#tree"' in page
     there = who.get(f"/runs/{background}").text
@@ -155,9 +156,9 @@ def test_types_that_make_one_another_are_each_shown_once() -> None:
     assert [one.type for one in tree.arrange([row("a", "b", 1), row("b", "a", 2)])] == ["a", "b"]
 
 
-def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) -> None:  # noqa: F811
+def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) -> None:
     _, run, *_ = made
-    who = dashboard.signed_in("u")
+    who = signed_in(dashboard, "u")
     assert "Waits: no worker runs" in text(who.get(f"/runs/{run}"))
     assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?said=cancelled"
     page = text(who.get(f"/runs/{run}?said=cancelled"))
@@ -168,10 +169,10 @@ def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) ->
     assert "That cannot be done now" in text(who.post(f"/runs/{run}/cancel", status=409))
 
 
-def test_a_task_is_told_in_full_and_tried_again(dashboard, desk, made) -> None:  # noqa: F811
-    _, run, root, first = made
+def test_a_task_is_told_in_full_and_tried_again(dashboard, desk, made) -> None:
+    _, _, root, first = made
     (parked,) = park(desk)
-    who = dashboard.signed_in("u")
+    who = signed_in(dashboard, "u")
     page = who.get(f"/tasks/{parked}")
     assert "CoinFailed: heads" in text(page)
     assert "gave up" in text(page)
@@ -187,19 +188,19 @@ def test_a_task_is_told_in_full_and_tried_again(dashboard, desk, made) -> None: 
     who.post(f"/tasks/{first}/discard", status=409)
 
 
-def test_a_parked_task_is_discarded(dashboard, desk, made) -> None:  # noqa: F811
+def test_a_parked_task_is_discarded(dashboard, desk, made) -> None:
     (parked,) = park(desk)
-    who = dashboard.signed_in("u")
+    who = signed_in(dashboard, "u")
     who.post(f"/tasks/{parked}/discard")
     assert desk.tasks()[parked] == "done"
     assert "discarded by hand" in text(who.get(f"/tasks/{parked}"))
 
 
-def test_what_is_anothers_is_not_there(dashboard, desk, made) -> None:  # noqa: F811
-    account, run, root, first = made
+def test_what_is_anothers_is_not_there(dashboard, desk, made) -> None:
+    _, run, root, _ = made
     (parked,) = park(desk)
     mine = desk.run(desk.account("mine", user_id="v"))
-    stranger = dashboard.signed_in("v")
+    stranger = signed_in(dashboard, "v")
     for path in (f"/runs/{run}", f"/tasks/{root}", f"/runs/{uuid4()}", "/tasks/99999", f"/runs/{mine}?parent={root}"):
         stranger.get(path, status=404)
     for path in (f"/runs/{run}/cancel", f"/tasks/{parked}/retry", f"/tasks/{parked}/discard"):
@@ -208,33 +209,33 @@ def test_what_is_anothers_is_not_there(dashboard, desk, made) -> None:  # noqa: 
     assert desk.runs()[0] == "running"
 
 
-def test_nothing_is_done_without_the_forms_token(dashboard, desk, made) -> None:  # noqa: F811
+def test_nothing_is_done_without_the_forms_token(dashboard, desk, made) -> None:
     _, run, *_ = made
     (parked,) = park(desk)
-    who = dashboard.signed_in("u")
+    who = signed_in(dashboard, "u")
     for path in (f"/runs/{run}/cancel", f"/tasks/{parked}/retry", f"/tasks/{parked}/discard"):
-        for csrf in ("", csrf_of("another")):
+        for csrf in ("", "another"):
             assert who.client.post(path, data={"csrf": csrf}).status_code == 403
     assert desk.tasks()[parked] == "parked"
     assert desk.runs() == ["running"]
 
 
-def test_a_run_is_followed_live(dashboard, desk, made) -> None:  # noqa: F811
-    account, run, *_ = made
-    who = dashboard.signed_in("u")
+def test_a_run_is_followed_live(dashboard, desk, made) -> None:
+    _, run, *_ = made
+    who = signed_in(dashboard, "u")
     with who.client.stream("GET", f"/runs/{run}", headers={"Accept": "text/event-stream"}) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.iter_lines()
         next(line for line in lines if "Done" in line)
         park(desk)
         changed = next(line for line in lines if 'class="parked"' in line)
-    assert csrf_of(who.token) not in changed
+    assert who.csrf not in changed
 
 
-def test_cleared_tasks_leave_the_figures(dashboard, desk, made) -> None:  # noqa: F811
+def test_cleared_tasks_leave_the_figures(dashboard, desk, made) -> None:
     _, run, *_ = made
     desk.rows("UPDATE sync_run SET state = 'succeeded', finished_at = now(), tasks_done = 7, pruned = true RETURNING 1")
     desk.rows("DELETE FROM sync_task RETURNING 1")
-    page = text(dashboard.signed_in("u").get(f"/runs/{run}"))
+    page = text(signed_in(dashboard, "u").get(f"/runs/{run}"))
     assert "Done 7" in page
     assert "have been cleared away" in page

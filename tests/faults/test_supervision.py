@@ -1,23 +1,19 @@
-"""Production starts recover by themselves: `polling up`, and the documented command of a container under a restart policy."""
+"""Production starts recover by themselves: `polling up`, and a container of `deploy/compose.yaml` under its restart policy."""
 
 from __future__ import annotations
 
-import re
-import shlex
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from support import oracle
 from support.accounts import connect, sync
+from support.deploying import compose_command
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 from support.metered import Metered
 from support.oracle import COSTLY
-
-PRODUCTION = Path(__file__).parents[2] / "docs" / "how-to" / "run-in-production.md"
 
 UP = [sys.executable, "-c", "from core.cli import main; main()", "up", "--processes", "2", "--threads", "4"]
 
@@ -44,13 +40,6 @@ def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(fleet: Fleet,
     assert not alive(set(after))
 
 
-def documented(program: str) -> list[str]:
-    """The command that the Compose file of the documentation gives for this program."""
-    [command] = re.findall(rf"^    command: ({program} .*)$", PRODUCTION.read_text(), re.MULTILINE)
-    first, *words = shlex.split(command)
-    return [str(Path(sys.executable).with_name(first)), *words]
-
-
 @pytest.mark.parametrize(
     "victim",
     [
@@ -61,8 +50,8 @@ def documented(program: str) -> list[str]:
 )
 def test_the_documented_command_under_a_restart_policy(victim: str, fleet: Fleet, deployment: Deployment) -> None:
     """The policy is `replace`: what has ended is started again. The command ends when its worker process does."""
-    subprocess.run(documented("polling"), env=deployment.environment(), check=True, capture_output=True)
-    worker = fleet.start(documented("dramatiq"), processes=1)
+    subprocess.run(compose_command("migrate"), env=deployment.environment(), check=True, capture_output=True)
+    worker = fleet.start(compose_command("worker"), processes=1)
     fleet.ready()
     account = connect(deployment, Metered, COSTLY)
     sync(deployment, account)
@@ -97,6 +86,8 @@ def schedulers(fleet: Fleet) -> list[int]:
 
 def processes() -> list[tuple[int, int, str]]:
     """(id, parent, command) of every process that is no zombie."""
-    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+    )
     rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
     return [(int(pid), int(parent), words[0]) for pid, parent, state, *words in rows if words and state[0] != "Z"]

@@ -27,6 +27,10 @@ def configure(level: str, form: Form = "text") -> None:
       form: `text`, `json`, or `auto`: JSON where standard error is no terminal.
     """
     logging.basicConfig(level=level, format=FORMAT)
+    root = logging.getLogger()
+    if root.level == logging.CRITICAL and level != "CRITICAL":
+        # A command began in silence and goes on as a service: what libraries warn of is heard now, their chatter is not.
+        root.setLevel(logging.WARNING)
     logging.getLogger("core").setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -52,9 +52,10 @@ PROCESSES = """
 SELECT kind, count(*) AS number, coalesce(sum(threads), 0) AS threads FROM process
 WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' GROUP BY 1 ORDER BY 1
 """
+# A dispatcher may be a thread of a worker: its counters are its own.
 COUNTED = """
-SELECT host || ':' || pid AS process, figures FROM process
-WHERE kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second' ORDER BY 1
+SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process, figures FROM process
+WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' ORDER BY 1
 """
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
 HELD = "SELECT count(*) AS number FROM held_deletion"

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -27,6 +26,7 @@ from core.api.validation import Values, config_of, stored
 from core.errors import InvalidInput, NotFound, PollingError, SettingsError
 from core.integration.base import Integration
 from core.integration.limits import OAuth
+from core.integration.operator import environment_value, operator_settings
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def begin(
     """
     accounts.require_text(user_id=user_id, name=name)
     integration = backend.registry.get(domain)
-    oauth = _oauth(integration)
+    oauth = oauth_of(integration)
     kept: Values = {}  # in clear: only what an account would keep so
     if account is None:
         kept = stored(config_of(integration, config or {}))
@@ -151,7 +151,7 @@ def finish(backend: Backend, *, state: str, code: str | None, error: str | None)
 
 def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
     integration = backend.registry.get(flow["integration_domain"])
-    token = _exchange(backend, _oauth(integration), code, backend.vault.open_text(flow["verifier"]))
+    token = _exchange(backend, oauth_of(integration), code, backend.vault.open_text(flow["verifier"]))
     credentials = _credentials(integration, token)
     public_only = flow["public_hosts_only"]
     if flow["user_integration_id"] is not None:
@@ -205,7 +205,7 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
 
     if settings.public_url is None:
         raise SettingsError("POLLING_PUBLIC_URL is not set", "Set it to where browsers reach this API")
-    client_id, secret = operator_setting(oauth.client_id_setting), operator_setting(oauth.client_secret_setting)
+    client_id, secret = environment_value(oauth.client_id_setting), environment_value(oauth.client_secret_setting)
     if client_id is None:
         raise SettingsError(f"{oauth.client_id_setting} is not set", "Register an OAuth client with the provider")
     if secret is None and not oauth.pkce:
@@ -229,15 +229,8 @@ def missing_settings(settings: Settings, integration: Integration) -> list[str] 
     if oauth is None:
         return None
     needed = [oauth.client_id_setting, *([] if oauth.pkce else [oauth.client_secret_setting])]
-    missing = [name for name in needed if operator_setting(name) is None]
+    missing = [name for name in needed if environment_value(name) is None]
     return missing if settings.public_url is not None else ["POLLING_PUBLIC_URL", *missing]
-
-
-def operator_setting(name: str) -> str | None:
-    """A setting that a plugin has named, from the environment or from `.env`."""
-    from dotenv import dotenv_values
-
-    return os.environ.get(name) or dotenv_values(".env").get(name) or None
 
 
 def may_redirect(settings: Settings, url: str) -> bool:
@@ -261,11 +254,15 @@ def _below(url: str, allowed: str) -> bool:
     return not dotted and (wanted.path == path or wanted.path.startswith(f"{path}/"))
 
 
-def _oauth(integration: Integration) -> OAuth:
-    oauth = integration.manifest.oauth
-    if oauth is None:
-        raise InvalidInput(f"{integration.manifest.domain} is not connected in a browser", "Give its credentials")
-    return oauth
+def oauth_of(integration: Integration) -> OAuth:
+    """The integration's OAuth part, at the endpoints that the operator has set."""
+    manifest = integration.manifest
+    if manifest.oauth is None:
+        raise InvalidInput(f"{manifest.domain} is not connected in a browser", "Give its credentials")
+    named = manifest.oauth.settings_named
+    values = {one.name: one.value for one in operator_settings(manifest.settings) if one.name in named} if named else {}
+    urls = [url.format_map(values) for url in (manifest.oauth.authorize_url, manifest.oauth.token_url)]
+    return replace(manifest.oauth, authorize_url=urls[0], token_url=urls[1])
 
 
 def _require_account(backend: Backend, account: UUID, domain: str, user_id: str) -> None:

@@ -155,9 +155,7 @@ def sign_in(engine: Backend, answer: Response, token: str, *, secure: bool) -> b
     with engine.database.connection() as conn:
         good = access.authenticate(conn, token) is not None
     if good:
-        answer.set_cookie(
-            COOKIE, token, max_age=LASTS_SECONDS, path="/", secure=secure, httponly=True, samesite="lax"
-        )
+        answer.set_cookie(COOKIE, token, max_age=LASTS_SECONDS, path="/", secure=secure, httponly=True, samesite="lax")
     return good
 
 

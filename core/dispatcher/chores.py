@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import pendulum
 import psycopg
@@ -19,6 +23,7 @@ from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
+from core.worker.figures import Figures, error_class
 
 MOST_BLOBS = 100
 """Removed at a time."""
@@ -49,6 +54,8 @@ class Chores:
         self._queues = queues
         self._registry = registry
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
+        self._figures = Figures()
+        self._process = upkeep.Process(uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0)
         self._sweep_from = float("inf")
         self._silent_since = time.monotonic()
         self._pruning = Chore(60.0, self._prune)
@@ -59,6 +66,7 @@ class Chores:
             Chore(min(2.0, lease / 3), self._sweep),
             Chore(lease / 4, self._renew_waiting),
             Chore(5.0, self._end_forgotten_runs),
+            Chore(5.0, self._say_alive),
             Chore(10.0, self._check_epoch),
             Chore(10.0, self._check_ticks),
             Chore(60.0, upkeep.tidy),
@@ -77,6 +85,10 @@ class Chores:
         """What a new leader does before anything else."""
         self.after_gap()
         self._check_epoch(conn)
+
+    def goodbye(self, conn: Conn) -> None:
+        """This process leads no longer, and will not again."""
+        upkeep.goodbye(conn, self._process.id)
 
     def do_due(self, conn: Conn) -> None:
         """Do what is due."""
@@ -140,6 +152,7 @@ class Chores:
         for one in expired:
             self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
             if one.state == "parked":
+                self._figures.count("tasks", domain=one.domain, state="parked", error=error_class(leases.DIED))
                 task = {"id": one.task_id, "run_id": one.run_id, "account_id": one.account_id, "domain": one.domain}
                 self._registry.observe("task_parked", task=task | {"type": one.type, "error": leases.DIED})
         self._tell(completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"}))
@@ -147,7 +160,12 @@ class Chores:
     def _end_forgotten_runs(self, conn: Conn) -> None:
         self._tell(completion.end_forgotten_runs(conn))
 
+    def _say_alive(self, conn: Conn) -> None:
+        """What the leader itself has counted, for `/metrics`."""
+        upkeep.heartbeat(conn, self._process, datetime.now(UTC), self._figures.written())
+
     def _tell(self, ended: list[completion.Run]) -> None:
+        self._figures.ended(ended)
         for run in ended:
             log.info("run %s of account %s ended: %s", run["id"], run["user_integration_id"], run["state"])
             self._registry.observe("run_finished", run=run)

@@ -129,6 +129,7 @@ class Dispatcher:
         try:
             with self._database.connection() as conn:
                 leadership.resign(conn, self.id)
+                self._chores.goodbye(conn)
         except UNAVAILABLE as error:
             log.warning("could not resign; the lead runs out by itself: %s", str(error).splitlines()[0][:200])
         self._database.close()

@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from string import Formatter
 from typing import Literal
+
+from pydantic import BaseModel
+
+from core.integration.operator import setting_names
 
 Scope = Literal["account", "group", "integration"]
 
@@ -58,7 +63,8 @@ class OAuth:
     """What the engine needs to send a person through a provider's consent screen.
 
     Parameters:
-      authorize_url, token_url: The provider's endpoints.
+      authorize_url, token_url: The provider's endpoints. Names in braces are settings of `Manifest.settings`, such as
+        `{SLACK_API_URL}oauth.v2.access`: who sets where the provider is sets it for these too.
       scopes: What to ask for.
       client_id_setting, client_secret_setting: Names of the operator's settings that hold the OAuth client.
       extra: More parameters of the authorization request, such as `{"access_type": "offline"}`; they go before ours.
@@ -73,6 +79,12 @@ class OAuth:
     extra: Mapping[str, str] = field(default_factory=dict)
     pkce: bool = True
 
+    @property
+    def settings_named(self) -> set[str]:
+        """The settings in braces."""
+        urls = (self.authorize_url, self.token_url)
+        return {name for url in urls for _, name, _, _ in Formatter().parse(url) if name is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -84,6 +96,8 @@ class Manifest:
       spec_version: The version of the plugin API it is written for.
       limits: Limits of every account; `BaseIntegration.limits` may answer by configuration.
       oauth: How accounts are connected in a browser, if they are.
+      settings: The operator's settings that the plugin reads, a model of pydantic-settings; all fields have defaults. `polling doctor`
+        checks and shows them, secrets as set or not.
       docs: Where its documentation stands.
       max_tasks: The most tasks one run may have, a bound for cycles whose tasks carry ever new keys.
     """
@@ -95,10 +109,17 @@ class Manifest:
     oauth: OAuth | None = None
     docs: str | None = None
     max_tasks: int = 5_000_000
+    settings: type[BaseModel] | None = None
 
     def __post_init__(self) -> None:
         if not _DOMAIN.fullmatch(self.domain) or self.domain in RESERVED_DOMAINS:
             raise ValueError(f"domain {self.domain!r}: use lower-case letters, digits and dashes, a letter first")
+        known = set(setting_names(self.settings).values()) if self.settings is not None else set()
+        unknown = self.oauth.settings_named - known if self.oauth is not None else set()
+        if unknown:
+            raise ValueError(
+                f"domain {self.domain!r}: its OAuth endpoints name {min(unknown)}, which is none of its settings"
+            )
 
 
 @dataclass(frozen=True, slots=True)

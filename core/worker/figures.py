@@ -42,7 +42,11 @@ class Figures:
                 self._task(outcome, state)
             for (_, domain), ids in one.changed.items():
                 self.count("outputs_changed", len(ids), domain=domain)
-        for run in ended:
+        self.ended(ended)
+
+    def ended(self, runs: Sequence[Run]) -> None:
+        """Runs that this process has ended."""
+        for run in runs:
             self._run(run)
 
     def _task(self, outcome: Outcome, state: str) -> None:

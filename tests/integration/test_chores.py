@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
+from support.waiting import until
 
 from core import Task
 from core.accounts.limits import account_key
+from core.api import figures
 from core.dispatcher import loop
 from core.dispatcher.chores import Chores, tick_seconds
 from core.dispatcher.loop import Dispatcher
@@ -18,7 +22,7 @@ from core.environment import Environment
 from core.ledger import leadership, upkeep
 from core.messages import SAVE_QUEUE, dispatch_message
 from core.plugins import Registry
-from support.waiting import until
+from core.rest import metrics
 
 
 @pytest.fixture
@@ -123,6 +127,27 @@ def test_runs_whose_end_nobody_saw_are_ended(chores: Chores, desk) -> None:
     desk.save(desk.outcome(desk.root(desk.account())))
     chores._end_forgotten_runs(desk.conn)
     assert desk.runs() == ["succeeded"]
+
+
+def test_what_the_leader_ends_is_counted_like_what_workers_end(chores: Chores, desk, settings) -> None:
+    desk.save(desk.outcome(desk.root(desk.account())))
+    chores._end_forgotten_runs(desk.conn)
+    crashed = desk.root(desk.account("another"))
+    desk.conn.execute(
+        "UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true, started_at = now(), crashes = 2 WHERE id = %s",
+        (crashed.task_id,),
+    )
+    chores._sweep_from = 0.0
+    chores._sweep(desk.conn)
+    chores._say_alive(desk.conn)
+    text = metrics.render(figures.look(desk.conn, settings))
+    leader = f"{socket.gethostname()}:{os.getpid()}:dispatcher"
+    for state in ("succeeded", "failed"):
+        labels = f'domain="shop",lane="live",process="{leader}",state="{state}"'
+        assert f"polling_runs_total{{{labels}}} 1.0" in text
+    assert f'polling_tasks_total{{domain="shop",error="other",process="{leader}",state="parked"}} 1.0' in text
+    chores.goodbye(desk.conn)
+    assert leader not in metrics.render(figures.look(desk.conn, settings))
 
 
 def test_a_database_that_went_back_in_time_gets_a_new_epoch(chores: Chores, desk, queues, sent) -> None:

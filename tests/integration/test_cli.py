@@ -386,6 +386,23 @@ def test_broken_settings_are_one_line(tmp_path: Path, settings: dict[str, str], 
     assert "\n" in error.rstrip("\n"), "no hint"
 
 
+def test_the_doctor_shows_what_is_set_for_integrations(tmp_path: Path) -> None:
+    given = {"GMAIL_CLIENT_ID": "our-client", "GMAIL_CLIENT_SECRET": SECRET, "GMAIL_API_URL": "http://localhost:1"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+    # A folder's `.env` comes after the environment.
+    done = Cli(tmp_path, SLACK_API_URL=f"nonsense-{SECRET}", DATABASE_URL="postgresql://localhost:1/x")(
+        "doctor", "--json"
+    )
+    found = {check["name"]: check for check in done.rows()}
+    gmail, slack = found["settings of gmail"], found["settings of slack"]
+    assert gmail["status"] == "ok"
+    assert "GMAIL_API_URL=http://localhost:1" in gmail["message"]
+    assert "GOOGLE_TOKEN_URL=https://oauth2.googleapis.com/token" in gmail["message"]
+    assert "GMAIL_CLIENT_SECRET is set" in gmail["message"]
+    assert (slack["status"], "SLACK_API_URL" in slack["message"]) == ("fail", True)
+    assert SECRET not in done.out + done.err
+
+
 def test_the_doctor_goes_on_where_servers_are_down(tmp_path: Path) -> None:
     key = Cli(tmp_path).ok("keys", "new").out.strip()
     urls = {"DATABASE_URL": "postgresql://someone:hidden-word@localhost:1/x", "REDIS_URL": "redis://localhost:1"}

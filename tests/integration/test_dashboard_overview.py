@@ -43,7 +43,9 @@ def figure(page: str, label: str) -> str:
 
 def test_all_is_well(dashboard: Dashboard, healthy) -> None:
     page = dashboard.sign_in().get("/").text
-    assert {standing(page, name) for name in ("database", "schema", "workers", "dispatcher", "scheduler", "redis")} == {"ok"}
+    assert {standing(page, name) for name in ("database", "schema", "workers", "dispatcher", "scheduler", "redis")} == {
+        "ok"
+    }
     assert "host:17" in page
 
 
@@ -75,7 +77,9 @@ def test_a_users_first_page_is_the_accounts(dashboard: Dashboard) -> None:
 def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
     upkeep.note_activity(desk.conn, 1_200, 600)
     upkeep.note_activity(desk.conn, 34, 0)
-    desk.conn.execute("INSERT INTO activity (minute, tasks, rows) VALUES (date_trunc('minute', now()) - interval '2 hours', 9, 9)")
+    desk.conn.execute(
+        "INSERT INTO activity (minute, tasks, rows) VALUES (date_trunc('minute', now()) - interval '2 hours', 9, 9)"
+    )
     page = dashboard.sign_in().get("/").text
     assert "last hour: 1,234;" in page
     assert "last hour: 600;" in page

@@ -14,10 +14,12 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 import httpx2
 import pytest
 from pydantic import BaseModel, SecretStr
+from pydantic_settings import BaseSettings
 
 from core import AccountIdentity, BaseIntegration, Context, CredentialsInvalid, Empty, Manifest, OAuth, TaskResult
-from core.api.oauth import may_redirect
+from core.api.oauth import may_redirect, oauth_of
 from core.ledger import dispatching
+from core.plugins import get_registry
 from core.settings import Settings
 
 CLIENT, SECRET = "the-client", "the-client-secret"
@@ -208,6 +210,47 @@ def test_a_secret_in_the_wrong_place_is_not_kept_in_clear(product, browser, desk
     for more in ({}, {"user_integration_id": account}):
         user.post("/v1/oauth/cloud/authorize", json={"config": misplaced} | more)
     assert SECRET not in str(desk.rows("SELECT oauth_flow::text FROM oauth_flow"))
+
+
+def test_the_code_is_exchanged_where_the_operator_says(
+    product, browser, provider, integrations, monkeypatch, desk
+) -> None:
+    class CloudSettings(BaseSettings):
+        cloud_url: str = "http://127.0.0.1:9/nobody"
+
+    (cloud,) = integrations
+    oauth = replace(cloud.manifest.oauth, token_url="{CLOUD_URL}/token", authorize_url="{CLOUD_URL}/authorize")
+    monkeypatch.setattr(cloud, "manifest", replace(cloud.manifest, oauth=oauth, settings=CloudSettings))
+    monkeypatch.setenv("CLOUD_URL", provider.url)
+    assert browser.get(consent(product.user("u"), browser)).text.startswith("Connected")
+    assert desk.value("SELECT count(*) FROM user_integration") == 1
+
+
+def test_an_endpoint_that_names_no_setting_is_the_plugins_mistake(provider) -> None:
+    oauth = OAuth(f"{provider.url}/authorize", "{CLOUD_URL}/token", ["read"], "CLOUD_CLIENT_ID", "CLOUD_CLIENT_SECRET")
+    with pytest.raises(ValueError, match="CLOUD_URL"):
+        Manifest("cloud", "Cloud", oauth=oauth)
+
+
+@pytest.mark.parametrize(
+    ("domain", "name", "given", "token_url"),
+    [
+        (
+            "slack",
+            "SLACK_API_URL",
+            "https://proxy.example.org/slack",
+            "https://proxy.example.org/slack/oauth.v2.access",
+        ),
+        ("slack", "SLACK_API_URL", None, "https://slack.com/api/oauth.v2.access"),
+        ("gmail", "GOOGLE_TOKEN_URL", "https://proxy.example.org/token", "https://proxy.example.org/token"),
+        ("gmail", "GOOGLE_TOKEN_URL", None, "https://oauth2.googleapis.com/token"),
+    ],
+)
+def test_the_endpoints_of_gmail_and_slack(domain, name, given, token_url, monkeypatch) -> None:
+    monkeypatch.delenv(name, raising=False)
+    if given:
+        monkeypatch.setenv(name, given)
+    assert oauth_of(get_registry().get(domain)).token_url == token_url
 
 
 def test_who_says_no_is_sent_back_with_the_reason(product, browser) -> None:

@@ -15,19 +15,30 @@ from core.dashboard.session import own_path
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0.04, "0.0 s"), (9.5, "9.5 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3_600, "1 h"), (3_725, "1 h 2 min"), (90_000, "1 d 1 h")],
+    [
+        (0.04, "0.0 s"),
+        (9.5, "9.5 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3_600, "1 h"),
+        (3_725, "1 h 2 min"),
+        (90_000, "1 d 1 h"),
+    ],
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert rendering.duration(seconds) == shown
 
 
-@pytest.mark.parametrize(("bytes", "shown"), [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (12_345_678, "12 MB")])
+@pytest.mark.parametrize(
+    ("bytes", "shown"), [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (12_345_678, "12 MB")]
+)
 def test_sizes(bytes: int, shown: str) -> None:
     assert rendering.size(bytes) == shown
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(-30, "in a moment"), (30, "just now"), (90, "1 min ago"), (-7_300, "in 2 h"), (200_000, "2 d ago")]
+    ("seconds", "shown"),
+    [(-30, "in a moment"), (30, "just now"), (90, "1 min ago"), (-7_300, "in 2 h"), (200_000, "2 d ago")],
 )
 def test_how_long_ago(seconds: float, shown: str) -> None:
     assert rendering.ago(datetime.now(UTC) - timedelta(seconds=seconds)) == shown
@@ -40,7 +51,9 @@ def test_a_query_leaves_out_what_is_not_given() -> None:
 
 def test_an_hour_has_a_bar_for_each_minute_and_the_highest_fills_it() -> None:
     now = datetime(2026, 11, 23, 12, 30, 30, tzinfo=UTC)
-    chart = last_hour("Tasks", {datetime(2026, 11, 23, 12, 0, tzinfo=UTC): 600, datetime(2026, 11, 23, 12, 30, tzinfo=UTC): 150}, now)
+    chart = last_hour(
+        "Tasks", {datetime(2026, 11, 23, 12, 0, tzinfo=UTC): 600, datetime(2026, 11, 23, 12, 30, tzinfo=UTC): 150}, now
+    )
     heights = {bar.x: bar.height for bar in chart.bars if bar.height}
     assert (len(chart.bars), chart.total, chart.most) == (60, 750, 10.0)
     assert heights == {29: HEIGHT, 59: HEIGHT / 2}, "half a minute has passed: 150 are 5 a second"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -13,6 +12,7 @@ from core.api.doctor.check import Check, failed
 from core.content.blobs import open_store
 from core.environment import Environment
 from core.errors import PollingError
+from core.integration.operator import OperatorSetting, environment_value, operator_settings
 from core.plugins import Registry
 from core.settings import Settings
 
@@ -21,7 +21,7 @@ def examine(settings: Settings, environment: Environment | PollingError, registr
     """What needs no server."""
     yield _environment(settings, environment)
     yield from _plugins(registry)
-    yield from _oauth(registry)
+    yield from _settings(registry)
     yield _blobs(settings)
 
 
@@ -47,15 +47,39 @@ def _plugins(registry: Registry) -> Iterator[Check]:
         yield Check("integrations", "warn", "none is installed", "Try: pip install integration-polling-hello-world")
 
 
-def _oauth(registry: Registry) -> Iterator[Check]:
-    """Settings that a plugin declares: an OAuth client is the operator's."""
+def _settings(registry: Registry) -> Iterator[Check]:
+    """What plugins declare: endpoints and OAuth clients are the operator's."""
     for domain, integration in sorted(registry.integrations.items()):
-        oauth = integration.manifest.oauth
+        manifest = integration.manifest
+        name = f"settings of {domain}"
+        try:
+            found = operator_settings(manifest.settings)
+        except PollingError as error:
+            yield failed(name, error)
+            continue
+        oauth = manifest.oauth
         names = [oauth.client_id_setting, oauth.client_secret_setting] if oauth else []
-        missing = [name for name in names if not os.environ.get(name)]
+        missing = [name for name in names if not environment_value(name)]
+        shown = [_shown(one) for one in found if one.given or not _is_client(one)]
+        said = [f"not set: {', '.join(missing)}"] * bool(missing) + [", ".join(shown)] * bool(shown)
         if missing:
             advice = "Set them, unless the accounts' credentials hold a client of their own"
-            yield Check(f"settings of {domain}", "warn", f"not set: {', '.join(missing)}", advice)
+            yield Check(name, "warn", "; ".join(said), advice)
+        elif said:
+            yield Check(name, "ok", "; ".join(said))
+
+
+def _is_client(setting: OperatorSetting) -> bool:
+    """Whether it has no value unless somebody sets it; else its default is worth a look."""
+    return setting.is_secret or not setting.value
+
+
+def _shown(setting: OperatorSetting) -> str:
+    """Its value, unless that is a secret or may hold one."""
+    value = str(setting.value)
+    if setting.is_secret or "@" in value:
+        return f"{setting.name} is set"
+    return f"{setting.name}={value}"
 
 
 def _blobs(settings: Settings) -> Check:

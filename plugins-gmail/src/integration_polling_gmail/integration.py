@@ -54,6 +54,7 @@ from integration_polling_gmail.scope import (
     resolved,
 )
 from integration_polling_gmail.session import GmailSession
+from integration_polling_gmail.settings import GmailSettings
 
 HISTORY = "history"
 MOST_RESTARTS = 3
@@ -77,13 +78,14 @@ class Gmail(GmailSession):
         limits=[Rate(QUOTA, 6_000, 60), Rate(PROJECT, 1_200_000, 60, by="group"), AtOnce(USER, 8)],
         oauth=OAuth(
             "https://accounts.google.com/o/oauth2/v2/auth",
-            "https://oauth2.googleapis.com/token",
+            "{GOOGLE_TOKEN_URL}",
             [tokens.SCOPE],
             "GMAIL_CLIENT_ID",
             "GMAIL_CLIENT_SECRET",
             {"access_type": "offline", "prompt": "consent"},
         ),
         docs="docs/how-to/gmail.md",
+        settings=GmailSettings,
     )
 
     def start(self, ctx: Context) -> TaskResult:

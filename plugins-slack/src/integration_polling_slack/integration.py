@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from core import Context, Listing, Manifest, OAuth, PermanentError, Task, TaskOutput, TaskResult, task
 from integration_polling_slack import messages, scopes, timestamps
+from integration_polling_slack.account import SlackSettings
 from integration_polling_slack.attachments import Attachments, Kept, files_of
 from integration_polling_slack.channels import Ref
 from integration_polling_slack.directory import limits, utc_now
@@ -32,7 +33,7 @@ class Slack(Attachments):
         limits=limits("internal"),
         oauth=OAuth(
             "https://slack.com/oauth/v2/authorize",
-            "https://slack.com/api/oauth.v2.access",
+            "{SLACK_API_URL}oauth.v2.access",
             sorted(scopes.EVERY),
             "SLACK_CLIENT_ID",
             "SLACK_CLIENT_SECRET",
@@ -42,6 +43,7 @@ class Slack(Attachments):
             pkce=False,
         ),
         docs="https://docs.slack.dev/apis/web-api",
+        settings=SlackSettings,
     )
 
     @task

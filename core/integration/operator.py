@@ -1,0 +1,80 @@
+"""What operators set for an integration: by its manifest's `settings`, from the environment or `.env`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from core.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSetting:
+    """One of them, as it is in force.
+
+    Attributes:
+      name: In the environment.
+      value: Given, or the default.
+      given: Whether somebody has set it.
+    """
+
+    name: str
+    value: Any
+    given: bool
+
+    def __repr__(self) -> str:
+        return f"OperatorSetting({self.name!r}, given={self.given})"
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value is for nobody's eyes."""
+        return isinstance(self.value, SecretStr)
+
+
+def setting_names(model: type[BaseModel]) -> dict[str, str]:
+    """What the fields of a settings model are called in the environment."""
+    prefix = str(model.model_config.get("env_prefix", ""))
+    return {field: _name(prefix + field, info) for field, info in model.model_fields.items()}
+
+
+def _name(name: str, info: FieldInfo) -> str:
+    alias = info.validation_alias
+    if isinstance(alias, AliasChoices):
+        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+    return (alias if isinstance(alias, str) else name).upper()
+
+
+def operator_settings(model: type[BaseModel] | None) -> list[OperatorSetting]:
+    """What is in force now.
+
+    Raises:
+      SettingsError: One of them cannot work; the value itself is not repeated.
+    """
+    return list(_read(model)) if model is not None else []
+
+
+def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
+    names = setting_names(model)
+    try:
+        found = model()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "a setting"
+        raise SettingsError(
+            f"{names.get(field, field.upper())} cannot be used: {first['msg']}",
+            "Correct it in the environment or in .env",
+        ) from None
+    for field, name in names.items():
+        yield OperatorSetting(name, getattr(found, field), field in found.model_fields_set)
+
+
+def environment_value(name: str) -> str | None:
+    """A setting by its name alone, from the environment or from `.env`: an OAuth client that a manifest names."""
+    from dotenv import dotenv_values
+
+    return os.environ.get(name) or dotenv_values(".env").get(name) or None

@@ -136,7 +136,7 @@ class Engine:
         return end
 
     def tree(self, pages: int) -> float:
-        """Tasks/s of a tree of no-op tasks, by workers of its own that have run a small one before: the peers' start does not count either."""
+        """Tasks/s of a tree of no-op tasks, by workers of its own that have run a small one before."""
         account = self.account(pages=pages)
         with self.workers():
             self.sync(self.account(pages=1))

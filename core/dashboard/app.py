@@ -27,12 +27,10 @@ API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
 PAGES = (signing, overview, accounts, acting, changing, connecting, runs, parked, content)
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
-        "frame-src 'self'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'",
-    )
-)  # fmt: skip
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
 
 
 class PageHeaders(Headers):

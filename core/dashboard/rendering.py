@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+NOTHING = "\N{EN DASH}"
 BYTES = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -56,14 +57,14 @@ def query(**values: object) -> str:
 def number(value: float | None) -> str:
     """1234567 as 1,234,567."""
     if value is None:
-        return "–"
+        return NOTHING
     return f"{value:,.0f}" if isinstance(value, int) or value >= 10 or value == 0 else f"{value:,.1f}"
 
 
 def size(value: int | None) -> str:
     """Bytes, for people."""
     if value is None:
-        return "–"
+        return NOTHING
     shown = float(value)
     for unit in BYTES:
         if shown < 1_000 or unit == BYTES[-1]:
@@ -75,7 +76,7 @@ def size(value: int | None) -> str:
 def duration(seconds: float | None) -> str:
     """How long, in its two largest units."""
     if seconds is None:
-        return "–"
+        return NOTHING
     if seconds < 10:
         return f"{max(seconds, 0):.1f} s"
     whole = round(seconds)
@@ -105,4 +106,4 @@ def pretty(value: object) -> str:
 
 def moment(at: datetime | None) -> str:
     """A time to the second, in UTC."""
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at is not None else "–"
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at is not None else NOTHING

@@ -96,8 +96,8 @@ class Manifest:
       spec_version: The version of the plugin API it is written for.
       limits: Limits of every account; `BaseIntegration.limits` may answer by configuration.
       oauth: How accounts are connected in a browser, if they are.
-      settings: The operator's settings that the plugin reads, a model of pydantic-settings; all fields have defaults. `polling doctor`
-        checks and shows them, secrets as set or not.
+      settings: The operator's settings that the plugin reads, a model of pydantic-settings; all fields have defaults.
+        `polling doctor` checks and shows them, secrets as set or not.
       docs: Where its documentation stands.
       max_tasks: The most tasks one run may have, a bound for cycles whose tasks carry ever new keys.
     """

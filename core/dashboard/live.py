@@ -6,8 +6,8 @@ page, it is rendered once; and the more a look costs, the rarer it is.
 
 from __future__ import annotations
 
+import asyncio
 import re
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -22,6 +22,9 @@ SECONDS = 1.0
 COST = 10
 """So many times longer than a look took is the pause after it."""
 
+MOST_AT_ONCE = 4
+"""Looks. Whoever waits for one holds none of the threads that answer requests."""
+
 KEEPALIVE_SECONDS = 15.0
 ASK_AGAIN_SECONDS = 15.0
 """How soon a token that is revoked ends the stream."""
@@ -33,7 +36,7 @@ LINE_END = re.compile(r"\r\n|\r|\n")
 
 @dataclass(slots=True)
 class _Kept:
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     html: str = ""
     fresh_until: float = 0.0
     pause: float = SECONDS
@@ -43,22 +46,22 @@ class Live:
     """The live parts that somebody looks at just now."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._kept: dict[tuple[str, ...], _Kept] = {}
+        self._rendering = asyncio.Semaphore(MOST_AT_ONCE)
 
-    def look(self, key: tuple[str, ...], render: Callable[[], str]) -> tuple[str, float]:
+    async def look(self, key: tuple[str, ...], render: Callable[[], str]) -> tuple[str, float]:
         """What this part looks like, and in how many seconds to look again.
 
         Parameters:
           key: The same for those who see the same.
         """
-        with self._lock:
-            self._forget()
-            kept = self._kept.setdefault(key, _Kept())
-        with kept.lock:
+        self._forget()
+        kept = self._kept.setdefault(key, _Kept())
+        async with kept.lock:
             if time.monotonic() >= kept.fresh_until:
-                begun = time.monotonic()
-                kept.html = render()
+                async with self._rendering:
+                    begun = time.monotonic()
+                    kept.html = await run_in_threadpool(render)
                 kept.pause = max(SECONDS, COST * (time.monotonic() - begun))
                 kept.fresh_until = time.monotonic() + kept.pause * 0.9
             return kept.html, kept.pause
@@ -81,7 +84,7 @@ class Live:
                     yield event("end", "")
                     return
                 asked = now
-            html, pause = await run_in_threadpool(self.look, key, render)
+            html, pause = await self.look(key, render)
             if html != sent:
                 yield event("live", html)
                 sent, spoken = html, now

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -128,23 +130,46 @@ def test_a_token_that_is_revoked_ends_the_stream(dashboard: Dashboard, desk, mon
 
 
 def test_however_many_look_it_is_rendered_once() -> None:
-    live, rendered, begun = streaming.Live(), [], threading.Barrier(8)
+    rendered = []
 
-    def look() -> None:
-        begun.wait()
-        assert live.look(("/",), lambda: rendered.append(1) or "page")[0] == "page"
+    async def look_all() -> list[tuple[str, float]]:
+        live = streaming.Live()
+        return await asyncio.gather(*(live.look(("/",), lambda: rendered.append(1) or "page") for _ in range(100)))
 
-    threads = [threading.Thread(target=look) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert {html for html, _ in asyncio.run(look_all())} == {"page"}
     assert len(rendered) == 1
+
+
+def test_pages_that_are_slow_leave_threads_to_the_others() -> None:
+    """Forty threads answer requests; a hundred viewers of slow pages hold four of them."""
+    rendering, most, go_on = set(), [], threading.Event()
+
+    def render(number: int) -> str:
+        rendering.add(number)
+        most.append(len(rendering))
+        assert go_on.wait(20)
+        rendering.discard(number)
+        return "page"
+
+    async def look_all() -> None:
+        live = streaming.Live()
+        looks = [asyncio.create_task(live.look((str(number),), partial(render, number))) for number in range(100)]
+        while len(rendering) < streaming.MOST_AT_ONCE:
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await asyncio.gather(*looks)
+
+    asyncio.run(look_all())
+    assert max(most) == streaming.MOST_AT_ONCE
 
 
 def test_what_nobody_looks_at_any_more_is_forgotten(monkeypatch) -> None:
     monkeypatch.setattr(streaming, "KEPT_SECONDS", -1_000.0)
-    live = streaming.Live()
-    for number in range(10):
-        live.look((str(number),), lambda: "page")
-    assert len(live._kept) <= 2
+
+    async def look() -> int:
+        live = streaming.Live()
+        for number in range(10):
+            await live.look((str(number),), lambda: "page")
+        return len(live._kept)
+
+    assert asyncio.run(look()) <= 2

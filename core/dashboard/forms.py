@@ -226,14 +226,13 @@ def _choices(plain: Schema) -> Sequence[Any] | None:
     return choices if scalar else None
 
 
-def _holds_secret(whole: Schema, part: Schema, deep: int = 0) -> bool:
-    """Whether a secret may be anywhere in it; what is too deep to look through is taken for one."""
-    if part.get("writeOnly") or part.get("format") == "password" or deep > DEEPEST:
+def _holds_secret(whole: Schema, part: Schema, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether a secret may be anywhere in it."""
+    if part.get("writeOnly") or part.get("format") == "password":
         return True
     name = str(part.get("$ref", "")).removeprefix("#/$defs/")
-    inner = whole.get("$defs", {}).get(name) if name else None
-    below = [*_below(part), *([inner] if inner else [])]
-    return any(_holds_secret(whole, one, deep + 1) for one in below)
+    inner = [whole.get("$defs", {}).get(name, {})] if name and name not in seen else []
+    return any(_holds_secret(whole, one, seen | {name}) for one in (*_below(part), *inner))
 
 
 def _below(part: Schema) -> Iterator[Schema]:

@@ -17,7 +17,7 @@ from core.rest.dependencies import Engine
 Look = Callable[[Conn], Mapping[str, Any]]
 
 SAID = {
-    "connected": "The account is connected; its first run begins now.",
+    "connected": "The account is connected. Its first run is due, and begins with the scheduler's next tick.",
     "connected-again": "This account was connected before. It has this config and these credentials now, and goes on.",
     "reconnected": "The new credentials work; it goes on.",
     "paused": "Paused. What runs now is finished and kept.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -121,6 +122,7 @@ def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dic
         "takes_credentials": integration is not None and bool(integration.credentials_model.model_fields),
         "browser": integration is not None and oauth.missing_settings(engine.settings, integration) == [],
         "waits": progress.waits(conn, found, live),
+        "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
         "overdue": account in roster.overdue_of(conn, engine.settings, [account]),
         "runs": runs.rows,
         "open": open_runs,

@@ -1,0 +1,187 @@
+"""Who gets into the dashboard, what keeps other sites out, and that nobody sees another's rows."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import pytest
+
+from core import TaskOutput
+from core.api import access
+from core.dashboard.app import PAGES
+
+MARK = "only-the-owner-may-read-this"
+OPEN = {"/sign-in"}
+
+FIELDS = {"name": MARK, "interval": "7", "part": "config", "user": "owner", "token": "x", "task": "1", "ids": "1"}
+
+
+def routes():
+    """(method, path) of every page and every button."""
+    for route in itertools.chain.from_iterable(module.router.routes for module in PAGES):
+        yield from ((method, route.path) for method in sorted(route.methods - {"HEAD"}))
+
+
+@pytest.fixture
+def owned(dashboard, desk):
+    """An account of the user `owner` with everything that there can be below it; values for the parameters of all routes."""
+    account = desk.account(MARK, user_id="owner", config={"name": MARK})
+    desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK}))
+    run = desk.run(account)
+    desk.conn.execute("UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run))
+    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK)))
+    desk.conn.execute("UPDATE user_integration SET integration_domain = 'locked'")  # which takes credentials
+    content = desk.value("SELECT id FROM user_integration_content")
+    return {
+        "account": str(account),
+        "run": str(run),
+        "task": desk.value("SELECT max(id) FROM sync_task"),
+        "content": content,
+        "content_id": content,
+        "domain": "locked",
+    }
+
+
+# Signing in -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_token_opens_nothing(dashboard) -> None:
+    for token in ("", "polling_" + "x" * 43, dashboard.token(days=-1), "\ud800".encode("utf-8", "replace").decode()):
+        answer = dashboard.stranger().send("/sign-in", {"token": token})
+        assert (answer.status_code, answer.headers.get("set-cookie")) == (401, None)
+        assert "unknown, expired or revoked" in answer.text
+        assert not token or token not in answer.text
+
+
+@pytest.mark.parametrize(("public", "secure"), [(None, False), ("https://polling.example.org", True)])
+def test_what_the_cookie_may_be_used_for(dashboard, monkeypatch, public, secure) -> None:
+    monkeypatch.setattr(dashboard.backend.settings, "public_url", public)
+    answer = dashboard.stranger().send("/sign-in", {"token": dashboard.token()})
+    flags = {part.strip().lower().partition("=")[0] for part in answer.headers["set-cookie"].split(";")[1:]}
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert flags == {"httponly", "samesite", "path", "max-age"} | ({"secure"} if secure else set())
+    assert "samesite=lax" in answer.headers["set-cookie"].lower()
+
+
+def test_signing_out_ends_the_session_here(dashboard) -> None:
+    browser = dashboard.sign_in()
+    assert browser.send("/sign-out").status_code == 403
+    answer = browser.post("/sign-out")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    assert browser.get("/accounts").headers["location"] == "/sign-in?next=%2Faccounts"
+
+
+def test_a_token_that_is_revoked_ends_all_its_sessions(dashboard, desk) -> None:
+    browser = dashboard.sign_in()
+    csrf = browser.csrf
+    access.revoke(desk.conn, desk.value("SELECT id FROM api_token"))
+    assert browser.get("/accounts").status_code == 303
+    assert browser.send("/sign-out", {"csrf": csrf}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["//evil.example", "https://evil.example", "/\\evil.example", "\\/evil.example", "/\t/evil.example", "evil", "javascript:alert(1)", ""],
+)
+def test_signing_in_leads_to_pages_of_this_site_alone(dashboard, wanted) -> None:
+    stranger = dashboard.stranger()
+    answer = stranger.send("/sign-in", {"token": dashboard.token(), "next": wanted})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert 'name="next" value="/"' in stranger.get("/sign-in", next=wanted).text
+
+
+def test_it_leads_to_where_one_wanted_to_go(dashboard) -> None:
+    wanted = dashboard.stranger().get("/accounts?status=error").headers["location"]
+    assert wanted == "/sign-in?next=%2Faccounts%3Fstatus%3Derror"
+    page = dashboard.stranger().get(wanted).text
+    assert 'value="/accounts?status=error"' in page
+
+
+# Other sites ----------------------------------------------------------------------------------------------------------
+
+
+def test_forms_of_other_sites_do_nothing(dashboard, owned, desk) -> None:
+    browser, other = dashboard.sign_in("owner"), dashboard.sign_in("owner")
+    place, right = f"/accounts/{owned['account']}/pause", browser.csrf
+    for fields in ({}, {"csrf": ""}, {"csrf": right[:-1]}, {"csrf": other.csrf}, {"csrf": "ü"}):
+        assert browser.send(place, fields).status_code == 403, fields
+    for site in ("cross-site", "same-site"):
+        assert browser.send(place, {"csrf": right}, **{"Sec-Fetch-Site": site}).status_code == 403
+        assert dashboard.stranger().send("/sign-in", {"token": "x"}, **{"Sec-Fetch-Site": site}).status_code == 403
+    assert desk.value("SELECT sync_status FROM user_integration") == "active"
+    assert browser.send(place, {"csrf": right}, **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+    assert desk.value("SELECT sync_status FROM user_integration") == "paused"
+
+
+def test_every_page_forbids_scripts_and_frames(dashboard, owned) -> None:
+    browser = dashboard.sign_in("owner")
+    for path in ("/accounts", f"/accounts/{owned['account']}", "/sign-in", "/nowhere", "/static/style.css"):
+        headers = browser.get(path).headers
+        assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+    page = browser.get(f"/accounts/{owned['account']}").text
+    assert not re.search(r"<script(?! src=)|\sstyle=|\son[a-z]+=", page)
+
+
+# Other people ---------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_shown_or_done_without_a_session(dashboard, owned) -> None:
+    stranger, seen = dashboard.stranger(), 0
+    for method, path in routes():
+        if path in OPEN:
+            continue
+        filled = path.format(**owned)
+        if method == "GET":
+            answer = stranger.get(filled)
+            assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, "/sign-in"), path
+            assert stranger.client.get(filled, headers={"Accept": "text/event-stream"}).status_code == 401, path
+        else:
+            assert stranger.send(filled, FIELDS).status_code == 401, path
+        seen += 1
+    assert seen > 20
+
+
+def test_no_page_tells_a_user_of_another(dashboard, owned, desk) -> None:
+    """All pages and all buttons, with the ids of another's account, run, task and content."""
+    state = "SELECT id, name, user_id, sync_status, version, poll_interval_minutes, config FROM user_integration"
+    work = "SELECT id, state, retried_as FROM sync_task UNION ALL SELECT 0, state, NULL FROM sync_run ORDER BY 1"
+    before, tasks = desk.rows(state), desk.rows(work)
+    foreign, seen = dashboard.sign_in("foreign"), 0
+    csrf = {"csrf": foreign.csrf}
+    for (method, path), filtered in itertools.product(routes(), (True, False)):
+        if path in OPEN | {"/sign-out"}:
+            continue
+        filled = path.format(**owned)
+        params = {"account": owned["account"], "user": "owner", "run": owned["run"], "q": MARK} if filtered else {}
+        fields = FIELDS | csrf | ({"task": owned["task"], "tasks": owned["task"]} if filtered else {})
+        answer = foreign.get(filled, **params) if method == "GET" else foreign.send(filled, fields)
+        # What was typed may stand there again, in its own field.
+        assert MARK not in answer.text.replace(f'value="{MARK}"', ""), (method, path)
+        if set(re.findall(r"{([a-z_]+)}", path)) - {"domain"}:
+            assert answer.status_code in (403, 404), (method, path, answer.status_code)
+        else:
+            assert answer.status_code < 500, (method, path, answer.status_code)
+        seen += 1
+    assert seen >= 40
+    assert desk.rows(state) == before
+    assert desk.rows(work) == tasks
+
+
+def test_the_owner_sees_what_a_foreigner_does_not(dashboard, owned) -> None:
+    """Or else the test above would prove nothing."""
+    owner = dashboard.sign_in("owner")
+    for path in ("/accounts", "/accounts/{account}", "/accounts/{account}/settings", "/accounts/{account}/credentials"):
+        answer = owner.get(path.format(**owned))
+        assert (answer.status_code, MARK in answer.text) == (200, True), path
+
+
+def test_what_is_another_s_is_answered_as_if_it_were_not_there(dashboard, owned) -> None:
+    foreign = dashboard.sign_in("foreign")
+    other, nowhere = owned["account"], "00000000-0000-4000-8000-000000000000"
+    for path in ("/accounts/{}", "/accounts/{}/settings"):
+        there, not_there = foreign.get(path.format(other)), foreign.get(path.format(nowhere))
+        assert (there.status_code, there.text.replace(other, nowhere)) == (404, not_there.text)

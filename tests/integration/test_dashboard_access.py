@@ -83,7 +83,16 @@ def test_a_token_that_is_revoked_ends_all_its_sessions(dashboard, desk) -> None:
 
 @pytest.mark.parametrize(
     "wanted",
-    ["//evil.example", "https://evil.example", "/\\evil.example", "\\/evil.example", "/\t/evil.example", "evil", "javascript:alert(1)", ""],
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "\\/evil.example",
+        "/\t/evil.example",
+        "evil",
+        "javascript:alert(1)",
+        "",
+    ],
 )
 def test_signing_in_leads_to_pages_of_this_site_alone(dashboard, wanted) -> None:
     stranger = dashboard.stranger()

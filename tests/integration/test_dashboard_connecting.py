@@ -67,7 +67,9 @@ class Cloud(BaseIntegration[Config, Keys]):
         "cloud",
         "Cloud",
         docs="https://cloud.example/docs",
-        oauth=OAuth("https://cloud.example/authorize", "https://cloud.example/token", ["read"], "CLOUD_ID", "CLOUD_SECRET"),
+        oauth=OAuth(
+            "https://cloud.example/authorize", "https://cloud.example/token", ["read"], "CLOUD_ID", "CLOUD_SECRET"
+        ),
     )
 
     def check(self) -> AccountIdentity:
@@ -184,7 +186,9 @@ def test_what_the_provider_says_stands_above_the_form(dashboard) -> None:
 
 
 def test_what_there_is_to_connect(dashboard, monkeypatch) -> None:
-    monkeypatch.setattr(dashboard.backend.registry, "quarantined", [Quarantined("torn", "torn-plugin", f"ImportError: {XSS}")])
+    monkeypatch.setattr(
+        dashboard.backend.registry, "quarantined", [Quarantined("torn", "torn-plugin", f"ImportError: {XSS}")]
+    )
     page = dashboard.sign_in().get("/integrations").text
     assert all(f"/integrations/{domain}/connect" in page for domain in ("various", "cloud", "locked", "caller"))
     assert 'href="https://cloud.example/docs" rel="noreferrer noopener"' in page
@@ -239,7 +243,9 @@ def test_the_way_to_the_provider_is_a_link(public, desk) -> None:
 
 
 def test_a_config_that_is_wrong_goes_nowhere(public, desk) -> None:
-    answer = public.sign_in().post("/integrations/cloud/authorize", {"config.pages": "0", "credentials.password": SECRET})
+    answer = public.sign_in().post(
+        "/integrations/cloud/authorize", {"config.pages": "0", "credentials.password": SECRET}
+    )
     assert answer.status_code == 422
     assert SECRET not in answer.text
     assert desk.value("SELECT count(*) FROM oauth_flow") == 0

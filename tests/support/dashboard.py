@@ -1,4 +1,4 @@
-"""The dashboard on a real server and port, and browsers that are signed in: they keep cookies and send forms as they are on the page."""
+"""The dashboard on a real server and port, and browsers that are signed in: they keep cookies, and send forms as they are."""
 
 from __future__ import annotations
 

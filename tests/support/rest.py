@@ -131,7 +131,9 @@ class Api:
 @contextmanager
 def serving(backend: Backend, made: Callable[[FastAPI], Any] = lambda rest: rest) -> Iterator[str]:
     """The application of a backend, or what is made of it, on a port of its own; its address."""
-    config = uvicorn.Config(made(build(backend)), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        made(build(backend)), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

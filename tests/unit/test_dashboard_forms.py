@@ -203,7 +203,9 @@ def test_defaults_of_secrets_are_none() -> None:
 
 
 def test_what_was_typed_goes_before_what_is_stored() -> None:
-    drawn = forms.draw(FIELDS, "config", values={"root": "/stored"}, typed={"root": ["/typed"]}, problems={"root": "no"})
+    drawn = forms.draw(
+        FIELDS, "config", values={"root": "/stored"}, typed={"root": ["/typed"]}, problems={"root": "no"}
+    )
     (root,) = [one for one in drawn if one.field.name == "root"]
     assert (root.text, root.error, root.described) == ("/typed", "no", f"{root.id}-error")
     (is_on,) = [one for one in drawn if one.field.name == "is_on"]

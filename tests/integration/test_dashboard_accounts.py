@@ -1,0 +1,371 @@
+"""Accounts in the dashboard: lists, one of them, its buttons, and changing it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel, SecretStr
+from support.dashboard import form
+from support.rest import SECRET
+
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Destination,
+    Manifest,
+    ResyncOnChange,
+    TaskOutput,
+    TaskResult,
+)
+
+XSS = '"><script>alert(1)</script><b>'
+
+
+class Place(BaseModel, extra="allow"):
+    host: Annotated[str, Destination()] = "here.example"
+    query: Annotated[str, ResyncOnChange()] = ""
+    size: int = 1
+
+
+class Password(BaseModel):
+    password: SecretStr
+
+
+class Mailbox(BaseIntegration[Place, Password]):
+    manifest = Manifest("mailbox", "Mailbox")
+
+    def check(self) -> AccountIdentity:
+        return AccountIdentity("me", "me")
+
+    def start(self, ctx: Context) -> TaskResult:
+        return TaskResult()
+
+
+@pytest.fixture
+def integrations():
+    return (Mailbox,)
+
+
+def connect(dashboard, domain="locked", user="ann", password=SECRET, **config):
+    """An account, connected by its user's own token."""
+    new = {"integration_domain": domain, "config": config, "credentials": {"password": password}}
+    answer = dashboard.user(user).post("/v1/user-integrations", json=new)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+def names(page: str) -> list[str]:
+    """Of the accounts that a page lists."""
+    return re.findall(r'<th scope="row"><a href="/accounts/[^"]+">([^<]*)</a>', page)
+
+
+# Lists ----------------------------------------------------------------------------------------------------------------
+
+
+def test_accounts_are_filtered(dashboard, desk) -> None:
+    for name, user, domain, status in [
+        ("Alpha", "ann", "locked", "active"),
+        ("beta", "ann", "caller", "paused"),
+        ("ALPHABET", "bob", "locked", "error"),
+        ("100%_", "bob", "shop", "active"),
+    ]:
+        desk.account(name, user_id=user, domain=domain)
+        desk.conn.execute("UPDATE user_integration SET sync_status = %s WHERE name = %s", (status, name))
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() + interval '1 hour' WHERE name <> 'Alpha'")
+    operator, ann = dashboard.sign_in(), dashboard.sign_in("ann")
+    assert names(operator.get("/accounts").text) == ["Alpha", "beta", "ALPHABET", "100%_"]
+    assert names(operator.get("/accounts?status=&domain=&user=&name=&due=").text) == [
+        "Alpha",
+        "beta",
+        "ALPHABET",
+        "100%_",
+    ]
+    for filters, found in [
+        ({"status": "paused"}, ["beta"]),
+        ({"domain": "locked"}, ["Alpha", "ALPHABET"]),
+        ({"user": "bob"}, ["ALPHABET", "100%_"]),
+        ({"name": "alpha"}, ["Alpha", "ALPHABET"]),
+        ({"name": "%_"}, ["100%_"]),
+        ({"name": "alpha", "user": "bob", "status": "error"}, ["ALPHABET"]),
+        ({"due": "now"}, ["Alpha"]),
+        ({"due": "over"}, []),
+        ({"name": "nobody"}, []),
+    ]:
+        page = operator.get("/accounts", **filters).text
+        assert names(page) == found, filters
+        kept = form(page, "/accounts").fields
+        assert {name: kept[name] for name in filters} == filters
+    assert names(ann.get("/accounts").text) == ["Alpha", "beta"]
+    assert names(ann.get("/accounts", user="bob").text) == ["Alpha", "beta"]
+    assert "bob" not in ann.get("/accounts", user="bob").text
+    assert "No account is like that" in operator.get("/accounts", name="nobody").text
+    assert operator.get("/accounts", status="asleep").status_code == 404
+
+
+def test_those_overdue_are_told(dashboard, desk) -> None:
+    for name, minutes in (("late", 60), ("due", 1)):
+        desk.account(name)
+        desk.conn.execute(
+            "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 minute' WHERE name = %s",
+            (minutes, name),
+        )
+    operator = dashboard.sign_in()
+    assert names(operator.get("/accounts", due="over").text) == ["late"]
+    assert names(operator.get("/accounts", due="now").text) == ["late", "due"]
+    assert operator.get("/accounts").text.count(">overdue</strong>") == 1
+
+
+def test_lists_are_read_page_by_page(dashboard, desk) -> None:
+    wanted = [f"n{number:03}" for number in range(120)]
+    for name in wanted:
+        desk.account(name)
+    desk.account("another")
+    operator, found, pages = dashboard.sign_in(), [], 0
+    page = operator.get("/accounts", name="n", user="u").text
+    while True:
+        found += [name for name in names(page) if name != "another"]
+        pages += 1
+        onward = re.search(r'<p class="more"><a href="([^"]+)">Next page', page)
+        if onward is None:
+            break
+        page = operator.get(onward[1].replace("&amp;", "&")).text
+    assert (found, pages) == (wanted, 3)
+    assert operator.get("/accounts", after="nonsense").status_code == 422
+
+
+def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
+    ids = {
+        name: desk.account(name, group="g" if name == "grouped" else None)
+        for name in ("blocked", "grouped", "free", "stopped")
+    }
+    desk.conn.execute(
+        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials', status_detail = %s "
+        "WHERE name = 'stopped'",
+        (f"refused {XSS}",),
+    )
+    block = "INSERT INTO limit_block VALUES (%s, now() + interval '1 hour', %s)"
+    desk.conn.execute(block, (f"account/{ids['blocked']}/*", "too many calls"))
+    desk.conn.execute(block, ("group/shop/g/quota", None))
+    serving(desk)
+    page = dashboard.sign_in().get("/accounts").text
+    rows = dict(re.findall(r'<th scope="row"><a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL))
+    assert "too many calls, until" in rows["blocked"]
+    assert "quota" in rows["grouped"]
+    assert "has stopped: refused" in rows["stopped"]
+    assert "until" not in rows["free"]
+    assert "<script>alert" not in page
+
+
+def serving(desk) -> None:
+    """A worker and a leader, as far as the ledger knows."""
+    desk.conn.execute(
+        "INSERT INTO process (id, kind, host, pid, queues, threads, seen_at) VALUES (%s, 'worker', 'h', 1, %s, 8, now())",
+        (desk.me, ["shop", "locked", "mailbox"]),
+    )
+    desk.conn.execute("UPDATE ledger SET leader = %s, leader_until = now() + interval '1 hour'", (desk.me,))
+
+
+# One account ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_tells_how_it_is(dashboard, desk) -> None:
+    account = desk.account("mine", user_id="ann", config={"shown": "in the config"})
+    desk.keep(account, TaskOutput("1", "text"), TaskOutput("2", "more"))
+    run = desk.run(account)
+    desk.conn.execute(
+        "UPDATE sync_task SET state = 'parked', errors = %s WHERE run_id = %s",
+        (json.dumps([{"error": f"TransientError: {XSS}"}]), run),
+    )
+    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'inbox', '{\"cursor\": 42}', 3, 1)", (account,))
+    page = dashboard.sign_in("ann").get(f"/accounts/{account}").text
+    task = desk.value("SELECT max(id) FROM sync_task")
+    for said in (
+        "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"', f'href="/parked?account={account}"',
+        f'href="/content?account={account}"', "inbox", "&#34;cursor&#34;: 42", "no worker runs", "TransientError",
+    ):  # fmt: skip
+        assert said in page, said
+    assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)
+    assert "<script>alert" not in page
+
+
+def test_why_it_stopped_and_what_to_do(dashboard, desk) -> None:
+    account = connect(dashboard)
+    stop = "UPDATE user_integration SET sync_status = 'error', status_reason = %s, status_detail = 'it said no'"
+    browser, place = dashboard.sign_in("ann"), f"/accounts/{account}"
+    for reason, page in (("credentials", "credentials"), ("configuration", "settings")):
+        desk.conn.execute(stop, (reason,))
+        text = browser.get(place).text
+        assert "it said no" in text
+        assert re.search(rf'<p class="wait">.*?href="{place}/{page}"', text, re.DOTALL)
+        assert f'formaction="{place}/sync"' not in text
+
+
+def test_a_plugin_that_is_not_installed_hides_nothing(dashboard, desk) -> None:
+    account = desk.account("orphan", user_id="ann")
+    browser = dashboard.sign_in("ann")
+    page = browser.get(f"/accounts/{account}").text
+    assert "is not installed" in page
+    assert "/settings" not in page
+    assert browser.get(f"/accounts/{account}/settings").status_code == 404
+    assert browser.post(f"/accounts/{account}/pause").status_code == 303
+
+
+def test_its_live_part_is_the_same_for_all_sessions(dashboard, desk) -> None:
+    account = connect(dashboard)
+    browser = dashboard.sign_in("ann")
+    csrf, place = browser.csrf, f"/accounts/{account}"
+    with browser.client.stream("GET", place, headers={"Accept": "text/event-stream"}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        seen = ""
+        for line in stream.iter_lines():
+            seen += line + "\n"
+            if seen.endswith("\n\n") and "event: live" in seen:
+                if "paused" in seen.rpartition("event: live")[2]:
+                    break
+                desk.conn.execute("UPDATE user_integration SET sync_status = 'paused'")
+    assert f'formaction="{place}/pause"' in seen
+    assert csrf not in seen
+    assert 'name="csrf"' not in seen
+
+
+# Its buttons ----------------------------------------------------------------------------------------------------------
+
+
+def press(browser, account, what, **fields):
+    """What a page says after a button was pressed."""
+    answer = browser.post(f"/accounts/{account}/{what}", fields)
+    if answer.status_code == 303:
+        answer = browser.get(answer.headers["location"])
+    said = re.search(r'<p class="(?:said|wrong)" role="(?:status|alert)">([^<]*)', answer.text)
+    return answer.status_code, said[1] if said else None
+
+
+def test_buttons_do_what_they_say(dashboard, desk) -> None:
+    account, browser = connect(dashboard), dashboard.sign_in("ann")
+    status = "SELECT sync_status FROM user_integration"
+    assert press(browser, account, "pause") == (200, "Paused. What runs now is finished and kept.")
+    assert desk.value(status) == "paused"
+    assert press(browser, account, "sync") == (409, "the account is paused")
+    assert desk.runs() == []
+    assert press(browser, account, "resume") == (200, "It goes on.")
+    assert press(browser, account, "check") == (200, "The credentials work.")
+    assert press(browser, account, "sync") == (200, "A run is under way.")
+    assert (desk.runs(), desk.value("SELECT allow_deletions FROM sync_run")) == (["running"], False)
+    assert press(browser, account, "resync") == (200, "A run is under way.")
+    assert desk.value("SELECT count(*) FROM sync_run WHERE trigger = 'resync' OR state = 'running'") > 0
+    assert press(browser, account, "disconnect")[0] == 200
+    assert desk.rows("SELECT sync_status, credentials FROM user_integration") == [("disconnected", None)]
+    assert press(browser, account, "resume")[0] == 409
+
+
+def test_what_the_provider_says_stands_on_the_page(dashboard, desk, vault) -> None:
+    account, browser = connect(dashboard), dashboard.sign_in("ann")
+    desk.conn.execute(
+        "UPDATE user_integration SET credentials = %s", (vault.seal(Password(password=SecretStr("wrong-" + SECRET))),)
+    )
+    status, said = press(browser, account, "check")
+    assert (status, SECRET in said) == (422, False)
+    assert "refuses the credentials" in said
+
+
+def test_deletions_that_are_held_are_let_go(dashboard, desk) -> None:
+    account, browser = desk.account("held", user_id="ann"), dashboard.sign_in("ann")
+    desk.keep(account, TaskOutput("1", "text"))
+    desk.conn.execute(
+        "INSERT INTO held_deletion (user_integration_id, run_id, parent, vanished, total) SELECT %s, id, %s, 90, 100 FROM sync_run",
+        (account, XSS),
+    )
+    page = browser.get(f"/accounts/{account}").text
+    assert "Deletions held for you" in page
+    assert "<script>alert" not in page
+    assert re.search(r'formaction="[^"]+/sync" name="allow_deletions" value="yes"', page)
+    press(browser, account, "sync", allow_deletions="yes")
+    assert desk.value("SELECT allow_deletions FROM sync_run WHERE state = 'running'") is True
+
+
+def test_erasing_asks_for_the_name(dashboard, desk) -> None:
+    account = desk.account("My  account", user_id="ann")
+    desk.keep(account, TaskOutput("1", "text"))
+    browser = dashboard.sign_in("ann")
+    answer = browser.submit(f"/accounts/{account}", f"/accounts/{account}/erase", {"name": XSS})
+    assert (answer.status_code, "This is not its name" in answer.text) == (422, True)
+    assert "<script>alert" not in answer.text
+    assert desk.value("SELECT count(*) FROM user_integration_content") == 1
+    answer = browser.submit(f"/accounts/{account}", f"/accounts/{account}/erase", {"name": " My account "})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/accounts?said=erased")
+    assert desk.value("SELECT count(*) FROM user_integration") == 0
+    assert desk.value("SELECT count(*) FROM user_integration_content") == 0
+    assert "are gone" in browser.get(answer.headers["location"]).text
+
+
+# Changing it ----------------------------------------------------------------------------------------------------------
+
+
+def change(browser, account, part, **changes):
+    place = f"/accounts/{account}/settings"
+    return browser.submit(place, place, changes, having=part)
+
+
+def test_name_and_interval(dashboard, desk) -> None:
+    account, browser = connect(dashboard), dashboard.sign_in("ann")
+    answer = change(browser, account, "interval", name=f"New {XSS}", interval="9")
+    assert answer.headers["location"] == f"/accounts/{account}?said=changed"
+    assert desk.rows("SELECT name, poll_interval_minutes FROM user_integration") == [(f"New {XSS}", 9)]
+    assert "<script>alert" not in browser.get(f"/accounts/{account}").text + browser.get("/accounts").text
+    answer = change(browser, account, "interval", name="kept", interval="0")
+    assert answer.status_code == 422
+    shown = form(answer.text, f"/accounts/{account}/settings", "interval")
+    assert (shown.fields["name"], shown.attributes["interval"]["aria-invalid"]) == ("kept", "true")
+    assert desk.value("SELECT poll_interval_minutes FROM user_integration") == 9
+
+
+def test_a_config_is_filled_in_and_changed(dashboard, desk) -> None:
+    account, browser = connect(dashboard, "mailbox", size=7, more="not in the form"), dashboard.sign_in("ann")
+    answer = change(browser, account, "part")
+    assert answer.headers["location"].endswith("?said=changed")
+    config = {"host": "here.example", "query": "", "size": 7, "more": "not in the form"}
+    assert desk.value("SELECT config FROM user_integration") == config
+    answer = change(browser, account, "part", **{"config.query": "from:x"})
+    assert answer.headers["location"].endswith("?said=changed-lists-again")
+    assert desk.value("SELECT config FROM user_integration") == config | {"query": "from:x"}
+    answer = change(browser, account, "part", **{"config.size": "many", "config.query": "kept"})
+    assert answer.status_code == 422
+    shown = form(answer.text, f"/accounts/{account}/settings", "part")
+    assert (shown.fields["config.size"], shown.fields["config.query"]) == ("many", "kept")
+    assert shown.attributes["config.size"]["aria-invalid"] == "true"
+
+
+def test_a_user_moves_an_account_only_with_its_credentials(dashboard, desk) -> None:
+    account, browser = connect(dashboard, "mailbox"), dashboard.sign_in("ann")
+    place = f"/accounts/{account}/settings"
+    answer = change(browser, account, "part", **{"config.host": "elsewhere.example"})
+    assert (answer.status_code, "give the credentials too" in answer.text) == (422, True)
+    assert form(answer.text, place, "part").attributes["config.host"]["aria-invalid"] == "true"
+    assert desk.value("SELECT config ->> 'host' FROM user_integration") == "here.example"
+    with_them = {"config.host": "elsewhere.example", "with_credentials": "on", "credentials.password": SECRET}
+    missing = change(browser, account, "part", **with_them | {"credentials.password": ""})
+    assert missing.status_code == 422
+    assert form(missing.text, place, "part").fields["with_credentials"] == "on"
+    assert change(browser, account, "part", **with_them).status_code == 303
+    assert desk.rows("SELECT config ->> 'host', credentials_version FROM user_integration") == [
+        ("elsewhere.example", 2)
+    ]
+    operator = change(dashboard.sign_in(), account, "part", **{"config.host": "third.example"})
+    assert operator.status_code == 303
+
+
+def test_new_credentials_let_it_go_on(dashboard, desk) -> None:
+    account, browser = connect(dashboard), dashboard.sign_in("ann")
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'")
+    place = f"/accounts/{account}/credentials"
+    answer = browser.submit(place, place, {"credentials.password": "wrong-" + SECRET})
+    assert (answer.status_code, SECRET in answer.text) == (422, False)
+    assert desk.value("SELECT sync_status FROM user_integration") == "error"
+    answer = browser.submit(place, place, {"credentials.password": "newer"})
+    assert answer.headers["location"] == f"/accounts/{account}?said=reconnected"
+    assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [("active", 2)]
+    assert "The new credentials work" in browser.get(answer.headers["location"]).text

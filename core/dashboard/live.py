@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from starlette.concurrency import run_in_threadpool
 
+from core.errors import PollingError
 from core.rest.pulse import Pulse
 
 SECONDS = 1.0
@@ -84,7 +85,11 @@ class Live:
                     yield event("end", "")
                     return
                 asked = now
-            html, pause = await self.look(key, render)
+            try:
+                html, pause = await self.look(key, render)
+            except PollingError:  # it is gone, or the viewer may not see it any more: the page itself says so
+                yield event("end", "")
+                return
             if html != sent:
                 yield event("live", html)
                 sent, spoken = html, now

@@ -232,6 +232,16 @@ def test_its_live_part_is_the_same_for_all_sessions(dashboard, desk) -> None:
     assert 'name="csrf"' not in seen
 
 
+def test_what_is_erased_ends_for_those_who_look_at_it(dashboard, desk) -> None:
+    account = connect(dashboard)
+    browser = dashboard.sign_in("ann")
+    with browser.client.stream("GET", f"/accounts/{account}", headers={"Accept": "text/event-stream"}) as stream:
+        lines = stream.iter_lines()
+        assert next(line for line in lines if line.startswith("event:")) == "event: live"
+        desk.conn.execute("DELETE FROM user_integration")
+        assert [line for line in lines if line.startswith("event:")] == ["event: end"]
+
+
 # Its buttons ----------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -66,6 +67,10 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         raise Invalid(f"{what}: {_without(first_problem(error), secrets)}", hint, found) from None
     if not all(fits(text) for text in _strings(valid.model_dump(mode="json"))):
         raise InvalidInput(f"{what}: a text holds a NUL or half a character", hint)
+    try:
+        json.dumps(valid.model_dump(mode="json"), allow_nan=False)
+    except ValueError:
+        raise InvalidInput(f"{what}: a number is infinite, or none", hint) from None
     return valid
 
 

@@ -5,7 +5,27 @@ from __future__ import annotations
 import threading
 
 import pytest
+from pydantic import BaseModel, PositiveFloat
 from support.rest import SECRET
+
+from core import AccountIdentity, BaseIntegration, Manifest
+
+
+class Patience(BaseModel):
+    seconds: PositiveFloat = 30
+
+
+class Patient(BaseIntegration[Patience]):
+    manifest = Manifest("patient", "Patient")
+
+    def check(self) -> AccountIdentity:
+        return AccountIdentity("me", "me")
+
+
+@pytest.fixture
+def integrations():
+    return (Patient,)
+
 
 NEW = {"integration_domain": "locked", "config": {"name": "me"}, "credentials": {"password": SECRET}}
 
@@ -154,6 +174,13 @@ def test_what_is_no_json_is_not_repeated(api) -> None:
     headers = {"Content-Type": "application/json"}
     answer = api.user("u").post("/v1/user-integrations", content=f'{{"x": {SECRET}', headers=headers)
     assert (answer.status_code, SECRET in answer.text) == (422, False)
+
+
+def test_a_number_that_json_has_not_is_refused(api, integrations) -> None:
+    """A model may take it, and PostgreSQL would not."""
+    body = '{"integration_domain": "patient", "config": {"seconds": 1e999}}'
+    answer = api.user("u").post("/v1/user-integrations", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, "infinite" in answer.text) == (422, True)
 
 
 def test_credentials_never_come_out(api, desk) -> None:

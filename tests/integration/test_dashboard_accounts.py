@@ -260,6 +260,7 @@ def test_buttons_do_what_they_say(dashboard, desk) -> None:
     assert press(browser, account, "pause") == (200, "Paused. What runs now is finished and kept.")
     assert desk.value(status) == "paused"
     assert press(browser, account, "sync") == (409, "the account is paused")
+    assert "data-live" not in browser.post(f"/accounts/{account}/sync").text  # what went wrong stays to be read
     assert desk.runs() == []
     assert press(browser, account, "resume") == (200, "It goes on.")
     assert press(browser, account, "check") == (200, "The credentials work.")

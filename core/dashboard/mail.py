@@ -94,8 +94,9 @@ def _letter(message: Part, *, cut: bool) -> Letter:
             if type == "text/html" and letter.html is None:
                 letter.html = _text(part)
                 continue
-            if part.get("Content-ID") and type.startswith("image/"):
-                room -= _add_image(letter, part, room)
+            if part.get("Content-ID") and type.startswith("image/") and (length := _add_image(letter, part, room)):
+                room -= length
+                continue
         name = part.get_filename()
         letter.attachments.append((decoded(name) if name else "(no name)", type[:200]))
     return letter

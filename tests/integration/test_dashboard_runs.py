@@ -116,7 +116,7 @@ def test_children_are_walked_page_by_page(dashboard, desk, shop) -> None:
     who, seen, path = signed_in(dashboard), [], TREE.format(root.run_id, root.task_id)
     while path:
         page = who.get(path).text
-        seen += [int(id) for id in re.findall(r'<tr><td><a href="/tasks/(\d+)"', page)]
+        seen += [int(id) for id in re.findall(r'<tr><td class="name"><a href="/tasks/(\d+)"', page)]
         found = re.search(rf'href="(/runs/{root.run_id}\?after=[^"]*)">Next', page)
         path = found[1].replace("&amp;", "&") if found else None
     assert seen == [
@@ -154,6 +154,22 @@ def test_types_that_make_one_another_are_each_shown_once() -> None:
         ("start", 0, 1, ()), ("page", 1, 3, ("item",)), ("item", 2, 1, ()),
     ]  # fmt: skip
     assert [one.type for one in tree.arrange([row("a", "b", 1), row("b", "a", 2)])] == ["a", "b"]
+
+
+@pytest.mark.parametrize("statement", [tree.TYPES, tree.ROOTS, tree.CHILDREN])
+def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, statement) -> None:
+    account, run, root, _ = made
+    desk.rows(
+        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, parent_id)
+           SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), %s FROM generate_series(1, 5000) n RETURNING 1""",
+        run, account, root,
+    )  # fmt: skip
+    names = {"run": run, "parent": root, "after": 0, "limit": 51}
+    with backend.database.connection() as conn, conn.transaction():  # as the dashboard's connections are set up
+        conn.execute(tree.HASHED)
+        plan = "\n".join(line for (line,) in conn.execute("EXPLAIN " + statement, names))
+    assert "Nested Loop" not in plan, plan
+    assert "Seq Scan on sync_task" not in plan, plan
 
 
 def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) -> None:

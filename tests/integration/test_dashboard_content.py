@@ -1,0 +1,243 @@
+"""The pages of content: searching, an item, and a preview that is of use and does no harm."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import UTC, datetime
+from email.message import EmailMessage
+
+import pytest
+from support.hostile_texts import PNG, REMOTE, SVG
+from support.signed_in import signed_in
+
+from core import TaskOutput
+from core.api import searching
+from core.content.rows import INLINE_BYTES
+from core.dashboard import mail, previewing, sanitizing
+
+DAY = datetime(2026, 3, 14, 23, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def keep(desk):
+    """`keep(output, …)` keeps this in one account of the user `u`; its ids by external id."""
+    account = desk.account("A shop", user_id="u")
+
+    def kept(*outputs: TaskOutput) -> dict[str, int]:
+        desk.keep(account, *outputs)
+        return desk.content("id")
+
+    kept.account = account
+    return kept
+
+
+def listed(page) -> list[int]:
+    return [int(id) for id in re.findall(r'<td(?: class="name")?><a href="/content/(\d+)"', page.text)]
+
+
+def letter(text: str | None = "as text", html: str | None = None) -> EmailMessage:
+    made = EmailMessage()
+    made["From"], made["To"], made["Subject"] = "Zoë <zoe@x.invalid>", "b@x.invalid", "Grüße"
+    if text is not None:
+        made.set_content(text)
+    if html is not None:
+        made.add_alternative(html, subtype="html") if text is not None else made.set_content(html, subtype="html")
+    return made
+
+
+def test_content_is_searched_and_filtered(dashboard, desk, keep) -> None:
+    ids = keep(
+        TaskOutput("1", "the invoice of May", name="Bill", kind="message", timestamp=DAY),
+        TaskOutput("2", b"\0", name="Pixels", kind="file"),
+        TaskOutput("old", "an invoice that is gone"),
+    )
+    keep(TaskOutput.gone("old"))
+    desk.keep(desk.account("other", user_id="v"), TaskOutput("3", "their invoice"))
+    while searching.follow(desk.conn):
+        pass
+    who = signed_in(dashboard, "u")
+
+    def found(**filters):
+        return listed(who.get("/content", **filters))
+
+    assert found() == [ids["1"], ids["2"]]
+    assert found(q="invoice") == found(q="bill") == [ids["1"]]
+    assert found(q="invoice", deleted="also") == [ids["1"], ids["old"]]
+    assert found(deleted="only") == [ids["old"]]
+    assert found(kind="file") == [ids["2"]]
+    assert found(domain="shop") == [ids["1"], ids["2"]]
+    assert found(account="A shop", since="2026-03-14", until="2026-03-14") == [ids["1"]]
+    assert found(since="2026-03-15") == found(until="2026-03-13") == found(domain="caller") == []
+    assert "there is no account" in who.get("/content", account="other", status=422).text
+    assert "is no day" in who.get("/content", since="yesterday", status=422).text
+    page = who.get("/content", q="invoice").text
+    assert 'name="q" value="invoice"' in page
+    assert "Bill" in page
+    assert len(listed(signed_in(dashboard).get("/content"))) == 3
+
+
+def test_pages_hold_each_once(dashboard, keep) -> None:
+    ids = keep(*(TaskOutput(f"{n:03}", "x") for n in range(120)))
+    who, seen, path = signed_in(dashboard), [], "/content?kind=item"
+    while path:
+        page = who.get(path)
+        seen += listed(page)
+        found = re.search(r'href="(/content\?after=[^"]*)">Next', page.text)
+        path = html.unescape(found[1]) if found else None
+    assert seen == list(ids.values())
+
+
+def test_an_item_is_told_with_what_belongs_to_it(dashboard, keep) -> None:
+    ids = keep(
+        TaskOutput("m", "words", name="A mail", metadata={"labels": ["inbox"], "size": 3}, timestamp=DAY),
+        TaskOutput("m/1", b"\x89PNG", name="A picture", parent="m"),
+        TaskOutput("in a place", "x", parent="a folder"),
+    )
+    who = signed_in(dashboard, "u")
+    page = who.get(f"/content/{ids['m']}").text
+    assert "A mail" in page
+    assert '<th scope="row">labels</th><td>[&#34;inbox&#34;]</td>' in page
+    assert "2026-03-14 23:30:00 UTC" in page
+    assert listed(who.get(f"/content/{ids['m']}")) == [ids["m/1"]]
+    assert f'<a href="/content/{ids["m"]}">A mail</a>' in who.get(f"/content/{ids['m/1']}").text
+    assert "<dt>Belongs to</dt><dd>a folder</dd>" in who.get(f"/content/{ids['in a place']}").text
+    stranger = signed_in(dashboard, "v")
+    for rest in ("", "/preview", "/raw", "/raw?inline=1"):
+        stranger.get(f"/content/{ids['m']}{rest}", status=404)
+
+
+def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
+    long = "<b>bold</b> " + "words " * 60_000
+    ids = keep(
+        TaskOutput("short", "<b>bold</b>"), TaskOutput("long", long), TaskOutput("empty", ""),
+        TaskOutput("latin", "Grüße".encode("latin-1"), content_type='text/plain; charset="latin-1"'),
+        TaskOutput("json", b'{"a": "\xc3\xa9"}'), TaskOutput("bytes", b"\0\1\2"), TaskOutput("not", b"\xff\xfe\xfd"),
+    )  # fmt: skip
+    who = signed_in(dashboard)
+    assert '<pre tabindex="0">&lt;b&gt;bold&lt;/b&gt;</pre>' in who.get(f"/content/{ids['short']}").text
+    page = who.get(f"/content/{ids['long']}").text
+    assert "This is its beginning." in page
+    assert previewing.LONGEST_TEXT < len(page) < previewing.LONGEST_TEXT + 10_000
+    assert who.get(f"/content/{ids['long']}/raw").text == long
+    assert "It is empty." in who.get(f"/content/{ids['empty']}").text
+    assert "Grüße" in who.get(f"/content/{ids['latin']}").text
+    assert "é" in who.get(f"/content/{ids['json']}").text
+    for name in ("bytes", "not"):
+        assert "is not shown here" in who.get(f"/content/{ids[name]}").text
+        who.get(f"/content/{ids[name]}/preview", status=404)
+
+
+def test_only_raster_images_are_shown_and_only_as_what_they_are(dashboard, keep) -> None:
+    ids = keep(
+        TaskOutput("png", PNG, content_type="image/png"),
+        TaskOutput("called html", PNG, content_type="application/octet-stream"),
+        TaskOutput("svg", SVG, content_type="image/svg+xml"),
+        TaskOutput("svg called png", SVG.encode(), content_type="image/png"),
+        TaskOutput("gif and script", b"GIF89a/*" + b"*/=1;alert('hacked')//", content_type="text/javascript"),
+    )
+    who = signed_in(dashboard)
+    for name, type in (("png", "image/png"), ("called html", "image/png"), ("gif and script", "image/gif")):
+        assert f'src="/content/{ids[name]}/raw?inline=1"' in who.get(f"/content/{ids[name]}").text
+        shown = who.get(f"/content/{ids[name]}/raw?inline=1")
+        assert shown.headers["content-type"] == type
+        assert shown.headers["content-disposition"] == "inline"
+        assert shown.headers["x-content-type-options"] == "nosniff"
+        assert shown.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    for name in ("svg", "svg called png"):
+        page = who.get(f"/content/{ids[name]}").text
+        assert "raw?inline" not in page
+        assert "&lt;svg" in page
+        assert who.get(f"/content/{ids[name]}/raw?inline=1").headers["content-disposition"].startswith("attachment;")
+    assert who.get(f"/content/{ids['png']}/raw").headers["content-disposition"].startswith("attachment;")
+
+
+def test_html_is_shown_in_a_frame_that_may_do_nothing(dashboard, keep) -> None:
+    body = f"""<base href="{REMOTE}"><meta http-equiv=refresh content="0;url={REMOTE}"><link rel=preload href="{REMOTE}">
+        <h1 style="color: #123456; background: url({REMOTE}/b)">Title</h1><a href="{REMOTE}/l" ping="{REMOTE}">a link</a>
+        <img src="{REMOTE}/i.gif" alt="a picture"><table background="{REMOTE}"><tr><td>cell</table><script>1</script>"""
+    ids = keep(TaskOutput("page", body, content_type="text/html; charset=utf-8"))
+    who = signed_in(dashboard)
+    page = who.get(f"/content/{ids['page']}").text
+    assert f'<iframe class="preview" sandbox="" src="/content/{ids["page"]}/preview"' in page
+    answer = who.get(f"/content/{ids['page']}/preview")
+    assert REMOTE not in answer.text
+    assert 'style="color:#123456"' in answer.text
+    for words in ("Title", "a link", "a picture", "cell"):
+        assert words in answer.text
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+    assert answer.headers["cross-origin-opener-policy"] == "unsafe-none"
+    assert "frame-ancestors 'self'" in answer.headers["content-security-policy"]
+    assert who.get(f"/content/{ids['page']}").headers["x-frame-options"] == "DENY"
+
+
+def test_a_mail_is_shown_by_its_best_part_with_its_inline_images(dashboard, keep) -> None:
+    related = letter("as <i>text</i>", f'<p>as html</p><img src="cid:pic"><img src="{REMOTE}/t.gif">')
+    related.get_payload()[1].add_related(PNG, "image", "png", cid="<pic>")
+    related.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="Übersicht.pdf")
+    big = letter("big")
+    big.add_attachment(b"\0" * INLINE_BYTES, maintype="application", subtype="zip", filename="big.zip")
+    ids = keep(
+        TaskOutput("both", related.as_bytes(), content_type="message/rfc822"),
+        TaskOutput("text", letter("plain <b>words</b>").as_bytes(), content_type="message/rfc822"),
+        TaskOutput("html", letter(None, "<p>only html</p>").as_bytes(), content_type="message/rfc822"),
+        TaskOutput("large", big.as_bytes(), content_type="message/rfc822"),
+    )
+    who = signed_in(dashboard)
+    page = who.get(f"/content/{ids['both']}").text
+    for shown in ("Zoë &lt;zoe@x.invalid&gt;", "Grüße", "as &lt;i&gt;text&lt;/i&gt;", "Übersicht.pdf", "<iframe"):
+        assert shown in page
+    preview = who.get(f"/content/{ids['both']}/preview").text
+    assert "as html" in preview
+    assert '<img src="data:image/png;base64,iVBOR' in preview
+    assert REMOTE not in preview
+    page = who.get(f"/content/{ids['text']}").text
+    assert "plain &lt;b&gt;words&lt;/b&gt;" in page
+    assert "<iframe" not in page
+    who.get(f"/content/{ids['text']}/preview", status=404)
+    assert "only html" in who.get(f"/content/{ids['html']}/preview").text
+    page = who.get(f"/content/{ids['large']}").text
+    assert '<pre tabindex="0">big' in page
+    assert "big.zip" in page
+
+
+def test_what_is_gone_from_the_store_is_said(dashboard, desk, keep) -> None:
+    ids = keep(TaskOutput("1", "x"))
+    desk.rows("UPDATE user_integration_content SET content_text = NULL, blob_key = 'aa/bb/gone', size = 9 RETURNING 1")
+    who = signed_in(dashboard)
+    assert "Its bytes are not in the store" in who.get(f"/content/{ids['1']}").text
+    who.get(f"/content/{ids['1']}/raw", status=404)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("color: rgb(1, 2, 3)", "color:rgb(1,2,3)"),
+        ("background: url(//x)", ""),
+        ("background: u\\72l(//x)", ""),
+        ("background: image-set('//x' 1x); color: red", "color:red"),
+        ("position: fixed; top: 0", ""),
+        ("color: red /* ; */; x: y", ""),
+        ("font-family: 'A B', serif", "font-family:&quot;A B&quot;,serif"),
+        ("--x: url(//x); color: var(--x)", ""),
+    ],
+)
+def test_styles_that_load_nothing_are_kept(given, kept) -> None:
+    shown, _ = sanitizing.sanitize(f'<p style="{given}">x</p>')
+    assert re.sub(r"\s", "", shown) == re.sub(r"\s", "", f'<p style="{kept}">x</p>')
+
+
+def test_what_is_made_to_be_slow_is_cut(monkeypatch) -> None:
+    shown, cut = sanitizing.sanitize("<div>" * 1_000_000)
+    assert cut
+    assert shown.count("<div>") <= sanitizing.MOST_TAGS
+    assert sanitizing.sanitize("<p>few</p>") == ("<p>few</p>", False)
+    monkeypatch.setattr(mail, "MOST_WORK", 10)
+    assert mail.read(b"a: b\nboundary\n" * 10) is None
+
+
+@pytest.mark.parametrize(
+    "charset", [None, "utf-8", "punycode", "idna", "undefined", "unicode_escape", "zip", "x" * 999, "\0", "é"]
+)
+def test_no_charset_is_too_strange(charset) -> None:
+    assert mail.decode(b"plain \xff words", charset).startswith("plain ")

@@ -134,6 +134,23 @@ def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> 
     assert {now[id] for id in others} == {"parked"}
 
 
+def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> None:
+    monkeypatch.setattr(parked, "AT_ONCE", 2)
+    account, retry = desk.account(), parked.runs.retry
+    before, after = shelf(account, 5), []
+
+    def retried_and_parked_again(engine, ids):
+        after.extend(shelf(account, len(ids), error="Again: it failed"))
+        return retry(engine, ids)
+
+    monkeypatch.setattr(parked.runs, "retry", retried_and_parked_again)
+    outcome = parked.retry_all(backend, parked.Wanted())
+    assert (outcome.done, outcome.refused, outcome.more) == (5, 0, False)
+    now = states(desk)
+    assert {now[id] for id in before} == {"retried"}
+    assert {now[id] for id in after} == {"parked"}
+
+
 def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "AT_ONCE", 5)
     monkeypatch.setattr(parked, "LONGEST_SECONDS", 0.0)

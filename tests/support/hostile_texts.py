@@ -92,6 +92,11 @@ TEXTS: list[tuple[str, str]] = [
     ("nothing", ""),
     ("blanks", " \t\n "),
     ("svg file", SVG),
+    ("svg as an image", f'<img src="data:image/svg+xml;base64,{base64.b64encode(SVG.encode()).decode()}">'),
+    (
+        "page as an image",
+        f'<img src="data:text/html,{REMOTE}"><img src="data:image/png,x"><img src="/sign-out"><img src="//x">',
+    ),
 ]
 """Name and text. What PostgreSQL cannot hold of them is replaced as the engine replaces it."""
 

@@ -39,21 +39,21 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, two at a time, or those that pytest's own arguments name: `nox -s tests -- -k ledger`."""
-    _install(session, "test", core=".[demo,serve]")
+    _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run("pytest", "-n", "2", *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
     """Every fault against real processes, the long forms too; what CI runs of it is in `tests`."""
-    _install(session, "test", core=".[demo,serve]")
+    _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run("pytest", "-m", "long or not long", *FAULTS, *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Random faults all the time, and nothing lost: `nox -s soak -- --minutes 30 --report FILE`."""
-    _install(session, "test", core=".[demo,serve]")
+    _install(session, "test", core=".[demo,serve,sentry,otel]")
     path = os.pathsep.join(str(Path(folder).resolve()) for folder in ("tests", "tests/support/hostile-plugin/src"))
     session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": path}, interrupt_timeout=LONG)
 
@@ -61,7 +61,7 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def mutations(session: nox.Session) -> None:
     """Switch off one mechanism of the engine at a time, and print which tests notice: all, or `-- fence sweeper`."""
-    _install(session, "test", core=".[demo,serve]")
+    _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run("python", "tests/mutations.py", *session.posargs, interrupt_timeout=LONG)
 
 
@@ -86,7 +86,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, by mypy in strict mode."""
-    _install(session, "lint", "test", core=".[serve]")
+    _install(session, "lint", "test", core=".[serve,sentry,otel]")
     session.run("mypy", *session.posargs)
 
 

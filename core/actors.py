@@ -8,12 +8,13 @@ Without DATABASE_URL and REDIS_URL the embedded servers are joined or started.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import dramatiq
 from periodiq import PeriodiqMiddleware, cron
 
-from core import dispatcher
+from core import dispatcher, observing
 from core.broker import PollingBroker
 from core.db.pool import open_connection
 from core.environment import get_environment
@@ -29,11 +30,13 @@ from core.middleware.log_context import LogContext
 from core.middleware.rate_limit import RateLimit
 from core.middleware.retries import Retries
 from core.middleware.time_limit import TimeLimit
+from core.middleware.tracing import Tracing
+from core.observing import traces
 from core.plugins import get_registry
 from core.queues import Queues
 from core.settings import get_settings
 from core.worker.courier import unpack
-from core.worker.process import current
+from core.worker.process import current, striking
 
 try:
     settings = get_settings()
@@ -42,6 +45,9 @@ except PollingError as error:
     sys.exit(f"error: {error}")
 
 configure(settings.log_level, settings.log_format)
+observing.begin(
+    "scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", lambda: striking(environment, get_registry())
+)
 queues = Queues(environment.redis_url, settings.namespace)
 time_limit = TimeLimit()
 
@@ -54,6 +60,7 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
         settings, environment, queues, dispatcher.main, dispatcher.in_thread
     ),  # starts and stops what a worker process is made of
     LogContext(),  # which task a line is about
+    *([Tracing()] if traces.wanted() else []),  # a span for each run of a task
     Dedup(),  # one delivery of a dispatch, whatever Redis does
     Leases(),  # a suspect runs alone; afterwards the thread is free
     RateLimit(),  # tokens are taken last, so that nothing after it can waste them

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
-from urllib.parse import quote, quote_plus
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from core.accounts.vault import secrets_of
+from core.environment import Environment
+from core.errors import SettingsError
+from core.integration.operator import operator_settings
+from core.plugins import Registry
 
 SHORTEST = 4
 """Characters; a shorter secret would strike out half of every text."""
@@ -23,7 +28,26 @@ LONGEST_TEXT = 2_000
 
 def redactor(credentials: BaseModel) -> Callable[[str], str]:
     """A function that replaces each secret of these credentials, plain or encoded as URLs and headers do, by `***`."""
-    shapes = {shape for secret in secrets_of(credentials) if len(secret) >= SHORTEST for shape in _shapes(secret)}
+    return _striking(secrets_of(credentials))
+
+
+def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
+    """The same for what is the operator's: keys, passwords of servers, and secrets of integrations."""
+    urls = (environment.database_url, environment.redis_url)
+    passwords = [unquote(password) for url in urls if (password := urlsplit(url).password)]
+    return _striking([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
+
+
+def _settings_secrets(registry: Registry) -> Iterator[str]:
+    for integration in registry.integrations.values():
+        with suppress(SettingsError):  # who needs it says so
+            for one in operator_settings(integration.manifest.settings):
+                if isinstance(one.value, SecretStr):
+                    yield one.value.get_secret_value()
+
+
+def _striking(secrets: Iterable[str]) -> Callable[[str], str]:
+    shapes = {shape for secret in secrets if len(secret) >= SHORTEST for shape in _shapes(secret)}
     ordered = sorted(shapes, key=len, reverse=True)
 
     def strike(text: str) -> str:

@@ -32,21 +32,28 @@ def serve(
     """
     require_extra()
     with session.backend(connections=CONNECTIONS) as backend:
+        from core import observing
+        from core.accounts.redaction import operator_redactor
         from core.dashboard.app import Site
         from core.db.version import require_schema
         from core.logs import configure
         from core.rest.app import build
         from core.rest.server import serve as run
+        from core.rest.tracing import traced
 
         require_schema(backend.database.url)
         configure(backend.settings.log_level, backend.settings.log_format)
+        observing.begin("api", lambda: operator_redactor(session.environment(), backend.registry))
         rest = build(backend)
 
         def begun(at: int) -> None:
             note(address(host, at))
             note("Ctrl-C ends it. To sign in: polling tokens create --admin")
 
-        run(Site(rest), lambda: rest.state.pulse, host, port, begun)
+        try:
+            run(traced(Site(rest)), lambda: rest.state.pulse, host, port, begun)
+        finally:
+            observing.end()
 
 
 def address(host: str, port: int) -> str:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 
+from core import observing
+from core.accounts.redaction import operator_redactor
 from core.dispatcher.loop import Dispatcher
 from core.environment import get_environment, leave_environment
 from core.logs import configure
+from core.plugins import get_registry
 from core.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -21,11 +24,13 @@ def main() -> int:
     """What the fork of `dramatiq core.actors` runs until it is told to end."""
     settings = get_settings()
     configure(settings.log_level, settings.log_format)
+    observing.begin("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))
     dispatcher = Dispatcher(settings, get_environment(), threading.Event())
     try:
         dispatcher.run()
     finally:
         dispatcher.close()
+        observing.end()
         leave_environment()
     return 0
 

@@ -19,6 +19,7 @@ from core.content.blobs import Blobs
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, scheduling, upkeep
 from core.messages import SAVE_QUEUE, dispatch_message
+from core.observing.errors import report_task
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
@@ -155,6 +156,8 @@ class Chores:
                 self._figures.count("tasks", domain=one.domain, state="parked", error=error_class(leases.DIED))
                 task = {"id": one.task_id, "run_id": one.run_id, "account_id": one.account_id, "domain": one.domain}
                 self._registry.observe("task_parked", task=task | {"type": one.type, "error": leases.DIED})
+                names = {"domain": one.domain, "type": one.type, "account": str(one.account_id), "run": str(one.run_id)}
+                report_task(None, leases.DIED, names | {"task": str(one.task_id)})
         self._tell(completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"}))
 
     def _end_forgotten_runs(self, conn: Conn) -> None:

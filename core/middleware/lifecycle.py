@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
+from core import observing
 from core.db.pool import UNAVAILABLE
 from core.environment import Environment, leave_environment
 from core.errors import PollingError
@@ -88,6 +89,7 @@ class Lifecycle(Middleware):
         if self._stand_in is not None:
             self._stand_in.join(timeout=10)
         set_current(None)
+        observing.end()
         leave_environment()
 
     def _lead(self) -> None:

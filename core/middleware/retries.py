@@ -28,6 +28,7 @@ from core.ledger.leases import MOST_CRASHES
 from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
 from core.middleware.closed import TaskMiddleware
 from core.middleware.time_limit import TimeLimitExceeded
+from core.observing.errors import report_task
 from core.worker.accounts import LoadedAccount
 from core.worker.process import current
 from core.worker.running import AccountStopped, LeftToOthers
@@ -85,7 +86,16 @@ class Retries(TaskMiddleware):
             else "ends",
             outcome.error or outcome.reason,
         )
+        if outcome.state == "parked" or outcome.stop:
+            level = "error" if outcome.state == "parked" else "warning"
+            report_task(exception, outcome.error or outcome.reason or "", tags_of(dispatch), strike, level)
         process.hand_over(outcome)
+
+
+def tags_of(dispatch: Dispatch) -> dict[str, str]:
+    """Which task a report is about."""
+    names = {"domain": dispatch.domain, "type": dispatch.type, "account": dispatch.account_id, "run": dispatch.run_id}
+    return names | {"task": str(dispatch.task_id), "lane": dispatch.lane}
 
 
 def decide(  # noqa: C901  the table of what an exception does, a case a row

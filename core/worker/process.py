@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from core.accounts.redaction import operator_redactor
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.pool import UNAVAILABLE, Database
@@ -223,6 +224,16 @@ def set_current(process: WorkerProcess | None) -> None:
     """Called when the worker of this process starts, and when it ends."""
     global _current
     _current = process
+
+
+def striking(environment: Environment, registry: Registry) -> Callable[[str], str]:
+    """Takes out of a text what is secret: the operator's, and that of every account that this process has loaded."""
+    operators = operator_redactor(environment, registry)
+
+    def strike(text: str) -> str:
+        return operators(_current.accounts.strike(text) if _current is not None else text)
+
+    return strike
 
 
 def taking_nothing() -> bool:

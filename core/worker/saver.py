@@ -13,6 +13,7 @@ from core.db.pool import UNAVAILABLE, Database, DiskFull, first_line
 from core.ledger.completion import Run, end_runs
 from core.ledger.outcomes import Outcome
 from core.ledger.saving import Saved, parked, save
+from core.observing.traces import span
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
@@ -138,6 +139,10 @@ class Saver:
         An outcome that PostgreSQL cannot take is found by halving, and parked alone. While the server is away this waits; a
         commit whose reply was lost is simply done again, and the fence refuses what was saved.
         """
+        with span("save", {"polling.tasks": len(outcomes)}):
+            self._save(outcomes)
+
+    def _save(self, outcomes: Sequence[Outcome]) -> None:
         saved = self._until_available(lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes))
         ended = self._until_available(lambda: self._end_runs(saved, outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))

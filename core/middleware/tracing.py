@@ -1,0 +1,54 @@
+"""A span for each run of a task, where traces are on."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from dramatiq.broker import MessageProxy
+
+from core.errors import RateLimited, SkipItem
+from core.ledger.outcomes import Dispatch
+from core.middleware.closed import TaskMiddleware
+from core.observing import traces
+from core.worker.running import AccountStopped, LeftToOthers
+
+NO_ERRORS = (RateLimited, SkipItem, AccountStopped, LeftToOthers)
+"""What puts a task off, or ends it as the plugin means it."""
+
+
+class Tracing(TaskMiddleware):
+    """In the list only where traces are on: where they are off, it costs nothing."""
+
+    def __init__(self) -> None:
+        self._here = threading.local()
+
+    def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        opened = traces.task_span(f"{dispatch.domain} {dispatch.type}", attributes_of(dispatch))
+        self._here.opened = opened
+        if opened is not None:
+            opened.__enter__()
+
+    def after(self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None) -> None:
+        self._close(exception)
+
+    def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        self._close(None)
+
+    def _close(self, exception: BaseException | None) -> None:
+        opened, self._here.opened = getattr(self._here, "opened", None), None
+        if opened is not None:
+            opened.__exit__(None, None if isinstance(exception, NO_ERRORS) else exception, None)
+
+
+def attributes_of(dispatch: Dispatch) -> dict[str, Any]:
+    """What a span says of its task; nothing of its payload."""
+    return {
+        "polling.domain": dispatch.domain,
+        "polling.task.type": dispatch.type,
+        "polling.task.id": dispatch.task_id,
+        "polling.run.id": dispatch.run_id,
+        "polling.account.id": dispatch.account_id,
+        "polling.lane": dispatch.lane,
+        "polling.attempt": dispatch.attempts + 1,
+    }

@@ -1,0 +1,151 @@
+"""Reporting errors to Sentry, where SENTRY_DSN is set (https://docs.sentry.io/platforms/python/configuration/options/).
+
+The client is bare: none of its integrations, which would send bodies, addresses of requests and what lies in variables. A task's
+error is reported once it is parked or its account stops, with the text that the ledger keeps; what is tried again is no news.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+OURS = ("core", "dramatiq", "periodiq", "uvicorn")
+"""Loggers whose errors are reported. Plugins' own, and what they say by `ctx.log`, may hold what people have."""
+
+PLUGINS_WORDS = "core.task"
+
+LONGEST_MESSAGE = 1_000
+"""Characters."""
+
+END_SECONDS = 3.0
+
+Strike = Callable[[str], str]
+
+_on = False
+
+
+def begin(part: str, make_strike: Callable[[], Strike]) -> None:
+    """Begin to report, if a DSN is set."""
+    global _on
+    if _on or not os.environ.get("SENTRY_DSN"):
+        return
+    try:
+        import sentry_sdk
+    except ImportError:
+        log.warning("SENTRY_DSN is set, and its package is not installed: pip install 'integration-polling[sentry]'")
+        return
+    strike = make_strike()
+    sentry_sdk.init(
+        release=os.environ.get("SENTRY_RELEASE") or f"integration-polling@{version('integration-polling')}",
+        default_integrations=False,
+        auto_enabling_integrations=False,
+        auto_session_tracking=False,
+        send_client_reports=False,
+        send_default_pii=False,
+        include_local_variables=False,
+        max_request_body_size="never",
+        max_breadcrumbs=0,
+        traces_sample_rate=None,
+        before_send=lambda event, hint: _struck(event, strike),  # noqa: ARG005  the SDK's signature
+    )
+    sentry_sdk.get_global_scope().set_tag("process", part)
+    logging.getLogger().addHandler(_Handler(logging.ERROR))
+    _on = True
+
+
+def end() -> None:
+    """Send what is left."""
+    global _on
+    if not _on:
+        return
+    import sentry_sdk
+
+    sentry_sdk.flush(END_SECONDS)
+    for handler in [handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]:
+        logging.getLogger().removeHandler(handler)
+    sentry_sdk.get_client().close(END_SECONDS)
+    _on = False
+
+
+def report_task(
+    error: BaseException | None, text: str, tags: Mapping[str, str], strike: Strike = str, level: str = "error"
+) -> None:
+    """Report a task that needs a person.
+
+    Parameters:
+      error: What it raised, for its stack; its own words are not sent.
+      text: What the ledger keeps of it.
+      tags: Which task it was.
+      strike: Takes its account's secrets out of a text.
+    """
+    if not _on:
+        return
+    try:
+        name = type(error).__name__ if error is not None else "TaskParked"
+        event: dict[str, Any] = {"level": level, "logger": PLUGINS_WORDS, "tags": dict(tags)}
+        event["fingerprint"] = [tags["domain"], tags["type"], name]
+        event["exception"] = {"values": _stacks(error)} if error is not None else {"values": [{"type": name}]}
+        event["exception"]["values"][-1]["value"] = text.partition(": ")[2] or text
+        _capture(_walk(event, strike))
+    except Exception:
+        log.warning("a task's error could not be reported", exc_info=True)
+
+
+def _stacks(error: BaseException) -> list[dict[str, Any]]:
+    """The exceptions of a chain with their stacks, without their words: files, functions and lines of code."""
+    from sentry_sdk import get_client
+    from sentry_sdk.utils import event_from_exception
+
+    event: Any = event_from_exception(error, client_options=get_client().options)[0]
+    values: list[dict[str, Any]] = [dict(one) for one in event["exception"]["values"]]
+    for one in values:
+        one["value"] = ""
+        one.pop("mechanism", None)
+    return values
+
+
+def _capture(event: Any) -> None:
+    import sentry_sdk
+
+    sentry_sdk.capture_event(event)
+
+
+def _struck(event: Any, strike: Strike) -> Any:
+    """The event without any secret that is known; one that cannot be struck is not sent."""
+    try:
+        return _walk(event, strike)
+    except Exception:  # noqa: BLE001  anything may be in it
+        return None
+
+
+def _walk(value: Any, strike: Strike) -> Any:
+    if isinstance(value, str):
+        return strike(value)
+    if isinstance(value, Mapping):
+        return {key: _walk(item, strike) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_walk(item, strike) for item in value]
+    return value
+
+
+class _Handler(logging.Handler):
+    """Reports what our processes log as errors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] not in OURS or record.name == PLUGINS_WORDS:
+            return
+        try:
+            level = "fatal" if record.levelno >= logging.CRITICAL else "error"
+            event: dict[str, Any] = {"level": level, "logger": record.name}
+            event["message"] = record.getMessage()[:LONGEST_MESSAGE]
+            error = record.exc_info[1] if record.exc_info else None
+            if error is not None:
+                event["exception"] = {"values": _stacks(error)}
+            _capture(event)
+        except Exception:  # noqa: BLE001  logging must not fail for it, and not log either
+            self.handleError(record)

@@ -1,0 +1,132 @@
+"""Spans to OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT is set; http/protobuf.
+
+Name, sampling, headers and resource come from the variables that OpenTelemetry defines, see
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
+Off, a span is one shared object that does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span, Tracer
+
+NAME = "integration-polling"
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+LONGEST_CLASS = 80
+"""Characters."""
+
+END_MILLISECONDS = 3_000
+
+Strike = Callable[[str], str]
+
+log = logging.getLogger(__name__)
+
+_provider: TracerProvider | None = None
+_tracer: Tracer | None = None
+_strike: Strike = str
+_OFF: AbstractContextManager[None] = nullcontext()
+
+
+def begin(part: str, make_strike: Callable[[], Strike]) -> None:
+    """Begin to export, if an endpoint is set."""
+    global _provider, _tracer, _strike
+    if _tracer is not None or not wanted():
+        return
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        log.warning(
+            "an OTLP endpoint is set, and its packages are not installed: pip install 'integration-polling[otel]'"
+        )
+        return
+    _strike = make_strike()
+    said = Resource.create()
+    if str(said.attributes.get("service.name", "")).startswith("unknown_service"):
+        said = said.merge(Resource({"service.name": NAME}))
+    ours = Resource({"service.version": version(NAME), "polling.process": part})
+    # It is ours alone: libraries that find one in the process, as FastAPI does, note the words of exceptions in their spans.
+    _provider = TracerProvider(resource=ours.merge(said))  # the second one's values win: the operator's
+    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _tracer = _provider.get_tracer(NAME, version(NAME))
+
+
+def end() -> None:
+    """Export what is left."""
+    global _provider, _tracer
+    if _provider is not None:
+        _provider.force_flush(END_MILLISECONDS)
+        _provider.shutdown()
+    _provider = _tracer = None
+
+
+def wanted() -> bool:
+    """Whether the environment asks for traces."""
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    return not off and any(os.environ.get(name) for name in ENDPOINTS)
+
+
+def span(name: str, attributes: Mapping[str, Any] | None = None) -> AbstractContextManager[Span | None]:
+    """A span around a block of ours. What the block raises is noted by its class."""
+    if _tracer is None:
+        return _OFF
+    return _Noting(_tracer, name, attributes, kind="internal")
+
+
+def request_span(name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[Span | None]:
+    """The same for a request that this process answers."""
+    return _OFF if _tracer is None else _Noting(_tracer, name, attributes, kind="server")
+
+
+def task_span(name: str, attributes: Mapping[str, Any]) -> _Noting | None:
+    """The same for a task, not yet entered; None where traces are off."""
+    return None if _tracer is None else _Noting(_tracer, name, attributes, kind="consumer")
+
+
+class _Noting(AbstractContextManager["Span"]):
+    """A span that is current in its block, and ends with it. Errors are their classes: their words may hold anything."""
+
+    def __init__(self, tracer: Tracer, name: str, attributes: Mapping[str, Any] | None, *, kind: str) -> None:
+        from opentelemetry.trace import SpanKind
+
+        self._open = tracer.start_as_current_span(
+            name,
+            kind=SpanKind[kind.upper()],
+            attributes=dict(attributes or {}),
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+
+    def __enter__(self) -> Span:
+        self._span = self._open.__enter__()
+        return self._span
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is not None:
+            mark_failed(self._span, type(error).__name__)
+        self._open.__exit__(None, None, None)
+
+
+def mark_failed(span: Span, error: str) -> None:
+    """Say that what it stands for has failed.
+
+    Parameters:
+      error: The name of a class, or the status of an answer; no text of an error.
+    """
+    from opentelemetry.trace import Status, StatusCode
+
+    span.set_status(Status(StatusCode.ERROR))
+    struck = _strike(error)  # a plugin gives its classes what names it likes
+    span.set_attribute("error.type", struck if struck == error and len(error) <= LONGEST_CLASS else "other")

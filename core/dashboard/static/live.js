@@ -27,6 +27,16 @@
     stream = new EventSource(location.href);
     stream.addEventListener("live", (event) => put(event.data));
     stream.addEventListener("end", () => location.reload());
+    stream.addEventListener("error", () => stream?.readyState === EventSource.CLOSED && refused());
+  };
+
+  // The server answered, and with something else than a stream; a browser does not ask again then. What is it that the page is now?
+  const refused = async () => {
+    end();
+    const answer = await fetch(location.href, { redirect: "manual" }).catch(() => null);
+    answer?.body?.cancel();
+    if (answer?.ok || answer === null || answer.status >= 500) setTimeout(begin, 5000);
+    else location.reload();
   };
 
   const end = () => {

@@ -1,0 +1,181 @@
+"""People who sit before a real Chromium: Debian's, or whichever is in the path."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import httpx2
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Playwright, Request, Route, expect
+
+from core.api import access
+from support.deployment import Deployment
+from support.fleet import Fleet
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+MISSING = (
+    "there is no Chromium: install it (Debian: apt-get install chromium fonts-dejavu-core), or put one in the path"
+)
+
+SECONDS = 30.0
+"""Until something shows: generous, for a busy machine."""
+
+PHONE, DESK = (390, 844), (1280, 900)
+
+HOOK = """
+window.__violations = [];
+document.addEventListener("securitypolicyviolation", (event) => {
+  window.__violations.push(`${event.violatedDirective} ${event.blockedURI}`);
+});
+"""
+
+
+def executable() -> str | None:
+    """Where Chromium is, if it is anywhere."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+def launch(playwright: Playwright) -> Browser:
+    """A headless Chromium of our own."""
+    root = ("--no-sandbox",) if os.getuid() == 0 else ()
+    return playwright.chromium.launch(executable_path=executable(), args=[*FLAGS, *root])
+
+
+@dataclass
+class House:
+    """An installation that runs: `polling serve`, workers, and a scheduler that the tests do without."""
+
+    deployment: Deployment
+    fleet: Fleet
+    url: str
+
+    def token(self, user: str | None = None) -> str:
+        """A user's, or, without a name, an operator's."""
+        with self.deployment.connection() as conn:
+            return access.create(conn, user_id=user).secret
+
+    @contextmanager
+    def api(self, token: str) -> Iterator[httpx2.Client]:
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx2.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60) as client:
+            yield client
+
+    def connect(self, token: str, name: str = "hello", **config: Any) -> str:
+        """A Hello World account of whoever has this token; nothing runs yet."""
+        body = {"integration_domain": "hello-world", "config": {"name": name, **config}, "name": name}
+        with self.api(token) as client:
+            answer = client.post("/v1/user-integrations", json=body)
+            assert answer.status_code == 201, answer.text
+            return str(answer.json()["id"])
+
+    def sync(self, token: str, account: str) -> str:
+        """Ask for a run."""
+        with self.api(token) as client:
+            return str(client.post(f"/v1/user-integrations/{account}/sync").json()["run_id"])
+
+    def synced(self, token: str, account: str) -> str:
+        """A run that has ended."""
+        run = self.sync(token, account)
+        ended = "SELECT state FROM sync_run WHERE id = %s AND state <> 'running'"
+        self.fleet.until(lambda: self.deployment.rows(ended, run), "the run has ended", SECONDS * 2)
+        return run
+
+
+@dataclass
+class Window:
+    """One person's window, in a context of its own.
+
+    Attributes:
+      wrong: What a browser complained of, or what ran that should not have.
+      outside: Requests to any other host; none of them left.
+    """
+
+    house: House
+    page: Page
+    wrong: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, browser: Browser, house: House, **options: Any) -> Self:
+        """A window with nobody signed in."""
+        width, height = options.pop("size", DESK)
+        context = browser.new_context(
+            base_url=house.url, viewport={"width": width, "height": height}, reduced_motion="reduce", **options
+        )
+        context.set_default_timeout(SECONDS * 1000)
+        window = cls(house, context.new_page())
+        context.add_init_script(HOOK)
+        context.route(re.compile(f"^(?!{re.escape(house.url)}/)"), window._block)
+        context.on("request", window._requested)
+        context.on("console", window._console)
+        context.on("weberror", lambda error: window.wrong.append(f"error: {error.error}"))
+        context.on("dialog", window._dialog)
+        return window
+
+    def _block(self, route: Route) -> None:
+        route.abort()
+
+    def _requested(self, request: Request) -> None:
+        if not request.url.startswith((self.house.url + "/", "data:", "about:")):
+            self.outside.append(request.url)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.wrong.append(f"{message.type}: {message.text} ({message.location.get('url')})")
+
+    def _dialog(self, dialog: Dialog) -> None:
+        self.wrong.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def go(self, path: str, status: int = 200) -> None:
+        """Open a page of the dashboard."""
+        answer = self.page.goto(path)
+        assert answer is not None
+        assert answer.status == status, f"{path}: {answer.status}"
+
+    def sign_in(self, token: str) -> None:
+        """As people do."""
+        self.go("/sign-in")
+        self.page.get_by_label("Token").fill(token)
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.wait_for_url(lambda url: "/sign-in" not in url)
+
+    def press(self, name: str) -> None:
+        """A button; within the part of the page that changes, as people do: where it is when they press it."""
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def sees(self, what: Locator | str, seconds: float = SECONDS) -> None:
+        """Wait until it shows."""
+        found = self.page.get_by_text(what).first if isinstance(what, str) else what
+        expect(found).to_be_visible(timeout=seconds * 1000)
+
+    def heading(self, name: str | re.Pattern[str]) -> Locator:
+        """A heading of the page."""
+        return self.page.get_by_role("heading", name=name)
+
+    def violations(self) -> list[str]:
+        """What the page's Content-Security-Policy had to stop."""
+        return list(self.page.evaluate("window.__violations ?? []"))
+
+    def is_quiet(self) -> None:
+        """The browser has nothing to complain of, and nobody else was asked for anything."""
+        assert not self.violations()
+        assert not self.wrong
+        assert not self.outside
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than its window."""
+        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))

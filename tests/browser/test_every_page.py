@@ -1,0 +1,136 @@
+"""Every page in both themes, on a desk and on a phone; and with what an attacker would put into every name, error and mail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from support.browsing import DESK, PHONE, House, Window
+from support.hostile_texts import LISTS, MAILS, TEXTS, Filled, fill, fill_mails
+
+WIDEST = ("one long word", "many marks", "double quote", "out of the table", "long and hostile")
+"""Texts that would tear a page apart."""
+
+
+@dataclass
+class Lived:
+    """What a house holds in which people live."""
+
+    account: str
+    run: str
+    task: int
+    content: int
+    torn: list[Filled]
+
+    @property
+    def pages(self) -> list[str]:
+        """Each kind of page at least once."""
+        torn = [
+            page
+            for one in self.torn
+            for page in [f"/accounts/{one.account}", f"/tasks/{one.task}", f"/content/{one.html}"]
+        ]
+        return [
+            *LISTS, "/accounts?status=error", "/parked?domain=hello-world", "/content?q=hello",
+            f"/accounts/{self.account}", f"/accounts/{self.account}/settings", f"/accounts/{self.account}/credentials",
+            f"/runs/{self.run}", f"/tasks/{self.task}", f"/content/{self.content}",
+            *(f"/integrations/{domain}/connect" for domain in ("hello-world", "ftp", "gmail", "slack")),
+            *torn, self.torn[0].pages[1],
+        ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lived(house: House) -> Lived:
+    token = house.token("ada")
+    account = house.connect(
+        token, "A name that says what it is", pages=4, items=3, fail_rate={"permanent": 0.4}, seed=3
+    )
+    run = house.synced(token, account)
+    with house.deployment.connection() as conn:
+        torn = [fill(conn, name, text, domain="hello-world") for name, text in TEXTS if name in WIDEST]
+    ((task,),) = house.deployment.rows("SELECT id FROM sync_task WHERE run_id = %s AND state = 'parked' LIMIT 1", run)
+    kept = "SELECT id FROM user_integration_content WHERE user_integration_id = %s LIMIT 1"
+    return Lived(account, run, task, house.deployment.value(kept, account), torn)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_no_page_complains_or_is_wider_than_its_window(house, lived, open_window, scheme, size) -> None:
+    window = open_window(house.token(), size=size, color_scheme=scheme)
+    wide = {}
+    for page in lived.pages:
+        window.go(page)
+        if (pixels := window.overflow()) > 0:
+            wide[page] = pixels
+        assert window.page.locator("h1").count() == 1, page
+        assert unlabelled(window) == [], page
+        window.is_quiet()
+    assert not wide
+    window.go("/no-such-page", 404)
+    window.sees(window.heading("There is no such page"))
+    assert window.overflow() <= 0
+
+
+def unlabelled(window: Window) -> list[str]:
+    """Fields without a name for those who do not see them."""
+    return list(
+        window.page.evaluate(
+            """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button:not([hidden])")]
+              .filter((one) => !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim())
+              .map((one) => one.outerHTML.slice(0, 200))"""
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def hostile(house: House) -> list[Filled]:
+    """All texts, in all places."""
+    with house.deployment.connection() as conn:
+        return [fill(conn, name, text, domain="hello-world") for name, text in TEXTS]
+
+
+@pytest.fixture
+def watched(house: House, open_window: Callable[..., Window]) -> Iterator[Window]:
+    """An operator's window in which nothing of it may run, load or lead elsewhere."""
+    window = open_window(house.token())
+    yield window
+    assert not window.page.context.cookies("http://tracker.invalid")
+    window.is_quiet()
+
+
+def visit(window: Window, path: str, status: int = 200) -> None:
+    """Open it, and see that it is still our page, and that nothing happened."""
+    window.go(path, status)
+    assert window.page.url == window.house.url + path
+    assert len(window.page.context.pages) == 1
+    window.is_quiet()
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_no_text_from_outside_acts_on_a_page(hostile, watched, part) -> None:
+    """Each text on some kinds of pages; which ones moves on from text to text, and all are on all by HTTP elsewhere."""
+    for number, filled in enumerate(hostile):
+        account = f"/accounts/{filled.account}"
+        pages = [*filled.pages, account, f"{account}/settings", f"{account}/credentials"]
+        if number % 2 == part:
+            for step in range(2):
+                visit(watched, pages[(number // 2 + step * 5) % len(pages)])
+
+
+def test_no_text_from_outside_acts_on_a_list(hostile, watched) -> None:
+    for page in [*LISTS, "/parked?domain=hello-world", "/content?deleted=also", "/runs?state=running"]:
+        visit(watched, page)
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_foreign_html_does_nothing_in_its_frame_or_opened_by_itself(hostile, watched, part) -> None:
+    with watched.house.deployment.connection() as conn:
+        mails = fill_mails(conn, hostile[0].account, [(f"{part} {name}", mail) for name, mail in MAILS])
+    ids = [*(one.html for one in hostile if one.text and "<" in one.text), *mails.values()]
+    for id in ids[part::2]:
+        visit(watched, f"/content/{id}")
+        for frame in watched.page.frames[1:]:
+            assert frame.url == f"{watched.house.url}/content/{id}/preview"
+        if watched.page.frames[1:]:
+            visit(watched, f"/content/{id}/preview")

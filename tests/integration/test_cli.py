@@ -45,7 +45,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     try:
         with cli_support.up(cli) as lines:
             assert any(str(cli.home) in line for line in lines), "it does not say where the data lie"
-            said = re.search(r"The API is at (http://127\.0\.0\.1:\d+)/v1", "".join(lines))
+            said = re.search(r"the API at (http://127\.0\.0\.1:\d+)/v1", "".join(lines))
             assert said, "it does not say where the API is"
             cli.api = said[1]
             yield cli

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 import core
 from core.db.pool import open_connection
 from core.db.version import HEAD, current
+from core.errors import SettingsError
 
 _LOCK = 7_301_946_220_118
 """Two migrations at once wait for each other on this advisory lock."""
@@ -46,8 +47,13 @@ def migrate(url: str, revision: str = "head") -> bool:
 
     Raises:
       ServerUnavailable: The server does not answer.
+      SettingsError: The database has another encoding than UTF-8, as one made on a host without a locale.
     """
     with open_connection(url) as lock:
+        encoding = lock.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            advice = "Make another one: createdb --template template0 --encoding UTF8 --locale C.UTF-8 NAME"
+            raise SettingsError(f"the database's encoding is {encoding}, and it must be UTF8", advice)
         # Asked again and again, as a statement that waits would hold a snapshot, which an index built beside writers waits for.
         while lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
             time.sleep(0.1)

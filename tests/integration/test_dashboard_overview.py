@@ -49,6 +49,14 @@ def test_all_is_well(dashboard: Dashboard, healthy) -> None:
         "ok"
     }
     assert "host:17" in page
+    assert "1 process, 8 threads" in page
+
+
+def test_a_dispatcher_is_no_worker(dashboard: Dashboard, healthy, desk) -> None:
+    upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "dispatcher", "host", 18, [], 0), datetime.now(UTC))
+    page = dashboard.sign_in().get("/").text
+    assert "host:18" in page
+    assert "1 process" in page
 
 
 def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(dashboard: Dashboard, healthy, desk) -> None:

@@ -30,6 +30,7 @@ def overview(engine: Engine, who: Signed, show: Show) -> Response:
 def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
     found = figures.look(conn, engine.settings)
     hour = activity.last_hour(conn)
+    processes = activity.processes(conn)
     return {
         "health": health.look(engine),
         "found": found,
@@ -39,7 +40,8 @@ def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
         "parked": sum(row["number"] for row in found.parked),
         "waited": max((row["seconds"] for row in found.queue_age), default=0.0),
         "due": activity.due(conn),
-        "processes": activity.processes(conn),
+        "processes": processes,
+        "workers": [one for one in processes if one["alive"] and one["kind"] == "worker"],
         "leader": activity.leader(conn),
         "own_queues": (POLL_QUEUE, SAVE_QUEUE),
         "charts": [

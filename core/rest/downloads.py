@@ -49,6 +49,10 @@ def download(engine: Backend, row: dict[str, Any], *, image: bool = False) -> St
         **HARMLESS,
         "Content-Disposition": "inline" if shown else _disposition(row["name"] or row["external_id"]),
     }
+    if shown:
+        headers["Cross-Origin-Opener-Policy"] = (
+            "unsafe-none"  # a browser opens nothing that is both sandboxed and apart
+        )
     # As a header: of a media type, its charset would be made up.
     headers["Content-Type"] = shown or media_type(row["content_type"])
     if row["hash"]:

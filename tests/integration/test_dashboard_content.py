@@ -142,6 +142,7 @@ def test_only_raster_images_are_shown_and_only_as_what_they_are(dashboard, keep)
         shown = who.get(f"/content/{ids[name]}/raw?inline=1")
         assert shown.headers["content-type"] == type
         assert shown.headers["content-disposition"] == "inline"
+        assert shown.headers["cross-origin-opener-policy"] == "unsafe-none"
         assert shown.headers["x-content-type-options"] == "nosniff"
         assert shown.headers["content-security-policy"] == "default-src 'none'; sandbox"
     for name in ("svg", "svg called png"):

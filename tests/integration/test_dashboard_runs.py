@@ -170,13 +170,14 @@ def test_types_that_make_one_another_are_each_shown_once() -> None:
 
 @pytest.mark.parametrize("statement", [tree.TYPES, tree.ROOTS, tree.CHILDREN])
 def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, statement) -> None:
-    account, run, root, _ = made
+    account, _, root, _ = made
     desk.rows(  # statistics of runs that have one task each
         """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
            SELECT gen_random_uuid(), %s, 'shop', 'live', 'step', '{}', '' FROM generate_series(1, 3000) RETURNING 1""",
         account,
     )
     desk.conn.execute("ANALYZE sync_task")
+    run = desk.run(desk.account("late"))
     desk.rows(
         """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, parent_id)
            SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), %s FROM generate_series(1, 5000) n RETURNING 1""",

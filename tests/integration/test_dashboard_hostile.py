@@ -16,6 +16,7 @@ from core.dashboard import mail
 from core.dashboard.live import event
 
 ADDRESSES = {"href", "src", "action", "formaction"}
+ACCOUNT_PAGES = ["", "/settings", "/credentials"]
 PREVIEW_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -84,6 +85,15 @@ def test_on_no_list_is_a_text_more_than_text(dashboard, conn) -> None:
         answer = operator.client.get(page)
         assert answer.status_code in (200, 404), page
         assert_ours(answer.text)
+
+
+def test_on_no_page_of_an_account_is_a_text_more_than_text(dashboard, conn) -> None:
+    operator = signed_in(dashboard)
+    for filled in fill_all(conn):
+        for page in ACCOUNT_PAGES:
+            answer = operator.client.get(f"/accounts/{filled.account}{page}")
+            assert answer.status_code in (200, 404, 422), (filled.name, page, answer.status_code)
+            assert_ours(answer.text)
 
 
 def test_a_user_of_any_name_sees_their_own(dashboard, conn) -> None:

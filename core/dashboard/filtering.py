@@ -8,9 +8,8 @@ from uuid import UUID
 
 from fastapi import Query
 
-from core.api import listings, lookup
+from core.api import lookup
 from core.api.backend import Backend
-from core.api.listings import Row
 from core.dashboard.session import Viewer
 from core.db.pool import Conn
 from core.errors import InvalidInput
@@ -27,11 +26,6 @@ def account(conn: Conn, who: Viewer, text: str) -> UUID | None:
       NotFound, InvalidInput: The viewer sees none of it, or several.
     """
     return lookup.account_of(conn, who.user_id, text.strip()) if text.strip() else None
-
-
-def chosen(conn: Conn, id: UUID | None) -> Row | None:
-    """The account that a page is narrowed to."""
-    return listings.accounts.one(conn, "account", id) if id is not None else None
 
 
 def day(text: str) -> datetime | None:

@@ -140,6 +140,7 @@ def test_a_search_that_is_given_while_the_first_sync_runs(
             "limits": limits,
             "resync": True,
             "public_hosts_only": False,
+            "instead_of": None,
         }
         connection.execute(store.SET_CONFIG, names)
         request_run(connection, account)

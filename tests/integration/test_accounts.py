@@ -134,7 +134,14 @@ def test_an_edited_configuration_starts_what_it_had_stopped_and_nothing_else(des
         desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = %s", (reason,))
         desk.conn.execute(
             store.SET_CONFIG,
-            {"id": account, "config": "{}", "limits": "[]", "resync": True, "public_hosts_only": False},
+            {
+                "id": account,
+                "config": "{}",
+                "limits": "[]",
+                "resync": True,
+                "public_hosts_only": False,
+                "instead_of": None,
+            },
         )
         assert desk.rows("SELECT sync_status, resync_due FROM user_integration") == [(after, True)]
 

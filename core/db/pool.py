@@ -27,6 +27,10 @@ USES_OF_A_PLAN = 32
 minute later or more. So a connection plans anew after this many borrowings: some milliseconds, in which it saves thousands of rows.
 """
 
+MOST_IDLE_SECONDS = 10
+"""Within a transaction. A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with them its
+tasks from all others: PostgreSQL ends such a session. One that goes on does its transaction again."""
+
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
     "application_name": "polling",
@@ -141,7 +145,10 @@ def _tune(connection: Conn) -> None:
     cheap as long as the statistics say that the table is small.
     """
     off = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
-    connection.execute("SELECT " + ", ".join(f"set_config('{name}', 'off', false)" for name in off))
+    settings = {**dict.fromkeys(off, "off"), "idle_in_transaction_session_timeout": f"{MOST_IDLE_SECONDS * 1000}"}
+    connection.execute(
+        "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -102,6 +102,7 @@ def let_leases_run_out(deployment: Deployment) -> None:
         assert leases.expire(connection)
 
 
+IDLE = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
 PAGES_DONE = "SELECT count(*) FROM sync_task WHERE state = 'done' AND type = 'list_page'"
 
 
@@ -123,6 +124,26 @@ def test_a_worker_that_was_stopped_for_long(fleet: Fleet, deployment: Deployment
     oracle.wait_for_quiet(fleet)
     for one in (account, again):
         oracle.assert_synced(fleet, one, COSTLY)
+    oracle.assert_nobody_convicted(deployment)
+
+
+def test_a_worker_that_is_stopped_within_its_transaction(fleet: Fleet, deployment: Deployment) -> None:
+    """PostgreSQL would keep what it has locked for as long as it is stopped, and its tasks from all others."""
+    deployment.rows(TRIGGERS)
+    fleet.workers(processes=1)
+    fleet.ready()
+    [zombie] = fleet.worker_pids()
+    account = connect(deployment, Metered, COSTLY)
+    with closed(fleet, Gate.BEFORE_COMMIT) as gate:
+        sync(deployment, account)
+        gate.reached()
+        send(signal.SIGSTOP, zombie)
+    fleet.until(lambda: deployment.value(IDLE) > 0, "its transaction stands still")
+    fleet.workers(processes=1)
+    fleet.until(lambda: not deployment.value(oracle.OPEN), "another one finishes its work", 60)
+    send(signal.SIGCONT, zombie)
+    oracle.wait_for_quiet(fleet)
+    oracle.assert_synced(fleet, account, COSTLY)
     oracle.assert_nobody_convicted(deployment)
 
 

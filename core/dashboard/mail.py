@@ -28,6 +28,9 @@ MOST_WORK = 20_000_000
 MOST_PARTS = 500
 MOST_DEPTH = 20
 LONGEST_HEADER = 8_000
+MOST_PARAMETERS = 100
+"""Of a header about a part; finding where each ends reads the header up to there again."""
+
 LONGEST_TEXT = 200_000
 MOST_IMAGE_BYTES = 3_000_000
 """Of all inline images together."""
@@ -65,6 +68,8 @@ class _Bounded(Compat32):
 
     def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(list(sourcelines))
+        if name[:8].lower() == "content-":
+            value = ";".join(value.split(";", MOST_PARAMETERS + 1)[: MOST_PARAMETERS + 1])
         return name[:LONGEST_HEADER], value[:LONGEST_HEADER]
 
 
@@ -74,7 +79,9 @@ def read(data: bytes) -> Letter | None:
     Parameters:
       data: Its beginning, if it is longer than `MOST_BYTES`.
     """
-    if data.count(b"\n") * (1 + data.lower().count(b"boundary")) > MOST_WORK:
+    # To the parser a line ends by either, or by both together.
+    lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
+    if lines * (1 + data.lower().count(b"boundary")) > MOST_WORK:
         return None
     try:
         return _letter(message_from_bytes(data, policy=_Bounded()), cut=len(data) >= MOST_BYTES)

@@ -16,6 +16,12 @@ LONGEST = 500_000
 
 MOST_TAGS = 10_000
 
+MOST_REPEATED = 20_000_000
+"""Characters of tags that a reader of HTML writes by itself: what is left open, such as `<b>`, it opens anew in each block."""
+
+MOST_IMAGES = 20_000_000
+"""Characters of inline images; a mail may name one of its images any number of times."""
+
 TAGS = {
     "a", "abbr", "address", "article", "aside", "b", "bdi", "bdo", "big", "blockquote", "br", "caption", "center", "cite",
     "code", "col", "colgroup", "dd", "del", "details", "dfn", "div", "dl", "dt", "em", "figcaption", "figure", "font",
@@ -53,6 +59,17 @@ _COLOURS = re.compile(r"\b(?:rgb|hsl)a?\([\d\s.,%/deg]*\)", re.IGNORECASE)
 _LOADS = re.compile(r"[\\(@<]|/\*")
 """Functions name what could be loaded; the others hide them."""
 
+# Of those that are alike it opens three anew (https://html.spec.whatwg.org/multipage/parsing.html#list-of-active-formatting-elements).
+# `a` is not among them: the next one ends it.
+_FORMATTING = re.compile(
+    r"""<(b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)(?=[\s/>])"""
+    r"""((?:\s+[\w:-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=`]+))?)*\s*/?>)?""",
+    re.IGNORECASE,
+)
+ALIKE = 3
+A_TAG = 20
+"""Characters that one costs beside its own: its end tag, and the memory it takes while it is read."""
+
 _INLINE = re.compile(r"data:image/(?:png|jpe?g|gif|webp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE)
 
 
@@ -63,6 +80,7 @@ def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, b
       images: Inline images of the same mail, as `data:` URLs by their content id.
     """
     kept = _bounded(html)
+    room = MOST_REPEATED // max(kept.count("<"), 1) // ALIKE
     cleaner = nh3.Cleaner(
         tags=TAGS,
         clean_content_tags=DROPPED_WHOLE,
@@ -73,7 +91,24 @@ def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, b
         url_relative="deny",
         filter_style_properties=STYLES,
     )
-    return cleaner.clean(kept), len(kept) < len(html)
+    return cleaner.clean(_few_kinds(kept, room)), len(kept) < len(html)
+
+
+def _few_kinds(html: str, room: int) -> str:
+    """The same, with so many different formatting tags that their lengths fit into this room; further kinds format nothing."""
+    kinds: set[str] = set()
+
+    def kept(found: re.Match[str]) -> str:
+        nonlocal room
+        if found[0] not in kinds:
+            cost = len(found[0]) + A_TAG
+            if found[2] is None or cost > room:  # what is not read to its end here may be a kind of its own
+                return f"<span{found[0][1 + len(found[1]) :]}"
+            room -= cost
+            kinds.add(found[0])
+        return found[0]
+
+    return _FORMATTING.sub(kept, html)
 
 
 def _bounded(html: str) -> str:
@@ -82,11 +117,16 @@ def _bounded(html: str) -> str:
 
 
 def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
+    room = MOST_IMAGES
+
     def filtered(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001  nh3's signature
+        nonlocal room
         if attribute == "style":
             return ";".join(one for one in value.split(";") if not _LOADS.search(_COLOURS.sub("", one)))
         if attribute == "src":
-            return _source(value.strip(), images)
+            source = _source(value.strip(), images)
+            room -= len(source or "")
+            return source if room >= 0 else None
         return value
 
     return filtered

@@ -1,0 +1,68 @@
+"""What is small in a mail, and large or long once it is taken apart: it costs the service nothing like that."""
+
+from __future__ import annotations
+
+import base64
+
+from core.dashboard import mail, sanitizing
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_an_image_that_is_named_a_thousand_times_is_sent_a_few_times() -> None:
+    image = f"data:image/png;base64,{base64.b64encode(PNG + b'x' * 2_000_000).decode()}"
+    shown, _ = sanitizing.sanitize('<img src="cid:one">' * 1_000, {"one": image})
+    assert 1 <= shown.count("data:") < 10
+    assert len(shown) < sanitizing.MOST_IMAGES + 100_000
+    shown, _ = sanitizing.sanitize('<img src="cid:one"><p>and</p><img src="cid:one">', {"one": image[:10_000]})
+    assert shown.count("data:") == 2
+
+
+def test_tags_that_are_left_open_do_not_multiply() -> None:
+    kinds = {
+        "with a value": [f"<font size={number}>" for number in range(2_000)],
+        "with a title": [f'<b title="{number}">' for number in range(2_000)],
+        "long": [f'<i title="{number} {"x" * 200}">' for number in range(2_000)],
+        "read in another way": [f'<u title=">{number}">' for number in range(2_000)],
+        "of odd names": [f"<s/{number}=x>" for number in range(2_000)],
+        "in capitals": [f'<tt title="{number:016b}">'.replace("0", "o").replace("1", "O") for number in range(2_000)],
+        "on lines": [f"<EM\nlang\r=\t'{number}'>" for number in range(2_000)],
+    }
+    for name, tags in kinds.items():
+        html = f"<p>{''.join(tags)}{'<p>x' * 2_000}"
+        shown, _ = sanitizing.sanitize(html)
+        assert len(shown) < 2 * sanitizing.MOST_REPEATED, name
+        assert shown.count("x</") >= 1, name
+
+
+def test_what_an_ordinary_mail_formats_stays_formatted() -> None:
+    row = '<tr><td><font face="Arial" size="2" color="#333333"><b>a</b> <i>b</i></font></td></tr>'
+    html = f"<table>{row * 500}</table>"
+    shown, cut = sanitizing.sanitize(html)
+    assert not cut
+    assert (shown.count("<b>a</b>"), shown.count("<i>b</i>"), shown.count('face="Arial"')) == (500,) * 3
+
+
+def test_lines_that_end_by_a_carriage_return_count_as_lines() -> None:
+    nested = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(300))
+    assert mail.read(nested + b"Content-Type: text/plain\n\n" + b"\r" * 1_000_000) is None
+    crlf = b"Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b--\r\n"
+    letter = mail.read(crlf)
+    assert letter is not None
+    assert letter.text == "hello"
+
+
+def test_a_part_has_no_more_parameters_than_are_worth_reading() -> None:
+    names = "".join(f" name*{number}=part{number}.;" for number in range(40))
+    data = f'Content-Type: text/plain; x="{";" * 7_900}"; charset=latin-1\nSubject: {";" * 200}\n\nx\n'
+    named = f"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png;{names}\n\nx\n--b--\n"
+    message = mail.read(data.encode())
+    assert message is not None
+    assert dict(message.headings)["Subject"] == ";" * 200
+    assert (
+        mail._Bounded().header_source_parse([data.split("\n", maxsplit=1)[0] + "\n"])[1].count(";")
+        == mail.MOST_PARAMETERS
+    )
+    attached = mail.read(named.encode())
+    assert attached is not None
+    assert attached.attachments[0][0].endswith("part39.")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
@@ -32,6 +34,9 @@ ASK_AGAIN_SECONDS = 15.0
 
 KEPT_SECONDS = 60.0
 
+MOST_STREAMS = 60
+"""Of one token: pages that are open at once. The server has a bound for all connections together, which nobody shall use up."""
+
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -39,6 +44,7 @@ LINE_END = re.compile(r"\r\n|\r|\n")
 class _Kept:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     html: str = ""
+    streams: int = 0
     fresh_until: float = 0.0
     pause: float = SECONDS
 
@@ -48,6 +54,7 @@ class Live:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, ...], _Kept] = {}
+        self._streams: Counter[UUID] = Counter()
         self._rendering = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def look(self, key: tuple[str, ...], render: Callable[[], str]) -> tuple[str, float]:
@@ -69,13 +76,36 @@ class Live:
 
     def _forget(self) -> None:
         long_ago = time.monotonic() - KEPT_SECONDS
-        for key in [key for key, kept in self._kept.items() if 0 < kept.fresh_until < long_ago]:
+        for key in [key for key, kept in self._kept.items() if 0 < kept.fresh_until < long_ago and not kept.streams]:
             del self._kept[key]
 
     async def stream(
+        self, key: tuple[str, ...], token: UUID, render: Callable[[], str], allowed: Callable[[], bool], pulse: Pulse
+    ) -> AsyncGenerator[str, None]:
+        """Events until the viewer goes, may no longer see it, it is there no more, or the server ends.
+
+        Parameters:
+          token: Whose stream it is.
+        """
+        if self._streams[token] >= MOST_STREAMS:
+            yield "retry: 30000\n\n"
+            return
+        kept = self._kept.setdefault(key, _Kept())
+        self._streams[token] += 1
+        kept.streams += 1
+        try:
+            async for text in self._events(key, render, allowed, pulse):
+                yield text
+        finally:
+            kept.streams -= 1
+            if not kept.streams and self._kept.get(key) is kept:
+                del self._kept[key]
+            self._streams[token] -= 1
+            self._streams += Counter()  # without those that have none
+
+    async def _events(
         self, key: tuple[str, ...], render: Callable[[], str], allowed: Callable[[], bool], pulse: Pulse
     ) -> AsyncIterator[str]:
-        """Events until the viewer goes, may no longer see it, or the server ends."""
         sent, spoken, asked = "", time.monotonic(), time.monotonic()
         yield "retry: 3000\n\n"
         while not pulse.ended:

@@ -64,6 +64,7 @@ class Pages:
         state = self._request.app.state
         stream = state.live.stream(
             key,
+            self._who.principal.token_id,
             lambda: rendering.live_part(name, self._common() | self._looked(look)),
             lambda: find_viewer(self._engine, self._request) is not None,
             state.rest.state.pulse,

@@ -1,0 +1,99 @@
+"""What somebody could try against the dashboard: with no token, with a token of their own, and from another site."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from core.dashboard.live import MOST_STREAMS, Live
+from core.errors import InvalidInput
+
+EVENTS = {"Accept": "text/event-stream"}
+
+
+def test_a_live_part_that_fails_ends_and_leaves_nothing(dashboard) -> None:
+    browser = dashboard.sign_in("ann")
+    for number in range(3):
+        with browser.client.stream("GET", "/accounts", params={"after": f"x{number}"}, headers=EVENTS) as answer:
+            assert "event: end" in "".join(answer.iter_text())
+    with browser.client.stream("GET", f"/accounts/{uuid4()}", headers=EVENTS) as answer:
+        assert "event: end" in "".join(answer.iter_text())
+
+
+def test_what_nobody_looks_at_any_more_is_not_kept() -> None:
+    """Whatever stands in an address: it is a key, and may be long."""
+
+    def fails() -> str:
+        raise InvalidInput("no", "")
+
+    async def looks() -> int:
+        live, pulse = Live(), SimpleNamespace(ended=False)
+        for number, render in enumerate((fails, lambda: "page")):
+            stream = live.stream((str(number),), uuid4(), render, lambda: True, pulse)
+            assert [await anext(stream), await anext(stream)][1].startswith(("event: end", "event: live"))
+            await stream.aclose()
+        return len(live._kept)
+
+    assert asyncio.run(looks()) == 0
+
+
+def test_one_token_has_no_more_streams_than_it_may() -> None:
+    async def opened() -> tuple[list[str], str]:
+        live, pulse, who = Live(), SimpleNamespace(ended=False), uuid4()
+        streams = [live.stream((str(n),), who, lambda: "page", lambda: True, pulse) for n in range(MOST_STREAMS)]
+        for stream in streams:
+            await anext(stream)
+        refused = [text async for text in live.stream(("more",), who, lambda: "page", lambda: True, pulse)]
+        other = live.stream(("more",), uuid4(), lambda: "page", lambda: True, pulse)
+        await anext(other)
+        shown = await anext(other)
+        for stream in (*streams, other):
+            await stream.aclose()
+        assert live._streams == {}
+        return refused, shown
+
+    refused, shown = asyncio.run(opened())
+    assert refused == ["retry: 30000\n\n"]
+    assert shown.startswith("event: live")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/content?until=9999-12-31", "/static/%00", "/static/" + "x" * 5000, "/content?since=0001-01-01", "/accounts/%00",
+     "/integrations/%00/connect", "/content/99999999999999999999", "/tasks/-1", "/content/1%00", "/runs?after=W05hTl0",
+     "/accounts?after=WyJpbmZpbml0eSIsICJ4Il0", "/parked?account=%ED%A0%80", "/integrations/connected?domain=%00",
+     "/static/..%2fapp.py", "/static/../../app.py", "/%2e%2e/%2e%2e/etc/passwd", "/runs?domain=%F0%9F%92%A9&domain=x"],
+)  # fmt: skip
+def test_an_odd_address_is_no_fault_of_ours(dashboard, path) -> None:
+    answer = dashboard.sign_in().client.get(path)
+    assert answer.status_code in (200, 404, 422), answer.status_code
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "content-security-policy" in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://evil.example:80"])
+def test_another_site_signs_nobody_in_even_where_browsers_tell_little(dashboard, origin) -> None:
+    """Over plain HTTP no browser sends Sec-Fetch-Site, but each sends Origin."""
+    stranger = dashboard.stranger()
+    answer = stranger.send("/sign-in", {"token": dashboard.token("mallory")}, Origin=origin)
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
+def test_the_own_site_signs_in_whoever_it_is_reached_as(dashboard) -> None:
+    token = dashboard.token("ann")
+    for headers in ({"Origin": dashboard.url}, {"Host": "polling.example", "Origin": "https://polling.example"}, {}):
+        answer = dashboard.stranger().send("/sign-in", {"token": token}, **headers)
+        assert answer.status_code == 303, headers
+        assert ("secure" in answer.headers["set-cookie"].lower()) == ("https" in headers.get("Origin", "")), headers
+
+
+@pytest.mark.parametrize("path", ["/accounts/", "/v1/runs/", "/v1/user-integrations/"])
+def test_no_answer_leads_to_where_the_host_header_says(dashboard, path) -> None:
+    for client in (dashboard.stranger().client, dashboard.admin):
+        answer = client.get(path, headers={"Host": "evil.example"})
+        assert "evil.example" not in answer.headers.get("location", "")

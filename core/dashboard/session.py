@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request, Response
 
@@ -119,18 +119,31 @@ class Form:
         return found
 
 
-def posted(request: Request, body: RawBody) -> Form:
+def posted(request: Request, engine: Engine, body: RawBody) -> Form:
     """What a form of ours sent.
 
     Raises:
       Refused: It comes from another site, or is no form.
     """
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+    if not _from_here(request, engine.settings.public_url):
         raise Refused(403, "forbidden", "this form was sent from another site")
     try:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
     except ValueError:
         raise Refused(422, "invalid-request", "this is no form of ours") from None
+
+
+def _from_here(request: Request, public_url: str | None) -> bool:
+    """Whether a page of ours sent it, as far as the browser says. To a site without TLS it says no more than its Origin."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None or origin is None:
+        return site in (None, "same-origin", "none")
+    # A proxy may pass another host on, or leave out the port.
+    here = [f"//{request.headers.get(name, '')}" for name in ("host", "x-forwarded-host")]
+    try:
+        return urlsplit(origin).hostname in {urlsplit(one).hostname for one in (*here, public_url or "")} - {None}
+    except ValueError:
+        return False
 
 
 Posted = Annotated[Form, Depends(posted)]

@@ -25,8 +25,10 @@ def sign_in(request: Request, engine: Engine, form: Posted) -> Response:
     """Begin a session."""
     onward = session.own_path(form.get("next") or "/")
     answer = RedirectResponse(onward, 303)
-    public = engine.settings.public_url or str(request.url)
-    if session.sign_in(engine, answer, form.get("token").strip(), secure=public.startswith("https:")):
+    # TLS may end at a proxy: then only the browser, or the settings, know of it.
+    known = (engine.settings.public_url, str(request.url), request.headers.get("origin"))
+    secure = any(one is not None and one.startswith("https:") for one in known)
+    if session.sign_in(engine, answer, form.get("token").strip(), secure=secure):
         return answer
     return _page(onward, "This token is unknown, expired or revoked.", 401)
 

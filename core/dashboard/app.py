@@ -58,7 +58,7 @@ class Site:
 
 
 def _build(rest: FastAPI) -> FastAPI:
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     app.state.backend = rest.state.backend
     app.state.rest = rest
     app.state.live = Live()

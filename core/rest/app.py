@@ -65,6 +65,7 @@ def build(backend: Backend) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # it would lead to where the Host header says, by HTTP where a proxy has TLS, with what was sent
     )
     app.state.backend = backend
     app.state.metrics = Metrics(backend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -28,8 +28,11 @@ def account(conn: Conn, who: Viewer, text: str) -> UUID | None:
     return lookup.account_of(conn, who.user_id, text.strip()) if text.strip() else None
 
 
-def day(text: str) -> datetime | None:
+def day(text: str, later: int = 0) -> datetime | None:
     """Midnight, in UTC, of a day as browsers send it; None if nothing was given.
+
+    Parameters:
+      later: So many days after it.
 
     Raises:
       InvalidInput: It is no day.
@@ -37,8 +40,8 @@ def day(text: str) -> datetime | None:
     if not text:
         return None
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=later)
+    except (ValueError, OverflowError):
         raise InvalidInput(f"{text[:20]!r} is no day: write 2026-01-31", "") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -95,14 +94,13 @@ def raw_content(engine: Engine, who: Signed, content_id: ContentId, inline: bool
 
 
 def _wanted(conn: Conn, who: Viewer, filters: dict[str, str]) -> searching.Wanted:
-    until = filtering.day(filters["until"])
     return searching.Wanted(
         account=filtering.account(conn, who, filters["account"]),
         user=who.user_id,
         domain=filters["domain"] or None,
         kind=filters["kind"] or None,
         since=filtering.day(filters["since"]),
-        until=until + timedelta(days=1) if until is not None else None,  # people mean the whole of the last day
+        until=filtering.day(filters["until"], later=1),  # people mean the whole of the last day
         deleted=DELETED.get(filters["deleted"], False),
         q=filters["q"].strip() or None,
     )

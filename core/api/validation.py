@@ -65,10 +65,15 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         secrets = values if what == "credentials" else {}
         found = {name: _without(text, secrets)[:LONGEST_PROBLEM] for name, text in problems(error).items()}
         raise Invalid(f"{what}: {_without(first_problem(error), secrets)}", hint, found) from None
-    if not all(fits(text) for text in _strings(valid.model_dump(mode="json"))):
+    try:
+        dumped = valid.model_dump(mode="json")
+        fit = _can_be_kept(dumped)
+    except UnicodeError:  # half a character in a name
+        fit = False
+    if not fit:
         raise InvalidInput(f"{what}: a text holds a NUL or half a character", hint)
     try:
-        json.dumps(valid.model_dump(mode="json"), allow_nan=False)
+        json.dumps(dumped, allow_nan=False)
     except ValueError:
         raise InvalidInput(f"{what}: a number is infinite, or none", hint) from None
     return valid
@@ -110,6 +115,17 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _strings(item)
+
+
+def _can_be_kept(value: Any) -> bool:
+    """Whether PostgreSQL takes its texts, names and all."""
+    if isinstance(value, str):
+        return fits(value)
+    if isinstance(value, Mapping):
+        return all(_can_be_kept(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple):
+        return all(map(_can_be_kept, value))
+    return True
 
 
 def stored(config: BaseModel) -> dict[str, Any]:

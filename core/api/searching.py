@@ -15,10 +15,11 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.errors import ProgramLimitExceeded, QueryCanceled
+from psycopg.errors import ProgramLimitExceeded
 
 from core.api import changes
 from core.api.listings import CONTENT_COLUMNS, MOST_AT_ONCE, Page, decode_cursor, encode_cursor, fetch
+from core.api.timeouts import within
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.errors import InvalidInput
 
@@ -78,8 +79,6 @@ CONDITIONS = {
     "until": "c.external_timestamp < %(until)s",
     "updated_since": "c.updated_at >= %(updated_since)s",
 }
-
-BOUND = "SELECT set_config('statement_timeout', %s, true)"
 
 # Asked every second by each `polling serve`: an idle installation shall stay idle. A place of another cluster is none.
 WAITING = """
@@ -156,11 +155,8 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     account, external_id = map(str, decode_cursor(after, 2)) if after is not None else (None, None)
     names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1, "after_account": account, "after_id": external_id}
     try:
-        with conn.transaction():
-            conn.execute(BOUND, (f"{LONGEST_SECONDS * 1000:.0f}",))
+        with within(conn, LONGEST_SECONDS):
             rows = fetch(conn, _statement(wanted), names)
-    except QueryCanceled:
-        raise InvalidInput("looking for this takes too long", "Name an account, or use rarer words") from None
     except (psycopg.InternalError, ProgramLimitExceeded):
         if wanted.q is None:
             raise

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from uuid import uuid4
 
+import psycopg
 import pytest
+from support.hostile_texts import fill
+from support.waiting import until
 
+from core.api.timeouts import MOST_AT_ONCE
 from core.dashboard.live import MOST_STREAMS, Live
 from core.errors import InvalidInput
 
@@ -97,3 +102,76 @@ def test_no_answer_leads_to_where_the_host_header_says(dashboard, path) -> None:
     for client in (dashboard.stranger().client, dashboard.admin):
         answer = client.get(path, headers={"Host": "evil.example"})
         assert "evil.example" not in answer.headers.get("location", "")
+
+
+@pytest.mark.parametrize("kind", ["text/javascript", "application/x-javascript", "text/css", "text/html"])
+def test_what_is_kept_is_no_script_and_no_style_of_ours(dashboard, conn, kind) -> None:
+    """The policy of pages allows both from this site, and what is kept is on it."""
+    id = fill(conn, "plain", "alert(1)").html
+    conn.execute("UPDATE user_integration_content SET content_type = %s WHERE id = %s", (kind, id))
+    answer = dashboard.sign_in().client.get(f"/content/{id}/raw")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_of_another_users_rows_no_address_says_or_does_anything(dashboard, conn) -> None:
+    filled = fill(conn, "plain", "plain words", user="ann")
+    mallory = dashboard.sign_in("mallory")
+    csrf, account, run, item = mallory.csrf, filled.account, filled.run, filled.html
+    (task,) = conn.execute("SELECT min(id) FROM sync_task WHERE user_integration_id = %s", (account,)).fetchone()
+    before = everything(conn)
+    for path in (
+        *filled.pages,
+        *(f"/accounts/{account}{part}" for part in ("", "/settings", "/credentials")),
+        *(f"/runs/{run}?parent={task}", f"/tasks/{task}"),
+        *(f"/content/{item}{part}" for part in ("", "/raw", "/raw?inline=1", "/preview")),
+        *(f"/{part}?account={account}" for part in ("runs", "parked", "content")),
+        *("/accounts?user=ann", f"/integrations/connected?user_integration_id={account}"),
+    ):
+        assert "plain words" not in mallory.get(path).text, path
+    for act in (
+        "sync",
+        "resync",
+        "pause",
+        "resume",
+        "check",
+        "disconnect",
+        "erase",
+        "settings",
+        "credentials",
+        "authorize",
+    ):
+        answer = mallory.send(f"/accounts/{account}/{act}", {"csrf": csrf, "name": "plain words"})
+        assert answer.status_code == 404, act
+    for path in (f"/runs/{run}/cancel", f"/tasks/{task}/retry", f"/tasks/{task}/discard"):
+        assert mallory.send(path, {"csrf": csrf}).status_code == 404, path
+    for act in ("retry", "discard", "retry-all", "discard-all"):
+        for query in ("", f"?account={account}", "?user=ann", "?error=other", f"?account={account}&account="):
+            mallory.send(f"/parked/{act}{query}", {"csrf": csrf, "task": str(task), "user": "ann"})
+    assert everything(conn) == before
+
+
+def everything(conn) -> list[list[tuple]]:
+    names = ("user_integration", "sync_run", "sync_task", "user_integration_content", "oauth_flow")
+    return [conn.execute(f"SELECT to_jsonb(t) FROM {name} t ORDER BY 1").fetchall() for name in names]
+
+
+def test_who_looks_for_much_leaves_room_for_who_asks_for_little(dashboard, database_url) -> None:
+    person, other = dashboard.user("mallory"), dashboard.user("ann")
+    with psycopg.connect(database_url) as holder, ThreadPoolExecutor(45) as threads:
+        holder.execute(
+            "LOCK TABLE content_search IN ACCESS EXCLUSIVE MODE"
+        )  # as if each search took all the time it may take
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%content_search%'"
+        )
+        sent = [threads.submit(person.get, "/v1/user-integration-content", params={"q": "much"}) for _ in range(45)]
+        with psycopg.connect(database_url, autocommit=True) as looker:
+            until(lambda: looker.execute(waiting).fetchone()[0] >= MOST_AT_ONCE, "as many look as may")
+            refused = until(lambda: [one for one in sent if one.done()], "the others are refused")
+            assert other.get("/v1/user-integrations").json() == {"items": [], "cursor": None}
+            assert looker.execute(waiting).fetchone()[0] == MOST_AT_ONCE
+        holder.rollback()
+        assert {one.result().status_code for one in refused} == {503}
+        assert sorted({one.result().status_code for one in sent}) == [200, 503]

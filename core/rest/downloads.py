@@ -32,12 +32,13 @@ IMAGES = (
 """How they begin (https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm). SVG is none: it can hold scripts."""
 
 
-def download(engine: Backend, row: dict[str, Any], *, image: bool = False) -> StreamingResponse:
+def download(engine: Backend, row: dict[str, Any], *, image: bool = False, typed: bool = True) -> StreamingResponse:
     """An item's bytes, as a download that no browser shows in place.
 
     Parameters:
       row: The item, as `core.api.listings.content` gives it.
       image: Show it in place if it begins as a raster image does, whatever it is said to be.
+      typed: Name the type that it is said to be. To a page of the same site, what is named a script could be one.
 
     Raises:
       NotFound: It is gone, or its blob is.
@@ -54,7 +55,7 @@ def download(engine: Backend, row: dict[str, Any], *, image: bool = False) -> St
             "unsafe-none"  # a browser opens nothing that is both sandboxed and apart
         )
     # As a header: of a media type, its charset would be made up.
-    headers["Content-Type"] = shown or media_type(row["content_type"])
+    headers["Content-Type"] = shown or media_type(row["content_type"] if typed else None)
     if row["hash"]:
         headers["ETag"] = f'"{row["hash"]}"'
     return StreamingResponse(itertools.chain([first], portions), headers=headers)

@@ -90,7 +90,7 @@ def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Respo
 @router.get("/content/{content_id}/raw")
 def raw_content(engine: Engine, who: Signed, content_id: ContentId, inline: bool = False) -> Response:
     """Its bytes, as a download; an image in place, if that is asked for."""
-    return downloads.download(engine, _seen(engine, who, content_id), image=inline)
+    return downloads.download(engine, _seen(engine, who, content_id), image=inline, typed=False)
 
 
 def _wanted(conn: Conn, who: Viewer, filters: dict[str, str]) -> searching.Wanted:

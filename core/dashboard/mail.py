@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email import message_from_bytes
@@ -25,6 +26,9 @@ MOST_BYTES = 5_000_000
 MOST_WORK = 20_000_000
 """Lines by boundaries: the parser compares each line with the boundaries of all parts around it."""
 
+MOST_DELIMITERS = 20_000
+"""Lines that may begin a part: the parser makes all of them, before any are counted."""
+
 MOST_PARTS = 500
 MOST_DEPTH = 20
 LONGEST_HEADER = 8_000
@@ -39,6 +43,8 @@ HEADINGS = ("From", "To", "Cc", "Subject", "Date")
 
 # Their decoders are slow, or do something else than decoding.
 NO_CHARSETS = {"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"}
+
+_DELIMITER = re.compile(rb"[\r\n]--")
 
 Part: TypeAlias = "Message[str, str]"
 
@@ -81,7 +87,7 @@ def read(data: bytes) -> Letter | None:
     """
     # To the parser a line ends by either, or by both together.
     lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
-    if lines * (1 + data.lower().count(b"boundary")) > MOST_WORK:
+    if lines * (1 + data.lower().count(b"boundary")) > MOST_WORK or len(_DELIMITER.findall(data)) > MOST_DELIMITERS:
         return None
     try:
         return _letter(message_from_bytes(data, policy=_Bounded()), cut=len(data) >= MOST_BYTES)

@@ -66,3 +66,9 @@ def test_a_part_has_no_more_parameters_than_are_worth_reading() -> None:
     attached = mail.read(named.encode())
     assert attached is not None
     assert attached.attachments[0][0].endswith("part39.")
+
+
+def test_no_more_parts_are_made_than_a_mail_may_have() -> None:
+    beginning = b"Content-Type: multipart/mixed; boundary=b\n\n"
+    assert mail.read(beginning + b"--b\n\n" * 21_000) is None
+    assert mail.read(beginning + b"--b\n\n" * 2_000) is not None

@@ -28,8 +28,8 @@ minute later or more. So a connection plans anew after this many borrowings: som
 """
 
 MOST_IDLE_SECONDS = 10
-"""Within a transaction. A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with them its
-tasks from all others: PostgreSQL ends such a session. One that goes on does its transaction again."""
+"""Within a transaction. A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with them
+its tasks from all others: PostgreSQL ends such a session. One that goes on does its transaction again."""
 
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,

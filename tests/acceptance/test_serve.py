@@ -26,7 +26,7 @@ def served(deployment: Deployment, tmp_path):
             [*POLLING, "serve", "--port", "0"], env=deployment.environment(), cwd=tmp_path, stdout=file, stderr=file
         )
     try:
-        found = until(lambda: re.search(r"The API is at (http://[\d.:]+)", log.read_text()), "it serves")
+        found = until(lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()), "it serves")
         yield found[1], process
     finally:
         process.kill()

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import dramatiq
+from dramatiq.middleware import SkipMessage
 from periodiq import PeriodiqMiddleware, cron
 
 from core import dispatcher, observing
 from core.broker import PollingBroker
 from core.db.pool import open_connection
 from core.environment import get_environment
-from core.errors import PollingError
+from core.errors import PollingError, TransientError
 from core.ledger import scheduling
 from core.ledger.outcomes import Dispatch
 from core.logs import configure
@@ -88,7 +89,11 @@ def run_task(*args: Any) -> None:
     dispatch = Dispatch(*args)
     process = current()
     outcomes = []
-    time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
+    try:
+        time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
+    except SkipMessage as error:
+        # The plugin's own: Dramatiq would not say that the task failed, and it would be held here, without an outcome, for ever.
+        raise TransientError(f"the plugin raised Dramatiq's SkipMessage: {error}") from error
     process.held.ran(dispatch)
     process.hand_over(outcomes[0])
 
@@ -97,7 +102,7 @@ def run_task(*args: Any) -> None:
 def save_output(result: dict[str, Any]) -> None:
     """Save the result of a task that ran in a process which only fetches."""
     process = current()
-    process.saver.hand_over(unpack(result, process.blobs))
+    process.saver.hand_over(unpack(result, process.blobs, process.held))
 
 
 for domain in get_registry().integrations:

@@ -8,7 +8,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
 from core.accounts.limits import weight
-from core.errors import ConfigurationError, NotFound, VaultError
+from core.errors import ServerUnavailable
 from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
 from core.middleware.closed import TaskMiddleware
@@ -29,7 +29,9 @@ class RateLimit(TaskMiddleware):
             return
         try:
             loaded = process.accounts.get(dispatch.account_id, dispatch.account_version)
-        except (NotFound, VaultError, ConfigurationError):
+        except ServerUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  a plugin's validators and limits are in it, and may raise anything
             return  # the task itself fails with it, and its outcome is decided there
         wanted = [
             Wanted(loaded.key(limit), limit, units, loaded.heaviest(limit))

@@ -43,10 +43,18 @@ class Courier:
         self._held.release([id])
 
 
-def unpack(argument: dict[str, Any], blobs: Blobs) -> Outcome:
-    """The outcome that a message of `save_output` carries."""
-    data = json.loads(blobs.get(argument["blob"])) if "blob" in argument else argument
-    outcome = Outcome.from_json(data)
+def unpack(argument: dict[str, Any], blobs: Blobs, held: Held) -> Outcome:
+    """The outcome that a message of `save_output` carries.
+
+    One that cannot be read, as of another version of the engine, is let go of: its lease, renewed here, would never run out.
+    """
+    try:
+        data = json.loads(blobs.get(argument["blob"])) if "blob" in argument else argument
+        outcome = Outcome.from_json(data)
+    except Exception:
+        if (dispatch := dispatch_of_result(argument)) is not None:
+            held.release([dispatch.id], finished=False)
+        raise
     outcome.queue = SAVE_QUEUE
     return outcome
 

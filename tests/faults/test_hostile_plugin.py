@@ -34,7 +34,7 @@ def test_what_kills_its_process_is_parked_after_three_crashes(
 
 
 def test_garbage_parks_its_task_and_no_other(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    deeds = [*GARBAGE, "permanent", "skip", "system_exit"]
+    deeds = [*GARBAGE, "permanent", "skip", "skip_message", "system_exit"]
     hostile_fleet.workers(POLLING_MAX_ATTEMPTS="1")
     account = connect(deployment, Hostile, {"deeds": deeds, "flood": 1_000_000, "neighbours": 20})
     sync(deployment, account)

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from core.ledger.outcomes import Dispatch
+from core.ledger.outcomes import Dispatch, Outcome
 from core.worker import held as module
+from core.worker.courier import unpack
 from core.worker.held import Held
 
 Make = Callable[..., Dispatch]
@@ -85,3 +86,13 @@ def test_one_suspect_at_a_time(dispatch: Make) -> None:
     assert not held.enter_suspect_lane(second)
     held.release([first.id])
     assert held.enter_suspect_lane(second)
+
+
+def test_a_result_that_cannot_be_read_is_let_go_of(dispatch: Make) -> None:
+    held, one = Held(), dispatch()
+    argument = Outcome(one).to_json() | {"of_the_next_version": True}
+    held.take(one, begun=True)
+    with pytest.raises(TypeError):
+        unpack(argument, None, held)  # type: ignore[arg-type]
+    assert held.to_renew() == []
+    assert held.take(one, begun=True)

@@ -119,11 +119,16 @@ def test_while_redis_is_away_a_costly_task_waits(worker: Any, message: Any, cost
     assert [(outcome.state, outcome.block) for outcome in worker.handed] == [("ready", None)]
 
 
-def test_an_account_that_cannot_be_opened_is_for_the_task_to_report(worker: Any, message: Any, costly: None) -> None:
+@pytest.mark.parametrize(
+    "error", [VaultError("no key opens these credentials"), ZeroDivisionError(), SkipMessage("of the plugin's limits")]
+)
+def test_an_account_that_cannot_be_opened_is_for_the_task_to_report(
+    worker: Any, message: Any, costly: None, error: Exception
+) -> None:
     """Skipped here, it would come back for ever and its account would never stop."""
 
     def closed(*_: Any) -> None:
-        raise VaultError("no key opens these credentials")
+        raise error
 
     worker.accounts.get = closed
     RateLimit().before_process_message(None, message())  # type: ignore[arg-type]

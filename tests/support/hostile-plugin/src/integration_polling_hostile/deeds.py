@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from dramatiq.middleware import SkipMessage
 from pydantic import BaseModel
 
 from core import (
@@ -215,6 +216,7 @@ DEEDS: Mapping[str, Deed] = {
     "transient": _raise(lambda plugin: TransientError("try again")),
     "permanent": _raise(lambda plugin: PermanentError("never")),
     "skip": _raise(lambda plugin: SkipItem("nothing here")),
+    "skip_message": _raise(lambda plugin: SkipMessage("Dramatiq's, not ours")),
     "rate_limited": _raise(lambda plugin: RateLimited("slow down", retry_after=plugin.config.retry_after)),
     "credentials": _raise(lambda plugin: CredentialsInvalid("the token was revoked")),
     "configuration": _raise(lambda plugin: ConfigurationError("no such folder")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
@@ -25,7 +26,7 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 LONGEST_CLASS = 80
 """Characters."""
 
-END_MILLISECONDS = 3_000
+END_SECONDS = 3.0
 
 Strike = Callable[[str], str]
 
@@ -58,18 +59,24 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
         said = said.merge(Resource({"service.name": NAME}))
     ours = Resource({"service.version": version(NAME), "polling.process": part})
     # It is ours alone: libraries that find one in the process, as FastAPI does, note the words of exceptions in their spans.
-    _provider = TracerProvider(resource=ours.merge(said))  # the second one's values win: the operator's
+    # The second one's values win: the operator's. We end it ourselves: at exit, it would wait for as long as it takes.
+    _provider = TracerProvider(resource=ours.merge(said), shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _tracer = _provider.get_tracer(NAME, version(NAME))
 
 
 def end() -> None:
-    """Export what is left."""
+    """Export what is left, within `END_SECONDS`.
+
+    The SDK's own bounds do not hold: a collector that takes connections and says nothing keeps `force_flush` for ten seconds a
+    batch, and `shutdown` for half a minute.
+    """
     global _provider, _tracer
-    if _provider is not None:
-        _provider.force_flush(END_MILLISECONDS)
-        _provider.shutdown()
-    _provider = _tracer = None
+    provider, _provider, _tracer = _provider, None, None
+    if provider is not None:
+        last = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
+        last.start()
+        last.join(END_SECONDS)
 
 
 def wanted() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -196,6 +197,22 @@ def test_nothing_is_imported_where_it_is_off(deployment: Deployment, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_collector_that_never_answers_keeps_no_process_from_ending(deployment: Deployment, tmp_path: Path) -> None:
+    program = """
+from core import observing
+from core.observing import traces
+observing.begin("worker", lambda: str)
+for _ in range(2_000):
+    with traces.span("save"): pass
+observing.end()
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        patient = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TIMEOUT": "600"}
+        environment = deployment.environment() | patient
+        subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True, timeout=90)
 
 
 def test_a_variable_without_the_package_is_said(

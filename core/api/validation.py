@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -161,5 +161,18 @@ def _marked(model: type[BaseModel], mark: type) -> list[str]:
     return [
         name
         for name, field in model.model_fields.items()
-        if any(one is mark or isinstance(one, mark) for one in field.metadata)
+        if _is(mark, field.metadata) or _within(field.annotation, mark)
     ]
+
+
+def _is(mark: type, marks: Iterable[Any]) -> bool:
+    return any(one is mark or isinstance(one, mark) for one in marks)
+
+
+def _within(annotation: Any, mark: type, seen: frozenset[Any] = frozenset()) -> bool:
+    """Whether the mark stands deeper: in `Annotated[str, mark] | None`, in a list, in a model of its own."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
+        deeper = annotation.model_fields.values()
+        return any(_is(mark, one.metadata) or _within(one.annotation, mark, seen | {annotation}) for one in deeper)
+    marks = getattr(annotation, "__metadata__", ())
+    return _is(mark, marks) or any(_within(one, mark, seen) for one in get_args(annotation))

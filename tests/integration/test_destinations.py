@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
@@ -11,6 +13,8 @@ from pydantic import BaseModel, SecretStr
 
 from core import AccountIdentity, BaseIntegration, Context, Destination, Manifest, TaskResult
 from core.api import accounts
+from core.api.validation import require_same_destination, stored
+from core.errors import InvalidInput
 
 PASSWORD = "sent-to-nobody-else"
 
@@ -161,3 +165,32 @@ def test_a_config_that_changed_meanwhile_is_not_written_over(api, account, own, 
     answer = api.user("u").patch(account, json={"config": {"port": own.port, "folder": "out"}})
     assert answer.status_code == 409, answer.text
     assert desk.value("SELECT config ->> 'port' FROM user_integration") == str(other.port)
+
+
+class Proxy(BaseModel):
+    host: Annotated[str, Destination()] = "proxy.example"
+    inner: Proxy | None = None
+
+
+class Deep(BaseModel):
+    mirror: Annotated[str, Destination()] | None = None
+    mirrors: list[Annotated[str, Destination]] = []
+    proxy: Proxy = Proxy()
+    folder: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({"mirror": "else.example"}, True),
+        ({"mirrors": ["else.example"]}, True),
+        ({"proxy": {"host": "else.example"}}, True),
+        ({"proxy": {"inner": {"host": "else.example"}}}, True),
+        ({"folder": "out"}, False),
+    ],
+)
+def test_marks_that_stand_deeper_hold_too(config, refused) -> None:
+    mailbox = SimpleNamespace(config_model=Deep, credentials_model=Password)
+    after = stored(Deep.model_validate(config))
+    with pytest.raises(InvalidInput, match="give the credentials too") if refused else nullcontext():
+        require_same_destination(mailbox, stored(Deep()), after)

@@ -45,6 +45,7 @@ class _Kept:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     html: str = ""
     streams: int = 0
+    looked: float = 0.0
     fresh_until: float = 0.0
     pause: float = SECONDS
 
@@ -57,18 +58,22 @@ class Live:
         self._streams: Counter[UUID] = Counter()
         self._rendering = asyncio.Semaphore(MOST_AT_ONCE)
 
-    async def look(self, key: tuple[str, ...], render: Callable[[], str]) -> tuple[str, float]:
+    async def look(
+        self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0
+    ) -> tuple[str, float]:
         """What this part looks like, and in how many seconds to look again.
 
         Parameters:
           key: The same for those who see the same.
+          since: When the viewer began, by the monotonic clock: a look from before then would take the page back to what it was
+            before somebody acted on it.
         """
         self._forget()
         kept = self._kept.setdefault(key, _Kept())
         async with kept.lock:
-            if time.monotonic() >= kept.fresh_until:
+            if time.monotonic() >= kept.fresh_until or kept.looked < since:
                 async with self._rendering:
-                    begun = time.monotonic()
+                    kept.looked = begun = time.monotonic()
                     kept.html = await run_in_threadpool(render)
                 kept.pause = max(SECONDS, COST * (time.monotonic() - begun))
                 kept.fresh_until = time.monotonic() + kept.pause * 0.9
@@ -106,7 +111,7 @@ class Live:
     async def _events(
         self, key: tuple[str, ...], render: Callable[[], str], allowed: Callable[[], bool], pulse: Pulse
     ) -> AsyncIterator[str]:
-        sent, spoken, asked = "", time.monotonic(), time.monotonic()
+        sent, spoken, asked, since = "", time.monotonic(), time.monotonic(), time.monotonic()
         yield "retry: 3000\n\n"
         while not pulse.ended:
             now = time.monotonic()
@@ -116,7 +121,7 @@ class Live:
                     return
                 asked = now
             try:
-                html, pause = await self.look(key, render)
+                html, pause = await self.look(key, render, since)
             except PollingError:  # it is gone, or the viewer may not see it any more: the page itself says so
                 yield event("end", "")
                 return

@@ -31,6 +31,7 @@ def environment() -> Environment:
         "number": number,
         "size": size,
         "moment": moment,
+        "past": past,
         "pretty": pretty,
     }
     made.globals["query"] = query
@@ -97,6 +98,11 @@ def ago(at: datetime | None) -> str:
             count = int(abs(seconds) // length)
             return f"{count} {unit} ago" if seconds > 0 else f"in {count} {unit}"
     return "just now" if seconds >= 0 else "in a moment"
+
+
+def past(at: datetime) -> bool:
+    """Whether it is over."""
+    return at <= datetime.now(UTC)
 
 
 def pretty(value: object) -> str:

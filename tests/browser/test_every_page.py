@@ -33,7 +33,7 @@ class Lived:
         ]
         return [
             *LISTS, "/accounts?status=error", "/parked?domain=hello-world", "/content?q=hello",
-            f"/accounts/{self.account}", f"/accounts/{self.account}/settings", f"/accounts/{self.account}/credentials",
+            f"/accounts/{self.account}", f"/accounts/{self.account}/settings", f"/accounts/{self.torn[0].account}/credentials",
             f"/runs/{self.run}", f"/tasks/{self.task}", f"/content/{self.content}",
             *(f"/integrations/{domain}/connect" for domain in ("hello-world", "ftp", "gmail", "slack")),
             *torn, self.torn[0].pages[1],
@@ -76,7 +76,7 @@ def unlabelled(window: Window) -> list[str]:
     """Fields without a name for those who do not see them."""
     return list(
         window.page.evaluate(
-            """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button:not([hidden])")]
+            """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button:not([hidden]), a")]
               .filter((one) => !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim())
               .map((one) => one.outerHTML.slice(0, 200))"""
         )

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from support.browsing import House, Window
+from support.browsing import Window
 from support.waiting import until
 
 MINUTE = 75.0
 """Seconds until the next full minute has surely passed; the cron counts in minutes."""
 
 
-@pytest.fixture
-def scheduled(house: House) -> House:
-    """With a scheduler: the real `periodiq core.actors`, at its fastest."""
-    house.fleet.scheduler(POLLING_CRON_SCHEDULE="* * * * *")
-    return house
-
-
 @pytest.mark.timeout(300)
-def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(scheduled, open_window, token, user) -> None:
+def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(house, open_window, token) -> None:
     config = {"name": "greetings", "pages": 3, "items": 4, "seed": 8}
-    with scheduled.api(token) as client:
+    with house.api(token) as client:
         body = {"integration_domain": "hello-world", "config": config, "name": "My greetings"}
         account = client.post("/v1/user-integrations", json=body).json()
         assert account["sync_status"] == "active"
@@ -30,7 +23,8 @@ def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(scheduled, o
         window.go(f"/accounts/{account['id']}")
         window.sees("It has not run yet.")
 
-        # Nobody asks for a run.
+        # Nobody asks for a run: the real `periodiq core.actors` does, at its fastest.
+        house.fleet.scheduler(POLLING_CRON_SCHEDULE="* * * * *")
         window.sees(window.page.locator("main table .state", has_text="succeeded"), MINUTE)
         (run,) = client.get(f"/v1/user-integrations/{account['id']}/runs").json()["items"]
         assert (run["state"], run["trigger"], run["outputs_saved"]) == ("succeeded", "schedule", 12)
@@ -43,7 +37,7 @@ def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(scheduled, o
             item["external_id"] for item in kept
         }
     in_the_dashboard(window, account["id"], one["id"])
-    beside_the_queue(scheduled, open_window(scheduled.token()))
+    beside_the_queue(open_window(house.token()))
 
 
 def all_of(client: httpx2.Client, path: str) -> list[dict]:
@@ -70,7 +64,7 @@ def in_the_dashboard(window: Window, account: str, item: int) -> None:
     window.is_quiet()
 
 
-def beside_the_queue(house: House, window: Window) -> None:
+def beside_the_queue(window: Window) -> None:
     """An operator sees what the fleet did, that it lives, and that nothing waits."""
     window.go("/")
     page = window.page

@@ -181,7 +181,8 @@ def test_everything_by_keyboard_alone(house, open_window, token) -> None:
     window = open_window()
     window.go("/sign-in")
     keyboard = window.page.keyboard
-    keyboard.type(token)  # the field has the focus already
+    expect(window.page.get_by_label("Token")).to_be_focused()
+    keyboard.type(token)
     keyboard.press("Enter")
     window.sees(window.heading("Accounts"))
     keyboard.press("Tab")

@@ -1,0 +1,33 @@
+"""Readers beside a sync: none is refused, and the sync comes to its end. What they cost it, `nox -s bench -- readers` measures."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from integration_polling_hello_world import HelloWorld
+from support import oracle
+from support.accounts import connect, sync
+
+from benchmarks.reading import readers
+from core.api import access
+
+SERVE = [sys.executable, "-c", "from core.cli import main; main()", "serve", "--port", "0"]
+TREE = {"pages": 10, "items": 8, "fanout_depth": 1, "delay_ms": 10}
+
+
+def test_nobody_is_refused_while_a_sync_runs(fleet, deployment) -> None:
+    fleet.workers(processes=1)
+    fleet.start(SERVE)
+    found = fleet.until(lambda: re.search(r"the API at (http://[\d.:]+\d)", fleet.says()), "it serves", 60)
+    fleet.ready(60)
+    account = connect(deployment, HelloWorld, TREE)
+    with deployment.connection() as conn:
+        token = access.create(conn, user_id=None).secret
+    with readers(found[1], token, 20, 0.2) as seen:
+        sync(deployment, account)
+        oracle.wait_for_quiet(fleet, 60)
+        oracle.assert_synced(fleet, account, TREE)
+    assert seen["errors"] == {}
+    assert seen["requests"] > 20
+    assert seen["events"] > 0

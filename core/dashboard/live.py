@@ -58,9 +58,7 @@ class Live:
         self._streams: Counter[UUID] = Counter()
         self._rendering = asyncio.Semaphore(MOST_AT_ONCE)
 
-    async def look(
-        self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0
-    ) -> tuple[str, float]:
+    async def look(self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0) -> tuple[str, float]:
         """What this part looks like, and in how many seconds to look again.
 
         Parameters:

@@ -76,6 +76,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Take the tutorial's pictures again, from the dashboard as it is now; needs Chromium."""
+    _install(session, "test", core=".[embedded,serve]", plugins=SHOWN)
+    session.run("python", "docs/tutorial/pictures.py", interrupt_timeout=LONG)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting, by ruff."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))

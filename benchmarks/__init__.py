@@ -12,6 +12,7 @@ NAMES: Mapping[str, str] = {
     "upsert": "content rows/s, against the best batch statement of bare psycopg",
     "claim": "claiming 100 due accounts among 1,000 to 1 million",
     "latency": "from a trigger to the first row on an idle system, against the stock consumer",
+    "readers": "a sync beside 200 readers of the API and the dashboard, against the same sync unread",
     "idle": "statements/s and CPU of a fleet that has nothing to do",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }

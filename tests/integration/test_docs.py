@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
+from support.documents import BLOCK, SECONDS, STAYS, environment, run, running
+
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial" / "first-plugin.md"
-BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-STAYS = "# runs until Ctrl-C\n"
-SECONDS = 120
 ODD = {
     "empty": b"",
     "below/every byte": bytes(range(256)),
@@ -27,45 +23,6 @@ ODD = {
     "100%41 Grüße 🎈": b"escapes",
     os.fsdecode(b"no text \xe9\xff") if sys.platform == "linux" else "text": b"bytes",
 }
-
-
-def environment(home: Path) -> dict[str, str]:
-    """This Python first, servers of our own, and nothing that a developer has set."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("POLLING_", "DATABASE_", "REDIS_"))
-    }
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | {"PATH": path, "POLLING_HOME": str(home), "POLLING_LOG_LEVEL": "WARNING", "COLUMNS": "200"}
-
-
-@contextmanager
-def running(script: str, folder: Path, env: dict[str, str]) -> Iterator[None]:
-    """A command that stays, in a session of its own, until the block ends."""
-    with (folder / "stays.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["bash", "-euc", script], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(SECONDS)
-        # The shell has ended; what it started ends in its own time.
-        deadline = time.monotonic() + SECONDS
-        with suppress(ProcessLookupError):
-            while time.monotonic() < deadline:
-                os.killpg(process.pid, 0)
-                time.sleep(0.1)
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def run(script: str, folder: Path, env: dict[str, str]) -> str:
-    """What a block of commands prints; it must succeed."""
-    done = subprocess.run(
-        ["bash", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def test_the_tutorial_works(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""What 200 readers of the API and the dashboard cost a sync that runs beside them, on the same machine.
+
+The sync is that of `dlt`: 10,000 items of a service that answers after 50 ms. The server runs in all rounds; in every other one
+it is read. At a humane pace each reader asks every other second on average, which makes some 90 requests a second; what happens
+when they never rest is measured once.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.engine import PROCESSES, Engine, Testbed
+from benchmarks.processes import program, wait_until
+from benchmarks.reading import readers
+from benchmarks.report import Budget, Options, Report, ratio
+from benchmarks.source import service
+from core.api import access
+
+LATENCY = 0.05
+READERS = 200
+REST = 2.0
+"""Seconds between two requests of a reader, on average."""
+
+CONNECTIONS = 64
+"""Of the sync to its service, as in `dlt`."""
+
+SERVE = [sys.executable, "-c", "from core.cli import main; main()", "serve", "--port", "0"]
+
+
+def run(bed: Testbed, options: Options) -> Report:
+    """Items/s of the sync with readers, and without."""
+    pages, number = options.size(100, 5), options.size(READERS, 20)
+    read: list[dict[str, Any]] = []
+    with Engine(bed, "benchmarks.listed") as engine, service(pages, LATENCY) as source, served(engine) as url:
+        token = access.create(engine.conn, user_id=None).secret
+
+        def beside(rest: float) -> float:
+            with readers(url, token, number, rest) as seen:
+                speed = _speed(engine, source)
+            read.append(seen)
+            return speed
+
+        _speed(engine, source)  # so that the first round finds content to be read, as the others do
+        pairs = [(_speed(engine, source), beside(REST)) for _ in range(options.rounds)]
+        blast = (_speed(engine, source), beside(0.0))
+    alone, humane = [one for one, _ in pairs], [other for _, other in pairs]
+    errors = sum(sum(seen["errors"].values()) for seen in read)
+    budgets = [
+        Budget("items/s beside the readers, to those without", ratio(humane, alone), at_least=1 / 1.2),
+        Budget("requests that were answered with an error, or not at all", errors, at_most=0),
+    ]
+    rows = [
+        _row(f"one request in {REST:g} s", ratio(humane, alone), read[:-1]),
+        _row("never at rest", blast[1] / blast[0], read[-1:]),
+    ]
+    return Report("readers", "items/s", humane, alone, "the same sync, unread", budgets, {f"{number} readers": rows})
+
+
+@contextmanager
+def served(engine: Engine) -> Iterator[str]:
+    """`polling serve`; its address."""
+    log = engine.home / "serve.log"
+    with program(SERVE, engine.environment, log):
+        wait_until(lambda: log.exists() and _address(log.read_text()), f"it does not serve (see {log})")
+        yield str(_address(log.read_text()))
+
+
+def _address(said: str) -> str | None:
+    found = re.search(r"[Tt]he API at (http://[\d.:]+\d)", said)
+    return found and found[1]
+
+
+def _speed(engine: Engine, source: str) -> float:
+    account = engine.account("listed", url=source)
+    with engine.workers(PROCESSES, CONNECTIONS // PROCESSES):
+        tasks, seconds = engine.sync(account)
+    engine.settle()
+    return tasks / seconds
+
+
+def _row(name: str, slower: float, seen: list[dict[str, Any]]) -> dict[str, Any]:
+    figures = {
+        key: statistics.median(one[key] for one in seen) for key in ("requests/s", "median, ms", "95th percentile, ms")
+    }
+    errors = sum(sum(one["errors"].values()) for one in seen)
+    return {"each reader": name, "items/s, to those without": round(slower, 2), **figures, "errors": errors}

@@ -1,0 +1,51 @@
+"""The tutorial of the first account, to the letter: its commands in a shell, its clicks in a browser, its pictures."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from contextlib import ExitStack
+from pathlib import Path
+
+from support.documents import BLOCK, SECONDS, STAYS, environment, run, running
+from support.waiting import until
+
+FOLDER = Path(__file__).parents[2] / "docs" / "tutorial"
+TUTORIAL = FOLDER / "first-account.md"
+PICTURES = runpy.run_path(str(FOLDER / "pictures.py"))
+TOKEN = "polling tokens create --admin\n"
+
+
+def test_the_tutorial_works(browser, tmp_path) -> None:
+    folder, env, text = tmp_path / "tutorial", environment(tmp_path / "home"), TUTORIAL.read_text("utf-8")
+    folder.mkdir()
+    shot: list[str] = []
+    with ExitStack() as stack:
+        page = browser.new_page(reduced_motion="reduce")
+        page.set_default_timeout(SECONDS * 1000)
+        url, printed = "", ""
+        for _, block in BLOCK.findall(text):
+            if block.startswith(STAYS):
+                log = stack.enter_context(running(block, folder, env))
+                until(lambda: "Everything runs" in log.read_text(), "everything runs", SECONDS)  # noqa: B023
+                url = PICTURES["ADDRESS"].search(log.read_text())[1]
+            elif block == TOKEN:
+                clicked = PICTURES["walk"](page, url, run(block, folder, env).strip(), shot.append)
+            else:
+                printed = run(block, folder, env)
+        page.close()
+    assert "Hello" in printed or "1-" in printed
+    assert re.findall(r"\*\*(.+?)\*\*", text) == clicked
+    assert re.findall(r"\((\w+)\.png\)", text) == shot
+
+
+def test_the_form_is_filled_in_as_the_tutorial_says() -> None:
+    rows = re.findall(r"^\| ([\w ]+) \| `(\w+)` \|", TUTORIAL.read_text("utf-8"), re.MULTILINE)
+    assert dict(rows) == PICTURES["FORM"]
+
+
+def test_its_pictures_are_there_and_small() -> None:
+    for name in re.findall(r"\((\w+\.png)\)", TUTORIAL.read_text("utf-8")):
+        picture = (FOLDER / name).read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) <= PICTURES["LARGEST"]

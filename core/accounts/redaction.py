@@ -6,14 +6,16 @@ import base64
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
-from pydantic import BaseModel, SecretStr
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from core.accounts.vault import secrets_of
 from core.environment import Environment
 from core.errors import SettingsError
-from core.integration.operator import operator_settings
+from core.integration.operator import environment_value, operator_settings
 from core.plugins import Registry
 
 SHORTEST = 4
@@ -21,6 +23,9 @@ SHORTEST = 4
 
 SHORTEST_IN_BASE64 = 6
 """Characters."""
+
+PASSWORDS = ("password", "sslpassword")
+"""Parameters of libpq, and of redis-py, that are secrets."""
 
 LONGEST_TEXT = 2_000
 """Characters of an error that are kept."""
@@ -33,17 +38,30 @@ def redactor(credentials: BaseModel) -> Callable[[str], str]:
 
 def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
     """The same for what is the operator's: keys, passwords of servers, and secrets of integrations."""
-    urls = (environment.database_url, environment.redis_url)
-    passwords = [unquote(password) for url in urls if (password := urlsplit(url).password)]
+    passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
     return _striking([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """Those of a URL, in its query too, and of a connection string (`host=… password=…`)."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        yield from (unquote(parts.password),) if parts.password else ()
+        yield from (value for name, value in parse_qsl(parts.query) if name in PASSWORDS)
+    with suppress(psycopg.ProgrammingError):
+        yield from (str(value) for name, value in conninfo_to_dict(url).items() if name in PASSWORDS and value)
 
 
 def _settings_secrets(registry: Registry) -> Iterator[str]:
     for integration in registry.integrations.values():
+        manifest = integration.manifest
+        # The client of one that declares no settings, too.
+        yield (environment_value(manifest.oauth.client_secret_setting) if manifest.oauth is not None else None) or ""
         with suppress(SettingsError):  # who needs it says so
-            for one in operator_settings(integration.manifest.settings):
-                if isinstance(one.value, SecretStr):
-                    yield one.value.get_secret_value()
+            for one in operator_settings(manifest.settings):
+                if isinstance(one.value, SecretStr | SecretBytes):
+                    secret = one.value.get_secret_value()
+                    yield secret if isinstance(secret, str) else secret.decode(errors="replace")
 
 
 def _striking(secrets: Iterable[str]) -> Callable[[str], str]:

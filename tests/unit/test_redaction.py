@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 
-from core.accounts.redaction import LONGEST_TEXT, error_text, redactor
+from core import Manifest, OAuth
+from core.accounts.redaction import LONGEST_TEXT, error_text, operator_redactor, redactor
+from core.environment import Environment
 from core.integration.context import ContextLogger
 
 
@@ -139,3 +142,29 @@ def test_a_tasks_log_strikes_out_secrets_in_messages_arguments_and_exceptions(ca
     assert len(caplog.records) == 4
     assert "hunter-2" not in caplog.text
     assert all(record.account == "a" for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:pass%20word@h/db",
+        "postgresql://h/db?user=u&password=pass+word",
+        "postgresql://h/db?user=u&password=pass%20word",
+        "host=h user=u password='pass word' dbname=db",
+    ],
+)
+def test_the_database_s_password_is_struck_out_however_it_is_given(url: str) -> None:
+    environment = Environment(url, "redis://h", ("the-key",), embedded=False)
+    strike = operator_redactor(environment, SimpleNamespace(integrations={}))  # type: ignore[arg-type]
+    assert strike("it says 'pass word' to the-key") == "it says '***' to ***"
+
+
+def test_the_secret_of_an_oauth_client_is_struck_out_though_no_settings_declare_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOP_CLIENT_SECRET", "the-client-secret")
+    oauth = OAuth("https://shop.example/a", "https://shop.example/t", [], "SHOP_CLIENT_ID", "SHOP_CLIENT_SECRET")
+    shop = SimpleNamespace(manifest=Manifest("shop", "Shop", oauth=oauth))
+    environment = Environment("postgresql://h/db", "redis://h", (), embedded=False)
+    strike = operator_redactor(environment, SimpleNamespace(integrations={"shop": shop}))  # type: ignore[arg-type]
+    assert strike("invalid client: the-client-secret") == "invalid client: ***"

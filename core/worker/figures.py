@@ -72,6 +72,11 @@ class Figures:
             told, self._told = self._told, (self._total("tasks"), self._total("outputs_changed"))
         return self._told[0] - told[0], self._told[1] - told[1]
 
+    def not_told(self, tasks: int, rows: int) -> None:
+        """What was asked for could not be passed on: it is told the next time."""
+        with self._lock:
+            self._told = (self._told[0] - tasks, self._told[1] - rows)
+
     def _total(self, name: str) -> int:
         return int(sum(number for (one, _), number in self._counts.items() if one == name))
 

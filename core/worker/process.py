@@ -17,7 +17,7 @@ from uuid import uuid4
 from core.accounts.redaction import operator_redactor
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
-from core.db.pool import UNAVAILABLE, Database
+from core.db.pool import UNAVAILABLE, Database, first_line
 from core.environment import Environment
 from core.ledger import leadership, leases, upkeep
 from core.ledger.outcomes import Dispatch
@@ -119,8 +119,8 @@ class WorkerProcess:
         try:
             self.give_back(self.held.not_begun())
             with self.database.connection() as conn:
-                upkeep.note_activity(conn, *self.figures.activity())
                 upkeep.goodbye(conn, self._process.id)
+            self._note_activity()
         except UNAVAILABLE as error:
             log.warning("PostgreSQL is away at shutdown; leases bring back what was not begun: %s", error)
         self._ended.set()
@@ -199,12 +199,24 @@ class WorkerProcess:
                 replace(self._process, queues=[]) if self.draining.is_set() and not len(self.held) else self._process
             )
             asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
-            upkeep.note_activity(conn, *self.figures.activity())
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(conn):
                 self.on_vacancy()
         if asked and not self.draining.is_set():
             self.draining.set()
             self.on_drain()
+        self._note_activity()
+
+    def _note_activity(self) -> None:
+        """For plots: nothing that matters waits for it, or fails with it."""
+        told = self.figures.activity()
+        if not any(told):
+            return
+        try:
+            with self.database.connection() as conn:
+                upkeep.note_activity(conn, *told)
+        except Exception as error:  # noqa: BLE001
+            self.figures.not_told(*told)
+            log.warning("what was done is not noted for the dashboard yet: %s", first_line(error))
 
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:

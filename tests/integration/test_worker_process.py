@@ -1,0 +1,40 @@
+"""The heartbeat of a worker: what matters in it does not wait for what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+
+from core.accounts.vault import new_key
+from core.environment import Environment
+from core.queues import Queues
+from core.settings import Settings
+from core.worker.process import WorkerProcess
+
+
+def test_a_worker_that_cannot_tell_its_activity_still_drains_and_tells_it_later(
+    database_url: str, tmp_path: Path
+) -> None:
+    """As where the schema was taken back beneath it."""
+    settings = Settings(_env_file=None, database_url=None, redis_url=None, home=tmp_path)  # type: ignore[call-arg]
+    environment = Environment(database_url, "redis://nobody", (new_key(),), embedded=False)
+    registry: Any = SimpleNamespace(integrations={})
+    nobody = Queues("redis://127.0.0.1:1", "polling")
+    worker = WorkerProcess(settings, environment, nobody, registry, threads=1, serves=[])
+    worker.figures.count("tasks", 3)
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        worker._say_alive()
+        assert conn.execute("SELECT sum(tasks) FROM activity").fetchone() == (3,)
+        conn.execute("ALTER TABLE activity RENAME TO elsewhere")
+        conn.execute("UPDATE process SET draining = true")
+        worker.figures.count("tasks", 4)
+        worker._say_alive()
+        assert worker.draining.is_set()
+        conn.execute("ALTER TABLE elsewhere RENAME TO activity")
+        worker._say_alive()
+        worker._say_alive()
+        assert conn.execute("SELECT sum(tasks) FROM activity").fetchone() == (7,)
+    worker.database.close()

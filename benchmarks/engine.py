@@ -17,7 +17,7 @@ from uuid import UUID
 
 import psycopg
 
-from benchmarks.processes import program, wait_until
+from benchmarks.processes import ended, program, wait_until
 from core.accounts import store
 from core.accounts.vault import new_key
 from core.db.migrate import migrate
@@ -32,6 +32,17 @@ PROCESSES, THREADS = 2, 8
 RUN = """
 SELECT state, tasks_done, extract(epoch FROM finished_at - started_at) FROM sync_run WHERE id = %s AND state <> 'running'
 """
+
+LONGEST_LOG = 20_000
+"""Characters of the workers' log that a failure shows."""
+
+STATE = {
+    "tasks": "SELECT state, count(*), min(lease_until - clock_timestamp())::text FROM sync_task GROUP BY 1",
+    "queued": "SELECT id, dispatch_no, suspect FROM sync_task WHERE state = 'queued' ORDER BY id LIMIT 20",
+    "processes": "SELECT kind, pid, draining, (clock_timestamp() - seen_at)::text FROM process",
+    "leader": "SELECT leader, (leader_until - clock_timestamp())::text FROM ledger",
+    "messages": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,7 @@ class Engine:
         self.home = bed.home
         self.conn: Conn = open_connection(bed.urls.database_url)
         self.queues = Queues(bed.urls.redis_url, "polling")
+        self._workers: int | None = None
         self.environment: Mapping[str, str] = {
             "DATABASE_URL": bed.urls.database_url,
             "REDIS_URL": bed.urls.redis_url,
@@ -92,8 +104,16 @@ class Engine:
         log = self.home / "workers.log"
         self.conn.execute("DELETE FROM process")
         with program(arguments, self.environment, log) as pid:
-            wait_until(lambda: self.ready(processes), f"the workers did not come up (see {log})", pause=0.05)
-            yield pid
+            self._workers = pid
+            try:
+                wait_until(lambda: self.ready(processes), "the workers did not come up", pause=0.05)
+                yield pid
+            except Exception as error:
+                # Its folder is thrown away with all that is in it.
+                error.add_note(f"{self._state()}\n{log.read_text('utf-8', 'replace')[-LONGEST_LOG:]}")
+                raise
+            finally:
+                self._workers = None
 
     def ready(self, processes: int) -> bool:
         """Whether so many processes serve, and one of them leads."""
@@ -130,10 +150,20 @@ class Engine:
         run = self.start(account)
         deadline = time.monotonic() + timeout
         while (end := self.ended(run)) is None:
+            if self._workers is not None and ended(self._workers):
+                # Dramatiq ends them all when one of them dies: nobody is left who could end the run.
+                raise RuntimeError(f"the workers have ended, and run {run} has not")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"run {run} did not end")
             time.sleep(0.02)
         return end
+
+    def _state(self) -> str:
+        """What is open, who is there and what is on its way: for whoever wants to know why a run does not end."""
+        return "\n".join(
+            f"{what}: {self.conn.execute(query).fetchall() if query else self.queues.ids('noop')}"
+            for what, query in STATE.items()
+        )
 
     def tree(self, pages: int) -> float:
         """Tasks/s of a tree of no-op tasks, by workers of its own that have run a small one before."""

@@ -38,6 +38,11 @@ def program(arguments: Sequence[str], environment: Mapping[str, str], log: Path)
             started.wait()
 
 
+def ended(pid: int) -> bool:
+    """Whether a program that was started here has ended by itself."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 60.0, pause: float = 0.02) -> None:
     """Ask again and again until it is so.
 

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import NAMES
 from benchmarks.page import page, read, write
+from benchmarks.processes import ended, wait_until
 from benchmarks.report import Budget, Report, ratio
 
 ROOT = Path(__file__).parents[2]
@@ -98,3 +99,15 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     write(ROOT / "benchmarks" / "results", tmp_path)
     drawn = {picture.stem for picture in (tmp_path / "performance").glob("*.svg")}
     assert drawn == {picture.stem for picture in (ROOT / "docs" / "explanation" / "performance").glob("*.svg")}
+
+
+def test_workers_that_have_ended_are_seen_at_once() -> None:
+    """Asked again and again, without taking from `program` what it waits for."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as program:
+        assert not ended(program.pid)
+        assert program.stdin is not None
+        program.stdin.write(b"\n")
+        program.stdin.close()
+        wait_until(lambda: ended(program.pid), "it ends")
+        assert ended(program.pid)
+        assert program.wait() == 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sys
 
-from benchmarks.reading import readers
 from integration_polling_hello_world import HelloWorld
 from support import oracle
 from support.accounts import connect, sync
 
+from benchmarks.reading import readers
 from core.api import access
 
 SERVE = [sys.executable, "-c", "from core.cli import main; main()", "serve", "--port", "0"]

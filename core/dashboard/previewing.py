@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any, Literal
@@ -12,9 +15,16 @@ from core.api.backend import Backend
 from core.dashboard import mail, sanitizing
 from core.dashboard.mail import Letter
 from core.rest.downloads import image_type, media_type
+from core.rest.problems import Refused
 
 LONGEST_TEXT = 200_000
 """Bytes that are shown in the page."""
+
+MOST_AT_ONCE = 2
+PATIENCE_SECONDS = 10.0
+"""Reading a mail that was made to be slow takes seconds of the interpreter: others wait for a while, and are answered meanwhile."""
+
+_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
@@ -56,12 +66,28 @@ class Preview:
     cut: bool = False
 
 
+@contextmanager
+def _in_turn() -> Iterator[None]:
+    if not _slots.acquire(timeout=PATIENCE_SECONDS):
+        raise Refused(503, "busy", "too many previews are made at once")
+    try:
+        yield
+    finally:
+        _slots.release()
+
+
 def look(engine: Backend, row: dict[str, Any]) -> Preview:
     """What can be shown of this item.
 
     Raises:
       NotFound: It is gone, or its blob is.
+      Refused: Too many are being looked at.
     """
+    with _in_turn():
+        return _look(engine, row)
+
+
+def _look(engine: Backend, row: dict[str, Any]) -> Preview:
     type = media_type(row["content_type"])
     if type == "message/rfc822":
         letter = mail.read(beginning(engine, row["id"], mail.MOST_BYTES))
@@ -84,7 +110,13 @@ def document(engine: Backend, row: dict[str, Any]) -> str | None:
 
     Raises:
       NotFound: It is gone, or its blob is.
+      Refused: Too many are being looked at.
     """
+    with _in_turn():
+        return _document(engine, row)
+
+
+def _document(engine: Backend, row: dict[str, Any]) -> str | None:
     type, images = media_type(row["content_type"]), {}
     if type == "message/rfc822":
         letter = mail.read(beginning(engine, row["id"], mail.MOST_BYTES))

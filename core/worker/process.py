@@ -179,8 +179,9 @@ class WorkerProcess:
                 log.warning("PostgreSQL is away: %s", error)
             except Exception:
                 log.exception("the heartbeat failed; it goes on")
-            if not self.saver.alive:
-                log.critical("the saver has died: this process ends, and its leases bring back what it held")
+            if not self.saver.alive or self.saver.stuck:
+                why = "stands still" if self.saver.alive else "has died"
+                log.critical("the saver %s: this process ends, and its leases bring back what it held", why)
                 os._exit(1)
 
     def _renew(self) -> None:

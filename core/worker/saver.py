@@ -31,6 +31,9 @@ MOST_BYTES = 4 * 1024 * 1024
 MOST_BUFFERED = 64 * 1024 * 1024
 """Bytes of outcomes that may wait; beyond it, threads wait before they hand over."""
 
+STUCK_SECONDS = 600.0
+"""For one step of saving, observers included. Longer ones never end: an observer that hangs, a lock that is never let go."""
+
 MOST_TRIES = 10
 """Tries of one batch against a server that answers, before its outcomes are tried one by one."""
 
@@ -69,6 +72,7 @@ class Saver:
         lock = threading.Lock()
         self._arrived, self._room = threading.Condition(lock), threading.Condition(lock)
         self._stopping = self._releasing = False
+        self._step_begun = float("inf")
         self._thread = threading.Thread(target=self._loop, name="saver", daemon=True)
 
     def start(self) -> None:
@@ -87,6 +91,11 @@ class Saver:
     def alive(self) -> bool:
         """Whether it still saves, or has ended because it was told to."""
         return self._thread.is_alive() or self._stopping
+
+    @property
+    def stuck(self) -> bool:
+        """Whether one step takes so long that it will not end. What it holds would be held for ever, its leases renewed."""
+        return time.monotonic() - self._step_begun > STUCK_SECONDS
 
     def release_waiters(self) -> None:
         """The process is about to stop: threads that wait for room go on, so that they can end."""
@@ -107,11 +116,13 @@ class Saver:
 
     def _loop(self) -> None:
         while batch := self._gather():
+            self._step_begun = time.monotonic()
             try:
                 self.save(batch)
             except Exception:
                 log.exception("the saver could not save a batch of %d; their leases bring them back", len(batch))
                 self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
+            self._step_begun = float("inf")
 
     def _gather(self) -> list[Outcome]:
         with self._arrived:
@@ -147,6 +158,7 @@ class Saver:
         ended = self._until_available(lambda: self._end_runs(saved, outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))
         self._held.release(outcome.dispatch.id for outcome in outcomes)
+        self._step_begun = time.monotonic()
         self._figures.saved(saved, ended)
         self._tell(saved, ended)
 
@@ -193,6 +205,7 @@ class Saver:
         """Do it, again and again while the server is away; `otherwise` after some tries with a server that is there."""
         pause, tries = 0.05, 0
         while True:
+            self._step_begun = time.monotonic()
             try:
                 if otherwise is not None and tries >= MOST_TRIES and self._answers():
                     return otherwise()

@@ -172,9 +172,9 @@ class Window:
 
     def is_quiet(self) -> None:
         """The browser has nothing to complain of, and nobody else was asked for anything."""
-        assert not self.violations()
-        assert not self.wrong
-        assert not self.outside
+        assert not (found := self.violations()), found
+        assert not self.wrong, self.wrong
+        assert not self.outside, self.outside
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than its window."""

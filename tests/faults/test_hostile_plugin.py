@@ -88,7 +88,8 @@ def test_a_loop_in_c(hostile_fleet: Fleet, deployment: Deployment) -> None:
     sync(deployment, account)
     oracle.wait_for_quiet(hostile_fleet, replace=False)
     assert parked(deployment).keys() <= {"loop_in_c"}
-    assert_neighbours_done(deployment)
+    # While nobody renews, a neighbour that is watched may seem to have died twice; it is parked for nothing less than three times.
+    assert_neighbours_done(deployment, crashes=2)
 
 
 def test_an_endless_loop_in_c_does_not_take_its_process_along(hostile_fleet: Fleet, deployment: Deployment) -> None:

@@ -117,11 +117,12 @@ LAST_ITEM = "10-13-13"
 
 
 @pytest.mark.parametrize("victim", ["the engine", "somebody else"])
-def test_a_deadlock(victim: str, fleet: Fleet, deployment: Deployment) -> None:
+def test_a_deadlock(victim: str, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
     """A transaction of others holds an item that a saver is about to write, and wants the task that the saver holds.
 
     Who has waited for `deadlock_timeout` looks whether there is a deadlock, and is ended if there is.
     """
+    fleet = make_fleet(POLLING_LEASE_SECONDS="20")  # longer than anybody waits here
     engines, others = ("2s", "1h") if victim == "the engine" else ("1h", "10ms")
     name = deployment.database_url.split("?")[0].rsplit("/", 1)[1]
     deployment.rows(f"ALTER DATABASE \"{name}\" SET deadlock_timeout = '{engines}'")

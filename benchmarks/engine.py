@@ -166,10 +166,10 @@ class Engine:
         )
 
     def tree(self, pages: int) -> float:
-        """Tasks/s of a tree of no-op tasks, by workers of its own that have run a small one before."""
+        """Tasks/s of a tree of no-op tasks, by workers of its own that have run one a tenth as large before."""
         account = self.account(pages=pages)
         with self.workers():
-            self.sync(self.account(pages=1))
+            self.sync(self.account(pages=max(1, pages // 10)))
             tasks, seconds = self.sync(account)
         self.settle()
         return tasks / seconds

@@ -18,7 +18,12 @@ LONGEST_SECONDS = 20.0
 MOST_AT_ONCE = 10
 """Of one process, which has twenty connections and forty threads: what asks for little is answered meanwhile."""
 
+MOST_WAITING = 5
+PATIENCE_SECONDS = 2.0
+"""A few more wait for a moment: many that ask at once do not ask for long. Each of them holds a connection meanwhile."""
+
 _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
+_waiting = threading.BoundedSemaphore(MOST_WAITING)
 
 
 @contextmanager
@@ -29,7 +34,7 @@ def within(conn: Conn, seconds: float = LONGEST_SECONDS) -> Iterator[None]:
       InvalidInput: One took longer.
       ServerUnavailable: Too many such questions are being asked already.
     """
-    if not _slots.acquire(blocking=False):
+    if not _take_slot():
         raise ServerUnavailable("too much is being looked for at once", "Try again in some seconds")
     try:
         with conn.transaction():
@@ -39,3 +44,14 @@ def within(conn: Conn, seconds: float = LONGEST_SECONDS) -> Iterator[None]:
         raise InvalidInput("looking for this takes too long", "Name an account, or use rarer words") from None
     finally:
         _slots.release()
+
+
+def _take_slot() -> bool:
+    if _slots.acquire(blocking=False):
+        return True
+    if not _waiting.acquire(blocking=False):
+        return False
+    try:
+        return _slots.acquire(timeout=PATIENCE_SECONDS)
+    finally:
+        _waiting.release()

@@ -16,9 +16,9 @@ BOUND = "SELECT set_config('statement_timeout', %s, true)"
 LONGEST_SECONDS = 20.0
 
 MOST_AT_ONCE = 10
-"""Of one process, which has twenty connections and forty threads: what asks for little is answered meanwhile."""
+"""Of one process, which has 24 connections and forty threads: what asks for little is answered meanwhile."""
 
-MOST_WAITING = 5
+MOST_WAITING = 9
 PATIENCE_SECONDS = 2.0
 """A few more wait for a moment: many that ask at once do not ask for long. Each of them holds a connection meanwhile."""
 

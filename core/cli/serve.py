@@ -14,7 +14,7 @@ from core.cli.output import note
 
 HOST, PORT = "127.0.0.1", 8080
 
-CONNECTIONS = 20
+CONNECTIONS = 24
 """To PostgreSQL; a request holds one while it asks, and none while it waits for changes."""
 
 

@@ -137,17 +137,6 @@ def test_a_token_that_is_revoked_ends_the_stream(dashboard: Dashboard, desk, mon
         assert any(name == "end" for name, _ in events)
 
 
-def test_however_many_look_it_is_rendered_once() -> None:
-    rendered = []
-
-    async def look_all() -> list[tuple[str, float]]:
-        live = streaming.Live()
-        return await asyncio.gather(*(live.look(("/",), lambda: rendered.append(1) or "page") for _ in range(100)))
-
-    assert {html for html, _ in asyncio.run(look_all())} == {"page"}
-    assert len(rendered) == 1
-
-
 def test_pages_that_are_slow_leave_threads_to_the_others() -> None:
     """Forty threads answer requests; a hundred viewers of slow pages hold four of them."""
     rendering, most, go_on = set(), [], threading.Event()

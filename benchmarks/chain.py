@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import statistics
+
 from benchmarks.engine import Engine, Testbed
 from benchmarks.peers import bare
 from benchmarks.report import Budget, Options, Report, ratio
+
+ACCOUNTS = (2, 4, 8)
+"""That are synced at once, besides the one that is judged."""
 
 
 def run(bed: Testbed, options: Options) -> Report:
     """Tasks/s of ours, chains/s of theirs."""
     ours, theirs = [], []
+    several: dict[int, list[float]] = {accounts: [] for accounts in ACCOUNTS}
     pages, chains = options.size(100, 10), options.size(10_000, 1_000)
     with Engine(bed, "benchmarks.noop") as engine:
         for _ in range(options.rounds):
             theirs.append(bare.chains_per_second(bed, chains))
             ours.append(engine.tree(pages))
+            for accounts, rates in several.items():
+                rates.append(engine.tree(pages, accounts))
     budget = Budget("ratio to bare Dramatiq", ratio(ours, theirs), at_least=1.5)
-    return Report("chain", "tasks/s", ours, theirs, "bare Dramatiq, chains of two no-op actors", [budget])
+    rows = [
+        {"accounts synced at once": accounts, "tasks/s": statistics.median(rates), "ratio": ratio(rates, theirs)}
+        for accounts, rates in ({1: ours} | several).items()
+    ]
+    peer = "bare Dramatiq, chains of two no-op actors"
+    return Report("chain", "tasks/s", ours, theirs, peer, [budget], {"accounts": rows})

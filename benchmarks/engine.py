@@ -29,8 +29,9 @@ from core.settings import Settings
 
 PROCESSES, THREADS = 2, 8
 
-RUN = """
-SELECT state, tasks_done, extract(epoch FROM finished_at - started_at) FROM sync_run WHERE id = %s AND state <> 'running'
+RUNS = """
+SELECT array_agg(DISTINCT state), sum(tasks_done), extract(epoch FROM max(finished_at) - min(started_at))
+FROM sync_run WHERE id = ANY(%s) HAVING count(*) FILTER (WHERE state = 'running') = 0
 """
 
 LONGEST_LOG = 20_000
@@ -136,25 +137,26 @@ class Engine:
         self.queues.wake()
         return run
 
-    def ended(self, run: UUID) -> tuple[int, float] | None:
-        """Tasks done and seconds, by the database's clock, of a run that succeeded; None while it runs."""
-        row = self.conn.execute(RUN, (run,)).fetchone()
+    def ended(self, *runs: UUID) -> tuple[int, float] | None:
+        """Tasks done and seconds, by the database's clock, of runs that succeeded; None while one is under way."""
+        row = self.conn.execute(RUNS, (list(runs),)).fetchone()
         if row is None:
             return None
-        if row[0] != "succeeded":
-            raise RuntimeError(f"run {run} ended as {row[0]}; see {self.home / 'workers.log'}")
-        return row[1], float(row[2])
+        states, tasks, seconds = row
+        if states != ["succeeded"]:
+            raise RuntimeError(f"the runs {runs} ended as {states}; see {self.home / 'workers.log'}")
+        return int(tasks), float(seconds)
 
-    def sync(self, account: UUID, timeout: float = 600.0) -> tuple[int, float]:
-        """Run to the end; returns tasks done and seconds."""
-        run = self.start(account)
+    def sync(self, *accounts: UUID, timeout: float = 600.0) -> tuple[int, float]:
+        """Run accounts to the end, all at once; returns tasks done and seconds."""
+        runs = [self.start(account) for account in accounts]
         deadline = time.monotonic() + timeout
-        while (end := self.ended(run)) is None:
+        while (end := self.ended(*runs)) is None:
             if self._workers is not None and ended(self._workers):
                 # Dramatiq ends them all when one of them dies: nobody is left who could end the run.
-                raise RuntimeError(f"the workers have ended, and run {run} has not")
+                raise RuntimeError(f"the workers have ended, and their runs have not: {runs}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"run {run} did not end")
+                raise TimeoutError(f"these runs did not end: {runs}")
             time.sleep(0.02)
         return end
 
@@ -165,12 +167,17 @@ class Engine:
             for what, query in STATE.items()
         )
 
-    def tree(self, pages: int) -> float:
-        """Tasks/s of a tree of no-op tasks, by workers of its own that have run one a tenth as large before."""
-        account = self.account(pages=pages)
+    def tree(self, pages: int, accounts: int = 1) -> float:
+        """Tasks/s of trees of no-op tasks, by workers of their own that have run one a tenth as large before.
+
+        Parameters:
+          pages: Of all trees together.
+          accounts: How many trees there are, an account each.
+        """
+        trees = [self.account(pages=max(1, pages // accounts)) for _ in range(accounts)]
         with self.workers():
             self.sync(self.account(pages=max(1, pages // 10)))
-            tasks, seconds = self.sync(account)
+            tasks, seconds = self.sync(*trees)
         self.settle()
         return tasks / seconds
 

@@ -226,16 +226,17 @@ class Dispatcher:
             self._stop.wait(self._pause)
             self._heed()
             return
+        now = time.monotonic()
         looking = any(domain.look and domain.threads for domain in self._domains.values())
-        seconds = self._pause if looking else POLL_SECONDS
         soon = min((domain.look_at for domain in self._domains.values() if domain.threads), default=float("inf"))
-        seconds = max(min(seconds, min(soon, self._look_due) - time.monotonic()), SHORTEST_PAUSE_SECONDS)
+        seconds = max(min(self._pause if looking else POLL_SECONDS, soon - now), SHORTEST_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE_SECONDS)
         if seconds <= LONGEST_PAUSE_SECONDS:
             # Redis looks at the clocks of those it blocks ten times a second only: too coarse for a short pause.
             self._stop.wait(seconds)
             self._heed()
-        elif self._queues.wait_for_work(seconds):
+        # To look around a little late does no harm; to hear a little late would, so this never sleeps for the sake of it.
+        elif self._queues.wait_for_work(max(min(seconds, self._look_due - now), SHORTEST_PAUSE_SECONDS)):
             self._look_due = min(self._look_due, self._looked_at + LOOK_SECONDS)
             for domain in self._domains.values():
                 domain.look = True

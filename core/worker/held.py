@@ -120,11 +120,11 @@ class Held:
         with self._lock:
             return [hold.dispatch for hold in self._holds.values() if not hold.started]
 
-    def runs(self, besides: Iterable[str]) -> set[str]:
-        """The runs of all that this process holds, besides these dispatches."""
-        left_out = set(besides)
+    @property
+    def runs(self) -> set[str]:
+        """The runs of all that this process holds."""
         with self._lock:
-            return {hold.dispatch.run_id for id, hold in self._holds.items() if id not in left_out}
+            return {hold.dispatch.run_id for hold in self._holds.values()}
 
     @property
     def running(self) -> int:

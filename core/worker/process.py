@@ -6,7 +6,6 @@ import faulthandler
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,10 +37,6 @@ from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
 
-SWITCH_SECONDS = 0.001
-"""How long a thread keeps the interpreter while others want it. Python's default is 5 ms: the saver, which comes back from
-PostgreSQL several times for each batch, would wait that long every time."""
-
 SHORTEST_PATIENCE_SECONDS = 5.0
 """How long Python may stand still in a process before it is ended, if its leases are shorter than that."""
 
@@ -70,7 +65,7 @@ class WorkerProcess:
         self.queues = queues
         self.registry = registry
         self.threads = threads
-        self.database = Database(environment.database_url, size=threads + 3)
+        self.database = Database(environment.database_url, size=threads + 4)
         self.held = Held()
         self.instances = Instances()
         self.accounts = Accounts(self.database, Vault(environment.secret_keys), registry, settings.limits)
@@ -105,7 +100,6 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Begin to save and to renew leases."""
-        sys.setswitchinterval(SWITCH_SECONDS)
         self.saver.start()
         self._heart.start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()

@@ -1,4 +1,8 @@
-"""The saver thread: gathers outcomes for some milliseconds and saves them in one transaction."""
+"""Two threads that save what tasks came to, many outcomes in one transaction.
+
+One has the outcomes that add tasks, and saves them at once: others wait for that work, which must not wait behind content. The
+other one has all the rest, and gathers it for some milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from core.worker.figures import Figures
 from core.worker.held import Held
 
 GATHER_SECONDS = 0.02
-"""How long outcomes wait for company, while other tasks are running. One that adds tasks does not: they are work for others."""
+"""How long outcomes that add no tasks wait for company, while other tasks are running."""
 
 MOST_OUTCOMES = 256
 MOST_ROWS = 5_000
@@ -40,6 +44,26 @@ MOST_TRIES = 10
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+class _Lane:
+    """Outcomes on their way to one thread.
+
+    Parameters:
+      patience: Seconds for which they wait for company.
+      lock: Shared by all lanes, as what they hold is bounded together.
+    """
+
+    def __init__(self, name: str, patience: float, lock: threading.Lock, loop: Callable[[_Lane], None]) -> None:
+        self.patience = patience
+        self.waiting: deque[Outcome] = deque()
+        self.arrived = threading.Condition(lock)
+        self.thread = threading.Thread(target=loop, args=[self], name=name, daemon=True)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is enough for a batch."""
+        return len(self.waiting) >= MOST_OUTCOMES
 
 
 class Saver:
@@ -66,36 +90,40 @@ class Saver:
         self._registry = registry
         self._delete_guard = delete_guard
         self._figures = figures or Figures()
-        self._waiting: deque[Outcome] = deque()
         self._bytes = 0
-        self._urgent = False
         lock = threading.Lock()
-        self._arrived, self._room = threading.Condition(lock), threading.Condition(lock)
+        self._room = threading.Condition(lock)
+        self._growing = _Lane("saver of tasks", 0.0, lock, self._loop)
+        self._ending = _Lane("saver", GATHER_SECONDS, lock, self._loop)
+        self._lanes = (self._growing, self._ending)
+        self._steps: dict[int, float] = {}
         self._stopping = self._releasing = False
-        self._step_begun = float("inf")
-        self._thread = threading.Thread(target=self._loop, name="saver", daemon=True)
 
     def start(self) -> None:
         """Begin to save what is handed over."""
-        self._thread.start()
+        for lane in self._lanes:
+            lane.thread.start()
 
     def stop(self, timeout: float) -> None:
         """Save all that was handed over, then end; gives up after `timeout` seconds, and leases do the rest."""
-        with self._arrived:
+        with self._room:
             self._stopping = True
-            self._arrived.notify()
             self._room.notify_all()
-        self._thread.join(timeout)
+            for lane in self._lanes:
+                lane.arrived.notify()
+        deadline = time.monotonic() + timeout
+        for lane in self._lanes:
+            lane.thread.join(max(deadline - time.monotonic(), 0.0))
 
     @property
     def alive(self) -> bool:
         """Whether it still saves, or has ended because it was told to."""
-        return self._thread.is_alive() or self._stopping
+        return all(lane.thread.is_alive() for lane in self._lanes) or self._stopping
 
     @property
     def stuck(self) -> bool:
         """Whether one step takes so long that it will not end. What it holds would be held for ever, its leases renewed."""
-        return time.monotonic() - self._step_begun > STUCK_SECONDS
+        return time.monotonic() - min(list(self._steps.values()), default=float("inf")) > STUCK_SECONDS
 
     def release_waiters(self) -> None:
         """The process is about to stop: threads that wait for room go on, so that they can end."""
@@ -105,44 +133,38 @@ class Saver:
 
     def hand_over(self, outcome: Outcome) -> None:
         """Queue an outcome. Waits while too many bytes are queued."""
+        lane = self._growing if outcome.tasks else self._ending
         with self._room:
             self._room.wait_for(lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping)
-            self._waiting.append(outcome)
+            lane.waiting.append(outcome)
             self._bytes += outcome.size
-            self._urgent = self._urgent or bool(outcome.tasks)
             # Only when it changes what the saver does: waking it for each outcome would cost more than the outcome.
-            if self._urgent or len(self._waiting) == 1 or len(self._waiting) >= MOST_OUTCOMES:
-                self._arrived.notify()
+            if len(lane.waiting) == 1 or lane.full:
+                lane.arrived.notify()
 
-    def _loop(self) -> None:
-        while batch := self._gather():
-            self._step_begun = time.monotonic()
+    def _loop(self, lane: _Lane) -> None:
+        while batch := self._gather(lane):
             try:
                 self.save(batch)
             except Exception:
                 log.exception("the saver could not save a batch of %d; their leases bring them back", len(batch))
                 self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
-            self._step_begun = float("inf")
 
-    def _gather(self) -> list[Outcome]:
-        with self._arrived:
-            self._arrived.wait_for(lambda: self._waiting or self._stopping)
-            if self._held.running and not self._full():
-                self._arrived.wait_for(self._full, GATHER_SECONDS)
+    def _gather(self, lane: _Lane) -> list[Outcome]:
+        with lane.arrived:
+            lane.arrived.wait_for(lambda: lane.waiting or self._stopping)
+            if lane.patience and self._held.running:
+                lane.arrived.wait_for(lambda: lane.full or self._stopping, lane.patience)
             batch: list[Outcome] = []
             rows = size = 0
-            while self._waiting and len(batch) < MOST_OUTCOMES:
-                rows, size = rows + self._waiting[0].rows, size + self._waiting[0].size
+            while lane.waiting and len(batch) < MOST_OUTCOMES:
+                rows, size = rows + lane.waiting[0].rows, size + lane.waiting[0].size
                 if batch and (rows > MOST_ROWS or size > MOST_BYTES):
                     break
-                batch.append(self._waiting.popleft())
+                batch.append(lane.waiting.popleft())
             self._bytes -= sum(outcome.size for outcome in batch)
-            self._urgent = any(outcome.tasks for outcome in self._waiting)
             self._room.notify_all()
             return batch
-
-    def _full(self) -> bool:
-        return self._urgent or len(self._waiting) >= MOST_OUTCOMES or self._stopping
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
         """Save outcomes, end the runs that are complete with them, and acknowledge their messages.
@@ -150,15 +172,23 @@ class Saver:
         An outcome that PostgreSQL cannot take is found by halving, and parked alone. While the server is away this waits; a
         commit whose reply was lost is simply done again, and the fence refuses what was saved.
         """
-        with span("save", {"polling.tasks": len(outcomes)}):
-            self._save(outcomes)
+        try:
+            with span("save", {"polling.tasks": len(outcomes)}):
+                self._save(outcomes)
+        finally:
+            self._steps.pop(threading.get_ident(), None)
+
+    def _step(self) -> None:
+        """A step of saving begins in this thread."""
+        self._steps[threading.get_ident()] = time.monotonic()
 
     def _save(self, outcomes: Sequence[Outcome]) -> None:
         saved = self._until_available(lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes))
+        # Before it asks which runs are complete: of two threads that save the last two tasks of one, the later sees none held.
+        self._held.release(outcome.dispatch.id for outcome in outcomes)
         ended = self._until_available(lambda: self._end_runs(saved, outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))
-        self._held.release(outcome.dispatch.id for outcome in outcomes)
-        self._step_begun = time.monotonic()
+        self._step()
         self._figures.saved(saved, ended)
         self._tell(saved, ended)
 
@@ -205,7 +235,7 @@ class Saver:
         """Do it, again and again while the server is away; `otherwise` after some tries with a server that is there."""
         pause, tries = 0.05, 0
         while True:
-            self._step_begun = time.monotonic()
+            self._step()
             try:
                 if otherwise is not None and tries >= MOST_TRIES and self._answers():
                     return otherwise()
@@ -222,7 +252,7 @@ class Saver:
         uncertain = {outcome.dispatch.run_id for outcome in outcomes if outcome.dispatch.task_id not in applied}
         runs = uncertain.union(*(one.closed_runs for one in saved))
         # Whoever saves the last task asks: not before, where more of the run is here.
-        runs -= self._held.runs(besides=[outcome.dispatch.id for outcome in outcomes])
+        runs -= self._held.runs
         if not runs:
             return []
         with self._database.connection() as conn:

@@ -250,6 +250,21 @@ def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
         until(lambda: dispatcher._step(conn) or queues.length("shop"))
 
 
+def test_a_leader_at_rest_hears_of_work_however_soon_it_will_look_around(
+    dispatcher: Dispatcher, desk, queues, database, until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To sleep until then cost every third page of a listing some 25 ms."""
+    serve(desk, "shop")
+    leadership.resign(desk.conn, desk.me)
+    with database.connection() as conn:
+        until(lambda: dispatcher._step(conn) or not dispatcher._domains["shop"].look)
+    monkeypatch.setattr(dispatcher._stop, "wait", lambda _: pytest.fail("it sleeps, and hears nothing"))
+    dispatcher._look_due = time.monotonic() + loop.LONGEST_PAUSE_SECONDS / 2
+    queues.wake()
+    dispatcher._wait(0)
+    assert dispatcher._domains["shop"].look
+
+
 def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so_many(
     dispatcher: Dispatcher, desk, queues, database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

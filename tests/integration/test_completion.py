@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from core import Task, TaskOutput
 from core.ledger import completion
 from core.ledger.saving import parked
+from core.plugins import Registry
+from core.worker.held import Held
+from core.worker.saver import Saver
 
 
 def siblings(desk, count: int):
@@ -92,12 +97,6 @@ COMMITTING += "(SELECT oid FROM pg_database WHERE datname = current_database())"
 
 def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(desk, database, queues, until) -> None:
     """Both have written all they write before either has committed: only what is asked after the commit can see the end."""
-    import threading
-
-    from core.plugins import Registry
-    from core.worker.held import Held
-    from core.worker.saver import Saver
-
     dispatches = siblings(desk, 2)
     desk.conn.execute(TOGETHER)
     savers = [Saver(database, queues, Held(), Registry(), delete_guard=0.5) for _ in dispatches]
@@ -110,6 +109,35 @@ def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(des
         thread.start()
     until(lambda: desk.value(COMMITTING) == 2)
     desk.conn.execute("SELECT pg_advisory_unlock(1)")
+    for thread in threads:
+        thread.join()
+    assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 3)]
+
+
+class AskedTogether(Held):
+    """Two threads ask it at one moment which runs this process still has tasks of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._both = threading.Barrier(2, timeout=20)
+
+    @property
+    def runs(self) -> set[str]:
+        self._both.wait()
+        return super().runs
+
+
+def test_two_threads_of_a_process_that_save_the_last_two_tasks_do_not_leave_the_end_to_each_other(
+    desk, database, queues
+) -> None:
+    dispatches = siblings(desk, 2)
+    held = AskedTogether()
+    for dispatch in dispatches:
+        held.take(dispatch)
+    saver = Saver(database, queues, held, Registry(), delete_guard=0.5)
+    threads = [threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],)) for dispatch in dispatches]
+    for thread in threads:
+        thread.start()
     for thread in threads:
         thread.join()
     assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 3)]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psycopg
-from support.waiting import until
 
-from core import TaskOutput
 from core.accounts.vault import new_key
 from core.environment import Environment
 from core.queues import Queues
 from core.settings import Settings
-from core.worker.held import Held
 from core.worker.process import WorkerProcess
-from core.worker.saver import Saver
 
 
 def test_a_worker_that_cannot_tell_its_activity_still_drains_and_tells_it_later(
@@ -43,23 +38,3 @@ def test_a_worker_that_cannot_tell_its_activity_still_drains_and_tells_it_later(
         worker._say_alive()
         assert conn.execute("SELECT sum(tasks) FROM activity").fetchone() == (7,)
     worker.database.close()
-
-
-def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(desk, database, queues, monkeypatch) -> None:
-    """What waits behind it would be held for ever: its process ends, and the leases bring it back."""
-    hangs, goes_on = threading.Event(), threading.Event()
-
-    def observe(*_: Any, **__: Any) -> None:
-        hangs.set()
-        assert goes_on.wait(20)
-
-    saver = Saver(database, queues, Held(), SimpleNamespace(observe=observe), delete_guard=0.5)  # type: ignore[arg-type]
-    saver.start()
-    saver.hand_over(desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", "text")]))
-    assert hangs.wait(20)
-    assert not saver.stuck
-    monkeypatch.setattr("core.worker.saver.STUCK_SECONDS", 0.01)
-    until(lambda: saver.stuck, "it is stuck")
-    goes_on.set()
-    until(lambda: not saver.stuck, "it rests")
-    saver.stop(20)

@@ -1,0 +1,55 @@
+"""The saver's threads: what waits for what, and what does not."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from support.waiting import until
+
+from core import Task, TaskOutput
+from core.plugins import Registry
+from core.worker.held import Held
+from core.worker.saver import Saver
+
+
+def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> None:
+    """However long a batch of content takes to be saved: what adds tasks is work for others."""
+    root = desk.root(desk.account("one"))
+    desk.finish(
+        root, output=[TaskOutput("a", "text")], tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})]
+    )
+    content, page = desk.claim()
+    saver = Saver(database, queues, Held(), Registry(), delete_guard=0.5)
+    saver.start()
+    stranger = connect()
+    with stranger.transaction():
+        stranger.execute("SELECT id FROM user_integration_content FOR UPDATE")
+        saver.hand_over(desk.outcome(content, output=[TaskOutput("a", "changed")]))
+        until(lambda: desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), "the content waits for a lock")
+        saver.hand_over(desk.outcome(page, tasks=[Task("step", {"number": 3})]))
+        until(lambda: desk.value("SELECT count(*) FROM sync_task") == 4, "the task is there")
+        assert desk.value("SELECT content_text FROM user_integration_content") == "text"
+    until(lambda: desk.value("SELECT content_text FROM user_integration_content") == "changed", "it is saved")
+    saver.stop(20)
+
+
+def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(desk, database, queues, monkeypatch) -> None:
+    """What waits behind it would be held for ever: its process ends, and the leases bring it back."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def observe(*_: Any, **__: Any) -> None:
+        hangs.set()
+        assert goes_on.wait(20)
+
+    saver = Saver(database, queues, Held(), SimpleNamespace(observe=observe), delete_guard=0.5)  # type: ignore[arg-type]
+    saver.start()
+    saver.hand_over(desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", "text")]))
+    assert hangs.wait(20)
+    assert not saver.stuck
+    monkeypatch.setattr("core.worker.saver.STUCK_SECONDS", 0.01)
+    until(lambda: saver.stuck, "it is stuck")
+    goes_on.set()
+    until(lambda: not saver.stuck, "it rests")
+    saver.stop(20)

@@ -60,7 +60,7 @@ def _upsert(figure: Figure, results: Results) -> None:
     for place, batch in zip(axes, sorted({row["rows a transaction"] for row in rows}), strict=True):
         mine = [row for row in rows if row["rows a transaction"] == batch]
         sizes = [row["rows in the table"] for row in mine]
-        for name, style in (("ours", OURS), ("COPY", PEER), ("jsonb", "#d0a060")):
+        for name, style in (("ours", OURS), ("COPY", PEER), ("JSON", "#d0a060")):
             place.plot(sizes, [row[f"{name}, rows/s"] for row in mine], "o-", color=style, label=name)
         place.set(xscale="log", xlabel="rows in the table")
         place.set_title(f"{batch:,} rows a transaction", fontsize="medium")

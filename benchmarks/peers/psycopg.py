@@ -24,7 +24,7 @@ ON CONFLICT (user_integration_id, external_id) DO UPDATE SET kind = excluded.kin
 """
 TYPED = ", ".join(f"{name} {type}" for name, type in COLUMNS.items())
 FROM_COPY = INTO.replace("{source}", "incoming")
-FROM_JSONB = INTO.replace("{source}", f"jsonb_to_recordset(%s::jsonb) AS incoming({TYPED})")
+FROM_JSON = INTO.replace("{source}", f"json_to_recordset(%s::json) AS incoming({TYPED})")
 
 
 def prepare(conn: Conn) -> None:
@@ -41,6 +41,6 @@ def copy(conn: Conn, rows: Sequence[Row]) -> None:
         cursor.execute(FROM_COPY)
 
 
-def jsonb(conn: Conn, rows: Sequence[Row]) -> None:
+def array(conn: Conn, rows: Sequence[Row]) -> None:
     """One INSERT … ON CONFLICT from one JSON array."""
-    conn.execute(FROM_JSONB, (json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows]),))
+    conn.execute(FROM_JSON, (json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows]),))

@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 # Locks content rows by (account, external id). Served by the unique index; unchanged rows are found before and not locked.
 UPSERT = """
 WITH incoming AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(account uuid, domain text, id text, kind text, parent text, name text,
+    SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, domain text, id text, kind text, parent text, name text,
         ts timestamptz, type text, text text, bytes text, blob text, size bigint, metadata jsonb, hash text, digest text,
         fingerprint text, seq bigint)
 ), changed AS (
@@ -56,7 +56,7 @@ RETURNING user_integration_id::text, external_id
 # The digest is emptied: the next whole item is compared afresh.
 UPDATE = """
 WITH incoming AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(account uuid, id text, metadata jsonb, fingerprint text, seq bigint)
+    SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, metadata jsonb, fingerprint text, seq bigint)
 ), locked AS (
     SELECT c.id, i.metadata, i.fingerprint, i.seq FROM incoming i
     JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
@@ -74,7 +74,7 @@ RETURNING c.user_integration_id::text, c.external_id
 # rows that somebody wrote while this waited for their lock.
 DELETE = """
 WITH RECURSIVE incoming AS MATERIALIZED (
-    SELECT * FROM jsonb_to_recordset(%s::jsonb) AS r(account uuid, id text, seq bigint)
+    SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint)
 ), below AS (
     SELECT c.id, c.user_integration_id, c.external_id, i.seq, i.id AS root FROM incoming i
     JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
@@ -100,7 +100,7 @@ RETURNING c.user_integration_id::text, b.root
 BURY = """
 INSERT INTO user_integration_content AS c (user_integration_id, integration_domain, external_id, kind, digest, content_seq,
     metadata_seq, deleted_at)
-SELECT account, domain, id, 'item', '', seq, seq, now() FROM jsonb_to_recordset(%s::jsonb)
+SELECT account, domain, id, 'item', '', seq, seq, now() FROM json_to_recordset(%s::json)
     AS r(account uuid, domain text, id text, seq bigint) ORDER BY account, id
 ON CONFLICT (user_integration_id, external_id) DO UPDATE SET content_seq = excluded.content_seq,
     metadata_seq = excluded.metadata_seq
@@ -109,7 +109,7 @@ WHERE c.deleted_at IS NOT NULL AND c.content_seq < excluded.content_seq AND c.me
 
 SEEN = """
 INSERT INTO sync_seen (run_id, external_id)
-SELECT run, id FROM jsonb_to_recordset(%s::jsonb) AS r(run uuid, id text) ORDER BY run, id
+SELECT run, id FROM json_to_recordset(%s::json) AS r(run uuid, id text) ORDER BY run, id
 ON CONFLICT DO NOTHING
 """
 

@@ -61,7 +61,7 @@ CLAIM = """
 WITH me AS MATERIALIZED (
     SELECT epoch FROM ledger WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
 ), portion AS MATERIALIZED (
-    SELECT p.* FROM me, jsonb_to_recordset(%(portions)s::jsonb)
+    SELECT p.* FROM me, json_to_recordset(%(portions)s::json)
         AS p(account uuid, lane text, most int, capped_types text[], cap int, without_types text[])
 ), chosen AS MATERIALIZED (
     SELECT task.id FROM portion p CROSS JOIN LATERAL (

@@ -54,7 +54,7 @@ SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfil
 # order of locks. Conflicts on (run_id, dedup_key) are tasks that the run has already.
 INSERT_TASKS = """
 WITH incoming AS MATERIALIZED (
-    SELECT nextval('sync_task_id_seq') AS id, r.* FROM jsonb_to_recordset(%s::jsonb)
+    SELECT nextval('sync_task_id_seq') AS id, r.* FROM json_to_recordset(%s::json)
         AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text, payload jsonb, key text, priority int,
             carried bool)
 )
@@ -87,7 +87,7 @@ UPDATE sync_task t SET
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted, followups = f.followups,
     finished_at = CASE WHEN f.state = 'ready' AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS})
         THEN NULL ELSE clock_timestamp() END
-FROM jsonb_to_recordset(%s::jsonb) AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
+FROM json_to_recordset(%s::json) AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
     reason text, error text, saved int, unchanged int, deleted int, followups int)
 WHERE t.id = f.id
 RETURNING t.id, t.state

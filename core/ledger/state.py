@@ -22,7 +22,7 @@ ORDER BY s.user_integration_id, s.partition FOR UPDATE OF s
 """
 WRITE_STATE = """
 INSERT INTO sync_state AS s (user_integration_id, partition, value, version, dispatch_seq)
-SELECT account, partition, value, version, seq FROM jsonb_to_recordset(%s::jsonb)
+SELECT account, partition, value, version, seq FROM json_to_recordset(%s::json)
     AS r(account uuid, partition text, value jsonb, version bigint, seq bigint) ORDER BY account, partition
 ON CONFLICT (user_integration_id, partition) DO UPDATE SET value = excluded.value, version = excluded.version,
     dispatch_seq = excluded.dispatch_seq, updated_at = now()

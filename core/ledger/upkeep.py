@@ -36,7 +36,7 @@ WHERE kind = 'worker' AND NOT draining AND seen_at > clock_timestamp() - %s * in
 
 REGISTER = """
 INSERT INTO integration (domain, name, version, tasks, max_tasks)
-SELECT domain, name, version, tasks, max_tasks FROM jsonb_to_recordset(%s::jsonb)
+SELECT domain, name, version, tasks, max_tasks FROM json_to_recordset(%s::json)
     AS r(domain text, name text, version text, tasks jsonb, max_tasks bigint) ORDER BY domain
 ON CONFLICT (domain) DO UPDATE SET name = excluded.name, version = excluded.version, tasks = excluded.tasks,
     max_tasks = excluded.max_tasks, seen_at = now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,7 +16,7 @@ from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, tas
 from core.accounts import store
 from core.content.blobs import Blobs
 from core.db.pool import Conn, Database
-from core.ledger import completion, dispatching, leadership, saving, scheduling
+from core.ledger import completion, dispatching, leadership, saving, scheduling, upkeep
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.ledger.saving import Saved
@@ -143,6 +144,16 @@ def blobs(database: Database, tmp_path: Any) -> Blobs:
 @pytest.fixture
 def desk(conn: Conn, blobs: Blobs) -> Desk:
     return Desk(conn, blobs)
+
+
+@pytest.fixture
+def healthy(desk: Desk) -> upkeep.Process:
+    """A fleet that lives, as the ledger sees it."""
+    process = upkeep.Process(uuid4(), "worker", "host", 17, [DOMAIN], 8)
+    upkeep.heartbeat(desk.conn, process, datetime.now(UTC))
+    leadership.lead(desk.conn, desk.me)
+    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp()")
+    return process
 
 
 @pytest.fixture

@@ -10,23 +10,12 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import uuid4
 
-import pytest
 from support.dashboard import Browser, Dashboard
 
 from core.dashboard import live as streaming
-from core.ledger import leadership, upkeep
+from core.ledger import upkeep
 
 EVENTS = {"Accept": "text/event-stream"}
-
-
-@pytest.fixture
-def healthy(desk) -> upkeep.Process:
-    """A fleet that lives, as the ledger sees it."""
-    process = upkeep.Process(uuid4(), "worker", "host", 17, ["shop"], 8)
-    upkeep.heartbeat(desk.conn, process, datetime.now(UTC))
-    leadership.lead(desk.conn, desk.me)
-    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp()")
-    return process
 
 
 def standing(page: str, name: str) -> str:

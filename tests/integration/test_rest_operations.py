@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from core import TaskOutput
-from core.ledger import completion, leadership, upkeep
+from core.ledger import completion, upkeep
 from core.ledger.outcomes import Outcome
 from core.worker.figures import Figures, error_class
 
@@ -29,19 +29,6 @@ def figures(api):
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch) -> None:
     monkeypatch.setattr("core.rest.metrics.KEPT_SECONDS", 0)
-
-
-@pytest.fixture
-def healthy(desk):
-    """A fleet that lives, as the ledger sees it."""
-    from datetime import UTC, datetime
-    from uuid import uuid4
-
-    process = upkeep.Process(uuid4(), "worker", "host", 1, ["shop"], 8)
-    upkeep.heartbeat(desk.conn, process, datetime.now(UTC))
-    leadership.lead(desk.conn, desk.me)
-    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp()")
-    return process
 
 
 def test_alive_needs_nobody(api) -> None:
@@ -128,14 +115,14 @@ def test_what_workers_count(api, desk, healthy, figures) -> None:
     counted.count("of_another_version", nobody="knows")
     upkeep.heartbeat(desk.conn, healthy, datetime.now(UTC), counted.written())
     found = figures()
-    assert found[("polling_saves_total", "host:1")] == 2
-    assert found[("polling_outputs_changed_total", "host:1", "shop")] == 2
-    assert found[("polling_tasks_total", "", "done", "host:1", "shop")] == 1
-    assert found[("polling_tasks_total", "KeyError", "host:1", "parked", "shop")] == 1
-    assert found[("polling_runs_total", "host:1", "live", "shop", "succeeded")] == 1
-    assert found[("polling_run_seconds_bucket", "+Inf", "host:1", "live", "shop")] == 1
-    assert found[("polling_run_seconds_bucket", "60", "host:1", "live", "shop")] == 1
-    assert found[("polling_budget_waits_total", "host:1", "quota", "shop")] == 1
+    assert found[("polling_saves_total", "host:17")] == 2
+    assert found[("polling_outputs_changed_total", "host:17", "shop")] == 2
+    assert found[("polling_tasks_total", "", "done", "host:17", "shop")] == 1
+    assert found[("polling_tasks_total", "KeyError", "host:17", "parked", "shop")] == 1
+    assert found[("polling_runs_total", "host:17", "live", "shop", "succeeded")] == 1
+    assert found[("polling_run_seconds_bucket", "+Inf", "host:17", "live", "shop")] == 1
+    assert found[("polling_run_seconds_bucket", "60", "host:17", "live", "shop")] == 1
+    assert found[("polling_budget_waits_total", "host:17", "quota", "shop")] == 1
 
 
 @pytest.mark.parametrize(

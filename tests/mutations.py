@@ -71,6 +71,17 @@ MUTATIONS = [
         ("tests/integration/test_completion.py",),
     ),
     Mutation(
+        "tasks that do not wait behind content",
+        (("core/worker/saver.py", "self._growing if outcome.tasks else self._ending", "self._ending"),),
+        ("tests/integration/test_saver.py",),
+    ),
+    Mutation(
+        "a leader that listens",
+        (("core/dispatcher/loop.py", "min(self._pause if looking else POLL_SECONDS, soon - now)",
+          "min(self._pause if looking else POLL_SECONDS, soon - now, self._look_due - now)"),),
+        ("tests/integration/test_chores.py",),
+    ),
+    Mutation(
         "the lock under which a run ends",
         (("core/ledger/completion.py", 'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
          ("core/ledger/completion.py", "FOR NO KEY UPDATE OF a", "")),

@@ -65,7 +65,7 @@ MUTATIONS = [
         (("core/worker/saver.py", "            return save(conn, outcomes, delete_guard=self._delete_guard)",
           "            with conn.transaction():\n"
           "                saved = save(conn, outcomes, delete_guard=self._delete_guard)\n"
-          "                end_runs(conn, saved.closed_runs)\n"
+          "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
           "            return saved"),
          ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),
         ("tests/integration/test_completion.py",),

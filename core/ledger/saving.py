@@ -62,7 +62,7 @@ INSERT INTO sync_task (id, run_id, user_integration_id, integration_domain, lane
     carried)
 SELECT id, run, account, domain, lane, parent, type, payload, decode(key, 'hex'), priority, carried FROM incoming ORDER BY run, key
 ON CONFLICT (run_id, dedup_key) DO NOTHING
-RETURNING parent_id, run_id::text
+RETURNING parent_id
 """
 
 MOST_SNOOZED_SECONDS = 7 * 86_400
@@ -108,13 +108,11 @@ class Saved:
     Attributes:
       applied: The outcomes that passed the fence, with the task's new state.
       changed: External ids created, changed or deleted, by (account, domain).
-      closed_runs: Runs in which a task was closed and to which nothing was added: they may be complete.
       added: Whether tasks were added or put back, so that the dispatcher has work.
     """
 
     applied: list[tuple[Outcome, str]] = field(default_factory=list)
     changed: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    closed_runs: set[str] = field(default_factory=set)
     added: bool = False
 
 
@@ -294,18 +292,11 @@ class _Batch:
                 return str(row[0])
 
     def _insert_tasks(self, rows: list[dict[str, Any]]) -> None:
-        added_to = set()
         if rows:
-            inserted: Counter[int] = Counter()
-            for parent, run in self.conn.execute(INSERT_TASKS, (json_text(rows),)):
-                inserted[parent] += 1
-                added_to.add(run)
+            inserted = Counter(parent for (parent,) in self.conn.execute(INSERT_TASKS, (json_text(rows),)))
             for task, count in inserted.items():
                 self.counts[task].followups = count
             self.saved.added = bool(inserted)
-        self.saved.closed_runs = {
-            o.dispatch.run_id for o in self.outcomes if o.state != "ready" and o.dispatch.run_id not in added_to
-        }
 
     # Accounts and blocks ----------------------------------------------------------------------------------------------
 
@@ -326,7 +317,6 @@ class _Batch:
         states: dict[int, str] = dict(self.conn.execute(FINISH, (json_text(rows),)).fetchall())
         self.saved.applied = [(outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes]
         self.saved.added |= any(state == "ready" for state in states.values())
-        self.saved.closed_runs |= {o.dispatch.run_id for o, state in self.saved.applied if state == "parked"}
 
 
 def _array(numbers: Iterable[int]) -> str:

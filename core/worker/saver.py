@@ -1,7 +1,7 @@
 """Two threads that save what tasks came to, many outcomes in one transaction.
 
-One has the outcomes that add tasks, and saves them at once: others wait for that work, which must not wait behind content. The
-other one has all the rest, and gathers it for some milliseconds.
+One has the outcomes that add tasks, and saves them at once: others wait for that work, which must not wait until content is saved.
+The other one has all the rest, and gathers it for some milliseconds.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Saver:
             try:
                 self.save(batch)
             except Exception:
-                log.exception("the saver could not save a batch of %d; their leases bring them back", len(batch))
+                log.exception("the saver failed with a batch of %d; the leases bring back what was not committed", len(batch))
                 self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
 
     def _gather(self, lane: _Lane) -> list[Outcome]:
@@ -184,9 +184,9 @@ class Saver:
 
     def _save(self, outcomes: Sequence[Outcome]) -> None:
         saved = self._until_available(lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes))
-        # Before it asks which runs are complete: of two threads that save the last two tasks of one, the later sees none held.
+        # Let go of before it is asked which runs are complete, so that two threads do not leave that to each other.
         self._held.release(outcome.dispatch.id for outcome in outcomes)
-        ended = self._until_available(lambda: self._end_runs(saved, outcomes))
+        ended = self._until_available(lambda: self._end_runs(outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))
         self._step()
         self._figures.saved(saved, ended)
@@ -246,13 +246,12 @@ class Saver:
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
 
-    def _end_runs(self, saved: Sequence[Saved], outcomes: Sequence[Outcome]) -> list[Run]:
-        applied = {outcome.dispatch.task_id for one in saved for outcome, _ in one.applied}
-        # A result that the fence refused may be one that was saved by a commit whose reply was lost.
-        uncertain = {outcome.dispatch.run_id for outcome in outcomes if outcome.dispatch.task_id not in applied}
-        runs = uncertain.union(*(one.closed_runs for one in saved))
-        # Whoever saves the last task asks: not before, where more of the run is here.
-        runs -= self._held.runs
+    def _end_runs(self, outcomes: Sequence[Outcome]) -> list[Run]:
+        """End the runs that are complete. It is asked by whoever lets go of the last of a run's tasks that this process holds.
+
+        Also by one that has added tasks: a thread that has saved those since then saw this one's still held, and did not ask.
+        """
+        runs = {outcome.dispatch.run_id for outcome in outcomes} - self._held.runs
         if not runs:
             return []
         with self._database.connection() as conn:

@@ -105,7 +105,7 @@ class Desk:
     def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> Saved:
         """Save what it returned, and end its run if that was the last task."""
         saved = self.save(self.outcome(dispatch, **result), guard=guard)
-        completion.end_runs(self.conn, saved.closed_runs)
+        completion.end_runs(self.conn, {dispatch.run_id})
         return saved
 
     def keep(self, account: UUID, *outputs: TaskOutput, **more: Any) -> None:

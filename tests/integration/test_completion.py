@@ -46,8 +46,8 @@ def test_a_hundred_savers_who_close_siblings_at_once_end_it_once(desk, connect, 
     def close(conn, mine) -> list:
         ended = []
         for dispatch in mine:
-            saved = desk.save(desk.outcome(dispatch), conn=conn)
-            ended += completion.end_runs(conn, saved.closed_runs)
+            desk.save(desk.outcome(dispatch), conn=conn)
+            ended += completion.end_runs(conn, {dispatch.run_id})
         return ended
 
     ended = together(*(lambda i=i, conn=conn: close(conn, dispatches[i::10]) for i, conn in enumerate(conns)))
@@ -64,8 +64,8 @@ def test_many_runs_whose_last_two_tasks_close_at_once_all_end_once(desk, connect
     conns = [connect(), connect()]
 
     def close(conn, dispatch) -> int:
-        saved = desk.save(desk.outcome(dispatch), conn=conn)
-        return len(completion.end_runs(conn, saved.closed_runs))
+        desk.save(desk.outcome(dispatch), conn=conn)
+        return len(completion.end_runs(conn, {dispatch.run_id}))
 
     ended = [together(*(lambda c=c, d=d: close(c, d) for c, d in zip(conns, pair, strict=True))) for pair in pairs]
     assert [sum(pair) for pair in ended] == [1] * 25
@@ -78,8 +78,7 @@ def test_asked_inside_the_saving_transaction_nobody_would_end_it(desk, connect) 
     one, two = connect(), connect()
     with one.transaction(), two.transaction():
         for conn, dispatch in ((one, first), (two, second)):
-            saved = desk.save(desk.outcome(dispatch), conn=conn)
-            assert saved.closed_runs == {dispatch.run_id}
+            desk.save(desk.outcome(dispatch), conn=conn)
             assert conn.execute(completion.CANDIDATES, ([dispatch.run_id],)).fetchall() == []
     assert desk.runs() == ["running"]
     assert len(completion.end_runs(desk.conn, {first.run_id})) == 1
@@ -171,8 +170,8 @@ def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect,
         ends, retries = connect(), connect()
 
         def close(last=last, conn=ends) -> None:
-            saved = desk.save(desk.outcome(last), conn=conn)
-            completion.end_runs(conn, saved.closed_runs)
+            desk.save(desk.outcome(last), conn=conn)
+            completion.end_runs(conn, {last.run_id})
 
         together(close, lambda bad=bad, conn=retries: retry(conn, [bad.task_id]))
         completion.end_forgotten_runs(desk.conn)
@@ -188,11 +187,11 @@ def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect,
 def test_parked_tasks_do_not_keep_it_open(desk, bad: str, state: str) -> None:
     root = desk.root(desk.account())
     if bad == "start":
-        saved = desk.save(parked(desk.outcome(root), "no"))
+        desk.save(parked(desk.outcome(root), "no"))
     else:
         desk.finish(root, tasks=[Task("step")])
-        saved = desk.save(parked(desk.outcome(*desk.claim()), "no"))
-    (ended,) = completion.end_runs(desk.conn, saved.closed_runs)
+        desk.save(parked(desk.outcome(*desk.claim()), "no"))
+    (ended,) = completion.end_runs(desk.conn, {root.run_id})
     assert (ended["state"], ended["tasks_parked"], ended["error"]) == (state, 1, "no")
     assert desk.value("SELECT consecutive_failures FROM user_integration") == (1 if state == "failed" else 0)
 

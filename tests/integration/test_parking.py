@@ -14,8 +14,8 @@ from core.ledger.saving import parked
 
 
 def park(desk, dispatch) -> None:
-    saved = desk.save(parked(desk.outcome(dispatch), "no"))
-    completion.end_runs(desk.conn, saved.closed_runs)
+    desk.save(parked(desk.outcome(dispatch), "no"))
+    completion.end_runs(desk.conn, {dispatch.run_id})
 
 
 def one_parked(desk, account, *, ended: bool = True):

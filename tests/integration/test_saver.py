@@ -35,6 +35,34 @@ def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> No
     saver.stop(20)
 
 
+def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_is_let_go_of(
+    desk, database, queues
+) -> None:
+    """A result that cannot be saved has its batch halved again and again: what the others add is done in the meantime."""
+    held = Held()
+    saver = Saver(database, queues, held, Registry(), delete_guard=0.5)
+    roots = [desk.root(desk.account(f"a{number}")) for number in range(50)]
+    for root in roots:
+        held.take(root)
+        outcome = desk.outcome(root, tasks=[Task("step")])
+        if root is roots[-1]:
+            outcome.tasks[0]["priority"] = 2**40
+        saver.hand_over(outcome)
+    saver.start()
+    saved: list[str] = []
+
+    def all_saved() -> bool:
+        for dispatch in desk.claim():
+            held.take(dispatch)
+            saver.hand_over(desk.outcome(dispatch))
+            saved.append(dispatch.id)
+        return len(saved) == len(roots) - 1
+
+    until(all_saved, "what they have added is done")
+    saver.stop(20)
+    assert sorted(desk.runs()) == ["failed"] + ["succeeded"] * 49
+
+
 def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(desk, database, queues, monkeypatch) -> None:
     """What waits behind it would be held for ever: its process ends, and the leases bring it back."""
     hangs, goes_on = threading.Event(), threading.Event()

@@ -147,7 +147,9 @@ class Saver:
             try:
                 self.save(batch)
             except Exception:
-                log.exception("the saver failed with a batch of %d; the leases bring back what was not committed", len(batch))
+                log.exception(
+                    "the saver failed with a batch of %d; the leases bring back what was not committed", len(batch)
+                )
                 self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
 
     def _gather(self, lane: _Lane) -> list[Outcome]:

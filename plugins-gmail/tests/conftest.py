@@ -1,4 +1,4 @@
-"""A fake of Gmail that the plugin's settings lead to."""
+"""A fake of Gmail that the plugin's settings lead to, and what it was asked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.gmail import FakeGmail
+from syncing import Costs
 
 
 @pytest.fixture
@@ -14,3 +15,15 @@ def gmail(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGmail]:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
         yield fake
+
+
+@pytest.fixture
+def costs(gmail: FakeGmail) -> Costs:
+    """What was asked since the last time."""
+
+    def since() -> dict[str, int]:
+        found = dict(gmail.count())
+        gmail.calls.clear()
+        return found
+
+    return since

@@ -1,0 +1,159 @@
+"""Tasks that come when what they were for is over."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from integration_polling_gmail import Gmail
+from support.gmail import FakeGmail, mail
+from support.gmail.mailbox import FIRST_HISTORY_ID
+from syncing import Costs, connect, large_mail, synced
+
+from core import RunInfo, TaskResult
+from core.testing import Harness
+from core.testing.context import HarnessContext
+
+
+def late(harness: Harness, lane: Literal["live", "backfill"] = "live") -> tuple[Gmail, HarnessContext]:
+    """An instance, and the context of a task of an earlier run that is carried on."""
+    context = harness.context()
+    context.run = RunInfo("an earlier run", "retry", lane)
+    return Gmail(harness.config, harness.credentials), context  # type: ignore[arg-type]
+
+
+def is_nothing(result: TaskResult) -> bool:
+    return not (list(result.output) or list(result.tasks) or result.state or result.listed)
+
+
+def test_a_page_of_a_history_that_others_have_read_on_from(gmail: FakeGmail, costs: Costs) -> None:
+    gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    costs()
+    instance, context = late(harness)
+    assert is_nothing(instance.get_history(context, since=str(FIRST_HISTORY_ID), page="an old token"))
+    assert costs() == {}
+    instance.close()
+
+
+def test_a_page_of_a_listing_after_which_a_newer_one_has_begun(gmail: FakeGmail, costs: Costs) -> None:
+    gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    costs()
+    instance, context = late(harness, "backfill")
+    assert is_nothing(instance.get_email_list(context, generation="1", page="an old token"))
+    assert costs() == {}
+    instance.close()
+
+
+def test_a_message_that_a_live_run_has_fetched_already(gmail: FakeGmail, costs: Costs) -> None:
+    id = gmail.mailbox.add(mail())
+    harness = connect(gmail)
+    synced(harness)
+    costs()
+    instance, context = late(harness, "backfill")
+    generation = harness.state["history"]["generation"]  # type: ignore[index,call-overload]
+    assert is_nothing(instance.download_email(context, id, str(generation)))
+    assert costs() == {}
+    new = gmail.mailbox.add(mail())
+    assert not is_nothing(instance.download_email(context, new, str(generation)))
+    instance.close()
+
+
+def test_a_message_of_a_search_that_is_asked_no_more(gmail: FakeGmail, costs: Costs) -> None:
+    id = gmail.mailbox.add(mail("Letter"))
+    gmail.mailbox.add(mail("Invoice"))
+    harness = connect(gmail, query="subject:invoice")
+    synced(harness)
+    costs()
+    instance, context = late(harness, "backfill")
+    assert is_nothing(instance.download_email(context, id, "of an older search"))
+    del harness.state["history"]
+    assert is_nothing(instance.download_email(context, id, "of an older search"))
+    assert costs() == {}
+    instance.close()
+
+
+def test_pages_of_a_history_that_a_later_run_carries_on_are_left_to_its_own(gmail: FakeGmail, costs: Costs) -> None:
+    """It begins at the first page again; the second one, applied before it, would leave the labels of the first."""
+    id, gmail.page_size = gmail.mailbox.fill(1)[0], 1
+    harness = connect(gmail)
+    synced(harness)
+    gmail.mailbox.label(id, add=["STARRED"])
+    gmail.mailbox.label(id, remove=["STARRED"])
+    instance, context = late(harness)
+    [first] = instance.start(context).tasks
+    [second] = (each for each in instance.run_task(first, context).tasks if each.type == "get_history")
+    context.run = RunInfo("a later run", "schedule", "live")
+    costs()
+    assert is_nothing(instance.run_task(second, context))
+    assert is_nothing(instance.run_task(first, context))
+    assert costs() == {}
+    instance.close()
+
+
+def test_the_beginning_of_a_listing_that_a_later_run_carries_on_is_left_to_its_own(
+    gmail: FakeGmail, costs: Costs
+) -> None:
+    instance, context = late(connect(gmail))
+    [begin] = instance.start(context).tasks
+    context.run = RunInfo("a later run", "schedule", "live")
+    assert is_nothing(instance.run_task(begin, context))
+    assert costs() == {}
+    instance.close()
+
+
+def test_trash_that_the_history_tells_of_before_the_message_is_kept(gmail: FakeGmail) -> None:
+    """A download that saw it in the inbox may be on its way, and must not bring it in."""
+    gmail.mailbox.fill(3)
+    harness = connect(gmail)
+    synced(harness)
+    id = gmail.mailbox.add(mail())
+    instance, context = late(harness)
+    [first] = instance.start(context).tasks
+    slow = context
+    assert not is_nothing(instance.download_email(slow, id, str(harness.state["history"]["generation"])))  # type: ignore[index,call-overload]
+    gmail.mailbox.trash(id)
+    gmail.mailbox.records = gmail.mailbox.records[-2:]
+    assert [(row.id, row.code) for row in instance.run_task(first, context).output] == [(id, 410)]
+    instance.close()
+
+
+def test_a_large_attachment_of_a_message_that_is_deleted_meanwhile(gmail: FakeGmail, costs: Costs) -> None:
+    """It waits for hours behind the messages, and must not come back alone."""
+    raw, _ = large_mail(9 * 1024 * 1024)
+    id = gmail.mailbox.add(raw)
+    harness = connect(gmail)
+    synced(harness)
+    [task] = [task for task in harness.tasks if task.type == "download_attachment"]
+    instance, context = late(harness, "backfill")
+    trashed: list[str] = []
+
+    def trash(kind: str, path: str) -> None:
+        if kind == "attachment" and not trashed:
+            trashed.append(path)
+            gmail.mailbox.trash(id)
+            synced(harness)
+
+    gmail.before = trash
+    assert is_nothing(instance.run_task(task, context))
+    assert trashed
+    costs()
+    assert is_nothing(instance.run_task(task, context))
+    assert costs() == {}
+    instance.close()
+
+
+def test_a_large_attachment_that_the_config_wants_no_more(gmail: FakeGmail, costs: Costs) -> None:
+    raw, _ = large_mail(9 * 1024 * 1024)
+    gmail.mailbox.add(raw)
+    harness = connect(gmail)
+    synced(harness)
+    [task] = [task for task in harness.tasks if task.type == "download_attachment"]
+    harness.config.attachments = "metadata"  # type: ignore[attr-defined]
+    costs()
+    instance, context = late(harness, "backfill")
+    assert is_nothing(instance.run_task(task, context))
+    assert costs() == {}
+    instance.close()

@@ -1,4 +1,7 @@
-"""What is run on this repository; `nox -l` lists it. Each session makes its own environment by pip."""
+"""What is run on this repository; `nox -l` lists it.
+
+Each session makes its own environment by pip.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,14 @@ PLUGINS = sorted(str(path.parent) for path in Path().glob("plugins-*/pyproject.t
 SHOWN = ["plugins-hello-world", "plugins-ftp"]
 FAULTS = ["tests/faults", "plugins-slack/tests/test_fleet.py"]
 LONG = 60
-"""Seconds that the demo gets after Ctrl-C to end its servers and workers; nox kills after 0.3 by itself."""
+"""Seconds that the demo gets after Ctrl-C to end its servers and workers; nox kills after 0.3 by
+itself.
+"""
 
 
-def _install(session: nox.Session, *groups: str, core: str = ".", plugins: list[str] = PLUGINS) -> None:
+def _install(
+    session: nox.Session, *groups: str, core: str = ".", plugins: list[str] = PLUGINS
+) -> None:
     """The engine and plugins as they lie here, and dependency groups of `pyproject.toml`.
 
     The groups are read by nox: a pip as old as that of Python 3.11 knows no `--group`.
@@ -38,7 +45,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, two at a time, or those that pytest's own arguments name: `nox -s tests -- -k ledger`."""
+    """All tests, two at a time, or those that pytest's own arguments name: `nox -s tests -- -k
+    ledger`.
+    """
     _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run("pytest", "-n", "2", *session.posargs, interrupt_timeout=LONG)
 
@@ -47,27 +56,37 @@ def tests(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Every fault against real processes, the long forms too; what CI runs of it is in `tests`."""
     _install(session, "test", core=".[demo,serve,sentry,otel]")
-    session.run("pytest", "-m", "long or not long", *FAULTS, *session.posargs, interrupt_timeout=LONG)
+    session.run(
+        "pytest", "-m", "long or not long", *FAULTS, *session.posargs, interrupt_timeout=LONG
+    )
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """Random faults all the time, and nothing lost: `nox -s soak -- --minutes 30 --report FILE`."""
     _install(session, "test", core=".[demo,serve,sentry,otel]")
-    path = os.pathsep.join(str(Path(folder).resolve()) for folder in ("tests", "tests/support/hostile-plugin/src"))
-    session.run("python", "-m", "soak", *session.posargs, env={"PYTHONPATH": path}, interrupt_timeout=LONG)
+    path = os.pathsep.join(
+        str(Path(folder).resolve()) for folder in ("tests", "tests/support/hostile-plugin/src")
+    )
+    session.run(
+        "python", "-m", "soak", *session.posargs, env={"PYTHONPATH": path}, interrupt_timeout=LONG
+    )
 
 
 @nox.session
 def mutations(session: nox.Session) -> None:
-    """Switch off one mechanism of the engine at a time, and print which tests notice: all, or `-- fence sweeper`."""
+    """Switch off one mechanism of the engine at a time, and print which tests notice: all, or
+    `-- fence sweeper`.
+    """
     _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run("python", "tests/mutations.py", *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark against its peer, then the page of all that was measured: `nox -s bench -- chain` for one of them."""
+    """Every benchmark against its peer, then the page of all that was measured: `nox -s bench --
+    chain` for one of them.
+    """
     _install(session, "bench", core=".[embedded]", plugins=SHOWN)
     words = session.posargs or ["all"]
     keep = [] if "--quick" in words else ["--keep"]

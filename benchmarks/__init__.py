@@ -1,18 +1,24 @@
-"""Benchmarks, each paired with its peer in alternating rounds of one run: `python -m benchmarks NAME [--json]`."""
+"""Benchmarks, each paired with its peer in alternating rounds of one run: `python -m benchmarks
+NAME [--json]`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 NAMES: Mapping[str, str] = {
-    "chain": "a durable tree of tasks, against two no-op actors of bare Dramatiq without a database",
+    "chain": (
+        "a durable tree of tasks, against two no-op actors of bare Dramatiq without a database"
+    ),
     "procrastinate": "the same tree, on Procrastinate and the same PostgreSQL",
     "celery": "the same tree, on Celery and the same Valkey",
     "dlt": "10,000 items of a server with 50 ms latency, against a dlt pipeline",
     "upsert": "content rows/s, against the best batch statement of bare psycopg",
     "claim": "claiming 100 due accounts among 1,000 to 1 million",
     "latency": "from a trigger to the first row on an idle system, against the stock consumer",
-    "readers": "a sync beside 200 readers of the API and the dashboard, against the same sync unread",
+    "readers": (
+        "a sync beside 200 readers of the API and the dashboard, against the same sync unread"
+    ),
     "idle": "statements/s and CPU of a fleet that has nothing to do",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }

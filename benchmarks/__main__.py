@@ -18,7 +18,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run benchmarks and print what they measured, or write the page from what earlier runs kept."""
+    """Run benchmarks and print what they measured, or write the page from what earlier runs
+    kept.
+    """
     arguments = _parser().parse_args(words)
     if arguments.name == "page":
         from benchmarks.page import write
@@ -27,7 +29,9 @@ def main(words: list[str] | None = None) -> int:
         return 0
     # Ended from outside, it still ends its servers and workers.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    options = Options(arguments.rounds or (1 if arguments.quick else 3), arguments.quick, arguments.rows)
+    options = Options(
+        arguments.rounds or (1 if arguments.quick else 3), arguments.quick, arguments.rows
+    )
     for name in NAMES if arguments.name == "all" else [arguments.name]:
         result, text = measure(name, options)
         print(text, flush=True)
@@ -49,30 +53,50 @@ def measure(name: str, options: Options) -> tuple[dict[str, Any], str]:
         machine = describe(bed.urls)
         print(one_line(machine), file=sys.stderr)
         report: Report = importlib.import_module(f"benchmarks.{name}").run(bed, options)
-    taken = {"quick": options.quick, "date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine}
+    taken = {
+        "quick": options.quick,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "machine": machine,
+    }
     return report.data() | taken | {"seconds": round(time.monotonic() - begun)}, report.text()
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
     """Write a result where `page` finds it, a line for each of its keys."""
-    lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in result.items()]
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
+        for key, value in result.items()
+    ]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
-    extra = {"all": "each of them", "page": "docs/explanation/performance.md, from the results that were kept"}
+    extra = {
+        "all": "each of them",
+        "page": "docs/explanation/performance.md, from the results that were kept",
+    }
     listing = "\n".join(f"  {name:<14} {text}" for name, text in {**NAMES, **extra}.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"benchmarks:\n{listing}",
     )
-    parser.add_argument("name", choices=[*NAMES, "all", "page"], metavar="NAME", help="one of those below")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object, last")
-    parser.add_argument("--keep", action="store_true", help="keep the result in benchmarks/results, for the page")
-    parser.add_argument("--rounds", type=int, help="alternating rounds (default: 3; with --quick 1)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, and nothing else")
+    parser.add_argument(
+        "name", choices=[*NAMES, "all", "page"], metavar="NAME", help="one of those below"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as one JSON object, last"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the result in benchmarks/results, for the page"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="alternating rounds (default: 3; with --quick 1)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it works, and nothing else"
+    )
     parser.add_argument("--rows", type=int, help="the largest table of `upsert` (default: 500,000)")
     return parser
 

@@ -1,4 +1,6 @@
-"""The same recursive no-op tree on Celery: see `benchmarks.peers.celery` for how it is tuned, and what it does not keep."""
+"""The same recursive no-op tree on Celery: see `benchmarks.peers.celery` for how it is tuned,
+and what it does not keep.
+"""
 
 from __future__ import annotations
 
@@ -16,4 +18,6 @@ def run(bed: Testbed, options: Options) -> Report:
             theirs.append(celery.tasks_per_second(bed, pages))
             ours.append(engine.tree(pages))
     budget = Budget("ratio to Celery", ratio(ours, theirs), at_least=5)
-    return Report("celery", "tasks/s", ours, theirs, "Celery on the same Valkey, no database", [budget])
+    return Report(
+        "celery", "tasks/s", ours, theirs, "Celery on the same Valkey, no database", [budget]
+    )

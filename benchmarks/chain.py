@@ -1,4 +1,6 @@
-"""A durable recursive tree, against what bare Dramatiq does for a no-op actor that sends to a second one."""
+"""A durable recursive tree, against what bare Dramatiq does for a no-op actor that sends to a
+second one.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ def run(bed: Testbed, options: Options) -> Report:
                 rates.append(engine.tree(pages, accounts))
     budget = Budget("ratio to bare Dramatiq", ratio(ours, theirs), at_least=1.5)
     rows = [
-        {"accounts synced at once": accounts, "tasks/s": statistics.median(rates), "ratio": ratio(rates, theirs)}
+        {
+            "accounts synced at once": accounts,
+            "tasks/s": statistics.median(rates),
+            "ratio": ratio(rates, theirs),
+        }
         for accounts, rates in ({1: ours} | several).items()
     ]
     peer = "bare Dramatiq, chains of two no-op actors"

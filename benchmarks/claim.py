@@ -1,4 +1,6 @@
-"""Claiming 100 due accounts, in one statement with their runs and root tasks, while the table of accounts grows."""
+"""Claiming 100 due accounts, in one statement with their runs and root tasks, while the table of
+accounts grows.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,21 @@ CLAIMS = 30
 
 FILL = """
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, next_sync_at)
-SELECT gen_random_uuid(), 'user-' || n / 10, 'noop', 'account-' || n, 'identity-' || n, '{}', now() + random() * interval '1 day'
+SELECT gen_random_uuid(), 'user-' || n / 10, 'noop', 'account-' || n, 'identity-' || n, '{}',
+    now() + random() * interval '1 day'
     + interval '1 hour'
 FROM generate_series(%s::int, %s::int) AS n
 """
-MAKE_DUE = "UPDATE user_integration SET next_sync_at = now() - random() * interval '1 minute' WHERE name = ANY(%s)"
+MAKE_DUE = """
+UPDATE user_integration SET next_sync_at = now() - random() * interval '1 minute'
+WHERE name = ANY(%s)
+"""
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Milliseconds of a claim by the number of accounts; the ratio is that of the largest table to the smallest."""
+    """Milliseconds of a claim by the number of accounts; the ratio is that of the largest table
+    to the smallest.
+    """
     sizes = SIZES[: options.size(len(SIZES), 2)]
     claims = {size: list[float]() for size in sizes}
     filled = 0
@@ -40,12 +48,24 @@ def run(bed: Testbed, options: Options) -> Report:
                     claims[size].append(milliseconds)
     ours, first = claims[sizes[-1]], claims[sizes[0]]
     growth = statistics.median(ours) / statistics.median(first)
-    budget = Budget(f"time among {sizes[-1]:,} accounts, as a multiple of that among {sizes[0]:,}", growth, at_most=1.5)
+    budget = Budget(
+        f"time among {sizes[-1]:,} accounts, as a multiple of that among {sizes[0]:,}",
+        growth,
+        at_most=1.5,
+    )
     rows = [
         {"accounts": size, "median, ms": _ms(times), "slowest, ms": round(max(times), 2)}
         for size, times in claims.items()
     ]
-    return Report("claim", "ms", ours, first, f"the same among {sizes[0]:,} accounts", [budget], {"growth": rows})
+    return Report(
+        "claim",
+        "ms",
+        ours,
+        first,
+        f"the same among {sizes[0]:,} accounts",
+        [budget],
+        {"growth": rows},
+    )
 
 
 def _claim(conn: Conn, accounts: int, seed: int) -> float:

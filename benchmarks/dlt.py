@@ -1,8 +1,10 @@
-"""10,000 items of a service with 50 ms latency into PostgreSQL: a page lists a hundred ids, and each item is a call of its own.
+"""10,000 items of a service with 50 ms latency into PostgreSQL: a page lists a hundred ids, and
+each item is a call of its own.
 
-Both sides have the same number of connections: as many as `polling up` has threads, and four times as many. With few, the latency
-bounds both: nobody is faster than calls * latency / connections, which the table has as the floor. With many, it shows what the
-engines themselves can do: that is the headline. Beside it, both as they come: dlt's thread pool of 5, and our 16 threads.
+Both sides have the same number of connections: as many as `polling up` has threads, and four times
+as many. With few, the latency bounds both: nobody is faster than calls * latency / connections,
+which the table has as the floor. With many, it shows what the engines themselves can do: that is
+the headline. Beside it, both as they come: dlt's thread pool of 5, and our 16 threads.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ def run(bed: Testbed, options: Options) -> Report:
     with Engine(bed, "benchmarks.listed") as engine, service(pages, LATENCY) as url:
 
         def rounds(number: int, ours: int, theirs: int | None) -> tuple[list[float], list[float]]:
-            pairs = [(_seconds(engine, url, ours), dlt.seconds(bed, url, pages * ITEMS, theirs)) for _ in range(number)]
+            pairs = [
+                (_seconds(engine, url, ours), dlt.seconds(bed, url, pages * ITEMS, theirs))
+                for _ in range(number)
+            ]
             return [one for one, _ in pairs], [other for _, other in pairs]
 
         figures = {
@@ -34,12 +39,19 @@ def run(bed: Testbed, options: Options) -> Report:
             f"as they come: {FEW} threads, and 5": rounds(1, FEW, None),
         }
     ours, theirs = figures[f"{MANY} connections"]
-    budget = Budget(f"ratio to dlt's wall time, {MANY} connections each", ratio(ours, theirs), at_most=0.5)
+    budget = Budget(
+        f"ratio to dlt's wall time, {MANY} connections each", ratio(ours, theirs), at_most=0.5
+    )
     rows = [_row(name, *pair) for name, pair in figures.items()]
     calls = pages * (ITEMS + 1)
-    floors = {f"floor of {number} connections, s": round(calls * LATENCY / number, 1) for number in (MANY, FEW, 5)}
+    floors = {
+        f"floor of {number} connections, s": round(calls * LATENCY / number, 1)
+        for number in (MANY, FEW, 5)
+    }
     peer = f"dlt, {MANY} connections, into the same PostgreSQL"
-    return Report("dlt", "s", ours, theirs, peer, [budget], {"connections": rows, "floors": [floors]})
+    return Report(
+        "dlt", "s", ours, theirs, peer, [budget], {"connections": rows, "floors": [floors]}
+    )
 
 
 def _seconds(engine: Engine, url: str, connections: int) -> float:
@@ -51,5 +63,8 @@ def _seconds(engine: Engine, url: str, connections: int) -> float:
 
 
 def _row(name: str, ours: list[float], theirs: list[float]) -> dict[str, str | float]:
-    medians = {"ours, s": round(statistics.median(ours), 1), "dlt, s": round(statistics.median(theirs), 1)}
+    medians = {
+        "ours, s": round(statistics.median(ours), 1),
+        "dlt, s": round(statistics.median(theirs), 1),
+    }
     return {"": name, **medians, "ratio": round(ratio(ours, theirs), 2)}

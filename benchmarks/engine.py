@@ -30,7 +30,8 @@ from core.settings import Settings
 PROCESSES, THREADS = 2, 8
 
 RUNS = """
-SELECT array_agg(DISTINCT state), sum(tasks_done), extract(epoch FROM max(finished_at) - min(started_at))
+SELECT array_agg(DISTINCT state), sum(tasks_done),
+    extract(epoch FROM max(finished_at) - min(started_at))
 FROM sync_run WHERE id = ANY(%s) HAVING count(*) FILTER (WHERE state = 'running') = 0
 """
 
@@ -38,8 +39,13 @@ LONGEST_LOG = 20_000
 """Characters of the workers' log that a failure shows."""
 
 STATE = {
-    "tasks": "SELECT state, count(*), min(lease_until - clock_timestamp())::text FROM sync_task GROUP BY 1",
-    "queued": "SELECT id, dispatch_no, suspect FROM sync_task WHERE state = 'queued' ORDER BY id LIMIT 20",
+    "tasks": (
+        "SELECT state, count(*), min(lease_until - clock_timestamp())::text FROM sync_task GROUP"
+        " BY 1"
+    ),
+    "queued": (
+        "SELECT id, dispatch_no, suspect FROM sync_task WHERE state = 'queued' ORDER BY id LIMIT 20"
+    ),
     "processes": "SELECT kind, pid, draining, (clock_timestamp() - seen_at)::text FROM process",
     "leader": "SELECT leader, (leader_until - clock_timestamp())::text FROM ledger",
     "messages": None,
@@ -48,7 +54,9 @@ STATE = {
 
 @dataclass(frozen=True, slots=True)
 class Testbed:
-    """Embedded PostgreSQL (fsync on) and Valkey that belong to one benchmark, and a folder that goes with them."""
+    """Embedded PostgreSQL (fsync on) and Valkey that belong to one benchmark, and a folder that
+    goes with them.
+    """
 
     urls: Urls
     home: Path
@@ -93,7 +101,10 @@ class Engine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.conn.close()
         self.queues.close()
@@ -101,7 +112,16 @@ class Engine:
     @contextmanager
     def workers(self, processes: int = PROCESSES, threads: int = THREADS) -> Iterator[int]:
         """`dramatiq core.actors`, ready when all processes have said so; yields its process id."""
-        arguments = [sys.executable, "-m", "dramatiq", "core.actors", "-p", str(processes), "-t", str(threads)]
+        arguments = [
+            sys.executable,
+            "-m",
+            "dramatiq",
+            "core.actors",
+            "-p",
+            str(processes),
+            "-t",
+            str(threads),
+        ]
         log = self.home / "workers.log"
         self.conn.execute("DELETE FROM process")
         with program(arguments, self.environment, log) as pid:
@@ -111,7 +131,9 @@ class Engine:
                 yield pid
             except Exception as error:
                 # Its folder is thrown away with all that is in it.
-                error.add_note(f"{self._state()}\n{log.read_text('utf-8', 'replace')[-LONGEST_LOG:]}")
+                error.add_note(
+                    f"{self._state()}\n{log.read_text('utf-8', 'replace')[-LONGEST_LOG:]}"
+                )
                 raise
             finally:
                 self._workers = None
@@ -128,7 +150,9 @@ class Engine:
             self.conn, user_id="bench", domain=domain, name=secrets.token_hex(4), identity=secrets.token_hex(8), group=None,
             config=config, credentials=None, limits=[], poll_interval_minutes=100_000,
         )  # fmt: skip
-        self.conn.execute("UPDATE user_integration SET next_sync_at = NULL WHERE id = %s", (made[0],))
+        self.conn.execute(
+            "UPDATE user_integration SET next_sync_at = NULL WHERE id = %s", (made[0],)
+        )
         return made[0]
 
     def start(self, account: UUID) -> UUID:
@@ -138,13 +162,17 @@ class Engine:
         return run
 
     def ended(self, *runs: UUID) -> tuple[int, float] | None:
-        """Tasks done and seconds, by the database's clock, of runs that succeeded; None while one is under way."""
+        """Tasks done and seconds, by the database's clock, of runs that succeeded; None while
+        one is under way.
+        """
         row = self.conn.execute(RUNS, (list(runs),)).fetchone()
         if row is None:
             return None
         states, tasks, seconds = row
         if states != ["succeeded"]:
-            raise RuntimeError(f"the runs {runs} ended as {states}; see {self.home / 'workers.log'}")
+            raise RuntimeError(
+                f"the runs {runs} ended as {states}; see {self.home / 'workers.log'}"
+            )
         return int(tasks), float(seconds)
 
     def sync(self, *accounts: UUID, timeout: float = 600.0) -> tuple[int, float]:
@@ -153,7 +181,8 @@ class Engine:
         deadline = time.monotonic() + timeout
         while (end := self.ended(*runs)) is None:
             if self._workers is not None and ended(self._workers):
-                # Dramatiq ends them all when one of them dies: nobody is left who could end the run.
+                # Dramatiq ends them all when one of them dies: nobody is left who could end the
+                # run.
                 raise RuntimeError(f"the workers have ended, and their runs have not: {runs}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"these runs did not end: {runs}")
@@ -161,14 +190,17 @@ class Engine:
         return end
 
     def _state(self) -> str:
-        """What is open, who is there and what is on its way: for whoever wants to know why a run does not end."""
+        """What is open, who is there and what is on its way: for whoever wants to know why a run
+        does not end.
+        """
         return "\n".join(
             f"{what}: {self.conn.execute(query).fetchall() if query else self.queues.ids('noop')}"
             for what, query in STATE.items()
         )
 
     def tree(self, pages: int, accounts: int = 1) -> float:
-        """Tasks/s of trees of no-op tasks, by workers of their own that have run one a tenth as large before.
+        """Tasks/s of trees of no-op tasks, by workers of their own that have run one a tenth as
+        large before.
 
         Parameters:
           pages: Of all trees together.

@@ -1,7 +1,7 @@
 """A fleet that has nothing to do: `polling up` as it comes, with accounts none of which is due.
 
-Statements are counted in PostgreSQL's own log (`log_statement = all`), BEGIN and COMMIT among them: that is exact, and needs no
-extension. CPU is what the operating system counts for each process.
+Statements are counted in PostgreSQL's own log (`log_statement = all`), BEGIN and COMMIT among them:
+that is exact, and needs no extension. CPU is what the operating system counts for each process.
 """
 
 from __future__ import annotations
@@ -45,27 +45,40 @@ def run(bed: Testbed, options: Options) -> Report:
     ]
     details = {
         "statements": [
-            {"statement": f"`{text}`", "a minute": round(n * 60 / seconds, 1)} for text, n in statements.most_common(8)
+            {"statement": f"`{text}`", "a minute": round(n * 60 / seconds, 1)}
+            for text, n in statements.most_common(8)
         ],
-        "processes": [{"process": number, "% of a core": share} for number, share in enumerate(shares, 1)],
+        "processes": [
+            {"process": number, "% of a core": share} for number, share in enumerate(shares, 1)
+        ],
     }
     return Report("idle", "statements/s", [rate], budgets=budgets, details=details)
 
 
 def _watch(bed: Testbed, pid: int, duration: float) -> tuple[Counter[str], list[float], float]:
-    """Statements by their first words, % of a core of each process, and how long that was watched."""
+    """Statements by their first words, % of a core of each process, and how long that was
+    watched.
+    """
     before = len(_logged(bed))
     processes = family(pid)
     begun, used = time.perf_counter(), cpu_seconds(processes)
     time.sleep(duration)
     seconds = time.perf_counter() - begun
-    shares = [round(100 * (now - then) / seconds, 2) for then, now in zip(used, cpu_seconds(processes), strict=True)]
+    shares = [
+        round(100 * (now - then) / seconds, 2)
+        for then, now in zip(used, cpu_seconds(processes), strict=True)
+    ]
     statements = STATEMENT.findall(_logged(bed)[before:])
-    return Counter(" ".join(text.split())[:60] for text in statements), sorted(shares, reverse=True), seconds
+    return (
+        Counter(" ".join(text.split())[:60] for text in statements),
+        sorted(shares, reverse=True),
+        seconds,
+    )
 
 
 def _logged(bed: Testbed) -> str:
     logs = sorted(
-        (bed.home / "embedded" / "postgres" / "log").glob("postgres-*.log"), key=lambda log: log.stat().st_mtime
+        (bed.home / "embedded" / "postgres" / "log").glob("postgres-*.log"),
+        key=lambda log: log.stat().st_mtime,
     )
     return "".join(log.read_text("utf-8", "replace") for log in logs)

@@ -1,6 +1,8 @@
-"""From a trigger, as `polling sync` gives it, to the first row that another connection sees; the system is idle before.
+"""From a trigger, as `polling sync` gives it, to the first row that another connection sees; the
+system is idle before.
 
-The way has two hops: the root task, and the page that it asks for. The peer's way has two hops as well.
+The way has two hops: the root task, and the page that it asks for. The peer's way has two hops as
+well.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ def run(bed: Testbed, options: Options) -> Report:
         backend = _backend(engine)
         for _ in range(options.size(TRIGGERS, 5) + 1):
             account = engine.account("hello-world", pages=1, items=10)
-            ours.append(_milliseconds(lambda: runs.sync(backend, account), lambda: _kept(engine, account)))  # noqa: B023
+            ours.append(
+                _milliseconds(
+                    lambda: runs.sync(backend, account),  # noqa: B023  it runs in this turn
+                    lambda: _kept(engine, account),  # noqa: B023
+                )
+            )
             theirs.append(_milliseconds(peer.trigger, peer.arrived))
         backend.close()
     ours, theirs = ours[1:], theirs[1:]  # the first one loads code
@@ -59,7 +66,10 @@ def _kept(engine: Engine, account: UUID) -> bool:
 def _backend(engine: Engine) -> Backend:
     key = engine.environment["POLLING_SECRET_KEYS"]
     settings = Settings(_env_file=None, home=engine.home)
-    return open_backend(settings, Environment(engine.urls.database_url, engine.urls.redis_url, (key,), embedded=False))
+    return open_backend(
+        settings,
+        Environment(engine.urls.database_url, engine.urls.redis_url, (key,), embedded=False),
+    )
 
 
 def _row(name: str, times: list[float]) -> dict[str, object]:

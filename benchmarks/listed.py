@@ -1,4 +1,6 @@
-"""An integration for the service of `benchmarks.source`, as a plugin author would write it: a task for each page and each item."""
+"""An integration for the service of `benchmarks.source`, as a plugin author would write it: a
+task for each page and each item.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,10 @@ class Listed(BaseIntegration[Config]):
         return TaskResult(
             [
                 TaskOutput(
-                    found["id"], found["text"], name=found["name"], timestamp=datetime.fromisoformat(found["created"])
+                    found["id"],
+                    found["text"],
+                    name=found["name"],
+                    timestamp=datetime.fromisoformat(found["created"]),
                 )
             ]
         )

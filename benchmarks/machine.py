@@ -39,7 +39,9 @@ def one_line(machine: Mapping[str, str]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
+    installed = {
+        distribution.name: distribution.version for distribution in metadata.distributions()
+    }
     return {name: installed[name] for name in PACKAGES if name in installed}
 
 

@@ -1,4 +1,5 @@
-"""An integration that does nothing, in a tree: pages of a hundred items, each item a task with one small output.
+"""An integration that does nothing, in a tree: pages of a hundred items, each item a task with one
+small output.
 
 Loaded by POLLING_PLUGINS; stands for a source so fast that only the engine is measured.
 """
@@ -11,7 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core import AccountIdentity, BaseIntegration, Context, Manifest, TaskOutput, TaskResult, hookimpl, task
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Manifest,
+    TaskOutput,
+    TaskResult,
+    hookimpl,
+    task,
+)
 
 ITEMS = 100
 

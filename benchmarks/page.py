@@ -1,4 +1,6 @@
-"""The page docs/explanation/performance.md: the prose of `performance.md` here, with tables and pictures of kept results."""
+"""The page docs/explanation/performance.md: the prose of `performance.md` here, with tables and
+pictures of kept results.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +24,27 @@ QUICK = """> **These figures come from a smoke check** (`--quick`): {names}. The
 
 
 def write(results: Path, into: Path = EXPLANATION) -> Path:
-    """Draw the pictures and write the page from the JSON files of a folder; returns the page's path."""
+    """Draw the pictures and write the page from the JSON files of a folder; returns the page's
+    path.
+    """
     from benchmarks.plots import draw
 
     found = read(results)
     draw(found, into / PICTURES)
     path = into / "performance.md"
-    path.write_text(page(found, {picture.stem for picture in (into / PICTURES).glob("*.svg")}), "utf-8")
+    path.write_text(
+        page(found, {picture.stem for picture in (into / PICTURES).glob("*.svg")}), "utf-8"
+    )
     return path
 
 
 def read(folder: Path) -> Results:
     """The kept results by name."""
-    return {name: json.loads(path.read_text("utf-8")) for name in NAMES if (path := folder / f"{name}.json").exists()}
+    return {
+        name: json.loads(path.read_text("utf-8"))
+        for name in NAMES
+        if (path := folder / f"{name}.json").exists()
+    }
 
 
 def page(results: Results, pictures: Collection[str] = ()) -> str:
@@ -52,7 +62,9 @@ def page(results: Results, pictures: Collection[str] = ()) -> str:
     for name in NAMES:
         fields[name] = _tables(results[name]) if name in results else NOTHING
     for name in ("throughput", "dlt", "upsert", "claim", "latency", "size"):
-        fields[f"picture_{name}"] = f"![{name}]({PICTURES}/{name}.svg)\n" if name in pictures else ""
+        fields[f"picture_{name}"] = (
+            f"![{name}]({PICTURES}/{name}.svg)\n" if name in pictures else ""
+        )
     return Template(PROSE.read_text("utf-8")).substitute(fields)
 
 
@@ -98,20 +110,30 @@ def _spread(figures: Sequence[float], unit: str) -> dict[str, Any]:
 
 
 def _machine(results: Results) -> str:
-    """A row for each fact, and, where results come from several machines or versions, each of them."""
+    """A row for each fact, and, where results come from several machines or versions, each of
+    them.
+    """
     facts: dict[str, list[str]] = {}
     for result in results.values():
         for name, value in {"taken": result["date"], **result["machine"]}.items():
             values = facts.setdefault(name, [])
             if value not in values:
                 values.append(value)
-    return table([{"": name, " ": ", ".join(values)} for name, values in facts.items()]) if facts else NOTHING
+    return (
+        table([{"": name, " ": ", ".join(values)} for name, values in facts.items()])
+        if facts
+        else NOTHING
+    )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table; its columns are the keys of the first row."""
     columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([_cell(row.get(column, "")) for column in columns] for row in rows)]
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([_cell(row.get(column, "")) for column in columns] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

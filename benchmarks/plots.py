@@ -37,8 +37,20 @@ def _throughput(figure: Figure, results: Results) -> None:
 
 def _pairs(axes: Axes, labels: list[str], results: list[Mapping[str, Any]]) -> None:
     places = range(len(labels))
-    axes.bar([place - 0.2 for place in places], [one["ours"] for one in results], 0.38, color=OURS, label="ours")
-    axes.bar([place + 0.2 for place in places], [one["peer"] for one in results], 0.38, color=PEER, label="peer")
+    axes.bar(
+        [place - 0.2 for place in places],
+        [one["ours"] for one in results],
+        0.38,
+        color=OURS,
+        label="ours",
+    )
+    axes.bar(
+        [place + 0.2 for place in places],
+        [one["peer"] for one in results],
+        0.38,
+        color=PEER,
+        label="peer",
+    )
     axes.set_xticks(list(places), labels)
     axes.legend(frameon=False)
 
@@ -56,12 +68,16 @@ def _dlt(figure: Figure, results: Results) -> None:
 
 def _upsert(figure: Figure, results: Results) -> None:
     rows = results["upsert"]["details"]["growth"]
-    axes = figure.subplots(1, len({row["rows a transaction"] for row in rows}), sharey=True, squeeze=False)[0]
+    axes = figure.subplots(
+        1, len({row["rows a transaction"] for row in rows}), sharey=True, squeeze=False
+    )[0]
     for place, batch in zip(axes, sorted({row["rows a transaction"] for row in rows}), strict=True):
         mine = [row for row in rows if row["rows a transaction"] == batch]
         sizes = [row["rows in the table"] for row in mine]
         for name, style in (("ours", OURS), ("COPY", PEER), ("JSON", "#d0a060")):
-            place.plot(sizes, [row[f"{name}, rows/s"] for row in mine], "o-", color=style, label=name)
+            place.plot(
+                sizes, [row[f"{name}, rows/s"] for row in mine], "o-", color=style, label=name
+            )
         place.set(xscale="log", xlabel="rows in the table")
         place.set_title(f"{batch:,} rows a transaction", fontsize="medium")
     axes[0].set_ylim(0, None)
@@ -72,7 +88,9 @@ def _upsert(figure: Figure, results: Results) -> None:
 def _claim(figure: Figure, results: Results) -> None:
     rows = results["claim"]["details"]["growth"]
     axes = figure.subplots()
-    axes.plot([row["accounts"] for row in rows], [row["median, ms"] for row in rows], "o-", color=OURS)
+    axes.plot(
+        [row["accounts"] for row in rows], [row["median, ms"] for row in rows], "o-", color=OURS
+    )
     axes.set(xscale="log", ylim=(0, None), xlabel="accounts", ylabel="ms for 100 due ones")
 
 
@@ -80,7 +98,12 @@ def _latency(figure: Figure, results: Results) -> None:
     axes = figure.subplots()
     for name, color in (("ours", OURS), ("peer", PEER)):
         times = sorted(results["latency"]["rounds"][name])
-        axes.step(times, [(place + 1) / len(times) for place in range(len(times))], color=color, label=name)
+        axes.step(
+            times,
+            [(place + 1) / len(times) for place in range(len(times))],
+            color=color,
+            label=name,
+        )
     axes.axvline(60, color="#d62728", linewidth=0.8, linestyle=":", label="budget of the median")
     axes.set(xscale="log", xlabel="ms to the first row", ylabel="share of triggers")
     axes.legend(frameon=False)
@@ -88,8 +111,12 @@ def _latency(figure: Figure, results: Results) -> None:
 
 def _size(figure: Figure, results: Results) -> None:
     samples = results["size"]["details"]["memory"]
-    for place, column, name in zip(figure.subplots(1, 2), (1, 2), ("Valkey", "all workers"), strict=True):
-        place.plot([sample[0] for sample in samples], [sample[column] for sample in samples], color=OURS)
+    for place, column, name in zip(
+        figure.subplots(1, 2), (1, 2), ("Valkey", "all workers"), strict=True
+    ):
+        place.plot(
+            [sample[0] for sample in samples], [sample[column] for sample in samples], color=OURS
+        )
         place.set(ylim=(0, None), xlabel="seconds of the largest run", ylabel="MiB", title=name)
 
 

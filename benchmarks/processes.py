@@ -26,7 +26,9 @@ def program(arguments: Sequence[str], environment: Mapping[str, str], log: Path)
     """
     everything = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with log.open("ab") as output:
-        started = subprocess.Popen(arguments, env=everything, stdout=output, stderr=output, start_new_session=True)
+        started = subprocess.Popen(
+            arguments, env=everything, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             yield started.pid
         finally:
@@ -43,7 +45,9 @@ def ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def wait_until(condition: Callable[[], object], what: str, *, seconds: float = 60.0, pause: float = 0.02) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, *, seconds: float = 60.0, pause: float = 0.02
+) -> None:
     """Ask again and again until it is so.
 
     Raises:

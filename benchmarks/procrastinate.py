@@ -1,4 +1,6 @@
-"""The same recursive no-op tree on Procrastinate: see `benchmarks.peers.procrastinate` for how it is tuned."""
+"""The same recursive no-op tree on Procrastinate: see `benchmarks.peers.procrastinate` for how
+it is tuned.
+"""
 
 from __future__ import annotations
 
@@ -16,4 +18,6 @@ def run(bed: Testbed, options: Options) -> Report:
             theirs.append(procrastinate.tasks_per_second(bed, pages))
             ours.append(engine.tree(pages))
     budget = Budget("ratio to Procrastinate", ratio(ours, theirs), at_least=5)
-    return Report("procrastinate", "tasks/s", ours, theirs, "Procrastinate on the same PostgreSQL", [budget])
+    return Report(
+        "procrastinate", "tasks/s", ours, theirs, "Procrastinate on the same PostgreSQL", [budget]
+    )

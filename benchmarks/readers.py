@@ -1,8 +1,9 @@
-"""What 200 readers of the API and the dashboard cost a sync that runs beside them, on the same machine.
+"""What 200 readers of the API and the dashboard cost a sync that runs beside them, on the same
+machine.
 
-The sync is that of `dlt`: 10,000 items of a service that answers after 50 ms. The server runs in all rounds; in every other one
-it is read. At a humane pace each reader asks every other second on average, which makes some 90 requests a second; what happens
-when they never rest is measured once.
+The sync is that of `dlt`: 10,000 items of a service that answers after 50 ms. The server runs in
+all rounds; in every other one it is read. At a humane pace each reader asks every other second on
+average, which makes some 90 requests a second; what happens when they never rest is measured once.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ def run(bed: Testbed, options: Options) -> Report:
     """Items/s of the sync with readers, and without."""
     pages, number = options.size(100, 5), options.size(READERS, 20)
     read: list[dict[str, Any]] = []
-    with Engine(bed, "benchmarks.listed") as engine, service(pages, LATENCY) as source, served(engine) as url:
+    with (
+        Engine(bed, "benchmarks.listed") as engine,
+        service(pages, LATENCY) as source,
+        served(engine) as url,
+    ):
         token = access.create(engine.conn, user_id=None).secret
 
         def beside(rest: float) -> float:
@@ -52,14 +57,24 @@ def run(bed: Testbed, options: Options) -> Report:
     *rested, restless = read
     errors = sum(_errors(seen) + _refusals(seen) for seen in rested) + _errors(restless)
     budgets = [
-        Budget("items/s beside the readers, to those without", ratio(humane, alone), at_least=1 / 1.2),
+        Budget(
+            "items/s beside the readers, to those without", ratio(humane, alone), at_least=1 / 1.2
+        ),
         Budget("requests that failed, or that were refused at a humane pace", errors, at_most=0),
     ]
     rows = [
         _row(f"one request in {REST:g} s", ratio(humane, alone), rested),
         _row("never at rest", blast[1] / blast[0], [restless]),
     ]
-    return Report("readers", "items/s", humane, alone, "the same sync, unread", budgets, {f"{number} readers": rows})
+    return Report(
+        "readers",
+        "items/s",
+        humane,
+        alone,
+        "the same sync, unread",
+        budgets,
+        {f"{number} readers": rows},
+    )
 
 
 @contextmanager
@@ -67,7 +82,9 @@ def served(engine: Engine) -> Iterator[str]:
     """`polling serve`; its address."""
     log = engine.home / "serve.log"
     with program(SERVE, engine.environment, log):
-        wait_until(lambda: log.exists() and _address(log.read_text()), f"it does not serve (see {log})")
+        wait_until(
+            lambda: log.exists() and _address(log.read_text()), f"it does not serve (see {log})"
+        )
         yield str(_address(log.read_text()))
 
 
@@ -86,14 +103,17 @@ def _speed(engine: Engine, source: str) -> float:
 
 def _row(name: str, slower: float, seen: list[dict[str, Any]]) -> dict[str, Any]:
     figures = {
-        key: statistics.median(one[key] for one in seen) for key in ("requests/s", "median, ms", "95th percentile, ms")
+        key: statistics.median(one[key] for one in seen)
+        for key in ("requests/s", "median, ms", "95th percentile, ms")
     }
     failed = {"told to come again": sum(map(_refusals, seen)), "errors": sum(map(_errors, seen))}
     return {"each reader": name, "items/s, to those without": round(slower, 2), **figures, **failed}
 
 
 def _refusals(seen: dict[str, Any]) -> int:
-    """How many searches were told to come again: ten at once are answered, so that the others are."""
+    """How many searches were told to come again: ten at once are answered, so that the others
+    are.
+    """
     return sum(number for status, number in seen["errors"].items() if status.startswith("503 "))
 
 

@@ -1,8 +1,10 @@
-"""Readers of the API and the dashboard: `python -m benchmarks.reading URL ADMIN_TOKEN READERS REST` reads until it is ended.
+"""Readers of the API and the dashboard: `python -m benchmarks.reading URL ADMIN_TOKEN READERS REST`
+reads until it is ended.
 
-Each reader is a client with one connection and a habit: most ask for accounts, content, a search, runs; a tenth follow the changes
-by long-poll; one in twenty watches a page of the dashboard live. After each answer a reader rests for REST seconds on average, half
-of that to half as much again; 0 rests never. What came of it is printed as JSON at the end. No framework: it shall cost little
+Each reader is a client with one connection and a habit: most ask for accounts, content, a search,
+runs; a tenth follow the changes by long-poll; one in twenty watches a page of the dashboard live.
+After each answer a reader rests for REST seconds on average, half of that to half as much again; 0
+rests never. What came of it is printed as JSON at the end. No framework: it shall cost little
 beside what is measured.
 """
 
@@ -47,7 +49,9 @@ class Seen:
     def data(self, lasted: float) -> dict[str, Any]:
         """For the benchmark."""
         ordered = sorted(self.seconds) or [0.0]
-        errors = {status: number for status, number in self.statuses.items() if not status.startswith("2")}
+        errors = {
+            status: number for status, number in self.statuses.items() if not status.startswith("2")
+        }
         return {
             "requests": self.statuses.total(),
             "requests/s": round(self.statuses.total() / lasted, 1),
@@ -68,7 +72,9 @@ class Reader:
     async def asks(self) -> None:
         """One listing after the other, of an account that there is."""
         await self._pause()  # not all at the same moment
-        account = json.loads(await self._get(ASKED[0]) or b'{"items": [{"id": null}]}')["items"][0]["id"]
+        account = json.loads(await self._get(ASKED[0]) or b'{"items": [{"id": null}]}')["items"][0][
+            "id"
+        ]
         while True:
             begun = time.perf_counter()
             path = random.choice(ASKED).format(words=quote(random.choice(WORDS)), account=account)
@@ -109,12 +115,16 @@ class Reader:
             self._seen.statuses[type(error).__name__] += 1
             self._streams = None
             return None
-        self._seen.statuses[status if status == "200" else f"{status} {path.partition('?')[0]} {body[:200]!r}"] += 1
+        self._seen.statuses[
+            status if status == "200" else f"{status} {path.partition('?')[0]} {body[:200]!r}"
+        ] += 1
         return body if status == "200" else None
 
     async def _ask(self, path: str, accept: str) -> asyncio.StreamReader:
         if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host.hostname, self._host.port, limit=2**24)
+            self._streams = await asyncio.open_connection(
+                self._host.hostname, self._host.port, limit=2**24
+            )
         reader, writer = self._streams
         writer.write(
             f"GET {path} HTTP/1.1\r\nHost: {self._host.netloc}\r\nAccept: {accept}\r\n"
@@ -145,7 +155,9 @@ async def _body(reader: asyncio.StreamReader) -> bytes:
 
 @contextmanager
 def readers(url: str, token: str, number: int, rest: float) -> Iterator[dict[str, Any]]:
-    """So many, in a process of their own, while the block lasts; afterwards the dictionary says what they saw."""
+    """So many, in a process of their own, while the block lasts; afterwards the dictionary says
+    what they saw.
+    """
     seen: dict[str, Any] = {}
     arguments = [sys.executable, "-m", "benchmarks.reading", url, token, str(number), str(rest)]
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
@@ -165,7 +177,13 @@ async def read(url: str, token: str, number: int, rest: float) -> None:
     habits = []
     for index in range(number):
         reader = Reader(url, token, rest, seen)
-        habits.append(reader.watches() if index % 20 == 7 else reader.follows() if index % 10 == 3 else reader.asks())
+        habits.append(
+            reader.watches()
+            if index % 20 == 7
+            else reader.follows()
+            if index % 10 == 3
+            else reader.asks()
+        )
     begun, tasks = time.perf_counter(), [asyncio.ensure_future(habit) for habit in habits]
     print("reading", flush=True)
     await ended.wait()

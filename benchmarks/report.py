@@ -93,7 +93,10 @@ class Report:
         lines = [_line(self.name, self.ours, self.unit)]
         if self.peers:
             lines += [_line(f"  {self.peer}", self.peers, self.unit), f"  ratio {self.ratio:.2f}"]
-        lines += [f"  {'met' if b.met else 'MISSED'}: {b.what} {b.figure:,.4g}, budget {b.bound}" for b in self.budgets]
+        lines += [
+            f"  {'met' if b.met else 'MISSED'}: {b.what} {b.figure:,.4g}, budget {b.bound}"
+            for b in self.budgets
+        ]
         return "\n".join([*lines, *(f"  {name}: {value}" for name, value in self.details.items())])
 
 
@@ -104,4 +107,6 @@ def ratio(ours: Sequence[float], peers: Sequence[float]) -> float:
 
 def _line(name: str, figures: Sequence[float], unit: str) -> str:
     rounds = ", ".join(f"{figure:,.4g}" for figure in figures)
-    return f"{name}: {statistics.median(figures):,.4g} {unit}" + (f" (rounds: {rounds})" if len(figures) < 10 else "")
+    return f"{name}: {statistics.median(figures):,.4g} {unit}" + (
+        f" (rounds: {rounds})" if len(figures) < 10 else ""
+    )

@@ -1,4 +1,6 @@
-"""Runs of 1,000, 10,000 and 100,000 tasks: what they take of Valkey and of the workers, and what a task costs in each."""
+"""Runs of 1,000, 10,000 and 100,000 tasks: what they take of Valkey and of the workers, and what
+a task costs in each.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ def run(bed: Testbed, options: Options) -> Report:
     sizes = TASKS[: options.size(len(TASKS), 2)]
     rows: list[dict[str, Any]] = []
     samples: list[Sample] = []
-    with Engine(bed, "benchmarks.noop") as engine, redis.Redis.from_url(bed.urls.redis_url) as client:
+    with (
+        Engine(bed, "benchmarks.noop") as engine,
+        redis.Redis.from_url(bed.urls.redis_url) as client,
+    ):
         with engine.workers() as pid:
             for tasks in sizes:
                 samples, done, seconds = _run(engine, client, pid, tasks)
@@ -37,16 +42,22 @@ def run(bed: Testbed, options: Options) -> Report:
     growth = max(workers[-quarter:]) / max(workers[quarter : half + 1])
     budgets = [
         Budget("peak of Valkey, MiB", peak, at_most=30),
-        Budget("workers' memory in the last quarter, as a multiple of the second", growth, at_most=1.1),
         Budget(
-            f"cost per task in {rows[-1]['tasks']:,}, as a multiple of {rows[0]['tasks']:,}", _growth(rows), at_most=1.2
+            "workers' memory in the last quarter, as a multiple of the second", growth, at_most=1.1
+        ),
+        Budget(
+            f"cost per task in {rows[-1]['tasks']:,}, as a multiple of {rows[0]['tasks']:,}",
+            _growth(rows),
+            at_most=1.2,
         ),
     ]
     thinned = samples[:: len(samples) // POINTS + 1]
     return Report("size", "MiB", [peak], budgets=budgets, details={"runs": rows, "memory": thinned})
 
 
-def _run(engine: Engine, client: redis.Redis, pid: int, tasks: int) -> tuple[list[Sample], int, float]:
+def _run(
+    engine: Engine, client: redis.Redis, pid: int, tasks: int
+) -> tuple[list[Sample], int, float]:
     """One run to its end; its samples, tasks and seconds."""
     run = engine.start(engine.account(pages=tasks // ITEMS))
     workers, begun = family(pid), time.perf_counter()
@@ -54,7 +65,9 @@ def _run(engine: Engine, client: redis.Redis, pid: int, tasks: int) -> tuple[lis
     while (end := engine.ended(run)) is None or not samples:
         memory = client.info("memory")["used_memory"] / MIB
         resident = sum(resident_bytes(workers)) / MIB
-        samples.append((round(time.perf_counter() - begun, 2), round(memory, 2), round(resident, 1)))
+        samples.append(
+            (round(time.perf_counter() - begun, 2), round(memory, 2), round(resident, 1))
+        )
         time.sleep(0.1)
     return samples, *end
 

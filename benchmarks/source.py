@@ -1,7 +1,8 @@
 """A service with latency, for `dlt` and for us: pages of a hundred ids, and the items one by one.
 
-`python -m benchmarks.source PAGES LATENCY` prints its port. It answers each request after the latency, however many there are: one
-process, no framework, some 50 microseconds of CPU a request, so that it is never what is measured.
+`python -m benchmarks.source PAGES LATENCY` prints its port. It answers each request after the
+latency, however many there are: one process, no framework, some 50 microseconds of CPU a request,
+so that it is never what is measured.
 """
 
 from __future__ import annotations
@@ -34,12 +35,17 @@ class Service(asyncio.Protocol):
         *requests, self._pending = (self._pending + data).split(b"\r\n\r\n")
         for request in requests:
             path = request.split(b" ", 2)[1].decode()
-            asyncio.get_running_loop().call_later(self._latency, self._transport.write, self._answer(path))
+            asyncio.get_running_loop().call_later(
+                self._latency, self._transport.write, self._answer(path)
+            )
 
     def _answer(self, path: str) -> bytes:
         kind, _, number = path.strip("/").partition("/")
         body = json.dumps(self._page(int(number)) if kind == "pages" else item(number)).encode()
-        return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        return (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+            % (len(body), body)
+        )
 
     def _page(self, number: int) -> dict[str, object]:
         following = number + 1 if number + 1 < self._pages else None
@@ -48,7 +54,12 @@ class Service(asyncio.Protocol):
 
 def item(id: str) -> dict[str, object]:
     """What the service has of one item."""
-    return {"id": id, "name": f"Item {id}", "created": "2026-01-02T03:04:05+00:00", "text": f"{id} {TEXT}"}
+    return {
+        "id": id,
+        "name": f"Item {id}",
+        "created": "2026-01-02T03:04:05+00:00",
+        "text": f"{id} {TEXT}",
+    }
 
 
 @contextmanager

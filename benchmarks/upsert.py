@@ -1,9 +1,10 @@
-"""Keeping content, against a bare psycopg loop of the best batch statement; and whether that stays flat as the table grows.
+"""Keeping content, against a bare psycopg loop of the best batch statement; and whether that stays
+flat as the table grows.
 
-Both begin at finished rows, and write new items into the same table, in transactions of as many rows as the saver gathers: 256
-tasks of one row each, and up to 5,000 rows. Ours also finds out which rows changed at all, and keeps late writers off. What it
-costs to make those rows from what a plugin returns, checked and hashed, is a figure of its own: worker threads do that, not the
-saver.
+Both begin at finished rows, and write new items into the same table, in transactions of as many
+rows as the saver gathers: 256 tasks of one row each, and up to 5,000 rows. Ours also finds out
+which rows changed at all, and keeps late writers off. What it costs to make those rows from what a
+plugin returns, checked and hashed, is a figure of its own: worker threads do that, not the saver.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ TEXT = "What somebody wrote to somebody else. " * 12
 
 # Accounts of 10,000 items each, whose ids come in no order, as those of a provider do.
 FILL = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, name, content_text, size, hash,
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    name, content_text, size, hash,
     digest, content_seq, metadata_seq)
-SELECT md5((n / 10000)::text)::uuid, 'noop', md5(n::text), 'item', 'Item ' || n, repeat('What was here before. ', 10), 220,
+SELECT md5((n / 10000)::text)::uuid, 'noop', md5(n::text), 'item', 'Item ' || n,
+    repeat('What was here before. ', 10), 220,
     md5(n::text), decode(md5(n::text), 'hex'), 1, 1
 FROM generate_series(%s::bigint, %s::bigint) AS n
 """
@@ -48,7 +51,9 @@ class NoBlobs:
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Rows/s by batch and table size; the headline is 1,000 rows a transaction in the largest table."""
+    """Rows/s by batch and table size; the headline is 1,000 rows a transaction in the largest
+    table.
+    """
     largest = options.rows or options.size(500_000, 20_000)
     sizes = [*(size for size in SIZES if size < largest), largest]
     count = options.size(20_000, 5_000)
@@ -71,9 +76,19 @@ def run(bed: Testbed, options: Options) -> Report:
             min(row["ratio"] for row in rows),
             at_least=0.5,
         ),
-        Budget(f"rows/s at {largest:,} rows, as a share of those at {sizes[0]:,}", flat, at_least=0.8),
+        Budget(
+            f"rows/s at {largest:,} rows, as a share of those at {sizes[0]:,}", flat, at_least=0.8
+        ),
     ]
-    return Report("upsert", "rows/s", ours, theirs, "bare psycopg, its best statement", budgets, {"growth": rows})
+    return Report(
+        "upsert",
+        "rows/s",
+        ours,
+        theirs,
+        "bare psycopg, its best statement",
+        budgets,
+        {"growth": rows},
+    )
 
 
 def _ours(rounds: Sequence[Mapping[str, float]]) -> list[float]:
@@ -86,7 +101,9 @@ def _theirs(rounds: Sequence[Mapping[str, float]]) -> list[float]:
 
 
 def _round(conn: Conn, batch: int, count: int) -> dict[str, float]:
-    """Rows/s of each way to save, batch by batch in turns: what the machine does meanwhile, it does to all of them."""
+    """Rows/s of each way to save, batch by batch in turns: what the machine does meanwhile, it
+    does to all of them.
+    """
     begun = time.perf_counter()
     checked = _checked(_outputs(count))
     checking = time.perf_counter() - begun
@@ -117,7 +134,8 @@ def _keep(conn: Conn, rows: Sequence[saving.Row]) -> None:
 
 def _checked(outputs: Sequence[tuple[str, TaskOutput]]) -> list[saving.Row]:
     return [
-        output_row(output, NoBlobs()) | {"account": account, "domain": "noop", "seq": 2} for account, output in outputs
+        output_row(output, NoBlobs()) | {"account": account, "domain": "noop", "seq": 2}
+        for account, output in outputs
     ]
 
 
@@ -137,7 +155,19 @@ def _finished(count: int) -> list[psycopg.Row]:
 def _row_of(account: str, number: int) -> psycopg.Row:
     text = f"{number} {TEXT}"
     hash = hashlib.sha256(text.encode()).hexdigest()
-    return (account, "noop", _id(account, number), "item", f"Item {number}", text, len(text), hash, hash[:32], 2, 2)
+    return (
+        account,
+        "noop",
+        _id(account, number),
+        "item",
+        f"Item {number}",
+        text,
+        len(text),
+        hash,
+        hash[:32],
+        2,
+        2,
+    )
 
 
 def _id(account: str, number: int) -> str:

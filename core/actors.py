@@ -1,4 +1,5 @@
-"""What people start: `dramatiq core.actors` and `periodiq core.actors`. Importing this module sets the broker.
+"""What people start: `dramatiq core.actors` and `periodiq core.actors`. Importing this module sets
+the broker.
 
     poll_due ──> ledger: runs and root tasks ──> dispatcher ──> run_task ──> save_output
 
@@ -47,7 +48,8 @@ except PollingError as error:
 
 configure(settings.log_level, settings.log_format)
 observing.begin(
-    "scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", lambda: striking(environment, get_registry())
+    "scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker",
+    lambda: striking(environment, get_registry()),
 )
 queues = Queues(environment.redis_url, settings.namespace)
 time_limit = TimeLimit()
@@ -92,7 +94,8 @@ def run_task(*args: Any) -> None:
     try:
         time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
     except SkipMessage as error:
-        # The plugin's own: Dramatiq would not say that the task failed, and it would be held here, without an outcome, for ever.
+        # The plugin's own: Dramatiq would not say that the task failed, and it would be held here,
+        # without an outcome, for ever.
         raise TransientError(f"the plugin raised Dramatiq's SkipMessage: {error}") from error
     process.held.ran(dispatch)
     process.hand_over(outcomes[0])

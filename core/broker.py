@@ -1,7 +1,8 @@
-"""A small subclass of Dramatiq's Redis broker: fetches that block, late acknowledgements, no delay queues, no ack sets.
+"""A small subclass of Dramatiq's Redis broker: fetches that block, late acknowledgements, no delay
+queues, no ack sets.
 
-The ledger replaces what is left out: it knows what was sent, sends again what is missing, and brings back by its lease what a
-killed process had taken.
+The ledger replaces what is left out: it knows what was sent, sends again what is missing, and
+brings back by its lease what a killed process had taken.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ log = logging.getLogger(__name__)
 
 FAST_SECONDS = 0.1
 FAST_TIMES = 4
-"""Where messages are done with so soon after they were taken, a process takes so many times as many: fewer ways to Redis."""
+"""Where messages are done with so soon after they were taken, a process takes so many times as
+many: fewer ways to Redis.
+"""
 
 SLOW_SECONDS = 0.25
-"""Where tasks take longer than this, a process takes no more messages than it has threads, so that siblings get theirs."""
+"""Where tasks take longer than this, a process takes no more messages than it has threads, so
+that siblings get theirs.
+"""
 
 
 class PollingBroker(RedisBroker):
@@ -65,7 +70,9 @@ class PollingBroker(RedisBroker):
           ValueError: With a delay: the ledger keeps tasks for later, not Redis.
         """
         if delay is not None:
-            raise ValueError("this broker has no delay queues; a task for later is a row of the ledger")
+            raise ValueError(
+                "this broker has no delay queues; a task for later is a row of the ledger"
+            )
         id = message.options.get("redis_message_id") or str(uuid4())
         message = message.copy(options={"redis_message_id": id})
         self.emit_before("enqueue", message, delay)
@@ -91,7 +98,8 @@ class PollingBroker(RedisBroker):
 
 
 class BlockingConsumer(Consumer):
-    """Takes messages in portions, waiting in Redis while there is none and on a condition while the process has enough.
+    """Takes messages in portions, waiting in Redis while there is none and on a condition while the
+    process has enough.
 
     Parameters:
       prefetch: The most messages in this process at once: twice its threads.
@@ -125,7 +133,10 @@ class BlockingConsumer(Consumer):
                 return None
 
     def _take(self) -> bool:
-        """Fetch as many as there is room for. False, after a while, if there is no room or nothing to fetch."""
+        """Fetch as many as there is room for.
+
+        False, after a while, if there is no room or nothing to fetch.
+        """
         if taking_nothing():
             time.sleep(0.1)
             return False
@@ -136,7 +147,8 @@ class BlockingConsumer(Consumer):
             room = self._room()
             if room <= 0:
                 return False
-        # What is taken ahead because tasks were fast is taken by halves: the next ones may be slow, and siblings idle.
+        # What is taken ahead because tasks were fast is taken by halves: the next ones may be slow,
+        # and siblings idle.
         sure = max(self.prefetch - len(self._here), 1)
         found = self.queues.fetch(self.queue_name, room, sure)
         if not found and self.queues.wait(self.queue_name):
@@ -145,7 +157,9 @@ class BlockingConsumer(Consumer):
         return bool(found)
 
     def _room(self) -> int:
-        """Fetching waits until half of the places are free, so that it is done in portions; slow tasks are taken singly."""
+        """Fetching waits until half of the places are free, so that it is done in portions; slow
+        tasks are taken singly.
+        """
         slow = self._average > SLOW_SECONDS
         fast = 0 < self._average < FAST_SECONDS
         places = max(self.prefetch // 2, 1) if slow else self.prefetch * (FAST_TIMES if fast else 1)
@@ -153,19 +167,30 @@ class BlockingConsumer(Consumer):
         return free if slow or free * 2 >= places else 0
 
     def _decoded(self, id: str, body: bytes | None) -> MessageProxy | None:
-        """The message, unless it is acknowledged already, unreadable, or in this process a second time."""
+        """The message, unless it is acknowledged already, unreadable, or in this process a
+        second time.
+        """
         if body is None:
             return None
         try:
             message: Message[Any] = Message.decode(body)
             message.options["redis_message_id"] = id
-            proxy = TaskMessage(message) if message.actor_name == RUN_TASK else MessageProxy(message)
+            proxy = (
+                TaskMessage(message) if message.actor_name == RUN_TASK else MessageProxy(message)
+            )
             if isinstance(proxy, TaskMessage) and not current().held.take(proxy.dispatch):
                 return None
-            if message.actor_name == SAVE_OUTPUT and (dispatch := dispatch_of_result(message.args[0])) is not None:
+            if (
+                message.actor_name == SAVE_OUTPUT
+                and (dispatch := dispatch_of_result(message.args[0])) is not None
+            ):
                 current().held.take(dispatch, begun=True)
         except (DecodeError, TypeError) as error:
-            log.error("a message on %r cannot be read and is dropped: %s", self.queue_name, type(error).__name__)
+            log.error(
+                "a message on %r cannot be read and is dropped: %s",
+                self.queue_name,
+                type(error).__name__,
+            )
             self.queues.ack({self.queue_name: [id]})
             return None
         with self._changed:
@@ -179,19 +204,34 @@ class BlockingConsumer(Consumer):
         time.sleep(0.5)
 
     def ack(self, message: MessageProxy) -> None:
-        """A thread is done with it. Messages of tasks and results are acknowledged in Redis by whoever saves them."""
+        """A thread is done with it.
+
+        Messages of tasks and results are acknowledged in Redis by whoever saves them.
+        """
         self._gone(message)
         if message.actor_name not in (RUN_TASK, SAVE_OUTPUT):
             self._forget(message)
 
     def nack(self, message: MessageProxy) -> None:
-        """It names an actor that is not known here: dropped. If it was a task, the leader sends it again."""
+        """It names an actor that is not known here: dropped.
+
+        If it was a task, the leader sends it again.
+        """
         self._gone(message)
         self._forget(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """At shutdown: what was taken and not begun goes back. Tasks are given back to the ledger by the process."""
-        self._put_back([message.options["redis_message_id"] for message in messages if message.actor_name != RUN_TASK])
+        """At shutdown: what was taken and not begun goes back.
+
+        Tasks are given back to the ledger by the process.
+        """
+        self._put_back(
+            [
+                message.options["redis_message_id"]
+                for message in messages
+                if message.actor_name != RUN_TASK
+            ]
+        )
 
     def close(self) -> None:
         """Messages that were taken and never handed out go back."""
@@ -203,7 +243,11 @@ class BlockingConsumer(Consumer):
         try:
             self.queues.put_back(self.queue_name, ids)
         except UNAVAILABLE as error:
-            log.warning("Redis is away; %d messages come back by their leases: %s", len(ids), str(error)[:200])
+            log.warning(
+                "Redis is away; %d messages come back by their leases: %s",
+                len(ids),
+                str(error)[:200],
+            )
 
     def give_up(self, id: str) -> None:
         """Its thread will not come back: its place is free."""
@@ -223,4 +267,6 @@ class BlockingConsumer(Consumer):
         try:
             self.queues.ack({self.queue_name: [message.options["redis_message_id"]]})
         except UNAVAILABLE as error:
-            log.warning("Redis is away; an acknowledgement is left to the leader: %s", str(error)[:200])
+            log.warning(
+                "Redis is away; an acknowledgement is left to the leader: %s", str(error)[:200]
+            )

@@ -1,7 +1,8 @@
 """Every error of the engine, ordered by what happens next.
 
-A plugin raises the first group and thereby chooses what the engine does with its task. The second group is what a person
-reads in a terminal or in an API answer: one line that says what is wrong, and one that says what to do.
+A plugin raises the first group and thereby chooses what the engine does with its task. The second
+group is what a person reads in a terminal or in an API answer: one line that says what is wrong,
+and one that says what to do.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ class IntegrationError(Exception):
 class RateLimited(IntegrationError):
     """The provider asks us to wait: the task is put back for later, and no attempt is counted.
 
-    Parameters:
-      reason: Shown to people while the account waits.
-      retry_after: Seconds until the limit is open again. Default: a backoff that grows with each refusal.
-        Negative, absurd or non-finite values are clamped to between 1 second and 1 day.
-      limit: The name of the limit that is exhausted; tasks that do not use it go on. Default: the whole account waits.
+    Parameters: reason: Shown to people while the account waits. retry_after: Seconds until the
+      limit is open again. Default: a backoff that grows with each refusal. Negative, absurd or
+      non-finite values are clamped to between 1 second and 1 day. limit: The name of the limit that
+      is exhausted; tasks that do not use it go on. Default: the whole account waits.
     """
 
-    def __init__(self, reason: str = "", *, retry_after: float | None = None, limit: str | None = None) -> None:
+    def __init__(
+        self, reason: str = "", *, retry_after: float | None = None, limit: str | None = None
+    ) -> None:
         super().__init__(reason or "rate limited")
         self.retry_after = retry_after
         self.limit = limit
 
 
 class TransientError(IntegrationError):
-    """Trying again may help: counts one attempt, then exponential backoff with full jitter; parked after the last."""
+    """Trying again may help: counts one attempt, then exponential backoff with full jitter;
+    parked after the last.
+    """
 
 
 class PermanentError(IntegrationError):
@@ -40,7 +44,9 @@ class SkipItem(IntegrationError):
 
 
 class CredentialsInvalid(IntegrationError):
-    """The credentials do not work: the account stops until someone reconnects it, then its tasks go on."""
+    """The credentials do not work: the account stops until someone reconnects it, then its tasks
+    go on.
+    """
 
 
 class ConfigurationError(IntegrationError):
@@ -48,7 +54,8 @@ class ConfigurationError(IntegrationError):
 
 
 class CursorExpired(IntegrationError):
-    """The provider no longer knows our cursor: the partition's state is dropped and a resync is due at once.
+    """The provider no longer knows our cursor: the partition's state is dropped and a resync is due
+    at once.
 
     Parameters:
       partition: The state partition that holds the cursor.
@@ -101,15 +108,22 @@ class VaultError(PollingError):
 
 
 class TaskUnfit(PermanentError):
-    """The installed version of a plugin has no such task, or the payload does not fit its parameters.
+    """The installed version of a plugin has no such task, or the payload does not fit its
+    parameters.
 
-    While the fleet knows another version of it, the task is left to the workers of that one; otherwise it is parked.
+    While the fleet knows another version of it, the task is left to the workers of that one;
+    otherwise it is parked.
     """
 
 
 class ResultInvalid(PermanentError):
-    """A plugin returned what cannot be kept: wrong types, over the bounds, or no JSON. The task is parked."""
+    """A plugin returned what cannot be kept: wrong types, over the bounds, or no JSON.
+
+    The task is parked.
+    """
 
 
 class ResultConflict(Exception):
-    """Another task changed a state partition between this task's read and its write: the task runs again."""
+    """Another task changed a state partition between this task's read and its write: the task
+    runs again.
+    """

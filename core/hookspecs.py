@@ -25,12 +25,20 @@ class Hooks:
 
     @hookspec
     def content_saved(self, domain: str, account_id: str, external_ids: Sequence[str]) -> None:
-        """Items were created, changed or deleted; called after the commit, unless the process dies in between."""
+        """Items were created, changed or deleted; called after the commit, unless the process
+        dies in between.
+        """
 
     @hookspec
     def run_finished(self, run: Mapping[str, Any]) -> None:
-        """A run has ended; `run` has the columns of `sync_run`. Called after the commit, by the process that ended it."""
+        """A run has ended; `run` has the columns of `sync_run`.
+
+        Called after the commit, by the process that ended it.
+        """
 
     @hookspec
     def task_parked(self, task: Mapping[str, Any]) -> None:
-        """A task was parked: `id`, `run_id`, `account_id`, `domain`, `type`, `error`. Called after the commit."""
+        """A task was parked: `id`, `run_id`, `account_id`, `domain`, `type`, `error`.
+
+        Called after the commit.
+        """

@@ -1,4 +1,5 @@
-"""Logging of our own processes: text for people, and where nobody looks on, JSON with account, run and task in each line.
+"""Logging of our own processes: text for people, and where nobody looks on, JSON with account, run
+and task in each line.
 
 Dramatiq sets up the handlers of its workers; this sets the levels and the form.
 """
@@ -13,7 +14,13 @@ FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 Form = Literal["auto", "text", "json"]
 
-QUIET = ("dramatiq.worker.WorkerThread", "dramatiq.worker.ConsumerThread", "dramatiq.broker", "psycopg.pool", "alembic")
+QUIET = (
+    "dramatiq.worker.WorkerThread",
+    "dramatiq.worker.ConsumerThread",
+    "dramatiq.broker",
+    "psycopg.pool",
+    "alembic",
+)
 """Loggers that speak of every message with its payload, or of what the engine reports itself."""
 
 NAMES = ("domain", "account", "run", "task")
@@ -29,7 +36,8 @@ def configure(level: str, form: Form = "text") -> None:
     logging.basicConfig(level=level, format=FORMAT)
     root = logging.getLogger()
     if root.level == logging.CRITICAL and level != "CRITICAL":
-        # A command began in silence and goes on as a service: what libraries warn of is heard now, their chatter is not.
+        # A command began in silence and goes on as a service: what libraries warn of is heard now,
+        # their chatter is not.
         root.setLevel(logging.WARNING)
     logging.getLogger("core").setLevel(level)
     for name in QUIET:

@@ -37,11 +37,14 @@ def encode(queue: str, actor: str, id: str, args: Sequence[Any]) -> str:
 
 def dispatch_message(dispatch: Dispatch) -> str:
     """The message of a dispatch."""
-    return encode(dispatch.domain, RUN_TASK, dispatch.id, [getattr(dispatch, name) for name in _FIELDS])
+    return encode(
+        dispatch.domain, RUN_TASK, dispatch.id, [getattr(dispatch, name) for name in _FIELDS]
+    )
 
 
 class TaskMessage(MessageProxy):
-    """A message of `run_task` in a worker, with the dispatch that it names: read once, for all who ask.
+    """A message of `run_task` in a worker, with the dispatch that it names: read once, for all who
+    ask.
 
     Raises:
       TypeError: Its arguments are no dispatch.

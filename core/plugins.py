@@ -1,4 +1,7 @@
-"""Finding the installed integrations. One that cannot be loaded is quarantined with its error, and the others go on."""
+"""Finding the installed integrations.
+
+One that cannot be loaded is quarantined with its error, and the others go on.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +42,15 @@ class Quarantined:
 
 
 class Observers:
-    """A thread that calls observers one after the other. What is told while a thousand calls wait is dropped, and logged."""
+    """A thread that calls observers one after the other.
+
+    What is told while a thousand calls wait is dropped, and logged.
+    """
 
     def __init__(self) -> None:
-        self._calls: queue.Queue[tuple[pluggy.PluginManager, str, Mapping[str, Any]]] = queue.Queue(maxsize=1000)
+        self._calls: queue.Queue[tuple[pluggy.PluginManager, str, Mapping[str, Any]]] = queue.Queue(
+            maxsize=1000
+        )
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -78,10 +86,9 @@ class Observers:
 class Registry:
     """What is installed here.
 
-    Attributes:
-      integrations: Classes by domain.
-      versions: The version of the distribution that brought each domain; None for modules of `POLLING_PLUGINS`.
-      quarantined: What could not be loaded.
+    Attributes: integrations: Classes by domain. versions: The version of the distribution that
+      brought each domain; None for modules of `POLLING_PLUGINS`. quarantined: What could not be
+      loaded.
     """
 
     integrations: dict[str, Integration] = field(default_factory=dict)
@@ -101,19 +108,25 @@ class Registry:
         for plugin in self.quarantined:
             if plugin.name == domain:
                 raise NotFound(
-                    f"the integration {domain!r} cannot be loaded ({plugin.error})", "Mend or reinstall its package"
+                    f"the integration {domain!r} cannot be loaded ({plugin.error})",
+                    "Mend or reinstall its package",
                 )
         known = ", ".join(sorted(self.integrations)) or "none"
         raise NotFound(
-            f"there is no integration {domain!r}; installed: {known}", f"Try: pip install integration-polling-{domain}"
+            f"there is no integration {domain!r}; installed: {known}",
+            f"Try: pip install integration-polling-{domain}",
         )
 
     def observe(self, hook: str, **arguments: Any) -> None:
-        """Tell every observer, in a thread of their own: one that fails or hangs changes nothing."""
+        """Tell every observer, in a thread of their own: one that fails or hangs changes
+        nothing.
+        """
         if getattr(self.manager.hook, hook).get_hookimpls():
             self._observers.tell(self.manager, hook, arguments)
 
-    def _add(self, name: str, distribution: str | None, version: str | None, load: Callable[[], object]) -> None:
+    def _add(
+        self, name: str, distribution: str | None, version: str | None, load: Callable[[], object]
+    ) -> None:
         try:
             plugin = load()
             found = list(_integrations_of(plugin, name))
@@ -135,10 +148,14 @@ class Registry:
         for integration in found:
             manifest = integration.manifest
             if manifest.domain in taken:
-                raise ValueError(f"the domain {manifest.domain!r} is taken by {taken[manifest.domain].__module__}")
+                raise ValueError(
+                    f"the domain {manifest.domain!r} is taken by"
+                    f" {taken[manifest.domain].__module__}"
+                )
             if manifest.spec_version > SPEC_VERSION:
                 raise ValueError(
-                    f"it needs version {manifest.spec_version} of the plugin API, this engine speaks {SPEC_VERSION}"
+                    f"it needs version {manifest.spec_version} of the plugin API, this engine"
+                    f" speaks {SPEC_VERSION}"
                 )
             taken[manifest.domain] = integration
 
@@ -167,7 +184,9 @@ def _integrations_of(plugin: object, name: str) -> Iterator[Integration]:
     for classes in alone.hook.integrations():
         for integration in classes:
             if not (isinstance(integration, type) and issubclass(integration, BaseIntegration)):
-                raise TypeError(f"integrations() returned {integration!r}, which is no BaseIntegration class")
+                raise TypeError(
+                    f"integrations() returned {integration!r}, which is no BaseIntegration class"
+                )
             yield integration
 
 
@@ -177,7 +196,9 @@ def discover(entries: Iterable[EntryPoint], modules: Iterable[str] = ()) -> Regi
     with _interruptible():
         for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
             distribution = entry.dist
-            name, version = (distribution.name, distribution.version) if distribution else (None, None)
+            name, version = (
+                (distribution.name, distribution.version) if distribution else (None, None)
+            )
             registry._add(entry.name, name, version, entry.load)
         for module in modules:
             registry._add(module, None, None, partial(importlib.import_module, module))
@@ -190,13 +211,16 @@ class _Interrupted(BaseException):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Whoever is told to end while plugins load ends: what the handler raises, mostly SystemExit, is not taken for the plugin's.
+    """Whoever is told to end while plugins load ends: what the handler raises, mostly SystemExit,
+    is not taken for the plugin's.
 
     Where it was, a dispatcher went on for ever, and the program that waited for it with it.
     """
     raised: list[BaseException] = []
 
-    def hear(handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None) -> None:
+    def hear(
+        handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
+    ) -> None:
         try:
             handler(number, frame)
         except BaseException as error:
@@ -205,7 +229,10 @@ def _interruptible() -> Iterator[None]:
 
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        before = {
+            number: signal.getsignal(number)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        }
     before = {number: handler for number, handler in before.items() if callable(handler)}
     for number, handler in before.items():
         signal.signal(number, partial(hear, handler))
@@ -222,12 +249,16 @@ def _interruptible() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def get_registry() -> Registry:
-    """The plugins of this process, loaded once: entry points of the group `integration_polling`, and `POLLING_PLUGINS`."""
+    """The plugins of this process, loaded once: entry points of the group `integration_polling`,
+    and `POLLING_PLUGINS`.
+    """
     return discover(entry_points(group=PROJECT), get_settings().plugins)
 
 
 def catalog(registry: Registry) -> list[Mapping[str, Any]]:
-    """What dispatchers must know of the integrations installed here: each task's cost, and the bounds."""
+    """What dispatchers must know of the integrations installed here: each task's cost, and the
+    bounds.
+    """
     return [catalog_entry(registry, domain) for domain in sorted(registry.integrations)]
 
 

@@ -1,8 +1,10 @@
-"""The queues in Redis. They hold a small window of what the ledger knows anyway: losing all of it costs some seconds.
+"""The queues in Redis. They hold a small window of what the ledger knows anyway: losing all of it
+costs some seconds.
 
-`<namespace>:<queue>` is a list of message ids, `<namespace>:<queue>.msgs` a hash of their bodies, as Dramatiq names them. An id
-stays in the hash until its message is acknowledged, and in the list until someone takes it. There are no ack sets: what a killed
-process had taken comes back by its lease.
+`<namespace>:<queue>` is a list of message ids, `<namespace>:<queue>.msgs` a hash of their bodies,
+as Dramatiq names them. An id stays in the hash until its message is acknowledged, and in the list
+until someone takes it. There are no ack sets: what a killed process had taken comes back by its
+lease.
 """
 
 from __future__ import annotations
@@ -34,10 +36,17 @@ LARGEST_FETCH = 500
 
 
 def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Redis:
-    """A client that tries a broken connection again twice. Every command we send may be repeated without harm."""
+    """A client that tries a broken connection again twice.
+
+    Every command we send may be repeated without harm.
+    """
     retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), retries)
     return redis.Redis.from_url(
-        url, socket_timeout=timeout, socket_connect_timeout=min(timeout, 5.0), retry=retry, health_check_interval=30
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=min(timeout, 5.0),
+        retry=retry,
+        health_check_interval=30,
     )
 
 
@@ -50,7 +59,9 @@ class Queues:
     """
 
     BLOCK_SECONDS = 2.0
-    """How long a consumer waits in one command; also how long it may take to notice that it shall stop."""
+    """How long a consumer waits in one command; also how long it may take to notice that it
+    shall stop.
+    """
 
     def __init__(self, url: str, namespace: str) -> None:
         self.namespace = namespace
@@ -72,7 +83,12 @@ class Queues:
     def _hash(self, queue: str) -> str:
         return f"{self.namespace}:{queue}.msgs"
 
-    def send(self, queue: str, messages: Mapping[str, bytes | str], marks: Mapping[str, int] | None = None) -> None:
+    def send(
+        self,
+        queue: str,
+        messages: Mapping[str, bytes | str],
+        marks: Mapping[str, int] | None = None,
+    ) -> None:
         """Put messages on a queue, all or none of them; `marks` are keys set along with them."""
         if not messages:
             return
@@ -83,11 +99,14 @@ class Queues:
                 pipe.set(self.key(name), value)
             pipe.execute()
 
-    def fetch(self, queue: str, most: int, sure: int | None = None) -> list[tuple[str, bytes | None]]:
-        """Take up to `most` messages. One whose body is gone was acknowledged meanwhile, and comes as None.
+    def fetch(
+        self, queue: str, most: int, sure: int | None = None
+    ) -> list[tuple[str, bytes | None]]:
+        """Take up to `most` messages. One whose body is gone was acknowledged meanwhile, and comes
+        as None.
 
-        Parameters:
-          sure: How many are taken though none be left for others; beyond it, half of those that wait. Default: `most`.
+        Parameters: sure: How many are taken though none be left for others; beyond it, half of
+          those that wait. Default: `most`.
         """
         most = min(most, LARGEST_FETCH)
         bounds = [most, most if sure is None else sure]
@@ -97,12 +116,20 @@ class Queues:
         return [(id.decode(), body) for id, body in zip(reply[0], reply[1], strict=True)]
 
     def wait(self, queue: str) -> bool:
-        """Block until there is a message on the queue, for `BLOCK_SECONDS` at most. Takes nothing."""
+        """Block until there is a message on the queue, for `BLOCK_SECONDS` at most.
+
+        Takes nothing.
+        """
         key = self._list(queue)
-        return self._blocking.blmove(key, key, cast(Any, self.BLOCK_SECONDS), "LEFT", "LEFT") is not None
+        return (
+            self._blocking.blmove(key, key, cast(Any, self.BLOCK_SECONDS), "LEFT", "LEFT")
+            is not None
+        )
 
     def ack(self, messages: Mapping[str, Iterable[str]], *, wake: bool = False) -> None:
-        """Forget messages, by queue, in one round trip; with `wake`, tell the dispatcher that there is work."""
+        """Forget messages, by queue, in one round trip; with `wake`, tell the dispatcher that
+        there is work.
+        """
         if len(messages) == 1 and not wake:
             [(queue, ids)] = messages.items()
             self.client.hdel(self._hash(queue), *ids)
@@ -132,14 +159,20 @@ class Queues:
             self.client.lpush(self._list(queue), *reversed(ids))
 
     def wake(self) -> None:
-        """Tell the dispatcher that there is work. Tried once: without it, it looks by itself a second later."""
+        """Tell the dispatcher that there is work.
+
+        Tried once: without it, it looks by itself a second later.
+        """
         with self._impatient.pipeline(transaction=False) as pipe:
             self._add_wake(pipe)
             pipe.execute()
 
     def wait_for_work(self, seconds: float) -> bool:
         """Block until `wake`, for `seconds` at most. Returns whether somebody did."""
-        return self._blocking.blpop([self.key("wake")], timeout=min(seconds, self.BLOCK_SECONDS)) is not None
+        return (
+            self._blocking.blpop([self.key("wake")], timeout=min(seconds, self.BLOCK_SECONDS))
+            is not None
+        )
 
     def woken(self) -> bool:
         """Whether somebody did `wake` since it was asked last. Does not wait."""
@@ -158,7 +191,9 @@ class Queues:
 
     def waiting(self, queue: str) -> list[str]:
         """The ids that nobody has taken yet."""
-        return [id.decode() for id in cast("list[bytes]", self.client.lrange(self._list(queue), 0, -1))]
+        return [
+            id.decode() for id in cast("list[bytes]", self.client.lrange(self._list(queue), 0, -1))
+        ]
 
     def number(self, name: str) -> int | None:
         """The value of a mark set by `send`."""
@@ -174,7 +209,10 @@ class Queues:
         self.client.delete(self._list(queue), self._hash(queue))
 
     def answers(self) -> bool:
-        """Whether the server answers at once. It is asked a single time: who asks has other things to tell, and little time."""
+        """Whether the server answers at once.
+
+        It is asked a single time: who asks has other things to tell, and little time.
+        """
         try:
             self._impatient.ping()
         except UNAVAILABLE:
@@ -191,11 +229,14 @@ class Queues:
             info: dict[str, Any] = self.client.info()
         except redis.RedisError as error:
             raise ServerUnavailable(
-                f"Redis does not answer ({str(error)[:200]})", "Is REDIS_URL right, and the server up?"
+                f"Redis does not answer ({str(error)[:200]})",
+                "Is REDIS_URL right, and the server up?",
             ) from None
         version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
         if version < MINIMUM_VERSION:
-            raise ServerUnavailable(f"Redis {info['redis_version']} is older than 6.2", "Upgrade it, or use Valkey")
+            raise ServerUnavailable(
+                f"Redis {info['redis_version']} is older than 6.2", "Upgrade it, or use Valkey"
+            )
         return info
 
     def close(self) -> None:

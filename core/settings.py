@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from core.errors import SettingsError
@@ -15,7 +23,9 @@ from core.logs import Form
 
 
 class LimitOverride(BaseModel, extra="forbid"):
-    """An operator's own figures for one limit of a plugin; what is left out stays as the plugin says."""
+    """An operator's own figures for one limit of a plugin; what is left out stays as the plugin
+    says.
+    """
 
     units: PositiveInt | None = None
     per: PositiveFloat | None = None
@@ -25,11 +35,16 @@ class LimitOverride(BaseModel, extra="forbid"):
 class Settings(BaseSettings):
     """Every setting of the engine; `docs/reference/settings.md` explains each.
 
-    Fields with an alias carry it without the `POLLING_` prefix, because the whole field names them so.
+    Fields with an alias carry it without the `POLLING_` prefix, because the whole field names them
+    so.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="POLLING_", env_file=".env", extra="ignore", hide_input_in_errors=True, populate_by_name=True
+        env_prefix="POLLING_",
+        env_file=".env",
+        extra="ignore",
+        hide_input_in_errors=True,
+        populate_by_name=True,
     )
 
     database_url: SecretStr | None = Field(None, validation_alias="DATABASE_URL")
@@ -41,7 +56,10 @@ class Settings(BaseSettings):
     secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Comma-separated Fernet keys: the first encrypts, all decrypt."""
     blob_url: str | None = None
-    """Where large content goes: a directory, `s3://`, `gs://` or `az://`. Default: `blobs` under `home`."""
+    """Where large content goes: a directory, `s3://`, `gs://` or `az://`.
+
+    Default: `blobs` under `home`.
+    """
     cron_schedule: str = "*/2 * * * *"
     """When `periodiq` sends `poll_due`."""
     batch_size: PositiveInt = 100
@@ -69,7 +87,9 @@ class Settings(BaseSettings):
     public_url: str | None = None
     """Where people reach `polling serve`."""
     allow_private_hosts: bool = False
-    """Whether accounts made with a user's token may connect to loopback, private and link-local addresses."""
+    """Whether accounts made with a user's token may connect to loopback, private and link-local
+    addresses.
+    """
     redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated: where OAuth may send a browser afterwards, besides `public_url`."""
     namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")
@@ -80,7 +100,11 @@ class Settings(BaseSettings):
     @field_validator("secret_keys", "plugins", "redirect_urls", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("log_level")
     @classmethod

@@ -1,4 +1,6 @@
-"""Runs the programs of `polling up`: restarts what dies, shows what they say, and ends them together."""
+"""Runs the programs of `polling up`: restarts what dies, shows what they say, and ends them
+together.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ _CHUNK = 65536
 _CHUNKS_IN_PIPE = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Reads which process groups run, a line each time that changes, and kills the last ones named when we are gone. A
-# process that is killed cannot clean up after itself, and the workers that a program forks are not our children.
+# Reads which process groups run, a line each time that changes, and kills the last ones named when
+# we are gone. A process that is killed cannot clean up after itself, and the workers that a program
+# forks are not our children.
 _GUARD = 'while read -r line; do groups=$line; done; [ -z "$groups" ] || kill -s KILL -- $groups'
 
 
@@ -43,11 +46,13 @@ class Program:
 
 
 class Supervisor:
-    """Starts each program in a session of its own, and starts it again when it ends, whatever its exit code.
+    """Starts each program in a session of its own, and starts it again when it ends, whatever its
+    exit code.
 
-    A program that keeps dying waits longer each time, from 0.5 to 30 seconds, until it has lived for 60 seconds.
-    SIGINT, SIGTERM or SIGHUP end all: SIGTERM to each program, then SIGKILL to what is left of their process groups.
-    If this process is killed itself, a guard process kills the groups.
+    A program that keeps dying waits longer each time, from 0.5 to 30 seconds, until it has lived
+    for 60 seconds. SIGINT, SIGTERM or SIGHUP end all: SIGTERM to each program, then SIGKILL to what
+    is left of their process groups. If this process is killed itself, a guard process kills the
+    groups.
 
     Parameters:
       programs: What to run.
@@ -55,7 +60,9 @@ class Supervisor:
       grace: Seconds for the programs to end by themselves; a second Ctrl-C cuts them short.
     """
 
-    def __init__(self, programs: Sequence[Program], *, echo: Echo | None = None, grace: float = 30.0) -> None:
+    def __init__(
+        self, programs: Sequence[Program], *, echo: Echo | None = None, grace: float = 30.0
+    ) -> None:
         self._echo = echo or _print
         self._children = [_Child(program, self._echo) for program in programs]
         self._grace = grace
@@ -166,7 +173,9 @@ class _Child:
         selector.register(self._process.stdout, selectors.EVENT_READ, self)
 
     def read(self, selector: selectors.BaseSelector) -> None:
-        """Passes on the lines that it has written, a chunk at a time, so that a chatty program keeps nobody waiting."""
+        """Passes on the lines that it has written, a chunk at a time, so that a chatty program
+        keeps nobody waiting.
+        """
         assert self._process is not None
         assert self._process.stdout is not None
         try:
@@ -185,14 +194,18 @@ class _Child:
         return self._process is not None and self._process.poll() is not None
 
     def terminate(self) -> None:
-        """Asks the program alone: those like Dramatiq's master pass it on, and would take a second one as an order."""
+        """Asks the program alone: those like Dramatiq's master pass it on, and would take a
+        second one as an order.
+        """
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
         """Kills what is left of its process group, such as workers whose master has died."""
         if self._process is not None:
-            with suppress(ProcessLookupError, PermissionError):  # macOS: no permission for a group of zombies
+            with suppress(
+                ProcessLookupError, PermissionError
+            ):  # macOS: no permission for a group of zombies
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def bury(self, selector: selectors.BaseSelector) -> None:
@@ -200,7 +213,9 @@ class _Child:
         if self._process is None:
             return
         code = self._process.wait()
-        for _ in range(_CHUNKS_IN_PIPE):  # not until its end: a process that left the group may hold it open
+        for _ in range(
+            _CHUNKS_IN_PIPE
+        ):  # not until its end: a process that left the group may hold it open
             self.read(selector)
         self._flush()
         self._unregister(selector)
@@ -282,7 +297,9 @@ class _Guard:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A descriptor to read the numbers of arriving signals from; they have no other effect meanwhile."""
+    """A descriptor to read the numbers of arriving signals from; they have no other effect
+    meanwhile.
+    """
 
     def ignore(_number: int, _frame: FrameType | None) -> None:
         pass
@@ -290,7 +307,9 @@ def _signals() -> Iterator[int]:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    wanted = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]  # as nohup sets it
+    wanted = [
+        number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN
+    ]  # as nohup sets it
     before = {number: signal.signal(number, ignore) for number in (signal.SIGCHLD, *wanted)}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:

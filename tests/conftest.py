@@ -1,4 +1,6 @@
-"""Real PostgreSQL and Valkey for every test that asks for them, each test in a database and a namespace of its own."""
+"""Real PostgreSQL and Valkey for every test that asks for them, each test in a database and a
+namespace of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from urllib.parse import urlsplit
 import hypothesis
 import psycopg
 import pytest
-from support.processes import deployment, fleet, hostile_fleet, make_fleet, own_servers, server_pair  # noqa: F401 (fixtures)
+from support.processes import (  # noqa: F401  fixtures
+    deployment,
+    fleet,
+    hostile_fleet,
+    make_fleet,
+    own_servers,
+    server_pair,
+)
 
 from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
@@ -42,7 +51,9 @@ def until() -> Until:
     def wait(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := condition()):
-            assert time.monotonic() < deadline, f"the condition did not come true within {seconds:.0f} s"
+            assert time.monotonic() < deadline, (
+                f"the condition did not come true within {seconds:.0f} s"
+            )
             time.sleep(0.005)
         return found
 
@@ -59,12 +70,15 @@ def nothing_remembered() -> Iterator[None]:
     get_environment.cache_clear()
 
 
-# The servers ----------------------------------------------------------------------------------------------------------
+# The servers
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Urls]:
-    """PostgreSQL and Valkey, started by the first test that asks: the environment's, or the ones from the wheels."""
+    """PostgreSQL and Valkey, started by the first test that asks: the environment's, or the ones
+    from the wheels.
+    """
     given = {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")}
     home = Path(tempfile.mkdtemp(prefix="polling-"))
     embedded = Servers(Settings(_env_file=None, home=home, **given))
@@ -186,7 +200,9 @@ def vault(secret_key: str) -> Vault:
 
 
 @pytest.fixture
-def settings(servers: Urls, database_url: str, queues: Queues, secret_key: str, tmp_path: Path) -> Settings:
+def settings(
+    servers: Urls, database_url: str, queues: Queues, secret_key: str, tmp_path: Path
+) -> Settings:
     """The settings of an operator whose servers are these."""
     return Settings(
         _env_file=None,

@@ -1,6 +1,8 @@
-"""Switches off one mechanism of the engine at a time, in a copy, and shows which tests notice: `nox -s mutations`.
+"""Switches off one mechanism of the engine at a time, in a copy, and shows which tests notice: `nox
+-s mutations`.
 
-A mechanism whose absence no test notices is not protected by any. Exits with 1 if a row is green, or cannot be asked.
+A mechanism whose absence no test notices is not protected by any. Exits with 1 if a row is green,
+or cannot be asked.
 """
 
 from __future__ import annotations
@@ -21,7 +23,14 @@ from core.settings import Settings
 ROOT = Path(__file__).parents[1]
 RAN = {0, 1}
 """What pytest answers when all passed, and when some failed."""
-COPIED = ["core", "migrations", "tests", "pyproject.toml", "README.md", *(path.name for path in ROOT.glob("plugins-*"))]
+COPIED = [
+    "core",
+    "migrations",
+    "tests",
+    "pyproject.toml",
+    "README.md",
+    *(path.name for path in ROOT.glob("plugins-*")),
+]
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,9 @@ MUTATIONS = [
 
 
 def main(words: Sequence[str]) -> int:
-    """Print a row a mutation, or those whose names hold one of these words: how many tests noticed."""
+    """Print a row a mutation, or those whose names hold one of these words: how many tests
+    noticed.
+    """
     green = 0
     with (
         tempfile.TemporaryDirectory(prefix="mutations-") as home,
@@ -148,13 +159,18 @@ def main(words: Sequence[str]) -> int:
                 continue
             noticed = failures(mutation, urls)
             green += not noticed
-            print(f"{'red  ' if noticed else 'GREEN'}  {mutation.name:36} {noticed:3} tests notice", flush=True)
+            print(
+                f"{'red  ' if noticed else 'GREEN'}  {mutation.name:36} {noticed:3} tests notice",
+                flush=True,
+            )
     return 1 if green else 0
 
 
 def given(home: str) -> dict[str, Any]:
     """The environment's servers, or embedded ones that all rows share."""
-    return {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")} | {"home": Path(home)}
+    return {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")} | {
+        "home": Path(home)
+    }
 
 
 def failures(mutation: Mutation, urls: Urls) -> int:
@@ -170,9 +186,23 @@ def failures(mutation: Mutation, urls: Urls) -> int:
             (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
         for change in mutation.changes:
             switch_off(copy, mutation.name, *change)
-        variables = {"PYTHONPATH": folder, "DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url}
+        variables = {
+            "PYTHONPATH": folder,
+            "DATABASE_URL": urls.database_url,
+            "REDIS_URL": urls.redis_url,
+        }
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *mutation.tests],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:randomly",
+                *mutation.tests,
+            ],
             cwd=copy,
             env=os.environ | variables,
             capture_output=True,

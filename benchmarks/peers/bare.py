@@ -1,4 +1,6 @@
-"""Bare Dramatiq: its own Redis broker and default middleware, a no-op actor that sends to a second one; no database at all."""
+"""Bare Dramatiq: its own Redis broker and default middleware, a no-op actor that sends to a
+second one; no database at all.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,24 @@ def first(number: int) -> None:
 
 
 def chains_per_second(bed: Testbed, chains: int) -> float:
-    """Fill the queue, start the workers, and time the drain between a tenth and the end, so that start-up does not count."""
+    """Fill the queue, start the workers, and time the drain between a tenth and the end, so that
+    start-up does not count.
+    """
     local = RedisBroker(url=bed.urls.redis_url, namespace=NAMESPACE)
     for queue in ("first", "second"):
         local.declare_queue(queue)
     for number in range(chains):
         local.enqueue(first.message(number))
-    arguments = [sys.executable, "-m", "dramatiq", __name__, "-p", str(PROCESSES), "-t", str(THREADS)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "dramatiq",
+        __name__,
+        "-p",
+        str(PROCESSES),
+        "-t",
+        str(THREADS),
+    ]
     try:
         with program(arguments, {"REDIS_URL": bed.urls.redis_url}, bed.home / "bare.log"):
             return _drain(local, chains)
@@ -48,7 +61,9 @@ def _drain(local: RedisBroker, chains: int) -> float:
     """What is left of both queues, in chains: a message of the second one is half of one."""
 
     def left() -> float:
-        firsts, seconds = (local.client.hlen(f"{NAMESPACE}:{queue}.msgs") for queue in ("first", "second"))
+        firsts, seconds = (
+            local.client.hlen(f"{NAMESPACE}:{queue}.msgs") for queue in ("first", "second")
+        )
         return firsts + seconds / 2
 
     while left() > chains * 0.9:

@@ -1,12 +1,15 @@
 """Celery on the same Valkey: the same tree, of tasks that do nothing and keep nothing.
 
-Tuned as its documentation advises for many short tasks (https://docs.celeryq.dev/en/stable/userguide/optimizing.html): a prefetch
-multiplier of 128, and no results; and without what nobody here looks at: events, gossip, mingling, heartbeats. A page sends its
-items by one connection. Acknowledgement is late, so that a task whose worker is killed comes back, as ours does. Two worker nodes
-of eight threads each; prefork did about as much with two children a node, and less with eight.
+Tuned as its documentation advises for many short tasks
+(https://docs.celeryq.dev/en/stable/userguide/optimizing.html): a prefetch multiplier of 128, and no
+results; and without what nobody here looks at: events, gossip, mingling, heartbeats. A page sends
+its items by one connection. Acknowledgement is late, so that a task whose worker is killed comes
+back, as ours does. Two worker nodes of eight threads each; prefork did about as much with two
+children a node, and less with eight.
 
-Its durability is that of Valkey alone (append-only file, synced each second): there is no database, the effects of a task and its
-follow-ups are not committed together, and a tree that lost a message never ends.
+Its durability is that of Valkey alone (append-only file, synced each second): there is no database,
+the effects of a task and its follow-ups are not committed together, and a tree that lost a message
+never ends.
 """
 
 from __future__ import annotations
@@ -52,7 +55,9 @@ def item(number: int) -> None:
 
 
 def tasks_per_second(bed: Testbed, pages: int) -> float:
-    """Start the workers, then the tree; from its first message until nothing is queued or unacknowledged."""
+    """Start the workers, then the tree; from its first message until nothing is queued or
+    unacknowledged.
+    """
     url = bed.urls.redis_url.replace("unix://", "redis+socket://")
     app.conf.broker_url = url
     log = bed.home / "celery.log"
@@ -69,15 +74,23 @@ def tasks_per_second(bed: Testbed, pages: int) -> float:
     ]
     with redis.Redis.from_url(bed.urls.redis_url) as client, ExitStack() as stack:
         for number in range(PROCESSES):
-            stack.enter_context(program([*command, f"--hostname=bench{number}@%h"], {"PEER_URL": url}, log))
-        wait_until(lambda: len(app.control.ping(timeout=1.0, limit=PROCESSES)) == PROCESSES, f"see {log}: no workers")
+            stack.enter_context(
+                program([*command, f"--hostname=bench{number}@%h"], {"PEER_URL": url}, log)
+            )
+        wait_until(
+            lambda: len(app.control.ping(timeout=1.0, limit=PROCESSES)) == PROCESSES,
+            f"see {log}: no workers",
+        )
         begun = time.perf_counter()
         page.delay(0, pages)
         return pages * (ITEMS + 1) / (_ended(client, pages) - begun)
 
 
 def _ended(client: redis.Redis, pages: int) -> float:
-    """When all was done. A message is in neither place for a moment while it is fetched, so the workers are asked too."""
+    """When all was done.
+
+    A message is in neither place for a moment while it is fetched, so the workers are asked too.
+    """
     while True:
         queued, held = client.llen("celery"), client.hlen("unacked")
         now = time.perf_counter()

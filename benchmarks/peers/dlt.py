@@ -1,11 +1,13 @@
 """A dlt pipeline from the same service into the same PostgreSQL.
 
-Tuned by its own guide (https://dlthub.com/docs/reference/performance): a transformer yields an awaitable for each item, which dlt
-evaluates in parallel (`max_parallel_items`: as many as there are connections, and as many again ready to go), by one aiohttp
-session that keeps its connections open. That did up to twice what calls deferred to its thread pool did (`@dlt.defer`, with dlt's
-requests session); those are here too, with the default of 5 workers. Normalizing stays in the main process, its default: for 10,000
-items, two processes took longer to start than they saved, and rotated files are for them and for many loaders. The disposition is
-`append`, the cheapest. Timed is `pipeline.run` alone, without Python's start and dlt's import.
+Tuned by its own guide (https://dlthub.com/docs/reference/performance): a transformer yields an
+awaitable for each item, which dlt evaluates in parallel (`max_parallel_items`: as many as there are
+connections, and as many again ready to go), by one aiohttp session that keeps its connections open.
+That did up to twice what calls deferred to its thread pool did (`@dlt.defer`, with dlt's requests
+session); those are here too, with the default of 5 workers. Normalizing stays in the main process,
+its default: for 10,000 items, two processes took longer to start than they saved, and rotated files
+are for them and for many loaders. The disposition is `append`, the cheapest. Timed is
+`pipeline.run` alone, without Python's start and dlt's import.
 """
 
 from __future__ import annotations
@@ -38,10 +40,21 @@ def seconds(bed: Testbed, url: str, items: int, connections: int | None = None) 
         "PYTHONPATH": ROOT,
     }
     environment = os.environ | {name: str(value) for name, value in settings.items()}
-    arguments = [sys.executable, "-m", __name__, url, database, str(bed.home / "dlt"), str(connections or 0)]
+    arguments = [
+        sys.executable,
+        "-m",
+        __name__,
+        url,
+        database,
+        str(bed.home / "dlt"),
+        str(connections or 0),
+    ]
     done = subprocess.run(arguments, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     with psycopg.connect(database) as conn:
-        assert conn.execute("SELECT count(*), count(DISTINCT id) FROM bench.item").fetchone() == (items, items)
+        assert conn.execute("SELECT count(*), count(DISTINCT id) FROM bench.item").fetchone() == (
+            items,
+            items,
+        )
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
@@ -66,7 +79,8 @@ def main(url: str, database: str, folder: str, connections: int) -> None:
         for id in ids:
             yield call(id)
 
-    # It wants a host and a password; libpq takes the socket's folder from the query, and the server trusts it.
+    # It wants a host and a password; libpq takes the socket's folder from the query, and the server
+    # trusts it.
     into = postgres(credentials=database.replace("postgres@/", "postgres:none@localhost/"))
     pipeline = dlt.pipeline("bench", destination=into, dataset_name="bench", pipelines_dir=folder)
     begun = perf_counter()

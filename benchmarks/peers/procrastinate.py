@@ -1,9 +1,11 @@
 """Procrastinate on the same PostgreSQL: the same tree, of tasks that do nothing and keep nothing.
 
-Tuned as its documentation advises (https://procrastinate.readthedocs.io): tasks are coroutines, of which each worker runs several
-at once ("Execute multiple jobs at the same time"); the items of a page are deferred by one statement ("Batch defer"); the
-asynchronous psycopg connector has a connection for each and one to spare; jobs are told by NOTIFY, its default; nothing is logged
-but warnings; a worker for each of two processes. Eight at once in each, as many as our threads; 16 and 30 did no more.
+Tuned as its documentation advises (https://procrastinate.readthedocs.io): tasks are coroutines, of
+which each worker runs several at once ("Execute multiple jobs at the same time"); the items of a
+page are deferred by one statement ("Batch defer"); the asynchronous psycopg connector has a
+connection for each and one to spare; jobs are told by NOTIFY, its default; nothing is logged but
+warnings; a worker for each of two processes. Eight at once in each, as many as our threads; 16 and
+30 did no more.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ app = App(connector=PsycopgConnector(conninfo=os.environ.get("PEER_URL", ""), ma
 
 # All that was deferred is done when the page that defers more is done too.
 OPEN = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
-TIMES = "SELECT count(DISTINCT job_id), extract(epoch FROM max(at) - min(at)) FROM procrastinate_events"
+TIMES = (
+    "SELECT count(DISTINCT job_id), extract(epoch FROM max(at) - min(at)) FROM procrastinate_events"
+)
 FAILED = "SELECT count(*) FROM procrastinate_jobs WHERE status <> 'succeeded'"
 
 
@@ -41,9 +45,17 @@ async def item(number: int) -> None:
 
 
 def tasks_per_second(bed: Testbed, pages: int) -> float:
-    """Start the workers, then the tree; from its first event to its last, by the database's clock."""
+    """Start the workers, then the tree; from its first event to its last, by the database's
+    clock.
+    """
     url = bed.database("procrastinate")
-    command = [sys.executable, "-m", "procrastinate", "--log-level=warning", f"--app={__name__}.app"]
+    command = [
+        sys.executable,
+        "-m",
+        "procrastinate",
+        "--log-level=warning",
+        f"--app={__name__}.app",
+    ]
     worker = [*command, "worker", f"--concurrency={THREADS}"]
     log = bed.home / "procrastinate.log"
     with psycopg.connect(url, autocommit=True) as conn, ExitStack() as stack:
@@ -51,11 +63,17 @@ def tasks_per_second(bed: Testbed, pages: int) -> float:
         for _ in range(PROCESSES):
             stack.enter_context(program(worker, {"PEER_URL": url}, log))
         wait_until(
-            lambda: _figure(conn, "SELECT count(*) FROM procrastinate_workers") >= PROCESSES, f"see {log}: no workers"
+            lambda: _figure(conn, "SELECT count(*) FROM procrastinate_workers") >= PROCESSES,
+            f"see {log}: no workers",
         )
         with app.replace_connector(PsycopgConnector(conninfo=url)), app.open():
             page.defer(number=0, pages=pages)
-        wait_until(lambda: not _figure(conn, OPEN), f"see {log}: the tree did not end", seconds=600, pause=0.1)
+        wait_until(
+            lambda: not _figure(conn, OPEN),
+            f"see {log}: the tree did not end",
+            seconds=600,
+            pause=0.1,
+        )
         row = conn.execute(TIMES).fetchone()
         assert row is not None
         assert not _figure(conn, FAILED)

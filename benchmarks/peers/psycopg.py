@@ -15,11 +15,15 @@ COLUMNS = {
 }  # fmt: skip
 
 INTO = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, name, content_text, size, hash,
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    name, content_text, size, hash,
     digest, content_seq, metadata_seq)
-SELECT account, domain, id, kind, name, content, size, hash, decode(digest, 'hex'), content_seq, metadata_seq FROM {source}
-ON CONFLICT (user_integration_id, external_id) DO UPDATE SET kind = excluded.kind, name = excluded.name,
-    content_text = excluded.content_text, size = excluded.size, hash = excluded.hash, digest = excluded.digest,
+SELECT account, domain, id, kind, name, content, size, hash, decode(digest, 'hex'), content_seq,
+    metadata_seq FROM {source}
+ON CONFLICT (user_integration_id, external_id) DO UPDATE
+SET kind = excluded.kind, name = excluded.name,
+    content_text = excluded.content_text, size = excluded.size, hash = excluded.hash,
+    digest = excluded.digest,
     content_seq = excluded.content_seq, metadata_seq = excluded.metadata_seq, updated_at = now()
 """
 TYPED = ", ".join(f"{name} {type}" for name, type in COLUMNS.items())

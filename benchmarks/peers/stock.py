@@ -1,4 +1,5 @@
-"""Bare Dramatiq as it comes, on an idle system: an actor sends to a second one, which inserts a row.
+"""Bare Dramatiq as it comes, on an idle system: an actor sends to a second one, which inserts a
+row.
 
 Its consumer polls Redis, and sleeps longer each time it finds nothing, up to a second.
 """
@@ -48,7 +49,9 @@ class Stock:
         self._broker.enqueue(first.message(self._number))
 
     def arrived(self) -> bool:
-        row = self._conn.execute("SELECT EXISTS (SELECT FROM arrived WHERE number = %s)", (self._number,)).fetchone()
+        row = self._conn.execute(
+            "SELECT EXISTS (SELECT FROM arrived WHERE number = %s)", (self._number,)
+        ).fetchone()
         return row is not None and row[0]
 
 
@@ -58,7 +61,16 @@ def workers(bed: Testbed) -> Iterator[Stock]:
     url = bed.database("stock")
     sender = RedisBroker(url=bed.urls.redis_url, namespace="stock")
     sender.declare_queue("first")
-    arguments = [sys.executable, "-m", "dramatiq", __name__, "-p", str(PROCESSES), "-t", str(THREADS)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "dramatiq",
+        __name__,
+        "-p",
+        str(PROCESSES),
+        "-t",
+        str(THREADS),
+    ]
     environment = {"REDIS_URL": bed.urls.redis_url, "PEER_URL": url}
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("CREATE TABLE arrived (number int PRIMARY KEY)")

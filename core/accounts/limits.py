@@ -1,4 +1,6 @@
-"""Which limits hold for an account, with the operator's own figures, and the keys they are counted under."""
+"""Which limits hold for an account, with the operator's own figures, and the keys they are
+counted under.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def _override(limit: Limit, override: LimitOverride | None) -> Limit:
     if set(given) - allowed:
         kind = type(limit).__name__
         raise SettingsError(
-            f"POLLING_LIMITS: {limit.name!r} is {kind}, which takes {' and '.join(sorted(allowed))}", "Correct it"
+            f"POLLING_LIMITS: {limit.name!r} is {kind}, which takes"
+            f" {' and '.join(sorted(allowed))}",
+            "Correct it",
         )
     return replace(limit, **given)
 
@@ -49,7 +53,10 @@ def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
 
 
 def limit_key(limit: Limit, *, domain: str, account_id: str, group: str | None) -> str:
-    """What a limit is counted and blocked under. Without a group, `by="group"` counts the account alone."""
+    """What a limit is counted and blocked under.
+
+    Without a group, `by="group"` counts the account alone.
+    """
     if limit.by == "integration":
         return f"integration/{domain}/{limit.name}"
     if limit.by == "group" and group is not None:
@@ -63,5 +70,7 @@ def account_key(account_id: str) -> str:
 
 
 def weight(limit: Limit, cost: Mapping[str, int]) -> int:
-    """How much of a limit one task takes: an `AtOnce` counts every task once unless the task says otherwise."""
+    """How much of a limit one task takes: an `AtOnce` counts every task once unless the task
+    says otherwise.
+    """
     return cost.get(limit.name, 1 if isinstance(limit, AtOnce) else 0)

@@ -1,11 +1,15 @@
-"""Keeping a plugin away from loopback and private networks while it works for an account that a user's token made.
+"""Keeping a plugin away from loopback and private networks while it works for an account that a
+user's token made.
 
-Plugins open their own sockets, so the check sits below them: Python tells its audit hooks of every address that a socket is about
-to connect or send to (https://docs.python.org/3/library/audit_events.html). By then a name is resolved, so that a name which
-points elsewhere a moment later (DNS rebinding) gains nothing. What the hook raises keeps the socket from connecting.
+Plugins open their own sockets, so the check sits below them: Python tells its audit hooks of every
+address that a socket is about to connect or send to
+(https://docs.python.org/3/library/audit_events.html). By then a name is resolved, so that a name
+which points elsewhere a moment later (DNS rebinding) gains nothing. What the hook raises keeps the
+socket from connecting.
 
-It holds for Python's own sockets in the guarded thread and in every `threading.Thread` started from there. It does not hold for
-sockets that a C library opens by itself, for threads that were there before, nor in processes that a plugin starts.
+It holds for Python's own sockets in the guarded thread and in every `threading.Thread` started from
+there. It does not hold for sockets that a C library opens by itself, for threads that were there
+before, nor in processes that a plugin starts.
 """
 
 from __future__ import annotations
@@ -26,18 +30,23 @@ _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""All that was ever given out (https://www.iana.org/assignments/ipv6-address-space). Python calls much of the rest global, too: the
-old site-local addresses, IPv4 in the forms `::127.0.0.1` and `::ffff:0:127.0.0.1`, and the NAT64 prefix for use inside a network.
+"""All that was ever given out (https://www.iana.org/assignments/ipv6-address-space). Python calls
+much of the rest global, too: the old site-local addresses, IPv4 in the forms `::127.0.0.1` and
+`::ffff:0:127.0.0.1`, and the NAT64 prefix for use inside a network.
 """
 
 
 class PrivateHost(ConfigurationError):
-    """The account would connect to loopback, a private or a link-local address, which it may not."""
+    """The account would connect to loopback, a private or a link-local address, which it may
+    not.
+    """
 
     def __init__(self) -> None:
-        # The address is not named: it may be that of a name which only resolves inside this network.
+        # The address is not named: it may be that of a name which only resolves inside this
+        # network.
         super().__init__(
-            "its host is not on the public internet, and accounts made with a user's token may not go there"
+            "its host is not on the public internet, and accounts made with a user's token may not"
+            " go there"
         )
 
 
@@ -80,7 +89,9 @@ def any_host() -> Iterator[None]:
 
 
 def _install() -> None:
-    """Only where it is needed: a hook can never be taken away again, and costs a call at every audited event."""
+    """Only where it is needed: a hook can never be taken away again, and costs a call at every
+    audited event.
+    """
     global _installed
     with _installing:
         if not _installed:
@@ -120,7 +131,10 @@ def _require_public(connection: socket.socket, address: Any = None) -> None:
 
 
 def is_public(host: str) -> bool:
-    """Whether this is the address of a public host. A name is not: what it resolves to could change before it is used."""
+    """Whether this is the address of a public host.
+
+    A name is not: what it resolves to could change before it is used.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

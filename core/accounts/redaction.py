@@ -32,12 +32,16 @@ LONGEST_TEXT = 2_000
 
 
 def redactor(credentials: BaseModel) -> Callable[[str], str]:
-    """A function that replaces each secret of these credentials, plain or encoded as URLs and headers do, by `***`."""
+    """A function that replaces each secret of these credentials, plain or encoded as URLs and
+    headers do, by `***`.
+    """
     return _striking(secrets_of(credentials))
 
 
 def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
-    """The same for what is the operator's: keys, passwords of servers, and secrets of integrations."""
+    """The same for what is the operator's: keys, passwords of servers, and secrets of
+    integrations.
+    """
     passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
     return _striking([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
 
@@ -49,14 +53,22 @@ def _passwords(url: str) -> Iterator[str]:
         yield from (unquote(parts.password),) if parts.password else ()
         yield from (value for name, value in parse_qsl(parts.query) if name in PASSWORDS)
     with suppress(psycopg.ProgrammingError):
-        yield from (str(value) for name, value in conninfo_to_dict(url).items() if name in PASSWORDS and value)
+        yield from (
+            str(value)
+            for name, value in conninfo_to_dict(url).items()
+            if name in PASSWORDS and value
+        )
 
 
 def _settings_secrets(registry: Registry) -> Iterator[str]:
     for integration in registry.integrations.values():
         manifest = integration.manifest
         # The client of one that declares no settings, too.
-        yield (environment_value(manifest.oauth.client_secret_setting) if manifest.oauth is not None else None) or ""
+        yield (
+            environment_value(manifest.oauth.client_secret_setting)
+            if manifest.oauth is not None
+            else None
+        ) or ""
         with suppress(SettingsError):  # who needs it says so
             for one in operator_settings(manifest.settings):
                 if isinstance(one.value, SecretStr | SecretBytes):
@@ -78,12 +90,20 @@ def _striking(secrets: Iterable[str]) -> Callable[[str], str]:
 
 def _shapes(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "surrogatepass")
-    written = {quote(raw), quote(raw, safe=""), quote_plus(raw), repr(secret)[1:-1], json.dumps(secret)[1:-1]}
+    written = {
+        quote(raw),
+        quote(raw, safe=""),
+        quote_plus(raw),
+        repr(secret)[1:-1],
+        json.dumps(secret)[1:-1],
+    }
     return {secret, *written, *_in_base64(raw)}
 
 
 def _in_base64(raw: bytes) -> set[str]:
-    """The secret alone, and what of it does not depend on its neighbours where it stands behind others, as in `user:secret`."""
+    """The secret alone, and what of it does not depend on its neighbours where it stands behind
+    others, as in `user:secret`.
+    """
     shapes = set()
     for before in range(3):
         padded = b"\0" * before + raw + b"\0" * (-(before + len(raw)) % 3)
@@ -91,12 +111,16 @@ def _in_base64(raw: bytes) -> set[str]:
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             middle = encode(padded).decode()[first:last]
             shapes |= {middle} if len(middle) >= SHORTEST_IN_BASE64 else set()
-    whole = {encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    whole = {
+        encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)
+    }
     return shapes | whole
 
 
 def error_text(error: BaseException, strike: Callable[[str], str]) -> str:
-    """One bounded, harmless line about an exception: its class and message, without secrets or control characters."""
+    """One bounded, harmless line about an exception: its class and message, without secrets or
+    control characters.
+    """
     message = strike(str(error))
     clean = "".join(char if char.isprintable() else " " for char in message[: LONGEST_TEXT * 2])
     name = type(error).__name__

@@ -1,7 +1,8 @@
-"""Renewing credentials: one task in the whole fleet calls the provider, the others wait and get what it stored.
+"""Renewing credentials: one task in the whole fleet calls the provider, the others wait and get
+what it stored.
 
-A refresh token may be revoked by its own use, so the new credentials are stored before anyone uses them, and no database
-transaction is held while the provider is asked.
+A refresh token may be revoked by its own use, so the new credentials are stored before anyone uses
+them, and no database transaction is held while the provider is asked.
 """
 
 from __future__ import annotations
@@ -22,24 +23,30 @@ WAIT_SECONDS = 75.0
 """How long a task waits for another one's refresh."""
 
 CLAIM = """
-UPDATE user_integration SET refresh_holder = %(holder)s, refresh_until = clock_timestamp() + %(lease)s * interval '1 second'
+UPDATE user_integration SET refresh_holder = %(holder)s,
+    refresh_until = clock_timestamp() + %(lease)s * interval '1 second'
 WHERE id = %(id)s AND credentials_version = %(version)s
   AND (refresh_holder IS NULL OR refresh_until < clock_timestamp())
 RETURNING id
 """
 
-NEWER = "SELECT credentials, credentials_version FROM user_integration WHERE id = %s AND credentials_version > %s"
+NEWER = """
+SELECT credentials, credentials_version FROM user_integration
+WHERE id = %s AND credentials_version > %s
+"""
 
 STORE = """
-UPDATE user_integration SET credentials = %(credentials)s, credentials_version = credentials_version + 1, version = version + 1,
+UPDATE user_integration SET credentials = %(credentials)s,
+    credentials_version = credentials_version + 1, version = version + 1,
     refresh_holder = NULL, refresh_until = NULL, updated_at = now()
 WHERE id = %(id)s AND credentials_version = %(version)s
 RETURNING credentials_version
 """
 
-RELEASE = (
-    "UPDATE user_integration SET refresh_holder = NULL, refresh_until = NULL WHERE id = %s AND refresh_holder = %s"
-)
+RELEASE = """
+UPDATE user_integration SET refresh_holder = NULL, refresh_until = NULL
+WHERE id = %s AND refresh_holder = %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +60,8 @@ class Sealed:
 def refresh(database: Database, account_id: UUID, version: int, renew: Callable[[], str]) -> Sealed:
     """Credentials newer than `version`.
 
-    Parameters:
-      version: Of the credentials the caller has.
-      renew: Asks the provider and returns the new credentials, sealed. Called by one task at a time.
+    Parameters: version: Of the credentials the caller has. renew: Asks the provider and returns the
+      new credentials, sealed. Called by one task at a time.
 
     Raises:
       TransientError: Another task's refresh did not end in time.
@@ -83,7 +89,9 @@ def _claimed(conn: Conn, account_id: UUID, version: int, holder: UUID) -> bool:
     return row is not None
 
 
-def _renew(database: Database, account_id: UUID, version: int, holder: UUID, renew: Callable[[], str]) -> Sealed:
+def _renew(
+    database: Database, account_id: UUID, version: int, holder: UUID, renew: Callable[[], str]
+) -> Sealed:
     try:
         ciphertext = renew()
     except BaseException as error:
@@ -91,13 +99,17 @@ def _renew(database: Database, account_id: UUID, version: int, holder: UUID, ren
             conn.execute(RELEASE, (account_id, holder))
         if isinstance(error, Exception) and not isinstance(error, IntegrationError):
             # Its text may hold the new tokens, which no redactor knows yet.
-            raise TransientError(f"refreshing the credentials failed: {type(error).__name__}") from None
+            raise TransientError(
+                f"refreshing the credentials failed: {type(error).__name__}"
+            ) from None
         raise
     return _store(database, account_id, version, ciphertext)
 
 
 def _store(database: Database, account_id: UUID, version: int, ciphertext: str) -> Sealed:
-    """Keep them, however long the database is away: with rotating tokens, these are the only ones that work."""
+    """Keep them, however long the database is away: with rotating tokens, these are the only
+    ones that work.
+    """
     deadline = time.monotonic() + LEASE_SECONDS
     arguments = {"id": account_id, "version": version, "credentials": ciphertext}
     while True:

@@ -56,7 +56,9 @@ class Vault:
             hint = "Put the key they were sealed with into POLLING_SECRET_KEYS"
             raise VaultError("no key opens these credentials", hint) from None
         except ValidationError:
-            raise VaultError("the stored credentials no longer fit the integration", "Reconnect the account") from None
+            raise VaultError(
+                "the stored credentials no longer fit the integration", "Reconnect the account"
+            ) from None
 
     def seal_text(self, text: str) -> str:
         """The ciphertext of a text."""
@@ -74,12 +76,17 @@ class Vault:
             raise VaultError("no key opens what was sealed a while ago", "Begin again") from None
 
     def digest(self, data: bytes) -> bytes:
-        """What tells data that may hold secrets from other data: of no use to anyone without the keys."""
+        """What tells data that may hold secrets from other data: of no use to anyone without the
+        keys.
+        """
         return hmac.digest(self._keys[0], data, hashlib.sha256)
 
     def is_digest(self, digest: bytes, data: bytes) -> bool:
         """Whether this is the digest of these data, by whichever of the keys."""
-        return any(hmac.compare_digest(hmac.digest(key, data, hashlib.sha256), digest) for key in self._keys)
+        return any(
+            hmac.compare_digest(hmac.digest(key, data, hashlib.sha256), digest)
+            for key in self._keys
+        )
 
     def rotate(self, sealed: str) -> str:
         """Seal again with the newest key.
@@ -91,7 +98,8 @@ class Vault:
             return self._fernet.rotate(sealed).decode()
         except InvalidToken:
             raise VaultError(
-                "no key opens these credentials", "Keep the old key in POLLING_SECRET_KEYS until all are rotated"
+                "no key opens these credentials",
+                "Keep the old key in POLLING_SECRET_KEYS until all are rotated",
             ) from None
 
 

@@ -2,5 +2,6 @@
 
 The command line and the REST API stand on it.
 
-Every function says in its docstring what it changes, and raises a `PollingError` with what to do next.
+Every function says in its docstring what it changes, and raises a `PollingError` with what to do
+next.
 """

@@ -1,6 +1,7 @@
 """Who may do what: bearer tokens, and whose rows a token sees.
 
-A token is `polling_` and 32 random bytes. Only its SHA-256 is kept: it is random, so nothing slower is needed to hide it.
+A token is `polling_` and 32 random bytes. Only its SHA-256 is kept: it is random, so nothing slower
+is needed to hide it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ RETURNING expires_at
 REVOKE = "UPDATE api_token SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL"
 # Served by the unique index on the digest.
 FIND = """
-SELECT id, user_id, last_used_at IS NULL OR last_used_at < now() - interval '1 minute' FROM api_token
+SELECT id, user_id, last_used_at IS NULL OR last_used_at < now() - interval '1 minute'
+FROM api_token
 WHERE digest = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
 USED = "UPDATE api_token SET last_used_at = now() WHERE id = %s"
@@ -34,13 +36,16 @@ USED = "UPDATE api_token SET last_used_at = now() WHERE id = %s"
 OWNERS = {
     "account": "SELECT user_id FROM user_integration WHERE id = %s",
     "run": """
-        SELECT a.user_id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id WHERE r.id = %s
+        SELECT a.user_id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
+        WHERE r.id = %s
     """,
     "task": """
-        SELECT a.user_id FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id WHERE t.id = %s
+        SELECT a.user_id FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+        WHERE t.id = %s
     """,
     "content": """
-        SELECT a.user_id FROM user_integration_content c JOIN user_integration a ON a.id = c.user_integration_id
+        SELECT a.user_id FROM user_integration_content c
+        JOIN user_integration a ON a.id = c.user_integration_id
         WHERE c.id = %s
     """,
 }
@@ -78,7 +83,9 @@ class Created:
     expires_at: datetime | None
 
 
-def create(conn: Conn, *, user_id: str | None, name: str = "", days: float | None = None) -> Created:
+def create(
+    conn: Conn, *, user_id: str | None, name: str = "", days: float | None = None
+) -> Created:
     """A new token.
 
     Parameters:
@@ -90,7 +97,9 @@ def create(conn: Conn, *, user_id: str | None, name: str = "", days: float | Non
       InvalidInput: The user id or the name cannot be one.
     """
     for what, text in (("user id", user_id), ("name", name)):
-        if text is not None and (not fits(text) or len(text) > 500 or (what == "user id" and not text.strip())):
+        if text is not None and (
+            not fits(text) or len(text) > 500 or (what == "user id" and not text.strip())
+        ):
             raise InvalidInput(f"{what}: use 1 to 500 characters", "Choose another one")
     secret, id = PREFIX + secrets.token_urlsafe(32), uuid4()
     names = {"id": id, "name": name, "user_id": user_id, "digest": _digest(secret), "days": days}
@@ -106,7 +115,9 @@ def revoke(conn: Conn, id: UUID) -> None:
       NotFound: There is none of this id, or it is revoked already.
     """
     if conn.execute(REVOKE, (id,)).rowcount == 0:
-        raise NotFound(f"there is no token {id} that could be revoked", "List them: polling tokens list")
+        raise NotFound(
+            f"there is no token {id} that could be revoked", "List them: polling tokens list"
+        )
 
 
 def authenticate(conn: Conn, secret: str) -> Principal | None:
@@ -125,7 +136,8 @@ def _digest(secret: str) -> bytes:
 
 
 def require(conn: Conn, principal: Principal, what: str, id: UUID | int) -> None:
-    """Raises NotFound unless there is such an account, run, task or content and the principal may see it.
+    """Raises NotFound unless there is such an account, run, task or content and the principal may
+    see it.
 
     What is another user's is answered as if it were not there.
     """
@@ -145,7 +157,11 @@ def find(conn: Conn, text: str) -> UUID:
     Raises:
       NotFound, InvalidInput: There is none, or there are several.
     """
-    rows = fetch(conn, "SELECT id FROM api_token WHERE starts_with(id::text, %(text)s)", {"text": text.lower()})
+    rows = fetch(
+        conn,
+        "SELECT id FROM api_token WHERE starts_with(id::text, %(text)s)",
+        {"text": text.lower()},
+    )
     if not text or not rows:
         raise NotFound(f"there is no token {text!r}", "List them: polling tokens list")
     if len(rows) > 1:

@@ -15,7 +15,14 @@ from core.accounts.limits import to_json
 from core.accounts.store import Account
 from core.api.backend import Backend
 from core.api.probing import Checked, check
-from core.api.validation import Values, config_of, credentials_of, needs_resync, require_same_destination, stored
+from core.api.validation import (
+    Values,
+    config_of,
+    credentials_of,
+    needs_resync,
+    require_same_destination,
+    stored,
+)
 from core.content.text import fits, mended
 from core.db.pool import Conn
 from core.errors import InvalidInput, WrongState
@@ -29,7 +36,8 @@ WHERE user_id = %s AND integration_domain = %s AND identity = %s
 RENAME = "UPDATE user_integration SET name = %s, updated_at = now() WHERE id = %s"
 SET_INTERVAL = """
 UPDATE user_integration SET poll_interval_minutes = %(minutes)s,
-    next_sync_at = least(next_sync_at, now() + %(minutes)s * interval '1 minute'), updated_at = now()
+    next_sync_at = least(next_sync_at, now() + %(minutes)s * interval '1 minute'),
+    updated_at = now()
 WHERE id = %(id)s
 """
 
@@ -38,7 +46,9 @@ DEFAULT_INTERVAL_MINUTES = 15
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """An account that was stored; `is_new` unless the same identity of the same user was there before."""
+    """An account that was stored; `is_new` unless the same identity of the same user was there
+    before.
+    """
 
     id: UUID
     name: str
@@ -59,12 +69,12 @@ def connect(
 ) -> Connected:
     """Check an account with its provider and store it; its first run is due at once.
 
-    The same identity of the same user is the same account: it gets this config and these credentials, and goes on.
+    The same identity of the same user is the same account: it gets this config and these
+    credentials, and goes on.
 
-    Parameters:
-      name: For people. Default: as the provider calls it.
-      interval_minutes: Between the end of a run and the next one. Default: 15, or what a known account has.
-      public_only: Whether it may connect to public addresses alone, from now on.
+    Parameters: name: For people. Default: as the provider calls it. interval_minutes: Between the
+      end of a run and the next one. Default: 15, or what a known account has. public_only: Whether
+      it may connect to public addresses alone, from now on.
 
     Raises:
       NotFound: There is no such integration.
@@ -74,9 +84,13 @@ def connect(
     require_text(user_id=user_id, name=name)
     valid = config_of(integration, config)
     guarded = _guarded(backend, public_only)
-    checked = check(integration, valid, credentials_of(integration, credentials), public_only=guarded)
+    checked = check(
+        integration, valid, credentials_of(integration, credentials), public_only=guarded
+    )
     with backend.database.connection() as conn:
-        return _store(conn, backend, integration, checked, valid, user_id, name, interval_minutes, public_only)
+        return _store(
+            conn, backend, integration, checked, valid, user_id, name, interval_minutes, public_only
+        )
 
 
 def _guarded(backend: Backend, public_only: bool) -> bool:
@@ -97,7 +111,9 @@ def _store(
     identity = checked.identity
     domain, key = integration.manifest.domain, mended(identity.id) or ""
     known = conn.execute(KNOWN_ALREADY, (user_id, domain, key)).fetchone()
-    kept_name, before, kept_interval = known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
+    kept_name, before, kept_interval = (
+        known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
+    )
     name = mended(name or kept_name) or key
     account, is_new = store.connect(
         conn,
@@ -134,11 +150,19 @@ def reconnect(
     """
     account, integration, config = _load(backend, id)
     if credentials is None and integration.credentials_model.model_fields:
-        raise InvalidInput("no credentials are given", "Give them: --credentials @FILE, or - for standard input")
+        raise InvalidInput(
+            "no credentials are given", "Give them: --credentials @FILE, or - for standard input"
+        )
     guarded = _guarded(backend, public_only or account.public_hosts_only)
-    checked = check(integration, config, credentials_of(integration, credentials or {}), public_only=guarded)
+    checked = check(
+        integration, config, credentials_of(integration, credentials or {}), public_only=guarded
+    )
     _require_same(account, checked.identity)
-    names = {"id": id, "credentials": sealed(backend, checked.credentials), "group": checked.identity.group}
+    names = {
+        "id": id,
+        "credentials": sealed(backend, checked.credentials),
+        "group": checked.identity.group,
+    }
     with backend.database.connection() as conn:
         conn.execute(store.SET_CREDENTIALS, {**names, "public_hosts_only": public_only})
     backend.wake()
@@ -146,7 +170,8 @@ def reconnect(
 
 
 def check_account(backend: Backend, id: UUID) -> AccountIdentity:
-    """Ask the provider whether an account's credentials still work. Renewed ones are stored; nothing else changes.
+    """Ask the provider whether an account's credentials still work. Renewed ones are stored;
+    nothing else changes.
 
     Raises:
       InvalidInput: They do not, or the config does not.
@@ -156,7 +181,12 @@ def check_account(backend: Backend, id: UUID) -> AccountIdentity:
 
 
 def _check_same(
-    backend: Backend, account: Account, integration: Integration, config: BaseModel, *, public_only: bool = False
+    backend: Backend,
+    account: Account,
+    integration: Integration,
+    config: BaseModel,
+    *,
+    public_only: bool = False,
 ) -> AccountIdentity:
     """Ask with the stored credentials; raises InvalidInput if that leads to another account."""
     guarded = _guarded(backend, public_only or account.public_hosts_only)
@@ -178,16 +208,14 @@ def configure(
 ) -> bool:
     """Change an account's config, name or interval. Returns whether a resync is due because of it.
 
-    Parameters:
-      config: The whole new config.
-      credentials: New ones that belong to the new config, as when both lead to another server.
-      public_only: For somebody with a user's token: whether it may connect to public addresses alone, from now on, if the config is
-        changed; and whether stored credentials stay where they are sent.
+    Parameters: config: The whole new config. credentials: New ones that belong to the new config,
+      as when both lead to another server. public_only: For somebody with a user's token: whether it
+      may connect to public addresses alone, from now on, if the config is changed; and whether
+      stored credentials stay where they are sent.
 
-    Raises:
-      InvalidInput: It does not validate, the provider refuses it, it leads to another account, or it would send the stored
-        credentials somewhere else.
-      WrongState: Somebody else has changed the config meanwhile.
+    Raises: InvalidInput: It does not validate, the provider refuses it, it leads to another
+      account, or it would send the stored credentials somewhere else. WrongState: Somebody else has
+      changed the config meanwhile.
     """
     require_text(name=name)
     resync = False if config is None else _set_config(backend, id, config, credentials, public_only)
@@ -199,7 +227,9 @@ def configure(
     return resync
 
 
-def _set_config(backend: Backend, id: UUID, values: Values, given: Values | None, public_only: bool) -> bool:
+def _set_config(
+    backend: Backend, id: UUID, values: Values, given: Values | None, public_only: bool
+) -> bool:
     with backend.database.connection() as conn:
         account = store.load(conn, id)
     integration = backend.registry.get(account.integration_domain)
@@ -209,9 +239,14 @@ def _set_config(backend: Backend, id: UUID, values: Values, given: Values | None
     renewed: Mapping[str, Any] | None = None
     if given is not None:
         guarded = _guarded(backend, public_only or account.public_hosts_only)
-        checked = check(integration, config, credentials_of(integration, given), public_only=guarded)
+        checked = check(
+            integration, config, credentials_of(integration, given), public_only=guarded
+        )
         _require_same(account, checked.identity)
-        renewed = {"credentials": sealed(backend, checked.credentials), "group": checked.identity.group}
+        renewed = {
+            "credentials": sealed(backend, checked.credentials),
+            "group": checked.identity.group,
+        }
     elif account.sync_status != "disconnected":
         _check_same(backend, account, integration, config, public_only=public_only)
     resync = needs_resync(integration.config_model, account.config, stored(config))
@@ -222,7 +257,9 @@ def _set_config(backend: Backend, id: UUID, values: Values, given: Values | None
     values["instead_of"] = json.dumps(account.config) if given is None else None
     with backend.database.connection() as conn, conn.transaction():
         if conn.execute(store.SET_CONFIG, names | values).rowcount == 0:
-            raise WrongState("the config was changed by somebody else meanwhile", "Look at it and try again")
+            raise WrongState(
+                "the config was changed by somebody else meanwhile", "Look at it and try again"
+            )
         if renewed is not None:
             conn.execute(store.SET_CREDENTIALS, names | dict(renewed))
     backend.wake()
@@ -237,14 +274,16 @@ def pause(conn: Conn, id: UUID) -> None:
     """
     if conn.execute(store.PAUSE, (id,)).rowcount == 0:
         account = store.load(conn, id)
-        raise WrongState(f"the account {_status(account)} and does not run anyway", stopped_hint(account))
+        raise WrongState(
+            f"the account {_status(account)} and does not run anyway", stopped_hint(account)
+        )
 
 
 def resume(backend: Backend, id: UUID) -> None:
     """Go on where `pause` stopped.
 
-    Raises:
-      InvalidInput: The account stopped by itself or is disconnected: it needs other credentials or another config.
+    Raises: InvalidInput: The account stopped by itself or is disconnected: it needs other
+      credentials or another config.
     """
     with backend.database.connection() as conn:
         if conn.execute(store.RESUME, (id,)).rowcount == 0:
@@ -256,7 +295,11 @@ def resume(backend: Backend, id: UUID) -> None:
 def require_running(account: Account) -> None:
     """Raises InvalidInput, with what to do, if an account cannot go on by itself."""
     if account.sync_status not in ("active", "paused"):
-        detail = f": {account.status_detail}" if account.sync_status == "error" and account.status_detail else ""
+        detail = (
+            f": {account.status_detail}"
+            if account.sync_status == "error" and account.status_detail
+            else ""
+        )
         raise WrongState(f"the account {_status(account)}{detail}", stopped_hint(account))
 
 
@@ -289,11 +332,16 @@ def _credentials(backend: Backend, account: Account) -> BaseModel:
 
 
 def _renewing(backend: Backend, account: Account) -> Any:
-    """Renews the stored credentials as a task does: one at a time in the fleet, and stored before anyone uses them."""
+    """Renews the stored credentials as a task does: one at a time in the fleet, and stored
+    before anyone uses them.
+    """
 
     def renew(instance: BaseIntegration[Any, Any]) -> BaseModel:
         newer = refresh.refresh(
-            backend.database, account.id, account.credentials_version, lambda: backend.vault.seal(instance.refresh())
+            backend.database,
+            account.id,
+            account.credentials_version,
+            lambda: backend.vault.seal(instance.refresh()),
         )
         return backend.vault.open(newer.ciphertext, instance.credentials_model)
 
@@ -312,4 +360,6 @@ def require_text(**values: str | None) -> None:
     """Raises InvalidInput for what can be no name, or no user's id."""
     for field, value in values.items():
         if value is not None and (not value.strip() or not fits(value) or len(value) > 500):
-            raise InvalidInput(f"{field.replace('_', ' ')}: use 1 to 500 characters", "Choose another one")
+            raise InvalidInput(
+                f"{field.replace('_', ' ')}: use 1 to 500 characters", "Choose another one"
+            )

@@ -16,14 +16,17 @@ ORDER BY minute
 NOW = "SELECT clock_timestamp() AS now"
 # Served by `user_integration_due`.
 DUE = """
-SELECT count(*) AS number FROM user_integration WHERE sync_status = 'active' AND next_sync_at <= clock_timestamp()
+SELECT count(*) AS number FROM user_integration
+WHERE sync_status = 'active' AND next_sync_at <= clock_timestamp()
 """
 PROCESSES = """
 SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,
     seen_at > clock_timestamp() - %(alive)s * interval '1 second' AS alive
 FROM process ORDER BY alive DESC, kind, host, pid LIMIT 200
 """
-LEADER = "SELECT leader, leader_until, leader_until > clock_timestamp() AS leads, last_tick_at FROM ledger"
+LEADER = """
+SELECT leader, leader_until, leader_until > clock_timestamp() AS leads, last_tick_at FROM ledger
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ class Hour:
 
 
 def last_hour(conn: Conn) -> Hour:
-    """Tasks that ended and rows that changed, by minute; what workers have told so far, which takes them seconds."""
+    """Tasks that ended and rows that changed, by minute; what workers have told so far, which
+    takes them seconds.
+    """
     return Hour(fetch(conn, LAST_HOUR, {}), fetch(conn, NOW, {})[0]["now"])
 
 

@@ -29,7 +29,10 @@ class Backend:
         return Blobs(self.database, self.settings.blob_location, self.settings.home / "spool")
 
     def wake(self) -> bool:
-        """Tell the dispatcher that there is work. False if Redis is away: then it looks by itself, a second later."""
+        """Tell the dispatcher that there is work.
+
+        False if Redis is away: then it looks by itself, a second later.
+        """
         try:
             self.queues.wake()
         except UNAVAILABLE:

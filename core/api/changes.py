@@ -1,8 +1,10 @@
-"""The change feed: every item that was created, updated or deleted, in an order in which no reader misses one.
+"""The change feed: every item that was created, updated or deleted, in an order in which no reader
+misses one.
 
-A sequence or a clock orders changes by when they began to be written, and a transaction that commits late lies behind the reader
-then. So each row carries the number of the transaction that wrote it, and the feed ends before the oldest one that is still open:
-whatever has a smaller number is committed, and will never be joined by another (ADR 0040).
+A sequence or a clock orders changes by when they began to be written, and a transaction that
+commits late lies behind the reader then. So each row carries the number of the transaction that
+wrote it, and the feed ends before the oldest one that is still open: whatever has a smaller number
+is committed, and will never be joined by another (ADR 0040).
 """
 
 from __future__ import annotations
@@ -13,7 +15,15 @@ from typing import Literal
 from uuid import UUID
 
 from core.api.access import Principal
-from core.api.listings import CONTENT_COLUMNS, MOST_AT_ONCE, Row, decode_cursor, encode_cursor, fetch, no_cursor
+from core.api.listings import (
+    CONTENT_COLUMNS,
+    MOST_AT_ONCE,
+    Row,
+    decode_cursor,
+    encode_cursor,
+    fetch,
+    no_cursor,
+)
 from core.db.pool import Conn
 from core.errors import InvalidInput
 
@@ -25,27 +35,37 @@ LATEST = "latest"
 
 CONTENT, ERASED = 0, 1
 
-# Numbers of transactions mean nothing in another cluster, or after it was taken back in time: cursors name both.
-SOURCE = "SELECT s.system_identifier::text || '.' || c.timeline_id AS source FROM pg_control_system() s, pg_control_checkpoint() c"
+# Numbers of transactions mean nothing in another cluster, or after it was taken back in time:
+# cursors name both.
+SOURCE = """
+SELECT s.system_identifier::text || '.' || c.timeline_id AS source
+FROM pg_control_system() s, pg_control_checkpoint() c
+"""
 LAST_ID = 2**63 - 1
 NEWEST = """
 SELECT greatest(
-    (SELECT changed_in FROM user_integration_content WHERE changed_in < h.xmin ORDER BY changed_in DESC, id DESC LIMIT 1),
-    (SELECT changed_in FROM erased_account WHERE changed_in < h.xmin ORDER BY changed_in DESC, id DESC LIMIT 1))
+    (SELECT changed_in FROM user_integration_content WHERE changed_in < h.xmin
+        ORDER BY changed_in DESC, id DESC LIMIT 1),
+    (SELECT changed_in FROM erased_account WHERE changed_in < h.xmin
+        ORDER BY changed_in DESC, id DESC LIMIT 1))
 FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin) h
 """
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_in"
 
 # Both parts are served by their index on (changed_in, id), from the cursor on.
 SCAN = """
-WITH horizon AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_in)
+WITH horizon AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+    AS changed_in)
 (
-    SELECT c.changed_in, 0 AS kind, c.id, c.user_integration_id AS account FROM user_integration_content c
-    WHERE (c.changed_in, c.id) > (%(changed_in)s, %(content_id)s) AND c.changed_in < (SELECT changed_in FROM horizon)
+    SELECT c.changed_in, 0 AS kind, c.id, c.user_integration_id AS account
+    FROM user_integration_content c
+    WHERE (c.changed_in, c.id) > (%(changed_in)s, %(content_id)s)
+      AND c.changed_in < (SELECT changed_in FROM horizon)
     ORDER BY c.changed_in, c.id LIMIT %(most)s
 ) UNION ALL (
     SELECT e.changed_in, 1, e.id, e.user_integration_id FROM erased_account e
-    WHERE (e.changed_in, e.id) > (%(changed_in)s, %(erased_id)s) AND e.changed_in < (SELECT changed_in FROM horizon)
+    WHERE (e.changed_in, e.id) > (%(changed_in)s, %(erased_id)s)
+      AND e.changed_in < (SELECT changed_in FROM horizon)
     ORDER BY e.changed_in, e.id LIMIT %(most)s
 )
 ORDER BY 1, 2, 3 LIMIT %(most)s
@@ -54,14 +74,17 @@ OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # What changed again since it was scanned is left out: it comes later, at its new place.
 READ = f"""
 SELECT c.changed_in, {CONTENT_COLUMNS.replace("id,", "c.id,", 1)} FROM user_integration_content c
-JOIN unnest(%(ids)s::bigint[], %(changed_in)s::bigint[]) AS s(scanned_id, scanned_in) ON s.scanned_id = c.id
+JOIN unnest(%(ids)s::bigint[], %(changed_in)s::bigint[])
+    AS s(scanned_id, scanned_in) ON s.scanned_id = c.id
 WHERE c.changed_in = s.scanned_in
 """  # noqa: S608  columns of our own
 
-# Rows that were written in another cluster, whose transactions had higher numbers: this one's readers would wait for them.
+# Rows that were written in another cluster, whose transactions had higher numbers: this one's
+# readers would wait for them.
 RESTAMP = """
 UPDATE user_integration_content SET changed_in = pg_current_xact_id()::text::bigint WHERE id IN (
-    SELECT id FROM user_integration_content WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+    SELECT id FROM user_integration_content
+    WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     ORDER BY changed_in DESC LIMIT 5000)
 """
 RESTAMP_ERASED = """
@@ -74,12 +97,16 @@ Kind = Literal["created", "updated", "deleted", "erased"]
 
 
 class CursorOutdated(InvalidInput):
-    """The cursor was made by another database, or before this one was restored: the reader has to begin again."""
+    """The cursor was made by another database, or before this one was restored: the reader has
+    to begin again.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry: `kind` is `created`, `updated`, `deleted` (its content follows), or `erased` (all of an account is gone)."""
+    """One entry: `kind` is `created`, `updated`, `deleted` (its content follows), or `erased`
+    (all of an account is gone).
+    """
 
     kind: Kind
     account: UUID
@@ -99,7 +126,8 @@ Place = tuple[int, int, int]
 
 
 def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: int = 100) -> Feed:
-    """What changed after a cursor, the oldest first. An item that changed twice is told once, as it is now.
+    """What changed after a cursor, the oldest first. An item that changed twice is told once, as it
+    is now.
 
     Parameters:
       after: A feed's `cursor`; None begins with the oldest, `LATEST` with what comes from now on.
@@ -142,7 +170,9 @@ def _place(conn: Conn, source: str, after: str | None) -> Place:
         return fetch(conn, HORIZON, {})[0]["changed_in"] - 1, ERASED, LAST_ID
     made_by, changed_in, kind, id = decode_cursor(after, 4)
     numbers = (changed_in, kind, id)
-    if not all(type(number) is int and -1 <= number <= LAST_ID for number in numbers) or kind not in (CONTENT, ERASED):
+    if not all(
+        type(number) is int and -1 <= number <= LAST_ID for number in numbers
+    ) or kind not in (CONTENT, ERASED):
         raise no_cursor()
     if made_by != source:
         raise CursorOutdated(
@@ -161,7 +191,10 @@ def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[R
 
 def _changes(conn: Conn, entries: Sequence[Row]) -> list[Change]:
     named = [entry for entry in entries if entry["kind"] == CONTENT]
-    names = {"ids": [entry["id"] for entry in named], "changed_in": [entry["changed_in"] for entry in named]}
+    names = {
+        "ids": [entry["id"] for entry in named],
+        "changed_in": [entry["changed_in"] for entry in named],
+    }
     rows = {row["id"]: row for row in fetch(conn, READ, names)} if named else {}
     changes = []
     for entry in entries:
@@ -179,12 +212,18 @@ def _kind(row: Row) -> Kind:
 
 
 def newest(conn: Conn) -> int:
-    """How far the feed reaches now. What a waiting reader compares: it grows when there may be something new."""
+    """How far the feed reaches now.
+
+    What a waiting reader compares: it grows when there may be something new.
+    """
     row = conn.execute(NEWEST).fetchone()
     return row[0] if row and row[0] is not None else -1
 
 
 def mend(conn: Conn) -> bool:
-    """After a restore into another cluster: place what was written there into this one's feed. Whether there was any."""
+    """After a restore into another cluster: place what was written there into this one's feed.
+
+    Whether there was any.
+    """
     erased = conn.execute(RESTAMP_ERASED).rowcount
     return conn.execute(RESTAMP).rowcount + erased > 0

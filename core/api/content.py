@@ -9,7 +9,9 @@ from core.api import listings
 from core.api.backend import Backend
 from core.errors import NotFound
 
-BODY = "SELECT content_text, content_bytes, blob_key FROM user_integration_content WHERE id = %(id)s"
+BODY = (
+    "SELECT content_text, content_bytes, blob_key FROM user_integration_content WHERE id = %(id)s"
+)
 
 
 def describe(backend: Backend, id: int) -> dict[str, Any]:
@@ -46,4 +48,6 @@ def _blob(backend: Backend, key: str) -> Iterator[bytes]:
         for portion in backend.blobs.stream(key):
             yield bytes(portion)
     except FileNotFoundError:
-        raise NotFound(f"the blob {key} is not in the store", "Is POLLING_BLOB_URL what the workers use?") from None
+        raise NotFound(
+            f"the blob {key} is not in the store", "Is POLLING_BLOB_URL what the workers use?"
+        ) from None

@@ -14,8 +14,9 @@ PORTION = 5_000
 
 OPEN_RUNS = "SELECT id FROM sync_run WHERE user_integration_id = %s AND state = 'running'"
 
-# In the order in which nothing is left that points to what is gone. Indexes serve each: content and states by the
-# account, tasks and what was seen by the account's runs. Content is locked in everybody's order.
+# In the order in which nothing is left that points to what is gone. Indexes serve each: content and
+# states by the account, tasks and what was seen by the account's runs. Content is locked in
+# everybody's order.
 ERASE = (
     """
     DELETE FROM user_integration_content WHERE id IN (
@@ -40,7 +41,8 @@ ERASE = (
 
 
 def disconnect(conn: Conn, account: UUID) -> None:
-    """Wipe an account's credentials and end its runs; results that are under way are refused. Content stays.
+    """Wipe an account's credentials and end its runs; results that are under way are refused.
+    Content stays.
 
     Raises:
       NotFound: There is no such account.
@@ -55,9 +57,11 @@ def disconnect(conn: Conn, account: UUID) -> None:
 
 
 def erase(conn: Conn, account: UUID) -> Iterator[int]:
-    """Delete everything that was kept of a disconnected account, but its row; yields the size of each portion.
+    """Delete everything that was kept of a disconnected account, but its row; yields the size of
+    each portion.
 
-    A command that is interrupted leaves the rest for the next one. Blobs go later, once nothing names them.
+    A command that is interrupted leaves the rest for the next one. Blobs go later, once nothing
+    names them.
 
     Raises:
       InvalidInput: The account is connected.

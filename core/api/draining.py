@@ -12,8 +12,8 @@ UPDATE process SET draining = true
 WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
   AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
 """
-# Nobody notes which worker holds a task. Where other workers serve a domain as well, those that drain have finished
-# when they serve no queue any more, or have ended.
+# Nobody notes which worker holds a task. Where other workers serve a domain as well, those that
+# drain have finished when they serve no queue any more, or have ended.
 DRAINING = """
 WITH alive AS (
     SELECT * FROM process
@@ -22,7 +22,8 @@ WITH alive AS (
 SELECT p.id, p.host, p.pid, p.queues, p.threads,
     (SELECT count(*) FROM sync_task t
      WHERE t.state = 'queued' AND t.integration_domain = ANY(p.queues)
-        AND NOT EXISTS (SELECT FROM alive o WHERE NOT o.draining AND t.integration_domain = ANY(o.queues))
+        AND NOT EXISTS (SELECT FROM alive o
+            WHERE NOT o.draining AND t.integration_domain = ANY(o.queues))
     )::int AS alone,
     EXISTS (SELECT FROM alive o WHERE NOT o.draining AND o.queues && p.queues) AS shared
 FROM alive p
@@ -32,14 +33,18 @@ ORDER BY p.host, p.pid
 
 
 def mark(conn: Conn, host: str | None = None) -> int:
-    """Ask the workers of a host, or all of them, to take no more work. Returns how many were asked."""
+    """Ask the workers of a host, or all of them, to take no more work.
+
+    Returns how many were asked.
+    """
     return conn.execute(MARK, {"host": host, "alive": ALIVE_SECONDS}).rowcount
 
 
 def busy(conn: Conn, host: str | None = None) -> list[Row]:
     """Those of the workers asked that may still hold tasks.
 
-    `alone` says how many tasks, where nobody else serves their domains; `shared`, that somebody does.
+    `alone` says how many tasks, where nobody else serves their domains; `shared`, that somebody
+    does.
     """
     rows = fetch(conn, DRAINING, {"host": host, "alive": ALIVE_SECONDS})
     return [row for row in rows if row["alone"] or row["shared"]]

@@ -13,22 +13,29 @@ from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 
 SETTLED_SECONDS = 3600.0
-"""A blob that was touched later may be named by a result that is not saved yet: it goes after this time, not at once."""
+"""A blob that was touched later may be named by a result that is not saved yet: it goes after
+this time, not at once.
+"""
 
 ACCOUNTS = "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"
 BLOBS = """
-SELECT DISTINCT blob_key FROM user_integration_content WHERE user_integration_id = %s AND blob_key IS NOT NULL
+SELECT DISTINCT blob_key FROM user_integration_content
+WHERE user_integration_id = %s AND blob_key IS NOT NULL
 """
-# The leader collects what was touched longer ago than the grace. A later writer of the same content touches it again.
+# The leader collects what was touched longer ago than the grace. A later writer of the same content
+# touches it again.
 HASTEN = """
-UPDATE blob b SET touched_at = least(touched_at, now() - %(seconds)s * interval '1 second') WHERE key = ANY(%(keys)s)
+UPDATE blob b SET touched_at = least(touched_at, now() - %(seconds)s * interval '1 second')
+WHERE key = ANY(%(keys)s)
   AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
 TELL = """
 INSERT INTO erased_account (user_integration_id) VALUES (%s)
-ON CONFLICT (user_integration_id) DO UPDATE SET changed_in = pg_current_xact_id()::text::bigint, erased_at = now()
+ON CONFLICT (user_integration_id) DO UPDATE
+SET changed_in = pg_current_xact_id()::text::bigint, erased_at = now()
 """
-# Once it is locked, no run begins and nothing is connected; what did so meanwhile is erased in another round.
+# Once it is locked, no run begins and nothing is connected; what did so meanwhile is erased in
+# another round.
 LOCK_ACCOUNT = "SELECT id FROM user_integration WHERE id = %s FOR UPDATE"
 FORGET_ACCOUNT = """
 DELETE FROM user_integration a WHERE id = %s AND sync_status = 'disconnected'
@@ -51,7 +58,8 @@ class Erased:
 
 
 def erase_account(backend: Backend, account: UUID, total: Erased | None = None) -> Erased:
-    """Disconnect an account and delete all there is of it, its row too. Interrupted, it goes on when it is called again.
+    """Disconnect an account and delete all there is of it, its row too. Interrupted, it goes on
+    when it is called again.
 
     The change feed tells that the account was erased, after the last of its content is gone.
 
@@ -85,7 +93,9 @@ def _forget_account(conn: Conn, account: UUID) -> bool:
 
 
 def erase_user(backend: Backend, user_id: str) -> Erased:
-    """Delete everything of a person: accounts, content, blobs, pending connections, and the tokens that are theirs."""
+    """Delete everything of a person: accounts, content, blobs, pending connections, and the
+    tokens that are theirs.
+    """
     total = Erased()
     while True:
         with backend.database.connection() as conn:
@@ -104,7 +114,9 @@ def _forget_user(conn: Conn, user_id: str) -> None:
 
 
 def _erase_blobs(backend: Backend, keys: list[str]) -> int:
-    """Those that nobody else names: at once, or, if they were just written, by the leader within the hour."""
+    """Those that nobody else names: at once, or, if they were just written, by the leader within
+    the hour.
+    """
     if not keys:
         return 0
     gone = backend.blobs.collect(grace=SETTLED_SECONDS, most=len(keys), keys=keys)

@@ -23,7 +23,8 @@ SELECT integration_domain AS domain, state, count(*) AS number FROM (
 ) open_ones GROUP BY 1, 2 ORDER BY 1, 2
 """
 QUEUE_AGE = """
-SELECT integration_domain AS domain, greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
+SELECT integration_domain AS domain,
+    greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
 FROM sync_task WHERE state = 'ready' AND available_at <= clock_timestamp() GROUP BY 1 ORDER BY 1
 """
 # By `sync_task_stopped`.
@@ -37,14 +38,18 @@ SELECT integration_domain AS domain, lane, count(*) AS number,
 FROM sync_run WHERE state = 'running' GROUP BY 1, 2 ORDER BY 1, 2
 """
 ACCOUNTS = """
-SELECT integration_domain AS domain, sync_status AS status, count(*) AS number FROM user_integration GROUP BY 1, 2 ORDER BY 1, 2
+SELECT integration_domain AS domain, sync_status AS status, count(*) AS number FROM user_integration
+GROUP BY 1, 2 ORDER BY 1, 2
 """
-# How old what we have is: of accounts that shall be polled. One that was never synced is as old as itself.
+# How old what we have is: of accounts that shall be polled. One that was never synced is as old as
+# itself.
 AGES = """
-SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket, count(*) AS number,
+SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket,
+    count(*) AS number,
     sum(age)::float AS seconds
 FROM (
-    SELECT integration_domain, extract(epoch FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
+    SELECT integration_domain, extract(epoch
+        FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
     FROM user_integration WHERE sync_status IN ('active', 'error')
 ) aged GROUP BY 1, 2 ORDER BY 1, 2
 """
@@ -54,13 +59,15 @@ WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' GROUP BY 1 O
 """
 # A dispatcher may be a thread of a worker: its counters are its own.
 COUNTED = """
-SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process, figures FROM process
+SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
+    figures FROM process
 WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' ORDER BY 1
 """
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
 HELD = "SELECT count(*) AS number FROM held_deletion"
 HORIZON = """
-SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds FROM pg_stat_activity
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
+FROM pg_stat_activity
 WHERE backend_xid IS NOT NULL
 """
 
@@ -90,7 +97,10 @@ def look(conn: Conn, settings: Settings) -> Figures:
     """Count all of it. It takes as long as counting the accounts and the open tasks does."""
     status = leadership.status(conn)
     alive = {"alive": ALIVE_SECONDS}
-    late = f"SELECT a.integration_domain AS domain, count(*) AS number {health.overdue(settings)} GROUP BY 1 ORDER BY 1"
+    late = f"""
+    SELECT a.integration_domain AS domain, count(*) AS number {health.overdue(settings)} GROUP BY 1
+    ORDER BY 1
+    """
     return Figures(
         tasks=fetch(conn, TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),

@@ -1,6 +1,8 @@
-"""Is it alive, and is it doing its work? Freshness told apart from liveness, for load balancers and alarms.
+"""Is it alive, and is it doing its work? Freshness told apart from liveness, for load balancers and
+alarms.
 
-A silent scheduler, and an account that is not polled, are seen before two of their intervals have passed.
+A silent scheduler, and an account that is not polled, are seen before two of their intervals have
+passed.
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ INTERVALS = 0.75
 """Of an account's own interval that may pass after its next sync is due; no less than `TICKS`."""
 
 SCHEMA = "SELECT version_num FROM alembic_version"
-# Served by `user_integration_due`. An account whose run is open is being worked on, whatever that takes.
+# Served by `user_integration_due`. An account whose run is open is being worked on, whatever that
+# takes.
 OVERDUE = """
 FROM user_integration a
 WHERE sync_status = 'active'
-  AND next_sync_at < clock_timestamp() - greatest({intervals} * poll_interval_minutes * interval '1 minute',
+  AND next_sync_at < clock_timestamp()
+      - greatest({intervals} * poll_interval_minutes * interval '1 minute',
       {ticks} * interval '1 second')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
+  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
+      AND r.state = 'running')
 """
 
 
@@ -41,7 +46,10 @@ def overdue(settings: Settings) -> str:
 
 
 def look(backend: Backend) -> dict[str, Standing]:
-    """How each part stands. `fail` of `database` or `schema` means that no request can be answered; the rest is for people."""
+    """How each part stands.
+
+    `fail` of `database` or `schema` means that no request can be answered; the rest is for people.
+    """
     checks: dict[str, Standing] = {"database": "ok"}
     try:
         with backend.database.connection() as conn:
@@ -60,7 +68,9 @@ def is_ready(checks: dict[str, Standing]) -> bool:
 
 
 def _schema(found: str) -> Standing:
-    """A newer one is no reason to stop: in an upgrade the schema comes first, and the old version serves until it is replaced."""
+    """A newer one is no reason to stop: in an upgrade the schema comes first, and the old
+    version serves until it is replaced.
+    """
     if found == HEAD:
         return "ok"
     return "warn" if found.isdecimal() and found > HEAD else "fail"
@@ -72,7 +82,11 @@ def _fleet(conn: Conn, settings: Settings) -> dict[str, Standing]:
     return {
         "workers": "ok" if upkeep.serving(conn) else "warn",
         "dispatcher": "ok" if leads else "warn",
-        "scheduler": "warn" if silent_seconds(status) > TICKS * tick_seconds(settings.cron_schedule) else "ok",
+        "scheduler": (
+            "warn"
+            if silent_seconds(status) > TICKS * tick_seconds(settings.cron_schedule)
+            else "ok"
+        ),
     }
 
 

@@ -10,18 +10,22 @@ from core.api.listings import Page, decode_cursor, encode_cursor, fetch
 from core.api.timeouts import within
 from core.db.pool import Conn
 
-# Served by `sync_run_latest`; open ones by `sync_run_by_domain`. A rare state is looked for among all runs, backwards.
+# Served by `sync_run_latest`; open ones by `sync_run_by_domain`. A rare state is looked for among
+# all runs, backwards.
 ALL = """
-SELECT r.*, a.name AS account_name, a.user_id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
+SELECT r.*, a.name AS account_name, a.user_id FROM sync_run r
+JOIN user_integration a ON a.id = r.user_integration_id
 WHERE {conditions} ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 """
-# The newest of each account by `sync_run_history`, then the newest of those: for one account, and for all of a user's.
+# The newest of each account by `sync_run_history`, then the newest of those: for one account, and
+# for all of a user's.
 OF_ACCOUNTS = """
 SELECT r.*, a.name AS account_name, a.user_id FROM user_integration a CROSS JOIN LATERAL (
     SELECT * FROM sync_run r WHERE r.user_integration_id = a.id AND {conditions}
     ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 ) r
-WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
+  AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
 ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 """
 AFTER = "(r.started_at, r.id) < (%(after_at)s::timestamptz, %(after_id)s::uuid)"
@@ -58,4 +62,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     with within(conn):
         rows = fetch(conn, statement.format(conditions=" AND ".join(conditions) or "true"), names)
     last = rows[limit - 1] if len(rows) > limit else None
-    return Page(rows[:limit], encode_cursor([last["started_at"].isoformat(), str(last["id"])]) if last else None)
+    return Page(
+        rows[:limit],
+        encode_cursor([last["started_at"].isoformat(), str(last["id"])]) if last else None,
+    )

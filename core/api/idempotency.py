@@ -20,17 +20,25 @@ ABANDONED_SECONDS = 300
 
 # One statement, so that of two requests at once one begins and the other is told.
 BEGIN = """
-INSERT INTO idempotency_key AS k (token_id, key, request_digest) VALUES (%(token)s, %(key)s, %(digest)s)
-ON CONFLICT (token_id, key) DO UPDATE SET request_digest = excluded.request_digest, created_at = now(), status = NULL, answer = NULL
+INSERT INTO idempotency_key AS k (token_id, key, request_digest)
+VALUES (%(token)s, %(key)s, %(digest)s)
+ON CONFLICT (token_id, key) DO UPDATE
+SET request_digest = excluded.request_digest, created_at = now(), status = NULL, answer = NULL
 WHERE k.created_at < now() - %(kept)s * interval '1 hour'
    OR k.status IS NULL AND k.created_at < now() - %(abandoned)s * interval '1 second'
 RETURNING 1
 """
-FOUND = "SELECT request_digest, status, answer FROM idempotency_key WHERE token_id = %(token)s AND key = %(key)s"
-KEEP = (
-    "UPDATE idempotency_key SET status = %(status)s, answer = %(answer)s WHERE token_id = %(token)s AND key = %(key)s"
+FOUND = """
+SELECT request_digest, status, answer FROM idempotency_key
+WHERE token_id = %(token)s AND key = %(key)s
+"""
+KEEP = """
+UPDATE idempotency_key SET status = %(status)s, answer = %(answer)s
+WHERE token_id = %(token)s AND key = %(key)s
+"""
+FORGET = (
+    "DELETE FROM idempotency_key WHERE token_id = %(token)s AND key = %(key)s AND status IS NULL"
 )
-FORGET = "DELETE FROM idempotency_key WHERE token_id = %(token)s AND key = %(key)s AND status IS NULL"
 
 
 class KeyInUse(InvalidInput):
@@ -50,7 +58,9 @@ class Answer:
     replayed: bool = False
 
 
-def once(backend: Backend, token: UUID, key: str, request: bytes, act: Callable[[], Answer]) -> Answer:
+def once(
+    backend: Backend, token: UUID, key: str, request: bytes, act: Callable[[], Answer]
+) -> Answer:
     """Do what is asked, unless a request with this key has done it.
 
     A request that fails is forgotten: it changed nothing, and may be sent again with the same key.
@@ -64,7 +74,9 @@ def once(backend: Backend, token: UUID, key: str, request: bytes, act: Callable[
     """
     names: dict[str, Any] = {"token": token, "key": key, "digest": backend.vault.digest(request)}
     with backend.database.connection() as conn:
-        begun = conn.execute(BEGIN, names | {"kept": KEPT_HOURS, "abandoned": ABANDONED_SECONDS}).fetchone()
+        begun = conn.execute(
+            BEGIN, names | {"kept": KEPT_HOURS, "abandoned": ABANDONED_SECONDS}
+        ).fetchone()
         if begun is None:
             return _earlier(backend, conn.execute(FOUND, names).fetchone(), request)
     try:
@@ -83,7 +95,11 @@ def _earlier(backend: Backend, found: tuple[Any, ...] | None, request: bytes) ->
         raise KeyInUse("a request with this Idempotency-Key is under way", "Send it again")
     digest, status, body = found
     if not backend.vault.is_digest(bytes(digest), request):
-        raise KeyMisused("this Idempotency-Key was used for another request", "Take a new key for each request")
+        raise KeyMisused(
+            "this Idempotency-Key was used for another request", "Take a new key for each request"
+        )
     if status is None:
-        raise KeyInUse("the first request with this Idempotency-Key is still under way", "Send it again later")
+        raise KeyInUse(
+            "the first request with this Idempotency-Key is still under way", "Send it again later"
+        )
     return Answer(status, body, replayed=True)

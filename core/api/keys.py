@@ -19,7 +19,8 @@ def count_sealed(conn: Conn) -> int:
 
 
 def rotate(backend: Backend) -> Iterator[int]:
-    """Seal all credentials with the first of the keys; yields the size of each portion, which is committed then.
+    """Seal all credentials with the first of the keys; yields the size of each portion, which is
+    committed then.
 
     Raises:
       VaultError: No key opens the credentials of some account; portions before it are done.

@@ -1,4 +1,7 @@
-"""Reading what there is, page by page. Cursors are keysets: a page costs the same wherever it lies."""
+"""Reading what there is, page by page.
+
+Cursors are keysets: a page costs the same wherever it lies.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +62,13 @@ class Listing:
     newest_first: bool = False
     bounds: Mapping[str, str] = field(default_factory=dict)
 
-    def page(self, conn: Conn, *, limit: int = 50, after: str | None = None, **filters: Any) -> Page:
+    def page(
+        self, conn: Conn, *, limit: int = 50, after: str | None = None, **filters: Any
+    ) -> Page:
         """One page.
 
-        Parameters:
-          filters: Columns and what they must equal; `None` does not filter. `deleted=False` leaves deleted rows out.
+        Parameters: filters: Columns and what they must equal; `None` does not filter.
+          `deleted=False` leaves deleted rows out.
 
         Raises:
           InvalidInput: The cursor is none of ours.
@@ -72,11 +77,18 @@ class Listing:
         live = ["deleted_at IS NULL"] if filters.pop("deleted", None) is False else []
         given = {column: value for column, value in filters.items() if value is not None}
         names: Row = {**given, "limit": limit + 1}
-        conditions = [*live, *(self.bounds.get(column, f"{column} = %({column})s") for column in given)]
+        conditions = [
+            *live,
+            *(self.bounds.get(column, f"{column} = %({column})s") for column in given),
+        ]
         if after is not None:
             names |= (place := self._place(after))
-            types = ", ".join(f"%({name})s::{kind}" for name, kind in zip(place, self.key.values(), strict=True))
-            conditions.append(f"({', '.join(self.key)}) {'<' if self.newest_first else '>'} ({types})")
+            types = ", ".join(
+                f"%({name})s::{kind}" for name, kind in zip(place, self.key.values(), strict=True)
+            )
+            conditions.append(
+                f"({', '.join(self.key)}) {'<' if self.newest_first else '>'} ({types})"
+            )
         rows = fetch(conn, self._statement(conditions), names)
         more = len(rows) > limit
         return Page(rows[:limit], self._cursor(rows[limit - 1]) if more else None)
@@ -104,8 +116,12 @@ class Listing:
 
     def _statement(self, conditions: Sequence[str]) -> str:
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        order = ", ".join(f"{column} {'DESC' if self.newest_first else 'ASC'}" for column in self.key)
-        return f"SELECT {self.columns} FROM {self.table} {where} ORDER BY {order} LIMIT %(limit)s"  # noqa: S608  constants
+        order = ", ".join(
+            f"{column} {'DESC' if self.newest_first else 'ASC'}" for column in self.key
+        )
+        return f"""
+        SELECT {self.columns} FROM {self.table} {where} ORDER BY {order} LIMIT %(limit)s
+        """  # noqa: S608  constants
 
     def _cursor(self, row: Row) -> str:
         return encode_cursor([str(row[column]) for column in self.key])
@@ -121,7 +137,8 @@ def encode_cursor(place: Sequence[object]) -> str:
 
 
 def decode_cursor(cursor: str, length: int) -> list[Any]:
-    """The same place again, of so many values: texts that PostgreSQL can be asked about, and numbers.
+    """The same place again, of so many values: texts that PostgreSQL can be asked about, and
+    numbers.
 
     Raises:
       InvalidInput: The cursor is none of ours.
@@ -174,7 +191,10 @@ states = Listing(
     {"partition": "text"},
     bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
 )
-"""Give it a `user_integration_id`: served by the primary key. A partition that was forgotten has no value."""
+"""Give it a `user_integration_id`: served by the primary key.
+
+A partition that was forgotten has no value.
+"""
 
 COUNTED = """
 SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS deleted,

@@ -27,7 +27,8 @@ WHERE name = %s ORDER BY created_at, id LIMIT 6
 # By the index on names and the primary key.
 SEEN = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
-WHERE (name = %(text)s OR id = %(id)s) AND (%(user)s::text IS NULL OR user_id = %(user)s) ORDER BY created_at, id LIMIT 6
+WHERE (name = %(text)s OR id = %(id)s) AND (%(user)s::text IS NULL OR user_id = %(user)s)
+ORDER BY created_at, id LIMIT 6
 """
 RUNS = """
 SELECT id, concat_ws(', ', integration_domain, state) FROM sync_run
@@ -82,7 +83,9 @@ def run_id(conn: Conn, text: str) -> UUID:
 
 def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
     """Rows of accounts, each with its account's name."""
-    names: dict[UUID, str] = dict(conn.execute(NAMES, ([row["user_integration_id"] for row in rows],)).fetchall())
+    names: dict[UUID, str] = dict(
+        conn.execute(NAMES, ([row["user_integration_id"] for row in rows],)).fetchall()
+    )
     return [row | {"account_name": names.get(row["user_integration_id"], "")} for row in rows]
 
 
@@ -93,7 +96,9 @@ def number(text: str, what: str) -> int:
       InvalidInput: It is no number.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise InvalidInput(f"{text!r} is no {what}: those are numbers", f"List them: polling {PLURALS[what]}")
+        raise InvalidInput(
+            f"{text!r} is no {what}: those are numbers", f"List them: polling {PLURALS[what]}"
+        )
     return int(text)
 
 
@@ -111,6 +116,8 @@ def _only(found: Sequence[tuple[Any, ...]], text: str, what: str, listing: str) 
     if len(found) > 1:
         named = "; ".join(f"{one} ({about})" for one, about in found[:5])
         more = "; …" if len(found) > 5 else ""
-        raise InvalidInput(f"{text!r} means several {what}s: {named}{more}", "Use the UUID, or more of it")
+        raise InvalidInput(
+            f"{text!r} means several {what}s: {named}{more}", "Use the UUID, or more of it"
+        )
     only: UUID = found[0][0]
     return only

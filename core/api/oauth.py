@@ -1,8 +1,8 @@
-"""Connecting an account in a browser: to the provider's consent screen and back (OAuth 2.0, RFC 6749; with PKCE, RFC 7636, wherever
-the provider has it).
+"""Connecting an account in a browser: to the provider's consent screen and back (OAuth 2.0, RFC
+6749; with PKCE, RFC 7636, wherever the provider has it).
 
-A flow is begun by somebody with a token, and finished by a browser without one: what the browser brings is the state, 256 random
-bits that work once and for ten minutes. Only their digest is kept.
+A flow is begun by somebody with a token, and finished by a browser without one: what the browser
+brings is the state, 256 random bits that work once and for ten minutes. Only their digest is kept.
 """
 
 from __future__ import annotations
@@ -37,16 +37,19 @@ LASTS_MINUTES = 10
 PROVIDER_SECONDS = 20.0
 
 BEGIN = """
-INSERT INTO oauth_flow (state_digest, integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config,
+INSERT INTO oauth_flow (state_digest, integration_domain, user_id, user_integration_id, name,
+    poll_interval_minutes, config,
     verifier, redirect_to, public_hosts_only, expires_at)
-VALUES (%(state)s, %(domain)s, %(user_id)s, %(account)s, %(name)s, %(interval)s, %(config)s, %(verifier)s, %(redirect_to)s,
+VALUES (%(state)s, %(domain)s, %(user_id)s, %(account)s, %(name)s, %(interval)s, %(config)s,
+    %(verifier)s, %(redirect_to)s,
     %(public_only)s, now() + %(minutes)s * interval '1 minute')
 RETURNING expires_at
 """
 # Deleted as it is read: of two browsers with one state, one goes on.
 TAKE = """
 DELETE FROM oauth_flow WHERE state_digest = %(state)s
-RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config, verifier, redirect_to,
+RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config,
+    verifier, redirect_to,
     public_hosts_only, expires_at > now() AS valid
 """
 
@@ -63,7 +66,9 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What came of it: an account, or an error's code; and where the browser goes now, if anybody said so."""
+    """What came of it: an account, or an error's code; and where the browser goes now, if
+    anybody said so.
+    """
 
     account: UUID | None
     error: str | None
@@ -74,7 +79,11 @@ class Finished:
         """Where the browser goes, with the outcome in its query."""
         if self.redirect_to is None:
             return None
-        outcome = {"user_integration_id": str(self.account)} if self.account else {"error": self.error or "failed"}
+        outcome = (
+            {"user_integration_id": str(self.account)}
+            if self.account
+            else {"error": self.error or "failed"}
+        )
         parts = urlsplit(self.redirect_to)
         query = [*parse_qsl(parts.query, keep_blank_values=True), *outcome.items()]
         return urlunsplit(parts._replace(query=urlencode(query)))
@@ -94,14 +103,12 @@ def begin(
 ) -> Begun:
     """Begin a flow for this person.
 
-    Parameters:
-      account: Reconnect this one, and no other; its config stays. Default: whatever account the person chooses at the provider.
-      redirect_to: Where the browser goes afterwards.
+    Parameters: account: Reconnect this one, and no other; its config stays. Default: whatever
+      account the person chooses at the provider. redirect_to: Where the browser goes afterwards.
 
-    Raises:
-      NotFound: There is no such integration, or no such account of this user.
-      InvalidInput: The integration is not connected in a browser, or may not send one there; or the config does not validate.
-      SettingsError: The operator has set no OAuth client, or no public URL.
+    Raises: NotFound: There is no such integration, or no such account of this user. InvalidInput:
+      The integration is not connected in a browser, or may not send one there; or the config does
+      not validate. SettingsError: The operator has set no OAuth client, or no public URL.
     """
     accounts.require_text(user_id=user_id, name=name)
     integration = backend.registry.get(domain)
@@ -112,15 +119,27 @@ def begin(
     else:
         _require_account(backend, account, domain, user_id)
     if redirect_to is not None and not may_redirect(backend.settings, redirect_to):
-        raise InvalidInput("a browser may not be sent to this redirect_to", "Its operator sets POLLING_REDIRECT_URLS")
+        raise InvalidInput(
+            "a browser may not be sent to this redirect_to",
+            "Its operator sets POLLING_REDIRECT_URLS",
+        )
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     with _client(backend.settings, oauth) as client:
         url, _ = client.create_authorization_url(
             oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
         )
-    names: dict[str, Any] = {"state": _digest(state), "domain": domain, "user_id": user_id, "account": account}
+    names: dict[str, Any] = {
+        "state": _digest(state),
+        "domain": domain,
+        "user_id": user_id,
+        "account": account,
+    }
     names |= {"name": name, "interval": interval_minutes, "config": json.dumps(kept)}
-    names |= {"verifier": backend.vault.seal_text(verifier), "redirect_to": redirect_to, "public_only": public_only}
+    names |= {
+        "verifier": backend.vault.seal_text(verifier),
+        "redirect_to": redirect_to,
+        "public_only": public_only,
+    }
     with backend.database.connection() as conn:
         row = fetch(conn, BEGIN, names | {"minutes": LASTS_MINUTES})[0]
     return Begun(str(url), row["expires_at"])
@@ -135,10 +154,14 @@ def finish(backend: Backend, *, state: str, code: str | None, error: str | None)
     with backend.database.connection() as conn:
         flows = fetch(conn, TAKE, {"state": _digest(state)})
     if not flows or not flows[0]["valid"]:
-        raise InvalidInput("this way back from the provider is unknown, used already, or too old", "Begin again")
+        raise InvalidInput(
+            "this way back from the provider is unknown, used already, or too old", "Begin again"
+        )
     flow = flows[0]
     if code is None:
-        return Finished(None, error if error and _CODE.fullmatch(error) else "failed", flow["redirect_to"])
+        return Finished(
+            None, error if error and _CODE.fullmatch(error) else "failed", flow["redirect_to"]
+        )
     try:
         return Finished(_connect(backend, flow, code), None, flow["redirect_to"])
     except NotFound:
@@ -151,7 +174,9 @@ def finish(backend: Backend, *, state: str, code: str | None, error: str | None)
 
 def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
     integration = backend.registry.get(flow["integration_domain"])
-    token = _exchange(backend, oauth_of(integration), code, backend.vault.open_text(flow["verifier"]))
+    token = _exchange(
+        backend, oauth_of(integration), code, backend.vault.open_text(flow["verifier"])
+    )
     credentials = _credentials(integration, token)
     public_only = flow["public_hosts_only"]
     if flow["user_integration_id"] is not None:
@@ -180,12 +205,16 @@ def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mappi
     try:
         with _client(backend.settings, oauth) as client:
             proof = {"code_verifier": verifier} if oauth.pkce else {}
-            token = client.fetch_token(oauth.token_url, code=code, grant_type="authorization_code", **proof)
+            token = client.fetch_token(
+                oauth.token_url, code=code, grant_type="authorization_code", **proof
+            )
     except OAuthError as error:
         kind = error.error if _CODE.fullmatch(str(error.error)) else "an error"
         raise InvalidInput(f"the provider gave no token: {kind}", "Begin again") from None
     except Exception as error:  # noqa: BLE001  the network, or an answer that is none
-        raise PollingError(f"the provider gave no token: {type(error).__name__}", "Try again later") from None
+        raise PollingError(
+            f"the provider gave no token: {type(error).__name__}", "Try again later"
+        ) from None
     return dict(token)
 
 
@@ -195,7 +224,8 @@ def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[
         return integration.credentials_from_oauth(token)
     except Exception as error:  # noqa: BLE001  plugin code
         raise PollingError(
-            f"{integration.manifest.name} cannot read the provider's answer: {type(error).__name__}",
+            f"{integration.manifest.name} cannot read the provider's answer:"
+            f" {type(error).__name__}",
             "Tell the plugin's author",
         ) from None
 
@@ -204,13 +234,21 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
     from authlib.integrations.httpx_client import OAuth2Client
 
     if settings.public_url is None:
-        raise SettingsError("POLLING_PUBLIC_URL is not set", "Set it to where browsers reach this API")
-    client_id, secret = environment_value(oauth.client_id_setting), environment_value(oauth.client_secret_setting)
+        raise SettingsError(
+            "POLLING_PUBLIC_URL is not set", "Set it to where browsers reach this API"
+        )
+    client_id, secret = (
+        environment_value(oauth.client_id_setting),
+        environment_value(oauth.client_secret_setting),
+    )
     if client_id is None:
-        raise SettingsError(f"{oauth.client_id_setting} is not set", "Register an OAuth client with the provider")
+        raise SettingsError(
+            f"{oauth.client_id_setting} is not set", "Register an OAuth client with the provider"
+        )
     if secret is None and not oauth.pkce:
         raise SettingsError(
-            f"{oauth.client_secret_setting} is not set", "Without PKCE, the secret is all that proves who asks"
+            f"{oauth.client_secret_setting} is not set",
+            "Without PKCE, the secret is all that proves who asks",
         )
     return OAuth2Client(
         client_id,
@@ -224,7 +262,9 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
 
 
 def missing_settings(settings: Settings, integration: Integration) -> list[str] | None:
-    """What the operator has to set before accounts of this integration are connected in a browser; None if they never are."""
+    """What the operator has to set before accounts of this integration are connected in a
+    browser; None if they never are.
+    """
     oauth = integration.manifest.oauth
     if oauth is None:
         return None
@@ -234,7 +274,9 @@ def missing_settings(settings: Settings, integration: Integration) -> list[str] 
 
 
 def may_redirect(settings: Settings, url: str) -> bool:
-    """Whether a browser may be sent there: the same scheme, host and port as an address that is allowed, at its path or below."""
+    """Whether a browser may be sent there: the same scheme, host and port as an address that is
+    allowed, at its path or below.
+    """
     if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
         return False
     allowed = [*settings.redirect_urls, *([settings.public_url] if settings.public_url else [])]
@@ -244,10 +286,19 @@ def may_redirect(settings: Settings, url: str) -> bool:
 def _below(url: str, allowed: str) -> bool:
     try:
         wanted, base = urlsplit(url), urlsplit(allowed)
-        same = (wanted.scheme, wanted.hostname, wanted.port) == (base.scheme, base.hostname, base.port)
+        same = (wanted.scheme, wanted.hostname, wanted.port) == (
+            base.scheme,
+            base.hostname,
+            base.port,
+        )
     except ValueError:
         return False
-    if not same or wanted.scheme not in ("https", "http") or "@" in wanted.netloc or wanted.fragment:
+    if (
+        not same
+        or wanted.scheme not in ("https", "http")
+        or "@" in wanted.netloc
+        or wanted.fragment
+    ):
         return False
     path, segments = base.path.rstrip("/"), re.split(r"/|%2f", wanted.path, flags=re.IGNORECASE)
     dotted = any(segment.lower().replace("%2e", ".") in (".", "..") for segment in segments)
@@ -258,10 +309,18 @@ def oauth_of(integration: Integration) -> OAuth:
     """The integration's OAuth part, at the endpoints that the operator has set."""
     manifest = integration.manifest
     if manifest.oauth is None:
-        raise InvalidInput(f"{manifest.domain} is not connected in a browser", "Give its credentials")
+        raise InvalidInput(
+            f"{manifest.domain} is not connected in a browser", "Give its credentials"
+        )
     named = manifest.oauth.settings_named
-    values = {one.name: one.value for one in operator_settings(manifest.settings) if one.name in named} if named else {}
-    urls = [url.format_map(values) for url in (manifest.oauth.authorize_url, manifest.oauth.token_url)]
+    values = (
+        {one.name: one.value for one in operator_settings(manifest.settings) if one.name in named}
+        if named
+        else {}
+    )
+    urls = [
+        url.format_map(values) for url in (manifest.oauth.authorize_url, manifest.oauth.token_url)
+    ]
     return replace(manifest.oauth, authorize_url=urls[0], token_url=urls[1])
 
 

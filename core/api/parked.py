@@ -1,4 +1,6 @@
-"""Parked tasks: listing them, counting them by what they have in common, and trying or dropping many at once."""
+"""Parked tasks: listing them, counting them by what they have in common, and trying or dropping
+many at once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 
 CONDITION = "t.state IN ('parked', 'cancelled') AND t.retried_as IS NULL AND t.state = 'parked'"
-"""Its first part is that of the index `sync_task_stopped`, which holds few rows of a table that may hold millions."""
+"""Its first part is that of the index `sync_task_stopped`, which holds few rows of a table that
+may hold millions.
+"""
 
 ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79}(:|$)'
     THEN split_part(t.errors->-1->>'error', ':', 1) ELSE 'other' END"""
@@ -29,8 +33,10 @@ FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 WHERE {CONDITION} AND {{conditions}}
 """
 PAGE = f"""
-SELECT t.id, t.run_id, t.user_integration_id, a.name AS account_name, a.user_id, t.integration_domain, t.lane, t.type, t.attempts,
-    t.finished_at, left(t.reason, 300) AS reason, left(t.errors->-1->>'error', 300) AS error, {ERROR_CLASS} AS error_class
+SELECT t.id, t.run_id, t.user_integration_id, a.name AS account_name, a.user_id,
+    t.integration_domain, t.lane, t.type, t.attempts,
+    t.finished_at, left(t.reason, 300) AS reason, left(t.errors->-1->>'error', 300) AS error,
+    {ERROR_CLASS} AS error_class
 {_FOUND} ORDER BY t.id DESC LIMIT %(limit)s
 """
 GROUPS = f"""
@@ -41,12 +47,14 @@ COUNT = f"SELECT count(*) AS number {_FOUND}"
 # In the order of the index: account by account.
 PORTION = f"""
 SELECT t.id, t.user_integration_id {_FOUND}
-  AND t.id <= %(newest)s AND (t.user_integration_id, t.id) > (%(after_account)s::uuid, %(after_task)s)
+  AND t.id <= %(newest)s AND (t.user_integration_id, t.id)
+      > (%(after_account)s::uuid, %(after_task)s)
 ORDER BY t.user_integration_id, t.id LIMIT %(limit)s
 """
 NEWEST = "SELECT coalesce(max(id), 0) AS id FROM sync_task"
 NAMED = """
-SELECT t.id, t.user_integration_id FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+SELECT t.id, t.user_integration_id FROM sync_task t
+JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) ORDER BY 2, 1
 """
 CONDITIONS = {
@@ -113,7 +121,8 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
 
 
 def groups(conn: Conn, wanted: Wanted) -> list[Row]:
-    """How many there are by integration, type and class of the last error; the largest hundred groups.
+    """How many there are by integration, type and class of the last error; the largest hundred
+    groups.
 
     Raises:
       InvalidInput: Counting takes too long.
@@ -134,7 +143,10 @@ def count(conn: Conn, wanted: Wanted) -> int:
 
 
 def retry(backend: Backend, ids: Sequence[int], user: str | None) -> Outcome:
-    """Try these again, those of the user; None: of anybody. One that is not parked any more keeps none of the others from it."""
+    """Try these again, those of the user; None: of anybody.
+
+    One that is not parked any more keeps none of the others from it.
+    """
     return _some(backend, runs.retry, ids, user)
 
 
@@ -154,7 +166,9 @@ def discard_all(backend: Backend, wanted: Wanted) -> Outcome:
 
 
 def _conditions(wanted: Wanted) -> list[str]:
-    return [condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None] or ["true"]
+    return [
+        condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None
+    ] or ["true"]
 
 
 def _put(statement: str, conditions: Sequence[str]) -> str:
@@ -172,7 +186,11 @@ def _some(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> O
 def _all(backend: Backend, act: Act, wanted: Wanted) -> Outcome:
     deadline, outcome = time.monotonic() + LONGEST_SECONDS, Outcome()
     statement = _put(PORTION, _conditions(wanted))
-    names: dict[str, Any] = asdict(wanted) | {"limit": AT_ONCE, "after_account": UUID(int=0), "after_task": 0}
+    names: dict[str, Any] = asdict(wanted) | {
+        "limit": AT_ONCE,
+        "after_account": UUID(int=0),
+        "after_task": 0,
+    }
     with backend.database.connection() as conn:
         names["newest"] = fetch(conn, NEWEST, {})[0]["id"]
     while True:

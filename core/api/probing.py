@@ -13,7 +13,13 @@ from pydantic import BaseModel
 
 from core.accounts.public_hosts import public_hosts_only
 from core.accounts.redaction import error_text, redactor
-from core.errors import ConfigurationError, CredentialsInvalid, IntegrationError, InvalidInput, PollingError
+from core.errors import (
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    InvalidInput,
+    PollingError,
+)
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 
@@ -25,7 +31,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Whose account it is, and the credentials that said so: newer ones, if those given had to be renewed."""
+    """Whose account it is, and the credentials that said so: newer ones, if those given had to
+    be renewed.
+    """
 
     identity: AccountIdentity
     credentials: BaseModel
@@ -66,12 +74,15 @@ def _identity(instance: BaseIntegration[Any, Any]) -> AccountIdentity:
     identity = instance.check()
     if not isinstance(identity, AccountIdentity) or not identity.id:
         raise PollingError(
-            f"check() of {instance.manifest.domain} did not say whose account it is", "Tell the plugin's author"
+            f"check() of {instance.manifest.domain} did not say whose account it is",
+            "Tell the plugin's author",
         )
     return identity
 
 
-def _renewed(instance: BaseIntegration[Any, Any], renew: Renew, refused: CredentialsInvalid) -> BaseModel:
+def _renewed(
+    instance: BaseIntegration[Any, Any], renew: Renew, refused: CredentialsInvalid
+) -> BaseModel:
     try:
         return renew(instance)
     except IntegrationError:
@@ -79,7 +90,9 @@ def _renewed(instance: BaseIntegration[Any, Any], renew: Renew, refused: Credent
 
 
 @contextmanager
-def _opened(integration: Integration, config: BaseModel, credentials: BaseModel) -> Iterator[BaseIntegration[Any, Any]]:
+def _opened(
+    integration: Integration, config: BaseModel, credentials: BaseModel
+) -> Iterator[BaseIntegration[Any, Any]]:
     instance = integration(config, credentials)
     try:
         yield instance
@@ -101,13 +114,18 @@ def _explained(integration: Integration, credentials: BaseModel) -> Iterator[Non
             f"{name} refuses the credentials: {_line(error, strike)}", "Correct them and try again"
         ) from None
     except ConfigurationError as error:
-        raise InvalidInput(f"the config does not work: {_line(error, strike)}", "Correct it and try again") from None
+        raise InvalidInput(
+            f"the config does not work: {_line(error, strike)}", "Correct it and try again"
+        ) from None
     except IntegrationError as error:
-        raise PollingError(f"{name} cannot be asked now: {_line(error, strike)}", "Try again later") from None
+        raise PollingError(
+            f"{name} cannot be asked now: {_line(error, strike)}", "Try again later"
+        ) from None
     except Exception as error:  # noqa: BLE001  plugin code
         log.debug("check of %s failed: %s", name, error_text(error, strike))
         raise PollingError(
-            f"the check of {name} failed: {error_text(error, strike)}", "Tell the plugin's author, or try again"
+            f"the check of {name} failed: {error_text(error, strike)}",
+            "Tell the plugin's author, or try again",
         ) from None
 
 

@@ -17,7 +17,8 @@ from core.errors import NotFound
 from core.ledger import leadership, upkeep
 
 RUN = """
-SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked, outputs_saved,
+SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
+    outputs_saved,
     outputs_unchanged, outputs_deleted, error,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
@@ -26,7 +27,8 @@ FROM sync_run WHERE id = %(run)s
 COUNTS = """
 SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = 'done'))::int AS tasks_done,
     (count(*) FILTER (WHERE state = 'parked'))::int AS tasks_parked,
-    (count(*) FILTER (WHERE state = 'queued'))::int AS queued, (count(*) FILTER (WHERE state = 'ready'))::int AS ready,
+    (count(*) FILTER (WHERE state = 'queued'))::int AS queued,
+    (count(*) FILTER (WHERE state = 'ready'))::int AS ready,
     coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
     coalesce(sum(outputs_unchanged), 0)::bigint AS outputs_unchanged,
     coalesce(sum(outputs_deleted), 0)::bigint AS outputs_deleted,
@@ -39,13 +41,17 @@ ORDER BY available_at LIMIT 1
 """
 # The table has a row for each limit that is used up now.
 BLOCKS = """
-SELECT key, until, reason FROM limit_block WHERE until > clock_timestamp() AND key ^@ ANY(%(beginnings)s) ORDER BY until DESC
+SELECT key, until, reason FROM limit_block
+WHERE until > clock_timestamp() AND key ^@ ANY(%(beginnings)s) ORDER BY until DESC
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run as it is now. `known` is how many tasks are known so far: more may come while it runs."""
+    """A run as it is now.
+
+    `known` is how many tasks are known so far: more may come while it runs.
+    """
 
     run: dict[str, Any]
     known: int
@@ -66,14 +72,30 @@ class Progress:
 
     def summary(self) -> dict[str, Any]:
         """What `polling sync --wait --json` ends with: the run's own figures, once it has ended."""
-        names = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
-        figures = {name: self.run[name] if self.state != "running" else getattr(self, name) for name in names}
-        return {"run_id": str(self.run["id"]), "state": self.state, **figures, "seconds": round(self.run["seconds"], 3)}
+        names = (
+            "tasks_done",
+            "tasks_parked",
+            "outputs_saved",
+            "outputs_unchanged",
+            "outputs_deleted",
+        )
+        figures = {
+            name: self.run[name] if self.state != "running" else getattr(self, name)
+            for name in names
+        }
+        return {
+            "run_id": str(self.run["id"]),
+            "state": self.state,
+            **figures,
+            "seconds": round(self.run["seconds"], 3),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something that keeps a run from going on: what, until when if that is known, and what to do if anything."""
+    """Something that keeps a run from going on: what, until when if that is known, and what to
+    do if anything.
+    """
 
     reason: str
     until: datetime | None = None
@@ -94,14 +116,21 @@ def progress(conn: Conn, run: UUID) -> Progress:
 
 def waits(conn: Conn, account: Account, now: Progress | None = None) -> list[Wait]:
     """What an account waits for, the weightiest first; empty while it simply works."""
-    found = [*_status(account), *_workers(_fleet(conn), account), *_blocks(conn, [account])[account.id]]
+    found = [
+        *_status(account),
+        *_workers(_fleet(conn), account),
+        *_blocks(conn, [account])[account.id],
+    ]
     if not found and now is not None and now.state == "running" and now.queued == 0:
         found = _snoozed(conn, now)
     return found
 
 
 def first_waits(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Wait]:
-    """What each of these accounts waits for first; those that simply work are left out. It costs what one account costs."""
+    """What each of these accounts waits for first; those that simply work are left out.
+
+    It costs what one account costs.
+    """
     fleet, blocks = _fleet(conn), _blocks(conn, accounts)
     found = {one.id: [*_status(one), *_workers(fleet, one), *blocks[one.id]] for one in accounts}
     return {id: waits[0] for id, waits in found.items() if waits}
@@ -133,7 +162,9 @@ class _Fleet:
 
 def _fleet(conn: Conn) -> _Fleet:
     status = leadership.status(conn)
-    return _Fleet(upkeep.serving(conn), status.leader_until is not None and status.leader_until >= status.now)
+    return _Fleet(
+        upkeep.serving(conn), status.leader_until is not None and status.leader_until >= status.now
+    )
 
 
 def _workers(fleet: _Fleet, account: Account) -> list[Wait]:
@@ -141,7 +172,12 @@ def _workers(fleet: _Fleet, account: Account) -> list[Wait]:
         return [Wait("no worker runs", advice="polling up")]
     if account.integration_domain not in fleet.serving:
         domain = account.integration_domain
-        return [Wait(f"no worker serves {domain}", advice=f"start one where integration-polling-{domain} is installed")]
+        return [
+            Wait(
+                f"no worker serves {domain}",
+                advice=f"start one where integration-polling-{domain} is installed",
+            )
+        ]
     if not fleet.leads:
         return [Wait("no dispatcher leads; one takes over within 20 s")]
     return []
@@ -149,9 +185,17 @@ def _workers(fleet: _Fleet, account: Account) -> list[Wait]:
 
 def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Wait]]:
     beginnings = {account.id: _beginnings(account) for account in accounts}
-    rows = fetch(conn, BLOCKS, {"beginnings": sorted({one for several in beginnings.values() for one in several})})
+    rows = fetch(
+        conn,
+        BLOCKS,
+        {"beginnings": sorted({one for several in beginnings.values() for one in several})},
+    )
     return {
-        id: [Wait(_limit(row["key"], row["reason"]), row["until"]) for row in rows if row["key"].startswith(several)]
+        id: [
+            Wait(_limit(row["key"], row["reason"]), row["until"])
+            for row in rows
+            if row["key"].startswith(several)
+        ]
         for id, several in beginnings.items()
     }
 
@@ -176,4 +220,6 @@ def _snoozed(conn: Conn, now: Progress) -> list[Wait]:
     if now.next_at is None or now.next_at <= now.now:
         return []
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
-    return [Wait(f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at)]
+    return [
+        Wait(f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at)
+    ]

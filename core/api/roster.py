@@ -1,4 +1,6 @@
-"""Accounts as people look through them: by state, integration, user, name and due time, each with what it waits for."""
+"""Accounts as people look through them: by state, integration, user, name and due time, each
+with what it waits for.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,19 @@ NAMED = "strpos(lower(name), lower(%(name)s)) > 0"
 # As `activity.due` counts them; served by `user_integration_due`.
 DUE_NOW = "sync_status = 'active' AND next_sync_at <= clock_timestamp()"
 
-# By `sync_task_stopped`, whose condition the first line repeats; counting ends where nobody counts any more.
+# By `sync_task_stopped`, whose condition the first line repeats; counting ends where nobody counts
+# any more.
 PARKED = """
-FROM sync_task WHERE user_integration_id = %(id)s AND state IN ('parked', 'cancelled') AND retried_as IS NULL AND state = 'parked'
+FROM sync_task WHERE user_integration_id = %(id)s AND state IN ('parked', 'cancelled')
+    AND retried_as IS NULL AND state = 'parked'
 """
 LATEST_PARKED = f"""
-SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED} ORDER BY id DESC LIMIT %(limit)s
+SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED}
+ORDER BY id DESC LIMIT %(limit)s
 """
-COUNT_PARKED = f"SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted"  # noqa: S608  constants
+COUNT_PARKED = f"""
+SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted
+"""  # noqa: S608  constants
 
 MOST_COUNTED = 10_000
 
@@ -44,7 +51,9 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The latest parked tasks of an account, and how many there are; no more than `MOST_COUNTED` are counted."""
+    """The latest parked tasks of an account, and how many there are; no more than `MOST_COUNTED`
+    are counted.
+    """
 
     rows: list[Row]
     number: int
@@ -72,7 +81,9 @@ def page(
       InvalidInput: The cursor is none of ours.
     """
     overdue = f"id IN (SELECT a.id {health.overdue(settings)})"
-    listing = replace(listings.accounts, bounds={"name": NAMED, "due": DUE_NOW if due == "now" else overdue})
+    listing = replace(
+        listings.accounts, bounds={"name": NAMED, "due": DUE_NOW if due == "now" else overdue}
+    )
     found = listing.page(
         conn,
         limit=limit,
@@ -86,13 +97,17 @@ def page(
     ids = [row["id"] for row in found.rows]
     waits = progress.first_waits(conn, store.load_several(conn, ids))
     late = overdue_of(conn, settings, ids)
-    return [Listed(row, waits.get(row["id"]), row["id"] in late) for row in found.rows], found.cursor
+    return [
+        Listed(row, waits.get(row["id"]), row["id"] in late) for row in found.rows
+    ], found.cursor
 
 
 def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]:
     """Those of these accounts that should have been polled by now."""
     # The rows that are asked for come first, by their key.
-    rows = fetch(conn, f"SELECT a.id {health.overdue(settings)} AND a.id = ANY(%(ids)s)", {"ids": list(ids)})
+    rows = fetch(
+        conn, f"SELECT a.id {health.overdue(settings)} AND a.id = ANY(%(ids)s)", {"ids": list(ids)}
+    )
     return {row["id"] for row in rows}
 
 

@@ -28,7 +28,8 @@ def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> t
 
 
 def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
-    """Forget all cursors and list everything again; an open run ends first. Returns the run and whether it is new.
+    """Forget all cursors and list everything again; an open run ends first. Returns the run and
+    whether it is new.
 
     Raises:
       InvalidInput: The account is paused, has stopped, or is disconnected.
@@ -59,6 +60,9 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
 
 
 def discard(backend: Backend, tasks: Sequence[int]) -> list[int]:
-    """Drop parked tasks for good: what they would have brought may be missing. Returns their ids."""
+    """Drop parked tasks for good: what they would have brought may be missing.
+
+    Returns their ids.
+    """
     with backend.database.connection() as conn, conn.transaction():
         return parking.discard(conn, tasks)

@@ -1,4 +1,6 @@
-"""A new plugin, to begin from: a distribution with a README, an integration that works, and the conformance suite."""
+"""A new plugin, to begin from: a distribution with a README, an integration that works, and the
+conformance suite.
+"""
 
 from __future__ import annotations
 
@@ -174,7 +176,9 @@ def scaffold(directory: Path, domain: str | None = None) -> Scaffold:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(Template(text).substitute(made.names()), "utf-8")
     except OSError as error:
-        raise InvalidInput(f"{directory} cannot be written: {error.strerror}", "Name another directory") from None
+        raise InvalidInput(
+            f"{directory} cannot be written: {error.strerror}", "Name another directory"
+        ) from None
     return made
 
 

@@ -1,7 +1,8 @@
 """Listing content of many accounts, by filters and by words.
 
-Words are found by `content_search`, which a follower in `polling serve` keeps beside the content: making a search document in the
-saving transaction cost two to four times what the saving itself costs (ADR 0041).
+Words are found by `content_search`, which a follower in `polling serve` keeps beside the content:
+making a search document in the saving transaction cost two to four times what the saving itself
+costs (ADR 0041).
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ import psycopg
 from psycopg.errors import ProgramLimitExceeded
 
 from core.api import changes
-from core.api.listings import CONTENT_COLUMNS, MOST_AT_ONCE, Page, decode_cursor, encode_cursor, fetch
+from core.api.listings import (
+    CONTENT_COLUMNS,
+    MOST_AT_ONCE,
+    Page,
+    decode_cursor,
+    encode_cursor,
+    fetch,
+)
 from core.api.timeouts import within
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.errors import InvalidInput
@@ -27,7 +35,11 @@ LONGEST_TEXT = 100_000
 """Characters of an item that are searched."""
 
 LONGEST_SECONDS = 20.0
-"""That a query may take. A word that nearly all texts have, or nearly none shall have, is looked for in the texts of everybody."""
+"""That a query may take.
+
+A word that nearly all texts have, or nearly none shall have, is looked for in the texts of
+everybody.
+"""
 
 PORTION = 200
 """Items made searchable in one transaction."""
@@ -36,22 +48,26 @@ PAUSE_SECONDS = 1.0
 """Between two looks for new content, once all is searchable."""
 
 MEND_SECONDS = 60.0
-"""Between two looks for rows of another cluster; the first one is at the start, as after a restore."""
+"""Between two looks for rows of another cluster; the first one is at the start, as after a
+restore.
+"""
 
-# Accounts in the order of their ids, each with its content in the order of external ids: served by the unique index on both, at
-# any place, for one account as for all of a user's. Sorted by the outer id, the sort is incremental: it reads an account when its
-# turn has come.
+# Accounts in the order of their ids, each with its content in the order of external ids: served by
+# the unique index on both, at any place, for one account as for all of a user's. Sorted by the
+# outer id, the sort is incremental: it reads an account when its turn has come.
 PAGE = """
 SELECT c.* FROM (
     SELECT id FROM user_integration a
-    WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+    WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
+      AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
       AND (%(domain)s::text IS NULL OR a.integration_domain = %(domain)s)
       AND (%(after_account)s::uuid IS NULL OR a.id >= %(after_account)s)
     ORDER BY a.id
 ) a CROSS JOIN LATERAL (
     SELECT {columns} FROM user_integration_content c
     WHERE c.user_integration_id = a.id AND {conditions}
-      AND c.external_id > CASE WHEN a.id = %(after_account)s::uuid THEN %(after_id)s::text ELSE '' END
+      AND c.external_id > CASE WHEN a.id = %(after_account)s::uuid THEN %(after_id)s::text
+          ELSE '' END
     ORDER BY c.external_id LIMIT %(limit)s
 ) c
 ORDER BY a.id, c.external_id LIMIT %(limit)s
@@ -63,8 +79,10 @@ WITH found AS MATERIALIZED (
     SELECT content_id FROM content_search WHERE document @@ websearch_to_tsquery('simple', %(q)s)
 )
 SELECT {columns} FROM found JOIN user_integration_content c ON c.id = found.content_id
-JOIN (SELECT id AS account_id, user_id FROM user_integration) a ON a.account_id = c.user_integration_id
-WHERE (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+JOIN (SELECT id AS account_id, user_id
+    FROM user_integration) a ON a.account_id = c.user_integration_id
+WHERE (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
+  AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) AND {conditions}
   AND (%(after_account)s::uuid IS NULL
     OR (c.user_integration_id, c.external_id) > (%(after_account)s::uuid, %(after_id)s::text))
@@ -80,24 +98,29 @@ CONDITIONS = {
     "updated_since": "c.updated_at >= %(updated_since)s",
 }
 
-# Asked every second by each `polling serve`: an idle installation shall stay idle. A place of another cluster is none.
+# Asked every second by each `polling serve`: an idle installation shall stay idle. A place of
+# another cluster is none.
 WAITING = """
-SELECT changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint OR EXISTS (SELECT FROM user_integration_content c
+SELECT changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+    OR EXISTS (SELECT FROM user_integration_content c
     WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
       AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
 FROM search_progress p
 """
 
-# Follows the change feed, one follower in the fleet at a time. A content row that goes meanwhile takes its document along, by the
-# foreign key; one that was deleted at its source stays searchable, as it can still be listed. Rows are locked in the order that all
-# writers of content keep, and weakly: savers do not wait, those who erase do.
+# Follows the change feed, one follower in the fleet at a time. A content row that goes meanwhile
+# takes its document along, by the foreign key; one that was deleted at its source stays searchable,
+# as it can still be listed. Rows are locked in the order that all writers of content keep, and
+# weakly: savers do not wait, those who erase do.
 LOCK_PROGRESS = """
-SELECT CASE WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in ELSE 0 END, content_id
+SELECT CASE WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in
+    ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
 """
 FOLLOW = """
 WITH changed AS MATERIALIZED (
-    SELECT id, changed_in, name, left(content_text, %(longest)s) AS content_text FROM user_integration_content
+    SELECT id, changed_in, name, left(content_text, %(longest)s) AS content_text
+    FROM user_integration_content
     WHERE (changed_in, id) > (%(changed_in)s, %(content_id)s)
       AND changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
     ORDER BY changed_in, id LIMIT %(portion)s
@@ -113,7 +136,8 @@ SELECT changed_in, id FROM changed ORDER BY changed_in DESC, id DESC LIMIT 1
 ADVANCE = "UPDATE search_progress SET changed_in = %(changed_in)s, content_id = %(content_id)s"
 BEHIND = """
 SELECT count(*) FROM (
-    SELECT FROM user_integration_content c, search_progress p WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id) LIMIT 10000
+    SELECT FROM user_integration_content c, search_progress p
+    WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id) LIMIT 10000
 ) waiting
 """
 
@@ -148,12 +172,16 @@ class Wanted:
 def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
     """One page, by account and external id.
 
-    Raises:
-      InvalidInput: The cursor is none of ours, PostgreSQL makes nothing of the words, or it takes too long.
+    Raises: InvalidInput: The cursor is none of ours, PostgreSQL makes nothing of the words, or it
+      takes too long.
     """
     limit = min(max(limit, 1), MOST_AT_ONCE)
     account, external_id = map(str, decode_cursor(after, 2)) if after is not None else (None, None)
-    names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1, "after_account": account, "after_id": external_id}
+    names: dict[str, Any] = asdict(wanted) | {
+        "limit": limit + 1,
+        "after_account": account,
+        "after_id": external_id,
+    }
     try:
         with within(conn, LONGEST_SECONDS):
             rows = fetch(conn, _statement(wanted), names)
@@ -163,11 +191,16 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
         # Its parser gives up on some dozens of signs in a row, as in a line of dashes.
         raise InvalidInput("these words cannot be searched for", "Leave out signs") from None
     last = rows[limit - 1] if len(rows) > limit else None
-    return Page(rows[:limit], encode_cursor([str(last["user_integration_id"]), last["external_id"]]) if last else None)
+    return Page(
+        rows[:limit],
+        encode_cursor([str(last["user_integration_id"]), last["external_id"]]) if last else None,
+    )
 
 
 def _statement(wanted: Wanted) -> str:
-    conditions = [condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None]
+    conditions = [
+        condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None
+    ]
     if wanted.deleted is not None:
         conditions.append(f"c.deleted_at IS {'NOT ' if wanted.deleted else ''}NULL")
     columns = ", ".join(f"c.{column.strip()}" for column in CONTENT_COLUMNS.split(","))
@@ -189,7 +222,12 @@ def follow(conn: Conn, portion: int = PORTION, longest: int = LONGEST_TEXT) -> i
         progress = conn.execute(LOCK_PROGRESS).fetchone()
         if progress is None:
             return None
-        names = {"changed_in": progress[0], "content_id": progress[1], "portion": portion, "longest": longest}
+        names = {
+            "changed_in": progress[0],
+            "content_id": progress[1],
+            "portion": portion,
+            "longest": longest,
+        }
         last = conn.execute(FOLLOW, names).fetchone()
         if last is not None:
             conn.execute(ADVANCE, {"changed_in": last[0], "content_id": last[1]})
@@ -203,14 +241,19 @@ def behind(conn: Conn) -> int:
 
 
 def follow_whatever_comes(conn: Conn) -> int | None:
-    """The same; an item that no search document can be made of is found by its name, and keeps no other from being found."""
+    """The same; an item that no search document can be made of is found by its name, and keeps
+    no other from being found.
+    """
     for portion, longest in ((PORTION, LONGEST_TEXT), (1, LONGEST_TEXT), (1, 0)):
         try:
             return follow(conn, portion, longest)
         except psycopg.DatabaseError as error:
             if passes(error) or longest == 0:
                 raise
-            log.warning("content could not be made searchable (%s): going on in smaller steps", type(error).__name__)
+            log.warning(
+                "content could not be made searchable (%s): going on in smaller steps",
+                type(error).__name__,
+            )
     raise AssertionError
 
 

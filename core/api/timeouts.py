@@ -16,11 +16,16 @@ BOUND = "SELECT set_config('statement_timeout', %s, true)"
 LONGEST_SECONDS = 20.0
 
 MOST_AT_ONCE = 10
-"""Of one process, which has 24 connections and forty threads: what asks for little is answered meanwhile."""
+"""Of one process, which has 24 connections and forty threads: what asks for little is answered
+meanwhile.
+"""
 
 MOST_WAITING = 9
 PATIENCE_SECONDS = 2.0
-"""A few more wait for a moment: many that ask at once do not ask for long. Each of them holds a connection meanwhile."""
+"""A few more wait for a moment: many that ask at once do not ask for long.
+
+Each of them holds a connection meanwhile.
+"""
 
 _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 _waiting = threading.BoundedSemaphore(MOST_WAITING)
@@ -41,7 +46,9 @@ def within(conn: Conn, seconds: float = LONGEST_SECONDS) -> Iterator[None]:
             conn.execute(BOUND, (f"{seconds * 1000:.0f}",))
             yield
     except QueryCanceled:
-        raise InvalidInput("looking for this takes too long", "Name an account, or use rarer words") from None
+        raise InvalidInput(
+            "looking for this takes too long", "Name an account, or use rarer words"
+        ) from None
     finally:
         _slots.release()
 

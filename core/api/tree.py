@@ -1,7 +1,8 @@
 """A run as a tree of tasks: by type in numbers, and the tasks themselves, page by page.
 
-A statement here reads a run's tasks and no others, so it costs what the run is large: a second or two for a million tasks. An index
-by parent would be cheaper to read, and would make every task dearer to write.
+A statement here reads a run's tasks and no others, so it costs what the run is large: a second or
+two for a million tasks. An index by parent would be cheaper to read, and would make every task
+dearer to write.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from core.api.listings import Page, Row, decode_id, encode_cursor, fetch
 from core.api.timeouts import within
 from core.db.pool import Conn
 
-# Served by the unique index that begins with the run. Follow-ups for the background are in a run of their own: there, what has its
-# parent elsewhere is a root.
+# Served by the unique index that begins with the run. Follow-ups for the background are in a run of
+# their own: there, what has its parent elsewhere is a root.
 _OF_RUN = """
 WITH tasks AS MATERIALIZED (
     SELECT id, parent_id, type, state, attempts, snoozes FROM sync_task WHERE run_id = %(run)s
@@ -26,17 +27,23 @@ TYPES = (
     _OF_RUN
     + """
 SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
-    count(*) FILTER (WHERE t.state = 'done') AS done, count(*) FILTER (WHERE t.state = 'parked') AS parked,
-    count(*) FILTER (WHERE t.state = 'queued') AS queued, count(*) FILTER (WHERE t.state = 'ready') AS ready,
+    count(*) FILTER (WHERE t.state = 'done') AS done, count(*) FILTER (WHERE t.state = 'parked')
+        AS parked,
+    count(*) FILTER (WHERE t.state = 'queued') AS queued, count(*) FILTER (WHERE t.state = 'ready')
+        AS ready,
     count(*) FILTER (WHERE t.state = 'cancelled') AS cancelled
 FROM tasks t LEFT JOIN tasks p ON p.id = t.parent_id
 GROUP BY 1, 2 ORDER BY first
 """
 )
-# A connection of ours joins by nested loops, which suits the ledger's short statements; here each would be compared with each.
-HASHED = "SELECT set_config('enable_hashjoin', 'on', true), set_config('enable_nestloop', 'off', true)"
+# A connection of ours joins by nested loops, which suits the ledger's short statements; here each
+# would be compared with each.
+HASHED = (
+    "SELECT set_config('enable_hashjoin', 'on', true), set_config('enable_nestloop', 'off', true)"
+)
 _SHOWN = """
-SELECT id, run_id, type, state, left(payload::text, 300) AS payload, attempts, left(reason, 300) AS reason, followups, retry_of,
+SELECT id, run_id, type, state, left(payload::text, 300) AS payload, attempts,
+    left(reason, 300) AS reason, followups, retry_of,
     retried_as, created_at, started_at, finished_at
 FROM sync_task WHERE id = ANY(%(ids)s) ORDER BY id
 """
@@ -53,13 +60,16 @@ CHILDREN = (
 SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > %(after)s ORDER BY id LIMIT %(limit)s
 """
 )
-# By the primary key, from the task up. A parent has a smaller id than what it made, so the chain ends.
+# By the primary key, from the task up. A parent has a smaller id than what it made, so the chain
+# ends.
 ANCESTORS = """
 WITH RECURSIVE above AS (
-    SELECT id, parent_id, run_id, user_integration_id, type, 1 AS step FROM sync_task WHERE id = %(task)s
+    SELECT id, parent_id, run_id, user_integration_id, type, 1 AS step FROM sync_task
+    WHERE id = %(task)s
     UNION ALL
     SELECT p.id, p.parent_id, p.run_id, p.user_integration_id, p.type, above.step + 1
-    FROM above JOIN sync_task p ON p.id = above.parent_id AND p.user_integration_id = above.user_integration_id
+    FROM above JOIN sync_task p ON p.id = above.parent_id
+        AND p.user_integration_id = above.user_integration_id
     WHERE above.step < %(most)s
 )
 SELECT id, parent_id, run_id, type FROM above ORDER BY id
@@ -138,8 +148,11 @@ def _count(branch: Branch, rows: Sequence[Row]) -> Branch:
     return branch
 
 
-def tasks(conn: Conn, run: UUID, parent: int | None, *, limit: int = 50, after: str | None = None) -> Page:
-    """What a task made in this run, or, without one, where the run begins; in the order in which they were made.
+def tasks(
+    conn: Conn, run: UUID, parent: int | None, *, limit: int = 50, after: str | None = None
+) -> Page:
+    """What a task made in this run, or, without one, where the run begins; in the order in which
+    they were made.
 
     Raises:
       InvalidInput: The cursor is none of ours, or looking takes too long.

@@ -1,4 +1,6 @@
-"""Config and credentials as a plugin's models: one-line errors that name the field and never repeat a secret."""
+"""Config and credentials as a plugin's models: one-line errors that name the field and never
+repeat a secret.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ DECIDES_WHERE = "this decides where the credentials are sent: give the credentia
 class Invalid(InvalidInput):
     """A config, or credentials, that do not validate.
 
-    Attributes:
-      problems: What is wrong with each field, by its name; what is wrong with the whole, by the empty one. They repeat no secret.
+    Attributes: problems: What is wrong with each field, by its name; what is wrong with the whole,
+      by the empty one. They repeat no secret.
     """
 
     def __init__(self, message: str, hint: str, problems: Mapping[str, str]) -> None:
@@ -36,13 +38,14 @@ class Invalid(InvalidInput):
 def config_of(integration: Integration, values: Values) -> BaseModel:
     """The config of an account.
 
-    Raises:
-      InvalidInput: It does not validate, or the model holds a secret, which belongs into the credentials.
+    Raises: InvalidInput: It does not validate, or the model holds a secret, which belongs into the
+      credentials.
     """
     config = _validated(integration, integration.config_model, values, "config")
     if any(secrets_of(config)):
         raise InvalidInput(
-            f"the config of {integration.manifest.domain} holds a secret, and a config is stored in clear",
+            f"the config of {integration.manifest.domain} holds a secret, and a config is stored in"
+            " clear",
             "Its author has to move the field into the credentials",
         )
     return config
@@ -63,7 +66,10 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         valid = model.model_validate(values)
     except ValidationError as error:
         secrets = values if what == "credentials" else {}
-        found = {name: _without(text, secrets)[:LONGEST_PROBLEM] for name, text in problems(error).items()}
+        found = {
+            name: _without(text, secrets)[:LONGEST_PROBLEM]
+            for name, text in problems(error).items()
+        }
         raise Invalid(f"{what}: {_without(first_problem(error), secrets)}", hint, found) from None
     try:
         dumped = valid.model_dump(mode="json")
@@ -134,12 +140,17 @@ def stored(config: BaseModel) -> dict[str, Any]:
 
 
 def needs_resync(model: type[BaseModel], before: Values, after: Values) -> bool:
-    """Whether a field marked `ResyncOnChange` differs. What a stored config does not have yet has its default."""
+    """Whether a field marked `ResyncOnChange` differs.
+
+    What a stored config does not have yet has its default.
+    """
     return bool(_changed(model, before, after, ResyncOnChange))
 
 
 def require_same_destination(integration: Integration, before: Values, after: Values) -> None:
-    """Raises InvalidInput if a field marked `Destination` differs, and there are credentials that would be sent there."""
+    """Raises InvalidInput if a field marked `Destination` differs, and there are credentials
+    that would be sent there.
+    """
     moved = _changed(integration.config_model, before, after, Destination)
     if moved and integration.credentials_model.model_fields:
         raise Invalid(
@@ -170,9 +181,18 @@ def _is(mark: type, marks: Iterable[Any]) -> bool:
 
 
 def _within(annotation: Any, mark: type, seen: frozenset[Any] = frozenset()) -> bool:
-    """Whether the mark stands deeper: in `Annotated[str, mark] | None`, in a list, in a model of its own."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
+    """Whether the mark stands deeper: in `Annotated[str, mark] | None`, in a list, in a model of
+    its own.
+    """
+    if (
+        isinstance(annotation, type)
+        and issubclass(annotation, BaseModel)
+        and annotation not in seen
+    ):
         deeper = annotation.model_fields.values()
-        return any(_is(mark, one.metadata) or _within(one.annotation, mark, seen | {annotation}) for one in deeper)
+        return any(
+            _is(mark, one.metadata) or _within(one.annotation, mark, seen | {annotation})
+            for one in deeper
+        )
     marks = getattr(annotation, "__metadata__", ())
     return _is(mark, marks) or any(_within(one, mark, seen) for one in get_args(annotation))

@@ -4,7 +4,8 @@
     session    settings, servers and the backend           output     tables, JSON, and harmless text
     given      --set, --config and --credentials           asking     the same, field by field on a terminal
 
-Each other module holds some commands. They import the engine where they need it, so that `polling --help` is quick.
+Each other module holds some commands. They import the engine where they need it, so that `polling
+--help` is quick.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ def list_accounts(
     context: typer.Context,
     user_id: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only of this integration.")] = None,
-    status: Annotated[str | None, typer.Option(help="active, paused, error or disconnected.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="active, paused, error or disconnected.")
+    ] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -147,7 +149,10 @@ def resume(id: Id) -> None:
 def disconnect(
     id: Id,
     keep_content: Annotated[
-        bool | None, typer.Option("--keep-content/--delete-content", help="What to do with what was kept of it.")
+        bool | None,
+        typer.Option(
+            "--keep-content/--delete-content", help="What to do with what was kept of it."
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
@@ -173,12 +178,19 @@ def disconnect(
                 with busy("Deleting its content …"):
                     for _ in disconnecting.erase(conn, found):
                         pass
-    say("Disconnected: its credentials are gone, its content " + ("stays." if keep_content else "is deleted."))
+    say(
+        "Disconnected: its credentials are gone, its content "
+        + ("stays." if keep_content else "is deleted.")
+    )
 
 
 def _confirm(items: int) -> None:
     """Ask a person before content goes; a script that says --delete-content means it."""
-    if items and sys.stdin.isatty() and not typer.confirm(f"Delete {items} items for good?", err=True):
+    if (
+        items
+        and sys.stdin.isatty()
+        and not typer.confirm(f"Delete {items} items for good?", err=True)
+    ):
         raise typer.Exit(1)
 
 

@@ -24,7 +24,13 @@ from core.cli import (
     tokens,
 )
 
-START, ACCOUNTS, WORK, CARE, PLUGINS = "Start", "Accounts", "Runs and content", "Operations", "Plugins"
+START, ACCOUNTS, WORK, CARE, PLUGINS = (
+    "Start",
+    "Accounts",
+    "Runs and content",
+    "Operations",
+    "Plugins",
+)
 
 ABOUT = """Keeps a copy of what people have in other services, in PostgreSQL.
 
@@ -43,7 +49,11 @@ Without DATABASE_URL and REDIS_URL, PostgreSQL and Valkey are started from wheel
 def build() -> typer.Typer:
     """The command line."""
     app = typer.Typer(
-        help=ABOUT, no_args_is_help=True, add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
+        help=ABOUT,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
     )
     app.callback()(_options)
     _start(app)
@@ -103,7 +113,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")]
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+]
 
 
 def _options(version: Version = False) -> None:

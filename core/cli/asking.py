@@ -82,7 +82,11 @@ def _ask(model: type[BaseModel], name: str, field: Schema) -> Any:
         note(f"  {about}")
     required, hidden = _is_required(model, name), is_secret(field)
     default = None if required else "" if hidden else _words(field.get("default"))
-    text = str(typer.prompt(clean(name), default=default, hide_input=hidden, show_default=not hidden, err=True))
+    text = str(
+        typer.prompt(
+            clean(name), default=default, hide_input=hidden, show_default=not hidden, err=True
+        )
+    )
     if not required and text == default:
         return None
     return text if hidden else parsed(model.model_json_schema(), field, text)

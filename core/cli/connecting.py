@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 def connect(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Which integration; see: polling integrations.")],
+    domain: Annotated[
+        str, typer.Argument(metavar="DOMAIN", help="Which integration; see: polling integrations.")
+    ],
     user_id: Annotated[str, typer.Option(help="Whose account it is, in your product.")] = "default",
-    name: Annotated[str | None, typer.Option(help="What you call it. Default: as the provider does.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What you call it. Default: as the provider does.")
+    ] = None,
     set_: Sets = None,
     config: Config = None,
     credentials: Credentials = None,
@@ -56,11 +60,16 @@ def connect(
     if json:
         dump({"id": str(made.id)})
         return
-    say(f"{'Connected' if made.is_new else 'Connected again'}: {made.name} ({made.identity.id}), account {made.id}")
+    say(
+        f"{'Connected' if made.is_new else 'Connected again'}: {made.name} ({made.identity.id}),"
+        f" account {made.id}"
+    )
     say(f"Next: polling sync {short(made.id)} --wait")
 
 
-def asked(integration: Integration, sets: list[str], config: str | None, credentials: str | None) -> tuple[Any, Any]:
+def asked(
+    integration: Integration, sets: list[str], config: str | None, credentials: str | None
+) -> tuple[Any, Any]:
     """Config and credentials as given, and the rest as a person on the terminal says."""
     from core.cli import asking
 
@@ -122,12 +131,17 @@ def configure(
         else:
             values = None
         with busy(f"Asking {integration.manifest.name} …"):
-            resync = accounts.configure(opened, found, config=values, name=name, interval_minutes=interval)
+            resync = accounts.configure(
+                opened, found, config=values, name=name, interval_minutes=interval
+            )
         after = _load(opened, str(found))[2]
     if json:
         dump(after)
     else:
-        say("Changed." + (" Everything is listed again with its next run, which is due now." if resync else ""))
+        say(
+            "Changed."
+            + (" Everything is listed again with its next run, which is due now." if resync else "")
+        )
 
 
 def _load(opened: Backend, text: str) -> tuple[UUID, Integration, dict[str, Any]]:

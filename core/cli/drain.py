@@ -13,8 +13,12 @@ from core.cli.session import backend, busy
 
 
 def drain(
-    everywhere: Annotated[bool, typer.Option("--all", help="The workers of all hosts, not of this one alone.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait no longer; exit with 4.")] = 300,
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="The workers of all hosts, not of this one alone.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Wait no longer; exit with 4.")
+    ] = 300,
 ) -> None:
     """Tell workers to take no more tasks, and wait until they have finished those they hold.
 
@@ -32,13 +36,19 @@ def drain(
     with backend() as opened, opened.database.connection() as conn:
         asked = draining.mark(conn, host)
         if not asked:
-            note("No worker runs " + ("anywhere." if everywhere else "on this host. All hosts: polling drain --all"))
+            note(
+                "No worker runs "
+                + ("anywhere." if everywhere else "on this host. All hosts: polling drain --all")
+            )
             return
         with busy(f"Waiting for {asked} workers …"):
             while left := draining.busy(conn, host):
                 if time.monotonic() >= deadline:
                     tasks = max(row["alone"] for row in left)
-                    fail(f"{len(left)} workers have not finished, {tasks} tasks are left", "Wait longer: --timeout 600")
+                    fail(
+                        f"{len(left)} workers have not finished, {tasks} tasks are left",
+                        "Wait longer: --timeout 600",
+                    )
                     raise typer.Exit(4)
                 time.sleep(0.5)
     say(f"{asked} workers have finished what they held.")

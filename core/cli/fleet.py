@@ -16,12 +16,16 @@ def up(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Worker processes. Default: POLLING_PROCESSES, or 2.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each. Default: POLLING_THREADS, or 8.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each. Default: POLLING_THREADS, or 8.")
+    ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Of the API. Default: 8080, or any if that is taken.")
+        int | None,
+        typer.Option(min=1, max=65535, help="Of the API. Default: 8080, or any if that is taken."),
     ] = None,
 ) -> None:
-    """Run it all: workers, the scheduler, the API, and the embedded servers where none are given. Ctrl-C ends everything.
+    """Run it all: workers, the scheduler, the API, and the embedded servers where none are given.
+    Ctrl-C ends everything.
 
     Examples:
 
@@ -33,15 +37,25 @@ def up(
 
     settings = session.settings()
     environment = session.environment()
-    raise typer.Exit(run(settings, environment, processes or settings.processes, threads or settings.threads, port))
+    raise typer.Exit(
+        run(
+            settings,
+            environment,
+            processes or settings.processes,
+            threads or settings.threads,
+            port,
+        )
+    )
 
 
 def demo(
     directory: Annotated[
-        Path | None, typer.Argument(metavar="DIRECTORY", help="What to sync. Default: files made for it.")
+        Path | None,
+        typer.Argument(metavar="DIRECTORY", help="What to sync. Default: files made for it."),
     ] = None,
 ) -> None:
-    """The main job end to end, on real files: a directory through a real FTP server, every byte compared.
+    """The main job end to end, on real files: a directory through a real FTP server, every byte
+    compared.
 
     Example:
 
@@ -68,7 +82,10 @@ def migrate() -> None:
 
     before = version.current(url)
     changed = bring_up_to_date(url)
-    say(f"The schema is at {version.HEAD}" + (f"; it was {before or 'empty'}." if changed else " already."))
+    say(
+        f"The schema is at {version.HEAD}"
+        + (f"; it was {before or 'empty'}." if changed else " already.")
+    )
 
 
 def env(json: Json = False) -> None:

@@ -21,7 +21,9 @@ Schema = Mapping[str, Any]
 BY_FILE = "Give them by --credentials @FILE, or - for standard input"
 
 
-def config(integration: Integration, words: Sequence[str], document: str | None, base: Mapping[str, Any]) -> Values:
+def config(
+    integration: Integration, words: Sequence[str], document: str | None, base: Mapping[str, Any]
+) -> Values:
     """The config: a document, or what was stored, with single fields set.
 
     Parameters:
@@ -46,16 +48,20 @@ def config(integration: Integration, words: Sequence[str], document: str | None,
 def credentials(integration: Integration, given: str | None) -> Values | None:
     """The credentials, from a file or from standard input.
 
-    Raises:
-      InvalidInput: They stand on the command line, where everybody on this machine can read them; or are no JSON.
+    Raises: InvalidInput: They stand on the command line, where everybody on this machine can read
+      them; or are no JSON.
     """
     if given is None:
         return None
     if given != "-" and not given.startswith("@"):
-        raise InvalidInput("secrets do not belong on the command line, where others can read them", BY_FILE)
+        raise InvalidInput(
+            "secrets do not belong on the command line, where others can read them", BY_FILE
+        )
     values = _object(given, "--credentials")
     if not integration.credentials_model.model_fields and values:
-        raise InvalidInput(f"{integration.manifest.domain} takes no credentials", "Leave --credentials out")
+        raise InvalidInput(
+            f"{integration.manifest.domain} takes no credentials", "Leave --credentials out"
+        )
     return values
 
 
@@ -86,11 +92,15 @@ def _require_field(integration: Integration, name: str) -> None:
     if name in fields and not is_secret(fields[name]):
         return
     if name in fields or name in properties(integration.credentials_model):
-        raise InvalidInput(f"{name!r} belongs to the credentials, which are not given by --set or --config", BY_FILE)
+        raise InvalidInput(
+            f"{name!r} belongs to the credentials, which are not given by --set or --config",
+            BY_FILE,
+        )
     if model.model_config.get("extra") != "allow":
         known = ", ".join(fields) or "none"
         raise InvalidInput(
-            f"config: {domain} has no field {name!r}; it has: {known}", f"See: polling integrations show {domain}"
+            f"config: {domain} has no field {name!r}; it has: {known}",
+            f"See: polling integrations show {domain}",
         )
 
 
@@ -106,9 +116,16 @@ def is_secret(field: Schema) -> bool:
 
 
 def parsed(schema: Schema, field: Schema, text: str) -> Any:
-    """A word as the value of a field: text stays text, all else is JSON; lists may be written with commas."""
+    """A word as the value of a field: text stays text, all else is JSON; lists may be written
+    with commas.
+    """
     field = resolved(schema, field)
-    kinds = {kind for part in (field, *field.get("anyOf", ())) for kind in [resolved(schema, part).get("type")] if kind}
+    kinds = {
+        kind
+        for part in (field, *field.get("anyOf", ()))
+        for kind in [resolved(schema, part).get("type")]
+        if kind
+    }
     if "string" in kinds and not (text == "null" and "null" in kinds):
         return text
     try:
@@ -128,9 +145,13 @@ def _object(given: str, option: str) -> Values:
     try:
         value = json.loads(_text(given, option))
     except ValueError:
-        raise InvalidInput(f"{option} is no JSON", 'It takes an object, such as: {"key": "value"}') from None
+        raise InvalidInput(
+            f"{option} is no JSON", 'It takes an object, such as: {"key": "value"}'
+        ) from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"{option} is no JSON object", 'It takes an object, such as: {"key": "value"}')
+        raise InvalidInput(
+            f"{option} is no JSON object", 'It takes an object, such as: {"key": "value"}'
+        )
     return value
 
 
@@ -143,4 +164,6 @@ def _text(given: str, option: str) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise InvalidInput(f"{option}: {path} cannot be read: {error.strerror}", "Name a file that is there") from None
+        raise InvalidInput(
+            f"{option}: {path} cannot be read: {error.strerror}", "Name a file that is there"
+        ) from None

@@ -45,14 +45,25 @@ def list_integrations(context: typer.Context, json: Json = False) -> None:
 def _rows() -> Iterator[dict[str, Any]]:
     found = registry()
     for domain, integration in sorted(found.integrations.items()):
-        yield {"domain": domain, "name": integration.manifest.name, "version": found.versions[domain], "error": None}
+        yield {
+            "domain": domain,
+            "name": integration.manifest.name,
+            "version": found.versions[domain],
+            "error": None,
+        }
     for plugin in found.quarantined:
-        yield {"domain": plugin.name, "name": plugin.distribution, "version": None, "error": plugin.error}
+        yield {
+            "domain": plugin.name,
+            "name": plugin.distribution,
+            "version": None,
+            "error": plugin.error,
+        }
 
 
 @app.command("show")
 def show(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Which integration.")], json: Json = False
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Which integration.")],
+    json: Json = False,
 ) -> None:
     """Show an integration: the fields of its config and credentials, its tasks and limits.
 
@@ -67,8 +78,16 @@ def show(
         dump(_document(integration, found.versions[domain]))
         return
     manifest = integration.manifest
-    about = {"domain": domain, "name": manifest.name, "version": found.versions[domain], "docs": manifest.docs}
-    tasks = {"tasks": ", ".join(integration.task_specs), "limits": ", ".join(map(str, manifest.limits))}
+    about = {
+        "domain": domain,
+        "name": manifest.name,
+        "version": found.versions[domain],
+        "docs": manifest.docs,
+    }
+    tasks = {
+        "tasks": ", ".join(integration.task_specs),
+        "limits": ", ".join(map(str, manifest.limits)),
+    }
     describe(about | tasks)
     _fields("Config (--set, --config)", integration.config_model)
     _fields("Credentials (--credentials)", integration.credentials_model)
@@ -92,7 +111,13 @@ def _fields(title: str, model: type[BaseModel]) -> None:
     required = set(model.model_json_schema().get("required", ()))
     rows = []
     for name, field in properties(model).items():
-        default = "required" if name in required else "hidden" if is_secret(field) else field.get("default", "")
+        default = (
+            "required"
+            if name in required
+            else "hidden"
+            if is_secret(field)
+            else field.get("default", "")
+        )
         kind = "secret" if is_secret(field) else field.get("type", "")
         rows.append((f"  {name}", kind, default, field.get("description", "")))
     if rows:

@@ -7,7 +7,9 @@ import typer
 from core.cli.output import note, say, stderr
 from core.cli.session import backend
 
-app = typer.Typer(help="Make a key, or seal all credentials with the newest one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make a key, or seal all credentials with the newest one.", no_args_is_help=True
+)
 
 
 @app.command("new")
@@ -26,7 +28,8 @@ def new() -> None:
 
 @app.command("rotate")
 def rotate() -> None:
-    """Seal all credentials with the first key of POLLING_SECRET_KEYS. Afterwards the old keys may go.
+    """Seal all credentials with the first key of POLLING_SECRET_KEYS. Afterwards the old keys may
+    go.
 
     Example:
 
@@ -47,4 +50,7 @@ def rotate() -> None:
                 done += count
                 bar.advance(task, count)
     say(f"Sealed the credentials of {done} accounts with the first key.")
-    note("Restart the workers with this key first in POLLING_SECRET_KEYS before you drop the old ones.")
+    note(
+        "Restart the workers with this key first in POLLING_SECRET_KEYS before you drop the old"
+        " ones."
+    )

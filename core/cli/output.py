@@ -1,4 +1,6 @@
-"""What people and programs read: tables, JSON lines, and text that gives the terminal no commands."""
+"""What people and programs read: tables, JSON lines, and text that gives the terminal no
+commands.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ def stderr() -> Console:
 
 
 def clean(value: object, *, lines: bool = False) -> str:
-    """Text from outside with control and other invisible characters escaped: a hostile name moves no cursor.
+    """Text from outside with control and other invisible characters escaped: a hostile name moves
+    no cursor.
 
     Parameters:
       lines: Whether line ends and tabs may stay.
@@ -100,7 +103,9 @@ def _jsonable(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: str | None = None) -> None:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: str | None = None
+) -> None:
     """A table that fits the terminal: cells are cut rather than wrapped.
 
     Parameters:
@@ -109,9 +114,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: str
     from rich.table import Table
 
     cells = [[cell(value) for value in row] for row in rows]
-    widths = [max(len(name), *(row[place].cell_len for row in cells)) for place, name in enumerate(columns)]
+    widths = [
+        max(len(name), *(row[place].cell_len for row in cells))
+        for place, name in enumerate(columns)
+    ]
     gives_way = columns.index(wide) if wide else len(columns) - 1
-    room = stdout().width - sum(width + GAP for place, width in enumerate(widths) if place != gives_way)
+    room = stdout().width - sum(
+        width + GAP for place, width in enumerate(widths) if place != gives_way
+    )
     widths[gives_way] = min(widths[gives_way], max(room, NARROWEST))
     drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for name, width in zip(columns, widths, strict=True):
@@ -145,7 +155,11 @@ def describe(row: Mapping[str, Any]) -> None:
 def _shown(value: object) -> object:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(value)})"
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
+    return (
+        json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, dict | list)
+        else value
+    )
 
 
 def short(id: object) -> str:

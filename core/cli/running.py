@@ -1,6 +1,7 @@
 """One call of the command line, and how it ends.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a run ended as partial, 4 timed out, 130 Ctrl-C, 143 SIGTERM.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a run ended as partial, 4 timed out, 130 Ctrl-C, 143
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from core.errors import PollingError
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command; every error becomes one line on standard error. Embedded servers are let go of at the end."""
+    """Run one command; every error becomes one line on standard error.
+
+    Embedded servers are let go of at the end.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -91,12 +95,18 @@ def _explain(error: Exception) -> tuple[str, str]:
         if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
             return "the database has no schema yet, or another version's", "Run: polling migrate"
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
-            return f"PostgreSQL does not answer ({_first_line(error)})", "Is DATABASE_URL right, and the server up?"
+            return (
+                f"PostgreSQL does not answer ({_first_line(error)})",
+                "Is DATABASE_URL right, and the server up?",
+            )
     if "redis" in sys.modules:
         import redis
 
         if isinstance(error, redis.RedisError):
-            return f"Redis does not answer ({_first_line(error)})", "Is REDIS_URL right, and the server up?"
+            return (
+                f"Redis does not answer ({_first_line(error)})",
+                "Is REDIS_URL right, and the server up?",
+            )
     return f"{type(error).__name__}: {_first_line(error)}", "See more with POLLING_LOG_LEVEL=DEBUG"
 
 
@@ -123,7 +133,9 @@ def _terminable() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Let go of embedded servers, undisturbed: an impatient second Ctrl-C would leave them running."""
+    """Let go of embedded servers, undisturbed: an impatient second Ctrl-C would leave them
+    running.
+    """
     if "core.environment" not in sys.modules:
         return
     from core.environment import leave_environment

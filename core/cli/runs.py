@@ -21,7 +21,9 @@ app = typer.Typer(help="List the runs, show one, or cancel one.")
 def list_runs(
     context: typer.Context,
     account: OfAccount = None,
-    state: Annotated[str | None, typer.Option(help="running, succeeded, partial, failed or cancelled.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="running, succeeded, partial, failed or cancelled.")
+    ] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -56,7 +58,9 @@ def list_runs(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    took = span((row["finished_at"] - row["started_at"]).total_seconds()) if row["finished_at"] else ""
+    took = (
+        span((row["finished_at"] - row["started_at"]).total_seconds()) if row["finished_at"] else ""
+    )
     return (
         short(row["id"]),
         short(row["user_integration_id"]),
@@ -84,7 +88,11 @@ def show(id: RunId, json: Json = False) -> None:
         run = lookup.run_id(conn, id)
         row = listings.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
-        waits = progress.waits(conn, progress.load_account(conn, now), now) if now.state == "running" else []
+        waits = (
+            progress.waits(conn, progress.load_account(conn, now), now)
+            if now.state == "running"
+            else []
+        )
     open_tasks = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
     row |= now.summary() | (open_tasks if now.state == "running" else {})
     row.pop("run_id")

@@ -19,8 +19,12 @@ CONNECTIONS = 24
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on. 0.0.0.0: all of this machine's.")] = HOST,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port. 0: any that is free.")] = PORT,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. 0.0.0.0: all of this machine's.")
+    ] = HOST,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port. 0: any that is free.")
+    ] = PORT,
 ) -> None:
     """Serve the dashboard and the REST API. Put a proxy with TLS before it where others reach it.
 
@@ -64,7 +68,9 @@ def address(host: str, port: int) -> str:
 
 
 def free_port(wanted: int | None) -> int:
-    """The port that is wanted, or else the usual one, or else any: for those who are told which it is."""
+    """The port that is wanted, or else the usual one, or else any: for those who are told which
+    it is.
+    """
     if wanted is not None:
         return wanted
     for port in (PORT, 0):
@@ -90,7 +96,9 @@ def require_extra() -> None:
     if not installed():
         from core.errors import SettingsError
 
-        raise SettingsError("the API's packages are not installed", "Run: pip install 'integration-polling[serve]'")
+        raise SettingsError(
+            "the API's packages are not installed", "Run: pip install 'integration-polling[serve]'"
+        )
 
 
 def installed() -> bool:
@@ -99,5 +107,13 @@ def installed() -> bool:
 
     return all(
         find_spec(name) is not None
-        for name in ("authlib", "fastapi", "httpx2", "jinja2", "nh3", "prometheus_client", "uvicorn")
+        for name in (
+            "authlib",
+            "fastapi",
+            "httpx2",
+            "jinja2",
+            "nh3",
+            "prometheus_client",
+            "uvicorn",
+        )
     )

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def settings() -> Settings:
-    """The settings; our loggers are silent unless they ask for `DEBUG`, as every error is told in one line."""
+    """The settings; our loggers are silent unless they ask for `DEBUG`, as every error is told
+    in one line.
+    """
     from core.logs import configure
     from core.settings import get_settings
 

@@ -22,7 +22,9 @@ CODES = {"succeeded": 0, "failed": 1, "cancelled": 1, "partial": 3}
 STOPPED, TIMED_OUT = 1, 4
 
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")]
-Timeout = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Wait no longer; exit with 4.")]
+Timeout = Annotated[
+    float | None, typer.Option(min=0, metavar="SECONDS", help="Wait no longer; exit with 4.")
+]
 JsonEnd = Annotated[bool, typer.Option("--json", help="Print what it came to as one JSON object.")]
 
 
@@ -31,14 +33,17 @@ def sync(
     wait: Wait = False,
     timeout: Timeout = None,
     allow_deletions: Annotated[
-        bool, typer.Option("--allow-deletions", help="Also delete what is held because too much vanished at once.")
+        bool,
+        typer.Option(
+            "--allow-deletions", help="Also delete what is held because too much vanished at once."
+        ),
     ] = False,
     json: JsonEnd = False,
 ) -> None:
     """Start a run of an account now, or join the one that is open.
 
-    With --wait it exits with 0 if the run succeeded, 1 if it failed or was cancelled, 3 if some tasks were parked,
-    and 4 if the time was up.
+    With --wait it exits with 0 if the run succeeded, 1 if it failed or was cancelled, 3 if some
+    tasks were parked, and 4 if the time was up.
 
     Examples:
 
@@ -116,11 +121,15 @@ def _tell(now: Progress) -> None:
         )
         return
     say(
-        f"Run {short(figures['run_id'])} {now.state} in {span(figures['seconds'])}: {figures['outputs_saved']} saved, "
-        f"{figures['outputs_unchanged']} unchanged, {figures['outputs_deleted']} deleted; "
-        f"{figures['tasks_done']} tasks done, {figures['tasks_parked']} parked"
+        f"Run {short(figures['run_id'])} {now.state} in {span(figures['seconds'])}:"
+        f" {figures['outputs_saved']} saved, {figures['outputs_unchanged']} unchanged,"
+        f" {figures['outputs_deleted']} deleted; {figures['tasks_done']} tasks done,"
+        f" {figures['tasks_parked']} parked"
     )
     if figures["tasks_parked"]:
-        fail(str(now.run["error"]), f"See: polling tasks --run {short(figures['run_id'])} --state parked")
+        fail(
+            str(now.run["error"]),
+            f"See: polling tasks --run {short(figures['run_id'])} --state parked",
+        )
     elif now.state == "succeeded":
         say(f"Next: polling content --account {short(now.run['user_integration_id'])}")

@@ -24,7 +24,9 @@ def list_tasks(
     context: typer.Context,
     run: Annotated[str | None, typer.Option(metavar="ID", help="Only of this run.")] = None,
     account: OfAccount = None,
-    state: Annotated[str | None, typer.Option(help="ready, queued, done, parked or cancelled.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="ready, queued, done, parked or cancelled.")
+    ] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -61,11 +63,20 @@ def list_tasks(
 def _cells(row: Row) -> tuple[object, ...]:
     tries = f"{row['attempts']}" + (f"+{row['crashes']} crashes" if row["crashes"] else "")
     state = "retried" if row["retried_as"] is not None else row["state"]
-    return row["id"], row["type"], state, tries, ago(row["finished_at"] or row["created_at"]), row["reason"]
+    return (
+        row["id"],
+        row["type"],
+        state,
+        tries,
+        ago(row["finished_at"] or row["created_at"]),
+        row["reason"],
+    )
 
 
 @app.command("show")
-def show(id: Annotated[str, typer.Argument(metavar="ID", help="The task's number.")], json: Json = False) -> None:
+def show(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The task's number.")], json: Json = False
+) -> None:
     """Show a task: its payload, and the errors of all its attempts.
 
     Example:
@@ -115,4 +126,8 @@ def discard(ids: Ids, json: Json = False) -> None:
 
 
 def _named(ids: list[int]) -> str:
-    return f"task{'s' if len(ids) != 1 else ''} {', '.join(map(str, ids))}" if ids else "a task of the open run"
+    return (
+        f"task{'s' if len(ids) != 1 else ''} {', '.join(map(str, ids))}"
+        if ids
+        else "a task of the open run"
+    )

@@ -15,10 +15,16 @@ app = typer.Typer(help="Make, list and revoke tokens of the REST API.", no_args_
 
 @app.command("create")
 def create(
-    user: Annotated[str | None, typer.Option(help="The user whose rows it sees, and no others.")] = None,
-    admin: Annotated[bool, typer.Option("--admin", help="An operator's: it sees everything.")] = False,
+    user: Annotated[
+        str | None, typer.Option(help="The user whose rows it sees, and no others.")
+    ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="An operator's: it sees everything.")
+    ] = False,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
-    days: Annotated[float | None, typer.Option(min=0.001, help="Until it expires. Default: never.")] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0.001, help="Until it expires. Default: never.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
 ) -> None:
     """Make a token, and print it. It is shown this once, and kept nowhere.
@@ -39,7 +45,10 @@ def create(
         dump({"id": str(made.id), "token": made.secret})
         return
     say(made.secret)
-    note(f"Send it as: Authorization: Bearer … Take it back with: polling tokens revoke {short(made.id)}")
+    note(
+        "Send it as: Authorization: Bearer … Take it back with: polling tokens revoke"
+        f" {short(made.id)}"
+    )
 
 
 @app.command("list")
@@ -74,7 +83,9 @@ def list_tokens(json: Json = False) -> None:
 
 
 @app.command("revoke")
-def revoke(id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, or a unique beginning.")]) -> None:
+def revoke(
+    id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, or a unique beginning.")],
+) -> None:
     """End a token now.
 
     Example:

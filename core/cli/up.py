@@ -20,15 +20,25 @@ if TYPE_CHECKING:
     from core.environment import Environment
     from core.settings import Settings
 
-SCHEDULER = "import sys; from periodiq import entrypoint; sys.argv[0] = 'periodiq'; sys.exit(entrypoint())"
+SCHEDULER = (
+    "import sys; from periodiq import entrypoint; sys.argv[0] = 'periodiq'; sys.exit(entrypoint())"
+)
 
 COMMAND = "from core.cli import main; main()"
 
-RUNNING = "SELECT id FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'"
+RUNNING = """
+SELECT id FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'
+"""
 LEADING = "SELECT leader_until > clock_timestamp() FROM ledger"
 
 
-def run(settings: Settings, environment: Environment, processes: int, threads: int, port: int | None = None) -> int:
+def run(
+    settings: Settings,
+    environment: Environment,
+    processes: int,
+    threads: int,
+    port: int | None = None,
+) -> int:
     """Migrate, start everything, and return once all of it has ended.
 
     Parameters:
@@ -46,7 +56,8 @@ def run(settings: Settings, environment: Environment, processes: int, threads: i
     ended = threading.Event()
     port = serve.free_port(port) if serve.installed() else None
     announcer = threading.Thread(
-        target=_announce, args=(settings, environment, processes, port, _running(environment), ended)
+        target=_announce,
+        args=(settings, environment, processes, port, _running(environment), ended),
     )
     announcer.start()
     try:
@@ -61,8 +72,8 @@ def _programs(
 ) -> list[Program]:
     """All of them use the servers that we hold, by the same keys.
 
-    A worker process is a program of its own: when one of Dramatiq's dies, its master ends all others that it has, and waits for
-    what they run, before anybody can start it again.
+    A worker process is a program of its own: when one of Dramatiq's dies, its master ends all
+    others that it has, and waits for what they run, before anybody can start it again.
     """
     env = {
         "DATABASE_URL": environment.database_url,
@@ -116,12 +127,21 @@ def _is_up(conn: Conn, processes: int, before: set[UUID]) -> bool:
 def _welcome(settings: Settings, environment: Environment, conn: Conn, port: int | None) -> None:
     connected = conn.execute("SELECT EXISTS (SELECT FROM user_integration)").fetchone()
     place = (
-        f"under {settings.home.absolute()}" if environment.embedded else f"in {conn.info.dbname} on {conn.info.host}"
+        f"under {settings.home.absolute()}"
+        if environment.embedded
+        else f"in {conn.info.dbname} on {conn.info.host}"
     )
-    next_step = "polling accounts" if connected and connected[0] else "polling connect hello-world --name hello"
+    next_step = (
+        "polling accounts"
+        if connected and connected[0]
+        else "polling connect hello-world --name hello"
+    )
     lines = ["Everything runs. Ctrl-C ends it.", f"  The data lie {place}"]
     if port is not None:
-        lines += [f"  {serve.address(serve.HOST, port)}", "  To sign in: polling tokens create --admin"]
+        lines += [
+            f"  {serve.address(serve.HOST, port)}",
+            "  To sign in: polling tokens create --admin",
+        ]
     lines.append(f"  Next, in another terminal: {next_step}")
     sys.stdout.write("\n" + "\n".join(map(clean, lines)) + "\n\n")
     sys.stdout.flush()

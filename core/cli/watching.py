@@ -41,7 +41,9 @@ class Watcher:
 
     @property
     def pause(self) -> float:
-        """Seconds until the next look: a count of a large run takes its time, and shall not be all that happens."""
+        """Seconds until the next look: a count of a large run takes its time, and shall not be
+        all that happens.
+        """
         return min(max(0.1, 5 * self._cost), 5.0)
 
     def look(self) -> str:
@@ -70,7 +72,10 @@ class Watcher:
         if waits and self.stopped is None:
             first = waits[0]
             until = f", goes on {ago(first.until)}" if first.until else ""
-            self._describe(f"{first.reason}{until}" + (f" (try: {first.advice})" if first.advice else ""), first.reason)
+            self._describe(
+                f"{first.reason}{until}" + (f" (try: {first.advice})" if first.advice else ""),
+                first.reason,
+            )
         else:
             self._describe("")
 
@@ -86,7 +91,12 @@ class Watcher:
     def _draw(self) -> None:
         if self._bar is not None:
             done = self.now.tasks_done + self.now.tasks_parked
-            self._bar.update(self._task, completed=done, total=max(self.now.known, 1), saved=self.now.outputs_saved)
+            self._bar.update(
+                self._task,
+                completed=done,
+                total=max(self.now.known, 1),
+                saved=self.now.outputs_saved,
+            )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -95,7 +105,10 @@ class Watcher:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -111,9 +124,16 @@ def _bar() -> Any:
     return Progress(
         SpinnerColumn(),
         BarColumn(bar_width=20),
-        TextColumn("{task.completed} of {task.total} tasks, {task.fields[saved]} saved", markup=False),
+        TextColumn(
+            "{task.completed} of {task.total} tasks, {task.fields[saved]} saved", markup=False
+        ),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[why]}", markup=False, style="yellow", table_column=Column(no_wrap=True, ratio=1)),
+        TextColumn(
+            "{task.fields[why]}",
+            markup=False,
+            style="yellow",
+            table_column=Column(no_wrap=True, ratio=1),
+        ),
         console=stderr(),
         transient=True,
     )

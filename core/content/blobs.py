@@ -1,4 +1,6 @@
-"""The blob store: content-addressed, in a directory or in a bucket, and the writer that tasks get for large content."""
+"""The blob store: content-addressed, in a directory or in a bucket, and the writer that tasks
+get for large content.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,24 @@ from core.errors import SettingsError, TransientError
 
 CHUNK = 1024 * 1024
 
-TOUCH = (
-    "INSERT INTO blob (key, size) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET touched_at = now() RETURNING xmax = 0"
-)
+TOUCH = """
+INSERT INTO blob (key, size) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET touched_at = now()
+RETURNING xmax = 0
+"""
 
 _UNNAMED = """
 b.touched_at < now() - %(grace)s * interval '1 second'
 AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
 # All are looked through once for many, as most are named.
-CANDIDATES = f"SELECT b.key FROM blob b WHERE {_UNNAMED} ORDER BY b.key LIMIT %(most)s"  # noqa: S608  the fragment is our own
-# The row is locked while the object goes, so that a writer of the same content waits and then uploads it anew.
-UNNAMED = f"SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LOCKED"  # noqa: S608
+CANDIDATES = f"""
+SELECT b.key FROM blob b WHERE {_UNNAMED} ORDER BY b.key LIMIT %(most)s
+"""  # noqa: S608  the fragment is our own
+# The row is locked while the object goes, so that a writer of the same content waits and then
+# uploads it anew.
+UNNAMED = f"""
+SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LOCKED
+"""  # noqa: S608
 FORGET = "DELETE FROM blob WHERE key = %s"
 
 GRACE_SECONDS = 24 * 3600.0
@@ -54,7 +62,8 @@ def open_store(location: str) -> Any:
         return from_url(location)
     except Exception as error:  # noqa: BLE001  each kind of store has errors of its own
         raise SettingsError(
-            f"POLLING_BLOB_URL cannot be used: {str(error)[:200]}", "Use a directory, s3://, gs:// or az://"
+            f"POLLING_BLOB_URL cannot be used: {str(error)[:200]}",
+            "Use a directory, s3://, gs:// or az://",
         ) from None
 
 
@@ -119,7 +128,8 @@ class Blobs:
         keys: Sequence[str] | None = None,
         seconds: float = float("inf"),
     ) -> int:
-        """Remove blobs, or those of these keys, that no content names and nobody touched for `grace` seconds. Returns how many.
+        """Remove blobs, or those of these keys, that no content names and nobody touched for
+        `grace` seconds. Returns how many.
 
         Parameters:
           most: No more than so many.
@@ -158,9 +168,8 @@ class StoredBlob:
 class SpooledWriter:
     """Gathers large content in a file of the spool; see `core.BlobWriter`.
 
-    Parameters:
-      name: The file's name in the spool: the same for every attempt that shall go on where the last one stopped.
-      resumable: Whether to keep the file when the task fails.
+    Parameters: name: The file's name in the spool: the same for every attempt that shall go on
+      where the last one stopped. resumable: Whether to keep the file when the task fails.
     """
 
     def __init__(self, blobs: Blobs, name: str, *, resumable: bool) -> None:
@@ -188,7 +197,11 @@ class SpooledWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
     ) -> None:
         if error is None:
             _ = self.blob

@@ -27,7 +27,9 @@ LONGEST_TEXT = 65_536
 
 EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
-"""PostgreSQL holds earlier and later ones, and who reads them in Python, in a time zone of their own, fails on the whole page."""
+"""PostgreSQL holds earlier and later ones, and who reads them in Python, in a time zone of their
+own, fails on the whole page.
+"""
 
 
 class BlobStore(Protocol):
@@ -58,7 +60,9 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> Row:
     if output.code == 206:
         return row
     if output.code != 200:
-        raise ResultInvalid(f"output {output.id[:80]!r} has the code {output.code!r}; use 200, 206 or 410")
+        raise ResultInvalid(
+            f"output {output.id[:80]!r} has the code {output.code!r}; use 200, 206 or 410"
+        )
     row["kind"] = mended(_string(output.kind, "kind") or "item")
     row["parent"] = None if output.parent is None else external_id(output.parent)
     row["name"] = mended(_string(output.name, "name"))
@@ -80,7 +84,10 @@ def amend(row: Row, update: Row) -> None:
 
 def _digest(row: Row) -> str:
     """What tells a changed item from an unchanged one."""
-    described = [row[key] for key in ("kind", "parent", "name", "ts", "type", "hash", "fingerprint", "metadata")]
+    described = [
+        row[key]
+        for key in ("kind", "parent", "name", "ts", "type", "hash", "fingerprint", "metadata")
+    ]
     return hashlib.blake2b(encode_json(described, "output").encode(), digest_size=16).hexdigest()
 
 
@@ -113,7 +120,8 @@ def seen_ids(ids: Iterable[str]) -> list[str]:
 
 
 def timestamp(value: datetime | None) -> str | None:
-    """ISO 8601 with a zone. What is beyond the calendar in another time zone, as a forged date may be, is moved to its edge.
+    """ISO 8601 with a zone. What is beyond the calendar in another time zone, as a forged date may
+    be, is moved to its edge.
 
     Raises:
       ResultInvalid: It has no time zone.
@@ -139,7 +147,10 @@ def _metadata(output: TaskOutput) -> tuple[Any, int]:
         return {}, 0
     encoded = encode_json(dict(output.metadata), f"metadata of {output.id[:80]!r}")
     if len(encoded) > INLINE_BYTES:
-        raise ResultInvalid(f"metadata of {output.id[:80]!r} is larger than {INLINE_BYTES} bytes; keep it as content")
+        raise ResultInvalid(
+            f"metadata of {output.id[:80]!r} is larger than {INLINE_BYTES} bytes; keep it as"
+            " content"
+        )
     # A copy of our own: a generator may change what it has yielded.
     metadata = json.loads(encoded)
     return (mended_json(metadata) if holds_unfit(encoded) else metadata), len(encoded)
@@ -168,7 +179,11 @@ def _content(content: object, blobs: BlobStore) -> Row:
 
 def _blob(content: object) -> Row:
     key, data = getattr(content, "key", None), getattr(content, "data", None)
-    if not (hasattr(content, "sha256") and hasattr(content, "size")) or (key is None and data is None):
-        raise ResultInvalid(f"content is a {type(content).__name__}; use text, bytes, or a blob of ctx.blob()")
+    if not (hasattr(content, "sha256") and hasattr(content, "size")) or (
+        key is None and data is None
+    ):
+        raise ResultInvalid(
+            f"content is a {type(content).__name__}; use text, bytes, or a blob of ctx.blob()"
+        )
     inline = None if data is None else base64.b64encode(data).decode()
     return {"blob": key, "bytes": inline, "size": content.size, "hash": content.sha256}

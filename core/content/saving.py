@@ -1,10 +1,12 @@
-"""The statements that keep content. They run inside the saving transaction, after the fence, each with its rows sorted by key.
+"""The statements that keep content. They run inside the saving transaction, after the fence, each
+with its rows sorted by key.
 
-A row remembers two writers: `content_seq`, the dispatch that wrote its content, and `metadata_seq`, the last one that changed
-anything. A write with a smaller number than what it would replace is late, and ignored.
+A row remembers two writers: `content_seq`, the dispatch that wrote its content, and `metadata_seq`,
+the last one that changed anything. A write with a smaller number than what it would replace is
+late, and ignored.
 
-Every change also writes `changed_in`, the number of its transaction: what the change feed is ordered by (ADR 0040). For new rows
-that is the column's default.
+Every change also writes `changed_in`, the number of its transaction: what the change feed is
+ordered by (ADR 0040). For new rows that is the column's default.
 """
 
 from __future__ import annotations
@@ -19,44 +21,60 @@ from core.db.pool import Conn
 
 Row = Mapping[str, Any]
 
-# Locks content rows by (account, external id). Served by the unique index; unchanged rows are found before and not locked.
+# Locks content rows by (account, external id). Served by the unique index; unchanged rows are found
+# before and not locked.
 UPSERT = """
 WITH incoming AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, domain text, id text, kind text, parent text, name text,
-        ts timestamptz, type text, text text, bytes text, blob text, size bigint, metadata jsonb, hash text, digest text,
+    SELECT * FROM json_to_recordset(%s::json)
+        AS r(account uuid, domain text, id text, kind text, parent text, name text,
+        ts timestamptz, type text, text text, bytes text, blob text, size bigint, metadata jsonb,
+        hash text, digest text,
         fingerprint text, seq bigint)
 ), changed AS (
     SELECT i.* FROM incoming i
-    LEFT JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
-    WHERE c.id IS NULL OR c.content_seq < i.seq AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
+    LEFT JOIN user_integration_content c ON c.user_integration_id = i.account
+        AND c.external_id = i.id
+    WHERE c.id IS NULL
+        OR c.content_seq < i.seq AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
         -- Deleted a moment ago by the same result, along with what it belonged to.
         OR c.content_seq = i.seq AND c.deleted_at IS NOT NULL
     ORDER BY i.account, i.id
 )
-INSERT INTO user_integration_content AS c (user_integration_id, integration_domain, external_id, kind, parent, name,
-    external_timestamp, content_type, content_text, content_bytes, blob_key, size, metadata, hash, digest, fingerprint,
+INSERT INTO user_integration_content
+    AS c (user_integration_id, integration_domain, external_id, kind, parent, name,
+    external_timestamp, content_type, content_text, content_bytes, blob_key, size, metadata, hash,
+    digest, fingerprint,
     content_seq, metadata_seq)
-SELECT account, domain, id, kind, parent, name, ts, type, text, decode(bytes, 'base64'), blob, size, metadata, hash,
+SELECT account, domain, id, kind, parent, name, ts, type, text, decode(bytes, 'base64'), blob, size,
+    metadata, hash,
     decode(digest, 'hex'), fingerprint, seq, seq
 FROM changed
 ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
-    kind = excluded.kind, parent = excluded.parent, name = excluded.name, external_timestamp = excluded.external_timestamp,
-    content_type = excluded.content_type, content_text = excluded.content_text, content_bytes = excluded.content_bytes,
-    blob_key = excluded.blob_key, size = excluded.size, hash = excluded.hash, content_seq = excluded.content_seq,
+    kind = excluded.kind, parent = excluded.parent, name = excluded.name,
+    external_timestamp = excluded.external_timestamp,
+    content_type = excluded.content_type, content_text = excluded.content_text,
+    content_bytes = excluded.content_bytes,
+    blob_key = excluded.blob_key, size = excluded.size, hash = excluded.hash,
+    content_seq = excluded.content_seq,
     -- A change of metadata that was dispatched later, yet saved before, stands.
-    metadata = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.metadata ELSE excluded.metadata || c.metadata END,
-    fingerprint = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.fingerprint ELSE c.fingerprint END,
-    digest = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.digest ELSE ''::bytea END,
+    metadata = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.metadata
+        ELSE excluded.metadata || c.metadata END,
+    fingerprint = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.fingerprint
+        ELSE c.fingerprint END,
+    digest = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.digest
+        ELSE ''::bytea END,
     metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
     updated_at = now(), deleted_at = NULL, changed_in = excluded.changed_in
-WHERE c.content_seq < excluded.content_seq OR c.content_seq = excluded.content_seq AND c.deleted_at IS NOT NULL
+WHERE c.content_seq < excluded.content_seq OR c.content_seq = excluded.content_seq
+  AND c.deleted_at IS NOT NULL
 RETURNING user_integration_id::text, external_id
 """
 
 # The digest is emptied: the next whole item is compared afresh.
 UPDATE = """
 WITH incoming AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, metadata jsonb, fingerprint text, seq bigint)
+    SELECT * FROM json_to_recordset(%s::json)
+        AS r(account uuid, id text, metadata jsonb, fingerprint text, seq bigint)
 ), locked AS (
     SELECT c.id, i.metadata, i.fingerprint, i.seq FROM incoming i
     JOIN user_integration_content c ON c.user_integration_id = i.account AND c.external_id = i.id
@@ -64,14 +82,16 @@ WITH incoming AS MATERIALIZED (
       AND (c.metadata || i.metadata <> c.metadata OR i.fingerprint <> coalesce(c.fingerprint, ''))
     ORDER BY i.account, i.id FOR UPDATE OF c
 )
-UPDATE user_integration_content c SET metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
-    digest = '', metadata_seq = l.seq, updated_at = now(), changed_in = pg_current_xact_id()::text::bigint
+UPDATE user_integration_content c
+SET metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
+    digest = '', metadata_seq = l.seq, updated_at = now(),
+    changed_in = pg_current_xact_id()::text::bigint
 FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# An item and all that hangs below it. Served by the unique index and by the one on (account, parent). The last condition is for
-# rows that somebody wrote while this waited for their lock.
+# An item and all that hangs below it. Served by the unique index and by the one on (account,
+# parent). The last condition is for rows that somebody wrote while this waited for their lock.
 DELETE = """
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint)
@@ -81,30 +101,36 @@ WITH RECURSIVE incoming AS MATERIALIZED (
     WHERE c.deleted_at IS NULL AND c.metadata_seq <= i.seq AND c.content_seq <= i.seq
     UNION
     SELECT c.id, c.user_integration_id, c.external_id, b.seq, b.root FROM below b
-    JOIN user_integration_content c ON c.user_integration_id = b.user_integration_id AND c.parent = b.external_id
+    JOIN user_integration_content c ON c.user_integration_id = b.user_integration_id
+        AND c.parent = b.external_id
     WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 ), locked AS (
-    -- One for each row, and joined with the table alone: two of these lists, joined, would compare every row with every other.
+    -- One for each row, and joined with the table alone: two of these lists, joined, would compare
+    -- every row with every other.
     SELECT b.* FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b
     JOIN user_integration_content c ON c.id = b.id
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
 )
-UPDATE user_integration_content c SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
+UPDATE user_integration_content c
+SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
     changed_in = pg_current_xact_id()::text::bigint
 FROM locked b
 WHERE c.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 RETURNING c.user_integration_id::text, b.root
 """
 
-# Of an item that was never kept, or is deleted already: so that a download which is under way does not bring it in.
+# Of an item that was never kept, or is deleted already: so that a download which is under way does
+# not bring it in.
 BURY = """
-INSERT INTO user_integration_content AS c (user_integration_id, integration_domain, external_id, kind, digest, content_seq,
+INSERT INTO user_integration_content
+    AS c (user_integration_id, integration_domain, external_id, kind, digest, content_seq,
     metadata_seq, deleted_at)
 SELECT account, domain, id, 'item', '', seq, seq, now() FROM json_to_recordset(%s::json)
     AS r(account uuid, domain text, id text, seq bigint) ORDER BY account, id
 ON CONFLICT (user_integration_id, external_id) DO UPDATE SET content_seq = excluded.content_seq,
     metadata_seq = excluded.metadata_seq
-WHERE c.deleted_at IS NOT NULL AND c.content_seq < excluded.content_seq AND c.metadata_seq < excluded.metadata_seq
+WHERE c.deleted_at IS NOT NULL AND c.content_seq < excluded.content_seq
+  AND c.metadata_seq < excluded.metadata_seq
 """
 
 SEEN = """
@@ -113,12 +139,14 @@ SELECT run, id FROM json_to_recordset(%s::json) AS r(run uuid, id text) ORDER BY
 ON CONFLICT DO NOTHING
 """
 
-# What a complete listing no longer holds: written before the run began, by its number and by its time, and not seen in it. The
-# number alone would miss what a slow task of another run keeps meanwhile, the time alone what a slow transaction does.
+# What a complete listing no longer holds: written before the run began, by its number and by its
+# time, and not seen in it. The number alone would miss what a slow task of another run keeps
+# meanwhile, the time alone what a slow transaction does.
 VANISHED = """
 SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
     WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
-    AND NOT EXISTS (SELECT FROM sync_seen s WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
+    AND NOT EXISTS (SELECT FROM sync_seen s
+        WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
 FROM user_integration_content c
 WHERE user_integration_id = %(account)s AND {place} AND deleted_at IS NULL
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
@@ -131,8 +159,10 @@ VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(
 """
 # A later listing of the same place answers what was held.
 UNHOLD = """
-DELETE FROM held_deletion WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
-  AND since IS NOT DISTINCT FROM %(since)s::timestamptz AND until IS NOT DISTINCT FROM %(until)s::timestamptz
+DELETE FROM held_deletion WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT
+FROM %(parent)s
+  AND since IS NOT DISTINCT FROM %(since)s::timestamptz AND until IS NOT DISTINCT
+  FROM %(until)s::timestamptz
 """
 
 Key = tuple[str, str]
@@ -155,7 +185,10 @@ def _keys(conn: Conn, statement: str, rows: Sequence[Row]) -> set[Key]:
 
 
 def delete(conn: Conn, rows: Sequence[Row]) -> Counter[Key]:
-    """Mark items and what hangs below them deleted. Returns how many rows by the (account, id) that was named."""
+    """Mark items and what hangs below them deleted.
+
+    Returns how many rows by the (account, id) that was named.
+    """
     if not rows:
         return Counter()
     return Counter((account, root) for account, root in conn.execute(DELETE, (json_text(rows),)))
@@ -175,9 +208,18 @@ def remember_seen(conn: Conn, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def sweep(
-    conn: Conn, listing: Row, *, account: str, run: str, start_seq: int, began: datetime, seq: int, guard: float
+    conn: Conn,
+    listing: Row,
+    *,
+    account: str,
+    run: str,
+    start_seq: int,
+    began: datetime,
+    seq: int,
+    guard: float,
 ) -> int:
-    """Mark deleted what a complete listing no longer holds, or hold that for a person. Returns how many rows it marked.
+    """Mark deleted what a complete listing no longer holds, or hold that for a person. Returns how
+    many rows it marked.
 
     Parameters:
       start_seq, began: Of the run: what was written later is there, whoever wrote it.
@@ -186,10 +228,14 @@ def sweep(
     """
     place = {**listing, "account": account, "run": run, "start": start_seq, "began": began}
     # Written out, since no index serves IS NOT DISTINCT FROM.
-    statement = VANISHED.replace("{place}", "parent IS NULL" if listing["parent"] is None else "parent = %(parent)s")
+    statement = VANISHED.replace(
+        "{place}", "parent IS NULL" if listing["parent"] is None else "parent = %(parent)s"
+    )
     total, vanished = conn.execute(statement, place).fetchall()[0]
     conn.execute(UNHOLD, place)
     if len(vanished) > guard * total:
         conn.execute(HOLD, {**place, "vanished": len(vanished), "total": total})
         return 0
-    return sum(delete(conn, [{"account": account, "id": id, "seq": seq} for id in vanished]).values())
+    return sum(
+        delete(conn, [{"account": account, "id": id, "seq": seq} for id in vanished]).values()
+    )

@@ -20,7 +20,9 @@ def fits(text: str) -> bool:
 
 
 def mended(text: str | None) -> str | None:
-    """Text with what cannot be held replaced by U+FFFD: for names and the like, where a readable form is all that matters."""
+    """Text with what cannot be held replaced by U+FFFD: for names and the like, where a readable
+    form is all that matters.
+    """
     return None if text is None else _UNFIT.sub("\ufffd", text)
 
 
@@ -37,15 +39,22 @@ def encode_json(value: Any, what: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """JSON of what was checked already, for a statement or a message: several times as fast as the standard library."""
+    """JSON of what was checked already, for a statement or a message: several times as fast as
+    the standard library.
+    """
     try:
         return to_json(value).decode()
-    except PydanticSerializationError:  # nested deeper than it goes, or a lone surrogate, which PostgreSQL will refuse
+    except (
+        PydanticSerializationError
+    ):  # nested deeper than it goes, or a lone surrogate, which PostgreSQL will refuse
         return json.dumps(value)
 
 
 def holds_unfit(encoded: str) -> bool:
-    """Whether JSON text may contain NUL or a lone surrogate. Astral characters are pairs and say yes as well."""
+    """Whether JSON text may contain NUL or a lone surrogate.
+
+    Astral characters are pairs and say yes as well.
+    """
     return _UNFIT_ESCAPED.search(encoded) is not None
 
 

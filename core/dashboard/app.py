@@ -15,7 +15,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.dashboard import rendering
 from core.dashboard.live import Live
-from core.dashboard.pages import accounts, acting, changing, connecting, content, overview, parked, runs, signing
+from core.dashboard.pages import (
+    accounts,
+    acting,
+    changing,
+    connecting,
+    content,
+    overview,
+    parked,
+    runs,
+    signing,
+)
 from core.dashboard.session import SignInFirst
 from core.errors import PollingError
 from core.rest import problems
@@ -28,8 +38,8 @@ STATIC = Path(__file__).with_name("static")
 PAGES = (signing, overview, accounts, acting, changing, connecting, runs, parked, content)
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " frame-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 
 
@@ -53,7 +63,11 @@ class Site:
         self.pages = _build(rest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app: ASGIApp = self.rest if scope["type"] == "lifespan" or scope["path"].startswith(API) else self.pages
+        app: ASGIApp = (
+            self.rest
+            if scope["type"] == "lifespan" or scope["path"].startswith(API)
+            else self.pages
+        )
         await app(scope, receive, send)
 
 
@@ -82,7 +96,9 @@ async def _sign_in_first(request: Request, error: Exception) -> Response:  # noq
     if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
         return _told(401, "You are signed out", "Sign in again, and repeat it.")
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse("/sign-in" + rendering.query(next=wanted if wanted != "/" else None), 303)
+    return RedirectResponse(
+        "/sign-in" + rendering.query(next=wanted if wanted != "/" else None), 303
+    )
 
 
 async def _polling_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -128,5 +144,7 @@ TITLES = {
 
 def _told(status: int, title: str, detail: str) -> Response:
     return Response(
-        rendering.page("error.html", {"title": title, "detail": detail}), status, media_type="text/html; charset=utf-8"
+        rendering.page("error.html", {"title": title, "detail": detail}),
+        status,
+        media_type="text/html; charset=utf-8",
     )

@@ -82,17 +82,23 @@ class Asked:
         typed = self._form.below(f"{part}.") if self._form is not None else None
         beginning = f"{part}."
         wrong = {
-            name.removeprefix(beginning): text for name, text in self.problems.items() if name.startswith(beginning)
+            name.removeprefix(beginning): text
+            for name, text in self.problems.items()
+            if name.startswith(beginning)
         }
         return forms.draw(self._fields[part], part, values=stored, typed=typed, problems=wrong)
 
     def text(self, name: str) -> str:
         """What stands in a plain field."""
-        return self._form.get(name) if self._form is not None else forms.as_text(self._plain.get(name))
+        return (
+            self._form.get(name) if self._form is not None else forms.as_text(self._plain.get(name))
+        )
 
     @contextmanager
     def trying(self) -> Iterator[None]:
-        """Around what may fail because of what was sent, or because of the provider: it is noted, and not raised."""
+        """Around what may fail because of what was sent, or because of the provider: it is
+        noted, and not raised.
+        """
         try:
             yield
         except Unusable:
@@ -102,7 +108,11 @@ class Asked:
             self.status = UNFIT
         except PollingError as error:
             hint = problems.hint(error)
-            self.wrong = f"{_sentence(error.message)} {_sentence(hint)}" if hint else _sentence(error.message)
+            self.wrong = (
+                f"{_sentence(error.message)} {_sentence(hint)}"
+                if hint
+                else _sentence(error.message)
+            )
             self.status, _ = problems.kind(error)
         except Refused as error:
             self.wrong, self.status = _sentence(error.detail or "this is refused"), error.status
@@ -125,14 +135,19 @@ class Asked:
 
     def _values(self, part: Part) -> dict[str, Any]:
         assert self._form is not None
-        fields, check = self._fields[part], validation.config_of if part == "config" else validation.credentials_of
+        fields, check = (
+            self._fields[part],
+            validation.config_of if part == "config" else validation.credentials_of,
+        )
         values, unreadable = forms.read(fields, self._form.below(f"{part}."))
         if part == "config":
             # A model that takes any field has more than the form knows.
             known = {one.name for one in fields}
             is_open = self.integration.config_model.model_config.get("extra") == "allow"
             values = {
-                name: value for name, value in (self._stored or {}).items() if is_open and name not in known
+                name: value
+                for name, value in (self._stored or {}).items()
+                if is_open and name not in known
             } | values
         if unreadable:
             self.problems |= {f"{part}.{name}": text for name, text in unreadable.items()}
@@ -146,7 +161,9 @@ class Asked:
     def _note(self, part: Part, error: Invalid) -> None:
         """Beside the fields; what belongs to none of them, above all."""
         known = {one.name for one in self._fields[part]}
-        self.problems |= {f"{part}.{name}": text for name, text in error.problems.items() if name in known}
+        self.problems |= {
+            f"{part}.{name}": text for name, text in error.problems.items() if name in known
+        }
         if not known & set(error.problems):
             self.wrong = _sentence(error.message)
 

@@ -46,11 +46,18 @@ def last_hour(title: str, counted: dict[datetime, int], now: datetime) -> Chart:
     this = now.replace(second=0, microsecond=0)
     minutes = [this - timedelta(minutes=MINUTES - 1 - index) for index in range(MINUTES)]
     rates = [
-        counted.get(minute, 0) / (60 if minute != this else max((now - this).total_seconds(), 5)) for minute in minutes
+        counted.get(minute, 0) / (60 if minute != this else max((now - this).total_seconds(), 5))
+        for minute in minutes
     ]
     most = max(rates)
     bars = [
-        Bar(index, round(HEIGHT * rate / most, 1) if most else 0.0, f"{minute:%H:%M} UTC: {rate:,.1f}/s")
+        Bar(
+            index,
+            round(HEIGHT * rate / most, 1) if most else 0.0,
+            f"{minute:%H:%M} UTC: {rate:,.1f}/s",
+        )
         for index, (minute, rate) in enumerate(zip(minutes, rates, strict=True))
     ]
-    return Chart(title, bars, most, sum(counted.get(minute, 0) for minute in minutes), minutes[0], now)
+    return Chart(
+        title, bars, most, sum(counted.get(minute, 0) for minute in minutes), minutes[0], now
+    )

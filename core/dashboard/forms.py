@@ -1,7 +1,8 @@
-"""Forms made from the JSON schemas of an integration's config and credentials: schema to fields, fields to values.
+"""Forms made from the JSON schemas of an integration's config and credentials: schema to fields,
+fields to values.
 
-What a schema says may be odd, and what a form sends hostile: a field that is none of the plain ones is a text of JSON, and the
-plugin's model has the last word about every value.
+What a schema says may be odd, and what a form sends hostile: a field that is none of the plain ones
+is a text of JSON, and the plugin's model has the last word about every value.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ NO_JSON = "this is no JSON"
 
 _ABSENT = object()
 _NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,3})?")
-# A browser takes a pattern for the whole value, JavaScript's way; where that might differ, the server says it.
+# A browser takes a pattern for the whole value, JavaScript's way; where that might differ, the
+# server says it.
 _PORTABLE = re.compile(r"\^[^\\|()$^]*\$")
 
 
@@ -92,7 +94,9 @@ class Drawn:
         """The hint, and what its kind needs to be said."""
         more = {"lines": "One a line.", "json": "As JSON."}.get(self.field.kind, "")
         hint = (self.field.hint or "").strip()
-        return f"{hint}{'' if not hint or hint[-1] in '.!?' else '.'} {more}".strip() if more else hint
+        return (
+            f"{hint}{'' if not hint or hint[-1] in '.!?' else '.'} {more}".strip() if more else hint
+        )
 
 
 def fields_of(model: type[BaseModel]) -> list[Field]:
@@ -100,7 +104,10 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
     whole = model.model_json_schema()
     top, _ = _plain(whole, whole)
     required = top.get("required", ())
-    return [_field(whole, name, part, name in required) for name, part in top.get("properties", {}).items()]
+    return [
+        _field(whole, name, part, name in required)
+        for name, part in top.get("properties", {}).items()
+    ]
 
 
 def draw(
@@ -124,12 +131,15 @@ def draw(
         texts = [] if one.secret else _texts(one, values, typed)
         text = texts[-1] if texts and one.kind != "several" else ""
         error = problems.get(one.name)
-        drawn.append(Drawn(one, f"{prefix}-{index}", f"{prefix}.{one.name}", text, frozenset(texts), error))
+        drawn.append(
+            Drawn(one, f"{prefix}-{index}", f"{prefix}.{one.name}", text, frozenset(texts), error)
+        )
     return drawn
 
 
 def read(fields: Sequence[Field], typed: Typed) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values that a form sent, for a model to validate, and what is wrong with those that cannot be read.
+    """The values that a form sent, for a model to validate, and what is wrong with those that
+    cannot be read.
 
     What was left empty is left out, and so has its default; unless that is to take a default away.
     """
@@ -153,7 +163,8 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-# From a schema to fields ----------------------------------------------------------------------------------------------
+# From a schema to fields
+# ----------------------------------------------------------------------------------------------
 
 
 def _field(whole: Schema, name: str, part: Schema, required: bool) -> Field:
@@ -185,7 +196,11 @@ def _plain(whole: Schema, part: Schema) -> tuple[dict[str, Any], bool]:
             name = str(plain.pop("$ref")).removeprefix("#/$defs/")
             plain = {**whole.get("$defs", {}).get(name, {}), **plain}
         elif len(several) == 1:
-            rest = {name: value for name, value in plain.items() if name not in ("anyOf", "oneOf", "allOf")}
+            rest = {
+                name: value
+                for name, value in plain.items()
+                if name not in ("anyOf", "oneOf", "allOf")
+            }
             plain = {**several[0], **rest}
         else:
             break
@@ -217,12 +232,18 @@ def _kind(whole: Schema, plain: Schema, nullable: bool) -> tuple[Kind, Sequence[
 def _kind_of_list(items: Schema) -> tuple[Kind, Sequence[Any]]:
     if (choices := _choices(items)) is not None:
         return "several", choices
-    return ("lines", ()) if items.get("type") == "string" and not items.get("writeOnly") else ("json", ())
+    return (
+        ("lines", ())
+        if items.get("type") == "string" and not items.get("writeOnly")
+        else ("json", ())
+    )
 
 
 def _choices(plain: Schema) -> Sequence[Any] | None:
     choices = [plain["const"]] if "const" in plain else plain.get("enum")
-    scalar = choices and all(isinstance(one, str | int | float | bool) and one != "" for one in choices)
+    scalar = choices and all(
+        isinstance(one, str | int | float | bool) and one != "" for one in choices
+    )
     return choices if scalar else None
 
 
@@ -239,11 +260,17 @@ def _below(part: Schema) -> Iterator[Schema]:
     yield from (one for one in part.get("properties", {}).values() if isinstance(one, Mapping))
     for word in ("anyOf", "oneOf", "allOf", "prefixItems"):
         yield from part.get(word, ())
-    yield from (part[word] for word in ("items", "additionalProperties") if isinstance(part.get(word), Mapping))
+    yield from (
+        part[word]
+        for word in ("items", "additionalProperties")
+        if isinstance(part.get(word), Mapping)
+    )
 
 
 def _label(name: str, part: Schema) -> str:
-    """The author's title; the one that pydantic makes of the name by itself is set as a sentence is."""
+    """The author's title; the one that pydantic makes of the name by itself is set as a sentence
+    is.
+    """
     title = part.get("title")
     own = title and title != name.title().replace("_", " ")
     return str(title) if own else (name.replace("_", " ").strip() or name).capitalize()
@@ -265,13 +292,16 @@ def _attributes(kind: Kind, plain: Schema) -> dict[str, str]:
         pattern = str(plain.get("pattern", ""))
         found = {"minlength": plain.get("minLength"), "maxlength": plain.get("maxLength")}
         found["pattern"] = pattern[1:-1] if _PORTABLE.fullmatch(pattern) else None
-        found["placeholder"] = "2026-01-31T12:00:00Z" if plain.get("format") == "date-time" else None
+        found["placeholder"] = (
+            "2026-01-31T12:00:00Z" if plain.get("format") == "date-time" else None
+        )
     else:
         found = {}
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-# From values to texts and back ----------------------------------------------------------------------------------------
+# From values to texts and back
+# ----------------------------------------------------------------------------------------
 
 
 def _texts(one: Field, values: Mapping[str, Any] | None, typed: Typed | None) -> list[str]:
@@ -297,7 +327,9 @@ def _value(one: Field, texts: Sequence[str]) -> Any:
         case "flag":
             return text == "on"
         case "several":
-            return [choice for choice in one.choices if as_text(choice) in texts] or _nothing(one, [])
+            return [choice for choice in one.choices if as_text(choice) in texts] or _nothing(
+                one, []
+            )
         case "lines":
             return [line.strip() for line in text.split("\n") if line.strip()] or _nothing(one, [])
     if text == "" or (one.kind not in ("text", "secret") and not text.strip()):

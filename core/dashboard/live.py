@@ -1,7 +1,9 @@
-"""Pages that change by themselves, by server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+"""Pages that change by themselves, by server-sent events
+(https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-A page that is asked for as `text/event-stream` answers with its live part, whenever that has changed. However many look at the same
-page, it is rendered once; and the more a look costs, the rarer it is.
+A page that is asked for as `text/event-stream` answers with its live part, whenever that has
+changed. However many look at the same page, it is rendered once; and the more a look costs, the
+rarer it is.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ ASK_AGAIN_SECONDS = 15.0
 KEPT_SECONDS = 60.0
 
 MOST_STREAMS = 60
-"""Of one token: pages that are open at once. The server has a bound for all connections together, which nobody shall use up."""
+"""Of one token: pages that are open at once.
+
+The server has a bound for all connections together, which nobody shall use up.
+"""
 
 LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -58,13 +63,14 @@ class Live:
         self._streams: Counter[UUID] = Counter()
         self._rendering = asyncio.Semaphore(MOST_AT_ONCE)
 
-    async def look(self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0) -> tuple[str, float]:
+    async def look(
+        self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0
+    ) -> tuple[str, float]:
         """What this part looks like, and in how many seconds to look again.
 
-        Parameters:
-          key: The same for those who see the same.
-          since: When the viewer began, by the monotonic clock: a look from before then would take the page back to what it was
-            before somebody acted on it.
+        Parameters: key: The same for those who see the same. since: When the viewer began, by the
+          monotonic clock: a look from before then would take the page back to what it was before
+          somebody acted on it.
         """
         self._forget()
         kept = self._kept.setdefault(key, _Kept())
@@ -79,13 +85,23 @@ class Live:
 
     def _forget(self) -> None:
         long_ago = time.monotonic() - KEPT_SECONDS
-        for key in [key for key, kept in self._kept.items() if 0 < kept.fresh_until < long_ago and not kept.streams]:
+        for key in [
+            key
+            for key, kept in self._kept.items()
+            if 0 < kept.fresh_until < long_ago and not kept.streams
+        ]:
             del self._kept[key]
 
     async def stream(
-        self, key: tuple[str, ...], token: UUID, render: Callable[[], str], allowed: Callable[[], bool], pulse: Pulse
+        self,
+        key: tuple[str, ...],
+        token: UUID,
+        render: Callable[[], str],
+        allowed: Callable[[], bool],
+        pulse: Pulse,
     ) -> AsyncGenerator[str, None]:
-        """Events until the viewer goes, may no longer see it, it is there no more, or the server ends.
+        """Events until the viewer goes, may no longer see it, it is there no more, or the server
+        ends.
 
         Parameters:
           token: Whose stream it is.
@@ -107,7 +123,11 @@ class Live:
             self._streams += Counter()  # without those that have none
 
     async def _events(
-        self, key: tuple[str, ...], render: Callable[[], str], allowed: Callable[[], bool], pulse: Pulse
+        self,
+        key: tuple[str, ...],
+        render: Callable[[], str],
+        allowed: Callable[[], bool],
+        pulse: Pulse,
     ) -> AsyncIterator[str]:
         sent, spoken, asked, since = "", time.monotonic(), time.monotonic(), time.monotonic()
         yield "retry: 3000\n\n"
@@ -120,7 +140,9 @@ class Live:
                 asked = now
             try:
                 html, pause = await self.look(key, render, since)
-            except PollingError:  # it is gone, or the viewer may not see it any more: the page itself says so
+            except (
+                PollingError
+            ):  # it is gone, or the viewer may not see it any more: the page itself says so
                 yield event("end", "")
                 return
             if html != sent:
@@ -133,6 +155,10 @@ class Live:
 
 
 def event(name: str, data: str) -> str:
-    """One event. A carriage return ends a line as well: left as it is, a text from outside could begin an event of its own."""
+    """One event.
+
+    A carriage return ends a line as well: left as it is, a text from outside could begin an event
+    of its own.
+    """
     lines = "".join(f"data: {line}\n" for line in LINE_END.split(data))
     return f"event: {name}\n{lines}\n"

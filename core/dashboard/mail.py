@@ -1,6 +1,7 @@
 """A mail, as far as it is shown: its heading, its body as text and as HTML, and what is attached.
 
-Mails are made by anybody. What is read of one is bounded in size, in parts and in depth, as is the work of taking it apart.
+Mails are made by anybody. What is read of one is bounded in size, in parts and in depth, as is the
+work of taking it apart.
 """
 
 from __future__ import annotations
@@ -80,14 +81,18 @@ class _Bounded(Compat32):
 
 
 def read(data: bytes) -> Letter | None:
-    """The mail that these bytes are; None if they are taken for none, or taking them apart would take too long.
+    """The mail that these bytes are; None if they are taken for none, or taking them apart would
+    take too long.
 
     Parameters:
       data: Its beginning, if it is longer than `MOST_BYTES`.
     """
     # To the parser a line ends by either, or by both together.
     lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
-    if lines * (1 + data.lower().count(b"boundary")) > MOST_WORK or len(_DELIMITER.findall(data)) > MOST_DELIMITERS:
+    if (
+        lines * (1 + data.lower().count(b"boundary")) > MOST_WORK
+        or len(_DELIMITER.findall(data)) > MOST_DELIMITERS
+    ):
         return None
     try:
         return _letter(message_from_bytes(data, policy=_Bounded()), cut=len(data) >= MOST_BYTES)
@@ -107,7 +112,11 @@ def _letter(message: Part, *, cut: bool) -> Letter:
             if type == "text/html" and letter.html is None:
                 letter.html = _text(part)
                 continue
-            if part.get("Content-ID") and type.startswith("image/") and (length := _add_image(letter, part, room)):
+            if (
+                part.get("Content-ID")
+                and type.startswith("image/")
+                and (length := _add_image(letter, part, room))
+            ):
                 room -= length
                 continue
         name = part.get_filename()
@@ -124,7 +133,9 @@ def _leaves(message: Part) -> Iterator[Part]:
         payload = part.get_payload()
         if part.get_content_maintype() == "multipart" and isinstance(payload, list):
             if depth < MOST_DEPTH:
-                waiting.extend((one, depth + 1) for one in reversed(payload) if isinstance(one, Message))
+                waiting.extend(
+                    (one, depth + 1) for one in reversed(payload) if isinstance(one, Message)
+                )
         else:
             yield part
 
@@ -150,7 +161,9 @@ def _text(part: Part) -> str:
 
 
 def decode(data: bytes, charset: str | None) -> str:
-    """Text in a charset that somebody named; in UTF-8 if it is none, with U+FFFD for what cannot be read."""
+    """Text in a charset that somebody named; in UTF-8 if it is none, with U+FFFD for what cannot
+    be read.
+    """
     try:
         found = codecs.lookup(charset or "utf-8").name
         text = data.decode("utf-8" if found in NO_CHARSETS else found, "replace")
@@ -165,5 +178,7 @@ def _add_image(letter: Letter, part: Part, room: int) -> int:
     type = image_type(data[:32])
     if type is None or len(data) > room:
         return 0
-    letter.images[str(part["Content-ID"]).strip().strip("<>")] = f"data:{type};base64,{base64.b64encode(data).decode()}"
+    letter.images[str(part["Content-ID"]).strip().strip("<>")] = (
+        f"data:{type};base64,{base64.b64encode(data).decode()}"
+    )
     return len(data)

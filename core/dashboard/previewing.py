@@ -22,20 +22,26 @@ LONGEST_TEXT = 200_000
 
 MOST_AT_ONCE = 2
 PATIENCE_SECONDS = 10.0
-"""Reading a mail that was made to be slow takes seconds of the interpreter: others wait for a while, and are answered meanwhile."""
+"""Reading a mail that was made to be slow takes seconds of the interpreter: others wait for a
+while, and are answered meanwhile.
+"""
 
 _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
-    "base-uri 'none'; frame-ancestors 'self'; sandbox",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; "
+        "base-uri 'none'; frame-ancestors 'self'; sandbox"
+    ),
     "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "no-referrer",
     "X-DNS-Prefetch-Control": "off",
     # Of its own accord a browser refuses to open what is both sandboxed and apart.
     "Cross-Origin-Opener-Policy": "unsafe-none",
 }
-"""Of HTML from outside: it loads nothing and runs nothing, in the page's frame and when it is opened by itself."""
+"""Of HTML from outside: it loads nothing and runs nothing, in the page's frame and when it is
+opened by itself.
+"""
 
 # The only text from outside that is not escaped; it is never part of a page of ours.
 DOCUMENT = """<!doctype html>
@@ -93,7 +99,12 @@ def _look(engine: Backend, row: dict[str, Any]) -> Preview:
         letter = mail.read(beginning(engine, row["id"], mail.MOST_BYTES))
         if letter is not None:
             text = letter.text
-            return Preview("mail", text and text[:LONGEST_TEXT], letter, letter.cut or len(text or "") > LONGEST_TEXT)
+            return Preview(
+                "mail",
+                text and text[:LONGEST_TEXT],
+                letter,
+                letter.cut or len(text or "") > LONGEST_TEXT,
+            )
     if type in ("text/html", "application/xhtml+xml"):
         return Preview("html")
     data = beginning(engine, row["id"], LONGEST_TEXT + 1)
@@ -106,7 +117,8 @@ def _look(engine: Backend, row: dict[str, Any]) -> Preview:
 
 
 def document(engine: Backend, row: dict[str, Any]) -> str | None:
-    """The item's HTML as a page of its own, with nothing left in it that acts or loads; None if it has none.
+    """The item's HTML as a page of its own, with nothing left in it that acts or loads; None if it
+    has none.
 
     Raises:
       NotFound: It is gone, or its blob is.
@@ -123,7 +135,9 @@ def _document(engine: Backend, row: dict[str, Any]) -> str | None:
         html = letter.html if letter is not None else None
         images = letter.images if letter is not None else {}
     elif type in ("text/html", "application/xhtml+xml"):
-        html = mail.decode(beginning(engine, row["id"], sanitizing.LONGEST * 2), charset(row["content_type"]))
+        html = mail.decode(
+            beginning(engine, row["id"], sanitizing.LONGEST * 2), charset(row["content_type"])
+        )
     else:
         html = None
     if html is None:

@@ -59,7 +59,9 @@ def number(value: float | None) -> str:
     """1234567 as 1,234,567."""
     if value is None:
         return NOTHING
-    return f"{value:,.0f}" if isinstance(value, int) or value >= 10 or value == 0 else f"{value:,.1f}"
+    return (
+        f"{value:,.0f}" if isinstance(value, int) or value >= 10 or value == 0 else f"{value:,.1f}"
+    )
 
 
 def size(value: int | None) -> str:
@@ -84,7 +86,9 @@ def duration(seconds: float | None) -> str:
     for unit, length, below in (("d", 86_400, "h"), ("h", 3_600, "min"), ("min", 60, "s")):
         if whole >= length:
             rest = whole % length // {"h": 3_600, "min": 60, "s": 1}[below]
-            return f"{whole // length} {unit} {rest} {below}" if rest else f"{whole // length} {unit}"
+            return (
+                f"{whole // length} {unit} {rest} {below}" if rest else f"{whole // length} {unit}"
+            )
     return f"{whole} s"
 
 

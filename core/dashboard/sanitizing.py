@@ -1,7 +1,7 @@
 """HTML from outside, made fit to be looked at: nothing in it acts, loads or leads anywhere.
 
-It is the first of three fences. The answer's Content-Security-Policy lets a browser load nothing and run nothing, and the sandbox
-of the frame holds what would submit, open or navigate.
+It is the first of three fences. The answer's Content-Security-Policy lets a browser load nothing
+and run nothing, and the sandbox of the frame holds what would submit, open or navigate.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import Callable, Mapping
 import nh3
 
 LONGEST = 500_000
-"""Characters that are read: parsing costs the square of what somebody nests or repeats on purpose."""
+"""Characters that are read: parsing costs the square of what somebody nests or repeats on
+purpose.
+"""
 
 MOST_TAGS = 10_000
 
 MOST_REPEATED = 20_000_000
-"""Characters of tags that a reader of HTML writes by itself: what is left open, such as `<b>`, it opens anew in each block."""
+"""Characters of tags that a reader of HTML writes by itself: what is left open, such as `<b>`,
+it opens anew in each block.
+"""
 
 MOST_IMAGES = 20_000_000
 """Characters of inline images; a mail may name one of its images any number of times."""
@@ -36,7 +40,18 @@ DROPPED_WHOLE = {
 """These go with what is in them; of all others that are not kept, the text stays."""
 
 ATTRIBUTES = {
-    "*": {"align", "valign", "bgcolor", "color", "dir", "lang", "title", "style", "width", "height"},
+    "*": {
+        "align",
+        "valign",
+        "bgcolor",
+        "color",
+        "dir",
+        "lang",
+        "title",
+        "style",
+        "width",
+        "height",
+    },
     "font": {"face", "size"},
     "img": {"src", "alt", "border"},
     "ol": {"start", "type"},
@@ -44,7 +59,9 @@ ATTRIBUTES = {
     "td": {"colspan", "rowspan", "nowrap"},
     "th": {"colspan", "rowspan", "nowrap"},
 }
-"""Links keep their words and lose their addresses: a browser may look up the name of a link's host before anybody follows it."""
+"""Links keep their words and lose their addresses: a browser may look up the name of a link's
+host before anybody follows it.
+"""
 
 STYLES = {
     "background", "background-color", "border", "border-bottom", "border-collapse", "border-color", "border-left",
@@ -59,8 +76,9 @@ _COLOURS = re.compile(r"\b(?:rgb|hsl)a?\([\d\s.,%/deg]*\)", re.IGNORECASE)
 _LOADS = re.compile(r"[\\(@<]|/\*")
 """Functions name what could be loaded; the others hide them."""
 
-# Of those that are alike it opens three anew (https://html.spec.whatwg.org/multipage/parsing.html#list-of-active-formatting-elements).
-# `a` is not among them: the next one ends it.
+# Of those that are alike it opens three anew
+# (https://html.spec.whatwg.org/multipage/parsing.html#list-of-active-formatting-elements). `a` is
+# not among them: the next one ends it.
 _FORMATTING = re.compile(
     r"""<(b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)(?=[\s/>])"""
     r"""((?:\s+[\w:-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=`]+))?)*\s*/?>)?""",
@@ -68,9 +86,13 @@ _FORMATTING = re.compile(
 )
 ALIKE = 3
 A_TAG = 20
-"""Characters that one costs beside its own: its end tag, and the memory it takes while it is read."""
+"""Characters that one costs beside its own: its end tag, and the memory it takes while it is
+read.
+"""
 
-_INLINE = re.compile(r"data:image/(?:png|jpe?g|gif|webp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE)
+_INLINE = re.compile(
+    r"data:image/(?:png|jpe?g|gif|webp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE
+)
 
 
 def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, bool]:
@@ -95,14 +117,18 @@ def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, b
 
 
 def _few_kinds(html: str, room: int) -> str:
-    """The same, with so many different formatting tags that their lengths fit into this room; further kinds format nothing."""
+    """The same, with so many different formatting tags that their lengths fit into this room;
+    further kinds format nothing.
+    """
     kinds: set[str] = set()
 
     def kept(found: re.Match[str]) -> str:
         nonlocal room
         if found[0] not in kinds:
             cost = len(found[0]) + A_TAG
-            if found[2] is None or cost > room:  # what is not read to its end here may be a kind of its own
+            if (
+                found[2] is None or cost > room
+            ):  # what is not read to its end here may be a kind of its own
                 return f"<span{found[0][1 + len(found[1]) :]}"
             room -= cost
             kinds.add(found[0])
@@ -122,7 +148,9 @@ def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
     def filtered(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001  nh3's signature
         nonlocal room
         if attribute == "style":
-            return ";".join(one for one in value.split(";") if not _LOADS.search(_COLOURS.sub("", one)))
+            return ";".join(
+                one for one in value.split(";") if not _LOADS.search(_COLOURS.sub("", one))
+            )
         if attribute == "src":
             source = _source(value.strip(), images)
             room -= len(source or "")

@@ -1,7 +1,9 @@
-"""Who is signed in. The cookie holds the token that was given at the sign-in: revoking it ends every session made with it.
+"""Who is signed in. The cookie holds the token that was given at the sign-in: revoking it ends
+every session made with it.
 
-Forms carry a value that is derived from the cookie's, which another site can neither read nor guess; and what a browser says to
-have come from another site is refused before that (https://www.w3.org/TR/fetch-metadata/).
+Forms carry a value that is derived from the cookie's, which another site can neither read nor
+guess; and what a browser says to have come from another site is refused before that
+(https://www.w3.org/TR/fetch-metadata/).
 """
 
 from __future__ import annotations
@@ -134,14 +136,19 @@ def posted(request: Request, engine: Engine, body: RawBody) -> Form:
 
 
 def _from_here(request: Request, public_url: str | None) -> bool:
-    """Whether a page of ours sent it, as far as the browser says. To a site without TLS it says no more than its Origin."""
+    """Whether a page of ours sent it, as far as the browser says.
+
+    To a site without TLS it says no more than its Origin.
+    """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None or origin is None:
         return site in (None, "same-origin", "none")
     # A proxy may pass another host on, or leave out the port.
     here = [f"//{request.headers.get(name, '')}" for name in ("host", "x-forwarded-host")]
     try:
-        return urlsplit(origin).hostname in {urlsplit(one).hostname for one in (*here, public_url or "")} - {None}
+        return urlsplit(origin).hostname in {
+            urlsplit(one).hostname for one in (*here, public_url or "")
+        } - {None}
     except ValueError:
         return False
 
@@ -168,7 +175,15 @@ def sign_in(engine: Backend, answer: Response, token: str, *, secure: bool) -> b
     with engine.database.connection() as conn:
         good = access.authenticate(conn, token) is not None
     if good:
-        answer.set_cookie(COOKIE, token, max_age=LASTS_SECONDS, path="/", secure=secure, httponly=True, samesite="lax")
+        answer.set_cookie(
+            COOKIE,
+            token,
+            max_age=LASTS_SECONDS,
+            path="/",
+            secure=secure,
+            httponly=True,
+            samesite="lax",
+        )
     return good
 
 

@@ -17,8 +17,13 @@ from core.rest.dependencies import Engine
 Look = Callable[[Conn], Mapping[str, Any]]
 
 SAID = {
-    "connected": "The account is connected. Its first run is due, and begins with the scheduler's next tick.",
-    "connected-again": "This account was connected before. It has this config and these credentials now, and goes on.",
+    "connected": (
+        "The account is connected. Its first run is due, and begins with the scheduler's next tick."
+    ),
+    "connected-again": (
+        "This account was connected before. It has this config and these credentials now, and"
+        " goes on."
+    ),
     "reconnected": "The new credentials work; it goes on.",
     "paused": "Paused. What runs now is finished and kept.",
     "resumed": "It goes on.",
@@ -27,7 +32,9 @@ SAID = {
     "disconnected": "Disconnected; its credentials are gone.",
     "erased": "The account and everything it kept are gone.",
     "changed": "Changed.",
-    "changed-lists-again": "Changed. Everything is listed again with its next run, which is due now.",
+    "changed-lists-again": (
+        "Changed. Everything is listed again with its next run, which is due now."
+    ),
     "retried": "Tried again.",
     "discarded": "Discarded.",
     "cancelled": "Cancelled. Its open tasks go on in the next run.",
@@ -69,7 +76,9 @@ class Pages:
             lambda: find_viewer(self._engine, self._request) is not None,
             state.rest.state.pulse,
         )
-        return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
 
     def _looked(self, look: Look) -> dict[str, Any]:
         with self._engine.database.connection() as conn:

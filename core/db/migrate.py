@@ -36,25 +36,34 @@ def alembic_config(url: str) -> Config:
 
 
 def engine(url: str) -> Engine:
-    """SQLAlchemy on psycopg, for migrations and for listings; libpq reads the URL itself, so that any form works."""
+    """SQLAlchemy on psycopg, for migrations and for listings; libpq reads the URL itself, so
+    that any form works.
+    """
     return create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(url, connect_timeout=5), poolclass=NullPool
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(url, connect_timeout=5),
+        poolclass=NullPool,
     )
 
 
 def migrate(url: str, revision: str = "head") -> bool:
     """Bring the schema up to date. Returns whether there was anything to do.
 
-    Raises:
-      ServerUnavailable: The server does not answer.
-      SettingsError: The database has another encoding than UTF-8, as one made on a host without a locale.
+    Raises: ServerUnavailable: The server does not answer. SettingsError: The database has another
+      encoding than UTF-8, as one made on a host without a locale.
     """
     with open_connection(url) as lock:
         encoding = lock.info.parameter_status("server_encoding")
         if encoding != "UTF8":
-            advice = "Make another one: createdb --template template0 --encoding UTF8 --locale C.UTF-8 NAME"
-            raise SettingsError(f"the database's encoding is {encoding}, and it must be UTF8", advice)
-        # Asked again and again, as a statement that waits would hold a snapshot, which an index built beside writers waits for.
+            advice = (
+                "Make another one: createdb --template template0 --encoding UTF8 --locale C.UTF-8"
+                " NAME"
+            )
+            raise SettingsError(
+                f"the database's encoding is {encoding}, and it must be UTF8", advice
+            )
+        # Asked again and again, as a statement that waits would hold a snapshot, which an index
+        # built beside writers waits for.
         while lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
             time.sleep(0.1)
         if current(url) == (HEAD if revision == "head" else revision):

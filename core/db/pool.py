@@ -23,13 +23,15 @@ _DISK_FULL = "53100"
 MINIMUM_VERSION = 150000
 
 USES_OF_A_PLAN = 32
-"""A plan that was prepared while a table was small reads all of it when it has grown, until autovacuum comes to analyze it, a
-minute later or more. So a connection plans anew after this many borrowings: some milliseconds, in which it saves thousands of rows.
+"""A plan that was prepared while a table was small reads all of it when it has grown, until
+autovacuum comes to analyze it, a minute later or more. So a connection plans anew after this many
+borrowings: some milliseconds, in which it saves thousands of rows.
 """
 
 MOST_IDLE_SECONDS = 10
-"""Within a transaction. A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with them
-its tasks from all others: PostgreSQL ends such a session. One that goes on does its transaction again."""
+"""Within a transaction. A process that is stopped, or cut off, in the middle of one would keep its
+locks for hours, and with them its tasks from all others: PostgreSQL ends such a session. One that
+goes on does its transaction again."""
 
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
@@ -43,7 +45,10 @@ CONNECT: dict[str, Any] = {
 
 
 class DiskFull(ServerUnavailable):
-    """PostgreSQL has no room. Whoever is told so is not to blame, though smaller writes may still succeed."""
+    """PostgreSQL has no room.
+
+    Whoever is told so is not to blame, though smaller writes may still succeed.
+    """
 
 
 def open_connection(url: str) -> Conn:
@@ -56,27 +61,30 @@ def open_connection(url: str) -> Conn:
         connection: Conn = psycopg.connect(url, autocommit=True, **CONNECT)
     except psycopg.OperationalError as error:
         raise ServerUnavailable(
-            f"PostgreSQL does not answer ({first_line(error)})", "Is DATABASE_URL right, and the server up?"
+            f"PostgreSQL does not answer ({first_line(error)})",
+            "Is DATABASE_URL right, and the server up?",
         ) from None
     if connection.info.server_version < MINIMUM_VERSION:
         connection.close()
         raise ServerUnavailable(
-            "PostgreSQL is older than 15", "Upgrade the server, or unset DATABASE_URL for an embedded one"
+            "PostgreSQL is older than 15",
+            "Upgrade the server, or unset DATABASE_URL for an embedded one",
         )
     return connection
 
 
 class Database:
-    """A pool of autocommit connections with prepared statements; opened by the first use, so that forks share none.
+    """A pool of autocommit connections with prepared statements; opened by the first use, so that
+    forks share none.
 
-    Parameters:
-      url: A libpq URL or connection string.
-      size: The most connections at once.
-      timeout: Seconds to wait for one.
-      plan_uses: How often a connection is borrowed until it plans its prepared statements anew, for the tables as they are then.
+    Parameters: url: A libpq URL or connection string. size: The most connections at once. timeout:
+      Seconds to wait for one. plan_uses: How often a connection is borrowed until it plans its
+      prepared statements anew, for the tables as they are then.
     """
 
-    def __init__(self, url: str, *, size: int = 4, timeout: float = 10.0, plan_uses: int = USES_OF_A_PLAN) -> None:
+    def __init__(
+        self, url: str, *, size: int = 4, timeout: float = 10.0, plan_uses: int = USES_OF_A_PLAN
+    ) -> None:
         self.url = url
         self._plan_uses = plan_uses
         self._uses: WeakKeyDictionary[Conn, int] = WeakKeyDictionary()
@@ -95,7 +103,8 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
-        """Borrow a connection; each statement commits by itself unless `Connection.transaction` is used.
+        """Borrow a connection; each statement commits by itself unless `Connection.transaction` is
+        used.
 
         Raises:
           ServerUnavailable: The server went away, before or meanwhile; trying again is right.
@@ -125,7 +134,9 @@ class Database:
 
 
 def passes(error: psycopg.Error) -> bool:
-    """Whether trying again can help: connections, shutdowns, resources, deadlocks, a standby; not data that cannot be stored."""
+    """Whether trying again can help: connections, shutdowns, resources, deadlocks, a standby;
+    not data that cannot be stored.
+    """
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return error.sqlstate[:2] in {"08", "40", "53"} or error.sqlstate in {
@@ -139,15 +150,20 @@ def passes(error: psycopg.Error) -> bool:
 
 
 def _tune(connection: Conn) -> None:
-    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made early and kept a while.
+    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made
+    early and kept a while.
 
-    Every statement of a worker reads a few rows by an index. A hash or merge join would read the whole other side, which looks
-    cheap as long as the statistics say that the table is small.
+    Every statement of a worker reads a few rows by an index. A hash or merge join would read the
+    whole other side, which looks cheap as long as the statistics say that the table is small.
     """
     off = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
-    settings = {**dict.fromkeys(off, "off"), "idle_in_transaction_session_timeout": f"{MOST_IDLE_SECONDS * 1000}"}
+    settings = {
+        **dict.fromkeys(off, "off"),
+        "idle_in_transaction_session_timeout": f"{MOST_IDLE_SECONDS * 1000}",
+    }
     connection.execute(
-        "SELECT " + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
+        "SELECT "
+        + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     )
 
 

@@ -1,7 +1,9 @@
-"""The tables. What they mean stands in `docs/reference/tables.md`; the statements on them stand where they are used.
+"""The tables. What they mean stands in `docs/reference/tables.md`; the statements on them stand
+where they are used.
 
-The hot tables (`sync_task`, `sync_state`, `sync_seen`, `user_integration_content`) carry no foreign keys: every insert would lock
-its run or account row `FOR KEY SHARE`, and many writers of one run would pile up on that one row (ADR 0003).
+The hot tables (`sync_task`, `sync_state`, `sync_seen`, `user_integration_content`) carry no foreign
+keys: every insert would lock its run or account row `FOR KEY SHARE`, and many writers of one run
+would pile up on that one row (ADR 0003).
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ metadata = MetaData(
 )
 
 dispatch_seq = Sequence("dispatch_seq", metadata=metadata)
-"""Taken at each dispatch: orders writers of the same content or state, whoever of them comes late."""
+"""Taken at each dispatch: orders writers of the same content or state, whoever of them comes
+late.
+"""
 
 
 def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -> Column[Any]:
@@ -68,12 +72,16 @@ def _text(name: str, *, default: str | None = None, nullable: bool = False) -> C
 
 
 CURRENT_TRANSACTION = "pg_current_xact_id()::text::bigint"
-"""The number of the transaction that writes; as bigint, since clients and sorting know nothing of xid8."""
+"""The number of the transaction that writes; as bigint, since clients and sorting know nothing
+of xid8.
+"""
 
 
 def _changed_in() -> Column[Any]:
     """Which transaction wrote the row last: what the change feed is ordered by (ADR 0040)."""
-    return Column("changed_in", BigInteger, nullable=False, server_default=text(CURRENT_TRANSACTION))
+    return Column(
+        "changed_in", BigInteger, nullable=False, server_default=text(CURRENT_TRANSACTION)
+    )
 
 
 def _account(**kwargs: Any) -> Column[Any]:
@@ -103,15 +111,19 @@ user_integration = Table(
     _moment("last_sync_at"),
     _count("consecutive_failures"),
     _flag("resync_due"),
-    # The next run begins without any cursor: somebody asked for a resync, or changed what is listed.
+    # The next run begins without any cursor: somebody asked for a resync, or changed what is
+    # listed.
     _flag("forget_state"),
     Column("refresh_holder", UUID),
     _moment("refresh_until"),
-    # Somebody with a user's token chose where it connects to: never to loopback or a private network (ADR 0042).
+    # Somebody with a user's token chose where it connects to: never to loopback or a private
+    # network (ADR 0042).
     _flag("public_hosts_only"),
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
-    CheckConstraint("sync_status IN ('active', 'paused', 'error', 'disconnected')", name="sync_status"),
+    CheckConstraint(
+        "sync_status IN ('active', 'paused', 'error', 'disconnected')", name="sync_status"
+    ),
     CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
     UniqueConstraint("user_id", "integration_domain", "identity"),
     Index("user_integration_due", "next_sync_at", postgresql_where=text("sync_status = 'active'")),
@@ -123,7 +135,12 @@ sync_run = Table(
     "sync_run",
     metadata,
     Column("id", UUID, primary_key=True),
-    Column("user_integration_id", UUID, ForeignKey("user_integration.id", ondelete="CASCADE"), nullable=False),
+    Column(
+        "user_integration_id",
+        UUID,
+        ForeignKey("user_integration.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
     _text("integration_domain"),
     _text("lane"),
     _text("trigger"),
@@ -143,7 +160,9 @@ sync_run = Table(
     _flag("pruned"),
     CheckConstraint("lane IN ('live', 'backfill')", name="lane"),
     CheckConstraint("trigger IN ('schedule', 'manual', 'resync', 'retry')", name="trigger"),
-    CheckConstraint("state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')", name="state"),
+    CheckConstraint(
+        "state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')", name="state"
+    ),
     Index(
         "sync_run_open",
         "user_integration_id",
@@ -188,7 +207,8 @@ sync_task = Table(
     _count("snoozes"),
     Column("snoozed_seconds", Float, nullable=False, server_default="0"),
     _count("auto_retries", SmallInteger),
-    # A copy of a task of an earlier run, or below one: what that run has seen is not known here, so it never sweeps.
+    # A copy of a task of an earlier run, or below one: what that run has seen is not known here, so
+    # it never sweeps.
     _flag("carried"),
     _flag("suspect"),
     _moment("started_at"),
@@ -202,7 +222,8 @@ sync_task = Table(
     _moment("finished_at"),
     CheckConstraint("state IN ('ready', 'queued', 'done', 'parked', 'cancelled')", name="state"),
     UniqueConstraint("run_id", "dedup_key"),
-    # The dispatcher walks it by domain and account; the completion check looks for an account's and lane's open tasks.
+    # The dispatcher walks it by domain and account; the completion check looks for an account's and
+    # lane's open tasks.
     Index(
         "sync_task_ready",
         "integration_domain",
@@ -225,7 +246,10 @@ sync_task = Table(
         "id",
         postgresql_where=text("state IN ('parked', 'cancelled') AND retried_as IS NULL"),
     ),
-    postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_analyze_scale_factor": "0.05"},
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": "0.02",
+        "autovacuum_analyze_scale_factor": "0.05",
+    },
 )
 
 sync_state = Table(
@@ -276,13 +300,20 @@ user_integration_content = Table(
     UniqueConstraint("user_integration_id", "external_id"),
     Index("user_integration_content_changes", "changed_in", "id"),
     Index("user_integration_content_parent", "user_integration_id", "parent"),
-    Index("user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")),
+    Index(
+        "user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")
+    ),
 )
 
 content_search = Table(
     "content_search",
     metadata,
-    Column("content_id", BigInteger, ForeignKey("user_integration_content.id", ondelete="CASCADE"), primary_key=True),
+    Column(
+        "content_id",
+        BigInteger,
+        ForeignKey("user_integration_content.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
     Column("document", TSVECTOR, nullable=False),
     Index("content_search_document", "document", postgresql_using="gin"),
 )
@@ -311,7 +342,11 @@ held_deletion = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column(
-        "user_integration_id", UUID, ForeignKey("user_integration.id", ondelete="CASCADE"), nullable=False, index=True
+        "user_integration_id",
+        UUID,
+        ForeignKey("user_integration.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
     ),
     Column("run_id", UUID, nullable=False),
     _text("parent", nullable=True),
@@ -380,7 +415,8 @@ ledger = Table(
     "ledger",
     metadata,
     Column("one", Boolean, primary_key=True, server_default=text("true")),
-    # Changes when the database has gone back in time, so that messages of the time lost match nothing.
+    # Changes when the database has gone back in time, so that messages of the time lost match
+    # nothing.
     Column("epoch", BigInteger, nullable=False),
     _flag("budgets_started"),
     Column("leader", UUID),

@@ -26,11 +26,14 @@ def current(url: str) -> str | None:
 
 
 def require_schema(url: str) -> None:
-    """Raises ServerUnavailable, with what to do, where the schema is missing or is not this version's."""
+    """Raises ServerUnavailable, with what to do, where the schema is missing or is not this
+    version's.
+    """
     found = current(url)
     if found is None:
         raise ServerUnavailable("the database has no schema yet", "Run: polling migrate")
     if found != HEAD:
         raise ServerUnavailable(
-            f"the database's schema is at {found}, this version needs {HEAD}", "Run: polling migrate"
+            f"the database's schema is at {found}, this version needs {HEAD}",
+            "Run: polling migrate",
         )

@@ -1,4 +1,6 @@
-"""Who gets how much of a free window: fair among accounts, live before backfill, never more at once than a limit allows."""
+"""Who gets how much of a free window: fair among accounts, live before backfill, never more at
+once than a limit allows.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,9 @@ from core.worker.budgets import Wanted
 class Rules:
     """What holds for a domain now.
 
-    Attributes:
-      domain: The domain.
-      costs: Each task type's cost.
-      overrides: The operator's figures by limit name.
-      blocked: Keys of limits that are exhausted.
-      available: Units that rate limits have left, by key; a limit that is not in it is not asked for here.
+    Attributes: domain: The domain. costs: Each task type's cost. overrides: The operator's figures
+      by limit name. blocked: Keys of limits that are exhausted. available: Units that rate limits
+      have left, by key; a limit that is not in it is not asked for here.
     """
 
     domain: str
@@ -51,7 +50,9 @@ class Rules:
             for limit in self.limits(account):
                 heaviest = max((self.weight(limit, type) for type in self.costs), default=0)
                 if isinstance(limit, Rate) and heaviest:
-                    found[self.key(limit, account)] = Wanted(self.key(limit, account), limit, 0, heaviest)
+                    found[self.key(limit, account)] = Wanted(
+                        self.key(limit, account), limit, 0, heaviest
+                    )
         return list(found.values())
 
     def types(self, limit: Limit) -> set[str] | None:
@@ -65,8 +66,8 @@ def allocate(
 ) -> list[Portion]:
     """Portions that fill `free` places of a window.
 
-    While accounts compete, none holds more than its share of the window, and never more than half. What one account leaves is
-    offered to the others at the next look, some milliseconds later.
+    While accounts compete, none holds more than its share of the window, and never more than half.
+    What one account leaves is offered to the others at the next look, some milliseconds later.
     """
     ready = [account for account in waiting if account_key(account.account) not in rules.blocked]
     if not ready or free <= 0:
@@ -122,23 +123,36 @@ class _Room:
 def _portions(
     account: Waiting, slots: int, backfilling: int, most: int, used: Counter[str], rules: Rules
 ) -> list[Portion]:
-    """One account's portions, by lane: live tasks first, and never more than half of the places for backfill while they wait."""
+    """One account's portions, by lane: live tasks first, and never more than half of the places
+    for backfill while they wait.
+    """
     room = _room(account, slots, used, rules)
     both = account.live and account.backfill
     backfill = min(room.slots // 2, max(most // 2 - backfilling, 0)) if both else room.slots
-    lanes = {"backfill": backfill} if not account.live else {"live": room.slots - backfill if both else room.slots}
+    lanes = (
+        {"backfill": backfill}
+        if not account.live
+        else {"live": room.slots - backfill if both else room.slots}
+    )
     if both:
         lanes["backfill"] = backfill
     portions = []
     for lane, count in lanes.items():
-        cap = room.cap if not both else room.cap - room.cap // 2 if lane == "live" else room.cap // 2
+        cap = (
+            room.cap if not both else room.cap - room.cap // 2 if lane == "live" else room.cap // 2
+        )
         if count > 0 and (portion := _portion(account.account, lane, count, cap, room, rules)):
             portions.append(portion)
     return portions
 
 
-def _portion(account: str, lane: str, count: int, cap: int, room: _Room, rules: Rules) -> Portion | None:
-    """One lane's portion. Where a limit touches every type, none is asked for by type: that would read all that is ready."""
+def _portion(
+    account: str, lane: str, count: int, cap: int, room: _Room, rules: Rules
+) -> Portion | None:
+    """One lane's portion.
+
+    Where a limit touches every type, none is asked for by type: that would read all that is ready.
+    """
     capped = room.capped - room.closed
     if room.capped | room.closed >= rules.costs.keys() - {START}:
         if not room.closed and capped:
@@ -149,7 +163,9 @@ def _portion(account: str, lane: str, count: int, cap: int, room: _Room, rules: 
 
 
 def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Room:
-    """What the account's limits leave of its slots; takes it from `used`, for the accounts that share them."""
+    """What the account's limits leave of its slots; takes it from `used`, for the accounts that
+    share them.
+    """
     room = _Room(slots)
     for limit in rules.limits(account):
         types, key = rules.types(limit), rules.key(limit, account)
@@ -157,7 +173,9 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
         if key in rules.blocked:
             room.closed |= touched
             room.slots = 0 if types is None else room.slots
-        heaviest = max((rules.weight(limit, type) for type in touched), default=1 if types is None else 0)
+        heaviest = max(
+            (rules.weight(limit, type) for type in touched), default=1 if types is None else 0
+        )
         if not heaviest or (isinstance(limit, Rate) and key not in rules.available):
             continue
         left = (limit.tasks if isinstance(limit, AtOnce) else rules.available[key]) - used[key]

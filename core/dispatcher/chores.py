@@ -30,7 +30,9 @@ MOST_BLOBS = 100
 """Removed at a time."""
 
 CLEARING_SECONDS = 0.5
-"""How long it throws away old tasks or blobs without a break: the leader has other things to do, and a bucket may be far away."""
+"""How long it throws away old tasks or blobs without a break: the leader has other things to do,
+and a bucket may be far away.
+"""
 
 CLEAR_AGAIN_SECONDS = 3.0
 """How soon it goes on with them, where there may be more."""
@@ -50,13 +52,17 @@ class Chore:
 class Chores:
     """The leader's chores, each by its own timer."""
 
-    def __init__(self, settings: Settings, database: Database, queues: Queues, registry: Registry) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, queues: Queues, registry: Registry
+    ) -> None:
         self._settings = settings
         self._queues = queues
         self._registry = registry
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
         self._figures = Figures()
-        self._process = upkeep.Process(uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0)
+        self._process = upkeep.Process(
+            uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0
+        )
         self._sweep_from = float("inf")
         self._silent_since = time.monotonic()
         self._pruning = Chore(60.0, self._prune)
@@ -76,7 +82,9 @@ class Chores:
         ]
 
     def after_gap(self) -> None:
-        """We have just begun to lead, or lost sight of a server: wait a whole lease before calling one expired."""
+        """We have just begun to lead, or lost sight of a server: wait a whole lease before
+        calling one expired.
+        """
         now = time.monotonic()
         self._sweep_from = now + self._settings.lease_seconds
         for chore in self._chores:
@@ -107,12 +115,15 @@ class Chores:
                     raise  # the server is away: that is for the loop
                 log.exception("a chore of the leader failed; the others go on")
 
-    # Messages ---------------------------------------------------------------------------------------------------------
+    # Messages
+    # ---------------------------------------------------------------------------------------------------------
 
     def _resend(self, conn: Conn) -> None:
-        """Send again, as it was, what Redis has lost; drop from Redis what the ledger no longer has as queued.
+        """Send again, as it was, what Redis has lost; drop from Redis what the ledger no longer has
+        as queued.
 
-        Redis is read first: what is acknowledged before that is committed, and what is dispatched after it is not looked at.
+        Redis is read first: what is acknowledged before that is committed, and what is dispatched
+        after it is not looked at.
         """
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
@@ -125,23 +136,36 @@ class Chores:
             missing = [queued[id] for id in queued.keys() - ids - saving]
             if missing:
                 again = dispatching.as_sent(conn, missing)
-                log.warning("Redis has lost %d messages of %s; they are sent again", len(again), domain)
-                self._queues.send(domain, {dispatch.id: dispatch_message(dispatch) for dispatch in again})
+                log.warning(
+                    "Redis has lost %d messages of %s; they are sent again", len(again), domain
+                )
+                self._queues.send(
+                    domain, {dispatch.id: dispatch_message(dispatch) for dispatch in again}
+                )
             if orphans := ids - queued.keys():
                 self._queues.ack({domain: orphans})
         if orphans := saving - known:
             self._queues.ack({SAVE_QUEUE: orphans})
 
     def _renew_waiting(self, conn: Conn) -> None:
-        """What waits in Redis for a free thread, or as a result for a saver, has not run out of time."""
-        waiting = [id for queue in [SAVE_QUEUE, *dispatching.catalogs(conn)] for id in self._queues.waiting(queue)]
+        """What waits in Redis for a free thread, or as a result for a saver, has not run out of
+        time.
+        """
+        waiting = [
+            id
+            for queue in [SAVE_QUEUE, *dispatching.catalogs(conn)]
+            for id in self._queues.waiting(queue)
+        ]
         held = [
-            (int(task), int(number)) for task, _, number in (id.partition("-") for id in waiting) if number.isdigit()
+            (int(task), int(number))
+            for task, _, number in (id.partition("-") for id in waiting)
+            if number.isdigit()
         ]
         if held:
             leases.renew_waiting(conn, held, self._settings.lease_seconds)
 
-    # Leases and runs --------------------------------------------------------------------------------------------------
+    # Leases and runs
+    # --------------------------------------------------------------------------------------------------
 
     def _sweep(self, conn: Conn) -> None:
         if time.monotonic() < self._sweep_from:
@@ -149,16 +173,34 @@ class Chores:
         expired = leases.expire(conn)
         if not expired:
             return
-        log.warning("%d leases have run out; the tasks are dispatched again, and watched", len(expired))
+        log.warning(
+            "%d leases have run out; the tasks are dispatched again, and watched", len(expired)
+        )
         for one in expired:
             self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
             if one.state == "parked":
-                self._figures.count("tasks", domain=one.domain, state="parked", error=error_class(leases.DIED))
-                task = {"id": one.task_id, "run_id": one.run_id, "account_id": one.account_id, "domain": one.domain}
-                self._registry.observe("task_parked", task=task | {"type": one.type, "error": leases.DIED})
-                names = {"domain": one.domain, "type": one.type, "account": str(one.account_id), "run": str(one.run_id)}
+                self._figures.count(
+                    "tasks", domain=one.domain, state="parked", error=error_class(leases.DIED)
+                )
+                task = {
+                    "id": one.task_id,
+                    "run_id": one.run_id,
+                    "account_id": one.account_id,
+                    "domain": one.domain,
+                }
+                self._registry.observe(
+                    "task_parked", task=task | {"type": one.type, "error": leases.DIED}
+                )
+                names = {
+                    "domain": one.domain,
+                    "type": one.type,
+                    "account": str(one.account_id),
+                    "run": str(one.run_id),
+                }
                 report_task(None, leases.DIED, names | {"task": str(one.task_id)})
-        self._tell(completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"}))
+        self._tell(
+            completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"})
+        )
 
     def _end_forgotten_runs(self, conn: Conn) -> None:
         self._tell(completion.end_forgotten_runs(conn))
@@ -170,16 +212,27 @@ class Chores:
     def _tell(self, ended: list[completion.Run]) -> None:
         self._figures.ended(ended)
         for run in ended:
-            log.info("run %s of account %s ended: %s", run["id"], run["user_integration_id"], run["state"])
+            log.info(
+                "run %s of account %s ended: %s",
+                run["id"],
+                run["user_integration_id"],
+                run["state"],
+            )
             self._registry.observe("run_finished", run=run)
 
-    # The database's own life ------------------------------------------------------------------------------------------
+    # The database's own life
+    # ------------------------------------------------------------------------------------------
 
     def _check_epoch(self, conn: Conn) -> None:
-        """Redis remembers a later dispatch than the database does: the database was restored from a backup."""
+        """Redis remembers a later dispatch than the database does: the database was restored
+        from a backup.
+        """
         sent, last = self._queues.number("seq"), leadership.last_sequence(conn)
         if sent is not None and sent > last:
-            log.warning("the database has gone back in time; messages and results of the time lost are refused")
+            log.warning(
+                "the database has gone back in time; messages and results of the time lost are"
+                " refused"
+            )
             leadership.renew_epoch(conn, leadership.status(conn).epoch)
             self._queues.mark("seq", last)
 
@@ -195,7 +248,8 @@ class Chores:
         made = scheduling.poll(conn, self._settings.batch_size)
         if made:
             log.warning(
-                "no tick of the scheduler for %.0f s (is `periodiq core.actors` running?); polled %d accounts",
+                "no tick of the scheduler for %.0f s (is `periodiq core.actors` running?); polled"
+                " %d accounts",
                 silent,
                 made,
             )

@@ -40,21 +40,27 @@ HELD_BACK_SECONDS = 0.02
 """How soon to look again at accounts whose tasks at once are all under way."""
 
 HEED_SECONDS = 0.05
-"""How soon domains at rest hear of new work while another one keeps the leader from waiting for it."""
+"""How soon domains at rest hear of new work while another one keeps the leader from waiting for
+it.
+"""
 
 WINDOW_PER_THREAD = 3
 WINDOW_SECONDS = 0.25
-"""A domain's window: three tasks a thread, or a quarter of a second of its throughput, whatever is larger.
+"""A domain's window: three tasks a thread, or a quarter of a second of its throughput, whatever is
+larger.
 
-It must be longer than the way of a task through dispatch, run and commit, or the window itself bounds the throughput: with a
-tenth of a second, a disk whose commits took 50 ms held the engine at a sixth of its speed.
+It must be longer than the way of a task through dispatch, run and commit, or the window itself
+bounds the throughput: with a tenth of a second, a disk whose commits took 50 ms held the engine at
+a sixth of its speed.
 """
 
 MOST_ACCOUNTS = 64
 """Accounts looked at for one portion; the next portion begins behind them."""
 
 MOST_PASSED = 5_000
-"""Accounts passed over before the leader rests for a second: those that wait may be paused, or blocked."""
+"""Accounts passed over before the leader rests for a second: those that wait may be paused, or
+blocked.
+"""
 
 CATALOG_SECONDS = 30.0
 """How soon a plugin's new costs are seen."""
@@ -102,7 +108,9 @@ class Dispatcher:
         self._costs: dict[str, dispatching.Catalog] = {}
         self._pace = Pace(Budgets(self._queues, lambda: False))
         self._leading = False
-        self._led_at = self._looked_at = self._look_due = self._heeded_at = self._read_catalogs_at = 0.0
+        self._led_at = self._looked_at = self._look_due = self._heeded_at = (
+            self._read_catalogs_at
+        ) = 0.0
         self._pause = SHORTEST_PAUSE_SECONDS
 
     def run(self) -> None:
@@ -115,10 +123,13 @@ class Dispatcher:
                         self._step(conn)
                         pause = 0.1
             except (*UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
-                log.warning("a server is away, the dispatcher waits: %s", str(error).splitlines()[0][:200])
+                log.warning(
+                    "a server is away, the dispatcher waits: %s", str(error).splitlines()[0][:200]
+                )
             except Exception:
                 log.exception("the dispatcher failed; it begins anew")
-            # To lead again begins with what a new leader does: the database may be another one, or an older one, by now.
+            # To lead again begins with what a new leader does: the database may be another one, or
+            # an older one, by now.
             self._leading = False
             self._chores.after_gap()
             self._stop.wait(pause)
@@ -131,7 +142,10 @@ class Dispatcher:
                 leadership.resign(conn, self.id)
                 self._chores.goodbye(conn)
         except UNAVAILABLE as error:
-            log.warning("could not resign; the lead runs out by itself: %s", str(error).splitlines()[0][:200])
+            log.warning(
+                "could not resign; the lead runs out by itself: %s",
+                str(error).splitlines()[0][:200],
+            )
         self._database.close()
         self._queues.close()
 
@@ -144,7 +158,11 @@ class Dispatcher:
         if now >= self._look_due:
             self._look_around(conn)
             self._looked_at, self._look_due = now, now + POLL_SECONDS
-        sent = sum(self._fill(conn, name, domain) for name, domain in self._domains.items() if domain.threads)
+        sent = sum(
+            self._fill(conn, name, domain)
+            for name, domain in self._domains.items()
+            if domain.threads
+        )
         self._chores.do_due(conn)
         self._wait(sent)
 
@@ -153,7 +171,8 @@ class Dispatcher:
         if self._leading and now - self._led_at < LEAD_AGAIN_SECONDS:
             return True
         if now - self._led_at > max(self._settings.lease_seconds / 2, 2 * LEAD_AGAIN_SECONDS):
-            # We were stopped or cut off for a while: so may others have been, who could not renew their leases.
+            # We were stopped or cut off for a while: so may others have been, who could not renew
+            # their leases.
             self._chores.after_gap()
         was, self._leading = self._leading, leadership.lead(conn, self.id)
         self._led_at = now
@@ -165,8 +184,14 @@ class Dispatcher:
     def _look_around(self, conn: Conn) -> None:
         """Who serves which domain, and where there is work."""
         serving = upkeep.serving(conn)
-        if time.monotonic() >= self._read_catalogs_at or serving.keys() - self._costs.keys() - {POLL_QUEUE, SAVE_QUEUE}:
-            self._costs, self._read_catalogs_at = dispatching.catalogs(conn), time.monotonic() + CATALOG_SECONDS
+        if time.monotonic() >= self._read_catalogs_at or serving.keys() - self._costs.keys() - {
+            POLL_QUEUE,
+            SAVE_QUEUE,
+        }:
+            self._costs, self._read_catalogs_at = (
+                dispatching.catalogs(conn),
+                time.monotonic() + CATALOG_SECONDS,
+            )
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
             self._domains[name].threads = serving.get(name, (0, 0))[0]
         for name in dispatching.domains_with_work(
@@ -175,7 +200,10 @@ class Dispatcher:
             self._domains[name].look = True
 
     def _fill(self, conn: Conn, name: str, domain: _Domain) -> int:
-        """Dispatch what the domain's window has room for. What is wrong with one domain stops no other."""
+        """Dispatch what the domain's window has room for.
+
+        What is wrong with one domain stops no other.
+        """
         if not domain.look and time.monotonic() < domain.look_at:
             return 0
         domain.look, domain.look_at = True, float("inf")
@@ -197,30 +225,47 @@ class Dispatcher:
         if not waiting:
             domain.look, domain.passed = False, 0
             return 0
-        rules = Rules(name, self._costs[name].costs, self._settings.limits.get(name, {}), dispatching.blocked(conn))
+        rules = Rules(
+            name,
+            self._costs[name].costs,
+            self._settings.limits.get(name, {}),
+            dispatching.blocked(conn),
+        )
         rates = rules.rates(waiting)
         rules = replace(rules, available=self._pace.left(rates))
         flying = dispatching.in_flight(conn, name)
         portions = allocate(free, window, flying, waiting, rules)
-        dispatches = dispatching.claim(conn, self.id, name, portions, self._settings.lease_seconds) if portions else []
+        dispatches = (
+            dispatching.claim(conn, self.id, name, portions, self._settings.lease_seconds)
+            if portions
+            else []
+        )
         domain.after = waiting[-1].account
         if not dispatches:
             pause = HELD_BACK_SECONDS if flying else patience(rates)
             # A full page of accounts that are all held back: behind them there may be others.
             domain.passed += len(waiting)
-            domain.look, domain.look_at = len(waiting) == most and domain.passed < MOST_PASSED, time.monotonic() + pause
+            domain.look, domain.look_at = (
+                len(waiting) == most and domain.passed < MOST_PASSED,
+                time.monotonic() + pause,
+            )
             domain.passed = domain.passed if domain.look else 0
             return 0
         domain.passed = 0
         domain.look = len(waiting) == most or not _exhausted(waiting, portions, dispatches)
         messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
-        self._queues.send(name, messages, {"seq": max(dispatch.dispatch_seq for dispatch in dispatches)})
+        self._queues.send(
+            name, messages, {"seq": max(dispatch.dispatch_seq for dispatch in dispatches)}
+        )
         self._pace.note(rules, waiting, dispatches, rates)
         domain.sent.append((time.monotonic(), len(dispatches)))
         return len(dispatches)
 
     def _wait(self, sent: int) -> None:
-        """Not at all busy: until someone has work. Otherwise for moments that grow while nothing moves."""
+        """Not at all busy: until someone has work.
+
+        Otherwise for moments that grow while nothing moves.
+        """
         if sent:
             self._pause = SHORTEST_PAUSE_SECONDS
             self._stop.wait(self._pause)
@@ -228,21 +273,32 @@ class Dispatcher:
             return
         now = time.monotonic()
         looking = any(domain.look and domain.threads for domain in self._domains.values())
-        soon = min((domain.look_at for domain in self._domains.values() if domain.threads), default=float("inf"))
-        seconds = max(min(self._pause if looking else POLL_SECONDS, soon - now), SHORTEST_PAUSE_SECONDS)
+        soon = min(
+            (domain.look_at for domain in self._domains.values() if domain.threads),
+            default=float("inf"),
+        )
+        seconds = max(
+            min(self._pause if looking else POLL_SECONDS, soon - now), SHORTEST_PAUSE_SECONDS
+        )
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE_SECONDS)
         if seconds <= LONGEST_PAUSE_SECONDS:
-            # Redis looks at the clocks of those it blocks ten times a second only: too coarse for a short pause.
+            # Redis looks at the clocks of those it blocks ten times a second only: too coarse for a
+            # short pause.
             self._stop.wait(seconds)
             self._heed()
-        # To look around a little late does no harm; to hear a little late would, so this never sleeps for the sake of it.
-        elif self._queues.wait_for_work(max(min(seconds, self._look_due - now), SHORTEST_PAUSE_SECONDS)):
+        # To look around a little late does no harm; to hear a little late would, so this never
+        # sleeps for the sake of it.
+        elif self._queues.wait_for_work(
+            max(min(seconds, self._look_due - now), SHORTEST_PAUSE_SECONDS)
+        ):
             self._look_due = min(self._look_due, self._looked_at + LOOK_SECONDS)
             for domain in self._domains.values():
                 domain.look = True
 
     def _heed(self) -> None:
-        """Those that rest are told of new work, though others are busy: their every step would take until the next poll."""
+        """Those that rest are told of new work, though others are busy: their every step would
+        take until the next poll.
+        """
         resting = [
             domain
             for domain in self._domains.values()
@@ -257,10 +313,16 @@ class Dispatcher:
                 domain.look = True
 
 
-def _exhausted(waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]) -> bool:
-    """Whether all that was ready is under way now: every lane that waits had a portion, and none filled it."""
+def _exhausted(
+    waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]
+) -> bool:
+    """Whether all that was ready is under way now: every lane that waits had a portion, and none
+    filled it.
+    """
     claimed = Counter((dispatch.account_id, dispatch.lane) for dispatch in dispatches)
     return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(
-        portion.capped_types or portion.without_types or claimed[portion.account, portion.lane] >= portion.most
+        portion.capped_types
+        or portion.without_types
+        or claimed[portion.account, portion.lane] >= portion.most
         for portion in portions
     )

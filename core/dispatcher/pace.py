@@ -1,4 +1,6 @@
-"""No more tasks on the way than the rate limits have units for: what cannot run now is better left in the ledger."""
+"""No more tasks on the way than the rate limits have units for: what cannot run now is better
+left in the ledger.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,18 @@ from core.ledger.outcomes import Dispatch
 from core.worker.budgets import Budgets, Wanted, gcra
 
 IN_FLIGHT_SECONDS = 0.05
-"""How long units of dispatched tasks are counted here, until the workers have taken them from the budgets."""
+"""How long units of dispatched tasks are counted here, until the workers have taken them from
+the budgets.
+"""
 
 SHORTEST_SECONDS = 0.01
 
 
 class Pace:
-    """What budgets have left, less what was dispatched a moment ago. The workers take the units; this only looks."""
+    """What budgets have left, less what was dispatched a moment ago.
+
+    The workers take the units; this only looks.
+    """
 
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
@@ -39,7 +46,11 @@ class Pace:
         return left
 
     def note(
-        self, rules: Rules, waiting: Sequence[Waiting], dispatches: Sequence[Dispatch], wanted: Sequence[Wanted]
+        self,
+        rules: Rules,
+        waiting: Sequence[Waiting],
+        dispatches: Sequence[Dispatch],
+        wanted: Sequence[Wanted],
     ) -> None:
         """Remember what these dispatches will take."""
         if not wanted:
@@ -55,6 +66,8 @@ class Pace:
 
 
 def patience(wanted: Sequence[Wanted]) -> float:
-    """Seconds until it is worth looking again at accounts that wait for these budgets: until the quickest has one task's units."""
+    """Seconds until it is worth looking again at accounts that wait for these budgets: until the
+    quickest has one task's units.
+    """
     waits = [gcra(one.limit, one.heaviest)[0] * one.heaviest / 1_000_000 for one in wanted]
     return max(min(waits), SHORTEST_SECONDS) if waits else float("inf")

@@ -21,9 +21,11 @@ _SHARED = Path("/var/lib/integration-polling")
 
 
 def server_account(data: Path) -> Account | None:
-    """As whom the server of this data folder runs: its owner, or a system user; None if we are not root.
+    """As whom the server of this data folder runs: its owner, or a system user; None if we are not
+    root.
 
-    The system user is `polling-postgres`, made if need be, or `nobody` where the machine has no way to make users.
+    The system user is `polling-postgres`, made if need be, or `nobody` where the machine has no way
+    to make users.
     """
     if os.geteuid() != 0:
         return None
@@ -48,7 +50,8 @@ def give(folder: Path, account: Account | None) -> None:
 
 
 def reachable_install(install: Path, account: Account | None, version: str) -> Path:
-    """The folder with PostgreSQL's programs, or a copy of it if it lies where the account cannot enter, such as /root.
+    """The folder with PostgreSQL's programs, or a copy of it if it lies where the account cannot
+    enter, such as /root.
 
     Parameters:
       version: The version of the wheel; each gets its own copy.
@@ -66,7 +69,8 @@ def reachable_install(install: Path, account: Account | None, version: str) -> P
             _copy(install, copy)
     except OSError as error:
         raise ServerUnavailable(
-            f"{account.pw_name} runs PostgreSQL and cannot enter {install}; no copy at {copy}: {error.strerror}",
+            f"{account.pw_name} runs PostgreSQL and cannot enter {install}; no copy at {copy}:"
+            f" {error.strerror}",
             "Install this program in a folder that all may enter, or set DATABASE_URL",
         ) from error
     return place

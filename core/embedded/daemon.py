@@ -17,7 +17,8 @@ from core.errors import ServerUnavailable
 
 State = Literal["silent", "starting", "ready"]
 
-# A server that says that it is replaying its log gets the time to finish: ending it would only begin that anew.
+# A server that says that it is replaying its log gets the time to finish: ending it would only
+# begin that anew.
 _PATIENCE: dict[State, float] = {"silent": 30.0, "starting": 300.0}
 _STOP_SECONDS = 60.0
 
@@ -25,8 +26,9 @@ _STOP_SECONDS = 60.0
 class Daemon:
     """Starts, watches and stops one server.
 
-    The server inherits a lock from us and holds it until the last of its processes is gone. That, unlike a process id
-    in a file, cannot be mistaken after a crash, when the id may belong to another program.
+    The server inherits a lock from us and holds it until the last of its processes is gone. That,
+    unlike a process id in a file, cannot be mistaken after a crash, when the id may belong to
+    another program.
 
     Parameters:
       name: What people call it.
@@ -49,11 +51,14 @@ class Daemon:
             return not _locked(lock)
 
     def start(self, argv: Sequence[str], folder: Path, account: Account | None = None) -> None:
-        """Starts the program in `folder`, as `account` if given, in a session of its own: Ctrl-C does not reach it."""
+        """Starts the program in `folder`, as `account` if given, in a session of its own: Ctrl-C
+        does not reach it.
+        """
         with owned(open_lock(self._lock)) as lock, self.log.open("wb") as log:
             if not _locked(lock):
                 raise ServerUnavailable(f"{self.name} runs already", "Try again")
-            # The shell leaves at once, so the server is nobody's child, and nobody has to wait for it.
+            # The shell leaves at once, so the server is nobody's child, and nobody has to wait for
+            # it.
             subprocess.run(
                 ["/bin/sh", "-c", '"$@" &', "sh", *argv],
                 cwd=folder,
@@ -71,8 +76,8 @@ class Daemon:
     def wait(self, state: Callable[[], State]) -> None:
         """Returns when the server is ready.
 
-        Raises:
-          ServerUnavailable: It ended, or did not answer in 30 seconds, or was not done with starting in 300.
+        Raises: ServerUnavailable: It ended, or did not answer in 30 seconds, or was not done with
+          starting in 300.
         """
         began = time.monotonic()
         while (now := state()) != "ready":
@@ -98,7 +103,9 @@ class Daemon:
 
 
 def clean_environment() -> dict[str, str]:
-    """None of our variables: some change what a server does, others are secrets that it need not know."""
+    """None of our variables: some change what a server does, others are secrets that it need not
+    know.
+    """
     return {"PATH": os.defpath, "LC_ALL": "C"}
 
 

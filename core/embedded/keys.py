@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def secret_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys of the settings; with an embedded database, the one in `secret.key` under home, made when missing.
+    """The keys of the settings; with an embedded database, the one in `secret.key` under home, made
+    when missing.
 
-    The key goes with the database: beside a database that others share, a key of this machine alone would make
-    credentials that nobody else can read.
+    The key goes with the database: beside a database that others share, a key of this machine alone
+    would make credentials that nobody else can read.
 
     Raises:
       SettingsError: A database is given but no key, or others can read the key file.
@@ -42,7 +43,8 @@ def _make(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return
-        # Complete under another name first: nobody ever reads half a key, and one that a crash left is worthless.
+        # Complete under another name first: nobody ever reads half a key, and one that a crash left
+        # is worthless.
         draft = path.with_suffix(".new")
         draft.unlink(missing_ok=True)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
@@ -58,4 +60,6 @@ def _read(path: Path) -> str:
             raise SettingsError(f"{path} can be read by others", f"chmod 600 '{path}'")
         return path.read_text("ascii").strip()
     except PermissionError:
-        raise SettingsError(f"{path} cannot be read", "Run as the user that owns it, or set POLLING_HOME") from None
+        raise SettingsError(
+            f"{path} cannot be read", "Run as the user that owns it, or set POLLING_HOME"
+        ) from None

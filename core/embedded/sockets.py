@@ -15,9 +15,11 @@ _LONGEST = 100
 
 
 def socket_folder(folder: Path, name: str, account: Account | None = None) -> Path:
-    """The folder for the socket `name`: `folder`, or, if that path is too long, a private temporary one.
+    """The folder for the socket `name`: `folder`, or, if that path is too long, a private temporary
+    one.
 
-    A link beside `folder` tells the others where that is. Access is by the folder's mode alone: 0700.
+    A link beside `folder` tells the others where that is. Access is by the folder's mode alone:
+    0700.
     """
     # libpq takes a comma for the border between two hosts.
     if len(os.fsencode(folder / name)) <= _LONGEST and b"," not in os.fsencode(folder):
@@ -44,9 +46,15 @@ def _link(folder: Path) -> Path:
 
 
 def _private(link: Path, account: Account | None) -> bool:
-    """Whether the link leads to a folder that is ours: others may make one of that name once a cleaner removed ours."""
+    """Whether the link leads to a folder that is ours: others may make one of that name once a
+    cleaner removed ours.
+    """
     if not link.is_dir():
         return False
     found = link.readlink().lstat()
     owner = account.pw_uid if account else os.geteuid()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == owner and stat.S_IMODE(found.st_mode) == 0o700
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == owner
+        and stat.S_IMODE(found.st_mode) == 0o700
+    )

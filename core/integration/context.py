@@ -26,7 +26,10 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """The run it belongs to. `trigger` is `schedule`, `manual`, `resync` or `retry`; `lane` is `live` or `backfill`."""
+    """The run it belongs to.
+
+    `trigger` is `schedule`, `manual`, `resync` or `retry`; `lane` is `live` or `backfill`.
+    """
 
     id: str
     trigger: str
@@ -46,8 +49,8 @@ class AccountInfo:
 class BlobWriter(Protocol):
     """A file-like writer for large content: spooled to disk and hashed as it comes.
 
-    With a `key` it is resumable: after a failure the next attempt of any task with this key, on this machine, finds what
-    was written, and `tell()` says how much that is.
+    With a `key` it is resumable: after a failure the next attempt of any task with this key, on
+    this machine, finds what was written, and `tell()` says how much that is.
     """
 
     def write(self, data: bytes, /) -> int:
@@ -70,7 +73,11 @@ class BlobWriter(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
     ) -> None: ...
 
 
@@ -88,7 +95,9 @@ class Context(Protocol):
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that names account, run and task in every line, and strikes out the account's secrets."""
+        """A logger that names account, run and task in every line, and strikes out the account's
+        secrets.
+        """
         ...
 
     def state(self, partition: str, model: type[M]) -> M | None:
@@ -108,11 +117,14 @@ class Context(Protocol):
         ...
 
     def charge(self, limit: str, units: int = 1) -> None:
-        """Take what this task used beyond its declared cost, as debt to be paid off before the next one runs."""
+        """Take what this task used beyond its declared cost, as debt to be paid off before the
+        next one runs.
+        """
         ...
 
     def refresh_credentials(self) -> None:
-        """Renew the account's credentials: one task in the fleet does, the others wait and get the new ones.
+        """Renew the account's credentials: one task in the fleet does, the others wait and get the
+        new ones.
 
         Raises:
           CredentialsInvalid: The provider refuses to renew them.
@@ -128,16 +140,22 @@ class Context(Protocol):
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds a task's names to each line and strikes secrets out of it."""
 
-    def __init__(self, logger: logging.Logger, names: Mapping[str, object], redact: Any = None) -> None:
+    def __init__(
+        self, logger: logging.Logger, names: Mapping[str, object], redact: Any = None
+    ) -> None:
         super().__init__(logger, dict(names))
         self._redact = redact or (lambda text: text)
 
-    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[object, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Format here, so that a secret among the arguments is struck out too; exception text is never passed on."""
+        """Format here, so that a secret among the arguments is struck out too; exception text is
+        never passed on.
+        """
         if not self.isEnabledFor(level):
             return
         text = str(msg) % args if args else str(msg)

@@ -1,4 +1,6 @@
-"""What operators set for an integration: by its manifest's `settings`, from the environment or `.env`."""
+"""What operators set for an integration: by its manifest's `settings`, from the environment or
+`.env`.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
 
 
 def environment_value(name: str) -> str | None:
-    """A setting by its name alone, from the environment or from `.env`: an OAuth client that a manifest names."""
+    """A setting by its name alone, from the environment or from `.env`: an OAuth client that a
+    manifest names.
+    """
     from dotenv import dotenv_values
 
     return os.environ.get(name) or dotenv_values(".env").get(name) or None

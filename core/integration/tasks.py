@@ -93,7 +93,9 @@ class TaskMethod(Generic[P]):
 
 def _plain(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     """JSON values as they are; models, dates and the like as JSON."""
-    if all(value is None or isinstance(value, str | int | float | bool) for value in payload.values()):
+    if all(
+        value is None or isinstance(value, str | int | float | bool) for value in payload.values()
+    ):
         return payload
     return {name: to_jsonable_python(value) for name, value in payload.items()}
 

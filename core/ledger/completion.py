@@ -1,7 +1,7 @@
 """The end of a run: exactly once, after its last task, never before.
 
-A transaction of its own, after the one that closed a task. Inside that one it would miss siblings which close at the same
-moment: each would see the other still open, and nobody would end the run.
+A transaction of its own, after the one that closed a task. Inside that one it would miss siblings
+which close at the same moment: each would see the other still open, and nobody would end the run.
 """
 
 from __future__ import annotations
@@ -13,61 +13,77 @@ from psycopg.rows import dict_row
 
 from core.db.pool import Conn
 
-# A look without a lock first, since most batches end no run. Served by the partial indexes on ready and queued tasks: a run's
-# open tasks are its account's open tasks in its lane, where at most one run is open. The order is the index's own: without it, the
-# planner reads the table from its start, past every task that is done, to find the first that is not. Backwards, because claims
-# begin at the front: entries of what was claimed stay there until they are cleared away, and are not met from this side.
+# A look without a lock first, since most batches end no run. Served by the partial indexes on ready
+# and queued tasks: a run's open tasks are its account's open tasks in its lane, where at most one
+# run is open. The order is the index's own: without it, the planner reads the table from its start,
+# past every task that is done, to find the first that is not. Backwards, because claims begin at
+# the front: entries of what was claimed stay there until they are cleared away, and are not met
+# from this side.
 OPEN_TASKS = """
-(SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
+(SELECT t.id FROM sync_task t
+    WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
     AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
     ORDER BY t.priority, t.id DESC LIMIT 1) IS NULL
-AND (SELECT t.id FROM sync_task t WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
-    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id LIMIT 1) IS NULL
+AND (SELECT t.id FROM sync_task t
+    WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
+    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
+    LIMIT 1) IS NULL
 """
 
 CANDIDATES = f"""
-SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id
+SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running'
+    AND {OPEN_TASKS} ORDER BY r.id
 """  # noqa: S608  the fragment is our own
 FORGOTTEN = f"""
-SELECT r.id::text FROM sync_run r WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id LIMIT 1000
+SELECT r.id::text FROM sync_run r WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id
+LIMIT 1000
 """  # noqa: S608
 
 # The account before the run, as everybody does.
 LOCK_ACCOUNT = """
-SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id WHERE r.id = %s FOR NO KEY UPDATE OF a
+SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id WHERE r.id = %s
+FOR NO KEY UPDATE OF a
 """
 LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
 # THE STATEMENT THAT ENDS A RUN.
 END_RUN = f"""
 UPDATE sync_run r SET
-    state = CASE WHEN c.parked = 0 THEN 'succeeded' WHEN c.root_parked OR c.done = 0 THEN 'failed' ELSE 'partial' END,
-    finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked, outputs_saved = c.saved,
+    state = CASE WHEN c.parked = 0 THEN 'succeeded' WHEN c.root_parked
+        OR c.done = 0 THEN 'failed' ELSE 'partial' END,
+    finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
+    outputs_saved = c.saved,
     outputs_unchanged = c.unchanged, outputs_deleted = c.deleted, error = c.error
 FROM (
     SELECT count(*) FILTER (WHERE state = 'done') AS done,
            count(*) FILTER (WHERE state = 'parked' AND retried_as IS NULL) AS parked,
-           coalesce(bool_or(state = 'parked' AND retried_as IS NULL AND parent_id IS NULL AND retry_of IS NULL), false)
+           coalesce(bool_or(state = 'parked' AND retried_as IS NULL AND parent_id IS NULL
+               AND retry_of IS NULL), false)
                AS root_parked,
-           coalesce(sum(outputs_saved), 0) AS saved, coalesce(sum(outputs_unchanged), 0) AS unchanged,
-           coalesce(sum(outputs_deleted), 0) AS deleted, min(reason) FILTER (WHERE state = 'parked') AS error
+           coalesce(sum(outputs_saved), 0) AS saved,
+           coalesce(sum(outputs_unchanged), 0) AS unchanged,
+           coalesce(sum(outputs_deleted), 0) AS deleted, min(reason) FILTER (WHERE state = 'parked')
+               AS error
     FROM sync_task WHERE run_id = %(run)s
 ) c
 WHERE r.id = %(run)s AND r.state = 'running' AND {OPEN_TASKS}
 RETURNING r.*
 """  # noqa: S608  the fragment is our own
 
-# What the account does next. A resync that became due meanwhile begins at once; jitter keeps accounts from marching in step.
+# What the account does next. A resync that became due meanwhile begins at once; jitter keeps
+# accounts from marching in step.
 RESCHEDULE = """
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
     next_sync_at = CASE WHEN resync_due THEN clock_timestamp() ELSE
-        clock_timestamp() + poll_interval_minutes * interval '1 minute' * (0.95 + 0.1 * random()) END,
+        clock_timestamp() + poll_interval_minutes * interval '1 minute'
+            * (0.95 + 0.1 * random()) END,
     consecutive_failures = CASE WHEN %(state)s = 'failed' THEN consecutive_failures + 1 ELSE 0 END
 WHERE id = %(account)s AND sync_status <> 'disconnected'
 """
 BACKFILL_ENDED = """
-UPDATE user_integration SET next_sync_at = clock_timestamp() WHERE id = %s AND resync_due AND sync_status <> 'disconnected'
+UPDATE user_integration SET next_sync_at = clock_timestamp()
+WHERE id = %s AND resync_due AND sync_status <> 'disconnected'
 """
 FORGET_SEEN = "DELETE FROM sync_seen WHERE run_id = %s"
 
@@ -75,11 +91,18 @@ Run = Mapping[str, Any]
 
 
 def end_runs(conn: Conn, runs: Iterable[str]) -> list[Run]:
-    """End those of these runs whose last task is closed. Returns the rows of the runs that this call ended."""
+    """End those of these runs whose last task is closed.
+
+    Returns the rows of the runs that this call ended.
+    """
     named = sorted(runs)
     if not named:
         return []
-    return [ended for (run,) in conn.execute(CANDIDATES, (named,)).fetchall() if (ended := _end(conn, run))]
+    return [
+        ended
+        for (run,) in conn.execute(CANDIDATES, (named,)).fetchall()
+        if (ended := _end(conn, run))
+    ]
 
 
 def end_forgotten_runs(conn: Conn) -> list[Run]:
@@ -96,7 +119,9 @@ def _end(conn: Conn, run: str) -> Run | None:
         if ended is None:
             return None
         if ended["lane"] == "live":
-            conn.execute(RESCHEDULE, {"state": ended["state"], "account": ended["user_integration_id"]})
+            conn.execute(
+                RESCHEDULE, {"state": ended["state"], "account": ended["user_integration_id"]}
+            )
         else:
             conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))
     conn.execute(FORGET_SEEN, (run,))

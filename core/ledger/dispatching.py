@@ -26,23 +26,30 @@ WHERE t.state = 'queued' AND t.integration_domain = %s
 GROUP BY 1, 2, 3, 4, 5
 """
 
-# Accounts with ready tasks, round the ring from where the last portion ended. They are looked for among the open runs, by
-# `sync_run_by_domain`: ready tasks are only there, and the entries of what is done, which may be many while they cannot be cleared
-# away, are not met. Whether an account has any is asked from the back of `sync_task_ready` for the same reason: claims begin at its
-# front. Those that may not run now, and those whose tasks are all for later, are passed over before they are counted.
+# Accounts with ready tasks, round the ring from where the last portion ended. They are looked for
+# among the open runs, by `sync_run_by_domain`: ready tasks are only there, and the entries of what
+# is done, which may be many while they cannot be cleared away, are not met. Whether an account has
+# any is asked from the back of `sync_task_ready` for the same reason: claims begin at its front.
+# Those that may not run now, and those whose tasks are all for later, are passed over before they
+# are counted.
 WAITING = """
 SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM (
     SELECT id, live, backfill FROM (
         SELECT ring.id,
-            (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
-                AND t.user_integration_id = ring.id AND t.lane = 'live' AND t.available_at <= clock_timestamp()
+            (SELECT t.id FROM sync_task t
+                WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
+                AND t.user_integration_id = ring.id AND t.lane = 'live'
+                AND t.available_at <= clock_timestamp()
                 ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS live,
-            (SELECT t.id FROM sync_task t WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
-                AND t.user_integration_id = ring.id AND t.lane = 'backfill' AND t.available_at <= clock_timestamp()
+            (SELECT t.id FROM sync_task t
+                WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
+                AND t.user_integration_id = ring.id AND t.lane = 'backfill'
+                AND t.available_at <= clock_timestamp()
                 ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS backfill
         FROM (
             SELECT DISTINCT r.user_integration_id AS id FROM sync_run r
-            WHERE r.state = 'running' AND r.integration_domain = %(domain)s AND r.user_integration_id > %(after)s
+            WHERE r.state = 'running' AND r.integration_domain = %(domain)s
+              AND r.user_integration_id > %(after)s
             ORDER BY r.user_integration_id
         ) ring
         WHERE (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id) = 'active'
@@ -54,51 +61,66 @@ ORDER BY a.id
 
 BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 
-# Claims portions and marks them queued. Only the leader may: the share lock on its row keeps a new leader's claim from running
-# at the same moment, so that limits of tasks at once are counted exactly. Rows that anyone else holds are skipped. Tasks of the
-# types that share a small room are picked apart, so that neither kind keeps the other from going.
+# Claims portions and marks them queued. Only the leader may: the share lock on its row keeps a new
+# leader's claim from running at the same moment, so that limits of tasks at once are counted
+# exactly. Rows that anyone else holds are skipped. Tasks of the types that share a small room are
+# picked apart, so that neither kind keeps the other from going.
 CLAIM = """
 WITH me AS MATERIALIZED (
-    SELECT epoch FROM ledger WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
+    SELECT epoch FROM ledger WHERE leader = %(leader)s
+        AND leader_until > clock_timestamp() FOR SHARE
 ), portion AS MATERIALIZED (
     SELECT p.* FROM me, json_to_recordset(%(portions)s::json)
         AS p(account uuid, lane text, most int, capped_types text[], cap int, without_types text[])
 ), chosen AS MATERIALIZED (
     SELECT task.id FROM portion p CROSS JOIN LATERAL (
         (SELECT id, priority FROM sync_task
-         WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id = p.account AND lane = p.lane
-           AND available_at <= clock_timestamp() AND type <> ALL (p.without_types) AND type <> ALL (p.capped_types)
+         WHERE state = 'ready' AND integration_domain = %(domain)s
+           AND user_integration_id = p.account AND lane = p.lane
+           AND available_at <= clock_timestamp() AND type <> ALL (p.without_types)
+           AND type <> ALL (p.capped_types)
          ORDER BY priority DESC, id LIMIT p.most)
         UNION ALL
         (SELECT id, priority FROM sync_task
-         WHERE state = 'ready' AND integration_domain = %(domain)s AND user_integration_id = p.account AND lane = p.lane
+         WHERE state = 'ready' AND integration_domain = %(domain)s
+           AND user_integration_id = p.account AND lane = p.lane
            AND available_at <= clock_timestamp() AND p.cap > 0 AND type = ANY (p.capped_types)
          ORDER BY priority DESC, id LIMIT p.cap)
         ORDER BY priority DESC, id LIMIT p.most
     ) task
 ), picked AS MATERIALIZED (
-    -- Arrays, so that the plan is a probe for each id however many tasks there are: as a join, it walked past all that are done.
-    SELECT t.id FROM sync_task t WHERE t.id = ANY (ARRAY(SELECT id FROM chosen)) AND t.state = 'ready'
+    -- Arrays, so that the plan is a probe for each id however many tasks there are: as a join, it
+    -- walked past all that are done.
+    SELECT t.id FROM sync_task t WHERE t.id = ANY (ARRAY(SELECT id FROM chosen))
+        AND t.state = 'ready'
     ORDER BY t.id FOR UPDATE SKIP LOCKED
 ), queued AS (
-    UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1, dispatch_seq = nextval('dispatch_seq'),
+    UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1,
+        dispatch_seq = nextval('dispatch_seq'),
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
 )
-SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text, t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
-FROM queued t JOIN user_integration a ON a.id = t.user_integration_id JOIN sync_run r ON r.id = t.run_id
+SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
+    t.user_integration_id::text, a.version,
+    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
+    t.suspect
+FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
+JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
 """
 
 # Tasks that should be in Redis, and are sent again as they were if they are not.
 QUEUED = "SELECT id, dispatch_no FROM sync_task WHERE state = 'queued' AND integration_domain = %s"
 AS_SENT = """
-SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text, t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
-FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id JOIN sync_run r ON r.id = t.run_id
-JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id AND named.dispatch_no = t.dispatch_no
+SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
+    t.user_integration_id::text, a.version,
+    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
+    t.suspect
+FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+JOIN sync_run r ON r.id = t.run_id
+JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
+    AND named.dispatch_no = t.dispatch_no
 WHERE t.state = 'queued'
 """
 
@@ -132,7 +154,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """How many tasks of an account's lane to claim: none of some types, and of those that share a limit at most `cap`."""
+    """How many tasks of an account's lane to claim: none of some types, and of those that share
+    a limit at most `cap`.
+    """
 
     account: str
     lane: str
@@ -166,7 +190,11 @@ def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiti
     if len(found) < most and str(after) != str(RING_START):
         names |= {"after": RING_START, "most": most - len(found)}
         there = {account.account for account in found}
-        found += [one for one in (Waiting(*row) for row in conn.execute(WAITING, names)) if one.account not in there]
+        found += [
+            one
+            for one in (Waiting(*row) for row in conn.execute(WAITING, names))
+            if one.account not in there
+        ]
     return found
 
 
@@ -175,8 +203,13 @@ def blocked(conn: Conn) -> set[str]:
     return {key for (key,) in conn.execute(BLOCKED)}
 
 
-def claim(conn: Conn, leader: UUID, domain: str, portions: Sequence[Portion], lease_seconds: float) -> list[Dispatch]:
-    """Mark tasks queued and return their dispatches. Nothing, if `leader` is not the leader any more."""
+def claim(
+    conn: Conn, leader: UUID, domain: str, portions: Sequence[Portion], lease_seconds: float
+) -> list[Dispatch]:
+    """Mark tasks queued and return their dispatches.
+
+    Nothing, if `leader` is not the leader any more.
+    """
     encoded = json.dumps([asdict(portion) for portion in portions])
     names = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
     return [Dispatch(*row) for row in conn.execute(CLAIM, names)]
@@ -190,7 +223,10 @@ def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
 def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
     """The dispatches of these (task, dispatch_no) again, as far as they are still queued."""
     return [
-        Dispatch(*row) for row in conn.execute(AS_SENT, ([task for task, _ in tasks], [number for _, number in tasks]))
+        Dispatch(*row)
+        for row in conn.execute(
+            AS_SENT, ([task for task, _ in tasks], [number for _, number in tasks])
+        )
     ]
 
 

@@ -1,6 +1,7 @@
 """Who dispatches: a row with a holder and a deadline, by the database's clock.
 
-No advisory lock: a stopped process would keep it for ever, and a killed dispatcher is not replaced by its parent.
+No advisory lock: a stopped process would keep it for ever, and a killed dispatcher is not replaced
+by its parent.
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ RETURNING epoch
 """
 RESIGN = "UPDATE ledger SET leader = NULL, leader_until = NULL WHERE leader = %s"
 VACANT = """
-SELECT leader_until IS NULL OR leader_until < clock_timestamp() - %s * interval '1 second' FROM ledger
+SELECT leader_until IS NULL OR leader_until < clock_timestamp() - %s * interval '1 second'
+FROM ledger
 """
 NEW_EPOCH = "UPDATE ledger SET epoch = %s WHERE epoch = %s"
-STATUS = "SELECT epoch, leader, leader_until, last_tick_at, budgets_started, clock_timestamp() FROM ledger"
+STATUS = """
+SELECT epoch, leader, leader_until, last_tick_at, budgets_started, clock_timestamp() FROM ledger
+"""
 SEQUENCE = "SELECT last_value FROM dispatch_seq"
 START_BUDGETS = "UPDATE ledger SET budgets_started = true WHERE NOT budgets_started RETURNING 1"
 
@@ -84,5 +88,8 @@ def renew_epoch(conn: Conn, old: int) -> int:
 
 
 def start_budgets(conn: Conn) -> bool:
-    """Note that budgets are counted from now on. True for the first caller of this database's life."""
+    """Note that budgets are counted from now on.
+
+    True for the first caller of this database's life.
+    """
     return conn.execute(START_BUDGETS).fetchone() is not None

@@ -1,7 +1,7 @@
 """How long a dispatched task may stay unfinished, and what becomes of it then.
 
-An expired lease convicts nobody: deploys and outages expire leases too. The task becomes a suspect, and only a death after a
-suspect's start was committed counts against it.
+An expired lease convicts nobody: deploys and outages expire leases too. The task becomes a suspect,
+and only a death after a suspect's start was committed counts against it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ DIED = "its process died or hung while it ran"
 # Rows that a saver or the sweeper holds are skipped: their fate is being decided.
 RENEW = """
 WITH held AS MATERIALIZED (
-    SELECT t.id FROM sync_task t JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
+    SELECT t.id FROM sync_task t
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
         ON h.id = t.id AND h.dispatch_no = t.dispatch_no
     WHERE t.state = 'queued' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
-UPDATE sync_task t SET lease_until = clock_timestamp() + %(lease)s * interval '1 second' FROM held WHERE t.id = held.id
+UPDATE sync_task t SET lease_until = clock_timestamp() + %(lease)s * interval '1 second' FROM held
+WHERE t.id = held.id
 """
 
-# Those that have used up some of their lease: a healthy queue moves on before that, and costs no write.
+# Those that have used up some of their lease: a healthy queue moves on before that, and costs no
+# write.
 RENEW_WAITING = RENEW.replace(
     "WHERE t.state = 'queued'",
-    "WHERE t.state = 'queued' AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6 second'",
+    "WHERE t.state = 'queued' AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6"
+    " second'",
 )
 
 EXPIRE = f"""
@@ -38,13 +42,16 @@ WITH expired AS MATERIALIZED (
     ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 )
 UPDATE sync_task t SET
-    state = CASE WHEN t.suspect AND t.started_at IS NOT NULL AND t.crashes + 1 >= {MOST_CRASHES} THEN 'parked' ELSE 'ready' END,
+    state = CASE WHEN t.suspect AND t.started_at IS NOT NULL
+        AND t.crashes + 1 >= {MOST_CRASHES} THEN 'parked' ELSE 'ready' END,
     crashes = t.crashes + CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN 1 ELSE 0 END,
     reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN '{DIED}' ELSE t.reason END,
-    finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL AND t.crashes + 1 >= {MOST_CRASHES} THEN clock_timestamp() END,
+    finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL
+        AND t.crashes + 1 >= {MOST_CRASHES} THEN clock_timestamp() END,
     suspect = true, available_at = clock_timestamp(), lease_until = NULL
 FROM expired e WHERE t.id = e.id
-RETURNING t.id, t.dispatch_no, t.integration_domain, t.state, t.run_id::text, t.user_integration_id::text, t.type
+RETURNING t.id, t.dispatch_no, t.integration_domain, t.state, t.run_id::text,
+    t.user_integration_id::text, t.type
 """  # noqa: S608  a number and a text of our own
 
 START_SUSPECT = """
@@ -90,11 +97,17 @@ def renew_waiting(conn: Conn, held: Held, lease_seconds: float) -> None:
 
 
 def _names(held: Held, lease_seconds: float) -> dict[str, object]:
-    return {"tasks": [task for task, _ in held], "numbers": [number for _, number in held], "lease": lease_seconds}
+    return {
+        "tasks": [task for task, _ in held],
+        "numbers": [number for _, number in held],
+        "lease": lease_seconds,
+    }
 
 
 def expire(conn: Conn) -> list[Expired]:
-    """Put back tasks whose lease ran out; park a suspect that took its process down for the third time."""
+    """Put back tasks whose lease ran out; park a suspect that took its process down for the
+    third time.
+    """
     return [Expired(*row) for row in conn.execute(EXPIRE)]
 
 

@@ -34,7 +34,8 @@ PRIORITIES = range(-(2**31), 2**31)
 class Dispatch:
     """What a message names: a task, which of its dispatches this is, and what running it takes.
 
-    `epoch`, `task_id` and `dispatch_no` are the fence: a result that does not match the ledger is dropped whole.
+    `epoch`, `task_id` and `dispatch_no` are the fence: a result that does not match the ledger is
+    dropped whole.
     """
 
     epoch: int
@@ -125,7 +126,10 @@ class Outcome:
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """The other way."""
         nested: dict[str, Any] = {"dispatch": Dispatch(**data["dispatch"])}
-        nested |= {"block": data["block"] and Block(**data["block"]), "stop": data["stop"] and Stop(**data["stop"])}
+        nested |= {
+            "block": data["block"] and Block(**data["block"]),
+            "stop": data["stop"] and Stop(**data["stop"]),
+        }
         return cls(**{**data, **nested})
 
 
@@ -144,18 +148,24 @@ def task_row(task: Task, integration: Integration) -> Row:
     if not isinstance(task, Task):
         raise ResultInvalid(f"tasks holds a {type(task).__name__} where a Task belongs")
     if task.type not in integration.task_specs:
-        raise ResultInvalid(f"there is no task {str(task.type)[:80]!r} in {integration.manifest.domain}")
+        raise ResultInvalid(
+            f"there is no task {str(task.type)[:80]!r} in {integration.manifest.domain}"
+        )
     payload = dict(task.payload)
     # Keys sorted, so that one payload is one key whatever order its author wrote it in.
     encoded = encode_json(dict(sorted(payload.items())), f"the payload of a {task.type} task")
     if len(encoded) > LONGEST_PAYLOAD:
         raise ResultInvalid(
-            f"the payload of a {task.type} task has {len(encoded):,} bytes; {LONGEST_PAYLOAD:,} are allowed"
+            f"the payload of a {task.type} task has {len(encoded):,} bytes; {LONGEST_PAYLOAD:,} are"
+            " allowed"
         )
     if holds_unfit(encoded) and not _storable(payload):
         raise ResultInvalid(f"the payload of a {task.type} task has a NUL or a lone surrogate")
     # Compared, not looked up: a range is searched one by one for what is no plain int.
-    if not isinstance(task.priority, int) or not PRIORITIES.start <= task.priority < PRIORITIES.stop:
+    if (
+        not isinstance(task.priority, int)
+        or not PRIORITIES.start <= task.priority < PRIORITIES.stop
+    ):
         raise ResultInvalid(f"the priority {task.priority!r} of a {task.type} task is out of range")
     return {
         "type": task.type,
@@ -177,7 +187,11 @@ def _storable(value: Any) -> bool:
 
 
 def result_outcome(
-    dispatch: Dispatch, result: TaskResult, integration: Integration, blobs: BlobStore, read: Mapping[str, int]
+    dispatch: Dispatch,
+    result: TaskResult,
+    integration: Integration,
+    blobs: BlobStore,
+    read: Mapping[str, int],
 ) -> Outcome:
     """A plugin's result as rows; its generators run here.
 
@@ -189,7 +203,9 @@ def result_outcome(
       Whatever a generator of the plugin raises.
     """
     if not isinstance(result, TaskResult):
-        raise ResultInvalid(f"{dispatch.type} returned a {type(result).__name__} instead of a TaskResult")
+        raise ResultInvalid(
+            f"{dispatch.type} returned a {type(result).__name__} instead of a TaskResult"
+        )
     outcome = Outcome(dispatch)
     rows: dict[str, Row] = {}
     for output in _bounded(result.output, MOST_OUTPUTS, "outputs"):
@@ -202,13 +218,17 @@ def result_outcome(
         _weigh(outcome, outcome.tasks[-1])
     outcome.seen = seen_ids(_bounded(result.seen, 10 * MOST_OUTPUTS, "seen ids"))
     outcome.listed = [listing_row(listing) for listing in result.listed]
-    outcome.states = [_state_row(partition, value, read) for partition, value in result.state.items()]
+    outcome.states = [
+        _state_row(partition, value, read) for partition, value in result.state.items()
+    ]
     outcome.size += 60 * len(outcome.seen)
     return outcome
 
 
 def _collect(rows: dict[str, Row], row: Row) -> None:
-    """One row for each item: the last word counts, and a change of metadata is added to what stands there."""
+    """One row for each item: the last word counts, and a change of metadata is added to what
+    stands there.
+    """
     before = rows.pop(row["id"], None)
     if before is not None and row["code"] == 206:
         if before["code"] != 410:
@@ -227,18 +247,28 @@ def _bounded(items: Iterable[Any], most: int, what: str) -> Iterable[Any]:
     try:
         iterator = iter(items)
     except TypeError:
-        raise ResultInvalid(f"{what}: a {type(items).__name__} is nothing to iterate over") from None
+        raise ResultInvalid(
+            f"{what}: a {type(items).__name__} is nothing to iterate over"
+        ) from None
     yield from itertools.islice(iterator, most)
     if next(iterator, None) is not None:
-        raise ResultInvalid(f"one result may carry {most:,} {what}; return a task that goes on with the rest")
+        raise ResultInvalid(
+            f"one result may carry {most:,} {what}; return a task that goes on with the rest"
+        )
 
 
 def _state_row(partition: str, value: Any, read: Mapping[str, int]) -> Row:
     if not isinstance(partition, str) or not partition or len(partition) > 1024:
-        raise ResultInvalid(f"state partition {str(partition)[:80]!r}: use a text of 1 to 1,024 characters")
+        raise ResultInvalid(
+            f"state partition {str(partition)[:80]!r}: use a text of 1 to 1,024 characters"
+        )
     if value is not None and not hasattr(value, "model_dump"):
-        raise ResultInvalid(f"the state of {partition!r} is a {type(value).__name__}; use a pydantic model")
+        raise ResultInvalid(
+            f"the state of {partition!r} is a {type(value).__name__}; use a pydantic model"
+        )
     dumped = None if value is None else value.model_dump(mode="json")
     if len(encode_json(dumped, f"the state of {partition!r}")) > 1024 * 1024:
-        raise ResultInvalid(f"the state of {partition!r} is larger than 1 MiB; split it into partitions")
+        raise ResultInvalid(
+            f"the state of {partition!r} is larger than 1 MiB; split it into partitions"
+        )
     return {"partition": partition, "value": dumped, "read": read.get(partition)}

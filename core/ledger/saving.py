@@ -1,7 +1,8 @@
 """The saving transaction: what a batch of tasks came to, committed whole.
 
-Every process writes in this order, each kind sorted by its key, so that savers do not deadlock: tasks, state, run, content, new
-tasks, accounts and blocks. The completion check is no part of it: see `core.ledger.completion`.
+Every process writes in this order, each kind sorted by its key, so that savers do not deadlock:
+tasks, state, run, content, new tasks, accounts and blocks. The completion check is no part of it:
+see `core.ledger.completion`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
 from core.ledger.state import write_states
 
-# THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id. Served by the primary key: the form
-# of the condition keeps the planner from `sync_task_queued`, which is small only as long as the dead can be cleared away.
+# THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id.
+# Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
+# which is small only as long as the dead can be cleared away.
 FENCE = """
-SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.started_at, r.allow_deletions, t.carried, r.over_limit
+SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.started_at,
+    r.allow_deletions, t.carried, r.over_limit
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
@@ -34,33 +37,39 @@ WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no
 ORDER BY t.id FOR UPDATE OF t
 """
 
-# Someone else may end the backfill run meanwhile: the share lock waits for that, and then finds none.
+# Someone else may end the backfill run meanwhile: the share lock waits for that, and then finds
+# none.
 OPEN_BACKFILL = """
 INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
 SELECT %(id)s, %(account)s, %(domain)s, 'backfill', %(trigger)s, last_value FROM dispatch_seq
 ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
 """
-# What a person has allowed the live run holds for the listings it sends to the background. Before the share lock: after it, two
-# batches that both hold one would wait for each other.
+# What a person has allowed the live run holds for the listings it sends to the background. Before
+# the share lock: after it, two batches that both hold one would wait for each other.
 ALLOW_BACKFILL = """
 UPDATE sync_run SET allow_deletions = true
 WHERE user_integration_id = %s AND lane = 'backfill' AND state = 'running' AND NOT allow_deletions
 """
 SHARE_BACKFILL = """
-SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfill' AND state = 'running' FOR SHARE
+SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfill'
+    AND state = 'running' FOR SHARE
 """
 
-# The ids are taken in the order the plugin gave, and the rows inserted by key: one keeps the order of work, the other the
-# order of locks. Conflicts on (run_id, dedup_key) are tasks that the run has already.
+# The ids are taken in the order the plugin gave, and the rows inserted by key: one keeps the order
+# of work, the other the order of locks. Conflicts on (run_id, dedup_key) are tasks that the run has
+# already.
 INSERT_TASKS = """
 WITH incoming AS MATERIALIZED (
     SELECT nextval('sync_task_id_seq') AS id, r.* FROM json_to_recordset(%s::json)
-        AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text, payload jsonb, key text, priority int,
+        AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text,
+            payload jsonb, key text, priority int,
             carried bool)
 )
-INSERT INTO sync_task (id, run_id, user_integration_id, integration_domain, lane, parent_id, type, payload, dedup_key, priority,
+INSERT INTO sync_task (id, run_id, user_integration_id, integration_domain, lane, parent_id, type,
+    payload, dedup_key, priority,
     carried)
-SELECT id, run, account, domain, lane, parent, type, payload, decode(key, 'hex'), priority, carried FROM incoming ORDER BY run, key
+SELECT id, run, account, domain, lane, parent, type, payload, decode(key, 'hex'), priority, carried
+FROM incoming ORDER BY run, key
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 RETURNING parent_id
 """
@@ -74,28 +83,37 @@ MOST_ERRORS = 20
 # The rows are locked by the fence already.
 FINISH = f"""
 UPDATE sync_task t SET
-    state = CASE WHEN f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS} THEN 'parked' ELSE f.state END,
-    available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second' ELSE t.available_at END,
-    attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash, snoozes = t.snoozes + f.snooze,
+    state = CASE WHEN f.snooze > 0
+        AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS} THEN 'parked' ELSE f.state END,
+    available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
+        ELSE t.available_at END,
+    attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,
+    snoozes = t.snoozes + f.snooze,
     snoozed_seconds = t.snoozed_seconds + CASE WHEN f.snooze > 0 THEN f.delay ELSE 0 END,
     suspect = f.suspect, lease_until = NULL, reason = f.reason,
     errors = CASE WHEN f.error IS NULL THEN t.errors ELSE
         (SELECT jsonb_agg(e ORDER BY n) FROM (
             SELECT e, n FROM jsonb_array_elements(coalesce(t.errors, '[]') || jsonb_build_object(
-                'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)) WITH ORDINALITY AS x(e, n)
+                'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)) WITH
+                    ORDINALITY AS x(e, n)
             ORDER BY n DESC LIMIT {MOST_ERRORS}) latest) END,
-    outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted, followups = f.followups,
-    finished_at = CASE WHEN f.state = 'ready' AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS})
+    outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
+    followups = f.followups,
+    finished_at = CASE WHEN f.state = 'ready'
+        AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS})
         THEN NULL ELSE clock_timestamp() END
-FROM json_to_recordset(%s::json) AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
+FROM json_to_recordset(%s::json)
+    AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
     reason text, error text, saved int, unchanged int, deleted int, followups int)
 WHERE t.id = f.id
 RETURNING t.id, t.state
 """  # noqa: S608  two numbers of our own
 
 BLOCK = """
-INSERT INTO limit_block (key, until, reason) VALUES (%s, clock_timestamp() + %s * interval '1 second', %s)
-ON CONFLICT (key) DO UPDATE SET until = greatest(limit_block.until, excluded.until), reason = excluded.reason
+INSERT INTO limit_block (key, until, reason)
+VALUES (%s, clock_timestamp() + %s * interval '1 second', %s)
+ON CONFLICT (key) DO UPDATE SET until = greatest(limit_block.until, excluded.until),
+    reason = excluded.reason
 """
 
 RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
@@ -127,9 +145,8 @@ class _Counts:
 def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Saved:
     """Commit these outcomes in one transaction; those that the fence refuses are dropped.
 
-    Raises:
-      psycopg.Error: Nothing was saved, or, when the connection broke during the commit, maybe everything: saving the same
-        outcomes again is right in both cases.
+    Raises: psycopg.Error: Nothing was saved, or, when the connection broke during the commit, maybe
+      everything: saving the same outcomes again is right in both cases.
     """
     for _ in range(5):
         try:
@@ -142,7 +159,9 @@ def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Sav
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the fence tells of a task's run, and whether the task was carried over from an earlier one."""
+    """What the fence tells of a task's run, and whether the task was carried over from an
+    earlier one.
+    """
 
     start_seq: int
     began: datetime
@@ -173,8 +192,13 @@ class _Batch:
         return self.saved
 
     def _fenced(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Those whose tasks still are what they were when they were dispatched, one for each task."""
-        named = {(outcome.dispatch.task_id, outcome.dispatch.dispatch_no): outcome for outcome in outcomes}
+        """Those whose tasks still are what they were when they were dispatched, one for each
+        task.
+        """
+        named = {
+            (outcome.dispatch.task_id, outcome.dispatch.dispatch_no): outcome
+            for outcome in outcomes
+        }
         tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
         passed = []
         for task, number, epoch, start_seq, began, allow, carried, over_limit in self.conn.execute(
@@ -189,7 +213,8 @@ class _Batch:
             passed.append(outcome)
         return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq)
 
-    # Content ----------------------------------------------------------------------------------------------------------
+    # Content
+    # ----------------------------------------------------------------------------------------------------------
 
     def _write_content(self) -> None:
         # What is gone goes first: a result may delete a folder and keep a file that is now in it.
@@ -206,15 +231,23 @@ class _Batch:
         self._remember_seen(changed | updated)
         self._sweep()
         for account, id in sorted(changed | updated | set(deleted)):
-            domain = next(o.dispatch.domain for o in self.outcomes if o.dispatch.account_id == account)
+            domain = next(
+                o.dispatch.domain for o in self.outcomes if o.dispatch.account_id == account
+            )
             self.saved.changed.setdefault((account, domain), []).append(id)
 
     def _latest(self, code: int) -> list[tuple[Outcome, dict[str, Any]]]:
-        """Rows of this code, the latest for each item, with what the statements need of their dispatch."""
+        """Rows of this code, the latest for each item, with what the statements need of their
+        dispatch.
+        """
         rows: dict[tuple[str, str], tuple[Outcome, dict[str, Any]]] = {}
         for outcome in self.outcomes:
             dispatch = outcome.dispatch
-            names = {"account": dispatch.account_id, "domain": dispatch.domain, "seq": dispatch.dispatch_seq}
+            names = {
+                "account": dispatch.account_id,
+                "domain": dispatch.domain,
+                "seq": dispatch.dispatch_seq,
+            }
             for row in outcome.outputs:
                 if row["code"] == code:
                     key = (dispatch.account_id, row["id"])
@@ -224,7 +257,9 @@ class _Batch:
                     rows[key] = (outcome, merged)
         return list(rows.values())
 
-    def _count(self, rows: Iterable[tuple[Outcome, dict[str, Any]]], changed: set[content.Key]) -> None:
+    def _count(
+        self, rows: Iterable[tuple[Outcome, dict[str, Any]]], changed: set[content.Key]
+    ) -> None:
         for outcome, row in rows:
             counts = self.counts[outcome.dispatch.task_id]
             if (row["account"], row["id"]) in changed:
@@ -233,12 +268,16 @@ class _Batch:
                 counts.unchanged += 1
 
     def _remember_seen(self, changed: set[content.Key]) -> None:
-        """What was written has a new sequence number; what was not must be remembered until its listing is complete."""
+        """What was written has a new sequence number; what was not must be remembered until its
+        listing is complete.
+        """
         seen = {(o.dispatch.run_id, id) for o in self.outcomes for id in o.seen}
         for outcome in self.outcomes:
             dispatch = outcome.dispatch
             kept = (row["id"] for row in outcome.outputs if row["code"] != 410)
-            seen.update((dispatch.run_id, id) for id in kept if (dispatch.account_id, id) not in changed)
+            seen.update(
+                (dispatch.run_id, id) for id in kept if (dispatch.account_id, id) not in changed
+            )
         content.remember_seen(self.conn, seen)
 
     def _sweep(self) -> None:
@@ -257,10 +296,13 @@ class _Batch:
                     guard=1.0 if run.allow_deletions else self.guard,
                 )
 
-    # Tasks ------------------------------------------------------------------------------------------------------------
+    # Tasks
+    # ------------------------------------------------------------------------------------------------------------
 
     def _prepare_tasks(self) -> list[dict[str, Any]]:
-        """Follow-ups with their runs: those of a live task that go to the background belong to the backfill run."""
+        """Follow-ups with their runs: those of a live task that go to the background belong to
+        the backfill run.
+        """
         backfills: dict[str, str] = {}
         for outcome in sorted(self.outcomes, key=lambda outcome: outcome.dispatch.account_id):
             account = outcome.dispatch.account_id
@@ -273,7 +315,11 @@ class _Batch:
                 "domain": outcome.dispatch.domain,
                 "parent": outcome.dispatch.task_id,
                 "carried": self.runs[outcome.dispatch.task_id].carried,
-                "run": backfills[outcome.dispatch.account_id] if _moves(outcome, row) else outcome.dispatch.run_id,
+                "run": (
+                    backfills[outcome.dispatch.account_id]
+                    if _moves(outcome, row)
+                    else outcome.dispatch.run_id
+                ),
                 "lane": "backfill" if _moves(outcome, row) else outcome.dispatch.lane,
             }
             for outcome in self.outcomes
@@ -282,7 +328,11 @@ class _Batch:
 
     def _backfill_run(self, outcome: Outcome) -> str:
         dispatch = outcome.dispatch
-        names = {"account": dispatch.account_id, "domain": dispatch.domain, "trigger": dispatch.trigger}
+        names = {
+            "account": dispatch.account_id,
+            "domain": dispatch.domain,
+            "trigger": dispatch.trigger,
+        }
         while True:
             self.conn.execute(OPEN_BACKFILL, {**names, "id": uuid4()})
             if self.runs[dispatch.task_id].allow_deletions:
@@ -293,19 +343,24 @@ class _Batch:
 
     def _insert_tasks(self, rows: list[dict[str, Any]]) -> None:
         if rows:
-            inserted = Counter(parent for (parent,) in self.conn.execute(INSERT_TASKS, (json_text(rows),)))
+            inserted = Counter(
+                parent for (parent,) in self.conn.execute(INSERT_TASKS, (json_text(rows),))
+            )
             for task, count in inserted.items():
                 self.counts[task].followups = count
             self.saved.added = bool(inserted)
 
-    # Accounts and blocks ----------------------------------------------------------------------------------------------
+    # Accounts and blocks
+    # ----------------------------------------------------------------------------------------------
 
     def _stop_accounts(self) -> None:
         for outcome in sorted(self.outcomes, key=lambda outcome: outcome.dispatch.account_id):
             if outcome.stop is not None:
                 stop, account = outcome.stop, outcome.dispatch.account_id
                 arguments = {"id": account, "reason": stop.reason, "detail": stop.detail}
-                self.conn.execute(STOP, {**arguments, "credentials_version": stop.credentials_version})
+                self.conn.execute(
+                    STOP, {**arguments, "credentials_version": stop.credentials_version}
+                )
             if outcome.expired is not None:
                 self.conn.execute(RESYNC_DUE, (outcome.dispatch.account_id,))
         blocks = [outcome.block for outcome in self.outcomes if outcome.block is not None]
@@ -313,9 +368,13 @@ class _Batch:
             self.conn.execute(BLOCK, (block.key, block.seconds, block.reason))
 
     def _finish(self) -> None:
-        rows = [_finished(outcome, self.counts[outcome.dispatch.task_id]) for outcome in self.outcomes]
+        rows = [
+            _finished(outcome, self.counts[outcome.dispatch.task_id]) for outcome in self.outcomes
+        ]
         states: dict[int, str] = dict(self.conn.execute(FINISH, (json_text(rows),)).fetchall())
-        self.saved.applied = [(outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes]
+        self.saved.applied = [
+            (outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes
+        ]
         self.saved.added |= any(state == "ready" for state in states.values())
 
 
@@ -348,4 +407,6 @@ def _finished(outcome: Outcome, counts: _Counts) -> dict[str, Any]:
 
 def parked(outcome: Outcome, reason: str) -> Outcome:
     """The same task, parked: its result cannot be saved."""
-    return replace(Outcome(outcome.dispatch), state="parked", attempt=1, reason=reason, error=reason)
+    return replace(
+        Outcome(outcome.dispatch), state="parked", attempt=1, reason=reason, error=reason
+    )

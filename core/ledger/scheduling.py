@@ -12,74 +12,90 @@ from core.integration.base import START
 
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 
-# Claims due accounts and makes their runs and root tasks, in one statement. Accounts that another scheduler is claiming are
-# skipped; the unique index on open runs decides the rest. Served by `user_integration_due` and `sync_run_open`.
+# Claims due accounts and makes their runs and root tasks, in one statement. Accounts that another
+# scheduler is claiming are skipped; the unique index on open runs decides the rest. Served by
+# `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = """
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.forget_state FROM user_integration a
     WHERE a.sync_status = 'active' AND a.next_sync_at <= clock_timestamp()
-      AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
+      AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
+          AND r.state = 'running')
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
     INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
-    SELECT gen_random_uuid(), due.id, due.integration_domain, 'live', CASE WHEN due.resync_due THEN 'resync' ELSE 'schedule' END,
+    SELECT gen_random_uuid(), due.id, due.integration_domain, 'live',
+        CASE WHEN due.resync_due THEN 'resync' ELSE 'schedule' END,
         (SELECT last_value FROM dispatch_seq)
     FROM due
     ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
     RETURNING id, user_integration_id, integration_domain, lane
 ), root AS (
-    INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+    INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+        dedup_key)
     SELECT id, user_integration_id, integration_domain, lane, 'start', '{}', %(root)s FROM run
 ), claimed AS (
     UPDATE user_integration a SET resync_due = false, forget_state = false,
         next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
     FROM run WHERE a.id = run.user_integration_id
 )
-SELECT run.id, run.user_integration_id, due.forget_state FROM run JOIN due ON due.id = run.user_integration_id
+SELECT run.id, run.user_integration_id, due.forget_state FROM run
+JOIN due ON due.id = run.user_integration_id
 """
 
 TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
 
 LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s FOR NO KEY UPDATE
+SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s
+FOR NO KEY UPDATE
 """
 JOIN_OPEN_RUN = """
 UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
 WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = 'running' RETURNING id
 """
 OPEN_RUN = """
-INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq, allow_deletions)
-SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s FROM dispatch_seq
+INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq,
+    allow_deletions)
+SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
+FROM dispatch_seq
 """
 ADD_ROOT = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key)
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, 'start', '{}', %(root)s)
 """
 # Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
 HELD = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
 RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, forget_state = false WHERE id = %s"
 RESYNC_DUE = """
-UPDATE user_integration SET resync_due = true, forget_state = true, next_sync_at = now() WHERE id = %s
+UPDATE user_integration SET resync_due = true, forget_state = true, next_sync_at = now()
+WHERE id = %s
 """
 
 # The rows stay, so that a writer dispatched earlier cannot bring a cursor back.
 DROP_STATE = """
-UPDATE sync_state SET value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'), updated_at = now()
+UPDATE sync_state SET value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'),
+    updated_at = now()
 WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
-# Tasks of cancelled runs, and parked ones that have been tried again by themselves less than three times, go on in the new run:
-# as copies, which conflict with nothing the run already has. Three statements: as one, it compared every task with every copy.
+# Tasks of cancelled runs, and parked ones that have been tried again by themselves less than three
+# times, go on in the new run:
+# as copies, which conflict with nothing the run already has. Three statements: as one, it compared
+# every task with every copy.
 TO_CARRY = """
 SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
-WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL AND t.run_id <> %(run)s
+WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL
+  AND t.run_id <> %(run)s
   AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3 AND r.state <> 'running')
 ORDER BY t.id FOR UPDATE OF t
 """
 CARRY = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key, priority,
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type,
+    payload, dedup_key, priority,
     auto_retries, carried)
-SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type, payload, dedup_key, priority,
+SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type,
+    payload, dedup_key, priority,
     auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END, true
 FROM sync_task WHERE id = ANY(%(tasks)s) AND type <> 'start' ORDER BY dedup_key, id
 ON CONFLICT (run_id, dedup_key) DO NOTHING
@@ -87,7 +103,8 @@ ON CONFLICT (run_id, dedup_key) DO NOTHING
 # Each probes the unique index on (run_id, dedup_key).
 CARRIED = """
 UPDATE sync_task t SET retried_as = coalesce(
-    (SELECT again.id FROM sync_task again WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key), t.id)
+    (SELECT again.id FROM sync_task again
+        WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key), t.id)
 WHERE t.id = ANY(%(tasks)s)
 """
 # Served by `sync_task_stopped`: most accounts have nothing to carry on.
@@ -97,7 +114,8 @@ WHERE user_integration_id = ANY(%s) AND state IN ('parked', 'cancelled') AND ret
 """
 CARRIED_BACKFILL = """
 SELECT EXISTS (SELECT FROM sync_task t JOIN sync_run r ON r.id = t.run_id
-    WHERE t.user_integration_id = %s AND t.lane = 'backfill' AND t.retried_as IS NULL AND r.state <> 'running'
+    WHERE t.user_integration_id = %s AND t.lane = 'backfill' AND t.retried_as IS NULL
+      AND r.state <> 'running'
       AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3))
 """
 
@@ -113,7 +131,9 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
             if forget:
                 conn.execute(DROP_STATE, (account,))
         claimed = [(run, account) for run, account, _ in rows]
-        stopped = {account for (account,) in conn.execute(STOPPED, ([account for _, account in claimed],))}
+        stopped = {
+            account for (account,) in conn.execute(STOPPED, ([account for _, account in claimed],))
+        }
         for run, account in claimed:
             if account in stopped:
                 _carry_on(conn, run, account)
@@ -147,7 +167,8 @@ def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
 def request_run(
     conn: Conn, account: UUID, *, trigger: str = "manual", allow_deletions: bool = False
 ) -> tuple[UUID, bool]:
-    """A live run of this account now, or the one that is open. Returns its id and whether it is new.
+    """A live run of this account now, or the one that is open. Returns its id and whether it is
+    new.
 
     Raises:
       NotFound: There is no such account.
@@ -159,7 +180,9 @@ def request_run(
         joined = conn.execute(JOIN_OPEN_RUN, names).fetchone()
         if joined is not None:
             return joined[0], False
-        if trigger == "manual" and (resync_due or (allow_deletions and conn.execute(HELD, (account,)).fetchone())):
+        if trigger == "manual" and (
+            resync_due or (allow_deletions and conn.execute(HELD, (account,)).fetchone())
+        ):
             trigger = "resync"
         run = uuid4()
         names |= {"id": run, "domain": domain, "trigger": trigger, "root": ROOT_KEY}
@@ -173,7 +196,10 @@ def request_run(
 
 
 def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
-    """Drop all cursors of an account and list everything again. A run that is open ends first; then the resync begins."""
+    """Drop all cursors of an account and list everything again.
+
+    A run that is open ends first; then the resync begins.
+    """
     with conn.transaction():
         _lock_active(conn, account)
         conn.execute(RESYNC_DUE, (account,))
@@ -182,17 +208,29 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
 
 def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str, root: bool) -> UUID:
     """The open run of a lane, share-locked, or a new one. Called inside a transaction."""
-    row = conn.execute("SELECT integration_domain FROM user_integration WHERE id = %s", (account,)).fetchone()
+    row = conn.execute(
+        "SELECT integration_domain FROM user_integration WHERE id = %s", (account,)
+    ).fetchone()
     if row is None:
         raise NotFound(f"there is no account {account}", "List them: polling accounts")
-    names: dict[str, Any] = {"id": uuid4(), "account": account, "lane": lane, "domain": row[0], "trigger": trigger}
+    names: dict[str, Any] = {
+        "id": uuid4(),
+        "account": account,
+        "lane": lane,
+        "domain": row[0],
+        "trigger": trigger,
+    }
     names |= {"allow": False, "root": ROOT_KEY}
     made = conn.execute(
-        OPEN_RUN + "ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING", names
+        OPEN_RUN + "ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING",
+        names,
     ).rowcount
     if made and root:
         conn.execute(ADD_ROOT, names)
-    share = "SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s AND state = 'running' FOR SHARE"
+    share = """
+    SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s
+        AND state = 'running' FOR SHARE
+    """
     found = conn.execute(share, (account, lane)).fetchone()
     if found is None:
         return open_run(conn, account, lane=lane, trigger=trigger, root=root)

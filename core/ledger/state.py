@@ -1,6 +1,7 @@
 """State partitions in the saving transaction: compare and set.
 
-It comes right after the fence and before anything else is written, since a conflict drops a result whole.
+It comes right after the fence and before anything else is written, since a conflict drops a result
+whole.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ ORDER BY s.user_integration_id, s.partition FOR UPDATE OF s
 WRITE_STATE = """
 INSERT INTO sync_state AS s (user_integration_id, partition, value, version, dispatch_seq)
 SELECT account, partition, value, version, seq FROM json_to_recordset(%s::json)
-    AS r(account uuid, partition text, value jsonb, version bigint, seq bigint) ORDER BY account, partition
-ON CONFLICT (user_integration_id, partition) DO UPDATE SET value = excluded.value, version = excluded.version,
+    AS r(account uuid, partition text, value jsonb, version bigint, seq bigint)
+    ORDER BY account, partition
+ON CONFLICT (user_integration_id, partition) DO UPDATE
+SET value = excluded.value, version = excluded.version,
     dispatch_seq = excluded.dispatch_seq, updated_at = now()
 WHERE s.version = excluded.version - 1
 RETURNING 1
 """
 
-# Later than every dispatch so far: no task that is under way can bring back a partition that has expired.
+# Later than every dispatch so far: no task that is under way can bring back a partition that has
+# expired.
 NEXT_SEQUENCE = "SELECT nextval('dispatch_seq')"
 
 Key = tuple[str, str]
@@ -39,27 +43,36 @@ Key = tuple[str, str]
 def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Write what these outcomes, in the order of their dispatch, say of state.
 
-    Returns the outcomes: one whose partition was changed since its task read it is a task that runs again.
+    Returns the outcomes: one whose partition was changed since its task read it is a task that runs
+    again.
 
-    Raises:
-      ResultConflict: A partition that was not there to be locked came into being: the batch is to be done again.
+    Raises: ResultConflict: A partition that was not there to be locked came into being: the batch
+      is to be done again.
     """
     wanted = [key for outcome in outcomes for key, _ in _writes(outcome)]
     if not wanted:
         return list(outcomes)
-    found = conn.execute(LOCK_STATE, ([account for account, _ in wanted], [partition for _, partition in wanted]))
+    found = conn.execute(
+        LOCK_STATE, ([account for account, _ in wanted], [partition for _, partition in wanted])
+    )
     current = {(account, partition): (version, seq) for account, partition, version, seq in found}
     rows: dict[Key, dict[str, Any]] = {}
     passed = []
     for outcome in outcomes:
         if any(_conflicts(row, current.get(key), key in rows) for key, row in _writes(outcome)):
-            passed.append(Outcome(outcome.dispatch, state="ready", delay=0.2, reason="state changed meanwhile"))
+            passed.append(
+                Outcome(
+                    outcome.dispatch, state="ready", delay=0.2, reason="state changed meanwhile"
+                )
+            )
             continue
         passed.append(outcome)
         for key, row in _writes(outcome):
             version, seq = current.get(key, (0, 0))
             number = (
-                conn.execute(NEXT_SEQUENCE).fetchall()[0][0] if row.get("expired") else outcome.dispatch.dispatch_seq
+                conn.execute(NEXT_SEQUENCE).fetchall()[0][0]
+                if row.get("expired")
+                else outcome.dispatch.dispatch_seq
             )
             if row["read"] is None and seq > number:
                 continue  # a late write without a read: a later one stands
@@ -80,5 +93,7 @@ def _writes(outcome: Outcome) -> Iterator[tuple[Key, dict[str, Any]]]:
 
 
 def _conflicts(row: dict[str, Any], current: tuple[int, int] | None, written: bool) -> bool:
-    """Whether what the task has read was changed since: by a commit, or by another result of this batch."""
+    """Whether what the task has read was changed since: by a commit, or by another result of
+    this batch.
+    """
     return row["read"] is not None and (written or row["read"] != (current[0] if current else 0))

@@ -22,12 +22,16 @@ def dispatch_of(message: MessageProxy) -> Dispatch | None:
 
 
 class TaskMiddleware(Middleware):
-    """Calls `before` and `after` for dispatches; an unexpected error in `before` skips the task, whose lease brings it back."""
+    """Calls `before` and `after` for dispatches; an unexpected error in `before` skips the task,
+    whose lease brings it back.
+    """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         """Before a task runs. Raise `SkipMessage` to keep it from running."""
 
-    def after(self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None) -> None:
+    def after(
+        self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
+    ) -> None:
         """After a task ran, or raised."""
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
@@ -42,12 +46,21 @@ class TaskMiddleware(Middleware):
         except SkipMessage:
             raise
         except Exception as error:
-            log.exception("%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id)
-            current().held.release([dispatch.id], finished=False)  # or its lease would be renewed for ever
+            log.exception(
+                "%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id
+            )
+            current().held.release(
+                [dispatch.id], finished=False
+            )  # or its lease would be renewed for ever
             raise SkipMessage(str(type(error).__name__)) from None
 
     def after_process_message(
-        self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
+        self,
+        broker: Broker,
+        message: MessageProxy,
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
     ) -> None:
         dispatch = dispatch_of(message)
         if dispatch is not None:

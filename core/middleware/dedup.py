@@ -1,4 +1,6 @@
-"""Refuses a dispatch that this process holds or has finished already; the fence refuses the rest."""
+"""Refuses a dispatch that this process holds or has finished already; the fence refuses the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ GRACE_SECONDS = 30.0
 
 
 class Dedup(TaskMiddleware):
-    """Without it, a message delivered twice to one process would run the plugin twice; its second result would be dropped."""
+    """Without it, a message delivered twice to one process would run the plugin twice; its
+    second result would be dropped.
+    """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         if not current().held.begin(dispatch, time_limit_of(dispatch) + GRACE_SECONDS):

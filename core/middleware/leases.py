@@ -1,4 +1,6 @@
-"""Keeps the lease of what this process works on, and lets a suspect run only alone and on the record."""
+"""Keeps the lease of what this process works on, and lets a suspect run only alone and on the
+record.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +19,35 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 
 class Leases(TaskMiddleware):
-    """Renewal itself is in the process's heartbeat: one statement every third of a lease for all that it holds."""
+    """Renewal itself is in the process's heartbeat: one statement every third of a lease for all
+    that it holds.
+    """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         if not dispatch.suspect:
             return
         process = current()
         if not process.held.enter_suspect_lane(dispatch):
-            # Spread out, or all who wait would come back at one moment and all but one of them be put back again.
-            pause = min(FIRST_PAUSE_SECONDS * 2 ** min(dispatch.dispatch_no - 2, 5), LONGEST_PAUSE_SECONDS)
+            # Spread out, or all who wait would come back at one moment and all but one of them be
+            # put back again.
+            pause = min(
+                FIRST_PAUSE_SECONDS * 2 ** min(dispatch.dispatch_no - 2, 5), LONGEST_PAUSE_SECONDS
+            )
             delay = random.uniform(pause / 2, pause)
-            process.hand_over(Outcome(dispatch, state="ready", delay=delay, suspect=True, reason="waits to run alone"))
+            process.hand_over(
+                Outcome(
+                    dispatch, state="ready", delay=delay, suspect=True, reason="waits to run alone"
+                )
+            )
             raise SkipMessage("another suspect runs in this process")
         with process.database.connection() as conn:
             if not start_suspect(conn, dispatch.task_id, dispatch.dispatch_no):
                 process.held.release([dispatch.id])
                 raise SkipMessage("this dispatch is void")
 
-    def after(self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None) -> None:
+    def after(
+        self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
+    ) -> None:
         current().held.ran(dispatch)
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:

@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 
 class Lifecycle(Middleware):
-    """The saver is drained at shutdown, after the last worker thread has ended and before the broker is closed.
+    """The saver is drained at shutdown, after the last worker thread has ended and before the
+    broker is closed.
 
-    Parameters:
-      dispatcher: Run by a fork of the worker command; and by a thread of this process, if nobody leads.
+    Parameters: dispatcher: Run by a fork of the worker command; and by a thread of this process, if
+      nobody leads.
     """
 
     def __init__(
@@ -51,11 +52,17 @@ class Lifecycle(Middleware):
         return [self._dispatcher]
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """A process that cannot begin ends: Dramatiq would log the error, and take messages that nobody can run."""
+        """A process that cannot begin ends: Dramatiq would log the error, and take messages that
+        nobody can run.
+        """
         try:
             self._begin(broker, worker)
         except Exception as error:
-            log.critical("this worker process cannot begin: %s", error, exc_info=not isinstance(error, PollingError))
+            log.critical(
+                "this worker process cannot begin: %s",
+                error,
+                exc_info=not isinstance(error, PollingError),
+            )
             sys.exit(1)
 
     def _begin(self, broker: Broker, worker: Worker) -> None:
@@ -69,7 +76,9 @@ class Lifecycle(Middleware):
             serves=serves,
         )
         process.on_vacancy = self._lead
-        process.on_drain = lambda: threading.Thread(target=_drain, args=(worker,), name="drain", daemon=True).start()
+        process.on_drain = lambda: threading.Thread(
+            target=_drain, args=(worker,), name="drain", daemon=True
+        ).start()
         set_current(process)
         process.start()
 
@@ -103,7 +112,10 @@ class Lifecycle(Middleware):
 
 
 def _drain(worker: Worker) -> None:
-    """`polling drain`: take nothing more, finish what runs, and give back what has not begun. Lasts until the process ends."""
+    """`polling drain`: take nothing more, finish what runs, and give back what has not begun.
+
+    Lasts until the process ends.
+    """
     log.warning("asked to drain: this process takes no more tasks")
     process = current()
     process.draining.set()

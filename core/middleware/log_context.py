@@ -1,4 +1,6 @@
-"""Says in every line that is logged while a task runs, and while its outcome is decided, which one it is about."""
+"""Says in every line that is logged while a task runs, and while its outcome is decided, which
+one it is about.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,15 @@ class LogContext(TaskMiddleware):
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         bind_contextvars(
-            domain=dispatch.domain, account=dispatch.account_id, run=dispatch.run_id, task=dispatch.task_id
+            domain=dispatch.domain,
+            account=dispatch.account_id,
+            run=dispatch.run_id,
+            task=dispatch.task_id,
         )
 
-    def after(self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None) -> None:
+    def after(
+        self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
+    ) -> None:
         clear_contextvars()
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:

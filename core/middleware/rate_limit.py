@@ -1,4 +1,7 @@
-"""Asks the fleet's budgets before a task runs, and puts it back for later if there is nothing left. No thread waits."""
+"""Asks the fleet's budgets before a task runs, and puts it back for later if there is nothing left.
+
+No thread waits.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ REDIS_AWAY_SECONDS = 5.0
 
 
 class RateLimit(TaskMiddleware):
-    """A task without a cost makes no call. A snooze counts no attempt; the dispatcher passes over the limit until it is open."""
+    """A task without a cost makes no call.
+
+    A snooze counts no attempt; the dispatcher passes over the limit until it is open.
+    """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         process = current()
@@ -41,19 +47,31 @@ class RateLimit(TaskMiddleware):
         try:
             wait = process.budgets.take(wanted)
         except UNAVAILABLE:
-            self._snooze(dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None)
+            self._snooze(
+                dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None
+            )
         if wait is not None:
             spent = wanted[wait.index]
             process.figures.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
-            process.figures.count("budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name)
-            self._snooze(dispatch, wait.seconds, f"the limit {spent.limit.name!r} is used up", spent.key)
+            process.figures.count(
+                "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name
+            )
+            self._snooze(
+                dispatch, wait.seconds, f"the limit {spent.limit.name!r} is used up", spent.key
+            )
 
     def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> None:
         block = Block(key, seconds, reason) if key is not None else None
         delay = seconds * (1 + random.random() / 10) + 0.01
         current().hand_over(
             Outcome(
-                dispatch, state="ready", delay=delay, snooze=1, suspect=dispatch.suspect, reason=reason, block=block
+                dispatch,
+                state="ready",
+                delay=delay,
+                snooze=1,
+                suspect=dispatch.suspect,
+                reason=reason,
+                block=block,
             )
         )
         raise SkipMessage(reason)

@@ -1,4 +1,6 @@
-"""What an exception does: turns whatever a plugin raised into the ledger's next state, and hands results over to be saved."""
+"""What an exception does: turns whatever a plugin raised into the ledger's next state, and hands
+results over to be saved.
+"""
 
 from __future__ import annotations
 
@@ -62,12 +64,16 @@ class Retries(TaskMiddleware):
     def actor_options(self) -> set[str]:
         return {"throws"}
 
-    def after(self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None) -> None:
+    def after(
+        self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
+    ) -> None:
         if exception is None:
             return
         process = current()
         loaded = process.runner.used(dispatch)
-        strike = loaded.redact if loaded is not None else process.accounts.redactor(dispatch.account_id)
+        strike = (
+            loaded.redact if loaded is not None else process.accounts.redactor(dispatch.account_id)
+        )
         try:
             outcome = decide(dispatch, exception, self.max_attempts, loaded, strike)
         except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
@@ -79,22 +85,31 @@ class Retries(TaskMiddleware):
             dispatch.task_id,
             dispatch.type,
             dispatch.domain,
-            "is parked"
-            if outcome.state == "parked"
-            else f"goes on in {outcome.delay:.1f} s"
-            if outcome.state == "ready"
-            else "ends",
+            (
+                "is parked"
+                if outcome.state == "parked"
+                else f"goes on in {outcome.delay:.1f} s"
+                if outcome.state == "ready"
+                else "ends"
+            ),
             outcome.error or outcome.reason,
         )
         if outcome.state == "parked" or outcome.stop:
             level = "error" if outcome.state == "parked" else "warning"
-            report_task(exception, outcome.error or outcome.reason or "", tags_of(dispatch), strike, level)
+            report_task(
+                exception, outcome.error or outcome.reason or "", tags_of(dispatch), strike, level
+            )
         process.hand_over(outcome)
 
 
 def tags_of(dispatch: Dispatch) -> dict[str, str]:
     """Which task a report is about."""
-    names = {"domain": dispatch.domain, "type": dispatch.type, "account": dispatch.account_id, "run": dispatch.run_id}
+    names = {
+        "domain": dispatch.domain,
+        "type": dispatch.type,
+        "account": dispatch.account_id,
+        "run": dispatch.run_id,
+    }
     return names | {"task": str(dispatch.task_id), "lane": dispatch.lane}
 
 
@@ -117,18 +132,40 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
         case SkipItem():
             return Outcome(dispatch, reason=reason)
         case ServerUnavailable() | RedisError():
-            return Outcome(dispatch, state="ready", delay=random.uniform(1, 3), suspect=dispatch.suspect, reason=reason)
+            return Outcome(
+                dispatch,
+                state="ready",
+                delay=random.uniform(1, 3),
+                suspect=dispatch.suspect,
+                reason=reason,
+            )
         case AccountStopped():
-            return Outcome(dispatch, state="ready", delay=PAUSED_SECONDS, reason="the account does not run now")
+            return Outcome(
+                dispatch, state="ready", delay=PAUSED_SECONDS, reason="the account does not run now"
+            )
         case LeftToOthers():
-            delay = min(FIRST_BACKOFF_SECONDS * 1.3**dispatch.snoozes, KEY_SECONDS) * random.uniform(0.5, 1)
-            return Outcome(dispatch, state="ready", delay=delay, snooze=1, suspect=dispatch.suspect, reason=reason)
+            delay = min(
+                FIRST_BACKOFF_SECONDS * 1.3**dispatch.snoozes, KEY_SECONDS
+            ) * random.uniform(0.5, 1)
+            return Outcome(
+                dispatch,
+                state="ready",
+                delay=delay,
+                snooze=1,
+                suspect=dispatch.suspect,
+                reason=reason,
+            )
         case RateLimited():
             return _rate_limited(dispatch, exception, loaded, reason)
         case VaultError():
             # The fault of this process's keys, maybe, and not of the account: others may open it.
             return Outcome(
-                dispatch, state="ready", delay=KEY_SECONDS, snooze=1, suspect=dispatch.suspect, reason=reason
+                dispatch,
+                state="ready",
+                delay=KEY_SECONDS,
+                snooze=1,
+                suspect=dispatch.suspect,
+                reason=reason,
             )
         case CredentialsInvalid():
             return _stopped(dispatch, "credentials", reason, loaded, text)
@@ -153,19 +190,30 @@ def _transient(dispatch: Dispatch, max_attempts: int, reason: str, text: str) ->
     attempt = dispatch.attempts + 1
     if attempt >= max_attempts:
         return _parked(dispatch, f"after {attempt} attempts: {reason}", text)
-    return Outcome(dispatch, state="ready", delay=backoff(attempt), attempt=1, reason=reason, error=text)
+    return Outcome(
+        dispatch, state="ready", delay=backoff(attempt), attempt=1, reason=reason, error=text
+    )
 
 
 def _crashed(dispatch: Dispatch, reason: str, text: str) -> Outcome:
     if dispatch.crashes + 1 >= MOST_CRASHES:
-        return Outcome(dispatch, state="parked", crash=1, reason=f"{MOST_CRASHES} times: {reason}", error=text)
-    return Outcome(dispatch, state="ready", delay=backoff(1), crash=1, suspect=True, reason=reason, error=text)
+        return Outcome(
+            dispatch, state="parked", crash=1, reason=f"{MOST_CRASHES} times: {reason}", error=text
+        )
+    return Outcome(
+        dispatch, state="ready", delay=backoff(1), crash=1, suspect=True, reason=reason, error=text
+    )
 
 
-def _stopped(dispatch: Dispatch, why: str, detail: str, loaded: LoadedAccount | None, text: str) -> Outcome:
-    version = loaded.account.credentials_version if loaded is not None else _stored_version(dispatch)
+def _stopped(
+    dispatch: Dispatch, why: str, detail: str, loaded: LoadedAccount | None, text: str
+) -> Outcome:
+    version = (
+        loaded.account.credentials_version if loaded is not None else _stored_version(dispatch)
+    )
     stop = Stop("credentials" if why == "credentials" else "configuration", detail, version)
-    # If the credentials were renewed meanwhile, the account does not stop, and the task simply runs again.
+    # If the credentials were renewed meanwhile, the account does not stop, and the task simply runs
+    # again.
     return Outcome(dispatch, state="ready", delay=1.0, reason=detail, error=text, stop=stop)
 
 
@@ -177,24 +225,37 @@ def _stored_version(dispatch: Dispatch) -> int:
     return row[0] if row is not None else 0
 
 
-def _rate_limited(dispatch: Dispatch, error: RateLimited, loaded: LoadedAccount | None, reason: str) -> Outcome:
+def _rate_limited(
+    dispatch: Dispatch, error: RateLimited, loaded: LoadedAccount | None, reason: str
+) -> Outcome:
     seconds = snooze(error.retry_after, dispatch.snoozes)
     key = account_key(dispatch.account_id)
     if loaded is not None and error.limit is not None:
         keys = [loaded.key(limit) for limit in loaded.limits if limit.name == error.limit]
         key = keys[0] if keys else f"account/{dispatch.account_id}/{error.limit}"
     delay = seconds * (1 + random.random() / 20)
-    return Outcome(dispatch, state="ready", delay=delay, snooze=1, reason=reason, block=Block(key, seconds, reason))
+    return Outcome(
+        dispatch,
+        state="ready",
+        delay=delay,
+        snooze=1,
+        reason=reason,
+        block=Block(key, seconds, reason),
+    )
 
 
 def backoff(attempt: int) -> float:
-    """Seconds before the next attempt: exponential, with full jitter so that failures do not come back in step."""
+    """Seconds before the next attempt: exponential, with full jitter so that failures do not
+    come back in step.
+    """
     ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 40))
     return random.uniform(0, ceiling)
 
 
 def snooze(retry_after: float | None, snoozes: int) -> float:
-    """Seconds to leave a provider alone: what it says, within reason; otherwise longer each time."""
+    """Seconds to leave a provider alone: what it says, within reason; otherwise longer each
+    time.
+    """
     if isinstance(retry_after, int | float) and -math.inf < retry_after < math.inf:
         return float(min(max(retry_after, SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS))
     ceiling = min(LONGEST_BLIND_SNOOZE_SECONDS, 10.0 * 2.0 ** min(snoozes, 10))

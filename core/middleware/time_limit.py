@@ -1,4 +1,6 @@
-"""Ends a task that runs too long: softly by an exception in its thread, and if that does not help, by giving the thread up."""
+"""Ends a task that runs too long: softly by an exception in its thread, and if that does not
+help, by giving the thread up.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,18 @@ from core.worker.process import current
 CHECK_SECONDS = 1.0
 
 GRACE_SECONDS = 10.0
-"""How long a thread has to come back after the exception; a system call or a loop in C does not hear it."""
+"""How long a thread has to come back after the exception; a system call or a loop in C does not
+hear it.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class TimeLimitExceeded(BaseException):
-    """Raised in the thread of a task that is over its time limit. No `Exception`, so that plugins do not swallow it."""
+    """Raised in the thread of a task that is over its time limit.
+
+    No `Exception`, so that plugins do not swallow it.
+    """
 
 
 @dataclass(slots=True)
@@ -43,11 +50,17 @@ def time_limit_of(dispatch: Dispatch) -> float:
     process = current()
     integration = process.registry.integrations.get(dispatch.domain)
     spec = integration.task_specs.get(dispatch.type) if integration is not None else None
-    return spec.time_limit if spec is not None and spec.time_limit is not None else process.settings.task_time_limit
+    return (
+        spec.time_limit
+        if spec is not None and spec.time_limit is not None
+        else process.settings.task_time_limit
+    )
 
 
 class TimeLimit(TaskMiddleware):
-    """A thread that does not come back is replaced by a new one, so that its slot is not lost; its task is a suspect then."""
+    """A thread that does not come back is replaced by a new one, so that its slot is not lost;
+    its task is a suspect then.
+    """
 
     def __init__(self) -> None:
         self._watched: dict[int, _Watched] = {}
@@ -64,7 +77,9 @@ class TimeLimit(TaskMiddleware):
         Raises:
           TimeLimitExceeded: It was over it.
         """
-        watched = _Watched(dispatch, threading.current_thread(), time.monotonic() + time_limit_of(dispatch))
+        watched = _Watched(
+            dispatch, threading.current_thread(), time.monotonic() + time_limit_of(dispatch)
+        )
         ident = threading.get_ident()
         self._watched[ident] = watched
         try:
@@ -75,7 +90,9 @@ class TimeLimit(TaskMiddleware):
         except TimeLimitExceeded:
             # It may have come inside the first disarming; it comes only once.
             self._disarm(watched, ident)
-            raise TimeLimitExceeded(f"over its time limit of {time_limit_of(dispatch):.0f} s") from None
+            raise TimeLimitExceeded(
+                f"over its time limit of {time_limit_of(dispatch):.0f} s"
+            ) from None
         finally:
             self._watched.pop(ident, None)
 
@@ -105,7 +122,9 @@ class TimeLimit(TaskMiddleware):
             self._replace(watched.thread, watched.dispatch)
 
     def _replace_dead(self) -> None:
-        """Dramatiq never replaces a worker thread that died; the lease of what it ran is not renewed."""
+        """Dramatiq never replaces a worker thread that died; the lease of what it ran is not
+        renewed.
+        """
         if self._worker is None or current().stopping.is_set():
             return
         for thread in [thread for thread in self._worker.workers if not thread.is_alive()]:
@@ -116,9 +135,21 @@ class TimeLimit(TaskMiddleware):
             self._forget(dispatch)
 
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
-        """The stuck thread stops by itself if it ever comes back. Its lease is not renewed beyond the deadline."""
-        log.error("task %s (%s) hangs in %s; the thread is given up", dispatch.task_id, dispatch.type, thread.name)
-        if self._worker is not None and not current().stopping.is_set() and thread in self._worker.workers:
+        """The stuck thread stops by itself if it ever comes back.
+
+        Its lease is not renewed beyond the deadline.
+        """
+        log.error(
+            "task %s (%s) hangs in %s; the thread is given up",
+            dispatch.task_id,
+            dispatch.type,
+            thread.name,
+        )
+        if (
+            self._worker is not None
+            and not current().stopping.is_set()
+            and thread in self._worker.workers
+        ):
             thread.stop()
             self._worker.workers.remove(thread)
             self._worker._add_worker()
@@ -134,7 +165,9 @@ class TimeLimit(TaskMiddleware):
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
-    """Raise in another thread at its next bytecode; None takes back what has not been raised yet."""
+    """Raise in another thread at its next bytecode; None takes back what has not been raised
+    yet.
+    """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(ident), ctypes.py_object(exception) if exception is not None else None
     )

@@ -29,7 +29,9 @@ class Tracing(TaskMiddleware):
         if opened is not None:
             opened.__enter__()
 
-    def after(self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None) -> None:
+    def after(
+        self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
+    ) -> None:
         self._close(exception)
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:

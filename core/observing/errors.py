@@ -1,7 +1,9 @@
-"""Reporting errors to Sentry, where SENTRY_DSN is set (https://docs.sentry.io/platforms/python/configuration/options/).
+"""Reporting errors to Sentry, where SENTRY_DSN is set
+(https://docs.sentry.io/platforms/python/configuration/options/).
 
-The client is bare: none of its integrations, which would send bodies, addresses of requests and what lies in variables. A task's
-error is reported once it is parked or its account stops, with the text that the ledger keeps; what is tried again is no news.
+The client is bare: none of its integrations, which would send bodies, addresses of requests and
+what lies in variables. A task's error is reported once it is parked or its account stops, with the
+text that the ledger keeps; what is tried again is no news.
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 OURS = ("core", "dramatiq", "periodiq", "uvicorn")
-"""Loggers whose errors are reported. Plugins' own, and what they say by `ctx.log`, may hold what people have."""
+"""Loggers whose errors are reported.
+
+Plugins' own, and what they say by `ctx.log`, may hold what people have.
+"""
 
 PLUGINS_WORDS = "core.task"
 
@@ -37,11 +42,15 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
     try:
         import sentry_sdk
     except ImportError:
-        log.warning("SENTRY_DSN is set, and its package is not installed: pip install 'integration-polling[sentry]'")
+        log.warning(
+            "SENTRY_DSN is set, and its package is not installed: pip install"
+            " 'integration-polling[sentry]'"
+        )
         return
     strike = make_strike()
     sentry_sdk.init(
-        release=os.environ.get("SENTRY_RELEASE") or f"integration-polling@{version('integration-polling')}",
+        release=os.environ.get("SENTRY_RELEASE")
+        or f"integration-polling@{version('integration-polling')}",
         default_integrations=False,
         auto_enabling_integrations=False,
         auto_session_tracking=False,
@@ -66,14 +75,20 @@ def end() -> None:
     import sentry_sdk
 
     sentry_sdk.flush(END_SECONDS)
-    for handler in [handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]:
+    for handler in [
+        handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)
+    ]:
         logging.getLogger().removeHandler(handler)
     sentry_sdk.get_client().close(END_SECONDS)
     _on = False
 
 
 def report_task(
-    error: BaseException | None, text: str, tags: Mapping[str, str], strike: Strike = str, level: str = "error"
+    error: BaseException | None,
+    text: str,
+    tags: Mapping[str, str],
+    strike: Strike = str,
+    level: str = "error",
 ) -> None:
     """Report a task that needs a person.
 
@@ -89,7 +104,9 @@ def report_task(
         name = type(error).__name__ if error is not None else "TaskParked"
         event: dict[str, Any] = {"level": level, "logger": PLUGINS_WORDS, "tags": dict(tags)}
         event["fingerprint"] = [tags["domain"], tags["type"], name]
-        event["exception"] = {"values": _stacks(error)} if error is not None else {"values": [{"type": name}]}
+        event["exception"] = (
+            {"values": _stacks(error)} if error is not None else {"values": [{"type": name}]}
+        )
         event["exception"]["values"][-1]["value"] = text.partition(": ")[2] or text
         _capture(_walk(event, strike))
     except Exception:
@@ -97,7 +114,9 @@ def report_task(
 
 
 def _stacks(error: BaseException) -> list[dict[str, Any]]:
-    """The exceptions of a chain with their stacks, without their words: files, functions and lines of code."""
+    """The exceptions of a chain with their stacks, without their words: files, functions and
+    lines of code.
+    """
     from sentry_sdk import get_client
     from sentry_sdk.utils import event_from_exception
 

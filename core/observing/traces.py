@@ -50,7 +50,8 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         log.warning(
-            "an OTLP endpoint is set, and its packages are not installed: pip install 'integration-polling[otel]'"
+            "an OTLP endpoint is set, and its packages are not installed: pip install"
+            " 'integration-polling[otel]'"
         )
         return
     _strike = make_strike()
@@ -58,8 +59,9 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
     if str(said.attributes.get("service.name", "")).startswith("unknown_service"):
         said = said.merge(Resource({"service.name": NAME}))
     ours = Resource({"service.version": version(NAME), "polling.process": part})
-    # It is ours alone: libraries that find one in the process, as FastAPI does, note the words of exceptions in their spans.
-    # The second one's values win: the operator's. We end it ourselves: at exit, it would wait for as long as it takes.
+    # It is ours alone: libraries that find one in the process, as FastAPI does, note the words of
+    # exceptions in their spans. The second one's values win: the operator's. We end it ourselves:
+    # at exit, it would wait for as long as it takes.
     _provider = TracerProvider(resource=ours.merge(said), shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     _tracer = _provider.get_tracer(NAME, version(NAME))
@@ -68,8 +70,8 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
 def end() -> None:
     """Export what is left, within `END_SECONDS`.
 
-    The SDK's own bounds do not hold: a collector that takes connections and says nothing keeps `force_flush` for ten seconds a
-    batch, and `shutdown` for half a minute.
+    The SDK's own bounds do not hold: a collector that takes connections and says nothing keeps
+    `force_flush` for ten seconds a batch, and `shutdown` for half a minute.
     """
     global _provider, _tracer
     provider, _provider, _tracer = _provider, None, None
@@ -81,11 +83,16 @@ def end() -> None:
 
 def wanted() -> bool:
     """Whether the environment asks for traces."""
-    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    off = (
+        os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
     return not off and any(os.environ.get(name) for name in ENDPOINTS)
 
 
-def span(name: str, attributes: Mapping[str, Any] | None = None) -> AbstractContextManager[Span | None]:
+def span(
+    name: str, attributes: Mapping[str, Any] | None = None
+) -> AbstractContextManager[Span | None]:
     """A span around a block of ours. What the block raises is noted by its class."""
     if _tracer is None:
         return _OFF
@@ -103,9 +110,14 @@ def task_span(name: str, attributes: Mapping[str, Any]) -> _Noting | None:
 
 
 class _Noting(AbstractContextManager["Span"]):
-    """A span that is current in its block, and ends with it. Errors are their classes: their words may hold anything."""
+    """A span that is current in its block, and ends with it.
 
-    def __init__(self, tracer: Tracer, name: str, attributes: Mapping[str, Any] | None, *, kind: str) -> None:
+    Errors are their classes: their words may hold anything.
+    """
+
+    def __init__(
+        self, tracer: Tracer, name: str, attributes: Mapping[str, Any] | None, *, kind: str
+    ) -> None:
         from opentelemetry.trace import SpanKind
 
         self._open = tracer.start_as_current_span(
@@ -136,4 +148,6 @@ def mark_failed(span: Span, error: str) -> None:
 
     span.set_status(Status(StatusCode.ERROR))
     struck = _strike(error)  # a plugin gives its classes what names it likes
-    span.set_attribute("error.type", struck if struck == error and len(error) <= LONGEST_CLASS else "other")
+    span.set_attribute(
+        "error.type", struck if struck == error and len(error) <= LONGEST_CLASS else "other"
+    )

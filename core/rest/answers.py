@@ -15,7 +15,9 @@ class Page(BaseModel, Generic[T]):
     """Some of a listing."""
 
     items: list[T]
-    cursor: str | None = Field(description="Give it as `after` for the next page; null after the last one")
+    cursor: str | None = Field(
+        description="Give it as `after` for the next page; null after the last one"
+    )
 
 
 class Integration(BaseModel):
@@ -59,7 +61,9 @@ class UserIntegration(BaseModel):
 
 
 class HeldDeletion(BaseModel):
-    """So much vanished at once that a person has to say whether it may go: `/sync` with `allow_deletions`."""
+    """So much vanished at once that a person has to say whether it may go: `/sync` with
+    `allow_deletions`.
+    """
 
     parent: str | None
     since: datetime | None
@@ -82,7 +86,9 @@ class UserIntegrationInFull(UserIntegration):
     """One account, with what it waits for."""
 
     waits: list[Wait] = Field(description="Empty while it simply works")
-    totals: Totals | None = Field(description="Only with `totals=true`: counting takes its time in a large account")
+    totals: Totals | None = Field(
+        description="Only with `totals=true`: counting takes its time in a large account"
+    )
 
 
 class Identity(BaseModel):
@@ -180,7 +186,9 @@ class Content(BaseModel):
     integration_domain: str
     external_id: str = Field(description="The item's id at the source, unique in its account")
     kind: str
-    parent: str | None = Field(description="The `external_id`, or the name of the place, it belongs to")
+    parent: str | None = Field(
+        description="The `external_id`, or the name of the place, it belongs to"
+    )
     name: str | None
     external_timestamp: datetime | None
     content_type: str | None
@@ -194,10 +202,16 @@ class Content(BaseModel):
 
 
 class Change(BaseModel):
-    """One change of content. A reader may hear of an item by `updated` first: what changes twice is told once, as it is now."""
+    """One change of content.
+
+    A reader may hear of an item by `updated` first: what changes twice is told once, as it is now.
+    """
 
     change: Literal["created", "updated", "deleted", "erased"] = Field(
-        description="`erased`, which operators are told: everything of the account is gone, without a trace of its items"
+        description=(
+            "`erased`, which operators are told: everything of the account is gone, without a trace"
+            " of its items"
+        )
     )
     user_integration_id: UUID
     content: Content | None
@@ -208,10 +222,14 @@ class Changes(BaseModel):
 
     changes: list[Change]
     cursor: str = Field(
-        description="Keep it, and give it as `after` the next time. It is there even if nothing changed"
+        description=(
+            "Keep it, and give it as `after` the next time. It is there even if nothing changed"
+        )
     )
     more: bool = Field(
-        description="Whether to ask again at once; a page may be empty, as others' changes are passed over"
+        description=(
+            "Whether to ask again at once; a page may be empty, as others' changes are passed over"
+        )
     )
 
 

@@ -45,7 +45,10 @@ ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users
 
 
 def build(backend: Backend) -> FastAPI:
-    """The application. It answers with this backend and does not close it; content is made searchable while it runs."""
+    """The application.
+
+    It answers with this backend and does not close it; content is made searchable while it runs.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,7 +68,9 @@ def build(backend: Backend) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # it would lead to where the Host header says, by HTTP where a proxy has TLS, with what was sent
+        # it would lead to where the Host header says, by HTTP where a proxy has TLS, with what was
+        # sent
+        redirect_slashes=False,
     )
     app.state.backend = backend
     app.state.metrics = Metrics(backend)
@@ -81,13 +86,17 @@ def build(backend: Backend) -> FastAPI:
 def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The OpenAPI document, with the problems that routes name."""
     made = document()
-    _, problem = models_json_schema([(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}")
+    _, problem = models_json_schema(
+        [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
+    )
     made["components"]["schemas"] |= problem["$defs"]
     return made
 
 
 class Headers:
-    """What every answer carries, unless a route says otherwise: no cache keeps it, and no browser guesses what it is."""
+    """What every answer carries, unless a route says otherwise: no cache keeps it, and no
+    browser guesses what it is.
+    """
 
     DEFAULTS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 

@@ -37,7 +37,9 @@ class BodySize:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise HTTPException(413)  # FastAPI passes no other exception on that comes while it reads
+                raise HTTPException(
+                    413
+                )  # FastAPI passes no other exception on that comes while it reads
             return message
 
         await self.app(scope, counted, send)

@@ -24,7 +24,9 @@ def _backend(request: Request) -> Backend:
 Engine = Annotated[Backend, Depends(_backend)]
 
 
-def principal(engine: Engine, given: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]) -> Principal:
+def principal(
+    engine: Engine, given: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+) -> Principal:
     """Who asks.
 
     Raises:
@@ -35,7 +37,11 @@ def principal(engine: Engine, given: Annotated[HTTPAuthorizationCredentials | No
             found = access.authenticate(conn, given.credentials)
         if found is not None:
             return found
-    detail = "give a token: Authorization: Bearer …" if given is None else "this token is unknown, expired or revoked"
+    detail = (
+        "give a token: Authorization: Bearer …"
+        if given is None
+        else "this token is unknown, expired or revoked"
+    )
     raise Refused(401, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
 
 
@@ -65,20 +71,33 @@ ContentId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The content's 
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 After = Annotated[
     str | None,
-    Query(max_length=20_000, pattern=NO_NUL, description="The `cursor` of the page before. Default: the first page."),
+    Query(
+        max_length=20_000,
+        pattern=NO_NUL,
+        description="The `cursor` of the page before. Default: the first page.",
+    ),
 ]
 UserFilter = Annotated[
     str | None,
-    Query(max_length=500, pattern=NO_NUL, description="Only of this user. A user's token sees its own anyway."),
+    Query(
+        max_length=500,
+        pattern=NO_NUL,
+        description="Only of this user. A user's token sees its own anyway.",
+    ),
 ]
-DomainFilter = Annotated[str | None, Query(max_length=63, pattern=NO_NUL, description="Only of this integration.")]
+DomainFilter = Annotated[
+    str | None, Query(max_length=63, pattern=NO_NUL, description="Only of this integration.")
+]
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
-        description="A key of your own for this one request: sent again within a day, it is answered as the first time.",
+        description=(
+            "A key of your own for this one request: sent again within a day, it is answered as the"
+            " first time."
+        ),
     ),
 ]
 

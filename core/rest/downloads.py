@@ -1,4 +1,7 @@
-"""What is kept, sent as bytes. It comes from outside: a browser shall run none of it, and guess nothing about it."""
+"""What is kept, sent as bytes.
+
+It comes from outside: a browser shall run none of it, and guess nothing about it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ HARMLESS = {
     "Cache-Control": "private, no-store",
 }
 
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}")
+_MEDIA_TYPE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
+)
 LONGEST_NAME = 255
 
 IMAGES = (
@@ -29,16 +34,20 @@ IMAGES = (
     ("image/webp", re.compile(rb"RIFF....WEBP", re.DOTALL)),
     ("image/avif", re.compile(rb"....ftypavi[fs]", re.DOTALL)),
 )
-"""How they begin (https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm). SVG is none: it can hold scripts."""
+"""How they begin (https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm).
+
+SVG is none: it can hold scripts.
+"""
 
 
-def download(engine: Backend, row: dict[str, Any], *, image: bool = False, typed: bool = True) -> StreamingResponse:
+def download(
+    engine: Backend, row: dict[str, Any], *, image: bool = False, typed: bool = True
+) -> StreamingResponse:
     """An item's bytes, as a download that no browser shows in place.
 
-    Parameters:
-      row: The item, as `core.api.listings.content` gives it.
-      image: Show it in place if it begins as a raster image does, whatever it is said to be.
-      typed: Name the type that it is said to be. To a page of the same site, what is named a script could be one.
+    Parameters: row: The item, as `core.api.listings.content` gives it. image: Show it in place if
+      it begins as a raster image does, whatever it is said to be. typed: Name the type that it is
+      said to be. To a page of the same site, what is named a script could be one.
 
     Raises:
       NotFound: It is gone, or its blob is.
@@ -48,7 +57,9 @@ def download(engine: Backend, row: dict[str, Any], *, image: bool = False, typed
     shown = image_type(first) if image else None
     headers = {
         **HARMLESS,
-        "Content-Disposition": "inline" if shown else _disposition(row["name"] or row["external_id"]),
+        "Content-Disposition": "inline"
+        if shown
+        else _disposition(row["name"] or row["external_id"]),
     }
     if shown:
         headers["Cross-Origin-Opener-Policy"] = (
@@ -73,6 +84,8 @@ def media_type(given: str | None) -> str:
 
 
 def _disposition(name: str) -> str:
-    """https://www.rfc-editor.org/rfc/rfc6266: everything that is not plain is percent-encoded, so that no name breaks out."""
+    """https://www.rfc-editor.org/rfc/rfc6266: everything that is not plain is percent-encoded,
+    so that no name breaks out.
+    """
     last = re.split(r"[/\\]", name)[-1][:LONGEST_NAME].encode("utf-8", "replace")
     return f"attachment; filename*=UTF-8''{quote(last, safe='') or 'content'}"

@@ -36,7 +36,9 @@ def once(
     """
     if key is None:
         return _response(act(), location)
-    whole = b"\0".join([request.method.encode(), request.url.path.encode(), request.url.query.encode(), body])
+    whole = b"\0".join(
+        [request.method.encode(), request.url.path.encode(), request.url.query.encode(), body]
+    )
     return _response(idempotency.once(backend, who.token_id, key, whole, act), location)
 
 

@@ -1,4 +1,6 @@
-"""Figures for Prometheus: what is so now, asked of the database, and what each worker process has counted."""
+"""Figures for Prometheus: what is so now, asked of the database, and what each worker process
+has counted.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ COUNTERS = {
     "budget_wait_seconds": ("How long they were put back", ("domain", "limit")),
     "runs": ("Runs that ended", ("domain", "lane", "state")),
 }
-"""What workers count: name, meaning, labels. Each has the label `process`, as it begins at 0 with each."""
+"""What workers count: name, meaning, labels.
+
+Each has the label `process`, as it begins at 0 with each.
+"""
 
 
 class Metrics:
@@ -81,7 +86,12 @@ class _Once(Collector):
 
 def _now(found: Figures) -> Iterator[Metric]:
     yield _gauge("tasks", "Open tasks", ("domain", "state"), found.tasks)
-    yield _gauge("tasks_parked", "Tasks that failed for good and wait for a person", ("domain", "error"), found.parked)
+    yield _gauge(
+        "tasks_parked",
+        "Tasks that failed for good and wait for a person",
+        ("domain", "error"),
+        found.parked,
+    )
     yield _gauge(
         "queue_age_seconds",
         "How long the oldest task that could run has waited",
@@ -90,9 +100,16 @@ def _now(found: Figures) -> Iterator[Metric]:
         "seconds",
     )
     yield _gauge("runs_open", "Runs that are open", ("domain", "lane"), found.runs)
-    yield _gauge("run_oldest_seconds", "Age of the oldest open run", ("domain", "lane"), found.runs, "oldest")
+    yield _gauge(
+        "run_oldest_seconds", "Age of the oldest open run", ("domain", "lane"), found.runs, "oldest"
+    )
     yield _gauge("accounts", "Connected accounts", ("domain", "status"), found.accounts)
-    yield _gauge("accounts_overdue", "Accounts that should have been polled by now", ("domain",), found.overdue)
+    yield _gauge(
+        "accounts_overdue",
+        "Accounts that should have been polled by now",
+        ("domain",),
+        found.overdue,
+    )
     yield _gauge("processes", "Processes that live", ("kind",), found.processes)
     yield _gauge("threads", "Their threads", ("kind",), found.processes, "threads")
     for name, about, number in (
@@ -108,7 +125,9 @@ def _now(found: Figures) -> Iterator[Metric]:
         yield gauge
 
 
-def _gauge(name: str, about: str, labels: Sequence[str], rows: Sequence[Row], value: str = "number") -> Metric:
+def _gauge(
+    name: str, about: str, labels: Sequence[str], rows: Sequence[Row], value: str = "number"
+) -> Metric:
     gauge = GaugeMetricFamily(f"polling_{name}", about, labels=labels)
     for row in rows:
         gauge.add_metric([str(row[label]) for label in labels], float(row[value]))
@@ -124,7 +143,9 @@ def _fresh(ages: Sequence[Row]) -> Iterator[Metric]:
             counts[row["bucket"]] += row["number"]
             total += row["seconds"]
         bounds = [*map(str, FRESHNESS), "+Inf"]
-        fresh.add_metric([domain], list(zip(bounds, itertools.accumulate(counts), strict=True)), total)
+        fresh.add_metric(
+            [domain], list(zip(bounds, itertools.accumulate(counts), strict=True)), total
+        )
     yield fresh
 
 
@@ -142,14 +163,20 @@ def _counted(processes: Sequence[Row]) -> Iterator[Metric]:
 
 
 def _durations(processes: Sequence[Row]) -> Metric:
-    family = HistogramMetricFamily("polling_run_seconds", "How long runs took", labels=("process", "domain", "lane"))
+    family = HistogramMetricFamily(
+        "polling_run_seconds", "How long runs took", labels=("process", "domain", "lane")
+    )
     for process in processes:
         counts: dict[tuple[str, str], dict[str, float]] = {}
         for name, given, number in process["figures"]:
             if name in ("run_seconds", "run_seconds_sum"):
-                counts.setdefault((given["domain"], given["lane"]), {})[given.get("le", "sum")] = number
+                counts.setdefault((given["domain"], given["lane"]), {})[given.get("le", "sum")] = (
+                    number
+                )
         for (domain, lane), found in sorted(counts.items()):
             bounds = [*map(str, BUCKETS), "+Inf"]
-            filled = zip(bounds, itertools.accumulate(found.get(bound, 0) for bound in bounds), strict=True)
+            filled = zip(
+                bounds, itertools.accumulate(found.get(bound, 0) for bound in bounds), strict=True
+            )
             family.add_metric([process["process"], domain, lane], list(filled), found.get("sum", 0))
     return family

@@ -1,4 +1,7 @@
-"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457). No secret that was sent is repeated in them."""
+"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457).
+
+No secret that was sent is repeated in them.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,9 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """What went wrong, and what can be done about it."""
 
-    type: str = Field(description=f"`{TYPE}` and the kind of problem; stays the same whatever the text says")
+    type: str = Field(
+        description=f"`{TYPE}` and the kind of problem; stays the same whatever the text says"
+    )
     title: str
     status: int
     detail: str | None = None
@@ -63,7 +68,11 @@ class Refused(Exception):
     """A request that is answered by a problem and nothing else."""
 
     def __init__(
-        self, status: int, name: str, detail: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        name: str,
+        detail: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail or name)
         self.status = status
@@ -75,8 +84,16 @@ class Refused(Exception):
 def problem(status: int, name: str, detail: str | None = None, **more: Any) -> JSONResponse:
     """The answer."""
     headers = more.pop("headers", None)
-    body = Problem(type=TYPE + name, title=HTTPStatus(status).phrase, status=status, detail=_clean(detail), **more)
-    return JSONResponse(body.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
+    body = Problem(
+        type=TYPE + name,
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=_clean(detail),
+        **more,
+    )
+    return JSONResponse(
+        body.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
+    )
 
 
 def _clean(text: str | None) -> str | None:
@@ -120,7 +137,9 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:  # noqa:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    """Pydantic's errors carry what was sent, which may be a password: only places and messages are passed on."""
+    """Pydantic's errors carry what was sent, which may be a password: only places and messages
+    are passed on.
+    """
     assert isinstance(error, RequestValidationError)
     errors = [_field_error(one) for one in error.errors()[:MOST_ERRORS]]
     return problem(422, "invalid-request", "the request does not fit its schema", errors=errors)
@@ -128,7 +147,9 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa:
 
 def _field_error(one: Mapping[str, Any]) -> FieldError:
     # A validator's own words may repeat what it was given.
-    message = one["msg"] if one["type"] not in ("value_error", "assertion_error") else "cannot be used"
+    message = (
+        one["msg"] if one["type"] not in ("value_error", "assertion_error") else "cannot be used"
+    )
     if one["type"] == "json_invalid":
         return FieldError(where="body", message="this is no JSON")
     place = ".".join(str(part) for part in one["loc"])[:LONGEST_PLACE]
@@ -156,7 +177,10 @@ async def _busy(request: Request, error: Exception) -> JSONResponse:  # noqa: AR
 
 
 class Unforeseen:
-    """Answers what nobody foresaw. Starlette's own way would raise it again, and the server would log its text and its frames."""
+    """Answers what nobody foresaw.
+
+    Starlette's own way would raise it again, and the server would log its text and its frames.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -192,5 +216,9 @@ def _log(method: str, path: str, error: BaseException) -> None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "an unknown place"
+    place = (
+        f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        if trace is not None
+        else "an unknown place"
+    )
     log.error("%s %s failed: %s in %s", method, repr(path)[1:-1], type(error).__name__, place)

@@ -1,4 +1,6 @@
-"""How many requests may wait for a provider at once: it may take its time, and the others shall be answered meanwhile."""
+"""How many requests may wait for a provider at once: it may take its time, and the others shall
+be answered meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def asking() -> Iterator[None]:
       Refused: Too many do already.
     """
     if not _slots.acquire(blocking=False):
-        raise Refused(503, "busy", "too many accounts are being checked at once", {"Retry-After": "5"})
+        raise Refused(
+            503, "busy", "too many accounts are being checked at once", {"Retry-After": "5"}
+        )
     try:
         yield
     finally:

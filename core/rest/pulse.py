@@ -1,4 +1,6 @@
-"""Waiting for changes: however many readers wait, the database is asked four times a second and no more."""
+"""Waiting for changes: however many readers wait, the database is asked four times a second and
+no more.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ class Pulse:
             return self._newest
 
     async def beyond(self, place: int, seconds: float) -> bool:
-        """Wait until it reaches further, for so many seconds at most, or until the server ends. Returns whether it does."""
+        """Wait until it reaches further, for so many seconds at most, or until the server ends.
+
+        Returns whether it does.
+        """
         deadline = time.monotonic() + seconds
         while await self.newest() <= place:
             left = deadline - time.monotonic()

@@ -19,7 +19,9 @@ MOST_AT_ONCE = 1_000
 """Connections; more are told to come again."""
 
 
-def serve(site: ASGIApp, pulse: Callable[[], Pulse], host: str, port: int, begun: Callable[[int], None]) -> None:
+def serve(
+    site: ASGIApp, pulse: Callable[[], Pulse], host: str, port: int, begun: Callable[[int], None]
+) -> None:
     """Answer requests until told to end.
 
     Parameters:
@@ -50,7 +52,9 @@ class _Server(uvicorn.Server):
         self._pulse = pulse
 
     async def shutdown(self, *arguments: Any, **more: Any) -> None:
-        """Before it waits for requests: those that wait themselves would be cut off when the grace is over."""
+        """Before it waits for requests: those that wait themselves would be cut off when the
+        grace is over.
+        """
         self._pulse().end()
         await super().shutdown(*arguments, **more)
 
@@ -61,5 +65,6 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=MOST_AT_ONCE)
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}", "Choose another one: --port"
+            f"cannot listen on {host}, port {port}: {error.strerror or error}",
+            "Choose another one: --port",
         ) from None

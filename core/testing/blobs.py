@@ -26,7 +26,9 @@ class MemoryBlob:
 
 
 class MemoryWriter:
-    """Writes to a buffer that the spool keeps by key, so that the next attempt finds what is there."""
+    """Writes to a buffer that the spool keeps by key, so that the next attempt finds what is
+    there.
+    """
 
     def __init__(self, buffer: bytearray) -> None:
         self._buffer = buffer
@@ -54,7 +56,11 @@ class MemoryWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
     ) -> None:
         self._open = False
 
@@ -66,7 +72,9 @@ class Spool:
         self._buffers: dict[str, bytearray] = {}
 
     def writer(self, key: str | None) -> MemoryWriter:
-        return MemoryWriter(bytearray() if key is None else self._buffers.setdefault(key, bytearray()))
+        return MemoryWriter(
+            bytearray() if key is None else self._buffers.setdefault(key, bytearray())
+        )
 
     def forget(self, key: str) -> None:
         """Its content is committed now."""

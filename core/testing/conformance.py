@@ -29,10 +29,8 @@ WRONG = "wrong-in-the-conformance-suite"
 class IntegrationConformance:
     """Derive a test class and say what it tests.
 
-    Attributes:
-      integration: The class.
-      config, credentials: Of an account that a test may sync; as JSON. Secrets are 8 characters or longer, so that
-        finding one means something.
+    Attributes: integration: The class. config, credentials: Of an account that a test may sync; as
+      JSON. Secrets are 8 characters or longer, so that finding one means something.
     """
 
     integration: ClassVar[type[BaseIntegration[Any, Any]]]
@@ -72,7 +70,9 @@ class IntegrationConformance:
     def test_costs_name_limits(self, harness: Harness) -> None:
         limits = {limit.name for limit in self.integration.limits(harness.config)}
         for spec in self.integration.task_specs.values():
-            assert set(spec.cost) <= limits, f"{spec.name} costs {set(spec.cost) - limits}, which are no limits"
+            assert set(spec.cost) <= limits, (
+                f"{spec.name} costs {set(spec.cost) - limits}, which are no limits"
+            )
 
     def test_check_names_one_account(self, harness: Harness) -> None:
         identity = harness.check()
@@ -97,17 +97,25 @@ class IntegrationConformance:
         _succeeded(harness)
         before = harness.content
         again = harness.sync()
-        assert (again.state, again.outputs_saved, again.outputs_deleted) == ("succeeded", 0, 0), again
+        assert (again.state, again.outputs_saved, again.outputs_deleted) == (
+            "succeeded",
+            0,
+            0,
+        ), again
         assert harness.content == before
 
     def test_payloads_survive_json(self, harness: Harness) -> None:
         _succeeded(harness)
         for task in harness.tasks:
-            assert json.loads(json.dumps(task.payload)) == task.payload, f"{task} is another task after JSON"
+            assert json.loads(json.dumps(task.payload)) == task.payload, (
+                f"{task} is another task after JSON"
+            )
             self.integration.task_specs[task.type].arguments(task.payload)
 
     @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
-    def test_faults_change_nothing(self, server: Mapping[str, Any], harness: Harness, faults: Faults) -> None:
+    def test_faults_change_nothing(
+        self, server: Mapping[str, Any], harness: Harness, faults: Faults
+    ) -> None:
         _succeeded(harness)
         with self.connect(server, faults) as shaken:
             _succeeded(shaken)
@@ -117,18 +125,24 @@ class IntegrationConformance:
 
     # What it keeps to itself
 
-    def test_secrets_stay_secret(self, server: Mapping[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    def test_secrets_stay_secret(
+        self, server: Mapping[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Neither right nor wrong ones stand in content, state, payloads, errors or logs."""
         caplog.set_level("DEBUG")
         right = self.connect(server, Faults.storm(7))
         secrets = set(_secrets(right.credentials))
         if not secrets:
             pytest.skip("its credentials hold no secret")
-        assert min(map(len, secrets)) >= MIN_SECRET, f"give this suite secrets of {MIN_SECRET} characters or more"
+        assert min(map(len, secrets)) >= MIN_SECRET, (
+            f"give this suite secrets of {MIN_SECRET} characters or more"
+        )
         wrong = self.connect(server)
         wrong.reconnect(_with_wrong_secrets(wrong.credentials))
         told = f"{_told(right)} {_told(wrong)} {caplog.text}"
-        assert not [secret for secret in {*secrets, WRONG} if secret in told], "a secret stands in what it told"
+        assert not [secret for secret in {*secrets, WRONG} if secret in told], (
+            "a secret stands in what it told"
+        )
 
 
 def _succeeded(harness: Harness) -> None:
@@ -138,7 +152,9 @@ def _succeeded(harness: Harness) -> None:
 
 def _difference(one: Harness, other: Harness) -> str:
     differs = [
-        key for key in one.content.keys() | other.content.keys() if one.content.get(key) != other.content.get(key)
+        key
+        for key in one.content.keys() | other.content.keys()
+        if one.content.get(key) != other.content.get(key)
     ]
     return f"faults changed the content of {sorted(differs)[:10]}"
 
@@ -166,12 +182,16 @@ def _with_wrong_secrets(model: BaseModel) -> BaseModel:
 
 
 def _told(harness: Harness) -> str:
-    """Everything that an account lets the world see after a sync: content, state, payloads and errors."""
+    """Everything that an account lets the world see after a sync: content, state, payloads and
+    errors.
+    """
     result = harness.sync()
     items = harness.content.values()
     errors = [f"{error} {error!r}" for error in (*result.failures, *_checked(harness))]
     content = [item.content.decode(errors="replace") for item in items if item.content is not None]
-    return "\n".join(map(str, [*items, *content, harness.state, *harness.tasks, *errors, *result.skipped]))
+    return "\n".join(
+        map(str, [*items, *content, harness.state, *harness.tasks, *errors, *result.skipped])
+    )
 
 
 def _checked(harness: Harness) -> list[Exception]:

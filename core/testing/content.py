@@ -60,8 +60,8 @@ class Item:
 class ContentTable:
     """One row per id of an account.
 
-    Every write carries a sequence number, taken when its task was dispatched. A write older than the last one of its
-    row is ignored; a sweep takes what was not touched since its run began.
+    Every write carries a sequence number, taken when its task was dispatched. A write older than
+    the last one of its row is ignored; a sweep takes what was not touched since its run began.
     """
 
     def __init__(self, delete_guard: float) -> None:
@@ -92,7 +92,9 @@ class ContentTable:
         return (self._keep(Item.of(output)) if output.code == 200 else self._update(output)), 1
 
     def sweep(self, listing: Listing, began: int, *, allow_deletions: bool) -> int | None:
-        """Delete what a complete listing no longer has; `None` when so much is gone that a person has to look."""
+        """Delete what a complete listing no longer has; `None` when so much is gone that a
+        person has to look.
+        """
         inside = [item for item in self._candidates(listing) if _lies_in(item, listing)]
         gone = [item.id for item in inside if self._touched.get(item.id, 0) < began]
         if len(gone) > self._delete_guard * len(inside) and not allow_deletions:
@@ -114,7 +116,11 @@ class ContentTable:
         if before is None or before.deleted:
             return "ignored"
         fingerprint = before.fingerprint if output.fingerprint is None else output.fingerprint
-        return self._keep(replace(before, metadata={**before.metadata, **output.metadata}, fingerprint=fingerprint))
+        return self._keep(
+            replace(
+                before, metadata={**before.metadata, **output.metadata}, fingerprint=fingerprint
+            )
+        )
 
     def _delete(self, id: str) -> int:
         """Mark an item and all below it; says how many that were."""

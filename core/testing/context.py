@@ -23,7 +23,8 @@ M = TypeVar("M", bound=BaseModel)
 class Account:
     """What the harness keeps of its account, beside the queue.
 
-    `versions` count the writes of each state partition; `writers` hold the sequence number of the last one.
+    `versions` count the writes of each state partition; `writers` hold the sequence number of the
+    last one.
     """
 
     info: AccountInfo
@@ -43,10 +44,17 @@ class Account:
 
 
 class HarnessContext:
-    """Implements `core.Context` on an account in memory; `sequence` is when the task was dispatched."""
+    """Implements `core.Context` on an account in memory; `sequence` is when the task was
+    dispatched.
+    """
 
     def __init__(
-        self, account: Account, run: RunInfo, task: TaskInfo, sequence: int, refresh: Callable[[], None]
+        self,
+        account: Account,
+        run: RunInfo,
+        task: TaskInfo,
+        sequence: int,
+        refresh: Callable[[], None],
     ) -> None:
         self.task = task
         self.run = run

@@ -20,7 +20,9 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """A `TaskResult` with its generators run and its values checked; `returned` are its tasks before JSON."""
+    """A `TaskResult` with its generators run and its values checked; `returned` are its tasks
+    before JSON.
+    """
 
     output: Sequence[TaskOutput]
     tasks: Sequence[Task]
@@ -73,8 +75,12 @@ def _output(output: TaskOutput) -> TaskOutput:
     if output.timestamp is not None and output.timestamp.tzinfo is None:
         raise ResultInvalid(f"the timestamp of {output.id!r} has no time zone")
     texts = [output.kind, output.parent, output.name, output.content_type, output.fingerprint]
-    through_json([*texts, output.content if isinstance(output.content, str) else None], f"{output.id!r}")
-    return replace(output, metadata=through_json(dict(output.metadata), f"the metadata of {output.id!r}"))
+    through_json(
+        [*texts, output.content if isinstance(output.content, str) else None], f"{output.id!r}"
+    )
+    return replace(
+        output, metadata=through_json(dict(output.metadata), f"the metadata of {output.id!r}")
+    )
 
 
 def _task(task: Task, integration: type[BaseIntegration[Any, Any]]) -> Task:
@@ -92,8 +98,12 @@ def _state(partition: str, value: BaseModel | None) -> JsonValue:
     if value is None:
         return None
     if not isinstance(value, BaseModel):
-        raise ResultInvalid(f"the state of {partition!r} is {type(value).__name__}, which is no pydantic model")
-    return cast(JsonValue, through_json(value.model_dump(mode="json"), f"the state of {partition!r}"))
+        raise ResultInvalid(
+            f"the state of {partition!r} is {type(value).__name__}, which is no pydantic model"
+        )
+    return cast(
+        JsonValue, through_json(value.model_dump(mode="json"), f"the state of {partition!r}")
+    )
 
 
 def _id(id: str) -> str:

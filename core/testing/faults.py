@@ -1,4 +1,6 @@
-"""Faults that the harness injects: what a fleet of workers, a broker and a network do to a plugin."""
+"""Faults that the harness injects: what a fleet of workers, a broker and a network do to a
+plugin.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from core.testing.queue import Entry
 class Faults:
     """How often which fault strikes, as a probability per task; the same seed strikes the same way.
 
-    Each fault strikes one task so seldom that a correct plugin comes through, whatever the probability.
+    Each fault strikes one task so seldom that a correct plugin comes through, whatever the
+    probability.
 
     Parameters:
       seed: Of the random numbers.
@@ -37,7 +40,9 @@ class Faults:
     @classmethod
     def storm(cls, seed: int = 0) -> Faults:
         """Everything at once."""
-        return cls(seed, transient=0.2, rate_limited=0.1, kill=0.2, twice=0.2, overlap=0.3, reorder=True)
+        return cls(
+            seed, transient=0.2, rate_limited=0.1, kill=0.2, twice=0.2, overlap=0.3, reorder=True
+        )
 
 
 class Injector:

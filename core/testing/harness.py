@@ -57,7 +57,12 @@ class Harness:
         self._queue = Queue(self._injector.rank)
         self._worker = Worker(integration, self.config, self._validated(credentials), self._account)
         self._ledger = Ledger(
-            self._account, integration, limits, self._queue, max_attempts=max_attempts, max_tasks=max_tasks
+            self._account,
+            integration,
+            limits,
+            self._queue,
+            max_attempts=max_attempts,
+            max_tasks=max_tasks,
         )
 
     def check(self) -> AccountIdentity:
@@ -69,7 +74,8 @@ class Harness:
             self.close()
 
     def sync(self, trigger: str = "manual", *, allow_deletions: bool = False) -> SyncResult:
-        """Run until nothing is left to do, with backfill and any resync; or until the account is stopped.
+        """Run until nothing is left to do, with backfill and any resync; or until the account is
+        stopped.
 
         After a stop, the next call goes on where it stopped.
         """
@@ -102,7 +108,11 @@ class Harness:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
     ) -> None:
         self.close()
 
@@ -158,7 +168,9 @@ class Harness:
         while self._ledger.result.error is None and (entry := self._queue.take()) is not None:
             other = self._queue.take() if self._injector.overlaps() else None
             attempts = [
-                self._worker.attempt(each, self._account.tick(), self._injector) for each in (entry, other) if each
+                self._worker.attempt(each, self._account.tick(), self._injector)
+                for each in (entry, other)
+                if each
             ]
             for attempt in reversed(attempts):
                 self._settle(attempt)

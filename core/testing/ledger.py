@@ -1,4 +1,6 @@
-"""What became of each task of the harness: results are committed, errors answered, by the rules of the engine."""
+"""What became of each task of the harness: results are committed, errors answered, by the rules
+of the engine.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from core.errors import ConfigurationError, CredentialsInvalid, CursorExpired, PermanentError, RateLimited, SkipItem
+from core.errors import (
+    ConfigurationError,
+    CredentialsInvalid,
+    CursorExpired,
+    PermanentError,
+    RateLimited,
+    SkipItem,
+)
 from core.integration.base import BaseIntegration
 from core.integration.context import RunInfo
 from core.integration.limits import AtOnce, Limit
@@ -74,13 +83,19 @@ class Ledger:
 
     def _put(self, task: Task, run: Run) -> None:
         """Queue a task, unless its run had one with this key."""
-        key = task.key if task.key is not None else json.dumps([task.type, task.payload], sort_keys=True)
+        key = (
+            task.key
+            if task.key is not None
+            else json.dumps([task.type, task.payload], sort_keys=True)
+        )
         if key in run.keys:
             return None
         run.keys.add(key)
         entry = Entry(f"task-{self._account.tick()}", task, run, self._limits_of(task))
         if len(run.keys) > self._max_tasks:
-            return self._park(entry, PermanentError(f"the run has more than {self._max_tasks} tasks"))
+            return self._park(
+                entry, PermanentError(f"the run has more than {self._max_tasks} tasks")
+            )
         return self._queue.put(entry)
 
     def _limits_of(self, task: Task) -> frozenset[str]:
@@ -91,7 +106,9 @@ class Ledger:
     # What a result does
 
     def commit(self, entry: Entry, context: HarnessContext, effects: Effects) -> None:
-        """Keep all of a result; or run the task again if another one changed the state that it read."""
+        """Keep all of a result; or run the task again if another one changed the state that it
+        read.
+        """
         if self._conflicts(context, effects):
             return self._again(entry)
         self._write_content(context, effects)
@@ -108,7 +125,9 @@ class Ledger:
 
     def _conflicts(self, context: HarnessContext, effects: Effects) -> bool:
         versions = self._account.versions
-        return any(versions[name] != context.reads.get(name, versions[name]) for name in effects.state)
+        return any(
+            versions[name] != context.reads.get(name, versions[name]) for name in effects.state
+        )
 
     def _again(self, entry: Entry) -> None:
         entry.conflicts += 1
@@ -124,7 +143,9 @@ class Ledger:
         table.touch(effects.seen, now)
 
     def _write_state(self, sequence: int, state: Mapping[str, JsonValue]) -> None:
-        """Write partitions; a task that was dispatched before the last writer of one has nothing to say there."""
+        """Write partitions; a task that was dispatched before the last writer of one has nothing
+        to say there.
+        """
         account = self._account
         for partition, value in state.items():
             if account.writers.get(partition, 0) > sequence:
@@ -136,7 +157,9 @@ class Ledger:
                 del account.state[partition]
 
     def _sweep(self, listing: Listing, run: Run) -> None:
-        swept = self._account.content.sweep(listing, run.began, allow_deletions=self.allow_deletions)
+        swept = self._account.content.sweep(
+            listing, run.began, allow_deletions=self.allow_deletions
+        )
         if swept is None:
             self.result.held.append(listing)
         else:

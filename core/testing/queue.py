@@ -1,4 +1,6 @@
-"""The work queue of the harness: what is ready, what waits, and a clock that jumps instead of sleeping."""
+"""The work queue of the harness: what is ready, what waits, and a clock that jumps instead of
+sleeping.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from core.integration.results import Task
 
 @dataclass(slots=True)
 class Run:
-    """A tree of tasks; `began` is the sequence number it began at, `keys` what it has had already."""
+    """A tree of tasks; `began` is the sequence number it began at, `keys` what it has had
+    already.
+    """
 
     info: RunInfo
     began: int
@@ -22,7 +26,10 @@ class Run:
 
 @dataclass(slots=True)
 class Entry:
-    """A task on the queue, with what happened to it so far. `limits` are the budgets it draws on."""
+    """A task on the queue, with what happened to it so far.
+
+    `limits` are the budgets it draws on.
+    """
 
     id: str
     task: Task
@@ -35,7 +42,9 @@ class Entry:
 
 
 class Queue:
-    """Live tasks before backfill, high priority before low, then in order; or as `rank` shuffles them."""
+    """Live tasks before backfill, high priority before low, then in order; or as `rank` shuffles
+    them.
+    """
 
     def __init__(self, rank: Callable[[], float] | None = None) -> None:
         self.clock = 0.0

@@ -28,7 +28,11 @@ class Worker:
     """Holds the instance, and closes it after a failure."""
 
     def __init__(
-        self, integration: type[BaseIntegration[Any, Any]], config: BaseModel, credentials: BaseModel, account: Account
+        self,
+        integration: type[BaseIntegration[Any, Any]],
+        config: BaseModel,
+        credentials: BaseModel,
+        account: Account,
     ) -> None:
         self.credentials = credentials
         self._integration, self._config, self._account = integration, config, account

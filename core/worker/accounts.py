@@ -39,12 +39,17 @@ class LoadedAccount:
         """What one of its limits is counted under."""
         account = self.account
         return limit_key(
-            limit, domain=account.integration_domain, account_id=str(account.id), group=account.limit_group
+            limit,
+            domain=account.integration_domain,
+            account_id=str(account.id),
+            group=account.limit_group,
         )
 
     def heaviest(self, limit: Limit) -> int:
         """The most that one task takes of a limit."""
-        return max((weight(limit, spec.cost) for spec in self.integration.task_specs.values()), default=1)
+        return max(
+            (weight(limit, spec.cost) for spec in self.integration.task_specs.values()), default=1
+        )
 
     def __repr__(self) -> str:
         return f"LoadedAccount({self.account!r})"
@@ -54,7 +59,11 @@ class Accounts:
     """Loads accounts, and keeps the latest version of each."""
 
     def __init__(
-        self, database: Database, vault: Vault, registry: Registry, overrides: Mapping[str, Mapping[str, LimitOverride]]
+        self,
+        database: Database,
+        vault: Vault,
+        registry: Registry,
+        overrides: Mapping[str, Mapping[str, LimitOverride]],
     ) -> None:
         self._database = database
         self._vault = vault
@@ -91,7 +100,10 @@ class Accounts:
         return loaded.redact if loaded is not None else str
 
     def strike(self, text: str) -> str:
-        """A text without the secrets of any account that is loaded here. Slow: for what is rare and leaves this host."""
+        """A text without the secrets of any account that is loaded here.
+
+        Slow: for what is rare and leaves this host.
+        """
         with self._lock:
             loaded = list(self._loaded.values())
         for one in loaded:
@@ -106,8 +118,12 @@ class Accounts:
         integration = self._registry.get(account.integration_domain)
         config = validated(integration.config_model, account.config)
         credentials = self._vault.open(account.credentials, integration.credentials_model)
-        limits = overridden(integration.limits(config), self._overrides.get(account.integration_domain, {}))
-        return LoadedAccount(account, integration, config, credentials, tuple(limits), redactor(credentials))
+        limits = overridden(
+            integration.limits(config), self._overrides.get(account.integration_domain, {})
+        )
+        return LoadedAccount(
+            account, integration, config, credentials, tuple(limits), redactor(credentials)
+        )
 
     def _keep(self, loaded: LoadedAccount) -> LoadedAccount:
         id = str(loaded.account.id)

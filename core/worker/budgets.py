@@ -1,12 +1,13 @@
 """Rate limits of the whole fleet: one budget in Redis for all workers, by Redis's own clock.
 
-GCRA: a key holds the moment until which the budget is spent ("tat", in microseconds). A task is let through if that is not more
-than a tolerance ahead of now, whatever it costs, so that heavy tasks are not starved by light ones; what it costs moves the moment
-on. To never exceed `units` in any window of `per` seconds, the steady rate is lowered by what the burst and the last, heaviest task
+GCRA: a key holds the moment until which the budget is spent ("tat", in microseconds). A task is let
+through if that is not more than a tolerance ahead of now, whatever it costs, so that heavy tasks
+are not starved by light ones; what it costs moves the moment on. To never exceed `units` in any
+window of `per` seconds, the steady rate is lowered by what the burst and the last, heaviest task
 may add. All who take from a limit must therefore agree on its heaviest cost.
 
-When Redis has lost the budgets, each begins as far spent as it could have been: slow, not open. A mark tells "lost" from "never
-used".
+When Redis has lost the budgets, each begins as far spent as it could have been: slow, not open. A
+mark tells "lost" from "never used".
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from core.queues import Queues
 BURST_SHARE = 20
 """The burst is a twentieth of the units."""
 
-# Where a budget stands: KEYS[i], with the mark, its interval and tolerance in microseconds, and its heaviest cost.
+# Where a budget stands: KEYS[i], with the mark, its interval and tolerance in microseconds, and its
+# heaviest cost.
 STAND = """
 local function stand(key, mark, now, interval, tolerance, heaviest)
     local tat = tonumber(redis.call('GET', key))
@@ -37,8 +39,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """
 
-# KEYS: the mark, then a budget each. ARGV: take (1) or force (2); then for each budget: interval and tolerance in microseconds,
-# heaviest cost, units. Returns {-1} where the mark is missing, otherwise {wait in microseconds, the budget that says so}.
+# KEYS: the mark, then a budget each. ARGV: take (1) or force (2); then for each budget: interval
+# and tolerance in microseconds, heaviest cost, units. Returns {-1} where the mark is missing,
+# otherwise {wait in microseconds, the budget that says so}.
 SCRIPT = (
     STAND
     + """
@@ -56,14 +59,16 @@ end
 if ARGV[1] == '2' or wait <= 0 then
     for i = 2, #KEYS do
         -- Kept until it is full again, and as long as a lost budget would be thought to be spent.
-        redis.call('SET', KEYS[i], string.format('%.0f', tats[i]), 'PX', math.ceil((tats[i] - now) / 1000) + 1000)
+        redis.call('SET', KEYS[i], string.format('%.0f', tats[i]), 'PX',
+            math.ceil((tats[i] - now) / 1000) + 1000)
     end
 end
 return {wait > 0 and math.ceil(wait) or 0, which}
 """
 )
 
-# KEYS as above; ARGV: interval, tolerance and heaviest cost of each budget. Returns the units each has left.
+# KEYS as above; ARGV: interval, tolerance and heaviest cost of each budget. Returns the units each
+# has left.
 LEFT = (
     STAND
     + """
@@ -106,8 +111,8 @@ class Wait:
 class Budgets:
     """Takes units of rate limits.
 
-    Parameters:
-      first_use: Called when the mark is missing; True where no budget was ever counted in this ledger.
+    Parameters: first_use: Called when the mark is missing; True where no budget was ever counted in
+      this ledger.
     """
 
     def __init__(self, queues: Queues, first_use: Callable[[], bool]) -> None:
@@ -124,12 +129,16 @@ class Budgets:
         """Units that each budget has left, by key. Takes nothing."""
         if not wanted:
             return {}
-        numbers = [number for one in wanted for number in (*gcra(one.limit, one.heaviest), one.heaviest)]
+        numbers = [
+            number for one in wanted for number in (*gcra(one.limit, one.heaviest), one.heaviest)
+        ]
         left = cast("list[int]", self._left(keys=self._keys(wanted), args=numbers))
         return dict(zip([one.key for one in wanted], left, strict=True))
 
     def charge(self, wanted: Wanted) -> None:
-        """Take units even if there are none left: debt, to be paid off before anybody takes more."""
+        """Take units even if there are none left: debt, to be paid off before anybody takes
+        more.
+        """
         self._run(FORCE, [wanted])
 
     def _run(self, mode: int, wanted: Sequence[Wanted]) -> Wait | None:
@@ -146,21 +155,29 @@ class Budgets:
             self._mark()
 
     def _keys(self, wanted: Sequence[Wanted]) -> list[str]:
-        return [self._queues.key("budgets"), *(self._queues.key(f"budget/{one.key}") for one in wanted)]
+        return [
+            self._queues.key("budgets"),
+            *(self._queues.key(f"budget/{one.key}") for one in wanted),
+        ]
 
     def _mark(self) -> None:
-        """Redis knows nothing of budgets: new, or flushed. What is missing then was spent, as far as we know, at that moment."""
+        """Redis knows nothing of budgets: new, or flushed.
+
+        What is missing then was spent, as far as we know, at that moment.
+        """
         seconds, microseconds = self._queues.client.time()
         lost = 0 if self._first_use() else seconds * 1_000_000 + microseconds
         self._queues.client.set(self._queues.key("budgets"), lost, nx=True)
 
 
 def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
-    """(interval of one unit, tolerance), in microseconds, such that no window of `per` seconds ever sees more than `units`.
+    """(interval of one unit, tolerance), in microseconds, such that no window of `per` seconds ever
+    sees more than `units`.
 
-    In a window, tasks are let through until `(per + tolerance) / interval` units are spent, and the last of them may cost the
-    heaviest: `steady + burst - 2 + heaviest` units at most, with `steady` units of interval in a window. A task that costs more
-    than the whole limit is let through all the same, and the budget is then in debt for as long as it takes.
+    In a window, tasks are let through until `(per + tolerance) / interval` units are spent, and the
+    last of them may cost the heaviest: `steady + burst - 2 + heaviest` units at most, with `steady`
+    units of interval in a window. A task that costs more than the whole limit is let through all
+    the same, and the budget is then in debt for as long as it takes.
     """
     # Next to a task that costs nearly all of the limit there is no room for a burst.
     burst = max(min(limit.units // BURST_SHARE, limit.units - heaviest + 1), 1)

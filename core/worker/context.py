@@ -25,7 +25,9 @@ from core.worker.instances import Instance
 
 M = TypeVar("M", bound=BaseModel)
 
-READ_STATE = "SELECT value, version FROM sync_state WHERE user_integration_id = %s AND partition = %s"
+READ_STATE = (
+    "SELECT value, version FROM sync_state WHERE user_integration_id = %s AND partition = %s"
+)
 KNOWN = """
 SELECT external_id, fingerprint FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = ANY(%s) AND deleted_at IS NULL
@@ -53,7 +55,9 @@ class TaskContext:
       read: Versions of the state partitions that were read: their writes are compare-and-set.
     """
 
-    def __init__(self, services: Services, dispatch: Dispatch, loaded: LoadedAccount, instance: Instance) -> None:
+    def __init__(
+        self, services: Services, dispatch: Dispatch, loaded: LoadedAccount, instance: Instance
+    ) -> None:
         self._services = services
         self._dispatch = dispatch
         self._loaded = loaded
@@ -62,7 +66,9 @@ class TaskContext:
         account = loaded.account
         self.task = TaskInfo(str(dispatch.task_id), dispatch.type, dispatch.attempts + 1)
         self.run = RunInfo(dispatch.run_id, dispatch.trigger, dispatch.lane)
-        self.account = AccountInfo(str(account.id), account.user_id, account.name, account.integration_domain)
+        self.account = AccountInfo(
+            str(account.id), account.user_id, account.name, account.integration_domain
+        )
 
     @property
     def log(self) -> ContextLogger:
@@ -105,14 +111,18 @@ class TaskContext:
     def blob(self, key: str | None = None) -> SpooledWriter:
         if key is None:
             return SpooledWriter(self._services.blobs, uuid4().hex, resumable=False)
-        name = hashlib.sha256(f"{self._dispatch.account_id}/{key}".encode("utf-8", "surrogatepass")).hexdigest()
+        name = hashlib.sha256(
+            f"{self._dispatch.account_id}/{key}".encode("utf-8", "surrogatepass")
+        ).hexdigest()
         return SpooledWriter(self._services.blobs, name, resumable=True)
 
     def charge(self, limit: str, units: int = 1) -> None:
         for one in self._loaded.limits:
             if one.name == limit and isinstance(one, Rate):
                 with any_host():  # Redis is ours, wherever it lies
-                    self._services.budgets.charge(Wanted(self._loaded.key(one), one, units, self._loaded.heaviest(one)))
+                    self._services.budgets.charge(
+                        Wanted(self._loaded.key(one), one, units, self._loaded.heaviest(one))
+                    )
                 return
         raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")
 
@@ -122,6 +132,10 @@ class TaskContext:
         def renew() -> str:
             return self._services.accounts.seal(self._instance.integration.refresh())
 
-        sealed = refresh.refresh(self._services.database, account.id, account.credentials_version, renew)
-        self._loaded = self._services.accounts.renewed(self._loaded, sealed.ciphertext, sealed.version)
+        sealed = refresh.refresh(
+            self._services.database, account.id, account.credentials_version, renew
+        )
+        self._loaded = self._services.accounts.renewed(
+            self._loaded, sealed.ciphertext, sealed.version
+        )
         self._instance.integration.credentials = self._loaded.credentials

@@ -1,4 +1,6 @@
-"""Results on their way to another process: for workers that only fetch (`dramatiq core.actors -Q gmail`)."""
+"""Results on their way to another process: for workers that only fetch (`dramatiq core.actors -Q
+gmail`).
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,17 @@ class Courier:
         self._blobs = blobs
 
     def hand_over(self, outcome: Outcome) -> None:
-        """Send an outcome. Waits while Redis is away: what cannot be sent is done again by its lease."""
+        """Send an outcome.
+
+        Waits while Redis is away: what cannot be sent is done again by its lease.
+        """
         id = outcome.dispatch.id
         body = json.dumps(outcome.to_json())
-        argument: Any = {"blob": self._blobs.put(body.encode())} if len(body) > LARGEST_BODY else json.loads(body)
+        argument: Any = (
+            {"blob": self._blobs.put(body.encode())}
+            if len(body) > LARGEST_BODY
+            else json.loads(body)
+        )
         message = encode(SAVE_QUEUE, SAVE_OUTPUT, id, [argument])
         for pause in (0.1, 0.5, 1.0, 2.0, 4.0):
             try:
@@ -46,7 +55,8 @@ class Courier:
 def unpack(argument: dict[str, Any], blobs: Blobs, held: Held) -> Outcome:
     """The outcome that a message of `save_output` carries.
 
-    One that cannot be read, as of another version of the engine, is let go of: its lease, renewed here, would never run out.
+    One that cannot be read, as of another version of the engine, is let go of: its lease, renewed
+    here, would never run out.
     """
     try:
         data = json.loads(blobs.get(argument["blob"])) if "blob" in argument else argument

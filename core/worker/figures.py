@@ -1,4 +1,6 @@
-"""What a worker process counts, for `/metrics`: kept in memory, and written down with its heartbeat."""
+"""What a worker process counts, for `/metrics`: kept in memory, and written down with its
+heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -87,6 +89,8 @@ class Figures:
 
 
 def error_class(text: str | None) -> str:
-    """The class of an error as the ledger keeps it, `Name: what was said`; nothing that a plugin made up of data."""
+    """The class of an error as the ledger keeps it, `Name: what was said`; nothing that a plugin
+    made up of data.
+    """
     name = (text or "").partition(":")[0]
     return name if name.isidentifier() and len(name) <= 80 else ("other" if text else "")

@@ -1,4 +1,7 @@
-"""What this process holds: messages it has taken and whose outcome is not saved yet. Their leases are renewed."""
+"""What this process holds: messages it has taken and whose outcome is not saved yet.
+
+Their leases are renewed.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,8 @@ class Held:
         self._suspect: str | None = None
 
     def take(self, dispatch: Dispatch, *, begun: bool = False) -> bool:
-        """A message has come in. False, if this process has the same one already or is done with it.
+        """A message has come in. False, if this process has the same one already or is done with
+        it.
 
         Parameters:
           begun: It is a result: there is nothing to run, and nothing to give back.
@@ -63,7 +67,11 @@ class Held:
                 if dispatch.id in self._finished:
                     del self._holds[dispatch.id]
                 return False
-            hold.started, hold.thread, hold.deadline = True, threading.current_thread(), time.monotonic() + time_limit
+            hold.started, hold.thread, hold.deadline = (
+                True,
+                threading.current_thread(),
+                time.monotonic() + time_limit,
+            )
             return True
 
     def ran(self, dispatch: Dispatch) -> None:
@@ -72,7 +80,8 @@ class Held:
             hold = self._holds.get(dispatch.id)
             if hold is not None:
                 hold.thread, hold.deadline = None, float("inf")
-            # A suspect keeps its lane until it is saved: the next one's death would count against it as well.
+            # A suspect keeps its lane until it is saved: the next one's death would count against
+            # it as well.
 
     def release(self, ids: Iterable[str], *, finished: bool = True) -> None:
         """They are saved, or given back (`finished=False`: they may come in again)."""
@@ -99,7 +108,9 @@ class Held:
             self._lane_free.notify()
 
     def to_renew(self) -> list[tuple[int, int]]:
-        """(task, dispatch_no) of what is in good hands: not what a dead thread left, nor what ran past its deadline."""
+        """(task, dispatch_no) of what is in good hands: not what a dead thread left, nor what
+        ran past its deadline.
+        """
         now = time.monotonic()
         with self._lock:
             return [
@@ -112,7 +123,9 @@ class Held:
         """What threads had begun that are dead."""
         with self._lock:
             return [
-                hold.dispatch for hold in self._holds.values() if hold.thread is not None and not hold.thread.is_alive()
+                hold.dispatch
+                for hold in self._holds.values()
+                if hold.thread is not None and not hold.thread.is_alive()
             ]
 
     def not_begun(self) -> list[Dispatch]:

@@ -1,4 +1,6 @@
-"""Instances of integrations: kept warm for the next task of their account, one task at a time each."""
+"""Instances of integrations: kept warm for the next task of their account, one task at a time
+each.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from core.integration.base import BaseIntegration
 from core.worker.accounts import LoadedAccount
 
 IDLE_SECONDS = 5.0
-"""How long an instance waits for the next task; it may hold a connection, which counts at the provider."""
+"""How long an instance waits for the next task; it may hold a connection, which counts at the
+provider.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,10 @@ class Instances:
         Raises:
           Whatever `initialize` of the plugin raises.
         """
-        id, version = str(loaded.account.id), (loaded.account.version, loaded.account.credentials_version)
+        id, version = (
+            str(loaded.account.id),
+            (loaded.account.version, loaded.account.credentials_version),
+        )
         with self._lock:
             idle = self._idle.pop(id, [])
             fitting = [instance for instance in idle if instance.version == version]
@@ -74,7 +81,9 @@ class Instances:
             instance.integration.close()
         except BaseException as error:  # noqa: BLE001  plugin code: even sys.exit() ends nothing but the instance
             log.warning(
-                "closing an instance of %s failed: %s", instance.integration.manifest.domain, type(error).__name__
+                "closing an instance of %s failed: %s",
+                instance.integration.manifest.domain,
+                type(error).__name__,
             )
 
     def close_idle(self, older_than: float = IDLE_SECONDS) -> None:

@@ -38,7 +38,9 @@ from core.worker.saver import Saver
 HEARTBEAT_SECONDS = 5.0
 
 SHORTEST_PATIENCE_SECONDS = 5.0
-"""How long Python may stand still in a process before it is ended, if its leases are shorter than that."""
+"""How long Python may stand still in a process before it is ended, if its leases are shorter
+than that.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +70,18 @@ class WorkerProcess:
         self.database = Database(environment.database_url, size=threads + 4)
         self.held = Held()
         self.instances = Instances()
-        self.accounts = Accounts(self.database, Vault(environment.secret_keys), registry, settings.limits)
+        self.accounts = Accounts(
+            self.database, Vault(environment.secret_keys), registry, settings.limits
+        )
         self.budgets = Budgets(queues, self._first_budgets)
         self.figures = Figures()
         self.saver = Saver(
-            self.database, queues, self.held, registry, delete_guard=settings.delete_guard, figures=self.figures
+            self.database,
+            queues,
+            self.held,
+            registry,
+            delete_guard=settings.delete_guard,
+            figures=self.figures,
         )
         # Where this process does not serve the saving queue, results travel there as messages.
         self.hand_over = self.saver.hand_over
@@ -90,7 +99,9 @@ class WorkerProcess:
             settings.allow_private_hosts,
         )
         self.runner = Runner(services, self.instances, registry)
-        self._process = upkeep.Process(uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads)
+        self._process = upkeep.Process(
+            uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
+        )
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
@@ -116,7 +127,9 @@ class WorkerProcess:
                 upkeep.goodbye(conn, self._process.id)
             self._note_activity()
         except UNAVAILABLE as error:
-            log.warning("PostgreSQL is away at shutdown; leases bring back what was not begun: %s", error)
+            log.warning(
+                "PostgreSQL is away at shutdown; leases bring back what was not begun: %s", error
+            )
         self._ended.set()
         self._heart.join(timeout=5)
         closer = threading.Thread(target=self.instances.close_idle, args=(0.0,), daemon=True)
@@ -129,7 +142,9 @@ class WorkerProcess:
         if not dispatches:
             return
         with self.database.connection() as conn:
-            leases.give_back(conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches])
+            leases.give_back(
+                conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
+            )
         self.held.release((dispatch.id for dispatch in dispatches), finished=False)
         by_queue: dict[str, list[str]] = {}
         for dispatch in dispatches:
@@ -140,10 +155,12 @@ class WorkerProcess:
             log.warning("Redis is away; the leader clears what was given back: %s", error)
 
     def _watch(self) -> None:
-        """End this process if Python stands still in it: a loop in C that never lets go of the interpreter.
+        """End this process if Python stands still in it: a loop in C that never lets go of the
+        interpreter.
 
-        The timer runs outside of the interpreter, so it goes off when this thread could not set it anew. By then the leases of
-        what this process held have run out; whoever supervises it starts another one.
+        The timer runs outside of the interpreter, so it goes off when this thread could not set it
+        anew. By then the leases of what this process held have run out; whoever supervises it
+        starts another one.
         """
         patience = max(self.settings.lease_seconds, SHORTEST_PATIENCE_SECONDS)
         while True:
@@ -153,7 +170,9 @@ class WorkerProcess:
         faulthandler.cancel_dump_traceback_later()
 
     def _close_idle(self) -> None:
-        """Apart from the heartbeat: what a plugin does in `close` must not keep leases from being renewed."""
+        """Apart from the heartbeat: what a plugin does in `close` must not keep leases from
+        being renewed.
+        """
         while not self._ended.wait(0.5):
             self.instances.close_idle()
 
@@ -175,7 +194,9 @@ class WorkerProcess:
                 log.exception("the heartbeat failed; it goes on")
             if not self.saver.alive or self.saver.stuck:
                 why = "stands still" if self.saver.alive else "has died"
-                log.critical("the saver %s: this process ends, and its leases bring back what it held", why)
+                log.critical(
+                    "the saver %s: this process ends, and its leases bring back what it held", why
+                )
                 os._exit(1)
 
     def _renew(self) -> None:
@@ -189,12 +210,17 @@ class WorkerProcess:
             if not self._registered:
                 upkeep.register(conn, catalog(self.registry))
                 self._registered = True
-            # A worker that drains says that it serves nothing as soon as it holds nothing: then it may be stopped.
+            # A worker that drains says that it serves nothing as soon as it holds nothing: then it
+            # may be stopped.
             process = (
-                replace(self._process, queues=[]) if self.draining.is_set() and not len(self.held) else self._process
+                replace(self._process, queues=[])
+                if self.draining.is_set() and not len(self.held)
+                else self._process
             )
             asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
-            if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(conn):
+            if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(
+                conn
+            ):
                 self.on_vacancy()
         if asked and not self.draining.is_set():
             self.draining.set()
@@ -234,7 +260,9 @@ def set_current(process: WorkerProcess | None) -> None:
 
 
 def striking(environment: Environment, registry: Registry) -> Callable[[str], str]:
-    """Takes out of a text what is secret: the operator's, and that of every account that this process has loaded."""
+    """Takes out of a text what is secret: the operator's, and that of every account that this
+    process has loaded.
+    """
     operators = operator_redactor(environment, registry)
 
     def strike(text: str) -> str:

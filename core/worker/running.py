@@ -18,7 +18,9 @@ class AccountStopped(Exception):
 
 
 class LeftToOthers(Exception):
-    """The plugin of this process is too old or too new for this task, and the fleet has another version: that one gets it."""
+    """The plugin of this process is too old or too new for this task, and the fleet has another
+    version: that one gets it.
+    """
 
 
 MOST_LEFT = 40
@@ -37,7 +39,10 @@ class Runner:
         self._used: dict[str, LoadedAccount] = {}
 
     def used(self, dispatch: Dispatch) -> LoadedAccount | None:
-        """The account as a task that failed had it; None if it could not be loaded. Answers once."""
+        """The account as a task that failed had it; None if it could not be loaded.
+
+        Answers once.
+        """
         return self._used.pop(dispatch.id, None)
 
     def run(self, dispatch: Dispatch) -> Outcome:
@@ -52,7 +57,9 @@ class Runner:
         if loaded.account.sync_status == "disconnected":
             raise AccountStopped
         self._used[dispatch.id] = loaded
-        with public_hosts_only(loaded.account.public_hosts_only and not self.services.allow_private_hosts):
+        with public_hosts_only(
+            loaded.account.public_hosts_only and not self.services.allow_private_hosts
+        ):
             return self._run(dispatch, loaded)
 
     def _run(self, dispatch: Dispatch, loaded: LoadedAccount) -> Outcome:
@@ -60,7 +67,9 @@ class Runner:
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:
             result = instance.integration.run_task(Task(dispatch.type, dispatch.payload), context)
-            outcome = result_outcome(dispatch, result, loaded.integration, self.services.blobs, context.read)
+            outcome = result_outcome(
+                dispatch, result, loaded.integration, self.services.blobs, context.read
+            )
         except BaseException as error:
             self._used[dispatch.id] = context.loaded
             self.instances.discard(instance)

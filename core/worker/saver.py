@@ -1,7 +1,8 @@
 """Two threads that save what tasks came to, many outcomes in one transaction.
 
-One has the outcomes that add tasks, and saves them at once: others wait for that work, which must not wait until content is saved.
-The other one has all the rest, and gathers it for some milliseconds.
+One has the outcomes that add tasks, and saves them at once: others wait for that work, which must
+not wait until content is saved. The other one has all the rest, and gathers it for some
+milliseconds.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ MOST_BUFFERED = 64 * 1024 * 1024
 """Bytes of outcomes that may wait; beyond it, threads wait before they hand over."""
 
 STUCK_SECONDS = 600.0
-"""For one step of saving, observers included. Longer ones never end: an observer that hangs, a lock that is never let go."""
+"""For one step of saving, observers included.
+
+Longer ones never end: an observer that hangs, a lock that is never let go.
+"""
 
 MOST_TRIES = 10
 """Tries of one batch against a server that answers, before its outcomes are tried one by one."""
@@ -54,7 +58,9 @@ class _Lane:
       lock: Shared by all lanes, as what they hold is bounded together.
     """
 
-    def __init__(self, name: str, patience: float, lock: threading.Lock, loop: Callable[[_Lane], None]) -> None:
+    def __init__(
+        self, name: str, patience: float, lock: threading.Lock, loop: Callable[[_Lane], None]
+    ) -> None:
         self.patience = patience
         self.waiting: deque[Outcome] = deque()
         self.arrived = threading.Condition(lock)
@@ -105,7 +111,9 @@ class Saver:
             lane.thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Save all that was handed over, then end; gives up after `timeout` seconds, and leases do the rest."""
+        """Save all that was handed over, then end; gives up after `timeout` seconds, and leases
+        do the rest.
+        """
         with self._room:
             self._stopping = True
             self._room.notify_all()
@@ -122,8 +130,13 @@ class Saver:
 
     @property
     def stuck(self) -> bool:
-        """Whether one step takes so long that it will not end. What it holds would be held for ever, its leases renewed."""
-        return time.monotonic() - min(list(self._steps.values()), default=float("inf")) > STUCK_SECONDS
+        """Whether one step takes so long that it will not end.
+
+        What it holds would be held for ever, its leases renewed.
+        """
+        return (
+            time.monotonic() - min(list(self._steps.values()), default=float("inf")) > STUCK_SECONDS
+        )
 
     def release_waiters(self) -> None:
         """The process is about to stop: threads that wait for room go on, so that they can end."""
@@ -135,10 +148,13 @@ class Saver:
         """Queue an outcome. Waits while too many bytes are queued."""
         lane = self._growing if outcome.tasks else self._ending
         with self._room:
-            self._room.wait_for(lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping)
+            self._room.wait_for(
+                lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping
+            )
             lane.waiting.append(outcome)
             self._bytes += outcome.size
-            # Only when it changes what the saver does: waking it for each outcome would cost more than the outcome.
+            # Only when it changes what the saver does: waking it for each outcome would cost more
+            # than the outcome.
             if len(lane.waiting) == 1 or lane.full:
                 lane.arrived.notify()
 
@@ -148,7 +164,9 @@ class Saver:
                 self.save(batch)
             except Exception:
                 log.exception(
-                    "the saver failed with a batch of %d; the leases bring back what was not committed", len(batch)
+                    "the saver failed with a batch of %d; the leases bring back what was not"
+                    " committed",
+                    len(batch),
                 )
                 self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
 
@@ -171,8 +189,9 @@ class Saver:
     def save(self, outcomes: Sequence[Outcome]) -> None:
         """Save outcomes, end the runs that are complete with them, and acknowledge their messages.
 
-        An outcome that PostgreSQL cannot take is found by halving, and parked alone. While the server is away this waits; a
-        commit whose reply was lost is simply done again, and the fence refuses what was saved.
+        An outcome that PostgreSQL cannot take is found by halving, and parked alone. While the
+        server is away this waits; a commit whose reply was lost is simply done again, and the fence
+        refuses what was saved.
         """
         try:
             with span("save", {"polling.tasks": len(outcomes)}):
@@ -185,8 +204,11 @@ class Saver:
         self._steps[threading.get_ident()] = time.monotonic()
 
     def _save(self, outcomes: Sequence[Outcome]) -> None:
-        saved = self._until_available(lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes))
-        # Let go of before it is asked which runs are complete, so that two threads do not leave that to each other.
+        saved = self._until_available(
+            lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes)
+        )
+        # Let go of before it is asked which runs are complete, so that two threads do not leave
+        # that to each other.
         self._held.release(outcome.dispatch.id for outcome in outcomes)
         ended = self._until_available(lambda: self._end_runs(outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))
@@ -202,11 +224,16 @@ class Saver:
         except Exception as error:  # noqa: BLE001  whatever is wrong with one outcome must not keep the others
             if len(outcomes) > 1:
                 half = len(outcomes) // 2
-                return [*self._save_or_halve(outcomes[:half]), *self._save_or_halve(outcomes[half:])]
+                return [
+                    *self._save_or_halve(outcomes[:half]),
+                    *self._save_or_halve(outcomes[half:]),
+                ]
             return [self._park(outcomes[0], error)]
 
     def _save_singly(self, outcomes: Sequence[Outcome]) -> list[Saved]:
-        """The server is there, and yet this batch fails as if it were not: whoever does that alone is parked."""
+        """The server is there, and yet this batch fails as if it were not: whoever does that
+        alone is parked.
+        """
         saved = []
         for outcome in outcomes:
             try:
@@ -233,8 +260,12 @@ class Saver:
             return False
         return True
 
-    def _until_available(self, action: Callable[[], T], otherwise: Callable[[], T] | None = None) -> T:
-        """Do it, again and again while the server is away; `otherwise` after some tries with a server that is there."""
+    def _until_available(
+        self, action: Callable[[], T], otherwise: Callable[[], T] | None = None
+    ) -> T:
+        """Do it, again and again while the server is away; `otherwise` after some tries with a
+        server that is there.
+        """
         pause, tries = 0.05, 0
         while True:
             self._step()
@@ -249,9 +280,11 @@ class Saver:
             pause = min(pause * 2, 2.0)
 
     def _end_runs(self, outcomes: Sequence[Outcome]) -> list[Run]:
-        """End the runs that are complete. It is asked by whoever lets go of the last of a run's tasks that this process holds.
+        """End the runs that are complete. It is asked by whoever lets go of the last of a run's
+        tasks that this process holds.
 
-        Also by one that has added tasks: a thread that has saved those since then saw this one's still held, and did not ask.
+        Also by one that has added tasks: a thread that has saved those since then saw this one's
+        still held, and did not ask.
         """
         runs = {outcome.dispatch.run_id for outcome in outcomes} - self._held.runs
         if not runs:
@@ -267,17 +300,28 @@ class Saver:
             self._queues.ack(by_queue, wake=wake)
         except REDIS_UNAVAILABLE as error:
             # Nothing is lost: the leader drops ids that the ledger no longer has as queued.
-            log.warning("Redis is away, %d acknowledgements are left to the leader: %s", len(outcomes), error)
+            log.warning(
+                "Redis is away, %d acknowledgements are left to the leader: %s",
+                len(outcomes),
+                error,
+            )
 
     def _tell(self, saved: Sequence[Saved], ended: Sequence[Run]) -> None:
         for one in saved:
             for (account, domain), ids in one.changed.items():
-                self._registry.observe("content_saved", domain=domain, account_id=account, external_ids=ids)
+                self._registry.observe(
+                    "content_saved", domain=domain, account_id=account, external_ids=ids
+                )
             for outcome, state in one.applied:
                 if state == "parked":
                     self._registry.observe("task_parked", task=_described(outcome))
         for run in ended:
-            log.info("run %s of account %s ended: %s", run["id"], run["user_integration_id"], run["state"])
+            log.info(
+                "run %s of account %s ended: %s",
+                run["id"],
+                run["user_integration_id"],
+                run["state"],
+            )
             self._registry.observe("run_finished", run=run)
 
 

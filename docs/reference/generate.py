@@ -1,4 +1,7 @@
-"""Writes `docs/reference/api.md` from the OpenAPI document: `python docs/reference/generate.py`. A test holds them in step."""
+"""Writes `docs/reference/api.md` from the OpenAPI document: `python docs/reference/generate.py`.
+
+A test holds them in step.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +51,8 @@ def _routes(document: Json) -> Iterator[str]:
 
 def _parameters(operation: Json) -> Iterator[str]:
     rows = [
-        f"| `{one['name']}` | {one['in']}{', needed' if one.get('required') else ''} | {_type(one['schema'])} "
-        f"| {_about(one)} |"
+        f"| `{one['name']}` | {one['in']}{', needed' if one.get('required') else ''} |"
+        f" {_type(one['schema'])} | {_about(one)} |"
         for one in operation.get("parameters", ())
     ]
     if rows:
@@ -66,8 +69,14 @@ def _answers(operation: Json) -> str:
     for status, answer in sorted(operation["responses"].items()):
         if status in GENERAL:
             continue
-        schemas = [media["schema"] for media in answer.get("content", {}).values() if "schema" in media]
-        what = _type(schemas[0]) if schemas and not status.startswith(("4", "5")) else answer["description"]
+        schemas = [
+            media["schema"] for media in answer.get("content", {}).values() if "schema" in media
+        ]
+        what = (
+            _type(schemas[0])
+            if schemas and not status.startswith(("4", "5"))
+            else answer["description"]
+        )
         said.append(f"{status} {what}")
     return "Answers: " + " · ".join(said)
 
@@ -81,8 +90,8 @@ def _schemas(document: Json) -> Iterator[str]:
             yield _unwrapped(schema["description"])
         needed = set(schema.get("required", ()))
         rows = [
-            f"| `{field}`{' (needed)' if field in needed and 'additionalProperties' in schema else ''} "
-            f"| {_type(one)} | {_about(one)} |"
+            f"| `{field}`{' (needed)' if field in needed and 'additionalProperties' in schema else ''}"
+            f" | {_type(one)} | {_about(one)} |"
             for field, one in schema.get("properties", {}).items()
         ]
         if rows:
@@ -93,9 +102,13 @@ def _about(one: Json) -> str:
     text = _unwrapped(one.get("description", ""))
     default = one.get("schema", one).get("default")
     words = (
-        f"Default: `{str(default).lower() if isinstance(default, bool) else default}`" if default is not None else ""
+        f"Default: `{str(default).lower() if isinstance(default, bool) else default}`"
+        if default is not None
+        else ""
     )
-    return " ".join(filter(None, [f"{text.rstrip('.')}." if text else "", words])).replace("|", "\\|")
+    return " ".join(filter(None, [f"{text.rstrip('.')}." if text else "", words])).replace(
+        "|", "\\|"
+    )
 
 
 def _type(schema: Json) -> str:
@@ -108,7 +121,9 @@ def _type(schema: Json) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(schema['items'])}"
     kind = schema.get("format") or schema.get("type") or "any JSON"
-    return {"date-time": "time", "string": "text", "integer": "number", "object": "object"}.get(kind, str(kind))
+    return {"date-time": "time", "string": "text", "integer": "number", "object": "object"}.get(
+        kind, str(kind)
+    )
 
 
 def _named(name: str) -> str:

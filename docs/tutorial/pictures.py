@@ -1,4 +1,5 @@
-"""The browser's part of the tutorial `first-account.md`, done by Chromium, and its pictures: `nox -s pictures`.
+"""The browser's part of the tutorial `first-account.md`, done by Chromium, and its pictures: `nox
+-s pictures`.
 
 What is clicked here is what the tutorial says to click: its test walks the same way.
 """
@@ -61,7 +62,9 @@ def walk(page: Page, url: str, token: str, shoot: Shoot) -> list[str]:
     click("button", "Check and connect")
     click("button", "Sync now")
     page.locator("main table a[href^='/runs/']").first.click()
-    expect(page.locator(".figure", has_text="Done").locator("dd")).to_have_text(re.compile(r"^[1-9]\d\d"))
+    expect(page.locator(".figure", has_text="Done").locator("dd")).to_have_text(
+        re.compile(r"^[1-9]\d\d")
+    )
     shoot("run")
     expect(page.locator(".state").first).to_have_text("succeeded", timeout=SECONDS * 2_000)
     click("link", "Content")
@@ -94,7 +97,9 @@ def up(home: Path) -> Iterator[tuple[str, str]]:
     env = os.environ | {"POLLING_HOME": str(home), "POLLING_LOG_LEVEL": "WARNING"}
     log = home / "up.log"
     with log.open("w") as output:
-        started = subprocess.Popen([*POLLING, "up"], cwd=home, env=env, stdout=output, stderr=output)
+        started = subprocess.Popen(
+            [*POLLING, "up"], cwd=home, env=env, stdout=output, stderr=output
+        )
     try:
         deadline = time.monotonic() + SECONDS
         while not (found := ADDRESS.search(log.read_text())):
@@ -102,7 +107,9 @@ def up(home: Path) -> Iterator[tuple[str, str]]:
                 raise RuntimeError(log.read_text())
             time.sleep(0.1)
         command = [*POLLING, "tokens", "create", "--admin"]
-        made = subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, check=True)
+        made = subprocess.run(
+            command, cwd=home, env=env, capture_output=True, text=True, check=True
+        )
         yield found[1], made.stdout.strip()
     finally:
         started.terminate()
@@ -138,7 +145,9 @@ def main() -> None:
         up(Path(home)) as (url, token),
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=found, args=["--disable-gpu", "--disable-quic", *root])
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--disable-gpu", "--disable-quic", *root]
+        )
         take(browser, url, token, Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)
         browser.close()
 

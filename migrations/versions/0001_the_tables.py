@@ -21,7 +21,12 @@ def upgrade() -> None:
         "blob",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
-        sa.Column("touched_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "touched_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("key", name=op.f("blob_pkey")),
     )
     op.create_table(
@@ -31,7 +36,9 @@ def upgrade() -> None:
         sa.Column("version", sa.Text(), nullable=True),
         sa.Column("tasks", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("max_tasks", sa.BigInteger(), nullable=False),
-        sa.Column("seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
         sa.PrimaryKeyConstraint("domain", name=op.f("integration_pkey")),
     )
     op.create_table(
@@ -62,8 +69,15 @@ def upgrade() -> None:
         sa.Column("threads", sa.Integer(), server_default="0", nullable=False),
         sa.Column("draining", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("clock", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("process_pkey")),
     )
     op.create_table(
@@ -79,7 +93,12 @@ def upgrade() -> None:
         sa.Column("value", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("dispatch_seq", sa.BigInteger(), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "updated_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("user_integration_id", "partition", name=op.f("sync_state_pkey")),
     )
     op.create_table(
@@ -97,7 +116,12 @@ def upgrade() -> None:
         sa.Column("dedup_key", sa.LargeBinary(), nullable=False),
         sa.Column("state", sa.Text(), server_default="ready", nullable=False),
         sa.Column("priority", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("available_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "available_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("dispatch_no", sa.Integer(), server_default="0", nullable=False),
         sa.Column("dispatch_seq", sa.BigInteger(), server_default="0", nullable=False),
@@ -115,12 +139,23 @@ def upgrade() -> None:
         sa.Column("outputs_unchanged", sa.Integer(), server_default="0", nullable=False),
         sa.Column("outputs_deleted", sa.Integer(), server_default="0", nullable=False),
         sa.Column("followups", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("state IN ('ready', 'queued', 'done', 'parked', 'cancelled')", name=op.f("sync_task_state")),
+        sa.CheckConstraint(
+            "state IN ('ready', 'queued', 'done', 'parked', 'cancelled')",
+            name=op.f("sync_task_state"),
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("sync_task_pkey")),
         sa.UniqueConstraint("run_id", "dedup_key", name=op.f("sync_task_run_id_dedup_key_key")),
-        postgresql_with={"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_analyze_scale_factor": "0.05"},
+        postgresql_with={
+            "autovacuum_vacuum_scale_factor": "0.02",
+            "autovacuum_analyze_scale_factor": "0.05",
+        },
     )
     op.create_index(
         "sync_task_queued",
@@ -132,7 +167,13 @@ def upgrade() -> None:
     op.create_index(
         "sync_task_ready",
         "sync_task",
-        ["integration_domain", "user_integration_id", "lane", sa.literal_column("priority DESC"), "id"],
+        [
+            "integration_domain",
+            "user_integration_id",
+            "lane",
+            sa.literal_column("priority DESC"),
+            "id",
+        ],
         unique=False,
         postgresql_where=sa.text("state = 'ready'"),
     )
@@ -155,7 +196,12 @@ def upgrade() -> None:
         sa.Column("credentials", sa.Text(), nullable=True),
         sa.Column("credentials_version", sa.Integer(), server_default="1", nullable=False),
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.Column("limits", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
+        sa.Column(
+            "limits",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'[]'"),
+            nullable=False,
+        ),
         sa.Column("sync_status", sa.Text(), server_default="active", nullable=False),
         sa.Column("status_reason", sa.Text(), nullable=True),
         sa.Column("status_detail", sa.Text(), nullable=True),
@@ -167,12 +213,25 @@ def upgrade() -> None:
         sa.Column("forget_state", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("refresh_holder", sa.UUID(), nullable=True),
         sa.Column("refresh_until", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint(
-            "sync_status IN ('active', 'paused', 'error', 'disconnected')", name=op.f("user_integration_sync_status")
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
         ),
-        sa.CheckConstraint("poll_interval_minutes > 0", name=op.f("user_integration_poll_interval")),
+        sa.Column(
+            "updated_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint(
+            "sync_status IN ('active', 'paused', 'error', 'disconnected')",
+            name=op.f("user_integration_sync_status"),
+        ),
+        sa.CheckConstraint(
+            "poll_interval_minutes > 0", name=op.f("user_integration_poll_interval")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("user_integration_pkey")),
         sa.UniqueConstraint(
             "user_id",
@@ -188,7 +247,9 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("sync_status = 'active'"),
     )
-    op.create_index("user_integration_listing", "user_integration", ["created_at", "id"], unique=False)
+    op.create_index(
+        "user_integration_listing", "user_integration", ["created_at", "id"], unique=False
+    )
     op.create_index("user_integration_name", "user_integration", ["name"], unique=False)
     op.create_table(
         "user_integration_content",
@@ -205,14 +266,29 @@ def upgrade() -> None:
         sa.Column("content_bytes", sa.LargeBinary(), nullable=True),
         sa.Column("blob_key", sa.Text(), nullable=True),
         sa.Column("size", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("metadata", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column(
+            "metadata",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
         sa.Column("hash", sa.Text(), nullable=True),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("fingerprint", sa.Text(), nullable=True),
         sa.Column("content_seq", sa.BigInteger(), nullable=False),
         sa.Column("metadata_seq", sa.BigInteger(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column(
+            "updated_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("user_integration_content_pkey")),
         sa.UniqueConstraint(
@@ -229,7 +305,10 @@ def upgrade() -> None:
         postgresql_where=sa.text("blob_key IS NOT NULL"),
     )
     op.create_index(
-        "user_integration_content_parent", "user_integration_content", ["user_integration_id", "parent"], unique=False
+        "user_integration_content_parent",
+        "user_integration_content",
+        ["user_integration_id", "parent"],
+        unique=False,
     )
     op.create_table(
         "held_deletion",
@@ -241,7 +320,12 @@ def upgrade() -> None:
         sa.Column("until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("vanished", sa.BigInteger(), nullable=False),
         sa.Column("total", sa.BigInteger(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.ForeignKeyConstraint(
             ["user_integration_id"],
             ["user_integration.id"],
@@ -250,7 +334,12 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("held_deletion_pkey")),
     )
-    op.create_index(op.f("held_deletion_user_integration_id"), "held_deletion", ["user_integration_id"], unique=False)
+    op.create_index(
+        op.f("held_deletion_user_integration_id"),
+        "held_deletion",
+        ["user_integration_id"],
+        unique=False,
+    )
     op.create_table(
         "sync_run",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -262,7 +351,12 @@ def upgrade() -> None:
         sa.Column("start_seq", sa.BigInteger(), nullable=False),
         sa.Column("allow_deletions", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("over_limit", sa.Text(), nullable=True),
-        sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("tasks_done", sa.Integer(), server_default="0", nullable=False),
         sa.Column("tasks_parked", sa.Integer(), server_default="0", nullable=False),
@@ -273,9 +367,12 @@ def upgrade() -> None:
         sa.Column("pruned", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.CheckConstraint("lane IN ('live', 'backfill')", name=op.f("sync_run_lane")),
         sa.CheckConstraint(
-            "state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')", name=op.f("sync_run_state")
+            "state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')",
+            name=op.f("sync_run_state"),
         ),
-        sa.CheckConstraint("trigger IN ('schedule', 'manual', 'resync', 'retry')", name=op.f("sync_run_trigger")),
+        sa.CheckConstraint(
+            "trigger IN ('schedule', 'manual', 'resync', 'retry')", name=op.f("sync_run_trigger")
+        ),
         sa.ForeignKeyConstraint(
             ["user_integration_id"],
             ["user_integration.id"],
@@ -285,9 +382,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("sync_run_pkey")),
     )
     op.create_index(
-        "sync_run_history", "sync_run", ["user_integration_id", sa.literal_column("started_at DESC")], unique=False
+        "sync_run_history",
+        "sync_run",
+        ["user_integration_id", sa.literal_column("started_at DESC")],
+        unique=False,
     )
-    op.create_index("sync_run_latest", "sync_run", [sa.literal_column("started_at DESC")], unique=False)
+    op.create_index(
+        "sync_run_latest", "sync_run", [sa.literal_column("started_at DESC")], unique=False
+    )
     op.create_index(
         "sync_run_open",
         "sync_run",
@@ -296,15 +398,23 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'running'"),
     )
     op.create_index(
-        "sync_run_to_prune", "sync_run", ["finished_at"], unique=False, postgresql_where=sa.text("NOT pruned")
+        "sync_run_to_prune",
+        "sync_run",
+        ["finished_at"],
+        unique=False,
+        postgresql_where=sa.text("NOT pruned"),
     )
     # The ledger has one row, and an epoch of its own from the first day.
     op.execute(f"INSERT INTO ledger (epoch) VALUES ({secrets.randbits(62)})")
 
 
 def downgrade() -> None:
-    op.drop_index("sync_run_to_prune", table_name="sync_run", postgresql_where=sa.text("NOT pruned"))
-    op.drop_index("sync_run_open", table_name="sync_run", postgresql_where=sa.text("state = 'running'"))
+    op.drop_index(
+        "sync_run_to_prune", table_name="sync_run", postgresql_where=sa.text("NOT pruned")
+    )
+    op.drop_index(
+        "sync_run_open", table_name="sync_run", postgresql_where=sa.text("state = 'running'")
+    )
     op.drop_index("sync_run_latest", table_name="sync_run")
     op.drop_index("sync_run_history", table_name="sync_run")
     op.drop_table("sync_run")
@@ -320,7 +430,9 @@ def downgrade() -> None:
     op.drop_index("user_integration_name", table_name="user_integration")
     op.drop_index("user_integration_listing", table_name="user_integration")
     op.drop_index(
-        "user_integration_due", table_name="user_integration", postgresql_where=sa.text("sync_status = 'active'")
+        "user_integration_due",
+        table_name="user_integration",
+        postgresql_where=sa.text("sync_status = 'active'"),
     )
     op.drop_table("user_integration")
     op.drop_index(
@@ -328,8 +440,12 @@ def downgrade() -> None:
         table_name="sync_task",
         postgresql_where=sa.text("state IN ('parked', 'cancelled') AND retried_as IS NULL"),
     )
-    op.drop_index("sync_task_ready", table_name="sync_task", postgresql_where=sa.text("state = 'ready'"))
-    op.drop_index("sync_task_queued", table_name="sync_task", postgresql_where=sa.text("state = 'queued'"))
+    op.drop_index(
+        "sync_task_ready", table_name="sync_task", postgresql_where=sa.text("state = 'ready'")
+    )
+    op.drop_index(
+        "sync_task_queued", table_name="sync_task", postgresql_where=sa.text("state = 'queued'")
+    )
     op.drop_table("sync_task")
     op.drop_table("sync_state")
     op.drop_table("sync_seen")

@@ -1,9 +1,11 @@
-"""What the API needs: the change feed, search, tokens, idempotency keys, OAuth, and figures of processes
+"""What the API needs: the change feed, search, tokens, idempotency keys, OAuth, and figures of
+processes
 
 Revision: 0002, after 0001
 
-Workers of the version before may go on meanwhile: every new column has a default. The index on a large table, built beside its
-writers, is the next revision's: this one is one transaction, done or not.
+Workers of the version before may go on meanwhile: every new column has a default. The index on a
+large table, built beside its writers, is the next revision's: this one is one transaction, done or
+not.
 """
 
 from __future__ import annotations
@@ -21,13 +23,20 @@ CURRENT_TRANSACTION = sa.text("pg_current_xact_id()::text::bigint")
 def moment(name: str, *, default: bool = False, nullable: bool | None = None) -> sa.Column:
     server_default = sa.text("now()") if default else None
     nullable = not default if nullable is None else nullable
-    return sa.Column(name, sa.DateTime(timezone=True), server_default=server_default, nullable=nullable)
+    return sa.Column(
+        name, sa.DateTime(timezone=True), server_default=server_default, nullable=nullable
+    )
 
 
 def upgrade() -> None:
-    flag = sa.Column("public_hosts_only", sa.Boolean(), server_default=sa.text("false"), nullable=False)
+    flag = sa.Column(
+        "public_hosts_only", sa.Boolean(), server_default=sa.text("false"), nullable=False
+    )
     op.add_column("user_integration", flag)
-    op.add_column("process", sa.Column("figures", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False))
+    op.add_column(
+        "process",
+        sa.Column("figures", postgresql.JSONB(), server_default=sa.text("'{}'"), nullable=False),
+    )
     _change_feed()
     _search()
     _access()
@@ -35,17 +44,23 @@ def upgrade() -> None:
 
 def _change_feed() -> None:
     # A constant first, which rewrites nothing: what is there already comes first in the feed.
-    changed_in = sa.Column("changed_in", sa.BigInteger(), server_default=sa.text("0"), nullable=False)
+    changed_in = sa.Column(
+        "changed_in", sa.BigInteger(), server_default=sa.text("0"), nullable=False
+    )
     op.add_column("user_integration_content", changed_in)
     op.alter_column("user_integration_content", "changed_in", server_default=CURRENT_TRANSACTION)
     op.create_table(
         "erased_account",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("user_integration_id", sa.UUID(), nullable=False),
-        sa.Column("changed_in", sa.BigInteger(), server_default=CURRENT_TRANSACTION, nullable=False),
+        sa.Column(
+            "changed_in", sa.BigInteger(), server_default=CURRENT_TRANSACTION, nullable=False
+        ),
         moment("erased_at", default=True),
         sa.PrimaryKeyConstraint("id", name=op.f("erased_account_pkey")),
-        sa.UniqueConstraint("user_integration_id", name=op.f("erased_account_user_integration_id_key")),
+        sa.UniqueConstraint(
+            "user_integration_id", name=op.f("erased_account_user_integration_id_key")
+        ),
     )
     op.create_index("erased_account_changes", "erased_account", ["changed_in", "id"])
 
@@ -63,7 +78,9 @@ def _search() -> None:
         ),
         sa.PrimaryKeyConstraint("content_id", name=op.f("content_search_pkey")),
     )
-    op.create_index("content_search_document", "content_search", ["document"], postgresql_using="gin")
+    op.create_index(
+        "content_search_document", "content_search", ["document"], postgresql_using="gin"
+    )
     op.create_table(
         "search_progress",
         sa.Column("one", sa.Boolean(), server_default=sa.text("true"), nullable=False),
@@ -99,7 +116,10 @@ def _access() -> None:
         sa.Column("answer", postgresql.JSONB(), nullable=True),
         moment("created_at", default=True),
         sa.ForeignKeyConstraint(
-            ["token_id"], ["api_token.id"], name=op.f("idempotency_key_token_id_fkey"), ondelete="CASCADE"
+            ["token_id"],
+            ["api_token.id"],
+            name=op.f("idempotency_key_token_id_fkey"),
+            ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("token_id", "key", name=op.f("idempotency_key_pkey")),
     )
@@ -115,7 +135,9 @@ def _access() -> None:
         sa.Column("config", postgresql.JSONB(), nullable=False),
         sa.Column("verifier", sa.Text(), nullable=False),
         sa.Column("redirect_to", sa.Text(), nullable=True),
-        sa.Column("public_hosts_only", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column(
+            "public_hosts_only", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
         moment("expires_at", nullable=False),
         sa.PrimaryKeyConstraint("state_digest", name=op.f("oauth_flow_pkey")),
     )
@@ -123,7 +145,14 @@ def _access() -> None:
 
 
 def downgrade() -> None:
-    for table in ("oauth_flow", "idempotency_key", "api_token", "search_progress", "content_search", "erased_account"):
+    for table in (
+        "oauth_flow",
+        "idempotency_key",
+        "api_token",
+        "search_progress",
+        "content_search",
+        "erased_account",
+    ):
         op.drop_table(table)
     op.drop_column("user_integration_content", "changed_in")
     op.drop_column("process", "figures")

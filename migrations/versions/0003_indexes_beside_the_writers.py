@@ -1,9 +1,11 @@
-"""Indexes that are built beside the writers: the change feed's, and the dispatcher's by the domain of open runs
+"""Indexes that are built beside the writers: the change feed's, and the dispatcher's by the domain
+of open runs
 
 Revision: 0003, after 0002
 
-Workers of the version before do not use them; those of this one work without the second as well, only slower. An attempt that was
-ended leaves an invalid index behind, which is dropped by the next one.
+Workers of the version before do not use them; those of this one work without the second as well,
+only slower. An attempt that was ended leaves an invalid index behind, which is dropped by the next
+one.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ class Server:
     commands: list[str]
     loop: IOLoop
     sessions: set[FTPHandler] = field(default_factory=set)
-    credentials: dict[str, str] = field(default_factory=lambda: {"username": USERNAME, "password": PASSWORD})
+    credentials: dict[str, str] = field(
+        default_factory=lambda: {"username": USERNAME, "password": PASSWORD}
+    )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -67,7 +69,9 @@ def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
 
     class Handler(FTPHandler):
         unicode_errors = "surrogateescape"
-        proto_cmds = {name: value for name, value in FTPHandler.proto_cmds.items() if name not in without}
+        proto_cmds = {
+            name: value for name, value in FTPHandler.proto_cmds.items() if name not in without
+        }
         auth_failed_timeout = 0
 
         def on_connect(self) -> None:

@@ -25,4 +25,6 @@ class TestFtp(IntegrationConformance):
 
 def test_what_decides_where_the_password_is_sent() -> None:
     fields = Ftp.config_model.model_fields.items()
-    assert {name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)} == {"host", "port"}
+    assert {
+        name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)
+    } == {"host", "port"}

@@ -11,7 +11,14 @@ from integration_polling_ftp import names
 from integration_polling_ftp.errors import meaning
 from integration_polling_ftp.listing import Entry, is_same, parse_facts, parse_line, timestamp
 
-from core import ConfigurationError, CredentialsInvalid, IntegrationError, PermanentError, RateLimited, TransientError
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    PermanentError,
+    RateLimited,
+    TransientError,
+)
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 
@@ -43,14 +50,26 @@ def test_unsafe_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "entry"),
     [
-        ("-rw-r--r--   1 u  g      1024 Jan 10 09:05 a  b", Entry("a  b", "file", 1024, "202601100905")),
+        (
+            "-rw-r--r--   1 u  g      1024 Jan 10 09:05 a  b",
+            Entry("a  b", "file", 1024, "202601100905"),
+        ),
         ("-rw-r--r--   1 u  g      1024 Dec 31 09:05 x", Entry("x", "file", 1024, "202512310905")),
         ("-rw-r--r--   1 u  g      1024 Jan 16 09:05 x", Entry("x", "file", 1024, "202601160905")),
         ("-rw-r--r--   1 u  g      1024 Jan 17 09:05 x", Entry("x", "file", 1024, "202501170905")),
         ("-rw-r--r--+  1 u         7 Feb  3  2019  x", Entry(" x", "file", 7, "20190203")),
-        ("drwxr-sr-t   9 u  g      4096 Jan  1 00:00 d", Entry("d", "directory", 4096, "202601010000")),
-        ("lrwxrwxrwx   1 u  g         3 Jan  1 00:00 l -> ../a", Entry("l", "link", 3, "202601010000")),
-        ("02-09-05  05:19PM       <DIR>          web root", Entry("web root", "directory", None, "200502091719")),
+        (
+            "drwxr-sr-t   9 u  g      4096 Jan  1 00:00 d",
+            Entry("d", "directory", 4096, "202601010000"),
+        ),
+        (
+            "lrwxrwxrwx   1 u  g         3 Jan  1 00:00 l -> ../a",
+            Entry("l", "link", 3, "202601010000"),
+        ),
+        (
+            "02-09-05  05:19PM       <DIR>          web root",
+            Entry("web root", "directory", None, "200502091719"),
+        ),
         ("02-09-2005  12:01AM             1,2", None),
         ("02-09-2005  12:01AM             12 f", Entry("f", "file", 12, "200502090001")),
         ("02-09-97  17:19             12  f", Entry(" f", "file", 12, "199702091719")),
@@ -63,7 +82,9 @@ def test_lines_of_list(line: str, entry: Entry | None) -> None:
 
 
 def test_a_new_year_is_not_a_year_ago() -> None:
-    entry = parse_line("-rw-r--r-- 1 u g 1 Jan  1 00:05 x", datetime(2025, 12, 31, 23, 0, tzinfo=UTC))
+    entry = parse_line(
+        "-rw-r--r-- 1 u g 1 Jan  1 00:05 x", datetime(2025, 12, 31, 23, 0, tzinfo=UTC)
+    )
     assert entry is not None
     assert entry.modified == "202601010005"
 

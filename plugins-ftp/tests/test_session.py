@@ -43,28 +43,36 @@ def test_a_connection_dropped_while_idle_is_opened_again(ftp_server: Any, sessio
         assert operation()
 
 
-def test_a_connection_dropped_within_a_transfer_is_transient(ftp_server: Any, session: Session) -> None:
+def test_a_connection_dropped_within_a_transfer_is_transient(
+    ftp_server: Any, session: Session
+) -> None:
     ftp_server.write("file", bytes(20_000_000))
     with pytest.raises(TransientError):
         session.retrieve("/file", lambda block: ftp_server.drop_connections())
     assert session.stat("/file").size == 20_000_000
 
 
-def test_a_consumer_that_fails_leaves_a_session_that_works(ftp_server: Any, session: Session) -> None:
+def test_a_consumer_that_fails_leaves_a_session_that_works(
+    ftp_server: Any, session: Session
+) -> None:
     ftp_server.write("file", bytes(20_000_000))
     with pytest.raises(ZeroDivisionError):
         session.retrieve("/file", lambda block: 1 / 0)
     assert session.stat("/file").size == 20_000_000
 
 
-def test_the_total_of_a_listing_is_no_entry(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_of_a_listing_is_no_entry(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = ["total 4", "", "-rw-r--r-- 1 u g 1 Jan  1  2020 file", "nonsense"]
     monkeypatch.setattr(Session, "_lines", lambda self, command: iter(lines))
     monkeypatch.setattr(Session, "enter", lambda self, path: None)
     assert list(session.entries("/")) == [Entry("file", "file", 1, "20200101"), None]
 
 
-def test_a_server_that_has_mlst_alone_is_listed_with_list(ftp_server: Any, session: Session) -> None:
+def test_a_server_that_has_mlst_alone_is_listed_with_list(
+    ftp_server: Any, session: Session
+) -> None:
     ftp_server.write("file", b"1")
     session.enter("/")
     ftp_server.handler.proto_cmds.pop("MLSD", None)
@@ -72,13 +80,17 @@ def test_a_server_that_has_mlst_alone_is_listed_with_list(ftp_server: Any, sessi
     assert ftp_server.sent("LIST")
 
 
-def test_a_listing_that_failed_with_226_is_no_listing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_failed_with_226_is_no_listing(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """vsftpd says so of a directory that it may not read."""
     reply = ftplib.FTP.voidresp
 
     def voidresp(self: ftplib.FTP) -> str:
         text = reply(self)
-        return "226 Transfer done (but failed to open directory)." if text.startswith("226") else text
+        return (
+            "226 Transfer done (but failed to open directory)." if text.startswith("226") else text
+        )
 
     monkeypatch.setattr(ftplib.FTP, "voidresp", voidresp)
     with pytest.raises(PermanentError, match="failed to open"):
@@ -98,7 +110,9 @@ def test_it_reads_from_an_offset(ftp_server: Any, session: Session) -> None:
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
-    """Let the first transfer end after so many bytes, without an error; says which offsets were asked for."""
+    """Let the first transfer end after so many bytes, without an error; says which offsets were
+    asked for.
+    """
     offsets: list[int] = []
     whole = Session.retrieve
 
@@ -113,7 +127,9 @@ def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
     return offsets
 
 
-def test_a_truncated_transfer_is_seen_and_resumed(ftp_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_transfer_is_seen_and_resumed(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = os.urandom(300_000)
     ftp_server.write("file", content)
     offsets = cut(monkeypatch, 100_000)
@@ -154,7 +170,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
         fetch(session, context, "/file", "1000:")
 
 
-def test_a_file_that_vanished_since_it_was_listed_is_gone(ftp_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanished_since_it_was_listed_is_gone(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = ftp_server.write("file", b"1")
     ftp_server.write("other", b"1")
     harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)

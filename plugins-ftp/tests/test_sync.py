@@ -44,7 +44,17 @@ def test_files_and_directories_come_with_their_bytes(ftp_server: Any) -> None:
 
 
 def test_names_keep_their_bytes(ftp_server: Any) -> None:
-    names = ["ä ö.txt", "日本.txt", " leading", "100%.txt", "%41.txt", "-la", "a;b=c d", "x -> y", "[glob]*?"]
+    names = [
+        "ä ö.txt",
+        "日本.txt",
+        " leading",
+        "100%.txt",
+        "%41.txt",
+        "-la",
+        "a;b=c d",
+        "x -> y",
+        "[glob]*?",
+    ]
     for name in names:
         ftp_server.write(name, name.encode())
     raw = os.fsencode(ftp_server.home) + b"/caf\xe9.txt"
@@ -75,7 +85,12 @@ def test_only_what_changed_is_fetched_again(ftp_server: Any) -> None:
     result = harness.sync()
     assert sorted(ftp_server.sent("RETR")) == ["RETR /grows", "RETR /new", "RETR /rewritten"]
     assert result.outputs_saved == 3
-    assert files(harness) == {"/same": b"same", "/grows": b"12", "/rewritten": b"bbbb", "/new": b"new"}
+    assert files(harness) == {
+        "/same": b"same",
+        "/grows": b"12",
+        "/rewritten": b"bbbb",
+        "/new": b"new",
+    }
 
 
 def test_a_deleted_file_and_a_deleted_directory(ftp_server: Any) -> None:
@@ -131,7 +146,9 @@ def test_a_vanished_root_deletes_nothing(ftp_server: Any) -> None:
     assert files(harness) == {"/root/file": b"content"}
 
 
-def test_a_listing_that_cannot_be_read_deletes_nothing(ftp_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_cannot_be_read_deletes_nothing(
+    ftp_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a", "b", "c"):
         ftp_server.write(name)
     harness = synced(ftp_server)
@@ -147,8 +164,12 @@ def test_a_listing_that_cannot_be_read_deletes_nothing(ftp_server: Any, monkeypa
     assert harness.sync().outputs_deleted == 1
 
 
-@pytest.mark.parametrize("name", ["", "..", ".", "../up", "/etc/passwd", "a\rQUIT", "a\nQUIT", "a\0b"])
-def test_unsafe_names_are_refused(ftp_server: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["", "..", ".", "../up", "/etc/passwd", "a\rQUIT", "a\nQUIT", "a\0b"]
+)
+def test_unsafe_names_are_refused(
+    ftp_server: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ftp_server.write("good")
     entries = Session.entries
 

@@ -31,7 +31,9 @@ class Read:
             reader.finish()
         resource = {"labelIds": ["INBOX"], "internalDate": "1767225600000", "snippet": "a &amp; b"}
         self.message = reader.message(resource)
-        self.rows = {row.id: row for row in self.message.outputs(Fingerprint("1", "all:25", ("INBOX",)))}
+        self.rows = {
+            row.id: row for row in self.message.outputs(Fingerprint("1", "all:25", ("INBOX",)))
+        }
 
     @property
     def row(self) -> TaskOutput:
@@ -49,5 +51,9 @@ class Read:
     @property
     def attachments(self) -> dict[str, bytes]:
         """Bytes of the attachments, by part."""
-        rows = ((id.removeprefix(f"{ID}/"), row) for id, row in self.rows.items() if row.kind == "attachment")
+        rows = (
+            (id.removeprefix(f"{ID}/"), row)
+            for id, row in self.rows.items()
+            if row.kind == "attachment"
+        )
         return {part: row.content.data if row.content else b"" for part, row in rows}  # type: ignore[union-attr]

@@ -30,4 +30,9 @@ def messages(harness: Harness) -> dict[str, Any]:
 
 def large_mail(size: int, name: str = "large.bin") -> tuple[bytes, bytes]:
     data = hashlib.sha256(name.encode()).digest() * (size // 32)
-    return mail(attachments=[("small.txt", "text/plain", b"small"), (name, "application/octet-stream", data)]), data
+    return mail(
+        attachments=[
+            ("small.txt", "text/plain", b"small"),
+            (name, "application/octet-stream", data),
+        ]
+    ), data

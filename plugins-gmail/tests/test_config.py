@@ -23,7 +23,9 @@ def test_a_query_decides_what_is_kept(gmail: FakeGmail, costs: Costs) -> None:
     also = gmail.mailbox.add(mail("Invoice 2"))
     gmail.mailbox.add(mail("Something else"))
     result = synced(harness)
-    assert costs() == {"history": 1, "messages": 1, "message": 1}, "5 units for a search, 20 for the message"
+    assert costs() == {"history": 1, "messages": 1, "message": 1}, (
+        "5 units for a search, 20 for the message"
+    )
     assert set(messages(harness)) == {wanted, also}
     assert {run.lane for run in result.runs} == {"live"}, "new mail waits for no backfill"
 
@@ -75,7 +77,10 @@ def test_mail_since_a_day(gmail: FakeGmail) -> None:
     day = datetime(2026, 1, 5, tzinfo=UTC)
     first = int(day.timestamp() * 1000)
     gmail.mailbox.add(mail("Too old"), date=first - 1)
-    at, after = gmail.mailbox.add(mail(), date=first), gmail.mailbox.add(mail(), date=first + 86_400_000)
+    at, after = (
+        gmail.mailbox.add(mail(), date=first),
+        gmail.mailbox.add(mail(), date=first + 86_400_000),
+    )
     harness = connect(gmail, since="2026-01-05")
     synced(harness)
     assert set(messages(harness)) == {at, after}

@@ -21,7 +21,11 @@ class TestGmail(IntegrationConformance):
         gmail.mailbox.create_label("Work")
         for number in range(12):
             gmail.mailbox.add(
-                mail(f"Subject {number}", f"Text {number}", attachments=[("a.bin", "image/png", b"\0" * 99)])
+                mail(
+                    f"Subject {number}",
+                    f"Text {number}",
+                    attachments=[("a.bin", "image/png", b"\0" * 99)],
+                )
             )
         gmail.mailbox.add(b"no header at all")
         self.gmail = gmail

@@ -44,7 +44,9 @@ def test_a_token_is_renewed_before_it_expires(gmail: FakeGmail) -> None:
     harness = Harness(Gmail, {}, {"refresh_token": gmail.tokens.new_refresh_token()})
     assert harness.sync().state == "succeeded"
     assert gmail.tokens.refreshes == 1
-    assert {call.status for call in gmail.calls} == {200}, "no call was wasted on a token that is known to be old"
+    assert {call.status for call in gmail.calls} == {200}, (
+        "no call was wasted on a token that is known to be old"
+    )
     expires = tokens_of(harness).access_token_expires
     assert expires is not None
     assert abs((expires - dt.datetime.now(dt.UTC)).total_seconds() - 3600) < 60
@@ -69,7 +71,9 @@ def test_a_rotated_refresh_token_is_kept(gmail: FakeGmail) -> None:
     assert gmail.tokens.refreshes == 3
 
 
-def test_a_revoked_token_stops_the_account_and_its_tasks_go_on_after_reconnecting(gmail: FakeGmail) -> None:
+def test_a_revoked_token_stops_the_account_and_its_tasks_go_on_after_reconnecting(
+    gmail: FakeGmail,
+) -> None:
     gmail.mailbox.fill(5)
     harness = Harness(Gmail, {}, gmail.credentials())
     gmail.tokens.revoke()
@@ -155,7 +159,9 @@ def test_a_grant_that_would_last_an_hour_is_refused(gmail: FakeGmail) -> None:
         {"expires_in": None}, {"expires_in": "soon"}, {"expires_in": -1}, {"expires_in": 1e300}, {"access_token": ""},
     ],
 )  # fmt: skip
-def test_what_else_stands_in_a_grant_is_passed_over(gmail: FakeGmail, other: dict[str, Any]) -> None:
+def test_what_else_stands_in_a_grant_is_passed_over(
+    gmail: FakeGmail, other: dict[str, Any]
+) -> None:
     found = credentials_of(Gmail, Gmail.credentials_from_oauth(answered(gmail, **other)))
     assert isinstance(found, Credentials)
     assert (found.client_id, found.subject, found.service_account) == (None, None, None)
@@ -163,9 +169,13 @@ def test_what_else_stands_in_a_grant_is_passed_over(gmail: FakeGmail, other: dic
 
 
 @pytest.mark.parametrize("name", ["access_token", "refresh_token"])
-def test_a_grant_of_another_type_is_refused_without_repeating_it(gmail: FakeGmail, name: str) -> None:
+def test_a_grant_of_another_type_is_refused_without_repeating_it(
+    gmail: FakeGmail, name: str
+) -> None:
     with pytest.raises(InvalidInput) as caught:
-        credentials_of(Gmail, Gmail.credentials_from_oauth(answered(gmail, **{name: ["the-secret"]})))
+        credentials_of(
+            Gmail, Gmail.credentials_from_oauth(answered(gmail, **{name: ["the-secret"]}))
+        )
     assert "the-secret" not in str(caught.value)
 
 
@@ -180,17 +190,26 @@ def key() -> rsa.RSAPrivateKey:
 def certificate(key: rsa.RSAPrivateKey) -> bytes:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
     now = dt.datetime.now(dt.UTC)
-    built = x509.CertificateBuilder(name, name, key.public_key(), 1, now - dt.timedelta(1), now + dt.timedelta(1))
+    built = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now - dt.timedelta(1), now + dt.timedelta(1)
+    )
     return built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def pem(key: rsa.RSAPrivateKey) -> str:
     kind = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(serialization.Encoding.PEM, kind, serialization.NoEncryption()).decode()
+    return key.private_bytes(
+        serialization.Encoding.PEM, kind, serialization.NoEncryption()
+    ).decode()
 
 
 def service_account(key: rsa.RSAPrivateKey, **other: str) -> dict[str, Any]:
-    found = {"type": "service_account", "client_email": CLIENT, "private_key": pem(key), "private_key_id": "1"}
+    found = {
+        "type": "service_account",
+        "client_email": CLIENT,
+        "private_key": pem(key),
+        "private_key_id": "1",
+    }
     return {"service_account": found | other, "subject": "owner@example.com"}
 
 
@@ -198,19 +217,26 @@ def test_a_service_account_acts_for_its_subject(gmail: FakeGmail, key: rsa.RSAPr
     gmail.tokens.certificates = {"1": certificate(key)}
     gmail.mailbox.fill(2)
     # A key file names an endpoint, too: it is not asked.
-    harness = Harness(Gmail, {}, service_account(key, token_uri="https://elsewhere.example/token", project_id="p"))
+    harness = Harness(
+        Gmail, {}, service_account(key, token_uri="https://elsewhere.example/token", project_id="p")
+    )
     assert harness.sync().state == "succeeded"
     assert gmail.tokens.subjects == ["owner@example.com"]
     assert harness.check().group == "p"
 
 
-def test_a_service_account_with_another_key_is_refused(gmail: FakeGmail, key: rsa.RSAPrivateKey) -> None:
+def test_a_service_account_with_another_key_is_refused(
+    gmail: FakeGmail, key: rsa.RSAPrivateKey
+) -> None:
     gmail.tokens.certificates = {"1": certificate(rsa.generate_private_key(65537, 2048))}
     assert isinstance(Harness(Gmail, {}, service_account(key)).sync().error, CredentialsInvalid)
 
 
 def test_a_key_that_is_no_key_is_not_repeated(gmail: FakeGmail) -> None:
-    account = {"service_account": {"client_email": CLIENT, "private_key": "not-a-key-at-all"}, "subject": "a@b"}
+    account = {
+        "service_account": {"client_email": CLIENT, "private_key": "not-a-key-at-all"},
+        "subject": "a@b",
+    }
     error = Harness(Gmail, {}, account).sync().error
     assert isinstance(error, ConfigurationError)
     assert "not-a-key" not in str(error)
@@ -224,7 +250,11 @@ def test_a_key_that_is_no_key_is_not_repeated(gmail: FakeGmail) -> None:
     [
         {},
         {"service_account": {"client_email": "abc", "private_key": "x"}},
-        {"refresh_token": "x", "service_account": {"client_email": "abc", "private_key": "x"}, "subject": "a@b"},
+        {
+            "refresh_token": "x",
+            "service_account": {"client_email": "abc", "private_key": "x"},
+            "subject": "a@b",
+        },
         {"access_token": "x", "token_uri": "https://elsewhere.example"},
     ],
 )
@@ -245,14 +275,18 @@ def test_the_operators_secret_goes_to_no_other_client(gmail: FakeGmail) -> None:
         probe({"refresh_token": gmail.tokens.new_refresh_token(), "client_id": "another"})
 
 
-def test_a_client_that_is_refused_is_the_operators_matter(gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_is_refused_is_the_operators_matter(
+    gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GMAIL_CLIENT_SECRET", "not the secret")
     harness = Harness(Gmail, {}, {"refresh_token": gmail.tokens.new_refresh_token()})
     assert isinstance(harness.sync().error, ConfigurationError)
 
 
 @pytest.mark.parametrize("name", ["GMAIL_API_URL", "GOOGLE_TOKEN_URL"])
-def test_an_endpoint_that_is_none(gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_an_endpoint_that_is_none(
+    gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "ftp://secret-host")
     with pytest.raises((InvalidInput, PollingError), match=name) as caught:
         probe(gmail.credentials())

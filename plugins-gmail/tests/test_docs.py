@@ -31,4 +31,6 @@ def test_the_settings_stand_in_the_reference() -> None:
 
 
 def test_a_key_file_may_hold_more_than_is_read() -> None:
-    assert ServiceAccount.model_validate({"client_email": "a@b", "private_key": "x", "universe_domain": "y"})
+    assert ServiceAccount.model_validate(
+        {"client_email": "a@b", "private_key": "x", "universe_domain": "y"}
+    )

@@ -1,4 +1,6 @@
-"""What Google's answers mean: which limit waits and for how long, which account stops, what is tried again."""
+"""What Google's answers mean: which limit waits and for how long, which account stops, what is
+tried again.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from support.gmail import FakeGmail, mail
 from support.gmail.server import POLICY, SCOPE, TOO_MANY_AT_ONCE, UNAUTHORIZED, error, rate_limited
 from support.gmail.tokens import Answer
 
-from core import ConfigurationError, CredentialsInvalid, IntegrationError, PermanentError, RateLimited, TransientError
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    PermanentError,
+    RateLimited,
+    TransientError,
+)
 from core.testing import Harness
 
 NOW = datetime(2026, 11, 23, 15, 0, 0, tzinfo=UTC)
@@ -33,7 +42,10 @@ DATE = {"date": "Mon, 23 Nov 2026 15:00:00 GMT"}
 )  # fmt: skip
 def test_a_clock_that_is_none_costs_no_attempt(date: str) -> None:
     """What measures a wait may be garbage; the wait is one all the same."""
-    for code, found in (rate_limited(429, "2026-11-23T15:07:30.500Z"), error(403, "Daily", "dailyLimitExceeded")):
+    for code, found in (
+        rate_limited(429, "2026-11-23T15:07:30.500Z"),
+        error(403, "Daily", "dailyLimitExceeded"),
+    ):
         assert isinstance(meaning(code, json.dumps(found).encode(), {"date": date}), RateLimited)
 
 
@@ -55,9 +67,17 @@ NEWER = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_L
         (rate_limited(429, None), "quota", None),
         (rate_limited(403, "2026-99-99T99:99:99Z"), "quota", None),
         (TOO_MANY_AT_ONCE, "user", 2.0),
-        (error(403, f"{QUERIES} per user' of service", "rateLimitExceeded", details=NEWER), "quota", None),
+        (
+            error(403, f"{QUERIES} per user' of service", "rateLimitExceeded", details=NEWER),
+            "quota",
+            None,
+        ),
         (error(403, f"{QUERIES}' of service", "rateLimitExceeded"), "project", None),
-        (error(403, "Daily Limit Exceeded", "dailyLimitExceeded", domain="usageLimits"), "project", 17 * 3600.0),
+        (
+            error(403, "Daily Limit Exceeded", "dailyLimitExceeded", domain="usageLimits"),
+            "project",
+            17 * 3600.0,
+        ),
     ],
 )
 def test_both_shapes_of_a_rate_limit(answer: Answer, limit: str, seconds: float | None) -> None:
@@ -71,7 +91,10 @@ def test_both_shapes_of_a_rate_limit(answer: Answer, limit: str, seconds: float 
     [
         (POLICY, ConfigurationError),
         (SCOPE, CredentialsInvalid),
-        (error(403, "Gmail API has not been used in project 1", "accessNotConfigured"), ConfigurationError),
+        (
+            error(403, "Gmail API has not been used in project 1", "accessNotConfigured"),
+            ConfigurationError,
+        ),
         (error(403, "Delegation denied for owner", "forbidden"), PermanentError),
         (error(400, "Mail service not enabled", "failedPrecondition"), ConfigurationError),
         (error(400, "Invalid id value", "invalidArgument"), BadRequest),
@@ -117,12 +140,16 @@ def test_an_answer_is_not_repeated_whole() -> None:
         (407, "<html>Log in to the proxy", TransientError),
     ],
 )
-def test_refusals_of_the_token_endpoint(status: int, code: str, kind: type[IntegrationError]) -> None:
+def test_refusals_of_the_token_endpoint(
+    status: int, code: str, kind: type[IntegrationError]
+) -> None:
     assert type(refusal(status, {"error": code})) is kind
 
 
 def test_a_refusal_names_its_subtype() -> None:
-    assert "invalid_rapt" in str(refusal(400, {"error": "invalid_grant", "error_subtype": "invalid_rapt"}))
+    assert "invalid_rapt" in str(
+        refusal(400, {"error": "invalid_grant", "error_subtype": "invalid_rapt"})
+    )
 
 
 @pytest.mark.parametrize("place", ["error", "error_subtype"])
@@ -180,7 +207,9 @@ def test_answers_that_are_no_json_are_tried_again(gmail: FakeGmail) -> None:
         ("profile", {}), ("profile", {"historyId": 1.7e19}), ("profile", {"historyId": "١٢"}),
     ],
 )  # fmt: skip
-def test_a_listing_of_something_else_deletes_nothing(gmail: FakeGmail, kind: str, answer: dict[str, Any]) -> None:
+def test_a_listing_of_something_else_deletes_nothing(
+    gmail: FakeGmail, kind: str, answer: dict[str, Any]
+) -> None:
     gmail.mailbox.fill(3)
     harness = connect(gmail, labels=["INBOX"])
     assert harness.sync().state == "succeeded"
@@ -239,7 +268,9 @@ def test_an_answer_that_is_cut_off_is_tried_again(gmail: FakeGmail) -> None:
 
 def test_one_message_that_fails_for_good_stays_one(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(5)
-    gmail.failing = lambda kind, path: error(400, "No", "invalidArgument") if ids[2] in path else None
+    gmail.failing = lambda kind, path: (
+        error(400, "No", "invalidArgument") if ids[2] in path else None
+    )
     harness = connect(gmail)
     result = harness.sync()
     assert (result.state, len(result.parked)) == ("partial", 1)
@@ -250,7 +281,9 @@ def test_one_message_that_fails_for_good_stays_one(gmail: FakeGmail) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(1, 40), st.text(max_size=20), st.booleans())
-def test_a_large_string_comes_out_of_an_answer_whole(data: bytes, chunk: int, snippet: str, first: bool) -> None:
+def test_a_large_string_comes_out_of_an_answer_whole(
+    data: bytes, chunk: int, snippet: str, first: bool
+) -> None:
     import base64
 
     encoded = base64.urlsafe_b64encode(data).decode()

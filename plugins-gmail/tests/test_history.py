@@ -30,7 +30,9 @@ def test_new_mail_costs_one_more_call(gmail: FakeGmail, costs: Costs) -> None:
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["with labels", "as the reference promises"])
-def test_changed_labels_are_updated_without_a_download(gmail: FakeGmail, costs: Costs, bare: bool) -> None:
+def test_changed_labels_are_updated_without_a_download(
+    gmail: FakeGmail, costs: Costs, bare: bool
+) -> None:
     gmail.bare_history = bare
     ids = gmail.mailbox.fill(4)
     harness = connect(gmail)
@@ -43,14 +45,20 @@ def test_changed_labels_are_updated_without_a_download(gmail: FakeGmail, costs: 
     assert costs() == {"history": 1}
     after = harness.content[ids[0]]
     assert after.metadata["labels"] == ["IMPORTANT", "INBOX"]
-    assert (after.content, after.name, after.timestamp) == (before.content, before.name, before.timestamp)
+    assert (after.content, after.name, after.timestamp) == (
+        before.content,
+        before.name,
+        before.timestamp,
+    )
     assert {**after.metadata, "labels": 0} == {**before.metadata, "labels": 0}
     gmail.mailbox.label(ids[0], add=["UNREAD"])
     synced(harness)
     assert harness.content[ids[0]].metadata["labels"] == ["IMPORTANT", "INBOX", "UNREAD"]
 
 
-def test_deleted_mail_is_a_tombstone_with_all_that_belongs_to_it(gmail: FakeGmail, costs: Costs) -> None:
+def test_deleted_mail_is_a_tombstone_with_all_that_belongs_to_it(
+    gmail: FakeGmail, costs: Costs
+) -> None:
     ids = [gmail.mailbox.add(mail(attachments=[("a", "image/png", b"1")])) for _ in range(3)]
     harness = connect(gmail)
     synced(harness)
@@ -106,7 +114,9 @@ def test_a_page_without_history_goes_on(gmail: FakeGmail) -> None:
     assert set(ids) <= set(messages(harness))
     pages = [call for call in gmail.calls if call.kind == "history"]
     assert len(pages) > 4
-    assert len({call.params["startHistoryId"][0] for call in pages}) == 1, "the start moved between pages"
+    assert len({call.params["startHistoryId"][0] for call in pages}) == 1, (
+        "the start moved between pages"
+    )
 
 
 def test_a_history_id_of_twenty_digits_survives(gmail: FakeGmail) -> None:
@@ -135,7 +145,9 @@ def test_a_message_that_has_gone_before_it_is_fetched_is_a_tombstone(gmail: Fake
 
 
 def test_a_label_that_changes_between_the_download_and_its_saving_is_seen(gmail: FakeGmail) -> None:
-    """The history cannot be applied to what is not kept yet: it is asked for again, later than the slow one."""
+    """The history cannot be applied to what is not kept yet: it is asked for again, later than
+    the slow one.
+    """
     gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)

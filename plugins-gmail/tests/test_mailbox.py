@@ -38,7 +38,9 @@ def test_new_mail_is_fetched_before_old_mail(gmail: FakeGmail) -> None:
     synced(connect(gmail))
     fetched = [call.path.split("/")[1] for call in gmail.calls if call.kind == "message"]
     places = [ids.index(id) for id in fetched]
-    assert all(abs(place - wanted) <= 3 for place, wanted in zip(places, reversed(range(40)), strict=True))
+    assert all(
+        abs(place - wanted) <= 3 for place, wanted in zip(places, reversed(range(40)), strict=True)
+    )
 
 
 def test_mail_that_arrives_while_the_first_sync_runs_appears_once(gmail: FakeGmail) -> None:
@@ -74,7 +76,9 @@ def test_a_page_token_that_gmail_has_forgotten_begins_the_listing_again(gmail: F
 def test_a_listing_that_turns_in_a_circle_ends(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(3)
     ids = [{"id": id} for id in gmail.mailbox.messages]
-    gmail.failing = lambda kind, path: (200, {"messages": ids, "nextPageToken": "x"}) if kind == "messages" else None
+    gmail.failing = lambda kind, path: (
+        (200, {"messages": ids, "nextPageToken": "x"}) if kind == "messages" else None
+    )
     harness = connect(gmail)
     result = harness.sync()
     assert result.state == "partial"
@@ -82,7 +86,9 @@ def test_a_listing_that_turns_in_a_circle_ends(gmail: FakeGmail) -> None:
 
 
 def test_killed_between_pages_nothing_is_lost(gmail: FakeGmail) -> None:
-    """Every task dies twice before its result is kept: pages of the listing as well as of the history."""
+    """Every task dies twice before its result is kept: pages of the listing as well as of the
+    history.
+    """
     gmail.page_size = 3
     gmail.mailbox.fill(20)
     harness = Harness(Gmail, {}, gmail.credentials(), faults=Faults(1, kill=1.0))
@@ -108,7 +114,9 @@ def test_an_expired_history_is_a_resync_without_duplicates(gmail: FakeGmail, cos
     result = synced(harness)
     assert [run.trigger for run in result.runs][0:2] == ["schedule", "resync"]
     assert set(messages(harness)) == {*ids[1:], new}, "what was deleted in the gap is not found"
-    assert harness.content[ids[1]].metadata["labels"] == ["INBOX"], "a label that changed in the gap"
+    assert harness.content[ids[1]].metadata["labels"] == ["INBOX"], (
+        "a label that changed in the gap"
+    )
     assert harness.content[ids[2]] == kept[ids[2]]
     # The new message is two rows; the changed labels are one. No source is fetched again.
     assert (result.outputs_saved, result.outputs_deleted) == (3, 2)
@@ -120,7 +128,9 @@ def test_an_expired_history_is_a_resync_without_duplicates(gmail: FakeGmail, cos
 
 
 def test_labels_after_a_resync_are_right_though_those_kept_are_old(gmail: FakeGmail) -> None:
-    """Between the end of the old history and the listing anything may have happened: nothing is built upon the old labels."""
+    """Between the end of the old history and the listing anything may have happened: nothing is
+    built upon the old labels.
+    """
     ids = gmail.mailbox.fill(5)
     harness = connect(gmail)
     synced(harness)
@@ -143,7 +153,9 @@ def test_labels_after_a_resync_are_right_though_those_kept_are_old(gmail: FakeGm
 
 
 def test_a_later_listing_stays_in_the_live_run(gmail: FakeGmail) -> None:
-    """A backfill may have begun long before it: what that has kept itself, no listing of its own would find deleted."""
+    """A backfill may have begun long before it: what that has kept itself, no listing of its own
+    would find deleted.
+    """
     gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)
@@ -152,8 +164,14 @@ def test_a_later_listing_stays_in_the_live_run(gmail: FakeGmail) -> None:
     synced(harness, "resync")
     listings = [task for task in harness.tasks if task.type == "get_email_list"]
     assert [task.background for task in listings] == [True, False]
-    assert all(task.background for task in harness.tasks[first:] if task.type in ("download_email", "update_labels"))
-    assert harness.state["history"]["generation"] != generation, "nothing has happened, yet it is another listing"  # type: ignore[index,call-overload]
+    assert all(
+        task.background
+        for task in harness.tasks[first:]
+        if task.type in ("download_email", "update_labels")
+    )
+    assert harness.state["history"]["generation"] != generation, (
+        "nothing has happened, yet it is another listing"
+    )  # type: ignore[index,call-overload]
 
 
 def test_a_listing_that_did_not_come_to_its_end_begins_anew(gmail: FakeGmail, costs: Costs) -> None:
@@ -164,7 +182,9 @@ def test_a_listing_that_did_not_come_to_its_end_begins_anew(gmail: FakeGmail, co
     gmail.mailbox.forget_history()
     pages: list[str] = []
     gmail.failing = lambda kind, path: (
-        error(503, "Down", "backendError") if kind == "messages" and (pages.append(path) or len(pages) > 1) else None  # type: ignore[func-returns-value]
+        error(503, "Down", "backendError")
+        if kind == "messages" and (pages.append(path) or len(pages) > 1)
+        else None  # type: ignore[func-returns-value]
     )
     assert harness.sync().state == "partial"
     gmail.failing = lambda kind, path: None

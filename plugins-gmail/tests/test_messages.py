@@ -21,21 +21,37 @@ def test_a_message_is_a_row_with_its_source_and_its_attachments(gmail: FakeGmail
     synced(harness)
     item = harness.content[id]
     assert (item.kind, item.name, item.text, item.parent) == ("message", "Grüße", "The text.", None)
-    assert item.timestamp == datetime.fromtimestamp(gmail.mailbox.messages[id].internal_date / 1000, UTC)
+    assert item.timestamp == datetime.fromtimestamp(
+        gmail.mailbox.messages[id].internal_date / 1000, UTC
+    )
     found = item.metadata
     assert found["from"] == [{"name": "Sender", "address": "sender@example.org"}]
-    assert found["cc"] == [{"name": "Zoë", "address": "zoe@example.net"}, {"name": "", "address": "other@example.net"}]
+    assert found["cc"] == [
+        {"name": "Zoë", "address": "zoe@example.net"},
+        {"name": "", "address": "other@example.net"},
+    ]
     assert found["reply_to"] == [{"name": "", "address": "reply@example.org"}]
     assert (found["date"], found["labels"]) == ("2026-01-02T03:04:05+01:00", ["INBOX", "UNREAD"])
     assert (found["thread_id"], found["size"], found["snippet"]) == (id, len(raw), f"It's {id}")
     assert found["headers"]["list-id"] == ["<list.example.org>"]  # type: ignore[index,call-overload]
     source = harness.content[f"{id}/raw"]
-    assert (source.kind, source.parent, source.content, source.content_type) == ("source", id, raw, "message/rfc822")
+    assert (source.kind, source.parent, source.content, source.content_type) == (
+        "source",
+        id,
+        raw,
+        "message/rfc822",
+    )
     attachment = harness.content[f"{id}/1"]
     assert (attachment.kind, attachment.parent, attachment.name) == ("attachment", id, "photo.png")
     assert (attachment.content, attachment.content_type) == (data, "image/png")
     assert found["attachments"] == [
-        {"part_id": "1", "filename": "photo.png", "content_type": "image/png", "size": len(data), "inline": False}
+        {
+            "part_id": "1",
+            "filename": "photo.png",
+            "content_type": "image/png",
+            "size": len(data),
+            "inline": False,
+        }
     ]
 
 
@@ -78,7 +94,11 @@ def test_attachments_over_the_cap_are_kept_without_content(gmail: FakeGmail) -> 
     harness = connect(gmail, max_attachment_mb=1)
     synced(harness)
     item = harness.content[f"{id}/2"]
-    assert (item.content, item.metadata["size"], item.metadata["has_content"]) == (None, len(data), False)
+    assert (item.content, item.metadata["size"], item.metadata["has_content"]) == (
+        None,
+        len(data),
+        False,
+    )
 
 
 def test_attachments_as_metadata_or_not_at_all(gmail: FakeGmail) -> None:
@@ -88,7 +108,9 @@ def test_attachments_as_metadata_or_not_at_all(gmail: FakeGmail) -> None:
     assert (harness.content[f"{id}/1"].content, harness.content[f"{id}/1"].name) == (None, "a.png")
     harness = connect(gmail, attachments="none")
     synced(harness)
-    assert set(harness.content) - {id, f"{id}/raw"} == {key for key in harness.content if key.startswith("label/")}
+    assert set(harness.content) - {id, f"{id}/raw"} == {
+        key for key in harness.content if key.startswith("label/")
+    }
     assert len(harness.content[id].metadata["attachments"]) == 1  # type: ignore[arg-type]
 
 

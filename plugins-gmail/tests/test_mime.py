@@ -33,7 +33,11 @@ def part(*lines: str) -> bytes:
 def corpus() -> list[Path]:
     found = importlib.util.find_spec("test")
     folders = found.submodule_search_locations if found else None
-    return sorted(path for folder in folders or () for path in Path(folder, "test_email", "data").glob("*.txt"))
+    return sorted(
+        path
+        for folder in folders or ()
+        for path in Path(folder, "test_email", "data").glob("*.txt")
+    )
 
 
 @pytest.mark.parametrize("path", corpus(), ids=lambda path: path.name)
@@ -44,7 +48,11 @@ def test_the_corpus_of_cpython(path: Path) -> None:
     json.dumps([row.metadata for row in read.rows.values()])
     # All that the library finds to read is found.
     for each in message_from_bytes(raw, policy=compat32).walk():
-        if each.get_content_type() == "text/plain" and not each.get_filename() and not each.is_multipart():
+        if (
+            each.get_content_type() == "text/plain"
+            and not each.get_filename()
+            and not each.is_multipart()
+        ):
             words = str(each.get_payload()).split()
             if words and each.get("Content-Transfer-Encoding", "7bit").lower() in ("7bit", "8bit"):
                 everything = read.text + "".join(map(repr, read.attachments.values()))
@@ -108,7 +116,10 @@ def test_subjects(header: str, name: str) -> None:
     ],
 )
 def test_charsets(charset: str, data: bytes, text: str) -> None:
-    raw = b"Content-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: base64\r\n\r\n" % charset.encode()
+    raw = (
+        b"Content-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        % charset.encode()
+    )
     assert Read(raw + base64.encodebytes(data)).text == text
 
 
@@ -145,15 +156,18 @@ def test_broken_base64(encoded: bytes, data: bytes) -> None:
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
 def test_quoted_printable(chunk: int) -> None:
     raw = (
-        b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-        b"caf=C3=A9 soft=\r\nbreak =ZZ and =\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding:"
+        b" quoted-printable\r\n\r\ncaf=C3=A9 soft=\r\nbreak =ZZ and =\r\n"
     )
     assert Read(raw, chunk).text == "café softbreak =ZZ and"
 
 
 def test_quoted_printable_in_one_overlong_line() -> None:
     line = b"=C3=A9" * 100_000
-    raw = b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + line
+    raw = (
+        b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding:"
+        b" quoted-printable\r\n\r\n" + line
+    )
     assert set(Read(raw).text) == {"é"}
 
 
@@ -186,7 +200,9 @@ def test_alternatives_and_attachments_have_gmails_numbers() -> None:
 
 
 def leaves(found: dict[str, Any]) -> list[dict[str, Any]]:
-    return [leaf for each in found["parts"] for leaf in leaves(each)] if "parts" in found else [found]
+    return (
+        [leaf for each in found["parts"] for leaf in leaves(each)] if "parts" in found else [found]
+    )
 
 
 MIXED = "Content-Type: multipart/mixed; boundary=A"
@@ -201,8 +217,24 @@ HTML = "Content-Type: text/html"
         ([MIXED, "", "--A", "", "cut off"], "cut off"),
         ([MIXED, "", "--A", "Content-Type: text/plain"], ""),
         ([MIXED, "", "--A", "--A", "", "second", "--A--"], "second"),
-        ([MIXED, "", "--A", "text without headers", "", "more", "--A--"], "text without headers\n\nmore"),
-        (["Content-Type: multipart/alternative; boundary=A", "", "--A", "", " ", "--A", HTML, "", "<p>yes"], "yes"),
+        (
+            [MIXED, "", "--A", "text without headers", "", "more", "--A--"],
+            "text without headers\n\nmore",
+        ),
+        (
+            [
+                "Content-Type: multipart/alternative; boundary=A",
+                "",
+                "--A",
+                "",
+                " ",
+                "--A",
+                HTML,
+                "",
+                "<p>yes",
+            ],
+            "yes",
+        ),
         ([MIXED, "", "--A", MIXED, "", "--A", "", "same", "--A--"], "same"),
         ([HTML, "", "<html><body>only <b>html"], "only html"),
         (["", "starts with its body"], "starts with its body"),
@@ -215,7 +247,16 @@ def test_multiparts_put_together_wrong(lines: list[str], text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"\n", b"\r\n\r\n", b"\0", b"x", b"--", b"From nobody Mon Jan  1 00:00:00 2026\nSubject: mbox\n\nx"]
+    "raw",
+    [
+        b"",
+        b"\n",
+        b"\r\n\r\n",
+        b"\0",
+        b"x",
+        b"--",
+        b"From nobody Mon Jan  1 00:00:00 2026\nSubject: mbox\n\nx",
+    ],
 )
 def test_hardly_a_message(raw: bytes) -> None:
     read = Read(raw)
@@ -247,10 +288,10 @@ def test_file_names(header: str, name: str | None) -> None:
 
 def test_html_as_text() -> None:
     source = (
-        "<html><head><title>t</title><style>p{}</style></head>"
-        "<body><h1>Hello</h1><p style='DISPLAY : none'>preheader</p><p style='visibility:hidden'>x</p><p hidden>x</p>"
-        "<p>Dear <b>you</b>,<br>two &amp; three"
-        "<ul><li>one<li>two</ul><script>evil()</script><!-- hidden --><table><tr><td>a<td>b</table>"
+        "<html><head><title>t</title><style>p{}</style></head><body><h1>Hello</h1><p style='DISPLAY"
+        " : none'>preheader</p><p style='visibility:hidden'>x</p><p hidden>x</p><p>Dear"
+        " <b>you</b>,<br>two &amp; three<ul><li>one<li>two</ul><script>evil()</script><!-- hidden"
+        " --><table><tr><td>a<td>b</table>"
     )
     lines = [line.strip() for line in text_of_html(source).splitlines() if line.strip()]
     assert lines == ["Hello", "Dear you,", "two & three", "one", "two", "a b"]
@@ -283,7 +324,8 @@ def test_deep_html_keeps_its_words() -> None:
 
 def nested(depth: int) -> bytes:
     opened = "".join(
-        f"Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n" for level in range(depth)
+        f"Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n"
+        for level in range(depth)
     )
     return (opened + "Content-Type: text/plain\r\n\r\ndeep\r\n").encode()
 
@@ -295,7 +337,10 @@ def test_nesting_has_a_bound() -> None:
 
 
 def test_parts_have_a_bound() -> None:
-    raw = b"Content-Type: multipart/mixed; boundary=A\n\n" + b"--A\nContent-Type: image/png\n\nx\n" * (MOST_PARTS + 500)
+    raw = (
+        b"Content-Type: multipart/mixed; boundary=A\n\n"
+        + b"--A\nContent-Type: image/png\n\nx\n" * (MOST_PARTS + 500)
+    )
     read = Read(raw)
     assert len(read.attachments) == MOST_PARTS
     assert read.metadata["truncated"]
@@ -351,7 +396,10 @@ def test_what_is_meant_to_do_harm_is_read_in_bounded_time(raw: bytes) -> None:
 def test_a_large_message_is_read_in_bounded_memory() -> None:
     """All but the blobs: here they are kept in memory, in production they are files."""
     line = base64.encodebytes(b"x" * 57)
-    head = b"Content-Type: multipart/mixed; boundary=A\n\n--A\nContent-Type: application/zip\nContent-Transfer-Encoding: base64\n\n"
+    head = (
+        b"Content-Type: multipart/mixed; boundary=A\n\n--A\nContent-Type:"
+        b" application/zip\nContent-Transfer-Encoding: base64\n\n"
+    )
     sizes: list[int] = []
     parser = MessageParser(lambda part: sizes.append, lambda part: sizes.append(part.size))  # type: ignore[arg-type]
     tracemalloc.start()
@@ -368,7 +416,10 @@ def test_a_large_message_is_read_in_bounded_memory() -> None:
 
 
 def test_headers_of_parts_do_not_stay_in_memory() -> None:
-    raw = b"Content-Type: multipart/mixed; boundary=A\n\n" + (b"--A\n" + b"a:\n" * 20_000 + b"\nx\n") * 20
+    raw = (
+        b"Content-Type: multipart/mixed; boundary=A\n\n"
+        + (b"--A\n" + b"a:\n" * 20_000 + b"\nx\n") * 20
+    )
     tracemalloc.start()
     try:
         assert Read(raw).text == "\n\n".join("x" * 20)
@@ -381,7 +432,11 @@ def test_headers_of_parts_do_not_stay_in_memory() -> None:
 
 
 def gmails(part: str, name: str, size: int) -> dict[str, Any]:
-    return {"partId": part, "filename": name, "body": {"attachmentId": f"id of {name}", "size": size}}
+    return {
+        "partId": part,
+        "filename": name,
+        "body": {"attachmentId": f"id of {name}", "size": size},
+    }
 
 
 @pytest.mark.parametrize(
@@ -394,7 +449,9 @@ def gmails(part: str, name: str, size: int) -> dict[str, Any]:
         ([gmails("3", "a.zip", 8), {"body": None}, {"body": {"attachmentId": 5}}], "id of a.zip"),
     ],
 )
-def test_an_attachment_is_found_though_gmail_counts_otherwise(parts: list[dict[str, Any]], found: str) -> None:
+def test_an_attachment_is_found_though_gmail_counts_otherwise(
+    parts: list[dict[str, Any]], found: str
+) -> None:
     wanted = Attachment(part_id="1", filename="a.zip", size=9)
     assert attachment_of({"parts": parts}, wanted) == found
 
@@ -413,22 +470,31 @@ WORDS = [
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.one_of(st.binary(max_size=500), st.lists(st.sampled_from(WORDS), max_size=80).map(b"".join)), st.integers(1, 50)
+    st.one_of(st.binary(max_size=500), st.lists(st.sampled_from(WORDS), max_size=80).map(b"".join)),
+    st.integers(1, 50),
 )
 def test_nothing_that_comes_raises(raw: bytes, chunk: int) -> None:
     read, whole = Read(raw, chunk), Read(raw)
     assert read.text == whole.text
     assert read.attachments == whole.attachments
     assert read.metadata == whole.metadata
-    json.dumps([[row.id, row.name, dict(row.metadata)] for row in read.rows.values()], ensure_ascii=False).encode()
+    json.dumps(
+        [[row.id, row.name, dict(row.metadata)] for row in read.rows.values()], ensure_ascii=False
+    ).encode()
     read.text.encode()
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(max_size=200), st.binary(max_size=2_000), st.binary(max_size=200), st.integers(1, 300))
-def test_what_the_library_writes_is_read_as_it_was(text: str, data: bytes, other: bytes, chunk: int) -> None:
+@given(
+    st.text(max_size=200), st.binary(max_size=2_000), st.binary(max_size=200), st.integers(1, 300)
+)
+def test_what_the_library_writes_is_read_as_it_was(
+    text: str, data: bytes, other: bytes, chunk: int
+) -> None:
     printable = "".join(character for character in text if character.isprintable())
-    raw = mail("s", printable, attachments=[("a.bin", "application/zip", data), ("b", "image/png", other)])
+    raw = mail(
+        "s", printable, attachments=[("a.bin", "application/zip", data), ("b", "image/png", other)]
+    )
     read = Read(raw, chunk)
     assert read.text == printable.strip()
     assert read.attachments == {"1": data, "2": other}

@@ -14,7 +14,9 @@ from core.testing import Harness
 from core.testing.context import HarnessContext
 
 
-def late(harness: Harness, lane: Literal["live", "backfill"] = "live") -> tuple[Gmail, HarnessContext]:
+def late(
+    harness: Harness, lane: Literal["live", "backfill"] = "live"
+) -> tuple[Gmail, HarnessContext]:
     """An instance, and the context of a task of an earlier run that is carried on."""
     context = harness.context()
     context.run = RunInfo("an earlier run", "retry", lane)
@@ -31,12 +33,16 @@ def test_a_page_of_a_history_that_others_have_read_on_from(gmail: FakeGmail, cos
     synced(harness)
     costs()
     instance, context = late(harness)
-    assert is_nothing(instance.get_history(context, since=str(FIRST_HISTORY_ID), page="an old token"))
+    assert is_nothing(
+        instance.get_history(context, since=str(FIRST_HISTORY_ID), page="an old token")
+    )
     assert costs() == {}
     instance.close()
 
 
-def test_a_page_of_a_listing_after_which_a_newer_one_has_begun(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_page_of_a_listing_after_which_a_newer_one_has_begun(
+    gmail: FakeGmail, costs: Costs
+) -> None:
     gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)
@@ -75,8 +81,12 @@ def test_a_message_of_a_search_that_is_asked_no_more(gmail: FakeGmail, costs: Co
     instance.close()
 
 
-def test_pages_of_a_history_that_a_later_run_carries_on_are_left_to_its_own(gmail: FakeGmail, costs: Costs) -> None:
-    """It begins at the first page again; the second one, applied before it, would leave the labels of the first."""
+def test_pages_of_a_history_that_a_later_run_carries_on_are_left_to_its_own(
+    gmail: FakeGmail, costs: Costs
+) -> None:
+    """It begins at the first page again; the second one, applied before it, would leave the
+    labels of the first.
+    """
     id, gmail.page_size = gmail.mailbox.fill(1)[0], 1
     harness = connect(gmail)
     synced(harness)
@@ -84,7 +94,9 @@ def test_pages_of_a_history_that_a_later_run_carries_on_are_left_to_its_own(gmai
     gmail.mailbox.label(id, remove=["STARRED"])
     instance, context = late(harness)
     [first] = instance.start(context).tasks
-    [second] = (each for each in instance.run_task(first, context).tasks if each.type == "get_history")
+    [second] = (
+        each for each in instance.run_task(first, context).tasks if each.type == "get_history"
+    )
     context.run = RunInfo("a later run", "schedule", "live")
     costs()
     assert is_nothing(instance.run_task(second, context))
@@ -113,14 +125,18 @@ def test_trash_that_the_history_tells_of_before_the_message_is_kept(gmail: FakeG
     instance, context = late(harness)
     [first] = instance.start(context).tasks
     slow = context
-    assert not is_nothing(instance.download_email(slow, id, str(harness.state["history"]["generation"])))  # type: ignore[index,call-overload]
+    assert not is_nothing(
+        instance.download_email(slow, id, str(harness.state["history"]["generation"]))
+    )  # type: ignore[index,call-overload]
     gmail.mailbox.trash(id)
     gmail.mailbox.records = gmail.mailbox.records[-2:]
     assert [(row.id, row.code) for row in instance.run_task(first, context).output] == [(id, 410)]
     instance.close()
 
 
-def test_a_large_attachment_of_a_message_that_is_deleted_meanwhile(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_large_attachment_of_a_message_that_is_deleted_meanwhile(
+    gmail: FakeGmail, costs: Costs
+) -> None:
     """It waits for hours behind the messages, and must not come back alone."""
     raw, _ = large_mail(9 * 1024 * 1024)
     id = gmail.mailbox.add(raw)

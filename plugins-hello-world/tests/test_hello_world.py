@@ -18,7 +18,12 @@ class TestConformance(IntegrationConformance):
 
 class TestConformanceOfATree(IntegrationConformance):
     integration = HelloWorld
-    config = {"pages": 2, "items": 3, "fanout_depth": 2, "fail_rate": {"transient": 0.3, "rate_limited": 0.2}}
+    config = {
+        "pages": 2,
+        "items": 3,
+        "fanout_depth": 2,
+        "fail_rate": {"transient": 0.3, "rate_limited": 0.2},
+    }
 
 
 def kept(harness: Harness) -> dict[str, str | None]:

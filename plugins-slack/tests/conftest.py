@@ -9,7 +9,12 @@ import pytest
 from fake_slack import Fake, serve
 from fake_slack.server import BOT, CLIENT_ID, CLIENT_SECRET
 from integration_polling_slack import Slack
-from support.processes import deployment, make_fleet, own_servers, server_pair  # noqa: F401 (fixtures)
+from support.processes import (  # noqa: F401  fixtures
+    deployment,
+    make_fleet,
+    own_servers,
+    server_pair,
+)
 
 from core.testing import Harness, SyncResult
 

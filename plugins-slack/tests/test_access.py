@@ -10,7 +10,14 @@ from fake_slack import Fake
 from fake_slack.server import BOT, HANGS_UP, USER
 from integration_polling_slack import Config, Slack
 
-from core import ConfigurationError, CredentialsInvalid, PermanentError, Rate, RateLimited, TransientError
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    PermanentError,
+    Rate,
+    RateLimited,
+    TransientError,
+)
 from core.testing import Harness
 
 
@@ -65,7 +72,9 @@ def test_channels_by_name_and_by_id(many: Fake, connect: Any, sync: Any) -> None
     assert channels(harness) == {"#general": None, "#random": None, "#nowhere": None}
 
 
-def test_a_bot_reads_where_it_is_and_people_read_all_that_is_public(many: Fake, connect: Any, sync: Any) -> None:
+def test_a_bot_reads_where_it_is_and_people_read_all_that_is_public(
+    many: Fake, connect: Any, sync: Any
+) -> None:
     bot, person = sync_of(connect(), sync), sync_of(connect(USER), sync)
     assert channels(bot)["#elsewhere"] == "not_in_channel"
     assert "in elsewhere" not in texts(bot)
@@ -93,7 +102,9 @@ def test_a_channel_that_cannot_be_joined_is_shown(many: Fake, connect: Any, sync
 def test_a_channel_that_cannot_be_read_is_skipped_and_shown(
     many: Fake, connect: Any, sync: Any, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its cursor stays, the others go on, and it goes on where it was as soon as it can be read again."""
+    """Its cursor stays, the others go on, and it goes on where it was as soon as it can be read
+    again.
+    """
     harness = sync_of(connect(), sync)
     general = many.workspace.channels["C0001"]
     cursor = harness.state["channel/C0001"]["newest_ts"]
@@ -122,7 +133,9 @@ def test_a_channel_that_never_could_be_read(many: Fake, connect: Any, sync: Any)
     assert "in general" in texts(sync_of(harness, sync))
 
 
-@pytest.mark.parametrize("code", ["missing_scope", "no_permission", "ekm_access_denied", "never_heard_of"])
+@pytest.mark.parametrize(
+    "code", ["missing_scope", "no_permission", "ekm_access_denied", "never_heard_of"]
+)
 def test_permanent_errors_park_one_channel(many: Fake, connect: Any, code: str) -> None:
     many.fail("conversations.history", code, when=lambda arguments: arguments["channel"] == "C0001")
     harness = connect()
@@ -134,13 +147,23 @@ def test_permanent_errors_park_one_channel(many: Fake, connect: Any, code: str) 
 
 
 def test_the_scope_that_is_missing_is_named(many: Fake, connect: Any) -> None:
-    body = b'{"ok": false, "error": "missing_scope", "needed": "groups:history", "provided": "users:read"}'
+    body = (
+        b'{"ok": false, "error": "missing_scope", "needed": "groups:history", "provided":'
+        b' "users:read"}'
+    )
     many.fail("conversations.history", body=body)
     assert "groups:history" in str(connect().sync().parked[0].error)
 
 
 @pytest.mark.parametrize(
-    "code", ["internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"]
+    "code",
+    [
+        "internal_error",
+        "fatal_error",
+        "service_unavailable",
+        "request_timeout",
+        "team_added_to_org",
+    ],
 )
 def test_transient_errors_are_tried_again(many: Fake, connect: Any, sync: Any, code: str) -> None:
     many.fail("conversations.history", code, times=2)
@@ -158,14 +181,18 @@ def test_transient_errors_are_tried_again(many: Fake, connect: Any, sync: Any, c
         (200, b'{"ok": true}'),
     ],
 )
-def test_answers_that_are_none_are_tried_again(many: Fake, connect: Any, sync: Any, status: int, body: bytes) -> None:
+def test_answers_that_are_none_are_tried_again(
+    many: Fake, connect: Any, sync: Any, status: int, body: bytes
+) -> None:
     many.fail("conversations.history", status=status, body=body)
     result = sync(connect())
     assert len(result.failures) == 1
     assert isinstance(result.failures[0], TransientError), result.failures
 
 
-@pytest.mark.parametrize("code", ["invalid_auth", "token_revoked", "account_inactive", "not_authed"])
+@pytest.mark.parametrize(
+    "code", ["invalid_auth", "token_revoked", "account_inactive", "not_authed"]
+)
 def test_credentials_errors_stop_the_account(many: Fake, connect: Any, code: str) -> None:
     harness = connect()
     many.tokens[BOT] = code
@@ -176,8 +203,12 @@ def test_credentials_errors_stop_the_account(many: Fake, connect: Any, code: str
     assert "in general" in texts(harness)
 
 
-def test_429_parks_one_method_for_as_long_as_slack_says(many: Fake, connect: Any, sync: Any) -> None:
-    many.workspace.post(many.workspace.channels["C0002"], "reply", thread=many.workspace.channels["C0002"].top[0])
+def test_429_parks_one_method_for_as_long_as_slack_says(
+    many: Fake, connect: Any, sync: Any
+) -> None:
+    many.workspace.post(
+        many.workspace.channels["C0002"], "reply", thread=many.workspace.channels["C0002"].top[0]
+    )
     many.fail("conversations.history", "ratelimited", status=429, Retry_After="37")
     harness = connect()
     result = sync(harness)
@@ -195,10 +226,16 @@ def test_ratelimited_in_a_body_with_200(many: Fake, connect: Any, sync: Any) -> 
     assert (error.limit, error.retry_after) == ("users.list", None)
 
 
-def test_nothing_sleeps_or_tries_again_by_itself(many: Fake, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_sleeps_or_tries_again_by_itself(
+    many: Fake, connect: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a worker's thread sleeps"))
     many.fail(
-        "conversations.history", "ratelimited", status=429, Retry_After="37", when=lambda one: one["channel"] == "C0001"
+        "conversations.history",
+        "ratelimited",
+        status=429,
+        Retry_After="37",
+        when=lambda one: one["channel"] == "C0001",
     )
     many.fail("conversations.replies", status=503, body=b"away")
     connect().sync()
@@ -216,14 +253,20 @@ def test_a_lost_connection_is_the_engines_to_try_again(many: Fake, connect: Any,
 def test_budgets_are_of_one_method_in_one_workspace() -> None:
     for kind, units in (("internal", 50), ("marketplace", 50), ("distributed", 1)):
         limits = {limit.name: limit for limit in Slack.limits(Config(app_kind=kind))}
-        assert limits["conversations.history"] == Rate("conversations.history", units, 60, by="group")
-        assert limits["conversations.replies"] == Rate("conversations.replies", units, 60, by="group")
+        assert limits["conversations.history"] == Rate(
+            "conversations.history", units, 60, by="group"
+        )
+        assert limits["conversations.replies"] == Rate(
+            "conversations.replies", units, 60, by="group"
+        )
         assert limits["users.list"] == Rate("users.list", 20, 60, by="group")
 
 
 def test_every_call_of_a_tiered_method_is_paid_for(many: Fake, connect: Any, sync: Any) -> None:
     """By the cost of its task, one for one."""
-    many.workspace.post(many.workspace.channels["C0001"], "reply", thread=many.workspace.channels["C0001"].top[0])
+    many.workspace.post(
+        many.workspace.channels["C0001"], "reply", thread=many.workspace.channels["C0001"].top[0]
+    )
     many.workspace.upload(many.workspace.channels["C0001"], b"bytes")
     harness = connect(files="all", join_public=True)
     sync(harness)
@@ -233,7 +276,13 @@ def test_every_call_of_a_tiered_method_is_paid_for(many: Fake, connect: Any, syn
             paid[name] = paid.get(name, 0) + units
     made = {name: len(many.called("file" if name == "files" else name)) for name in paid}
     assert paid == made
-    assert set(paid) >= {"conversations.history", "conversations.replies", "conversations.join", "users.list", "files"}
+    assert set(paid) >= {
+        "conversations.history",
+        "conversations.replies",
+        "conversations.join",
+        "users.list",
+        "files",
+    }
 
 
 def test_the_mode_of_15_objects(fake: Fake, connect: Any, sync: Any) -> None:
@@ -247,7 +296,9 @@ def test_the_mode_of_15_objects(fake: Fake, connect: Any, sync: Any) -> None:
     sync(harness)
     assert len(texts(harness)) == 140
     limits = {
-        call.arguments["limit"] for name in ("history", "replies") for call in fake.called(f"conversations.{name}")
+        call.arguments["limit"]
+        for name in ("history", "replies")
+        for call in fake.called(f"conversations.{name}")
     }
     assert limits == {"15"}
 
@@ -255,7 +306,9 @@ def test_the_mode_of_15_objects(fake: Fake, connect: Any, sync: Any) -> None:
 def test_the_group_is_workspace_and_app(many: Fake, connect: Any) -> None:
     identity = connect().check()
     assert (identity.id, identity.name, identity.group) == ("T1:UBOT", "Acme: polling", "T1:A1")
-    assert connect(USER).check().group == "T1:1111.2222", "a person's token does not tell the app: it is the operator's"
+    assert connect(USER).check().group == "T1:1111.2222", (
+        "a person's token does not tell the app: it is the operator's"
+    )
     many.fail("bots.info", "missing_scope")
     assert connect().check().group == "T1:1111.2222"
 
@@ -289,7 +342,9 @@ def test_groups_are_optional(many: Fake, connect: Any, sync: Any) -> None:
 
 @pytest.mark.parametrize("method", ["users.list", "conversations.list"])
 def test_a_listing_without_an_end_is_parked(many: Fake, connect: Any, method: str) -> None:
-    body = b'{"ok": true, "members": [], "channels": [], "response_metadata": {"next_cursor": "same"}}'
+    body = (
+        b'{"ok": true, "members": [], "channels": [], "response_metadata": {"next_cursor": "same"}}'
+    )
     many.fail(method, body=body, times=100)
     result = connect().sync()
     assert "circles" in str(result.parked[0].error)
@@ -311,7 +366,9 @@ def test_many_pages_of_people_and_channels(fake: Fake, connect: Any, sync: Any) 
 
 
 @pytest.mark.parametrize("method", ["users.list", "conversations.list"])
-def test_a_listing_whose_cursor_expires_begins_anew(fake: Fake, connect: Any, sync: Any, method: str) -> None:
+def test_a_listing_whose_cursor_expires_begins_anew(
+    fake: Fake, connect: Any, sync: Any, method: str
+) -> None:
     fake.page_cap = 10
     for number in range(25):
         fake.workspace.add_user(f"U9{number:03}", f"Person {number}")
@@ -329,7 +386,12 @@ def test_a_listing_whose_cursor_expires_begins_anew(fake: Fake, connect: Any, sy
 
 def test_a_listing_whose_cursor_never_works_is_parked(many: Fake, connect: Any) -> None:
     many.page_cap = 2
-    many.fail("conversations.list", "invalid_cursor", times=100, when=lambda arguments: "cursor" in arguments)
+    many.fail(
+        "conversations.list",
+        "invalid_cursor",
+        times=100,
+        when=lambda arguments: "cursor" in arguments,
+    )
     [parked] = connect().sync().parked
     assert "again and again" in str(parked.error)
 
@@ -360,8 +422,13 @@ def test_ids_that_are_none_are_left_out(many: Fake, connect: Any, sync: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["secret", "random"])
-def test_a_channel_that_is_no_longer_listed_is_shown(many: Fake, connect: Any, sync: Any, name: str) -> None:
-    """It was deleted, or is private, perhaps since today, and the bot is not in it. What was kept stays."""
+def test_a_channel_that_is_no_longer_listed_is_shown(
+    many: Fake, connect: Any, sync: Any, name: str
+) -> None:
+    """It was deleted, or is private, perhaps since today, and the bot is not in it.
+
+    What was kept stays.
+    """
     harness = sync_of(connect(), sync)
     channel = next(one for one in many.workspace.channels.values() if one.name == name)
     channel.type, channel.is_member = "private_channel", False
@@ -385,7 +452,9 @@ def test_channels_of_a_type_that_is_no_longer_asked_for_are_left_as_they_are(
     assert channels(harness)["#secret"] is None
 
 
-@pytest.mark.parametrize("body", [b'{"ok": true}', b'{"ok": true, "team_id": null, "user_id": "U1"}'])
+@pytest.mark.parametrize(
+    "body", [b'{"ok": true}', b'{"ok": true, "team_id": null, "user_id": "U1"}']
+)
 def test_an_answer_that_names_nobody_is_no_account(many: Fake, connect: Any, body: bytes) -> None:
     many.fail("auth.test", body=body)
     with pytest.raises(TransientError):

@@ -1,4 +1,6 @@
-"""What changes after it was kept: edits, deletions, threads, and replies that are sent to the channel too."""
+"""What changes after it was kept: edits, deletions, threads, and replies that are sent to the
+channel too.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def test_a_reaction_updates(fake: Fake, channel: Channel, connect: Any, sync: An
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])
-def test_a_deletion_is_a_tombstone(fake: Fake, channel: Channel, connect: Any, sync: Any, count: int) -> None:
+def test_a_deletion_is_a_tombstone(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, count: int
+) -> None:
     """Also of all messages of a quiet channel: few deletions are no mass deletion."""
     harness = connect()
     sync(harness)
@@ -112,7 +116,9 @@ def test_threads_are_whole(fake: Fake, channel: Channel, connect: Any, sync: Any
     assert replies[0].metadata["thread_ts"] == ts
 
 
-def test_a_late_reply_inside_the_lookback_is_found(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_late_reply_inside_the_lookback_is_found(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     harness = connect()
     sync(harness)
     fake.calls.clear()
@@ -125,7 +131,9 @@ def test_a_late_reply_inside_the_lookback_is_found(fake: Fake, channel: Channel,
     assert not fake.called("conversations.replies"), "an unchanged thread was fetched again"
 
 
-def test_by_schedule_it_is_looked_for_less_often(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_by_schedule_it_is_looked_for_less_often(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     harness = connect(lookback_hours=2)
     sync(harness, "schedule")
     reply = fake.workspace.post(channel, "late", thread=channel.top[0])
@@ -138,7 +146,9 @@ def test_by_schedule_it_is_looked_for_less_often(fake: Fake, channel: Channel, c
     assert partition != harness.state[f"channel/{channel.id}"]
 
 
-def test_a_thread_that_fails_is_fetched_the_next_time(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_thread_that_fails_is_fetched_the_next_time(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     """The thread's version is kept with the last of its replies, not before."""
     harness = connect()
     sync(harness)
@@ -149,7 +159,9 @@ def test_a_thread_that_fails_is_fetched_the_next_time(fake: Fake, channel: Chann
     assert f"{channel.id}:{reply}" in harness.content
 
 
-def test_edits_and_deletions_of_replies(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_edits_and_deletions_of_replies(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     ts = channel.top[2]
     replies = [fake.workspace.post(channel, f"reply {number}", thread=ts) for number in range(3)]
     harness = connect()
@@ -165,7 +177,9 @@ def test_edits_and_deletions_of_replies(fake: Fake, channel: Channel, connect: A
     assert kept(harness) == there(fake)
 
 
-def test_a_deleted_root_keeps_its_thread(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_deleted_root_keeps_its_thread(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     """Slack leaves a placeholder, below which the replies still are; its text is gone for good."""
     ts = channel.top[2]
     reply = fake.workspace.post(channel, "reply", thread=ts)
@@ -182,7 +196,9 @@ def test_a_deleted_root_keeps_its_thread(fake: Fake, channel: Channel, connect: 
     assert f"{channel.id}:{ts}" in harness.deleted
 
 
-def test_a_reply_sent_to_the_channel_is_kept_once(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_reply_sent_to_the_channel_is_kept_once(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     ts = channel.top[2]
     before = fake.workspace.post(channel, "before", thread=ts, broadcast=True)
     harness = connect()
@@ -199,7 +215,9 @@ def test_a_reply_sent_to_the_channel_is_kept_once(fake: Fake, channel: Channel, 
     assert not fake.called("conversations.replies")
 
 
-def test_a_reply_sent_to_the_channel_from_an_old_thread(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_reply_sent_to_the_channel_from_an_old_thread(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     channel = fake.workspace.add_channel("general")
     root = fake.workspace.post(channel, "long ago", ts="1600000000.000100")
     fake.workspace.post(channel, "now", thread=root)
@@ -210,7 +228,9 @@ def test_a_reply_sent_to_the_channel_from_an_old_thread(fake: Fake, connect: Any
     assert harness.content[f"{channel.id}:{late}"].text == "all should know"
 
 
-def test_a_thread_that_vanishes_before_it_is_read(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_thread_that_vanishes_before_it_is_read(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     ts = channel.top[2]
     fake.workspace.post(channel, "reply", thread=ts)
 
@@ -227,7 +247,9 @@ def test_a_thread_that_vanishes_before_it_is_read(fake: Fake, channel: Channel, 
     assert f"{channel.id}:{ts}" in harness.deleted
 
 
-def test_nothing_posted_during_a_lookback_is_deleted(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_nothing_posted_during_a_lookback_is_deleted(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.page_cap = 4
     harness = connect()
     sync(harness)
@@ -239,7 +261,9 @@ def test_nothing_posted_during_a_lookback_is_deleted(fake: Fake, channel: Channe
     assert not harness.deleted
 
 
-def test_an_edit_does_not_fetch_the_thread_again(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_an_edit_does_not_fetch_the_thread_again(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     ts = channel.top[2]
     fake.workspace.post(channel, "reply", thread=ts)
     harness = connect()
@@ -252,13 +276,19 @@ def test_an_edit_does_not_fetch_the_thread_again(fake: Fake, channel: Channel, c
     assert not fake.called("conversations.replies")
 
 
-def test_threads_of_a_channel_that_was_left_meanwhile_are_fetched_later(fake: Fake, connect: Any, sync: Any) -> None:
+def test_threads_of_a_channel_that_was_left_meanwhile_are_fetched_later(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     """Whatever their age: the lookback does not reach them."""
     fake.page_cap = 5
     channel = fake.workspace.add_channel("general")
-    roots = [fake.workspace.post(channel, "old", ts=f"1600000{number:03}.000100") for number in range(20)]
+    roots = [
+        fake.workspace.post(channel, "old", ts=f"1600000{number:03}.000100") for number in range(20)
+    ]
     for root in roots[:12]:
-        fake.workspace.post(channel, "old reply", thread=root, ts=f"{int(root[:10]) + 7_000}.000200")
+        fake.workspace.post(
+            channel, "old reply", thread=root, ts=f"{int(root[:10]) + 7_000}.000200"
+        )
 
     def leave(method: str, arguments: dict[str, str]) -> None:
         if method == "conversations.replies" and len(fake.called(method)) == 4:
@@ -343,7 +373,9 @@ def test_a_reply_sent_to_the_channel_from_a_thread_that_cannot_be_read(
 def test_a_reply_that_another_task_has_just_kept_is_not_deleted(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
-    """Two tasks fetch one thread; the one that saw less of it is told by the other what was there before, and comes last."""
+    """Two tasks fetch one thread; the one that saw less of it is told by the other what was
+    there before, and comes last.
+    """
     root = channel.top[2]
     fake.workspace.post(channel, "first", thread=root)
     harness = connect()
@@ -352,7 +384,9 @@ def test_a_reply_that_another_task_has_just_kept_is_not_deleted(
     thread = first.get_thread.task(channel=channel.id, ts=root)
     answered, late = fake.answer, list[str]()
 
-    def overtaken(method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+    def overtaken(
+        method: str, arguments: dict[str, str], authorization: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         answer = answered(method, arguments, authorization)
         if not late:
             late.append(fake.workspace.post(channel, "late", thread=root))
@@ -370,7 +404,9 @@ def test_a_reply_that_another_task_has_just_kept_is_not_deleted(
 def test_a_reply_that_comes_and_goes_between_two_looks(
     fake: Fake, channel: Channel, connect: Any, sync: Any, replies: int
 ) -> None:
-    """It is there when the thread is fetched, and before and after that the thread looks the same."""
+    """It is there when the thread is fetched, and before and after that the thread looks the
+    same.
+    """
     fake.page_cap = 10
     root, late = channel.top[2], list[str]()
     for number in range(replies):
@@ -404,7 +440,9 @@ def test_a_reply_sent_to_the_channel_that_goes_before_the_history_comes_to_its_t
     harness, replies = connect(), list[int]()
 
     def retract(method: str, arguments: dict[str, str]) -> None:
-        if method == "conversations.history" and len(replies) < len(fake.called("conversations.replies")):
+        if method == "conversations.history" and len(replies) < len(
+            fake.called("conversations.replies")
+        ):
             replies.append(1)
             fake.workspace.delete(channel, late)
 

@@ -28,7 +28,9 @@ class TestConformance(IntegrationConformance):
         for number in range(30):
             ts = workspace.post(general, f"message {number} for <@U2> in <#{quiet.id}>")
             for reply in range(number % 4):
-                workspace.post(general, f"reply {reply}", thread=ts, user="U2", broadcast=reply == 2)
+                workspace.post(
+                    general, f"reply {reply}", thread=ts, user="U2", broadcast=reply == 2
+                )
         workspace.post(quiet, "hello")
         workspace.upload(quiet, b"bytes" * 100)
         broken = workspace.add_channel("broken")

@@ -30,7 +30,9 @@ def expire(fake: Fake) -> None:
         fake.tokens[token] = "expired"
 
 
-def test_an_expired_token_is_renewed_and_the_call_made_again(fake: Fake, channel: Any, connect: Any, sync: Any) -> None:
+def test_an_expired_token_is_renewed_and_the_call_made_again(
+    fake: Fake, channel: Any, connect: Any, sync: Any
+) -> None:
     token, refresh = fake.rotate()
     harness = connect(token, refresh)
     sync(harness)
@@ -46,7 +48,9 @@ def test_an_expired_token_is_renewed_and_the_call_made_again(fake: Fake, channel
     assert credentials.refresh_token.get_secret_value() in fake.refresh_tokens
 
 
-def test_it_is_renewed_in_the_midst_of_a_run(fake: Fake, channel: Any, connect: Any, sync: Any) -> None:
+def test_it_is_renewed_in_the_midst_of_a_run(
+    fake: Fake, channel: Any, connect: Any, sync: Any
+) -> None:
     fake.page_cap = 3
     for number in range(20):
         fake.workspace.post(channel, f"message {number}")
@@ -62,7 +66,9 @@ def test_it_is_renewed_in_the_midst_of_a_run(fake: Fake, channel: Any, connect: 
     harness = connect(token, refresh)
     sync(harness)
     assert len([item for item in harness.content.values() if item.kind == "message"]) == 21
-    assert harness.charged["conversations.history"] == 1, "the call that was made twice is paid for twice"
+    assert harness.charged["conversations.history"] == 1, (
+        "the call that was made twice is paid for twice"
+    )
 
 
 def test_a_token_that_expires_at_once_does_not_stop_the_account(
@@ -75,7 +81,9 @@ def test_a_token_that_expires_at_once_does_not_stop_the_account(
     assert isinstance(error, TransientError)
 
 
-def test_an_expired_token_without_a_refresh_token_stops_the_account(fake: Fake, channel: Any, connect: Any) -> None:
+def test_an_expired_token_without_a_refresh_token_stops_the_account(
+    fake: Fake, channel: Any, connect: Any
+) -> None:
     expire(fake)
     assert isinstance(connect().sync().error, CredentialsInvalid)
 
@@ -89,7 +97,9 @@ def test_a_refused_refresh_token_stops_the_account(fake: Fake, channel: Any, con
     assert "invalid_refresh_token" in str(error)
 
 
-@pytest.mark.parametrize(("name", "value"), [("SLACK_CLIENT_ID", ""), ("SLACK_CLIENT_SECRET", "wrong")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("SLACK_CLIENT_ID", ""), ("SLACK_CLIENT_SECRET", "wrong")]
+)
 def test_a_wrong_client_is_the_operators_fault(
     fake: Fake, channel: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
@@ -105,7 +115,9 @@ def test_redirects_of_the_api_are_not_followed(
 ) -> None:
     """urllib would carry the token to whoever it is sent to."""
     url, received = elsewhere
-    fake.fail("conversations.history", status=302, body=b"", Location=f"{url}/api/conversations.history")
+    fake.fail(
+        "conversations.history", status=302, body=b"", Location=f"{url}/api/conversations.history"
+    )
     connect().sync()
     assert not received
 
@@ -148,7 +160,9 @@ def test_no_token_in_content_state_or_logs(
     told = f"{harness.content} {harness.state} {harness.tasks} {caplog.text}"
     assert "conversations.history" not in caplog.text, "the client logs what it sends"
     assert not [
-        secret for secret in [*fake.tokens, *fake.refresh_tokens, refresh, "fake-client-secret"] if secret in told
+        secret
+        for secret in [*fake.tokens, *fake.refresh_tokens, refresh, "fake-client-secret"]
+        if secret in told
     ]
 
 

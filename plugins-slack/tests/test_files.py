@@ -1,4 +1,6 @@
-"""Files: rows of their own, streamed, capped; web pages are refused, and the token goes to Slack alone."""
+"""Files: rows of their own, streamed, capped; web pages are refused, and the token goes to Slack
+alone.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,12 @@ def files(harness: Harness) -> list[Item]:
     return [item for item in harness.content.values() if item.kind == "file"]
 
 
-def test_the_bytes_come_with_what_slack_says_of_them(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
-    id = fake.workspace.upload(channel, DATA, "plan.pdf", mimetype="application/pdf", title="The plan")
+def test_the_bytes_come_with_what_slack_says_of_them(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    id = fake.workspace.upload(
+        channel, DATA, "plan.pdf", mimetype="application/pdf", title="The plan"
+    )
     harness = connect(files="all")
     sync(harness)
     [item] = files(harness)
@@ -48,7 +54,9 @@ def test_the_bytes_come_with_what_slack_says_of_them(fake: Fake, channel: Channe
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("none", 0), ("metadata", 1)])
-def test_without_content(fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str, kept: int) -> None:
+def test_without_content(
+    fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str, kept: int
+) -> None:
     fake.workspace.upload(channel, DATA)
     harness = connect(files=mode)
     sync(harness)
@@ -66,12 +74,16 @@ def test_a_file_is_fetched_once(fake: Fake, channel: Channel, connect: Any, sync
     assert files(harness)[0].content == DATA
 
 
-def test_a_large_file_is_kept_without_content(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_large_file_is_kept_without_content(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.workspace.upload(channel, DATA, size=2_000_000)
     fake.workspace.upload(channel, b"x" * 2_000_000, "lies.bin", size=10)
     harness = connect(files="all", max_file_mb=1)
     sync(harness)
-    assert [(item.content, item.metadata["skipped"]) for item in files(harness)] == [(None, "larger than 1 MB")] * 2
+    assert [(item.content, item.metadata["skipped"]) for item in files(harness)] == [
+        (None, "larger than 1 MB")
+    ] * 2
     assert len(fake.called("file")) == 1, "what Slack says is too large is not fetched"
 
 
@@ -86,14 +98,18 @@ def test_a_login_page_is_refused(fake: Fake, channel: Channel, connect: Any) -> 
     assert not files(harness)
 
 
-def test_a_page_that_is_the_file_is_kept(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_page_that_is_the_file_is_kept(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.workspace.upload(channel, b"<html>ours</html>", "ours.html", mimetype="text/html")
     harness = connect(files="all")
     sync(harness)
     assert files(harness)[0].text == "<html>ours</html>"
 
 
-def test_a_login_page_in_place_of_a_page_is_refused(fake: Fake, channel: Channel, connect: Any) -> None:
+def test_a_login_page_in_place_of_a_page_is_refused(
+    fake: Fake, channel: Channel, connect: Any
+) -> None:
     fake.workspace.upload(channel, b"<html>ours</html>", "ours.html", mimetype="text/html")
     fake.file_mode = "login"
     harness = connect(files="all")
@@ -115,7 +131,9 @@ def test_redirects_are_followed_and_the_token_goes_to_slack_alone(
     assert second.token == (BOT if mode == "redirect" else "")
 
 
-def test_a_redirect_to_another_scheme_is_refused(fake: Fake, channel: Channel, connect: Any) -> None:
+def test_a_redirect_to_another_scheme_is_refused(
+    fake: Fake, channel: Channel, connect: Any
+) -> None:
     fake.workspace.upload(channel, DATA)
     fake.file_mode = "insecure"
     result = connect(files="all").sync()
@@ -134,7 +152,9 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(
     assert fake.called("file")[1].arguments["range"].startswith("bytes=")
 
 
-def test_an_expired_token_is_renewed_for_a_download(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_an_expired_token_is_renewed_for_a_download(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.workspace.upload(channel, DATA)
     token, refresh = fake.rotate()
 
@@ -197,7 +217,9 @@ def test_whose_address_it_is(url: str, is_slacks: bool) -> None:
     assert (obstacle(File(id="F1", message="C1:1.1", url=url), settings, 10) == "") == is_slacks
 
 
-def test_a_deleted_file_is_a_tombstone(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_deleted_file_is_a_tombstone(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     id = fake.workspace.upload(channel, DATA)
     fake.workspace.post(channel, "after")
     harness = connect(files="all")
@@ -208,7 +230,9 @@ def test_a_deleted_file_is_a_tombstone(fake: Fake, channel: Channel, connect: An
     assert item.id in harness.deleted
 
 
-def test_a_deleted_message_takes_its_file_along(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_deleted_message_takes_its_file_along(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.workspace.upload(channel, DATA)
     fake.workspace.post(channel, "after")
     harness = connect(files="all")
@@ -229,7 +253,9 @@ def test_a_late_reply_does_not_delete_the_files_of_its_thread(
     assert len(files(harness)) == 1
 
 
-def test_a_file_that_vanished_before_it_was_fetched(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_file_that_vanished_before_it_was_fetched(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     id = fake.workspace.upload(channel, DATA)
     fake.workspace.files.pop(id)
     harness = connect(files="all")
@@ -237,7 +263,9 @@ def test_a_file_that_vanished_before_it_was_fetched(fake: Fake, channel: Channel
     assert not files(harness)
 
 
-def test_a_file_of_another_organization(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_file_of_another_organization(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     """The message has no more than its id."""
     id = fake.workspace.upload(channel, DATA)
     channel.messages[channel.top[0]]["files"] = [{"id": id, "file_access": "check_file_info"}]
@@ -250,7 +278,9 @@ def test_a_file_of_another_organization(fake: Fake, channel: Channel, connect: A
     assert len(fake.called("file")) == 1
 
 
-def test_429_of_a_download_parks_downloads(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_429_of_a_download_parks_downloads(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.workspace.upload(channel, DATA)
     answered, refused = fake.file, [(429, b"", {"Retry-After": "11"})]
     fake.file = lambda *given: refused.pop() if refused else answered(*given)  # type: ignore[method-assign]
@@ -259,7 +289,9 @@ def test_429_of_a_download_parks_downloads(fake: Fake, channel: Channel, connect
     assert (error.limit, error.retry_after) == ("files", 11.0)
 
 
-def test_files_asked_for_later_are_fetched_then(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_files_asked_for_later_are_fetched_then(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     """Editing the config starts a resync, which fetches what is lacking and nothing else."""
     fake.workspace.upload(channel, DATA)
     fake.workspace.upload(channel, DATA[1:])
@@ -279,7 +311,9 @@ def test_files_asked_for_later_are_fetched_then(fake: Fake, channel: Channel, co
 
 def test_what_a_resync_is_needed_for() -> None:
     marked = {
-        name for name, one in Config.model_fields.items() if any(isinstance(m, ResyncOnChange) for m in one.metadata)
+        name
+        for name, one in Config.model_fields.items()
+        if any(isinstance(m, ResyncOnChange) for m in one.metadata)
     }
     assert marked == {"since", "files", "max_file_mb"}
 
@@ -289,7 +323,10 @@ def test_what_a_resync_is_needed_for() -> None:
     [
         ("https://cdn.example.com/x", "https://cdn.example.com/x"),
         ("/elsewhere", "https://files.slack.com/elsewhere"),
-        ("https://cdn.example.com/a name?x=%20&y=\xfc", "https://cdn.example.com/a%20name?x=%20&y=%C3%BC"),
+        (
+            "https://cdn.example.com/a name?x=%20&y=\xfc",
+            "https://cdn.example.com/a%20name?x=%20&y=%C3%BC",
+        ),
         ("http://files.slack.com/x", None),
         ("file:///etc/passwd", None),
         ("https://[broken", None),
@@ -323,7 +360,9 @@ def test_a_file_that_the_plan_hides_stays_as_it_was_kept(
     assert files(harness) == before
 
 
-def test_an_address_with_letters_beyond_ascii(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_an_address_with_letters_beyond_ascii(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.workspace.upload(channel, DATA, "Plänę 2.pdf")
     fake.file_mode = "redirect"
     harness = connect(files="all")

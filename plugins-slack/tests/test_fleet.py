@@ -1,4 +1,6 @@
-"""Whole workspaces through real workers, which are killed meanwhile; what is kept is compared with what the fake has."""
+"""Whole workspaces through real workers, which are killed meanwhile; what is kept is compared
+with what the fake has.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ MESSAGES = """
 SELECT external_id, content_text FROM user_integration_content
 WHERE user_integration_id = %s AND kind = 'message' AND deleted_at IS NULL
 """
-DELETED = "SELECT count(*) FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NOT NULL"
+DELETED = """
+SELECT count(*) FROM user_integration_content
+WHERE user_integration_id = %s AND deleted_at IS NOT NULL
+"""
 STATES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
 SAVED = "SELECT sum(outputs_saved), sum(outputs_deleted) FROM sync_run WHERE id = %s"
 
@@ -47,7 +52,9 @@ def nothing_remembered() -> Iterator[None]:
 
 def settings(fake: Fake, **units: int) -> dict[str, str]:
     """What the operator of this fleet has set: budgets that let a test end, but for those given."""
-    limits = {name: {"units": units.get(name.replace(".", "_"), 60_000), "per": 60} for name in TIERS}
+    limits = {
+        name: {"units": units.get(name.replace(".", "_"), 60_000), "per": 60} for name in TIERS
+    }
     return {
         "SLACK_API_URL": fake.api_url,
         "SLACK_CLIENT_ID": CLIENT_ID,
@@ -76,7 +83,9 @@ def assert_whole(fake: Fake, deployment: Deployment, account: UUID) -> None:
             text = text.replace(raw, shown)
         assert kept[id] == text
     assert not deployment.value(DELETED, account)
-    assert {state for _, state in deployment.rows(STATES, account)} == {"succeeded"}, deployment.rows(oracle.LEFT)
+    assert {state for _, state in deployment.rows(STATES, account)} == {"succeeded"}, (
+        deployment.rows(oracle.LEFT)
+    )
 
 
 def assert_second_sync_is_cheap(fake: Fake, fleet: Fleet, account: UUID) -> None:
@@ -88,7 +97,10 @@ def assert_second_sync_is_cheap(fake: Fake, fleet: Fleet, account: UUID) -> None
         (call.arguments["channel"], call.arguments["oldest"].endswith(".999999"))
         for call in fake.called("conversations.history")
     )
-    pages = {one.id: -(-len(one.top) // min(200, fake.page_cap)) for one in fake.workspace.channels.values()}
+    pages = {
+        one.id: -(-len(one.top) // min(200, fake.page_cap))
+        for one in fake.workspace.channels.values()
+    }
     for id, lookback in pages.items():
         assert bounds[id, False] == 1, f"{bounds[id, False]} calls for what is new in {id}"
         assert bounds[id, True] <= lookback
@@ -105,7 +117,9 @@ def deployment_row(fleet: Fleet, run: UUID) -> Any:
 def test_a_workspace_survives_kills_expiries_and_talk(
     fake: Fake, deployment: Deployment, make_fleet: MakeFleet
 ) -> None:
-    """Two workers are killed, the token expires three times under concurrent calls, and people go on posting."""
+    """Two workers are killed, the token expires three times under concurrent calls, and people
+    go on posting.
+    """
     fake.page_cap = 10
     fill(fake.workspace, channels=6, messages=300, threads=40)
     channel = fake.workspace.channels["C0001"]
@@ -115,7 +129,8 @@ def test_a_workspace_survives_kills_expiries_and_talk(
     def before(method: str, arguments: dict[str, str]) -> None:
         if not method.startswith("conversations."):
             return
-        # Not while workers are killed: who dies with a new token in hand, before it is stored, has lost the account.
+        # Not while workers are killed: who dies with a new token in hand, before it is stored, has
+        # lost the account.
         if killed.is_set() and next(calls) in (1, 11, 21):
             with fake.workspace.lock:
                 fake.tokens.update(dict.fromkeys(fake.tokens, "expired"))
@@ -129,7 +144,12 @@ def test_a_workspace_survives_kills_expiries_and_talk(
     account = connected(fake, deployment)
     sync(deployment, account)
     for tasks in (25, 50):
-        fleet.until(lambda done=tasks: deployment.value(oracle.DONE) >= done, "tasks are done", 100, replace=True)  # type: ignore[misc]
+        fleet.until(
+            lambda done=tasks: deployment.value(oracle.DONE) >= done,
+            "tasks are done",
+            100,
+            replace=True,
+        )  # type: ignore[misc]
         fleet.until(fleet.worker_pids, "there is somebody to kill", 100, replace=True)
         send(signal.SIGKILL, fleet.worker_pids()[0])
     killed.set()
@@ -149,7 +169,9 @@ def test_a_workspace_survives_kills_expiries_and_talk(
 @pytest.mark.acceptance
 @pytest.mark.timeout(400)
 def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet: MakeFleet) -> None:
-    """A budget set too high: one refusal blocks the method for all workers, and costs no attempt."""
+    """A budget set too high: one refusal blocks the method for all workers, and costs no
+    attempt.
+    """
     fake.page_cap = 10
     fill(fake.workspace, channels=6, messages=120, threads=0)
     fake.limits["conversations.history"] = (10, 2.0)
@@ -167,8 +189,12 @@ def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet:
     # Those that were under way already, on 16 threads, may be refused along with the first.
     assert len(refused) <= 16 * (1 + (len(calls) - len(refused)) // 10)
     blocked = {key for (key,) in deployment.rows("SELECT key FROM limit_block")}
-    assert blocked == {"group/slack/T1:A1/conversations.history"}, "something else was blocked, or somebody else"
-    attempts = deployment.value("SELECT max(attempts) FROM sync_task WHERE user_integration_id = %s", account)
+    assert blocked == {"group/slack/T1:A1/conversations.history"}, (
+        "something else was blocked, or somebody else"
+    )
+    attempts = deployment.value(
+        "SELECT max(attempts) FROM sync_task WHERE user_integration_id = %s", account
+    )
     assert attempts == 0, "a refusal was counted as an attempt"
 
 

@@ -51,7 +51,9 @@ def test_a_channel_of_thousands_is_whole(fake: Fake, connect: Any, sync: Any, sh
     assert kept(harness) == there(fake)
 
 
-def test_what_is_posted_while_history_is_walked_appears_once(fake: Fake, connect: Any, sync: Any) -> None:
+def test_what_is_posted_while_history_is_walked_appears_once(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     fake.page_cap = 10
     channel = posted(fake, 55)
     fake.before = lambda method, _: (
@@ -79,7 +81,9 @@ def test_latest_is_frozen(fake: Fake, connect: Any, sync: Any) -> None:
 
 
 def test_new_messages_in_many_pages(fake: Fake, connect: Any, sync: Any) -> None:
-    """What came since the last run is bounded by what that run has seen, until all of its pages are kept."""
+    """What came since the last run is bounded by what that run has seen, until all of its pages
+    are kept.
+    """
     fake.page_cap = 10
     channel = posted(fake, 5)
     harness = connect()
@@ -87,7 +91,12 @@ def test_new_messages_in_many_pages(fake: Fake, connect: Any, sync: Any) -> None
     newest = harness.state[f"channel/{channel.id}"]["newest_ts"]
     for number in range(35):
         fake.workspace.post(channel, f"later {number}")
-    fake.fail("conversations.history", "internal_error", times=3, when=lambda arguments: "cursor" in arguments)
+    fake.fail(
+        "conversations.history",
+        "internal_error",
+        times=3,
+        when=lambda arguments: "cursor" in arguments,
+    )
     assert harness.sync("schedule").state == "partial"
     assert harness.state[f"channel/{channel.id}"]["newest_ts"] == newest
     sync(harness, "schedule")
@@ -106,11 +115,18 @@ def test_history_is_walked_in_the_background(fake: Fake, connect: Any, sync: Any
     assert len(background) == 9
 
 
-def test_a_backfill_that_failed_goes_on_where_it_stopped(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_backfill_that_failed_goes_on_where_it_stopped(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     fake.page_cap = 10
     channel = posted(fake, 100)
     harness = connect()
-    fake.fail("conversations.history", "fatal_error", times=3, when=lambda arguments: _page(channel, arguments) == 5)
+    fake.fail(
+        "conversations.history",
+        "fatal_error",
+        times=3,
+        when=lambda arguments: _page(channel, arguments) == 5,
+    )
     assert harness.sync("schedule").state == "partial"
     fake.calls.clear()
     sync(harness, "schedule")
@@ -127,7 +143,9 @@ def _page(channel: Channel, arguments: dict[str, str]) -> int:
 
 
 @pytest.mark.parametrize("lane", ["first", "live", "lookback"])
-def test_an_invalid_cursor_begins_the_window_anew(fake: Fake, connect: Any, sync: Any, lane: str) -> None:
+def test_an_invalid_cursor_begins_the_window_anew(
+    fake: Fake, connect: Any, sync: Any, lane: str
+) -> None:
     """From the oldest message seen: no gap, no duplicate, and not from the very beginning."""
     fake.page_cap = 10
     channel = posted(fake, 5 if lane == "live" else 60)
@@ -163,7 +181,12 @@ def test_an_invalid_cursor_begins_the_window_anew(fake: Fake, connect: Any, sync
 def test_a_cursor_that_never_works_loses_nothing(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 10
     posted(fake, 60)
-    fake.fail("conversations.history", "invalid_cursor", times=1000, when=lambda arguments: "cursor" in arguments)
+    fake.fail(
+        "conversations.history",
+        "invalid_cursor",
+        times=1000,
+        when=lambda arguments: "cursor" in arguments,
+    )
     harness = connect()
     sync(harness)
     assert kept(harness) == there(fake), "each new beginning has one page that works"
@@ -171,8 +194,13 @@ def test_a_cursor_that_never_works_loses_nothing(fake: Fake, connect: Any, sync:
 
 
 def test_pages_that_go_in_circles_end(fake: Fake, connect: Any) -> None:
-    """A cursor that leads back to the same page must not be followed for ever, nor end the walk in silence."""
-    page = {"messages": [{"ts": "1700000000.000100", "text": "x"}], "response_metadata": {"next_cursor": "same"}}
+    """A cursor that leads back to the same page must not be followed for ever, nor end the walk
+    in silence.
+    """
+    page = {
+        "messages": [{"ts": "1700000000.000100", "text": "x"}],
+        "response_metadata": {"next_cursor": "same"},
+    }
     body = json.dumps({"ok": True, **page}).encode()
     fake.workspace.add_channel("general")
     fake.fail("conversations.history", body=body, times=1000)
@@ -197,12 +225,17 @@ def test_timestamps_stay_text(fake: Fake, connect: Any, sync: Any) -> None:
     assert harness.state[f"channel/{channel.id}"]["newest_ts"] == "1700000000.100000"
 
 
-def test_same_timestamps_in_two_channels_are_two_messages(fake: Fake, connect: Any, sync: Any) -> None:
+def test_same_timestamps_in_two_channels_are_two_messages(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     for name in ("one", "two"):
         fake.workspace.post(fake.workspace.add_channel(name), name, ts="1700000000.000010")
     harness = connect()
     sync(harness)
-    assert {item.text for item in harness.content.values() if item.kind == "message"} == {"one", "two"}
+    assert {item.text for item in harness.content.values() if item.kind == "message"} == {
+        "one",
+        "two",
+    }
 
 
 def test_the_second_sync_costs_one_call_a_channel(fake: Fake, connect: Any, sync: Any) -> None:
@@ -219,7 +252,9 @@ def test_the_second_sync_costs_one_call_a_channel(fake: Fake, connect: Any, sync
     assert len(fake.called("conversations.history")) == 3 + 3 * 2
 
 
-def test_an_archived_channel_is_read_once_and_then_left_alone(fake: Fake, connect: Any, sync: Any) -> None:
+def test_an_archived_channel_is_read_once_and_then_left_alone(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     channel = posted(fake, 10)
     harness = connect()
     sync(harness)
@@ -247,7 +282,9 @@ def test_since_bounds_the_history(fake: Fake, connect: Any, sync: Any) -> None:
     assert kept(harness) == {f"{channel.id}:{ts}" for ts in stamps[1:]}
 
 
-def test_a_resync_deletes_what_is_gone_and_nothing_else(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_resync_deletes_what_is_gone_and_nothing_else(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     fake.page_cap = 10
     channel = fake.workspace.add_channel("general")
     stamps = [fake.workspace.post(channel, "old", ts=f"1600000{n:03}.000000") for n in range(60)]
@@ -277,7 +314,9 @@ def test_what_the_free_plan_hides_is_not_deleted(fake: Fake, connect: Any, sync:
     assert kept(harness) == {f"{channel.id}:{ts}" for ts in stamps}
 
 
-def test_state_that_no_longer_validates_costs_one_channel_a_resync(fake: Fake, connect: Any, sync: Any) -> None:
+def test_state_that_no_longer_validates_costs_one_channel_a_resync(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     channel = posted(fake, 10)
     harness = connect()
     sync(harness)
@@ -289,7 +328,9 @@ def test_state_that_no_longer_validates_costs_one_channel_a_resync(fake: Fake, c
 
 @pytest.mark.parametrize("seed", range(5))
 def test_faults_in_the_midst_of_changes(fake: Fake, sync: Any, seed: int) -> None:
-    """Workers die, messages are delivered twice, pages overlap, while people go on posting; nothing is lost."""
+    """Workers die, messages are delivered twice, pages overlap, while people go on posting;
+    nothing is lost.
+    """
     fake.page_cap = 10
     channels = [posted(fake, 60, name) for name in ("one", "two")]
 
@@ -315,11 +356,16 @@ def test_what_is_new_goes_before_what_may_have_changed(fake: Fake, connect: Any,
     sync(harness)
     fake.calls.clear()
     sync(harness)
-    new = [not call.arguments["oldest"].endswith(".999999") for call in fake.called("conversations.history")]
+    new = [
+        not call.arguments["oldest"].endswith(".999999")
+        for call in fake.called("conversations.history")
+    ]
     assert new == [True] * 2 + [False] * 6
 
 
-def test_a_second_walk_in_the_background_ends_where_it_meets_the_first(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_second_walk_in_the_background_ends_where_it_meets_the_first(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     """A copy of its task, carried over or replayed, asks nothing and changes nothing."""
     fake.page_cap = 10
     channel = posted(fake, 60)
@@ -336,12 +382,16 @@ def test_a_second_walk_in_the_background_ends_where_it_meets_the_first(fake: Fak
 
 
 def test_more_without_a_cursor(fake: Fake, connect: Any, sync: Any) -> None:
-    """As the API had it before there were cursors: the next page begins below the oldest message."""
+    """As the API had it before there were cursors: the next page begins below the oldest
+    message.
+    """
     fake.page_cap = 10
     posted(fake, 55)
     answered = fake.answer
 
-    def without(method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+    def without(
+        method: str, arguments: dict[str, str], authorization: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         status, body, headers = answered(method, arguments, authorization)
         data = json.loads(body)
         if method == "conversations.history":
@@ -357,7 +407,9 @@ def test_more_without_a_cursor(fake: Fake, connect: Any, sync: Any) -> None:
 
 def test_more_that_never_comes_is_no_end(fake: Fake, connect: Any) -> None:
     fake.workspace.add_channel("general")
-    fake.fail("conversations.history", body=b'{"ok": true, "messages": [], "has_more": true}', times=100)
+    fake.fail(
+        "conversations.history", body=b'{"ok": true, "messages": [], "has_more": true}', times=100
+    )
     assert connect().sync().state == "partial"
 
 
@@ -367,14 +419,20 @@ def test_empty_pages_are_no_end(fake: Fake, connect: Any, sync: Any) -> None:
     cursors: list[str] = []
     answered = fake.answer
 
-    def with_gaps(method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+    def with_gaps(
+        method: str, arguments: dict[str, str], authorization: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         if method == "conversations.history" and (cursor := arguments.get("cursor", "")):
             if not cursor.endswith("!"):
                 cursors.append(cursor)
                 return (
                     200,
                     json.dumps(
-                        {"ok": True, "messages": [], "response_metadata": {"next_cursor": cursor + "!"}}
+                        {
+                            "ok": True,
+                            "messages": [],
+                            "response_metadata": {"next_cursor": cursor + "!"},
+                        }
                     ).encode(),
                     {},
                 )
@@ -388,7 +446,9 @@ def test_empty_pages_are_no_end(fake: Fake, connect: Any, sync: Any) -> None:
     assert kept(harness) == {f"{channel.id}:{ts}" for ts in channel.top}
 
 
-def test_a_channel_that_the_free_plan_hides_whole_is_not_deleted(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_channel_that_the_free_plan_hides_whole_is_not_deleted(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     channel = posted(fake, 5)
     harness = connect()
     sync(harness)

@@ -1,4 +1,6 @@
-"""Connecting in a browser: the engine's own OAuth client asks Slack for tokens, and they become an account's credentials."""
+"""Connecting in a browser: the engine's own OAuth client asks Slack for tokens, and they become
+an account's credentials.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,13 @@ def exchanged(fake: Fake, kinds: str) -> Mapping[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "identity"), [("bot", "T1:UBOT"), ("user", "T1:U1"), ("bot+user", "T1:UBOT"), ("user+bot", "T1:UBOT")]
+    ("kinds", "identity"),
+    [("bot", "T1:UBOT"), ("user", "T1:U1"), ("bot+user", "T1:UBOT"), ("user+bot", "T1:UBOT")],
 )
 @pytest.mark.parametrize("is_rotating", [True, False])
-def test_an_installation_becomes_an_account(fake: Fake, kinds: str, identity: str, is_rotating: bool) -> None:
+def test_an_installation_becomes_an_account(
+    fake: Fake, kinds: str, identity: str, is_rotating: bool
+) -> None:
     fake.is_rotating = is_rotating
     channel = fake.workspace.add_channel("general")
     fake.workspace.post(channel, "hello")
@@ -50,7 +55,9 @@ def test_an_installation_becomes_an_account(fake: Fake, kinds: str, identity: st
     assert harness.check().id == identity
     fake.tokens[found["token"]] = "expired"
     result = harness.sync()
-    assert (result.state == "succeeded") == is_rotating, "a token is renewed by the refresh token of its own pair"
+    assert (result.state == "succeeded") == is_rotating, (
+        "a token is renewed by the refresh token of its own pair"
+    )
 
 
 def test_what_slack_refuses_is_no_token(fake: Fake) -> None:
@@ -90,10 +97,14 @@ def test_tokens_of_two_holders_are_no_pair() -> None:
 
 
 def test_what_the_browser_is_sent_with(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scopes with commas, as Slack wants them, and no PKCE, which it takes from public clients alone."""
+    """Scopes with commas, as Slack wants them, and no PKCE, which it takes from public clients
+    alone.
+    """
     oauth = endpoint(fake)
     with _client(SETTINGS, oauth) as client:
-        url, _ = client.create_authorization_url(oauth.authorize_url, state="s", code_verifier="v" * 43, **oauth.extra)
+        url, _ = client.create_authorization_url(
+            oauth.authorize_url, state="s", code_verifier="v" * 43, **oauth.extra
+        )
     asked = dict(parse_qsl(urlsplit(url).query))
     assert url.startswith("https://slack.com/oauth/v2/authorize?")
     assert asked == {

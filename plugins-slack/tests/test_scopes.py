@@ -1,4 +1,6 @@
-"""The app manifest asks for exactly what the calls need, and stands in the documentation as it is."""
+"""The app manifest asks for exactly what the calls need, and stands in the documentation as it
+is.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +27,32 @@ def everything(fake: Fake, connect: Any, granted: list[str]) -> tuple[str, Any]:
     """What a sync with these scopes comes to, in a workspace that has some of all."""
     workspace = fake.workspace
     workspace.groups["S1"] = "oncall"
-    named = [("general", "public_channel"), ("secret", "private_channel"), ("", "im"), ("mpdm-1", "mpim")]
+    named = [
+        ("general", "public_channel"),
+        ("secret", "private_channel"),
+        ("", "im"),
+        ("mpdm-1", "mpim"),
+    ]
     for name, kind in named:
-        channel = workspace.add_channel(name, type=kind, user="U2", is_member=kind != "public_channel")
+        channel = workspace.add_channel(
+            name, type=kind, user="U2", is_member=kind != "public_channel"
+        )
         workspace.post(channel, f"in {kind} <!subteam^S1> <@U2>")
     workspace.upload(channel, b"bytes")
     fake.scopes = ",".join(granted)
     harness: Harness = connect(**EVERYTHING)
-    return harness.sync().state, {item.id: (item.text, item.metadata) for item in harness.content.values()}
+    return harness.sync().state, {
+        item.id: (item.text, item.metadata) for item in harness.content.values()
+    }
 
 
 def test_the_manifest_is_enough(fake: Fake, connect: Any) -> None:
     state, content = everything(fake, connect, ASKED)
     assert state == "succeeded"
     texts = {text for text, _ in content.values()}
-    assert texts >= {f"in {kind} @oncall @Björn" for kind in ("public_channel", "private_channel", "im", "mpim")} | {
-        "bytes"
-    }
+    assert texts >= {
+        f"in {kind} @oncall @Björn" for kind in ("public_channel", "private_channel", "im", "mpim")
+    } | {"bytes"}
     assert connect(**EVERYTHING).check()
 
 
@@ -58,7 +69,11 @@ def test_it_is_what_the_code_says() -> None:
     assert Slack.manifest.oauth is not None
     assert list(Slack.manifest.oauth.scopes) == ASKED
     assert scopes.needed(Config.model_validate(EVERYTHING)) | scopes.OPTIONAL == scopes.EVERY
-    assert scopes.needed(Config(types=["public"])) == {"users:read", "channels:read", "channels:history"}
+    assert scopes.needed(Config(types=["public"])) == {
+        "users:read",
+        "channels:read",
+        "channels:history",
+    }
 
 
 def test_the_documentation_gives_it() -> None:

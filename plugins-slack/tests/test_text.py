@@ -1,4 +1,6 @@
-"""What a person reads: mentions, links, entities; authors; and rows that hostile text cannot break."""
+"""What a person reads: mentions, links, entities; authors; and rows that hostile text cannot
+break.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,15 @@ def test_without_text_the_blocks_speak_and_then_the_attachments() -> None:
     ]
     rich = {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": words}]}
     attachment = {"title": "Build 7", "text": "failed in <#C1>", "fallback": "no"}
-    assert readable({"text": "", "blocks": [section, rich]}, NAMES.get) == "see @Ann\nhi @Annhttps://a.example"
+    assert (
+        readable({"text": "", "blocks": [section, rich]}, NAMES.get)
+        == "see @Ann\nhi @Annhttps://a.example"
+    )
     assert readable({"attachments": [attachment]}, NAMES.get) == "Build 7\nfailed in #general"
-    assert readable({"text": "said", "blocks": [section], "attachments": [attachment]}, NAMES.get) == "said"
+    assert (
+        readable({"text": "said", "blocks": [section], "attachments": [attachment]}, NAMES.get)
+        == "said"
+    )
 
 
 json = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda below: st.lists(below) | st.dictionaries(
@@ -87,7 +95,9 @@ def test_the_row_of_a_message(fake: Fake, connect: Any, sync: Any) -> None:
     channel = fake.workspace.add_channel("general")
     fake.workspace.groups["S1"] = "oncall"
     blocks = [{"type": "rich_text", "elements": []}]
-    ts = fake.workspace.post(channel, "<!subteam^S1>, <@U2> &amp; all", blocks=blocks, subtype="me_message")
+    ts = fake.workspace.post(
+        channel, "<!subteam^S1>, <@U2> &amp; all", blocks=blocks, subtype="me_message"
+    )
     reply = fake.workspace.post(channel, "yes", thread=ts, user="U2")
     harness = connect()
     sync(harness)
@@ -147,7 +157,9 @@ def test_hostile_messages_keep_their_siblings(fake: Fake, connect: Any, sync: An
     messages = [item for item in harness.content.values() if item.kind == "message"]
     assert len(messages) == 1 + len(odd)
     assert harness.content[f"{channel.id}:{good}"].text == "good"
-    assert all(len(dumps(item.metadata)) < 1024 * 1024 for item in messages), "the engine keeps no more"
+    assert all(len(dumps(item.metadata)) < 1024 * 1024 for item in messages), (
+        "the engine keeps no more"
+    )
 
 
 def test_answers_are_fit_to_be_stored() -> None:

@@ -31,7 +31,9 @@ def quiet_servers() -> Iterator[Servers]:
 def scheduled(quiet_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """A fleet of which only the scheduler runs, since before the first test."""
     home = tmp_path_factory.mktemp("scheduled")
-    deployment = make_deployment(quiet_servers.postgres.url, quiet_servers.valkey.url, home, "scheduled")
+    deployment = make_deployment(
+        quiet_servers.postgres.url, quiet_servers.valkey.url, home, "scheduled"
+    )
     fleet = Fleet(deployment, home)
     fleet.scheduler(POLLING_CRON_SCHEDULE="* * * * *")
     yield fleet

@@ -1,4 +1,6 @@
-"""Sentry and OpenTelemetry, as what receives them sees it: errors and spans of real processes arrive, and secrets do not."""
+"""Sentry and OpenTelemetry, as what receives them sees it: errors and spans of real processes
+arrive, and secrets do not.
+"""
 
 from __future__ import annotations
 
@@ -51,15 +53,24 @@ def observed(collector: Collector) -> dict[str, str]:
         "OTEL_SERVICE_NAME": "our-polling",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
     }
-    return {"SENTRY_DSN": collector.dsn, "SENTRY_ENVIRONMENT": "test", "GMAIL_CLIENT_SECRET": CLIENT_SECRET} | otel
+    return {
+        "SENTRY_DSN": collector.dsn,
+        "SENTRY_ENVIRONMENT": "test",
+        "GMAIL_CLIENT_SECRET": CLIENT_SECRET,
+    } | otel
 
 
 def test_a_task_that_fails_for_good_arrives_and_its_secret_does_not(
-    make_fleet: Callable[..., Fleet], deployment: Deployment, collector: Collector, observed: dict[str, str]
+    make_fleet: Callable[..., Fleet],
+    deployment: Deployment,
+    collector: Collector,
+    observed: dict[str, str],
 ) -> None:
     fleet = make_fleet(**HOSTILE, **observed)
     workers = fleet.workers(processes=1, POLLING_MAX_ATTEMPTS="1")
-    account = connect(deployment, Hostile, {"deeds": ["leak"], "neighbours": 3}, Credentials(token=SECRET))
+    account = connect(
+        deployment, Hostile, {"deeds": ["leak"], "neighbours": 3}, Credentials(token=SECRET)
+    )
     run = sync(deployment, account)
     oracle.wait_for_quiet(fleet)
     assert workers.terminate() == 0  # what was not sent yet is sent before it ends
@@ -77,9 +88,14 @@ def test_a_task_that_fails_for_good_arrives_and_its_secret_does_not(
     tasks = {span["polling.task.type"]: span for span in spans if "polling.task.type" in span}
     assert tasks["misbehave"]["failed"]
     assert tasks["misbehave"]["error.type"] == last["type"]
-    assert (tasks["misbehave"]["polling.account.id"], tasks["misbehave"]["polling.run.id"]) == (str(account), str(run))
+    assert (tasks["misbehave"]["polling.account.id"], tasks["misbehave"]["polling.run.id"]) == (
+        str(account),
+        str(run),
+    )
     assert not tasks["start"]["failed"]
-    assert sum("polling.task.type" in span for span in spans) == deployment.value("SELECT count(*) FROM sync_task")
+    assert sum("polling.task.type" in span for span in spans) == deployment.value(
+        "SELECT count(*) FROM sync_task"
+    )
     assert sum(span["polling.tasks"] for span in spans if span["name"] == "save") == sum(
         "polling.task.type" in span for span in spans
     )
@@ -91,7 +107,11 @@ def assert_nothing_leaks(collector: Collector) -> None:
     """Neither plainly nor as JSON writes it."""
     sent = b"\n".join(body for _, body in collector.requests)
     for secret in (SECRET, CLIENT_SECRET, BODY):
-        for shape in (secret.encode(), json.dumps(secret)[1:-1].encode(), secret.split("?")[0].encode()):
+        for shape in (
+            secret.encode(),
+            json.dumps(secret)[1:-1].encode(),
+            secret.split("?")[0].encode(),
+        ):
             assert shape not in sent
 
 
@@ -119,12 +139,17 @@ observing.end()
     subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True)
     [event] = collector.events()
     assert event["message"] == "the saver could not save with ***"
-    assert [(one["type"], one["value"]) for one in event["exception"]["values"]] == [("ValueError", "")]
+    assert [(one["type"], one["value"]) for one in event["exception"]["values"]] == [
+        ("ValueError", "")
+    ]
     assert_nothing_leaks(collector)
 
 
 def test_the_dispatcher_reports_too(
-    make_fleet: Callable[..., Fleet], deployment: Deployment, collector: Collector, observed: dict[str, str]
+    make_fleet: Callable[..., Fleet],
+    deployment: Deployment,
+    collector: Collector,
+    observed: dict[str, str],
 ) -> None:
     """Its limits are what no rate can be."""
     limits = json.dumps({"metered": {"calls": {"tasks": 1}}})
@@ -136,7 +161,9 @@ def test_the_dispatcher_reports_too(
     assert "nothing of metered can be dispatched" in event["message"]
 
 
-def test_a_class_that_is_named_like_a_secret(collector: Collector, observed: dict[str, str]) -> None:
+def test_a_class_that_is_named_like_a_secret(
+    collector: Collector, observed: dict[str, str]
+) -> None:
     program = f"""
 from core import observing
 from core.observing import errors, traces
@@ -158,8 +185,13 @@ observing.end()
 def test_requests_have_spans_by_route(
     deployment: Deployment, collector: Collector, observed: dict[str, str], fleet: Fleet
 ) -> None:
-    api = fleet.start([sys.executable, "-c", "from core.cli import main; main()", "serve", "--port", "0"], **observed)
-    found = fleet.until(lambda: re.search(r"at (http://127\.0\.0\.1:\d+)", fleet.says()), "it serves", 40)
+    api = fleet.start(
+        [sys.executable, "-c", "from core.cli import main; main()", "serve", "--port", "0"],
+        **observed,
+    )
+    found = fleet.until(
+        lambda: re.search(r"at (http://127\.0\.0\.1:\d+)", fleet.says()), "it serves", 40
+    )
     with httpx2.Client(base_url=found[1], trust_env=False) as client:
         until(lambda: client.get("/healthz").status_code == 200, "it answers")
         client.get(f"/v1/tasks/4711?q={BODY}")
@@ -171,13 +203,21 @@ def test_requests_have_spans_by_route(
     assert spans["GET /v1/tasks/{task}"]["http.response.status_code"] == 401
     assert spans["GET /healthz"]["http.response.status_code"] == 200
     assert spans["GET /healthz"]["resource"]["polling.process"] == "api"
-    routes = {"GET /healthz", "GET /v1/tasks/{task}", "POST /v1/user-integrations", "GET /accounts/{account}"}
+    routes = {
+        "GET /healthz",
+        "GET /v1/tasks/{task}",
+        "POST /v1/user-integrations",
+        "GET /accounts/{account}",
+    }
     assert spans.keys() == routes | {"GET"}
     assert_nothing_leaks(collector)
 
 
 def test_sampling_is_the_operators(
-    make_fleet: Callable[..., Fleet], deployment: Deployment, collector: Collector, observed: dict[str, str]
+    make_fleet: Callable[..., Fleet],
+    deployment: Deployment,
+    collector: Collector,
+    observed: dict[str, str],
 ) -> None:
     fleet = make_fleet(**HOSTILE, **observed, OTEL_TRACES_SAMPLER="always_off")
     workers = fleet.workers(processes=1)
@@ -199,7 +239,9 @@ def test_nothing_is_imported_where_it_is_off(deployment: Deployment, tmp_path: P
     assert done.returncode == 0, done.stderr
 
 
-def test_a_collector_that_never_answers_keeps_no_process_from_ending(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_collector_that_never_answers_keeps_no_process_from_ending(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     program = """
 from core import observing
 from core.observing import traces
@@ -212,16 +254,26 @@ observing.end()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         patient = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_TIMEOUT": "600"}
         environment = deployment.environment() | patient
-        subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True, timeout=90)
+        subprocess.run(
+            [sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True, timeout=90
+        )
 
 
 def test_a_variable_without_the_package_is_said(
     deployment: Deployment, collector: Collector, observed: dict[str, str], tmp_path: Path
 ) -> None:
-    program = "import sys; sys.modules |= {'sentry_sdk': None, 'opentelemetry': None}; from core import actors"
+    program = (
+        "import sys; sys.modules |= {'sentry_sdk': None, 'opentelemetry': None}; from core import"
+        " actors"
+    )
     environment = deployment.environment() | observed
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "integration-polling[sentry]" in done.stderr
     assert "integration-polling[otel]" in done.stderr

@@ -21,23 +21,41 @@ PLUGIN = Path(oracle.__file__).parent / "hostile-plugin"
 INSTALLED = "SELECT domain, version FROM integration ORDER BY domain"
 
 
-def test_a_broken_plugin_is_quarantined_and_the_others_run(fleet: Fleet, deployment: Deployment) -> None:
+def test_a_broken_plugin_is_quarantined_and_the_others_run(
+    fleet: Fleet, deployment: Deployment
+) -> None:
     fleet.workers(**HOSTILE | {"POLLING_PLUGINS": "integration_polling_broken,no_such_module"})
     account = connect(deployment, HelloWorld)
     sync(deployment, account)
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, {})
-    left_out = "the plugin integration_polling_broken cannot be loaded and is left out: SystemExit: this plugin needs"
+    left_out = (
+        "the plugin integration_polling_broken cannot be loaded and is left out: SystemExit: this"
+        " plugin needs"
+    )
     assert left_out in fleet.says()
-    assert "the plugin no_such_module cannot be loaded and is left out: ModuleNotFoundError" in fleet.says()
+    assert (
+        "the plugin no_such_module cannot be loaded and is left out: ModuleNotFoundError"
+        in fleet.says()
+    )
 
 
 def test_a_wheel_of_a_third_party(fleet: Fleet, deployment: Deployment, tmp_path: Path) -> None:
-    """Built and installed by pip into another environment; its workers find it, and no line changes anywhere."""
+    """Built and installed by pip into another environment; its workers find it, and no line
+    changes anywhere.
+    """
     python = environment_beside_ours(tmp_path / "venv")
     # A copy: building leaves nothing in the checkout.
     shutil.copytree(PLUGIN, tmp_path / "plugin")
-    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", tmp_path, tmp_path / "plugin")
+    pip(
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        tmp_path,
+        tmp_path / "plugin",
+    )
     [wheel] = tmp_path.glob("*.whl")
     pip("--python", python, "install", "--no-deps", "--no-index", wheel)
     fleet.workers(processes=1, python=str(python))
@@ -50,7 +68,12 @@ def test_a_wheel_of_a_third_party(fleet: Fleet, deployment: Deployment, tmp_path
 
 def pip(*arguments: str | Path) -> None:
     """Run our pip, which downloads nothing here."""
-    quiet = {**os.environ, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_CONFIG_FILE": os.devnull}
+    quiet = {
+        **os.environ,
+        "PIP_NO_INPUT": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
     command = [sys.executable, "-m", "pip", *map(str, arguments)]
     done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,7 @@
-"""Readers beside a sync: none is refused, and the sync comes to its end. What they cost it, `nox -s bench -- readers` measures."""
+"""Readers beside a sync: none is refused, and the sync comes to its end.
+
+What they cost it, `nox -s bench -- readers` measures.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ TREE = {"pages": 10, "items": 8, "fanout_depth": 1, "delay_ms": 10}
 def test_nobody_is_refused_while_a_sync_runs(fleet, deployment) -> None:
     fleet.workers(processes=1)
     fleet.start(SERVE)
-    found = fleet.until(lambda: re.search(r"the API at (http://[\d.:]+\d)", fleet.says()), "it serves", 60)
+    found = fleet.until(
+        lambda: re.search(r"the API at (http://[\d.:]+\d)", fleet.says()), "it serves", 60
+    )
     fleet.ready(60)
     account = connect(deployment, HelloWorld, TREE)
     with deployment.connection() as conn:

@@ -1,4 +1,7 @@
-"""`periodiq core.actors` sends the ticks. It does so at full minutes, so it has run since the first test."""
+"""`periodiq core.actors` sends the ticks.
+
+It does so at full minutes, so it has run since the first test.
+"""
 
 from __future__ import annotations
 

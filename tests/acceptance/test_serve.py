@@ -1,4 +1,6 @@
-"""`polling serve` and `polling up`, as people start them: an account is connected by HTTP, polled, and read."""
+"""`polling serve` and `polling up`, as people start them: an account is connected by HTTP,
+polled, and read.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,17 @@ def served(deployment: Deployment, tmp_path):
     log = tmp_path / "serve.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*POLLING, "serve", "--port", "0"], env=deployment.environment(), cwd=tmp_path, stdout=file, stderr=file
+            [*POLLING, "serve", "--port", "0"],
+            env=deployment.environment(),
+            cwd=tmp_path,
+            stdout=file,
+            stderr=file,
         )
     try:
-        found = until(lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()), "it serves")
+        found = until(
+            lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()),
+            "it serves",
+        )
         yield found[1], process
     finally:
         process.kill()
@@ -46,8 +55,12 @@ def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[
 
 def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, fleet) -> None:
     url, process = served
-    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)["token"]
-    with httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False) as client:
+    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)[
+        "token"
+    ]
+    with httpx2.Client(
+        base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False
+    ) as client:
         until(lambda: client.get("/healthz").status_code == 200, "it answers")
         fleet.workers(processes=1)
         fleet.ready()
@@ -55,7 +68,10 @@ def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, 
         body = {"integration_domain": "hello-world", "config": config}
         account = client.post("/v1/user-integrations", json=body).json()["id"]
         run = client.post(f"/v1/user-integrations/{account}/sync").json()["run_id"]
-        until(lambda: client.get(f"/v1/runs/{run}").json()["state"] == "succeeded", "the run has ended")
+        until(
+            lambda: client.get(f"/v1/runs/{run}").json()["state"] == "succeeded",
+            "the run has ended",
+        )
         changes = client.get("/v1/changes").json()["changes"]
         assert len(changes) == 6
         one = changes[0]["content"]
@@ -71,7 +87,9 @@ def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, 
 
 def test_who_waits_for_changes_is_answered_when_it_shall_end(served, deployment) -> None:
     url, process = served
-    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)["token"]
+    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)[
+        "token"
+    ]
     answers = []
 
     def wait() -> None:
@@ -98,11 +116,16 @@ def test_what_is_logged_names_account_run_and_task(deployment, fleet) -> None:
     from integration_polling_hello_world import HelloWorld
     from support import accounts
 
-    account = accounts.connect(deployment, HelloWorld, {"pages": 1, "items": 2, "fail_rate": {"permanent": 1.0}})
+    account = accounts.connect(
+        deployment, HelloWorld, {"pages": 1, "items": 2, "fail_rate": {"permanent": 1.0}}
+    )
     fleet.workers(processes=1, POLLING_MAX_ATTEMPTS="1")
     fleet.ready()
     run = accounts.sync(deployment, account)
-    lines = until(lambda: [line for line in fleet.says().splitlines() if "is parked" in line], "a task is parked")
+    lines = until(
+        lambda: [line for line in fleet.says().splitlines() if "is parked" in line],
+        "a task is parked",
+    )
     told = json.loads(lines[0])
     assert (told["domain"], told["account"], told["run"]) == ("hello-world", str(account), str(run))
     assert isinstance(told["task"], int)

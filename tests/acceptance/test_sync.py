@@ -13,7 +13,8 @@ from support.fleet import Fleet
 TREE = {"pages": 6, "items": 6, "fanout_depth": 1}
 
 LAG = """
-SELECT r.finished_at - max(t.finished_at) < interval '1 second' FROM sync_run r JOIN sync_task t ON t.run_id = r.id
+SELECT r.finished_at - max(t.finished_at) < interval '1 second' FROM sync_run r
+JOIN sync_task t ON t.run_id = r.id
 GROUP BY r.id
 """
 
@@ -34,29 +35,41 @@ def test_two_schedulers_and_many_ticks_make_one_run(fleet: Fleet, deployment: De
     tick(deployment, times=8)
     fleet.workers(processes=2)
     fleet.workers(processes=1)
-    fleet.until(lambda: deployment.value("SELECT count(*) FROM sync_run") == 10, "the ticks make runs")
+    fleet.until(
+        lambda: deployment.value("SELECT count(*) FROM sync_run") == 10, "the ticks make runs"
+    )
     oracle.wait_for_quiet(fleet)
     for account in accounts:
         oracle.assert_synced(fleet, account, TREE)
 
 
-def test_every_run_is_ended_by_whoever_closes_its_last_task(fleet: Fleet, deployment: Deployment) -> None:
-    """Completion is a check apart: a look inside the saving transaction misses siblings that close at the same moment.
+def test_every_run_is_ended_by_whoever_closes_its_last_task(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """Completion is a check apart: a look inside the saving transaction misses siblings that close
+    at the same moment.
 
     The leader finds forgotten runs some seconds later; here it must have next to nothing to find.
     """
     fleet.workers(threads=8)
     fleet.ready()
-    accounts = [connect(deployment, HelloWorld, {"pages": 16, "items": 1, "delay_ms": 20}) for _ in range(40)]
+    accounts = [
+        connect(deployment, HelloWorld, {"pages": 16, "items": 1, "delay_ms": 20})
+        for _ in range(40)
+    ]
     for account in accounts:
         sync(deployment, account)
     oracle.wait_for_quiet(fleet)
     at_once = [soon for (soon,) in deployment.rows(LAG)]
     assert len(at_once) == 40
-    assert sum(at_once) >= 36, f"only {sum(at_once)} of 40 runs were ended by those who closed their last tasks"
+    assert sum(at_once) >= 36, (
+        f"only {sum(at_once)} of 40 runs were ended by those who closed their last tasks"
+    )
 
 
-def test_fetchers_and_savers_apart(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+def test_fetchers_and_savers_apart(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
     fleet = make_fleet()
     fleet.workers("hello-world", processes=2)
     fleet.workers("save_output", "polling", processes=1)
@@ -64,7 +77,9 @@ def test_fetchers_and_savers_apart(make_fleet: Callable[..., Fleet], deployment:
     small, large = {**TREE, "pages": 10}, {"pages": 2, "items": 3, "item_bytes": 400_000}
     accounts = [(connect(deployment, HelloWorld, config), config) for config in (small, large)]
     tick(deployment)
-    fleet.until(lambda: deployment.value("SELECT count(*) FROM sync_run") == 2, "the tick makes two runs")
+    fleet.until(
+        lambda: deployment.value("SELECT count(*) FROM sync_run") == 2, "the tick makes two runs"
+    )
     oracle.wait_for_quiet(fleet)
     for account, config in accounts:
         oracle.assert_synced(fleet, account, config)

@@ -1,5 +1,5 @@
-"""A browser, and an installation to look at, for each module: Playwright keeps an event loop in the thread of the tests, which
-those that come after must not find there.
+"""A browser, and an installation to look at, for each module: Playwright keeps an event loop in the
+thread of the tests, which those that come after must not find there.
 """
 
 from __future__ import annotations
@@ -42,12 +42,18 @@ def house(server_pair: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """What the tests of a module share; each of them is somebody else."""
     home = tmp_path_factory.mktemp("house")
     servers = server_pair.start()
-    deployment = make_deployment(servers.postgres.url, servers.valkey.url, home, f"house-{next(_numbers)}")
+    deployment = make_deployment(
+        servers.postgres.url, servers.valkey.url, home, f"house-{next(_numbers)}"
+    )
     fleet = Fleet(deployment, home)
     fleet.workers(processes=1)
     fleet.start(SERVE)
     try:
-        found = until(lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", fleet.says()), "it serves", 60)
+        found = until(
+            lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", fleet.says()),
+            "it serves",
+            60,
+        )
         fleet.ready(60)
         yield House(deployment, fleet, found[1])
     finally:
@@ -58,7 +64,9 @@ def house(server_pair: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def open_window(browser: Browser, house: House) -> Iterator[Callable[..., Window]]:
-    """`open_window(token, …)`: a window in which the token's owner is signed in; options of Playwright's contexts."""
+    """`open_window(token, …)`: a window in which the token's owner is signed in; options of
+    Playwright's contexts.
+    """
     opened: list[Window] = []
 
     def open_(token: str | None = None, **options: Any) -> Window:

@@ -1,4 +1,6 @@
-"""Every page in both themes, on a desk and on a phone; and with what an attacker would put into every name, error and mail."""
+"""Every page in both themes, on a desk and on a phone; and with what an attacker would put into
+every name, error and mail.
+"""
 
 from __future__ import annotations
 
@@ -48,15 +50,21 @@ def lived(house: House) -> Lived:
     )
     run = house.synced(token, account)
     with house.deployment.connection() as conn:
-        torn = [fill(conn, name, text, domain="hello-world") for name, text in TEXTS if name in WIDEST]
-    ((task,),) = house.deployment.rows("SELECT id FROM sync_task WHERE run_id = %s AND state = 'parked' LIMIT 1", run)
+        torn = [
+            fill(conn, name, text, domain="hello-world") for name, text in TEXTS if name in WIDEST
+        ]
+    ((task,),) = house.deployment.rows(
+        "SELECT id FROM sync_task WHERE run_id = %s AND state = 'parked' LIMIT 1", run
+    )
     kept = "SELECT id FROM user_integration_content WHERE user_integration_id = %s LIMIT 1"
     return Lived(account, run, task, house.deployment.value(kept, account), torn)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_no_page_complains_or_is_wider_than_its_window(house, lived, open_window, scheme, size) -> None:
+def test_no_page_complains_or_is_wider_than_its_window(
+    house, lived, open_window, scheme, size
+) -> None:
     window = open_window(house.token(), size=size, color_scheme=scheme)
     wide = {}
     for page in lived.pages:
@@ -109,7 +117,9 @@ def visit(window: Window, path: str, status: int = 200) -> None:
 
 @pytest.mark.parametrize("part", range(2))
 def test_no_text_from_outside_acts_on_a_page(hostile, watched, part) -> None:
-    """Each text on some kinds of pages; which ones moves on from text to text, and all are on all by HTTP elsewhere."""
+    """Each text on some kinds of pages; which ones moves on from text to text, and all are on
+    all by HTTP elsewhere.
+    """
     for number, filled in enumerate(hostile):
         account = f"/accounts/{filled.account}"
         pages = [*filled.pages, account, f"{account}/settings", f"{account}/credentials"]
@@ -119,14 +129,21 @@ def test_no_text_from_outside_acts_on_a_page(hostile, watched, part) -> None:
 
 
 def test_no_text_from_outside_acts_on_a_list(hostile, watched) -> None:
-    for page in [*LISTS, "/parked?domain=hello-world", "/content?deleted=also", "/runs?state=running"]:
+    for page in [
+        *LISTS,
+        "/parked?domain=hello-world",
+        "/content?deleted=also",
+        "/runs?state=running",
+    ]:
         visit(watched, page)
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_foreign_html_does_nothing_in_its_frame_or_opened_by_itself(hostile, watched, part) -> None:
     with watched.house.deployment.connection() as conn:
-        mails = fill_mails(conn, hostile[0].account, [(f"{part} {name}", mail) for name, mail in MAILS])
+        mails = fill_mails(
+            conn, hostile[0].account, [(f"{part} {name}", mail) for name, mail in MAILS]
+        )
     ids = [*(one.html for one in hostile if one.text and "<" in one.text), *mails.values()]
     for id in ids[part::2]:
         visit(watched, f"/content/{id}")

@@ -49,7 +49,9 @@ def test_a_user_finds_no_way_to_what_operators_see(house, window, token) -> None
 
 def test_a_revoked_token_ends_the_session_while_it_looks(house, window, user) -> None:
     """The stream asks again every 15 s; then the page loads itself anew, and that needs a token."""
-    with window.page.expect_response(lambda answer: "event-stream" in answer.headers.get("content-type", "")):
+    with window.page.expect_response(
+        lambda answer: "event-stream" in answer.headers.get("content-type", "")
+    ):
         window.go("/accounts")
     revoke(house, user)
     expect(window.page.get_by_label("Token")).to_be_visible(timeout=SECONDS * 2000)
@@ -57,7 +59,9 @@ def test_a_revoked_token_ends_the_session_while_it_looks(house, window, user) ->
     assert "/sign-in" in window.page.url
 
 
-def test_a_page_that_is_looked_at_again_is_not_shown_to_who_may_not_see_it(house, window, user) -> None:
+def test_a_page_that_is_looked_at_again_is_not_shown_to_who_may_not_see_it(
+    house, window, user
+) -> None:
     window.go("/runs")
     window.page.evaluate("dispatchEvent(new Event('pagehide'))")
     revoke(house, user)
@@ -66,4 +70,6 @@ def test_a_page_that_is_looked_at_again_is_not_shown_to_who_may_not_see_it(house
 
 
 def revoke(house, user: str) -> None:
-    house.deployment.rows("UPDATE api_token SET revoked_at = now() WHERE user_id = %s RETURNING 1", user)
+    house.deployment.rows(
+        "UPDATE api_token SET revoked_at = now() WHERE user_id = %s RETURNING 1", user
+    )

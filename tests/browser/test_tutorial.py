@@ -1,4 +1,6 @@
-"""The tutorial of the first account, to the letter: its commands in a shell, its clicks in a browser, its pictures."""
+"""The tutorial of the first account, to the letter: its commands in a shell, its clicks in a
+browser, its pictures.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ TOKEN = "polling tokens create --admin\n"
 
 
 def test_the_tutorial_works(browser, tmp_path) -> None:
-    folder, env, text = tmp_path / "tutorial", environment(tmp_path / "home"), TUTORIAL.read_text("utf-8")
+    folder, env, text = (
+        tmp_path / "tutorial",
+        environment(tmp_path / "home"),
+        TUTORIAL.read_text("utf-8"),
+    )
     folder.mkdir()
     shot: list[str] = []
     with ExitStack() as stack:

@@ -1,4 +1,6 @@
-"""As a person would do it: an account by the API, the cron by itself, its content by the API and in the dashboard."""
+"""As a person would do it: an account by the API, the cron by itself, its content by the API and
+in the dashboard.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ MINUTE = 75.0
 
 
 @pytest.mark.timeout(300)
-def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(house, open_window, token) -> None:
+def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(
+    house, open_window, token
+) -> None:
     config = {"name": "greetings", "pages": 3, "items": 4, "seed": 8}
     with house.api(token) as client:
         body = {"integration_domain": "hello-world", "config": config, "name": "My greetings"}
@@ -32,10 +36,13 @@ def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(house, open_
         kept = all_of(client, f"/v1/user-integration-content?account={account['id']}")
         assert len(kept) == 12
         (one,) = [item for item in kept if item["external_id"] == "2-3"]
-        assert client.get(f"/v1/user-integration-content/{one['id']}/raw").text.startswith("Hello 2-3 of 8!")
-        assert {change["content"]["external_id"] for change in client.get("/v1/changes").json()["changes"]} == {
-            item["external_id"] for item in kept
-        }
+        assert client.get(f"/v1/user-integration-content/{one['id']}/raw").text.startswith(
+            "Hello 2-3 of 8!"
+        )
+        assert {
+            change["content"]["external_id"]
+            for change in client.get("/v1/changes").json()["changes"]
+        } == {item["external_id"] for item in kept}
     in_the_dashboard(window, account["id"], one["id"])
     beside_the_queue(open_window(house.token()))
 
@@ -70,7 +77,11 @@ def beside_the_queue(window: Window) -> None:
     page = window.page
 
     def figure(name: str) -> str:
-        return page.locator(".figure", has=page.get_by_text(name, exact=True)).locator("dd").inner_text()
+        return (
+            page.locator(".figure", has=page.get_by_text(name, exact=True))
+            .locator("dd")
+            .inner_text()
+        )
 
     assert figure("Active accounts") == "1"
     assert (figure("Overdue"), figure("Parked tasks"), figure("Open runs")) == ("0", "0", "0")
@@ -78,5 +89,7 @@ def beside_the_queue(window: Window) -> None:
     window.sees(page.locator(".checks li.ok", has_text="scheduler"))
     window.sees(page.locator(".checks li.ok", has_text="workers"))
     window.sees(page.locator(".chart", has_text="Tasks").get_by_text("last hour: 4;"))
-    window.sees(page.locator(".chart", has_text="Rows kept or changed").get_by_text("last hour: 12;"))
+    window.sees(
+        page.locator(".chart", has_text="Rows kept or changed").get_by_text("last hour: 12;")
+    )
     window.is_quiet()

@@ -8,7 +8,10 @@ from typing import Any
 from playwright.sync_api import expect
 from support.browsing import SECONDS, Window
 
-PARKED = "SELECT count(*) FROM sync_task WHERE state = 'parked' AND retried_as IS NULL AND user_integration_id = %s"
+PARKED = """
+SELECT count(*) FROM sync_task WHERE state = 'parked' AND retried_as IS NULL
+    AND user_integration_id = %s
+"""
 SEEN = """
 () => {
   window.__mine = true;
@@ -25,14 +28,20 @@ SEEN = """
 
 def state(window: Window, name: str) -> None:
     """Wait until the page's head says so, without loading it again."""
-    expect(window.page.locator("h1 .state, dl.facts .state, .state").first).to_have_text(name, timeout=SECONDS * 2000)
+    expect(window.page.locator("h1 .state, dl.facts .state, .state").first).to_have_text(
+        name, timeout=SECONDS * 2000
+    )
 
 
 def test_an_account_is_connected_by_its_form_and_its_run_watched_to_the_end(house, window) -> None:
     page = window.page
     page.get_by_role("link", name="Integrations").click()
     page.get_by_role("link", name="Connect Hello World").click()
-    for field, value in {"config.pages": "6", "config.items": "4", "config.delay_ms": "300"}.items():
+    for field, value in {
+        "config.pages": "6",
+        "config.items": "4",
+        "config.delay_ms": "300",
+    }.items():
         page.locator(f"[name='{field}']").fill(value)
     page.locator("[name='config.fanout_depth']").fill("1")
     page.locator("[name=name]").fill("My greetings")
@@ -71,7 +80,10 @@ def test_pausing_and_resuming(house, window, token) -> None:
     state(window, "paused")
     window.press("Resume")
     state(window, "active")
-    assert house.deployment.value("SELECT sync_status FROM user_integration WHERE id = %s", account) == "active"
+    assert (
+        house.deployment.value("SELECT sync_status FROM user_integration WHERE id = %s", account)
+        == "active"
+    )
     window.is_quiet()
 
 
@@ -87,7 +99,9 @@ def test_a_parked_task_is_tried_again_and_then_many(house, window, token) -> Non
     house.synced(token, account)
     window.go(f"/parked?account={account}")
     window.sees("permanent on purpose")
-    change(house, token, account, name="hello", pages=4, items=1)  # what made its tasks fail is over
+    change(
+        house, token, account, name="hello", pages=4, items=1
+    )  # what made its tasks fail is over
     page = window.page
     page.locator("tbody a[href^='/tasks/']").first.click()
     window.press("Try it again")
@@ -100,7 +114,9 @@ def test_a_parked_task_is_tried_again_and_then_many(house, window, token) -> Non
     window.sees("3 tried again.")
     window.sees("No task is parked")
     kept = "SELECT count(*) FROM user_integration_content WHERE user_integration_id = %s"
-    house.fleet.until(lambda: house.deployment.value(kept, account) == 4, "all of it is kept", SECONDS)
+    house.fleet.until(
+        lambda: house.deployment.value(kept, account) == 4, "all of it is kept", SECONDS
+    )
     window.is_quiet()
 
 
@@ -149,14 +165,12 @@ def test_content_is_searched_and_opened(house, window, token) -> None:
 def focused(window: Window) -> dict:
     """What has the focus, and how that shows."""
     return dict(
-        window.page.evaluate(
-            """() => {
+        window.page.evaluate("""() => {
               const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
               return { name: (one.textContent || one.value || "").trim(), field: one.name ?? "", tag: one.tagName,
                        outline: style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth),
                        seen: box.width > 0 && box.bottom > 0 && box.top < innerHeight && box.right > 0 };
-            }"""
-        )
+            }""")
     )
 
 

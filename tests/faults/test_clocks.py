@@ -1,4 +1,6 @@
-"""Clocks that are wrong, and clocks that are turned: the database's decides what is due, leased, blocked and led."""
+"""Clocks that are wrong, and clocks that are turned: the database's decides what is due, leased,
+blocked and led.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,33 @@ from support.deployment import Deployment
 from support.fleet import Fleet
 
 CLOCK = str(Path(fleets.__file__).parent / "clock")
-WRONG = "SELECT extract(epoch FROM clock - seen_at)::int FROM process WHERE kind = 'worker' ORDER BY 1"
+WRONG = (
+    "SELECT extract(epoch FROM clock - seen_at)::int FROM process WHERE kind = 'worker' ORDER BY 1"
+)
 TICKED = "SELECT last_tick_at FROM ledger WHERE last_tick_at IS NOT NULL"
 
-TREE = {"pages": 8, "items": 8, "fanout_depth": 1, "fail_rate": {"rate_limited": 0.01, "transient": 0.02}}
+TREE = {
+    "pages": 8,
+    "items": 8,
+    "fanout_depth": 1,
+    "fail_rate": {"rate_limited": 0.01, "transient": 0.02},
+}
 """Some put back for a second, some for their backoff."""
 
 
 def ahead(seconds: float, zone: str = "UTC") -> dict[str, str]:
     """The environment of a process whose clock is so far ahead."""
     paths = [CLOCK, fleets.HOSTILE["PYTHONPATH"], os.environ.get("PYTHONPATH", "")]
-    return fleets.HOSTILE | {"PYTHONPATH": os.pathsep.join(paths), "CLOCK_AHEAD_SECONDS": str(seconds), "TZ": zone}
+    return fleets.HOSTILE | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "CLOCK_AHEAD_SECONDS": str(seconds),
+        "TZ": zone,
+    }
 
 
-def test_ten_minutes_ahead_and_behind(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+def test_ten_minutes_ahead_and_behind(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
     """The scheduler is further behind than either worker: all its ticks seem old to them."""
     fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
     fleet.workers(processes=1, **ahead(600))
@@ -39,7 +54,10 @@ def test_ten_minutes_ahead_and_behind(make_fleet: Callable[..., Fleet], deployme
     fleet.ready()
     wrong = [seconds for (seconds,) in deployment.rows(WRONG)]
     assert [round(seconds, -1) for seconds in wrong] == [-600, 600]
-    tree, frugal = connect(deployment, HelloWorld, TREE), connect(deployment, Hostile, {"deeds": ["ask_for_budget"]})
+    tree, frugal = (
+        connect(deployment, HelloWorld, TREE),
+        connect(deployment, Hostile, {"deeds": ["ask_for_budget"]}),
+    )
     fleet.scheduler(**ahead(-1200))
     fleet.until(lambda: deployment.value(RUNS) == 2, "a tick makes the runs", 70)
     assert deployment.rows(TICKED)
@@ -51,14 +69,19 @@ def test_ten_minutes_ahead_and_behind(make_fleet: Callable[..., Fleet], deployme
 
 RUNS = "SELECT count(*) FROM sync_run"
 
-CHANGES = {"spring": datetime(2027, 3, 28, 1, tzinfo=UTC), "autumn": datetime(2026, 10, 25, 1, tzinfo=UTC)}
+CHANGES = {
+    "spring": datetime(2027, 3, 28, 1, tzinfo=UTC),
+    "autumn": datetime(2026, 10, 25, 1, tzinfo=UTC),
+}
 """When the clocks of Europe are turned, twice a year at one o'clock UTC."""
 
 FIRST_TICK = {"spring": "2027-03-28 03:00:00+02:00", "autumn": "2026-10-25 02:00:00+01:00"}
 
 
 @pytest.mark.parametrize("when", CHANGES)
-def test_when_the_clocks_are_turned(when: str, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+def test_when_the_clocks_are_turned(
+    when: str, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
     """The processes live through the change, in a zone of their own; the database has another."""
     before = CHANGES[when] - timedelta(seconds=12)
     environment = ahead(before.timestamp() - time.time(), "Europe/Berlin")

@@ -1,4 +1,6 @@
-"""The files of `deploy/` work as they stand: their programs are started, used and stopped the way Compose and systemd do it."""
+"""The files of `deploy/` work as they stand: their programs are started, used and stopped the
+way Compose and systemd do it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ from core.queues import Queues
 
 PAGE = ROOT / "docs" / "how-to" / "deploy.md"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8")
-STARTS: dict[str, Callable[[str], list[str]]] = {"compose": compose_command, "systemd": unit_command}
+STARTS: dict[str, Callable[[str], list[str]]] = {
+    "compose": compose_command,
+    "systemd": unit_command,
+}
 
 
 def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[str]:
@@ -55,21 +60,32 @@ def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[
 def test_what_is_documented_starts_syncs_and_stops(
     way: str, deployment: Deployment, make_fleet, tmp_path: Path
 ) -> None:
-    """As an installation begins: an empty database, then every service in the order of the file, then SIGTERM to each."""
+    """As an installation begins: an empty database, then every service in the order of the file,
+    then SIGTERM to each.
+    """
     deployment.rows("DROP SCHEMA public CASCADE")
     deployment.rows("CREATE SCHEMA public")
     command = STARTS[way]
     port = free_port()
     fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
     migrate = fleet.start(command("migrate"))
-    assert until(lambda: migrate.exit_code is not None and [migrate.exit_code], "it has migrated", 60) == [0]
-    worker, scheduler = fleet.start(command("worker"), processes=1), fleet.start(command("scheduler"))
-    api = fleet.start([*command("api"), "--port", str(port)])  # the only thing added: 8080 may be taken here
+    assert until(
+        lambda: migrate.exit_code is not None and [migrate.exit_code], "it has migrated", 60
+    ) == [0]
+    worker, scheduler = (
+        fleet.start(command("worker"), processes=1),
+        fleet.start(command("scheduler")),
+    )
+    api = fleet.start(
+        [*command("api"), "--port", str(port)]
+    )  # the only thing added: 8080 may be taken here
     fleet.ready(40)
     fleet.until(lambda: answers(port), "the API answers", 40)
     doctor = polling(deployment, "doctor")
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
-    connected = polling(deployment, "connect", "hello-world", "--name", "hello", "--set", "pages=2", "--json")
+    connected = polling(
+        deployment, "connect", "hello-world", "--name", "hello", "--set", "pages=2", "--json"
+    )
     assert connected.returncode == 0, connected.stderr
     synced = polling(deployment, "sync", "hello", "--wait", "--timeout", "60", "--json")
     assert json.loads(synced.stdout.splitlines()[-1])["state"] == "succeeded"
@@ -89,7 +105,10 @@ def answers(port: int) -> bool:
     """As the health check of the API asks, at another port."""
     *_, check = service("api")["healthcheck"]["test"]
     program = check.replace(":8080/", f":{port}/")
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode
+        == 0
+    )
 
 
 def test_valkey_takes_the_options_of_the_compose_file(tmp_path: Path) -> None:
@@ -139,7 +158,8 @@ def test_what_is_waited_for_has_a_health_check() -> None:
     }
     assert healthy == {"postgres", "valkey", "api"}
     assert all("healthcheck" in services[name] for name in healthy)
-    # `docker compose up --wait` fails where one is turned off, and waits for nothing more than a start where there is none.
+    # `docker compose up --wait` fails where one is turned off, and waits for nothing more than a
+    # start where there is none.
     assert "HEALTHCHECK" not in DOCKERFILE
     assert not any("healthcheck" in services[role] for role in ROLES if role != "api")
 
@@ -162,7 +182,9 @@ def test_a_unit_has_a_user_and_settings_and_comes_back(role: str) -> None:
 
 def test_every_variable_of_the_compose_file_is_in_the_example_or_has_a_default() -> None:
     used = re.findall(r"\$\{(\w+)(:-[^}]*)?", (DEPLOY / "compose.yaml").read_text("utf-8"))
-    example = re.findall(r"^(\w+)=", (DEPLOY / "polling.env.example").read_text("utf-8"), re.MULTILINE)
+    example = re.findall(
+        r"^(\w+)=", (DEPLOY / "polling.env.example").read_text("utf-8"), re.MULTILINE
+    )
     assert not {name for name, default in used if not default} - set(example)
 
 

@@ -23,7 +23,9 @@ def rolling(make_fleet: Callable[..., Fleet]) -> Fleet:
     return make_fleet(POLLING_PLUGINS="support.rolling")
 
 
-def test_a_newer_version_goes_on_with_the_tasks_of_the_older_one(rolling: Fleet, deployment: Deployment) -> None:
+def test_a_newer_version_goes_on_with_the_tasks_of_the_older_one(
+    rolling: Fleet, deployment: Deployment
+) -> None:
     """What the new parameter is missing in has its default."""
     old = rolling.workers(processes=1, **OLD)
     account = connect(deployment, Rolling)
@@ -38,8 +40,11 @@ def test_a_newer_version_goes_on_with_the_tasks_of_the_older_one(rolling: Fleet,
 
 
 @pytest.mark.timeout(300)
-def test_an_older_version_leaves_to_the_newer_one_what_it_does_not_know(rolling: Fleet, deployment: Deployment) -> None:
-    """A task without its method, and a parameter that is new: neither is parked while the newer version is about.
+def test_an_older_version_leaves_to_the_newer_one_what_it_does_not_know(
+    rolling: Fleet, deployment: Deployment
+) -> None:
+    """A task without its method, and a parameter that is new: neither is parked while the newer
+    version is about.
 
     Every second page meets the older version, and waits some seconds before it is offered again.
     """
@@ -76,7 +81,9 @@ def test_what_no_version_knows_is_parked(rolling: Fleet, deployment: Deployment)
 
 
 ADD_NEW = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, parent_id, type, payload, dedup_key)
-SELECT run_id, user_integration_id, integration_domain, lane, id, 'appendix', jsonb_build_object('number', 1000 + n),
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, parent_id, type,
+    payload, dedup_key)
+SELECT run_id, user_integration_id, integration_domain, lane, id, 'appendix',
+    jsonb_build_object('number', 1000 + n),
     decode(md5(n::text), 'hex') FROM sync_task, generate_series(1, 20) n WHERE type = 'start'
 """

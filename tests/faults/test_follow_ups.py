@@ -13,8 +13,12 @@ from support.hostile import assert_neighbours_done
 NOOPS = "SELECT count(*) FROM sync_task WHERE type = 'noop'"
 
 
-@pytest.mark.parametrize("wanted", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
-def test_a_hundred_thousand_at_once(wanted: int, hostile_fleet: Fleet, deployment: Deployment) -> None:
+@pytest.mark.parametrize(
+    "wanted", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
+)
+def test_a_hundred_thousand_at_once(
+    wanted: int, hostile_fleet: Fleet, deployment: Deployment
+) -> None:
     """They are rows at once, while Redis holds a window of them; the long form waits for all."""
     hostile_fleet.workers()
     account = connect(deployment, Hostile, {"flood": 100_000, "neighbours": 2})
@@ -37,12 +41,15 @@ def test_a_hundred_thousand_at_once(wanted: int, hostile_fleet: Fleet, deploymen
         oracle.assert_runs(hostile_fleet, account, ["succeeded"])
 
 
-def test_circles_end_by_their_key_and_spirals_by_the_bound(hostile_fleet: Fleet, deployment: Deployment) -> None:
+def test_circles_end_by_their_key_and_spirals_by_the_bound(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
     workers = hostile_fleet.workers()
     account = connect(deployment, Endless)
     sync(deployment, account)
     oracle.wait_for_progress(hostile_fleet, 200)
-    # The bound is looked at once a minute, and when somebody begins to lead; for runs that are 20 s old.
+    # The bound is looked at once a minute, and when somebody begins to lead; for runs that are 20 s
+    # old.
     deployment.rows("UPDATE sync_run SET started_at = started_at - interval '1 minute'")
     workers.terminate()
     workers.start()
@@ -55,7 +62,9 @@ def test_circles_end_by_their_key_and_spirals_by_the_bound(hostile_fleet: Fleet,
 
 
 def test_one_key_is_one_task_whoever_names_it(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """A hundred times in one result, and in the results of many tasks that end at the same moment."""
+    """A hundred times in one result, and in the results of many tasks that end at the same
+    moment.
+    """
     hostile_fleet.workers()
     account = connect(deployment, Hostile, {"deeds": ["name_one_key"] * 30})
     sync(deployment, account)

@@ -1,4 +1,6 @@
-"""A mailbox through real processes that are killed: every message once, and the next sync costs one call."""
+"""A mailbox through real processes that are killed: every message once, and the next sync costs
+one call.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,10 @@ def connected(deployment: Deployment, gmail: FakeGmail) -> UUID:
 
 def expected(gmail: FakeGmail) -> dict[str, str]:
     """The sources of all messages, by hash."""
-    return {f"{id}/raw": hashlib.sha256(each.raw).hexdigest() for id, each in gmail.mailbox.messages.items()}
+    return {
+        f"{id}/raw": hashlib.sha256(each.raw).hexdigest()
+        for id, each in gmail.mailbox.messages.items()
+    }
 
 
 def assert_whole(deployment: Deployment, account: UUID, gmail: FakeGmail) -> None:
@@ -60,14 +65,21 @@ def assert_whole(deployment: Deployment, account: UUID, gmail: FakeGmail) -> Non
     rows = deployment.rows(KEPT, account)
     assert {id: hash for id, kind, hash in rows if kind == "source"} == expected(gmail)
     assert {id for id, kind, _ in rows if kind == "message"} == set(gmail.mailbox.messages)
-    assert not (rewritten := deployment.rows(oracle.REWRITTEN, account)), f"written twice: {rewritten}"
+    assert not (rewritten := deployment.rows(oracle.REWRITTEN, account)), (
+        f"written twice: {rewritten}"
+    )
 
 
 def kill_at(fleet: Fleet, *downloads: int) -> None:
     """Kill a worker process each time so many messages have been fetched."""
     for wanted in downloads:
         found = f"{wanted} messages are fetched"
-        fleet.until(lambda wanted=wanted: fleet.deployment.value(DOWNLOADS) >= wanted, found, 60, replace=True)  # type: ignore[misc]
+        fleet.until(
+            lambda wanted=wanted: fleet.deployment.value(DOWNLOADS) >= wanted,
+            found,
+            60,
+            replace=True,
+        )  # type: ignore[misc]
         send(signal.SIGKILL, *fleet.worker_pids()[:1])
 
 
@@ -79,8 +91,12 @@ def quiet_again(fleet: Fleet, gmail: FakeGmail, account: UUID) -> Counter[str]:
     return gmail.count()
 
 
-def test_a_mailbox_survives_killed_workers(gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment) -> None:
-    """Mail that arrives and goes while the first sync runs and its workers die is there, or not there, once."""
+def test_a_mailbox_survives_killed_workers(
+    gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
+) -> None:
+    """Mail that arrives and goes while the first sync runs and its workers die is there, or not
+    there, once.
+    """
     gmail.page_size, gmail.latency = 50, 0.02
     ids = gmail.mailbox.fill(300)
     gmail_fleet.workers()
@@ -97,19 +113,28 @@ def test_a_mailbox_survives_killed_workers(gmail: FakeGmail, gmail_fleet: Fleet,
     assert quiet_again(gmail_fleet, gmail, account).keys() <= {"history", "message"}
     rows = {id: hash for id, kind, hash in deployment.rows(KEPT, account) if kind == "source"}
     assert rows == expected(gmail)
-    assert deployment.value("SELECT count(*) FROM user_integration_content WHERE external_id = %s", f"{new}/1") == 1
+    assert (
+        deployment.value(
+            "SELECT count(*) FROM user_integration_content WHERE external_id = %s", f"{new}/1"
+        )
+        == 1
+    )
     labels = "SELECT metadata->'labels' FROM user_integration_content WHERE external_id = %s"
     assert deployment.value(labels, ids[1]) == ["INBOX"]
     assert quiet_again(gmail_fleet, gmail, account) == {"history": 1}
     # A suspect that is killed again has rightly one crash more; two kills park nobody.
     assert not deployment.rows("SELECT id, reason FROM sync_task WHERE state = 'parked'")
-    assert gmail.peak <= 8 + 4, "more at once than the limit, and than a killed process's calls that nobody waits for"
+    assert gmail.peak <= 8 + 4, (
+        "more at once than the limit, and than a killed process's calls that nobody waits for"
+    )
 
 
 def test_a_search_that_is_given_while_the_first_sync_runs(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """What the open backfill has kept before goes; what it still had to fetch, or was fetching just then, stays away."""
+    """What the open backfill has kept before goes; what it still had to fetch, or was fetching
+    just then, stays away.
+    """
     gmail.mailbox.fill(60)
     wanted = {gmail.mailbox.add(mail("Invoice")) for _ in range(60)}
     others = set(gmail.mailbox.messages) - wanted
@@ -128,9 +153,12 @@ def test_a_search_that_is_given_while_the_first_sync_runs(
     sync(deployment, account)
     gmail_fleet.until(lambda: len(held) > 0, "80 messages are fetched", 60)
     gmail_fleet.until(lambda: deployment.value(LIVE) == 0, "the live run is over", 60)
-    # What is between its last look at the cursor and its commit just then would stay until the next resync.
+    # What is between its last look at the cursor and its commit just then would stay until the next
+    # resync.
     fetched = "all that is fetched is kept, or held"
-    gmail_fleet.until(lambda: deployment.value(DOWNLOADS) + len(held) >= gmail.count()["message"], fetched, 60)
+    gmail_fleet.until(
+        lambda: deployment.value(DOWNLOADS) + len(held) >= gmail.count()["message"], fetched, 60
+    )
     with deployment.connection() as connection:
         config = Config(query="subject:invoice").model_dump(mode="json")
         limits = json.dumps(to_json(Gmail.manifest.limits))
@@ -151,8 +179,12 @@ def test_a_search_that_is_given_while_the_first_sync_runs(
     assert (wanted - kept, kept & others) == (set(), set())
 
 
-def test_one_refresh_under_concurrency(gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment) -> None:
-    """Every worker finds the token expired at once; Google revokes a refresh token by its first use."""
+def test_one_refresh_under_concurrency(
+    gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
+) -> None:
+    """Every worker finds the token expired at once; Google revokes a refresh token by its first
+    use.
+    """
     gmail.tokens.rotate, gmail.tokens.delay, gmail.latency = True, 0.5, 0.02
     gmail.mailbox.fill(100)
     gmail_fleet.workers()
@@ -164,7 +196,9 @@ def test_one_refresh_under_concurrency(gmail: FakeGmail, gmail_fleet: Fleet, dep
     oracle.wait_for_quiet(gmail_fleet, 60)
     assert_whole(deployment, account, gmail)
     assert gmail.tokens.refreshes == 1
-    said = gmail_fleet.says() + str(deployment.rows("SELECT errors, reason, payload FROM sync_task"))
+    said = gmail_fleet.says() + str(
+        deployment.rows("SELECT errors, reason, payload FROM sync_task")
+    )
     said += str(deployment.rows("SELECT * FROM sync_state")) + str(
         deployment.rows("SELECT metadata FROM user_integration_content")
     )
@@ -172,8 +206,12 @@ def test_one_refresh_under_concurrency(gmail: FakeGmail, gmail_fleet: Fleet, dep
     assert "1//refresh" not in said
 
 
-def test_the_quota_of_a_user_holds(gmail: FakeGmail, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """Two processes, one budget: the fake refuses what is over it, as Gmail does, and is never given the chance."""
+def test_the_quota_of_a_user_holds(
+    gmail: FakeGmail, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """Two processes, one budget: the fake refuses what is over it, as Gmail does, and is never
+    given the chance.
+    """
     units = {"gmail": {"quota": {"units": 1_200}}}
     gmail.units_per_minute = 1_200
     fleet = make_fleet(**gmail.environment, POLLING_LIMITS=json.dumps(units))
@@ -192,7 +230,9 @@ def test_the_quota_of_a_user_holds(gmail: FakeGmail, make_fleet: Callable[..., F
 def test_googles_own_quota_is_what_bounds_a_sync(
     gmail: FakeGmail, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """6,000 units in a minute as they come, 50 ms a call: 600 messages, of which the fake lets nothing through beyond that."""
+    """6,000 units in a minute as they come, 50 ms a call: 600 messages, of which the fake lets
+    nothing through beyond that.
+    """
     gmail.units_per_minute, gmail.latency = 6_000, 0.05
     fleet = make_fleet(**gmail.environment)
     gmail.mailbox.fill(600)
@@ -213,7 +253,9 @@ def test_googles_own_quota_is_what_bounds_a_sync(
 def test_twenty_thousand_messages_with_a_kill_every_five_seconds(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """Three programs, as on three machines: Dramatiq ends all of a program when a worker of it dies."""
+    """Three programs, as on three machines: Dramatiq ends all of a program when a worker of it
+    dies.
+    """
     gmail.latency = 0.05
     gmail.mailbox.fill(20_000)
     for _ in range(3):
@@ -223,15 +265,24 @@ def test_twenty_thousand_messages_with_a_kill_every_five_seconds(
     began = time.monotonic()
     sync(deployment, account)
     killer = Killer(gmail_fleet, began)
-    gmail_fleet.until(lambda: killer.step() or not deployment.value(oracle.OPEN), "it is synced", 2_400, replace=True)
+    gmail_fleet.until(
+        lambda: killer.step() or not deployment.value(oracle.OPEN),
+        "it is synced",
+        2_400,
+        replace=True,
+    )
     seconds = time.monotonic() - began
     calls, units = gmail.count(), sum(call.units for call in gmail.calls)
     print(
-        f"20,000 messages in {seconds:.0f} s, {killer.kills} kills, {units:,} units, {dict(calls)}, {gmail.peak} at once"
+        f"20,000 messages in {seconds:.0f} s, {killer.kills} kills, {units:,} units, {dict(calls)},"
+        f" {gmail.peak} at once"
     )
     oracle.wait_for_quiet(gmail_fleet, 60)
     assert_whole(deployment, account, gmail)
-    assert sorted(deployment.rows(LANES, account)) == [("backfill", "succeeded"), ("live", "succeeded")]
+    assert sorted(deployment.rows(LANES, account)) == [
+        ("backfill", "succeeded"),
+        ("live", "succeeded"),
+    ]
     assert quiet_again(gmail_fleet, gmail, account) == {"history": 1}
 
 

@@ -1,4 +1,6 @@
-"""One bad thing stays one bad thing: tasks that hang, crash, lie and tell secrets, beside neighbours that want to work."""
+"""One bad thing stays one bad thing: tasks that hang, crash, lie and tell secrets, beside
+neighbours that want to work.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,17 @@ def test_what_kills_its_process_is_parked_after_three_crashes(
     fleet = make_fleet(**HOSTILE, POLLING_LEASE_SECONDS="1")
     fleet.workers(processes=1)
     account = connect(
-        deployment, Hostile, {"deeds": ["segfault", "exit_process"], "neighbours": 60, "neighbour_ms": 20}
+        deployment,
+        Hostile,
+        {"deeds": ["segfault", "exit_process"], "neighbours": 60, "neighbour_ms": 20},
     )
     sync(deployment, account)
     oracle.wait_for_quiet(fleet, 80)
-    assert parked(deployment) == dict.fromkeys(["segfault", "exit_process"], "its process died or hung while it ran")
-    # One of the two may take a suspected neighbour along the first time, when nobody suspects itself yet.
+    assert parked(deployment) == dict.fromkeys(
+        ["segfault", "exit_process"], "its process died or hung while it ran"
+    )
+    # One of the two may take a suspected neighbour along the first time, when nobody suspects
+    # itself yet.
     assert_neighbours_done(deployment, crashes=1)
     oracle.assert_runs(fleet, account, ["partial"])
 
@@ -42,7 +49,10 @@ def test_garbage_parks_its_task_and_no_other(hostile_fleet: Fleet, deployment: D
     reasons = parked(deployment)
     assert reasons.keys() == {*deeds, "flood"} - {"skip"}
     assert all(reasons.values()), f"some are parked without a reason: {reasons}"
-    assert reasons["flood"] == "one result may carry 100,000 tasks; return a task that goes on with the rest"
+    assert (
+        reasons["flood"]
+        == "one result may carry 100,000 tasks; return a task that goes on with the rest"
+    )
     assert_neighbours_done(deployment)
     oracle.assert_runs(hostile_fleet, account, ["partial"])
 
@@ -58,49 +68,81 @@ def test_what_eats_memory_is_parked(hostile_fleet: Fleet, deployment: Deployment
 
 
 def test_a_slot_comes_back_from_what_hangs(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """One thread, and a task in it that never returns. Its neighbours are slow, so that nothing is fetched ahead."""
+    """One thread, and a task in it that never returns.
+
+    Its neighbours are slow, so that nothing is fetched ahead.
+    """
     hostile_fleet.workers(processes=1, threads=1)
-    account = connect(deployment, Hostile, {"deeds": ["hang"], "neighbours": 6, "neighbour_ms": 700})
+    account = connect(
+        deployment, Hostile, {"deeds": ["hang"], "neighbours": 6, "neighbour_ms": 700}
+    )
     sync(deployment, account)
-    hostile_fleet.until(lambda: deployment.rows(NEIGHBOURS) == [(6, 6)], "the neighbours are done", 30)
+    hostile_fleet.until(
+        lambda: deployment.rows(NEIGHBOURS) == [(6, 6)], "the neighbours are done", 30
+    )
     assert "hangs in" in hostile_fleet.says()
 
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_what_hangs_for_good_is_parked_after_three_crashes(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """No exception ends them: one hears of none, the other swallows each. Their threads are given up, their leases run out."""
+def test_what_hangs_for_good_is_parked_after_three_crashes(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """No exception ends them: one hears of none, the other swallows each.
+
+    Their threads are given up, their leases run out.
+    """
     hostile_fleet.workers(processes=1)
     account = connect(
-        deployment, Hostile, {"deeds": ["hang", "swallow_for_ever"], "neighbours": 40, "neighbour_ms": 50}
+        deployment,
+        Hostile,
+        {"deeds": ["hang", "swallow_for_ever"], "neighbours": 40, "neighbour_ms": 50},
     )
     sync(deployment, account)
     oracle.wait_for_quiet(hostile_fleet, 240, replace=False)
-    assert parked(deployment) == dict.fromkeys(["hang", "swallow_for_ever"], "its process died or hung while it ran")
+    assert parked(deployment) == dict.fromkeys(
+        ["hang", "swallow_for_ever"], "its process died or hung while it ran"
+    )
     assert_neighbours_done(deployment)
     oracle.assert_runs(hostile_fleet, account, ["partial"])
 
 
 def test_a_loop_in_c(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """It holds the interpreter's lock beyond its lease and those of its neighbours; each of them is done in the end."""
+    """It holds the interpreter's lock beyond its lease and those of its neighbours; each of them
+    is done in the end.
+    """
     hostile_fleet.workers(processes=1, POLLING_LEASE_SECONDS="1")
-    account = connect(deployment, Hostile, {"deeds": ["loop_in_c"], "neighbours": 20, "neighbour_ms": 50})
+    account = connect(
+        deployment, Hostile, {"deeds": ["loop_in_c"], "neighbours": 20, "neighbour_ms": 50}
+    )
     sync(deployment, account)
     oracle.wait_for_quiet(hostile_fleet, replace=False)
     assert parked(deployment).keys() <= {"loop_in_c"}
-    # While nobody renews, a neighbour that is watched may seem to have died twice; it is parked for nothing less than three times.
+    # While nobody renews, a neighbour that is watched may seem to have died twice; it is parked for
+    # nothing less than three times.
     assert_neighbours_done(deployment, crashes=2)
 
 
-def test_an_endless_loop_in_c_does_not_take_its_process_along(hostile_fleet: Fleet, deployment: Deployment) -> None:
+def test_an_endless_loop_in_c_does_not_take_its_process_along(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
     hostile_fleet.workers(processes=1)
-    account = connect(deployment, Hostile, {"deeds": ["loop_in_c_forever"], "neighbours": 20, "neighbour_ms": 50})
+    account = connect(
+        deployment, Hostile, {"deeds": ["loop_in_c_forever"], "neighbours": 20, "neighbour_ms": 50}
+    )
     sync(deployment, account)
-    hostile_fleet.until(lambda: deployment.rows(NEIGHBOURS) == [(20, 20)], "the neighbours are done", 60, replace=True)
+    hostile_fleet.until(
+        lambda: deployment.rows(NEIGHBOURS) == [(20, 20)],
+        "the neighbours are done",
+        60,
+        replace=True,
+    )
 
 
 def test_time_limits_end_what_can_be_ended(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """A loop in Python is parked after three times; who swallows every exception and returns after all has returned."""
+    """A loop in Python is parked after three times; who swallows every exception and returns
+    after all has returned.
+    """
     hostile_fleet.workers()
     account = connect(deployment, Hostile, {"deeds": ["loop_in_python", "swallow"]})
     sync(deployment, account)
@@ -110,18 +152,23 @@ def test_time_limits_end_what_can_be_ended(hostile_fleet: Fleet, deployment: Dep
 
 
 def test_accounts_stop_one_by_one(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """Credentials and configuration that do not work stop their account; an expired cursor starts a resync."""
+    """Credentials and configuration that do not work stop their account; an expired cursor
+    starts a resync.
+    """
     hostile_fleet.workers()
     deeds = ["credentials", "configuration", "expire_cursor", "sleep"]
     accounts = {deed: connect(deployment, Hostile, {"deeds": [deed]}) for deed in deeds}
     tick(deployment)
     live = [accounts["expire_cursor"], accounts["sleep"]]
-    ended = "SELECT count(*) FROM sync_run WHERE user_integration_id = ANY(%s) AND state = 'succeeded'"
+    ended = (
+        "SELECT count(*) FROM sync_run WHERE user_integration_id = ANY(%s) AND state = 'succeeded'"
+    )
     hostile_fleet.until(lambda: deployment.value(ended, live) == 2, "the others go on")
     for stopped in ("credentials", "configuration"):
         expected = [("error", stopped)]
         hostile_fleet.until(
-            lambda wanted=expected, one=accounts[stopped]: deployment.rows(STATUS, one) == wanted, stopped
+            lambda wanted=expected, one=accounts[stopped]: deployment.rows(STATUS, one) == wanted,
+            stopped,
         )
     tick(deployment)
     hostile_fleet.until(lambda: deployment.value(ended, live) == 3, "the resync is done")

@@ -1,4 +1,6 @@
-"""A transaction that somebody left open: no row that dies meanwhile can be cleared away, and every index is full of the dead."""
+"""A transaction that somebody left open: no row that dies meanwhile can be cleared away, and
+every index is full of the dead.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,26 @@ LEFT = 2_000
 CLAIMED = 48
 
 MOST_PAGES = DONE // 10
-"""Ten dead rows a page are passed quickly; a page for each of them, or three as in an early version, is another matter."""
+"""Ten dead rows a page are passed quickly; a page for each of them, or three as in an early
+version, is another matter.
+"""
 
 FEW_PAGES = 500
-"""Whoever only asks whether there is anything left begins at the other end, where the living are."""
+"""Whoever only asks whether there is anything left begins at the other end, where the living
+are.
+"""
 
 FILL = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
-SELECT id, user_integration_id, integration_domain, lane, 'list_page', '{}', decode(md5(number::text), 'hex')
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key)
+SELECT id, user_integration_id, integration_domain, lane, 'list_page', '{}',
+    decode(md5(number::text), 'hex')
 FROM sync_run, generate_series(1, %s) number
 """
-FINISH = "UPDATE sync_task SET state = 'done', lease_until = NULL, finished_at = clock_timestamp() WHERE id = ANY (%s)"
+FINISH = """
+UPDATE sync_task SET state = 'done', lease_until = NULL, finished_at = clock_timestamp()
+WHERE id = ANY (%s)
+"""
 
 
 @contextmanager
@@ -52,7 +63,9 @@ def left_open(deployment: Deployment) -> Iterator[None]:
 
 
 def test_a_claim_reads_little_beside_the_dead(deployment: Deployment) -> None:
-    """As many tasks as a run of minutes has, all but the last done while nothing can be cleared away."""
+    """As many tasks as a run of minutes has, all but the last done while nothing can be cleared
+    away.
+    """
     account = connect(deployment, HelloWorld)
     run = sync(deployment, account)
     deployment.rows(FILL, DONE + LEFT)
@@ -61,9 +74,15 @@ def test_a_claim_reads_little_beside_the_dead(deployment: Deployment) -> None:
     with left_open(deployment), database.connection() as connection:
         for _ in range(DONE // 1_000):
             leadership.lead(connection, me)
-            claimed = dispatching.claim(connection, me, "hello-world", [_portion(account, 1_000)], 60)
+            claimed = dispatching.claim(
+                connection, me, "hello-world", [_portion(account, 1_000)], 60
+            )
             connection.execute(FINISH, ([one.task_id for one in claimed],))
-        claim = {"portions": json.dumps([asdict(_portion(account, CLAIMED))]), "leader": me, "lease": 60}
+        claim = {
+            "portions": json.dumps([asdict(_portion(account, CLAIMED))]),
+            "leader": me,
+            "lease": 60,
+        }
         names: dict[str, Any] = {"domain": "hello-world", "after": RING_START, "most": 64} | claim
         assert _pages(connection, dispatching.CLAIM, names) < MOST_PAGES
         assert _pages(connection, dispatching.WAITING, names) < MOST_PAGES
@@ -77,7 +96,9 @@ def _portion(account: UUID, most: int) -> Portion:
 
 def _pages(connection: Conn, statement: str, names: Any) -> int:
     """How many pages it touches when it is executed."""
-    row = connection.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, names).fetchone()
+    row = connection.execute(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, names
+    ).fetchone()
     assert row is not None
     plan = row[0][0]["Plan"]
     pages: int = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
@@ -87,14 +108,19 @@ def _pages(connection: Conn, statement: str, names: Any) -> int:
 TREE = {"pages": 16, "items": 16, "fanout_depth": 1}
 """Some 4,400 tasks."""
 ROUNDS = 6
-SECONDS = "SELECT extract(epoch FROM finished_at - started_at)::float FROM sync_run WHERE user_integration_id = %s"
+SECONDS = """
+SELECT extract(epoch FROM finished_at - started_at)::float FROM sync_run
+WHERE user_integration_id = %s
+"""
 FLOOR = 0.5
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_throughput_holds(own_servers: Servers, tmp_path: Path) -> None:
-    """Two databases of one server work in turns; in one of them a transaction is open all the time."""
+    """Two databases of one server work in turns; in one of them a transaction is open all the
+    time.
+    """
     with ExitStack() as stack:
         fleets = [_fleet(own_servers, tmp_path, name, stack) for name in ("cleared", "held")]
         stack.enter_context(left_open(fleets[1].deployment))

@@ -1,6 +1,8 @@
-"""Every place at which a process may die, reached exactly: it waits there at a gate, and is killed with SIGKILL.
+"""Every place at which a process may die, reached exactly: it waits there at a gate, and is killed
+with SIGKILL.
 
-What the ledger and Redis hold afterwards proves that it was there. Then it has to be done by others, within lease and sweep.
+What the ledger and Redis hold afterwards proves that it was there. Then it has to be done by
+others, within lease and sweep.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import GATED, Fleet, Program, send
 from support.gates import Gate
-from support.gates.kill import TRIGGERS, closed, kill_the_writer, nobody_at_gates, writes_held, writing
+from support.gates.kill import (
+    TRIGGERS,
+    closed,
+    kill_the_writer,
+    nobody_at_gates,
+    writes_held,
+    writing,
+)
 from support.gates.plugin import Gated
 from support.metered import calls
 
@@ -58,7 +67,8 @@ def in_hash(fleet: Fleet) -> set[str]:
     return found
 
 
-# A worker ------------------------------------------------------------------------------------------------------------
+# A worker
+# ------------------------------------------------------------------------------------------------------------
 
 
 def nothing_ran(fleet: Fleet) -> None:
@@ -132,7 +142,9 @@ def test_a_worker_is_killed_between_the_last_commit_and_the_end_of_the_run(
             sync(deployment, account)
             commit.reached()
             held.enter_context(connection.transaction())
-            connection.execute("SELECT 1 FROM user_integration WHERE id = %s FOR UPDATE", (account,))
+            connection.execute(
+                "SELECT 1 FROM user_integration WHERE id = %s FOR UPDATE", (account,)
+            )
         gated.until(lambda: deployment.value(COMPLETING), "somebody wants to end the run")
         workers.kill()
         assert dict(deployment.rows(STATES)) == {"done": 1}
@@ -140,9 +152,10 @@ def test_a_worker_is_killed_between_the_last_commit_and_the_end_of_the_run(
     recovers(gated, account, {"pages": 1, "items": 2})
 
 
-COMPLETING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE OF a%'"
-)
+COMPLETING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE OF a%'
+"""
 
 
 def recovers(fleet: Fleet, account: UUID, config: dict[str, int] = TREE) -> None:
@@ -153,7 +166,8 @@ def recovers(fleet: Fleet, account: UUID, config: dict[str, int] = TREE) -> None
     oracle.assert_nobody_convicted(fleet.deployment)
 
 
-# The dispatcher --------------------------------------------------------------------------------------------------------
+# The dispatcher
+# --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -179,11 +193,15 @@ def killed_before_the_send(fleet: Fleet) -> Iterator[None]:
             kill_the_writer(fleet, dispatcher, "hset")
 
 
-@pytest.mark.parametrize("killed", [killed_in_the_claim, killed_before_the_send], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "killed", [killed_in_the_claim, killed_before_the_send], ids=lambda one: one.__name__
+)
 def test_the_dispatcher_is_killed_between_commit_and_send(
     killed: Callable[[Fleet], AbstractContextManager[None]], patient: Fleet, deployment: Deployment
 ) -> None:
-    """What it never sent is sent by the next one as it was: the root task stays at its first dispatch."""
+    """What it never sent is sent by the next one as it was: the root task stays at its first
+    dispatch.
+    """
     account = connect(deployment, Gated, TREE)
     start(patient)
     patient.ready()
@@ -207,7 +225,9 @@ def test_the_dispatcher_is_killed_after_the_send(patient: Fleet, deployment: Dep
 
 
 def is_taken_over(fleet: Fleet, account: UUID) -> None:
-    """Its parent does not notice; a worker process stands in, and nothing had to be dispatched a second time."""
+    """Its parent does not notice; a worker process stands in, and nothing had to be dispatched a
+    second time.
+    """
     fleet.let_the_lead_run_out(18)
     oracle.wait_for_quiet(fleet, RECOVERY_SECONDS, replace=False)
     oracle.assert_synced(fleet, account, TREE)

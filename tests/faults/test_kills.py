@@ -31,7 +31,9 @@ def kill_a_worker(fleet: Fleet, random: Random) -> None:
 
 
 def kill_a_dispatcher(fleet: Fleet, random: Random) -> None:
-    """It is not replaced before its program is: where both have lost theirs, a worker process stands in."""
+    """It is not replaced before its program is: where both have lost theirs, a worker process
+    stands in.
+    """
     if pids := fleet.dispatcher_pids():
         with suppress(ProcessLookupError):
             send(signal.SIGKILL, random.choice(pids))
@@ -54,9 +56,13 @@ def kill_everything(fleet: Fleet, random: Random) -> None:
 KILLS = [kill_a_worker, kill_a_worker, kill_a_dispatcher, kill_a_program, kill_everything]
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize(
+    "kills", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
+)
 def test_at_random_moments(kills: int, fleet: Fleet, deployment: Deployment) -> None:
-    """Each kind of death in turn, in an order and at moments that the seed decides; a supervisor starts what ends."""
+    """Each kind of death in turn, in an order and at moments that the seed decides; a supervisor
+    starts what ends.
+    """
     random = Random(kills)
     work = Workload(fleet, COSTLY)
     fleet.workers(processes=2, threads=2)
@@ -66,12 +72,18 @@ def test_at_random_moments(kills: int, fleet: Fleet, deployment: Deployment) -> 
             order = random.sample(KILLS, len(KILLS))
         work.goes_on(random.randint(1, 150))
         order[turn % len(KILLS)](fleet, random)
-    # Suspects whose process is killed again have a crash more; none has come to three, or it would be parked.
+    # Suspects whose process is killed again have a crash more; none has come to three, or it would
+    # be parked.
     work.comes_to_its_end()
 
 
-def test_a_stopped_worker_comes_back_too_late(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """It was stopped in the midst of two tasks. They are done by another one meanwhile, and its own results are refused."""
+def test_a_stopped_worker_comes_back_too_late(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """It was stopped in the midst of two tasks.
+
+    They are done by another one meanwhile, and its own results are refused.
+    """
     fleet = make_fleet(**GATED, POLLING_LEASE_SECONDS="60")
     first = fleet.workers(processes=1, threads=2)
     fleet.ready()
@@ -83,14 +95,18 @@ def test_a_stopped_worker_comes_back_too_late(make_fleet: Callable[..., Fleet], 
         send(signal.SIGSTOP, zombie)
     let_leases_run_out(deployment)
     second = fleet.workers(processes=1)
-    fleet.until(lambda: deployment.value(PAGES_DONE) == PAGES["pages"], "the second one does them", 40)
+    fleet.until(
+        lambda: deployment.value(PAGES_DONE) == PAGES["pages"], "the second one does them", 40
+    )
     send(signal.SIGCONT, zombie)
     # What a worker still has it hands in when it ends.
     assert first.terminate() == 0
     assert second.exit_code is None
     fleet.let_the_lead_run_out()
     oracle.wait_for_quiet(fleet, replace=False)
-    assert len(calls(deployment.home)[str(account)]) >= oracle.hello_tasks(PAGES) - 1 + 2, "none was run twice"
+    assert len(calls(deployment.home)[str(account)]) >= oracle.hello_tasks(PAGES) - 1 + 2, (
+        "none was run twice"
+    )
     oracle.assert_synced(fleet, account, PAGES)
     oracle.assert_nobody_convicted(deployment)
 
@@ -98,16 +114,23 @@ def test_a_stopped_worker_comes_back_too_late(make_fleet: Callable[..., Fleet], 
 def let_leases_run_out(deployment: Deployment) -> None:
     """What the sweeper does after a minute."""
     with deployment.connection() as connection, connection.transaction():
-        connection.execute("UPDATE sync_task SET lease_until = now() - interval '1 second' WHERE state = 'queued'")
+        connection.execute(
+            "UPDATE sync_task SET lease_until = now() - interval '1 second' WHERE state = 'queued'"
+        )
         assert leases.expire(connection)
 
 
-IDLE = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+IDLE = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND state = 'idle in transaction'
+"""
 PAGES_DONE = "SELECT count(*) FROM sync_task WHERE state = 'done' AND type = 'list_page'"
 
 
 def test_a_worker_that_was_stopped_for_long(fleet: Fleet, deployment: Deployment) -> None:
-    """It goes on, or is ended by its own watchdog because it stood still; a supervisor starts it again then."""
+    """It goes on, or is ended by its own watchdog because it stood still; a supervisor starts it
+    again then.
+    """
     fleet.workers(processes=1)
     fleet.ready()
     [zombie] = fleet.worker_pids()
@@ -127,8 +150,12 @@ def test_a_worker_that_was_stopped_for_long(fleet: Fleet, deployment: Deployment
     oracle.assert_nobody_convicted(deployment)
 
 
-def test_a_worker_that_is_stopped_within_its_transaction(fleet: Fleet, deployment: Deployment) -> None:
-    """PostgreSQL would keep what it has locked for as long as it is stopped, and its tasks from all others."""
+def test_a_worker_that_is_stopped_within_its_transaction(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """PostgreSQL would keep what it has locked for as long as it is stopped, and its tasks from
+    all others.
+    """
     deployment.rows(TRIGGERS)
     fleet.workers(processes=1)
     fleet.ready()
@@ -147,8 +174,13 @@ def test_a_worker_that_is_stopped_within_its_transaction(fleet: Fleet, deploymen
     oracle.assert_nobody_convicted(deployment)
 
 
-def test_a_stopped_leader_comes_back_too_late(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """It was stopped between its claim and the sending. Another one leads meanwhile; what the first then sends is nothing new."""
+def test_a_stopped_leader_comes_back_too_late(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """It was stopped between its claim and the sending.
+
+    Another one leads meanwhile; what the first then sends is nothing new.
+    """
     deployment.rows(TRIGGERS)
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     fleet.workers(processes=1)

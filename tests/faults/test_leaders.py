@@ -17,7 +17,9 @@ RUNS = "SELECT count(*) FROM sync_run"
 
 
 def test_two_who_lead_at_once(fleet: Fleet, deployment: Deployment) -> None:
-    """Each believes to be alone, and is told so by the database: they claim, send again, sweep and end runs at the same time."""
+    """Each believes to be alone, and is told so by the database: they claim, send again, sweep
+    and end runs at the same time.
+    """
     let_everybody_lead(deployment)
     accounts = [connect(deployment, Metered, COSTLY) for _ in range(3)]
     for _ in range(2):
@@ -33,7 +35,9 @@ def test_two_who_lead_at_once(fleet: Fleet, deployment: Deployment) -> None:
 
 
 def test_many_who_would_like_to_lead(fleet: Fleet, deployment: Deployment) -> None:
-    """One of them does, and the next one as soon as that one has ended; many ticks at once make one run of each account."""
+    """One of them does, and the next one as soon as that one has ended; many ticks at once make
+    one run of each account.
+    """
     accounts = [connect(deployment, Metered, COSTLY) for _ in range(4)]
     programs = [fleet.workers(processes=1, threads=2) for _ in range(3)]
     fleet.ready()

@@ -10,7 +10,14 @@ from support import outages
 from support.deployment import Deployment
 from support.fleet import Fleet
 from support.ordeal import begin_without, in_a_run
-from support.proxy import Losses, commit_done, commit_wanted, postgres_proxy, postgres_url, statement_done
+from support.proxy import (
+    Losses,
+    commit_done,
+    commit_wanted,
+    postgres_proxy,
+    postgres_url,
+    statement_done,
+)
 from support.servers import Server, Servers
 
 LARGER = {"pages": 20, "items": 16, "fanout_depth": 1, "delay_ms": 10}
@@ -35,7 +42,9 @@ def test_gone_and_back(
         end(own_servers.postgres)
 
 
-def test_down_when_workers_start(fleet: Fleet, deployment: Deployment, own_servers: Servers) -> None:
+def test_down_when_workers_start(
+    fleet: Fleet, deployment: Deployment, own_servers: Servers
+) -> None:
     begin_without(own_servers.postgres, fleet, deployment)
 
 
@@ -48,7 +57,10 @@ def test_sessions_terminated_all_the_time(fleet: Fleet, deployment: Deployment) 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_sessions_terminated_for_minutes(fleet: Fleet, deployment: Deployment) -> None:
-    with outages.terminating(deployment) as ended, in_a_run(fleet, deployment, LARGER, after=0, quiet=240):
+    with (
+        outages.terminating(deployment) as ended,
+        in_a_run(fleet, deployment, LARGER, after=0, quiet=240),
+    ):
         pass
     assert ended[0] >= 20
 
@@ -56,20 +68,28 @@ def test_sessions_terminated_for_minutes(fleet: Fleet, deployment: Deployment) -
 def test_every_connection_taken_by_others(fleet: Fleet, deployment: Deployment) -> None:
     with in_a_run(fleet, deployment), outages.exhausted(deployment):
         before = len(fleet.says())
-        fleet.until(lambda: fleet.says()[before:].count("PostgreSQL is away") > 2, "nobody gets a connection", 40)
+        fleet.until(
+            lambda: fleet.says()[before:].count("PostgreSQL is away") > 2,
+            "nobody gets a connection",
+            40,
+        )
 
 
 def test_a_disk_that_is_full(fleet: Fleet, deployment: Deployment) -> None:
     """Everybody waits: no task is blamed for it, and none is run again.
 
-    The saver gives up a batch that a server which answers refuses ten times; it must not take this for such a case.
+    The saver gives up a batch that a server which answers refuses ten times; it must not take this
+    for such a case.
     """
     with in_a_run(fleet, deployment), outages.disk_full(deployment):
-        fleet.until(lambda: fleet.says().count("No space left on device") > 20, "savers wait for room", 60)
+        fleet.until(
+            lambda: fleet.says().count("No space left on device") > 20, "savers wait for room", 60
+        )
     assert deployment.value(DISPATCHED) == 1
 
 
-# Replies that never come ----------------------------------------------------------------------------------------------
+# Replies that never come
+# ----------------------------------------------------------------------------------------------
 
 
 LOST = {
@@ -81,7 +101,9 @@ LOST = {
 
 @pytest.mark.parametrize("what", LOST)
 def test_lost(what: str, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """Whether it was done is looked up in the ledger, by doing it again: the fence refuses what was done."""
+    """Whether it was done is looked up in the ledger, by doing it again: the fence refuses what
+    was done.
+    """
     matches, rate = LOST[what]
     losses = Losses(matches, rate, seed=9)
     with postgres_proxy(deployment.database_url, losses) as proxy:
@@ -105,10 +127,12 @@ def test_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: 
             fleet.end()
 
 
-# Deadlocks ------------------------------------------------------------------------------------------------------------
+# Deadlocks
+# ------------------------------------------------------------------------------------------------------------
 
 INVENTED = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq, metadata_seq)
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    digest, content_seq, metadata_seq)
 SELECT id, integration_domain, %s, 'greeting', '', 0, 0 FROM user_integration
 """
 ITS_TASK = "SELECT id FROM sync_task WHERE payload->>'id' = %s FOR UPDATE"
@@ -118,9 +142,11 @@ LAST_ITEM = "10-13-13"
 
 @pytest.mark.parametrize("victim", ["the engine", "somebody else"])
 def test_a_deadlock(victim: str, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """A transaction of others holds an item that a saver is about to write, and wants the task that the saver holds.
+    """A transaction of others holds an item that a saver is about to write, and wants the task that
+    the saver holds.
 
-    Who has waited for `deadlock_timeout` looks whether there is a deadlock, and is ended if there is.
+    Who has waited for `deadlock_timeout` looks whether there is a deadlock, and is ended if there
+    is.
     """
     fleet = make_fleet(POLLING_LEASE_SECONDS="20")  # longer than anybody waits here
     engines, others = ("2s", "1h") if victim == "the engine" else ("1h", "10ms")
@@ -130,7 +156,9 @@ def test_a_deadlock(victim: str, make_fleet: Callable[..., Fleet], deployment: D
         other.execute(f"SET deadlock_timeout = '{others}'")
         other.execute("BEGIN")
         other.execute(INVENTED, (LAST_ITEM,))
-        fleet.until(lambda: deployment.value(WAIT_FOR, other.info.backend_pid), "a saver waits for us")
+        fleet.until(
+            lambda: deployment.value(WAIT_FOR, other.info.backend_pid), "a saver waits for us"
+        )
         if victim == "the engine":
             assert other.execute(ITS_TASK, (LAST_ITEM,)).fetchone()
         else:

@@ -20,7 +20,9 @@ from core.messages import encode
 
 
 def test_flushed_again_and_again(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """What was lost is sent again as it was: no lease has to run out for that, and nobody is suspected."""
+    """What was lost is sent again as it was: no lease has to run out for that, and nobody is
+    suspected.
+    """
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     fleet.workers()
     fleet.ready()
@@ -39,11 +41,15 @@ EVERY_SECONDS = 10.0
 """How often Redis is flushed in the long form."""
 
 
-@pytest.mark.parametrize("flushes", [3, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize(
+    "flushes", [3, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+)
 def test_flushed_again_and_again_while_budgets_are_counted(
     flushes: int, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """The budgets are lost as well: their limits hold all the same, and work goes on between any two flushes."""
+    """The budgets are lost as well: their limits hold all the same, and work goes on between any
+    two flushes.
+    """
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     work = Workload(fleet, COSTLY)
     fleet.workers()
@@ -58,7 +64,9 @@ def test_flushed_again_and_again_while_budgets_are_counted(
 
 
 def test_every_message_again_at_once_and_late(fleet: Fleet, deployment: Deployment) -> None:
-    """Late is: when all is done, to processes that never saw it before, in another run, and after that one."""
+    """Late is: when all is done, to processes that never saw it before, in another run, and
+    after that one.
+    """
     workers = fleet.workers()
     fleet.ready()
     account = connect(deployment, Metered, COSTLY)
@@ -93,7 +101,15 @@ def test_messages_that_nobody_can_read(fleet: Fleet, deployment: Deployment) -> 
     account = connect(deployment, HelloWorld, {"pages": 50, "delay_ms": 20})
     sync(deployment, account)
     known = encode("hello-world", "%s", "m", ["%s"]).encode()
-    junk = [b"\xff\xfe", b"{}", b"null", known % (b"no_such_actor", b""), known % (b"run_task", b"")]
-    deployment.queues.send("hello-world", {f"junk-{number}": body for number, body in enumerate(junk)})
+    junk = [
+        b"\xff\xfe",
+        b"{}",
+        b"null",
+        known % (b"no_such_actor", b""),
+        known % (b"run_task", b""),
+    ]
+    deployment.queues.send(
+        "hello-world", {f"junk-{number}": body for number, body in enumerate(junk)}
+    )
     oracle.wait_for_quiet(fleet)
     oracle.assert_synced(fleet, account, {"pages": 50, "delay_ms": 20})

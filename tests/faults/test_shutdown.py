@@ -21,7 +21,10 @@ PROCESSES = "SELECT count(*) FROM process"
 
 
 def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
-    """It ends within seconds. What was not begun is ready, or still waits in Redis, and nothing is suspected."""
+    """It ends within seconds.
+
+    What was not begun is ready, or still waits in Redis, and nothing is suspected.
+    """
     workers = fleet.workers()
     fleet.ready()
     account = connect(deployment, HelloWorld, LARGE)
@@ -32,7 +35,8 @@ def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
         assert workers.terminate() == 0
         assert time.monotonic() - began < 10
         assert deployment.value(SUSPECTS) == 0
-        # What a dispatcher marked and had not sent yet is not there at all; the next one sends it as it was.
+        # What a dispatcher marked and had not sent yet is not there at all; the next one sends it
+        # as it was.
         queued = {message for (message,) in deployment.rows(QUEUED)}
         [sent] = deployment.queues.ids("hello-world")
         assert queued & sent <= set(deployment.queues.waiting("hello-world"))
@@ -44,9 +48,16 @@ def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
     assert deployment.value(SUSPECTS) == 0
 
 
-@pytest.mark.parametrize("times", [8, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])])
-def test_sigterm_at_random_moments(times: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """While it starts, before it has taken anything, in the midst. No lease has to run out for what it had."""
+@pytest.mark.parametrize(
+    "times", [8, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
+)
+def test_sigterm_at_random_moments(
+    times: int, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """While it starts, before it has taken anything, in the midst.
+
+    No lease has to run out for what it had.
+    """
     random = Random(times)
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     work = Workload(fleet, COSTLY)

@@ -1,4 +1,6 @@
-"""Production starts recover by themselves: `polling up`, and a container of `deploy/compose.yaml` under its restart policy."""
+"""Production starts recover by themselves: `polling up`, and a container of
+`deploy/compose.yaml` under its restart policy.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,26 @@ from support.fleet import Fleet, send
 from support.metered import Metered
 from support.oracle import COSTLY
 
-UP = [sys.executable, "-c", "from core.cli import main; main()", "up", "--processes", "2", "--threads", "4"]
+UP = [
+    sys.executable,
+    "-c",
+    "from core.cli import main; main()",
+    "up",
+    "--processes",
+    "2",
+    "--threads",
+    "4",
+]
 
-LIVE = "SELECT pid FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'"
+LIVE = """
+SELECT pid FROM process WHERE kind = 'worker'
+    AND seen_at > clock_timestamp() - interval '15 seconds'
+"""
 
 
-def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(fleet: Fleet, deployment: Deployment) -> None:
+def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(
+    fleet: Fleet, deployment: Deployment
+) -> None:
     up = fleet.start(UP)
     before = fleet.until(lambda: workers(deployment, 2), "two workers are up", 40)
     account = connect(deployment, Metered, COSTLY)
@@ -48,9 +64,16 @@ def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(fleet: Fleet,
         pytest.param("the command", marks=pytest.mark.long),
     ],
 )
-def test_the_documented_command_under_a_restart_policy(victim: str, fleet: Fleet, deployment: Deployment) -> None:
-    """The policy is `replace`: what has ended is started again. The command ends when its worker process does."""
-    subprocess.run(compose_command("migrate"), env=deployment.environment(), check=True, capture_output=True)
+def test_the_documented_command_under_a_restart_policy(
+    victim: str, fleet: Fleet, deployment: Deployment
+) -> None:
+    """The policy is `replace`: what has ended is started again.
+
+    The command ends when its worker process does.
+    """
+    subprocess.run(
+        compose_command("migrate"), env=deployment.environment(), check=True, capture_output=True
+    )
     worker = fleet.start(compose_command("worker"), processes=1)
     fleet.ready()
     account = connect(deployment, Metered, COSTLY)
@@ -81,13 +104,24 @@ def alive(pids: set[int]) -> set[int]:
 
 def schedulers(fleet: Fleet) -> list[int]:
     """The schedulers that this fleet's program has started."""
-    return [pid for pid, parent, words in processes() if parent == fleet.programs[0].pid and "periodiq" in words]
+    return [
+        pid
+        for pid, parent, words in processes()
+        if parent == fleet.programs[0].pid and "periodiq" in words
+    ]
 
 
 def processes() -> list[tuple[int, int, str]]:
     """(id, parent, command) of every process that is no zombie."""
     listed = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
-    return [(int(pid), int(parent), words[0]) for pid, parent, state, *words in rows if words and state[0] != "Z"]
+    return [
+        (int(pid), int(parent), words[0])
+        for pid, parent, state, *words in rows
+        if words and state[0] != "Z"
+    ]

@@ -1,4 +1,6 @@
-"""Valkey dies, stalls, loses replies, or refuses to write: the processes wait, and go on by themselves."""
+"""Valkey dies, stalls, loses replies, or refuses to write: the processes wait, and go on by
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,22 @@ def test_killed(fleet: Fleet, deployment: Deployment, own_servers: Servers) -> N
         own_servers.valkey.start()
 
 
-def test_down_when_workers_start(fleet: Fleet, deployment: Deployment, own_servers: Servers) -> None:
+def test_down_when_workers_start(
+    fleet: Fleet, deployment: Deployment, own_servers: Servers
+) -> None:
     begin_without(own_servers.valkey, fleet, deployment)
 
 
-def test_stalled_beyond_every_timeout(fleet: Fleet, deployment: Deployment, own_servers: Servers) -> None:
-    """Consumers, savers and the dispatcher give up their commands; what those had done already is done twice, or lost."""
+def test_stalled_beyond_every_timeout(
+    fleet: Fleet, deployment: Deployment, own_servers: Servers
+) -> None:
+    """Consumers, savers and the dispatcher give up their commands; what those had done already
+    is done twice, or lost.
+    """
     with in_a_run(fleet, deployment), outages.stalled(own_servers.valkey):
-        fleet.until(lambda: says_all(fleet, "Redis is away", "a server is away"), "everybody gives up", 60)
+        fleet.until(
+            lambda: says_all(fleet, "Redis is away", "a server is away"), "everybody gives up", 60
+        )
 
 
 REFUSALS: dict[str, tuple[Callable[[str], AbstractContextManager[None]], str]] = {
@@ -56,7 +66,9 @@ def test_refused_again_and_again(fleet: Fleet, deployment: Deployment) -> None:
 
 
 def test_replies_lost(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """What was asked for was done, and nobody knows: messages are taken by nobody, sent twice, acknowledged or not."""
+    """What was asked for was done, and nobody knows: messages are taken by nobody, sent twice,
+    acknowledged or not.
+    """
     losses = Losses(any_reply, rate=0.04, hanging=0.03, seed=8)
     with redis_proxy(deployment.redis_url, losses) as proxy:
         with in_a_run(make_fleet(REDIS_URL=redis_url(proxy)), deployment, quiet=80):
@@ -67,7 +79,9 @@ def test_replies_lost(make_fleet: Callable[..., Fleet], deployment: Deployment) 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(5))
-def test_replies_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+def test_replies_lost_for_long(
+    seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
     losses = Losses(any_reply, rate=0.06, hanging=0.03, seed=seed)
     with redis_proxy(deployment.redis_url, losses) as proxy:
         with in_a_run(make_fleet(REDIS_URL=redis_url(proxy)), deployment, after=0, quiet=400):

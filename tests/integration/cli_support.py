@@ -1,4 +1,6 @@
-"""The command line in processes of its own, as a new user runs it; and an FTP server to connect to."""
+"""The command line in processes of its own, as a new user runs it; and an FTP server to connect
+to.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +62,20 @@ class Cli:
         self.home = folder / "home"
         self.api = ""
         drop = ("DATABASE_URL", "REDIS_URL")
-        kept = {key: value for key, value in os.environ.items() if key not in drop and not key.startswith("POLLING_")}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in drop and not key.startswith("POLLING_")
+        }
         self.env = kept | {"POLLING_HOME": str(self.home)} | settings
 
     def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
-        pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE) | {"stdin": subprocess.DEVNULL}
-        return subprocess.Popen([*PROGRAM, *words], cwd=self.folder, env=self.env, text=True, **(pipes | more))
+        pipes: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE) | {
+            "stdin": subprocess.DEVNULL
+        }
+        return subprocess.Popen(
+            [*PROGRAM, *words], cwd=self.folder, env=self.env, text=True, **(pipes | more)
+        )
 
     def __call__(self, *words: str, given: str | None = None) -> Done:
         stdin = {"stdin": subprocess.PIPE} if given is not None else {}
@@ -94,7 +104,15 @@ class Cli:
 
     def connect(self, name: str, **config: Any) -> str:
         """A hello-world account; its id."""
-        words = ["connect", "hello-world", "--name", name, "--config", json.dumps({"name": name} | config), "--json"]
+        words = [
+            "connect",
+            "hello-world",
+            "--name",
+            name,
+            "--config",
+            json.dumps({"name": name} | config),
+            "--json",
+        ]
         return str(self.ok(*words).json()["id"])
 
 
@@ -107,7 +125,12 @@ def up(cli: Cli) -> Iterator[list[str]]:
     reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")))  # type: ignore[union-attr]
     reader.start()
     try:
-        until(lambda: process.poll() is not None or any("Next, in another terminal" in line for line in lines))
+        until(
+            lambda: (
+                process.poll() is not None
+                or any("Next, in another terminal" in line for line in lines)
+            )
+        )
         assert process.poll() is None, "".join(lines)
         yield lines
         process.send_signal(signal.SIGINT)

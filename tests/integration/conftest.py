@@ -55,20 +55,34 @@ class Desk:
             "config": {},
             "credentials": "sealed",
         }
-        return store.connect(self.conn, domain=domain, name=name, **{**defaults, "limits": [], **given})[0]
+        return store.connect(
+            self.conn, domain=domain, name=name, **{**defaults, "limits": [], **given}
+        )[0]
 
     def run(self, account: UUID, **given: Any) -> UUID:
         """A run now, or the open one."""
         return scheduling.request_run(self.conn, account, **given)[0]
 
-    def add(self, run: UUID, *tasks: str, type: str = "step", priority: int = 0, conn: Conn | None = None) -> list[int]:
+    def add(
+        self,
+        run: UUID,
+        *tasks: str,
+        type: str = "step",
+        priority: int = 0,
+        conn: Conn | None = None,
+    ) -> list[int]:
         """More ready tasks of a run, as if its tasks had returned them."""
         statement = """
-            INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key,
+            INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type,
+                payload, dedup_key,
                 priority, parent_id)
-            SELECT id, user_integration_id, integration_domain, lane, %s, '{}', convert_to(%s, 'UTF8'), %s, 1
+            SELECT id, user_integration_id, integration_domain, lane, %s, '{}',
+                convert_to(%s, 'UTF8'), %s, 1
             FROM sync_run WHERE id = %s RETURNING id"""
-        rows = ((conn or self.conn).execute(statement, (type, key, priority, run)).fetchone() for key in tasks)
+        rows = (
+            (conn or self.conn).execute(statement, (type, key, priority, run)).fetchone()
+            for key in tasks
+        )
         return [row[0] for row in rows if row]
 
     def claim(
@@ -83,7 +97,9 @@ class Desk:
         leadership.lead(conn or self.conn, me or self.me)
         if not portions:
             found = self.conn.execute(
-                "SELECT DISTINCT user_integration_id::text, lane FROM sync_task WHERE state = 'ready'"
+                """
+                SELECT DISTINCT user_integration_id::text, lane FROM sync_task WHERE state = 'ready'
+                """
             )
             portions = tuple(Portion(account, lane, 1_000) for account, lane in found)
         return dispatching.claim(conn or self.conn, me or self.me, domain, portions, lease)
@@ -120,14 +136,23 @@ class Desk:
         return value
 
     def tasks(self) -> dict[int, str]:
-        return dict(self.rows("SELECT id, state FROM sync_task ORDER BY id"))  # type: ignore[arg-type]
+        return dict(
+            self.rows("""
+        SELECT id, state FROM sync_task ORDER BY id
+        """)
+        )  # type: ignore[arg-type]
 
     def runs(self) -> list[str]:
-        return [state for (state,) in self.rows("SELECT state FROM sync_run ORDER BY started_at, id")]
+        return [
+            state for (state,) in self.rows("SELECT state FROM sync_run ORDER BY started_at, id")
+        ]
 
     def content(self, columns: str = "content_text", where: str = "true") -> dict[str, Any]:
         found = self.rows(
-            f"SELECT external_id, {columns} FROM user_integration_content WHERE {where} ORDER BY external_id"
+            f"""
+            SELECT external_id, {columns} FROM user_integration_content WHERE {where}
+            ORDER BY external_id
+            """
         )
         return {id: rest[0] if len(rest) == 1 else rest for id, *rest in found}
 
@@ -163,7 +188,9 @@ def shop() -> type[Shop]:
 
 @pytest.fixture
 def together() -> Callable[..., list[Any]]:
-    """`together(first, second, …)`: what each returned, or raised, when all ran at once in threads of their own."""
+    """`together(first, second, …)`: what each returned, or raised, when all ran at once in
+    threads of their own.
+    """
     import threading
 
     def run(*actions: Callable[[], Any]) -> list[Any]:
@@ -194,7 +221,9 @@ def blocked_in(conn: Conn, until: Any) -> Callable[[int], None]:
     def wait(pid: int) -> None:
         until(
             lambda: (
-                conn.execute("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+                conn.execute(
+                    "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", (pid,)
+                ).fetchone()
                 == (True,)
             )
         )

@@ -14,7 +14,10 @@ from core.errors import CredentialsInvalid, NotFound
 def test_connecting_twice_is_one_account_with_the_new_credentials(desk) -> None:
     first = desk.account("me", credentials="old")
     desk.conn.execute(
-        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials', status_detail = 'x'"
+        """
+        UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials',
+            status_detail = 'x'
+        """
     )
     assert desk.account("me", credentials="new") == first
     account = store.load(desk.conn, first)
@@ -23,7 +26,16 @@ def test_connecting_twice_is_one_account_with_the_new_credentials(desk) -> None:
 
 
 def test_another_user_or_domain_is_another_account(desk) -> None:
-    assert len({desk.account("me"), desk.account("me", user_id="v"), desk.account("me", domain="other")}) == 3
+    assert (
+        len(
+            {
+                desk.account("me"),
+                desk.account("me", user_id="v"),
+                desk.account("me", domain="other"),
+            }
+        )
+        == 3
+    )
 
 
 def test_many_who_connect_at_once_get_one_account(desk, connect, together) -> None:
@@ -37,7 +49,9 @@ def test_many_who_connect_at_once_get_one_account(desk, connect, together) -> No
         "config": {},
         "limits": [],
     }
-    answers = together(*(lambda conn=conn: store.connect(conn, credentials="x", **given) for conn in conns))
+    answers = together(
+        *(lambda conn=conn: store.connect(conn, credentials="x", **given) for conn in conns)
+    )
     assert len({account for account, _ in answers}) == 1
     assert sum(new for _, new in answers) == 1
 
@@ -63,7 +77,11 @@ def test_eight_tasks_that_refresh_at_once_ask_the_provider_once(desk, database, 
 def desk_state(database, account):
     with database.connection() as conn:
         return conn.execute(
-            "SELECT credentials, credentials_version, refresh_holder FROM user_integration WHERE id = %s", (account,)
+            """
+            SELECT credentials, credentials_version, refresh_holder FROM user_integration
+            WHERE id = %s
+            """,
+            (account,),
         ).fetchone()
 
 
@@ -82,7 +100,10 @@ def test_no_transaction_is_held_while_the_provider_is_asked(desk, database) -> N
         desk.conn.execute("SET lock_timeout = '1s'")
         desk.conn.execute("UPDATE user_integration SET name = 'free'")
         open_ones = desk.value(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+            """
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND state = 'idle in transaction'
+            """
         )
         assert open_ones == 0
         return "renewed"
@@ -110,7 +131,10 @@ def test_a_refusal_comes_out_and_the_next_one_may_try_at_once(desk, database) ->
 def test_a_refresher_that_died_is_replaced_when_its_lease_is_over(desk, database) -> None:
     account = desk.account()
     desk.conn.execute(
-        "UPDATE user_integration SET refresh_holder = gen_random_uuid(), refresh_until = now() - interval '1 s'"
+        """
+        UPDATE user_integration SET refresh_holder = gen_random_uuid(),
+            refresh_until = now() - interval '1 s'
+        """
     )
     assert refresh(database, account, 1, lambda: "renewed").version == 2
 
@@ -120,7 +144,8 @@ def test_a_reconnect_meanwhile_wins_over_the_refresh(desk, database) -> None:
 
     def renew() -> str:
         desk.conn.execute(
-            store.SET_CREDENTIALS, {"id": account, "credentials": "by hand", "group": None, "public_hosts_only": False}
+            store.SET_CREDENTIALS,
+            {"id": account, "credentials": "by hand", "group": None, "public_hosts_only": False},
         )
         return "renewed"
 
@@ -131,7 +156,9 @@ def test_a_reconnect_meanwhile_wins_over_the_refresh(desk, database) -> None:
 def test_an_edited_configuration_starts_what_it_had_stopped_and_nothing_else(desk) -> None:
     account = desk.account()
     for reason, after in (("configuration", "active"), ("credentials", "error")):
-        desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = %s", (reason,))
+        desk.conn.execute(
+            "UPDATE user_integration SET sync_status = 'error', status_reason = %s", (reason,)
+        )
         desk.conn.execute(
             store.SET_CONFIG,
             {
@@ -149,6 +176,6 @@ def test_an_edited_configuration_starts_what_it_had_stopped_and_nothing_else(des
 def test_disconnecting_wipes_the_credentials_at_once(desk) -> None:
     account = desk.account()
     desk.conn.execute(store.DISCONNECT, (account,))
-    assert desk.rows("SELECT sync_status, credentials, credentials_version, next_sync_at FROM user_integration") == [
-        ("disconnected", None, 2, None)
-    ]
+    assert desk.rows(
+        "SELECT sync_status, credentials, credentials_version, next_sync_at FROM user_integration"
+    ) == [("disconnected", None, 2, None)]

@@ -1,4 +1,6 @@
-"""Large content: stored under its hash, collected when nothing names it, resumed after a failure."""
+"""Large content: stored under its hash, collected when nothing names it, resumed after a
+failure.
+"""
 
 from __future__ import annotations
 
@@ -51,19 +53,28 @@ def test_what_nothing_names_is_collected_after_its_grace(desk, blobs, conn) -> N
         blobs.get(stray)
 
 
-def test_those_that_are_named_are_looked_through_once_for_all_that_are_not(blobs, conn, database) -> None:
+def test_those_that_are_named_are_looked_through_once_for_all_that_are_not(
+    blobs, conn, database
+) -> None:
     count, stray = 2_000, 20
     conn.execute(
-        "INSERT INTO blob (key, size, touched_at) SELECT 'k' || n, 1, now() - interval '2 days' FROM generate_series(1, %s) n",
+        """
+        INSERT INTO blob (key, size, touched_at) SELECT 'k' || n, 1, now() - interval '2 days'
+        FROM generate_series(1, %s) n
+        """,
         (count,),
     )
     conn.execute(
-        "INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq, "
-        "metadata_seq, blob_key) SELECT gen_random_uuid(), 'shop', 'x', 'item', '', 1, 1, key FROM blob"
+        "INSERT INTO user_integration_content (user_integration_id, integration_domain,"
+        " external_id, kind, digest, content_seq, metadata_seq, blob_key) SELECT gen_random_uuid(),"
+        " 'shop', 'x', 'item', '', 1, 1, key FROM blob"
     )
     for number in range(stray):
         blobs.put(f"{number}".encode())
-    conn.execute("UPDATE blob SET key = 'z' || key, touched_at = now() - interval '2 days' WHERE key NOT LIKE 'k%'")
+    conn.execute("""
+        UPDATE blob SET key = 'z' || key, touched_at = now() - interval '2 days'
+        WHERE key NOT LIKE 'k%'
+        """)
     with database.connection() as only:
         blobs._database = SimpleNamespace(connection=lambda: nullcontext(only))
         with only.transaction():
@@ -75,7 +86,9 @@ def test_those_that_are_named_are_looked_through_once_for_all_that_are_not(blobs
 
 def probes(conn) -> int:
     """How often this transaction looked into an index of content."""
-    query = "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
+    query = (
+        "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
+    )
     return conn.execute(query).fetchall()[0][0]
 
 
@@ -131,7 +144,8 @@ def test_what_cannot_be_a_store_says_so() -> None:
         open_store("gopher://x")
 
 
-# The writer -----------------------------------------------------------------------------------------------------------
+# The writer
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("resumable", [False, True])
@@ -172,11 +186,18 @@ def test_a_restart_forgets_what_was_written(blobs, resumable: bool) -> None:
         f.write(b"of the old version")
         f.restart()
         f.write(b"new")
-    assert (f.blob.data, f.blob.size, f.blob.sha256) == (b"new", 3, hashlib.sha256(b"new").hexdigest())
+    assert (f.blob.data, f.blob.size, f.blob.sha256) == (
+        b"new",
+        3,
+        hashlib.sha256(b"new").hexdigest(),
+    )
 
 
 def test_two_writers_of_one_key_at_once_do_not_mix(blobs) -> None:
-    with SpooledWriter(blobs, "f", resumable=True) as first, SpooledWriter(blobs, "f", resumable=True) as second:
+    with (
+        SpooledWriter(blobs, "f", resumable=True) as first,
+        SpooledWriter(blobs, "f", resumable=True) as second,
+    ):
         first.write(b"a" * 10)
         assert second.tell() == 0
         second.write(b"b" * 20)

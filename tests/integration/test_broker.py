@@ -1,4 +1,6 @@
-"""The broker: what Dramatiq's own tests of its Redis broker promise and we keep, on real workers and a real Valkey."""
+"""The broker: what Dramatiq's own tests of its Redis broker promise and we keep, on real workers
+and a real Valkey.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ def put_actor(broker: PollingBroker, **options) -> tuple[dramatiq.Actor, dict[st
     return put, database
 
 
-def test_messages_are_processed_and_acknowledged(broker: PollingBroker, queues: Queues, work: Callable) -> None:
+def test_messages_are_processed_and_acknowledged(
+    broker: PollingBroker, queues: Queues, work: Callable
+) -> None:
     put, database = put_actor(broker)
     for number in range(100):
         put.send(f"key-{number}", f"value-{number}")
@@ -88,7 +92,9 @@ def test_messages_are_processed_and_acknowledged(broker: PollingBroker, queues: 
     assert (queues.length("q"), queues.waiting("q")) == (0, [])
 
 
-def test_a_message_sent_while_the_worker_waits_comes_at_once(broker: PollingBroker, work: Callable) -> None:
+def test_a_message_sent_while_the_worker_waits_comes_at_once(
+    broker: PollingBroker, work: Callable
+) -> None:
     came = threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="q")
@@ -102,7 +108,9 @@ def test_a_message_sent_while_the_worker_waits_comes_at_once(broker: PollingBrok
         assert came.wait(10)
 
 
-def test_two_workers_share_a_queue_and_nothing_is_done_twice(broker: PollingBroker, work: Callable) -> None:
+def test_two_workers_share_a_queue_and_nothing_is_done_twice(
+    broker: PollingBroker, work: Callable
+) -> None:
     done: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="q")
@@ -132,7 +140,9 @@ def test_an_actor_that_fails_is_not_tried_again_here(broker: PollingBroker, work
     assert tried == [1]
 
 
-def test_an_id_given_is_kept_so_that_sending_again_is_no_second_message(broker: PollingBroker, queues: Queues) -> None:
+def test_an_id_given_is_kept_so_that_sending_again_is_no_second_message(
+    broker: PollingBroker, queues: Queues
+) -> None:
     put, _ = put_actor(broker)
     message = put.message("a", "b").copy(options={"redis_message_id": "7-1"})
     broker.enqueue(message)
@@ -162,17 +172,19 @@ UNREADABLE = {
     "no object": b"[1]",
     "a number": b"7",
     "fields missing": b"{}",
-    "options that are none": json.dumps(
-        {
-            "queue_name": "q",
-            "actor_name": "put",
-            "args": [],
-            "kwargs": {},
-            "options": None,
-            "message_id": "1",
-            "message_timestamp": 1,
-        }
-    ).encode(),
+    "options that are none": (
+        json.dumps(
+            {
+                "queue_name": "q",
+                "actor_name": "put",
+                "args": [],
+                "kwargs": {},
+                "options": None,
+                "message_id": "1",
+                "message_timestamp": 1,
+            }
+        ).encode()
+    ),
     "a dispatch of another version": encode("q", RUN_TASK, "1", [1, 2, 3]).encode(),
     "a dispatch of nothing": encode("q", RUN_TASK, "1", None).encode(),  # type: ignore[arg-type]
     "empty": b"",
@@ -219,7 +231,8 @@ def test_a_body_that_was_acknowledged_meanwhile_is_passed_over(
     assert database == {"b": "2"}
 
 
-# Tasks ----------------------------------------------------------------------------------------------------------------
+# Tasks
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +255,9 @@ def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(
     for _ in range(3):
         queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
     consumer, messages = consume(broker, 3, prefetch=30)
-    assert [message.options["redis_message_id"] for message in messages] == [dispatch.id for dispatch in dispatches]
+    assert [message.options["redis_message_id"] for message in messages] == [
+        dispatch.id for dispatch in dispatches
+    ]
     assert len(held) == 3
     for message in messages:
         consumer.ack(message)
@@ -300,14 +315,23 @@ def test_a_result_is_held_while_it_is_saved_and_not_given_back(
     broker.declare_queue(SAVE_QUEUE)
     consumer = broker.consume(SAVE_QUEUE, prefetch=8, timeout=50)
     message = next(consumer)
-    assert (message.actor_name, held.to_renew(), held.not_begun()) == (SAVE_OUTPUT, [(one.task_id, 1)], [])
+    assert (message.actor_name, held.to_renew(), held.not_begun()) == (
+        SAVE_OUTPUT,
+        [(one.task_id, 1)],
+        [],
+    )
     consumer.ack(message)
     assert queues.length(SAVE_QUEUE) == 1  # its saver acknowledges it
 
 
 @pytest.mark.parametrize("why", ["stopping", "draining"])
 def test_a_process_that_stops_or_drains_takes_nothing_more(
-    broker: PollingBroker, queues: Queues, process: SimpleNamespace, held: Held, dispatches, why: str
+    broker: PollingBroker,
+    queues: Queues,
+    process: SimpleNamespace,
+    held: Held,
+    dispatches,
+    why: str,
 ) -> None:
     queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
     getattr(process, why).set()
@@ -318,7 +342,9 @@ def test_a_process_that_stops_or_drains_takes_nothing_more(
     assert next(consumer).options["redis_message_id"] == dispatches[0].id
 
 
-def test_other_messages_not_begun_go_back_to_the_front(broker: PollingBroker, queues: Queues) -> None:
+def test_other_messages_not_begun_go_back_to_the_front(
+    broker: PollingBroker, queues: Queues
+) -> None:
     put, _ = put_actor(broker)
     ids = [put.send(str(n), "x").options["redis_message_id"] for n in range(3)]
     consumer = broker.consume("q", prefetch=8, timeout=50)
@@ -329,10 +355,13 @@ def test_other_messages_not_begun_go_back_to_the_front(broker: PollingBroker, qu
     assert sorted(queues.waiting("q")) == sorted(ids)
 
 
-# Redis goes away ------------------------------------------------------------------------------------------------------
+# Redis goes away
+# ------------------------------------------------------------------------------------------------------
 
 
-def test_workers_go_on_by_themselves_after_redis_was_restarted(tmp_path_factory, until: Callable) -> None:
+def test_workers_go_on_by_themselves_after_redis_was_restarted(
+    tmp_path_factory, until: Callable
+) -> None:
     valkey = Valkey(tmp_path_factory.mktemp("v"))
     queues = Queues(valkey.start(), "restart")
     broker = PollingBroker(queues, [])

@@ -53,7 +53,8 @@ def test_many_who_take_at_once_never_get_more_than_the_limit_in_any_window(
         return got
 
     taken = sorted(moment for got in together(*([work] * 6)) for moment in got)
-    # Each moment is read a little after its units were taken; within a window that is a fraction of a steady interval.
+    # Each moment is read a little after its units were taken; within a window that is a fraction of
+    # a steady interval.
     worst = max(sum(begin <= moment < begin + 0.49 for moment in taken) for begin in taken)
     assert worst <= 60
     assert len(taken) > 60 * 4 * 0.6
@@ -100,7 +101,9 @@ def test_what_is_left_is_what_can_be_taken(budgets: Budgets) -> None:
     assert budgets.take([]) is None
 
 
-def test_new_budgets_begin_full_and_flushed_ones_begin_spent(budgets: Budgets, flush: Callable[[], None]) -> None:
+def test_new_budgets_begin_full_and_flushed_ones_begin_spent(
+    budgets: Budgets, flush: Callable[[], None]
+) -> None:
     limit = Rate("q", 100, 1_000.0)
     assert take(budgets, limit) is None
     flush()
@@ -115,7 +118,9 @@ def test_flushed_budgets_begin_to_fill_at_once(budgets: Budgets, flush: Callable
     flush()
     wait = take(budgets, limit)
     assert wait is not None
-    assert wait.seconds <= interval / 1_000_000, "it fills at its steady rate, and is not shut for a whole window"
+    assert wait.seconds <= interval / 1_000_000, (
+        "it fills at its steady rate, and is not shut for a whole window"
+    )
 
 
 def test_unused_budgets_are_not_kept(budgets: Budgets, queues: Queues) -> None:
@@ -123,15 +128,24 @@ def test_unused_budgets_are_not_kept(budgets: Budgets, queues: Queues) -> None:
     assert 0 < queues.client.pttl(queues.key("budget/k")) < 3_000
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["take", "take", "take", "charge"]), st.integers(1, 30)), max_size=40)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["take", "take", "take", "charge"]), st.integers(1, 30)), max_size=40
+)
 
 
 @given(units=st.integers(1, 400), heaviest=st.integers(1, 30), steps=STEPS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_script_counts_as_the_model_does(
-    units: int, heaviest: int, steps: list[tuple[str, int]], budgets: Budgets, flush: Callable[[], None], queues: Queues
+    units: int,
+    heaviest: int,
+    steps: list[tuple[str, int]],
+    budgets: Budgets,
+    flush: Callable[[], None],
+    queues: Queues,
 ) -> None:
-    """In a window so long that the time which passes here is none: a unit comes back after a month."""
+    """In a window so long that the time which passes here is none: a unit comes back after a
+    month.
+    """
     flush()
     queues.mark("budgets", 0)
     limit = Rate("q", units, 400 * 30 * 86_400.0)

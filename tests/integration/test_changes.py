@@ -58,7 +58,9 @@ def test_a_user_hears_of_its_own_alone(desk, monkeypatch) -> None:
         desk.keep(other, *(TaskOutput(f"{number}-{item}", "x") for item in range(4)))
         desk.keep(mine, TaskOutput(f"mine{number}", "x"))
     found, _ = all_of(desk.conn, Principal(uuid4(), "u"), limit=2)
-    assert [change.content["external_id"] for change in found] == [f"mine{number}" for number in range(5)]
+    assert [change.content["external_id"] for change in found] == [
+        f"mine{number}" for number in range(5)
+    ]
 
 
 def test_an_account_that_is_erased_is_told_to_operators(desk, api) -> None:
@@ -67,7 +69,9 @@ def test_an_account_that_is_erased_is_told_to_operators(desk, api) -> None:
     _, cursor = all_of(desk.conn)
     erasing.erase_account(api.backend, account)
     found, cursor = all_of(desk.conn, after=cursor)
-    assert [(change.kind, change.account, change.content) for change in found] == [("erased", account, None)]
+    assert [(change.kind, change.account, change.content) for change in found] == [
+        ("erased", account, None)
+    ]
     assert all_of(desk.conn, after=cursor)[0] == []
 
 
@@ -108,7 +112,8 @@ def write(conn, account, *ids, content="x"):
 
 
 REACHED = """
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > max(changed_in) FROM user_integration_content
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > max(changed_in)
+FROM user_integration_content
 """
 
 
@@ -131,8 +136,12 @@ class Rush:
         self.failures: list[BaseException] = []
 
     def run(self) -> None:
-        writers = [threading.Thread(target=self._guarded, args=(self._write, n)) for n in range(WRITERS)]
-        readers = [threading.Thread(target=self._guarded, args=(self._read, n)) for n in range(READERS)]
+        writers = [
+            threading.Thread(target=self._guarded, args=(self._write, n)) for n in range(WRITERS)
+        ]
+        readers = [
+            threading.Thread(target=self._guarded, args=(self._read, n)) for n in range(READERS)
+        ]
         for thread in writers + readers:
             thread.start()
         for thread in writers:
@@ -153,8 +162,11 @@ class Rush:
         for round in range(ROUNDS):
             with suppress(Abandoned), self.conns[number].transaction():
                 self._change(self.conns[number], number, round, dice)
-                # Held open for an uneven time: numbers are taken in one order, and committed in another.
-                self.conns[number].execute("SELECT pg_sleep(%s)", (dice.choice([0, 0, 0.002, 0.02]),))
+                # Held open for an uneven time: numbers are taken in one order, and committed in
+                # another.
+                self.conns[number].execute(
+                    "SELECT pg_sleep(%s)", (dice.choice([0, 0, 0.002, 0.02]),)
+                )
                 if dice.random() < 0.1:
                     raise Abandoned
 
@@ -163,11 +175,19 @@ class Rush:
         write(conn, self.account, *(f"{number}/{id}" for id in ids), content=f"{round}")
         write(conn, self.account, f"{number}/new-{round}")
         if dice.random() < 0.3:
-            doomed = {"account": str(self.account), "id": f"{number}/{ids[0]}", "seq": time.monotonic_ns()}
+            doomed = {
+                "account": str(self.account),
+                "id": f"{number}/{ids[0]}",
+                "seq": time.monotonic_ns(),
+            }
             saving.delete(conn, [doomed])
 
     def _read(self, number) -> None:
-        conn, cursor, dice = self.conns[WRITERS + number], None, random.Random(f"{self.seed}-reader-{number}")
+        conn, cursor, dice = (
+            self.conns[WRITERS + number],
+            None,
+            random.Random(f"{self.seed}-reader-{number}"),
+        )
         last = False
         while not last:
             # Others in the cluster, such as autovacuum, may hold the feed back for a moment.
@@ -177,7 +197,9 @@ class Rush:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(desk, connect, seed) -> None:
+def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(
+    desk, connect, seed
+) -> None:
     """In the end each reader has every item as it is, and was told no change twice."""
     rush = Rush(desk.account("a", user_id="u"), connect, seed)
     rush.run()
@@ -190,7 +212,9 @@ def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(de
         assert entries == sorted(entries)
         latest = {change.content["id"]: change.content for change in found}
         assert set(latest) == set(rows), "an item was never told of"
-        assert {id: row["changed_in"] for id, row in latest.items()} == place, "a last change was not told"
+        assert {id: row["changed_in"] for id, row in latest.items()} == place, (
+            "a last change was not told"
+        )
         assert {id: row["deleted_at"] for id, row in latest.items()} == {
             id: row["deleted_at"] for id, row in rows.items()
         }
@@ -201,14 +225,18 @@ def test_a_forged_date_at_the_edge_of_the_calendar_stops_no_reader(desk, hours) 
     zone = timezone(timedelta(hours=hours))
     edges = (datetime.min.replace(tzinfo=zone), datetime.max.replace(tzinfo=zone))
     account = desk.account("a", user_id="u")
-    desk.keep(account, *(TaskOutput(str(number), "x", timestamp=edge) for number, edge in enumerate(edges)))
+    desk.keep(
+        account,
+        *(TaskOutput(str(number), "x", timestamp=edge) for number, edge in enumerate(edges)),
+    )
     for here in ("UTC", "Asia/Tokyo", "America/Los_Angeles"):
         desk.conn.execute("SELECT set_config('TimeZone', %s, false)", (here,))
         assert told(all_of(desk.conn)[0]) == [("created", "0"), ("created", "1")]
         assert len(list(listings.content.pages(desk.conn))) == 2
 
 
-# Cursors --------------------------------------------------------------------------------------------------------------
+# Cursors
+# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,7 +258,9 @@ def test_a_made_up_cursor_is_refused(conn, place) -> None:
         changes.read(conn, ADMIN, after=listings.encode_cursor(place))
 
 
-@pytest.mark.parametrize("text", ["", "x", "====", "é", "bnVsbA", "W1tbW1tb", "\x00", "W1tbW1tb" * 3000])
+@pytest.mark.parametrize(
+    "text", ["", "x", "====", "é", "bnVsbA", "W1tbW1tb", "\x00", "W1tbW1tb" * 3000]
+)
 def test_what_is_no_cursor_is_refused(conn, text) -> None:
     with pytest.raises(InvalidInput):
         changes.read(conn, ADMIN, after=text)
@@ -239,20 +269,26 @@ def test_what_is_no_cursor_is_refused(conn, text) -> None:
 def test_a_cursor_of_another_database_says_so(api) -> None:
     cursor = listings.encode_cursor(["7000000000000000000.1", 5, 0, 5])
     answer = api.admin.get("/v1/changes", params={"after": cursor})
-    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (410, "cursor-outdated")
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (
+        410,
+        "cursor-outdated",
+    )
 
 
 def test_rows_of_another_cluster_are_told_after_a_restore(desk) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
-    desk.conn.execute("UPDATE user_integration_content SET changed_in = 9e15 WHERE external_id = '1'")
+    desk.conn.execute(
+        "UPDATE user_integration_content SET changed_in = 9e15 WHERE external_id = '1'"
+    )
     assert told(all_of(desk.conn)[0]) == [("created", "2")]
     assert changes.mend(desk.conn)
     assert not changes.mend(desk.conn)
     assert told(all_of(desk.conn)[0]) == [("created", "2"), ("created", "1")]
 
 
-# Waiting --------------------------------------------------------------------------------------------------------------
+# Waiting
+# --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_reader_that_waits_is_answered_when_something_comes(api, desk) -> None:
@@ -282,12 +318,16 @@ def test_a_reader_that_waits_in_vain_gets_its_cursor(api) -> None:
 
 def test_others_changes_keep_no_reader_longer_than_it_waits(api, desk, monkeypatch) -> None:
     monkeypatch.setattr(changes, "MOST_SCANNED", 1)
-    desk.keep(desk.account("a", user_id="v"), *(TaskOutput(f"{number}", "x") for number in range(100)))
+    desk.keep(
+        desk.account("a", user_id="v"), *(TaskOutput(f"{number}", "x") for number in range(100))
+    )
     answer = api.user("u").get("/v1/changes", params={"wait": 0.001}).json()
     assert (answer["changes"], answer["more"]) == ([], True)
 
 
-def test_an_item_that_changes_while_it_is_read_is_told_at_its_new_place_alone(desk, monkeypatch) -> None:
+def test_an_item_that_changes_while_it_is_read_is_told_at_its_new_place_alone(
+    desk, monkeypatch
+) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
     visible = changes._visible

@@ -1,4 +1,6 @@
-"""What the leader does besides dispatching: nothing stays lost, whatever Redis and the database went through."""
+"""What the leader does besides dispatching: nothing stays lost, whatever Redis and the database
+went through.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ from core.rest import metrics
 
 @pytest.fixture
 def chores(settings, database, queues, desk) -> Chores:
-    upkeep.register(desk.conn, [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 10**6}])
+    upkeep.register(
+        desk.conn,
+        [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 10**6}],
+    )
     return Chores(settings, database, queues, Registry())
 
 
@@ -39,7 +44,11 @@ def sent(desk, queues):
         root = desk.root(desk.account())
         desk.add(root.run_id, *map(str, range(count - 1)))
         dispatches = [root, *desk.claim()]
-        queues.send("shop", {one.id: dispatch_message(one) for one in dispatches}, {"seq": dispatches[-1].dispatch_seq})
+        queues.send(
+            "shop",
+            {one.id: dispatch_message(one) for one in dispatches},
+            {"seq": dispatches[-1].dispatch_seq},
+        )
         return dispatches
 
     return make
@@ -75,7 +84,9 @@ def test_a_dispatcher_killed_before_it_sent_is_made_up_for(chores: Chores, desk,
     assert queues.waiting("shop") == [root.id]
 
 
-def test_what_the_ledger_no_longer_has_queued_is_dropped(chores: Chores, desk, queues, sent) -> None:
+def test_what_the_ledger_no_longer_has_queued_is_dropped(
+    chores: Chores, desk, queues, sent
+) -> None:
     first, second, third = sent()
     desk.finish(first)
     queues.hand_over(second.id, "shop", SAVE_QUEUE, "result")
@@ -89,11 +100,15 @@ def test_what_waits_in_redis_keeps_its_lease(chores: Chores, desk, queues, sent)
     queues.fetch("shop", 1)
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() + interval '1 s'")
     chores._renew_waiting(desk.conn)
-    short = desk.rows("SELECT id FROM sync_task WHERE lease_until < clock_timestamp() + interval '30 s'")
+    short = desk.rows(
+        "SELECT id FROM sync_task WHERE lease_until < clock_timestamp() + interval '30 s'"
+    )
     assert short == [(taken.task_id,)]
 
 
-def test_expired_leases_are_swept_and_their_messages_dropped(chores: Chores, desk, queues, sent) -> None:
+def test_expired_leases_are_swept_and_their_messages_dropped(
+    chores: Chores, desk, queues, sent
+) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
     chores._sweep_from = 0.0
@@ -116,7 +131,10 @@ def test_the_third_death_ends_the_run_and_is_told(chores: Chores, desk, sent, mo
     monkeypatch.setattr(Registry, "observe", lambda self, hook, **more: told.append(hook))
     sent(1)
     desk.conn.execute(
-        "UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true, started_at = now(), crashes = 2"
+        """
+        UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true,
+            started_at = now(), crashes = 2
+        """
     )
     chores._sweep_from = 0.0
     chores._sweep(desk.conn)
@@ -129,12 +147,17 @@ def test_runs_whose_end_nobody_saw_are_ended(chores: Chores, desk) -> None:
     assert desk.runs() == ["succeeded"]
 
 
-def test_what_the_leader_ends_is_counted_like_what_workers_end(chores: Chores, desk, settings) -> None:
+def test_what_the_leader_ends_is_counted_like_what_workers_end(
+    chores: Chores, desk, settings
+) -> None:
     desk.save(desk.outcome(desk.root(desk.account())))
     chores._end_forgotten_runs(desk.conn)
     crashed = desk.root(desk.account("another"))
     desk.conn.execute(
-        "UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true, started_at = now(), crashes = 2 WHERE id = %s",
+        """
+        UPDATE sync_task SET lease_until = now() - interval '1 s', suspect = true,
+            started_at = now(), crashes = 2 WHERE id = %s
+        """,
         (crashed.task_id,),
     )
     chores._sweep_from = 0.0
@@ -145,12 +168,17 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(chores: Chores, d
     for state in ("succeeded", "failed"):
         labels = f'domain="shop",lane="live",process="{leader}",state="{state}"'
         assert f"polling_runs_total{{{labels}}} 1.0" in text
-    assert f'polling_tasks_total{{domain="shop",error="other",process="{leader}",state="parked"}} 1.0' in text
+    assert (
+        f'polling_tasks_total{{domain="shop",error="other",process="{leader}",state="parked"}} 1.0'
+        in text
+    )
     chores.goodbye(desk.conn)
     assert leader not in metrics.render(figures.look(desk.conn, settings))
 
 
-def test_a_database_that_went_back_in_time_gets_a_new_epoch(chores: Chores, desk, queues, sent) -> None:
+def test_a_database_that_went_back_in_time_gets_a_new_epoch(
+    chores: Chores, desk, queues, sent
+) -> None:
     root, *_ = sent()
     before = leadership.status(desk.conn).epoch
     chores._check_epoch(desk.conn)
@@ -165,11 +193,21 @@ def test_a_database_that_went_back_in_time_gets_a_new_epoch(chores: Chores, desk
 
 
 def test_a_deploy_is_under_way_while_the_catalog_has_another_version(desk) -> None:
-    mine = {"domain": "shop", "name": "Shop", "version": "1.0", "tasks": {"step": {"cost": {}}}, "max_tasks": 10}
+    mine = {
+        "domain": "shop",
+        "name": "Shop",
+        "version": "1.0",
+        "tasks": {"step": {"cost": {}}},
+        "max_tasks": 10,
+    }
     assert not upkeep.other_version(desk.conn, mine)
     upkeep.register(desk.conn, [mine])
     assert not upkeep.other_version(desk.conn, mine)
-    for newer in ({"version": "1.1"}, {"tasks": {"step": {"cost": {}}, "page": {"cost": {}}}}, {"version": None}):
+    for newer in (
+        {"version": "1.1"},
+        {"tasks": {"step": {"cost": {}}, "page": {"cost": {}}}},
+        {"version": None},
+    ):
         upkeep.register(desk.conn, [mine | newer])
         assert upkeep.other_version(desk.conn, mine)
 
@@ -218,8 +256,12 @@ def serve(desk, *domains: str) -> None:
     upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "worker", "h", 1, domains, 4), None)
 
 
-def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(dispatcher: Dispatcher, desk, queues, database) -> None:
-    """The loop itself, one round: a window for the threads that serve the domain, shared by the accounts that wait."""
+def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(
+    dispatcher: Dispatcher, desk, queues, database
+) -> None:
+    """The loop itself, one round: a window for the threads that serve the domain, shared by the
+    accounts that wait.
+    """
     serve(desk, "shop")
     huge, small = desk.root(desk.account("huge")), desk.root(desk.account("small"))
     desk.finish(huge, tasks=[Task("step", {"number": n}) for n in range(500)])
@@ -228,7 +270,12 @@ def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(dispatcher: Dispatcher
     with database.connection() as conn:
         dispatcher._step(conn)
     queued = dict(
-        desk.rows("SELECT user_integration_id::text, count(*) FROM sync_task WHERE state = 'queued' GROUP BY 1")
+        desk.rows(
+            """
+            SELECT user_integration_id::text, count(*) FROM sync_task WHERE state = 'queued'
+            GROUP BY 1
+            """
+        )
     )
     assert queued[small.account_id] == 1
     assert 1 <= queued[huge.account_id] <= 6
@@ -242,7 +289,9 @@ def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
     desk.add(desk.run(desk.account("huge", domain="busy")), *map(str, range(100)))
     with database.connection() as conn:
         dispatcher._step(conn)
-        monkeypatch.setattr(loop, "POLL_SECONDS", float("inf"))  # it is not the next poll that finds it
+        monkeypatch.setattr(
+            loop, "POLL_SECONDS", float("inf")
+        )  # it is not the next poll that finds it
         until(lambda: dispatcher._step(conn) or not dispatcher._domains["shop"].look)
         assert dispatcher._domains["busy"].look
         desk.run(desk.account())
@@ -258,7 +307,9 @@ def test_a_leader_at_rest_hears_of_work_however_soon_it_will_look_around(
     leadership.resign(desk.conn, desk.me)
     with database.connection() as conn:
         until(lambda: dispatcher._step(conn) or not dispatcher._domains["shop"].look)
-    monkeypatch.setattr(dispatcher._stop, "wait", lambda _: pytest.fail("it sleeps, and hears nothing"))
+    monkeypatch.setattr(
+        dispatcher._stop, "wait", lambda _: pytest.fail("it sleeps, and hears nothing")
+    )
     dispatcher._look_due = time.monotonic() + loop.LONGEST_PAUSE_SECONDS / 2
     queues.wake()
     dispatcher._wait(0)
@@ -274,7 +325,9 @@ def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so
     *held_back, behind = sorted(desk.account(f"a{number}") for number in range(40))
     for account in (*held_back, behind):
         desk.run(account)
-    block = "INSERT INTO limit_block (key, until, reason) VALUES (%s, now() + interval '1 h', 'spent')"
+    block = (
+        "INSERT INTO limit_block (key, until, reason) VALUES (%s, now() + interval '1 h', 'spent')"
+    )
     for account in held_back:
         desk.conn.execute(block, (account_key(str(account)),))
     with database.connection() as conn:
@@ -284,10 +337,14 @@ def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so
             shop = dispatcher._domains["shop"]
             while shop.look:
                 dispatcher._fill(conn, "shop", shop)
-    assert desk.rows("SELECT user_integration_id FROM sync_task WHERE state = 'queued'") == [(behind,)]
+    assert desk.rows("SELECT user_integration_id FROM sync_task WHERE state = 'queued'") == [
+        (behind,)
+    ]
 
 
-def test_workers_that_have_only_just_come_get_work_at_once(dispatcher: Dispatcher, desk, database, monkeypatch) -> None:
+def test_workers_that_have_only_just_come_get_work_at_once(
+    dispatcher: Dispatcher, desk, database, monkeypatch
+) -> None:
     """Not when the leader looks around the next time."""
     monkeypatch.setattr(loop, "POLL_SECONDS", 1_000.0)
     leadership.resign(desk.conn, desk.me)

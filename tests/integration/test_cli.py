@@ -1,4 +1,6 @@
-"""The command line as a new user meets it: real servers, `polling up` in one terminal, commands in another."""
+"""The command line as a new user meets it: real servers, `polling up` in one terminal, commands
+in another.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ import pytest
 from core.embedded.postgres import Postgres
 from core.embedded.valkey import Valkey
 
-_spec = importlib.util.spec_from_file_location("cli_support", Path(__file__).with_name("cli_support.py"))
+_spec = importlib.util.spec_from_file_location(
+    "cli_support", Path(__file__).with_name("cli_support.py")
+)
 assert _spec is not None
 assert _spec.loader is not None
 cli_support = sys.modules.setdefault("cli_support", importlib.util.module_from_spec(_spec))
@@ -44,7 +48,9 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     cli = Cli(tmp_path_factory.mktemp("cli"))
     try:
         with cli_support.up(cli) as lines:
-            assert any(str(cli.home) in line for line in lines), "it does not say where the data lie"
+            assert any(str(cli.home) in line for line in lines), (
+                "it does not say where the data lie"
+            )
             said = re.search(r"the API at (http://127\.0\.0\.1:\d+)/v1", "".join(lines))
             assert said, "it does not say where the API is"
             cli.api = said[1]
@@ -70,7 +76,9 @@ def test_the_api_answers_where_it_said(cli: Cli) -> None:
     with httpx2.Client(base_url=cli.api, trust_env=False, timeout=30) as client:
         assert client.get("/v1/integrations").status_code == 401
         client.headers["Authorization"] = f"Bearer {token['token']}"
-        assert "hello-world" in {one["domain"] for one in client.get("/v1/integrations").json()["items"]}
+        assert "hello-world" in {
+            one["domain"] for one in client.get("/v1/integrations").json()["items"]
+        }
         assert "polling_dispatcher_leads 1.0" in client.get("/metrics").text
         assert "test" in cli.ok("tokens", "list").out
         cli.ok("tokens", "revoke", token["id"][:8])
@@ -92,10 +100,12 @@ def test_from_connecting_to_content(cli: Cli) -> None:
         "outputs_unchanged": 0, "outputs_deleted": 0, "seconds": done["seconds"],
     }  # fmt: skip
     items = cli.ok("content", "--account", id[:8], "--json").rows()
-    assert {item["external_id"] for item in items} == {f"{page}-{item}" for page in (1, 2) for item in range(3)}
-    assert {(item["integration_domain"], item["kind"], item["user_integration_id"]) for item in items} == {
-        ("hello-world", "greeting", id)
+    assert {item["external_id"] for item in items} == {
+        f"{page}-{item}" for page in (1, 2) for item in range(3)
     }
+    assert {
+        (item["integration_domain"], item["kind"], item["user_integration_id"]) for item in items
+    } == {("hello-world", "greeting", id)}
     assert all(len(item["hash"]) == 64 for item in items)
     shown = cli.ok("content", "show", str(items[0]["id"]), "--json").json()
     assert cli.ok("content", "show", str(items[0]["id"]), "--raw").out == shown["content"]
@@ -106,7 +116,14 @@ def test_from_connecting_to_content(cli: Cli) -> None:
 def test_tables_fit_80_columns(cli: Cli) -> None:
     cli.connect("n" * 90, pages=1)
     cli.ok("sync", "n" * 90, "--wait")
-    for words in (["accounts"], ["runs"], ["tasks"], ["content"], ["accounts", "show", "n" * 90], ["integrations"]):
+    for words in (
+        ["accounts"],
+        ["runs"],
+        ["tasks"],
+        ["content"],
+        ["accounts", "show", "n" * 90],
+        ["integrations"],
+    ):
         lines = cli.ok(*words).out.splitlines()
         assert len(lines) > 1
         assert max(map(len, lines)) <= 80, words
@@ -115,7 +132,9 @@ def test_tables_fit_80_columns(cli: Cli) -> None:
 def test_pages_follow_each_other(cli: Cli) -> None:
     id = cli.connect("pages", pages=3, items=5)
     cli.ok("sync", id, "--wait")
-    everything = [item["external_id"] for item in cli.ok("content", "--account", id, "--json").rows()]
+    everything = [
+        item["external_id"] for item in cli.ok("content", "--account", id, "--json").rows()
+    ]
     assert len(everything) == 15
     found, after = [], []
     while True:
@@ -139,7 +158,11 @@ def test_pausing_and_resuming(cli: Cli) -> None:
 
 def test_two_accounts_of_one_name_are_ambiguous(cli: Cli) -> None:
     first = cli.connect("twin")
-    second = str(cli.ok("connect", "hello-world", "--name", "twin", "--set", "name=other", "--json").json()["id"])
+    second = str(
+        cli.ok("connect", "hello-world", "--name", "twin", "--set", "name=other", "--json").json()[
+            "id"
+        ]
+    )
     error = cli.fails("pause", "twin")
     assert first in error
     assert second in error
@@ -159,7 +182,10 @@ def test_the_same_account_again_is_the_same(cli: Cli) -> None:
         (["tasks", "retry", "999999"], "there is no task"),
         (["content", "show", "x"], "those are numbers"),
         (["connect", "nope"], "there is no integration 'nope'"),
-        (["connect", "hello-world", "--set", "pages=many"], "pages: Input should be a valid integer"),
+        (
+            ["connect", "hello-world", "--set", "pages=many"],
+            "pages: Input should be a valid integer",
+        ),
         (["connect", "hello-world", "--set", "pges=1"], "no field 'pges'"),
         (["connect", "hello-world", "--config", "{"], "--config is no JSON"),
         (["connect", "ftp"], "host: Field required"),
@@ -198,7 +224,9 @@ def test_an_account_that_stops_ends_the_wait_and_goes_on_when_reconnected(cli: C
     run = cli.ok("runs", "--account", "stops", "--json").json()["id"]
 
     def ends() -> bool:
-        """Each of its tasks that fails does so once in a run, so some reconnecting gets this one to its end."""
+        """Each of its tasks that fails does so once in a run, so some reconnecting gets this one
+        to its end.
+        """
         if cli.ok("accounts", "show", "stops", "--json").json()["sync_status"] == "error":
             cli.ok("reconnect", "stops")
         return bool(cli.ok("runs", "show", run, "--json").json()["state"] == "succeeded")
@@ -229,7 +257,16 @@ def test_ctrl_c_ends_the_wait_quietly(cli: Cli) -> None:
 def test_changing_the_config(cli: Cli) -> None:
     id = cli.connect("changes")
     cli.ok(
-        "config", "changes", "--set", "pages=1", "--set", "fail_rate.skip=0", "--interval", "60", "--name", "changed"
+        "config",
+        "changes",
+        "--set",
+        "pages=1",
+        "--set",
+        "fail_rate.skip=0",
+        "--interval",
+        "60",
+        "--name",
+        "changed",
     )
     assert cli.ok("config", "changed").json()["pages"] == 1
     assert cli.ok("accounts", "show", id, "--json").json()["poll_interval_minutes"] == 60
@@ -262,7 +299,13 @@ def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
         id = cli.ok("connect", "ftp", *words, "--json", given=json.dumps(login)).json()["id"]
         cli.ok("sync", id, "--wait")
         cli.ok("check", id)
-        error = cli.fails("reconnect", id, "--credentials", "-", given=json.dumps(login | {"password": "nope-nope"}))
+        error = cli.fails(
+            "reconnect",
+            id,
+            "--credentials",
+            "-",
+            given=json.dumps(login | {"password": "nope-nope"}),
+        )
         assert "nope-nope" not in error
         assert "no credentials" in cli.fails("reconnect", id)
         cli.ok("reconnect", id, "--credentials", "-", given=json.dumps(login))
@@ -270,7 +313,11 @@ def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
     listed = cli.ok("content", "--account", id)
     assert "\x1b" not in listed.out
     assert "[red]" in listed.out
-    for words in (["accounts", "--json"], ["accounts", "show", id], ["tasks", "--account", id, "--json"]):
+    for words in (
+        ["accounts", "--json"],
+        ["accounts", "show", id],
+        ["tasks", "--account", id, "--json"],
+    ):
         assert SECRET not in cli.ok(*words).out
     cli.ok("disconnect", id, "--delete-content")
 
@@ -278,7 +325,17 @@ def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
 def test_the_doctor_finds_nothing(cli: Cli) -> None:
     done = cli.ok("doctor", "--json")
     status = {check["name"]: check["status"] for check in done.rows()}
-    for name in ("PostgreSQL", "Redis", "schema", "keys", "workers", "dispatcher", "blob store", "clock", "settings"):
+    for name in (
+        "PostgreSQL",
+        "Redis",
+        "schema",
+        "keys",
+        "workers",
+        "dispatcher",
+        "blob store",
+        "clock",
+        "settings",
+    ):
         assert status[name] == "ok", done.out
 
 
@@ -317,10 +374,16 @@ def test_it_asks_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
             said.extend(os.read(ours, 4096))
 
     with cli_support.ftp_server(tmp_path) as port:
-        process = cli.start("connect", "ftp", "--set", f"port={port}", stdin=theirs, stdout=theirs, stderr=theirs)
+        process = cli.start(
+            "connect", "ftp", "--set", f"port={port}", stdin=theirs, stdout=theirs, stderr=theirs
+        )
         os.close(theirs)
         # The space after a prompt comes once the terminal has stopped to show what is typed.
-        answers = [(b"host: ", "127.0.0.1"), (b"[anonymous]: ", cli_support.USERNAME), (b"password: ", SECRET)]
+        answers = [
+            (b"host: ", "127.0.0.1"),
+            (b"[anonymous]: ", cli_support.USERNAME),
+            (b"password: ", SECRET),
+        ]
         try:
             for prompt, answer in answers:
                 read_until(prompt)
@@ -367,7 +430,10 @@ def test_a_reader_that_has_enough_is_no_error(alone: Cli) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"DATABASE_URL": "postgresql://localhost:1/x", "REDIS_URL": "redis://localhost:1"}, "POLLING_SECRET_KEYS"),
+        (
+            {"DATABASE_URL": "postgresql://localhost:1/x", "REDIS_URL": "redis://localhost:1"},
+            "POLLING_SECRET_KEYS",
+        ),
         (
             {
                 "DATABASE_URL": "postgresql://localhost:1/x",
@@ -387,12 +453,16 @@ def test_broken_settings_are_one_line(tmp_path: Path, settings: dict[str, str], 
 
 
 def test_the_doctor_shows_what_is_set_for_integrations(tmp_path: Path) -> None:
-    given = {"GMAIL_CLIENT_ID": "our-client", "GMAIL_CLIENT_SECRET": SECRET, "GMAIL_API_URL": "http://localhost:1"}
+    given = {
+        "GMAIL_CLIENT_ID": "our-client",
+        "GMAIL_CLIENT_SECRET": SECRET,
+        "GMAIL_API_URL": "http://localhost:1",
+    }
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     # A folder's `.env` comes after the environment.
-    done = Cli(tmp_path, SLACK_API_URL=f"nonsense-{SECRET}", DATABASE_URL="postgresql://localhost:1/x")(
-        "doctor", "--json"
-    )
+    done = Cli(
+        tmp_path, SLACK_API_URL=f"nonsense-{SECRET}", DATABASE_URL="postgresql://localhost:1/x"
+    )("doctor", "--json")
     found = {check["name"]: check for check in done.rows()}
     gmail, slack = found["settings of gmail"], found["settings of slack"]
     assert gmail["status"] == "ok"
@@ -405,11 +475,18 @@ def test_the_doctor_shows_what_is_set_for_integrations(tmp_path: Path) -> None:
 
 def test_the_doctor_goes_on_where_servers_are_down(tmp_path: Path) -> None:
     key = Cli(tmp_path).ok("keys", "new").out.strip()
-    urls = {"DATABASE_URL": "postgresql://someone:hidden-word@localhost:1/x", "REDIS_URL": "redis://localhost:1"}
-    done = Cli(tmp_path, POLLING_SECRET_KEYS=key, POLLING_PLUGINS="no_such_module", **urls)("doctor", "--json")
+    urls = {
+        "DATABASE_URL": "postgresql://someone:hidden-word@localhost:1/x",
+        "REDIS_URL": "redis://localhost:1",
+    }
+    done = Cli(tmp_path, POLLING_SECRET_KEYS=key, POLLING_PLUGINS="no_such_module", **urls)(
+        "doctor", "--json"
+    )
     found = {check["name"]: check for check in done.rows()}
     assert done.code == 1
-    assert [found[name]["status"] for name in ("PostgreSQL", "Redis", "plugin no_such_module")] == ["fail"] * 3
+    assert [found[name]["status"] for name in ("PostgreSQL", "Redis", "plugin no_such_module")] == [
+        "fail"
+    ] * 3
     assert found["blob store"]["status"] == "ok"
     assert all(check["advice"] for check in done.rows() if check["status"] == "fail")
     assert "hidden-word" not in done.out + done.err
@@ -422,7 +499,11 @@ def test_the_doctor_sees_a_missing_schema_and_a_policy_that_evicts(alone: Cli) -
     key = alone.ok("keys", "new").out.strip()
     given = {"database_url": None, "redis_url": None, "home": alone.home}
     with Servers(Settings(_env_file=None, **given)) as urls:
-        settings = {"DATABASE_URL": urls.database_url, "REDIS_URL": urls.redis_url, "POLLING_SECRET_KEYS": key}
+        settings = {
+            "DATABASE_URL": urls.database_url,
+            "REDIS_URL": urls.redis_url,
+            "POLLING_SECRET_KEYS": key,
+        }
         cli = Cli(alone.folder, **settings)
         assert "polling migrate" in cli.fails("accounts")
         import redis
@@ -439,9 +520,25 @@ def test_the_doctor_sees_a_missing_schema_and_a_policy_that_evicts(alone: Cli) -
 def test_a_new_plugin_is_installed_and_runs(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     cli.ok("new", "my-notes")
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    pip += ["--disable-pip-version-check", "--root-user-action=ignore", "--target", str(tmp_path / "installed")]
-    made = subprocess.run([*pip, str(tmp_path / "my-notes")], capture_output=True, text=True, check=False)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+    ]
+    pip += [
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+        "--target",
+        str(tmp_path / "installed"),
+    ]
+    made = subprocess.run(
+        [*pip, str(tmp_path / "my-notes")], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         pytest.skip(f"no build backend here: {made.stderr.splitlines()[-1:]}")
     cli.env["PYTHONPATH"] = str(tmp_path / "installed")

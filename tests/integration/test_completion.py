@@ -50,7 +50,9 @@ def test_a_hundred_savers_who_close_siblings_at_once_end_it_once(desk, connect, 
             ended += completion.end_runs(conn, {dispatch.run_id})
         return ended
 
-    ended = together(*(lambda i=i, conn=conn: close(conn, dispatches[i::10]) for i, conn in enumerate(conns)))
+    ended = together(
+        *(lambda i=i, conn=conn: close(conn, dispatches[i::10]) for i, conn in enumerate(conns))
+    )
     assert sum(map(len, ended)) == 1
     assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 101)]
 
@@ -67,13 +69,18 @@ def test_many_runs_whose_last_two_tasks_close_at_once_all_end_once(desk, connect
         desk.save(desk.outcome(dispatch), conn=conn)
         return len(completion.end_runs(conn, {dispatch.run_id}))
 
-    ended = [together(*(lambda c=c, d=d: close(c, d) for c, d in zip(conns, pair, strict=True))) for pair in pairs]
+    ended = [
+        together(*(lambda c=c, d=d: close(c, d) for c, d in zip(conns, pair, strict=True)))
+        for pair in pairs
+    ]
     assert [sum(pair) for pair in ended] == [1] * 25
     assert set(desk.runs()) == {"succeeded"}
 
 
 def test_asked_inside_the_saving_transaction_nobody_would_end_it(desk, connect) -> None:
-    """Why the check is a transaction of its own: each of two savers sees the other's task still open."""
+    """Why the check is a transaction of its own: each of two savers sees the other's task still
+    open.
+    """
     first, second = siblings(desk, 2)
     one, two = connect(), connect()
     with one.transaction(), two.transaction():
@@ -87,15 +94,22 @@ def test_asked_inside_the_saving_transaction_nobody_would_end_it(desk, connect) 
 TOGETHER = """
 CREATE FUNCTION together() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$;
-CREATE CONSTRAINT TRIGGER together AFTER UPDATE ON sync_task DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+CREATE CONSTRAINT TRIGGER together AFTER UPDATE ON sync_task DEFERRABLE INITIALLY DEFERRED FOR EACH
+    ROW
     WHEN (NEW.state = 'done') EXECUTE FUNCTION together();
 """
-COMMITTING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
+COMMITTING = (
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
+)
 COMMITTING += "(SELECT oid FROM pg_database WHERE datname = current_database())"
 
 
-def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(desk, database, queues, until) -> None:
-    """Both have written all they write before either has committed: only what is asked after the commit can see the end."""
+def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(
+    desk, database, queues, until
+) -> None:
+    """Both have written all they write before either has committed: only what is asked after the
+    commit can see the end.
+    """
     dispatches = siblings(desk, 2)
     desk.conn.execute(TOGETHER)
     savers = [Saver(database, queues, Held(), Registry(), delete_guard=0.5) for _ in dispatches]
@@ -134,7 +148,10 @@ def test_two_threads_of_a_process_that_save_the_last_two_tasks_do_not_leave_the_
     for dispatch in dispatches:
         held.take(dispatch)
     saver = Saver(database, queues, held, Registry(), delete_guard=0.5)
-    threads = [threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],)) for dispatch in dispatches]
+    threads = [
+        threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))
+        for dispatch in dispatches
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -159,7 +176,9 @@ def test_an_open_task_keeps_it_open(desk, state: str) -> None:
 
 
 def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect, together) -> None:
-    """Retrying locks the run: either the copy is in it, or in a new one; never in one that has ended."""
+    """Retrying locks the run: either the copy is in it, or in a new one; never in one that has
+    ended.
+    """
     from core.ledger.parking import retry
 
     for number in range(15):
@@ -193,7 +212,9 @@ def test_parked_tasks_do_not_keep_it_open(desk, bad: str, state: str) -> None:
         desk.save(parked(desk.outcome(*desk.claim()), "no"))
     (ended,) = completion.end_runs(desk.conn, {root.run_id})
     assert (ended["state"], ended["tasks_parked"], ended["error"]) == (state, 1, "no")
-    assert desk.value("SELECT consecutive_failures FROM user_integration") == (1 if state == "failed" else 0)
+    assert desk.value("SELECT consecutive_failures FROM user_integration") == (
+        1 if state == "failed" else 0
+    )
 
 
 def test_the_end_of_a_backfill_does_not_move_the_next_sync(desk) -> None:

@@ -1,4 +1,6 @@
-"""What is kept: one row for each item, written only when it changed, by the writer that was dispatched last."""
+"""What is kept: one row for each item, written only when it changed, by the writer that was
+dispatched last.
+"""
 
 from __future__ import annotations
 
@@ -30,22 +32,34 @@ def keep(desk, dispatch, *outputs: TaskOutput, **more):
 
 def counts(desk, dispatch) -> tuple[int, int, int]:
     return desk.rows(
-        "SELECT outputs_saved, outputs_unchanged, outputs_deleted FROM sync_task WHERE id = %s", dispatch.task_id
+        "SELECT outputs_saved, outputs_unchanged, outputs_deleted FROM sync_task WHERE id = %s",
+        dispatch.task_id,
     )[0]
 
 
 def physical(desk) -> list[tuple[str, ...]]:
-    return desk.rows("SELECT xmin::text, ctid::text, external_id FROM user_integration_content ORDER BY 3")
+    return desk.rows(
+        "SELECT xmin::text, ctid::text, external_id FROM user_integration_content ORDER BY 3"
+    )
 
 
 def test_an_item_is_kept_in_its_columns(desk, writers) -> None:
     (one,) = writers(1)
     moment = datetime(2026, 1, 2, tzinfo=UTC)
-    item = TaskOutput("a", "text", "message", "box", "Subject", moment, "text/plain", {"x": [1]}, "f1")
-    keep(desk, one, item, TaskOutput("b", b"\0\xff"), TaskOutput("c"), TaskOutput("d", b"x" * 2_000_000))
+    item = TaskOutput(
+        "a", "text", "message", "box", "Subject", moment, "text/plain", {"x": [1]}, "f1"
+    )
+    keep(
+        desk,
+        one,
+        item,
+        TaskOutput("b", b"\0\xff"),
+        TaskOutput("c"),
+        TaskOutput("d", b"x" * 2_000_000),
+    )
     columns = (
-        "kind, parent, name, external_timestamp, content_type, content_text, size, metadata, fingerprint, "
-        "integration_domain"
+        "kind, parent, name, external_timestamp, content_type, content_text, size, metadata,"
+        " fingerprint, integration_domain"
     )
     assert desk.content(columns)["a"] == [
         "message",
@@ -66,7 +80,10 @@ def test_an_item_is_kept_in_its_columns(desk, writers) -> None:
 
 def test_an_unchanged_item_writes_nothing(desk, writers) -> None:
     first, second = writers(2)
-    items = [TaskOutput("a", "text", metadata={"x": 1, "y": 2}), TaskOutput("b", b"bytes", parent="a")]
+    items = [
+        TaskOutput("a", "text", metadata={"x": 1, "y": 2}),
+        TaskOutput("b", b"bytes", parent="a"),
+    ]
     keep(desk, first, *items)
     before = physical(desk)
     saved = keep(desk, second, items[1], TaskOutput("a", "text", metadata={"y": 2, "x": 1}))
@@ -92,7 +109,9 @@ def test_an_id_twice_in_a_result_is_one_row_the_last_one(desk, writers) -> None:
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_the_content_dispatched_last_stands_whoever_saves_last(desk, writers, in_one_batch: bool) -> None:
+def test_the_content_dispatched_last_stands_whoever_saves_last(
+    desk, writers, in_one_batch: bool
+) -> None:
     early, late = writers(2)
     outcomes = [
         desk.outcome(late, output=[TaskOutput("a", "late")]),
@@ -103,19 +122,24 @@ def test_the_content_dispatched_last_stands_whoever_saves_last(desk, writers, in
     assert desk.content() == {"a": "late"}
 
 
-# 206 ------------------------------------------------------------------------------------------------------------------
+# 206
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_an_update_changes_only_the_metadata_given(desk, writers) -> None:
     first, second, third = writers(3)
-    keep(desk, first, TaskOutput("a", "text", name="n", metadata={"x": 1, "y": 1}, fingerprint="f1"))
+    keep(
+        desk, first, TaskOutput("a", "text", name="n", metadata={"x": 1, "y": 1}, fingerprint="f1")
+    )
     keep(
         desk,
         second,
         TaskOutput.update("a", metadata={"y": 2}, fingerprint="f2"),
         TaskOutput.update("unknown", metadata={"y": 2}),
     )
-    assert desk.content("content_text, name, metadata, fingerprint") == {"a": ["text", "n", {"x": 1, "y": 2}, "f2"]}
+    assert desk.content("content_text, name, metadata, fingerprint") == {
+        "a": ["text", "n", {"x": 1, "y": 2}, "f2"]
+    }
     assert counts(desk, second) == (1, 1, 0)
     before = physical(desk)
     keep(desk, third, TaskOutput.update("a", metadata={"y": 2}))
@@ -124,8 +148,14 @@ def test_an_update_changes_only_the_metadata_given(desk, writers) -> None:
 
 def test_an_update_that_removes_something_from_a_nested_value_is_written(desk, writers) -> None:
     first, second, third = writers(3)
-    keep(desk, first, TaskOutput("a", metadata={"labels": ["new", "work"], "by": {"x": 1, "y": 2}, "z": 1}))
-    saved = keep(desk, second, TaskOutput.update("a", metadata={"labels": ["work"], "by": {"x": 1}}))
+    keep(
+        desk,
+        first,
+        TaskOutput("a", metadata={"labels": ["new", "work"], "by": {"x": 1, "y": 2}, "z": 1}),
+    )
+    saved = keep(
+        desk, second, TaskOutput.update("a", metadata={"labels": ["work"], "by": {"x": 1}})
+    )
     assert desk.content("metadata") == {"a": {"labels": ["work"], "by": {"x": 1}, "z": 1}}
     assert saved.changed == {(second.account_id, "shop"): ["a"]}
     keep(desk, third, TaskOutput.update("a", metadata={"labels": []}))
@@ -170,11 +200,17 @@ def test_two_updates_in_one_batch_both_count(desk, writers) -> None:
 
 def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> None:
     (one,) = writers(1)
-    keep(desk, one, TaskOutput("a", "text", metadata={"x": 1}), TaskOutput.update("a", metadata={"y": 1}))
+    keep(
+        desk,
+        one,
+        TaskOutput("a", "text", metadata={"x": 1}),
+        TaskOutput.update("a", metadata={"y": 1}),
+    )
     assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
 
 
-# 410 ------------------------------------------------------------------------------------------------------------------
+# 410
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_gone_takes_its_children_with_it(desk, writers) -> None:
@@ -187,7 +223,9 @@ def test_what_is_gone_takes_its_children_with_it(desk, writers) -> None:
         TaskOutput("loop", parent="loop"),
     ]
     keep(desk, first, *tree)
-    saved = keep(desk, second, TaskOutput.gone("a"), TaskOutput.gone("loop"), TaskOutput.gone("unknown"))
+    saved = keep(
+        desk, second, TaskOutput.gone("a"), TaskOutput.gone("loop"), TaskOutput.gone("unknown")
+    )
     assert desk.alive() == {"z"}
     assert counts(desk, second) == (0, 0, 4)
     assert saved.changed == {(second.account_id, "shop"): ["a", "loop"]}
@@ -238,7 +276,9 @@ def test_a_slow_first_download_cannot_revive_it_either(desk, writers) -> None:
 def test_what_was_never_kept_leaves_a_tombstone_and_nothing_is_told_of_it(desk, writers) -> None:
     tombstone, download = writers(2)
     saved = keep(desk, tombstone, TaskOutput.gone("a"))
-    assert desk.content("deleted_at IS NOT NULL, content_seq") == {"a": [True, tombstone.dispatch_seq]}
+    assert desk.content("deleted_at IS NOT NULL, content_seq") == {
+        "a": [True, tombstone.dispatch_seq]
+    }
     assert (saved.changed, counts(desk, tombstone)) == ({}, (0, 0, 0))
     keep(desk, download, TaskOutput("a", "new"))
     assert desk.content("content_text, deleted_at") == {"a": ["new", None]}
@@ -255,7 +295,9 @@ def test_of_one_result_the_later_word_about_an_item_counts(desk, writers, known:
     assert desk.alive() == set()
 
 
-def test_many_writers_of_the_same_items_at_once_do_not_deadlock(desk, writers, connect, together) -> None:
+def test_many_writers_of_the_same_items_at_once_do_not_deadlock(
+    desk, writers, connect, together
+) -> None:
     dispatches = writers(12)
     outcomes = []
     for number, one in enumerate(dispatches):
@@ -263,13 +305,17 @@ def test_many_writers_of_the_same_items_at_once_do_not_deadlock(desk, writers, c
         outcomes.append(
             desk.outcome(
                 one,
-                output=[TaskOutput(id, f"{number}") for id in ids]
-                if number % 3
-                else [TaskOutput.gone(id) for id in ids],
+                output=(
+                    [TaskOutput(id, f"{number}") for id in ids]
+                    if number % 3
+                    else [TaskOutput.gone(id) for id in ids]
+                ),
             )
         )
     conns = [connect() for _ in outcomes]
-    saved = together(*(lambda o=o, c=c: desk.save(o, conn=c) for o, c in zip(outcomes, conns, strict=True)))
+    saved = together(
+        *(lambda o=o, c=c: desk.save(o, conn=c) for o, c in zip(outcomes, conns, strict=True))
+    )
     assert [one for one in saved if isinstance(one, Exception)] == []
     newest = max(range(12), key=lambda number: dispatches[number].dispatch_seq)
     assert set(desk.content().values()) == {str(newest)}
@@ -280,21 +326,27 @@ SLOW = """
 CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;
 CREATE TRIGGER slow BEFORE INSERT ON user_integration_content FOR EACH ROW
-    WHEN (NEW.external_id = 'b' AND current_setting('test.slow', true) = 'on') EXECUTE FUNCTION slow();
+    WHEN (NEW.external_id = 'b' AND current_setting('test.slow', true) = 'on') EXECUTE FUNCTION
+        slow();
 """
 
 
 def test_two_who_name_the_same_items_in_opposite_order_wait_for_each_other_only_one_way(
     desk, writers, connect, blocked_in
 ) -> None:
-    """The first stands between its two items while the second begins: taken as they come, each would hold what the other wants."""
+    """The first stands between its two items while the second begins: taken as they come, each
+    would hold what the other wants.
+    """
     import threading
 
     first, second = writers(2)
     slow, other = connect(), connect()
     for conn in (slow, other):
-        # As in a large table: one after the other, as they come. In a small one, the planner's hash table has an order of its own.
-        conn.execute("SELECT set_config(name, 'off', false) FROM unnest(%s::text[]) AS name", (SHUFFLING,))
+        # As in a large table: one after the other, as they come. In a small one, the planner's hash
+        # table has an order of its own.
+        conn.execute(
+            "SELECT set_config(name, 'off', false) FROM unnest(%s::text[]) AS name", (SHUFFLING,)
+        )
     slow.execute("SET test.slow = 'on'")
     desk.conn.execute(SLOW)
     desk.conn.execute("SELECT pg_advisory_lock(1)")
@@ -320,7 +372,9 @@ def test_two_who_name_the_same_items_in_opposite_order_wait_for_each_other_only_
     assert desk.alive() == {"a", "b"}
 
 
-def test_a_late_tombstone_that_waited_for_a_newer_writer_leaves_its_work(desk, writers, connect, blocked_in) -> None:
+def test_a_late_tombstone_that_waited_for_a_newer_writer_leaves_its_work(
+    desk, writers, connect, blocked_in
+) -> None:
     import threading
 
     first, tombstone, download = writers(3)
@@ -333,10 +387,14 @@ def test_a_late_tombstone_that_waited_for_a_newer_writer_leaves_its_work(desk, w
         thread.start()
         blocked_in(older.info.backend_pid)
     thread.join()
-    assert desk.content("content_text, content_seq, deleted_at") == {"a": ["new", download.dispatch_seq, None]}
+    assert desk.content("content_text, content_seq, deleted_at") == {
+        "a": ["new", download.dispatch_seq, None]
+    }
 
 
-def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(desk, writers, connect, blocked_in) -> None:
+def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(
+    desk, writers, connect, blocked_in
+) -> None:
     import threading
 
     first, update, download = writers(3)
@@ -345,14 +403,17 @@ def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(desk, writ
     late = desk.outcome(update, output=[TaskOutput.update("a", metadata={"x": 2})])
     thread = threading.Thread(target=lambda: desk.save(late, conn=older))
     with newer.transaction():
-        desk.save(desk.outcome(download, output=[TaskOutput("a", "new", metadata={"x": 3})]), conn=newer)
+        desk.save(
+            desk.outcome(download, output=[TaskOutput("a", "new", metadata={"x": 3})]), conn=newer
+        )
         thread.start()
         blocked_in(older.info.backend_pid)
     thread.join()
     assert desk.content("content_text, metadata") == {"a": ["new", {"x": 3}]}
 
 
-# Listings -------------------------------------------------------------------------------------------------------------
+# Listings
+# -------------------------------------------------------------------------------------------------------------
 
 
 def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[str]:
@@ -363,8 +424,15 @@ def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[
 
 def test_a_complete_listing_marks_deleted_what_it_no_longer_holds(desk) -> None:
     account = desk.account()
-    desk.keep(account, *(TaskOutput(id) for id in "abcd"), TaskOutput("d/x", parent="d"), TaskOutput("a/x", parent="a"))
-    assert vanished(desk, account, seen=["a"], output=[TaskOutput("b", "new"), TaskOutput("c")]) == {
+    desk.keep(
+        account,
+        *(TaskOutput(id) for id in "abcd"),
+        TaskOutput("d/x", parent="d"),
+        TaskOutput("a/x", parent="a"),
+    )
+    assert vanished(
+        desk, account, seen=["a"], output=[TaskOutput("b", "new"), TaskOutput("c")]
+    ) == {
         "a",
         "a/x",
         "b",
@@ -393,8 +461,16 @@ def test_a_listing_reaches_no_further_than_it_says(desk) -> None:
         TaskOutput("other", parent="elsewhere"),
         TaskOutput("undated", parent="box"),
     )
-    window = Listing("box", since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 3, tzinfo=UTC))
-    assert vanished(desk, account, listed=[window], allow_deletions=True) == {"d1", "d3", "top", "other", "undated"}
+    window = Listing(
+        "box", since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 3, tzinfo=UTC)
+    )
+    assert vanished(desk, account, listed=[window], allow_deletions=True) == {
+        "d1",
+        "d3",
+        "top",
+        "other",
+        "undated",
+    }
 
 
 def test_what_was_seen_on_earlier_pages_of_the_run_stays(desk) -> None:
@@ -418,7 +494,10 @@ def test_what_was_written_since_the_run_began_stays_whoever_wrote_it(desk) -> No
     root = desk.root(account)
     desk.finish(root, tasks=[Task("step"), Task("page", background=True)])
     dispatches = {dispatch.lane: dispatch for dispatch in desk.claim()}
-    desk.finish(dispatches["backfill"], output=[TaskOutput("history"), TaskOutput.update("old", metadata={"x": 1})])
+    desk.finish(
+        dispatches["backfill"],
+        output=[TaskOutput("history"), TaskOutput.update("old", metadata={"x": 1})],
+    )
     desk.finish(dispatches["live"], seen=["kept"], listed=[Listing()])
     assert desk.alive() == {"old", "kept", "history"}
 
@@ -459,7 +538,9 @@ def test_a_page_that_was_parked_never_sweeps(desk) -> None:
 
 
 def cancelled_after_a_page(desk, account):
-    """What a run has kept and seen that was cancelled before its last page, and that page in the next run, with its root."""
+    """What a run has kept and seen that was cancelled before its last page, and that page in the
+    next run, with its root.
+    """
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
     root = desk.root(account)
     desk.finish(root, seen=["a", "b"], tasks=[Task("page", {"number": 2})])
@@ -503,13 +584,27 @@ def test_what_a_slow_task_of_another_run_keeps_meanwhile_stays(desk) -> None:
 
 def test_a_result_may_delete_a_folder_and_keep_a_file_that_is_in_it(desk, writers) -> None:
     first, second = writers(2)
-    keep(desk, first, TaskOutput("p"), TaskOutput("p/old", parent="p"), TaskOutput("p/kept", "1", parent="p"))
-    keep(desk, second, TaskOutput.gone("p"), TaskOutput("p/kept", "1", parent="p"), TaskOutput("p/new", parent="p"))
+    keep(
+        desk,
+        first,
+        TaskOutput("p"),
+        TaskOutput("p/old", parent="p"),
+        TaskOutput("p/kept", "1", parent="p"),
+    )
+    keep(
+        desk,
+        second,
+        TaskOutput.gone("p"),
+        TaskOutput("p/kept", "1", parent="p"),
+        TaskOutput("p/new", parent="p"),
+    )
     assert desk.alive() == {"p/kept", "p/new"}
 
 
 def test_what_a_listing_in_the_background_holds_goes_when_a_person_allows_it(desk) -> None:
-    """The run that is asked for lists again, though it might have read on from a cursor; its backfill is allowed what it is."""
+    """The run that is asked for lists again, though it might have read on from a cursor; its
+    backfill is allowed what it is.
+    """
     account = desk.account()
     desk.keep(account, *(TaskOutput(id, "x") for id in "abcd"))
 

@@ -15,7 +15,15 @@ from core.dashboard.app import PAGES
 MARK = "only-the-owner-may-read-this"
 OPEN = {"/sign-in"}
 
-FIELDS = {"name": MARK, "interval": "7", "part": "config", "user": "owner", "token": "x", "task": "1", "ids": "1"}
+FIELDS = {
+    "name": MARK,
+    "interval": "7",
+    "part": "config",
+    "user": "owner",
+    "token": "x",
+    "task": "1",
+    "ids": "1",
+}
 
 
 def routes():
@@ -26,13 +34,21 @@ def routes():
 
 @pytest.fixture
 def owned(dashboard, desk):
-    """An account of the user `owner` with everything that there can be below it; values for the parameters of all routes."""
+    """An account of the user `owner` with everything that there can be below it; values for the
+    parameters of all routes.
+    """
     account = desk.account(MARK, user_id="owner", config={"name": MARK})
     desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK}))
     run = desk.run(account)
-    desk.conn.execute("UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run))
-    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK)))
-    desk.conn.execute("UPDATE user_integration SET integration_domain = 'locked'")  # which takes credentials
+    desk.conn.execute(
+        "UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run)
+    )
+    desk.conn.execute(
+        "INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK))
+    )
+    desk.conn.execute(
+        "UPDATE user_integration SET integration_domain = 'locked'"
+    )  # which takes credentials
     content = desk.value("SELECT id FROM user_integration_content")
     return {
         "account": str(account),
@@ -44,22 +60,33 @@ def owned(dashboard, desk):
     }
 
 
-# Signing in -----------------------------------------------------------------------------------------------------------
+# Signing in
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_token_opens_nothing(dashboard) -> None:
-    for token in ("", "polling_" + "x" * 43, dashboard.token(days=-1), "\ud800".encode("utf-8", "replace").decode()):
+    for token in (
+        "",
+        "polling_" + "x" * 43,
+        dashboard.token(days=-1),
+        "\ud800".encode("utf-8", "replace").decode(),
+    ):
         answer = dashboard.stranger().send("/sign-in", {"token": token})
         assert (answer.status_code, answer.headers.get("set-cookie")) == (401, None)
         assert "unknown, expired or revoked" in answer.text
         assert not token or token not in answer.text
 
 
-@pytest.mark.parametrize(("public", "secure"), [(None, False), ("https://polling.example.org", True)])
+@pytest.mark.parametrize(
+    ("public", "secure"), [(None, False), ("https://polling.example.org", True)]
+)
 def test_what_the_cookie_may_be_used_for(dashboard, monkeypatch, public, secure) -> None:
     monkeypatch.setattr(dashboard.backend.settings, "public_url", public)
     answer = dashboard.stranger().send("/sign-in", {"token": dashboard.token()})
-    flags = {part.strip().lower().partition("=")[0] for part in answer.headers["set-cookie"].split(";")[1:]}
+    flags = {
+        part.strip().lower().partition("=")[0]
+        for part in answer.headers["set-cookie"].split(";")[1:]
+    }
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert flags == {"httponly", "samesite", "path", "max-age"} | ({"secure"} if secure else set())
     assert "samesite=lax" in answer.headers["set-cookie"].lower()
@@ -108,7 +135,8 @@ def test_it_leads_to_where_one_wanted_to_go(dashboard) -> None:
     assert 'value="/accounts?status=error"' in page
 
 
-# Other sites ----------------------------------------------------------------------------------------------------------
+# Other sites
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_forms_of_other_sites_do_nothing(dashboard, owned, desk) -> None:
@@ -118,24 +146,41 @@ def test_forms_of_other_sites_do_nothing(dashboard, owned, desk) -> None:
         assert browser.send(place, fields).status_code == 403, fields
     for site in ("cross-site", "same-site"):
         assert browser.send(place, {"csrf": right}, **{"Sec-Fetch-Site": site}).status_code == 403
-        assert dashboard.stranger().send("/sign-in", {"token": "x"}, **{"Sec-Fetch-Site": site}).status_code == 403
+        assert (
+            dashboard.stranger()
+            .send("/sign-in", {"token": "x"}, **{"Sec-Fetch-Site": site})
+            .status_code
+            == 403
+        )
     assert desk.value("SELECT sync_status FROM user_integration") == "active"
-    assert browser.send(place, {"csrf": right}, **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+    assert (
+        browser.send(place, {"csrf": right}, **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+    )
     assert desk.value("SELECT sync_status FROM user_integration") == "paused"
 
 
 def test_every_page_forbids_scripts_and_frames(dashboard, owned) -> None:
     browser = dashboard.sign_in("owner")
-    for path in ("/accounts", f"/accounts/{owned['account']}", "/sign-in", "/nowhere", "/static/style.css"):
+    for path in (
+        "/accounts",
+        f"/accounts/{owned['account']}",
+        "/sign-in",
+        "/nowhere",
+        "/static/style.css",
+    ):
         headers = browser.get(path).headers
-        assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["content-security-policy"]
+        assert (
+            "default-src 'none'; script-src 'self'; style-src 'self'"
+            in headers["content-security-policy"]
+        )
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
     page = browser.get(f"/accounts/{owned['account']}").text
     assert not re.search(r"<script(?! src=)|\sstyle=|\son[a-z]+=", page)
 
 
-# Other people ---------------------------------------------------------------------------------------------------------
+# Other people
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_shown_or_done_without_a_session(dashboard, owned) -> None:
@@ -146,8 +191,14 @@ def test_nothing_is_shown_or_done_without_a_session(dashboard, owned) -> None:
         filled = path.format(**owned)
         if method == "GET":
             answer = stranger.get(filled)
-            assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, "/sign-in"), path
-            assert stranger.client.get(filled, headers={"Accept": "text/event-stream"}).status_code == 401, path
+            assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (
+                303,
+                "/sign-in",
+            ), path
+            assert (
+                stranger.client.get(filled, headers={"Accept": "text/event-stream"}).status_code
+                == 401
+            ), path
         else:
             assert stranger.send(filled, FIELDS).status_code == 401, path
         seen += 1
@@ -156,8 +207,14 @@ def test_nothing_is_shown_or_done_without_a_session(dashboard, owned) -> None:
 
 def test_no_page_tells_a_user_of_another(dashboard, owned, desk) -> None:
     """All pages and all buttons, with the ids of another's account, run, task and content."""
-    state = "SELECT id, name, user_id, sync_status, version, poll_interval_minutes, config FROM user_integration"
-    work = "SELECT id, state, retried_as FROM sync_task UNION ALL SELECT 0, state, NULL FROM sync_run ORDER BY 1"
+    state = """
+    SELECT id, name, user_id, sync_status, version, poll_interval_minutes, config
+    FROM user_integration
+    """
+    work = """
+    SELECT id, state, retried_as FROM sync_task UNION ALL SELECT 0, state, NULL FROM sync_run
+    ORDER BY 1
+    """
     before, tasks = desk.rows(state), desk.rows(work)
     foreign, seen = dashboard.sign_in("foreign"), 0
     csrf = {"csrf": foreign.csrf}
@@ -165,8 +222,14 @@ def test_no_page_tells_a_user_of_another(dashboard, owned, desk) -> None:
         if path in OPEN | {"/sign-out"}:
             continue
         filled = path.format(**owned)
-        params = {"account": owned["account"], "user": "owner", "run": owned["run"], "q": MARK} if filtered else {}
-        fields = FIELDS | csrf | ({"task": owned["task"], "tasks": owned["task"]} if filtered else {})
+        params = (
+            {"account": owned["account"], "user": "owner", "run": owned["run"], "q": MARK}
+            if filtered
+            else {}
+        )
+        fields = (
+            FIELDS | csrf | ({"task": owned["task"], "tasks": owned["task"]} if filtered else {})
+        )
         answer = foreign.get(filled, **params) if method == "GET" else foreign.send(filled, fields)
         # What was typed may stand there again, in its own field.
         assert MARK not in answer.text.replace(f'value="{MARK}"', ""), (method, path)
@@ -183,7 +246,12 @@ def test_no_page_tells_a_user_of_another(dashboard, owned, desk) -> None:
 def test_the_owner_sees_what_a_foreigner_does_not(dashboard, owned) -> None:
     """Or else the test above would prove nothing."""
     owner = dashboard.sign_in("owner")
-    for path in ("/accounts", "/accounts/{account}", "/accounts/{account}/settings", "/accounts/{account}/credentials"):
+    for path in (
+        "/accounts",
+        "/accounts/{account}",
+        "/accounts/{account}/settings",
+        "/accounts/{account}/credentials",
+    ):
         answer = owner.get(path.format(**owned))
         assert (answer.status_code, MARK in answer.text) == (200, True), path
 

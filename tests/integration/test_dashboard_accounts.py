@@ -63,7 +63,8 @@ def names(page: str) -> list[str]:
     return re.findall(r'<th scope="row"><a href="/accounts/[^"]+">([^<]*)</a>', page)
 
 
-# Lists ----------------------------------------------------------------------------------------------------------------
+# Lists
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_accounts_are_filtered(dashboard, desk) -> None:
@@ -74,8 +75,12 @@ def test_accounts_are_filtered(dashboard, desk) -> None:
         ("100%_", "bob", "shop", "active"),
     ]:
         desk.account(name, user_id=user, domain=domain)
-        desk.conn.execute("UPDATE user_integration SET sync_status = %s WHERE name = %s", (status, name))
-    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() + interval '1 hour' WHERE name <> 'Alpha'")
+        desk.conn.execute(
+            "UPDATE user_integration SET sync_status = %s WHERE name = %s", (status, name)
+        )
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at = now() + interval '1 hour' WHERE name <> 'Alpha'"
+    )
     operator, ann = dashboard.sign_in(), dashboard.sign_in("ann")
     assert names(operator.get("/accounts").text) == ["Alpha", "beta", "ALPHABET", "100%_"]
     assert names(operator.get("/accounts?status=&domain=&user=&name=&due=").text) == [
@@ -110,7 +115,10 @@ def test_those_overdue_are_told(dashboard, desk) -> None:
     for name, minutes in (("late", 60), ("due", 1)):
         desk.account(name)
         desk.conn.execute(
-            "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 minute' WHERE name = %s",
+            """
+            UPDATE user_integration SET next_sync_at = now() - %s * interval '1 minute'
+            WHERE name = %s
+            """,
             (minutes, name),
         )
     operator = dashboard.sign_in()
@@ -143,8 +151,8 @@ def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
         for name in ("blocked", "grouped", "free", "stopped")
     }
     desk.conn.execute(
-        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials', status_detail = %s "
-        "WHERE name = 'stopped'",
+        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials',"
+        " status_detail = %s WHERE name = 'stopped'",
         (f"refused {XSS}",),
     )
     block = "INSERT INTO limit_block VALUES (%s, now() + interval '1 hour', %s)"
@@ -152,7 +160,9 @@ def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
     desk.conn.execute(block, ("group/shop/g/quota", None))
     serving(desk)
     page = dashboard.sign_in().get("/accounts").text
-    rows = dict(re.findall(r'<th scope="row"><a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL))
+    rows = dict(
+        re.findall(r'<th scope="row"><a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL)
+    )
     assert "too many calls, until" in rows["blocked"]
     assert "quota" in rows["grouped"]
     assert "has stopped: refused" in rows["stopped"]
@@ -163,13 +173,19 @@ def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
 def serving(desk) -> None:
     """A worker and a leader, as far as the ledger knows."""
     desk.conn.execute(
-        "INSERT INTO process (id, kind, host, pid, queues, threads, seen_at) VALUES (%s, 'worker', 'h', 1, %s, 8, now())",
+        """
+        INSERT INTO process (id, kind, host, pid, queues, threads, seen_at)
+        VALUES (%s, 'worker', 'h', 1, %s, 8, now())
+        """,
         (desk.me, ["shop", "locked", "mailbox"]),
     )
-    desk.conn.execute("UPDATE ledger SET leader = %s, leader_until = now() + interval '1 hour'", (desk.me,))
+    desk.conn.execute(
+        "UPDATE ledger SET leader = %s, leader_until = now() + interval '1 hour'", (desk.me,)
+    )
 
 
-# One account ----------------------------------------------------------------------------------------------------------
+# One account
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_account_tells_how_it_is(dashboard, desk) -> None:
@@ -180,7 +196,9 @@ def test_an_account_tells_how_it_is(dashboard, desk) -> None:
         "UPDATE sync_task SET state = 'parked', errors = %s WHERE run_id = %s",
         (json.dumps([{"error": f"TransientError: {XSS}"}]), run),
     )
-    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'inbox', '{\"cursor\": 42}', 3, 1)", (account,))
+    desk.conn.execute(
+        "INSERT INTO sync_state VALUES (%s, 'inbox', '{\"cursor\": 42}', 3, 1)", (account,)
+    )
     page = dashboard.sign_in("ann").get(f"/accounts/{account}").text
     task = desk.value("SELECT max(id) FROM sync_task")
     for said in (
@@ -194,7 +212,10 @@ def test_an_account_tells_how_it_is(dashboard, desk) -> None:
 
 def test_why_it_stopped_and_what_to_do(dashboard, desk) -> None:
     account = connect(dashboard)
-    stop = "UPDATE user_integration SET sync_status = 'error', status_reason = %s, status_detail = 'it said no'"
+    stop = """
+    UPDATE user_integration SET sync_status = 'error', status_reason = %s,
+        status_detail = 'it said no'
+    """
     browser, place = dashboard.sign_in("ann"), f"/accounts/{account}"
     for reason, page in (("credentials", "credentials"), ("configuration", "settings")):
         desk.conn.execute(stop, (reason,))
@@ -235,14 +256,17 @@ def test_its_live_part_is_the_same_for_all_sessions(dashboard, desk) -> None:
 def test_what_is_erased_ends_for_those_who_look_at_it(dashboard, desk) -> None:
     account = connect(dashboard)
     browser = dashboard.sign_in("ann")
-    with browser.client.stream("GET", f"/accounts/{account}", headers={"Accept": "text/event-stream"}) as stream:
+    with browser.client.stream(
+        "GET", f"/accounts/{account}", headers={"Accept": "text/event-stream"}
+    ) as stream:
         lines = stream.iter_lines()
         assert next(line for line in lines if line.startswith("event:")) == "event: live"
         desk.conn.execute("DELETE FROM user_integration")
         assert [line for line in lines if line.startswith("event:")] == ["event: end"]
 
 
-# Its buttons ----------------------------------------------------------------------------------------------------------
+# Its buttons
+# ----------------------------------------------------------------------------------------------------------
 
 
 def press(browser, account, what, **fields):
@@ -260,23 +284,31 @@ def test_buttons_do_what_they_say(dashboard, desk) -> None:
     assert press(browser, account, "pause") == (200, "Paused. What runs now is finished and kept.")
     assert desk.value(status) == "paused"
     assert press(browser, account, "sync") == (409, "the account is paused")
-    assert "data-live" not in browser.post(f"/accounts/{account}/sync").text  # what went wrong stays to be read
+    assert (
+        "data-live" not in browser.post(f"/accounts/{account}/sync").text
+    )  # what went wrong stays to be read
     assert desk.runs() == []
     assert press(browser, account, "resume") == (200, "It goes on.")
     assert press(browser, account, "check") == (200, "The credentials work.")
     assert press(browser, account, "sync") == (200, "A run is under way.")
     assert (desk.runs(), desk.value("SELECT allow_deletions FROM sync_run")) == (["running"], False)
     assert press(browser, account, "resync") == (200, "A run is under way.")
-    assert desk.value("SELECT count(*) FROM sync_run WHERE trigger = 'resync' OR state = 'running'") > 0
+    assert (
+        desk.value("SELECT count(*) FROM sync_run WHERE trigger = 'resync' OR state = 'running'")
+        > 0
+    )
     assert press(browser, account, "disconnect")[0] == 200
-    assert desk.rows("SELECT sync_status, credentials FROM user_integration") == [("disconnected", None)]
+    assert desk.rows("SELECT sync_status, credentials FROM user_integration") == [
+        ("disconnected", None)
+    ]
     assert press(browser, account, "resume")[0] == 409
 
 
 def test_what_the_provider_says_stands_on_the_page(dashboard, desk, vault) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     desk.conn.execute(
-        "UPDATE user_integration SET credentials = %s", (vault.seal(Password(password=SecretStr("wrong-" + SECRET))),)
+        "UPDATE user_integration SET credentials = %s",
+        (vault.seal(Password(password=SecretStr("wrong-" + SECRET))),),
     )
     status, said = press(browser, account, "check")
     assert (status, SECRET in said) == (422, False)
@@ -287,7 +319,10 @@ def test_deletions_that_are_held_are_let_go(dashboard, desk) -> None:
     account, browser = desk.account("held", user_id="ann"), dashboard.sign_in("ann")
     desk.keep(account, TaskOutput("1", "text"))
     desk.conn.execute(
-        "INSERT INTO held_deletion (user_integration_id, run_id, parent, vanished, total) SELECT %s, id, %s, 90, 100 FROM sync_run",
+        """
+        INSERT INTO held_deletion (user_integration_id, run_id, parent, vanished, total) SELECT %s,
+            id, %s, 90, 100 FROM sync_run
+        """,
         (account, XSS),
     )
     page = browser.get(f"/accounts/{account}").text
@@ -306,14 +341,17 @@ def test_erasing_asks_for_the_name(dashboard, desk) -> None:
     assert (answer.status_code, "This is not its name" in answer.text) == (422, True)
     assert "<script>alert" not in answer.text
     assert desk.value("SELECT count(*) FROM user_integration_content") == 1
-    answer = browser.submit(f"/accounts/{account}", f"/accounts/{account}/erase", {"name": " My account "})
+    answer = browser.submit(
+        f"/accounts/{account}", f"/accounts/{account}/erase", {"name": " My account "}
+    )
     assert (answer.status_code, answer.headers["location"]) == (303, "/accounts?said=erased")
     assert desk.value("SELECT count(*) FROM user_integration") == 0
     assert desk.value("SELECT count(*) FROM user_integration_content") == 0
     assert "are gone" in browser.get(answer.headers["location"]).text
 
 
-# Changing it ----------------------------------------------------------------------------------------------------------
+# Changing it
+# ----------------------------------------------------------------------------------------------------------
 
 
 def change(browser, account, part, **changes):
@@ -325,8 +363,13 @@ def test_name_and_interval(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     answer = change(browser, account, "interval", name=f"New {XSS}", interval="9")
     assert answer.headers["location"] == f"/accounts/{account}?said=changed"
-    assert desk.rows("SELECT name, poll_interval_minutes FROM user_integration") == [(f"New {XSS}", 9)]
-    assert "<script>alert" not in browser.get(f"/accounts/{account}").text + browser.get("/accounts").text
+    assert desk.rows("SELECT name, poll_interval_minutes FROM user_integration") == [
+        (f"New {XSS}", 9)
+    ]
+    assert (
+        "<script>alert"
+        not in browser.get(f"/accounts/{account}").text + browser.get("/accounts").text
+    )
     answer = change(browser, account, "interval", name="kept", interval="0")
     assert answer.status_code == 422
     shown = form(answer.text, f"/accounts/{account}/settings", "interval")
@@ -335,7 +378,10 @@ def test_name_and_interval(dashboard, desk) -> None:
 
 
 def test_a_config_is_filled_in_and_changed(dashboard, desk) -> None:
-    account, browser = connect(dashboard, "mailbox", size=7, more="not in the form"), dashboard.sign_in("ann")
+    account, browser = (
+        connect(dashboard, "mailbox", size=7, more="not in the form"),
+        dashboard.sign_in("ann"),
+    )
     answer = change(browser, account, "part")
     assert answer.headers["location"].endswith("?said=changed")
     config = {"host": "here.example", "query": "", "size": 7, "more": "not in the form"}
@@ -357,7 +403,11 @@ def test_a_user_moves_an_account_only_with_its_credentials(dashboard, desk) -> N
     assert (answer.status_code, "give the credentials too" in answer.text) == (422, True)
     assert form(answer.text, place, "part").attributes["config.host"]["aria-invalid"] == "true"
     assert desk.value("SELECT config ->> 'host' FROM user_integration") == "here.example"
-    with_them = {"config.host": "elsewhere.example", "with_credentials": "on", "credentials.password": SECRET}
+    with_them = {
+        "config.host": "elsewhere.example",
+        "with_credentials": "on",
+        "credentials.password": SECRET,
+    }
     missing = change(browser, account, "part", **with_them | {"credentials.password": ""})
     assert missing.status_code == 422
     assert form(missing.text, place, "part").fields["with_credentials"] == "on"
@@ -371,12 +421,16 @@ def test_a_user_moves_an_account_only_with_its_credentials(dashboard, desk) -> N
 
 def test_new_credentials_let_it_go_on(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
-    desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'")
+    desk.conn.execute(
+        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
+    )
     place = f"/accounts/{account}/credentials"
     answer = browser.submit(place, place, {"credentials.password": "wrong-" + SECRET})
     assert (answer.status_code, SECRET in answer.text) == (422, False)
     assert desk.value("SELECT sync_status FROM user_integration") == "error"
     answer = browser.submit(place, place, {"credentials.password": "newer"})
     assert answer.headers["location"] == f"/accounts/{account}?said=reconnected"
-    assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [("active", 2)]
+    assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [
+        ("active", 2)
+    ]
     assert "The new credentials work" in browser.get(answer.headers["location"]).text

@@ -1,4 +1,6 @@
-"""What somebody could try against the dashboard: with no token, with a token of their own, and from another site."""
+"""What somebody could try against the dashboard: with no token, with a token of their own, and
+from another site.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ EVENTS = {"Accept": "text/event-stream"}
 def test_a_live_part_that_fails_ends_and_leaves_nothing(dashboard) -> None:
     browser = dashboard.sign_in("ann")
     for number in range(3):
-        with browser.client.stream("GET", "/accounts", params={"after": f"x{number}"}, headers=EVENTS) as answer:
+        with browser.client.stream(
+            "GET", "/accounts", params={"after": f"x{number}"}, headers=EVENTS
+        ) as answer:
             assert "event: end" in "".join(answer.iter_text())
     with browser.client.stream("GET", f"/accounts/{uuid4()}", headers=EVENTS) as answer:
         assert "event: end" in "".join(answer.iter_text())
@@ -38,7 +42,9 @@ def test_what_nobody_looks_at_any_more_is_not_kept() -> None:
         live, pulse = Live(), SimpleNamespace(ended=False)
         for number, render in enumerate((fails, lambda: "page")):
             stream = live.stream((str(number),), uuid4(), render, lambda: True, pulse)
-            assert [await anext(stream), await anext(stream)][1].startswith(("event: end", "event: live"))
+            assert [await anext(stream), await anext(stream)][1].startswith(
+                ("event: end", "event: live")
+            )
             await stream.aclose()
         return len(live._kept)
 
@@ -48,10 +54,15 @@ def test_what_nobody_looks_at_any_more_is_not_kept() -> None:
 def test_one_token_has_no_more_streams_than_it_may() -> None:
     async def opened() -> tuple[list[str], str]:
         live, pulse, who = Live(), SimpleNamespace(ended=False), uuid4()
-        streams = [live.stream((str(n),), who, lambda: "page", lambda: True, pulse) for n in range(MOST_STREAMS)]
+        streams = [
+            live.stream((str(n),), who, lambda: "page", lambda: True, pulse)
+            for n in range(MOST_STREAMS)
+        ]
         for stream in streams:
             await anext(stream)
-        refused = [text async for text in live.stream(("more",), who, lambda: "page", lambda: True, pulse)]
+        refused = [
+            text async for text in live.stream(("more",), who, lambda: "page", lambda: True, pulse)
+        ]
         other = live.stream(("more",), uuid4(), lambda: "page", lambda: True, pulse)
         await anext(other)
         shown = await anext(other)
@@ -91,10 +102,16 @@ def test_another_site_signs_nobody_in_even_where_browsers_tell_little(dashboard,
 
 def test_the_own_site_signs_in_whoever_it_is_reached_as(dashboard) -> None:
     token = dashboard.token("ann")
-    for headers in ({"Origin": dashboard.url}, {"Host": "polling.example", "Origin": "https://polling.example"}, {}):
+    for headers in (
+        {"Origin": dashboard.url},
+        {"Host": "polling.example", "Origin": "https://polling.example"},
+        {},
+    ):
         answer = dashboard.stranger().send("/sign-in", {"token": token}, **headers)
         assert answer.status_code == 303, headers
-        assert ("secure" in answer.headers["set-cookie"].lower()) == ("https" in headers.get("Origin", "")), headers
+        assert ("secure" in answer.headers["set-cookie"].lower()) == (
+            "https" in headers.get("Origin", "")
+        ), headers
 
 
 @pytest.mark.parametrize("path", ["/accounts/", "/v1/runs/", "/v1/user-integrations/"])
@@ -104,7 +121,9 @@ def test_no_answer_leads_to_where_the_host_header_says(dashboard, path) -> None:
         assert "evil.example" not in answer.headers.get("location", "")
 
 
-@pytest.mark.parametrize("kind", ["text/javascript", "application/x-javascript", "text/css", "text/html"])
+@pytest.mark.parametrize(
+    "kind", ["text/javascript", "application/x-javascript", "text/css", "text/html"]
+)
 def test_what_is_kept_is_no_script_and_no_style_of_ours(dashboard, conn, kind) -> None:
     """The policy of pages allows both from this site, and what is kept is on it."""
     id = fill(conn, "plain", "alert(1)").html
@@ -119,7 +138,9 @@ def test_of_another_users_rows_no_address_says_or_does_anything(dashboard, conn)
     filled = fill(conn, "plain", "plain words", user="ann")
     mallory = dashboard.sign_in("mallory")
     csrf, account, run, item = mallory.csrf, filled.account, filled.run, filled.html
-    (task,) = conn.execute("SELECT min(id) FROM sync_task WHERE user_integration_id = %s", (account,)).fetchone()
+    (task,) = conn.execute(
+        "SELECT min(id) FROM sync_task WHERE user_integration_id = %s", (account,)
+    ).fetchone()
     before = everything(conn)
     for path in (
         *filled.pages,
@@ -147,14 +168,22 @@ def test_of_another_users_rows_no_address_says_or_does_anything(dashboard, conn)
     for path in (f"/runs/{run}/cancel", f"/tasks/{task}/retry", f"/tasks/{task}/discard"):
         assert mallory.send(path, {"csrf": csrf}).status_code == 404, path
     for act in ("retry", "discard", "retry-all", "discard-all"):
-        for query in ("", f"?account={account}", "?user=ann", "?error=other", f"?account={account}&account="):
+        for query in (
+            "",
+            f"?account={account}",
+            "?user=ann",
+            "?error=other",
+            f"?account={account}&account=",
+        ):
             mallory.send(f"/parked/{act}{query}", {"csrf": csrf, "task": str(task), "user": "ann"})
     assert everything(conn) == before
 
 
 def everything(conn) -> list[list[tuple]]:
     names = ("user_integration", "sync_run", "sync_task", "user_integration_content", "oauth_flow")
-    return [conn.execute(f"SELECT to_jsonb(t) FROM {name} t ORDER BY 1").fetchall() for name in names]
+    return [
+        conn.execute(f"SELECT to_jsonb(t) FROM {name} t ORDER BY 1").fetchall() for name in names
+    ]
 
 
 def test_who_looks_for_much_leaves_room_for_who_asks_for_little(dashboard, database_url) -> None:
@@ -163,12 +192,18 @@ def test_who_looks_for_much_leaves_room_for_who_asks_for_little(dashboard, datab
         holder.execute(
             "LOCK TABLE content_search IN ACCESS EXCLUSIVE MODE"
         )  # as if each search took all the time it may take
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%content_search%'"
-        )
-        sent = [threads.submit(person.get, "/v1/user-integration-content", params={"q": "much"}) for _ in range(45)]
+        waiting = """
+        SELECT count(*) FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE '%content_search%'
+        """
+        sent = [
+            threads.submit(person.get, "/v1/user-integration-content", params={"q": "much"})
+            for _ in range(45)
+        ]
         with psycopg.connect(database_url, autocommit=True) as looker:
-            until(lambda: looker.execute(waiting).fetchone()[0] >= MOST_AT_ONCE, "as many look as may")
+            until(
+                lambda: looker.execute(waiting).fetchone()[0] >= MOST_AT_ONCE, "as many look as may"
+            )
             refused = until(lambda: [one for one in sent if one.done()], "the others are refused")
             assert other.get("/v1/user-integrations").json() == {"items": [], "cursor": None}
             assert looker.execute(waiting).fetchone()[0] == MOST_AT_ONCE

@@ -68,7 +68,11 @@ class Cloud(BaseIntegration[Config, Keys]):
         "Cloud",
         docs="https://cloud.example/docs",
         oauth=OAuth(
-            "https://cloud.example/authorize", "https://cloud.example/token", ["read"], "CLOUD_ID", "CLOUD_SECRET"
+            "https://cloud.example/authorize",
+            "https://cloud.example/token",
+            ["read"],
+            "CLOUD_ID",
+            "CLOUD_SECRET",
         ),
     )
 
@@ -96,9 +100,10 @@ def test_an_account_is_connected_by_its_form(dashboard, desk) -> None:
     }  # fmt: skip
     answer = browser.submit(PLACE, PLACE, fields)
     assert answer.status_code == 303, answer.text
-    ((id, user, name, interval, config, limited),) = desk.rows(
-        "SELECT id, user_id, name, poll_interval_minutes, config, public_hosts_only FROM user_integration"
-    )
+    ((id, user, name, interval, config, limited),) = desk.rows("""
+        SELECT id, user_id, name, poll_interval_minutes, config, public_hosts_only
+        FROM user_integration
+        """)
     assert answer.headers["location"] == f"/accounts/{id}?said=connected"
     assert (user, name, interval, limited) == ("ann", "Mine", 7, False)
     assert config == {
@@ -124,7 +129,10 @@ def test_a_form_that_nobody_touched_has_the_defaults(dashboard, desk) -> None:
 def test_a_user_connects_for_nobody_else(dashboard, desk) -> None:
     browser = dashboard.sign_in("ann")
     assert "user" not in form(browser.get(PLACE).text, PLACE).fields
-    assert browser.submit(PLACE, PLACE, {"credentials.password": SECRET, "user": "bob"}).status_code == 303
+    assert (
+        browser.submit(PLACE, PLACE, {"credentials.password": SECRET, "user": "bob"}).status_code
+        == 303
+    )
     assert desk.rows("SELECT user_id FROM user_integration") == [("ann",)]
 
 
@@ -146,8 +154,18 @@ def test_what_is_wrong_is_said_beside_each_field_and_what_was_typed_stays(dashbo
     assert {name for name, one in shown.attributes.items() if one.get("aria-invalid")} == {
         "config.pages", "config.mood", "config.labels", "config.since", "credentials.password"
     }  # fmt: skip
-    for name in ("config.pages", "config.labels", "config.rates", "config.name", "config.kinds", "name", "interval"):
-        assert shown.fields[name] == (wrong | {"config.rates": "{}", "config.kinds": "b"})[name], name
+    for name in (
+        "config.pages",
+        "config.labels",
+        "config.rates",
+        "config.name",
+        "config.kinds",
+        "name",
+        "interval",
+    ):
+        assert shown.fields[name] == (wrong | {"config.rates": "{}", "config.kinds": "b"})[name], (
+            name
+        )
     assert "a label is no pattern" in answer.text
     described = shown.attributes["config.pages"]["aria-describedby"].split()
     assert all(f'id="{one}"' in answer.text for one in described)
@@ -156,7 +174,9 @@ def test_what_is_wrong_is_said_beside_each_field_and_what_was_typed_stays(dashbo
 
 @pytest.mark.parametrize("interval", ["0", "-1", "x", "1.5", "525601", "9" * 5000])
 def test_an_interval_that_cannot_be_one(dashboard, interval) -> None:
-    answer = dashboard.sign_in().submit(PLACE, PLACE, {"credentials.password": SECRET, "interval": interval})
+    answer = dashboard.sign_in().submit(
+        PLACE, PLACE, {"credentials.password": SECRET, "interval": interval}
+    )
     assert (answer.status_code, "use whole minutes" in answer.text) == (422, True)
     assert form(answer.text, PLACE).attributes["interval"]["aria-invalid"] == "true"
 
@@ -187,10 +207,15 @@ def test_what_the_provider_says_stands_above_the_form(dashboard) -> None:
 
 def test_what_there_is_to_connect(dashboard, monkeypatch) -> None:
     monkeypatch.setattr(
-        dashboard.backend.registry, "quarantined", [Quarantined("torn", "torn-plugin", f"ImportError: {XSS}")]
+        dashboard.backend.registry,
+        "quarantined",
+        [Quarantined("torn", "torn-plugin", f"ImportError: {XSS}")],
     )
     page = dashboard.sign_in().get("/integrations").text
-    assert all(f"/integrations/{domain}/connect" in page for domain in ("various", "cloud", "locked", "caller"))
+    assert all(
+        f"/integrations/{domain}/connect" in page
+        for domain in ("various", "cloud", "locked", "caller")
+    )
     assert 'href="https://cloud.example/docs" rel="noreferrer noopener"' in page
     assert "javascript:" not in page + dashboard.sign_in().get(PLACE).text
     assert "ImportError" in page
@@ -199,7 +224,8 @@ def test_what_there_is_to_connect(dashboard, monkeypatch) -> None:
     assert dashboard.sign_in().get("/integrations/torn/connect").status_code == 404
 
 
-# In the browser -------------------------------------------------------------------------------------------------------
+# In the browser
+# -------------------------------------------------------------------------------------------------------
 
 CLOUD = "/integrations/cloud/connect"
 
@@ -223,16 +249,21 @@ def test_without_a_client_there_is_no_way_by_the_browser(dashboard) -> None:
 
 def test_the_way_to_the_provider_is_a_link(public, desk) -> None:
     browser = public.sign_in("ann")
-    fields = form(browser.get(CLOUD).text, CLOUD).fields | {"config.pages": "4", "name": "Mine", "interval": "9"}
+    fields = form(browser.get(CLOUD).text, CLOUD).fields | {
+        "config.pages": "4",
+        "name": "Mine",
+        "interval": "9",
+    }
     answer = browser.send("/integrations/cloud/authorize", fields)
     assert answer.status_code == 200
     link = unescape(answer.text.split('class="button primary" href="')[1].split('"')[0])
     asked = {name: values[0] for name, values in parse_qs(urlsplit(link).query).items()}
     assert link.startswith("https://cloud.example/authorize?")
     assert asked["redirect_uri"] == f"{public.url}/v1/oauth/callback"
-    ((user, name, interval, config, back, limited),) = desk.rows(
-        "SELECT user_id, name, poll_interval_minutes, config, redirect_to, public_hosts_only FROM oauth_flow"
-    )
+    ((user, name, interval, config, back, limited),) = desk.rows("""
+        SELECT user_id, name, poll_interval_minutes, config, redirect_to, public_hosts_only
+        FROM oauth_flow
+        """)
     assert (user, name, interval, config["pages"], limited) == ("ann", "Mine", 9, 4, True)
     assert back == f"{public.url}/integrations/connected?domain=cloud"
     returned = browser.get("/v1/oauth/callback", state=asked["state"], error="access_denied")
@@ -257,7 +288,10 @@ def test_an_account_is_reconnected_in_the_browser(public, desk) -> None:
     answer = browser.submit(f"{place}/credentials", f"{place}/authorize")
     assert "Continue to Cloud" in answer.text
     assert desk.value("SELECT user_integration_id FROM oauth_flow") == account
-    assert desk.value("SELECT redirect_to FROM oauth_flow") == f"{public.url}/integrations/connected?account={account}"
+    assert (
+        desk.value("SELECT redirect_to FROM oauth_flow")
+        == f"{public.url}/integrations/connected?account={account}"
+    )
     back = browser.get("/integrations/connected", account=account, user_integration_id=account)
     assert back.headers["location"] == f"{place}?said=reconnected"
     failed = browser.get("/integrations/connected", account=account, error="refused").text

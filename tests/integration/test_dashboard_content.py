@@ -33,7 +33,9 @@ def keep(desk):
 
 
 def listed(page) -> list[int]:
-    return [int(id) for id in re.findall(r'<td(?: class="name")?><a href="/content/(\d+)"', page.text)]
+    return [
+        int(id) for id in re.findall(r'<td(?: class="name")?><a href="/content/(\d+)"', page.text)
+    ]
 
 
 def letter(text: str | None = "as text", html: str | None = None) -> EmailMessage:
@@ -42,7 +44,11 @@ def letter(text: str | None = "as text", html: str | None = None) -> EmailMessag
     if text is not None:
         made.set_content(text)
     if html is not None:
-        made.add_alternative(html, subtype="html") if text is not None else made.set_content(html, subtype="html")
+        (
+            made.add_alternative(html, subtype="html")
+            if text is not None
+            else made.set_content(html, subtype="html")
+        )
     return made
 
 
@@ -90,7 +96,9 @@ def test_pages_hold_each_once(dashboard, keep) -> None:
 
 def test_an_item_is_told_with_what_belongs_to_it(dashboard, keep) -> None:
     ids = keep(
-        TaskOutput("m", "words", name="A mail", metadata={"labels": ["inbox"], "size": 3}, timestamp=DAY),
+        TaskOutput(
+            "m", "words", name="A mail", metadata={"labels": ["inbox"], "size": 3}, timestamp=DAY
+        ),
         TaskOutput("m/1", b"\x89PNG", name="A picture", parent="m"),
         TaskOutput("in a place", "x", parent="a folder"),
     )
@@ -115,7 +123,10 @@ def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
         TaskOutput("json", b'{"a": "\xc3\xa9"}'), TaskOutput("bytes", b"\0\1\2"), TaskOutput("not", b"\xff\xfe\xfd"),
     )  # fmt: skip
     who = signed_in(dashboard)
-    assert '<pre tabindex="0">&lt;b&gt;bold&lt;/b&gt;</pre>' in who.get(f"/content/{ids['short']}").text
+    assert (
+        '<pre tabindex="0">&lt;b&gt;bold&lt;/b&gt;</pre>'
+        in who.get(f"/content/{ids['short']}").text
+    )
     page = who.get(f"/content/{ids['long']}").text
     assert "This is its beginning." in page
     assert previewing.LONGEST_TEXT < len(page) < previewing.LONGEST_TEXT + 10_000
@@ -134,10 +145,18 @@ def test_only_raster_images_are_shown_and_only_as_what_they_are(dashboard, keep)
         TaskOutput("called html", PNG, content_type="application/octet-stream"),
         TaskOutput("svg", SVG, content_type="image/svg+xml"),
         TaskOutput("svg called png", SVG.encode(), content_type="image/png"),
-        TaskOutput("gif and script", b"GIF89a/*" + b"*/=1;alert('hacked')//", content_type="text/javascript"),
+        TaskOutput(
+            "gif and script",
+            b"GIF89a/*" + b"*/=1;alert('hacked')//",
+            content_type="text/javascript",
+        ),
     )
     who = signed_in(dashboard)
-    for name, type in (("png", "image/png"), ("called html", "image/png"), ("gif and script", "image/gif")):
+    for name, type in (
+        ("png", "image/png"),
+        ("called html", "image/png"),
+        ("gif and script", "image/gif"),
+    ):
         assert f'src="/content/{ids[name]}/raw?inline=1"' in who.get(f"/content/{ids[name]}").text
         shown = who.get(f"/content/{ids[name]}/raw?inline=1")
         assert shown.headers["content-type"] == type
@@ -149,8 +168,16 @@ def test_only_raster_images_are_shown_and_only_as_what_they_are(dashboard, keep)
         page = who.get(f"/content/{ids[name]}").text
         assert "raw?inline" not in page
         assert "&lt;svg" in page
-        assert who.get(f"/content/{ids[name]}/raw?inline=1").headers["content-disposition"].startswith("attachment;")
-    assert who.get(f"/content/{ids['png']}/raw").headers["content-disposition"].startswith("attachment;")
+        assert (
+            who.get(f"/content/{ids[name]}/raw?inline=1")
+            .headers["content-disposition"]
+            .startswith("attachment;")
+        )
+    assert (
+        who.get(f"/content/{ids['png']}/raw")
+        .headers["content-disposition"]
+        .startswith("attachment;")
+    )
 
 
 def test_html_is_shown_in_a_frame_that_may_do_nothing(dashboard, keep) -> None:
@@ -173,20 +200,32 @@ def test_html_is_shown_in_a_frame_that_may_do_nothing(dashboard, keep) -> None:
 
 
 def test_a_mail_is_shown_by_its_best_part_with_its_inline_images(dashboard, keep) -> None:
-    related = letter("as <i>text</i>", f'<p>as html</p><img src="cid:pic"><img src="{REMOTE}/t.gif">')
+    related = letter(
+        "as <i>text</i>", f'<p>as html</p><img src="cid:pic"><img src="{REMOTE}/t.gif">'
+    )
     related.get_payload()[1].add_related(PNG, "image", "png", cid="<pic>")
     related.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="Übersicht.pdf")
     big = letter("big")
-    big.add_attachment(b"\0" * INLINE_BYTES, maintype="application", subtype="zip", filename="big.zip")
+    big.add_attachment(
+        b"\0" * INLINE_BYTES, maintype="application", subtype="zip", filename="big.zip"
+    )
     ids = keep(
         TaskOutput("both", related.as_bytes(), content_type="message/rfc822"),
         TaskOutput("text", letter("plain <b>words</b>").as_bytes(), content_type="message/rfc822"),
-        TaskOutput("html", letter(None, "<p>only html</p>").as_bytes(), content_type="message/rfc822"),
+        TaskOutput(
+            "html", letter(None, "<p>only html</p>").as_bytes(), content_type="message/rfc822"
+        ),
         TaskOutput("large", big.as_bytes(), content_type="message/rfc822"),
     )
     who = signed_in(dashboard)
     page = who.get(f"/content/{ids['both']}").text
-    for shown in ("Zoë &lt;zoe@x.invalid&gt;", "Grüße", "as &lt;i&gt;text&lt;/i&gt;", "Übersicht.pdf", "<iframe"):
+    for shown in (
+        "Zoë &lt;zoe@x.invalid&gt;",
+        "Grüße",
+        "as &lt;i&gt;text&lt;/i&gt;",
+        "Übersicht.pdf",
+        "<iframe",
+    ):
         assert shown in page
     preview = who.get(f"/content/{ids['both']}/preview").text
     assert "as html" in preview
@@ -204,7 +243,10 @@ def test_a_mail_is_shown_by_its_best_part_with_its_inline_images(dashboard, keep
 
 def test_what_is_gone_from_the_store_is_said(dashboard, desk, keep) -> None:
     ids = keep(TaskOutput("1", "x"))
-    desk.rows("UPDATE user_integration_content SET content_text = NULL, blob_key = 'aa/bb/gone', size = 9 RETURNING 1")
+    desk.rows("""
+        UPDATE user_integration_content SET content_text = NULL, blob_key = 'aa/bb/gone', size = 9
+        RETURNING 1
+        """)
     who = signed_in(dashboard)
     assert "Its bytes are not in the store" in who.get(f"/content/{ids['1']}").text
     who.get(f"/content/{ids['1']}/raw", status=404)
@@ -238,7 +280,8 @@ def test_what_is_made_to_be_slow_is_cut(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "charset", [None, "utf-8", "punycode", "idna", "undefined", "unicode_escape", "zip", "x" * 999, "\0", "é"]
+    "charset",
+    [None, "utf-8", "punycode", "idna", "undefined", "unicode_escape", "zip", "x" * 999, "\0", "é"],
 )
 def test_no_charset_is_too_strange(charset) -> None:
     assert mail.decode(b"plain \xff words", charset).startswith("plain ")

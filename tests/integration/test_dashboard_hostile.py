@@ -1,4 +1,6 @@
-"""No text from outside is anything but text, on any page; and what is shown of foreign HTML can do nothing."""
+"""No text from outside is anything but text, on any page; and what is shown of foreign HTML can
+do nothing.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def _dense(text: str) -> str:
 def assert_ours(html: str) -> None:
     """Nothing acts by itself, and no address leads elsewhere."""
     for node in nodes(html):
-        assert not node.tag.startswith(("!", "-")) or node.tag in ("!doctype", "-doctype"), f"a comment: {node.html}"
+        assert not node.tag.startswith(("!", "-")) or node.tag in (
+            "!doctype",
+            "-doctype",
+        ), f"a comment: {node.html}"
         for name, value in node.attributes.items():
             assert not name.startswith("on"), f"{node.tag} {name}={value}"
             assert name not in ("style", "srcdoc"), f"{node.tag} {name}={value}"
@@ -75,7 +80,9 @@ def test_on_no_page_is_a_text_more_than_text(ours, conn) -> None:
             assert_ours(html)
             if _dense(filled.text):
                 assert skeleton(html) == made_of, f"{filled.name}: {page}"
-                assert _dense(filled.text[:60])[:40] in words(html), f"{filled.name} is not on {page}"
+                assert _dense(filled.text[:60])[:40] in words(html), (
+                    f"{filled.name} is not on {page}"
+                )
 
 
 def test_on_no_list_is_a_text_more_than_text(dashboard, conn) -> None:
@@ -175,12 +182,27 @@ def assert_tame(html: str) -> None:
         )
         for name, value in node.attributes.items():
             assert not name.startswith("on"), f"{node.tag} {name}={value}"
-            assert name not in ("href", "action", "background", "srcset", "srcdoc", "id", "class", "name", "target")
-            assert REMOTE not in (value or "") or name in ("alt", "title"), f"{node.tag} {name}={value}"
+            assert name not in (
+                "href",
+                "action",
+                "background",
+                "srcset",
+                "srcdoc",
+                "id",
+                "class",
+                "name",
+                "target",
+            )
+            assert REMOTE not in (value or "") or name in (
+                "alt",
+                "title",
+            ), f"{node.tag} {name}={value}"
             if name == "src":
                 assert re.match(r"data:image/(png|jpe?g|gif|webp|avif);base64,", value), value
             if name == "style":
-                assert not re.search(r"url|expression|import|behavior|\\", value, re.IGNORECASE), value
+                assert not re.search(r"url|expression|import|behavior|\\", value, re.IGNORECASE), (
+                    value
+                )
     assert "meta http-equiv" not in html
 
 
@@ -199,7 +221,11 @@ def test_every_mail_is_shown_and_none_takes_long(dashboard, conn, name, data) ->
 
 def test_what_the_corpus_means_to_do_it_would_do_unhindered() -> None:
     """The corpus has teeth: unescaped, each of these is more than text."""
-    acts = [text for _, text in TEXTS if not _harmless_unescaped(f"<p>{text.encode('utf-8', 'replace').decode()}</p>")]
+    acts = [
+        text
+        for _, text in TEXTS
+        if not _harmless_unescaped(f"<p>{text.encode('utf-8', 'replace').decode()}</p>")
+    ]
     assert len(acts) > 30
     assert mail.read(dict(MAILS)["html"]).html.count("<script>") == 1
     assert urlsplit(REMOTE).hostname.endswith(".invalid")

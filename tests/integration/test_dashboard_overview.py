@@ -34,28 +34,38 @@ def figure(page: str, label: str) -> str:
 
 def test_all_is_well(dashboard: Dashboard, healthy) -> None:
     page = dashboard.sign_in().get("/").text
-    assert {standing(page, name) for name in ("database", "schema", "workers", "dispatcher", "scheduler", "redis")} == {
-        "ok"
-    }
+    assert {
+        standing(page, name)
+        for name in ("database", "schema", "workers", "dispatcher", "scheduler", "redis")
+    } == {"ok"}
     assert "host:17" in page
     assert "1 process, 8 threads" in page
 
 
 def test_a_dispatcher_is_no_worker(dashboard: Dashboard, healthy, desk) -> None:
-    upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "dispatcher", "host", 18, [], 0), datetime.now(UTC))
+    upkeep.heartbeat(
+        desk.conn, upkeep.Process(uuid4(), "dispatcher", "host", 18, [], 0), datetime.now(UTC)
+    )
     page = dashboard.sign_in().get("/").text
     assert "host:18" in page
     assert "1 process" in page
 
 
-def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(dashboard: Dashboard, healthy, desk) -> None:
+def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
+    dashboard: Dashboard, healthy, desk
+) -> None:
     desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'")
     assert standing(dashboard.sign_in().get("/").text, "scheduler") == "warn"
 
 
-def test_an_overdue_account_is_seen_before_two_intervals_have_passed(dashboard: Dashboard, healthy, desk) -> None:
+def test_an_overdue_account_is_seen_before_two_intervals_have_passed(
+    dashboard: Dashboard, healthy, desk
+) -> None:
     account = desk.account("late")
-    late = "UPDATE user_integration SET poll_interval_minutes = 10, next_sync_at = now() - {} * interval '1 minute' WHERE id = %s"
+    late = """
+    UPDATE user_integration SET poll_interval_minutes = 10,
+        next_sync_at = now() - {} * interval '1 minute' WHERE id = %s
+    """
     desk.conn.execute(late.format(5), (account,))
     page = dashboard.sign_in().get("/").text
     assert (figure(page, "Due now"), figure(page, "Overdue")) == ("1", "0")
@@ -77,7 +87,10 @@ def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
     upkeep.note_activity(desk.conn, 1_200, 600)
     upkeep.note_activity(desk.conn, 34, 0)
     desk.conn.execute(
-        "INSERT INTO activity (minute, tasks, rows) VALUES (date_trunc('minute', now()) - interval '2 hours', 9, 9)"
+        """
+        INSERT INTO activity (minute, tasks, rows)
+        VALUES (date_trunc('minute', now()) - interval '2 hours', 9, 9)
+        """
     )
     page = dashboard.sign_in().get("/").text
     assert "last hour: 1,234;" in page
@@ -139,7 +152,10 @@ def test_pages_that_are_slow_leave_threads_to_the_others() -> None:
 
     async def look_all() -> None:
         live = streaming.Live()
-        looks = [asyncio.create_task(live.look((str(number),), partial(render, number))) for number in range(100)]
+        looks = [
+            asyncio.create_task(live.look((str(number),), partial(render, number)))
+            for number in range(100)
+        ]
         while len(rendering) < streaming.MOST_AT_ONCE:
             await asyncio.sleep(0.01)
         go_on.set()

@@ -1,4 +1,6 @@
-"""The page of parked tasks: which it shows, and what it does with one, with many, and with those that are gone meanwhile."""
+"""The page of parked tasks: which it shows, and what it does with one, with many, and with those
+that are gone meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from core.api import parked
 def shelf(desk):
     """`shelf(account, count, error=…)` parks so many new tasks of a new run that has ended."""
 
-    def put(account, count: int = 1, *, type: str = "step", error: str | None = "CoinFailed: heads") -> list[int]:
+    def put(
+        account, count: int = 1, *, type: str = "step", error: str | None = "CoinFailed: heads"
+    ) -> list[int]:
         run = desk.value(
             """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, finished_at)
                SELECT gen_random_uuid(), id, integration_domain, 'live', 'schedule', 'partial', 1, now()
@@ -51,7 +55,10 @@ def states(desk) -> dict[int, str]:
 
 
 def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> None:
-    mine, other = desk.account("mine", user_id="u"), desk.account("other", user_id="v", domain="caller")
+    mine, other = (
+        desk.account("mine", user_id="u"),
+        desk.account("other", user_id="v", domain="caller"),
+    )
     steps, pages = shelf(mine, 2), shelf(mine, 1, type="page", error="Timeout")
     odd, theirs = shelf(mine, 1, error="no class, but words"), shelf(other, 1, error=None)
     who = signed_in(dashboard)
@@ -61,7 +68,11 @@ def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> No
 
     assert found() == sorted([*steps, *pages, *odd, *theirs], reverse=True)
     assert found(signed_in(dashboard, "v")) == theirs
-    assert found(account="mine") == found(account=str(mine)) == sorted([*steps, *pages, *odd], reverse=True)
+    assert (
+        found(account="mine")
+        == found(account=str(mine))
+        == sorted([*steps, *pages, *odd], reverse=True)
+    )
     assert found(domain="caller") == theirs
     assert found(type="page") == pages
     assert found(error="CoinFailed") == steps[::-1]
@@ -70,7 +81,8 @@ def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> No
     assert "CoinFailed: heads" in page.text
     assert "Older: one" not in page.text
     assert re.search(
-        r'href="/parked\?domain=shop&amp;type=step&amp;error=CoinFailed">CoinFailed</a></td><td class="count">2<',
+        r'href="/parked\?domain=shop&amp;type=step&amp;error=CoinFailed">CoinFailed</a></td><td'
+        r' class="count">2<',
         page.text,
     )
     assert "No task is parked that matches" in who.get("/parked", type="nothing").text
@@ -113,7 +125,10 @@ def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk,
     who = signed_in(dashboard)
     who.post("/parked/retry", task=two)
     answer = who.post("/parked/discard", task=[one, two, three, 999_999])
-    assert said(who.get(answer.headers["location"])) == "2 discarded. 2 were not parked any more, and were left."
+    assert (
+        said(who.get(answer.headers["location"]))
+        == "2 discarded. 2 were not parked any more, and were left."
+    )
     now = states(desk)
     assert (now[one], now[two], now[three]) == ("done", "retried", "done")
 
@@ -157,7 +172,10 @@ def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, mo
     shelf(desk.account(), 8)
     who = signed_in(dashboard)
     answer = who.post("/parked/discard-all")
-    assert said(who.get(answer.headers["location"])) == "5 discarded. There are more that match: press it again."
+    assert (
+        said(who.get(answer.headers["location"]))
+        == "5 discarded. There are more that match: press it again."
+    )
     answer = who.post("/parked/discard-all")
     assert said(who.get(answer.headers["location"])) == "3 discarded."
     assert shown(who.get("/parked")) == []
@@ -199,7 +217,8 @@ def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> No
         plan = "\n".join(
             line
             for (line,) in desk.conn.execute(
-                "EXPLAIN " + parked._put(statement, parked._conditions(parked.Wanted())), {"limit": 50}
+                "EXPLAIN " + parked._put(statement, parked._conditions(parked.Wanted())),
+                {"limit": 50},
             )
         )
         assert "sync_task_stopped" in plan, plan

@@ -26,7 +26,9 @@ def made(desk, shop):
     return account, first.run_id, root.task_id, first.task_id
 
 
-def park(desk, count: int = 1, error: str = "CoinFailed: heads", reason: str = "gave up") -> list[int]:
+def park(
+    desk, count: int = 1, error: str = "CoinFailed: heads", reason: str = "gave up"
+) -> list[int]:
     """Park so many of what is queued or ready."""
     return [
         id
@@ -49,13 +51,20 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:
     other = desk.account("B shop", user_id="v", domain="caller")
     theirs = desk.run(other)
     desk.rows(
-        "UPDATE sync_run SET state = 'failed', error = 'it broke', finished_at = now() WHERE id = %s RETURNING 1",
+        """
+        UPDATE sync_run SET state = 'failed', error = 'it broke', finished_at = now() WHERE id = %s
+        RETURNING 1
+        """,
         theirs,
     )
     who = signed_in(dashboard)
 
     def listed(person=who, **filters):
-        return {id for id in (str(run), str(theirs)) if f'href="/runs/{id}"' in person.get("/runs", **filters).text}
+        return {
+            id
+            for id in (str(run), str(theirs))
+            if f'href="/runs/{id}"' in person.get("/runs", **filters).text
+        }
 
     assert listed() == {str(run), str(theirs)}
     assert listed(state="failed") == {str(theirs)}
@@ -65,7 +74,9 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:
     assert listed(signed_in(dashboard, "v")) == {str(theirs)}
     assert "it broke" in who.get("/runs").text
     assert "there is no account" in signed_in(dashboard, "v").get("/runs", account="A shop").text
-    assert "there is no account" in signed_in(dashboard, "v").get("/runs", account=str(account)).text
+    assert (
+        "there is no account" in signed_in(dashboard, "v").get("/runs", account=str(account)).text
+    )
 
 
 @pytest.mark.parametrize("user", [None, "u"])
@@ -84,7 +95,9 @@ def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) ->
         seen += re.findall(r'href="/runs/([0-9a-f-]{36})"', page)
         found = re.search(r'href="(/runs\?after=[^"]*)">Next', page)
         path = found[1].replace("&amp;", "&") if found else None
-    wanted = [str(id) for (id,) in desk.rows("SELECT id FROM sync_run ORDER BY started_at DESC, id DESC")]
+    wanted = [
+        str(id) for (id,) in desk.rows("SELECT id FROM sync_run ORDER BY started_at DESC, id DESC")
+    ]
     assert seen == wanted
 
 
@@ -125,7 +138,9 @@ def test_children_and_roots_are_walked_page_by_page(dashboard, desk, shop) -> No
         seen: list[int] = []
         while path and len(seen) < 1_000:
             page = who.get(path).text
-            seen += [int(id) for id in re.findall(r'<tr><td class="name"><a href="/tasks/(\d+)"', page)]
+            seen += [
+                int(id) for id in re.findall(r'<tr><td class="name"><a href="/tasks/(\d+)"', page)
+            ]
             found = re.search(rf'href="(/runs/{root.run_id}\?after=[^"]*)">Next', page)
             path = found[1].replace("&amp;", "&") if found else None
         return seen
@@ -146,7 +161,10 @@ def test_what_goes_on_in_the_background_is_found_there(dashboard, desk, shop) ->
     assert f'href="/runs/{background}?parent={root.task_id}#tree"' in page
     there = who.get(f"/runs/{background}").text
     assert '<th scope="row" class="d0"><code>step</code>' in there
-    assert "<code>step</code>" in who.get(TREE.format(background, root.task_id)).text.partition("crumbs")[2]
+    assert (
+        "<code>step</code>"
+        in who.get(TREE.format(background, root.task_id)).text.partition("crumbs")[2]
+    )
 
 
 def test_types_that_make_one_another_are_each_shown_once() -> None:
@@ -184,7 +202,10 @@ def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, s
         run, account, root,
     )  # fmt: skip
     names = {"run": run, "parent": root, "after": 0, "limit": 51}
-    with backend.database.connection() as conn, conn.transaction():  # as the dashboard's connections are set up
+    with (
+        backend.database.connection() as conn,
+        conn.transaction(),
+    ):  # as the dashboard's connections are set up
         conn.execute(tree.HASHED)
         plan = "\n".join(line for (line,) in conn.execute("EXPLAIN " + statement, names))
     assert "Nested Loop" not in plan, plan
@@ -236,7 +257,13 @@ def test_what_is_anothers_is_not_there(dashboard, desk, made) -> None:
     (parked,) = park(desk)
     mine = desk.run(desk.account("mine", user_id="v"))
     stranger = signed_in(dashboard, "v")
-    for path in (f"/runs/{run}", f"/tasks/{root}", f"/runs/{uuid4()}", "/tasks/99999", f"/runs/{mine}?parent={root}"):
+    for path in (
+        f"/runs/{run}",
+        f"/tasks/{root}",
+        f"/runs/{uuid4()}",
+        "/tasks/99999",
+        f"/runs/{mine}?parent={root}",
+    ):
         stranger.get(path, status=404)
     for path in (f"/runs/{run}/cancel", f"/tasks/{parked}/retry", f"/tasks/{parked}/discard"):
         stranger.post(path, status=404)
@@ -258,7 +285,9 @@ def test_nothing_is_done_without_the_forms_token(dashboard, desk, made) -> None:
 def test_a_run_is_followed_live(dashboard, desk, made) -> None:
     _, run, *_ = made
     who = signed_in(dashboard, "u")
-    with who.client.stream("GET", f"/runs/{run}", headers={"Accept": "text/event-stream"}) as answer:
+    with who.client.stream(
+        "GET", f"/runs/{run}", headers={"Accept": "text/event-stream"}
+    ) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines, seen = answer.iter_lines(), []
 
@@ -275,7 +304,10 @@ def test_a_run_is_followed_live(dashboard, desk, made) -> None:
 
 def test_cleared_tasks_leave_the_figures(dashboard, desk, made) -> None:
     _, run, *_ = made
-    desk.rows("UPDATE sync_run SET state = 'succeeded', finished_at = now(), tasks_done = 7, pruned = true RETURNING 1")
+    desk.rows("""
+        UPDATE sync_run SET state = 'succeeded', finished_at = now(), tasks_done = 7, pruned = true
+        RETURNING 1
+        """)
     desk.rows("DELETE FROM sync_task RETURNING 1")
     page = text(signed_in(dashboard, "u").get(f"/runs/{run}"))
     assert "Done 7" in page

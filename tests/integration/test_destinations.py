@@ -1,4 +1,6 @@
-"""Stored credentials are sent where they always were: a user's token does not point an account, and its password, elsewhere."""
+"""Stored credentials are sent where they always were: a user's token does not point an account,
+and its password, elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -105,13 +107,19 @@ def other():
 def account(api, own, monkeypatch):
     """The path of an account of the user `u`, at a host of their own."""
     monkeypatch.setattr(api.backend.settings, "allow_private_hosts", True)
-    new = {"integration_domain": "mailbox", "config": {"port": own.port}, "credentials": {"password": PASSWORD}}
+    new = {
+        "integration_domain": "mailbox",
+        "config": {"port": own.port},
+        "credentials": {"password": PASSWORD},
+    }
     answer = api.user("u").post("/v1/user-integrations", json=new)
     assert answer.status_code == 201, answer.text
     return f"/v1/user-integrations/{answer.json()['id']}"
 
 
-def test_a_user_s_token_does_not_send_stored_credentials_elsewhere(api, account, own, other) -> None:
+def test_a_user_s_token_does_not_send_stored_credentials_elsewhere(
+    api, account, own, other
+) -> None:
     user = api.user("u")
     answer = user.patch(account, json={"config": {"port": other.port}})
     assert (answer.status_code, other.heard) == (422, [])
@@ -153,13 +161,20 @@ def test_a_disconnected_account_does_not_lie_in_wait(api, account, other) -> Non
     assert user.patch(account, json={"config": {"port": other.port}}).status_code == 422
 
 
-def test_a_config_that_changed_meanwhile_is_not_written_over(api, account, own, other, desk, monkeypatch) -> None:
-    """What was compared is what is replaced: or else an operator's credentials, given just now, would follow an older config."""
+def test_a_config_that_changed_meanwhile_is_not_written_over(
+    api, account, own, other, desk, monkeypatch
+) -> None:
+    """What was compared is what is replaced: or else an operator's credentials, given just now,
+    would follow an older config.
+    """
     asked = accounts._check_same
 
     def slowly(*arguments, **more):
         asked(*arguments, **more)
-        desk.conn.execute("UPDATE user_integration SET config = config || %s::jsonb", (f'{{"port": {other.port}}}',))
+        desk.conn.execute(
+            "UPDATE user_integration SET config = config || %s::jsonb",
+            (f'{{"port": {other.port}}}',),
+        )
 
     monkeypatch.setattr(accounts, "_check_same", slowly)
     answer = api.user("u").patch(account, json={"config": {"port": own.port, "folder": "out"}})
@@ -192,5 +207,7 @@ class Deep(BaseModel):
 def test_marks_that_stand_deeper_hold_too(config, refused) -> None:
     mailbox = SimpleNamespace(config_model=Deep, credentials_model=Password)
     after = stored(Deep.model_validate(config))
-    with pytest.raises(InvalidInput, match="give the credentials too") if refused else nullcontext():
+    with (
+        pytest.raises(InvalidInput, match="give the credentials too") if refused else nullcontext()
+    ):
         require_same_destination(mailbox, stored(Deep()), after)

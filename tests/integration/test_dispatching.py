@@ -22,7 +22,9 @@ def test_a_leader_whose_time_is_over_claims_nothing(desk) -> None:
     desk.run(account)
     leadership.lead(desk.conn, desk.me)
     desk.conn.execute("UPDATE ledger SET leader_until = now() - interval '1 s'")
-    assert dispatching.claim(desk.conn, desk.me, "shop", [Portion(str(account), "live", 5)], 60) == []
+    assert (
+        dispatching.claim(desk.conn, desk.me, "shop", [Portion(str(account), "live", 5)], 60) == []
+    )
 
 
 def test_a_claim_counts_the_dispatch_and_sets_a_lease(desk) -> None:
@@ -34,9 +36,9 @@ def test_a_claim_counts_the_dispatch_and_sets_a_lease(desk) -> None:
         "live",
         {},
     )
-    state, lease, seq = desk.rows("SELECT state, extract(epoch FROM lease_until - now()), dispatch_seq FROM sync_task")[
-        0
-    ]
+    state, lease, seq = desk.rows(
+        "SELECT state, extract(epoch FROM lease_until - now()), dispatch_seq FROM sync_task"
+    )[0]
     assert state == "queued"
     assert 55 < lease <= 60.5
     assert seq == first.dispatch_seq == leadership.last_sequence(desk.conn)
@@ -49,10 +51,17 @@ def test_two_claims_at_once_share_the_tasks(desk, connect, together) -> None:
     leadership.lead(desk.conn, desk.me)
     portion = Portion(str(account), "live", 60)
     conns = [connect() for _ in range(4)]
-    claims = together(*(lambda conn=conn: dispatching.claim(conn, desk.me, "shop", [portion], 60) for conn in conns))
+    claims = together(
+        *(
+            lambda conn=conn: dispatching.claim(conn, desk.me, "shop", [portion], 60)
+            for conn in conns
+        )
+    )
     ids = [dispatch.task_id for claim in claims for dispatch in claim]
     assert len(ids) == len(set(ids))
-    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'queued' AND dispatch_no = 1") == len(ids)
+    assert desk.value(
+        "SELECT count(*) FROM sync_task WHERE state = 'queued' AND dispatch_no = 1"
+    ) == len(ids)
     seqs = [dispatch.dispatch_seq for claim in claims for dispatch in claim]
     assert len(seqs) == len(set(seqs))
 
@@ -120,30 +129,49 @@ def test_accounts_that_may_not_run_keep_no_other_waiting(desk) -> None:
     accounts = sorted(desk.account(f"a{number}") for number in range(301))
     for account in accounts:
         desk.run(account)
-    desk.conn.execute("UPDATE user_integration SET sync_status = 'error' WHERE id <> %s", (accounts[-1],))
+    desk.conn.execute(
+        "UPDATE user_integration SET sync_status = 'error' WHERE id <> %s", (accounts[-1],)
+    )
     for after in (RING_START, accounts[0], accounts[-1]):
-        assert [one.account for one in dispatching.waiting(desk.conn, "shop", after, 10)] == [str(accounts[-1])]
+        assert [one.account for one in dispatching.waiting(desk.conn, "shop", after, 10)] == [
+            str(accounts[-1])
+        ]
 
 
 def test_a_claim_reads_no_more_than_it_claims_however_much_is_ready(desk) -> None:
     account = str(desk.account())
     desk.run(account)
     desk.conn.execute(
-        "INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, parent_id) "
-        "SELECT r.id, user_integration_id, integration_domain, lane, 'step', '{}', convert_to(n::text, 'UTF8'), 1 "
-        "FROM sync_run r, generate_series(1, 50000) n"
+        "INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type,"
+        " payload, dedup_key, parent_id) SELECT r.id, user_integration_id, integration_domain,"
+        " lane, 'step', '{}', convert_to(n::text, 'UTF8'), 1 FROM sync_run r, generate_series(1,"
+        " 50000) n"
     )
     desk.conn.execute("ANALYZE sync_task")
     leadership.lead(desk.conn, desk.me)
-    for portion in (Portion(account, "live", 20), Portion(account, "live", 20, ["step"], 20, ["page"])):
-        names = {"leader": desk.me, "domain": "shop", "portions": json.dumps([asdict(portion)]), "lease": 60}
+    for portion in (
+        Portion(account, "live", 20),
+        Portion(account, "live", 20, ["step"], 20, ["page"]),
+    ):
+        names = {
+            "leader": desk.me,
+            "domain": "shop",
+            "portions": json.dumps([asdict(portion)]),
+            "lease": 60,
+        }
         with desk.conn.transaction(force_rollback=True):
             explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
             (plan,) = desk.conn.execute(explain + dispatching.CLAIM, names).fetchone()
-        scans = [node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "sync_task"]
-        read = [(node.get("Node Type"), node["Actual Loops"] * node["Actual Rows"] + removed(node)) for node in scans]
+        scans = [
+            node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "sync_task"
+        ]
+        read = [
+            (node.get("Node Type"), node["Actual Loops"] * node["Actual Rows"] + removed(node))
+            for node in scans
+        ]
         assert "Seq Scan" not in {kind for kind, _ in read}
-        # Looking for the other types, where there are none, is what a portion by type costs, and it is never asked so.
+        # Looking for the other types, where there are none, is what a portion by type costs, and it
+        # is never asked so.
         assert not portion.capped_types or sum(rows for _, rows in read) < 60_000
         assert portion.capped_types or sum(rows for _, rows in read) < 200, read
 
@@ -173,16 +201,27 @@ def test_domains_with_work_and_what_is_under_way(desk) -> None:
     assert dispatching.domains_with_work(desk.conn, ["other", "shop"]) == ["shop"]
     desk.claim()
     (flight,) = dispatching.in_flight(desk.conn, "shop")
-    assert (flight.account, flight.group, flight.type, flight.count) == (str(account), "g", "start", 1)
+    assert (flight.account, flight.group, flight.type, flight.count) == (
+        str(account),
+        "g",
+        "start",
+        1,
+    )
 
 
-# Who leads ------------------------------------------------------------------------------------------------------------
+# Who leads
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_one_leads_until_its_time_is_over_by_the_databases_clock(desk, connect, together) -> None:
     names = [uuid4() for _ in range(6)]
     conns = [connect() for _ in names]
-    won = together(*(lambda conn=conn, me=me: leadership.lead(conn, me) for conn, me in zip(conns, names, strict=True)))
+    won = together(
+        *(
+            lambda conn=conn, me=me: leadership.lead(conn, me)
+            for conn, me in zip(conns, names, strict=True)
+        )
+    )
     assert sum(won) == 1
     leader = names[won.index(True)]
     other = names[won.index(False)]

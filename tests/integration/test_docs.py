@@ -56,7 +56,12 @@ def test_the_demo_keeps_what_can_be_kept_and_names_the_rest(tmp_path: Path) -> N
     os.mkfifo(tree / "pipe")
     said = run(f"polling demo {shlex.quote(str(tree))}", tmp_path, env)
     assert f"All {len(ODD) + 1} files are in the content table, byte for byte" in said
-    for reason in ("broken links", "links that lead out", "links to directories", "sockets, pipes and devices"):
+    for reason in (
+        "broken links",
+        "links that lead out",
+        "links to directories",
+        "sockets, pipes and devices",
+    ):
         assert re.search(rf"left out: {reason}.* \(1\)", said)
 
 

@@ -43,7 +43,9 @@ def stop_all(home: Path) -> None:
 
 
 def settings(home: Path, **given: Any) -> Settings:
-    return Settings(**{"_env_file": None, "database_url": None, "redis_url": None, "home": home, **given})
+    return Settings(
+        **{"_env_file": None, "database_url": None, "redis_url": None, "home": home, **given}
+    )
 
 
 def running(home: Path) -> tuple[bool, bool]:
@@ -53,7 +55,10 @@ def running(home: Path) -> tuple[bool, bool]:
 
 def pids(urls: Urls) -> tuple[int, int]:
     """The servers' process ids, asked from themselves: both answer."""
-    with psycopg.connect(urls.database_url) as connection, redis.Redis.from_url(urls.redis_url) as client:
+    with (
+        psycopg.connect(urls.database_url) as connection,
+        redis.Redis.from_url(urls.redis_url) as client,
+    ):
         row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
         assert row
         return int(row[0].split()[0]), client.info("server")["process_id"]
@@ -102,7 +107,10 @@ def test_starts_real_servers_and_stops_them(home: Path) -> None:
         with psycopg.connect(urls.database_url) as connection:
             connection.execute("CREATE TABLE kept (word text)")
             connection.execute("INSERT INTO kept VALUES ('höme')")
-            shown = {name: connection.execute(f"SHOW {name}").fetchone() for name in ("listen_addresses", "fsync")}
+            shown = {
+                name: connection.execute(f"SHOW {name}").fetchone()
+                for name in ("listen_addresses", "fsync")
+            }
             database = connection.execute("SELECT current_database()").fetchone()
         with redis.Redis.from_url(urls.redis_url) as client:
             client.set("kept", "yes")
@@ -121,11 +129,16 @@ def test_starts_real_servers_and_stops_them(home: Path) -> None:
 
 def test_nobody_else_can_enter(home: Path) -> None:
     with Servers(settings(home)):
-        modes = {name: stat.S_IMODE((home / "embedded" / name).stat().st_mode) for name in (".", "postgres", "valkey")}
+        modes = {
+            name: stat.S_IMODE((home / "embedded" / name).stat().st_mode)
+            for name in (".", "postgres", "valkey")
+        }
     assert set(modes.values()) == {0o700}
 
 
-def test_processes_that_begin_at_once_share_the_servers_and_the_last_one_stops_them(home: Path) -> None:
+def test_processes_that_begin_at_once_share_the_servers_and_the_last_one_stops_them(
+    home: Path,
+) -> None:
     with another(home) as (_, first), another(home) as (_, second), another(home) as (_, third):
         assert first.recv() == second.recv() == third.recv()
         for pipe in (second, first):
@@ -202,7 +215,12 @@ def test_the_servers_are_out_of_reach_of_our_terminal(home: Path) -> None:
 
 
 def test_our_environment_is_not_the_servers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PGPORT": "1", "PGHOST": "other", "PGDATA": "/nowhere", "POLLING_SECRET_KEYS": "k"}.items():
+    for name, value in {
+        "PGPORT": "1",
+        "PGHOST": "other",
+        "PGDATA": "/nowhere",
+        "POLLING_SECRET_KEYS": "k",
+    }.items():
         monkeypatch.setenv(name, value)
     with Servers(settings(home)) as urls, psycopg.connect(urls.database_url) as connection:
         connection.execute("CREATE TEMPORARY TABLE seen (line text)")
@@ -310,7 +328,9 @@ def test_data_of_another_version_say_what_to_do(home: Path) -> None:
     data = home / "embedded" / "postgres"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("12\n")
-    with pytest.raises(PollingError, match=r"made by PostgreSQL 12, and the installed wheel brings .*18"):
+    with pytest.raises(
+        PollingError, match=r"made by PostgreSQL 12, and the installed wheel brings .*18"
+    ):
         Servers(settings(home)).acquire()
 
 
@@ -361,5 +381,11 @@ def test_a_key_that_others_can_read_is_refused(home: Path) -> None:
 def test_a_given_database_needs_given_keys(home: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         secret_keys(settings(home, database_url="postgresql://db/x"))
-    assert (caught.value.message, caught.value.hint) == ("POLLING_SECRET_KEYS is not set", "Make one: polling keys new")
-    assert secret_keys(settings(home, database_url="postgresql://db/x", secret_keys="a, b")) == ("a", "b")
+    assert (caught.value.message, caught.value.hint) == (
+        "POLLING_SECRET_KEYS is not set",
+        "Make one: polling keys new",
+    )
+    assert secret_keys(settings(home, database_url="postgresql://db/x", secret_keys="a, b")) == (
+        "a",
+        "b",
+    )

@@ -10,13 +10,16 @@ from core.ledger import completion, leases
 def expire(desk, *dispatches) -> list:
     ids = [dispatch.task_id for dispatch in dispatches]
     desk.conn.execute(
-        "UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s' WHERE id = ANY(%s)", (ids,)
+        "UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s' WHERE id = ANY(%s)",
+        (ids,),
     )
     return leases.expire(desk.conn)
 
 
 def seconds_left(desk) -> float:
-    return float(desk.value("SELECT extract(epoch FROM lease_until - clock_timestamp()) FROM sync_task"))
+    return float(
+        desk.value("SELECT extract(epoch FROM lease_until - clock_timestamp()) FROM sync_task")
+    )
 
 
 def test_a_renewed_lease_lasts_from_now(desk) -> None:
@@ -86,7 +89,10 @@ def test_the_third_death_of_a_suspect_that_had_begun_parks_it(desk) -> None:
     for _ in range(3):
         (dispatch,) = desk.claim()
         assert leases.start_suspect(desk.conn, dispatch.task_id, dispatch.dispatch_no)
-        states += [(one.state, desk.value("SELECT crashes FROM sync_task")) for one in expire(desk, dispatch)]
+        states += [
+            (one.state, desk.value("SELECT crashes FROM sync_task"))
+            for one in expire(desk, dispatch)
+        ]
     assert states == [("ready", 1), ("ready", 2), ("parked", 3)]
     assert [run["state"] for run in completion.end_runs(desk.conn, {dispatch.run_id})] == ["failed"]
     assert desk.value("SELECT finished_at IS NOT NULL AND reason IS NOT NULL FROM sync_task")
@@ -117,8 +123,12 @@ def test_what_a_worker_gives_back_is_ready_and_not_suspected_for_it(desk, suspec
     if suspect:
         expire(desk, dispatch)
         (dispatch,) = desk.claim()
-    leases.give_back(desk.conn, [(dispatch.task_id, dispatch.dispatch_no), (dispatch.task_id, 99), (99, 1)])
-    assert desk.rows("SELECT state, suspect, crashes, lease_until FROM sync_task") == [("ready", suspect, 0, None)]
+    leases.give_back(
+        desk.conn, [(dispatch.task_id, dispatch.dispatch_no), (dispatch.task_id, 99), (99, 1)]
+    )
+    assert desk.rows("SELECT state, suspect, crashes, lease_until FROM sync_task") == [
+        ("ready", suspect, 0, None)
+    ]
     (again,) = desk.claim()
     assert again.dispatch_no == dispatch.dispatch_no + 1
 

@@ -1,7 +1,9 @@
-"""The ledger against a model in memory: random interleavings of all that can happen to tasks, runs and accounts.
+"""The ledger against a model in memory: random interleavings of all that can happen to tasks, runs
+and accounts.
 
-Every rule does one thing to the real ledger and to the model. After each step both must agree: on every task's state,
-on which runs are open, on what was kept, and that nothing of an ended run is open.
+Every rule does one thing to the real ledger and to the model. After each step both must agree: on
+every task's state, on which runs are open, on what was kept, and that nothing of an ended run is
+open.
 """
 
 from __future__ import annotations
@@ -14,7 +16,15 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
 
 from core.accounts import store
 from core.db.pool import Conn, open_connection
@@ -28,7 +38,8 @@ from core.ledger.saving import save
 DOMAIN = "model"
 LEADER = UUID(int=1)
 PAST = """
-UPDATE sync_task SET lease_until = now() - interval '1 s' WHERE id = %s AND dispatch_no = %s AND state = 'queued'
+UPDATE sync_task SET lease_until = now() - interval '1 s'
+WHERE id = %s AND dispatch_no = %s AND state = 'queued'
 """
 OPEN = ("ready", "queued")
 
@@ -75,12 +86,14 @@ class Ledger(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.conn.execute(
-            "TRUNCATE sync_task, user_integration_content, sync_seen, sync_state, user_integration CASCADE"
+            "TRUNCATE sync_task, user_integration_content, sync_seen, sync_state, user_integration"
+            " CASCADE"
         )
         self.conn.execute("UPDATE ledger SET leader = NULL, leader_until = NULL")
         self.conn.close()
 
-    # Rules ------------------------------------------------------------------------------------------------------------
+    # Rules
+    # ------------------------------------------------------------------------------------------------------------
 
     @initialize()
     def accounts(self) -> None:
@@ -133,7 +146,9 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(target=dispatches, account=st.integers(0, 1), most=st.integers(1, 4))
     def dispatch(self, account: int, most: int) -> Any:
-        return multiple(*self._claim(account, most, "live"), *self._claim(account, most, "backfill"))
+        return multiple(
+            *self._claim(account, most, "live"), *self._claim(account, most, "backfill")
+        )
 
     @rule(target=dispatches, one=dispatches)
     def bring_back_and_dispatch_again(self, one: Dispatch) -> Any:
@@ -147,7 +162,11 @@ class Ledger(RuleBasedStateMachine):
         if id in self.paused:
             return []
         claimed = dispatching.claim(self.conn, LEADER, DOMAIN, [Portion(str(id), lane, most)], 60.0)
-        ready = [t for t in self.tasks.values() if (t.state, t.lane, self.runs[t.run].account) == ("ready", lane, id)]
+        ready = [
+            t
+            for t in self.tasks.values()
+            if (t.state, t.lane, self.runs[t.run].account) == ("ready", lane, id)
+        ]
         assert len(claimed) == min(most, len(ready))
         for one in claimed:
             task = self.tasks[one.task_id]
@@ -163,7 +182,8 @@ class Ledger(RuleBasedStateMachine):
     def finish(self, one: Dispatch, new: list[tuple[str, bool]], item: str) -> None:
         """With output and follow-ups; a dispatch may come in again, and late."""
         rows = [
-            {"type": "t", "payload": {}, "key": f"{ord(key):032x}", "priority": 0, "background": bg} for key, bg in new
+            {"type": "t", "payload": {}, "key": f"{ord(key):032x}", "priority": 0, "background": bg}
+            for key, bg in new
         ]
         outcome = Outcome(one, outputs=[_output(item, one.dispatch_seq)], tasks=rows)
         if self._save(outcome):
@@ -176,7 +196,9 @@ class Ledger(RuleBasedStateMachine):
             for lane in lanes - {task.lane}:
                 if self._open(account, lane) is None:
                     self._learn_run(account, lane)
-            for run in [id for id, r in self.runs.items() if r.account == account and r.state == "running"]:
+            for run in [
+                id for id, r in self.runs.items() if r.account == account and r.state == "running"
+            ]:
                 self._learn(run, None)
         self._complete(one)
 
@@ -246,7 +268,9 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def retry_or_discard(self, data: st.DataObject) -> None:
-        parked = sorted(id for id, task in self.tasks.items() if task.state == "parked" and not task.retried)
+        parked = sorted(
+            id for id, task in self.tasks.items() if task.state == "parked" and not task.retried
+        )
         if not parked:
             return
         id = data.draw(st.sampled_from(parked))
@@ -263,14 +287,17 @@ class Ledger(RuleBasedStateMachine):
         with pytest.raises(InvalidInput):
             parking.retry(self.conn, [id])
 
-    # The model's own bookkeeping --------------------------------------------------------------------------------------
+    # The model's own bookkeeping
+    # --------------------------------------------------------------------------------------
 
     def _save(self, outcome: Outcome) -> bool:
         one = outcome.dispatch
         task = self.tasks[one.task_id]
         current = task.state == "queued" and task.dispatch_no == one.dispatch_no
         applied = save(self.conn, [outcome], delete_guard=0.5).applied
-        assert bool(applied) == current, "the fence lets a dispatch through exactly if it is the current one"
+        assert bool(applied) == current, (
+            "the fence lets a dispatch through exactly if it is the current one"
+        )
         return current
 
     def _complete(self, one: Dispatch) -> None:
@@ -285,13 +312,20 @@ class Ledger(RuleBasedStateMachine):
 
     def _open(self, account: UUID, lane: str) -> UUID | None:
         return next(
-            (id for id, run in self.runs.items() if (run.account, run.lane, run.state) == (account, lane, "running")),
+            (
+                id
+                for id, run in self.runs.items()
+                if (run.account, run.lane, run.state) == (account, lane, "running")
+            ),
             None,
         )
 
     def _learn_run(self, account: UUID, lane: str) -> UUID:
         row = self.conn.execute(
-            "SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s AND state = 'running'",
+            """
+            SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s
+                AND state = 'running'
+            """,
             (account, lane),
         ).fetchone()
         assert row is not None, f"a {lane} run should have been opened"
@@ -301,7 +335,8 @@ class Ledger(RuleBasedStateMachine):
     def _learn(self, run: UUID, _: set[str] | None) -> None:
         """New rows of a run: they are ready, and no key stands twice."""
         rows = self.conn.execute(
-            "SELECT id, dedup_key, lane, state, auto_retries FROM sync_task WHERE run_id = %s", (run,)
+            "SELECT id, dedup_key, lane, state, auto_retries FROM sync_task WHERE run_id = %s",
+            (run,),
         )
         for id, key, lane, state, auto_retries in rows.fetchall():
             if id not in self.tasks:
@@ -312,27 +347,38 @@ class Ledger(RuleBasedStateMachine):
                 )
                 self.tasks[id] = ModelTask(run, key.hex(), lane, auto_retries=auto_retries)
 
-    # Invariants -------------------------------------------------------------------------------------------------------
+    # Invariants
+    # -------------------------------------------------------------------------------------------------------
 
     @invariant()
     def tasks_agree(self) -> None:
-        rows = self.conn.execute(
-            "SELECT id, state, dispatch_no, attempts, crashes, retried_as IS NOT NULL FROM sync_task"
-        )
+        rows = self.conn.execute("""
+            SELECT id, state, dispatch_no, attempts, crashes, retried_as IS NOT NULL FROM sync_task
+            """)
         found = {row[0]: row[1:] for row in rows}
-        model = {id: (t.state, t.dispatch_no, t.attempts, t.crashes, t.retried) for id, t in self.tasks.items()}
+        model = {
+            id: (t.state, t.dispatch_no, t.attempts, t.crashes, t.retried)
+            for id, t in self.tasks.items()
+        }
         assert found == model
 
     @invariant()
     def runs_agree(self) -> None:
-        found = {id: state == "running" for id, state in self.conn.execute("SELECT id, state FROM sync_run")}
+        found = {
+            id: state == "running"
+            for id, state in self.conn.execute("SELECT id, state FROM sync_run")
+        }
         assert found == {id: run.state == "running" for id, run in self.runs.items()}
         for task in self.tasks.values():
-            assert task.state not in OPEN or self.runs[task.run].state == "running", "an ended run has no open task"
+            assert task.state not in OPEN or self.runs[task.run].state == "running", (
+                "an ended run has no open task"
+            )
 
     @invariant()
     def content_agrees(self) -> None:
-        rows = self.conn.execute("SELECT user_integration_id, external_id, content_text FROM user_integration_content")
+        rows = self.conn.execute(
+            "SELECT user_integration_id, external_id, content_text FROM user_integration_content"
+        )
         assert {(account, id): int(text) for account, id, text in rows} == self.content
 
 
@@ -368,6 +414,9 @@ def machine(database_url: str) -> Iterator[type[Ledger]]:
 def test_the_ledger_does_what_the_model_does(machine: type[Ledger]) -> None:
     case = machine.TestCase
     case.settings = settings(
-        max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=60,
+        stateful_step_count=50,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     case().runTest()

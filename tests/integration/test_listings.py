@@ -17,16 +17,20 @@ from core.db.pool import Conn
 ACCOUNT = UUID(int=7)
 
 ITEM = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq, metadata_seq)
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    digest, content_seq, metadata_seq)
 VALUES (%s, 'shop', %s, 'item', '', 1, 1) ON CONFLICT DO NOTHING
 """
 # Many at one moment: the id decides.
 CONNECTED = """
-INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, limits, created_at)
-VALUES (gen_random_uuid(), 'u', 'shop', %s, %s, '{}', '[]', date_trunc('second', clock_timestamp())) ON CONFLICT DO NOTHING
+INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, limits,
+    created_at)
+VALUES (gen_random_uuid(), 'u', 'shop', %s, %s, '{}', '[]', date_trunc('second', clock_timestamp()))
+ON CONFLICT DO NOTHING
 """
 TASK = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key)
 VALUES (%s, %s, 'shop', 'live', 'step', '{}', convert_to(%s, 'UTF8')) ON CONFLICT DO NOTHING
 """
 
@@ -45,11 +49,17 @@ def add_task(conn: Conn, name: str) -> None:
 
 LISTINGS: dict[str, tuple[Listing, Callable[[Conn, str], None], dict[str, Any]]] = {
     "content": (listings.content, add_item, {}),
-    "content of an account": (listings.content_of_account, add_item, {"user_integration_id": ACCOUNT}),
+    "content of an account": (
+        listings.content_of_account,
+        add_item,
+        {"user_integration_id": ACCOUNT},
+    ),
     "accounts": (listings.accounts, add_account, {}),
     "tasks": (listings.tasks, add_task, {"run_id": ACCOUNT}),
 }
-NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6)
+NAMES = st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6
+)
 
 
 @pytest.mark.parametrize("which", LISTINGS)
@@ -62,7 +72,9 @@ NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 def test_pages_cover_what_was_there_once(
     which: str, there: set[str], limit: int, meanwhile: list[list[str]], conn: Conn
 ) -> None:
-    """Rows that come between two pages may be seen or not; none is seen twice, and they hide none of those before them."""
+    """Rows that come between two pages may be seen or not; none is seen twice, and they hide
+    none of those before them.
+    """
     listing, add, filters = LISTINGS[which]
     conn.execute("TRUNCATE user_integration_content, user_integration, sync_task CASCADE")
     for name in sorted(there, key=hash):

@@ -16,7 +16,16 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 
-from core import AccountIdentity, BaseIntegration, Context, CredentialsInvalid, Empty, Manifest, OAuth, TaskResult
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    CredentialsInvalid,
+    Empty,
+    Manifest,
+    OAuth,
+    TaskResult,
+)
 from core.api.oauth import may_redirect, oauth_of
 from core.ledger import dispatching
 from core.plugins import get_registry
@@ -31,7 +40,13 @@ class Provider(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.codes, self.tokens, self.person, self.broken, self.takes_pkce = {}, {}, "ann", False, True
+        self.codes, self.tokens, self.person, self.broken, self.takes_pkce = (
+            {},
+            {},
+            "ann",
+            False,
+            True,
+        )
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -58,9 +73,9 @@ class Handler(BaseHTTPRequestHandler):
         asked = self.server.codes.pop(given.get("code"), None)
         if not self.server.takes_pkce and "code_verifier" in given:
             return self.answer(400, {"error": "invalid_request"})
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(given.get("code_verifier", "").encode()).digest()).rstrip(
-            b"="
-        )
+        challenge = base64.urlsafe_b64encode(
+            hashlib.sha256(given.get("code_verifier", "").encode()).digest()
+        ).rstrip(b"=")
         right = (
             asked is not None
             and (asked.get("code_challenge_method") == "S256") is self.server.takes_pkce
@@ -71,10 +86,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.broken:
             return self.answer(500, {"secret": SECRET})
         if not right:
-            return self.answer(400, {"error": "invalid_grant", "error_description": given.get("code")})
+            return self.answer(
+                400, {"error": "invalid_grant", "error_description": given.get("code")}
+            )
         token = secrets.token_urlsafe()
         self.server.tokens[token] = asked["person"]
-        return self.answer(200, {"access_token": token, "refresh_token": "r", "token_type": "Bearer", "expires_in": 60})
+        return self.answer(
+            200,
+            {"access_token": token, "refresh_token": "r", "token_type": "Bearer", "expires_in": 60},
+        )
 
     def answer(self, status: int, body) -> None:
         encoded = json.dumps(body).encode()
@@ -133,7 +153,9 @@ def integrations(provider):
 def product(api, monkeypatch):
     """The API where browsers reach it."""
     monkeypatch.setattr(api.backend.settings, "public_url", api.url)
-    monkeypatch.setattr(api.backend.settings, "redirect_urls", ("https://app.example.org/connected",))
+    monkeypatch.setattr(
+        api.backend.settings, "redirect_urls", ("https://app.example.org/connected",)
+    )
     return api
 
 
@@ -153,16 +175,28 @@ def consent(client, browser, **more):
 def test_a_person_connects_an_account(product, browser, provider, desk) -> None:
     user = product.user("u")
     begun = user.post(
-        "/v1/oauth/cloud/authorize", json={"name": "mine", "redirect_to": "https://app.example.org/connected?a=1"}
+        "/v1/oauth/cloud/authorize",
+        json={"name": "mine", "redirect_to": "https://app.example.org/connected?a=1"},
     )
     asked = dict(parse_qsl(urlsplit(begun.json()["url"]).query))
-    assert (asked["client_id"], asked["scope"], asked["access_type"]) == (CLIENT, "read list", "offline")
+    assert (asked["client_id"], asked["scope"], asked["access_type"]) == (
+        CLIENT,
+        "read list",
+        "offline",
+    )
     assert SECRET not in begun.text
     back = browser.get(browser.get(begun.json()["url"]).headers["location"])
     assert (back.status_code, back.headers["referrer-policy"]) == (303, "no-referrer")
     (account,) = user.get("/v1/user-integrations").json()["items"]
-    assert back.headers["location"] == f"https://app.example.org/connected?a=1&user_integration_id={account['id']}"
-    assert (account["name"], account["identity"], account["sync_status"]) == ("mine", "ann", "active")
+    assert (
+        back.headers["location"]
+        == f"https://app.example.org/connected?a=1&user_integration_id={account['id']}"
+    )
+    assert (account["name"], account["identity"], account["sync_status"]) == (
+        "mine",
+        "ann",
+        "active",
+    )
     (token,) = provider.tokens
     assert token not in user.get("/v1/user-integrations").text
     assert token not in desk.value("SELECT credentials FROM user_integration")
@@ -192,7 +226,9 @@ def test_a_stolen_code_is_of_no_use_in_another_flow(product, browser, desk) -> N
     first, second = (consent(product.user(name), browser) for name in ("u", "attacker"))
     code = dict(parse_qsl(urlsplit(first).query))["code"]
     state = dict(parse_qsl(urlsplit(second).query))["state"]
-    answer = browser.get(f"{product.url}/v1/oauth/callback?{urlencode({'state': state, 'code': code})}")
+    answer = browser.get(
+        f"{product.url}/v1/oauth/callback?{urlencode({'state': state, 'code': code})}"
+    )
     assert (answer.status_code, code in answer.text) == (400, False)
     assert desk.value("SELECT count(*) FROM user_integration") == 0
 
@@ -219,15 +255,25 @@ def test_the_code_is_exchanged_where_the_operator_says(
         cloud_url: str = "http://127.0.0.1:9/nobody"
 
     (cloud,) = integrations
-    oauth = replace(cloud.manifest.oauth, token_url="{CLOUD_URL}/token", authorize_url="{CLOUD_URL}/authorize")
-    monkeypatch.setattr(cloud, "manifest", replace(cloud.manifest, oauth=oauth, settings=CloudSettings))
+    oauth = replace(
+        cloud.manifest.oauth, token_url="{CLOUD_URL}/token", authorize_url="{CLOUD_URL}/authorize"
+    )
+    monkeypatch.setattr(
+        cloud, "manifest", replace(cloud.manifest, oauth=oauth, settings=CloudSettings)
+    )
     monkeypatch.setenv("CLOUD_URL", provider.url)
     assert browser.get(consent(product.user("u"), browser)).text.startswith("Connected")
     assert desk.value("SELECT count(*) FROM user_integration") == 1
 
 
 def test_an_endpoint_that_names_no_setting_is_the_plugins_mistake(provider) -> None:
-    oauth = OAuth(f"{provider.url}/authorize", "{CLOUD_URL}/token", ["read"], "CLOUD_CLIENT_ID", "CLOUD_CLIENT_SECRET")
+    oauth = OAuth(
+        f"{provider.url}/authorize",
+        "{CLOUD_URL}/token",
+        ["read"],
+        "CLOUD_CLIENT_ID",
+        "CLOUD_CLIENT_SECRET",
+    )
     with pytest.raises(ValueError, match="CLOUD_URL"):
         Manifest("cloud", "Cloud", oauth=oauth)
 
@@ -242,7 +288,12 @@ def test_an_endpoint_that_names_no_setting_is_the_plugins_mistake(provider) -> N
             "https://proxy.example.org/slack/oauth.v2.access",
         ),
         ("slack", "SLACK_API_URL", None, "https://slack.com/api/oauth.v2.access"),
-        ("gmail", "GOOGLE_TOKEN_URL", "https://proxy.example.org/token", "https://proxy.example.org/token"),
+        (
+            "gmail",
+            "GOOGLE_TOKEN_URL",
+            "https://proxy.example.org/token",
+            "https://proxy.example.org/token",
+        ),
         ("gmail", "GOOGLE_TOKEN_URL", None, "https://oauth2.googleapis.com/token"),
     ],
 )
@@ -278,7 +329,9 @@ def test_an_answer_that_a_plugin_cannot_read_is_no_error_of_ours(
     assert "KeyError" not in caplog.text
 
 
-def test_a_provider_that_refuses_pkce(product, browser, provider, integrations, monkeypatch) -> None:
+def test_a_provider_that_refuses_pkce(
+    product, browser, provider, integrations, monkeypatch
+) -> None:
     """It is asked without: by the secret alone."""
     provider.takes_pkce = False
     (cloud,) = integrations
@@ -293,14 +346,18 @@ def test_reconnecting_lets_the_interrupted_run_go_on(product, browser, desk, pro
     browser.get(consent(user, browser))
     account = desk.value("SELECT id FROM user_integration")
     run = desk.run(account)
-    desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'")
+    desk.conn.execute(
+        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
+    )
     assert dispatching.waiting(desk.conn, "cloud", RING_START, 10) == []
     provider.person = "somebody else"
     other = browser.get(consent(user, browser, user_integration_id=str(account)))
     assert (other.status_code, other.text) == (400, "Not connected: refused. Begin again.")
     provider.person = "ann"
     assert browser.get(consent(user, browser, user_integration_id=str(account))).status_code == 200
-    assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [("active", 2)]
+    assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [
+        ("active", 2)
+    ]
     (waiting,) = dispatching.waiting(desk.conn, "cloud", RING_START, 10)
     assert waiting.account == str(account)
     assert [dispatch.run_id for dispatch in desk.claim(domain="cloud")] == [str(run)]
@@ -311,9 +368,17 @@ def test_nobody_begins_for_another(product, browser, desk) -> None:
     account = str(desk.value("SELECT id FROM user_integration"))
     foreign = product.user("v")
     assert foreign.post("/v1/oauth/cloud/authorize", json={"user_id": "u"}).status_code == 403
-    assert foreign.post("/v1/oauth/cloud/authorize", json={"user_integration_id": account}).status_code == 404
+    assert (
+        foreign.post("/v1/oauth/cloud/authorize", json={"user_integration_id": account}).status_code
+        == 404
+    )
     assert product.admin.post("/v1/oauth/cloud/authorize", json={}).status_code == 422
-    assert product.admin.post("/v1/oauth/cloud/authorize", json={"user_integration_id": account}).status_code == 201
+    assert (
+        product.admin.post(
+            "/v1/oauth/cloud/authorize", json={"user_integration_id": account}
+        ).status_code
+        == 201
+    )
     assert foreign.post("/v1/oauth/locked/authorize", json={}).status_code == 422
 
 
@@ -352,6 +417,8 @@ def test_what_an_operator_has_not_set_is_named(product, monkeypatch) -> None:
 )
 def test_where_a_browser_may_be_sent(url, allowed) -> None:
     settings = Settings(
-        _env_file=None, redirect_urls="https://app.example.org/connected", public_url="https://api.example.org"
+        _env_file=None,
+        redirect_urls="https://app.example.org/connected",
+        public_url="https://api.example.org",
     )
     assert may_redirect(settings, url) is allowed

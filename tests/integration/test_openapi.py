@@ -1,4 +1,6 @@
-"""The OpenAPI document keeps its word: requests made from it are answered as it says, one by one and along its links."""
+"""The OpenAPI document keeps its word: requests made from it are answered as it says, one by one
+and along its links.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ CHECKS = [
     response_schema_conformance,
 ]
 LEFT_OUT = {"erase_user", "finish_authorization"}
-"""The first ends the token that asks; the second is sent to other hosts. They have tests of their own."""
+"""The first ends the token that asks; the second is sent to other hosts.
+
+They have tests of their own.
+"""
 
 LINKED = {"get_user_integration", "pause_user_integration", "resume_user_integration", "sync_user_integration", "list_runs"} | {
     "get_state", "check_user_integration", "delete_user_integration", "get_run", "list_tasks", "cancel_run"
@@ -52,7 +57,9 @@ def document(api):
     """What the document says, but for routes that would end the test."""
     made = build(api.backend).openapi()
     for methods in made["paths"].values():
-        for method in [name for name, operation in methods.items() if operation["operationId"] in LEFT_OUT]:
+        for method in [
+            name for name, operation in methods.items() if operation["operationId"] in LEFT_OUT
+        ]:
             del methods[method]
     return made
 
@@ -84,7 +91,9 @@ def test_every_route_answers_as_the_document_says(api, document, there) -> None:
 def test_its_links_lead_where_they_say(api, document, there) -> None:
     """Accounts are made, and what is linked is done with them, in any order."""
     linked = {
-        path: what for path, what in document["paths"].items() if path.startswith(("/v1/user-integrations", "/v1/runs"))
+        path: what
+        for path, what in document["paths"].items()
+        if path.startswith(("/v1/user-integrations", "/v1/runs"))
     }
     schema = schemathesis.openapi.from_dict(document | {"paths": linked})
     account = {"integration_domain": "locked", "user_id": "u", "credentials": {"password": SECRET}}

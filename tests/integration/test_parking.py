@@ -1,4 +1,7 @@
-"""What people do with tasks and runs: try again, drop, cancel. Nothing is lost by it but what was dropped."""
+"""What people do with tasks and runs: try again, drop, cancel.
+
+Nothing is lost by it but what was dropped.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ def test_a_retry_after_the_end_is_a_copy_in_a_new_run(desk) -> None:
     bad = one_parked(desk, desk.account())
     (copy,) = parking.retry(desk.conn, [bad.task_id])
     assert desk.runs() == ["partial", "running"]
-    row = desk.rows("SELECT retry_of, type, payload, attempts, state FROM sync_task WHERE id = %s", copy)
+    row = desk.rows(
+        "SELECT retry_of, type, payload, attempts, state FROM sync_task WHERE id = %s", copy
+    )
     assert row == [(bad.task_id, "step", {"number": 1}, 0, "ready")]
     assert desk.value("SELECT retried_as FROM sync_task WHERE id = %s", bad.task_id) == copy
     desk.finish(*desk.claim())
@@ -66,7 +71,9 @@ def test_only_parked_tasks_are_retried_or_discarded_all_or_none(desk) -> None:
             action(desk.conn, [bad.task_id, done])
     with pytest.raises(NotFound):
         parking.retry(desk.conn, [bad.task_id, 10**9])
-    assert desk.rows("SELECT state, retried_as FROM sync_task WHERE id = %s", bad.task_id) == [("parked", None)]
+    assert desk.rows("SELECT state, retried_as FROM sync_task WHERE id = %s", bad.task_id) == [
+        ("parked", None)
+    ]
 
 
 def test_discard_drops_it_for_good(desk) -> None:
@@ -94,7 +101,10 @@ def test_it_is_tried_again_by_itself_in_the_next_three_runs(desk) -> None:
                 desk.finish(dispatch)
     assert len(tried) == 3
     assert desk.runs() == ["partial"] * 4 + ["succeeded"] * 2
-    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'parked' AND retried_as IS NULL") == 1
+    assert (
+        desk.value("SELECT count(*) FROM sync_task WHERE state = 'parked' AND retried_as IS NULL")
+        == 1
+    )
 
 
 def test_a_parked_backfill_task_is_tried_again_in_a_backfill(desk) -> None:
@@ -103,7 +113,9 @@ def test_a_parked_backfill_task_is_tried_again_in_a_backfill(desk) -> None:
     park(desk, *desk.claim())
     desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
     scheduling.poll(desk.conn, 5)
-    assert desk.rows("SELECT lane, trigger FROM sync_run WHERE state = 'running' ORDER BY lane") == [
+    assert desk.rows(
+        "SELECT lane, trigger FROM sync_run WHERE state = 'running' ORDER BY lane"
+    ) == [
         ("backfill", "retry"),
         ("live", "schedule"),
     ]
@@ -113,7 +125,8 @@ def test_a_parked_backfill_task_is_tried_again_in_a_backfill(desk) -> None:
     ]
 
 
-# Cancelling -----------------------------------------------------------------------------------------------------------
+# Cancelling
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_cancelling_carries_open_tasks_into_the_next_run(desk) -> None:
@@ -141,16 +154,22 @@ def test_carrying_thousands_of_tasks_takes_no_time(desk) -> None:
     account = desk.account()
     run = desk.run(account)
     desk.conn.execute(
-        "INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, parent_id) "
-        "SELECT r.id, user_integration_id, integration_domain, lane, 'step', '{}', convert_to(n::text, 'UTF8'), 1 "
-        "FROM sync_run r, generate_series(1, 4000) n"
+        "INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type,"
+        " payload, dedup_key, parent_id) SELECT r.id, user_integration_id, integration_domain,"
+        " lane, 'step', '{}', convert_to(n::text, 'UTF8'), 1 FROM sync_run r, generate_series(1,"
+        " 4000) n"
     )
     parking.cancel_run(desk.conn, run)
     began = time.monotonic()
     desk.run(account)
     assert time.monotonic() - began < 1.5
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'ready' AND carried") == 4000
-    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'cancelled' AND retried_as IS NULL") == 0
+    assert (
+        desk.value(
+            "SELECT count(*) FROM sync_task WHERE state = 'cancelled' AND retried_as IS NULL"
+        )
+        == 0
+    )
 
 
 def test_a_run_cancelled_before_its_root_ran_does_not_run_it_twice(desk) -> None:
@@ -160,7 +179,9 @@ def test_a_run_cancelled_before_its_root_ran_does_not_run_it_twice(desk) -> None
     assert desk.rows("SELECT type FROM sync_task WHERE state = 'ready'") == [("start",)]
 
 
-def test_follow_ups_that_a_saver_adds_meanwhile_are_cancelled_too(desk, connect, together, blocked_in) -> None:
+def test_follow_ups_that_a_saver_adds_meanwhile_are_cancelled_too(
+    desk, connect, together, blocked_in
+) -> None:
     root = desk.root(desk.account())
     saver, canceller = connect(), connect()
     outcome = desk.outcome(root, tasks=[Task("step", {"number": n}) for n in range(3)])
@@ -200,11 +221,14 @@ def test_pruning_leaves_what_is_parked_and_what_is_young(desk) -> None:
 
 OLD_RUNS = """
 WITH old AS (
-    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, finished_at)
-    SELECT gen_random_uuid(), %s, 'shop', 'live', 'schedule', 'succeeded', 0, now() - interval '31 days'
+    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state,
+        start_seq, finished_at)
+    SELECT gen_random_uuid(), %s, 'shop', 'live', 'schedule', 'succeeded', 0,
+        now() - interval '31 days'
     FROM generate_series(1, 250) RETURNING id, user_integration_id
 )
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, state)
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
+    dedup_key, state)
 SELECT id, user_integration_id, 'shop', 'live', 'start', '{}', '', 'done' FROM old
 """
 
@@ -222,7 +246,10 @@ def test_however_many_runs_have_grown_old_all_are_pruned_a_while_at_a_time(desk)
 def test_a_run_that_makes_ever_new_keys_is_bounded(desk) -> None:
     from core.ledger import upkeep
 
-    upkeep.register(desk.conn, [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 3}])
+    upkeep.register(
+        desk.conn,
+        [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 3}],
+    )
     run = desk.run(desk.account())
     desk.add(run, "a", "b")
     desk.conn.execute("UPDATE sync_run SET started_at = now() - interval '1 min'")

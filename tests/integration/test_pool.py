@@ -13,10 +13,13 @@ from core.content.rows import output_row
 from core.db.pool import Conn, Database
 
 FILL = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest, content_seq, metadata_seq)
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    digest, content_seq, metadata_seq)
 SELECT %s, 'shop', 'old-' || n, 'item', '', 1, 1 FROM generate_series(1, 20000) AS n
 """
-FETCHED = "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
+FETCHED = (
+    "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
+)
 
 
 @pytest.fixture
@@ -58,9 +61,14 @@ def test_deleting_many_compares_none_with_another(database: Database) -> None:
         conn.execute(FILL, (account,))
         explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
         (plan,) = conn.execute(explain + saving.DELETE, (json.dumps(rows),)).fetchone()
-        deleted = conn.execute("SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT NULL").fetchone()
+        deleted = conn.execute(
+            "SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT NULL"
+        ).fetchone()
         assert deleted == (count,)
-    met = sum(node["Actual Loops"] * (node["Actual Rows"] + dropped(node)) for node in nodes(plan[0]["Plan"]))
+    met = sum(
+        node["Actual Loops"] * (node["Actual Rows"] + dropped(node))
+        for node in nodes(plan[0]["Plan"])
+    )
     assert met < 50 * count
 
 

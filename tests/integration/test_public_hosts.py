@@ -1,4 +1,6 @@
-"""Accounts made with a user's token connect to public addresses alone, whatever a name resolves to in the end."""
+"""Accounts made with a user's token connect to public addresses alone, whatever a name resolves
+to in the end.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_what_is_not_public(host) -> None:
     assert not is_public(host)
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "host", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
 def test_what_is_public(host) -> None:
     assert is_public(host)
 
@@ -85,7 +89,9 @@ def in_a_thread_of_a_thread(place) -> None:
         except BaseException as error:  # noqa: BLE001
             errors.append(error)
 
-    outer = threading.Thread(target=lambda: (thread := threading.Thread(target=inner), thread.start(), thread.join()))
+    outer = threading.Thread(
+        target=lambda: (thread := threading.Thread(target=inner), thread.start(), thread.join())
+    )
     outer.start()
     outer.join()
     raise errors[0]
@@ -105,7 +111,8 @@ def by_datagram(place) -> None:
 
 
 @pytest.mark.parametrize(
-    "reach", [by_name, directly, by_number, unresolved, in_a_thread, in_a_thread_of_a_thread, by_datagram]
+    "reach",
+    [by_name, directly, by_number, unresolved, in_a_thread, in_a_thread_of_a_thread, by_datagram],
 )
 def test_nothing_in_reach_of_the_guard_gets_through(listener, reach) -> None:
     with public_hosts_only(), pytest.raises(PrivateHost):
@@ -124,7 +131,11 @@ def test_unix_sockets_are_kept_away(tmp_path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen()
-        with closing(socket.socket(socket.AF_UNIX)) as connection, public_hosts_only(), pytest.raises(PrivateHost):
+        with (
+            closing(socket.socket(socket.AF_UNIX)) as connection,
+            public_hosts_only(),
+            pytest.raises(PrivateHost),
+        ):
             connection.connect(str(tmp_path / "s"))
 
 
@@ -140,7 +151,9 @@ def test_it_holds_for_its_own_work_alone(listener) -> None:
     directly(listener.getsockname())
 
 
-def test_a_user_s_account_cannot_point_at_this_machine_and_an_operator_s_can(api, listener, desk) -> None:
+def test_a_user_s_account_cannot_point_at_this_machine_and_an_operator_s_can(
+    api, listener, desk
+) -> None:
     host, port = listener.getsockname()
     for name in (host, "localhost", "0.0.0.0"):
         body = NEW | {"config": {"host": name, "port": port}}
@@ -163,7 +176,9 @@ def test_a_user_s_account_cannot_point_at_this_machine_and_an_operator_s_can(api
 def test_a_setting_allows_it(api, listener, desk, monkeypatch) -> None:
     monkeypatch.setattr(api.backend.settings, "allow_private_hosts", True)
     host, port = listener.getsockname()
-    made = api.user("u").post("/v1/user-integrations", json=NEW | {"config": {"host": host, "port": port}})
+    made = api.user("u").post(
+        "/v1/user-integrations", json=NEW | {"config": {"host": host, "port": port}}
+    )
     assert made.status_code == 201
     assert desk.value("SELECT public_hosts_only FROM user_integration") is True
     monkeypatch.setattr(api.backend.settings, "allow_private_hosts", False)
@@ -172,7 +187,9 @@ def test_a_setting_allows_it(api, listener, desk, monkeypatch) -> None:
 
 
 def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, listener) -> None:
-    """Checked at each connection: what a name resolved to when the account was made counts for nothing (DNS rebinding)."""
+    """Checked at each connection: what a name resolved to when the account was made counts for
+    nothing (DNS rebinding).
+    """
     from core.worker.accounts import Accounts
     from core.worker.context import Services
     from core.worker.instances import Instances
@@ -180,7 +197,9 @@ def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, 
 
     _, port = listener.getsockname()
     config = {"host": "localhost", "port": port}
-    account = desk.account("c", domain="caller", credentials=None, config=config, public_hosts_only=True)
+    account = desk.account(
+        "c", domain="caller", credentials=None, config=config, public_hosts_only=True
+    )
     loader = Accounts(api.backend.database, api.backend.vault, api.backend.registry, {})
     desk.run(account)
     (dispatch,) = desk.claim(domain="caller")

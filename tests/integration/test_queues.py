@@ -12,7 +12,9 @@ import pytest
 from core.queues import LARGEST_FETCH, UNAVAILABLE, Queues
 
 
-def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(queues: Queues) -> None:
+def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(
+    queues: Queues,
+) -> None:
     queues.send("q", {str(n): f"body {n}" for n in range(5)}, {"seq": 42})
     assert queues.fetch("q", 3) == [(str(n), f"body {n}".encode()) for n in range(3)]
     assert (queues.length("q"), queues.waiting("q")) == (5, ["3", "4"])
@@ -110,7 +112,9 @@ def woken(queues: Queues) -> bool:
 
 @pytest.mark.parametrize("ask", [Queues.answers, woken])
 def test_a_server_that_says_nothing_is_asked_once_where_others_wait(queues: Queues, ask) -> None:
-    """A load balancer would give up on all APIs at once, and requests that only have to wake somebody would take every thread."""
+    """A load balancer would give up on all APIs at once, and requests that only have to wake
+    somebody would take every thread.
+    """
     assert ask(queues)
     with socket.create_server(("127.0.0.1", 0)) as server:
         silent = Queues(f"redis://127.0.0.1:{server.getsockname()[1]}", "n")

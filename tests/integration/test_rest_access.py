@@ -28,12 +28,18 @@ def operations(document):
 
 @pytest.fixture
 def owned(api, desk):
-    """An account of the user `owner` with everything that there can be below it; values for the parameters of all routes."""
+    """An account of the user `owner` with everything that there can be below it; values for the
+    parameters of all routes.
+    """
     account = desk.account(MARK, user_id="owner", config={"name": MARK})
     desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK}))
     run = desk.run(account)
-    desk.conn.execute("UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run))
-    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK)))
+    desk.conn.execute(
+        "UPDATE sync_task SET reason = %s, state = 'parked' WHERE run_id = %s", (MARK, run)
+    )
+    desk.conn.execute(
+        "INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK))
+    )
     return {
         "account": str(account),
         "run": str(run),
@@ -52,7 +58,9 @@ def call(client, method, path, operation, values, body=None, *, filtered=True):
     params = {name: values[name] for name in queries if name in values} | (
         {"content": "delete"} if "content" in queries and method == "delete" else {}
     )
-    return client.request(method.upper(), filled, params=params, json=body if "requestBody" in operation else None)
+    return client.request(
+        method.upper(), filled, params=params, json=body if "requestBody" in operation else None
+    )
 
 
 BODIES = {
@@ -67,7 +75,11 @@ BODIES = {
 
 
 def test_every_route_is_closed_without_a_token(api, owned) -> None:
-    strangers = [api.client(None), api.client("polling_" + "x" * 43), api.client(api.token("owner", days=-1))]
+    strangers = [
+        api.client(None),
+        api.client("polling_" + "x" * 43),
+        api.client(api.token("owner", days=-1)),
+    ]
     seen = 0
     for method, path, operation in operations(build(api.backend).openapi()):
         if path in OPEN:
@@ -91,8 +103,15 @@ def test_no_route_tells_a_user_of_another(api, owned, desk) -> None:
         body = BODIES.get(operation["operationId"], {})
         answer = call(foreign, method, path, operation, owned, body, filtered=filtered)
         assert MARK not in answer.text, (method, path)
-        listing = answer.status_code == 200 and not (answer.json().get("items") or answer.json().get("changes"))
-        assert answer.status_code in (403, 404) or listing, (method, path, answer.status_code, answer.text)
+        listing = answer.status_code == 200 and not (
+            answer.json().get("items") or answer.json().get("changes")
+        )
+        assert answer.status_code in (403, 404) or listing, (
+            method,
+            path,
+            answer.status_code,
+            answer.text,
+        )
         if "{" in path:
             assert answer.status_code in (403, 404), (method, path, answer.text)
         seen += 1
@@ -105,7 +124,11 @@ def test_the_owner_sees_what_a_foreigner_does_not(api, owned) -> None:
     """Or else the test above would prove nothing."""
     owner, seen = api.user("owner"), 0
     for method, path, operation in operations(build(api.backend).openapi()):
-        if method == "get" and path not in OPEN | {"/metrics"} and operation["operationId"] not in FOR_ALL:
+        if (
+            method == "get"
+            and path not in OPEN | {"/metrics"}
+            and operation["operationId"] not in FOR_ALL
+        ):
             answer = call(owner, method, path, operation, owned)
             assert answer.status_code == 200, (path, answer.text)
             assert MARK in answer.text or owned["account"] in answer.text, path
@@ -122,7 +145,10 @@ def test_what_is_another_s_is_answered_as_if_it_were_not_there(api, owned) -> No
         ("/v1/user-integration-content/{}", owned["content_id"], 10**12),
     ]:
         answers = [foreign.get(path.format(id)) for id in (there, nowhere)]
-        bodies = [answer.text.replace(str(id), "ID") for answer, id in zip(answers, (there, nowhere), strict=True)]
+        bodies = [
+            answer.text.replace(str(id), "ID")
+            for answer, id in zip(answers, (there, nowhere), strict=True)
+        ]
         assert bodies[0] == bodies[1]
 
 
@@ -148,7 +174,9 @@ def test_a_token_that_is_revoked_is_worth_nothing_at_once(api, desk) -> None:
 
 def test_a_token_is_nowhere_in_the_database(api, desk) -> None:
     token = api.token("u")
-    assert token.removeprefix("polling_") not in str(desk.rows("SELECT api_token::text FROM api_token"))
+    assert token.removeprefix("polling_") not in str(
+        desk.rows("SELECT api_token::text FROM api_token")
+    )
 
 
 def test_figures_are_for_operators(api) -> None:
@@ -167,7 +195,10 @@ def test_large_bodies_are_refused_announced_or_not(api) -> None:
 
     for content in (large, unannounced()):
         answer = user.post("/v1/user-integrations", content=content, headers=headers)
-        assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+        assert (answer.status_code, answer.headers["content-type"]) == (
+            413,
+            "application/problem+json",
+        )
 
 
 def test_errors_nobody_foresaw_tell_nothing(api, monkeypatch, caplog) -> None:
@@ -184,7 +215,8 @@ def test_errors_nobody_foresaw_tell_nothing(api, monkeypatch, caplog) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1/user-integrations/no-uuid", "/v1/tasks/0", "/v1/tasks/99999999999999999999"]
+    "path",
+    ["/nowhere", "/v1/user-integrations/no-uuid", "/v1/tasks/0", "/v1/tasks/99999999999999999999"],
 )
 def test_every_error_is_a_problem(api, path) -> None:
     answer = api.user("u").get(path)
@@ -200,10 +232,17 @@ def test_strange_characters_are_refused_and_not_repeated(api) -> None:
             assert user.get(path, params={name: "a\0b"}).status_code in (403, 422)
     answer = user.post(
         "/v1/user-integrations",
-        content=rb'{"integration_domain": "locked", "name": "\ud800", "config": {"\ud800": "\ud800"}}',
+        content=(
+            rb'{"integration_domain": "locked", "name": "\ud800", "config": {"\ud800": "\ud800"}}'
+        ),
         headers={"Content-Type": "application/json"},
     )
     assert answer.status_code == 422
-    config = rb'{"integration_domain": "locked", "config": {"name": "\ud800"}, "credentials": {"password": "x"}}'
-    answer = user.post("/v1/user-integrations", content=config, headers={"Content-Type": "application/json"})
+    config = (
+        rb'{"integration_domain": "locked", "config": {"name": "\ud800"}, "credentials":'
+        rb' {"password": "x"}}'
+    )
+    answer = user.post(
+        "/v1/user-integrations", content=config, headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == 422

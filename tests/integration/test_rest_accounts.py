@@ -27,7 +27,11 @@ def integrations():
     return (Patient,)
 
 
-NEW = {"integration_domain": "locked", "config": {"name": "me"}, "credentials": {"password": SECRET}}
+NEW = {
+    "integration_domain": "locked",
+    "config": {"name": "me"},
+    "credentials": {"password": SECRET},
+}
 
 
 def connect(client, **more):
@@ -38,16 +42,25 @@ def connect(client, **more):
 
 def test_an_account_is_connected_read_changed_and_let_go(api) -> None:
     user = api.user("u")
-    answer = user.post("/v1/user-integrations", json=NEW | {"name": "mine", "poll_interval_minutes": 7})
+    answer = user.post(
+        "/v1/user-integrations", json=NEW | {"name": "mine", "poll_interval_minutes": 7}
+    )
     assert answer.status_code == 201
     account = answer.json()
     assert answer.headers["location"] == f"/v1/user-integrations/{account['id']}"
-    assert (account["user_id"], account["name"], account["poll_interval_minutes"]) == ("u", "mine", 7)
+    assert (account["user_id"], account["name"], account["poll_interval_minutes"]) == (
+        "u",
+        "mine",
+        7,
+    )
     place = f"/v1/user-integrations/{account['id']}"
     assert user.get(place).json()["waits"] == [{"reason": "no worker runs", "until": None}]
     changed = user.patch(place, json={"name": "other", "poll_interval_minutes": 9}).json()
     assert (changed["name"], changed["poll_interval_minutes"]) == ("other", 9)
-    assert user.patch(place, json={"config": {"name": "me", "mood": "new"}}).json()["config"]["mood"] == "new"
+    assert (
+        user.patch(place, json={"config": {"name": "me", "mood": "new"}}).json()["config"]["mood"]
+        == "new"
+    )
     assert user.delete(place).status_code == 422  # it has to say what happens to the content
     assert user.delete(f"{place}?content=keep").status_code == 204
     assert user.get(place).json()["sync_status"] == "disconnected"
@@ -65,7 +78,9 @@ def test_connecting_again_is_the_same_account(api) -> None:
 def test_an_operator_names_the_user_and_a_user_no_other(api) -> None:
     assert api.admin.post("/v1/user-integrations", json=NEW).status_code == 422
     assert connect(api.admin, user_id="v")["user_id"] == "v"
-    assert api.user("u").post("/v1/user-integrations", json=NEW | {"user_id": "v"}).status_code == 403
+    assert (
+        api.user("u").post("/v1/user-integrations", json=NEW | {"user_id": "v"}).status_code == 403
+    )
 
 
 def test_listings_are_filtered_and_paged(api) -> None:
@@ -74,7 +89,9 @@ def test_listings_are_filtered_and_paged(api) -> None:
     connect(api.user("v"))
     found, after = [], None
     while True:
-        page = user.get("/v1/user-integrations", params={"limit": 2} | ({"after": after} if after else {})).json()
+        page = user.get(
+            "/v1/user-integrations", params={"limit": 2} | ({"after": after} if after else {})
+        ).json()
         found += [row["id"] for row in page["items"]]
         after = page["cursor"]
         if after is None:
@@ -96,7 +113,10 @@ def test_states_that_do_not_fit_are_conflicts(api) -> None:
     place = f"/v1/user-integrations/{connect(user)['id']}"
     assert user.post(f"{place}/pause").json()["sync_status"] == "paused"
     refused = user.post(f"{place}/sync")
-    assert (refused.status_code, refused.json()["type"]) == (409, "urn:integration-polling:problem:wrong-state")
+    assert (refused.status_code, refused.json()["type"]) == (
+        409,
+        "urn:integration-polling:problem:wrong-state",
+    )
     assert "polling" not in refused.json().get("hint", "")
     assert user.post(f"{place}/resume").json()["sync_status"] == "active"
     assert user.post(f"{place}/check").json() == {"id": "me", "name": "me"}
@@ -108,7 +128,10 @@ def test_runs_and_tasks(api, desk) -> None:
     asked = user.post(f"{place}/sync", json={"allow_deletions": True})
     assert (asked.status_code, asked.json()["new"]) == (201, True)
     again = user.post(f"{place}/sync")
-    assert (again.status_code, again.json()) == (200, {"run_id": asked.json()["run_id"], "new": False})
+    assert (again.status_code, again.json()) == (
+        200,
+        {"run_id": asked.json()["run_id"], "new": False},
+    )
     run = user.get(asked.headers["location"]).json()
     assert (run["state"], run["tasks_known"], run["tasks_ready"]) == ("running", 1, 1)
     (task,) = user.get(f"/v1/runs/{run['id']}/tasks", params={"state": "ready"}).json()["items"]
@@ -122,7 +145,9 @@ def test_runs_and_tasks(api, desk) -> None:
     assert user.post(f"/v1/runs/{run['id']}/cancel").status_code == 409
     assert [row["state"] for row in user.get(f"{place}/runs").json()["items"]] == ["cancelled"]
     assert user.post(f"{place}/resync").status_code == 201
-    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'p', '{\"a\": 1}', 1, 1)", (run["user_integration_id"],))
+    desk.conn.execute(
+        "INSERT INTO sync_state VALUES (%s, 'p', '{\"a\": 1}', 1, 1)", (run["user_integration_id"],)
+    )
     (state,) = user.get(f"{place}/state").json()["items"]
     assert (state["partition"], state["value"]) == ("p", {"a": 1})
 
@@ -130,11 +155,16 @@ def test_runs_and_tasks(api, desk) -> None:
 def test_every_partition_of_a_state_can_be_read(api, desk) -> None:
     user = api.user("u")
     account = connect(user)["id"]
-    insert = "INSERT INTO sync_state SELECT %s, 'p' || n, CASE WHEN n <> 7 THEN to_jsonb(n) END, 1, 1 FROM generate_series(1, 9) n"
+    insert = """
+    INSERT INTO sync_state SELECT %s, 'p' || n, CASE WHEN n <> 7 THEN to_jsonb(n) END, 1, 1
+    FROM generate_series(1, 9) n
+    """
     desk.conn.execute(insert, (account,))
     found, after = [], {}
     while after is not None:
-        page = user.get(f"/v1/user-integrations/{account}/state", params={"limit": 3, **after}).json()
+        page = user.get(
+            f"/v1/user-integrations/{account}/state", params={"limit": 3, **after}
+        ).json()
         found += [row["value"] for row in page["items"]]
         after = {"after": page["cursor"]} if page["cursor"] else None
     assert found == [1, 2, 3, 4, 5, 6, 8, 9]
@@ -172,14 +202,18 @@ def test_no_validation_message_repeats_what_was_sent(api, body) -> None:
 
 def test_what_is_no_json_is_not_repeated(api) -> None:
     headers = {"Content-Type": "application/json"}
-    answer = api.user("u").post("/v1/user-integrations", content=f'{{"x": {SECRET}', headers=headers)
+    answer = api.user("u").post(
+        "/v1/user-integrations", content=f'{{"x": {SECRET}', headers=headers
+    )
     assert (answer.status_code, SECRET in answer.text) == (422, False)
 
 
 def test_a_number_that_json_has_not_is_refused(api, integrations) -> None:
     """A model may take it, and PostgreSQL would not."""
     body = '{"integration_domain": "patient", "config": {"seconds": 1e999}}'
-    answer = api.user("u").post("/v1/user-integrations", content=body, headers={"Content-Type": "application/json"})
+    answer = api.user("u").post(
+        "/v1/user-integrations", content=body, headers={"Content-Type": "application/json"}
+    )
     assert (answer.status_code, "infinite" in answer.text) == (422, True)
 
 
@@ -199,7 +233,9 @@ def test_credentials_never_come_out(api, desk) -> None:
             "/v1/changes",
         )
     ]
-    assert not [text for text in texts if SECRET in text or ("credentials" in text and "ciphertext" in text)]
+    assert not [
+        text for text in texts if SECRET in text or ("credentials" in text and "ciphertext" in text)
+    ]
     sealed = desk.value("SELECT credentials FROM user_integration")
     assert SECRET not in sealed
     assert not [text for text in texts if sealed in text]
@@ -208,8 +244,13 @@ def test_credentials_never_come_out(api, desk) -> None:
 def test_new_credentials_wake_an_account_in_error(api, desk) -> None:
     user = api.user("u")
     place = f"/v1/user-integrations/{connect(user)['id']}"
-    desk.conn.execute("UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'")
-    assert user.patch(place, json={"credentials": {"password": "newer"}}).json()["sync_status"] == "active"
+    desk.conn.execute(
+        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
+    )
+    assert (
+        user.patch(place, json={"credentials": {"password": "newer"}}).json()["sync_status"]
+        == "active"
+    )
     both = {"config": {"name": "me", "mood": "x"}, "credentials": {"password": "newest"}}
     assert user.patch(place, json=both).json()["config"]["mood"] == "x"
     assert desk.value("SELECT credentials_version FROM user_integration") == 3
@@ -232,7 +273,8 @@ def test_a_change_that_is_refused_changes_nothing(api, desk) -> None:
     assert desk.rows("SELECT name, credentials_version, version FROM user_integration") == before
 
 
-# Idempotency-Key ------------------------------------------------------------------------------------------------------
+# Idempotency-Key
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_a_key_answers_again_and_does_once(api, desk) -> None:
@@ -245,7 +287,10 @@ def test_a_key_answers_again_and_does_once(api, desk) -> None:
     assert again.headers["idempotency-replayed"] == "true"
     assert desk.value("SELECT version FROM user_integration") == 1
     other = user.post("/v1/user-integrations", json=NEW | {"name": "x"}, headers=key)
-    assert (other.status_code, other.json()["type"].rpartition(":")[2]) == (422, "idempotency-key-misused")
+    assert (other.status_code, other.json()["type"].rpartition(":")[2]) == (
+        422,
+        "idempotency-key-misused",
+    )
     sync = user.post(f"/v1/user-integrations/{first.json()['id']}/sync", headers=key)
     assert sync.status_code == 422
 
@@ -270,7 +315,11 @@ def test_of_many_at_once_one_acts(api, desk) -> None:
 
     def send(client) -> None:
         barrier.wait()
-        answers.append(client.post("/v1/user-integrations", json=NEW, headers={"Idempotency-Key": "k"}).status_code)
+        answers.append(
+            client.post(
+                "/v1/user-integrations", json=NEW, headers={"Idempotency-Key": "k"}
+            ).status_code
+        )
 
     threads = [threading.Thread(target=send, args=(client,)) for client in clients]
     for thread in threads:

@@ -40,8 +40,9 @@ def test_filters(api, desk) -> None:
     )
     desk.keep(mine, TaskOutput.gone("old"))
     desk.conn.execute(
-        "INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, digest,"
-        " content_seq, metadata_seq) VALUES (%s, 'caller', 'z', 'item', '', 1, 1)",
+        "INSERT INTO user_integration_content (user_integration_id, integration_domain,"
+        " external_id, kind, digest, content_seq, metadata_seq) VALUES (%s, 'caller', 'z', 'item',"
+        " '', 1, 1)",
         (other,),
     )
     user = api.user("u")
@@ -85,7 +86,9 @@ def test_pages_over_accounts_hold_each_item_once(api, desk, limit) -> None:
 
 def test_words_are_found_where_they_are_ones_own(api, desk, follow) -> None:
     mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
-    desk.keep(mine, TaskOutput("1", "the invoice of May", name="Bill"), TaskOutput("2", "a draft invoice"))
+    desk.keep(
+        mine, TaskOutput("1", "the invoice of May", name="Bill"), TaskOutput("2", "a draft invoice")
+    )
     desk.keep(other, TaskOutput("3", "another invoice"))
     assert names(api.user("u").get(PLACE, params={"q": "invoice"})) == []
     follow()
@@ -114,8 +117,14 @@ def test_a_huge_text_is_searched_at_its_beginning_and_breaks_nothing(api, desk, 
 
 
 def test_what_cannot_be_made_searchable_keeps_nothing_else_from_it(api, desk, until) -> None:
-    desk.conn.execute("ALTER TABLE content_search ADD CHECK (NOT document @@ to_tsquery('simple', 'poison'))")
-    items = [TaskOutput("1", "first"), TaskOutput("2", "poison", name="second"), TaskOutput("3", "third")]
+    desk.conn.execute(
+        "ALTER TABLE content_search ADD CHECK (NOT document @@ to_tsquery('simple', 'poison'))"
+    )
+    items = [
+        TaskOutput("1", "first"),
+        TaskOutput("2", "poison", name="second"),
+        TaskOutput("3", "third"),
+    ]
     desk.keep(desk.account("a", user_id="u"), *items)
     user = api.user("u")
     for word, id in (("third", "3"), ("second", "2"), ("first", "1")):
@@ -125,7 +134,13 @@ def test_what_cannot_be_made_searchable_keeps_nothing_else_from_it(api, desk, un
 def test_bytes_come_as_they_were(api, desk) -> None:
     blob = bytes(range(256)) * 5_000  # more than a megabyte: it lies in the blob store
     account = desk.account("a", user_id="u")
-    desk.keep(account, TaskOutput("t", "Grüße"), TaskOutput("b", b"\0\xff"), TaskOutput("l", blob), TaskOutput("n"))
+    desk.keep(
+        account,
+        TaskOutput("t", "Grüße"),
+        TaskOutput("b", b"\0\xff"),
+        TaskOutput("l", blob),
+        TaskOutput("n"),
+    )
     user = api.user("u")
     for item in user.get(PLACE).json()["items"]:
         raw = user.get(f"{PLACE}/{item['id']}/raw")
@@ -136,7 +151,15 @@ def test_bytes_come_as_they_were(api, desk) -> None:
 
 
 @pytest.mark.parametrize(
-    "type", ["text/html", 'text/html"\r\nX-Evil: 1', "text/html; charset=\r\nX-Evil: 1", "\r\nX-Evil: 1", "", "x" * 300]
+    "type",
+    [
+        "text/html",
+        'text/html"\r\nX-Evil: 1',
+        "text/html; charset=\r\nX-Evil: 1",
+        "\r\nX-Evil: 1",
+        "",
+        "x" * 300,
+    ],
 )
 def test_no_name_and_no_type_breaks_out_of_its_header(api, desk, type) -> None:
     account = desk.account("a", user_id="u")
@@ -148,7 +171,10 @@ def test_no_name_and_no_type_breaks_out_of_its_header(api, desk, type) -> None:
     assert raw.headers["content-disposition"].startswith("attachment; filename*=UTF-8''a%22%0D%0A")
     assert raw.headers["x-content-type-options"] == "nosniff"
     assert raw.headers["content-security-policy"] == "default-src 'none'; sandbox"
-    assert raw.headers["content-type"].partition(";")[0] in ("text/html", "application/octet-stream")
+    assert raw.headers["content-type"].partition(";")[0] in (
+        "text/html",
+        "application/octet-stream",
+    )
 
 
 def test_a_blob_that_is_gone_is_told_before_the_answer_begins(api, desk) -> None:
@@ -169,7 +195,12 @@ def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
         pass
     token = api.token("u/1")
     new = {"integration_domain": "locked", "user_id": "u/1", "credentials": {"password": "x"}}
-    assert api.admin.post("/v1/user-integrations", json=new, headers={"Idempotency-Key": "k"}).status_code == 201
+    assert (
+        api.admin.post(
+            "/v1/user-integrations", json=new, headers={"Idempotency-Key": "k"}
+        ).status_code
+        == 201
+    )
     assert api.user("v").delete("/v1/users/u/1").status_code == 403
     gone = api.client(token).delete("/v1/users/u%2F1")
     assert gone.status_code == 200, gone.text
@@ -189,14 +220,18 @@ def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
 def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("o", b"\x02" * 2_000_000))
     assert api.admin.delete("/v1/users/u").json()["blobs"] == 0
-    left = desk.value("SELECT extract(epoch FROM touched_at - now() + interval '24 hours')::float FROM blob")
+    left = desk.value(
+        "SELECT extract(epoch FROM touched_at - now() + interval '24 hours')::float FROM blob"
+    )
     assert 0 < left <= 3600
 
 
 def test_a_query_that_takes_too_long_gives_its_connection_back(api, desk, monkeypatch) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "x"))
     monkeypatch.setattr(searching, "LONGEST_SECONDS", 0.2)
-    monkeypatch.setitem(searching.CONDITIONS, "kind", "pg_sleep(30) IS NOT NULL AND c.kind = %(kind)s")
+    monkeypatch.setitem(
+        searching.CONDITIONS, "kind", "pg_sleep(30) IS NOT NULL AND c.kind = %(kind)s"
+    )
     user = api.user("u")
     answer = user.get(PLACE, params={"kind": "item"})
     assert (answer.status_code, "too long" in answer.json()["detail"]) == (422, True)
@@ -207,7 +242,9 @@ def test_a_query_that_takes_too_long_gives_its_connection_back(api, desk, monkey
 
 @pytest.fixture
 def after_erasing(monkeypatch):
-    """`after_erasing(act)`: `act` is called once, when the last portion of an account is gone and its row is not."""
+    """`after_erasing(act)`: `act` is called once, when the last portion of an account is gone
+    and its row is not.
+    """
     erase = disconnecting.erase
 
     def install(act) -> None:
@@ -223,7 +260,9 @@ def after_erasing(monkeypatch):
     return install
 
 
-def test_an_account_that_is_connected_again_while_it_is_erased_leaves_nothing(api, desk, after_erasing) -> None:
+def test_an_account_that_is_connected_again_while_it_is_erased_leaves_nothing(
+    api, desk, after_erasing
+) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
 
@@ -244,7 +283,9 @@ def test_two_may_erase_one_person_at_once(api, desk, after_erasing) -> None:
     assert desk.value("SELECT count(*) FROM user_integration") == 0
 
 
-def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(api, desk, connect, together) -> None:
+def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(
+    api, desk, connect, together
+) -> None:
     """Both lock many rows of content: in the same order, so that neither has to give up."""
     accounts = [desk.account(f"a{number}", user_id="u") for number in range(3)]
     for account in accounts:
@@ -291,15 +332,25 @@ def test_a_made_up_cursor_is_an_error_of_whoever_made_it(api, desk, place) -> No
     desk.keep(account, TaskOutput("1", "x"))
     run, cursor = desk.run(account), listings.encode_cursor(place)
     around = "/v1/user-integrations"
-    for path in (PLACE, f"{PLACE}?q=x", around, f"{around}/{account}/runs", f"/v1/runs/{run}/tasks", "/v1/changes"):
-        answer = api.user("u").get(path, params={"after": cursor} | ({"q": "x"} if "?" in path else {}))
+    for path in (
+        PLACE,
+        f"{PLACE}?q=x",
+        around,
+        f"{around}/{account}/runs",
+        f"/v1/runs/{run}/tasks",
+        "/v1/changes",
+    ):
+        answer = api.user("u").get(
+            path, params={"after": cursor} | ({"q": "x"} if "?" in path else {})
+        )
         if len(place) == 2 or "tasks" not in path:
             assert answer.status_code == 422, (path, answer.text)
         assert answer.status_code < 500
 
 
 @pytest.mark.parametrize(
-    "words", ["-" * 1000, "- " * 500, "\U0001f600" * 1000, '"' * 1000, "or " * 333, r"'\:*&|!()<->" * 80]
+    "words",
+    ["-" * 1000, "- " * 500, "\U0001f600" * 1000, '"' * 1000, "or " * 333, r"'\:*&|!()<->" * 80],
 )
 def test_words_that_nothing_can_be_made_of_are_no_fault_of_ours(api, words) -> None:
     assert api.user("u").get(PLACE, params={"q": words}).status_code in (200, 422)

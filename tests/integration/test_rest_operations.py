@@ -1,4 +1,6 @@
-"""What operators see: alive, ready, and how much; an account that is not polled and a silent scheduler above all."""
+"""What operators see: alive, ready, and how much; an account that is not polled and a silent
+scheduler above all.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def test_ready_when_all_is_well(api, healthy) -> None:
     assert set(answer.json()["checks"].values()) == {"ok"}
 
 
-def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(api, healthy, desk, figures) -> None:
+def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
+    api, healthy, desk, figures
+) -> None:
     desk.conn.execute(
         "UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'"
     )  # it ticks every two
@@ -54,7 +58,9 @@ def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(api, health
     assert figures()[("polling_scheduler_silent_seconds",)] >= 216
 
 
-def test_an_overdue_account_is_seen_before_two_intervals_have_passed(api, healthy, desk, figures) -> None:
+def test_an_overdue_account_is_seen_before_two_intervals_have_passed(
+    api, healthy, desk, figures
+) -> None:
     account = desk.account("a", poll_interval_minutes=15)
     desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '5 minutes'")
     assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "ok"
@@ -75,10 +81,16 @@ def test_not_ready_with_another_schema(api, desk, found) -> None:
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
 
 
-def test_who_serves_the_old_version_stays_ready_while_the_new_one_is_rolled_out(api, desk, healthy) -> None:
+def test_who_serves_the_old_version_stays_ready_while_the_new_one_is_rolled_out(
+    api, desk, healthy
+) -> None:
     desk.conn.execute("UPDATE alembic_version SET version_num = '9999'")
     answer = api.client(None).get("/readyz")
-    assert (answer.status_code, answer.json()["status"], answer.json()["checks"]["schema"]) == (200, "degraded", "warn")
+    assert (answer.status_code, answer.json()["status"], answer.json()["checks"]["schema"]) == (
+        200,
+        "degraded",
+        "warn",
+    )
 
 
 def test_figures_of_what_is_so_now(api, desk, figures) -> None:
@@ -86,9 +98,12 @@ def test_figures_of_what_is_so_now(api, desk, figures) -> None:
     run = desk.run(first)
     desk.add(run, "1", "2", "3")
     errors = '[{"error": "ValueError: secret things"}]'
-    desk.conn.execute("UPDATE sync_task SET state = 'parked', errors = %s WHERE id IN (1, 2)", (errors,))
     desk.conn.execute(
-        "UPDATE user_integration SET last_sync_at = now() - interval '10 minutes' WHERE id = %s", (second,)
+        "UPDATE sync_task SET state = 'parked', errors = %s WHERE id IN (1, 2)", (errors,)
+    )
+    desk.conn.execute(
+        "UPDATE user_integration SET last_sync_at = now() - interval '10 minutes' WHERE id = %s",
+        (second,),
     )
     found = figures()
     assert found[("polling_tasks", "ready", "shop")] == 2
@@ -110,7 +125,10 @@ def test_what_workers_count(api, desk, healthy, figures) -> None:
     saved = desk.save(desk.outcome(dispatch, output=[TaskOutput("1", "x"), TaskOutput("2", "x")]))
     counted.saved([saved], completion.end_runs(desk.conn, {dispatch.run_id}))
     parked = desk.root(desk.account("b"))
-    counted.saved([desk.save(Outcome(parked, state="parked", attempt=1, error="KeyError: 'x'", reason="x"))], [])
+    counted.saved(
+        [desk.save(Outcome(parked, state="parked", attempt=1, error="KeyError: 'x'", reason="x"))],
+        [],
+    )
     counted.count("budget_waits", domain="shop", limit="quota")
     counted.count("of_another_version", nobody="knows")
     upkeep.heartbeat(desk.conn, healthy, datetime.now(UTC), counted.written())

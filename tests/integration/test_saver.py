@@ -18,7 +18,9 @@ def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> No
     """However long a batch of content takes to be saved: what adds tasks is work for others."""
     root = desk.root(desk.account("one"))
     desk.finish(
-        root, output=[TaskOutput("a", "text")], tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})]
+        root,
+        output=[TaskOutput("a", "text")],
+        tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})],
     )
     content, page = desk.claim()
     saver = Saver(database, queues, Held(), Registry(), delete_guard=0.5)
@@ -27,18 +29,26 @@ def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> No
     with stranger.transaction():
         stranger.execute("SELECT id FROM user_integration_content FOR UPDATE")
         saver.hand_over(desk.outcome(content, output=[TaskOutput("a", "changed")]))
-        until(lambda: desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), "the content waits for a lock")
+        until(
+            lambda: desk.value("SELECT count(*) FROM pg_locks WHERE NOT granted"),
+            "the content waits for a lock",
+        )
         saver.hand_over(desk.outcome(page, tasks=[Task("step", {"number": 3})]))
         until(lambda: desk.value("SELECT count(*) FROM sync_task") == 4, "the task is there")
         assert desk.value("SELECT content_text FROM user_integration_content") == "text"
-    until(lambda: desk.value("SELECT content_text FROM user_integration_content") == "changed", "it is saved")
+    until(
+        lambda: desk.value("SELECT content_text FROM user_integration_content") == "changed",
+        "it is saved",
+    )
     saver.stop(20)
 
 
 def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_is_let_go_of(
     desk, database, queues
 ) -> None:
-    """A result that cannot be saved has its batch halved again and again: what the others add is done in the meantime."""
+    """A result that cannot be saved has its batch halved again and again: what the others add is
+    done in the meantime.
+    """
     held = Held()
     saver = Saver(database, queues, held, Registry(), delete_guard=0.5)
     roots = [desk.root(desk.account(f"a{number}")) for number in range(50)]
@@ -63,8 +73,12 @@ def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_i
     assert sorted(desk.runs()) == ["failed"] + ["succeeded"] * 49
 
 
-def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(desk, database, queues, monkeypatch) -> None:
-    """What waits behind it would be held for ever: its process ends, and the leases bring it back."""
+def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(
+    desk, database, queues, monkeypatch
+) -> None:
+    """What waits behind it would be held for ever: its process ends, and the leases bring it
+    back.
+    """
     hangs, goes_on = threading.Event(), threading.Event()
 
     def observe(*_: Any, **__: Any) -> None:

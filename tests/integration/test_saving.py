@@ -1,4 +1,6 @@
-"""The saving transaction: a batch is committed whole, once, and only by the dispatch that the ledger has out."""
+"""The saving transaction: a batch is committed whole, once, and only by the dispatch that the
+ledger has out.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def steps(*numbers: int, **given: object) -> list[Task]:
     return [Task("step", {"number": number}, **given) for number in numbers]
 
 
-# The fence ------------------------------------------------------------------------------------------------------------
+# The fence
+# ------------------------------------------------------------------------------------------------------------
 
 
 def everything(desk) -> list[object]:
@@ -40,7 +43,9 @@ def test_a_result_that_does_not_match_is_dropped_whole(desk, wrong: str) -> None
     dispatch = desk.root(desk.account())
     stray = replace(dispatch, **{wrong: getattr(dispatch, wrong) + 1})
     before = everything(desk)
-    saved = desk.save(desk.outcome(stray, output=[TaskOutput("a", "x")], tasks=steps(1), state={"p": Counter()}))
+    saved = desk.save(
+        desk.outcome(stray, output=[TaskOutput("a", "x")], tasks=steps(1), state={"p": Counter()})
+    )
     assert saved.applied == []
     assert not saved.added
     assert everything(desk) == before
@@ -84,13 +89,21 @@ def test_a_batch_is_saved_whole_or_not_at_all(desk) -> None:
     assert everything(desk) == before
 
 
-# The task's own row ---------------------------------------------------------------------------------------------------
+# The task's own row
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_each_state_leaves_its_traces(desk) -> None:
     dispatch = desk.root(desk.account())
     saved = desk.save(
-        Outcome(dispatch, state="ready", delay=60, attempt=1, reason="down", error="TransientError: down")
+        Outcome(
+            dispatch,
+            state="ready",
+            delay=60,
+            attempt=1,
+            reason="down",
+            error="TransientError: down",
+        )
     )
     assert saved.added
     row = desk.rows(
@@ -102,9 +115,10 @@ def test_each_state_leaves_its_traces(desk) -> None:
     (again,) = desk.claim()
     assert (again.attempts, again.dispatch_no) == (1, 2)
     desk.save(parked(desk.outcome(again), "no"))
-    assert desk.rows(
-        "SELECT state, attempts, reason, jsonb_array_length(errors), finished_at IS NOT NULL FROM sync_task"
-    ) == [("parked", 2, "no", 2, True)]
+    assert desk.rows("""
+        SELECT state, attempts, reason, jsonb_array_length(errors), finished_at IS NOT NULL
+        FROM sync_task
+        """) == [("parked", 2, "no", 2, True)]
 
 
 def test_only_the_latest_errors_are_kept(desk) -> None:
@@ -113,13 +127,19 @@ def test_only_the_latest_errors_are_kept(desk) -> None:
         desk.save(Outcome(dispatch, state="ready", error=str(number)))
         (dispatch,) = desk.claim()
     errors = desk.value("SELECT errors FROM sync_task")
-    assert [error["error"] for error in errors] == [str(number) for number in range(5, MOST_ERRORS + 5)]
+    assert [error["error"] for error in errors] == [
+        str(number) for number in range(5, MOST_ERRORS + 5)
+    ]
 
 
 def test_snoozed_time_is_capped(desk) -> None:
     dispatch = desk.root(desk.account())
     for _ in range(7):
-        desk.save(Outcome(dispatch, state="ready", delay=MOST_SNOOZED_SECONDS / 7, snooze=1, reason="slow"))
+        desk.save(
+            Outcome(
+                dispatch, state="ready", delay=MOST_SNOOZED_SECONDS / 7, snooze=1, reason="slow"
+            )
+        )
         desk.conn.execute("UPDATE sync_task SET available_at = now()")
         (dispatch,) = desk.claim()
     desk.save(Outcome(dispatch, state="ready", delay=1, snooze=1, reason="slow"))
@@ -156,7 +176,8 @@ def test_a_paused_account_stays_paused_when_its_credentials_fail(desk) -> None:
     assert desk.value("SELECT sync_status FROM user_integration") == "paused"
 
 
-# State ----------------------------------------------------------------------------------------------------------------
+# State
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def state(desk) -> dict[str, object]:
@@ -188,7 +209,13 @@ def test_a_write_after_a_read_that_is_out_of_date_drops_the_result_whole(desk) -
     first, second = many(desk, 2)
     desk.save(desk.outcome(first, read={"p": 0}, state={"p": Counter(count=1)}))
     saved = desk.save(
-        desk.outcome(second, read={"p": 0}, state={"p": Counter(count=9)}, output=[TaskOutput("a")], tasks=steps(7))
+        desk.outcome(
+            second,
+            read={"p": 0},
+            state={"p": Counter(count=9)},
+            output=[TaskOutput("a")],
+            tasks=steps(7),
+        )
     )
     assert [state for _, state in saved.applied] == ["ready"]
     assert state(desk) == {"p": {"count": 1}}
@@ -199,7 +226,12 @@ def test_a_write_after_a_read_that_is_out_of_date_drops_the_result_whole(desk) -
 
 def test_of_two_writers_in_one_batch_that_read_the_same_one_runs_again(desk) -> None:
     first, second = many(desk, 2)
-    saved = desk.save(*(desk.outcome(one, read={"p": 0}, state={"p": Counter(count=1)}) for one in (first, second)))
+    saved = desk.save(
+        *(
+            desk.outcome(one, read={"p": 0}, state={"p": Counter(count=1)})
+            for one in (first, second)
+        )
+    )
     assert sorted(state for _, state in saved.applied) == ["done", "ready"]
     assert version(desk) == 1
 
@@ -209,18 +241,25 @@ def test_a_counter_that_many_raise_at_once_loses_nothing(desk, connect, together
 
     def raise_counter(dispatch, conn) -> None:
         while True:
-            found = conn.execute("SELECT value, version FROM sync_state WHERE partition = 'p'").fetchone() or (
+            found = conn.execute(
+                "SELECT value, version FROM sync_state WHERE partition = 'p'"
+            ).fetchone() or (
                 {"count": 0},
                 0,
             )
-            outcome = desk.outcome(dispatch, read={"p": found[1]}, state={"p": Counter(count=found[0]["count"] + 1)})
+            outcome = desk.outcome(
+                dispatch, read={"p": found[1]}, state={"p": Counter(count=found[0]["count"] + 1)}
+            )
             if desk.save(outcome, conn=conn).applied[0][1] == "done":
                 return
             conn.execute("UPDATE sync_task SET state = 'queued' WHERE id = %s", (dispatch.task_id,))
 
     conns = [connect() for _ in dispatches]
     assert (
-        together(*(lambda d=d, c=c: raise_counter(d, c) for d, c in zip(dispatches, conns, strict=True))) == [None] * 12
+        together(
+            *(lambda d=d, c=c: raise_counter(d, c) for d, c in zip(dispatches, conns, strict=True))
+        )
+        == [None] * 12
     )
     assert state(desk) == {"p": {"count": 12}}
 
@@ -233,15 +272,21 @@ def test_a_task_dispatched_earlier_that_has_read_the_newest_state_may_write_it(d
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_without_a_read_the_one_dispatched_last_wins_whoever_saves_last(desk, in_one_batch: bool) -> None:
+def test_without_a_read_the_one_dispatched_last_wins_whoever_saves_last(
+    desk, in_one_batch: bool
+) -> None:
     early, late = many(desk, 2)
-    outcomes = [desk.outcome(late, state={"p": Counter(count=2)}), desk.outcome(early, state={"p": Counter(count=1)})]
+    outcomes = [
+        desk.outcome(late, state={"p": Counter(count=2)}),
+        desk.outcome(early, state={"p": Counter(count=1)}),
+    ]
     for batch in [outcomes] if in_one_batch else [[one] for one in outcomes]:
         assert {state for _, state in desk.save(*batch).applied} == {"done"}
     assert state(desk) == {"p": {"count": 2}}
 
 
-# An expired cursor ----------------------------------------------------------------------------------------------------
+# An expired cursor
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_an_expired_cursor_drops_its_partition_and_makes_a_resync_due_at_once(desk) -> None:
@@ -275,16 +320,20 @@ def test_nor_can_those_that_were_under_way_with_it(desk) -> None:
     assert state(desk) == {"p": None}
 
 
-# Follow-ups -----------------------------------------------------------------------------------------------------------
+# Follow-ups
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_follow_ups_are_rows_in_the_plugins_order_with_their_parent(desk) -> None:
     root = desk.root(desk.account())
-    saved = desk.save(desk.outcome(root, tasks=[Task("step", {"number": n}, priority=n % 3) for n in (3, 1, 2)]))
-    assert saved.added
-    rows = desk.rows(
-        "SELECT payload->>'number', priority, parent_id, state FROM sync_task WHERE type = 'step' ORDER BY id"
+    saved = desk.save(
+        desk.outcome(root, tasks=[Task("step", {"number": n}, priority=n % 3) for n in (3, 1, 2)])
     )
+    assert saved.added
+    rows = desk.rows("""
+        SELECT payload->>'number', priority, parent_id, state FROM sync_task WHERE type = 'step'
+        ORDER BY id
+        """)
     assert rows == [(str(n), n % 3, root.task_id, "ready") for n in (3, 1, 2)]
     assert desk.value("SELECT followups FROM sync_task WHERE type = 'start'") == 3
 
@@ -292,7 +341,9 @@ def test_follow_ups_are_rows_in_the_plugins_order_with_their_parent(desk) -> Non
 def test_a_key_runs_once_in_a_run_and_again_in_the_next(desk) -> None:
     account = desk.account()
     root = desk.root(account)
-    desk.save(desk.outcome(root, tasks=[*steps(1, 1, 2), Task("step", key="k"), Task("page", key="k")]))
+    desk.save(
+        desk.outcome(root, tasks=[*steps(1, 1, 2), Task("step", key="k"), Task("page", key="k")])
+    )
     first, second, third = desk.claim()
     desk.save(desk.outcome(first, tasks=steps(1, 2)))
     desk.finish(second, tasks=steps(2))
@@ -307,11 +358,16 @@ def test_background_follow_ups_go_to_a_run_of_their_own(desk) -> None:
     account = desk.account()
     root = desk.root(account)
     desk.finish(root, tasks=steps(1, 2, background=True))
-    assert sorted(desk.rows("SELECT lane, state FROM sync_run")) == [("backfill", "running"), ("live", "succeeded")]
+    assert sorted(desk.rows("SELECT lane, state FROM sync_run")) == [
+        ("backfill", "running"),
+        ("live", "succeeded"),
+    ]
     first, second = desk.claim()
     assert first.lane == "backfill"
     desk.finish(first, tasks=[*steps(3), *steps(4, background=True)])
-    assert {lane for (lane,) in desk.rows("SELECT lane FROM sync_task WHERE state = 'ready'")} == {"backfill"}
+    assert {lane for (lane,) in desk.rows("SELECT lane FROM sync_task WHERE state = 'ready'")} == {
+        "backfill"
+    }
     again = desk.root(account)
     desk.finish(again, tasks=steps(5, background=True))
     assert desk.value("SELECT count(*) FROM sync_run WHERE lane = 'backfill'") == 1
@@ -325,12 +381,17 @@ def test_background_follow_ups_from_many_at_once_share_one_run(desk, connect, to
     conns = [connect() for _ in dispatches]
     together(
         *(
-            lambda d=d, n=n, c=c: desk.save(desk.outcome(d, tasks=steps(100 + n, background=True)), conn=c)
+            lambda d=d, n=n, c=c: desk.save(
+                desk.outcome(d, tasks=steps(100 + n, background=True)), conn=c
+            )
             for n, (d, c) in enumerate(zip(dispatches, conns, strict=True))
         )
     )
     assert desk.value("SELECT count(*) FROM sync_run WHERE lane = 'backfill'") == 1
-    assert desk.value("SELECT count(*) FROM sync_task WHERE lane = 'backfill' AND state = 'ready'") == 8
+    assert (
+        desk.value("SELECT count(*) FROM sync_task WHERE lane = 'backfill' AND state = 'ready'")
+        == 8
+    )
 
 
 def test_a_run_over_its_bound_adds_no_more_and_says_why(desk) -> None:

@@ -13,7 +13,10 @@ from core.ledger import scheduling
 
 
 def due(desk, account: UUID) -> None:
-    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '1 s' WHERE id = %s", (account,))
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at = now() - interval '1 s' WHERE id = %s",
+        (account,),
+    )
 
 
 def test_two_schedulers_at_once_make_one_run_for_each_account(desk, connect, together) -> None:
@@ -23,7 +26,9 @@ def test_two_schedulers_at_once_make_one_run_for_each_account(desk, connect, tog
     assert sum(made) == 60
     runs = Counter(account for (account,) in desk.rows("SELECT user_integration_id FROM sync_run"))
     assert runs == Counter(accounts)
-    assert desk.value("SELECT count(*) FROM sync_task WHERE type = 'start' AND state = 'ready'") == 60
+    assert (
+        desk.value("SELECT count(*) FROM sync_task WHERE type = 'start' AND state = 'ready'") == 60
+    )
 
 
 def test_a_second_tick_makes_no_second_run(desk) -> None:
@@ -38,7 +43,8 @@ def test_a_batch_is_as_large_as_asked_and_the_longest_due_go_first(desk) -> None
     accounts = [desk.account(f"a{number}") for number in range(5)]
     for age, account in enumerate(accounts):
         desk.conn.execute(
-            "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 h' WHERE id = %s", (age, account)
+            "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 h' WHERE id = %s",
+            (age, account),
         )
     assert {account for _, account in scheduling.claim_due(desk.conn, 2)} == set(accounts[-2:])
     assert scheduling.poll(desk.conn, 2) == 3
@@ -47,7 +53,9 @@ def test_a_batch_is_as_large_as_asked_and_the_longest_due_go_first(desk) -> None
 @pytest.mark.parametrize("status", ["paused", "error", "disconnected"])
 def test_an_account_that_is_not_active_is_not_polled(desk, status: str) -> None:
     account = desk.account()
-    desk.conn.execute("UPDATE user_integration SET sync_status = %s WHERE id = %s", (status, account))
+    desk.conn.execute(
+        "UPDATE user_integration SET sync_status = %s WHERE id = %s", (status, account)
+    )
     assert scheduling.poll(desk.conn, 10) == 0
     with pytest.raises(InvalidInput, match=status):
         desk.run(account)
@@ -55,7 +63,10 @@ def test_an_account_that_is_not_active_is_not_polled(desk, status: str) -> None:
 
 def test_an_account_whose_time_has_not_come_is_not_polled(desk) -> None:
     account = desk.account()
-    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() + interval '1 min' WHERE id = %s", (account,))
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at = now() + interval '1 min' WHERE id = %s",
+        (account,),
+    )
     assert scheduling.poll(desk.conn, 10) == 0
 
 
@@ -88,16 +99,22 @@ def test_the_next_run_is_due_an_interval_after_the_end(desk) -> None:
     account = desk.account(poll_interval_minutes=60)
     desk.finish(desk.root(account))
     assert desk.runs() == ["succeeded"]
-    minutes = desk.value("SELECT extract(epoch FROM next_sync_at - last_sync_at) / 60 FROM user_integration")
+    minutes = desk.value(
+        "SELECT extract(epoch FROM next_sync_at - last_sync_at) / 60 FROM user_integration"
+    )
     assert 57 <= minutes <= 63
 
 
-# Resync ---------------------------------------------------------------------------------------------------------------
+# Resync
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_resync_drops_every_cursor_and_starts_at_once(desk) -> None:
     account = desk.account()
-    desk.conn.execute("INSERT INTO sync_state VALUES (%s, 'p', '1', 1, 1), (%s, 'q', '2', 1, 1)", (account, account))
+    desk.conn.execute(
+        "INSERT INTO sync_state VALUES (%s, 'p', '1', 1, 1), (%s, 'q', '2', 1, 1)",
+        (account, account),
+    )
     run, new = scheduling.request_resync(desk.conn, account)
     assert new
     assert desk.rows("SELECT value FROM sync_state") == [(None,), (None,)]
@@ -110,7 +127,10 @@ def test_a_resync_asked_for_during_a_run_begins_after_it(desk) -> None:
     assert scheduling.request_resync(desk.conn, account) == (UUID(open_root.run_id), False)
     desk.finish(open_root)
     assert scheduling.poll(desk.conn, 5) == 1
-    assert desk.rows("SELECT trigger FROM sync_run ORDER BY started_at") == [("manual",), ("resync",)]
+    assert desk.rows("SELECT trigger FROM sync_run ORDER BY started_at") == [
+        ("manual",),
+        ("resync",),
+    ]
     assert desk.value("SELECT resync_due FROM user_integration") is False
 
 

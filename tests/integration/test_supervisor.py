@@ -25,7 +25,9 @@ echo = lambda name, line: print(f"{name}|{line}", flush=True)
 sys.exit(Supervisor(programs, grace=float(grace), echo=echo).run())
 """
 SLEEP = "sleep 1000 & echo pid=$!; echo pid=$$; wait"
-"""Says both its ids, and on SIGTERM leaves the other behind, as a master does whose workers hang."""
+"""Says both its ids, and on SIGTERM leaves the other behind, as a master does whose workers
+hang.
+"""
 DEAF = "trap '' TERM; echo pid=$$; while :; do sleep 1000; done"
 
 
@@ -87,7 +89,9 @@ def supervised(*scripts: str, grace: float = 20) -> Iterator[Run]:
 
 def alive(pid: int) -> bool:
     """Whether the process runs; one that is dead and waits for its parent does not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout
     return bool(state.strip()) and not state.startswith("Z")
 
 
@@ -127,7 +131,10 @@ def test_what_cannot_be_started_is_said() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    assert supervisor.Supervisor([supervisor.Program("lost", ["/no/such/program"])], echo=echo).run() == 0
+    assert (
+        supervisor.Supervisor([supervisor.Program("lost", ["/no/such/program"])], echo=echo).run()
+        == 0
+    )
     assert echoed == [("lost", "cannot start /no/such/program: No such file or directory")]
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -156,7 +163,9 @@ def test_what_ignores_sigterm_is_killed_after_the_grace() -> None:
 
 
 def test_a_second_ctrl_c_kills_at_once() -> None:
-    with supervised(DEAF, "trap 'echo asked' TERM; echo pid=$$; while :; do sleep 0.01; done", grace=1000) as run:
+    with supervised(
+        DEAF, "trap 'echo asked' TERM; echo pid=$$; while :; do sleep 0.01; done", grace=1000
+    ) as run:
         deaf = run.pid("p0")
         while len(run.pids) < 2:
             run.line("pid=")
@@ -183,12 +192,20 @@ def test_no_orphan_stays_when_the_supervisor_is_killed() -> None:
 
 
 def test_lines_keep_their_program_and_their_shape() -> None:
-    slow = 'for i in 1 2 3 4 5 6 7 8 9; do printf "%s" "<slow "; sleep 0.01; echo "$WORD>"; done; printf "no end"'
+    slow = (
+        'for i in 1 2 3 4 5 6 7 8 9; do printf "%s" "<slow "; sleep 0.01; echo "$WORD>"; done;'
+        ' printf "no end"'
+    )
     fast = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo '<fast>'; done"
     with supervised(slow, fast) as run:
         run.line(r"p0\|ended with exit code 0")
         run.end()
         first = run.lines[: run.lines.index("p0|ended with exit code 0")]
-        assert [line for line in first if line.startswith("p0|")] == ["p0|<slow given>"] * 9 + ["p0|no end"]
-        assert {line for line in run.lines if line.startswith("p1|")} <= {"p1|<fast>", "p1|ended with exit code 0"}
+        assert [line for line in first if line.startswith("p0|")] == ["p0|<slow given>"] * 9 + [
+            "p0|no end"
+        ]
+        assert {line for line in run.lines if line.startswith("p1|")} <= {
+            "p1|<fast>",
+            "p1|ended with exit code 0",
+        }
         assert run.lines.count("p1|<fast>") >= 2000

@@ -1,4 +1,6 @@
-"""The schema: up from nothing, down to nothing, and the same as the tables that the code describes."""
+"""The schema: up from nothing, down to nothing, and the same as the tables that the code
+describes.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,11 @@ def test_a_database_of_another_encoding_is_refused_in_a_line(empty_database_url:
 def test_from_nothing_to_the_newest_and_nothing_more_to_do(empty_database_url: str) -> None:
     assert current(empty_database_url) is None
     assert migrate(empty_database_url) is True
-    assert current(empty_database_url) == HEAD == ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    assert (
+        current(empty_database_url)
+        == HEAD
+        == ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    )
     assert migrate(empty_database_url) is False
 
 
@@ -68,7 +74,8 @@ def test_down_to_nothing_and_up_again(database_url: str) -> None:
 
 
 def test_two_migrations_at_once_wait_for_each_other(empty_database_url: str) -> None:
-    # In processes this is what `polling migrate` on two machines does; Alembic itself allows one in a process.
+    # In processes this is what `polling migrate` on two machines does; Alembic itself allows one in
+    # a process.
     import subprocess
     import sys
 
@@ -84,11 +91,19 @@ def test_two_migrations_at_once_wait_for_each_other(empty_database_url: str) -> 
     ]
     answers = [process.communicate(timeout=60) for process in both]
     assert sorted(out.strip() for out, _ in answers) == ["False", "True"], answers
-    assert current(empty_database_url) == HEAD == ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    assert (
+        current(empty_database_url)
+        == HEAD
+        == ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    )
 
 
-def test_one_that_is_killed_while_it_builds_an_index_is_done_again(empty_database_url: str, until: Any) -> None:
-    """Indexes are built beside the writers, which takes minutes in a large table, and leaves a half one behind."""
+def test_one_that_is_killed_while_it_builds_an_index_is_done_again(
+    empty_database_url: str, until: Any
+) -> None:
+    """Indexes are built beside the writers, which takes minutes in a large table, and leaves a
+    half one behind.
+    """
     url, ended = empty_database_url, []
     migrate(url, "0001")
 
@@ -101,11 +116,18 @@ def test_one_that_is_killed_while_it_builds_an_index_is_done_again(empty_databas
     thread = threading.Thread(target=attempt)
     with open_connection(url) as reader, open_connection(url) as conn:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        reader.execute("SELECT FROM pg_class LIMIT 1")  # an old snapshot, which the building waits for
+        reader.execute(
+            "SELECT FROM pg_class LIMIT 1"
+        )  # an old snapshot, which the building waits for
         thread.start()
         half = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
         until(lambda: conn.execute(half).fetchone(), 60)
-        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONC%'")
+        conn.execute(
+            """
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE query LIKE 'CREATE INDEX CONC%'
+            """
+        )
         thread.join(60)
         assert ended
         reader.execute("ROLLBACK")

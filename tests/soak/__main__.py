@@ -1,4 +1,6 @@
-"""`python -m soak --minutes 30`: exits with 1 if anything was lost, done twice, ended early, over its budget, or grew."""
+"""`python -m soak --minutes 30`: exits with 1 if anything was lost, done twice, ended early,
+over its budget, or grew.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ AWAY = (psycopg.Error, redis.RedisError)
 def main() -> int:
     """Soak, and tell."""
     given = _arguments()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where it was started with one of them ignored
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # also where it was started with one of them ignored
         signal.signal(number, _leave)
     with World(given.seed) as world:
         result = _Soak(world, given.minutes, given.seed).run()
@@ -59,9 +64,13 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long faults are injected")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the work and of the faults")
     parser.add_argument(
-        "--report", metavar="FILE", help="write the table there, between the marks of a page if it has them"
+        "--seed", type=int, default=int(time.time()), help="of the work and of the faults"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write the table there, between the marks of a page if it has them",
     )
     return parser.parse_args()
 
@@ -105,7 +114,18 @@ class _Soak:
             self.memory.sample(self.world, self.seconds)
             self.tasks = self.accounts.tasks_done
         a, i = self.accounts, self.injector
-        print(progress(self.seconds, self.tasks, a.runs, a.lost, a.duplicated, i.injected, i.now, self.memory.latest()))
+        print(
+            progress(
+                self.seconds,
+                self.tasks,
+                a.runs,
+                a.lost,
+                a.duplicated,
+                i.injected,
+                i.now,
+                self.memory.latest(),
+            )
+        )
         sys.stdout.flush()
 
     def _come_to_quiet(self) -> None:

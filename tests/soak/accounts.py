@@ -1,4 +1,6 @@
-"""The work: accounts that come, are synced, are looked at twice, and go; so that the disk holds only the latest of them."""
+"""The work: accounts that come, are synced, are looked at twice, and go; so that the disk holds
+only the latest of them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ OPEN = 10
 """Accounts that have work at any time."""
 
 KEPT = 60
-"""Accounts that stay after they were found right, to be looked at again: a late message may come yet."""
+"""Accounts that stay after they were found right, to be looked at again: a late message may come
+yet.
+"""
 
 PARKING = sorted({*GARBAGE, "permanent", "transient", "system_exit"} - {"return_endless_outputs"})
 """Deeds after which a task is parked; without the one that takes much memory on purpose."""
@@ -113,7 +117,8 @@ class Accounts:
         """Tasks done since the beginning."""
         return self._forgotten + int(self._deployment.value(oracle.DONE))
 
-    # Beginning --------------------------------------------------------------------------------------------------------
+    # Beginning
+    # --------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         kinds = {self._tree: 6, self._growing: 2, self._hostile: 2, self._metered: 1}
@@ -125,7 +130,10 @@ class Accounts:
         self._ask_for(job)
 
     def _ask_for(self, job: Job) -> None:
-        """A run by request, or by the scheduler's next tick. Done again where a server was away in the midst of it."""
+        """A run by request, or by the scheduler's next tick.
+
+        Done again where a server was away in the midst of it.
+        """
         self._deployment.rows(RARELY_DUE, job.account)
         if job.by_request:
             self._deployment.rows(NOT_DUE, job.account)
@@ -145,7 +153,9 @@ class Accounts:
             **given,
         }
         account = connect(self._deployment, HelloWorld, config)
-        job = Job(account, lambda runs: dict(expected(config, runs)), {"done": oracle.hello_tasks(config)})
+        job = Job(
+            account, lambda runs: dict(expected(config, runs)), {"done": oracle.hello_tasks(config)}
+        )
         job.look = lambda: oracle.assert_synced(self._world.fleet, account, config)
         return job
 
@@ -160,17 +170,27 @@ class Accounts:
         account = connect(self._deployment, Hostile, {"deeds": deeds, "neighbours": neighbours})
         parked = sum(deed in PARKING for deed in deeds)
         tasks = {"done": 1 + neighbours + len(deeds) - parked, "parked": parked}
-        wanted: dict[str, str | None] = {f"neighbour-{number}": None for number in range(neighbours)}
+        wanted: dict[str, str | None] = {
+            f"neighbour-{number}": None for number in range(neighbours)
+        }
         return Job(
-            account, lambda runs: wanted, {k: v for k, v in tasks.items() if v}, "partial" if parked else "succeeded"
+            account,
+            lambda runs: wanted,
+            {k: v for k, v in tasks.items() if v},
+            "partial" if parked else "succeeded",
         )
 
     def _metered(self) -> Job:
         calls = self._dice.randint(10, 60)
         wanted: dict[str, str | None] = {f"call-{number}": None for number in range(calls)}
-        return Job(connect(self._deployment, Metered, {"calls": calls}), lambda runs: wanted, {"done": 1 + calls})
+        return Job(
+            connect(self._deployment, Metered, {"calls": calls}),
+            lambda runs: wanted,
+            {"done": 1 + calls},
+        )
 
-    # Judging ----------------------------------------------------------------------------------------------------------
+    # Judging
+    # ----------------------------------------------------------------------------------------------------------
 
     def judge(self, job: Job, *, again: bool = False) -> None:
         """Compare what became of an account with what must have become of it."""
@@ -180,7 +200,11 @@ class Accounts:
         tasks: Counter[str] = Counter(dict(rows(oracle.BY_STATE, job.account)))
         due = Counter({state: count * runs for state, count in job.tasks.items()})
         lost = len(wanted.keys() - found.keys()) + (due - tasks).total()
-        other = [key for key, value in wanted.items() if value is not None and found.get(key, value) != value]
+        other = [
+            key
+            for key, value in wanted.items()
+            if value is not None and found.get(key, value) != value
+        ]
         duplicated = len(found.keys() - wanted.keys()) + len(other) + (tasks - due).total()
         duplicated += len(rows(oracle.REWRITTEN, job.account))
         self.lost += max(lost - job.amiss[0], 0)
@@ -190,7 +214,8 @@ class Accounts:
             self.judged, self.runs = self.judged + 1, self.runs + runs
         if lost or duplicated:
             self.wrong.append(
-                f"account {job.account}: {lost} lost, {duplicated} duplicated; tasks {dict(tasks)} of {dict(due)}"
+                f"account {job.account}: {lost} lost, {duplicated} duplicated; tasks {dict(tasks)}"
+                f" of {dict(due)}"
             )
         try:
             if job.look is not None and runs == 1:
@@ -201,12 +226,16 @@ class Accounts:
             self.wrong.append(f"account {job.account}: {error}")
 
     def _forget(self, job: Job) -> None:
-        """Look once more, and delete it; again without looking, where a server went away in the midst of it."""
+        """Look once more, and delete it; again without looking, where a server went away in the
+        midst of it.
+        """
         if job.done is None:
             self.judge(job, again=True)
             job.done = self._deployment.value(DONE_OF, job.account)
             self._forgotten += job.done
             self._world.fleet.forget(str(job.account))
         for table in OF_ACCOUNTS:
-            self._deployment.rows(f"DELETE FROM {table} WHERE user_integration_id = %s", job.account)
+            self._deployment.rows(
+                f"DELETE FROM {table} WHERE user_integration_id = %s", job.account
+            )
         self._deployment.rows("DELETE FROM user_integration WHERE id = %s", job.account)

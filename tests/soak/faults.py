@@ -1,4 +1,6 @@
-"""What is done to the world, one at a time, at random: all that the tests of single faults do, and again, and again."""
+"""What is done to the world, one at a time, at random: all that the tests of single faults do,
+and again, and again.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,16 @@ MOST_SECONDS = 4.0
 
 STALL_SECONDS = 12.0
 
-LEAD = "UPDATE ledger SET leader = gen_random_uuid(), leader_until = clock_timestamp() + interval '3 seconds'"
+LEAD = """
+UPDATE ledger SET leader = gen_random_uuid(),
+    leader_until = clock_timestamp() + interval '3 seconds'
+"""
 
 Fault = Callable[[World, random.Random], None]
 
 
-# Processes ------------------------------------------------------------------------------------------------------------
+# Processes
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _worker(world: World, dice: random.Random) -> int | None:
@@ -93,7 +99,8 @@ def leader_deposed(world: World, dice: random.Random) -> None:
     world.deployment.rows(LEAD)
 
 
-# Servers --------------------------------------------------------------------------------------------------------------
+# Servers
+# --------------------------------------------------------------------------------------------------------------
 
 
 def flushed(world: World, dice: random.Random) -> None:
@@ -133,7 +140,9 @@ def sessions_terminated(world: World, dice: random.Random) -> None:
         time.sleep(dice.uniform(2, MOST_SECONDS))
 
 
-def _lasting(enter: Callable[[World], AbstractContextManager[object]], seconds: float | None = None) -> Fault:
+def _lasting(
+    enter: Callable[[World], AbstractContextManager[object]], seconds: float | None = None
+) -> Fault:
     def fault(world: World, dice: random.Random) -> None:
         with enter(world):
             time.sleep(seconds or dice.uniform(1, MOST_SECONDS))
@@ -165,10 +174,19 @@ KINDS: Mapping[str, tuple[int, Fault]] = {
     "Valkey flushed": (3, flushed),
     "every message again": (2, messages_repeated),
     "Valkey killed": (2, valkey_killed),
-    "Valkey stalled": (1, _lasting(lambda world: outages.stalled(world.servers.valkey), STALL_SECONDS)),
+    "Valkey stalled": (
+        1,
+        _lasting(lambda world: outages.stalled(world.servers.valkey), STALL_SECONDS),
+    ),
     "Valkey read-only": (2, _lasting(lambda world: outages.read_only(world.deployment.redis_url))),
-    "Valkey out of memory": (2, _lasting(lambda world: outages.out_of_memory(world.deployment.redis_url))),
-    "Valkey without replicas": (1, _lasting(lambda world: outages.too_few_replicas(world.deployment.redis_url))),
+    "Valkey out of memory": (
+        2,
+        _lasting(lambda world: outages.out_of_memory(world.deployment.redis_url)),
+    ),
+    "Valkey without replicas": (
+        1,
+        _lasting(lambda world: outages.too_few_replicas(world.deployment.redis_url)),
+    ),
     "PostgreSQL killed": (2, postgres_killed),
     "PostgreSQL restarted": (1, postgres_restarted),
     "sessions terminated": (3, sessions_terminated),
@@ -182,8 +200,8 @@ KINDS: Mapping[str, tuple[int, Fault]] = {
 class Injector:
     """Injects a fault every so often, from a thread of its own.
 
-    Parameters:
-      pause: Seconds from the beginning of one to that of the next; at least half of a pause lies between them.
+    Parameters: pause: Seconds from the beginning of one to that of the next; at least half of a
+      pause lies between them.
     """
 
     def __init__(self, world: World, seed: int, pause: float) -> None:

@@ -16,7 +16,9 @@ from soak.world import World
 MIB = 1024 * 1024
 
 MAY_GROW_BY, AND_BY_MIB = 1.10, 8.0
-"""From the second quarter to the last: beyond warming up, and below what a leak comes to in half an hour."""
+"""From the second quarter to the last: beyond warming up, and below what a leak comes to in half
+an hour.
+"""
 
 SHORTEST_JUDGED = 5
 """Samples of a quarter; in fewer there is nothing but warming up."""
@@ -28,7 +30,10 @@ REGISTERED = "SELECT pid FROM process WHERE kind = 'worker'"
 
 @dataclass
 class Memory:
-    """Samples in MiB, by what was measured. A process is known by its id: one that was replaced is another one."""
+    """Samples in MiB, by what was measured.
+
+    A process is known by its id: one that was replaced is another one.
+    """
 
     samples: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -47,7 +52,9 @@ class Memory:
         return {name.split("/")[0]: samples[-1][1] for name, samples in self.samples.items()}
 
     def growth(self, seconds: float) -> dict[str, tuple[float, float] | None]:
-        """Medians of the second and of the last quarter, by kind; None where no process lived through both."""
+        """Medians of the second and of the last quarter, by kind; None where no process lived
+        through both.
+        """
         found: dict[str, tuple[float, float] | None] = dict.fromkeys((WORKER, DISPATCHER, VALKEY))
         for name, samples in self.samples.items():
             second = [mib for at, mib in samples if seconds / 4 <= at < seconds / 2]

@@ -1,4 +1,6 @@
-"""An integration whose every call costs, and is written down with its time: the record that shows whether a budget held."""
+"""An integration whose every call costs, and is written down with its time: the record that
+shows whether a budget held.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core import AccountIdentity, BaseIntegration, Context, Manifest, Rate, TaskOutput, TaskResult, hookimpl, task
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Manifest,
+    Rate,
+    TaskOutput,
+    TaskResult,
+    hookimpl,
+    task,
+)
 
 CALLS_LOG = "SOAK_CALLS_LOG"
 """The environment variable that names the file."""
@@ -27,13 +39,17 @@ class Config(BaseModel):
 class Metered(BaseIntegration[Config]):
     """One budget for all of its accounts."""
 
-    manifest = Manifest("soak-metered", "Metered", limits=[Rate("calls", UNITS, SECONDS, by="integration")])
+    manifest = Manifest(
+        "soak-metered", "Metered", limits=[Rate("calls", UNITS, SECONDS, by="integration")]
+    )
 
     def check(self) -> AccountIdentity:
         return AccountIdentity("metered", "Metered")
 
     def start(self, ctx: Context) -> TaskResult:
-        return TaskResult(tasks=[self.call.task(number=number) for number in range(self.config.calls)])
+        return TaskResult(
+            tasks=[self.call.task(number=number) for number in range(self.config.calls)]
+        )
 
     @task(cost={"calls": 1})
     def call(self, ctx: Context, number: int) -> TaskResult:

@@ -22,10 +22,9 @@ SHOWN = 10
 class Result:
     """What a soak came to.
 
-    Attributes:
-      not_done: What had work left when all should have been quiet.
-      most_calls: In any window of the budget; `calls_allowed` is what it may have been.
-      memory: Medians of the second and the last quarter in MiB; None where nothing lived through both.
+    Attributes: not_done: What had work left when all should have been quiet. most_calls: In any
+      window of the budget; `calls_allowed` is what it may have been. memory: Medians of the second
+      and the last quarter in MiB; None where nothing lived through both.
     """
 
     minutes: float
@@ -45,7 +44,9 @@ class Result:
     wrong: list[str] = field(default_factory=list)
     at: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     where: str = field(
-        default_factory=lambda: f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        default_factory=lambda: (
+            f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        )
     )
 
     @property
@@ -55,32 +56,48 @@ class Result:
         if self.lost or self.duplicated:
             found.append(f"{self.lost} lost, {self.duplicated} duplicated")
         if self.most_calls > self.calls_allowed:
-            found.append(f"{self.most_calls} calls in a window of the budget, and {self.calls_allowed} are allowed")
+            found.append(
+                f"{self.most_calls} calls in a window of the budget, and {self.calls_allowed} are"
+                " allowed"
+            )
         for name, medians in self.memory.items() if self.memory_judged else ():
             if medians is None:
-                found.append(f"the memory of {name} cannot be judged: none lived through the second half")
+                found.append(
+                    f"the memory of {name} cannot be judged: none lived through the second half"
+                )
             elif grows(*medians):
-                found.append(f"the memory of {name} grew from {medians[0]:.0f} to {medians[1]:.0f} MiB")
+                found.append(
+                    f"the memory of {name} grew from {medians[0]:.0f} to {medians[1]:.0f} MiB"
+                )
         return found
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
-        return {**asdict(self), "faults_in_all": sum(self.faults.values()), "failures": self.failures}
+        return {
+            **asdict(self),
+            "faults_in_all": sum(self.faults.values()),
+            "failures": self.failures,
+        }
 
     def as_markdown(self) -> str:
         """For the page on reliability."""
-        lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in self._rows().items())]
+        lines = [
+            "| | |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in self._rows().items()),
+        ]
         lines += ["", "| fault | times |", "|---|---|"]
         lines += [
-            f"| {name} | {count} |" for name, count in sorted(self.faults.items(), key=lambda row: (-row[1], row[0]))
+            f"| {name} | {count} |"
+            for name, count in sorted(self.faults.items(), key=lambda row: (-row[1], row[0]))
         ]
         return "\n".join(lines) + "\n"
 
     def _rows(self) -> dict[str, str]:
         memory = {
-            f"memory of {name}, MiB, second quarter and last": "not judged"
-            if medians is None
-            else f"{medians[0]:.0f}, {medians[1]:.0f}"
+            f"memory of {name}, MiB, second quarter and last": (
+                "not judged" if medians is None else f"{medians[0]:.0f}, {medians[1]:.0f}"
+            )
             for name, medians in self.memory.items()
         }
         return {
@@ -93,7 +110,9 @@ class Result:
             "**lost**": f"**{self.lost}**",
             "**duplicated**": f"**{self.duplicated}**",
             "runs that ended early, twice or not": str(sum("run" in one for one in self.wrong)),
-            "most calls in a window of the budget, allowed": f"{self.most_calls}, {self.calls_allowed}",
+            "most calls in a window of the budget, allowed": (
+                f"{self.most_calls}, {self.calls_allowed}"
+            ),
             **memory,
         }
 

@@ -1,4 +1,6 @@
-"""What is soaked: both servers, three programs of workers and the scheduler, restarted as a supervisor does."""
+"""What is soaked: both servers, three programs of workers and the scheduler, restarted as a
+supervisor does.
+"""
 
 from __future__ import annotations
 
@@ -69,10 +71,9 @@ class WatchedFleet(Fleet):
 class World:
     """Everything, in one folder that goes with it.
 
-    Attributes:
-      victims: The programs that faults may kill.
-      keep: Set it to keep the folder, and in it the programs' log.
-      elder: A program that nobody kills, however the servers behave: it shows whether memory grows with age.
+    Attributes: victims: The programs that faults may kill. keep: Set it to keep the folder, and in
+      it the programs' log. elder: A program that nobody kills, however the servers behave: it shows
+      whether memory grows with age.
     """
 
     def __init__(self, seed: int) -> None:
@@ -92,7 +93,9 @@ class World:
             stack.callback(self.deployment.queues.close)
             self.fleet = WatchedFleet(self.deployment, self.home, **self._variables())
             stack.callback(self.fleet.end)
-            self.victims = [self.fleet.workers(processes=PROCESSES, threads=THREADS) for _ in range(2)]
+            self.victims = [
+                self.fleet.workers(processes=PROCESSES, threads=THREADS) for _ in range(2)
+            ]
             self.elder = self.fleet.workers(processes=1, threads=THREADS)
             self.scheduler = self.fleet.scheduler()
             self.fleet.ready(60)
@@ -100,7 +103,10 @@ class World:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.keep |= kind is not None and kind is not SystemExit
         self._stack.close()

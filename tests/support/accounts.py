@@ -59,4 +59,6 @@ def tick(deployment: Deployment, times: int = 1) -> None:
 
 def set_due(deployment: Deployment, *accounts: UUID) -> None:
     """Make accounts due now."""
-    deployment.rows("UPDATE user_integration SET next_sync_at = now() WHERE id = ANY(%s)", list(accounts))
+    deployment.rows(
+        "UPDATE user_integration SET next_sync_at = now() WHERE id = ANY(%s)", list(accounts)
+    )

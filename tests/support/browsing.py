@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx2
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Playwright, Request, Route, expect
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Dialog,
+    Locator,
+    Page,
+    Playwright,
+    Request,
+    Route,
+    expect,
+)
 
 from core.api import access
 from support.deployment import Deployment
@@ -27,7 +37,8 @@ FLAGS = (
     "--disable-sync",
 )
 MISSING = (
-    "there is no Chromium: install it (Debian: apt-get install chromium fonts-dejavu-core), or put one in the path"
+    "there is no Chromium: install it (Debian: apt-get install chromium fonts-dejavu-core), or put"
+    " one in the path"
 )
 
 SECONDS = 30.0
@@ -56,7 +67,9 @@ def launch(playwright: Playwright) -> Browser:
 
 @dataclass
 class House:
-    """An installation that runs: `polling serve`, workers, and a scheduler that the tests do without."""
+    """An installation that runs: `polling serve`, workers, and a scheduler that the tests do
+    without.
+    """
 
     deployment: Deployment
     fleet: Fleet
@@ -70,12 +83,18 @@ class House:
     @contextmanager
     def api(self, token: str) -> Iterator[httpx2.Client]:
         headers = {"Authorization": f"Bearer {token}"}
-        with httpx2.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60) as client:
+        with httpx2.Client(
+            base_url=self.url, headers=headers, trust_env=False, timeout=60
+        ) as client:
             yield client
 
     def connect(self, token: str, name: str = "hello", **config: Any) -> str:
         """A Hello World account of whoever has this token; nothing runs yet."""
-        body = {"integration_domain": "hello-world", "config": {"name": name, **config}, "name": name}
+        body = {
+            "integration_domain": "hello-world",
+            "config": {"name": name, **config},
+            "name": name,
+        }
         with self.api(token) as client:
             answer = client.post("/v1/user-integrations", json=body)
             assert answer.status_code == 201, answer.text
@@ -113,7 +132,10 @@ class Window:
         """A window with nobody signed in."""
         width, height = options.pop("size", DESK)
         context = browser.new_context(
-            base_url=house.url, viewport={"width": width, "height": height}, reduced_motion="reduce", **options
+            base_url=house.url,
+            viewport={"width": width, "height": height},
+            reduced_motion="reduce",
+            **options,
         )
         context.set_default_timeout(SECONDS * 1000)
         window = cls(house, context.new_page())
@@ -154,7 +176,9 @@ class Window:
         self.page.wait_for_url(lambda url: "/sign-in" not in url)
 
     def press(self, name: str) -> None:
-        """A button; within the part of the page that changes, as people do: where it is when they press it."""
+        """A button; within the part of the page that changes, as people do: where it is when
+        they press it.
+        """
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def sees(self, what: Locator | str, seconds: float = SECONDS) -> None:
@@ -178,4 +202,8 @@ class Window:
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than its window."""
-        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+        return int(
+            self.page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+        )

@@ -46,5 +46,9 @@ class Budget:
         """The most units that any window of the limit has seen."""
         window = round(self.limit.per * 1_000_000)
         return max(
-            (sum(u for at, u in self.taken if begin <= at < begin + window) for begin, _ in self.taken), default=0
+            (
+                sum(u for at, u in self.taken if begin <= at < begin + window)
+                for begin, _ in self.taken
+            ),
+            default=0,
         )

@@ -1,4 +1,6 @@
-"""What Sentry and an OpenTelemetry collector are to those who report to them: an HTTP endpoint that keeps what it gets."""
+"""What Sentry and an OpenTelemetry collector are to those who report to them: an HTTP endpoint
+that keeps what it gets.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +37,24 @@ class Collector(ThreadingHTTPServer):
         return f"http://public@127.0.0.1:{self.server_port}/1"
 
     def events(self) -> list[dict[str, Any]]:
-        """Events of Sentry's: an envelope is a line about itself, and for each item one about it and one with it."""
+        """Events of Sentry's: an envelope is a line about itself, and for each item one about it
+        and one with it.
+        """
         found = []
         for path, body in list(self.requests):
             if path.startswith("/api/1/envelope"):
                 _, *lines = body.split(b"\n")
                 pairs = zip(lines[::2], lines[1::2], strict=False)
-                found += [json.loads(item) for head, item in pairs if json.loads(head)["type"] == "event"]
+                found += [
+                    json.loads(item) for head, item in pairs if json.loads(head)["type"] == "event"
+                ]
         return found
 
     def spans(self) -> list[dict[str, Any]]:
         """Spans: name, attributes, whether it failed, and the resource's attributes."""
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceRequest,
+        )
 
         found = []
         for path, body in list(self.requests):
@@ -56,7 +64,8 @@ class Collector(ThreadingHTTPServer):
                 about = _values(resource.resource.attributes)
                 for scope in resource.scope_spans:
                     found += [
-                        {"name": one.name, "failed": one.status.code == 2, "resource": about} | _values(one.attributes)
+                        {"name": one.name, "failed": one.status.code == 2, "resource": about}
+                        | _values(one.attributes)
                         for one in scope.spans
                     ]
         return found
@@ -74,7 +83,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         packed = self.headers.get("Content-Encoding")
-        body = gzip.decompress(body) if packed == "gzip" else zlib.decompress(body) if packed == "deflate" else body
+        body = (
+            gzip.decompress(body)
+            if packed == "gzip"
+            else zlib.decompress(body)
+            if packed == "deflate"
+            else body
+        )
         self.server.requests.append((self.path, body))
         self.send_response(200)
         self.send_header("Content-Length", "0")

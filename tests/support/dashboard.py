@@ -1,4 +1,6 @@
-"""The dashboard on a real server and port, and browsers that are signed in: they keep cookies, and send forms as they are."""
+"""The dashboard on a real server and port, and browsers that are signed in: they keep cookies,
+and send forms as they are.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,11 @@ class _Forms(HTMLParser):
             self._area, self._form.fields[name] = name, ""
         elif tag == "select":
             self._select = name
-        elif tag == "option" and self._select and ("selected" in given or self._select not in self._form.fields):
+        elif (
+            tag == "option"
+            and self._select
+            and ("selected" in given or self._select not in self._form.fields)
+        ):
             self._form.fields[self._select] = given.get("value") or ""
 
     def handle_endtag(self, tag: str) -> None:
@@ -90,7 +96,11 @@ def forms(page: str) -> list[Form]:
 
 def form(page: str, action: str, having: str = "") -> Form:
     """The form with this action, and with a field of this name."""
-    (found,) = [one for one in forms(page) if one.action == action and (not having or having in one.attributes)]
+    (found,) = [
+        one
+        for one in forms(page)
+        if one.action == action and (not having or having in one.attributes)
+    ]
     return found
 
 
@@ -107,7 +117,9 @@ class Browser:
         """Send a form with just these fields."""
         body = urlencode(fields or {}, doseq=True)
         return self.client.post(
-            path, content=body, headers={"Content-Type": "application/x-www-form-urlencoded"} | headers
+            path,
+            content=body,
+            headers={"Content-Type": "application/x-www-form-urlencoded"} | headers,
         )
 
     @property
@@ -120,10 +132,14 @@ class Browser:
         """Send a form as a page of this session does."""
         return self.send(path, {"csrf": self.csrf} | (fields or {}))
 
-    def submit(self, page: str, action: str, changes: Fields | None = None, having: str = "") -> httpx2.Response:
+    def submit(
+        self, page: str, action: str, changes: Fields | None = None, having: str = ""
+    ) -> httpx2.Response:
         """Open a page, change fields of a form on it, and send it; None takes a field out."""
         fields = form(self.get(page).text, action, having).fields | (changes or {})
-        return self.send(action, {name: value for name, value in fields.items() if value is not None})
+        return self.send(
+            action, {name: value for name, value in fields.items() if value is not None}
+        )
 
 
 @dataclass

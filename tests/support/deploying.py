@@ -1,4 +1,6 @@
-"""What `deploy/` says: the programs of its Compose file and of its units, as a test can start them."""
+"""What `deploy/` says: the programs of its Compose file and of its units, as a test can start
+them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def service(name: str) -> Mapping[str, Any]:
 
 
 def unit(name: str) -> dict[tuple[str, str], list[str]]:
-    """Settings of a unit by section and name, with those of the drop-in that holds for all of them."""
+    """Settings of a unit by section and name, with those of the drop-in that holds for all of
+    them.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     for path in (UNITS / "polling-.service.d" / "common.conf", UNITS / name):
         for section, key, value in _settings(path):

@@ -1,4 +1,6 @@
-"""Where the processes of one test work: a migrated database and a namespace of its own on servers that others share."""
+"""Where the processes of one test work: a migrated database and a namespace of its own on
+servers that others share.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,14 @@ class Deployment:
         return Vault([self.secret_key])
 
     def environment(self) -> dict[str, str]:
-        """What its processes find in their environment: nothing of ours but where programs and modules are."""
-        ours = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "TMPDIR") if name in os.environ}
+        """What its processes find in their environment: nothing of ours but where programs and
+        modules are.
+        """
+        ours = {
+            name: os.environ[name]
+            for name in ("PATH", "PYTHONPATH", "HOME", "TMPDIR")
+            if name in os.environ
+        }
         return ours | {
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
@@ -60,8 +68,12 @@ class Deployment:
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
-        """A connection of its own, in autocommit mode: it works again as soon as the server does."""
-        with psycopg.connect(self.database_url, autocommit=True, application_name="test") as connection:
+        """A connection of its own, in autocommit mode: it works again as soon as the server
+        does.
+        """
+        with psycopg.connect(
+            self.database_url, autocommit=True, application_name="test"
+        ) as connection:
             yield connection
 
     def rows(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
@@ -82,9 +94,13 @@ class Deployment:
 
 
 def make_deployment(database_url: str, redis_url: str, home: Path, name: str) -> Deployment:
-    """A deployment in a new database `name` on this server, copied from one that was migrated once."""
+    """A deployment in a new database `name` on this server, copied from one that was migrated
+    once.
+    """
     with psycopg.connect(database_url, autocommit=True) as connection:
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+        if not connection.execute(
+            "SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)
+        ).fetchone():
             connection.execute(f"CREATE DATABASE {TEMPLATE}")
         migrate(_at(database_url, TEMPLATE))
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {TEMPLATE}')

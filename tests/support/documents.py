@@ -20,19 +20,33 @@ SECONDS = 120
 def environment(home: Path) -> dict[str, str]:
     """This Python first, servers of our own, and nothing that a developer has set."""
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("POLLING_", "DATABASE_", "REDIS_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("POLLING_", "DATABASE_", "REDIS_"))
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | {"PATH": path, "POLLING_HOME": str(home), "POLLING_LOG_LEVEL": "WARNING", "COLUMNS": "200"}
+    return kept | {
+        "PATH": path,
+        "POLLING_HOME": str(home),
+        "POLLING_LOG_LEVEL": "WARNING",
+        "COLUMNS": "200",
+    }
 
 
 @contextmanager
 def running(script: str, folder: Path, env: dict[str, str]) -> Iterator[Path]:
-    """A command that stays, in a session of its own, until the block ends; where it writes what it says."""
+    """A command that stays, in a session of its own, until the block ends; where it writes what
+    it says.
+    """
     path = folder / "stays.log"
     with path.open("wb") as log:
         process = subprocess.Popen(
-            ["bash", "-euc", script], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+            ["bash", "-euc", script],
+            cwd=folder,
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         yield path
@@ -51,7 +65,13 @@ def running(script: str, folder: Path, env: dict[str, str]) -> Iterator[Path]:
 def run(script: str, folder: Path, env: dict[str, str]) -> str:
     """What a block of commands prints; it must succeed."""
     done = subprocess.run(
-        ["bash", "-euc", script], cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
+        ["bash", "-euc", script],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -1,4 +1,6 @@
-"""Real processes, started and ended the way people do: `dramatiq core.actors` and `periodiq core.actors`."""
+"""Real processes, started and ended the way people do: `dramatiq core.actors` and `periodiq
+core.actors`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ METERED = {
 HOSTILE = METERED | {"POLLING_PLUGINS": "integration_polling_hostile"}
 """Settings of a fleet that has the hostile plugin."""
 GATED = METERED | {"POLLING_PLUGINS": "support.gates.plugin"}
-"""And of one with gates in its plugin; with `modules=["support.gates.broker"]` also right before it."""
+"""And of one with gates in its plugin; with `modules=["support.gates.broker"]` also right before
+it.
+"""
 
 LEASE_SECONDS = 2.0
 """Short, so that what a killed process held comes back soon."""
@@ -39,7 +43,9 @@ class Program:
       log: The file that it writes to.
     """
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], processes: int, log: Path) -> None:
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], processes: int, log: Path
+    ) -> None:
         self.argv = argv
         self.environment = environment
         self.processes = processes
@@ -71,14 +77,23 @@ class Program:
     def children(self) -> set[int]:
         """Its worker processes and its dispatcher, as far as they live."""
         listed = subprocess.run(
-            ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="], capture_output=True, text=True, check=True
+            ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="],
+            capture_output=True,
+            text=True,
+            check=True,
         )
         rows = [line.split() for line in listed.stdout.splitlines()]
-        return {int(pid) for pid, parent, state in rows if int(parent) == self.pid and not state.startswith("Z")}
+        return {
+            int(pid)
+            for pid, parent, state in rows
+            if int(parent) == self.pid and not state.startswith("Z")
+        }
 
     def kill(self) -> None:
         """Kill every process of it at once, also those whose master has died."""
-        with suppress(ProcessLookupError, PermissionError):  # macOS: no permission for a group of zombies
+        with suppress(
+            ProcessLookupError, PermissionError
+        ):  # macOS: no permission for a group of zombies
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
@@ -118,14 +133,20 @@ class Fleet:
           memory_kib: A bound of each process's address space.
           modules: What Dramatiq loads beside the actors.
         """
-        bound = [] if memory_kib is None else ["/bin/sh", "-c", f'ulimit -v {memory_kib}; exec "$@"', "sh"]
+        bound = (
+            []
+            if memory_kib is None
+            else ["/bin/sh", "-c", f'ulimit -v {memory_kib}; exec "$@"', "sh"]
+        )
         actors = ["-m", "dramatiq", "core.actors", *modules]
         command = [*bound, python, *actors, "-p", str(processes), "-t", str(threads)]
         return self.start([*command, *(["-Q", *queues] if queues else [])], processes, **variables)
 
     def scheduler(self, **variables: str) -> Program:
         """Start `periodiq core.actors`."""
-        return self.start([str(Path(sys.executable).with_name("periodiq")), "core.actors"], **variables)
+        return self.start(
+            [str(Path(sys.executable).with_name("periodiq")), "core.actors"], **variables
+        )
 
     def start(self, argv: Sequence[str], processes: int = 0, **variables: str) -> Program:
         """Start any command.
@@ -140,28 +161,42 @@ class Fleet:
     def ready(self, seconds: float = 20.0) -> None:
         """Wait until every worker process has said that it lives, and somebody leads."""
         wanted = sum(program.processes for program in self.programs)
-        self.until(lambda: len(self.worker_pids()) == wanted and self.led(), "the fleet is ready", seconds)
+        self.until(
+            lambda: len(self.worker_pids()) == wanted and self.led(), "the fleet is ready", seconds
+        )
 
     def worker_pids(self) -> list[int]:
         """The worker processes that live and have registered themselves."""
-        registered = {pid for (pid,) in self.deployment.rows("SELECT pid FROM process WHERE kind = 'worker'")}
+        registered = {
+            pid for (pid,) in self.deployment.rows("SELECT pid FROM process WHERE kind = 'worker'")
+        }
         return sorted(registered & {pid for program in self.programs for pid in program.children()})
 
     def dispatcher_pids(self) -> list[int]:
         """The forks that dispatch, or would like to."""
-        children = {pid for program in self.programs if program.processes for pid in program.children()}
+        children = {
+            pid for program in self.programs if program.processes for pid in program.children()
+        }
         return sorted(children - set(self.worker_pids()))
 
     def let_the_lead_run_out(self, vacant_seconds: float = 0.0) -> None:
-        """The lead of the dead lasts for 10 s, and stand-ins wait 20 s more: let these have passed."""
+        """The lead of the dead lasts for 10 s, and stand-ins wait 20 s more: let these have
+        passed.
+        """
         until = "clock_timestamp() - %s * interval '1 second'"
-        self.deployment.rows(f"UPDATE ledger SET leader_until = {until} WHERE leader IS NOT NULL", vacant_seconds)
+        self.deployment.rows(
+            f"UPDATE ledger SET leader_until = {until} WHERE leader IS NOT NULL", vacant_seconds
+        )
 
     def led(self) -> bool:
         """Whether somebody leads now."""
-        return bool(self.deployment.rows("SELECT 1 FROM ledger WHERE leader_until > clock_timestamp()"))
+        return bool(
+            self.deployment.rows("SELECT 1 FROM ledger WHERE leader_until > clock_timestamp()")
+        )
 
-    def until(self, condition: Callable[[], T], what: str, seconds: float = 20.0, *, replace: bool = False) -> T:
+    def until(
+        self, condition: Callable[[], T], what: str, seconds: float = 20.0, *, replace: bool = False
+    ) -> T:
         """Wait for a condition.
 
         Parameters:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from support.deployment import Deployment
 
-NEIGHBOURS = "SELECT count(*) FILTER (WHERE state = 'done'), count(*) FROM sync_task WHERE type = 'neighbour'"
-PARKED = "SELECT coalesce(payload->>'deed', type), reason FROM sync_task WHERE state = 'parked' ORDER BY id"
+NEIGHBOURS = """
+SELECT count(*) FILTER (WHERE state = 'done'), count(*) FROM sync_task WHERE type = 'neighbour'
+"""
+PARKED = """
+SELECT coalesce(payload->>'deed', type), reason FROM sync_task WHERE state = 'parked' ORDER BY id
+"""
 KEPT = "SELECT external_id FROM user_integration_content WHERE kind = 'neighbour'"
 BLAMED = "SELECT max(attempts), max(crashes) FROM sync_task WHERE type = 'neighbour'"
 
@@ -23,7 +27,9 @@ def assert_neighbours_done(deployment: Deployment, crashes: int = 0) -> None:
     """
     [(done, known)] = deployment.rows(NEIGHBOURS)
     kept = {name for (name,) in deployment.rows(KEPT)}
-    assert done == known == len(kept), f"{done} of {known} neighbours are done, and kept {len(kept)} items"
+    assert done == known == len(kept), (
+        f"{done} of {known} neighbours are done, and kept {len(kept)} items"
+    )
     [(attempts, died)] = deployment.rows(BLAMED)
     assert not attempts, f"a neighbour was tried {attempts} times"
     assert (died or 0) <= crashes, f"a neighbour was taken for guilty {died} times"

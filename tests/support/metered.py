@@ -1,6 +1,7 @@
 """Hello World behind a rate limit, which writes down when each call of its made-up provider began.
 
-The fleets of the tests load it as a plugin. The oracle reads the log: whatever happened, the provider saw no more than it allows.
+The fleets of the tests load it as a plugin. The oracle reads the log: whatever happened, the
+provider saw no more than it allows.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Metered(HelloWorld):
 
 
 def note_call(account: str) -> None:
-    """Append a line, in one piece however many processes write: the moment by the host's own clock, and the account."""
+    """Append a line, in one piece however many processes write: the moment by the host's own
+    clock, and the account.
+    """
     log = os.open(Path(os.environ["POLLING_HOME"]) / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(log, f"{time.monotonic():.6f} {account}\n".encode())
     os.close(log)

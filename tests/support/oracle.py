@@ -13,10 +13,14 @@ from support.fleet import Fleet
 from support.metered import CALLS, calls
 
 LARGE = {"pages": 10, "items": 14, "fanout_depth": 1, "delay_ms": 10}
-"""A run of some 2,000 tasks that lasts some seconds: long enough for a fault to fall into its midst."""
+"""A run of some 2,000 tasks that lasts some seconds: long enough for a fault to fall into its
+midst.
+"""
 
 COSTLY = {"pages": 6, "items": 9, "fanout_depth": 1}
-"""A run of Metered of some 550 calls, which its budget stretches over as many seconds as a fault needs to fall into it."""
+"""A run of Metered of some 550 calls, which its budget stretches over as many seconds as a fault
+needs to fall into it.
+"""
 
 LATE_SECONDS = 0.5
 """How much later than its units were taken a call may begin: the machine is busy."""
@@ -30,16 +34,22 @@ SELECT type, payload::text, outputs_saved, outputs_unchanged FROM sync_task
 WHERE user_integration_id = %s AND outputs_unchanged > 0 LIMIT 5
 """
 RUNS = """
-SELECT r.id, r.state, r.finished_at < max(t.finished_at), r.tasks_done, count(*) FILTER (WHERE t.state = 'done'),
+SELECT r.id, r.state, r.finished_at < max(t.finished_at), r.tasks_done,
+    count(*) FILTER (WHERE t.state = 'done'),
     r.outputs_saved
 FROM sync_run r JOIN sync_task t ON t.run_id = r.id WHERE r.user_integration_id = %s GROUP BY r.id
 """
-CONTENT = "SELECT external_id, hash FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NULL"
+CONTENT = """
+SELECT external_id, hash FROM user_integration_content
+WHERE user_integration_id = %s AND deleted_at IS NULL
+"""
 REWRITTEN = """
-SELECT external_id FROM user_integration_content WHERE user_integration_id = %s AND updated_at <> created_at LIMIT 5
+SELECT external_id FROM user_integration_content
+WHERE user_integration_id = %s AND updated_at <> created_at LIMIT 5
 """
 LEFT = """
-SELECT state, type, suspect, reason, errors::text, count(*) FROM sync_task WHERE state IN ('ready', 'queued', 'parked')
+SELECT state, type, suspect, reason, errors::text, count(*) FROM sync_task
+WHERE state IN ('ready', 'queued', 'parked')
 GROUP BY 1, 2, 3, 4, 5 LIMIT 20
 """
 
@@ -48,12 +58,19 @@ def hello_tasks(config: Mapping[str, int]) -> int:
     """How many tasks one run of Hello World has, where none fails for good."""
     valid = Config.model_validate(config)
     levels = range(1, valid.fanout_depth + 2) if valid.fanout_depth else ()
-    return 1 + bool(valid.grow) + valid.pages + sum(valid.pages * valid.items**level for level in levels)
+    return (
+        1
+        + bool(valid.grow)
+        + valid.pages
+        + sum(valid.pages * valid.items**level for level in levels)
+    )
 
 
 def wait_for_progress(fleet: Fleet, tasks: int) -> None:
     """Wait until so many tasks are done."""
-    fleet.until(lambda: fleet.deployment.value(DONE) >= tasks, f"{tasks} tasks are done", replace=True)
+    fleet.until(
+        lambda: fleet.deployment.value(DONE) >= tasks, f"{tasks} tasks are done", replace=True
+    )
 
 
 def wait_for_quiet(fleet: Fleet, seconds: float = 40.0, *, replace: bool = True) -> None:
@@ -81,7 +98,9 @@ def in_redis(deployment: Deployment) -> dict[str, int]:
 
 
 def assert_synced(fleet: Fleet, account: UUID, config: Mapping[str, int]) -> None:
-    """One run of Hello World had all its effects exactly once, and ended once, after its last task."""
+    """One run of Hello World had all its effects exactly once, and ended once, after its last
+    task.
+    """
     assert_content(fleet.deployment, account, expected(config))
     assert_tasks(fleet.deployment, account, {"done": hello_tasks(config)})
     [saved] = assert_runs(fleet, account, ["succeeded"])
@@ -95,7 +114,9 @@ def assert_content(deployment: Deployment, account: UUID, wanted: Mapping[str, s
     missing, surplus = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     assert not missing, f"{len(missing)} of {len(wanted)} items are missing: {sorted(missing)[:5]}"
     assert not surplus, f"{len(surplus)} items too many: {sorted(surplus)[:5]}"
-    assert found == wanted, f"other content in {[key for key in wanted if found[key] != wanted[key]][:5]}"
+    assert found == wanted, (
+        f"other content in {[key for key in wanted if found[key] != wanted[key]][:5]}"
+    )
     assert not (twice := deployment.rows(TWICE, account)), f"saved twice: {twice}"
     assert not (rewritten := deployment.rows(REWRITTEN, account)), f"written twice: {rewritten}"
 
@@ -103,18 +124,25 @@ def assert_content(deployment: Deployment, account: UUID, wanted: Mapping[str, s
 def assert_tasks(deployment: Deployment, account: UUID, wanted: Mapping[str, int]) -> None:
     """The account has exactly so many tasks in each state, and none in another."""
     found = dict(deployment.rows(BY_STATE, account))
-    assert found == wanted, f"tasks are {found} instead of {dict(wanted)}; left: {deployment.rows(LEFT)}"
+    assert found == wanted, (
+        f"tasks are {found} instead of {dict(wanted)}; left: {deployment.rows(LEFT)}"
+    )
 
 
 def assert_runs(fleet: Fleet, account: UUID, states: list[str]) -> list[int]:
-    """Its runs came to these states, each once and not before its last task. Returns how many outputs each saved."""
+    """Its runs came to these states, each once and not before its last task.
+
+    Returns how many outputs each saved.
+    """
     runs = fleet.deployment.rows(RUNS, account)
     assert Counter(state for _, state, *_ in runs) == Counter(states)
     words = fleet.says()
     for run, _, early, counted, done, _ in runs:
         assert not early, f"run {run} ended before its last task"
         assert counted == done, f"run {run} counted {counted} tasks done, and there are {done}"
-        assert (times := words.count(f"run {run} of account")) <= 1, f"run {run} ended {times} times"
+        assert (times := words.count(f"run {run} of account")) <= 1, (
+            f"run {run} ended {times} times"
+        )
     return [saved for *_, saved in runs]
 
 
@@ -124,7 +152,9 @@ def assert_within_budget(deployment: Deployment) -> None:
     for account, moments in calls(deployment.home).items():
         for index, moment in enumerate(moments[CALLS.units :]):
             spread = moment - moments[index]
-            assert spread >= window, f"{CALLS.units + 1} calls of account {account} within {spread:.2f} s"
+            assert spread >= window, (
+                f"{CALLS.units + 1} calls of account {account} within {spread:.2f} s"
+            )
 
 
 def assert_nobody_convicted(deployment: Deployment) -> None:

@@ -25,7 +25,8 @@ def in_a_run(
     after: int = 300,
     quiet: float = 60,
 ) -> Iterator[None]:
-    """Enter it in the midst of a run; when it is left, the run goes on by itself, in the same processes.
+    """Enter it in the midst of a run; when it is left, the run goes on by itself, in the same
+    processes.
 
     Parameters:
       after: How many tasks are done first; with 0, it is entered before the run begins.
@@ -45,7 +46,9 @@ def in_a_run(
     oracle.wait_for_quiet(fleet, quiet, replace=False)
     oracle.assert_synced(fleet, account, config)
     oracle.assert_nobody_convicted(deployment)
-    assert deployment.value(ATTEMPTS) == 0, "an outage of ours was counted as a failure of the plugin"
+    assert deployment.value(ATTEMPTS) == 0, (
+        "an outage of ours was counted as a failure of the plugin"
+    )
     assert fleet.worker_pids() == pids
 
 
@@ -57,7 +60,10 @@ def begin_without(server: Server, fleet: Fleet, deployment: Deployment) -> None:
     server.stop()
     try:
         workers = fleet.workers(processes=1)
-        fleet.until(lambda: fleet.says().count("is ready for action") == 2, "the worker and the dispatcher have begun")
+        fleet.until(
+            lambda: fleet.says().count("is ready for action") == 2,
+            "the worker and the dispatcher have begun",
+        )
     finally:
         server.start()
     oracle.wait_for_quiet(fleet, replace=False)

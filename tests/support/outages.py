@@ -17,14 +17,16 @@ from support.servers import Server
 
 TERMINATE = """
 SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM (
-    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'polling'
+    SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'polling'
     ORDER BY random() LIMIT %s) chosen
 """
 
 NOWHERE = ("127.0.0.1", 1)
 
 
-# Redis ----------------------------------------------------------------------------------------------------------------
+# Redis
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -73,7 +75,8 @@ def read_only(url: str) -> Iterator[None]:
             client.replicaof("NO", "ONE")
 
 
-# PostgreSQL -----------------------------------------------------------------------------------------------------------
+# PostgreSQL
+# -----------------------------------------------------------------------------------------------------------
 
 
 def terminate(deployment: Deployment, most: int = 1_000) -> int:
@@ -84,7 +87,10 @@ def terminate(deployment: Deployment, most: int = 1_000) -> int:
 
 @contextmanager
 def terminating(deployment: Deployment, seconds: float = 0.5) -> Iterator[list[int]]:
-    """A session of the engine ends every so often. Yields how many did, as the only item of a list."""
+    """A session of the engine ends every so often.
+
+    Yields how many did, as the only item of a list.
+    """
     stop, ended = threading.Event(), [0]
 
     def work() -> None:
@@ -130,14 +136,18 @@ CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
 END $$;
-CREATE TRIGGER disk_full BEFORE INSERT OR UPDATE ON user_integration_content FOR EACH STATEMENT EXECUTE FUNCTION disk_full();
+CREATE TRIGGER disk_full BEFORE INSERT
+    OR UPDATE ON user_integration_content FOR EACH STATEMENT EXECUTE FUNCTION disk_full();
 """
 DISK_FREE = "DROP TRIGGER disk_full ON user_integration_content; DROP FUNCTION disk_full()"
 
 
 @contextmanager
 def disk_full(deployment: Deployment) -> Iterator[None]:
-    """Content does not fit on the disk any more. Small updates still find room, as on a real disk that is nearly full."""
+    """Content does not fit on the disk any more.
+
+    Small updates still find room, as on a real disk that is nearly full.
+    """
     deployment.rows(DISK_FULL)
     try:
         yield

@@ -1,6 +1,8 @@
-"""Fixtures of `tests/acceptance` and `tests/faults`: real `dramatiq core.actors` processes on servers that tests may kill.
+"""Fixtures of `tests/acceptance` and `tests/faults`: real `dramatiq core.actors` processes on
+servers that tests may kill.
 
-Each test has a database and a namespace of its own. What the processes wrote is shown when a test fails.
+Each test has a database and a namespace of its own. What the processes wrote is shown when a test
+fails.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def own_servers(server_pair: Servers) -> Servers:
 def deployment(own_servers: Servers, tmp_path: Path) -> Iterator[Deployment]:
     home = tmp_path / "home"
     home.mkdir()
-    made = make_deployment(own_servers.postgres.url, own_servers.valkey.url, home, f"test-{next(_numbers)}")
+    made = make_deployment(
+        own_servers.postgres.url, own_servers.valkey.url, home, f"test-{next(_numbers)}"
+    )
     yield made
     made.queues.close()
 

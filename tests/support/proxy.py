@@ -1,4 +1,6 @@
-"""A network at its worst: proxies before the servers that lose what they choose, and cut the connection there."""
+"""A network at its worst: proxies before the servers that lose what they choose, and cut the
+connection there.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Hang(Exception):
 
 @dataclass
 class Losses:
-    """What a proxy loses: each message that matches, with this probability, and the connection with it.
+    """What a proxy loses: each message that matches, with this probability, and the connection with
+    it.
 
     Parameters:
       matches: Whether a message may be lost.
@@ -50,14 +53,19 @@ class Losses:
     def __call__(self, direction: Direction, message: bytes) -> None:
         """Raises `Cut` or `Hang` if this message is to be lost."""
         with self._lock:
-            if self.lost >= self.most or not self.matches(direction, message) or self._random.random() >= self.rate:
+            if (
+                self.lost >= self.most
+                or not self.matches(direction, message)
+                or self._random.random() >= self.rate
+            ):
                 return
             self.lost += 1
             raise Hang if self._random.random() < self.hanging else Cut
 
 
 class Proxy:
-    """Listens on a port of its own while it is entered, and passes on to a Unix socket what it does not lose.
+    """Listens on a port of its own while it is entered, and passes on to a Unix socket what it does
+    not lose.
 
     Parameters:
       server: The path of the server's socket.
@@ -65,7 +73,10 @@ class Proxy:
     """
 
     def __init__(
-        self, server: str, losses: Losses, frames: Callable[[Direction, bytearray, list[bool]], Iterator[bytes]]
+        self,
+        server: str,
+        losses: Losses,
+        frames: Callable[[Direction, bytearray, list[bool]], Iterator[bytes]],
     ) -> None:
         self._server = server
         self._losses = losses
@@ -87,8 +98,13 @@ class Proxy:
                 client.close()
                 continue
             self._open |= {client, server}
-            for direction, source, target in (("request", client, server), ("reply", server, client)):
-                threading.Thread(target=self._pass_on, args=(direction, source, target), daemon=True).start()
+            for direction, source, target in (
+                ("request", client, server),
+                ("reply", server, client),
+            ):
+                threading.Thread(
+                    target=self._pass_on, args=(direction, source, target), daemon=True
+                ).start()
 
     def _pass_on(self, direction: Direction, source: socket.socket, target: socket.socket) -> None:
         buffer, begun = bytearray(), [False]
@@ -113,7 +129,10 @@ class Proxy:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -123,7 +142,8 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-# Redis ----------------------------------------------------------------------------------------------------------------
+# Redis
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def any_reply(direction: Direction, message: bytes) -> bool:
@@ -147,7 +167,8 @@ def _whatever_came(direction: Direction, buffer: bytearray, begun: list[bool]) -
     yield came
 
 
-# PostgreSQL -----------------------------------------------------------------------------------------------------------
+# PostgreSQL
+# -----------------------------------------------------------------------------------------------------------
 
 
 def commit_done(direction: Direction, message: bytes) -> bool:
@@ -156,7 +177,9 @@ def commit_done(direction: Direction, message: bytes) -> bool:
 
 
 def commit_wanted(direction: Direction, message: bytes) -> bool:
-    """The client's wish to commit: the transaction is rolled back, and nobody learns of that either."""
+    """The client's wish to commit: the transaction is rolled back, and nobody learns of that
+    either.
+    """
     return direction == "request" and message[:1] == b"Q" and message[5:] == b"COMMIT\0"
 
 
@@ -174,11 +197,14 @@ def postgres_proxy(url: str, losses: Losses) -> Proxy:
 def postgres_url(url: str, proxy: Proxy) -> str:
     """How the engine reaches the same database through it."""
     database = urlsplit(url).path
-    return f"postgresql://postgres@127.0.0.1:{proxy.port}{database}?sslmode=disable&gssencmode=disable"
+    return (
+        f"postgresql://postgres@127.0.0.1:{proxy.port}{database}?sslmode=disable&gssencmode=disable"
+    )
 
 
 def _messages(direction: Direction, buffer: bytearray, begun: list[bool]) -> Iterator[bytes]:
-    """A type and a length that counts itself (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+    """A type and a length that counts itself
+    (https://www.postgresql.org/docs/current/protocol-message-formats.html).
 
     The client's first message has no type.
     """

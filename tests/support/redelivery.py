@@ -12,7 +12,8 @@ PAUSE_SECONDS = 0.001
 
 
 class Redelivery:
-    """While it is entered, each message that is seen on a queue is put there twice more; `again` delivers all anew.
+    """While it is entered, each message that is seen on a queue is put there twice more; `again`
+    delivers all anew.
 
     Attributes:
       seen: Bodies by id.
@@ -33,7 +34,9 @@ class Redelivery:
     def _watch(self) -> None:
         while not self._stop.wait(PAUSE_SECONDS):
             bodies = self._queues.client.hgetall(self._hash)
-            new = {key.decode(): body for key, body in bodies.items() if key.decode() not in self.seen}
+            new = {
+                key.decode(): body for key, body in bodies.items() if key.decode() not in self.seen
+            }
             self.seen |= new
             self._queues.send(self._queue, new)
             self._queues.send(self._queue, new)
@@ -43,7 +46,10 @@ class Redelivery:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.set()
         self._thread.join()

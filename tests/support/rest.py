@@ -1,4 +1,6 @@
-"""The API on a real server and port, and integrations to connect: one with secrets, one that opens connections of its own."""
+"""The API on a real server and port, and integrations to connect: one with secrets, one that
+opens connections of its own.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ class Api:
 
     def client(self, token: str | None) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.clients.append(httpx2.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False))
+        self.clients.append(
+            httpx2.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+        )
         return self.clients[-1]
 
     def user(self, name: str) -> httpx2.Client:

@@ -1,6 +1,8 @@
-"""Two versions of one plugin, for deploys that are under way: the environment says which one a program has installed.
+"""Two versions of one plugin, for deploys that are under way: the environment says which one a
+program has installed.
 
-The second one has a task that the first does not know, and a parameter, with a default, that the first does not know either.
+The second one has a task that the first does not know, and a parameter, with a default, that the
+first does not know either.
 """
 
 from __future__ import annotations
@@ -11,7 +13,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core import AccountIdentity, BaseIntegration, Context, Manifest, Task, TaskOutput, TaskResult, hookimpl, task
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Manifest,
+    Task,
+    TaskOutput,
+    TaskResult,
+    hookimpl,
+    task,
+)
 
 VERSION = "ROLLING_VERSION"
 

@@ -1,4 +1,6 @@
-"""Real servers for tests that stop, kill and flush them: the embedded ones, in a home of their own."""
+"""Real servers for tests that stop, kill and flush them: the embedded ones, in a home of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -60,14 +62,20 @@ class Servers:
     """PostgreSQL and Valkey in one folder, which goes with them."""
 
     # Short: a socket that does not fit into its folder would move at every start.
-    home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp")))
+    home: Path = field(
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))
+    )
 
     def __post_init__(self) -> None:
         folder = private_folder(self.home / "embedded")
         self.postgres = Server(
-            Postgres(folder), Daemon("PostgreSQL", folder, "postgres"), folder / "postgres" / "postmaster.pid"
+            Postgres(folder),
+            Daemon("PostgreSQL", folder, "postgres"),
+            folder / "postgres" / "postmaster.pid",
         )
-        self.valkey = Server(Valkey(folder), Daemon("Valkey", folder, "valkey"), folder / "valkey" / "valkey.pid")
+        self.valkey = Server(
+            Valkey(folder), Daemon("Valkey", folder, "valkey"), folder / "valkey" / "valkey.pid"
+        )
 
     def start(self) -> Self:
         """Start what does not run."""

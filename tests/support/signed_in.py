@@ -1,4 +1,6 @@
-"""Somebody who looks at pages and presses buttons, and for whom each answer is what it should be."""
+"""Somebody who looks at pages and presses buttons, and for whom each answer is what it should
+be.
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ class Workload:
         try:
             self._fleet.until(enough, f"{tasks} more tasks are done", 60.0, replace=True)
         except AssertionError as error:
-            raise AssertionError(f"{error}; left: {self._fleet.deployment.rows(oracle.LEFT)}") from None
+            raise AssertionError(
+                f"{error}; left: {self._fleet.deployment.rows(oracle.LEFT)}"
+            ) from None
 
     def comes_to_its_end(self) -> None:
         """Wait until all runs have ended, and look at each account."""

@@ -42,7 +42,9 @@ class Cursor(BaseModel):
 
 
 class Shop(BaseIntegration[Config, Credentials]):
-    manifest = Manifest("shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), AtOnce("connections", 4)])
+    manifest = Manifest(
+        "shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), AtOnce("connections", 4)]
+    )
 
     @classmethod
     def limits(cls, config: Config) -> Sequence[Limit]:
@@ -58,7 +60,10 @@ class Shop(BaseIntegration[Config, Credentials]):
         cursor = ctx.state("history", Cursor)
         first = self.page.task(number=cursor.at if cursor is not None else 0)
         return TaskResult(
-            tasks=[first, replace(self.item.task("a", since=datetime.now(UTC)), key="a", background=True)]
+            tasks=[
+                first,
+                replace(self.item.task("a", since=datetime.now(UTC)), key="a", background=True),
+            ]
         )
 
     @task
@@ -82,7 +87,11 @@ class Shop(BaseIntegration[Config, Credentials]):
             f.write(b"x" * f.tell())
         ctx.charge("quota", 2)
         return TaskResult(
-            [TaskOutput(id, f.blob), TaskOutput.gone("b"), TaskOutput.update("c", metadata={"read": True})]
+            [
+                TaskOutput(id, f.blob),
+                TaskOutput.gone("b"),
+                TaskOutput.update("c", metadata={"read": True}),
+            ]
         )
 
     def items(self, ids: list[str]) -> Iterator[Task]:

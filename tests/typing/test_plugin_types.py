@@ -1,4 +1,6 @@
-"""What mypy tells a plugin author: right code passes, and the usual mistakes are errors before anything runs."""
+"""What mypy tells a plugin author: right code passes, and the usual mistakes are errors before
+anything runs.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ def check(self: Shop, ctx: Context) -> object:
 """
 
 MISTAKES = {
-    "a task that does not exist": ("return self.pages.task(number=1)", '"Shop" has no attribute "pages"'),
+    "a task that does not exist": (
+        "return self.pages.task(number=1)",
+        '"Shop" has no attribute "pages"',
+    ),
     "a payload of the wrong type": (
         'return self.page.task(number="1")',
         'Argument "number" to "task" of "TaskMethod" has incompatible type "str"; expected "int"',
@@ -45,13 +50,22 @@ MISTAKES = {
         "return self.item.task(1)",
         'has incompatible type "int"; expected "str"',
     ),
-    "a payload that is not all": ("return self.page.task()", 'Missing positional argument "number" in call to "task"'),
+    "a payload that is not all": (
+        "return self.page.task()",
+        'Missing positional argument "number" in call to "task"',
+    ),
     "a payload that is too much": (
         "return self.page.task(number=1, more=2)",
         'Unexpected keyword argument "more" for "task"',
     ),
-    "a direct call of the wrong type": ('return self.page(ctx, "1")', 'has incompatible type "str"; expected "int"'),
-    "a config field that does not exist": ("return self.config.path", '"Config" has no attribute "path"'),
+    "a direct call of the wrong type": (
+        'return self.page(ctx, "1")',
+        'has incompatible type "str"; expected "int"',
+    ),
+    "a config field that does not exist": (
+        "return self.config.path",
+        '"Config" has no attribute "path"',
+    ),
     "a state of another type": (
         'cursor = ctx.state("p", Cursor)\n    return cursor.at',
         'Item "None" of "Cursor | None" has no attribute "at"',
@@ -60,13 +74,22 @@ MISTAKES = {
         'return TaskResult(output=["a"])',
         'List item 0 has incompatible type "str"; expected "TaskOutput"',
     ),
-    "tasks of the wrong type": ("return TaskResult(tasks=[self.page])", "List item 0 has incompatible type"),
+    "tasks of the wrong type": (
+        "return TaskResult(tasks=[self.page])",
+        "List item 0 has incompatible type",
+    ),
     "content of the wrong type": (
         'return TaskOutput("a", 5)',
         'has incompatible type "int"; expected "str | bytes | Blob | None"',
     ),
-    "a code that does not exist": ('return TaskOutput("a", code=404)', 'expected "Literal[200, 206, 410]"'),
-    "a wait of the wrong type": ('raise RateLimited(retry_after="soon")', 'expected "float | None"'),
+    "a code that does not exist": (
+        'return TaskOutput("a", code=404)',
+        'expected "Literal[200, 206, 410]"',
+    ),
+    "a wait of the wrong type": (
+        'raise RateLimited(retry_after="soon")',
+        'expected "float | None"',
+    ),
 }
 
 WRONG_CLASSES = """
@@ -104,7 +127,12 @@ def mypy(folder: Path, *files: Path) -> str:
     ]
     environment = {**os.environ, "MYPYPATH": str(HERE.parents[1]), "NO_COLOR": "1"}
     done = subprocess.run(
-        [*command, *map(str, files)], cwd=folder, capture_output=True, text=True, env=environment, check=False
+        [*command, *map(str, files)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return done.stdout
@@ -114,7 +142,10 @@ def mypy(folder: Path, *files: Path) -> str:
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     """About everything at once, since each start of mypy takes seconds."""
     folder = tmp_path_factory.mktemp("mypy")
-    files = {f"mistake_{number}.py": f"{BEGINNING}    {code}\n" for number, (code, _) in enumerate(MISTAKES.values())}
+    files = {
+        f"mistake_{number}.py": f"{BEGINNING}    {code}\n"
+        for number, (code, _) in enumerate(MISTAKES.values())
+    }
     files |= {
         "wrong_classes.py": BEGINNING + "    return None\n" + WRONG_CLASSES,
         "good_plugin.py": (HERE / "good_plugin.py").read_text(),
@@ -125,7 +156,11 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def about(said: str, file: str) -> list[str]:
-    return [line for line in said.splitlines() if Path(line.split(":")[0]).name == file and ": error:" in line]
+    return [
+        line
+        for line in said.splitlines()
+        if Path(line.split(":")[0]).name == file and ": error:" in line
+    ]
 
 
 def test_right_code_passes(said: str) -> None:
@@ -142,4 +177,6 @@ def test_a_mistake_is_an_error_and_the_only_one(said: str, number: int, mistake:
 
 @pytest.mark.parametrize("expected", WRONG_CLASS_ERRORS)
 def test_a_task_of_the_wrong_shape_is_an_error(said: str, expected: str) -> None:
-    assert any(expected in line for line in about(said, "wrong_classes.py")), about(said, "wrong_classes.py")
+    assert any(expected in line for line in about(said, "wrong_classes.py")), about(
+        said, "wrong_classes.py"
+    )

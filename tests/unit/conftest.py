@@ -28,7 +28,9 @@ class Credentials(BaseModel):
 class Shop(BaseIntegration[Empty, Credentials]):
     """An integration that the tests never run for real."""
 
-    manifest = Manifest("shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), AtOnce("connections", 4)])
+    manifest = Manifest(
+        "shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), AtOnce("connections", 4)]
+    )
 
     @task
     def step(self, ctx: Context, number: int = 0) -> TaskResult:
@@ -60,7 +62,9 @@ def loaded() -> LoadedAccount:
         status_detail=None,
     )  # fmt: skip
     credentials = Credentials()
-    return LoadedAccount(account, Shop, Empty(), credentials, tuple(Shop.manifest.limits), redactor(credentials))
+    return LoadedAccount(
+        account, Shop, Empty(), credentials, tuple(Shop.manifest.limits), redactor(credentials)
+    )
 
 
 @pytest.fixture

@@ -26,14 +26,21 @@ def rules(costs: Mapping[str, Mapping[str, int]] = COSTS, blocked: set[str] = fr
 
 
 def waits(
-    account: str, *, live: bool = True, backfill: bool = False, limits: Sequence[Limit] = (), **more: object
+    account: str,
+    *,
+    live: bool = True,
+    backfill: bool = False,
+    limits: Sequence[Limit] = (),
+    **more: object,
 ) -> Waiting:
     return replace(Waiting(account, None, to_json(limits), live, backfill), **more)
 
 
 @dataclass
 class World:
-    """Accounts with tasks by lane and type, and a claim that takes what portions allow, as the ledger does."""
+    """Accounts with tasks by lane and type, and a claim that takes what portions allow, as the
+    ledger does.
+    """
 
     ready: dict[tuple[str, str, str], int]
     limits: dict[str, list[Limit]] = field(default_factory=dict)
@@ -45,12 +52,18 @@ class World:
         return account, self.groups.get(account), to_json(self.limits.get(account, []))
 
     def in_flight(self) -> list[InFlight]:
-        return [InFlight(*self._row(a), lane, type, n) for (a, lane, type), n in self.flying.items() if n]
+        return [
+            InFlight(*self._row(a), lane, type, n)
+            for (a, lane, type), n in self.flying.items()
+            if n
+        ]
 
     def waiting(self) -> list[Waiting]:
         lanes = {(a, lane) for (a, lane, _), n in self.ready.items() if n}
         names = sorted({a for a, _ in lanes})
-        return [Waiting(*self._row(a), (a, "live") in lanes, (a, "backfill") in lanes) for a in names]
+        return [
+            Waiting(*self._row(a), (a, "live") in lanes, (a, "backfill") in lanes) for a in names
+        ]
 
     def claim(self, portions: list[Portion], random: Random) -> int:
         claimed = 0
@@ -80,12 +93,18 @@ class World:
             self.done[key[0]] += count
 
     def used(self, limit: AtOnce, among: set[str], costs: Mapping[str, Mapping[str, int]]) -> int:
-        return sum(n * costs[type].get(limit.name, 1) for (a, _, type), n in self.flying.items() if a in among)
+        return sum(
+            n * costs[type].get(limit.name, 1)
+            for (a, _, type), n in self.flying.items()
+            if a in among
+        )
 
 
 ACCOUNTS = "abcdef"
 READY = st.dictionaries(
-    st.tuples(st.sampled_from(ACCOUNTS), st.sampled_from(["live", "backfill"]), st.sampled_from(TYPES)),
+    st.tuples(
+        st.sampled_from(ACCOUNTS), st.sampled_from(["live", "backfill"]), st.sampled_from(TYPES)
+    ),
     st.integers(1, 30),
     min_size=1,
     max_size=12,
@@ -105,31 +124,42 @@ def test_never_more_is_dispatched_than_places_are_free(ready: dict, window: int,
 
 
 @given(READY, st.integers(2, 64), st.integers(0, 2**32))
-def test_no_account_has_more_than_half_while_another_competes(ready: dict, window: int, seed: int) -> None:
+def test_no_account_has_more_than_half_while_another_competes(
+    ready: dict, window: int, seed: int
+) -> None:
     world, random = World(ready), Random(seed)
     for _ in range(5):
         waiting = world.waiting()
         flying_before = Counter(key[0] for key in world.flying.elements())
-        portions = allocate(window - flying_before.total(), window, world.in_flight(), waiting, rules())
+        portions = allocate(
+            window - flying_before.total(), window, world.in_flight(), waiting, rules()
+        )
         given = Counter({account.account: 0 for account in waiting})
         for portion in portions:
             given[portion.account] += portion.most
         competitors = {account.account for account in waiting} | set(+flying_before)
         if len(competitors) > 1:
-            assert all(not n or n + flying_before[account] <= max(window // 2, 1) for account, n in given.items())
+            assert all(
+                not n or n + flying_before[account] <= max(window // 2, 1)
+                for account, n in given.items()
+            )
         world.claim(portions, random)
         world.finish(random)
 
 
 @given(READY, st.integers(2, 64), st.integers(0, 2**32))
-def test_backfill_has_at_most_half_while_live_tasks_wait(ready: dict, window: int, seed: int) -> None:
+def test_backfill_has_at_most_half_while_live_tasks_wait(
+    ready: dict, window: int, seed: int
+) -> None:
     world, random = World(ready), Random(seed)
     for _ in range(5):
         free = window - sum(world.flying.values())
         both = {account.account for account in world.waiting() if account.live and account.backfill}
         portions = allocate(free, window, world.in_flight(), world.waiting(), rules())
         for account in both:
-            flying = sum(n for (a, lane, _), n in world.flying.items() if (a, lane) == (account, "backfill"))
+            flying = sum(
+                n for (a, lane, _), n in world.flying.items() if (a, lane) == (account, "backfill")
+            )
             most = Counter[str]()
             for portion in portions:
                 most[portion.lane] += portion.most if portion.account == account else 0
@@ -161,17 +191,28 @@ def test_limits_of_tasks_at_once_hold_in_every_scope(
         for accounts in together:
             # A task that weighs more than the limit goes alone, rather than never.
             taking = [
-                t for (a, _, t), n in world.flying.items() if a in accounts and COSTS[t].get("c", 1) for _ in range(n)
+                t
+                for (a, _, t), n in world.flying.items()
+                if a in accounts and COSTS[t].get("c", 1)
+                for _ in range(n)
             ]
-            assert world.used(limit, accounts, COSTS) <= tasks or (taking == ["heavy"] and tasks < COSTS["heavy"]["c"])
+            assert world.used(limit, accounts, COSTS) <= tasks or (
+                taking == ["heavy"] and tasks < COSTS["heavy"]["c"]
+            )
         world.finish(random)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("tasks", [2, 5, 100])
 def test_nobody_starves(scope: str, tasks: int) -> None:
-    """One huge account, one with a backfill, and small ones: all end, and the small ones long before the huge one."""
-    ready = {("a", "live", "download"): 2_000, ("b", "live", "heavy"): 30, ("b", "backfill", "download"): 60}
+    """One huge account, one with a backfill, and small ones: all end, and the small ones long
+    before the huge one.
+    """
+    ready = {
+        ("a", "live", "download"): 2_000,
+        ("b", "live", "heavy"): 30,
+        ("b", "backfill", "download"): 60,
+    }
     ready |= {(account, "live", type): 10 for account in "cdef" for type in TYPES}
     world = World(ready, {account: [AtOnce("c", tasks, scope)] for account in ACCOUNTS})  # type: ignore[arg-type]
     random, finished = Random(1), {}
@@ -179,7 +220,10 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
         waiting = world.waiting()
         start = turn % max(len(waiting), 1)  # round the ring, as the dispatcher goes
         free = 24 - sum(world.flying.values())
-        world.claim(allocate(free, 24, world.in_flight(), waiting[start:] + waiting[:start], rules()), random)
+        world.claim(
+            allocate(free, 24, world.in_flight(), waiting[start:] + waiting[:start], rules()),
+            random,
+        )
         world.finish(random)
         left = {key[0] for key, n in (*world.ready.items(), *world.flying.items()) if n}
         for account in set(ACCOUNTS) - left:
@@ -199,9 +243,13 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
 def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
     tasks: list[int], window: int, most: int, seed: int
 ) -> None:
-    """However much the others have, and however many they are; counted from any moment at which an account has nothing there."""
+    """However much the others have, and however many they are; counted from any moment at which
+    an account has nothing there.
+    """
     names = [f"{number:02}" for number in range(len(tasks))]
-    world = World({(name, "live", "download"): count for name, count in zip(names, tasks, strict=True)})
+    world = World(
+        {(name, "live", "download"): count for name, count in zip(names, tasks, strict=True)}
+    )
     random, after = Random(seed), ""
     waited = dict.fromkeys(names, 0)
     # With more places than a page has accounts, each of a page gets several.
@@ -209,7 +257,9 @@ def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
     for _ in range(60):
         free = window - sum(world.flying.values())
         ring = world.waiting()
-        ring = [one for one in ring if one.account > after] + [one for one in ring if one.account <= after]
+        ring = [one for one in ring if one.account > after] + [
+            one for one in ring if one.account <= after
+        ]
         page = ring[: min(free, most)]
         portions = allocate(free, window, world.in_flight(), page, rules())
         before = Counter(key[0] for key in world.flying.elements())
@@ -218,7 +268,9 @@ def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
         here = {portion.account for portion in portions} | set(before)
         for one in ring:
             waited[one.account] = 0 if one.account in here else waited[one.account] + claimed
-            assert waited[one.account] <= bound, f"{one.account} waited for {waited[one.account]} tasks"
+            assert waited[one.account] <= bound, (
+                f"{one.account} waited for {waited[one.account]} tasks"
+            )
         world.finish(random)
 
 
@@ -227,28 +279,45 @@ def test_live_tasks_that_a_limit_exempts_do_not_wait_for_the_backfill() -> None:
     world = World({("a", "live", "list"): 5, ("a", "backfill", "download"): 10_000}, {"a": limits})
     random = Random(1)
     for _ in range(50):
-        world.claim(allocate(24 - sum(world.flying.values()), 24, world.in_flight(), world.waiting(), rules()), random)
+        world.claim(
+            allocate(
+                24 - sum(world.flying.values()), 24, world.in_flight(), world.waiting(), rules()
+            ),
+            random,
+        )
         world.finish(random)
     assert world.ready["a", "live", "list"] == 0
 
 
 def test_a_task_heavier_than_its_limit_does_not_stop_the_others_for_ever() -> None:
-    world = World({("a", "live", "download"): 5, ("a", "live", "heavy"): 1}, {"a": [AtOnce("c", 1)]})
+    world = World(
+        {("a", "live", "download"): 5, ("a", "live", "heavy"): 1}, {"a": [AtOnce("c", 1)]}
+    )
     random = Random(1)
     for _ in range(50):
-        world.claim(allocate(24 - sum(world.flying.values()), 24, world.in_flight(), world.waiting(), rules()), random)
+        world.claim(
+            allocate(
+                24 - sum(world.flying.values()), 24, world.in_flight(), world.waiting(), rules()
+            ),
+            random,
+        )
         world.finish(random)
     assert world.ready["a", "live", "download"] == 0
     assert world.ready["a", "live", "heavy"] == 0
 
 
 def test_where_limits_touch_every_type_nothing_is_asked_for_by_type() -> None:
-    """To look for types would read all that is ready, where nothing fits. The root task, which the engine adds, does not count."""
+    """To look for types would read all that is ready, where nothing fits.
+
+    The root task, which the engine adds, does not count.
+    """
     every: dict[str, dict[str, int]] = {"start": {"c": 0}, "list": {}, "download": {}}
     some: dict[str, dict[str, int]] = {**every, "free": {"c": 0}}
     account = waits("a", limits=[AtOnce("c", 5)])
     assert allocate(24, 24, [], [account], rules(every)) == [Portion("a", "live", 5)]
-    assert allocate(24, 24, [], [account], rules(some)) == [Portion("a", "live", 24, ["download", "list"], 5)]
+    assert allocate(24, 24, [], [account], rules(some)) == [
+        Portion("a", "live", 24, ["download", "list"], 5)
+    ]
     flying = [InFlight("a", None, account.limits, "live", "list", 5)]
     assert allocate(19, 24, flying, [account], rules(every)) == []
     assert allocate(19, 24, flying, [account], rules(some)) == [
@@ -258,7 +327,9 @@ def test_where_limits_touch_every_type_nothing_is_asked_for_by_type() -> None:
 
 def test_alone_an_account_has_the_whole_window() -> None:
     assert allocate(24, 24, [], [waits("a")], rules()) == [Portion("a", "live", 24)]
-    assert allocate(24, 24, [], [waits("a", live=False, backfill=True)], rules()) == [Portion("a", "backfill", 24)]
+    assert allocate(24, 24, [], [waits("a", live=False, backfill=True)], rules()) == [
+        Portion("a", "backfill", 24)
+    ]
 
 
 def test_an_account_that_is_blocked_is_passed_over() -> None:
@@ -278,16 +349,22 @@ def test_a_blocked_limit_of_every_type_stops_the_account() -> None:
     costs: dict[str, dict[str, int]] = {"download": {}, "list": {}}
     blocked = {"account/a/c"}
     assert allocate(24, 24, [], [waits("a", limits=limits)], rules(costs, blocked)) == []
-    assert allocate(24, 24, [], [waits("a", limits=limits)], rules(costs)) == [Portion("a", "live", 24)]
+    assert allocate(24, 24, [], [waits("a", limits=limits)], rules(costs)) == [
+        Portion("a", "live", 24)
+    ]
 
 
 def test_an_operators_figure_holds_instead_of_the_plugins() -> None:
     from core.settings import LimitOverride
 
     limited = Rules("d", {"download": {}}, {"c": LimitOverride(tasks=3)})
-    assert allocate(24, 24, [], [waits("a", limits=[AtOnce("c", 50)])], limited) == [Portion("a", "live", 3)]
+    assert allocate(24, 24, [], [waits("a", limits=[AtOnce("c", 50)])], limited) == [
+        Portion("a", "live", 3)
+    ]
 
 
 def test_a_backfill_that_holds_its_half_gets_no_more_while_live_tasks_wait() -> None:
     flying = [InFlight("a", None, [], "backfill", "download", 12)]
-    assert allocate(12, 24, flying, [waits("a", backfill=True)], rules()) == [Portion("a", "live", 12)]
+    assert allocate(12, 24, flying, [waits("a", backfill=True)], rules()) == [
+        Portion("a", "live", 12)
+    ]

@@ -30,25 +30,33 @@ def test_backoff_is_bounded_by_its_doubling_ceiling_and_by_an_hour(attempt: int)
 
 def test_backoff_has_full_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[float, float]] = []
-    monkeypatch.setattr(retries.random, "uniform", lambda low, high: asked.append((low, high)) or high)
+    monkeypatch.setattr(
+        retries.random, "uniform", lambda low, high: asked.append((low, high)) or high
+    )
     assert [backoff(attempt) for attempt in (1, 2, 3, 20)] == [4.0, 8.0, 16.0, 3_600.0]
     assert {low for low, _ in asked} == {0}
 
 
 @given(seconds=st.floats(0, 1e300) | st.integers(0, 10**12))
 def test_what_the_provider_says_is_kept_within_a_second_and_a_day(seconds: float) -> None:
-    assert snooze(seconds, 0) == min(max(float(seconds), SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS)
+    assert snooze(seconds, 0) == min(
+        max(float(seconds), SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS
+    )
 
 
 GARBAGE: list[Any] = ["soon", "", b"1", object(), [], {}, math.nan, math.inf, -math.inf, None, 1j]
 
 
-@pytest.mark.parametrize("retry_after", GARBAGE, ids=lambda value: repr(value).partition(" at 0x")[0])
+@pytest.mark.parametrize(
+    "retry_after", GARBAGE, ids=lambda value: repr(value).partition(" at 0x")[0]
+)
 def test_garbage_is_a_wait_that_nobody_named(retry_after: Any) -> None:
     assert 5.0 <= snooze(retry_after, 0) <= 10.0
 
 
-@given(retry_after=st.floats() | st.integers() | st.text() | st.none(), snoozes=st.integers(0, 10**9))
+@given(
+    retry_after=st.floats() | st.integers() | st.text() | st.none(), snoozes=st.integers(0, 10**9)
+)
 @example(retry_after=10**400, snoozes=0)
 @example(retry_after=-(10**400), snoozes=0)
 def test_no_value_makes_it_wait_for_ever_or_not_at_all(retry_after: Any, snoozes: int) -> None:

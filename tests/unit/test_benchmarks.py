@@ -24,7 +24,9 @@ def result(name: str, figure: float, **more: Any) -> dict[str, Any]:
     """What a benchmark keeps, of a budget of at least 1.5."""
     budgets = [Budget("ratio to the peer", figure, at_least=1.5)]
     details = {"growth": [{"rows": 10_000, "ratio": 0.75}], "memory": [(0.1, 2.0, 3.0)]}
-    report = Report(name, "tasks/s", [3_000.0, 3_100.0], [2_000.0, 2_000.0], "the peer", budgets, details)
+    report = Report(
+        name, "tasks/s", [3_000.0, 3_100.0], [2_000.0, 2_000.0], "the peer", budgets, details
+    )
     return report.data() | TAKEN | more
 
 
@@ -43,7 +45,9 @@ def test_help_lists_every_benchmark() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_benchmark_can_be_run(name: str) -> None:
     tree = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text("utf-8"))
-    (run,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run"]
+    (run,) = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "run"
+    ]
     assert [argument.arg for argument in run.args.args] == ["bed", "options"]
 
 
@@ -91,14 +95,18 @@ def test_the_page_shows_the_pictures_there_are() -> None:
 def test_the_page_of_the_repository_is_that_of_its_results() -> None:
     shown = ROOT / "docs" / "explanation" / "performance.md"
     pictures = {picture.stem for picture in (shown.parent / "performance").glob("*.svg")}
-    assert page(read(ROOT / "benchmarks" / "results"), pictures) == shown.read_text("utf-8"), "run: nox -s bench"
+    assert page(read(ROOT / "benchmarks" / "results"), pictures) == shown.read_text("utf-8"), (
+        "run: nox -s bench"
+    )
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="only the group `bench` has it")
     write(ROOT / "benchmarks" / "results", tmp_path)
     drawn = {picture.stem for picture in (tmp_path / "performance").glob("*.svg")}
-    assert drawn == {picture.stem for picture in (ROOT / "docs" / "explanation" / "performance").glob("*.svg")}
+    assert drawn == {
+        picture.stem for picture in (ROOT / "docs" / "explanation" / "performance").glob("*.svg")
+    }
 
 
 def test_workers_that_have_ended_are_seen_at_once() -> None:

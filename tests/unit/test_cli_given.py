@@ -48,7 +48,9 @@ class Made(BaseIntegration[Config, Credentials]):
     manifest = Manifest("made", "Made")
 
 
-def parsed(*words: str, document: str | None = None, base: dict[str, Any] | None = None) -> dict[str, Any]:
+def parsed(
+    *words: str, document: str | None = None, base: dict[str, Any] | None = None
+) -> dict[str, Any]:
     values = given.config(Made, words, document, base or {})
     return config_of(Made, values).model_dump()
 
@@ -110,7 +112,9 @@ def test_credentials_on_the_command_line_are_refused(words: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_credentials_come_from_a_file_or_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_come_from_a_file_or_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = f'{{"user": "u", "token": "{SECRET}"}}'
     (tmp_path / "login.json").write_text(text)
     monkeypatch.setattr("sys.stdin", io.StringIO(text))

@@ -73,4 +73,9 @@ def test_moments_are_said_as_people_do(seconds: float, words: str) -> None:
 
 
 def test_sizes() -> None:
-    assert [output.size(count) for count in (0, 1023, 1024, 3 * 1024**2)] == ["0 B", "1023 B", "1.0 KiB", "3.0 MiB"]
+    assert [output.size(count) for count in (0, 1023, 1024, 3 * 1024**2)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "3.0 MiB",
+    ]

@@ -46,8 +46,12 @@ def run(*argv: str) -> int:
     return running.run(argv)
 
 
-@pytest.mark.parametrize("argv", [(), ("nope",), ("sync",), ("sync", "x", "--nope"), ("runs", "show")])
-def test_wrong_usage_exits_with_2(argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "argv", [(), ("nope",), ("sync",), ("sync", "x", "--nope"), ("runs", "show")]
+)
+def test_wrong_usage_exits_with_2(
+    argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*argv) == 2
     text = capsys.readouterr()
     assert "Traceback" not in text.err
@@ -64,14 +68,22 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     ("error", "code", "said"),
     [
         (PollingError("it is broken", "Mend it"), 1, "error: it is broken\nMend it\n"),
-        (ValueError("odd\nsecond line"), 1, "error: ValueError: odd\nSee more with POLLING_LOG_LEVEL=DEBUG\n"),
+        (
+            ValueError("odd\nsecond line"),
+            1,
+            "error: ValueError: odd\nSee more with POLLING_LOG_LEVEL=DEBUG\n",
+        ),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(143), 143, ""),
         (PollingError("a\x1b[2Jb", None), 1, "error: a\\x1b[2Jb\n"),
     ],
 )
 def test_errors_are_one_line(
-    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(_: object) -> int:
         raise error
@@ -113,7 +125,9 @@ def test_a_new_plugin_passes_its_own_tests(tmp_path: Path) -> None:
         *tests,
     ]
     env = {"PYTHONPATH": str(tmp_path / "My CRM" / "src"), "PATH": ""}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -225,7 +225,9 @@ SHAKEN = [
 ]
 
 
-def run(integration: type[Good], test: str, caplog: pytest.LogCaptureFixture, faults: str = "killed") -> None:
+def run(
+    integration: type[Good], test: str, caplog: pytest.LogCaptureFixture, faults: str = "killed"
+) -> None:
     """One test of the suite, as pytest would call it."""
 
     class Suite(IntegrationConformance):
@@ -239,7 +241,9 @@ def run(integration: type[Good], test: str, caplog: pytest.LogCaptureFixture, fa
 
 
 @pytest.mark.parametrize(("integration", "test"), NASTY)
-def test_it_finds_what_is_wrong(integration: type[Good], test: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_finds_what_is_wrong(
+    integration: type[Good], test: str, caplog: pytest.LogCaptureFixture
+) -> None:
     run(Good, test, caplog)
     caplog.clear()
     with pytest.raises((AssertionError, AttributeError)):

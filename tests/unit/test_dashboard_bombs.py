@@ -1,4 +1,6 @@
-"""What is small in a mail, and large or long once it is taken apart: it costs the service nothing like that."""
+"""What is small in a mail, and large or long once it is taken apart: it costs the service
+nothing like that.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ def test_an_image_that_is_named_a_thousand_times_is_sent_a_few_times() -> None:
     shown, _ = sanitizing.sanitize('<img src="cid:one">' * 1_000, {"one": image})
     assert 1 <= shown.count("data:") < 10
     assert len(shown) < sanitizing.MOST_IMAGES + 100_000
-    shown, _ = sanitizing.sanitize('<img src="cid:one"><p>and</p><img src="cid:one">', {"one": image[:10_000]})
+    shown, _ = sanitizing.sanitize(
+        '<img src="cid:one"><p>and</p><img src="cid:one">', {"one": image[:10_000]}
+    )
     assert shown.count("data:") == 2
 
 
@@ -25,7 +29,10 @@ def test_tags_that_are_left_open_do_not_multiply() -> None:
         "long": [f'<i title="{number} {"x" * 200}">' for number in range(2_000)],
         "read in another way": [f'<u title=">{number}">' for number in range(2_000)],
         "of odd names": [f"<s/{number}=x>" for number in range(2_000)],
-        "in capitals": [f'<tt title="{number:016b}">'.replace("0", "o").replace("1", "O") for number in range(2_000)],
+        "in capitals": [
+            f'<tt title="{number:016b}">'.replace("0", "o").replace("1", "O")
+            for number in range(2_000)
+        ],
         "on lines": [f"<EM\nlang\r=\t'{number}'>" for number in range(2_000)],
     }
     for name, tags in kinds.items():
@@ -40,13 +47,20 @@ def test_what_an_ordinary_mail_formats_stays_formatted() -> None:
     html = f"<table>{row * 500}</table>"
     shown, cut = sanitizing.sanitize(html)
     assert not cut
-    assert (shown.count("<b>a</b>"), shown.count("<i>b</i>"), shown.count('face="Arial"')) == (500,) * 3
+    assert (shown.count("<b>a</b>"), shown.count("<i>b</i>"), shown.count('face="Arial"')) == (
+        500,
+    ) * 3
 
 
 def test_lines_that_end_by_a_carriage_return_count_as_lines() -> None:
-    nested = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(300))
+    nested = b"".join(
+        b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(300)
+    )
     assert mail.read(nested + b"Content-Type: text/plain\n\n" + b"\r" * 1_000_000) is None
-    crlf = b"Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b--\r\n"
+    crlf = (
+        b"Subject: x\r\nContent-Type: multipart/mixed;"
+        b" boundary=b\r\n\r\n--b\r\n\r\nhello\r\n--b--\r\n"
+    )
     letter = mail.read(crlf)
     assert letter is not None
     assert letter.text == "hello"
@@ -54,8 +68,13 @@ def test_lines_that_end_by_a_carriage_return_count_as_lines() -> None:
 
 def test_a_part_has_no_more_parameters_than_are_worth_reading() -> None:
     names = "".join(f" name*{number}=part{number}.;" for number in range(40))
-    data = f'Content-Type: text/plain; x="{";" * 7_900}"; charset=latin-1\nSubject: {";" * 200}\n\nx\n'
-    named = f"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: image/png;{names}\n\nx\n--b--\n"
+    data = (
+        f'Content-Type: text/plain; x="{";" * 7_900}"; charset=latin-1\nSubject: {";" * 200}\n\nx\n'
+    )
+    named = (
+        "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type:"
+        f" image/png;{names}\n\nx\n--b--\n"
+    )
     message = mail.read(data.encode())
     assert message is not None
     assert dict(message.headings)["Subject"] == ";" * 200

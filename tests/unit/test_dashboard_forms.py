@@ -1,4 +1,6 @@
-"""Forms from schemas: every field has its input, what is typed comes back as it was meant, and a secret never does."""
+"""Forms from schemas: every field has its input, what is typed comes back as it was meant, and a
+secret never does.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,13 @@ def test_each_field_has_its_kind() -> None:
         "plain": "json", "union": "json", "password": "secret", "token": "secret", "secrets": "json",
         "inner": "json", "several": "json",
     }  # fmt: skip
-    assert {one.name for one in FIELDS if one.secret} == {"password", "token", "secrets", "inner", "several"}
+    assert {one.name for one in FIELDS if one.secret} == {
+        "password",
+        "token",
+        "secrets",
+        "inner",
+        "several",
+    }
     assert {one.name for one in FIELDS if one.required} == {"host", "must", "password"}
 
 
@@ -96,9 +104,14 @@ def test_what_a_browser_checks_by_itself() -> None:
     assert BY_NAME["host"].attributes == {"minlength": "1", "maxlength": "80"}
     assert BY_NAME["port"].attributes == {"min": "1", "max": "65535", "step": "1"}
     assert BY_NAME["over"].attributes == {"min": "1", "max": "9", "step": "1"}
-    assert BY_NAME["ratio"].attributes == {"min": "0", "step": "any"} or BY_NAME["ratio"].attributes["min"] == "0.0"
+    assert (
+        BY_NAME["ratio"].attributes == {"min": "0", "step": "any"}
+        or BY_NAME["ratio"].attributes["min"] == "0.0"
+    )
     assert BY_NAME["code"].attributes == {"pattern": "[a-z]+"}
-    assert BY_NAME["either"].attributes == {}  # anchors of its own inside: a browser would take it for something else
+    assert (
+        BY_NAME["either"].attributes == {}
+    )  # anchors of its own inside: a browser would take it for something else
 
 
 def test_labels_and_hints() -> None:
@@ -181,14 +194,27 @@ def test_what_is_no_number_is_left_for_the_model_to_refuse(text: str) -> None:
 
 
 def test_a_choice_that_is_none_is_left_for_the_model_to_refuse() -> None:
-    values, _ = forms.read(FIELDS, {"mood": ["worse"], "level": ["2"], "maybe": ["false"], "kinds": ["c", "z"]})
-    assert (values["mood"], values["level"], values["maybe"], values["kinds"]) == ("worse", 2, False, ["c"])
+    values, _ = forms.read(
+        FIELDS, {"mood": ["worse"], "level": ["2"], "maybe": ["false"], "kinds": ["c", "z"]}
+    )
+    assert (values["mood"], values["level"], values["maybe"], values["kinds"]) == (
+        "worse",
+        2,
+        False,
+        ["c"],
+    )
 
 
 def test_secrets_are_never_drawn() -> None:
     hidden = "never-shown-again"
     inner = {"key": hidden, "name": hidden}
-    everything = {"password": hidden, "token": hidden, "secrets": [hidden], "inner": inner, "several": [inner]}
+    everything = {
+        "password": hidden,
+        "token": hidden,
+        "secrets": [hidden],
+        "inner": inner,
+        "several": [inner],
+    }
     sent = {name: [hidden] for name in everything}
     for drawn in (forms.draw(FIELDS, "x", values=everything), forms.draw(FIELDS, "x", typed=sent)):
         assert hidden not in repr(drawn)
@@ -204,7 +230,11 @@ def test_defaults_of_secrets_are_none() -> None:
 
 def test_what_was_typed_goes_before_what_is_stored() -> None:
     drawn = forms.draw(
-        FIELDS, "config", values={"root": "/stored"}, typed={"root": ["/typed"]}, problems={"root": "no"}
+        FIELDS,
+        "config",
+        values={"root": "/stored"},
+        typed={"root": ["/typed"]},
+        problems={"root": "no"},
     )
     (root,) = [one for one in drawn if one.field.name == "root"]
     assert (root.text, root.error, root.described) == ("/typed", "no", f"{root.id}-error")
@@ -213,8 +243,14 @@ def test_what_was_typed_goes_before_what_is_stored() -> None:
 
 
 def test_models_within_themselves_are_json() -> None:
-    assert [(one.kind, one.secret) for one in forms.fields_of(Tree)] == [("text", False), ("json", False)]
-    assert [(one.kind, one.secret) for one in forms.fields_of(Hidden)] == [("secret", True), ("json", True)]
+    assert [(one.kind, one.secret) for one in forms.fields_of(Tree)] == [
+        ("text", False),
+        ("json", False),
+    ]
+    assert [(one.kind, one.secret) for one in forms.fields_of(Hidden)] == [
+        ("secret", True),
+        ("json", True),
+    ]
 
 
 class Tree(BaseModel):

@@ -1,4 +1,6 @@
-"""A live part is rendered once for all who look, and never shows somebody what was before they came."""
+"""A live part is rendered once for all who look, and never shows somebody what was before they
+came.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,13 @@ KEY = ("/parked", "", "u", "False")
 def test_who_looks_at_the_same_shares_a_look() -> None:
     async def look() -> None:
         live, numbers = Live(), count(1)
-        seen = await asyncio.gather(*(live.look(KEY, lambda: str(next(numbers))) for _ in range(100)))
+        seen = await asyncio.gather(
+            *(live.look(KEY, lambda: str(next(numbers))) for _ in range(100))
+        )
         assert {html for html, _ in seen} == {"1"}
-        assert (await live.look(("/parked", "", "v", "False"), lambda: str(next(numbers))))[0] == "2"
+        assert (await live.look(("/parked", "", "v", "False"), lambda: str(next(numbers))))[
+            0
+        ] == "2"
 
     asyncio.run(look())
 

@@ -30,7 +30,8 @@ def test_durations(seconds: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bytes", "shown"), [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (12_345_678, "12 MB")]
+    ("bytes", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (12_345_678, "12 MB")],
 )
 def test_sizes(bytes: int, shown: str) -> None:
     assert rendering.size(bytes) == shown
@@ -38,7 +39,13 @@ def test_sizes(bytes: int, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(-30, "in a moment"), (30, "just now"), (90, "1 min ago"), (-7_300, "in 2 h"), (200_000, "2 d ago")],
+    [
+        (-30, "in a moment"),
+        (30, "just now"),
+        (90, "1 min ago"),
+        (-7_300, "in 2 h"),
+        (200_000, "2 d ago"),
+    ],
 )
 def test_how_long_ago(seconds: float, shown: str) -> None:
     assert rendering.ago(datetime.now(UTC) - timedelta(seconds=seconds)) == shown
@@ -52,7 +59,12 @@ def test_a_query_leaves_out_what_is_not_given() -> None:
 def test_an_hour_has_a_bar_for_each_minute_and_the_highest_fills_it() -> None:
     now = datetime(2026, 11, 23, 12, 30, 30, tzinfo=UTC)
     chart = last_hour(
-        "Tasks", {datetime(2026, 11, 23, 12, 0, tzinfo=UTC): 600, datetime(2026, 11, 23, 12, 30, tzinfo=UTC): 150}, now
+        "Tasks",
+        {
+            datetime(2026, 11, 23, 12, 0, tzinfo=UTC): 600,
+            datetime(2026, 11, 23, 12, 30, tzinfo=UTC): 150,
+        },
+        now,
     )
     heights = {bar.x: bar.height for bar in chart.bars if bar.height}
     assert (len(chart.bars), chart.total, chart.most) == (60, 750, 10.0)

@@ -45,10 +45,17 @@ def come_to(dispatch: Callable[..., Dispatch], loaded: LoadedAccount) -> Decide:
 
 def test_skip_item_is_done_with_the_reason_kept(come_to: Decide) -> None:
     outcome = come_to(SkipItem("a draft"))
-    assert (outcome.state, outcome.reason, outcome.attempt, outcome.error) == ("done", "a draft", 0, None)
+    assert (outcome.state, outcome.reason, outcome.attempt, outcome.error) == (
+        "done",
+        "a draft",
+        0,
+        None,
+    )
 
 
-@pytest.mark.parametrize("error", [TransientError("down"), ValueError("down"), OSError("down"), RuntimeError("down")])
+@pytest.mark.parametrize(
+    "error", [TransientError("down"), ValueError("down"), OSError("down"), RuntimeError("down")]
+)
 def test_what_may_pass_counts_an_attempt_and_waits(come_to: Decide, error: Exception) -> None:
     outcome = come_to(error)
     assert (outcome.state, outcome.attempt, outcome.snooze, outcome.crash) == ("ready", 1, 0, 0)
@@ -59,15 +66,23 @@ def test_what_may_pass_counts_an_attempt_and_waits(come_to: Decide, error: Excep
 def test_the_last_attempt_parks(come_to: Decide) -> None:
     assert come_to(TransientError("down"), attempts=1).state == "ready"
     outcome = come_to(TransientError("down"), attempts=2)
-    assert (outcome.state, outcome.attempt, outcome.reason) == ("parked", 1, "after 3 attempts: down")
+    assert (outcome.state, outcome.attempt, outcome.reason) == (
+        "parked",
+        1,
+        "after 3 attempts: down",
+    )
 
 
-@pytest.mark.parametrize("error", [PermanentError("no"), ResultInvalid("no"), NotFound("no")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [PermanentError("no"), ResultInvalid("no"), NotFound("no")], ids=repr
+)
 def test_what_cannot_be_helped_parks_at_once(come_to: Decide, error: Exception) -> None:
     assert (come_to(error).state, come_to(error).reason) == ("parked", "no")
 
 
-def test_rate_limited_blocks_the_account_and_counts_no_attempt(come_to: Decide, loaded: LoadedAccount) -> None:
+def test_rate_limited_blocks_the_account_and_counts_no_attempt(
+    come_to: Decide, loaded: LoadedAccount
+) -> None:
     outcome = come_to(RateLimited("slow down", retry_after=30), attempts=2)
     assert (outcome.state, outcome.attempt, outcome.snooze) == ("ready", 0, 1)
     assert outcome.block is not None
@@ -81,7 +96,9 @@ def test_rate_limited_with_a_limit_blocks_what_shares_that_limit(come_to: Decide
     assert outcome.block.key == "group/shop/acme/quota"
 
 
-def test_a_limit_that_nobody_declared_does_not_block_the_whole_account(come_to: Decide, loaded: LoadedAccount) -> None:
+def test_a_limit_that_nobody_declared_does_not_block_the_whole_account(
+    come_to: Decide, loaded: LoadedAccount
+) -> None:
     outcome = come_to(RateLimited(retry_after=1, limit="unheard-of"))
     assert outcome.block is not None
     assert outcome.block.key not in {account_key(str(loaded.account.id)), "group/shop/acme/quota"}
@@ -93,16 +110,27 @@ def test_bad_credentials_stop_the_account_and_keep_the_task(come_to: Decide) -> 
     assert outcome.stop == Stop("credentials", "expired", 3)
 
 
-def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobody(come_to: Decide) -> None:
+def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobody(
+    come_to: Decide,
+) -> None:
     outcome = come_to(VaultError("no key opens it"), attempts=2, suspect=True)
     assert (outcome.state, outcome.attempt, outcome.crash, outcome.snooze) == ("ready", 0, 0, 1)
-    assert (outcome.delay, outcome.stop, outcome.block, outcome.suspect) == (KEY_SECONDS, None, None, True)
+    assert (outcome.delay, outcome.stop, outcome.block, outcome.suspect) == (
+        KEY_SECONDS,
+        None,
+        None,
+        True,
+    )
     assert outcome.reason == "no key opens it"
     assert KEY_SECONDS == 60
 
 
-@pytest.mark.parametrize("error", [ServerUnavailable("away"), ConnectionError("away"), ReadOnlyError("away")], ids=repr)
-def test_our_own_servers_being_away_is_no_attempt_of_the_task(come_to: Decide, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error", [ServerUnavailable("away"), ConnectionError("away"), ReadOnlyError("away")], ids=repr
+)
+def test_our_own_servers_being_away_is_no_attempt_of_the_task(
+    come_to: Decide, error: Exception
+) -> None:
     outcome = come_to(error, attempts=2, suspect=True)
     assert (outcome.state, outcome.attempt, outcome.crash, outcome.snooze) == ("ready", 0, 0, 0)
     assert (outcome.stop, outcome.block, outcome.error, outcome.suspect) == (None, None, None, True)
@@ -116,9 +144,16 @@ def test_a_bad_configuration_stops_the_account_and_keeps_the_task(come_to: Decid
 
 
 @pytest.mark.parametrize("snoozes", [0, 5, 39])
-def test_what_is_for_another_version_of_the_plugin_waits_for_it(come_to: Decide, snoozes: int) -> None:
+def test_what_is_for_another_version_of_the_plugin_waits_for_it(
+    come_to: Decide, snoozes: int
+) -> None:
     outcome = come_to(LeftToOthers("waits"), snoozes=snoozes)
-    assert (outcome.state, outcome.snooze, outcome.attempt, outcome.reason) == ("ready", 1, 0, "waits")
+    assert (outcome.state, outcome.snooze, outcome.attempt, outcome.reason) == (
+        "ready",
+        1,
+        0,
+        "waits",
+    )
     assert 1.0 <= outcome.delay <= KEY_SECONDS
 
 
@@ -141,7 +176,12 @@ def test_over_its_time_limit_is_a_crash_of_a_suspect_and_the_third_parks(come_to
 
 def test_a_stopped_account_only_waits(come_to: Decide) -> None:
     outcome = come_to(AccountStopped())
-    assert (outcome.state, outcome.attempt, outcome.snooze, outcome.delay) == ("ready", 0, 0, PAUSED_SECONDS)
+    assert (outcome.state, outcome.attempt, outcome.snooze, outcome.delay) == (
+        "ready",
+        0,
+        0,
+        PAUSED_SECONDS,
+    )
     assert outcome.error is None
 
 
@@ -169,9 +209,13 @@ class Unreadable(Exception):
 def test_an_exception_that_cannot_even_be_read_is_handed_over_as_transient(
     dispatch: Callable[..., Dispatch], loaded: LoadedAccount, process: Callable[..., Any]
 ) -> None:
-    """Without an outcome, the task would be held by its process, and its lease renewed, for ever."""
+    """Without an outcome, the task would be held by its process, and its lease renewed, for
+    ever.
+    """
     handed: list[Outcome] = []
     accounts = SimpleNamespace(get=lambda *_: loaded, redactor=lambda _: loaded.redact)
-    process(accounts=accounts, runner=SimpleNamespace(used=lambda _: loaded), hand_over=handed.append)
+    process(
+        accounts=accounts, runner=SimpleNamespace(used=lambda _: loaded), hand_over=handed.append
+    )
     Retries(3).after(dispatch(), None, Unreadable())  # type: ignore[arg-type]
     assert [(outcome.state, outcome.attempt) for outcome in handed] == [("ready", 1)]

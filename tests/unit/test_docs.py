@@ -46,19 +46,33 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_that_are_named_are_there(page: Path) -> None:
-    named = re.findall(r"`((?:core|docs|migrations|tests|plugins-[a-z-]+)/[\w/.-]+)`", page.read_text("utf-8"))
-    assert not [path for path in named if not (ROOT / path).exists() and not (page.parent / path).exists()]
+    named = re.findall(
+        r"`((?:core|docs|migrations|tests|plugins-[a-z-]+)/[\w/.-]+)`", page.read_text("utf-8")
+    )
+    assert not [
+        path for path in named if not (ROOT / path).exists() and not (page.parent / path).exists()
+    ]
 
 
 def test_every_setting_is_documented() -> None:
-    names = [str(field.validation_alias or f"POLLING_{name.upper()}") for name, field in Settings.model_fields.items()]
+    names = [
+        str(field.validation_alias or f"POLLING_{name.upper()}")
+        for name, field in Settings.model_fields.items()
+    ]
     assert not missing(names, read("settings.md"))
 
 
 def test_no_setting_is_made_up() -> None:
-    names = {str(field.validation_alias or f"POLLING_{name.upper()}") for name, field in Settings.model_fields.items()}
+    names = {
+        str(field.validation_alias or f"POLLING_{name.upper()}")
+        for name, field in Settings.model_fields.items()
+    }
     pages = [*PAGES, ROOT / "docs" / "reference" / "settings.md"]
-    named = {name for page in pages for name in re.findall(r"\bPOLLING_[A-Z_]+\b", page.read_text("utf-8"))}
+    named = {
+        name
+        for page in pages
+        for name in re.findall(r"\bPOLLING_[A-Z_]+\b", page.read_text("utf-8"))
+    }
     assert not named - names
 
 
@@ -81,7 +95,9 @@ def documented(page: str) -> set[tuple[str, ...]]:
             words = re.match(r"[a-z -]*", said)
             assert words
             name = words[0].split()
-            group, name = (name[1:], name[1:]) if name[:1] == ["polling"] else (group, [*group[:1], *name])
+            group, name = (
+                (name[1:], name[1:]) if name[:1] == ["polling"] else (group, [*group[:1], *name])
+            )
             found.add(tuple(name))
     return found
 
@@ -105,19 +121,29 @@ def test_every_hook_is_documented() -> None:
         assert f"`{name}({arguments})`" in page, name
 
 
-@pytest.mark.parametrize("described", [core.Manifest, core.Task, core.TaskOutput, core.TaskResult, core.OAuth])
+@pytest.mark.parametrize(
+    "described", [core.Manifest, core.Task, core.TaskOutput, core.TaskResult, core.OAuth]
+)
 def test_every_field_is_documented(described: Any) -> None:
-    assert not missing([field.name for field in dataclasses.fields(described)], read("plugin-api.md"))
+    assert not missing(
+        [field.name for field in dataclasses.fields(described)], read("plugin-api.md")
+    )
 
 
 def test_every_method_of_an_integration_is_documented() -> None:
-    names = [name for name, _ in inspect.getmembers(core.BaseIntegration, inspect.isroutine) if name[0] != "_"]
+    names = [
+        name
+        for name, _ in inspect.getmembers(core.BaseIntegration, inspect.isroutine)
+        if name[0] != "_"
+    ]
     page = read("plugin-api.md")
     assert not [name for name in names if name != "run_task" and f"`{name}(" not in page]
 
 
 def test_every_exception_is_documented() -> None:
-    errors = [error.__name__ for error in IntegrationError.__subclasses__() if error is not ResultInvalid]
+    errors = [
+        error.__name__ for error in IntegrationError.__subclasses__() if error is not ResultInvalid
+    ]
     assert not [name for name in errors if f"`{name}" not in read("plugin-api.md")]
 
 
@@ -134,22 +160,36 @@ def test_the_index_of_the_architecture_is_true() -> None:
     assert len(entries) > 20
     for path, name in entries:
         tree = ast.parse((ROOT / path).read_text("utf-8"))
-        targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
-        assert name in {target.id for target in targets if isinstance(target, ast.Name)}, f"{path} has no {name}"
+        targets = [
+            target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+        ]
+        assert name in {target.id for target in targets if isinstance(target, ast.Name)}, (
+            f"{path} has no {name}"
+        )
 
 
-@pytest.mark.parametrize("record", sorted(ROOT.glob("docs/decisions/*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "record", sorted(ROOT.glob("docs/decisions/*.md")), ids=lambda path: path.stem
+)
 def test_a_decision_has_all_its_parts(record: Path) -> None:
     text = record.read_text("utf-8")
     assert re.match(rf"# 0*{int(record.name[:4])}\b", text)
-    for part in ("Context", "Decision", "Consequences", "Alternatives", "(What enforces|Enforced by)"):
+    for part in (
+        "Context",
+        "Decision",
+        "Consequences",
+        "Alternatives",
+        "(What enforces|Enforced by)",
+    ):
         assert re.search(rf"^(\*\*|## ){part}", text, re.MULTILINE), part
 
 
 @pytest.mark.parametrize("session", ["demo", "tests"])
 def test_the_readme_gives_each_command_in_a_line(session: str) -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    assert f"python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s {session}" in lines
+    assert (
+        f"python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s {session}" in lines
+    )
 
 
 def test_the_glossary_is_in_order() -> None:

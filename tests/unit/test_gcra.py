@@ -1,4 +1,6 @@
-"""The numbers of the rate limits, against a model of the budget: never more than `units` in any window of `per`."""
+"""The numbers of the rate limits, against a model of the budget: never more than `units` in any
+window of `per`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from core.worker.budgets import gcra
 
 PER = st.sampled_from([0.5, 1.0, 60.0, 100.0, 3_600.0])
 # Waits as a share of the window, and one after which a whole burst is there.
-PAUSES = st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.003, 0.01, 0.05, 0.3, 1.0]), min_size=1, max_size=300)
+PAUSES = st.lists(
+    st.sampled_from([0.0, 0.0, 0.0, 0.003, 0.01, 0.05, 0.3, 1.0]), min_size=1, max_size=300
+)
 
 
 @given(units=st.integers(1, 400), per=PER, pauses=PAUSES, share=st.floats(0, 1))
-def test_no_window_ever_sees_more_than_the_limit(units: int, per: float, pauses: list[float], share: float) -> None:
+def test_no_window_ever_sees_more_than_the_limit(
+    units: int, per: float, pauses: list[float], share: float
+) -> None:
     cost = max(int(units * share), 1)
     budget = Budget(Rate("q", units, per), cost)
     for pause in pauses:
@@ -27,7 +33,9 @@ def test_no_window_ever_sees_more_than_the_limit(units: int, per: float, pauses:
 
 
 @given(units=st.integers(2, 400), per=PER, pauses=PAUSES, data=st.data())
-def test_nor_with_tasks_of_different_costs(units: int, per: float, pauses: list[float], data: st.DataObject) -> None:
+def test_nor_with_tasks_of_different_costs(
+    units: int, per: float, pauses: list[float], data: st.DataObject
+) -> None:
     heaviest = data.draw(st.integers(1, units))
     budget = Budget(Rate("q", units, per), heaviest)
     for pause in pauses:
@@ -52,7 +60,9 @@ def test_nor_with_a_heavy_task_after_many_light_ones() -> None:
 
 
 @given(units=st.integers(1, 400), per=PER, share=st.floats(0, 1))
-def test_the_wait_it_names_is_enough_and_most_of_the_limit_can_be_used(units: int, per: float, share: float) -> None:
+def test_the_wait_it_names_is_enough_and_most_of_the_limit_can_be_used(
+    units: int, per: float, share: float
+) -> None:
     cost = max(int(units * share * 0.1), 1)
     budget = Budget(Rate("q", units, per), cost)
     end = round(10 * per * 1_000_000)
@@ -65,7 +75,9 @@ def test_the_wait_it_names_is_enough_and_most_of_the_limit_can_be_used(units: in
 
 
 @given(units=st.integers(1, 100), per=PER, times=st.integers(1, 5))
-def test_a_task_that_costs_more_than_the_limit_still_runs_once_in_a_while(units: int, per: float, times: int) -> None:
+def test_a_task_that_costs_more_than_the_limit_still_runs_once_in_a_while(
+    units: int, per: float, times: int
+) -> None:
     budget = Budget(Rate("q", units, per), units + times)
     assert budget.take(units + times) == 0
     budget.now += budget.take(units + times)
@@ -90,9 +102,17 @@ def test_a_heavy_task_waits_no_longer_than_a_light_one() -> None:
     assert budget.worst_window() <= 100
 
 
-@given(units=st.integers(10, 200), shares=st.lists(st.floats(0, 1), min_size=2, max_size=6), seed=st.integers(0, 2**32))
-def test_nobody_starves_whatever_the_others_take(units: int, shares: list[float], seed: int) -> None:
-    """Each comes again when it was told to, a little late as the engine puts it back; light ones are many times as many."""
+@given(
+    units=st.integers(10, 200),
+    shares=st.lists(st.floats(0, 1), min_size=2, max_size=6),
+    seed=st.integers(0, 2**32),
+)
+def test_nobody_starves_whatever_the_others_take(
+    units: int, shares: list[float], seed: int
+) -> None:
+    """Each comes again when it was told to, a little late as the engine puts it back; light ones
+    are many times as many.
+    """
     costs = [max(int(units * share / 2), 1) for share in shares]
     budget, random = Budget(Rate("q", units, 100.0), max(costs)), Random(seed)
     takers = [costs[0], *(cost for cost in costs[1:] for _ in range(3))]

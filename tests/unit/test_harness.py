@@ -1,4 +1,6 @@
-"""The harness follows the engine's rules: what is kept, what is deleted, and what each exception does."""
+"""The harness follows the engine's rules: what is kept, what is deleted, and what each exception
+does.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +131,9 @@ class TestOutput:
     def test_206_changes_metadata_alone(self) -> None:
         update = TaskOutput.update("a", metadata={"y": 2}, fingerprint="2")
         unknown = TaskOutput.update("nobody", metadata={"y": 2})
-        harness = scripted(in_turn(TaskResult([item("a", metadata={"x": 1})]), TaskResult([update, unknown])))
+        harness = scripted(
+            in_turn(TaskResult([item("a", metadata={"x": 1})]), TaskResult([update, unknown]))
+        )
         harness.sync()
         harness.sync()
         assert set(harness.content) == {"a"}
@@ -138,13 +142,19 @@ class TestOutput:
 
     def test_410_takes_all_below_it_along(self) -> None:
         tree = [item("a"), item("b", parent="a"), item("c", parent="b"), item("d")]
-        harness = scripted(in_turn(TaskResult(tree), TaskResult([TaskOutput.gone("a"), TaskOutput.gone("nobody")])))
+        harness = scripted(
+            in_turn(TaskResult(tree), TaskResult([TaskOutput.gone("a"), TaskOutput.gone("nobody")]))
+        )
         harness.sync()
         assert harness.sync().outputs_deleted == 3
         assert (set(harness.content), harness.deleted) == ({"d"}, {"a", "b", "c"})
 
     def test_a_deleted_item_can_come_back(self) -> None:
-        harness = scripted(in_turn(*[TaskResult([output]) for output in (item("a"), TaskOutput.gone("a"), item("a"))]))
+        harness = scripted(
+            in_turn(
+                *[TaskResult([output]) for output in (item("a"), TaskOutput.gone("a"), item("a"))]
+            )
+        )
         for _ in range(3):
             harness.sync()
         assert set(harness.content) == {"a"}
@@ -176,7 +186,11 @@ class TestListings:
         return TaskResult([item(key, parent="place") for key in ids], listed=self.LISTED, **fields)
 
     def test_what_is_no_longer_listed_is_deleted_with_all_below_it(self) -> None:
-        harness = scripted(in_turn(TaskResult([item("below", parent="c")]), self.listed(*"abc"), self.listed(*"ab")))
+        harness = scripted(
+            in_turn(
+                TaskResult([item("below", parent="c")]), self.listed(*"abc"), self.listed(*"ab")
+            )
+        )
         for _ in range(2):
             harness.sync()
         assert harness.sync().outputs_deleted == 2
@@ -201,13 +215,24 @@ class TestListings:
         days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
         items = [item(str(day.day), timestamp=day) for day in days]
         window = Listing(since=days[1], until=days[2])
-        harness = scripted(in_turn(TaskResult([*items, item("timeless")]), TaskResult(listed=[window])), delete_guard=1)
+        harness = scripted(
+            in_turn(TaskResult([*items, item("timeless")]), TaskResult(listed=[window])),
+            delete_guard=1,
+        )
         harness.sync()
         harness.sync()
         assert harness.deleted == {"2"}
 
     def test_without_a_place_it_is_about_items_that_have_none(self) -> None:
-        first = TaskResult([item("a"), item("below", parent="a"), item("b"), item("c"), item("elsewhere", parent="x")])
+        first = TaskResult(
+            [
+                item("a"),
+                item("below", parent="a"),
+                item("b"),
+                item("c"),
+                item("elsewhere", parent="x"),
+            ]
+        )
         harness = scripted(in_turn(first, TaskResult(seen=["b", "c"], listed=[Listing()])))
         harness.sync()
         harness.sync()
@@ -233,7 +258,13 @@ class TestTasks:
 
         def script(ctx: Context, name: str) -> TaskResult:
             names.append(name)
-            twins = [step("twin"), step("twin"), step("one", key="k"), step("other", key="k"), step("root")]
+            twins = [
+                step("twin"),
+                step("twin"),
+                step("one", key="k"),
+                step("other", key="k"),
+                step("root"),
+            ]
             return TaskResult(tasks=twins if name == "root" else [])
 
         harness = scripted(script)
@@ -266,9 +297,13 @@ class TestTasks:
         result = scripted(script, max_tasks=20).sync()
         assert (result.state, result.tasks_done, result.tasks_parked) == ("partial", 20, 1)
 
-    @pytest.mark.parametrize("payload", [{"name": object()}, {"name": "x" * 70_000}, {"nam": "x"}, {"name": ["x"]}])
+    @pytest.mark.parametrize(
+        "payload", [{"name": object()}, {"name": "x" * 70_000}, {"nam": "x"}, {"name": ["x"]}]
+    )
     def test_payloads_that_do_not_fit_are_parked(self, payload: Any) -> None:
-        harness = scripted(lambda ctx, name: TaskResult(tasks=[Task("step", payload)] if name == "root" else []))
+        harness = scripted(
+            lambda ctx, name: TaskResult(tasks=[Task("step", payload)] if name == "root" else [])
+        )
         assert harness.sync().tasks_parked == 1
 
     def test_an_unknown_task_and_a_wrong_result_are_parked(self) -> None:
@@ -300,7 +335,9 @@ class TestState:
         assert (harness.state, len(harness.content)) == ({"tasks": {"count": 20}}, 20)
 
     def test_none_removes_a_partition(self) -> None:
-        harness = scripted(in_turn(TaskResult(state={"p": Counter()}), TaskResult(state={"p": None})))
+        harness = scripted(
+            in_turn(TaskResult(state={"p": Counter()}), TaskResult(state={"p": None}))
+        )
         harness.sync()
         harness.sync()
         assert harness.state == {}
@@ -317,7 +354,11 @@ class TestState:
         stale: JsonValue = {"count": "many"}
         harness.state["p"] = stale
         result = harness.sync()
-        assert (triggers, result.state, harness.state) == (["manual", "resync"], "succeeded", {"p": {"count": 1}})
+        assert (triggers, result.state, harness.state) == (
+            ["manual", "resync"],
+            "succeeded",
+            {"p": {"count": 1}},
+        )
 
 
 def failing(error: Exception, times: int) -> tuple[Script, list[int]]:
@@ -351,28 +392,38 @@ class TestExceptions:
 
         harness = scripted(script)
         result = harness.sync()
-        assert (result.state, result.parked[0].attempts, set(harness.content)) == ("partial", 1, {"root", "good"})
+        assert (result.state, result.parked[0].attempts, set(harness.content)) == (
+            "partial",
+            1,
+            {"root", "good"},
+        )
 
     def test_a_rate_limit_waits_and_counts_no_attempt(self) -> None:
         script, attempts = failing(RateLimited("x", retry_after=100), 5)
         harness = scripted(script)
         assert (harness.sync().state, set(attempts), harness.clock) == ("succeeded", {1}, 500)
 
-    @pytest.mark.parametrize(("after", "seconds"), [(-5, 1), (1e12, 86_400), (float("nan"), 1), (None, 2)])
+    @pytest.mark.parametrize(
+        ("after", "seconds"), [(-5, 1), (1e12, 86_400), (float("nan"), 1), (None, 2)]
+    )
     def test_absurd_waits_are_clamped(self, after: float | None, seconds: float) -> None:
         script, _ = failing(RateLimited("x", retry_after=after), 1)
         harness = scripted(script)
         harness.sync()
         assert harness.clock == seconds
 
-    @pytest.mark.parametrize(("limit", "order"), [(None, ["limited", "free"]), ("quota", ["free", "limited"])])
+    @pytest.mark.parametrize(
+        ("limit", "order"), [(None, ["limited", "free"]), ("quota", ["free", "limited"])]
+    )
     def test_only_tasks_of_that_limit_wait(self, limit: str | None, order: list[str]) -> None:
         done: list[str] = []
         refusals = [RateLimited("x", retry_after=9, limit=limit)]
 
         def script(ctx: Context, name: str) -> TaskResult:
             if name == "root":
-                return TaskResult(tasks=[Task("costly", {"name": "limited"}, priority=1), step("free")])
+                return TaskResult(
+                    tasks=[Task("costly", {"name": "limited"}, priority=1), step("free")]
+                )
             if name == "limited" and refusals:
                 raise refusals.pop()
             done.append(name)
@@ -389,7 +440,11 @@ class TestExceptions:
     def test_a_skipped_item_is_done(self) -> None:
         script, _ = failing(SkipItem("nothing here"), 1)
         result = scripted(script).sync()
-        assert (result.state, result.skipped, result.tasks_done) == ("succeeded", ["nothing here"], 2)
+        assert (result.state, result.skipped, result.tasks_done) == (
+            "succeeded",
+            ["nothing here"],
+            2,
+        )
 
     @pytest.mark.parametrize("error", [CredentialsInvalid("x"), ConfigurationError("x")])
     def test_a_stopped_account_goes_on_where_it_stopped(self, error: Exception) -> None:
@@ -398,7 +453,11 @@ class TestExceptions:
         stopped = harness.sync()
         assert (stopped.state, stopped.error, harness.content) == ("failed", error, {})
         harness.reconnect({"token": "new"})
-        assert (harness.sync().state, attempts, set(harness.content)) == ("succeeded", [1, 1], {"a"})
+        assert (harness.sync().state, attempts, set(harness.content)) == (
+            "succeeded",
+            [1, 1],
+            {"a"},
+        )
 
     def test_an_expired_cursor_drops_its_partition_and_resyncs_once(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
@@ -420,7 +479,9 @@ class TestExceptions:
 
         def script(ctx: Context, name: str) -> TaskResult:
             if name == "root":
-                return TaskResult(tasks=[step("writer"), step("expires")] if ctx.run.trigger != "resync" else [])
+                return TaskResult(
+                    tasks=[step("writer"), step("expires")] if ctx.run.trigger != "resync" else []
+                )
             if name == "expires":
                 raise CursorExpired("p")
             return TaskResult(state={"p": Counter(count=1)})
@@ -517,7 +578,9 @@ class TestFaults:
             (Faults.storm(1), lambda ran: len(ran) > len(set(ran))),
         ],
     )
-    def test_they_strike_and_change_nothing(self, faults: Faults, strikes: Callable[[Sequence[str]], bool]) -> None:
+    def test_they_strike_and_change_nothing(
+        self, faults: Faults, strikes: Callable[[Sequence[str]], bool]
+    ) -> None:
         ran: list[str] = []
         calm = scripted(self.tree([]))
         calm.sync()
@@ -543,7 +606,9 @@ class TestFaults:
 
         def script(ctx: Context, name: str) -> TaskResult:
             outputs = {"download": [item("a")], "delete": [TaskOutput.gone("a")]}
-            return TaskResult(outputs.get(name, []), [step("download"), step("delete")] if name == "root" else [])
+            return TaskResult(
+                outputs.get(name, []), [step("download"), step("delete")] if name == "root" else []
+            )
 
         assert set(scripted(script, faults=Faults(overlap=1)).sync().outputs) >= {"ignored"}
 

@@ -44,7 +44,9 @@ def test_what_is_finished_is_refused_and_what_was_given_back_is_not(dispatch: Ma
     assert len(held) == 2
 
 
-def test_its_memory_of_finished_ones_is_bounded(dispatch: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_memory_of_finished_ones_is_bounded(
+    dispatch: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 10)
     held = Held()
     for number in range(100):

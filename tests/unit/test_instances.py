@@ -1,4 +1,6 @@
-"""Instances of integrations: kept for the next task of their account, and closed without harm to anybody else."""
+"""Instances of integrations: kept for the next task of their account, and closed without harm to
+anybody else.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def account(loaded: LoadedAccount, closed: list[Any]) -> Callable[..., LoadedAcc
     return make
 
 
-def test_one_that_was_given_back_serves_the_next_task(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+def test_one_that_was_given_back_serves_the_next_task(
+    account: Callable[..., LoadedAccount], closed: list[Any]
+) -> None:
     instances, mine = Instances(), account()
     first = instances.take(mine)
     second = instances.take(mine)
@@ -52,7 +56,9 @@ def test_one_that_was_given_back_serves_the_next_task(account: Callable[..., Loa
     assert not closed
 
 
-def test_one_of_an_older_version_is_closed(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+def test_one_of_an_older_version_is_closed(
+    account: Callable[..., LoadedAccount], closed: list[Any]
+) -> None:
     instances = Instances()
     old = instances.take(account(5))
     instances.give_back(old)
@@ -73,7 +79,9 @@ def test_the_idle_are_closed_once(account: Callable[..., LoadedAccount], closed:
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("no"), SystemExit(1), GeneratorExit()], ids=lambda error: type(error).__name__
+    "error",
+    [RuntimeError("no"), SystemExit(1), GeneratorExit()],
+    ids=lambda error: type(error).__name__,
 )
 def test_whatever_close_raises_ends_nothing_else(
     account: Callable[..., LoadedAccount], closed: list[Any], error: BaseException
@@ -85,7 +93,9 @@ def test_whatever_close_raises_ends_nothing_else(
     assert len(closed) == 2
 
 
-def test_one_that_cannot_begin_is_closed_and_not_kept(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+def test_one_that_cannot_begin_is_closed_and_not_kept(
+    account: Callable[..., LoadedAccount], closed: list[Any]
+) -> None:
     instances = Instances()
     with pytest.raises(TransientError):
         instances.take(account(begins=TransientError("not now")))

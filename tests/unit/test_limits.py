@@ -28,7 +28,11 @@ def test_an_override_replaces_only_what_it_names() -> None:
         "connections": LimitOverride(tasks=1),
         "unheard-of": LimitOverride(units=3),
     }
-    assert overridden(limits, figures) == [Rate("quota", 7, 60.0, "group"), AtOnce("connections", 1), limits[2]]
+    assert overridden(limits, figures) == [
+        Rate("quota", 7, 60.0, "group"),
+        AtOnce("connections", 1),
+        limits[2],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,12 +53,17 @@ def key(limit: Limit, account: str = "a", group: str | None = "g", domain: str =
 
 
 def test_a_limit_is_shared_by_exactly_its_scope() -> None:
-    alone, group, everyone = (Rate("quota", 1, 1.0, scope) for scope in ("account", "group", "integration"))
+    alone, group, everyone = (
+        Rate("quota", 1, 1.0, scope) for scope in ("account", "group", "integration")
+    )
     assert key(alone, "a") != key(alone, "b")
     assert key(group, "a") == key(group, "b") != key(group, "a", group="h")
     assert key(everyone, "a", "g") == key(everyone, "b", "h") != key(everyone, domain="e")
     assert key(group, domain="d") != key(group, domain="e")
-    assert len({key(alone), key(group), key(everyone), key(Rate("other", 1, 1.0)), account_key("a")}) == 5
+    assert (
+        len({key(alone), key(group), key(everyone), key(Rate("other", 1, 1.0)), account_key("a")})
+        == 5
+    )
 
 
 def test_without_a_group_an_account_is_its_own() -> None:
@@ -70,13 +79,17 @@ def test_at_once_counts_every_task_unless_its_cost_says_otherwise() -> None:
     assert weight(Rate("q", 4, 1.0), {"q": 3}) == 3
 
 
-@pytest.mark.parametrize("make", [lambda: Rate("x", 0, 1.0), lambda: Rate("x", 1, 0.0), lambda: AtOnce("x", 0)])
+@pytest.mark.parametrize(
+    "make", [lambda: Rate("x", 0, 1.0), lambda: Rate("x", 1, 0.0), lambda: AtOnce("x", 0)]
+)
 def test_a_limit_of_nothing_is_refused(make: object) -> None:
     with pytest.raises(ValueError, match="'x'"):
         make()  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("domain", ["", "Gmail", "1st", "a_b", "a b", "a" * 64, "polling", "save-output", "é"])
+@pytest.mark.parametrize(
+    "domain", ["", "Gmail", "1st", "a_b", "a b", "a" * 64, "polling", "save-output", "é"]
+)
 def test_a_domain_that_cannot_be_a_queue_is_refused(domain: str) -> None:
     with pytest.raises(ValueError, match="domain"):
         Manifest(domain, "X")

@@ -19,7 +19,9 @@ logging.getLogger("core.rest").info("ours")
 
 
 def test_a_command_that_becomes_a_service_hears_errors_of_libraries() -> None:
-    done = subprocess.run([sys.executable, "-c", SERVICE], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVICE], capture_output=True, text=True, check=True
+    )
     assert "an error of a library" in done.stderr
     assert "ours" in done.stderr
     assert "in silence" not in done.stderr

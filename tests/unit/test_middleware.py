@@ -52,7 +52,9 @@ class Broken(TaskMiddleware):
         raise ZeroDivisionError
 
 
-def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(worker: Any, message: Any) -> None:
+def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
+    worker: Any, message: Any
+) -> None:
     one = message()
     Dedup().before_process_message(None, one)  # type: ignore[arg-type]
     with pytest.raises(SkipMessage):
@@ -62,10 +64,14 @@ def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(w
 
 
 def test_messages_of_other_actors_are_left_alone(worker: Any) -> None:
-    Broken().before_process_message(None, MessageProxy(Message.decode(encode("q", "poll_due", "1", []).encode())))  # type: ignore[arg-type]
+    Broken().before_process_message(
+        None, MessageProxy(Message.decode(encode("q", "poll_due", "1", []).encode()))
+    )  # type: ignore[arg-type]
 
 
-def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(worker: Any, message: Any) -> None:
+def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(
+    worker: Any, message: Any
+) -> None:
     first, second = message(), message()
     Dedup().before_process_message(None, first)  # type: ignore[arg-type]
     with pytest.raises(SkipMessage):
@@ -79,7 +85,9 @@ def costly(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its step takes 3 units of the quota."""
     from dataclasses import replace
 
-    monkeypatch.setattr(shop, "task_specs", {"step": replace(shop.task_specs["step"], cost={"quota": 3})})
+    monkeypatch.setattr(
+        shop, "task_specs", {"step": replace(shop.task_specs["step"], cost={"quota": 3})}
+    )
 
 
 def test_a_task_without_a_cost_asks_nobody(worker: Any, message: Any) -> None:
@@ -97,7 +105,13 @@ def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
     ((key, limit, units, heaviest),) = asked[0]
     assert (key, limit.name, units, heaviest) == ("group/shop/acme/quota", "quota", 3, 3)
     (outcome,) = worker.handed
-    assert (outcome.state, outcome.snooze, outcome.attempt, outcome.block.key, outcome.block.seconds) == (
+    assert (
+        outcome.state,
+        outcome.snooze,
+        outcome.attempt,
+        outcome.block.key,
+        outcome.block.seconds,
+    ) == (
         "ready",
         1,
         0,
@@ -120,7 +134,12 @@ def test_while_redis_is_away_a_costly_task_waits(worker: Any, message: Any, cost
 
 
 @pytest.mark.parametrize(
-    "error", [VaultError("no key opens these credentials"), ZeroDivisionError(), SkipMessage("of the plugin's limits")]
+    "error",
+    [
+        VaultError("no key opens these credentials"),
+        ZeroDivisionError(),
+        SkipMessage("of the plugin's limits"),
+    ],
 )
 def test_an_account_that_cannot_be_opened_is_for_the_task_to_report(
     worker: Any, message: Any, costly: None, error: Exception
@@ -135,7 +154,9 @@ def test_an_account_that_cannot_be_opened_is_for_the_task_to_report(
     assert worker.handed == []
 
 
-def test_a_second_suspect_waits_for_the_first(worker: Any, message: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_suspect_waits_for_the_first(
+    worker: Any, message: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from contextlib import nullcontext
 
     from core.middleware import leases
@@ -149,4 +170,6 @@ def test_a_second_suspect_waits_for_the_first(worker: Any, message: Any, monkeyp
     with pytest.raises(SkipMessage):
         Leases().before_process_message(None, message(task_id=2, suspect=True))  # type: ignore[arg-type]
     assert begun == [1]
-    assert [(outcome.state, outcome.suspect, outcome.attempt) for outcome in worker.handed] == [("ready", True, 0)]
+    assert [(outcome.state, outcome.suspect, outcome.attempt) for outcome in worker.handed] == [
+        ("ready", True, 0)
+    ]

@@ -1,4 +1,6 @@
-"""The table of mutations follows the code: a long session would otherwise be the first to notice that it does not."""
+"""The table of mutations follows the code: a long session would otherwise be the first to notice
+that it does not.
+"""
 
 from __future__ import annotations
 

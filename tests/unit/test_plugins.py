@@ -57,10 +57,16 @@ BROKEN = {
     "too new": good("broken", spec=2),
     "a taken domain": good("good"),
     "no class": "from core import hookimpl\n@hookimpl\ndef integrations(): return ['text']",
-    "a hook that raises": "from core import hookimpl\n@hookimpl\ndef integrations(): raise KeyError('no')",
-    "a hook of the wrong shape": "from core import hookimpl\n@hookimpl\ndef integrations(more): return []",
+    "a hook that raises": (
+        "from core import hookimpl\n@hookimpl\ndef integrations(): raise KeyError('no')"
+    ),
+    "a hook of the wrong shape": (
+        "from core import hookimpl\n@hookimpl\ndef integrations(more): return []"
+    ),
     "a bad domain": good("Not A Domain"),
-    "no manifest": "from core import BaseIntegration as B, hookimpl\n@hookimpl\ndef integrations(): return [B]",
+    "no manifest": (
+        "from core import BaseIntegration as B, hookimpl\n@hookimpl\ndef integrations(): return [B]"
+    ),
 }
 
 
@@ -76,7 +82,11 @@ def test_a_broken_plugin_is_quarantined_and_the_others_work(modules: Any, kind: 
 
 
 def test_a_plugin_that_brings_one_domain_twice_is_quarantined(modules: Any) -> None:
-    twice = good() + "\nclass Second(Good): pass\n" + "@hookimpl\ndef integrations(): return [Good, Second]\n"
+    twice = (
+        good()
+        + "\nclass Second(Good): pass\n"
+        + "@hookimpl\ndef integrations(): return [Good, Second]\n"
+    )
     assert discover(modules(twice=twice)).integrations == {}
 
 
@@ -97,7 +107,9 @@ def test_every_process_sees_the_same_whatever_the_order(modules: Any) -> None:
         assert [one.name for one in discover(order).quarantined] == ["b"]
 
 
-def test_modules_under_development_are_loaded_too(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_under_development_are_loaded_too(
+    modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     modules(under_development=good("new-one"))
     monkeypatch.setenv("POLLING_PLUGINS", "under_development")
     assert "new-one" in get_registry().integrations
@@ -118,7 +130,9 @@ def test_the_catalog_tells_dispatchers_costs_and_bounds(modules: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr
+)
 def test_a_failing_observer_changes_nothing_for_the_others(
     caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
@@ -182,8 +196,12 @@ def test_a_task_cannot_be_called_start() -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 @pytest.mark.parametrize("swallows", [False, True])
-def test_who_is_told_to_end_while_plugins_load_ends(modules: Any, name: str, swallows: bool) -> None:
-    """A handler raises SystemExit wherever the process stands: in a plugin's import it is not the plugin's."""
+def test_who_is_told_to_end_while_plugins_load_ends(
+    modules: Any, name: str, swallows: bool
+) -> None:
+    """A handler raises SystemExit wherever the process stands: in a plugin's import it is not
+    the plugin's.
+    """
     number = signal.Signals[name]
     text = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    "
     entries = modules(a_told=text + ("pass" if swallows else "raise"), b_good=good())
@@ -205,7 +223,9 @@ def test_a_handler_that_does_not_raise_interrupts_no_plugin(modules: Any) -> Non
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
-        registry = discover(modules(told=f"import os\nos.kill(os.getpid(), {int(signal.SIGTERM)})\n{good()}"))
+        registry = discover(
+            modules(told=f"import os\nos.kill(os.getpid(), {int(signal.SIGTERM)})\n{good()}")
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
     assert came == [signal.SIGTERM]

@@ -67,8 +67,13 @@ def test_other_shapes_a_secret_travels_in(shape: str) -> None:
 
 
 @given(secret=SECRETS, before=st.binary(max_size=7), after=st.binary(max_size=4))
-def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(secret: str, before: bytes, after: bytes) -> None:
-    """As in a Basic header. Its first and last characters hold bits of the neighbours, and may stay."""
+def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(
+    secret: str, before: bytes, after: bytes
+) -> None:
+    """As in a Basic header.
+
+    Its first and last characters hold bits of the neighbours, and may stay.
+    """
     raw = secret.encode()
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         whole = encode(before + raw + after).decode()
@@ -79,7 +84,9 @@ def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(secret: st
         left = struck.split("***")
         # What may stand there by chance, in the neighbours' own text, is not of the secret.
         others = whole.replace(own, " ")
-        assert not [piece for piece in pieces if piece not in others and any(piece in text for text in left)]
+        assert not [
+            piece for piece in pieces if piece not in others and any(piece in text for text in left)
+        ]
 
 
 def test_the_password_of_a_basic_header_is_struck_out() -> None:
@@ -124,11 +131,15 @@ def test_an_error_is_one_bounded_line() -> None:
 def test_an_error_is_cut_after_the_secret_was_struck_out() -> None:
     """Half a secret at the cut would not be recognized."""
     secret = "s3cret-" * 8
-    text = error_text(ValueError("x" * (2 * LONGEST_TEXT - 10) + secret), redactor(Token(value=SecretStr(secret))))
+    text = error_text(
+        ValueError("x" * (2 * LONGEST_TEXT - 10) + secret), redactor(Token(value=SecretStr(secret)))
+    )
     assert "s3cret" not in text
 
 
-def test_a_tasks_log_strikes_out_secrets_in_messages_arguments_and_exceptions(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tasks_log_strikes_out_secrets_in_messages_arguments_and_exceptions(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     strike = redactor(Token(value=SecretStr("hunter-2")))
     log = ContextLogger(logging.getLogger("core.task"), {"account": "a"}, strike)
     with caplog.at_level(logging.INFO):
@@ -163,7 +174,13 @@ def test_the_secret_of_an_oauth_client_is_struck_out_though_no_settings_declare_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SHOP_CLIENT_SECRET", "the-client-secret")
-    oauth = OAuth("https://shop.example/a", "https://shop.example/t", [], "SHOP_CLIENT_ID", "SHOP_CLIENT_SECRET")
+    oauth = OAuth(
+        "https://shop.example/a",
+        "https://shop.example/t",
+        [],
+        "SHOP_CLIENT_ID",
+        "SHOP_CLIENT_SECRET",
+    )
     shop = SimpleNamespace(manifest=Manifest("shop", "Shop", oauth=oauth))
     environment = Environment("postgresql://h/db", "redis://h", (), embedded=False)
     strike = operator_redactor(environment, SimpleNamespace(integrations={"shop": shop}))  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""From what a plugin returns to rows: whatever it is, it is kept, or refused with a reason; never half."""
+"""From what a plugin returns to rows: whatever it is, it is kept, or refused with a reason;
+never half.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ from core.content.rows import INLINE_BYTES, LONGEST_ID, output_row
 from core.content.text import fits
 from core.errors import ResultInvalid
 from core.ledger import outcomes
-from core.ledger.outcomes import LONGEST_PAYLOAD, MOST_TASKS, Dispatch, Outcome, dedup_key, result_outcome, task_row
+from core.ledger.outcomes import (
+    LONGEST_PAYLOAD,
+    MOST_TASKS,
+    Dispatch,
+    Outcome,
+    dedup_key,
+    result_outcome,
+    task_row,
+)
 
 
 class Store:
@@ -47,14 +57,17 @@ Come = Callable[..., Outcome]
 @pytest.fixture
 def outcome_of(dispatch: Callable[..., Dispatch], shop: Any, store: Store) -> Come:
     """`outcome_of(output=[…])`: what a task comes to that returns this."""
-    return lambda read={}, **result: result_outcome(dispatch(), TaskResult(**result), shop, store, read)
+    return lambda read={}, **result: result_outcome(
+        dispatch(), TaskResult(**result), shop, store, read
+    )
 
 
 def row(store: Store, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return output_row(TaskOutput(*args, **kwargs), store)
 
 
-# Content --------------------------------------------------------------------------------------------------------------
+# Content
+# --------------------------------------------------------------------------------------------------------------
 
 
 @given(content=st.text() | st.binary() | st.text(st.sampled_from("a\0\ud800\U0001f600")))
@@ -89,10 +102,13 @@ def test_content_of_another_kind_is_refused(store: Store, content: Any) -> None:
         row(store, "a", content)
 
 
-# Ids and the other columns --------------------------------------------------------------------------------------------
+# Ids and the other columns
+# --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("id", ["", "a\0", "\ud800", "x" * 10_240, "é" * (LONGEST_ID // 2 + 1), 5, None, b"a"])
+@pytest.mark.parametrize(
+    "id", ["", "a\0", "\ud800", "x" * 10_240, "é" * (LONGEST_ID // 2 + 1), 5, None, b"a"]
+)
 def test_an_id_that_no_index_holds_is_refused(store: Store, id: Any) -> None:
     for refused in (
         lambda: row(store, id),
@@ -142,20 +158,31 @@ def test_metadata_is_bounded_and_made_readable(store: Store) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
 @given(metadata=st.dictionaries(st.text(max_size=5), JSON, max_size=4))
-def test_equal_items_have_one_digest_whatever_the_order_of_their_keys(metadata: dict[str, Any]) -> None:
+def test_equal_items_have_one_digest_whatever_the_order_of_their_keys(
+    metadata: dict[str, Any],
+) -> None:
     def turned(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: turned(value[key]) for key in reversed(value)}
         return [turned(item) for item in value] if isinstance(value, list) else value
 
-    assert row(Store(), "a", metadata=metadata)["digest"] == row(Store(), "a", metadata=turned(metadata))["digest"]
+    assert (
+        row(Store(), "a", metadata=metadata)["digest"]
+        == row(Store(), "a", metadata=turned(metadata))["digest"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +200,10 @@ def test_equal_items_have_one_digest_whatever_the_order_of_their_keys(metadata: 
     ids=lambda change: next(iter(change)),
 )
 def test_every_change_changes_the_digest(store: Store, change: dict[str, Any]) -> None:
-    assert row(store, "a", **{"content": "text"} | change)["digest"] != row(store, "a", "text")["digest"]
+    assert (
+        row(store, "a", **{"content": "text"} | change)["digest"]
+        != row(store, "a", "text")["digest"]
+    )
 
 
 @pytest.mark.parametrize("code", [0, 201, 404, None, "200"])
@@ -182,11 +212,14 @@ def test_an_unknown_code_is_refused(store: Store, code: Any) -> None:
         row(store, "a", code=code)
 
 
-# Whole results --------------------------------------------------------------------------------------------------------
+# Whole results
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_an_id_twice_in_a_result_is_one_row_where_the_last_word_counts(outcome_of: Come) -> None:
-    outcome = outcome_of(output=[TaskOutput("a", "first"), TaskOutput("b"), TaskOutput("a", "second")])
+    outcome = outcome_of(
+        output=[TaskOutput("a", "first"), TaskOutput("b"), TaskOutput("a", "second")]
+    )
     assert [(row["id"], row["text"]) for row in outcome.outputs] == [("b", None), ("a", "second")]
     outcome = outcome_of(output=[TaskOutput.gone("a"), TaskOutput("a", "back")])
     assert [(row["code"], row["text"]) for row in outcome.outputs] == [(200, "back")]
@@ -198,11 +231,15 @@ def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: 
     update = TaskOutput.update("a", metadata={"y": 2}, fingerprint="f2")
     whole = TaskOutput("a", "text", metadata={"x": 1, "y": 1}, fingerprint="f1")
     (row,) = outcome_of(output=[whole, update]).outputs
-    (same,) = outcome_of(output=[TaskOutput("a", "text", metadata={"x": 1, "y": 2}, fingerprint="f2")]).outputs
+    (same,) = outcome_of(
+        output=[TaskOutput("a", "text", metadata={"x": 1, "y": 2}, fingerprint="f2")]
+    ).outputs
     assert row == same
     (row,) = outcome_of(output=[update, TaskOutput.update("a", metadata={"x": 1})]).outputs
     assert (row["code"], row["metadata"], row["fingerprint"]) == (206, {"x": 1, "y": 2}, "f2")
-    assert [row["code"] for row in outcome_of(output=[TaskOutput.gone("a"), update]).outputs] == [410]
+    assert [row["code"] for row in outcome_of(output=[TaskOutput.gone("a"), update]).outputs] == [
+        410
+    ]
 
 
 def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_of: Come) -> None:
@@ -226,7 +263,9 @@ def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_
     assert [row["payload"] for row in outcome.tasks] == expected
     again = outcome_of(tasks=[Task("step", payload) for payload in expected])
     assert [row["key"] for row in outcome.tasks] == [row["key"] for row in again.tasks]
-    assert [row["metadata"] for row in outcome.outputs] == [{"labels": list(range(n + 1))} for n in range(3)]
+    assert [row["metadata"] for row in outcome.outputs] == [
+        {"labels": list(range(n + 1))} for n in range(3)
+    ]
 
 
 @pytest.mark.parametrize("field", ["output", "tasks", "seen"])
@@ -261,7 +300,9 @@ def test_wrong_types_are_refused(outcome_of: Come, result: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("returned", [None, [], TaskOutput("a"), {}])
-def test_a_task_that_returns_no_result_is_refused(dispatch: Any, shop: Any, store: Store, returned: Any) -> None:
+def test_a_task_that_returns_no_result_is_refused(
+    dispatch: Any, shop: Any, store: Store, returned: Any
+) -> None:
     with pytest.raises(ResultInvalid, match="instead of a TaskResult"):
         result_outcome(dispatch(), returned, shop, store, {})
 
@@ -275,12 +316,17 @@ def test_a_million_follow_ups_are_refused_without_being_read(outcome_of: Come) -
 
 def test_an_endless_generator_is_refused(outcome_of: Come, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "MOST_OUTPUTS", 1_000)
-    for result in ({"output": map(TaskOutput, map(str, itertools.count()))}, {"seen": map(str, itertools.count())}):
+    for result in (
+        {"output": map(TaskOutput, map(str, itertools.count()))},
+        {"seen": map(str, itertools.count())},
+    ):
         with pytest.raises(ResultInvalid, match="may carry"):
             outcome_of(**result)
 
 
-def test_the_bytes_of_one_result_are_bounded(outcome_of: Come, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_of_one_result_are_bounded(
+    outcome_of: Come, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outcomes, "MOST_BYTES", 10_000_000)
     tracemalloc.start()
     with pytest.raises(ResultInvalid, match="bytes"):
@@ -290,7 +336,9 @@ def test_the_bytes_of_one_result_are_bounded(outcome_of: Come, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("field", ["output", "tasks"])
-def test_metadata_and_payloads_count_too(outcome_of: Come, monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+def test_metadata_and_payloads_count_too(
+    outcome_of: Come, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
     monkeypatch.setattr(outcomes, "MOST_BYTES", 1_000_000)
     outputs = (TaskOutput(str(n), metadata={"m": "x" * 50_000}) for n in range(100))
     tasks = (Task("step", {"number": n, "m": "x" * 50_000}) for n in range(100))
@@ -316,11 +364,14 @@ def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) ->
     assert [row["read"] for row in outcome.states] == [3, None]
 
 
-# Tasks ----------------------------------------------------------------------------------------------------------------
+# Tasks
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "payload", [{"a": math.nan}, {"a": object()}, {"a": {1}}, {"a": b"x"}], ids=["NaN", "an object", "a set", "bytes"]
+    "payload",
+    [{"a": math.nan}, {"a": object()}, {"a": {1}}, {"a": b"x"}],
+    ids=["NaN", "an object", "a set", "bytes"],
 )
 def test_a_payload_that_is_no_json_is_refused(shop: Any, payload: Any) -> None:
     with pytest.raises(ResultInvalid, match="no JSON"):
@@ -334,7 +385,9 @@ def test_a_payload_that_postgresql_cannot_hold_is_refused(shop: Any, payload: An
 
 
 def test_astral_characters_are_no_lone_surrogates(shop: Any) -> None:
-    assert task_row(Task("step", {"number": "\U0001f600"}), shop)["payload"] == {"number": "\U0001f600"}
+    assert task_row(Task("step", {"number": "\U0001f600"}), shop)["payload"] == {
+        "number": "\U0001f600"
+    }
 
 
 def test_a_payload_over_64_kib_is_refused(shop: Any) -> None:
@@ -344,7 +397,8 @@ def test_a_payload_over_64_kib_is_refused(shop: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "task", [Task("unheard-of"), Task("start"), Task("step", priority=2**31), Task("step", priority="1")]
+    "task",
+    [Task("unheard-of"), Task("start"), Task("step", priority=2**31), Task("step", priority="1")],
 )  # type: ignore[arg-type]
 def test_a_task_that_cannot_be_queued_is_refused(shop: Any, task: Task) -> None:
     with pytest.raises(ResultInvalid):
@@ -356,7 +410,10 @@ def test_one_payload_is_one_key_whatever_the_order_of_its_names(payload: dict[st
     import json
 
     turned = dict(reversed(payload.items()))
-    keys = {dedup_key(Task("step", one), json.dumps(dict(sorted(one.items())))) for one in (payload, turned)}
+    keys = {
+        dedup_key(Task("step", one), json.dumps(dict(sorted(one.items()))))
+        for one in (payload, turned)
+    }
     assert len(keys) == 1
 
 
@@ -377,7 +434,9 @@ def test_two_tasks_share_a_key_only_if_they_are_the_same_work(first: Task, secon
         if first.key is not None
         else second.key is None and (first.type, first.payload) == (second.type, second.payload)
     )
-    keys = [dedup_key(task, json.dumps(dict(sorted(task.payload.items())))) for task in (first, second)]
+    keys = [
+        dedup_key(task, json.dumps(dict(sorted(task.payload.items())))) for task in (first, second)
+    ]
     assert (keys[0] == keys[1]) == same
 
 

@@ -23,12 +23,22 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_defaults_that_are_promised() -> None:
     settings = get_settings()
     assert settings.database_url is settings.redis_url is settings.blob_url is None
-    assert (settings.cron_schedule, settings.batch_size, settings.lease_seconds) == ("*/2 * * * *", 100, 60.0)
-    assert (settings.max_attempts, settings.task_time_limit, settings.delete_guard) == (3, 300.0, 0.5)
+    assert (settings.cron_schedule, settings.batch_size, settings.lease_seconds) == (
+        "*/2 * * * *",
+        100,
+        60.0,
+    )
+    assert (settings.max_attempts, settings.task_time_limit, settings.delete_guard) == (
+        3,
+        300.0,
+        0.5,
+    )
     assert settings.blob_location == str(settings.home / "blobs")
 
 
-def test_every_setting_has_its_prefix_but_the_two_urls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_setting_has_its_prefix_but_the_two_urls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     given = {
         "DATABASE_URL": "postgresql://d",
         "REDIS_URL": "redis://r",
@@ -46,12 +56,18 @@ def test_every_setting_has_its_prefix_but_the_two_urls(monkeypatch: pytest.Monke
     assert settings.database_url is not None
     assert settings.database_url.get_secret_value() == "postgresql://d"
     assert [key.get_secret_value() for key in settings.secret_keys] == ["a", "b"]
-    assert (settings.plugins, settings.log_level, settings.batch_size) == (("one", "two"), "DEBUG", 7)
+    assert (settings.plugins, settings.log_level, settings.batch_size) == (
+        ("one", "two"),
+        "DEBUG",
+        7,
+    )
     assert settings.limits == {"gmail": {"quota": LimitOverride(units=5, per=2.0)}}
     assert (settings.home, settings.blob_location) == (tmp_path, "s3://bucket")
 
 
-def test_a_file_is_read_and_the_environment_is_stronger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_is_read_and_the_environment_is_stronger(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / ".env").write_text("POLLING_BATCH_SIZE=7\nPOLLING_THREADS=3\n")
     monkeypatch.setenv("POLLING_THREADS", "5")
     assert (get_settings().batch_size, get_settings().threads) == (7, 5)

@@ -36,7 +36,9 @@ def limit(
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.001)
     ended = threading.Event()
 
-    def watch_until_the_end(self: TimeLimit, watch: Callable[[TimeLimit], None] = TimeLimit._watch) -> None:
+    def watch_until_the_end(
+        self: TimeLimit, watch: Callable[[TimeLimit], None] = TimeLimit._watch
+    ) -> None:
         try:
             watch(self)
         except SystemExit:
@@ -86,16 +88,22 @@ def test_a_tasks_own_exception_comes_through(limit: Any, dispatch: Make) -> None
         limit(60).call(dispatch(), lambda: 1 / 0)
 
 
-def test_a_task_has_its_own_limit_before_the_operators(limit: Any, dispatch: Make, shop: Any, monkeypatch: Any) -> None:
+def test_a_task_has_its_own_limit_before_the_operators(
+    limit: Any, dispatch: Make, shop: Any, monkeypatch: Any
+) -> None:
     from dataclasses import replace
 
-    monkeypatch.setattr(shop, "task_specs", {"step": replace(shop.task_specs["step"], time_limit=0.02)})
+    monkeypatch.setattr(
+        shop, "task_specs", {"step": replace(shop.task_specs["step"], time_limit=0.02)}
+    )
     with pytest.raises(TimeLimitExceeded):
         limit(60).call(dispatch(), lambda: spin(20))
 
 
 def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Make) -> None:
-    """400 tasks that end when their limit does, in 4 threads: none dies, and none is hit by an exception afterwards."""
+    """400 tasks that end when their limit does, in 4 threads: none dies, and none is hit by an
+    exception afterwards.
+    """
     time_limit, outcomes, stray = limit(0.004), [], []
 
     def work(lane: int) -> None:
@@ -103,7 +111,8 @@ def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Mak
             for number in range(100):
                 try:
                     time_limit.call(
-                        dispatch(), lambda number=number: spin(0.0034 + (number + 25 * lane) % 100 * 0.00002)
+                        dispatch(),
+                        lambda number=number: spin(0.0034 + (number + 25 * lane) % 100 * 0.00002),
                     )
                     outcomes.append("in time")
                 except TimeLimitExceeded:
@@ -144,7 +153,9 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
     given_up: list[str] = []
     consumer = SimpleNamespace(consumer=SimpleNamespace(give_up=given_up.append))
     worker = SimpleNamespace(
-        workers=[thread], consumers={dispatch().domain: consumer}, _add_worker=lambda: added.append(1)
+        workers=[thread],
+        consumers={dispatch().domain: consumer},
+        _add_worker=lambda: added.append(1),
     )
     held = current().held
     held.take(dispatch())

@@ -27,7 +27,9 @@ KEY = new_key()
 
 
 @given(access=TEXT, refresh=st.none() | TEXT, raw=TEXT.map(str.encode), scopes=st.lists(TEXT))
-def test_what_was_sealed_opens_as_it_was(access: str, refresh: str | None, raw: bytes, scopes: list[str]) -> None:
+def test_what_was_sealed_opens_as_it_was(
+    access: str, refresh: str | None, raw: bytes, scopes: list[str]
+) -> None:
     given = Tokens(access=access, refresh=refresh, raw=raw, scopes=scopes)
     assert Vault([KEY]).open(Vault([KEY]).seal(given), Tokens) == given
 
@@ -43,7 +45,12 @@ def test_the_first_key_seals_and_every_key_opens() -> None:
     old, new = new_key(), new_key()
     sealed = Vault([old]).seal(Tokens(access="a"))
     assert Vault([new, old]).open(sealed, Tokens).access.get_secret_value() == "a"
-    assert Vault([new]).open(Vault([new, old]).seal(Tokens(access="b")), Tokens).access.get_secret_value() == "b"
+    assert (
+        Vault([new])
+        .open(Vault([new, old]).seal(Tokens(access="b")), Tokens)
+        .access.get_secret_value()
+        == "b"
+    )
 
 
 def test_after_rotation_the_old_key_is_not_needed() -> None:
@@ -57,7 +64,10 @@ def test_after_rotation_the_old_key_is_not_needed() -> None:
 
 def test_without_the_key_nothing_opens_and_nothing_leaks() -> None:
     sealed = Vault([new_key()]).seal(Tokens(access="correct-horse"))
-    for attempt in (lambda: Vault([new_key()]).open(sealed, Tokens), lambda: Vault([new_key()]).rotate(sealed)):
+    for attempt in (
+        lambda: Vault([new_key()]).open(sealed, Tokens),
+        lambda: Vault([new_key()]).rotate(sealed),
+    ):
         with pytest.raises(VaultError) as caught:
             attempt()
         assert "correct-horse" not in str(caught.value)

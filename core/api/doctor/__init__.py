@@ -15,7 +15,9 @@ from core.settings import Settings
 __all__ = ["Check", "Status", "examine"]
 
 
-def examine(settings: Settings, environment: Environment | PollingError, registry: Registry) -> Iterator[Check]:
+def examine(
+    settings: Settings, environment: Environment | PollingError, registry: Registry
+) -> Iterator[Check]:
     """Every check, one after the other.
 
     Parameters:
@@ -47,5 +49,9 @@ def _database(
             yield from fleet.examine(conn, settings, registry)
             yield from accounts.examine(conn)
     except UNAVAILABLE as error:
-        text = error.message if isinstance(error, ServerUnavailable) else str(error).splitlines()[0][:200]
+        text = (
+            error.message
+            if isinstance(error, ServerUnavailable)
+            else str(error).splitlines()[0][:200]
+        )
         yield Check("PostgreSQL", "fail", f"went away while it was examined: {text}", "Try again")

@@ -11,7 +11,8 @@ from core.db.pool import Conn
 from core.errors import PollingError, VaultError
 
 SAMPLE = """
-SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL ORDER BY updated_at DESC, id LIMIT 50
+SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL
+ORDER BY updated_at DESC, id LIMIT 50
 """
 TROUBLES = """
 SELECT
@@ -27,14 +28,22 @@ SELECT
     ) AS overdue
 """
 WORDS = {
-    "stopped": ("accounts", "stopped because of their credentials or config", "See: polling accounts --status error"),
+    "stopped": (
+        "accounts",
+        "stopped because of their credentials or config",
+        "See: polling accounts --status error",
+    ),
     "parked": ("tasks", "parked: they failed for good", "See: polling tasks --state parked"),
     "held": (
         "deletions",
         "held, as too much vanished at once",
         "See: polling accounts show ID; then polling sync ID --allow-deletions",
     ),
-    "overdue": ("accounts", "overdue by more than 10 minutes", "Is the scheduler running? See: polling runs"),
+    "overdue": (
+        "accounts",
+        "overdue by more than 10 minutes",
+        "Is the scheduler running? See: polling runs",
+    ),
 }
 
 
@@ -50,8 +59,17 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
             vault.rotate(row["credentials"])
         except VaultError:
             message = f"no key opens the credentials of account {row['id']}"
-            return Check("keys", "fail", message, "Put the key they were sealed with into POLLING_SECRET_KEYS")
-    return Check("keys", "ok", f"open the credentials of {len(rows)} accounts" if rows else "nothing is sealed yet")
+            return Check(
+                "keys",
+                "fail",
+                message,
+                "Put the key they were sealed with into POLLING_SECRET_KEYS",
+            )
+    return Check(
+        "keys",
+        "ok",
+        f"open the credentials of {len(rows)} accounts" if rows else "nothing is sealed yet",
+    )
 
 
 def examine(conn: Conn) -> Iterator[Check]:

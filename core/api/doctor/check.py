@@ -27,4 +27,6 @@ class Check:
 
 def failed(name: str, error: Exception) -> Check:
     """The check of something that raised; a `PollingError` brings its own advice."""
-    return Check(name, "fail", getattr(error, "message", None) or str(error), getattr(error, "hint", None))
+    return Check(
+        name, "fail", getattr(error, "message", None) or str(error), getattr(error, "hint", None)
+    )

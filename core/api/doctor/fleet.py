@@ -23,7 +23,10 @@ DRAINING = """
 SELECT id FROM process
 WHERE draining AND kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
 """
-WANTED = "SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = 'active' ORDER BY 1"
+WANTED = """
+SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = 'active'
+ORDER BY 1
+"""
 
 START = "Run: polling up"
 
@@ -43,7 +46,12 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
 
 def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
     if not serving and fetch(conn, DRAINING, {"alive": upkeep.ALIVE_SECONDS}):
-        return Check("workers", "warn", "those that run were told to drain, and take no tasks", "Restart them")
+        return Check(
+            "workers",
+            "warn",
+            "those that run were told to drain, and take no tasks",
+            "Restart them",
+        )
     if not serving:
         return Check("workers", "warn", "none runs", START)
     threads, processes = max(serving.values())
@@ -60,7 +68,9 @@ def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry)
                 if domain in registry.integrations
                 else f"Start a worker where integration-polling-{domain} is installed"
             )
-            yield Check("workers", "warn", f"none serves {domain}, which has active accounts", advice)
+            yield Check(
+                "workers", "warn", f"none serves {domain}, which has active accounts", advice
+            )
 
 
 def _dispatcher(status: leadership.Status, working: bool) -> Check:
@@ -69,16 +79,28 @@ def _dispatcher(status: leadership.Status, working: bool) -> Check:
     if not working:
         return Check("dispatcher", "warn", "none, as no worker runs", START)
     return Check(
-        "dispatcher", "fail", "no one leads, although workers run", "One takes over within 20 s; if not, restart them"
+        "dispatcher",
+        "fail",
+        "no one leads, although workers run",
+        "One takes over within 20 s; if not, restart them",
     )
 
 
 def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> Check:
     allowed = 2.5 * tick_seconds(settings.cron_schedule)
-    advice = "Run: polling up, or periodiq core.actors" if not working else "Is `periodiq core.actors` running?"
+    advice = (
+        "Run: polling up, or periodiq core.actors"
+        if not working
+        else "Is `periodiq core.actors` running?"
+    )
     if status.last_tick_at is None:
         return Check("scheduler", "warn", "has not ticked yet", advice)
     silent = (status.now - status.last_tick_at).total_seconds()
     if silent > allowed:
-        return Check("scheduler", "warn", f"silent for {silent / 60:.0f} min; the leader polls instead", advice)
+        return Check(
+            "scheduler",
+            "warn",
+            f"silent for {silent / 60:.0f} min; the leader polls instead",
+            advice,
+        )
     return Check("scheduler", "ok", f"ticked {silent:.0f} s ago")

@@ -17,7 +17,9 @@ from core.plugins import Registry
 from core.settings import Settings
 
 
-def examine(settings: Settings, environment: Environment | PollingError, registry: Registry) -> Iterator[Check]:
+def examine(
+    settings: Settings, environment: Environment | PollingError, registry: Registry
+) -> Iterator[Check]:
     """What needs no server."""
     yield _environment(settings, environment)
     yield from _plugins(registry)
@@ -39,12 +41,22 @@ def _environment(settings: Settings, environment: Environment | PollingError) ->
 
 def _plugins(registry: Registry) -> Iterator[Check]:
     for plugin in registry.quarantined:
-        yield Check(f"plugin {plugin.name}", "fail", f"left out: {plugin.error}", "Mend or reinstall its package")
+        yield Check(
+            f"plugin {plugin.name}",
+            "fail",
+            f"left out: {plugin.error}",
+            "Mend or reinstall its package",
+        )
     domains = ", ".join(sorted(registry.integrations))
     if domains:
         yield Check("integrations", "ok", domains)
     else:
-        yield Check("integrations", "warn", "none is installed", "Try: pip install integration-polling-hello-world")
+        yield Check(
+            "integrations",
+            "warn",
+            "none is installed",
+            "Try: pip install integration-polling-hello-world",
+        )
 
 
 def _settings(registry: Registry) -> Iterator[Check]:
@@ -94,5 +106,10 @@ def _blobs(settings: Settings) -> Check:
     except PollingError as error:
         return failed(name, error)
     except Exception as error:  # noqa: BLE001  a store may raise anything
-        return Check(name, "fail", f"{shown} cannot be written: {type(error).__name__}", "Correct POLLING_BLOB_URL")
+        return Check(
+            name,
+            "fail",
+            f"{shown} cannot be written: {type(error).__name__}",
+            "Correct POLLING_BLOB_URL",
+        )
     return Check(name, "ok", shown)

@@ -38,14 +38,22 @@ def redis(url: str, namespace: str) -> Check:
     try:
         queues = Queues(url, namespace)
     except ValueError as error:
-        return Check("Redis", "fail", f"REDIS_URL cannot be used: {error}", "Use redis://, rediss:// or unix://")
+        return Check(
+            "Redis",
+            "fail",
+            f"REDIS_URL cannot be used: {error}",
+            "Use redis://, rediss:// or unix://",
+        )
     try:
         info = queues.require()
     except PollingError as error:
         return failed("Redis", error)
     finally:
         queues.close()
-    name = f"{info.get('server_name') or 'redis'} {info.get('valkey_version') or info['redis_version']}"
+    name = (
+        f"{info.get('server_name') or 'redis'}"
+        f" {info.get('valkey_version') or info['redis_version']}"
+    )
     policy = str(info.get("maxmemory_policy", "unknown"))
     if policy == "noeviction":
         return Check("Redis", "ok", name)
@@ -64,7 +72,11 @@ def schema(url: str) -> Check:
     found, wanted = version.current(url), version.HEAD
     if found == wanted:
         return Check("schema", "ok", f"revision {found}")
-    message = "the database has no schema yet" if found is None else f"it is at {found}, this version needs {wanted}"
+    message = (
+        "the database has no schema yet"
+        if found is None
+        else f"it is at {found}, this version needs {wanted}"
+    )
     return Check("schema", "fail", message, "Run: polling migrate")
 
 
@@ -76,5 +88,10 @@ def clock(conn: Conn) -> Check:
     assert row is not None
     skew = max((before - row[0]).total_seconds(), (row[0] - after).total_seconds(), 0.0)
     if skew > LARGEST_SKEW_SECONDS:
-        return Check("clock", "warn", f"this machine and the database differ by {skew:.0f} s", "Synchronize them (NTP)")
+        return Check(
+            "clock",
+            "warn",
+            f"this machine and the database differ by {skew:.0f} s",
+            "Synchronize them (NTP)",
+        )
     return Check("clock", "ok", "agrees with the database's")

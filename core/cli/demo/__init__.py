@@ -39,9 +39,8 @@ def demo(directory: Path | None = None) -> None:
     Parameters:
       directory: What to serve. Default: some hundred files of many kinds, made for it.
 
-    Raises:
-      PollingError: A file's bytes are not in the content table, or something is missing to find out.
-      SystemExit: It was interrupted.
+    Raises: PollingError: A file's bytes are not in the content table, or something is missing to
+      find out. SystemExit: It was interrupted.
     """
     console = Console(highlight=False)
     given = get_settings().model_fields_set
@@ -63,7 +62,10 @@ def demo(directory: Path | None = None) -> None:
 
 def _demo(console: Console, directory: Path | None, home: Path) -> None:
     tree = _tree(console, directory, home)
-    console.print(f"Below {files.shown(str(tree.root))}: files {len(tree.files):,}, directories {tree.directories:,}")
+    console.print(
+        f"Below {files.shown(str(tree.root))}: files {len(tree.files):,}, directories"
+        f" {tree.directories:,}"
+    )
     leftovers(console, tree)
     console.print("Starting PostgreSQL and Valkey, workers, and an FTP server …")
     settings = get_settings()
@@ -85,12 +87,22 @@ def _demo(console: Console, directory: Path | None, home: Path) -> None:
         hello = engine.connect(conn, found, "hello-world", "demo", GREETINGS, {})
         Queues(found.redis_url, settings.namespace).wake()
         try:
-            watch(conn, console, ftp.id, [ftp.run, hello.run], len(tree.files), tree.bytes, workers.require)
+            watch(
+                conn,
+                console,
+                ftp.id,
+                [ftp.run, hello.run],
+                len(tree.files),
+                tree.bytes,
+                workers.require,
+            )
         finally:
             engine.pause(conn, ftp)
         seconds = time.monotonic() - began
         database = Database(found.database_url)
-        comparison = compare(conn, Blobs(database, settings.blob_location, home / "spool"), ftp.id, tree)
+        comparison = compare(
+            conn, Blobs(database, settings.blob_location, home / "spool"), ftp.id, tree
+        )
         database.close()
         told = Told(tree, comparison, [ftp, hello], seconds)
         summary(console, conn, told)
@@ -118,7 +130,8 @@ def _judge(comparison: Comparison, total: int, home: Path) -> None:
     if comparison.wrong:
         name, how = comparison.wrong[0]
         raise PollingError(
-            f"{len(comparison.wrong):,} of {total:,} files are not kept as they are; {name!r} {how}",
+            f"{len(comparison.wrong):,} of {total:,} files are not kept as they are; {name!r}"
+            f" {how}",
             f"The workers' log: {home / 'demo-workers.log'}",
         )
 
@@ -130,7 +143,9 @@ def _interruptible() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

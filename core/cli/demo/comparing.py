@@ -1,4 +1,6 @@
-"""Is every file's content in the table? Compared by hash, with what is stored, not with what its row says about it."""
+"""Is every file's content in the table? Compared by hash, with what is stored, not with what its
+row says about it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ STORED = """
 SELECT external_id, blob_key, CASE
     WHEN content_text IS NOT NULL THEN encode(sha256(convert_to(content_text, 'UTF8')), 'hex')
     WHEN content_bytes IS NOT NULL THEN encode(sha256(content_bytes), 'hex') END
-FROM user_integration_content WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL
+FROM user_integration_content WHERE user_integration_id = %s AND kind = 'file'
+    AND deleted_at IS NULL
 """
 
 
@@ -24,10 +27,9 @@ FROM user_integration_content WHERE user_integration_id = %s AND kind = 'file' A
 class Comparison:
     """What came of it.
 
-    Attributes:
-      equal: Files whose stored bytes are those on disk.
-      wrong: Paths of files that are missing or differ, and which of the two.
-      changed: Paths of files that were written to while the demo ran: nobody can say what they should be.
+    Attributes: equal: Files whose stored bytes are those on disk. wrong: Paths of files that are
+      missing or differ, and which of the two. changed: Paths of files that were written to while
+      the demo ran: nobody can say what they should be.
     """
 
     equal: int = 0

@@ -39,7 +39,9 @@ class Account:
 
 
 def choose_home() -> Path:
-    """The home folder of the settings; a new temporary one, if they name neither a home nor servers."""
+    """The home folder of the settings; a new temporary one, if they name neither a home nor
+    servers.
+    """
     settings = get_settings()
     if not settings.model_fields_set & {"home", "database_url", "redis_url"}:
         os.environ["POLLING_HOME"] = tempfile.mkdtemp(prefix="polling-demo-")
@@ -51,7 +53,10 @@ def choose_home() -> Path:
 
 @contextmanager
 def environment() -> Iterator[Environment]:
-    """The servers, given or embedded. A database without a schema gets one; one of another version is left alone."""
+    """The servers, given or embedded.
+
+    A database without a schema gets one; one of another version is left alone.
+    """
     try:
         found = get_environment()
         if current(found.database_url) is None:
@@ -63,7 +68,9 @@ def environment() -> Iterator[Environment]:
 
 
 class Workers:
-    """`dramatiq core.actors` in a session of its own, so that Ctrl-C reaches us alone and we end it in order."""
+    """`dramatiq core.actors` in a session of its own, so that Ctrl-C reaches us alone and we end
+    it in order.
+    """
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self.log = log
@@ -120,8 +127,8 @@ def connect(
 ) -> Account:
     """Check an account, store it, and ask for a run of it.
 
-    Parameters:
-      identity: What makes it the same account in the next demo, although its server is at another port then.
+    Parameters: identity: What makes it the same account in the next demo, although its server is at
+      another port then.
     """
     integration = get_registry().get(domain)
     checked = integration.config_model.model_validate(config)
@@ -148,5 +155,7 @@ def connect(
 
 
 def pause(conn: Conn, account: Account) -> None:
-    """Its server ends with the demo: whoever starts workers on this database later finds it paused."""
+    """Its server ends with the demo: whoever starts workers on this database later finds it
+    paused.
+    """
     conn.execute(store.PAUSE, (account.id,))

@@ -1,4 +1,6 @@
-"""The files that the demo serves, and those it leaves out; a tree of its own for when it is given none."""
+"""The files that the demo serves, and those it leaves out; a tree of its own for when it is
+given none.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it was when the demo began: what is kept of one that changes meanwhile cannot be compared."""
+    """A file as it was when the demo began: what is kept of one that changes meanwhile cannot be
+    compared.
+    """
 
     size: int
     changed: int
@@ -35,12 +39,10 @@ class File:
 class Tree:
     """What is in a directory.
 
-    Attributes:
-      root: Without symbolic links in it.
-      files: By path below the root. Names that are no text hold surrogates, as `os.fsdecode` makes them.
-      directories: How many there are below the root.
-      left_out: How many things were left out, by reason.
-      examples: One of them for each reason.
+    Attributes: root: Without symbolic links in it. files: By path below the root. Names that are no
+      text hold surrogates, as `os.fsdecode` makes them. directories: How many there are below the
+      root. left_out: How many things were left out, by reason. examples: One of them for each
+      reason.
     """
 
     root: Path
@@ -55,7 +57,10 @@ class Tree:
 
 
 def refusal(root: Path, path: Path) -> str | None:
-    """Why the demo does not serve this; None if it does. The server and the comparison ask the same question."""
+    """Why the demo does not serve this; None if it does.
+
+    The server and the comparison ask the same question.
+    """
     below = os.fsencode(path.relative_to(root))
     if "\n" in path.name or "\r" in path.name:
         return "names with a line break"
@@ -64,7 +69,9 @@ def refusal(root: Path, path: Path) -> str | None:
     try:
         found = path.stat()
     except OSError:
-        return "broken links" if path.is_symlink() else "things that vanished or may not be looked at"
+        return (
+            "broken links" if path.is_symlink() else "things that vanished or may not be looked at"
+        )
     if path.is_symlink():
         if stat.S_ISDIR(found.st_mode):
             return "links to directories"
@@ -137,7 +144,9 @@ def path_of(external_id: str) -> str:
 
 
 def make_sample(root: Path) -> None:
-    """Some hundred files of many kinds; the same ones each time, and those that are there already are left alone."""
+    """Some hundred files of many kinds; the same ones each time, and those that are there
+    already are left alone.
+    """
     dice = random.Random(7)
     for name, content in _sample(dice):
         path = root / name
@@ -156,7 +165,15 @@ def _sample(dice: random.Random) -> Iterator[tuple[str, bytes]]:
     yield "just over a mebibyte.bin", dice.randbytes(1024 * 1024 + 1)
     yield "every byte.bin", bytes(range(256)) * 16
     yield "a NUL in text.txt", b"before\0after\n"
-    for name in ("Grüße aus Köln.txt", "日本語.txt", "🎈.txt", "100%25 & 'more'.txt", "-rf", ".hidden", "two  spaces "):
+    for name in (
+        "Grüße aus Köln.txt",
+        "日本語.txt",
+        "🎈.txt",
+        "100%25 & 'more'.txt",
+        "-rf",
+        ".hidden",
+        "two  spaces ",
+    ):
         yield f"names/{name}", f"This is {name}\n".encode()
     deep = "deep"
     for level in range(24):
@@ -171,5 +188,18 @@ def _sample(dice: random.Random) -> Iterator[tuple[str, bytes]]:
 
 
 def _poem(dice: random.Random) -> str:
-    words = ("moon", "river", "stone", "wind", "bread", "light", "house", "salt", "window", "rain", "ash", "wool")
+    words = (
+        "moon",
+        "river",
+        "stone",
+        "wind",
+        "bread",
+        "light",
+        "house",
+        "salt",
+        "window",
+        "rain",
+        "ash",
+        "wool",
+    )
     return "".join(" ".join(dice.choices(words, k=6)) + "\n" for _ in range(dice.randrange(1, 80)))

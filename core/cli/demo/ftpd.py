@@ -1,7 +1,8 @@
 """The FTP server of the demo: `python -m core.cli.demo.ftpd DIRECTORY`.
 
-It reads the password from its standard input, prints its port, and ends when its standard input does: with the demo,
-however that ends. It serves on the loopback interface alone, and nothing can be written.
+It reads the password from its standard input, prints its port, and ends when its standard input
+does: with the demo, however that ends. It serves on the loopback interface alone, and nothing can
+be written.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def _end_with_stdin() -> None:
 
 
 def _server(root: Path, password: str) -> Any:
-    with warnings.catch_warnings():  # on Python 3.11, pyftpdlib uses the standard library's asyncore
+    with (
+        warnings.catch_warnings()
+    ):  # on Python 3.11, pyftpdlib uses the standard library's asyncore
         warnings.simplefilter("ignore", DeprecationWarning)
         from pyftpdlib.authorizers import DummyAuthorizer
         from pyftpdlib.filesystems import AbstractedFS

@@ -18,11 +18,14 @@ from core.db.pool import Conn
 from core.settings import get_settings
 
 RUN = """
-SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, outputs_deleted FROM sync_run WHERE id = %s
+SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, outputs_deleted
+FROM sync_run WHERE id = %s
 """
 KINDS = """
-SELECT kind, count(*), coalesce(sum(size), 0)::bigint, count(content_text), count(content_bytes), count(blob_key)
-FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NULL GROUP BY kind ORDER BY kind
+SELECT kind, count(*), coalesce(sum(size), 0)::bigint, count(content_text), count(content_bytes),
+    count(blob_key)
+FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NULL GROUP BY kind
+ORDER BY kind
 """
 MOST_NAMED = 10
 
@@ -41,29 +44,48 @@ def leftovers(console: Console, tree: Tree) -> None:
     """What is not served, and why."""
     for reason, count in sorted(tree.left_out.items()):
         console.print(
-            f"  left out: {reason} ({count:,}), such as {tree.examples[reason]}", markup=False, soft_wrap=True
+            f"  left out: {reason} ({count:,}), such as {tree.examples[reason]}",
+            markup=False,
+            soft_wrap=True,
         )
 
 
 def summary(console: Console, conn: Conn, told: Told) -> None:
     """Tables of what was kept and what was done, and the verdict."""
     kept = Table(
-        "account", "kind", "items", "bytes", "as text", "as bytes", "as blob", title="What is in PostgreSQL now"
+        "account",
+        "kind",
+        "items",
+        "bytes",
+        "as text",
+        "as bytes",
+        "as blob",
+        title="What is in PostgreSQL now",
     )
-    ran = Table("account", "run", "tasks", "parked", "saved", "unchanged", "deleted", title="What was done")
+    ran = Table(
+        "account", "run", "tasks", "parked", "saved", "unchanged", "deleted", title="What was done"
+    )
     for table in (kept, ran):
         for column in table.columns[2:]:
             column.justify = "right"
     tasks = 0
     for account in told.accounts:
         for kind, *numbers in conn.execute(KINDS, (account.id,)):
-            kept.add_row(account.domain, kind, f"{numbers[0]:,}", decimal(numbers[1]), *map("{:,}".format, numbers[2:]))
+            kept.add_row(
+                account.domain,
+                kind,
+                f"{numbers[0]:,}",
+                decimal(numbers[1]),
+                *map("{:,}".format, numbers[2:]),
+            )
         row = conn.execute(RUN, (account.run,)).fetchone()
         assert row is not None
         ran.add_row(account.domain, row[0], *map("{:,}".format, row[1:]))
         tasks += row[1] + row[2]
     console.print(kept, ran)
-    console.print(f"{tasks:,} tasks in {told.seconds:.1f} s: {tasks / max(told.seconds, 0.001):,.0f} tasks/s")
+    console.print(
+        f"{tasks:,} tasks in {told.seconds:.1f} s: {tasks / max(told.seconds, 0.001):,.0f} tasks/s"
+    )
     _verdict(console, told.comparison)
 
 

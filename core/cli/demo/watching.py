@@ -24,7 +24,8 @@ STALLED_SECONDS = 180.0
 RATE_SECONDS = 2.0
 
 TASKS = """
-SELECT count(*) FILTER (WHERE state NOT IN ('ready', 'queued')), count(*) FROM sync_task WHERE run_id = ANY(%s)
+SELECT count(*) FILTER (WHERE state NOT IN ('ready', 'queued')), count(*) FROM sync_task
+WHERE run_id = ANY(%s)
 """
 KEPT = """
 SELECT count(*), coalesce(sum(size), 0)::bigint FROM user_integration_content
@@ -64,7 +65,13 @@ class Pace:
 
 
 def watch(
-    conn: Conn, console: Console, account: UUID, runs: list[UUID], files: int, size: int, alive: Callable[[], None]
+    conn: Conn,
+    console: Console,
+    account: UUID,
+    runs: list[UUID],
+    files: int,
+    size: int,
+    alive: Callable[[], None],
 ) -> None:
     """Show how the runs go until they have ended.
 
@@ -92,7 +99,8 @@ def watch(
             elif time.monotonic() - moved > STALLED_SECONDS:
                 row = conn.execute(WAITING_FOR, (runs,)).fetchone()
                 raise ServerUnavailable(
-                    f"nothing has moved for {STALLED_SECONDS:.0f} s: {row[0] if row else 'no task is open'}",
+                    f"nothing has moved for {STALLED_SECONDS:.0f} s:"
+                    f" {row[0] if row else 'no task is open'}",
                     "The workers' log says more",
                 )
             time.sleep(LOOK_SECONDS)
@@ -116,9 +124,16 @@ Step = Callable[[Seen], None]
 
 @contextmanager
 def _bars(console: Console, files: int, size: int) -> Iterator[Step]:
-    columns = (TextColumn("{task.description:>6}"), BarColumn(None), TextColumn("{task.fields[said]}"))
+    columns = (
+        TextColumn("{task.description:>6}"),
+        BarColumn(None),
+        TextColumn("{task.fields[said]}"),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bars = [progress.add_task(name, total=total, said="") for name, total in (("files", files), ("bytes", size))]
+        bars = [
+            progress.add_task(name, total=total, said="")
+            for name, total in (("files", files), ("bytes", size))
+        ]
         bars.append(progress.add_task("tasks", total=None, said=""))
         pace = Pace()
 

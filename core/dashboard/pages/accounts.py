@@ -39,7 +39,13 @@ def account_list(
     after: Annotated[str, Query(max_length=20_000, pattern=NO_NUL)] = "",
 ) -> Response:
     """Accounts, the oldest first; a user's token lists that user's alone."""
-    filters = {"status": status, "domain": domain, "user": user if who.is_admin else "", "name": name, "due": due}
+    filters = {
+        "status": status,
+        "domain": domain,
+        "user": user if who.is_admin else "",
+        "name": name,
+        "due": due,
+    }
 
     def look(conn: Conn) -> dict[str, Any]:
         listed, cursor = roster.page(
@@ -112,15 +118,21 @@ def render(
 def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dict[str, Any]:
     row, found = listings.accounts.one(conn, "account", account), store.load(conn, account)
     runs = listings.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
-    open_runs = {run["id"]: progress.progress(conn, run["id"]) for run in runs.rows if run["state"] == "running"}
+    open_runs = {
+        run["id"]: progress.progress(conn, run["id"])
+        for run in runs.rows
+        if run["state"] == "running"
+    }
     live = next((run for run in open_runs.values() if run.run["lane"] == "live"), None)
     integration = engine.registry.integrations.get(row["integration_domain"])
     return {
         "account": row,
         "public_only": found.public_hosts_only,
         "integration": integration.manifest.name if integration is not None else None,
-        "takes_credentials": integration is not None and bool(integration.credentials_model.model_fields),
-        "browser": integration is not None and oauth.missing_settings(engine.settings, integration) == [],
+        "takes_credentials": integration is not None
+        and bool(integration.credentials_model.model_fields),
+        "browser": integration is not None
+        and oauth.missing_settings(engine.settings, integration) == [],
         "waits": progress.waits(conn, found, live),
         "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
         "overdue": account in roster.overdue_of(conn, engine.settings, [account]),
@@ -129,5 +141,7 @@ def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dic
         "more_runs": runs.cursor is not None,
         "parked": roster.parked(conn, account),
         "totals": counting.look(conn),
-        "states": listings.states.page(conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False),
+        "states": listings.states.page(
+            conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False
+        ),
     }

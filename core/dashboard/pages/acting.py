@@ -26,7 +26,14 @@ router = APIRouter(prefix="/accounts/{account}")
 def sync(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
     """A run now; with `allow_deletions`, also of what was held for a person."""
     allow = form.get("allow_deletions") == "yes"
-    return _act(engine, who, show, account, lambda: runs.sync(engine, account, allow_deletions=allow), "requested")
+    return _act(
+        engine,
+        who,
+        show,
+        account,
+        lambda: runs.sync(engine, account, allow_deletions=allow),
+        "requested",
+    )
 
 
 @router.post("/resync")
@@ -64,7 +71,13 @@ def check(engine: Engine, who: Signed, show: Show, account: AccountId, form: Act
 
 
 @router.post("/disconnect")
-def disconnect(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:  # noqa: ARG001
+def disconnect(
+    engine: Engine,
+    who: Signed,
+    show: Show,
+    account: AccountId,
+    form: Acted,  # noqa: ARG001  it checks the form's token
+) -> Response:
     """Its credentials go, and it runs no more; what it kept stays."""
 
     def act() -> None:
@@ -87,7 +100,9 @@ def erase(engine: Engine, who: Signed, show: Show, account: AccountId, form: Act
     return then("/accounts", "erased")
 
 
-def _act(engine: Backend, who: Viewer, show: Show, account: UUID, act: Callable[[], Any], said: str) -> Response:
+def _act(
+    engine: Backend, who: Viewer, show: Show, account: UUID, act: Callable[[], Any], said: str
+) -> Response:
     """Do it, and go back to the account's page; what went wrong is said there."""
     with engine.database.connection() as conn:
         access.require(conn, who.principal, "account", account)

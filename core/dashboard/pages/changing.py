@@ -45,7 +45,9 @@ def settings_page(engine: Engine, who: Signed, show: Show, account: AccountId) -
 
 
 @router.post("/settings")
-def change_settings(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def change_settings(
+    engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """Change its name and interval, or its config."""
     opened = _open(engine, who, account)
     if form.get("part") == "config":
@@ -53,15 +55,25 @@ def change_settings(engine: Engine, who: Signed, show: Show, account: AccountId,
     asked = Asked(opened.integration, form)
     with asked.trying():
         name, minutes = asked.name(), asked.minutes()
-        accounts.configure(engine, account, name=name, interval_minutes=minutes, public_only=not who.is_admin)
-    return _settings(show, opened, plain=asked) if asked.failed else then(f"/accounts/{account}", "changed")
+        accounts.configure(
+            engine, account, name=name, interval_minutes=minutes, public_only=not who.is_admin
+        )
+    return (
+        _settings(show, opened, plain=asked)
+        if asked.failed
+        else then(f"/accounts/{account}", "changed")
+    )
 
 
-def _change_config(engine: Backend, who: Viewer, show: Show, opened: Opened, form: Acted) -> Response:
+def _change_config(
+    engine: Backend, who: Viewer, show: Show, opened: Opened, form: Acted
+) -> Response:
     account, resync = opened.row["id"], False
     asked = Asked(opened.integration, form, config=opened.row["config"])
     with asked.trying():
-        parts: Sequence[Part] = ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
+        parts: Sequence[Part] = (
+            ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
+        )
         config, *credentials = asked.values(*parts)
         with asking():
             resync = accounts.configure(
@@ -76,12 +88,16 @@ def _change_config(engine: Backend, who: Viewer, show: Show, opened: Opened, for
     return then(f"/accounts/{account}", "changed-lists-again" if resync else "changed")
 
 
-def _settings(show: Show, opened: Opened, *, plain: Asked | None = None, config: Asked | None = None) -> Response:
+def _settings(
+    show: Show, opened: Opened, *, plain: Asked | None = None, config: Asked | None = None
+) -> Response:
     row, integration = opened.row, opened.integration
     shown = {
         "account": row,
         "integration": integration.manifest,
-        "plain": plain or Asked(integration, name=row["name"], interval=row["poll_interval_minutes"]),
+        "plain": (
+            plain or Asked(integration, name=row["name"], interval=row["poll_interval_minutes"])
+        ),
         "asked": config or Asked(integration, config=row["config"]),
     }
     failed = plain or config
@@ -103,7 +119,9 @@ def reconnect(engine: Engine, who: Signed, show: Show, account: AccountId, form:
     with asked.trying():
         (credentials,) = asked.values("credentials")
         with asking():
-            accounts.reconnect(engine, account, credentials=credentials, public_only=not who.is_admin)
+            accounts.reconnect(
+                engine, account, credentials=credentials, public_only=not who.is_admin
+            )
     if asked.failed:
         return _credentials(engine, show, opened, asked)
     return then(f"/accounts/{account}", "reconnected")
@@ -130,7 +148,11 @@ def authorize(engine: Engine, who: Signed, show: Show, account: AccountId, form:
 
 def _credentials(engine: Backend, show: Show, opened: Opened, asked: Asked) -> Response:
     missing = oauth.missing_settings(engine.settings, opened.integration)
-    if not asked.credentials and missing is None and opened.row["sync_status"] not in ("disconnected", "error"):
+    if (
+        not asked.credentials
+        and missing is None
+        and opened.row["sync_status"] not in ("disconnected", "error")
+    ):
         raise NotFound(f"{opened.integration.manifest.name} takes no credentials", None)
     values = {
         "account": opened.row,

@@ -28,7 +28,9 @@ CAME_BACK = "/integrations/connected"
 REASONS = {
     "access_denied": "You, or the provider, did not allow it.",
     "refused": "What the provider gave did not open the account, or opened another one.",
-    "unavailable": "The provider does not answer now, or answers what we cannot read. Try again later.",
+    "unavailable": (
+        "The provider does not answer now, or answers what we cannot read. Try again later."
+    ),
     "not_found": "The account, or its integration, is not here any more.",
 }
 
@@ -44,9 +46,14 @@ def integrations(engine: Engine, who: Signed, show: Show) -> Response:
             "version": found.versions[domain],
             "docs": web_address(one.manifest.docs),
         }
-        for domain, one in sorted(found.integrations.items(), key=lambda item: item[1].manifest.name.lower())
+        for domain, one in sorted(
+            found.integrations.items(), key=lambda item: item[1].manifest.name.lower()
+        )
     ]
-    return show.show("integrations.html", {"cards": cards, "quarantined": found.quarantined if who.is_admin else []})
+    return show.show(
+        "integrations.html",
+        {"cards": cards, "quarantined": found.quarantined if who.is_admin else []},
+    )
 
 
 @router.get("/connected")
@@ -59,11 +66,17 @@ def connected(
     domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
     account: UUID | None = None,
 ) -> Response:
-    """Back from the provider. What came of it stands in the address, which anybody can write: it only decides what is shown."""
+    """Back from the provider.
+
+    What came of it stands in the address, which anybody can write: it only decides what is shown.
+    """
     if user_integration_id is not None:
         with engine.database.connection() as conn:
             access.require(conn, who.principal, "account", user_integration_id)
-        return then(f"/accounts/{user_integration_id}", "reconnected" if account is not None else "connected")
+        return then(
+            f"/accounts/{user_integration_id}",
+            "reconnected" if account is not None else "connected",
+        )
     again = f"/accounts/{account}/credentials" if account is not None else "/integrations"
     if account is None and domain in engine.registry.integrations:
         again = f"/integrations/{domain}/connect"
@@ -135,21 +148,29 @@ def _page(engine: Backend, show: Show, asked: Asked) -> Response:
 
 
 def way_back(engine: Backend, **noted: object) -> str | None:
-    """Where a browser comes back to from a provider: a page of ours, if people reach it at an address that is known."""
+    """Where a browser comes back to from a provider: a page of ours, if people reach it at an
+    address that is known.
+    """
     public = engine.settings.public_url
-    wanted = public.rstrip("/") + CAME_BACK + rendering.query(**noted) if public is not None else None
+    wanted = (
+        public.rstrip("/") + CAME_BACK + rendering.query(**noted) if public is not None else None
+    )
     return wanted if wanted is not None and oauth.may_redirect(engine.settings, wanted) else None
 
 
 def onward(show: Show, integration: Integration, url: str) -> Response:
-    """A page with the way to the provider: after a form, a browser follows no redirect to another site (`form-action`).
+    """A page with the way to the provider: after a form, a browser follows no redirect to another
+    site (`form-action`).
 
     Raises:
       NotFound: The provider's address is none that a browser goes to.
     """
     if web_address(url) is None:
         raise NotFound(f"{integration.manifest.name} has no address to go to", None)
-    return show.show("onward.html", {"name": integration.manifest.name, "url": url, "host": urlsplit(url).hostname})
+    return show.show(
+        "onward.html",
+        {"name": integration.manifest.name, "url": url, "host": urlsplit(url).hostname},
+    )
 
 
 def web_address(text: str | None) -> str | None:

@@ -56,31 +56,47 @@ def list_content(
         try:
             page = searching.page(conn, _wanted(conn, who, filters), after=after)
         except (InvalidInput, NotFound) as error:
-            return show.show("contents.html", shown | {"items": [], "cursor": None, "wrong": error.message}, 422)
+            return show.show(
+                "contents.html", shown | {"items": [], "cursor": None, "wrong": error.message}, 422
+            )
         items = lookup.with_account_names(conn, page.rows)
     return show.show("contents.html", shown | {"items": items, "cursor": page.cursor})
 
 
 @router.get("/content/{content_id}")
-def show_content(engine: Engine, who: Signed, show: Show, content_id: ContentId, after: After = None) -> Response:
+def show_content(
+    engine: Engine, who: Signed, show: Show, content_id: ContentId, after: After = None
+) -> Response:
     """One item: what is known of it, what it looks like, and what belongs to it."""
     with engine.database.connection() as conn:
         row = _row(conn, who, content_id)
         account = listings.accounts.one(conn, "account", row["user_integration_id"])
-        wanted = searching.Wanted(account=row["user_integration_id"], parent=row["external_id"], deleted=None)
+        wanted = searching.Wanted(
+            account=row["user_integration_id"], parent=row["external_id"], deleted=None
+        )
         children = searching.page(conn, wanted, limit=20, after=after)
         parent = _parent(conn, row)
     try:
         preview = previewing.look(engine, row)
     except NotFound:
         preview = None
-    values = {"item": row, "account": account, "children": children.rows, "cursor": children.cursor, "parent": parent}
-    return show.show("content.html", values | {"preview": preview, "metadata": _metadata(row["metadata"])})
+    values = {
+        "item": row,
+        "account": account,
+        "children": children.rows,
+        "cursor": children.cursor,
+        "parent": parent,
+    }
+    return show.show(
+        "content.html", values | {"preview": preview, "metadata": _metadata(row["metadata"])}
+    )
 
 
 @router.get("/content/{content_id}/preview")
 def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Response:
-    """Its HTML, in a page that can neither act nor load anything; shown in a frame of the page above."""
+    """Its HTML, in a page that can neither act nor load anything; shown in a frame of the page
+    above.
+    """
     html = previewing.document(engine, _seen(engine, who, content_id))
     if html is None:
         raise NotFound("there is nothing to preview", None)
@@ -88,7 +104,9 @@ def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Respo
 
 
 @router.get("/content/{content_id}/raw")
-def raw_content(engine: Engine, who: Signed, content_id: ContentId, inline: bool = False) -> Response:
+def raw_content(
+    engine: Engine, who: Signed, content_id: ContentId, inline: bool = False
+) -> Response:
     """Its bytes, as a download; an image in place, if that is asked for."""
     return downloads.download(engine, _seen(engine, who, content_id), image=inline, typed=False)
 
@@ -121,7 +139,9 @@ def _parent(conn: Conn, row: Row) -> Row | None:
     if row["parent"] is None:
         return None
     account = row["user_integration_id"]
-    found = listings.content_of_account.page(conn, limit=1, user_integration_id=account, external_id=row["parent"])
+    found = listings.content_of_account.page(
+        conn, limit=1, user_integration_id=account, external_id=row["parent"]
+    )
     return found.rows[0] if found.rows else None
 
 

@@ -46,7 +46,9 @@ def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
         "own_queues": (POLL_QUEUE, SAVE_QUEUE),
         "charts": [
             last_hour("Tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now),
-            last_hour("Rows kept or changed", {row["minute"]: row["rows"] for row in hour.rows}, hour.now),
+            last_hour(
+                "Rows kept or changed", {row["minute"]: row["rows"] for row in hour.rows}, hour.now
+            ),
         ],
     }
 

@@ -24,7 +24,9 @@ router = APIRouter()
 Count = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
 
 
-def _filters(account: Text = "", domain: Text = "", type: Text = "", error: Text = "") -> dict[str, str]:
+def _filters(
+    account: Text = "", domain: Text = "", type: Text = "", error: Text = ""
+) -> dict[str, str]:
     return {"account": account, "domain": domain, "type": type, "error": error}
 
 
@@ -43,9 +45,15 @@ def list_parked(
     refused: Count = None,
     more: bool = False,
 ) -> Response:
-    """All that the viewer sees, the newest first; and after many were tried or dropped, what became of them."""
+    """All that the viewer sees, the newest first; and after many were tried or dropped, what
+    became of them.
+    """
     told = {"retried": retried, "discarded": discarded, "refused": refused or 0, "more": more}
-    shown = {"filters": filters, "told": told, "domains": filtering.domains(engine, filters["domain"])}
+    shown = {
+        "filters": filters,
+        "told": told,
+        "domains": filtering.domains(engine, filters["domain"]),
+    }
     nothing = {"tasks": [], "groups": [], "number": 0, "cursor": None}
 
     def look(conn: Conn) -> Mapping[str, Any]:
@@ -56,7 +64,13 @@ def list_parked(
         except (InvalidInput, NotFound) as problem:
             return shown | nothing | {"wrong": problem.message}
         number = parked.count(conn, wanted)
-        return shown | {"tasks": page.rows, "groups": groups, "number": number, "cursor": page.cursor, "wrong": None}
+        return shown | {
+            "tasks": page.rows,
+            "groups": groups,
+            "number": number,
+            "cursor": page.cursor,
+            "wrong": None,
+        }
 
     return show.live("parked.html", look)
 

@@ -47,7 +47,9 @@ def list_runs(
     def look(conn: Conn) -> Mapping[str, Any]:
         shown = {"filters": filters, "states": STATES, "domains": filtering.domains(engine, domain)}
         try:
-            wanted = history.Wanted(who.user_id, filtering.account(conn, who, account), domain or None, state or None)
+            wanted = history.Wanted(
+                who.user_id, filtering.account(conn, who, account), domain or None, state or None
+            )
             page = history.page(conn, wanted, after=after)
         except (InvalidInput, NotFound) as error:
             return shown | {"runs": [], "cursor": None, "wrong": error.message}
@@ -110,7 +112,9 @@ def _require(conn: Conn, who: Viewer, run: UUID, parent: int | None) -> None:
         access.require(conn, who.principal, "task", parent)
 
 
-def _run(conn: Conn, who: Viewer, run: UUID, parent: int | None, after: str | None) -> Mapping[str, Any]:
+def _run(
+    conn: Conn, who: Viewer, run: UUID, parent: int | None, after: str | None
+) -> Mapping[str, Any]:
     _require(conn, who, run, parent)
     row = listings.runs.one(conn, "run", run)
     now = progress.progress(conn, run)
@@ -131,14 +135,22 @@ def _run(conn: Conn, who: Viewer, run: UUID, parent: int | None, after: str | No
         "above": tree.ancestors(conn, parent) if parent is not None else [],
         "tasks": tasks.rows,
         "cursor": tasks.cursor,
-        "elsewhere": tree.background_run(conn, parent) if parent is not None and not tasks.rows and not after else None,
+        "elsewhere": (
+            tree.background_run(conn, parent)
+            if parent is not None and not tasks.rows and not after
+            else None
+        ),
     }
 
 
 def _bar(now: Progress) -> list[tuple[str, float, float]]:
     """Pieces of a bar that is 100 long: what, from where, how long."""
     pieces, at = [], 0.0
-    for name, count in (("done", now.tasks_done), ("parked", now.tasks_parked), ("queued", now.queued)):
+    for name, count in (
+        ("done", now.tasks_done),
+        ("parked", now.tasks_parked),
+        ("queued", now.queued),
+    ):
         length = 100 * count / max(now.known, 1)
         pieces.append((name, round(at, 2), round(length, 2)))
         at += length

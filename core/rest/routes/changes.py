@@ -27,13 +27,20 @@ async def read_changes(
     after: After = None,
     limit: Limit = 100,
     wait: Annotated[
-        float, Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for a change if there is none")
+        float,
+        Query(
+            ge=0,
+            le=LONGEST_WAIT_SECONDS,
+            description="Seconds to wait for a change if there is none",
+        ),
     ] = 0,
 ) -> Changes:
-    """What was created, updated or deleted after a cursor, the oldest first: nothing is missed and nothing is told twice.
+    """What was created, updated or deleted after a cursor, the oldest first: nothing is missed and
+    nothing is told twice.
 
-    Without `after` it begins with the oldest; with `after=latest`, with what comes from now on. Read until `more` is false, keep
-    the cursor, and go on from there at any time. An item that changed twice in between is told once, as it is now.
+    Without `after` it begins with the oldest; with `after=latest`, with what comes from now on.
+    Read until `more` is false, keep the cursor, and go on from there at any time. An item that
+    changed twice in between is told once, as it is now.
     """
     pulse: Pulse = request.app.state.pulse
     deadline = time.monotonic() + wait

@@ -12,7 +12,17 @@ from pydantic import AwareDatetime
 from core.api import access, listings, searching
 from core.rest import downloads
 from core.rest.answers import Content, Page
-from core.rest.dependencies import NO_NUL, After, ContentId, DomainFilter, Engine, Limit, UserFilter, Who, seen_user
+from core.rest.dependencies import (
+    NO_NUL,
+    After,
+    ContentId,
+    DomainFilter,
+    Engine,
+    Limit,
+    UserFilter,
+    Who,
+    seen_user,
+)
 from core.rest.routes import problems
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
@@ -26,24 +36,36 @@ def list_content(
     user_id: UserFilter = None,
     domain: DomainFilter = None,
     external_id: Annotated[str | None, Query(max_length=2_048, pattern=NO_NUL)] = None,
-    parent: Annotated[str | None, Query(max_length=2_048, pattern=NO_NUL, description="The children of this")] = None,
+    parent: Annotated[
+        str | None, Query(max_length=2_048, pattern=NO_NUL, description="The children of this")
+    ] = None,
     kind: Annotated[str | None, Query(max_length=1_000, pattern=NO_NUL)] = None,
-    since: Annotated[AwareDatetime | None, Query(description="`external_timestamp` at this time or later")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="`external_timestamp` before this time")] = None,
+    since: Annotated[
+        AwareDatetime | None, Query(description="`external_timestamp` at this time or later")
+    ] = None,
+    until: Annotated[
+        AwareDatetime | None, Query(description="`external_timestamp` before this time")
+    ] = None,
     updated_since: Annotated[
         AwareDatetime | None,
-        Query(description="Changed here at this time or later. To miss nothing, read `/v1/changes`"),
+        Query(
+            description="Changed here at this time or later. To miss nothing, read `/v1/changes`"
+        ),
     ] = None,
     deleted: Annotated[
-        bool | None, Query(description="True: only what is deleted at its source. Default: what is not")
+        bool | None,
+        Query(description="True: only what is deleted at its source. Default: what is not"),
     ] = False,
     q: Annotated[
         str | None,
         Query(
             max_length=1_000,
             pattern=NO_NUL,
-            description='Words in the name or text, such as `invoice -draft "last call" or memo`. New content is found a '
-            "second or so after it is kept",
+            description=(
+                'Words in the name or text, such as `invoice -draft "last call" or memo`. New'
+                " content is found a "
+                "second or so after it is kept"
+            ),
         ),
     ] = None,
     limit: Limit = 50,

@@ -28,16 +28,19 @@ def start_authorization(
     domain: Annotated[str, Path(max_length=63, pattern=NO_NUL)],
     new: NewAuthorization,
 ) -> Authorization:
-    """Begin: send the person's browser to `url`. It is theirs alone, works once, and for ten minutes.
+    """Begin: send the person's browser to `url`. It is theirs alone, works once, and for ten
+    minutes.
 
-    Whoever opens it connects *their* account to the user that it was made for, so give it to nobody but the person who is signed
-    in to your product as this user.
+    Whoever opens it connects *their* account to the user that it was made for, so give it to nobody
+    but the person who is signed in to your product as this user.
     """
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:
             access.require(conn, who, "account", new.user_integration_id)
             row = listings.accounts.one(conn, "account", new.user_integration_id)
-    user = owner(who, new.user_id or (row["user_id"] if new.user_integration_id is not None else None))
+    user = owner(
+        who, new.user_id or (row["user_id"] if new.user_integration_id is not None else None)
+    )
     begun = oauth.begin(
         engine,
         domain,
@@ -57,9 +60,17 @@ def start_authorization(
     response_class=Response,
     responses=problems(422)
     | {
-        200: {"description": "Connected; nobody said where to go from here", "content": {"text/plain": {}}},
-        303: {"description": "To `redirect_to`, with `user_integration_id` or `error` in its query"},
-        400: {"description": "Not connected; nobody said where to go from here", "content": {"text/plain": {}}},
+        200: {
+            "description": "Connected; nobody said where to go from here",
+            "content": {"text/plain": {}},
+        },
+        303: {
+            "description": "To `redirect_to`, with `user_integration_id` or `error` in its query"
+        },
+        400: {
+            "description": "Not connected; nobody said where to go from here",
+            "content": {"text/plain": {}},
+        },
     },
 )
 def finish_authorization(
@@ -68,11 +79,16 @@ def finish_authorization(
     code: Annotated[str | None, Query(max_length=4_000, pattern=NO_NUL)] = None,
     error: Annotated[str | None, Query(max_length=500, pattern=NO_NUL)] = None,
 ) -> Response:
-    """Where the provider sends the browser back. It needs no token: the state is the one of the flow that was begun."""
+    """Where the provider sends the browser back.
+
+    It needs no token: the state is the one of the flow that was begun.
+    """
     with asking():
         done = oauth.finish(engine, state=state, code=code, error=error)
     if done.url is not None:
         return RedirectResponse(done.url, 303, headers=SECRETIVE)
     if done.account is None:
-        return PlainTextResponse(f"Not connected: {done.error}. Begin again.", 400, headers=SECRETIVE)
+        return PlainTextResponse(
+            f"Not connected: {done.error}. Begin again.", 400, headers=SECRETIVE
+        )
     return PlainTextResponse("Connected. You may close this window.", headers=SECRETIVE)

@@ -16,18 +16,23 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Whether this process answers. It asks nobody else, so that a database that is away restarts no API."""
+    """Whether this process answers.
+
+    It asks nobody else, so that a database that is away restarts no API.
+    """
     return Health(status="ok", checks={})
 
 
 @router.get(
-    "/readyz", response_model=Health, responses={503: {"model": Health, "description": "Send requests elsewhere"}}
+    "/readyz",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Send requests elsewhere"}},
 )
 def readyz(engine: Engine) -> JSONResponse:
     """Whether requests can be answered here.
 
-    `degraded`: they can, and something else needs a look: no worker, a silent scheduler, an account that is not polled. `accounts`
-    tells freshness, the others liveness; figures are at `/metrics`.
+    `degraded`: they can, and something else needs a look: no worker, a silent scheduler, an account
+    that is not polled. `accounts` tells freshness, the others liveness; figures are at `/metrics`.
     """
     checks = health.look(engine)
     ready = health.is_ready(checks)
@@ -40,6 +45,8 @@ def readyz(engine: Engine) -> JSONResponse:
     200: {"description": "Figures in Prometheus's text format", "content": {"text/plain": {}}}
 })  # fmt: skip
 def metrics(request: Request, who: Admin) -> Response:  # noqa: ARG001  operators alone
-    """Figures for Prometheus, which sends an operator's token: `authorization: {credentials_file: …}`."""
+    """Figures for Prometheus, which sends an operator's token: `authorization:
+    {credentials_file: …}`.
+    """
     found: Metrics = request.app.state.metrics
     return Response(found.text(), media_type=found.MEDIA_TYPE)

@@ -39,7 +39,9 @@ def list_tasks(
     engine: Engine,
     who: Who,
     run: RunId,
-    state: Annotated[Literal["ready", "queued", "done", "parked", "cancelled"] | None, Query()] = None,
+    state: Annotated[
+        Literal["ready", "queued", "done", "parked", "cancelled"] | None, Query()
+    ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Task]:

@@ -68,8 +68,12 @@ def list_user_integrations(
     who: Who,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
-    sync_status: Annotated[Literal["active", "paused", "error", "disconnected"] | None, Query()] = None,
-    due_before: Annotated[AwareDatetime | None, Query(description="Whose next run is due at this time")] = None,
+    sync_status: Annotated[
+        Literal["active", "paused", "error", "disconnected"] | None, Query()
+    ] = None,
+    due_before: Annotated[
+        AwareDatetime | None, Query(description="Whose next run is due at this time")
+    ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[UserIntegration]:
@@ -114,7 +118,8 @@ def create_user_integration(
 ) -> JSONResponse:
     """Check an account with its provider and store it; its first run is due at once.
 
-    The same account of the same user is connected once: it gets this config and these credentials, and goes on.
+    The same account of the same user is connected once: it gets this config and these credentials,
+    and goes on.
     """
     user = owner(who, new.user_id)
 
@@ -133,7 +138,9 @@ def create_user_integration(
         engine.wake()
         return idempotent.answer(201 if made.is_new else 200, _read(engine, made.id))
 
-    return idempotent.once(request, engine, who, idempotency_key, body, act, lambda made: f"{PREFIX}/{made['id']}")
+    return idempotent.once(
+        request, engine, who, idempotency_key, body, act, lambda made: f"{PREFIX}/{made['id']}"
+    )
 
 
 @router.get("/{account}", responses=problems(401, 404, 422))
@@ -157,12 +164,16 @@ def get_user_integration(
 def change_user_integration(
     engine: Engine, who: Who, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
-    """Change its name, interval, config or credentials; the last two are checked with the provider first."""
+    """Change its name, interval, config or credentials; the last two are checked with the
+    provider first.
+    """
     _require(engine, who, account)
     public_only = not who.is_admin
     with asking():
         if changes.config is None and changes.credentials is not None:
-            accounts.reconnect(engine, account, credentials=changes.credentials, public_only=public_only)
+            accounts.reconnect(
+                engine, account, credentials=changes.credentials, public_only=public_only
+            )
         accounts.configure(
             engine,
             account,
@@ -183,7 +194,10 @@ def delete_user_integration(
     content: Annotated[
         Literal["keep", "delete"],
         Query(
-            description="`keep`: only the credentials go, and it runs no more. `delete`: all of it goes, its row too"
+            description=(
+                "`keep`: only the credentials go, and it runs no more. `delete`: all of it goes,"
+                " its row too"
+            )
         ),
     ],
 ) -> Response:
@@ -245,7 +259,13 @@ def sync_user_integration(
     """A run now, or the one that is open."""
     allow = sync is not None and sync.allow_deletions
     return _requested(
-        request, engine, who, account, body, idempotency_key, lambda: runs.sync(engine, account, allow_deletions=allow)
+        request,
+        engine,
+        who,
+        account,
+        body,
+        idempotency_key,
+        lambda: runs.sync(engine, account, allow_deletions=allow),
     )
 
 
@@ -259,7 +279,9 @@ def resync_user_integration(
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Forget all cursors and list everything again. A run that is open ends first."""
-    return _requested(request, engine, who, account, body, idempotency_key, lambda: runs.resync(engine, account))
+    return _requested(
+        request, engine, who, account, body, idempotency_key, lambda: runs.resync(engine, account)
+    )
 
 
 def _requested(
@@ -277,7 +299,9 @@ def _requested(
         run, new = ask()
         return idempotent.answer(201 if new else 200, Requested(run_id=run, new=new))
 
-    return idempotent.once(request, engine, who, key, body, act, lambda made: f"/v1/runs/{made['run_id']}")
+    return idempotent.once(
+        request, engine, who, key, body, act, lambda made: f"/v1/runs/{made['run_id']}"
+    )
 
 
 @router.get("/{account}/runs", responses=problems(401, 404, 422))
@@ -285,23 +309,31 @@ def list_runs(
     engine: Engine,
     who: Who,
     account: AccountId,
-    state: Annotated[Literal["running", "succeeded", "partial", "failed", "cancelled"] | None, Query()] = None,
+    state: Annotated[
+        Literal["running", "succeeded", "partial", "failed", "cancelled"] | None, Query()
+    ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Run]:
     """Its runs, the newest first."""
     with engine.database.connection() as conn:
         access.require(conn, who, "account", account)
-        page = listings.runs.page(conn, limit=limit, after=after, user_integration_id=account, state=state)
+        page = listings.runs.page(
+            conn, limit=limit, after=after, user_integration_id=account, state=state
+        )
     return Page[Run].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
 @router.get("/{account}/state", responses=problems(401, 404, 422))
-def get_state(engine: Engine, who: Who, account: AccountId, limit: Limit = 50, after: After = None) -> Page[State]:
+def get_state(
+    engine: Engine, who: Who, account: AccountId, limit: Limit = 50, after: After = None
+) -> Page[State]:
     """What the plugin remembers between runs, by partition."""
     with engine.database.connection() as conn:
         access.require(conn, who, "account", account)
-        page = listings.states.page(conn, limit=limit, after=after, user_integration_id=account, forgotten=False)
+        page = listings.states.page(
+            conn, limit=limit, after=after, user_integration_id=account, forgotten=False
+        )
     return Page[State].model_validate({"items": page.rows, "cursor": page.cursor})
 
 

@@ -17,9 +17,12 @@ router = APIRouter(prefix="/v1/users", tags=["users"])
 
 @router.delete("/{user_id:path}", responses=problems(401, 403, 422))
 def erase_user(
-    engine: Engine, who: Who, user_id: Annotated[str, Path(min_length=1, max_length=500, pattern=NO_NUL)]
+    engine: Engine,
+    who: Who,
+    user_id: Annotated[str, Path(min_length=1, max_length=500, pattern=NO_NUL)],
 ) -> Erased:
-    """Erase everything of a person: accounts, content, blobs, and the tokens that are theirs, the one used here included.
+    """Erase everything of a person: accounts, content, blobs, and the tokens that are theirs, the
+    one used here included.
 
     It takes its time where there is much. Interrupted, it goes on when it is asked for again.
     """

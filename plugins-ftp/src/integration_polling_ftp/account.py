@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+)
 
 from core import Destination
 
@@ -35,11 +43,16 @@ class Config(BaseModel, extra="forbid"):
         min_length=1, description="Name or address of the server"
     )
     port: Annotated[int, Destination()] = Field(21, ge=1, le=65535)
-    root: Annotated[str, AfterValidator(_absolute)] = Field("/", description="The directory to keep a copy of")
-    max_connections: PositiveInt = Field(4, description="Connections at once, of all workers together")
+    root: Annotated[str, AfterValidator(_absolute)] = Field(
+        "/", description="The directory to keep a copy of"
+    )
+    max_connections: PositiveInt = Field(
+        4, description="Connections at once, of all workers together"
+    )
     timeout_seconds: PositiveFloat = Field(30, description="How long the server may be silent")
     quiet_seconds: NonNegativeFloat = Field(
-        0, description="Leave files alone that changed less than this ago: they may still be growing"
+        0,
+        description="Leave files alone that changed less than this ago: they may still be growing",
     )
 
 

@@ -10,8 +10,8 @@ from integration_polling_ftp.session import Session, Stat
 def fetch(session: Session, ctx: Context, path: str, version: str) -> Blob:
     """The bytes of a file.
 
-    What an earlier attempt has fetched is kept by path, version and what the server says of the file now: so only an
-    unchanged file is resumed.
+    What an earlier attempt has fetched is kept by path, version and what the server says of the
+    file now: so only an unchanged file is resumed.
 
     Raises:
       Missing: It is not there, or may not be read.

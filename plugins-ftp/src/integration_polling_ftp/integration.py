@@ -1,4 +1,6 @@
-"""The integration: directories are listed by tasks, and each new or changed file is downloaded by one."""
+"""The integration: directories are listed by tasks, and each new or changed file is downloaded
+by one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ MAX_DEPTH = 64
 
 @dataclass(slots=True)
 class Directory:
-    """What was found in a directory, by path; `is_complete` unless a line of the listing could not be read."""
+    """What was found in a directory, by path; `is_complete` unless a line of the listing could
+    not be read.
+    """
 
     files: dict[str, Entry] = field(default_factory=dict)
     directories: dict[str, Entry] = field(default_factory=dict)
@@ -42,7 +46,9 @@ class Directory:
 
 
 class Ftp(BaseIntegration[Config, Credentials]):
-    """Files by their path: fetched again when size or time differ, deleted when a listing no longer has them."""
+    """Files by their path: fetched again when size or time differ, deleted when a listing no
+    longer has them.
+    """
 
     manifest = Manifest("ftp", "FTP", limits=[AtOnce(CONNECTIONS, 4)])
 
@@ -66,10 +72,13 @@ class Ftp(BaseIntegration[Config, Credentials]):
         try:
             self.session.enter(self.root)
         except Missing as error:
-            raise ConfigurationError(f"the server has no directory {self.config.root}: {error}") from None
+            raise ConfigurationError(
+                f"the server has no directory {self.config.root}: {error}"
+            ) from None
         host = self.config.host.lower()
         return AccountIdentity(
-            f"{self.credentials.username}@{host}:{self.config.port}{self.config.root}", f"{host}{self.config.root}"
+            f"{self.credentials.username}@{host}:{self.config.port}{self.config.root}",
+            f"{host}{self.config.root}",
         )
 
     def start(self, ctx: Context) -> TaskResult:
@@ -77,7 +86,10 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     @task(time_limit=600)
     def list_directory(self, ctx: Context, path: str, trail: tuple[str, ...] = ()) -> TaskResult:
-        """List a directory. `trail` holds the `unique` facts from the root to here, to see when a link leads back."""
+        """List a directory.
+
+        `trail` holds the `unique` facts from the root to here, to see when a link leads back.
+        """
         if path == self.root:
             trail = tuple(filter(None, [self.session.unique(path)]))
         found = self._read(ctx, path)
@@ -117,10 +129,14 @@ class Ftp(BaseIntegration[Config, Credentials]):
         found = Directory()
         for entry in self.session.entries(path):
             if entry is None:
-                ctx.log.warning("a line of the listing of %r cannot be read: nothing in it is deleted", path)
+                ctx.log.warning(
+                    "a line of the listing of %r cannot be read: nothing in it is deleted", path
+                )
                 found.is_complete = False
             elif entry.kind != "other" and _is_wanted(ctx, entry, path):
-                where = {"file": found.files, "directory": found.directories, "link": found.links}[entry.kind]
+                where = {"file": found.files, "directory": found.directories, "link": found.links}[
+                    entry.kind
+                ]
                 where[names.join(path, entry.text)] = entry
         self._follow_links(ctx, found)
         return found
@@ -149,7 +165,9 @@ class Ftp(BaseIntegration[Config, Credentials]):
     def _listing(self, path: str, trail: tuple[str, ...]) -> Task:
         return replace(self.list_directory.task(path=path, trail=trail), key=f"list {path}")
 
-    def _downloads(self, found: Directory, parent: str, known: dict[str, str | None]) -> Iterator[Task]:
+    def _downloads(
+        self, found: Directory, parent: str, known: dict[str, str | None]
+    ) -> Iterator[Task]:
         quiet_since = datetime.now(UTC) - timedelta(seconds=self.config.quiet_seconds)
         for path, entry in found.files.items():
             changed = timestamp(entry.modified)
@@ -167,7 +185,10 @@ def _is_wanted(ctx: Context, entry: Entry, path: str) -> bool:
 
 
 def _directories(found: Directory, parent: str) -> Iterator[TaskOutput]:
-    return (TaskOutput(path, kind="directory", parent=parent, name=names.base_name(path)) for path in found.directories)
+    return (
+        TaskOutput(path, kind="directory", parent=parent, name=names.base_name(path))
+        for path in found.directories
+    )
 
 
 def _no_longer_directories(known: dict[str, str | None]) -> Iterator[TaskOutput]:

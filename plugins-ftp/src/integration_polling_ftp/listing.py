@@ -11,12 +11,18 @@ from integration_polling_ftp import names
 
 Kind = Literal["file", "directory", "link", "other"]
 
-_MLSD_KINDS: dict[str, Kind] = {"file": "file", "dir": "directory", "cdir": "other", "pdir": "other"}
+_MLSD_KINDS: dict[str, Kind] = {
+    "file": "file",
+    "dir": "directory",
+    "cdir": "other",
+    "pdir": "other",
+}
 _UNIX_KINDS: dict[str, Kind] = {"-": "file", "d": "directory", "l": "link"}
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _UNIX = re.compile(
     r"(?P<kind>[-bcdlpsD])[-rwxsStTlL]{9}[.+@]?\s+\d+\s+\S+\s+(?:\S+\s+)?(?P<size>\d+)\s+"
-    r"(?P<month>[A-Za-z]{3})\s+(?P<day>\d{1,2})\s+(?:(?P<hour>\d{1,2}):(?P<minute>\d\d)|(?P<year>\d{4})) (?P<name>.+)"
+    r"(?P<month>[A-Za-z]{3})\s+(?P<day>\d{1,2})\s+(?:(?P<hour>\d{1,2}):(?P<minute>\d\d)|(?P<year>\d{4}))"
+    r" (?P<name>.+)"
 )
 _DEVICE = re.compile(r"[bc][-rwxsStT]{9}")
 _DOS = re.compile(
@@ -53,7 +59,9 @@ class Entry:
 
 
 def is_same(known: str | None, listed: str) -> bool:
-    """Whether two versions are the same as far as the coarser one tells: LIST drops the time of files that grow old."""
+    """Whether two versions are the same as far as the coarser one tells: LIST drops the time of
+    files that grow old.
+    """
     if known is None:
         return False
     size, _, modified = known.partition(":")
@@ -78,14 +86,22 @@ def timestamp(modified: str) -> datetime | None:
 def parse_facts(line: str) -> Entry | None:
     """A line of MLSD or MLST: facts, one space, the name; `None` when it has no type or no name."""
     facts, _, name = line.partition(" ")
-    values = {key.lower(): value for key, _, value in (fact.partition("=") for fact in facts.split(";"))}
+    values = {
+        key.lower(): value for key, _, value in (fact.partition("=") for fact in facts.split(";"))
+    }
     if not name or "type" not in values:
         return None
     size = values.get("size", "")
     kind: Kind = _MLSD_KINDS.get(values["type"].lower(), "other")
     if values["type"].lower().startswith("os.unix=s"):
         kind = "link"
-    return Entry(name, kind, int(size) if size.isdecimal() else None, values.get("modify", ""), values.get("unique"))
+    return Entry(
+        name,
+        kind,
+        int(size) if size.isdecimal() else None,
+        values.get("modify", ""),
+        values.get("unique"),
+    )
 
 
 def parse_line(line: str, now: datetime) -> Entry | None:
@@ -118,9 +134,19 @@ def _year_of(clock: str, now: datetime) -> int:
 
 
 def _dos(match: re.Match[str]) -> Entry:
-    year = match["year"] if len(match["year"]) == 4 else f"{20 if int(match['year']) < 70 else 19}{match['year']}"
-    hour = int(match["hour"]) % 12 + (12 if match["half"] == "PM" else 0) if match["half"] else int(match["hour"])
+    year = (
+        match["year"]
+        if len(match["year"]) == 4
+        else f"{20 if int(match['year']) < 70 else 19}{match['year']}"
+    )
+    hour = (
+        int(match["hour"]) % 12 + (12 if match["half"] == "PM" else 0)
+        if match["half"]
+        else int(match["hour"])
+    )
     modified = f"{year}{match['month']}{match['day']}{hour:02}{match['minute']}"
     if match["tag"]:
-        return Entry(match["name"], "directory" if match["tag"] == "DIR" else "link", None, modified)
+        return Entry(
+            match["name"], "directory" if match["tag"] == "DIR" else "link", None, modified
+        )
     return Entry(match["name"], "file", int(match["size"]), modified)

@@ -1,7 +1,9 @@
-"""Names on the wire are bytes; names in the database are text. Both ways lead back to the same bytes.
+"""Names on the wire are bytes; names in the database are text. Both ways lead back to the same
+bytes.
 
-ftplib speaks latin-1 here, which gives each byte one character. A name that is UTF-8 is kept as it reads. Bytes that
-are not become `%XX`, and a percent sign that could be mistaken for such an escape becomes `%25`.
+ftplib speaks latin-1 here, which gives each byte one character. A name that is UTF-8 is kept as it
+reads. Bytes that are not become `%XX`, and a percent sign that could be mistaken for such an escape
+becomes `%25`.
 """
 
 from __future__ import annotations

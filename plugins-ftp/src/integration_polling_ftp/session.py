@@ -35,9 +35,11 @@ class Stat:
 
 
 class Session:
-    """Speaks FTP for one account. Paths are as they are kept (see `names`); errors are the engine's.
+    """Speaks FTP for one account. Paths are as they are kept (see `names`); errors are the
+    engine's.
 
-    Its first command of each operation opens the connection again if it was lost; what fails later fails the task.
+    Its first command of each operation opens the connection again if it was lost; what fails later
+    fails the task.
     """
 
     def __init__(self, config: Config, credentials: Credentials) -> None:
@@ -62,7 +64,8 @@ class Session:
         self._begin(f"CWD {names.to_wire(path)}")
 
     def entries(self, path: str) -> Iterator[Entry | None]:
-        """What is in a directory; `None` stands for a line that cannot be read. Unsafe names are among it.
+        """What is in a directory; `None` stands for a line that cannot be read. Unsafe names are
+        among it.
 
         Raises:
           Missing: There is no such directory, or it may not be read.
@@ -95,7 +98,8 @@ class Session:
         return self.follow(path)
 
     def follow(self, path: str) -> Stat:
-        """The size and time of a file, or of the file that a link names, from a server without MLST.
+        """The size and time of a file, or of the file that a link names, from a server without
+        MLST.
 
         Raises:
           Missing: It is not there, or no file.
@@ -119,7 +123,9 @@ class Session:
     # Commands
 
     def _begin(self, command: str) -> str:
-        """Send the first command of an operation, over a fresh connection if the one at hand is dead."""
+        """Send the first command of an operation, over a fresh connection if the one at hand is
+        dead.
+        """
         if self._ftp is not None:
             with suppress(Dropped):
                 return self._send(command)
@@ -167,7 +173,10 @@ class Session:
         self._ftp = ftp
 
     def _transfer(self, command: str, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of a data connection. When it breaks, replies can no longer be told apart: then all is closed."""
+        """The bytes of a data connection.
+
+        When it breaks, replies can no longer be told apart: then all is closed.
+        """
         ftp = self._ftp
         assert ftp is not None
         with translated(self._password):

@@ -22,7 +22,14 @@ from integration_polling_gmail.streaming import LargeString, read_json
 PAGE_SIZE = 500
 """The most that the API allows, for messages and for history."""
 
-PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS, ATTACHMENT_UNITS = 1, 1, 2, 5, 20, 20
+PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS, ATTACHMENT_UNITS = (
+    1,
+    1,
+    2,
+    5,
+    20,
+    20,
+)
 
 MOST_ERROR_BYTES = 64 * 1024
 TIMEOUT = httpx2.Timeout(60, connect=10)
@@ -38,10 +45,15 @@ def _trust() -> Any:
 
 
 def new_client() -> httpx2.Client:
-    """A client of its own for an instance. Redirects are not followed: they would carry the token elsewhere."""
+    """A client of its own for an instance.
+
+    Redirects are not followed: they would carry the token elsewhere.
+    """
     logger = logging.getLogger("httpx2")
     if logger.level == logging.NOTSET:
-        logger.setLevel(logging.WARNING)  # it tells of each request at INFO, with the person's search in its address
+        logger.setLevel(
+            logging.WARNING
+        )  # it tells of each request at INFO, with the person's search in its address
     headers = {"User-Agent": "integration-polling-gmail (gzip)"}
     return httpx2.Client(verify=_trust(), timeout=TIMEOUT, headers=headers, follow_redirects=False)
 
@@ -54,7 +66,9 @@ class GmailApi:
       token: Gives the access token for each request.
     """
 
-    def __init__(self, http: httpx2.Client, settings: GmailSettings, token: Callable[[], str]) -> None:
+    def __init__(
+        self, http: httpx2.Client, settings: GmailSettings, token: Callable[[], str]
+    ) -> None:
         self._http = http
         self._base = f"{settings.gmail_api_url}/gmail/v1/users/me"
         self._token = token
@@ -66,7 +80,9 @@ class GmailApi:
     def labels(self) -> list[dict[str, Any]]:
         return listed(self._json("labels"), "labels")
 
-    def messages(self, *, q: str, label: str | None, spam_trash: bool, page: str | None) -> dict[str, Any]:
+    def messages(
+        self, *, q: str, label: str | None, spam_trash: bool, page: str | None
+    ) -> dict[str, Any]:
         """A page of ids."""
         params: Params = {
             "maxResults": PAGE_SIZE,
@@ -85,12 +101,19 @@ class GmailApi:
         """
         return self._json(
             "history",
-            {"startHistoryId": since, "maxResults": PAGE_SIZE, "historyTypes": HISTORY_TYPES, "pageToken": page},
+            {
+                "startHistoryId": since,
+                "maxResults": PAGE_SIZE,
+                "historyTypes": HISTORY_TYPES,
+                "pageToken": page,
+            },
         )
 
     def label_ids(self, message: str) -> list[str]:
         """The labels that a message has now."""
-        found = self._json(f"messages/{quote(message, safe='')}", {"format": "minimal", "fields": "id,labelIds"})
+        found = self._json(
+            f"messages/{quote(message, safe='')}", {"format": "minimal", "fields": "id,labelIds"}
+        )
         _require(found.get("id") == message)
         return strings(found.get("labelIds"))
 
@@ -101,12 +124,18 @@ class GmailApi:
         return found
 
     def payload(self, message: str) -> dict[str, Any]:
-        """A message as Gmail has taken it apart, with an id for each attachment that is good for a short while."""
-        found = self._json(f"messages/{quote(message, safe='')}", {"format": "full", "fields": "id,payload"})
+        """A message as Gmail has taken it apart, with an id for each attachment that is good for
+        a short while.
+        """
+        found = self._json(
+            f"messages/{quote(message, safe='')}", {"format": "full", "fields": "id,payload"}
+        )
         payload = found.get("payload")
         return payload if isinstance(payload, dict) else {}
 
-    def attachment(self, message: str, attachment: str, write: Callable[[bytes], object]) -> dict[str, Any]:
+    def attachment(
+        self, message: str, attachment: str, write: Callable[[bytes], object]
+    ) -> dict[str, Any]:
         """An attachment: its bytes go to `write` as they come."""
         path = f"messages/{quote(message, safe='')}/attachments/{quote(attachment, safe='')}"
         found = self._large(path, {}, "data", write)
@@ -117,7 +146,9 @@ class GmailApi:
         with self._get(path, params or {}) as pieces:
             return read_json(pieces)
 
-    def _large(self, path: str, params: Params, key: str, write: Callable[[bytes], object]) -> dict[str, Any]:
+    def _large(
+        self, path: str, params: Params, key: str, write: Callable[[bytes], object]
+    ) -> dict[str, Any]:
         reader = LargeString(key, write)
         with self._get(path, params) as pieces:
             for piece in pieces:
@@ -129,11 +160,14 @@ class GmailApi:
         given = {name: value for name, value in params.items() if value is not None}
         token = self._token()
         if not token or not token.isascii() or not token.isprintable():
-            # A word processor's dots; the header cannot carry them, and the error about it would show them.
+            # A word processor's dots; the header cannot carry them, and the error about it would
+            # show them.
             raise Unauthorized("the access token has characters that no token has")
         headers = {"Authorization": f"Bearer {token}"}
         try:
-            with self._http.stream("GET", f"{self._base}/{path}", params=given, headers=headers) as response:
+            with self._http.stream(
+                "GET", f"{self._base}/{path}", params=given, headers=headers
+            ) as response:
                 if response.status_code != 200:
                     raise meaning(response.status_code, _beginning(response), response.headers)
                 yield response.iter_bytes()
@@ -158,8 +192,8 @@ def _require(is_asked_for: bool) -> None:
 def listed(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The objects of a listing; none where it has no such key, as Gmail says it.
 
-    Raises:
-      TransientError: Something else stands there. Read as nothing, it would be taken for mail that is gone.
+    Raises: TransientError: Something else stands there. Read as nothing, it would be taken for mail
+      that is gone.
     """
     value = answer.get(key, [])
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):

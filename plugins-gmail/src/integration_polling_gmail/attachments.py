@@ -1,4 +1,6 @@
-"""Attachments as they go by: each into a blob of its own, as far as the account's config wants it."""
+"""Attachments as they go by: each into a blob of its own, as far as the account's config wants
+it.
+"""
 
 from __future__ import annotations
 

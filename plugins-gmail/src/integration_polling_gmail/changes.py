@@ -1,7 +1,8 @@
 """A page of the history as what has happened to each message.
 
-https://developers.google.com/workspace/gmail/api/reference/rest/v1/users.history. Only the typed arrays are read: `messages`
-repeats them. In what they say of a message, nothing but its id is certain to be there.
+https://developers.google.com/workspace/gmail/api/reference/rest/v1/users.history. Only the typed
+arrays are read: `messages` repeats them. In what they say of a message, nothing but its id is
+certain to be there.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def read_changes(history: Any) -> dict[str, Change]:
     return changes
 
 
-def _of(changes: dict[str, Change], record: Mapping[str, Any], entry: Mapping[str, Any]) -> Change | None:
+def _of(
+    changes: dict[str, Change], record: Mapping[str, Any], entry: Mapping[str, Any]
+) -> Change | None:
     message = entry.get("message")
     id = message.get("id") if isinstance(message, dict) else None
     if not isinstance(id, str) or not id:

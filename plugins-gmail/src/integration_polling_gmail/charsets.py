@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 from functools import lru_cache
 
-REFUSED = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"})
+REFUSED = frozenset(
+    {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
+)
 """Codecs of Python that are no charsets of mail; some take quadratic time."""
 
 _LONE_SURROGATES = dict.fromkeys(range(55296, 57344), "�")
@@ -27,8 +29,8 @@ def codec(charset: str) -> str | None:
 def decoded(data: bytes, charset: str | None) -> str:
     """Text without NUL and lone surrogates.
 
-    Parameters:
-      charset: As the mail claims it. Unknown or missing: UTF-8 where it fits, otherwise Windows-1252.
+    Parameters: charset: As the mail claims it. Unknown or missing: UTF-8 where it fits, otherwise
+      Windows-1252.
     """
     name = codec(charset[:100]) if charset else None
     if name is not None:

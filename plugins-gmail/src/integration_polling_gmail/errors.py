@@ -1,8 +1,8 @@
 """What an answer of Google means for a task.
 
-The shapes are those of https://developers.google.com/workspace/gmail/api/guides/handle-errors: `error.errors[].reason` in the
-older form, `error.details[].reason` in the newer one, often both. A quota error may be 403 as well as 429: only the reason tells
-it from a policy.
+The shapes are those of https://developers.google.com/workspace/gmail/api/guides/handle-errors:
+`error.errors[].reason` in the older form, `error.details[].reason` in the newer one, often both. A
+quota error may be 403 as well as 429: only the reason tells it from a policy.
 """
 
 from __future__ import annotations
@@ -14,17 +14,36 @@ from datetime import UTC, datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from core import ConfigurationError, CredentialsInvalid, IntegrationError, PermanentError, RateLimited, TransientError
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    PermanentError,
+    RateLimited,
+    TransientError,
+)
 
 QUOTA, PROJECT, USER = "quota", "project", "user"
 """The limits: units per user, units per Google Cloud project, requests at once per user."""
 
-RATE_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "RATE_LIMIT_EXCEEDED"})
-SCOPE_REASONS = frozenset({"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT", "insufficientScopes"})
-ACCOUNT_REASONS = frozenset(
-    {"domainPolicy", "accessNotConfigured", "SERVICE_DISABLED", "failedPrecondition", "delegationDenied"}
+RATE_REASONS = frozenset(
+    {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "RATE_LIMIT_EXCEEDED"}
 )
-"""They hold for everything the account asks, so the account stops instead of parking thousands of tasks."""
+SCOPE_REASONS = frozenset(
+    {"insufficientPermissions", "ACCESS_TOKEN_SCOPE_INSUFFICIENT", "insufficientScopes"}
+)
+ACCOUNT_REASONS = frozenset(
+    {
+        "domainPolicy",
+        "accessNotConfigured",
+        "SERVICE_DISABLED",
+        "failedPrecondition",
+        "delegationDenied",
+    }
+)
+"""They hold for everything the account asks, so the account stops instead of parking thousands
+of tasks.
+"""
 
 LONGEST_TEXT = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0
@@ -84,13 +103,21 @@ def _error(body: bytes) -> Mapping[str, Any]:
 
 def _reasons(error: Mapping[str, Any]) -> set[str]:
     places = [
-        entry for key in ("errors", "details") if isinstance(entries := error.get(key), list) for entry in entries
+        entry
+        for key in ("errors", "details")
+        if isinstance(entries := error.get(key), list)
+        for entry in entries
     ]
-    return {str(place["reason"]) for place in places if isinstance(place, dict) and "reason" in place}
+    return {
+        str(place["reason"]) for place in places if isinstance(place, dict) and "reason" in place
+    }
 
 
 def _text(error: Mapping[str, Any], status: int) -> str:
-    """One line of theirs. Never the whole body: a proxy may repeat the request in it, with its token."""
+    """One line of theirs.
+
+    Never the whole body: a proxy may repeat the request in it, with its token.
+    """
     words = " ".join(str(error.get("message") or "").split())[:LONGEST_TEXT]
     return f"Gmail answered {status}: {words}" if words else f"Gmail answered {status}"
 
@@ -108,16 +135,22 @@ def _date(headers: Mapping[str, str]) -> datetime:
 def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:
     if "dailyLimitExceeded" in reasons:
         return RateLimited(
-            f"{text}; until the day turns in California", retry_after=_until_midnight(now), limit=PROJECT
+            f"{text}; until the day turns in California",
+            retry_after=_until_midnight(now),
+            limit=PROJECT,
         )
     if "concurrent" in text.lower():
         return RateLimited(text, retry_after=CONCURRENCY_PAUSE_SECONDS, limit=USER)
     is_project = "per minute" in text and "per user" not in text
-    return RateLimited(text, retry_after=_retry_after(text, now), limit=PROJECT if is_project else QUOTA)
+    return RateLimited(
+        text, retry_after=_retry_after(text, now), limit=PROJECT if is_project else QUOTA
+    )
 
 
 def _retry_after(text: str, now: datetime) -> float | None:
-    """Seconds until the time that the message names; None where it names none, for the engine's growing backoff."""
+    """Seconds until the time that the message names; None where it names none, for the engine's
+    growing backoff.
+    """
     if (found := _RETRY_AFTER.search(text)) is None:
         return None
     try:

@@ -1,7 +1,8 @@
-"""What the content table remembers of a message for us, next to it: under which circumstances it was kept, and its labels.
+"""What the content table remembers of a message for us, next to it: under which circumstances it
+was kept, and its labels.
 
-`Context.known` gives it back for any ids, so that a change of labels needs no call: the labels that were, and what the history
-says was added and removed.
+`Context.known` gives it back for any ids, so that a change of labels needs no call: the labels that
+were, and what the history says was added and removed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from typing import Self
 class Fingerprint:
     """Of a message that is kept.
 
-    Parameters:
-      generation: The history id at which the listing began that it was kept by. Changes between the end of one history and the
-        next listing are unknown, so the labels of another generation are not to be built upon.
-      policy: How its attachments were kept, see `Config.policy`.
-      labels: Their ids, sorted.
+    Parameters: generation: The history id at which the listing began that it was kept by. Changes
+      between the end of one history and the next listing are unknown, so the labels of another
+      generation are not to be built upon. policy: How its attachments were kept, see
+      `Config.policy`. labels: Their ids, sorted.
     """
 
     generation: str

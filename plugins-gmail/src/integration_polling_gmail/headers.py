@@ -1,7 +1,9 @@
-"""Header fields of mail as it comes: encoded twice, in charsets that there are not, with bytes that should not be there.
+"""Header fields of mail as it comes: encoded twice, in charsets that there are not, with bytes that
+should not be there.
 
-`email.policy.default` raises IndexError on some of them (https://github.com/python/cpython/issues/151857), so everything here
-begins with the raw text that `compat32` keeps.
+`email.policy.default` raises IndexError on some of them
+(https://github.com/python/cpython/issues/151857), so everything here begins with the raw text that
+`compat32` keeps.
 """
 
 from __future__ import annotations
@@ -50,18 +52,24 @@ def text(headers: Message, name: str) -> str | None:
 
 
 def readable(value: str) -> str:
-    """Raw text with its encoded words decoded, in one line, without what neither JSON nor PostgreSQL can hold."""
+    """Raw text with its encoded words decoded, in one line, without what neither JSON nor
+    PostgreSQL can hold.
+    """
     plain = _unescaped(value[:LONGEST_VALUE])
     try:
         parts = decode_header(plain) if "=?" in plain else [(plain, None)]
     except Exception:  # noqa: BLE001  broken base64 and more, each with another error
         parts = [(plain, None)]
-    words = "".join(part if isinstance(part, str) else decoded(part, charset) for part, charset in parts)
+    words = "".join(
+        part if isinstance(part, str) else decoded(part, charset) for part, charset in parts
+    )
     return _SPACE.sub(" ", _CONTROL.sub(" ", words)).strip()
 
 
 def _unescaped(value: str) -> str:
-    """Raw text with the bytes in it that are not ASCII, which the library keeps as surrogates, decoded."""
+    """Raw text with the bytes in it that are not ASCII, which the library keeps as surrogates,
+    decoded.
+    """
     try:
         return decoded(value.encode("utf-8", "surrogateescape"), None)
     except UnicodeEncodeError:
@@ -93,7 +101,11 @@ def addresses(headers: Message, name: str) -> list[dict[str, str]]:
         pairs = _lenient(joined)
     except Exception:  # noqa: BLE001  RecursionError on nested comments, and more
         pairs = []
-    found = [{"name": readable(person), "address": readable(address)} for person, address in pairs if person or address]
+    found = [
+        {"name": readable(person), "address": readable(address)}
+        for person, address in pairs
+        if person or address
+    ]
     if not found:
         found = [{"name": words, "address": ""} for value in joined if (words := readable(value))]
     return found[:1_000]
@@ -116,7 +128,9 @@ def date(headers: Message) -> str | None:
 
 
 def content_type(headers: Message) -> str:
-    """The media type, in lower case; `text/plain` where it is missing or no type, as RFC 2045 wants."""
+    """The media type, in lower case; `text/plain` where it is missing or no type, as RFC 2045
+    wants.
+    """
     value = raw(headers, "Content-Type")
     if value is None:
         return headers.get_default_type()
@@ -126,7 +140,12 @@ def content_type(headers: Message) -> str:
 
 def disposition(headers: Message) -> str:
     """`attachment`, `inline`, or nothing."""
-    return (raw(headers, "Content-Disposition") or "")[:LONGEST_STRUCTURED].partition(";")[0].strip().lower()[:100]
+    return (
+        (raw(headers, "Content-Disposition") or "")[:LONGEST_STRUCTURED]
+        .partition(";")[0]
+        .strip()
+        .lower()[:100]
+    )
 
 
 def parameter(headers: Message, field: str, name: str) -> str | None:
@@ -148,7 +167,9 @@ def parameter(headers: Message, field: str, name: str) -> str | None:
 
 def filename(headers: Message) -> str | None:
     """What the sender calls the file: its last part only, in one line."""
-    name = parameter(headers, "Content-Disposition", "filename") or parameter(headers, "Content-Type", "name")
+    name = parameter(headers, "Content-Disposition", "filename") or parameter(
+        headers, "Content-Type", "name"
+    )
     if name is None:
         return None
     last = re.split(r"[/\\]", readable(name))[-1].strip()

@@ -59,7 +59,9 @@ from integration_polling_gmail.settings import GmailSettings
 HISTORY = "history"
 MOST_RESTARTS = 3
 MOST_CHANGED = 1_000
-"""Ids that a listing after a history is told of; what it finds beyond them comes in the background."""
+"""Ids that a listing after a history is told of; what it finds beyond them comes in the
+background.
+"""
 
 RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
 """Searches whose matches change though nothing happens in the mailbox."""
@@ -98,10 +100,12 @@ class Gmail(GmailSession):
 
     @task(cost=_units(PROFILE_UNITS + LABELS_UNITS))
     def begin(self, ctx: Context, run: str = "") -> TaskResult:
-        """Note where the history stands before the first page is listed: what arrives meanwhile is in both, and kept once.
+        """Note where the history stands before the first page is listed: what arrives meanwhile is
+        in both, and kept once.
 
-        The first listing goes to the background. A later one stays in the live run, as what it finds deleted is what it has not
-        seen since its run began, and the background may have begun long before.
+        The first listing goes to the background. A later one stays in the live run, as what it
+        finds deleted is what it has not seen since its run began, and the background may have begun
+        long before.
         """
         if _is_carried(ctx, run):
             return TaskResult()
@@ -109,10 +113,18 @@ class Gmail(GmailSession):
         found = self._asked(ctx, self.api.labels)
         rows = label_rows(found)
         again = bool(ctx.known(row.id for row in rows))
-        generation = f"{now}-{ctx.run.id[:8]}"  # the id alone is the same twice, if nothing has happened in between
-        history = History(id=now, generation=generation, labels=resolved(self.config, found), is_listing=again)
+        # the id alone is the same twice, if nothing has happened in between
+        generation = f"{now}-{ctx.run.id[:8]}"
+        history = History(
+            id=now, generation=generation, labels=resolved(self.config, found), is_listing=again
+        )
         listing = self.get_email_list.task(generation=generation, run=ctx.run.id if again else "")
-        return TaskResult(rows, [replace(listing, background=not again)], {HISTORY: history}, listed=[Listing(LABELS)])
+        return TaskResult(
+            rows,
+            [replace(listing, background=not again)],
+            {HISTORY: history},
+            listed=[Listing(LABELS)],
+        )
 
     @task(cost=_units(LIST_UNITS))
     def get_email_list(
@@ -127,11 +139,10 @@ class Gmail(GmailSession):
     ) -> TaskResult:
         """List a page of the mailbox, of each label of the config in turn.
 
-        Parameters:
-          changed: Ids that the history has just named, and no page so far. They are fetched at once, the others in the
-            background; those that are on no page no longer belong here.
-          restarts: How often Gmail has forgotten the page it was at.
-          run: The one it belongs to; carried on by another, it could not tell what is missing, and that one begins anew.
+        Parameters: changed: Ids that the history has just named, and no page so far. They are
+          fetched at once, the others in the background; those that are on no page no longer belong
+          here. restarts: How often Gmail has forgotten the page it was at. run: The one it belongs
+          to; carried on by another, it could not tell what is missing, and that one begins anew.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation or _is_carried(ctx, run):
@@ -143,7 +154,9 @@ class Gmail(GmailSession):
             if page is None or restarts >= MOST_RESTARTS:
                 raise
             ctx.log.info("Gmail has forgotten a page of the listing: it begins again")
-            return TaskResult(tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1, run)])
+            return TaskResult(
+                tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1, run)]
+            )
         token = _next_page(answer, page)
         ids = [_message_id(entry) for entry in listed(answer, "messages")]
         known = ctx.known(ids)
@@ -160,7 +173,11 @@ class Gmail(GmailSession):
             return TaskResult(tasks=tasks, seen=list(known))
         # Their labels were updated in this run, so that no sweep would take them.
         gone = [TaskOutput.gone(id) for id in ctx.known(missing)]
-        state = {HISTORY: history.model_copy(update={"is_listing": False})} if history.is_listing else {}
+        state = (
+            {HISTORY: history.model_copy(update={"is_listing": False})}
+            if history.is_listing
+            else {}
+        )
         return TaskResult(gone, tasks, state, seen=list(known), listed=[Listing()])
 
     def _page(self, label: str | None, page: str | None) -> dict[str, Any]:
@@ -179,7 +196,12 @@ class Gmail(GmailSession):
         return f"({self.config.query}) {after}" if self.config.query else after
 
     def _fetched(
-        self, ctx: Context, ids: list[str], known: Mapping[str, str | None], history: History, changed: frozenset[str]
+        self,
+        ctx: Context,
+        ids: list[str],
+        known: Mapping[str, str | None],
+        history: History,
+        changed: frozenset[str],
     ) -> Iterator[Task]:
         """What a page of a listing leads to."""
         generation, is_background = history.generation, ctx.run.lane == "backfill"
@@ -187,7 +209,11 @@ class Gmail(GmailSession):
             fingerprint = Fingerprint.read(known[id]) if id in known else None
             if fingerprint is None or fingerprint.policy != self.config.policy:
                 background = not is_background and id not in changed
-                yield replace(self.download_email.task(id, generation), key=f"{id}@{generation}", background=background)
+                yield replace(
+                    self.download_email.task(id, generation),
+                    key=f"{id}@{generation}",
+                    background=background,
+                )
             elif (is_background or history.is_listing) and fingerprint.generation != generation:
                 yield replace(self.update_labels.task(id, generation), background=not is_background)
 
@@ -205,11 +231,9 @@ class Gmail(GmailSession):
     ) -> TaskResult:
         """Read a page of what has happened since. The cursor moves with the last page.
 
-        Parameters:
-          since: The same for all pages.
-          changed: Of earlier pages, for a listing at the end.
-          listing: Whether earlier pages make one necessary.
-          run: The one it belongs to. Another begins at the first page again, and pages must be applied in their order.
+        Parameters: since: The same for all pages. changed: Of earlier pages, for a listing at the
+          end. listing: Whether earlier pages make one necessary. run: The one it belongs to.
+          Another begins at the first page again, and pages must be applied in their order.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.id != since or _is_carried(ctx, run):
@@ -229,11 +253,15 @@ class Gmail(GmailSession):
             return TaskResult(output, [following, *tasks])
         if listing or RELATIVE.search(self.config.query):
             tasks.append(self._listing_again(history.generation, _history_id(answer), changed))
-        return TaskResult(output, tasks, {HISTORY: history.model_copy(update={"id": _history_id(answer)})})
+        return TaskResult(
+            output, tasks, {HISTORY: history.model_copy(update={"id": _history_id(answer)})}
+        )
 
     def _listing_again(self, generation: str, now: str, changed: tuple[str, ...]) -> Task:
         """History knows no search, so the search is asked again: five units for 500 matches."""
-        return replace(self.get_email_list.task(generation=generation, changed=changed), key=f"listing@{now}")
+        return replace(
+            self.get_email_list.task(generation=generation, changed=changed), key=f"listing@{now}"
+        )
 
     def _applied(
         self, ctx: Context, changes: Mapping[str, Change], history: History
@@ -268,7 +296,9 @@ class Gmail(GmailSession):
         output: list[TaskOutput],
         tasks: list[Task],
     ) -> None:
-        """Labels of a message that is kept: from the labels it had, if they are known, or asked for."""
+        """Labels of a message that is kept: from the labels it had, if they are known, or asked
+        for.
+        """
         if fingerprint is None or fingerprint.generation != history.generation:
             asked = self.update_labels.task(id, history.generation)
             tasks.append(replace(asked, key=f"labels of {id}@{change.last}"))
@@ -297,7 +327,9 @@ class Gmail(GmailSession):
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
         if (now := ctx.state(HISTORY, History)) is None or now.generation != history.generation:
-            return TaskResult()  # as above: it was on its way when the listing began, and would be taken for newer
+            return (
+                TaskResult()
+            )  # as above: it was on its way when the listing began, and would be taken for newer
         message = reader.message(resource)
         if not self._is_wanted(history, message):
             return TaskResult([TaskOutput.gone(id)])
@@ -337,7 +369,10 @@ class Gmail(GmailSession):
     def download_attachment(
         self, ctx: Context, message: str, attachment: Attachment, internal_date: str = ""
     ) -> TaskResult:
-        """Fetch a large attachment. Gmail's id of it is good only for the message as it was just got."""
+        """Fetch a large attachment.
+
+        Gmail's id of it is good only for the message as it was just got.
+        """
         id = attachment_id(message, attachment.part_id)
         if self.config.attachments != "all" or not ctx.known([message]):
             return TaskResult()  # it was queued for long, and is wanted no more
@@ -350,7 +385,9 @@ class Gmail(GmailSession):
             with ctx.blob() as blob:
                 self._asked(ctx, lambda: self.api.attachment(message, theirs, blob.write))
         except Missing:
-            raise TransientError("Gmail no longer knows the attachment by the id that it has just given") from None
+            raise TransientError(
+                "Gmail no longer knows the attachment by the id that it has just given"
+            ) from None
         if not ctx.known([message]):
             return TaskResult()  # deleted meanwhile, with the attachments it had then
         kept = attachment.model_copy(update={"size": blob.blob.size})
@@ -358,7 +395,9 @@ class Gmail(GmailSession):
 
     @task(cost=_units(GET_UNITS))
     def update_labels(self, ctx: Context, id: str, generation: str) -> TaskResult:
-        """Ask for the labels of a message that was kept in another generation; it is not fetched again."""
+        """Ask for the labels of a message that was kept in another generation; it is not fetched
+        again.
+        """
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation:
             return TaskResult()  # a newer listing asks itself
@@ -392,7 +431,9 @@ def _history_id(answer: Mapping[str, Any]) -> str:
 
 
 def _next_page(answer: Mapping[str, Any], page: str | None) -> str | None:
-    """The token of the next page: whether there is one is all that tells the last page, which may be empty as any other."""
+    """The token of the next page: whether there is one is all that tells the last page, which
+    may be empty as any other.
+    """
     token = answer.get("nextPageToken")
     if token is not None and token == page:
         raise TransientError("Gmail's next page is the same page again")
@@ -409,4 +450,6 @@ def _message_id(entry: Mapping[str, Any]) -> str:
 
 
 def _update(id: str, fingerprint: Fingerprint) -> TaskOutput:
-    return TaskOutput.update(id, metadata={LABELS: [*fingerprint.labels]}, fingerprint=fingerprint.text)
+    return TaskOutput.update(
+        id, metadata={LABELS: [*fingerprint.labels]}, fingerprint=fingerprint.text
+    )

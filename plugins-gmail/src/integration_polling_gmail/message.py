@@ -48,7 +48,9 @@ class Message:
         return sorted(set(strings(self.resource.get("labelIds"))))
 
     def outputs(self, fingerprint: Fingerprint) -> Iterator[TaskOutput]:
-        """The rows: the message, its source, and those attachments that do not wait for a task of their own."""
+        """The rows: the message, its source, and those attachments that do not wait for a task
+        of their own.
+        """
         when, fields = headers.instant(self.resource.get("internalDate")), self.parser.headers
         subject = headers.text(fields, "subject")
         yield TaskOutput(
@@ -82,7 +84,9 @@ class Message:
             "snippet": clean(html.unescape(_line(resource.get("snippet")) or "")),
             "size": size if isinstance(size, int) else None,
             "headers": {name: [*values] for name, values in headers.kept(fields).items()},
-            "attachments": [captured.attachment.metadata() for captured in self.attachments[:MOST_LISTED]],
+            "attachments": [
+                captured.attachment.metadata() for captured in self.attachments[:MOST_LISTED]
+            ],
         }
         return found | ({"truncated": True} if self.parser.is_truncated else {})
 
@@ -92,7 +96,8 @@ def _line(value: object) -> str | None:
 
 
 class MessageReader:
-    """Takes the source of a message as it comes, in bounded memory. Use it as a context manager, and read `message` after it.
+    """Takes the source of a message as it comes, in bounded memory. Use it as a context manager,
+    and read `message` after it.
 
     Parameters:
       id: The message's.
@@ -116,7 +121,10 @@ class MessageReader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._exits.__exit__(kind, error, trace)
 
@@ -130,7 +138,9 @@ class MessageReader:
 
     def message(self, resource: dict[str, Any]) -> Message:
         """All of it; the context manager has been left."""
-        return Message(self._id, resource, self._source, self._parser, self._texts, self._attachments)
+        return Message(
+            self._id, resource, self._source, self._parser, self._texts, self._attachments
+        )
 
     def _opened(self, part: Part) -> Write | None:
         if part.is_text:

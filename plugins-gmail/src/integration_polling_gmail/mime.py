@@ -1,8 +1,9 @@
 """A message taken apart while it comes, line by line.
 
-The standard library's parser holds the whole message several times over, tries every open boundary on every line, and recurses
-with the nesting. This one holds a line and the headers of one part, looks a line up in a dictionary, and has bounds. Headers are
-still read by the library, with `compat32`. RFC 2046, section 5.1, says what is a boundary; the ids of parts are counted as Gmail
+The standard library's parser holds the whole message several times over, tries every open boundary
+on every line, and recurses with the nesting. This one holds a line and the headers of one part,
+looks a line up in a dictionary, and has bounds. Headers are still read by the library, with
+`compat32`. RFC 2046, section 5.1, says what is a boundary; the ids of parts are counted as Gmail
 counts them: "0", "1", "1.0", and "" where the message is one part.
 """
 
@@ -38,11 +39,9 @@ Write = Callable[[bytes], object]
 class Part:
     """A part that has no parts of its own.
 
-    Attributes:
-      id: As Gmail counts.
-      headers: Its own; those of the message, if that is one part.
-      choice: Parts with the same one are alternatives of each other: the id of the outermost `multipart/alternative`.
-      size: In bytes, decoded; complete when the part has ended.
+    Attributes: id: As Gmail counts. headers: Its own; those of the message, if that is one part.
+      choice: Parts with the same one are alternatives of each other: the id of the outermost
+      `multipart/alternative`. size: In bytes, decoded; complete when the part has ended.
     """
 
     id: str
@@ -61,7 +60,10 @@ class Part:
     @property
     def is_text(self) -> bool:
         """Whether it is something to read, and not an attachment."""
-        is_text = self.content_type in ("text/plain", "text/html") and disposition(self.headers) != "attachment"
+        is_text = (
+            self.content_type in ("text/plain", "text/html")
+            and disposition(self.headers) != "attachment"
+        )
         return is_text and self.filename is None
 
 
@@ -83,16 +85,17 @@ class _Multipart:
 class MessageParser:
     """Feed it, then finish it.
 
-    Parameters:
-      opened: Is told of each part once its headers are read; returns what takes its decoded bytes, or None.
-      closed: Is told when the part has ended.
+    Parameters: opened: Is told of each part once its headers are read; returns what takes its
+      decoded bytes, or None. closed: Is told when the part has ended.
 
     Attributes:
       headers: Of the message.
       is_truncated: It has more parts than are looked at.
     """
 
-    def __init__(self, opened: Callable[[Part], Write | None], closed: Callable[[Part], None]) -> None:
+    def __init__(
+        self, opened: Callable[[Part], Write | None], closed: Callable[[Part], None]
+    ) -> None:
         self.headers: Message = Message(compat32)
         self.is_truncated = False
         self._opened, self._closed = opened, closed
@@ -165,7 +168,10 @@ class MessageParser:
         block, self._block = bytes(self._block), None
         # Lines that are no headers, where headers should stand, begin the body.
         end = found.end() if (found := _HEADERS.match(block)) else 0
-        headers, rest = BytesHeaderParser(policy=compat32).parsebytes(block[:end] + b"\n"), block[end:]
+        headers, rest = (
+            BytesHeaderParser(policy=compat32).parsebytes(block[:end] + b"\n"),
+            block[end:],
+        )
         if self._stack and self._stack[-1].is_digest:
             headers.set_default_type("message/rfc822")
         if not self._stack and not self._parts:
@@ -241,11 +247,16 @@ def _split(data: bytes) -> list[bytes]:
 
 
 class _Body:
-    """The bytes of one part, decoded. The end of the last line belongs to the boundary after it, so one line is held back."""
+    """The bytes of one part, decoded.
+
+    The end of the last line belongs to the boundary after it, so one line is held back.
+    """
 
     def __init__(self, part: Part, write: Write | None) -> None:
         self.part = part
-        self._decoder: TransferDecoder = decoder(raw(part.headers, "Content-Transfer-Encoding") or "")
+        self._decoder: TransferDecoder = decoder(
+            raw(part.headers, "Content-Transfer-Encoding") or ""
+        )
         self._sink = write
         self._held = b""
 

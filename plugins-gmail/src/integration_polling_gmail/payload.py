@@ -13,7 +13,8 @@ MOST_PARTS = 10_000
 
 
 def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
-    """Gmail's id of it: of the part with its number, or of the only one with its name, and first of one that is as large.
+    """Gmail's id of it: of the part with its number, or of the only one with its name, and first of
+    one that is as large.
 
     Where a message is put together wrong, Gmail may count its parts otherwise.
 
@@ -22,12 +23,21 @@ def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
     """
     parts = [(part, id) for part in _parts(payload) if (id := _attachment_id(part)) is not None]
     same = [(part, id) for part, id in parts if part.get("partId", "") == wanted.part_id]
-    named = [(part, id) for part, id in parts if wanted.filename and part.get("filename") == wanted.filename]
-    as_large = [[each for each in those if each[0]["body"].get("size") == wanted.size] for those in (same, named)]
+    named = [
+        (part, id)
+        for part, id in parts
+        if wanted.filename and part.get("filename") == wanted.filename
+    ]
+    as_large = [
+        [each for each in those if each[0]["body"].get("size") == wanted.size]
+        for those in (same, named)
+    ]
     for found in (*as_large, same, named):
         if len(found) == 1:
             return found[0][1]
-    raise PermanentError(f"Gmail shows no attachment at part {wanted.part_id!r}; the message's source has it")
+    raise PermanentError(
+        f"Gmail shows no attachment at part {wanted.part_id!r}; the message's source has it"
+    )
 
 
 def _parts(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

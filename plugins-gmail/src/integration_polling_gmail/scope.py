@@ -1,4 +1,7 @@
-"""Which messages belong to an account: by its labels, and by what its config leaves out. A query is Gmail's own business."""
+"""Which messages belong to an account: by its labels, and by what its config leaves out.
+
+A query is Gmail's own business.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,10 @@ LABELS = "labels"
 class History(BaseModel):
     """Where the account stands.
 
-    Parameters:
-      id: The history is known up to here. An unsigned 64-bit number, and a string: it may be too long for a float.
-      generation: Of the listing that this history goes on from; no other has the same.
-      labels: The ids of the labels of the config.
-      is_listing: The listing has begun in a live run, and has not come to its end.
+    Parameters: id: The history is known up to here. An unsigned 64-bit number, and a string: it may
+      be too long for a float. generation: Of the listing that this history goes on from; no other
+      has the same. labels: The ids of the labels of the config. is_listing: The listing has begun
+      in a live run, and has not come to its end.
     """
 
     id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
@@ -43,7 +45,9 @@ def in_scope(config: Config, history: History, labels: set[str]) -> bool:
 
 
 def may_be_in_scope(config: Config, history: History, change: Change) -> bool:
-    """Whether a message that is not kept may belong here now: unless the record says what rules it out."""
+    """Whether a message that is not kept may belong here now: unless the record says what rules
+    it out.
+    """
     if change.final is not None:
         return in_scope(config, history, change.final)
     return in_scope(config, history, change.applied(set()) | set(history.labels))

@@ -44,7 +44,8 @@ class GmailSession(BaseIntegration[Config, Credentials]):
         if self.credentials.refresh_token is not None:
             tokens.client(self.credentials, self.settings)
         if self.credentials.is_renewable and self._expires_soon():
-            # The engine renews them, keeps the new ones, and asks again; this stands where Google gives none.
+            # The engine renews them, keeps the new ones, and asks again; this stands where Google
+            # gives none.
             raise CredentialsInvalid(
                 "Google gives no access token for them: they were revoked, or the client is another"
             )
@@ -73,7 +74,9 @@ class GmailSession(BaseIntegration[Config, Credentials]):
         return expires is not None and expires <= datetime.now(UTC) + EXPIRES_SOON
 
     def _asked(self, ctx: Context, call: Callable[[], T]) -> T:
-        """Ask Gmail, with a token that is renewed before it expires, and once if Gmail refuses it all the same."""
+        """Ask Gmail, with a token that is renewed before it expires, and once if Gmail refuses
+        it all the same.
+        """
         if self.credentials.is_renewable and self._expires_soon():
             ctx.refresh_credentials()
         try:

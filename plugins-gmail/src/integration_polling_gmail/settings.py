@@ -17,12 +17,16 @@ def _endpoint(url: str) -> str:
 
 
 class GmailSettings(BaseSettings):
-    """From the environment or `.env`, never from an account: an account that named its own endpoint would get tokens sent there."""
+    """From the environment or `.env`, never from an account: an account that named its own
+    endpoint would get tokens sent there.
+    """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
     gmail_api_url: Annotated[str, AfterValidator(_endpoint)] = "https://gmail.googleapis.com"
-    google_token_url: Annotated[str, AfterValidator(_endpoint)] = "https://oauth2.googleapis.com/token"  # noqa: S105  an address
+    google_token_url: Annotated[str, AfterValidator(_endpoint)] = (
+        "https://oauth2.googleapis.com/token"  # noqa: S105  an address
+    )
     gmail_client_id: str | None = None
     gmail_client_secret: SecretStr | None = None
 

@@ -1,4 +1,6 @@
-"""One large string of a JSON answer, decoded while it comes: a message of 50 MB never lies in memory whole."""
+"""One large string of a JSON answer, decoded while it comes: a message of 50 MB never lies in
+memory whole.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ _PARTIAL_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 
 
 class Base64Decoder:
-    """Decodes base64 in pieces of any length, in both alphabets. What is no base64 is passed over; `=` ends a run of it."""
+    """Decodes base64 in pieces of any length, in both alphabets.
+
+    What is no base64 is passed over; `=` ends a run of it.
+    """
 
     def __init__(self) -> None:
         self._carry = b""
@@ -52,8 +57,8 @@ class Base64Decoder:
 class LargeString:
     """Takes the string of one key out of a JSON text that comes in pieces.
 
-    Within a JSON string every quotation mark is escaped, so the key with its own marks and a colon can stand nowhere but where
-    it is the key.
+    Within a JSON string every quotation mark is escaped, so the key with its own marks and a colon
+    can stand nowhere but where it is the key.
 
     Parameters:
       key: Whose value is base64.
@@ -108,7 +113,9 @@ class LargeString:
         self._carry = b""
         if not mark and (partial := _PARTIAL_ESCAPE.search(string)):
             self._carry, string = string[partial.start() :], string[: partial.start()]
-        self._emit(self._decoder.feed(_ESCAPE.sub(_unescaped, string) if b"\\" in string else string))
+        self._emit(
+            self._decoder.feed(_ESCAPE.sub(_unescaped, string) if b"\\" in string else string)
+        )
         if mark:
             self._emit(self._decoder.finish())
             self._inside, self._done = False, True
@@ -123,10 +130,16 @@ class LargeString:
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
-    """What base64 may hold in escaped form, such as `\\u003d` for `=`; the rest is white space at most."""
+    """What base64 may hold in escaped form, such as `\\u003d` for `=`; the rest is white space
+    at most.
+    """
     if escape[0] == b"\\/":
         return b"/"
-    return chr(int(escape[0][2:].decode(), base=16)).encode("ascii", "ignore") if len(escape[0]) == 6 else b""
+    return (
+        chr(int(escape[0][2:].decode(), base=16)).encode("ascii", "ignore")
+        if len(escape[0]) == 6
+        else b""
+    )
 
 
 def read_json(pieces: Iterable[bytes]) -> dict[str, Any]:

@@ -19,7 +19,15 @@ MOST_TEXT = 1024 * 1024
 """Bytes of one part that are read; the source has the rest."""
 
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-_UNREAD = ("head", "script", "style", "template", etree.Comment, etree.ProcessingInstruction, etree.Entity)
+_UNREAD = (
+    "head",
+    "script",
+    "style",
+    "template",
+    etree.Comment,
+    etree.ProcessingInstruction,
+    etree.Entity,
+)
 
 MOST_IN_ALL = 4 * 1024 * 1024
 """Bytes of all parts of a message that are read."""
@@ -27,7 +35,10 @@ MOST_IN_ALL = 4 * 1024 * 1024
 
 @dataclass(slots=True)
 class TextPart:
-    """A part to be read, as far as it is kept. Without its headers: those of a thousand parts are gigabytes as objects."""
+    """A part to be read, as far as it is kept.
+
+    Without its headers: those of a thousand parts are gigabytes as objects.
+    """
 
     choice: str
     is_html: bool
@@ -47,7 +58,12 @@ class TextPart:
     def text(self) -> str:
         """In Unicode, with plain line ends."""
         words = decoded(bytes(self.data), self.charset)
-        return (text_of_html(words) if self.is_html else words).replace("\r\n", "\n").replace("\r", "\n").strip()
+        return (
+            (text_of_html(words) if self.is_html else words)
+            .replace("\r\n", "\n")
+            .replace("\r", "\n")
+            .strip()
+        )
 
 
 def readable_text(parts: Iterable[TextPart]) -> str:
@@ -64,18 +80,25 @@ def _chosen(parts: list[TextPart]) -> str:
 
 
 def text_of_html(source: str) -> str:
-    """HTML as text: a line for each paragraph, list item and row, without scripts, styles and what is hidden.
+    """HTML as text: a line for each paragraph, list item and row, without scripts, styles and what
+    is hidden.
 
-    Its length is bounded by the source's: there is no layout. Columns of a table that are padded to their width turned 38 kB
-    into 40 MB.
+    Its length is bounded by the source's: there is no layout. Columns of a table that are padded to
+    their width turned 38 kB into 40 MB.
     """
     # The charset was undone already; what the HTML says of it is void.
     parser = html.HTMLParser(encoding="utf-8", huge_tree=True)
     try:
-        tree = html.document_fromstring(source.encode("utf-8", "replace"), parser=parser, ensure_head_body=True)
+        tree = html.document_fromstring(
+            source.encode("utf-8", "replace"), parser=parser, ensure_head_body=True
+        )
     except (etree.LxmlError, ValueError, AssertionError):
         return ""
     etree.strip_elements(tree, *_UNREAD, with_tail=False)
-    for element in [each for each in tree.iter() if "hidden" in each.attrib or _HIDDEN.search(each.get("style", ""))]:
+    for element in [
+        each
+        for each in tree.iter()
+        if "hidden" in each.attrib or _HIDDEN.search(each.get("style", ""))
+    ]:
         element.clear(keep_tail=True)
     return clean(etree_to_text(tree))

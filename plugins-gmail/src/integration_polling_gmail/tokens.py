@@ -1,8 +1,8 @@
 """Renewing access tokens: by a refresh token, or by a service account's signature.
 
 https://developers.google.com/identity/protocols/oauth2/web-server#offline and
-https://developers.google.com/identity/protocols/oauth2/service-account. google-auth signs; its own token requests are not used,
-because they sleep and repeat in the worker's thread.
+https://developers.google.com/identity/protocols/oauth2/service-account. google-auth signs; its own
+token requests are not used, because they sleep and repeat in the worker's thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ from typing import Any
 import httpx2
 from google.auth import crypt, jwt
 
-from core import ConfigurationError, CredentialsInvalid, IntegrationError, RateLimited, TransientError
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    IntegrationError,
+    RateLimited,
+    TransientError,
+)
 from integration_polling_gmail.account import Credentials, ServiceAccount
 from integration_polling_gmail.settings import GmailSettings
 
@@ -27,9 +33,13 @@ AUDIENCE = "https://oauth2.googleapis.com/token"
 ASSERTION_SECONDS = 3600
 DEFAULT_EXPIRY_SECONDS = 3600
 _CODE = re.compile(r"[a-z_]{1,80}")
-"""What its error codes look like; whatever else stands there may be the request, repeated by something on the way."""
+"""What its error codes look like; whatever else stands there may be the request, repeated by
+something on the way.
+"""
 
-CLIENT_ERRORS = frozenset({"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"})
+CLIENT_ERRORS = frozenset(
+    {"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"}
+)
 
 
 def client(credentials: Credentials, settings: GmailSettings) -> tuple[str, str]:
@@ -38,19 +48,28 @@ def client(credentials: Credentials, settings: GmailSettings) -> tuple[str, str]
     Raises:
       ConfigurationError: There is none.
     """
-    secret = credentials.client_secret or (None if credentials.client_id else settings.gmail_client_secret)
+    secret = credentials.client_secret or (
+        None if credentials.client_id else settings.gmail_client_secret
+    )
     id = credentials.client_id or settings.gmail_client_id
     if not id or secret is None:
         raise ConfigurationError(
-            "there is no OAuth client: give client_id and client_secret, or set GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET"
+            "there is no OAuth client: give client_id and client_secret, or set GMAIL_CLIENT_ID and"
+            " GMAIL_CLIENT_SECRET"
         )
     return id, secret.get_secret_value()
 
 
 def project(credentials: Credentials, settings: GmailSettings) -> str | None:
-    """What shares the quota of a Google Cloud project. Client ids begin with the project's number."""
+    """What shares the quota of a Google Cloud project.
+
+    Client ids begin with the project's number.
+    """
     if credentials.service_account is not None:
-        return credentials.service_account.project_id or credentials.service_account.client_email.partition("@")[2]
+        return (
+            credentials.service_account.project_id
+            or credentials.service_account.client_email.partition("@")[2]
+        )
     id = credentials.client_id or settings.gmail_client_id
     return id.partition("-")[0] if id and credentials.refresh_token is not None else None
 
@@ -71,9 +90,16 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
     elif credentials.refresh_token is not None:
         id, secret = client(credentials, settings)
         token = credentials.refresh_token.get_secret_value()
-        form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": id, "client_secret": secret}
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": token,
+            "client_id": id,
+            "client_secret": secret,
+        }
     else:
-        raise CredentialsInvalid("the access token has expired, and there is no refresh token to renew it with")
+        raise CredentialsInvalid(
+            "the access token has expired, and there is no refresh token to renew it with"
+        )
     answer = _post(http, settings.google_token_url, form)
     rotated = answer.get("refresh_token")
     return credentials.with_token(
@@ -82,15 +108,18 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
 
 
 def granted(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The credentials in the answer to an authorization code; nothing without a refresh token, so that they are refused at once
-    and not after an hour.
+    """The credentials in the answer to an authorization code; nothing without a refresh token, so
+    that they are refused at once and not after an hour.
 
-    https://developers.google.com/identity/protocols/oauth2/web-server#exchange-authorization-code. The client is the operator's.
+    https://developers.google.com/identity/protocols/oauth2/web-server#exchange-authorization-code.
+    The client is the operator's.
     """
     if not answer.get("refresh_token"):
         return {}
     found = {name: answer[name] for name in ("refresh_token", "access_token") if answer.get(name)}
-    return found | ({"access_token_expires": _expiry(answer).isoformat()} if "access_token" in found else {})
+    return found | (
+        {"access_token_expires": _expiry(answer).isoformat()} if "access_token" in found else {}
+    )
 
 
 def _expiry(answer: Mapping[str, Any]) -> datetime:
@@ -114,7 +143,9 @@ def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, A
     try:
         response = http.post(url, data=dict(form))
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise TransientError(f"the token endpoint cannot be reached: {type(error).__name__}") from None
+        raise TransientError(
+            f"the token endpoint cannot be reached: {type(error).__name__}"
+        ) from None
     try:
         answer = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -126,12 +157,19 @@ def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, A
 
 
 def refusal(status: int, answer: Mapping[str, Any]) -> IntegrationError:
-    """What the token endpoint's error means. Its codes are RFC 6749, section 5.2, and Google's own."""
+    """What the token endpoint's error means.
+
+    Its codes are RFC 6749, section 5.2, and Google's own.
+    """
     code, subtype = _code(answer.get("error")), _code(answer.get("error_subtype"))
     text = " ".join(filter(None, (f"Google's token endpoint answered {status}", code, subtype)))
     if status == 429 or code in ("rate_limit_exceeded", "slow_down"):
         return RateLimited(text)
-    if status >= 500 or status < 400 or code in ("internal_failure", "server_error", "temporarily_unavailable"):
+    if (
+        status >= 500
+        or status < 400
+        or code in ("internal_failure", "server_error", "temporarily_unavailable")
+    ):
         return TransientError(text)
     if not code:
         return TransientError(f"{text}, and no reason: it may be a proxy's answer")

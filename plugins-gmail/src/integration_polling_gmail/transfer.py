@@ -17,7 +17,9 @@ class TransferDecoder(Protocol):
 
 
 class QuotedPrintable:
-    """The library's decoder works on lines, which is what it gets; a piece never ends within an escape."""
+    """The library's decoder works on lines, which is what it gets; a piece never ends within an
+    escape.
+    """
 
     def __init__(self) -> None:
         self._carry = b""

@@ -1,4 +1,5 @@
-"""Hello World: a made-up service whose pages hold greetings. Read this file to learn how a plugin is written.
+"""Hello World: a made-up service whose pages hold greetings. Read this file to learn how a plugin
+is written.
 
 How it fails on purpose, and what a sync of it must come to, stands in `bench`.
 """
@@ -11,7 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core import AccountIdentity, BaseIntegration, Context, Manifest, Task, TaskOutput, TaskResult, hookimpl, task
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Manifest,
+    Task,
+    TaskOutput,
+    TaskResult,
+    hookimpl,
+    task,
+)
 from integration_polling_hello_world.bench import Config, expected, fail_on_purpose, greeting
 
 __all__ = ["Config", "HelloWorld", "expected", "integrations"]
@@ -26,7 +37,9 @@ class Runs(BaseModel):
 
 
 class HelloWorld(BaseIntegration[Config]):
-    """Every run lists the same pages, so a second run finds nothing new; unless the config says that they grow."""
+    """Every run lists the same pages, so a second run finds nothing new; unless the config says
+    that they grow.
+    """
 
     manifest = Manifest("hello-world", "Hello World")
 
@@ -35,15 +48,24 @@ class HelloWorld(BaseIntegration[Config]):
 
     def start(self, ctx: Context) -> TaskResult:
         grow = [self.grow.task()] if self.config.grow else []
-        return TaskResult(tasks=[*grow, *(self.list_page.task(page=page + 1) for page in range(self.config.pages))])
+        return TaskResult(
+            tasks=[
+                *grow,
+                *(self.list_page.task(page=page + 1) for page in range(self.config.pages)),
+            ]
+        )
 
     @task
     def list_page(self, ctx: Context, page: int) -> TaskResult:
-        """A page of items: as output, or as one task for each where the config asks for a deeper tree."""
+        """A page of items: as output, or as one task for each where the config asks for a deeper
+        tree.
+        """
         self._work(ctx, f"page-{page}")
         if self.config.fanout_depth:
             return TaskResult(tasks=self._items(str(page), level=0))
-        return TaskResult(self._greeting(f"{page}-{item}", str(page)) for item in range(self.config.items))
+        return TaskResult(
+            self._greeting(f"{page}-{item}", str(page)) for item in range(self.config.items)
+        )
 
     @task
     def make_item(self, ctx: Context, id: str, parent: str, level: int) -> TaskResult:
@@ -54,9 +76,14 @@ class HelloWorld(BaseIntegration[Config]):
 
     @task
     def grow(self, ctx: Context) -> TaskResult:
-        """Items that come with the runs; the counter advances in the transaction that keeps them."""
+        """Items that come with the runs; the counter advances in the transaction that keeps
+        them.
+        """
         runs = ctx.state(STATE, Runs) or Runs()
-        new = (self._greeting(f"grown-{item}", "grown") for item in range(self.config.grow * runs.count))
+        new = (
+            self._greeting(f"grown-{item}", "grown")
+            for item in range(self.config.grow * runs.count)
+        )
         return TaskResult(new, state={STATE: Runs(count=runs.count + 1)})
 
     def _work(self, ctx: Context, name: str) -> None:
@@ -67,7 +94,8 @@ class HelloWorld(BaseIntegration[Config]):
 
     def _items(self, parent: str, level: int) -> list[Task]:
         return [
-            self.make_item.task(id=f"{parent}-{item}", parent=parent, level=level) for item in range(self.config.items)
+            self.make_item.task(id=f"{parent}-{item}", parent=parent, level=level)
+            for item in range(self.config.items)
         ]
 
     def _greeting(self, id: str, parent: str) -> TaskOutput:

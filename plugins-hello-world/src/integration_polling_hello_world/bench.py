@@ -19,8 +19,19 @@ from core import (
     TransientError,
 )
 
-Failure = Literal["transient", "crash", "rate_limited", "credentials", "configuration", "skip", "permanent", "exit"]
-"""`crash` is an exception that the engine does not know; `exit` ends the whole process, as a segfault does."""
+Failure = Literal[
+    "transient",
+    "crash",
+    "rate_limited",
+    "credentials",
+    "configuration",
+    "skip",
+    "permanent",
+    "exit",
+]
+"""`crash` is an exception that the engine does not know; `exit` ends the whole process, as a
+segfault does.
+"""
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 FOR_GOOD: frozenset[Failure] = frozenset({"skip", "permanent", "exit"})
@@ -36,19 +47,28 @@ ERRORS: Mapping[Failure, type[Exception]] = {
 }
 
 _failed_once: set[tuple[str, str, str]] = set()
-"""Where neither an attempt nor the state tells a first time from a second, this process remembers."""
+"""Where neither an attempt nor the state tells a first time from a second, this process
+remembers.
+"""
 
 
 class Config(BaseModel, extra="forbid"):
-    """What the made-up service holds, and how it behaves. All of it is the same for the same `seed`."""
+    """What the made-up service holds, and how it behaves.
+
+    All of it is the same for the same `seed`.
+    """
 
     name: str = Field("hello", description="Whose account it is; two names are two accounts")
     pages: NonNegativeInt = Field(3, description="Pages; each is one task")
     items: NonNegativeInt = Field(10, description="Items on a page")
     item_bytes: NonNegativeInt = Field(100, description="Length of an item")
     delay_ms: NonNegativeInt = Field(0, description="How long each task sleeps")
-    fanout_depth: NonNegativeInt = Field(0, description="Levels of items below those of a page, each item a task")
-    fail_rate: dict[Failure, float] = Field(default_factory=dict, description="Share of tasks that fail, by error")
+    fanout_depth: NonNegativeInt = Field(
+        0, description="Levels of items below those of a page, each item a task"
+    )
+    fail_rate: dict[Failure, float] = Field(
+        default_factory=dict, description="Share of tasks that fail, by error"
+    )
     seed: int = Field(0, description="Of what fails, and of what the items say")
     grow: NonNegativeInt = Field(0, description="Items that come with every run after the first")
 
@@ -73,8 +93,9 @@ def failure(config: Config, name: str) -> Failure | None:
 def fail_on_purpose(config: Config, ctx: Context, name: str) -> None:
     """Raise what the config asks for.
 
-    `transient` and `crash` end with the second attempt; `rate_limited`, `credentials` and `configuration` strike a task
-    once in each run and process; `skip`, `permanent` and `exit` strike always.
+    `transient` and `crash` end with the second attempt; `rate_limited`, `credentials` and
+    `configuration` strike a task once in each run and process; `skip`, `permanent` and `exit`
+    strike always.
     """
     kind = failure(config, name)
     if kind is None or (kind in ON_FIRST_ATTEMPT and ctx.task.attempt > 1):
@@ -83,7 +104,11 @@ def fail_on_purpose(config: Config, ctx: Context, name: str) -> None:
         return
     if kind == "exit":
         os._exit(1)
-    raise RateLimited(name, retry_after=1) if kind == "rate_limited" else ERRORS[kind](f"{kind} on purpose: {name}")
+    raise (
+        RateLimited(name, retry_after=1)
+        if kind == "rate_limited"
+        else ERRORS[kind](f"{kind} on purpose: {name}")
+    )
 
 
 def _first_time(ctx: Context, name: str) -> bool:
@@ -111,7 +136,9 @@ def _listed(config: Config) -> Iterator[str]:
 
 
 def _below(config: Config, parent: str, level: int) -> Iterator[str]:
-    """The items under a page or an item; those whose task fails for good take what is below them along."""
+    """The items under a page or an item; those whose task fails for good take what is below them
+    along.
+    """
     for item in range(config.items):
         name = f"{parent}-{item}"
         if config.fanout_depth and not _comes(config, name):

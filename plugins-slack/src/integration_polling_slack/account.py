@@ -29,9 +29,13 @@ Token = Annotated[SecretStr, AfterValidator(_header_safe)]
 class Config(BaseModel, extra="forbid"):
     """What of the workspace to keep."""
 
-    channels: list[str] = Field(default=[], description="Names or ids of channels; none: all that can be read")
+    channels: list[str] = Field(
+        default=[], description="Names or ids of channels; none: all that can be read"
+    )
     types: list[ChannelType] = Field(
-        default=["public", "private"], min_length=1, description="Kinds of channels: public, private, im, mpim"
+        default=["public", "private"],
+        min_length=1,
+        description="Kinds of channels: public, private, im, mpim",
     )
     since: Annotated[date | None, ResyncOnChange()] = Field(
         None, description="Keep messages from this day on (UTC); none: all that Slack has"
@@ -40,18 +44,30 @@ class Config(BaseModel, extra="forbid"):
         14, le=365, description="How far back edits, deletions and late replies are looked for"
     )
     lookback_hours: PositiveFloat = Field(
-        1, description="How often that is done by schedule; a sync that a person asks for always does it"
+        1,
+        description=(
+            "How often that is done by schedule; a sync that a person asks for always does it"
+        ),
     )
     files: Annotated[Literal["none", "metadata", "all"], ResyncOnChange()] = Field(
-        "metadata", description="Files: leave them out, keep what Slack says of them, or keep their content too"
+        "metadata",
+        description=(
+            "Files: leave them out, keep what Slack says of them, or keep their content too"
+        ),
     )
     max_file_mb: Annotated[PositiveInt, ResyncOnChange()] = Field(
-        100, description="Files larger than this, in MB of 1,000,000 bytes, are kept without content"
+        100,
+        description="Files larger than this, in MB of 1,000,000 bytes, are kept without content",
     )
-    join_public: bool = Field(False, description="Let the bot join the public channels that it is to keep")
+    join_public: bool = Field(
+        False, description="Let the bot join the public channels that it is to keep"
+    )
     app_kind: Literal["internal", "marketplace", "distributed"] = Field(
         "internal",
-        description="Whose app the token belongs to; distributed, outside the Marketplace: 1 call a minute, 15 messages each",
+        description=(
+            "Whose app the token belongs to; distributed, outside the Marketplace: 1 call a minute,"
+            " 15 messages each"
+        ),
     )
 
     @property
@@ -77,8 +93,9 @@ class Credentials(BaseModel, extra="forbid"):
 def tokens(answer: Mapping[str, Any]) -> dict[str, str]:
     """The credentials in an answer of `oauth.v2.access`; empty if it has none.
 
-    A bot's tokens stand at the top. A person's do so after a renewal; after an installation without a bot they are in
-    `authed_user`. An access token and a refresh token of two different holders are never taken for a pair.
+    A bot's tokens stand at the top. A person's do so after a renewal; after an installation without
+    a bot they are in `authed_user`. An access token and a refresh token of two different holders
+    are never taken for a pair.
 
     Facts: https://docs.slack.dev/reference/methods/oauth.v2.access
     """
@@ -87,7 +104,10 @@ def tokens(answer: Mapping[str, Any]) -> dict[str, str]:
     for holder in (answer, answer.get("authed_user")):
         if isinstance(holder, Mapping) and isinstance(token := holder.get("access_token"), str):
             renewal = holder.get("refresh_token")
-            return {"token": token, **({"refresh_token": renewal} if isinstance(renewal, str) else {})}
+            return {
+                "token": token,
+                **({"refresh_token": renewal} if isinstance(renewal, str) else {}),
+            }
     return {}
 
 
@@ -102,6 +122,8 @@ class SlackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
-    api_url: Annotated[str, AfterValidator(_http)] = Field("https://slack.com/api/", validation_alias="SLACK_API_URL")
+    api_url: Annotated[str, AfterValidator(_http)] = Field(
+        "https://slack.com/api/", validation_alias="SLACK_API_URL"
+    )
     client_id: str = Field("", validation_alias="SLACK_CLIENT_ID")
     client_secret: SecretStr = Field(SecretStr(""), validation_alias="SLACK_CLIENT_SECRET")

@@ -72,7 +72,9 @@ class Answer:
 
 def opener(proxy: str | None = None) -> OpenerDirector:
     """Opens URLs without following redirects; with the proxy of the environment by default."""
-    return build_opener(NoRedirects, *([ProxyHandler({"http": proxy, "https": proxy})] if proxy else []))
+    return build_opener(
+        NoRedirects, *([ProxyHandler({"http": proxy, "https": proxy})] if proxy else [])
+    )
 
 
 def call(settings: SlackSettings, token: SecretStr, method: str, **arguments: Any) -> Answer:
@@ -96,16 +98,26 @@ def renew(settings: SlackSettings, credentials: Credentials) -> Credentials:
     """
     if credentials.refresh_token is None:
         raise CredentialsInvalid("the token has expired, and there is no refresh token")
-    form = {"grant_type": "refresh_token", "refresh_token": credentials.refresh_token.get_secret_value()}
-    auth = {"client_id": settings.client_id, "client_secret": settings.client_secret.get_secret_value()}
+    form = {
+        "grant_type": "refresh_token",
+        "refresh_token": credentials.refresh_token.get_secret_value(),
+    }
+    auth = {
+        "client_id": settings.client_id,
+        "client_secret": settings.client_secret.get_secret_value(),
+    }
     found = tokens(_answered(_client(settings, None), "oauth.v2.access", data=form, auth=auth).data)
     if "refresh_token" not in found:
         raise TransientError("oauth.v2.access: the answer has no tokens")
-    return Credentials(token=SecretStr(found["token"]), refresh_token=SecretStr(found["refresh_token"]))
+    return Credentials(
+        token=SecretStr(found["token"]), refresh_token=SecretStr(found["refresh_token"])
+    )
 
 
 def _client(settings: SlackSettings, token: str | None) -> WebClient:
-    return _Client(token, settings.api_url, timeout=TIMEOUT_SECONDS, logger=_SILENT, retry_handlers=[])
+    return _Client(
+        token, settings.api_url, timeout=TIMEOUT_SECONDS, logger=_SILENT, retry_handlers=[]
+    )
 
 
 def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
@@ -113,7 +125,14 @@ def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
         response = client.api_call(method, **arguments)
     except SlackApiError as error:
         raise _refused(method, error) from None
-    except (OSError, HTTPException, SlackClientError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        HTTPException,
+        SlackClientError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         # Its text may hold what was sent.
         raise TransientError(f"{method}: no answer ({type(error).__name__})") from None
     if not isinstance(response.data, dict):
@@ -122,8 +141,14 @@ def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
 
 
 def _refused(method: str, error: SlackApiError) -> IntegrationError:
-    """What an answer means that is not `ok`; of its text, only what looks like Slack's own words is repeated."""
-    status, headers, data = error.response.status_code, _lower(error.response.headers), error.response.data
+    """What an answer means that is not `ok`; of its text, only what looks like Slack's own words
+    is repeated.
+    """
+    status, headers, data = (
+        error.response.status_code,
+        _lower(error.response.headers),
+        error.response.data,
+    )
     found: dict[str, Any] = data if isinstance(data, dict) else {}
     code, scope = (str(found.get(key, "")) for key in ("error", "needed"))
     if status == 200 and not _WORD.fullmatch(code):
@@ -139,7 +164,9 @@ def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def storable(value: Any) -> Any:
-    """The same JSON without what PostgreSQL and UTF-8 cannot hold: NULs, lone surrogates, and numbers too large to be any."""
+    """The same JSON without what PostgreSQL and UTF-8 cannot hold: NULs, lone surrogates, and
+    numbers too large to be any.
+    """
     try:
         encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:  # a UnicodeEncodeError too

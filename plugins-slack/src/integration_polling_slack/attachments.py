@@ -28,11 +28,15 @@ class Kept:
 class Attachments(Directory):
     """What is done with the files of messages that are new or changed."""
 
-    def _add_files(self, ctx: Context, kept: Kept, place: Place, changed: Sequence[Message]) -> None:
+    def _add_files(
+        self, ctx: Context, kept: Kept, place: Place, changed: Sequence[Message]
+    ) -> None:
         """Rows or downloads of the files of messages that are new or changed."""
         if self.config.files == "none":
             return
-        found = [(File.of(place.id(one["ts"]), data), data) for one in changed for data in files_of(one)]
+        found = [
+            (File.of(place.id(one["ts"]), data), data) for one in changed for data in files_of(one)
+        ]
         known = ctx.known([file.key for file, _ in found])
         for file, data in found:
             if file.mode == "tombstone":
@@ -49,7 +53,11 @@ class Attachments(Directory):
         elif self.config.files == "metadata" or without:
             # A row that has its content already keeps it.
             kept_already = known == file.version("content")
-            (kept.seen.append(file.key) if kept_already else kept.output.append(file.row(without=without)))
+            (
+                kept.seen.append(file.key)
+                if kept_already
+                else kept.output.append(file.row(without=without))
+            )
         elif known == file.version("content"):
             kept.seen.append(file.key)
         else:
@@ -78,7 +86,9 @@ class Attachments(Directory):
         return TaskResult([file.row(blob.blob)])
 
     def _fetch(self, ctx: Context, file: File, blob: BlobWriter) -> None:
-        """Fetch it; once more if the token turns out to have expired, which a download does not tell."""
+        """Fetch it; once more if the token turns out to have expired, which a download does not
+        tell.
+        """
         token = self.credentials.token
         try:
             files.fetch(self.settings, token, file, blob, self._most_bytes)
@@ -97,4 +107,8 @@ class Attachments(Directory):
 def files_of(message: Message) -> list[Mapping[str, Any]]:
     """The file objects of a message; those without an id are none."""
     found = message.get("files")
-    return [one for one in found if isinstance(one, dict) and is_id(one.get("id"))] if isinstance(found, list) else []
+    return (
+        [one for one in found if isinstance(one, dict) and is_id(one.get("id"))]
+        if isinstance(found, list)
+        else []
+    )

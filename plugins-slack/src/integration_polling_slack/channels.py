@@ -40,7 +40,10 @@ class Ref(BaseModel):
 
     @property
     def archived(self) -> str:
-        """The version of the settings in which it is archived; empty if it is not. Nothing is posted without a new one."""
+        """The version of the settings in which it is archived; empty if it is not.
+
+        Nothing is posted without a new one.
+        """
         return str(self.updated) if self.is_archived else ""
 
     @property
@@ -48,11 +51,15 @@ class Ref(BaseModel):
         return self.type == "public" and not self.is_archived
 
     def is_readable(self, *, is_bot: bool) -> bool:
-        """Whether the token may read it: people read public channels without joining, bots do not."""
+        """Whether the token may read it: people read public channels without joining, bots do
+        not.
+        """
         return self.is_member or (self.type == "public" and not is_bot)
 
     def row(self, unreadable: str | None) -> TaskOutput:
-        """The channel as it is kept; `unreadable` is Slack's word for why nothing new comes from it."""
+        """The channel as it is kept; `unreadable` is Slack's word for why nothing new comes from
+        it.
+        """
         return TaskOutput(
             self.id, kind="channel", parent=PARENT, name=self.name,
             timestamp=datetime.fromtimestamp(self.created, UTC) if self.created else None,
@@ -147,13 +154,21 @@ def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
 
 
 def vanished_row(id: str) -> TaskOutput:
-    """Shows that a channel is no longer listed: it was deleted, or is private and the token's holder is not in it."""
+    """Shows that a channel is no longer listed: it was deleted, or is private and the token's
+    holder is not in it.
+    """
     return TaskOutput.update(id, metadata={"unreadable": "channel_not_found"})
 
 
 def missing_row(name: str) -> TaskOutput:
     """Shows a channel of the config that is not there, or that the token cannot see."""
-    return TaskOutput(missing_id(name), kind="channel", parent=PARENT, name=name, metadata={"unreadable": "not found"})
+    return TaskOutput(
+        missing_id(name),
+        kind="channel",
+        parent=PARENT,
+        name=name,
+        metadata={"unreadable": "not found"},
+    )
 
 
 def missing_id(name: str) -> str:

@@ -67,11 +67,16 @@ def utc_now() -> datetime:
 def limits(app_kind: str) -> list[Limit]:
     """The budgets of an app of this kind, each of one method in one workspace."""
     slow = RESTRICTED if app_kind == "distributed" else ()
-    return [Rate(name, 1 if name in slow else units, MINUTE, by="group") for name, units in TIERS.items()]
+    return [
+        Rate(name, 1 if name in slow else units, MINUTE, by="group")
+        for name, units in TIERS.items()
+    ]
 
 
 class Directory(BaseIntegration[Config, Credentials]):
-    """The tasks that come before any message, one after the other: messages name people and channels."""
+    """The tasks that come before any message, one after the other: messages name people and
+    channels.
+    """
 
     _settings: SlackSettings | None = None
 
@@ -90,19 +95,28 @@ class Directory(BaseIntegration[Config, Credentials]):
             try:
                 self._settings = SlackSettings()
             except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-                raise ConfigurationError(f"{first['loc'][0]} cannot be used: {first['msg']}") from None
+                first = error.errors(include_url=False, include_input=False, include_context=False)[
+                    0
+                ]
+                raise ConfigurationError(
+                    f"{first['loc'][0]} cannot be used: {first['msg']}"
+                ) from None
         return self._settings
 
     def check(self) -> AccountIdentity:
         answer = self._ask("auth.test")
         found = answer.data
         if found.get("is_enterprise_install"):
-            raise ConfigurationError("this token is for a whole organization; install the app in one workspace")
-        granted = {scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")} - {""}
+            raise ConfigurationError(
+                "this token is for a whole organization; install the app in one workspace"
+            )
+        granted = {
+            scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")
+        } - {""}
         if granted and (lacking := scopes.needed(self.config) - granted):
             raise ConfigurationError(
-                f"the token lacks the scopes {', '.join(sorted(lacking))}: add them, and reinstall the app"
+                f"the token lacks the scopes {', '.join(sorted(lacking))}: add them, and reinstall"
+                " the app"
             )
         team, user = found.get("team_id"), found.get("user_id")
         if not is_id(team) or not is_id(user):
@@ -123,18 +137,23 @@ class Directory(BaseIntegration[Config, Credentials]):
 
     def refresh(self) -> Credentials:
         if self.credentials.refresh_token is not None and not self.settings.client_id:
-            raise ConfigurationError("the token is to be renewed: set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET")
+            raise ConfigurationError(
+                "the token is to be renewed: set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET"
+            )
         return api.renew(self.settings, self.credentials)
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The bot's tokens, or a person's; nothing, which the engine refuses, if Slack gave none."""
+        """The bot's tokens, or a person's; nothing, which the engine refuses, if Slack gave
+        none.
+        """
         return tokens(token)
 
     def start(self, ctx: Context) -> TaskResult:
         return TaskResult(tasks=[self.get_workspace.task()])
 
-    # Who and what is there ----------------------------------------------------------------------------------------------
+    # Who and what is there
+    # ----------------------------------------------------------------------------------------------
 
     @task
     def get_workspace(self, ctx: Context) -> TaskResult:
@@ -142,13 +161,23 @@ class Directory(BaseIntegration[Config, Credentials]):
         found = self._call(ctx, "auth.test").data
         url = found.get("url") if isinstance(found.get("url"), str) else ""
         here = Workspace(url=url, is_bot="bot_id" in found)
-        state: dict[str, BaseModel | None] = {WORKSPACE: here} if ctx.state(WORKSPACE, Workspace) != here else {}
+        state: dict[str, BaseModel | None] = (
+            {WORKSPACE: here} if ctx.state(WORKSPACE, Workspace) != here else {}
+        )
         people = ctx.state(PEOPLE, People)
-        known = people is not None and people.pages > FEW_PAGES and not self._is_due(ctx, people.listed_at)
-        return TaskResult(state=state, tasks=[self.get_channel_list.task() if known else self.get_users.task()])
+        known = (
+            people is not None
+            and people.pages > FEW_PAGES
+            and not self._is_due(ctx, people.listed_at)
+        )
+        return TaskResult(
+            state=state, tasks=[self.get_channel_list.task() if known else self.get_users.task()]
+        )
 
     def _is_due(self, ctx: Context, last: datetime | None) -> bool:
-        """Whether what is done less often by schedule is to be done now; it always is when a person asks for a sync."""
+        """Whether what is done less often by schedule is to be done now; it always is when a
+        person asks for a sync.
+        """
         return (
             ctx.run.trigger != "schedule"
             or last is None
@@ -156,7 +185,9 @@ class Directory(BaseIntegration[Config, Credentials]):
         )
 
     @task(cost={"users.list": 1})
-    def get_users(self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0) -> TaskResult:
+    def get_users(
+        self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0
+    ) -> TaskResult:
         """A page of the people, before any message that mentions them."""
         try:
             answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
@@ -166,28 +197,43 @@ class Directory(BaseIntegration[Config, Credentials]):
             ctx.log.warning("people keep the names that are known of them: %s", error)
             return TaskResult(tasks=[self.get_usergroups.task()])
         users = [user for user in answer.items("members") if is_id(user.get("id"))]
-        output, found = [_user_row(user) for user in users], {user["id"]: names.of_user(user) for user in users}
+        output, found = (
+            [_user_row(user) for user in users],
+            {user["id"]: names.of_user(user) for user in users},
+        )
         state = names.changed(ctx, found)
         if more := self._next_page(answer, cursor, page):
-            return TaskResult(output, [self.get_users.task(cursor=more, page=page + 1, restarts=restarts)], state)
+            return TaskResult(
+                output, [self.get_users.task(cursor=more, page=page + 1, restarts=restarts)], state
+            )
         if page + 1 > FEW_PAGES:
             state[PEOPLE] = People(listed_at=utc_now(), pages=page + 1)
         return TaskResult(output, [self.get_usergroups.task()], state)
 
     @task(cost={"usergroups.list": 1})
     def get_usergroups(self, ctx: Context) -> TaskResult:
-        """What groups of people are called; without the scope for that, mentions say it themselves."""
+        """What groups of people are called; without the scope for that, mentions say it
+        themselves.
+        """
         try:
             groups = self._call(ctx, "usergroups.list", include_disabled=True).items("usergroups")
         except PermanentError as error:
             ctx.log.info("groups of people are not resolved: %s", error)
             groups = []
-        handles = {one["id"]: f"@{one.get('handle') or one.get('name')}" for one in groups if is_id(one.get("id"))}
+        handles = {
+            one["id"]: f"@{one.get('handle') or one.get('name')}"
+            for one in groups
+            if is_id(one.get("id"))
+        }
         return TaskResult(state=names.changed(ctx, handles), tasks=[self.get_channel_list.task()])
 
     @task(cost={"conversations.list": 1})
-    def get_channel_list(self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0) -> TaskResult:
-        """A page of the channels; with the last one, the channels' own tasks: by then all names are known."""
+    def get_channel_list(
+        self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0
+    ) -> TaskResult:
+        """A page of the channels; with the last one, the channels' own tasks: by then all names
+        are known.
+        """
         types = ",".join(channels.TYPES[kind] for kind in self.config.types)
         try:
             answer = self._call(ctx, "conversations.list", types=types, cursor=cursor, limit=PAGE)
@@ -198,7 +244,8 @@ class Directory(BaseIntegration[Config, Credentials]):
         if more := self._next_page(answer, cursor, page):
             state[f"channels/{page}"] = Refs(refs=found)
             return TaskResult(
-                state=state, tasks=[self.get_channel_list.task(cursor=more, page=page + 1, restarts=restarts)]
+                state=state,
+                tasks=[self.get_channel_list.task(cursor=more, page=page + 1, restarts=restarts)],
             )
         for number in range(page):
             found += self._page_of(ctx, number)
@@ -210,7 +257,9 @@ class Directory(BaseIntegration[Config, Credentials]):
         output += [channels.vanished_row(id) for id in before.vanished(listed, self.config.types)]
         if now != before:
             changes[FOLLOWED] = now
-        return TaskResult(output, [self._first_task(ctx, ref) for ref in wanted], {**state, **changes})
+        return TaskResult(
+            output, [self._first_task(ctx, ref) for ref in wanted], {**state, **changes}
+        )
 
     def _page_of(self, ctx: Context, number: int) -> list[Ref]:
         page = ctx.state(f"channels/{number}", Refs)
@@ -218,13 +267,21 @@ class Directory(BaseIntegration[Config, Credentials]):
             raise TransientError(f"page {number} of the channels is not there any more")
         return page.refs
 
-    def _absent(self, ctx: Context, absent: set[str]) -> tuple[list[TaskOutput], dict[str, BaseModel | None]]:
-        """Rows for channels of the config that are not there, and deletions of those that are there now."""
+    def _absent(
+        self, ctx: Context, absent: set[str]
+    ) -> tuple[list[TaskOutput], dict[str, BaseModel | None]]:
+        """Rows for channels of the config that are not there, and deletions of those that are
+        there now.
+        """
         before = ctx.state(ABSENT, Absent) or Absent()
         for name in sorted(absent):
             ctx.log.warning("there is no channel %r, or the token cannot see it", name)
         output = [channels.missing_row(name) for name in sorted(absent)]
-        output += [TaskOutput.gone(channels.missing_id(name)) for name in before.names if name not in absent]
+        output += [
+            TaskOutput.gone(channels.missing_id(name))
+            for name in before.names
+            if name not in absent
+        ]
         after = Absent(names=sorted(absent))
         return output, {} if after == before else {ABSENT: after}
 
@@ -242,7 +299,9 @@ class Directory(BaseIntegration[Config, Credentials]):
         except Unreadable as error:
             ctx.log.warning("%s cannot be joined: %s", channel.name, error)
             return TaskResult([channel.row(error.code)])
-        return TaskResult(tasks=[self._channel_task(channel.model_copy(update={"is_member": True}))])
+        return TaskResult(
+            tasks=[self._channel_task(channel.model_copy(update={"is_member": True}))]
+        )
 
     def _channel_task(self, channel: Ref) -> Task:
         """What is done with a channel that is to be kept."""
@@ -251,7 +310,8 @@ class Directory(BaseIntegration[Config, Credentials]):
     def _workspace(self, ctx: Context) -> Workspace:
         return ctx.state(WORKSPACE, Workspace) or Workspace()
 
-    # Calls ----------------------------------------------------------------------------------------------------------------
+    # Calls
+    # ----------------------------------------------------------------------------------------------------------------
 
     def _ask(self, method: str, **arguments: Any) -> Answer:
         return api.call(self.settings, self.credentials.token, method, **arguments)
@@ -298,10 +358,21 @@ def _one_more(restarts: int) -> int:
 def _user_row(user: Mapping[str, Any]) -> TaskOutput:
     """A person or bot; without what needs more scopes, such as the address."""
     profile = user["profile"] if isinstance(user.get("profile"), dict) else {}
-    said = {"name": user.get("name"), "real_name": user.get("real_name") or profile.get("real_name")}
-    said |= {"display_name": profile.get("display_name"), "title": profile.get("title"), "tz": user.get("tz")}
+    said = {
+        "name": user.get("name"),
+        "real_name": user.get("real_name") or profile.get("real_name"),
+    }
+    said |= {
+        "display_name": profile.get("display_name"),
+        "title": profile.get("title"),
+        "tz": user.get("tz"),
+    }
     flags = {key: bool(user.get(key)) for key in ("deleted", "is_bot")}
     texts = {key: value[:1_000] for key, value in said.items() if isinstance(value, str) and value}
     return TaskOutput(
-        user["id"], kind="user", parent="users", name=names.of_user(user)[:200], metadata={**texts, **flags}
+        user["id"],
+        kind="user",
+        parent="users",
+        name=names.of_user(user)[:200],
+        metadata={**texts, **flags},
     )

@@ -15,7 +15,14 @@ from core import (
 )
 
 TRANSIENT = frozenset(
-    {"internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org", "unknown_error"}
+    {
+        "internal_error",
+        "fatal_error",
+        "service_unavailable",
+        "request_timeout",
+        "team_added_to_org",
+        "unknown_error",
+    }
 )
 CREDENTIALS = frozenset(
     {
@@ -23,7 +30,9 @@ CREDENTIALS = frozenset(
         "org_login_required",
     }
 )  # fmt: skip
-OPERATOR = frozenset({"invalid_client_id", "bad_client_secret", "invalid_client", "not_allowed_token_type"})
+OPERATOR = frozenset(
+    {"invalid_client_id", "bad_client_secret", "invalid_client", "not_allowed_token_type"}
+)
 UNREADABLE_CHANNEL = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
 UNREADABLE = UNREADABLE_CHANNEL | frozenset(
     {
@@ -49,7 +58,9 @@ class InvalidCursor(PermanentError):
     """The cursor is no longer known."""
 
 
-def meaning(method: str, code: str, status: int = 200, retry_after: str | None = None) -> IntegrationError:
+def meaning(
+    method: str, code: str, status: int = 200, retry_after: str | None = None
+) -> IntegrationError:
     """The error for an answer of Slack, most of which come with HTTP 200.
 
     Parameters:

@@ -34,7 +34,9 @@ WITH_BYTES = ("", "hosted", "snippet", "email")
 """Modes of files that can be downloaded as they are."""
 
 HIDDEN = "hidden_by_limit"
-"""The mode of files that the workspace's plan no longer shows: nothing but the id is left of them."""
+"""The mode of files that the workspace's plan no longer shows: nothing but the id is left of
+them.
+"""
 
 _SHOWN = ("id", "title", "mimetype", "filetype", "mode", "permalink", "user", "size")
 
@@ -70,13 +72,19 @@ class File(BaseModel):
     @classmethod
     def of(cls, message: str, data: Mapping[str, Any]) -> Self:
         """From Slack's file object; what has another type than it should is left out."""
-        texts = {key: data[key][:LONGEST] for key in cls.model_fields if isinstance(data.get(key), str)}
+        texts = {
+            key: data[key][:LONGEST] for key in cls.model_fields if isinstance(data.get(key), str)
+        }
         address = data.get("url_private_download") or data.get("url_private")
         numbers = {
-            key: data[key] for key in ("size", "created") if type(data.get(key)) is int and 0 <= data[key] < 2**40
+            key: data[key]
+            for key in ("size", "created")
+            if type(data.get(key)) is int and 0 <= data[key] < 2**40
         }
         url = address if isinstance(address, str) else ""
-        return cls.model_validate({**texts, "id": data["id"], "message": message, "url": url, **numbers})
+        return cls.model_validate(
+            {**texts, "id": data["id"], "message": message, "url": url, **numbers}
+        )
 
     @property
     def key(self) -> str:
@@ -118,7 +126,9 @@ def too_large(most_bytes: int) -> str:
     return f"larger than {most_bytes // 1_000_000} MB"
 
 
-def fetch(settings: SlackSettings, token: SecretStr, file: File, blob: BlobWriter, most_bytes: int) -> None:
+def fetch(
+    settings: SlackSettings, token: SecretStr, file: File, blob: BlobWriter, most_bytes: int
+) -> None:
     """Write the file's bytes, going on where an earlier attempt broke off.
 
     Raises:
@@ -130,7 +140,10 @@ def fetch(settings: SlackSettings, token: SecretStr, file: File, blob: BlobWrite
     with _opened(settings, token, file, blob.tell()) as response:
         _begin(response, file, blob)
         if response.headers.get_content_type() == "text/html" and file.mimetype != "text/html":
-            raise Refused(f"a web page came instead of the file {file.id}: does the token have the scope files:read?")
+            raise Refused(
+                f"a web page came instead of the file {file.id}: does the token have the scope"
+                " files:read?"
+            )
         while data := response.read(BLOCK):
             if blob.tell() + len(data) > most_bytes:
                 raise TooLarge(too_large(most_bytes))
@@ -156,7 +169,9 @@ def _begin(response: HTTPResponse, file: File, blob: BlobWriter) -> None:
 
 
 @contextlib.contextmanager
-def _opened(settings: SlackSettings, token: SecretStr, file: File, offset: int) -> Iterator[HTTPResponse]:
+def _opened(
+    settings: SlackSettings, token: SecretStr, file: File, offset: int
+) -> Iterator[HTTPResponse]:
     """The response, behind redirects that are followed by hand: the token goes to Slack alone."""
     url, whole = quote(file.url, safe=string.punctuation), offset == 0
     try:
@@ -165,7 +180,8 @@ def _opened(settings: SlackSettings, token: SecretStr, file: File, offset: int) 
             if _takes_token(settings, url):
                 headers["Authorization"] = f"Bearer {token.get_secret_value()}"
             try:
-                with opener().open(Request(url, headers=headers), timeout=TIMEOUT_SECONDS) as response:  # noqa: S310  checked
+                request = Request(url, headers=headers)  # noqa: S310  checked
+                with opener().open(request, timeout=TIMEOUT_SECONDS) as response:
                     yield response
                     return
             except HTTPError as error:
@@ -191,9 +207,13 @@ def _redirected(url: str, error: HTTPError, file: File) -> str:
             target = quote(urljoin(url, to), safe=string.punctuation)
             scheme = urlsplit(target).scheme
         except ValueError:
-            raise PermanentError(f"the file {file.id} is redirected to an address that is none") from None
+            raise PermanentError(
+                f"the file {file.id} is redirected to an address that is none"
+            ) from None
         if scheme not in ("https", urlsplit(url).scheme) or scheme not in ("http", "https"):
-            raise PermanentError(f"the file {file.id} is redirected to an address that is not secure")
+            raise PermanentError(
+                f"the file {file.id} is redirected to an address that is not secure"
+            )
         return target
     if error.code == 429:
         raise RateLimited(text, retry_after=seconds(error.headers.get("Retry-After")), limit=LIMIT)
@@ -203,7 +223,9 @@ def _redirected(url: str, error: HTTPError, file: File) -> str:
 
 
 def _takes_token(settings: SlackSettings, url: str) -> bool:
-    """Whether this address belongs to Slack: the operator's `SLACK_API_URL`, or Slack's own hosts by TLS."""
+    """Whether this address belongs to Slack: the operator's `SLACK_API_URL`, or Slack's own
+    hosts by TLS.
+    """
     try:
         parts, api = urlsplit(url), urlsplit(settings.api_url)
         host = parts.hostname or ""
@@ -211,7 +233,9 @@ def _takes_token(settings: SlackSettings, url: str) -> bool:
             return False
         if (parts.scheme, host, parts.port) == (api.scheme, api.hostname, api.port):
             return True
-        slack = host in ("slack.com", "slack-files.com") or host.endswith((".slack.com", ".slack-files.com"))
+        slack = host in ("slack.com", "slack-files.com") or host.endswith(
+            (".slack.com", ".slack-files.com")
+        )
         return parts.scheme == "https" and slack and parts.port in (None, 443)
     except ValueError:
         return False

@@ -9,7 +9,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core import Context, Listing, Manifest, OAuth, PermanentError, Task, TaskOutput, TaskResult, task
+from core import (
+    Context,
+    Listing,
+    Manifest,
+    OAuth,
+    PermanentError,
+    Task,
+    TaskOutput,
+    TaskResult,
+    task,
+)
 from integration_polling_slack import messages, scopes, timestamps
 from integration_polling_slack.account import SlackSettings
 from integration_polling_slack.attachments import Attachments, Kept, files_of
@@ -18,14 +28,24 @@ from integration_polling_slack.directory import limits, utc_now
 from integration_polling_slack.errors import UNREADABLE_CHANNEL, InvalidCursor, Unreadable
 from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
-from integration_polling_slack.walking import FEW, MOST_RESTARTS, RECENT, ChannelState, Page, Walk, partition
+from integration_polling_slack.walking import (
+    FEW,
+    MOST_RESTARTS,
+    RECENT,
+    ChannelState,
+    Page,
+    Walk,
+    partition,
+)
 
 MOST_REPLIES_NAMED = 100
 """Replies of a thread whose deletion is seen one by one."""
 
 
 class Slack(Attachments):
-    """Messages by channel and timestamp: new ones at every run, changed ones looked back for, years in the background."""
+    """Messages by channel and timestamp: new ones at every run, changed ones looked back for,
+    years in the background.
+    """
 
     manifest = Manifest(
         "slack",
@@ -39,7 +59,8 @@ class Slack(Attachments):
             "SLACK_CLIENT_SECRET",
             # Slack wants commas where RFC 6749 has spaces.
             {"scope": ",".join(sorted(scopes.EVERY))},
-            # Slack takes PKCE from apps that are public clients for good, and the secret from all others.
+            # Slack takes PKCE from apps that are public clients for good, and the secret from all
+            # others.
             pkce=False,
         ),
         docs="https://docs.slack.dev/apis/web-api",
@@ -48,7 +69,9 @@ class Slack(Attachments):
 
     @task
     def sync_channel(self, ctx: Context, channel: Ref) -> TaskResult:
-        """Where the channel's history goes on: with what is new, and in the background with what is old."""
+        """Where the channel's history goes on: with what is new, and in the background with what
+        is old.
+        """
         state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
@@ -60,7 +83,9 @@ class Slack(Attachments):
             if state.newest_ts
             else Walk(mode="first", oldest=self.config.oldest)
         )
-        tasks = [self.get_channel_history.task(channel=channel.id, walk=walk, archived=channel.archived)]
+        tasks = [
+            self.get_channel_history.task(channel=channel.id, walk=walk, archived=channel.archived)
+        ]
         if state.backfill is not None:
             tasks.append(self._in_background(channel.id, state.backfill))
         return TaskResult([row], tasks)
@@ -71,10 +96,13 @@ class Slack(Attachments):
     def _channel_task(self, channel: Ref) -> Task:
         return self.sync_channel.task(channel=channel)
 
-    # Messages -------------------------------------------------------------------------------------------------------------
+    # Messages
+    # -------------------------------------------------------------------------------------------------------------
 
     @task(cost={"conversations.history": 1})
-    def get_channel_history(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
+    def get_channel_history(
+        self, ctx: Context, channel: str, walk: Walk, archived: str = ""
+    ) -> TaskResult:
         """A page of a channel: of what is new, or of all that there ever was."""
         state = ctx.state(partition(channel), ChannelState) or ChannelState()
         if walk.mode == "back" and state.backfill != walk:
@@ -90,8 +118,12 @@ class Slack(Attachments):
             return self._goes_on(channel, state, page.after, kept, archived)
         return self._at_the_end(ctx, channel, state, page, kept, archived)
 
-    def _goes_on(self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str) -> TaskResult:
-        """The rest of the walk: that of a new channel and of a backfill is remembered at each page."""
+    def _goes_on(
+        self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
+    ) -> TaskResult:
+        """The rest of the walk: that of a new channel and of a backfill is remembered at each
+        page.
+        """
         if walk.mode == "live":
             more = self.get_channel_history.task(channel=channel, walk=walk, archived=archived)
             return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
@@ -129,18 +161,24 @@ class Slack(Attachments):
         output = [*kept.output, *_readable_again(channel, state)]
         return TaskResult(output, tasks, _written(channel, state, now), kept.seen, listed)
 
-    def _lookback_if_due(self, ctx: Context, channel: str, state: ChannelState, archived: str) -> list[Task]:
+    def _lookback_if_due(
+        self, ctx: Context, channel: str, state: ChannelState, archived: str
+    ) -> list[Task]:
         """Always when a person asks for a sync; by schedule, as often as the config says."""
         if not self._is_due(ctx, state.lookback_done_at):
             return []
         midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
         oldest = timestamps.before(midnight - timedelta(days=self.config.lookback_days))
-        walk = Walk(mode="lookback", oldest=timestamps.newest([oldest, self.config.oldest]), run=ctx.run.id)
+        walk = Walk(
+            mode="lookback", oldest=timestamps.newest([oldest, self.config.oldest]), run=ctx.run.id
+        )
         return [self._look_back(channel, walk, archived)]
 
     def _look_back(self, channel: str, walk: Walk, archived: str) -> Task:
         """After what is new, which draws on the same budget."""
-        return replace(self.lookback.task(channel=channel, walk=walk, archived=archived), priority=-1)
+        return replace(
+            self.lookback.task(channel=channel, walk=walk, archived=archived), priority=-1
+        )
 
     @task(cost={"conversations.history": 1})
     def lookback(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
@@ -176,7 +214,9 @@ class Slack(Attachments):
             limit=self.config.page,
         )  # fmt: skip
         found = [one for one in answer.items("messages") if messages.is_message(one)]
-        has_more, is_limited = (answer.data.get(name) is True for name in ("has_more", "is_limited"))
+        has_more, is_limited = (
+            answer.data.get(name) is True for name in ("has_more", "is_limited")
+        )
         has_more = has_more or bool(answer.cursor)
         after = walk.within(ctx.run.id).after(
             [one["ts"] for one in found], answer.cursor, has_more=has_more, is_limited=is_limited
@@ -184,20 +224,29 @@ class Slack(Attachments):
         return Page(walk, after, has_more, found)
 
     def _skipped(
-        self, ctx: Context, channel: str, state: ChannelState, error: Unreadable, now: ChannelState | None = None
+        self,
+        ctx: Context,
+        channel: str,
+        state: ChannelState,
+        error: Unreadable,
+        now: ChannelState | None = None,
     ) -> TaskResult:
-        """Show on the channel's row why it cannot be read; where it was left off stays as it is, unless `now` says otherwise."""
+        """Show on the channel's row why it cannot be read; where it was left off stays as it is,
+        unless `now` says otherwise.
+        """
         ctx.log.warning("the channel %s is skipped: %s", channel, error)
         now = (now or state).model_copy(update={"unreadable": error.code})
         row = TaskOutput.update(channel, metadata={"unreadable": error.code})
         return TaskResult([row], state=_written(channel, state, now))
 
-    # What a page comes to -----------------------------------------------------------------------------------------------
+    # What a page comes to
+    # -----------------------------------------------------------------------------------------------
 
     def _keep(self, ctx: Context, channel: str, page: Page) -> Kept:
         """What is new or changed of these messages; threads that have changed get a task each.
 
-        Of a walk through everything, all is taken as new: after a resync, names and files are as they are now.
+        Of a walk through everything, all is taken as new: after a resync, names and files are as
+        they are now.
         """
         place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
         known = ctx.known([place.id(one["ts"]) for one in page.messages])
@@ -207,13 +256,15 @@ class Slack(Attachments):
             before, own = Version.parse(known.get(id)), messages.own_version(one)
             is_same = id in known and before.own == own and not whole
             if messages.is_reply(one):
-                # Sent to the channel too. Its thread may be older than this page, or out of reach. Without a version here, it is
-                # asked for until it comes.
+                # Sent to the channel too. Its thread may be older than this page, or out of reach.
+                # Without a version here, it is asked for until it comes.
                 if not is_same:
                     changed.append(one)
                     kept.output.append(messages.row(one, place, str(Version(""))))
                     root = one["thread_ts"]
-                    threads.setdefault(root, self.get_thread.task(channel=channel, ts=root, cause=ts, whole=whole))
+                    threads.setdefault(
+                        root, self.get_thread.task(channel=channel, ts=root, cause=ts, whole=whole)
+                    )
                 continue
             if is_same:
                 kept.seen.append(id)
@@ -221,7 +272,9 @@ class Slack(Attachments):
                 changed.append(one)
                 kept.output.append(messages.row(one, place, str(replace(before, own=own))))
             if (thread := messages.thread_version(one)) != before.thread or (thread and whole):
-                threads[ts] = self.get_thread.task(channel=channel, ts=ts, version=thread, whole=whole)
+                threads[ts] = self.get_thread.task(
+                    channel=channel, ts=ts, version=thread, whole=whole
+                )
         kept.tasks += threads.values()
         self._add_files(ctx, kept, place, changed)
         return kept
@@ -230,7 +283,8 @@ class Slack(Attachments):
         known = Names(ctx)
         return Place(channel, self._workspace(ctx).url, known.get)
 
-    # Threads ----------------------------------------------------------------------------------------------------------------
+    # Threads
+    # ----------------------------------------------------------------------------------------------------------------
 
     @task(cost={"conversations.replies": 1})
     def get_thread(
@@ -254,17 +308,31 @@ class Slack(Attachments):
           whole: Take all as new.
         """
         run = run or ctx.run.id
-        given: dict[str, Any] = {"channel": channel, "ts": ts, "cause": cause, "whole": whole, "run": run}
-        # As it is before the call: what another task keeps meanwhile is not gone because this answer lacks it.
+        given: dict[str, Any] = {
+            "channel": channel,
+            "ts": ts,
+            "cause": cause,
+            "whole": whole,
+            "run": run,
+        }
+        # As it is before the call: what another task keeps meanwhile is not gone because this
+        # answer lacks it.
         known: Mapping[str, str | None] = ctx.known([f"{channel}:{ts}"])
         try:
             answer = self._call(
-                ctx, "conversations.replies", channel=channel, ts=ts, cursor=cursor, limit=self.config.page
+                ctx,
+                "conversations.replies",
+                channel=channel,
+                ts=ts,
+                cursor=cursor,
+                limit=self.config.page,
             )
         except InvalidCursor:
             if not cursor or restarts >= MOST_RESTARTS:
                 raise
-            return TaskResult(tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)])
+            return TaskResult(
+                tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)]
+            )
         except Unreadable as error:
             oldest = self.config.oldest if whole else timestamps.before(timestamps.moment(ts))
             return self._thread_skipped(ctx, channel, ts, oldest, error)
@@ -281,12 +349,16 @@ class Slack(Attachments):
             return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
         if answer.data.get("has_more") is True:
             raise PermanentError("conversations.replies: there is more, and no cursor to get it by")
-        kept.output += _end_of_thread(known, f"{channel}:{ts}", version, replies, is_alone=page == 0)
+        kept.output += _end_of_thread(
+            known, f"{channel}:{ts}", version, replies, is_alone=page == 0
+        )
         is_complete = run == ctx.run.id and answer.data.get("is_limited") is not True
         listed = [Listing(f"{channel}:{ts}")] if is_complete else []
         return TaskResult(kept.output, kept.tasks, seen=kept.seen, listed=listed)
 
-    def _keep_replies(self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool) -> Kept:
+    def _keep_replies(
+        self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool
+    ) -> Kept:
         place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
         known = ctx.known([place.id(one["ts"]) for one in replies])
         for one in replies:
@@ -299,8 +371,11 @@ class Slack(Attachments):
         self._add_files(ctx, kept, place, changed)
         return kept
 
-    def _keep_root(self, ctx: Context, kept: Kept, channel: str, root: Message) -> Mapping[str, str | None]:
-        """A thread's first message, if the history has not come to it yet: its row tells which replies were there.
+    def _keep_root(
+        self, ctx: Context, kept: Kept, channel: str, root: Message
+    ) -> Mapping[str, str | None]:
+        """A thread's first message, if the history has not come to it yet: its row tells which
+        replies were there.
 
         Returns:
           The row's version by its id; nothing, if the message is older than what is wanted.
@@ -312,8 +387,11 @@ class Slack(Attachments):
         self._add_files(ctx, kept, place, [root])
         return {place.id(root["ts"]): version}
 
-    def _thread_skipped(self, ctx: Context, channel: str, ts: str, oldest: str, error: Unreadable) -> TaskResult:
-        """A thread that is gone is skipped; one that cannot be read with its channel is gone back to.
+    def _thread_skipped(
+        self, ctx: Context, channel: str, ts: str, oldest: str, error: Unreadable
+    ) -> TaskResult:
+        """A thread that is gone is skipped; one that cannot be read with its channel is gone back
+        to.
 
         Raises:
           Unreadable: It is skipped.
@@ -326,7 +404,12 @@ class Slack(Attachments):
 
 
 def _end_of_thread(
-    known: Mapping[str, str | None], root: str, version: str | None, replies: Sequence[Message], *, is_alone: bool
+    known: Mapping[str, str | None],
+    root: str,
+    version: str | None,
+    replies: Sequence[Message],
+    *,
+    is_alone: bool,
 ) -> list[TaskOutput]:
     """The root's new version, now that all of its thread is kept, and deletions of single replies.
 
@@ -343,12 +426,21 @@ def _end_of_thread(
         gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
         channel = root.partition(":")[0]
         output += [TaskOutput.gone(f"{channel}:{ts}") for ts in sorted(gone) if len(gone) <= FEW]
-    thread = before.thread if version is None else messages.settled_version(version, timestamps.newest(seen))
+    thread = (
+        before.thread
+        if version is None
+        else messages.settled_version(version, timestamps.newest(seen))
+    )
     now = Version(before.own, thread, ",".join(here or []))
-    return [*output, *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else [])]
+    return [
+        *output,
+        *([TaskOutput.update(root, metadata={}, fingerprint=str(now))] if now != before else []),
+    ]
 
 
-def _written(channel: str, before: ChannelState, now: ChannelState) -> Mapping[str, BaseModel | None]:
+def _written(
+    channel: str, before: ChannelState, now: ChannelState
+) -> Mapping[str, BaseModel | None]:
     """The channel's state, if it has changed."""
     return {} if now == before else {partition(channel): now}
 

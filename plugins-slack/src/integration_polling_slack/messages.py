@@ -21,17 +21,28 @@ LARGE_PARTS = {"blocks": 300_000, "attachments": 300_000}
 LONGEST_NAME = 200
 """Characters."""
 
-_COMPARED = ("text", "user", "username", "bot_id", "subtype", "edited", "reactions", "blocks", "attachments", "files")
+_COMPARED = (
+    "text",
+    "user",
+    "username",
+    "bot_id",
+    "subtype",
+    "edited",
+    "reactions",
+    "blocks",
+    "attachments",
+    "files",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What tells whether a message has changed: `own|thread|replies`, kept as the row's fingerprint.
+    """What tells whether a message has changed: `own|thread|replies`, kept as the row's
+    fingerprint.
 
-    Attributes:
-      own: A digest of the message itself.
-      thread: `latest_reply:reply_count` of the thread as it is kept; empty without one, `?` if it was seen to change.
-      replies: The timestamps of its replies, where they are few.
+    Attributes: own: A digest of the message itself. thread: `latest_reply:reply_count` of the
+      thread as it is kept; empty without one, `?` if it was seen to change. replies: The timestamps
+      of its replies, where they are few.
     """
 
     own: str
@@ -77,7 +88,9 @@ def own_version(message: Message) -> str:
         described.pop("subtype", None)
     if isinstance(described.get("files"), list):
         # Links to thumbnails and the like differ from call to call.
-        described["files"] = [(one.get("id"), one.get("mode")) for one in described["files"] if isinstance(one, dict)]
+        described["files"] = [
+            (one.get("id"), one.get("mode")) for one in described["files"] if isinstance(one, dict)
+        ]
     encoded = json.dumps(described, sort_keys=True).encode()
     return hashlib.blake2b(encoded, digest_size=9).hexdigest()
 
@@ -91,8 +104,8 @@ def thread_version(message: Message) -> str:
 def settled_version(version: str, newest: str) -> str:
     """The version of a thread whose newest reply is this one.
 
-    A reply that came after the version was taken may be deleted before anybody looks again, and the thread then has its old
-    version: what has such a reply matches no version.
+    A reply that came after the version was taken may be deleted before anybody looks again, and the
+    thread then has its old version: what has such a reply matches no version.
     """
     latest = version.partition(":")[0]
     if not newest or (version and not timestamps.is_ts(latest)):
@@ -114,13 +127,25 @@ def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
 
 
 def _author(message: Message, name: Name) -> str:
-    """By the directory, for people of this workspace; as the message says, for bots and people of others."""
+    """By the directory, for people of this workspace; as the message says, for bots and people
+    of others.
+    """
     user, bot, profile = (message.get(key) for key in ("user", "bot_profile", "user_profile"))
     known = name(user) if isinstance(user, str) and "bot_id" not in message else None
     said = [message.get("username")]
-    said += [found.get(key) for found in (bot, profile) if isinstance(found, dict) for key in ("name", "real_name")]
+    said += [
+        found.get(key)
+        for found in (bot, profile)
+        if isinstance(found, dict)
+        for key in ("name", "real_name")
+    ]
     named = next((f"@{one}" for one in said if isinstance(one, str) and one), None)
-    return known or named or (name(user) if isinstance(user, str) else None) or f"@{user or message.get('bot_id')}"
+    return (
+        known
+        or named
+        or (name(user) if isinstance(user, str) else None)
+        or f"@{user or message.get('bot_id')}"
+    )
 
 
 def _metadata(message: Message, place: Place) -> dict[str, Any]:
@@ -147,14 +172,20 @@ def _metadata(message: Message, place: Place) -> dict[str, Any]:
 def _reactions(reactions: Any) -> list[dict[str, Any]]:
     """Name, count, and who of them Slack names."""
     found = reactions if isinstance(reactions, list) else []
-    return [{key: one.get(key) for key in ("name", "count", "users")} for one in found if isinstance(one, dict)]
+    return [
+        {key: one.get(key) for key in ("name", "count", "users")}
+        for one in found
+        if isinstance(one, dict)
+    ]
 
 
 def _files(files: Any) -> list[dict[str, Any]]:
     """Only what identifies them: the rest is in their own rows."""
     found = files if isinstance(files, list) else []
     shown = ("id", "name", "mimetype", "size", "mode")
-    return [{key: one[key] for key in shown if one.get(key)} for one in found if isinstance(one, dict)]
+    return [
+        {key: one[key] for key in shown if one.get(key)} for one in found if isinstance(one, dict)
+    ]
 
 
 def _permalink(message: Message, place: Place) -> str:
@@ -162,4 +193,8 @@ def _permalink(message: Message, place: Place) -> str:
     if not place.url:
         return ""
     link = f"{place.url}archives/{place.channel}/p{message['ts'].replace('.', '')}"
-    return f"{link}?thread_ts={message['thread_ts']}&cid={place.channel}" if is_reply(message) else link
+    return (
+        f"{link}?thread_ts={message['thread_ts']}&cid={place.channel}"
+        if is_reply(message)
+        else link
+    )

@@ -1,4 +1,6 @@
-"""What people, channels and groups are called, by id: kept in state, in shards, for those who render messages."""
+"""What people, channels and groups are called, by id: kept in state, in shards, for those who
+render messages.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,15 @@ def of_user(user: Mapping[str, Any]) -> str:
     """How Slack shows a person: the display name, else the full name, else the handle."""
     profile = user.get("profile")
     found = profile if isinstance(profile, dict) else {}
-    shown = (found.get("display_name"), found.get("real_name"), user.get("real_name"), user.get("name"))
-    return f"@{next((name for name in shown if isinstance(name, str) and name), user.get('id', '?'))}"
+    shown = (
+        found.get("display_name"),
+        found.get("real_name"),
+        user.get("real_name"),
+        user.get("name"),
+    )
+    return (
+        f"@{next((name for name in shown if isinstance(name, str) and name), user.get('id', '?'))}"
+    )
 
 
 def _read(ctx: Context, partition: str) -> dict[str, str]:

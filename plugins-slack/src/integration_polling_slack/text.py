@@ -24,7 +24,9 @@ def readable(message: Mapping[str, Any], name: Name) -> str:
     text, attachments = message.get("text"), message.get("attachments")
     if isinstance(text, str) and text:
         return resolved(text, name)
-    parts = [_of_attachment(one, name) for one in attachments] if isinstance(attachments, list) else []
+    parts = (
+        [_of_attachment(one, name) for one in attachments] if isinstance(attachments, list) else []
+    )
     return _of_blocks(message.get("blocks"), name) or "\n".join(filter(None, parts))
 
 
@@ -84,7 +86,9 @@ def _of_attachment(attachment: Any, name: Name) -> str:
 def _of_blocks(blocks: Any, name: Name) -> str:
     if not isinstance(blocks, list):
         return ""
-    return "\n".join(text for block in blocks if (text := "".join(_pieces(block, name, DEEPEST)).strip()))
+    return "\n".join(
+        text for block in blocks if (text := "".join(_pieces(block, name, DEEPEST)).strip())
+    )
 
 
 def _pieces(element: Any, name: Name, depth: int) -> Iterator[str]:
@@ -92,7 +96,9 @@ def _pieces(element: Any, name: Name, depth: int) -> Iterator[str]:
     if not isinstance(element, dict) or depth == 0:
         return
     kind, text = element.get("type"), element.get("text")
-    mention = {"user": "user_id", "channel": "channel_id", "usergroup": "usergroup_id"}.get(str(kind))
+    mention = {"user": "user_id", "channel": "channel_id", "usergroup": "usergroup_id"}.get(
+        str(kind)
+    )
     if mention is not None:
         id = str(element.get(mention))
         yield name(id) or id

@@ -1,4 +1,6 @@
-"""Where the walks through a channel stand: the payload of their tasks, and what is remembered between runs."""
+"""Where the walks through a channel stand: the payload of their tasks, and what is remembered
+between runs.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,16 @@ RECENT = 200
 class Walk(BaseModel):
     """One walk through a channel's history, from its newest message to its oldest.
 
-    The first page has no upper bound. All that follow are bounded by the oldest message of the first, so that what is
-    posted meanwhile shifts nothing.
+    The first page has no upper bound. All that follow are bounded by the oldest message of the
+    first, so that what is posted meanwhile shifts nothing.
 
-    Attributes:
-      mode: `first` is the newest page of a channel that is new here, `back` all below it, `live` what came since the
-        last run, and `lookback` what may have changed since.
-      oldest, latest: Bounds, exclusive; an empty `latest` is none.
-      newest, low: The newest and the oldest message seen so far.
-      run, top: The run that this part of the walk belongs to, and where it began: only what one run has listed may be
-        compared with what is kept.
-      is_limited: Slack has hidden older messages, as it does on its free plan.
-      empty, restarts: Pages without messages, and beginnings at the same place, so far.
+    Attributes: mode: `first` is the newest page of a channel that is new here, `back` all below it,
+      `live` what came since the last run, and `lookback` what may have changed since. oldest,
+      latest: Bounds, exclusive; an empty `latest` is none. newest, low: The newest and the oldest
+      message seen so far. run, top: The run that this part of the walk belongs to, and where it
+      began: only what one run has listed may be compared with what is kept. is_limited: Slack has
+      hidden older messages, as it does on its free plan. empty, restarts: Pages without messages,
+      and beginnings at the same place, so far.
     """
 
     mode: Literal["first", "live", "back", "lookback"]
@@ -106,7 +106,9 @@ class Walk(BaseModel):
         return self.model_copy(update={"latest": latest, "cursor": "", "restarts": restarts})
 
     def listings(self, channel: str) -> list[Listing]:
-        """What has been listed when the walk is at its end: nothing, if Slack hides all that there is."""
+        """What has been listed when the walk is at its end: nothing, if Slack hides all that
+        there is.
+        """
         if self.is_limited and not self.low:
             return []
         since = timestamps.moment(self.low) if self.is_limited else timestamps.after(self.oldest)
@@ -116,15 +118,13 @@ class Walk(BaseModel):
 class ChannelState(BaseModel):
     """What is remembered of a channel.
 
-    Attributes:
-      newest_ts: All messages from the oldest one wanted up to this one are kept, or are the backfill's. Empty before the
-        first page.
-      backfill: The page of the history that comes next; None when all is there.
-      lookback_done_at: When changes were last looked for.
-      recent: The messages of the lookback's window, in a channel so quiet that they are few.
-      unreadable: Slack's word for why it could not be read the last time.
-      rewalks: How often the backfill was sent back to threads that could not be read.
-      settled: It was archived in this version of its settings, and all that it has is kept.
+    Attributes: newest_ts: All messages from the oldest one wanted up to this one are kept, or are
+      the backfill's. Empty before the first page. backfill: The page of the history that comes
+      next; None when all is there. lookback_done_at: When changes were last looked for. recent: The
+      messages of the lookback's window, in a channel so quiet that they are few. unreadable:
+      Slack's word for why it could not be read the last time. rewalks: How often the backfill was
+      sent back to threads that could not be read. settled: It was archived in this version of its
+      settings, and all that it has is kept.
     """
 
     newest_ts: str = ""
@@ -136,15 +136,17 @@ class ChannelState(BaseModel):
     settled: str = ""
 
     def without_thread(self, ts: str, oldest: str) -> ChannelState | None:
-        """The state when the channel can no longer be read, and neither can this thread: the backfill goes back to it.
+        """The state when the channel can no longer be read, and neither can this thread: the
+        backfill goes back to it.
 
-        Without that, a thread would be left out for good whose first message is kept already, and is too old for the lookback.
+        Without that, a thread would be left out for good whose first message is kept already, and
+        is too old for the lookback.
 
-        Parameters:
-          oldest: How far the backfill goes from there: a thread of a walk through everything is one of many.
+        Parameters: oldest: How far the backfill goes from there: a thread of a walk through
+          everything is one of many.
 
-        Returns:
-          None if the backfill was sent back often enough: threads of this channel cannot be read, though it can.
+        Returns: None if the backfill was sent back often enough: threads of this channel cannot be
+          read, though it can.
         """
         rewalks = self.rewalks + (self.unreadable is None)
         if rewalks > MOST_REWALKS:
@@ -194,7 +196,9 @@ class Page:
     @property
     def top_level(self) -> list[str]:
         """The timestamps of what is no reply, oldest first."""
-        return sorted((one["ts"] for one in self.messages if not is_reply(one)), key=timestamps.order)
+        return sorted(
+            (one["ts"] for one in self.messages if not is_reply(one)), key=timestamps.order
+        )
 
     def vanished(self, recent: Sequence[str]) -> list[str]:
         """Those of `recent` that are no longer there, if the page can tell and they are few."""

@@ -1,4 +1,6 @@
-"""The methods of the Web API that the integration calls, with the errors that the reference names."""
+"""The methods of the Web API that the integration calls, with the errors that the reference
+names.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ class SlackError(Exception):
     """`ok: false`, with this code and HTTP 200."""
 
 
-READ = {"public_channel": "channels:read", "private_channel": "groups:read", "im": "im:read", "mpim": "mpim:read"}
+READ = {
+    "public_channel": "channels:read",
+    "private_channel": "groups:read",
+    "im": "im:read",
+    "mpim": "mpim:read",
+}
 """The scope that lists a type of channel; `…:history` reads it."""
 
 
@@ -30,13 +37,22 @@ def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
     if method in ("conversations.history", "conversations.replies"):
         channel = fake.workspace.channels.get(arguments.get("channel", ""))
         return {READ[channel.type].replace(":read", ":history")} if channel else set()
-    others = {"users.list": "users:read", "bots.info": "users:read", "usergroups.list": "usergroups:read"}
+    others = {
+        "users.list": "users:read",
+        "bots.info": "users:read",
+        "usergroups.list": "usergroups:read",
+    }
     others |= {"conversations.join": "channels:join", "files.info": "files:read"}
     return {others[method]} if method in others else set()
 
 
 def auth_test(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
-    found = {"url": fake.workspace.url, "team": "Acme", "team_id": fake.workspace.team, "is_enterprise_install": False}
+    found = {
+        "url": fake.workspace.url,
+        "team": "Acme",
+        "team_id": fake.workspace.team,
+        "is_enterprise_install": False,
+    }
     if kind == "user":
         return {**found, "user": "ann", "user_id": "U1"}
     return {**found, "user": "polling", "user_id": "UBOT", "bot_id": "B1"}
@@ -75,9 +91,15 @@ def conversations_history(fake: Fake, arguments: Arguments, kind: str) -> dict[s
         offset = next((index for index, ts in enumerate(bounded) if key(ts) >= below), len(bounded))
     page = bounded[max(offset - limit, 0) : offset][::-1]
     has_more = offset > limit
-    answer = {"messages": [fake.filled(channel.shown(ts)) for ts in page], "has_more": has_more, "pin_count": 0}
+    answer = {
+        "messages": [fake.filled(channel.shown(ts)) for ts in page],
+        "has_more": has_more,
+        "pin_count": 0,
+    }
     if has_more:
-        answer["response_metadata"] = {"next_cursor": _cursor(fake, f"history:{channel.id}", page[-1])}
+        answer["response_metadata"] = {
+            "next_cursor": _cursor(fake, f"history:{channel.id}", page[-1])
+        }
     if fake.is_limited:
         answer["is_limited"] = True
     return answer
@@ -91,7 +113,11 @@ def conversations_replies(fake: Fake, arguments: Arguments, kind: str) -> dict[s
     thread = [ts, *(one for one in channel.threads.get(ts, []) if _lies_in(one, arguments))]
     page, metadata = _page(fake, thread, arguments, f"replies:{channel.id}:{ts}")
     messages = [fake.filled(channel.shown(one)) for one in page]
-    return {"messages": messages, "has_more": bool(metadata["response_metadata"]["next_cursor"]), **metadata}
+    return {
+        "messages": messages,
+        "has_more": bool(metadata["response_metadata"]["next_cursor"]),
+        **metadata,
+    }
 
 
 def conversations_join(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
@@ -110,7 +136,9 @@ def files_info(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
     if arguments.get("file") not in fake.workspace.files:
         raise SlackError("file_not_found")
     file, _ = fake.workspace.files[arguments["file"]]
-    return {"file": fake.filled({key: value for key, value in file.items() if key != "file_access"})}
+    return {
+        "file": fake.filled({key: value for key, value in file.items() if key != "file_access"})
+    }
 
 
 METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
@@ -139,7 +167,10 @@ def _channel(fake: Fake, arguments: Arguments, kind: str) -> Channel:
 
 
 def _lies_in(ts: str, arguments: Arguments) -> bool:
-    oldest, latest = key(arguments.get("oldest") or "0"), key(arguments.get("latest") or "9999999999")
+    oldest, latest = (
+        key(arguments.get("oldest") or "0"),
+        key(arguments.get("latest") or "9999999999"),
+    )
     if arguments.get("inclusive") in ("1", "true"):
         return oldest <= key(ts) <= latest
     return oldest < key(ts) < latest
@@ -152,7 +183,9 @@ def _limit(fake: Fake, arguments: Arguments, most: int = 999) -> int:
     return max(1, min(limit, fake.page_cap) - fake.short_by)
 
 
-def _page(fake: Fake, items: Sequence[Any], arguments: Arguments, what: str) -> tuple[list[Any], dict[str, Any]]:
+def _page(
+    fake: Fake, items: Sequence[Any], arguments: Arguments, what: str
+) -> tuple[list[Any], dict[str, Any]]:
     """Items oldest first, by a cursor that names an offset."""
     start, limit = (
         int(_opened(fake, arguments["cursor"], what)) if "cursor" in arguments else 0,

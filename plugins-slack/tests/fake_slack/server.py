@@ -1,4 +1,6 @@
-"""Slack as HTTP shows it: tokens, rate limits, faults on demand, files behind redirects, and a log of all calls."""
+"""Slack as HTTP shows it: tokens, rate limits, faults on demand, files behind redirects, and a
+log of all calls.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ CLIENT_ID, CLIENT_SECRET = "1111.2222", "fake-client-secret"
 
 @dataclass(frozen=True)
 class Call:
-    """One request: `status` of HTTP and `error` of Slack, as they were answered. `method` is `file` for downloads."""
+    """One request: `status` of HTTP and `error` of Slack, as they were answered.
+
+    `method` is `file` for downloads.
+    """
 
     method: str
     arguments: dict[str, str]
@@ -49,16 +54,14 @@ class Fault:
 class Fake:
     """The server's memory.
 
-    Attributes:
-      scopes: Comma-separated; empty grants all.
-      tokens: `bot`, `user`, `expired` or any error code, by token.
-      refresh_tokens: Those that still work, with the kind of token that they bring.
-      codes: What an installation that was agreed to brings: `bot`, `user` or both, with a `+` between them.
-      is_rotating: Whether tokens of installations expire.
-      limits: (calls, seconds) of a method.
-      page_cap, short_by: The most objects on a page; how many fewer than asked for come.
-      before: Called with method and arguments before each call is answered: the workspace may change now.
-      file_mode: `direct`, `redirect` (same host), `elsewhere` (another host, which takes no token), `login`, `cut` or `insecure`.
+    Attributes: scopes: Comma-separated; empty grants all. tokens: `bot`, `user`, `expired` or any
+      error code, by token. refresh_tokens: Those that still work, with the kind of token that they
+      bring. codes: What an installation that was agreed to brings: `bot`, `user` or both, with a
+      `+` between them. is_rotating: Whether tokens of installations expire. limits: (calls,
+      seconds) of a method. page_cap, short_by: The most objects on a page; how many fewer than
+      asked for come. before: Called with method and arguments before each call is answered: the
+      workspace may change now. file_mode: `direct`, `redirect` (same host), `elsewhere` (another
+      host, which takes no token), `login`, `cut` or `insecure`.
     """
 
     workspace: Workspace = field(default_factory=Workspace)
@@ -117,7 +120,9 @@ class Fake:
         """With this server's address where the workspace has a placeholder."""
         return json.loads(json.dumps(value).replace("{origin}", self.origin))
 
-    def answer(self, method: str, arguments: dict[str, str], authorization: str) -> tuple[int, bytes, dict[str, str]]:
+    def answer(
+        self, method: str, arguments: dict[str, str], authorization: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         """Answer a call of the Web API."""
         token = authorization.removeprefix("Bearer ")
         if self.before is not None:
@@ -137,7 +142,11 @@ class Fake:
                 fault.times -= 1
                 return fault.status, fault.body, fault.headers
         if (wait := self._wait(method)) > 0:
-            return 429, b'{"ok": false, "error": "ratelimited"}', {**headers, "Retry-After": str(int(wait) + 1)}
+            return (
+                429,
+                b'{"ok": false, "error": "ratelimited"}',
+                {**headers, "Retry-After": str(int(wait) + 1)},
+            )
         try:
             found = (
                 self._oauth(arguments, authorization)
@@ -173,7 +182,12 @@ class Fake:
         if arguments.get("grant_type") != "refresh_token" or kind is None:
             raise SlackError("invalid_refresh_token")
         token, refresh = self.rotate(kind)
-        return {"access_token": token, "refresh_token": refresh, "expires_in": 43_200, "token_type": kind}
+        return {
+            "access_token": token,
+            "refresh_token": refresh,
+            "expires_in": 43_200,
+            "token_type": kind,
+        }
 
     def _installed(self, arguments: dict[str, str]) -> dict[str, Any]:
         """An app that has not enabled PKCE cannot be asked with a verifier."""
@@ -221,7 +235,9 @@ class Fake:
         file, data = self.workspace.files.get(id, ({}, None))
         if data is None:
             return 404, b"", {}
-        may_read = self.tokens.get(token) in ("bot", "user") and "files:read" in (self.scopes or "files:read")
+        may_read = self.tokens.get(token) in ("bot", "user") and "files:read" in (
+            self.scopes or "files:read"
+        )
         if kind == "files-pri" and (self.file_mode == "login" or not may_read):
             return 200, LOGIN_PAGE, {"Content-Type": "text/html; charset=utf-8"}
         modes = {
@@ -233,7 +249,11 @@ class Fake:
             return 302, b"", {"Location": f"{modes[self.file_mode]}/cdn/{rest}"}
         headers = {"Content-Type": file["mimetype"]}
         if wanted and (start := int(wanted.removeprefix("bytes=").rstrip("-"))) < len(data):
-            return 206, data[start:], {**headers, "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+            return (
+                206,
+                data[start:],
+                {**headers, "Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"},
+            )
         if self.file_mode == "cut":
             self.file_mode = "direct"
             return 200, data[: len(data) // 2], {**headers, "X-Length": str(len(data))}
@@ -250,10 +270,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         method = urlsplit(self.path).path.removeprefix("/api/")
-        self._send(*self.fake.answer(method, dict(parse_qsl(body)), self.headers.get("Authorization", "")))
+        self._send(
+            *self.fake.answer(method, dict(parse_qsl(body)), self.headers.get("Authorization", ""))
+        )
 
     def do_GET(self) -> None:
-        self._send(*self.fake.file(urlsplit(self.path).path, self.headers, self.headers.get("Host", "")))
+        self._send(
+            *self.fake.file(urlsplit(self.path).path, self.headers, self.headers.get("Host", ""))
+        )
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         if status == HANGS_UP:

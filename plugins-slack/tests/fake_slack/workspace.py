@@ -34,11 +34,18 @@ class Channel:
     threads: dict[str, list[str]] = field(default_factory=dict)
 
     def shown(self, ts: str) -> Message:
-        """A message as history and replies give it: the first of a thread says what the thread has."""
+        """A message as history and replies give it: the first of a thread says what the thread
+        has.
+        """
         message, replies = dict(self.messages[ts]), self.threads.get(ts)
         if replies:
             users = sorted({self.messages[one]["user"] for one in replies})
-            message |= {"thread_ts": ts, "reply_count": len(replies), "reply_users": users, "latest_reply": replies[-1]}
+            message |= {
+                "thread_ts": ts,
+                "reply_count": len(replies),
+                "reply_users": users,
+                "latest_reply": replies[-1],
+            }
         return message
 
     def described(self) -> dict[str, Any]:
@@ -61,7 +68,10 @@ class Channel:
 
 
 class Workspace:
-    """People, channels, messages and files. Every change may come from any thread, at any moment of a sync."""
+    """People, channels, messages and files.
+
+    Every change may come from any thread, at any moment of a sync.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -77,7 +87,13 @@ class Workspace:
 
     def add_user(self, id: str, name: str, **fields: Any) -> None:
         profile = {"display_name": name, "real_name": f"{name} Example"}
-        self.users[id] = {"id": id, "name": name.lower(), "deleted": False, "profile": profile, **fields}
+        self.users[id] = {
+            "id": id,
+            "name": name.lower(),
+            "deleted": False,
+            "profile": profile,
+            **fields,
+        }
 
     def add_channel(self, name: str, id: str = "", **fields: Any) -> Channel:
         with self.lock:
@@ -120,14 +136,19 @@ class Workspace:
     def edit(self, channel: Channel, ts: str, text: str) -> None:
         with self.lock:
             self._clock += 1
-            channel.messages[ts] |= {"text": text, "edited": {"user": "U1", "ts": f"{self._clock}.000000"}}
+            channel.messages[ts] |= {
+                "text": text,
+                "edited": {"user": "U1", "ts": f"{self._clock}.000000"},
+            }
 
     def react(self, channel: Channel, ts: str, name: str) -> None:
         with self.lock:
             channel.messages[ts]["reactions"] = [{"name": name, "count": 1, "users": ["U2"]}]
 
     def delete(self, channel: Channel, ts: str) -> None:
-        """Delete a message; one with replies leaves a placeholder, which goes with the last of them."""
+        """Delete a message; one with replies leaves a placeholder, which goes with the last of
+        them.
+        """
         with self.lock:
             if channel.threads.get(ts):
                 channel.messages[ts] = {

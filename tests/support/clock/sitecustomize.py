@@ -1,7 +1,7 @@
 """A wrong clock. Python imports this module as it starts, wherever this folder is on its path.
 
-`CLOCK_AHEAD_SECONDS` is added to what Python code takes for the time of day. Timers and waits, which every system measures
-otherwise, are left alone; so is the clock of the servers.
+`CLOCK_AHEAD_SECONDS` is added to what Python code takes for the time of day. Timers and waits,
+which every system measures otherwise, are left alone; so is the clock of the servers.
 """
 
 import datetime as dt

@@ -1,4 +1,6 @@
-"""A gate right before the plugin: a module to load beside the actors, `dramatiq core.actors support.gates.broker`."""
+"""A gate right before the plugin: a module to load beside the actors, `dramatiq core.actors
+support.gates.broker`.
+"""
 
 from __future__ import annotations
 

@@ -14,20 +14,24 @@ from support.gates import Gate
 
 LONGEST_PAUSE_MS = 120_000
 
-# A trigger waits inside the statement, so a client that is killed meanwhile takes its transaction along. A deferred one waits
-# inside the commit, which goes through although nobody hears of it.
+# A trigger waits inside the statement, so a client that is killed meanwhile takes its transaction
+# along. A deferred one waits inside the commit, which goes through although nobody hears of it.
 TRIGGERS = f"""
 CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_advisory_xact_lock_shared(TG_ARGV[0]::bigint); RETURN NULL; END $$;
 CREATE TRIGGER before_commit AFTER UPDATE ON sync_task FOR EACH ROW
-    WHEN (NEW.state = 'done' AND OLD.state = 'queued' AND NEW.type <> 'start') EXECUTE FUNCTION gate({Gate.BEFORE_COMMIT});
-CREATE CONSTRAINT TRIGGER in_commit AFTER UPDATE ON sync_task DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (NEW.state = 'done' AND OLD.state = 'queued' AND NEW.type <> 'start') EXECUTE FUNCTION gate({Gate.IN_COMMIT});
+    WHEN (NEW.state = 'done' AND OLD.state = 'queued'
+        AND NEW.type <> 'start') EXECUTE FUNCTION gate({Gate.BEFORE_COMMIT});
+CREATE CONSTRAINT TRIGGER in_commit AFTER UPDATE ON sync_task DEFERRABLE INITIALLY DEFERRED FOR EACH
+    ROW
+    WHEN (NEW.state = 'done' AND OLD.state = 'queued'
+        AND NEW.type <> 'start') EXECUTE FUNCTION gate({Gate.IN_COMMIT});
 CREATE TRIGGER in_claim AFTER UPDATE ON sync_task FOR EACH ROW
     WHEN (NEW.state = 'queued' AND OLD.state = 'ready') EXECUTE FUNCTION gate({Gate.IN_CLAIM});
 """
 WAITING = """
-SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 0 AND objid = %s AND objsubid = 1
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND classid = 0
+    AND objid = %s AND objsubid = 1
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 AT_GATES = """
@@ -47,7 +51,11 @@ class Closed:
     def reached(self, by: int = 1) -> None:
         """Wait until so many wait at it."""
         deployment = self.fleet.deployment
-        self.fleet.until(lambda: deployment.value(WAITING, self.gate) >= by, f"{by} come to {self.gate.name}", 40.0)
+        self.fleet.until(
+            lambda: deployment.value(WAITING, self.gate) >= by,
+            f"{by} come to {self.gate.name}",
+            40.0,
+        )
 
     def open(self) -> None:
         """Let those who wait go on."""
@@ -64,7 +72,10 @@ def closed(fleet: Fleet, gate: Gate) -> Iterator[Closed]:
 
 @contextmanager
 def writes_held(fleet: Fleet) -> Iterator[None]:
-    """Valkey answers no command that writes. A client that is killed meanwhile takes its command along."""
+    """Valkey answers no command that writes.
+
+    A client that is killed meanwhile takes its command along.
+    """
     client = fleet.deployment.queues.client
     client.execute_command("CLIENT", "PAUSE", LONGEST_PAUSE_MS, "WRITE")
     try:

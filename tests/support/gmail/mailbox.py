@@ -1,4 +1,7 @@
-"""One mailbox: messages, labels, and the history of what has happened to them. Every method may be called while a sync runs."""
+"""One mailbox: messages, labels, and the history of what has happened to them.
+
+Every method may be called while a sync runs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,17 @@ FIRST_HISTORY_ID = 17_000_000_000_000_000_000
 """Twenty digits: more than a signed 64-bit number, and far more than a float, can hold."""
 
 FIRST_DATE = 1_767_225_600_000
-SYSTEM = ("INBOX", "SPAM", "TRASH", "UNREAD", "STARRED", "SENT", "DRAFT", "IMPORTANT", "CATEGORY_PERSONAL")
+SYSTEM = (
+    "INBOX",
+    "SPAM",
+    "TRASH",
+    "UNREAD",
+    "STARRED",
+    "SENT",
+    "DRAFT",
+    "IMPORTANT",
+    "CATEGORY_PERSONAL",
+)
 
 
 @dataclass
@@ -46,7 +59,9 @@ class Record:
     labels_then: tuple[str, ...]
 
     def resource(self, *, bare: bool) -> dict[str, Any]:
-        """As the API shows it; `bare` as the reference promises it, without the labels that mostly come along."""
+        """As the API shows it; `bare` as the reference promises it, without the labels that
+        mostly come along.
+        """
         message: dict[str, Any] = {"id": self.message.id, "threadId": self.message.thread}
         full = message if bare else message | {"labelIds": [*self.labels_then]}
         entry: dict[str, Any] = {"message": full}
@@ -78,7 +93,10 @@ class Mailbox:
     # What happens in it
 
     def add(
-        self, raw: bytes | Callable[[], bytes], labels: Collection[str] = ("INBOX", "UNREAD"), date: int | None = None
+        self,
+        raw: bytes | Callable[[], bytes],
+        labels: Collection[str] = ("INBOX", "UNREAD"),
+        date: int | None = None,
     ) -> str:
         """A message arrives. Returns its id."""
         with self.lock:
@@ -135,12 +153,16 @@ class Mailbox:
 
     def _record(self, type: str, message: Stored, labels: tuple[str, ...] = ()) -> None:
         message.history_id = self._advance()
-        self.records.append(Record(self.history_id, type, message, labels, tuple(sorted(message.labels))))
+        self.records.append(
+            Record(self.history_id, type, message, labels, tuple(sorted(message.labels)))
+        )
 
     # What is asked of it
 
     def listed(self) -> list[tuple[int, str]]:
-        """The place and the id of every message, nearly newest first: neighbours may stand the other way round, as at Gmail."""
+        """The place and the id of every message, nearly newest first: neighbours may stand the
+        other way round, as at Gmail.
+        """
         with self.lock:
             if self._order is None:
                 self._order = sorted((_place(each), each.id) for each in self.messages.values())
@@ -154,7 +176,10 @@ class Mailbox:
 
     def labels(self) -> list[dict[str, str]]:
         system = [{"id": id, "name": id, "type": "system"} for id in SYSTEM]
-        return [*system, *({"id": id, "name": name, "type": "user"} for id, name in self.user_labels.items())]
+        return [
+            *system,
+            *({"id": id, "name": name, "type": "user"} for id, name in self.user_labels.items()),
+        ]
 
 
 def _place(message: Stored) -> int:

@@ -1,4 +1,6 @@
-"""Messages to fill a mailbox with: built by the standard library, or put together by hand where they are to be bad."""
+"""Messages to fill a mailbox with: built by the standard library, or put together by hand where
+they are to be bad.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,15 @@ def mail(
       fields: More header fields, with `_` for `-`.
     """
     message = EmailMessage()
-    given = {"From": SENDER, "To": OWNER, "Subject": subject, "Date": "Fri, 02 Jan 2026 03:04:05 +0100"}
-    for name, value in (given | {name.replace("_", "-"): value for name, value in fields.items()}).items():
+    given = {
+        "From": SENDER,
+        "To": OWNER,
+        "Subject": subject,
+        "Date": "Fri, 02 Jan 2026 03:04:05 +0100",
+    }
+    for name, value in (
+        given | {name.replace("_", "-"): value for name, value in fields.items()}
+    ).items():
         message[name] = value
     message.set_content(text)
     if html is not None:
@@ -38,6 +47,7 @@ def mail(
 def plain(number: int) -> bytes:
     """A small message, another for each number, made without the library's cost."""
     return (
-        f"From: {SENDER}\r\nTo: {OWNER}\r\nSubject: Message {number}\r\nMessage-ID: <{number}@example.org>\r\n"
-        f"Content-Type: text/plain; charset=utf-8\r\n\r\nThis is message {number}.\r\n"
+        f"From: {SENDER}\r\nTo: {OWNER}\r\nSubject: Message {number}\r\nMessage-ID:"
+        f" <{number}@example.org>\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nThis is message"
+        f" {number}.\r\n"
     ).encode()

@@ -1,4 +1,6 @@
-"""A message as Gmail takes it apart for `format=full`, by the standard library: independent of what is tested."""
+"""A message as Gmail takes it apart for `format=full`, by the standard library: independent of
+what is tested.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def _decoded(message: Message) -> bytes:
     return data if isinstance(data, bytes) else b""
 
 
-def _part(message: Message, id: str, attachment_id: AttachmentId, with_bodies: bool) -> dict[str, Any]:
+def _part(
+    message: Message, id: str, attachment_id: AttachmentId, with_bodies: bool
+) -> dict[str, Any]:
     name = message.get_filename() or ""
     found: dict[str, Any] = {
         "partId": id,

@@ -1,4 +1,6 @@
-"""The part of Gmail's search that the tests use: words and operators, all of which have to match."""
+"""The part of Gmail's search that the tests use: words and operators, all of which have to
+match.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ def matches(message: Stored, q: str) -> bool:
     Raises:
       NotImplementedError: The fake does not know an operator of it.
     """
-    return all(_matches(message, name, word.strip('"')) != bool(minus) for minus, name, word in TERM.findall(q))
+    return all(
+        _matches(message, name, word.strip('"')) != bool(minus)
+        for minus, name, word in TERM.findall(q)
+    )
 
 
 def _matches(message: Stored, name: str, word: str) -> bool:
@@ -31,7 +36,13 @@ def _matches(message: Stored, name: str, word: str) -> bool:
         case "in" | "is" | "label":
             return word == "anywhere" or word.upper() in {label.upper() for label in message.labels}
         case "subject" | "from" | "to":
-            return bool(re.search(rf"^{name}:.*{re.escape(word)}".encode(), message.raw, re.IGNORECASE | re.MULTILINE))
+            return bool(
+                re.search(
+                    rf"^{name}:.*{re.escape(word)}".encode(),
+                    message.raw,
+                    re.IGNORECASE | re.MULTILINE,
+                )
+            )
         case "newer_than":
             return True
     raise NotImplementedError(f"{name}: in a search")

@@ -1,4 +1,6 @@
-"""The fake over HTTP: quotas, errors in their real shapes, latency, and a log of calls so that budgets can be checked."""
+"""The fake over HTTP: quotas, errors in their real shapes, latency, and a log of calls so that
+budgets can be checked.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ Params = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Call:
-    """One request: what was asked, what it cost, and how it ended. `at` and `seconds` are of the monotonic clock."""
+    """One request: what was asked, what it cost, and how it ended.
+
+    `at` and `seconds` are of the monotonic clock.
+    """
 
     kind: str
     path: str
@@ -41,7 +46,12 @@ class Call:
 
 
 def error(
-    code: int, message: str, reason: str, status: str = "", domain: str = "global", details: Iterable[Any] = ()
+    code: int,
+    message: str,
+    reason: str,
+    status: str = "",
+    domain: str = "global",
+    details: Iterable[Any] = (),
 ) -> Answer:
     """An error as Gmail words it; see its guide "Resolve errors"."""
     body: dict[str, Any] = {
@@ -56,12 +66,20 @@ def error(
     return code, {"error": body}
 
 
-UNAUTHORIZED = error(401, "Request had invalid authentication credentials.", "authError", "UNAUTHENTICATED")
+UNAUTHORIZED = error(
+    401, "Request had invalid authentication credentials.", "authError", "UNAUTHENTICATED"
+)
 NOT_FOUND = error(404, "Requested entity was not found.", "notFound", "NOT_FOUND")
 TOO_MANY_AT_ONCE = error(
-    429, "Too many concurrent requests for user.", "rateLimitExceeded", "RESOURCE_EXHAUSTED", "usageLimits"
+    429,
+    "Too many concurrent requests for user.",
+    "rateLimitExceeded",
+    "RESOURCE_EXHAUSTED",
+    "usageLimits",
 )
-POLICY = error(403, "The domain administrators have disabled Gmail apps.", "domainPolicy", domain="global")
+POLICY = error(
+    403, "The domain administrators have disabled Gmail apps.", "domainPolicy", domain="global"
+)
 SCOPE = error(
     403, "Request had insufficient authentication scopes.", "insufficientPermissions", "PERMISSION_DENIED",
     details=[{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}],
@@ -74,7 +92,11 @@ def rate_limited(code: int, until: str | None) -> Answer:
     after = f"  Retry after {until}" if until else ""
     reason = "userRateLimitExceeded" if code == 403 else "rateLimitExceeded"
     return error(
-        code, f"User-rate limit exceeded.{after}", reason, "RESOURCE_EXHAUSTED" if code == 429 else "", "usageLimits"
+        code,
+        f"User-rate limit exceeded.{after}",
+        reason,
+        "RESOURCE_EXHAUSTED" if code == 429 else "",
+        "usageLimits",
     )
 
 
@@ -94,7 +116,9 @@ class FakeGmail:
       empty_pages: Every second page of the history has a token and no `history` at all.
     """
 
-    def __init__(self, mailbox: Mailbox | None = None, *, latency: float = 0.0, page_size: int = 500) -> None:
+    def __init__(
+        self, mailbox: Mailbox | None = None, *, latency: float = 0.0, page_size: int = 500
+    ) -> None:
         self.mailbox = mailbox or Mailbox()
         self.tokens = Tokens()
         self.latency, self.page_size = latency, page_size
@@ -113,12 +137,17 @@ class FakeGmail:
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.fake = self
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self._thread.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._server.shutdown()
         self._server.close_connections()
@@ -142,7 +171,10 @@ class FakeGmail:
 
     def credentials(self) -> dict[str, str]:
         """Of an account that has just been connected."""
-        return {"refresh_token": self.tokens.new_refresh_token(), "access_token": self.tokens.new_access_token()}
+        return {
+            "refresh_token": self.tokens.new_refresh_token(),
+            "access_token": self.tokens.new_access_token(),
+        }
 
     def count(self) -> Counter[str]:
         """Requests that were answered, by kind."""
@@ -181,10 +213,14 @@ class FakeGmail:
                 self._now -= 1
         ended = time.monotonic()
         with self._lock:
-            self.calls.append(Call(kind, path, params, UNITS.get(kind, 0), code, ended, ended - began))
+            self.calls.append(
+                Call(kind, path, params, UNITS.get(kind, 0), code, ended, ended - began)
+            )
         return code, found
 
-    def _decided(self, kind: str, path: str, params: Params, authorization: str, is_crowded: bool) -> Answer:
+    def _decided(
+        self, kind: str, path: str, params: Params, authorization: str, is_crowded: bool
+    ) -> Answer:
         if (failure := self.failing(kind, path)) is not None:
             return failure
         if not self.tokens.admits(authorization):
@@ -200,7 +236,10 @@ class FakeGmail:
         with self._lock:
             while self._spent and self._spent[0][0] < now - 60:
                 self._spent.popleft()
-            if self.units_per_minute and sum(spent for _, spent in self._spent) + units > self.units_per_minute:
+            if (
+                self.units_per_minute
+                and sum(spent for _, spent in self._spent) + units > self.units_per_minute
+            ):
                 return False
             self._spent.append((now, units))
         return True
@@ -225,7 +264,9 @@ class FakeGmail:
             case "message":
                 message = mailbox.messages.get(parts[1])
                 return (
-                    NOT_FOUND if message is None else (200, self._resource(message, params.get("format", ["full"])[0]))
+                    NOT_FOUND
+                    if message is None
+                    else (200, self._resource(message, params.get("format", ["full"])[0]))
                 )
             case "attachment":
                 return self._attachment(parts[1], parts[3])
@@ -242,7 +283,12 @@ class FakeGmail:
         places = self.mailbox.listed()
         for at in range(bisect.bisect_right(places, last) if last else 0, len(places)):
             message = self.mailbox.messages.get(places[at][1])
-            if message is None or not labels <= message.labels or message.labels & hidden or not matches(message, q):
+            if (
+                message is None
+                or not labels <= message.labels
+                or message.labels & hidden
+                or not matches(message, q)
+            ):
                 continue
             if len(entries) == size:
                 token = _token(places[at - 1], q)
@@ -265,7 +311,9 @@ class FakeGmail:
         if len(records) > size:
             found["nextPageToken"] = f"{records[size - 1].id}-{int(page) + 1}"
         if records:
-            found["history"] = [record.resource(bare=self.bare_history) for record in records[:size]]
+            found["history"] = [
+                record.resource(bare=self.bare_history) for record in records[:size]
+            ]
         return 200, found
 
     def _resource(self, message: Stored, format: str) -> dict[str, Any]:
@@ -283,7 +331,9 @@ class FakeGmail:
             found["raw"] = base64.urlsafe_b64encode(message.raw).decode()
         elif format in ("full", "metadata"):
             found["payload"] = payload(
-                message.raw, lambda part: self._new_attachment_id(message.id, part), with_bodies=format == "full"
+                message.raw,
+                lambda part: self._new_attachment_id(message.id, part),
+                with_bodies=format == "full",
             )
         return found
 
@@ -361,11 +411,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         path = unquote(url.path).removeprefix("/gmail/v1/users/me/")
-        self._send(*self.server.fake.answer(path, parse_qs(url.query), self.headers.get("Authorization", "")))
+        self._send(
+            *self.server.fake.answer(
+                path, parse_qs(url.query), self.headers.get("Authorization", "")
+            )
+        )
 
     def do_POST(self) -> None:
         form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        self._send(*self.server.fake.tokens.answer({name: values[0] for name, values in form.items()}))
+        self._send(
+            *self.server.fake.tokens.answer({name: values[0] for name, values in form.items()})
+        )
 
     def _send(self, code: int, found: Any) -> None:
         data = found if isinstance(found, bytes) else json.dumps(found).encode()

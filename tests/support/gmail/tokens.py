@@ -74,11 +74,17 @@ class Tokens:
 
     def _refreshed(self, form: Mapping[str, str]) -> Answer:
         if (form.get("client_id"), form.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
-            return 401, {"error": "invalid_client", "error_description": "The OAuth client was not found."}
+            return 401, {
+                "error": "invalid_client",
+                "error_description": "The OAuth client was not found.",
+            }
         with self._lock:
             token = form.get("refresh_token", "")
             if token not in self._refresh:
-                return 400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
+                return 400, {
+                    "error": "invalid_grant",
+                    "error_description": "Token has been expired or revoked.",
+                }
             given = self._given()
             if self.rotate:
                 self._refresh.discard(token)
@@ -87,7 +93,9 @@ class Tokens:
 
     def _asserted(self, assertion: str) -> Answer:
         try:
-            claims = jwt.decode(assertion, self.certificates, audience="https://oauth2.googleapis.com/token")  # type: ignore[no-untyped-call]
+            claims = jwt.decode(
+                assertion, self.certificates, audience="https://oauth2.googleapis.com/token"
+            )  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001  whatever is wrong with it
             return 400, {"error": "invalid_grant", "error_description": f"Invalid JWT: {error}"}
         self.subjects.append(claims["sub"])
@@ -95,4 +103,8 @@ class Tokens:
 
     def _given(self) -> dict[str, Any]:
         self.refreshes += 1
-        return {"access_token": self.new_access_token(), "expires_in": int(self.seconds), "token_type": "Bearer"}
+        return {
+            "access_token": self.new_access_token(),
+            "expires_in": int(self.seconds),
+            "token_type": "Bearer",
+        }

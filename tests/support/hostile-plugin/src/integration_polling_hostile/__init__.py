@@ -1,4 +1,7 @@
-"""Hostile: tasks that do what no plugin should, beside innocent neighbours. What they do stands in `deeds`."""
+"""Hostile: tasks that do what no plugin should, beside innocent neighbours.
+
+What they do stands in `deeds`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,18 @@ from typing import Any
 
 from pydantic import BaseModel, Field, NonNegativeInt, SecretStr
 
-from core import AccountIdentity, BaseIntegration, Context, Manifest, Rate, Task, TaskOutput, TaskResult, hookimpl, task
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Manifest,
+    Rate,
+    Task,
+    TaskOutput,
+    TaskResult,
+    hookimpl,
+    task,
+)
 from integration_polling_hostile.deeds import DEEDS
 
 __all__ = ["Config", "Credentials", "Endless", "Hostile", "integrations"]
@@ -17,10 +31,14 @@ __all__ = ["Config", "Credentials", "Endless", "Hostile", "integrations"]
 class Config(BaseModel, extra="forbid"):
     """What the tasks of a run do."""
 
-    deeds: list[str] = Field(default_factory=list, description="Names in `deeds.DEEDS`, a task for each")
+    deeds: list[str] = Field(
+        default_factory=list, description="Names in `deeds.DEEDS`, a task for each"
+    )
     retry_after: Any = Field(None, description="What a rate-limited answer says, garbage included")
     flood: NonNegativeInt = Field(0, description="Follow-ups of one task")
-    neighbours: NonNegativeInt = Field(10, description="Innocent tasks, half of them before the others")
+    neighbours: NonNegativeInt = Field(
+        10, description="Innocent tasks, half of them before the others"
+    )
     neighbour_ms: NonNegativeInt = Field(5, description="How long each of them works")
 
 
@@ -39,8 +57,13 @@ class Hostile(BaseIntegration[Config, Credentials]):
         return AccountIdentity("hostile", "Hostile")
 
     def start(self, ctx: Context) -> TaskResult:
-        neighbours = [self.neighbour.task(number=number) for number in range(self.config.neighbours)]
-        bad = [self.misbehave.task(deed=deed, number=number) for number, deed in enumerate(self.config.deeds)]
+        neighbours = [
+            self.neighbour.task(number=number) for number in range(self.config.neighbours)
+        ]
+        bad = [
+            self.misbehave.task(deed=deed, number=number)
+            for number, deed in enumerate(self.config.deeds)
+        ]
         floods = [self.flood.task()] if self.config.flood else []
         half = len(neighbours) // 2
         return TaskResult(tasks=_in_order([*neighbours[:half], *bad, *floods, *neighbours[half:]]))
@@ -65,7 +88,9 @@ class Hostile(BaseIntegration[Config, Credentials]):
     @task
     def flood(self, ctx: Context) -> TaskResult:
         """So many follow-ups at once."""
-        return TaskResult(tasks=(self.noop.task(number=number) for number in range(self.config.flood)))
+        return TaskResult(
+            tasks=(self.noop.task(number=number) for number in range(self.config.flood))
+        )
 
     @task
     def noop(self, ctx: Context, number: int) -> TaskResult:
@@ -74,7 +99,9 @@ class Hostile(BaseIntegration[Config, Credentials]):
 
 
 class Endless(BaseIntegration):
-    """A run whose tasks always have one more follow-up; some with one key, some with ever new ones."""
+    """A run whose tasks always have one more follow-up; some with one key, some with ever new
+    ones.
+    """
 
     manifest = Manifest("hostile-endless", "Endless", max_tasks=100)
 

@@ -44,7 +44,8 @@ class Cursor(BaseModel):
     place: int = 0
 
 
-# Hanging -------------------------------------------------------------------------------------------------------------
+# Hanging
+# -------------------------------------------------------------------------------------------------------------
 
 
 def sleep(plugin: Any, ctx: Context) -> TaskResult:
@@ -61,7 +62,9 @@ def hang(plugin: Any, ctx: Context) -> TaskResult:
 
 
 def loop_in_c(plugin: Any, ctx: Context) -> TaskResult:
-    """Loop in C for some seconds with the interpreter's lock held: no other thread of the process runs meanwhile."""
+    """Loop in C for some seconds with the interpreter's lock held: no other thread of the
+    process runs meanwhile.
+    """
     began = time.perf_counter()
     _spin(TRIAL)
     _spin(int(TRIAL * LOOP_SECONDS / (time.perf_counter() - began)))
@@ -100,7 +103,8 @@ def swallow_for_ever(plugin: Any, ctx: Context) -> TaskResult:
             time.sleep(0.01)
 
 
-# Dying ---------------------------------------------------------------------------------------------------------------
+# Dying
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def exit_process(plugin: Any, ctx: Context) -> TaskResult:
@@ -132,7 +136,8 @@ def system_exit(plugin: Any, ctx: Context) -> TaskResult:
     raise SystemExit(3)
 
 
-# Garbage -------------------------------------------------------------------------------------------------------------
+# Garbage
+# -------------------------------------------------------------------------------------------------------------
 
 
 def _garbage(make: Callable[[], Any]) -> Deed:
@@ -156,8 +161,12 @@ GARBAGE: Mapping[str, Deed] = {
     "return_wrong_tasks": _garbage(lambda: TaskResult(tasks=["noop"])),  # type: ignore[list-item]
     "return_unknown_task": _garbage(lambda: TaskResult(tasks=[Task("no_such_task")])),
     "return_payload_with_nul": _garbage(lambda: TaskResult(tasks=[Task("noop", {"number": "\0"})])),
-    "return_payload_no_json": _garbage(lambda: TaskResult(tasks=[Task("noop", {"number": object()})])),  # type: ignore[dict-item]
-    "return_large_payload": _garbage(lambda: TaskResult(tasks=[Task("noop", {"number": "x" * 100_000})])),
+    "return_payload_no_json": _garbage(
+        lambda: TaskResult(tasks=[Task("noop", {"number": object()})])
+    ),  # type: ignore[dict-item]
+    "return_large_payload": _garbage(
+        lambda: TaskResult(tasks=[Task("noop", {"number": "x" * 100_000})])
+    ),
     "return_wrong_state": _garbage(lambda: TaskResult(state={PARTITION: {"place": 1}})),  # type: ignore[dict-item]
     "return_endless_outputs": _garbage(lambda: TaskResult(output=_endless_outputs())),
     "return_half": _garbage(lambda: TaskResult(output=_raises_midway())),
@@ -167,7 +176,8 @@ GARBAGE: Mapping[str, Deed] = {
 """Results that cannot be kept: each parks its task."""
 
 
-# Saying so -----------------------------------------------------------------------------------------------------------
+# Saying so
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _raise(make: Callable[[Any], Exception]) -> Deed:
@@ -202,13 +212,25 @@ def ask_for_budget(plugin: Any, ctx: Context) -> TaskResult:
 
 def name_one_key(plugin: Any, ctx: Context) -> TaskResult:
     """Many follow-ups that are one."""
-    return TaskResult(tasks=[replace(plugin.noop.task(number=number), key="the only one") for number in range(100)])
+    return TaskResult(
+        tasks=[
+            replace(plugin.noop.task(number=number), key="the only one") for number in range(100)
+        ]
+    )
 
 
 DEEDS: Mapping[str, Deed] = {
     **{
         deed.__name__: deed
-        for deed in (sleep, hang, loop_in_c, loop_in_c_forever, loop_in_python, swallow, swallow_for_ever)
+        for deed in (
+            sleep,
+            hang,
+            loop_in_c,
+            loop_in_c_forever,
+            loop_in_python,
+            swallow,
+            swallow_for_ever,
+        )
     },
     **{deed.__name__: deed for deed in (exit_process, segfault, killed, eat_memory, system_exit)},
     **GARBAGE,
@@ -217,7 +239,9 @@ DEEDS: Mapping[str, Deed] = {
     "permanent": _raise(lambda plugin: PermanentError("never")),
     "skip": _raise(lambda plugin: SkipItem("nothing here")),
     "skip_message": _raise(lambda plugin: SkipMessage("Dramatiq's, not ours")),
-    "rate_limited": _raise(lambda plugin: RateLimited("slow down", retry_after=plugin.config.retry_after)),
+    "rate_limited": _raise(
+        lambda plugin: RateLimited("slow down", retry_after=plugin.config.retry_after)
+    ),
     "credentials": _raise(lambda plugin: CredentialsInvalid("the token was revoked")),
     "configuration": _raise(lambda plugin: ConfigurationError("no such folder")),
 }

@@ -15,10 +15,12 @@ class IntegrationError(Exception):
 class RateLimited(IntegrationError):
     """The provider asks us to wait: the task is put back for later, and no attempt is counted.
 
-    Parameters: reason: Shown to people while the account waits. retry_after: Seconds until the
-      limit is open again. Default: a backoff that grows with each refusal. Negative, absurd or
-      non-finite values are clamped to between 1 second and 1 day. limit: The name of the limit that
-      is exhausted; tasks that do not use it go on. Default: the whole account waits.
+    Parameters:
+      reason: Shown to people while the account waits.
+      retry_after: Seconds until the limit is open again. Default: a backoff that grows with each
+        refusal. Negative, absurd or non-finite values are clamped to between 1 second and 1 day.
+      limit: The name of the limit that is exhausted; tasks that do not use it go on. Default: the
+        whole account waits.
     """
 
     def __init__(

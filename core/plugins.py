@@ -86,9 +86,11 @@ class Observers:
 class Registry:
     """What is installed here.
 
-    Attributes: integrations: Classes by domain. versions: The version of the distribution that
-      brought each domain; None for modules of `POLLING_PLUGINS`. quarantined: What could not be
-      loaded.
+    Attributes:
+      integrations: Classes by domain.
+      versions: The version of the distribution that brought each domain; None for modules of
+        `POLLING_PLUGINS`.
+      quarantined: What could not be loaded.
     """
 
     integrations: dict[str, Integration] = field(default_factory=dict)

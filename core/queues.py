@@ -102,11 +102,13 @@ class Queues:
     def fetch(
         self, queue: str, most: int, sure: int | None = None
     ) -> list[tuple[str, bytes | None]]:
-        """Take up to `most` messages. One whose body is gone was acknowledged meanwhile, and comes
-        as None.
+        """Take up to `most` messages.
 
-        Parameters: sure: How many are taken though none be left for others; beyond it, half of
-          those that wait. Default: `most`.
+        One whose body is gone was acknowledged meanwhile, and comes as None.
+
+        Parameters:
+          sure: How many are taken though none be left for others; beyond it, half of those that
+            wait. Default: `most`.
         """
         most = min(most, LARGEST_FETCH)
         bounds = [most, most if sure is None else sure]

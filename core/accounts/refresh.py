@@ -60,8 +60,10 @@ class Sealed:
 def refresh(database: Database, account_id: UUID, version: int, renew: Callable[[], str]) -> Sealed:
     """Credentials newer than `version`.
 
-    Parameters: version: Of the credentials the caller has. renew: Asks the provider and returns the
-      new credentials, sealed. Called by one task at a time.
+    Parameters:
+      version: Of the credentials the caller has.
+      renew: Asks the provider and returns the new credentials, sealed. Called by one task at a
+        time.
 
     Raises:
       TransientError: Another task's refresh did not end in time.

@@ -72,9 +72,11 @@ def connect(
     The same identity of the same user is the same account: it gets this config and these
     credentials, and goes on.
 
-    Parameters: name: For people. Default: as the provider calls it. interval_minutes: Between the
-      end of a run and the next one. Default: 15, or what a known account has. public_only: Whether
-      it may connect to public addresses alone, from now on.
+    Parameters:
+      name: For people. Default: as the provider calls it.
+      interval_minutes: Between the end of a run and the next one. Default: 15, or what a known
+        account has.
+      public_only: Whether it may connect to public addresses alone, from now on.
 
     Raises:
       NotFound: There is no such integration.
@@ -208,14 +210,17 @@ def configure(
 ) -> bool:
     """Change an account's config, name or interval. Returns whether a resync is due because of it.
 
-    Parameters: config: The whole new config. credentials: New ones that belong to the new config,
-      as when both lead to another server. public_only: For somebody with a user's token: whether it
-      may connect to public addresses alone, from now on, if the config is changed; and whether
-      stored credentials stay where they are sent.
+    Parameters:
+      config: The whole new config.
+      credentials: New ones that belong to the new config, as when both lead to another server.
+      public_only: For somebody with a user's token: whether it may connect to public addresses
+        alone, from now on, if the config is changed; and whether stored credentials stay where they
+        are sent.
 
-    Raises: InvalidInput: It does not validate, the provider refuses it, it leads to another
-      account, or it would send the stored credentials somewhere else. WrongState: Somebody else has
-      changed the config meanwhile.
+    Raises:
+      InvalidInput: It does not validate, the provider refuses it, it leads to another account, or
+        it would send the stored credentials somewhere else.
+      WrongState: Somebody else has changed the config meanwhile.
     """
     require_text(name=name)
     resync = False if config is None else _set_config(backend, id, config, credentials, public_only)
@@ -282,8 +287,9 @@ def pause(conn: Conn, id: UUID) -> None:
 def resume(backend: Backend, id: UUID) -> None:
     """Go on where `pause` stopped.
 
-    Raises: InvalidInput: The account stopped by itself or is disconnected: it needs other
-      credentials or another config.
+    Raises:
+      InvalidInput: The account stopped by itself or is disconnected: it needs other credentials or
+        another config.
     """
     with backend.database.connection() as conn:
         if conn.execute(store.RESUME, (id,)).rowcount == 0:

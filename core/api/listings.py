@@ -67,8 +67,9 @@ class Listing:
     ) -> Page:
         """One page.
 
-        Parameters: filters: Columns and what they must equal; `None` does not filter.
-          `deleted=False` leaves deleted rows out.
+        Parameters:
+          filters: Columns and what they must equal; `None` does not filter. `deleted=False` leaves
+            deleted rows out.
 
         Raises:
           InvalidInput: The cursor is none of ours.

@@ -103,12 +103,16 @@ def begin(
 ) -> Begun:
     """Begin a flow for this person.
 
-    Parameters: account: Reconnect this one, and no other; its config stays. Default: whatever
-      account the person chooses at the provider. redirect_to: Where the browser goes afterwards.
+    Parameters:
+      account: Reconnect this one, and no other; its config stays. Default: whatever account the
+        person chooses at the provider.
+      redirect_to: Where the browser goes afterwards.
 
-    Raises: NotFound: There is no such integration, or no such account of this user. InvalidInput:
-      The integration is not connected in a browser, or may not send one there; or the config does
-      not validate. SettingsError: The operator has set no OAuth client, or no public URL.
+    Raises:
+      NotFound: There is no such integration, or no such account of this user.
+      InvalidInput: The integration is not connected in a browser, or may not send one there; or the
+        config does not validate.
+      SettingsError: The operator has set no OAuth client, or no public URL.
     """
     accounts.require_text(user_id=user_id, name=name)
     integration = backend.registry.get(domain)

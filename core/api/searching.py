@@ -172,8 +172,9 @@ class Wanted:
 def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
     """One page, by account and external id.
 
-    Raises: InvalidInput: The cursor is none of ours, PostgreSQL makes nothing of the words, or it
-      takes too long.
+    Raises:
+      InvalidInput: The cursor is none of ours, PostgreSQL makes nothing of the words, or it takes
+        too long.
     """
     limit = min(max(limit, 1), MOST_AT_ONCE)
     account, external_id = map(str, decode_cursor(after, 2)) if after is not None else (None, None)

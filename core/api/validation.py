@@ -26,8 +26,9 @@ DECIDES_WHERE = "this decides where the credentials are sent: give the credentia
 class Invalid(InvalidInput):
     """A config, or credentials, that do not validate.
 
-    Attributes: problems: What is wrong with each field, by its name; what is wrong with the whole,
-      by the empty one. They repeat no secret.
+    Attributes:
+      problems: What is wrong with each field, by its name; what is wrong with the whole, by the
+        empty one. They repeat no secret.
     """
 
     def __init__(self, message: str, hint: str, problems: Mapping[str, str]) -> None:
@@ -38,8 +39,9 @@ class Invalid(InvalidInput):
 def config_of(integration: Integration, values: Values) -> BaseModel:
     """The config of an account.
 
-    Raises: InvalidInput: It does not validate, or the model holds a secret, which belongs into the
-      credentials.
+    Raises:
+      InvalidInput: It does not validate, or the model holds a secret, which belongs into the
+        credentials.
     """
     config = _validated(integration, integration.config_model, values, "config")
     if any(secrets_of(config)):

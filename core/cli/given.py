@@ -48,8 +48,9 @@ def config(
 def credentials(integration: Integration, given: str | None) -> Values | None:
     """The credentials, from a file or from standard input.
 
-    Raises: InvalidInput: They stand on the command line, where everybody on this machine can read
-      them; or are no JSON.
+    Raises:
+      InvalidInput: They stand on the command line, where everybody on this machine can read them;
+        or are no JSON.
     """
     if given is None:
         return None

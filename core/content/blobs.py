@@ -168,8 +168,10 @@ class StoredBlob:
 class SpooledWriter:
     """Gathers large content in a file of the spool; see `core.BlobWriter`.
 
-    Parameters: name: The file's name in the spool: the same for every attempt that shall go on
-      where the last one stopped. resumable: Whether to keep the file when the task fails.
+    Parameters:
+      name: The file's name in the spool: the same for every attempt that shall go on where the last
+        one stopped.
+      resumable: Whether to keep the file when the task fails.
     """
 
     def __init__(self, blobs: Blobs, name: str, *, resumable: bool) -> None:

@@ -68,9 +68,10 @@ class Live:
     ) -> tuple[str, float]:
         """What this part looks like, and in how many seconds to look again.
 
-        Parameters: key: The same for those who see the same. since: When the viewer began, by the
-          monotonic clock: a look from before then would take the page back to what it was before
-          somebody acted on it.
+        Parameters:
+          key: The same for those who see the same.
+          since: When the viewer began, by the monotonic clock: a look from before then would take
+            the page back to what it was before somebody acted on it.
         """
         self._forget()
         kept = self._kept.setdefault(key, _Kept())

@@ -49,8 +49,10 @@ def engine(url: str) -> Engine:
 def migrate(url: str, revision: str = "head") -> bool:
     """Bring the schema up to date. Returns whether there was anything to do.
 
-    Raises: ServerUnavailable: The server does not answer. SettingsError: The database has another
-      encoding than UTF-8, as one made on a host without a locale.
+    Raises:
+      ServerUnavailable: The server does not answer.
+      SettingsError: The database has another encoding than UTF-8, as one made on a host without a
+        locale.
     """
     with open_connection(url) as lock:
         encoding = lock.info.parameter_status("server_encoding")

@@ -77,9 +77,12 @@ class Database:
     """A pool of autocommit connections with prepared statements; opened by the first use, so that
     forks share none.
 
-    Parameters: url: A libpq URL or connection string. size: The most connections at once. timeout:
-      Seconds to wait for one. plan_uses: How often a connection is borrowed until it plans its
-      prepared statements anew, for the tables as they are then.
+    Parameters:
+      url: A libpq URL or connection string.
+      size: The most connections at once.
+      timeout: Seconds to wait for one.
+      plan_uses: How often a connection is borrowed until it plans its prepared statements anew, for
+        the tables as they are then.
     """
 
     def __init__(

@@ -20,9 +20,13 @@ from core.worker.budgets import Wanted
 class Rules:
     """What holds for a domain now.
 
-    Attributes: domain: The domain. costs: Each task type's cost. overrides: The operator's figures
-      by limit name. blocked: Keys of limits that are exhausted. available: Units that rate limits
-      have left, by key; a limit that is not in it is not asked for here.
+    Attributes:
+      domain: The domain.
+      costs: Each task type's cost.
+      overrides: The operator's figures by limit name.
+      blocked: Keys of limits that are exhausted.
+      available: Units that rate limits have left, by key; a limit that is not in it is not asked
+        for here.
     """
 
     domain: str

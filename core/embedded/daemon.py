@@ -76,8 +76,9 @@ class Daemon:
     def wait(self, state: Callable[[], State]) -> None:
         """Returns when the server is ready.
 
-        Raises: ServerUnavailable: It ended, or did not answer in 30 seconds, or was not done with
-          starting in 300.
+        Raises:
+          ServerUnavailable: It ended, or did not answer in 30 seconds, or was not done with
+            starting in 300.
         """
         began = time.monotonic()
         while (now := state()) != "ready":

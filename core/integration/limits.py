@@ -22,9 +22,12 @@ RESERVED_DOMAINS = frozenset({"polling", "save-output"})
 class Rate:
     """At most `units` in any `per` seconds, one budget for the whole fleet.
 
-    Parameters: name: What a task's `cost` and an operator's `POLLING_LIMITS` call it. units: Units
-      in the window; 1 or more. per: The window, in seconds. by: Whose budget it is: each `account`,
-      each `group` (see `AccountIdentity.group`), or the whole `integration`.
+    Parameters:
+      name: What a task's `cost` and an operator's `POLLING_LIMITS` call it.
+      units: Units in the window; 1 or more.
+      per: The window, in seconds.
+      by: Whose budget it is: each `account`, each `group` (see `AccountIdentity.group`), or the
+        whole `integration`.
     """
 
     name: str
@@ -63,13 +66,17 @@ Limit = Rate | AtOnce
 class OAuth:
     """What the engine needs to send a person through a provider's consent screen.
 
-    Parameters: authorize_url, token_url: The provider's endpoints. Names in braces are settings of
-      `Manifest.settings`, such as `{SLACK_API_URL}oauth.v2.access`: who sets where the provider is
-      sets it for these too. scopes: What to ask for. client_id_setting, client_secret_setting:
-      Names of the operator's settings that hold the OAuth client. extra: More parameters of the
-      authorization request, such as `{"access_type": "offline"}`; they go before ours. pkce:
-      Whether the code is bound to the flow by RFC 7636. False for providers that refuse it together
-      with a client secret.
+    Parameters:
+      authorize_url, token_url: The provider's endpoints. Names in braces are settings of
+        `Manifest.settings`, such as `{SLACK_API_URL}oauth.v2.access`: who sets where the provider
+        is sets it for these too.
+      scopes: What to ask for.
+      client_id_setting, client_secret_setting: Names of the operator's settings that hold the OAuth
+        client.
+      extra: More parameters of the authorization request, such as `{"access_type": "offline"}`;
+        they go before ours.
+      pkce: Whether the code is bound to the flow by RFC 7636. False for providers that refuse it
+        together with a client secret.
     """
 
     authorize_url: str
@@ -93,14 +100,18 @@ class OAuth:
 class Manifest:
     """What an integration is called and what holds for all of its accounts.
 
-    Parameters: domain: Lower-case letters, digits and dashes, a letter first; at most 63. Also the
-      name of its queue. name: For people. spec_version: The version of the plugin API it is written
-      for. limits: Limits of every account; `BaseIntegration.limits` may answer by configuration.
-      oauth: How accounts are connected in a browser, if they are. settings: The operator's settings
-      that the plugin reads, a model of pydantic-settings; all fields have defaults. `polling
-      doctor` checks and shows them, secrets as set or not. docs: Where its documentation stands.
+    Parameters:
+      domain: Lower-case letters, digits and dashes, a letter first; at most 63. Also the name of
+        its queue.
+      name: For people.
+      spec_version: The version of the plugin API it is written for.
+      limits: Limits of every account; `BaseIntegration.limits` may answer by configuration.
+      oauth: How accounts are connected in a browser, if they are.
+      settings: The operator's settings that the plugin reads, a model of pydantic-settings; all
+        fields have defaults. `polling doctor` checks and shows them, secrets as set or not.
+      docs: Where its documentation stands.
       max_tasks: The most tasks one run may have, a bound for cycles whose tasks carry ever new
-      keys.
+        keys.
     """
 
     domain: str
@@ -130,9 +141,11 @@ class Manifest:
 class AccountIdentity:
     """Whose account these credentials open, as the provider says it.
 
-    Parameters: id: Stable and unique within the integration: an address, a workspace and user id.
-      Connecting it twice is one account. name: For people. group: What shares limits `by="group"`:
-      a Slack workspace and app, a Google client.
+    Parameters:
+      id: Stable and unique within the integration: an address, a workspace and user id. Connecting
+        it twice is one account.
+      name: For people.
+      group: What shares limits `by="group"`: a Slack workspace and app, a Google client.
     """
 
     id: str

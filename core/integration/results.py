@@ -28,10 +28,13 @@ class Blob(Protocol):
 class Task:
     """One more step of this run.
 
-    Parameters: type: The name of a `@task` method. payload: Its arguments, as JSON; at most 64 KiB.
-      key: One key runs once in a run. Default: type and payload. priority: Higher runs first,
-      within the account. background: Puts this task and its follow-ups into the account's backfill,
-      a run of its own beside the live one.
+    Parameters:
+      type: The name of a `@task` method.
+      payload: Its arguments, as JSON; at most 64 KiB.
+      key: One key runs once in a run. Default: type and payload.
+      priority: Higher runs first, within the account.
+      background: Puts this task and its follow-ups into the account's backfill, a run of its own
+        beside the live one.
     """
 
     type: str
@@ -45,14 +48,19 @@ class Task:
 class TaskOutput:
     """One item to keep: a row of the content table, one per `id` of an account.
 
-    Parameters: id: The item's id in the account; at most 2,048 bytes of UTF-8. content: Text,
-      bytes, a blob, or nothing. kind: What sort of item: `message`, `source`, `attachment`, `file`,
-      … parent: The id of the item (or the name of the place) it belongs to. name: For people: a
-      subject, a file name. timestamp: When it came to be at the source; with a time zone.
-      content_type: Its media type, such as `text/plain`. metadata: More of it, as JSON.
+    Parameters:
+      id: The item's id in the account; at most 2,048 bytes of UTF-8.
+      content: Text, bytes, a blob, or nothing.
+      kind: What sort of item: `message`, `source`, `attachment`, `file`, …
+      parent: The id of the item (or the name of the place) it belongs to.
+      name: For people: a subject, a file name.
+      timestamp: When it came to be at the source; with a time zone.
+      content_type: Its media type, such as `text/plain`.
+      metadata: More of it, as JSON.
       fingerprint: What tells a changed item from an unchanged one without fetching it;
-      `Context.known` gives it back. code: 200 keeps the whole item; 206 changes only the metadata
-      given; 410 marks it and its children deleted.
+        `Context.known` gives it back.
+      code: 200 keeps the whole item; 206 changes only the metadata given; 410 marks it and its
+        children deleted.
     """
 
     id: str
@@ -88,8 +96,10 @@ class Listing:
 
     Items in it that were not kept, seen or updated since this run began are marked deleted.
 
-    Parameters: parent: The items with this parent. Default: the items that have no parent. Children
-      follow their items. since, until: Only items whose timestamp lies in this half-open window.
+    Parameters:
+      parent: The items with this parent. Default: the items that have no parent. Children follow
+        their items.
+      since, until: Only items whose timestamp lies in this half-open window.
     """
 
     parent: str | None = None
@@ -101,10 +111,13 @@ class Listing:
 class TaskResult:
     """Everything a task did. It is committed whole, in one transaction, or not at all.
 
-    Parameters: output: Items to keep; may be a generator. tasks: More work; may be a generator.
+    Parameters:
+      output: Items to keep; may be a generator.
+      tasks: More work; may be a generator.
       state: New values by partition; `None` removes one. A write after `Context.state` read the
-      partition is compare-and-set: if another task changed it in between, this result is dropped
-      and the task runs again. seen: Ids that are still at the source and were not fetched again.
+        partition is compare-and-set: if another task changed it in between, this result is dropped
+        and the task runs again.
+      seen: Ids that are still at the source and were not fetched again.
       listed: Listings that are complete with this task.
     """
 

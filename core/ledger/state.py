@@ -46,8 +46,9 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
     Returns the outcomes: one whose partition was changed since its task read it is a task that runs
     again.
 
-    Raises: ResultConflict: A partition that was not there to be locked came into being: the batch
-      is to be done again.
+    Raises:
+      ResultConflict: A partition that was not there to be locked came into being: the batch is to
+        be done again.
     """
     wanted = [key for outcome in outcomes for key, _ in _writes(outcome)]
     if not wanted:

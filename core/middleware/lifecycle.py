@@ -27,8 +27,9 @@ class Lifecycle(Middleware):
     """The saver is drained at shutdown, after the last worker thread has ended and before the
     broker is closed.
 
-    Parameters: dispatcher: Run by a fork of the worker command; and by a thread of this process, if
-      nobody leads.
+    Parameters:
+      dispatcher: Run by a fork of the worker command; and by a thread of this process, if nobody
+        leads.
     """
 
     def __init__(

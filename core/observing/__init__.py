@@ -21,9 +21,10 @@ Strike = Callable[[str], str]
 def begin(part: str, strike: Callable[[], Strike]) -> None:
     """Switch on what the environment asks for, in this process.
 
-    Parameters: part: Which of our processes this is: `worker`, `dispatcher`, `scheduler`, `api`.
+    Parameters:
+      part: Which of our processes this is: `worker`, `dispatcher`, `scheduler`, `api`.
       strike: Makes what takes every secret that this process knows out of a text; called only if it
-      is needed.
+        is needed.
     """
     errors.begin(part, strike)
     traces.begin(part, strike)

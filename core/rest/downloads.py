@@ -45,9 +45,11 @@ def download(
 ) -> StreamingResponse:
     """An item's bytes, as a download that no browser shows in place.
 
-    Parameters: row: The item, as `core.api.listings.content` gives it. image: Show it in place if
-      it begins as a raster image does, whatever it is said to be. typed: Name the type that it is
-      said to be. To a page of the same site, what is named a script could be one.
+    Parameters:
+      row: The item, as `core.api.listings.content` gives it.
+      image: Show it in place if it begins as a raster image does, whatever it is said to be.
+      typed: Name the type that it is said to be. To a page of the same site, what is named a script
+        could be one.
 
     Raises:
       NotFound: It is gone, or its blob is.

@@ -29,8 +29,10 @@ WRONG = "wrong-in-the-conformance-suite"
 class IntegrationConformance:
     """Derive a test class and say what it tests.
 
-    Attributes: integration: The class. config, credentials: Of an account that a test may sync; as
-      JSON. Secrets are 8 characters or longer, so that finding one means something.
+    Attributes:
+      integration: The class.
+      config, credentials: Of an account that a test may sync; as JSON. Secrets are 8 characters or
+        longer, so that finding one means something.
     """
 
     integration: ClassVar[type[BaseIntegration[Any, Any]]]

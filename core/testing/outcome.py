@@ -24,9 +24,12 @@ class Parked:
 class SyncResult:
     """The runs of one `Harness.sync`, added up.
 
-    Attributes: runs: The live run, its backfill, and the resync it asked for. parked, skipped:
-      Tasks that failed for good, and the reasons of those that had nothing to keep. held: Listings
-      whose deletions wait for a person. error: What stopped the account, if it was stopped.
+    Attributes:
+      runs: The live run, its backfill, and the resync it asked for.
+      parked, skipped: Tasks that failed for good, and the reasons of those that had nothing to
+        keep.
+      held: Listings whose deletions wait for a person.
+      error: What stopped the account, if it was stopped.
       failures: Every error raised, also those that a later attempt made good.
     """
 

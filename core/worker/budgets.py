@@ -111,8 +111,9 @@ class Wait:
 class Budgets:
     """Takes units of rate limits.
 
-    Parameters: first_use: Called when the mark is missing; True where no budget was ever counted in
-      this ledger.
+    Parameters:
+      first_use: Called when the mark is missing; True where no budget was ever counted in this
+        ledger.
     """
 
     def __init__(self, queues: Queues, first_use: Callable[[], bool]) -> None:

@@ -200,8 +200,9 @@ KINDS: Mapping[str, tuple[int, Fault]] = {
 class Injector:
     """Injects a fault every so often, from a thread of its own.
 
-    Parameters: pause: Seconds from the beginning of one to that of the next; at least half of a
-      pause lies between them.
+    Parameters:
+      pause: Seconds from the beginning of one to that of the next; at least half of a pause lies
+        between them.
     """
 
     def __init__(self, world: World, seed: int, pause: float) -> None:

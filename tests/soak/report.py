@@ -22,9 +22,11 @@ SHOWN = 10
 class Result:
     """What a soak came to.
 
-    Attributes: not_done: What had work left when all should have been quiet. most_calls: In any
-      window of the budget; `calls_allowed` is what it may have been. memory: Medians of the second
-      and the last quarter in MiB; None where nothing lived through both.
+    Attributes:
+      not_done: What had work left when all should have been quiet.
+      most_calls: In any window of the budget; `calls_allowed` is what it may have been.
+      memory: Medians of the second and the last quarter in MiB; None where nothing lived through
+        both.
     """
 
     minutes: float

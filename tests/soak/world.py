@@ -71,9 +71,11 @@ class WatchedFleet(Fleet):
 class World:
     """Everything, in one folder that goes with it.
 
-    Attributes: victims: The programs that faults may kill. keep: Set it to keep the folder, and in
-      it the programs' log. elder: A program that nobody kills, however the servers behave: it shows
-      whether memory grows with age.
+    Attributes:
+      victims: The programs that faults may kill.
+      keep: Set it to keep the folder, and in it the programs' log.
+      elder: A program that nobody kills, however the servers behave: it shows whether memory grows
+        with age.
     """
 
     def __init__(self, seed: int) -> None:

@@ -39,8 +39,10 @@ def demo(directory: Path | None = None) -> None:
     Parameters:
       directory: What to serve. Default: some hundred files of many kinds, made for it.
 
-    Raises: PollingError: A file's bytes are not in the content table, or something is missing to
-      find out. SystemExit: It was interrupted.
+    Raises:
+      PollingError: A file's bytes are not in the content table, or something is missing to find
+        out.
+      SystemExit: It was interrupted.
     """
     console = Console(highlight=False)
     given = get_settings().model_fields_set

@@ -27,9 +27,11 @@ FROM user_integration_content WHERE user_integration_id = %s AND kind = 'file'
 class Comparison:
     """What came of it.
 
-    Attributes: equal: Files whose stored bytes are those on disk. wrong: Paths of files that are
-      missing or differ, and which of the two. changed: Paths of files that were written to while
-      the demo ran: nobody can say what they should be.
+    Attributes:
+      equal: Files whose stored bytes are those on disk.
+      wrong: Paths of files that are missing or differ, and which of the two.
+      changed: Paths of files that were written to while the demo ran: nobody can say what they
+        should be.
     """
 
     equal: int = 0

@@ -127,8 +127,9 @@ def connect(
 ) -> Account:
     """Check an account, store it, and ask for a run of it.
 
-    Parameters: identity: What makes it the same account in the next demo, although its server is at
-      another port then.
+    Parameters:
+      identity: What makes it the same account in the next demo, although its server is at another
+        port then.
     """
     integration = get_registry().get(domain)
     checked = integration.config_model.model_validate(config)

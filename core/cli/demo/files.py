@@ -39,10 +39,13 @@ class File:
 class Tree:
     """What is in a directory.
 
-    Attributes: root: Without symbolic links in it. files: By path below the root. Names that are no
-      text hold surrogates, as `os.fsdecode` makes them. directories: How many there are below the
-      root. left_out: How many things were left out, by reason. examples: One of them for each
-      reason.
+    Attributes:
+      root: Without symbolic links in it.
+      files: By path below the root. Names that are no text hold surrogates, as `os.fsdecode` makes
+        them.
+      directories: How many there are below the root.
+      left_out: How many things were left out, by reason.
+      examples: One of them for each reason.
     """
 
     root: Path

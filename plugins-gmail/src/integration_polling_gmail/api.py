@@ -192,8 +192,9 @@ def _require(is_asked_for: bool) -> None:
 def listed(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The objects of a listing; none where it has no such key, as Gmail says it.
 
-    Raises: TransientError: Something else stands there. Read as nothing, it would be taken for mail
-      that is gone.
+    Raises:
+      TransientError: Something else stands there. Read as nothing, it would be taken for mail that
+        is gone.
     """
     value = answer.get(key, [])
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):

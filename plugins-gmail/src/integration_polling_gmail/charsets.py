@@ -29,8 +29,9 @@ def codec(charset: str) -> str | None:
 def decoded(data: bytes, charset: str | None) -> str:
     """Text without NUL and lone surrogates.
 
-    Parameters: charset: As the mail claims it. Unknown or missing: UTF-8 where it fits, otherwise
-      Windows-1252.
+    Parameters:
+      charset: As the mail claims it. Unknown or missing: UTF-8 where it fits, otherwise
+        Windows-1252.
     """
     name = codec(charset[:100]) if charset else None
     if name is not None:

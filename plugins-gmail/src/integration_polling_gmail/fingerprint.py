@@ -17,10 +17,12 @@ from typing import Self
 class Fingerprint:
     """Of a message that is kept.
 
-    Parameters: generation: The history id at which the listing began that it was kept by. Changes
-      between the end of one history and the next listing are unknown, so the labels of another
-      generation are not to be built upon. policy: How its attachments were kept, see
-      `Config.policy`. labels: Their ids, sorted.
+    Parameters:
+      generation: The history id at which the listing began that it was kept by. Changes between the
+        end of one history and the next listing are unknown, so the labels of another generation are
+        not to be built upon.
+      policy: How its attachments were kept, see `Config.policy`.
+      labels: Their ids, sorted.
     """
 
     generation: str

@@ -139,10 +139,12 @@ class Gmail(GmailSession):
     ) -> TaskResult:
         """List a page of the mailbox, of each label of the config in turn.
 
-        Parameters: changed: Ids that the history has just named, and no page so far. They are
-          fetched at once, the others in the background; those that are on no page no longer belong
-          here. restarts: How often Gmail has forgotten the page it was at. run: The one it belongs
-          to; carried on by another, it could not tell what is missing, and that one begins anew.
+        Parameters:
+          changed: Ids that the history has just named, and no page so far. They are fetched at
+            once, the others in the background; those that are on no page no longer belong here.
+          restarts: How often Gmail has forgotten the page it was at.
+          run: The one it belongs to; carried on by another, it could not tell what is missing, and
+            that one begins anew.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation or _is_carried(ctx, run):
@@ -231,9 +233,12 @@ class Gmail(GmailSession):
     ) -> TaskResult:
         """Read a page of what has happened since. The cursor moves with the last page.
 
-        Parameters: since: The same for all pages. changed: Of earlier pages, for a listing at the
-          end. listing: Whether earlier pages make one necessary. run: The one it belongs to.
-          Another begins at the first page again, and pages must be applied in their order.
+        Parameters:
+          since: The same for all pages.
+          changed: Of earlier pages, for a listing at the end.
+          listing: Whether earlier pages make one necessary.
+          run: The one it belongs to. Another begins at the first page again, and pages must be
+            applied in their order.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.id != since or _is_carried(ctx, run):

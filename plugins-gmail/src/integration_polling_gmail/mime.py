@@ -39,9 +39,12 @@ Write = Callable[[bytes], object]
 class Part:
     """A part that has no parts of its own.
 
-    Attributes: id: As Gmail counts. headers: Its own; those of the message, if that is one part.
+    Attributes:
+      id: As Gmail counts.
+      headers: Its own; those of the message, if that is one part.
       choice: Parts with the same one are alternatives of each other: the id of the outermost
-      `multipart/alternative`. size: In bytes, decoded; complete when the part has ended.
+        `multipart/alternative`.
+      size: In bytes, decoded; complete when the part has ended.
     """
 
     id: str
@@ -85,8 +88,10 @@ class _Multipart:
 class MessageParser:
     """Feed it, then finish it.
 
-    Parameters: opened: Is told of each part once its headers are read; returns what takes its
-      decoded bytes, or None. closed: Is told when the part has ended.
+    Parameters:
+      opened: Is told of each part once its headers are read; returns what takes its decoded bytes,
+        or None.
+      closed: Is told when the part has ended.
 
     Attributes:
       headers: Of the message.

@@ -23,10 +23,12 @@ LABELS = "labels"
 class History(BaseModel):
     """Where the account stands.
 
-    Parameters: id: The history is known up to here. An unsigned 64-bit number, and a string: it may
-      be too long for a float. generation: Of the listing that this history goes on from; no other
-      has the same. labels: The ids of the labels of the config. is_listing: The listing has begun
-      in a live run, and has not come to its end.
+    Parameters:
+      id: The history is known up to here. An unsigned 64-bit number, and a string: it may be too
+        long for a float.
+      generation: Of the listing that this history goes on from; no other has the same.
+      labels: The ids of the labels of the config.
+      is_listing: The listing has begun in a live run, and has not come to its end.
     """
 
     id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]

@@ -40,9 +40,11 @@ class Version:
     """What tells whether a message has changed: `own|thread|replies`, kept as the row's
     fingerprint.
 
-    Attributes: own: A digest of the message itself. thread: `latest_reply:reply_count` of the
-      thread as it is kept; empty without one, `?` if it was seen to change. replies: The timestamps
-      of its replies, where they are few.
+    Attributes:
+      own: A digest of the message itself.
+      thread: `latest_reply:reply_count` of the thread as it is kept; empty without one, `?` if it
+        was seen to change.
+      replies: The timestamps of its replies, where they are few.
     """
 
     own: str

@@ -37,13 +37,15 @@ class Walk(BaseModel):
     The first page has no upper bound. All that follow are bounded by the oldest message of the
     first, so that what is posted meanwhile shifts nothing.
 
-    Attributes: mode: `first` is the newest page of a channel that is new here, `back` all below it,
-      `live` what came since the last run, and `lookback` what may have changed since. oldest,
-      latest: Bounds, exclusive; an empty `latest` is none. newest, low: The newest and the oldest
-      message seen so far. run, top: The run that this part of the walk belongs to, and where it
-      began: only what one run has listed may be compared with what is kept. is_limited: Slack has
-      hidden older messages, as it does on its free plan. empty, restarts: Pages without messages,
-      and beginnings at the same place, so far.
+    Attributes:
+      mode: `first` is the newest page of a channel that is new here, `back` all below it, `live`
+        what came since the last run, and `lookback` what may have changed since.
+      oldest, latest: Bounds, exclusive; an empty `latest` is none.
+      newest, low: The newest and the oldest message seen so far.
+      run, top: The run that this part of the walk belongs to, and where it began: only what one run
+        has listed may be compared with what is kept.
+      is_limited: Slack has hidden older messages, as it does on its free plan.
+      empty, restarts: Pages without messages, and beginnings at the same place, so far.
     """
 
     mode: Literal["first", "live", "back", "lookback"]
@@ -118,13 +120,15 @@ class Walk(BaseModel):
 class ChannelState(BaseModel):
     """What is remembered of a channel.
 
-    Attributes: newest_ts: All messages from the oldest one wanted up to this one are kept, or are
-      the backfill's. Empty before the first page. backfill: The page of the history that comes
-      next; None when all is there. lookback_done_at: When changes were last looked for. recent: The
-      messages of the lookback's window, in a channel so quiet that they are few. unreadable:
-      Slack's word for why it could not be read the last time. rewalks: How often the backfill was
-      sent back to threads that could not be read. settled: It was archived in this version of its
-      settings, and all that it has is kept.
+    Attributes:
+      newest_ts: All messages from the oldest one wanted up to this one are kept, or are the
+        backfill's. Empty before the first page.
+      backfill: The page of the history that comes next; None when all is there.
+      lookback_done_at: When changes were last looked for.
+      recent: The messages of the lookback's window, in a channel so quiet that they are few.
+      unreadable: Slack's word for why it could not be read the last time.
+      rewalks: How often the backfill was sent back to threads that could not be read.
+      settled: It was archived in this version of its settings, and all that it has is kept.
     """
 
     newest_ts: str = ""
@@ -142,11 +146,13 @@ class ChannelState(BaseModel):
         Without that, a thread would be left out for good whose first message is kept already, and
         is too old for the lookback.
 
-        Parameters: oldest: How far the backfill goes from there: a thread of a walk through
-          everything is one of many.
+        Parameters:
+          oldest: How far the backfill goes from there: a thread of a walk through everything is one
+            of many.
 
-        Returns: None if the backfill was sent back often enough: threads of this channel cannot be
-          read, though it can.
+        Returns:
+          None if the backfill was sent back often enough: threads of this channel cannot be read,
+          though it can.
         """
         rewalks = self.rewalks + (self.unreadable is None)
         if rewalks > MOST_REWALKS:

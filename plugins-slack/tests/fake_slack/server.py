@@ -54,14 +54,19 @@ class Fault:
 class Fake:
     """The server's memory.
 
-    Attributes: scopes: Comma-separated; empty grants all. tokens: `bot`, `user`, `expired` or any
-      error code, by token. refresh_tokens: Those that still work, with the kind of token that they
-      bring. codes: What an installation that was agreed to brings: `bot`, `user` or both, with a
-      `+` between them. is_rotating: Whether tokens of installations expire. limits: (calls,
-      seconds) of a method. page_cap, short_by: The most objects on a page; how many fewer than
-      asked for come. before: Called with method and arguments before each call is answered: the
-      workspace may change now. file_mode: `direct`, `redirect` (same host), `elsewhere` (another
-      host, which takes no token), `login`, `cut` or `insecure`.
+    Attributes:
+      scopes: Comma-separated; empty grants all.
+      tokens: `bot`, `user`, `expired` or any error code, by token.
+      refresh_tokens: Those that still work, with the kind of token that they bring.
+      codes: What an installation that was agreed to brings: `bot`, `user` or both, with a `+`
+        between them.
+      is_rotating: Whether tokens of installations expire.
+      limits: (calls, seconds) of a method.
+      page_cap, short_by: The most objects on a page; how many fewer than asked for come.
+      before: Called with method and arguments before each call is answered: the workspace may
+        change now.
+      file_mode: `direct`, `redirect` (same host), `elsewhere` (another host, which takes no token),
+        `login`, `cut` or `insecure`.
     """
 
     workspace: Workspace = field(default_factory=Workspace)

@@ -37,7 +37,7 @@ from core.observing import traces
 from core.plugins import get_registry
 from core.queues import Queues
 from core.settings import get_settings
-from core.worker.courier import unpack
+from core.worker.forward import unpack
 from core.worker.process import current, striking
 
 try:
@@ -97,7 +97,7 @@ def run_task(*args: Any) -> None:
         # The plugin's own: Dramatiq would not say that the task failed, and it would be held here,
         # without an outcome, for ever.
         raise TransientError(f"the plugin raised Dramatiq's SkipMessage: {error}") from error
-    process.held.ran(dispatch)
+    process.inflight.finish(dispatch)
     process.hand_over(outcomes[0])
 
 
@@ -105,7 +105,7 @@ def run_task(*args: Any) -> None:
 def save_output(result: dict[str, Any]) -> None:
     """Save the result of a task that ran in a process which only fetches."""
     process = current()
-    process.saver.hand_over(unpack(result, process.blobs, process.held))
+    process.saver.hand_over(unpack(result, process.blobs, process.inflight))
 
 
 for domain in get_registry().integrations:

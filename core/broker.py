@@ -23,7 +23,7 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 
 from core.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
 from core.queues import UNAVAILABLE, Queues
-from core.worker.courier import dispatch_of_result
+from core.worker.forward import dispatch_of_result
 from core.worker.process import current, taking_nothing
 
 log = logging.getLogger(__name__)
@@ -178,13 +178,13 @@ class BlockingConsumer(Consumer):
             proxy = (
                 TaskMessage(message) if message.actor_name == RUN_TASK else MessageProxy(message)
             )
-            if isinstance(proxy, TaskMessage) and not current().held.take(proxy.dispatch):
+            if isinstance(proxy, TaskMessage) and not current().inflight.receive(proxy.dispatch):
                 return None
             if (
                 message.actor_name == SAVE_OUTPUT
                 and (dispatch := dispatch_of_result(message.args[0])) is not None
             ):
-                current().held.take(dispatch, begun=True)
+                current().inflight.receive(dispatch, started=True)
         except (DecodeError, TypeError) as error:
             log.error(
                 "a message on %r cannot be read and is dropped: %s",

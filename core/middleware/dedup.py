@@ -8,7 +8,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
 from core.ledger.outcomes import Dispatch
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.middleware.time_limit import time_limit_of
 from core.worker.process import current
 
@@ -22,6 +22,6 @@ class Dedup(TaskMiddleware):
     """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
-        if not current().held.begin(dispatch, time_limit_of(dispatch) + GRACE_SECONDS):
+        if not current().inflight.start(dispatch, time_limit_of(dispatch) + GRACE_SECONDS):
             message.options["duplicate"] = True
             raise SkipMessage("held or finished here already")

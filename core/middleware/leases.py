@@ -11,7 +11,7 @@ from dramatiq.middleware import SkipMessage
 
 from core.ledger.leases import start_suspect
 from core.ledger.outcomes import Dispatch, Outcome
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.worker.process import current
 
 FIRST_PAUSE_SECONDS = 0.2
@@ -27,7 +27,7 @@ class Leases(TaskMiddleware):
         if not dispatch.suspect:
             return
         process = current()
-        if not process.held.enter_suspect_lane(dispatch):
+        if not process.inflight.enter_suspect_lane(dispatch):
             # Spread out, or all who wait would come back at one moment and all but one of them be
             # put back again.
             pause = min(
@@ -42,14 +42,14 @@ class Leases(TaskMiddleware):
             raise SkipMessage("another suspect runs in this process")
         with process.database.connection() as conn:
             if not start_suspect(conn, dispatch.task_id, dispatch.dispatch_no):
-                process.held.release([dispatch.id])
+                process.inflight.release([dispatch.id])
                 raise SkipMessage("this dispatch is void")
 
     def after(
         self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
     ) -> None:
-        current().held.ran(dispatch)
+        current().inflight.finish(dispatch)
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
         if not message.options.get("duplicate"):
-            current().held.ran(dispatch)
+            current().inflight.finish(dispatch)

@@ -88,7 +88,7 @@ class Lifecycle(Middleware):
         process.stopping.set()
         process.saver.release_waiters()
         try:
-            process.give_back(process.held.not_begun())
+            process.give_back(process.inflight.not_started())
         except UNAVAILABLE as error:
             log.warning("PostgreSQL is away: %s", error)
 
@@ -121,9 +121,9 @@ def _drain(worker: Worker) -> None:
     process.draining.set()
     for thread in worker.workers:
         thread.pause()
-    while process.held.not_begun():
+    while process.inflight.not_started():
         try:
-            process.give_back(process.held.not_begun())
+            process.give_back(process.inflight.not_started())
         except UNAVAILABLE as error:
             log.warning("PostgreSQL is away: %s", error)
             time.sleep(1)

@@ -14,7 +14,7 @@ from core.accounts.limits import weight
 from core.errors import ServerUnavailable
 from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.queues import UNAVAILABLE
 from core.worker.budgets import Wanted
 from core.worker.process import current
@@ -52,8 +52,8 @@ class RateLimit(TaskMiddleware):
             )
         if wait is not None:
             spent = wanted[wait.index]
-            process.figures.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
-            process.figures.count(
+            process.counters.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
+            process.counters.count(
                 "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name
             )
             self._snooze(

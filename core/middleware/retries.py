@@ -28,12 +28,12 @@ from core.errors import (
 )
 from core.ledger.leases import MOST_CRASHES
 from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.middleware.time_limit import TimeLimitExceeded
 from core.observing.errors import report_task
 from core.worker.accounts import LoadedAccount
 from core.worker.process import current
-from core.worker.running import AccountStopped, LeftToOthers
+from core.worker.runner import AccountStopped, LeftToOthers
 
 FIRST_BACKOFF_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 3_600.0

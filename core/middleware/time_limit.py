@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from dramatiq import Broker, Worker
 
 from core.ledger.outcomes import Dispatch
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.worker.process import current
 
 CHECK_SECONDS = 1.0
@@ -131,7 +131,7 @@ class TimeLimit(TaskMiddleware):
             log.error("%s has died; a new thread takes its place", thread.name)
             self._worker.workers.remove(thread)
             self._worker._add_worker()
-        for dispatch in current().held.left():
+        for dispatch in current().inflight.orphaned():
             self._forget(dispatch)
 
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
@@ -161,7 +161,7 @@ class TimeLimit(TaskMiddleware):
         give_up = getattr(thread and thread.consumer, "give_up", None)
         if give_up is not None:
             give_up(dispatch.id)
-        current().held.release([dispatch.id], finished=False)
+        current().inflight.release([dispatch.id], done=False)
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:

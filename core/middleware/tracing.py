@@ -9,9 +9,9 @@ from dramatiq.broker import MessageProxy
 
 from core.errors import RateLimited, SkipItem
 from core.ledger.outcomes import Dispatch
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.observing import traces
-from core.worker.running import AccountStopped, LeftToOthers
+from core.worker.runner import AccountStopped, LeftToOthers
 
 NO_ERRORS = (RateLimited, SkipItem, AccountStopped, LeftToOthers)
 """What puts a task off, or ends it as the plugin means it."""

@@ -21,7 +21,7 @@ from core.integration.limits import Rate
 from core.ledger.outcomes import Dispatch
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.budgets import Budgets, Wanted
-from core.worker.instances import Instance
+from core.worker.instance_pool import Instance
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -21,6 +21,7 @@ from core.environment import Environment
 from core.ledger import leadership, leases, upkeep
 from core.ledger.outcomes import Dispatch
 from core.messages import SAVE_QUEUE
+from core.metrics.counters import Counters
 from core.plugins import Registry, catalog
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
@@ -28,11 +29,10 @@ from core.settings import Settings
 from core.worker.accounts import Accounts
 from core.worker.budgets import Budgets
 from core.worker.context import Services
-from core.worker.courier import Courier
-from core.worker.figures import Figures
-from core.worker.held import Held
-from core.worker.instances import Instances
-from core.worker.running import Runner
+from core.worker.forward import ResultForwarder
+from core.worker.inflight import InflightTasks
+from core.worker.instance_pool import InstancePool
+from core.worker.runner import Runner
 from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
@@ -68,20 +68,20 @@ class WorkerProcess:
         self.registry = registry
         self.threads = threads
         self.database = Database(environment.database_url, size=threads + 4)
-        self.held = Held()
-        self.instances = Instances()
+        self.inflight = InflightTasks()
+        self.instances = InstancePool()
         self.accounts = Accounts(
             self.database, Vault(environment.secret_keys), registry, settings.limits
         )
         self.budgets = Budgets(queues, self._first_budgets)
-        self.figures = Figures()
+        self.counters = Counters()
         self.saver = Saver(
             self.database,
             queues,
-            self.held,
+            self.inflight,
             registry,
             delete_guard=settings.delete_guard,
-            figures=self.figures,
+            counters=self.counters,
         )
         # Where this process does not serve the saving queue, results travel there as messages.
         self.hand_over = self.saver.hand_over
@@ -89,7 +89,7 @@ class WorkerProcess:
         self.draining = threading.Event()
         self.blobs = Blobs(self.database, settings.blob_location, settings.home / "spool")
         if SAVE_QUEUE not in serves:
-            self.hand_over = Courier(queues, self.held, self.blobs).hand_over
+            self.hand_over = ResultForwarder(queues, self.inflight, self.blobs).hand_over
         services = Services(
             self.database,
             self.accounts,
@@ -122,7 +122,7 @@ class WorkerProcess:
         self.stopping.set()
         self.saver.stop(timeout)
         try:
-            self.give_back(self.held.not_begun())
+            self.give_back(self.inflight.not_started())
             with self.database.connection() as conn:
                 upkeep.goodbye(conn, self._process.id)
             self._note_activity()
@@ -145,7 +145,7 @@ class WorkerProcess:
             leases.give_back(
                 conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
             )
-        self.held.release((dispatch.id for dispatch in dispatches), finished=False)
+        self.inflight.release((dispatch.id for dispatch in dispatches), done=False)
         by_queue: dict[str, list[str]] = {}
         for dispatch in dispatches:
             by_queue.setdefault(dispatch.domain, []).append(dispatch.id)
@@ -200,10 +200,10 @@ class WorkerProcess:
                 os._exit(1)
 
     def _renew(self) -> None:
-        held = self.held.to_renew()
-        if held:
+        tasks = self.inflight.to_renew()
+        if tasks:
             with self.database.connection() as conn:
-                leases.renew(conn, held, self.settings.lease_seconds)
+                leases.renew(conn, tasks, self.settings.lease_seconds)
 
     def _say_alive(self) -> None:
         with self.database.connection() as conn:
@@ -214,10 +214,10 @@ class WorkerProcess:
             # may be stopped.
             process = (
                 replace(self._process, queues=[])
-                if self.draining.is_set() and not len(self.held)
+                if self.draining.is_set() and not len(self.inflight)
                 else self._process
             )
-            asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
+            asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.counters.written())
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(
                 conn
             ):
@@ -229,14 +229,14 @@ class WorkerProcess:
 
     def _note_activity(self) -> None:
         """For plots: nothing that matters waits for it, or fails with it."""
-        told = self.figures.activity()
+        told = self.counters.activity()
         if not any(told):
             return
         try:
             with self.database.connection() as conn:
                 upkeep.note_activity(conn, *told)
         except Exception as error:  # noqa: BLE001
-            self.figures.not_told(*told)
+            self.counters.not_told(*told)
             log.warning("what was done is not noted for the dashboard yet: %s", first_line(error))
 
     def _first_budgets(self) -> bool:

@@ -192,8 +192,8 @@ def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, 
     """
     from core.worker.accounts import Accounts
     from core.worker.context import Services
-    from core.worker.instances import Instances
-    from core.worker.running import Runner
+    from core.worker.instance_pool import InstancePool
+    from core.worker.runner import Runner
 
     _, port = listener.getsockname()
     config = {"host": "localhost", "port": port}
@@ -205,7 +205,7 @@ def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, 
     (dispatch,) = desk.claim(domain="caller")
     for allowed, calls in ((False, False), (True, True)):
         services = Services(api.backend.database, loader, desk.blobs, None, lambda: False, allowed)
-        runner = Runner(services, Instances(), api.backend.registry)
+        runner = Runner(services, InstancePool(), api.backend.registry)
         if allowed:
             runner.run(dispatch)
         else:

@@ -28,7 +28,7 @@ from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.middleware.retries import KEY_SECONDS, PAUSED_SECONDS, Retries, decide
 from core.middleware.time_limit import TimeLimitExceeded
 from core.worker.accounts import LoadedAccount
-from core.worker.running import AccountStopped, LeftToOthers
+from core.worker.runner import AccountStopped, LeftToOthers
 
 Decide = Callable[..., Outcome]
 

@@ -14,14 +14,14 @@ from dramatiq.middleware import SkipMessage
 from core.errors import VaultError
 from core.ledger.outcomes import Dispatch, Outcome
 from core.messages import TaskMessage, dispatch_message, encode
-from core.middleware.closed import TaskMiddleware
+from core.metrics.counters import Counters
+from core.middleware.base import TaskMiddleware
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.rate_limit import RateLimit
 from core.worker.accounts import LoadedAccount
 from core.worker.budgets import Wait
-from core.worker.figures import Figures
-from core.worker.held import Held
+from core.worker.inflight import InflightTasks
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def worker(process: Callable[..., Any], shop: Any, loaded: LoadedAccount) -> Any
     registry = SimpleNamespace(integrations={"shop": shop}, get=lambda domain: shop)
     budgets = SimpleNamespace(take=lambda wanted: None)
     return process(
-        held=Held(),
+        inflight=InflightTasks(),
         registry=registry,
         settings=SimpleNamespace(task_time_limit=300.0),
         handed=handed,
         hand_over=handed.append,
         accounts=SimpleNamespace(get=lambda *_: loaded),
-        figures=Figures(),
+        counters=Counters(),
         budgets=budgets,
     )
 
@@ -60,7 +60,7 @@ def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
     with pytest.raises(SkipMessage):
         Broken().before_process_message(None, one)  # type: ignore[arg-type]
     Leases().after_skip_message(None, one)  # type: ignore[arg-type]
-    assert worker.held.to_renew() == []
+    assert worker.inflight.to_renew() == []
 
 
 def test_messages_of_other_actors_are_left_alone(worker: Any) -> None:
@@ -77,7 +77,7 @@ def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(
     with pytest.raises(SkipMessage):
         Dedup().before_process_message(None, second)  # type: ignore[arg-type]
     Leases().after_skip_message(None, second)  # type: ignore[arg-type]
-    assert worker.held.running == 1
+    assert worker.inflight.running == 1
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from core.ledger.outcomes import Dispatch
 from core.middleware import time_limit as module
 from core.middleware.time_limit import TimeLimit, TimeLimitExceeded
-from core.worker.held import Held
+from core.worker.inflight import InflightTasks
 from core.worker.process import current
 
 Make = Callable[..., Dispatch]
@@ -28,7 +28,12 @@ def limit(
     def make(seconds: float) -> TimeLimit:
         registry = SimpleNamespace(integrations={"shop": shop})
         settings = SimpleNamespace(task_time_limit=seconds)
-        process(registry=registry, settings=settings, stopping=threading.Event(), held=Held())
+        process(
+            registry=registry,
+            settings=settings,
+            stopping=threading.Event(),
+            inflight=InflightTasks(),
+        )
         time_limit = TimeLimit()
         time_limit._clock.start()
         return time_limit
@@ -157,11 +162,11 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
         consumers={dispatch().domain: consumer},
         _add_worker=lambda: added.append(1),
     )
-    held = current().held
-    held.take(dispatch())
+    inflight = current().inflight
+    inflight.receive(dispatch())
     thread.start()
     time_limit._worker = worker
-    until(lambda: given_up and not len(held))
+    until(lambda: given_up and not len(inflight))
     assert worker.workers == []
     hangs.set()
     thread.join()
@@ -173,8 +178,10 @@ def test_what_a_dead_thread_left_takes_no_place_and_keeps_no_suspect_waiting(
 ) -> None:
     time_limit, given_up, added = limit(60), [], []
     left, next_one = dispatch(task_id=1, suspect=True), dispatch(task_id=2, suspect=True)
-    held = current().held
-    thread = threading.Thread(target=lambda: held.begin(left, 60) and held.enter_suspect_lane(left))
+    inflight = current().inflight
+    thread = threading.Thread(
+        target=lambda: inflight.start(left, 60) and inflight.enter_suspect_lane(left)
+    )
     thread.start()
     thread.join()
     consumer = SimpleNamespace(consumer=SimpleNamespace(give_up=given_up.append))
@@ -182,8 +189,8 @@ def test_what_a_dead_thread_left_takes_no_place_and_keeps_no_suspect_waiting(
         workers=[thread], consumers={left.domain: consumer}, _add_worker=lambda: added.append(1)
     )
     until(lambda: given_up)
-    assert until(lambda: held.enter_suspect_lane(next_one))
-    assert (given_up, added, len(held)) == ([left.id], [1], 0)
+    assert until(lambda: inflight.enter_suspect_lane(next_one))
+    assert (given_up, added, len(inflight)) == ([left.id], [1], 0)
 
 
 def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(

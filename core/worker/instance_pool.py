@@ -1,4 +1,4 @@
-"""Instances of integrations: kept warm for the next task of their account, one task at a time
+"""InstancePool of integrations: kept warm for the next task of their account, one task at a time
 each.
 """
 
@@ -32,7 +32,7 @@ class Instance:
     since: float = 0.0
 
 
-class Instances:
+class InstancePool:
     """A pool for each account."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
-from core.worker.instances import Instances
+from core.worker.instance_pool import InstancePool
 
 
 class AccountStopped(Exception):
@@ -30,7 +30,7 @@ MOST_LEFT = 40
 class Runner:
     """Runs dispatches with the account's instances."""
 
-    def __init__(self, services: Services, instances: Instances, registry: Registry) -> None:
+    def __init__(self, services: Services, instances: InstancePool, registry: Registry) -> None:
         self.services = services
         self.instances = instances
         self.registry = registry

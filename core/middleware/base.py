@@ -49,8 +49,8 @@ class TaskMiddleware(Middleware):
             log.exception(
                 "%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id
             )
-            current().held.release(
-                [dispatch.id], finished=False
+            current().inflight.release(
+                [dispatch.id], done=False
             )  # or its lease would be renewed for ever
             raise SkipMessage(str(type(error).__name__)) from None
 

@@ -19,7 +19,7 @@ from core.content.blobs import Blobs, clean_spool
 from core.db.pool import UNAVAILABLE, Database, first_line
 from core.environment import Environment
 from core.ledger import leadership, leases, upkeep
-from core.ledger.outcomes import Dispatch
+from core.ledger.outcomes import Dispatch, Outcome
 from core.messages import SAVE_QUEUE
 from core.metrics.counters import Counters
 from core.plugins import Registry, catalog
@@ -46,28 +46,27 @@ log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """Everything a process shares between its threads.
+    """Everything that the threads of one process share.
+
+    Making it connects to nothing and starts no thread: `open` does.
 
     Parameters:
-      threads: How many worker threads it has.
-      serves: The queues it consumes.
+      settings: The operator's settings.
+      environment: The servers, and the keys of the vault.
+      queues: The queues in Redis.
+      registry: The installed integrations.
+
+    Raises:
+      SettingsError: A secret key is not valid.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        environment: Environment,
-        queues: Queues,
-        registry: Registry,
-        *,
-        threads: int,
-        serves: Sequence[str],
+        self, settings: Settings, environment: Environment, queues: Queues, registry: Registry
     ) -> None:
         self.settings = settings
         self.queues = queues
         self.registry = registry
-        self.threads = threads
-        self.database = Database(environment.database_url, size=threads + 4)
+        self.database = Database(environment.database_url)
         self.inflight = InflightTasks()
         self.instances = InstancePool()
         self.accounts = Accounts(
@@ -83,13 +82,10 @@ class WorkerProcess:
             delete_guard=settings.delete_guard,
             counters=self.counters,
         )
-        # Where this process does not serve the saving queue, results travel there as messages.
-        self.hand_over = self.saver.hand_over
+        self._send = self.saver.hand_over
         self.stopping = threading.Event()
         self.draining = threading.Event()
         self.blobs = Blobs(self.database, settings.blob_location, settings.home / "spool")
-        if SAVE_QUEUE not in serves:
-            self.hand_over = ResultForwarder(queues, self.inflight, self.blobs).hand_over
         services = Services(
             self.database,
             self.accounts,
@@ -99,26 +95,61 @@ class WorkerProcess:
             settings.allow_private_hosts,
         )
         self.runner = Runner(services, self.instances, registry)
-        self._process = upkeep.Process(
-            uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
-        )
+        self._environment = environment
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
-        self._began = time.monotonic()
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
-        """Begin to save and to renew leases."""
+    def open(self, *, threads: int, serves: Sequence[str]) -> None:
+        """Start to save results and to renew leases.
+
+        Parameters:
+          threads: The number of worker threads.
+          serves: The queues that this process consumes.
+        """
+        self._assign(threads, serves)
         self.saver.start()
         self._heart.start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
 
-    def stop(self, timeout: float = 60.0) -> None:
-        """Save what was handed over, give back what was not begun, and say goodbye."""
+    def _assign(self, threads: int, serves: Sequence[str]) -> None:
+        self._began = time.monotonic()
+        self._process = upkeep.Process(
+            uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
+        )
+        self.database.resize(threads + 4)
+        if SAVE_QUEUE not in serves:
+            self._send = ResultForwarder(self.queues, self.inflight, self.blobs).hand_over
+
+    def hand_over(self, outcome: Outcome) -> None:
+        """Hand the outcome of a task to the saver of this process.
+
+        Where this process does not serve the queue of `save_output`, the outcome is sent there as a
+        message.
+        """
+        self._send(outcome)
+
+    def accepting(self) -> bool:
+        """Whether this process receives messages: it neither stops nor drains."""
+        return not (self.stopping.is_set() or self.draining.is_set())
+
+    def redactor(self) -> Callable[[str], str]:
+        """A function that redacts the operator's secrets, and those of every account that this
+        process has loaded.
+        """
+        operators = operator_redactor(self._environment, self.registry)
+        return lambda text: operators(self.accounts.strike(text))
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Save all outcomes, release tasks that have not started, and deregister this process.
+
+        Parameters:
+          timeout: Seconds that saving may take.
+        """
         self.stopping.set()
         self.saver.stop(timeout)
         try:
@@ -242,35 +273,3 @@ class WorkerProcess:
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:
             return leadership.start_budgets(conn)
-
-
-_current: WorkerProcess | None = None
-
-
-def current() -> WorkerProcess:
-    """The worker of this process. Only code that runs in a worker may ask."""
-    assert _current is not None, "this process runs no worker"
-    return _current
-
-
-def set_current(process: WorkerProcess | None) -> None:
-    """Called when the worker of this process starts, and when it ends."""
-    global _current
-    _current = process
-
-
-def striking(environment: Environment, registry: Registry) -> Callable[[str], str]:
-    """Takes out of a text what is secret: the operator's, and that of every account that this
-    process has loaded.
-    """
-    operators = operator_redactor(environment, registry)
-
-    def strike(text: str) -> str:
-        return operators(_current.accounts.strike(text) if _current is not None else text)
-
-    return strike
-
-
-def taking_nothing() -> bool:
-    """Whether the worker of this process stops or drains; without a worker, no."""
-    return _current is not None and (_current.stopping.is_set() or _current.draining.is_set())

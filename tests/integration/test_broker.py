@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 
 import dramatiq
@@ -20,13 +21,14 @@ from core.embedded.valkey import Valkey
 from core.messages import RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, dispatch_message, encode
 from core.queues import Queues
 from core.worker.inflight import InflightTasks
-from core.worker.process import set_current
+from core.worker.process import WorkerProcess
 
 
 @pytest.fixture
-def broker(queues: Queues) -> PollingBroker:
+def broker(queues: Queues, inflight: InflightTasks, process: SimpleNamespace) -> PollingBroker:
     queues.BLOCK_SECONDS = 1.0  # so that workers stop sooner
-    return PollingBroker(queues, [])
+    accepting = partial(WorkerProcess.accepting, process)  # type: ignore[arg-type]
+    return PollingBroker(queues, [], inflight=inflight, accepting=accepting)
 
 
 @pytest.fixture(autouse=True)
@@ -54,20 +56,15 @@ def work(broker: PollingBroker) -> Iterator[Callable[[], Worker]]:
 
 
 @pytest.fixture
-def process() -> Iterator[SimpleNamespace]:
+def process() -> SimpleNamespace:
     """What stands for the worker process."""
-    process = SimpleNamespace(stopping=threading.Event(), draining=threading.Event())
-    set_current(process)  # type: ignore[arg-type]
-    yield process
-    set_current(None)
+    return SimpleNamespace(stopping=threading.Event(), draining=threading.Event())
 
 
 @pytest.fixture
-def inflight(process: SimpleNamespace) -> InflightTasks:
-    """What that process has taken."""
-    inflight = InflightTasks()
-    process.inflight = inflight
-    return inflight
+def inflight() -> InflightTasks:
+    """The in-flight tasks of that process."""
+    return InflightTasks()
 
 
 def put_actor(broker: PollingBroker, **options) -> tuple[dramatiq.Actor, dict[str, str]]:
@@ -364,7 +361,7 @@ def test_workers_go_on_by_themselves_after_redis_was_restarted(
 ) -> None:
     valkey = Valkey(tmp_path_factory.mktemp("v"))
     queues = Queues(valkey.start(), "restart")
-    broker = PollingBroker(queues, [])
+    broker = PollingBroker(queues, [], inflight=InflightTasks(), accepting=lambda: True)
     put, database = put_actor(broker)
     worker = Worker(broker, worker_timeout=50, worker_threads=2)
     try:

@@ -23,7 +23,8 @@ def test_a_worker_that_cannot_tell_its_activity_still_drains_and_tells_it_later(
     environment = Environment(database_url, "redis://nobody", (new_key(),), embedded=False)
     registry: Any = SimpleNamespace(integrations={})
     nobody = Queues("redis://127.0.0.1:1", "polling")
-    worker = WorkerProcess(settings, environment, nobody, registry, threads=1, serves=[])
+    worker = WorkerProcess(settings, environment, nobody, registry)
+    worker._assign(threads=1, serves=[])
     worker.counters.count("tasks", 3)
     with psycopg.connect(database_url, autocommit=True) as conn:
         worker._say_alive()

@@ -133,6 +133,11 @@ MUTATIONS = [
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(
+        "the limit of unknown threads",
+        (("core/egress.py", "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
+        ("tests/integration/test_public_hosts.py",),
+    ),
+    Mutation(
         "a fair share of what is free",
         (("core/dispatcher/allocation.py", "share = max(free // len(ready), 1)", "share = free"),),
         ("tests/unit/test_allocation.py",),

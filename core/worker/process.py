@@ -17,6 +17,7 @@ from core.accounts.redaction import operator_redactor
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.pool import UNAVAILABLE, Database, first_line
+from core.egress import Egress
 from core.environment import Environment
 from core.ledger import leadership, leases, upkeep
 from core.ledger.outcomes import Dispatch, Outcome
@@ -68,7 +69,8 @@ class WorkerProcess:
         self.registry = registry
         self.database = Database(environment.database_url)
         self.inflight = InflightTasks()
-        self.instances = InstancePool()
+        self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
+        self.instances = InstancePool(self.egress)
         self.accounts = Accounts(
             self.database, Vault(environment.secret_keys), registry, settings.limits
         )
@@ -92,7 +94,7 @@ class WorkerProcess:
             self.blobs,
             self.budgets,
             self.stopping.is_set,
-            settings.allow_private_hosts,
+            self.egress,
         )
         self.runner = Runner(services, self.instances, registry)
         self._environment = environment

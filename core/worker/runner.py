@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from core.accounts.public_hosts import public_hosts_only
 from core.errors import TaskUnfit
 from core.integration.results import Task
 from core.ledger import upkeep
@@ -57,9 +56,7 @@ class Runner:
         if loaded.account.sync_status == "disconnected":
             raise AccountStopped
         self._used[dispatch.id] = loaded
-        with public_hosts_only(
-            loaded.account.public_hosts_only and not self.services.allow_private_hosts
-        ):
+        with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):
             return self._run(dispatch, loaded)
 
     def _run(self, dispatch: Dispatch, loaded: LoadedAccount) -> Outcome:

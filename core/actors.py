@@ -1,7 +1,20 @@
 """What people start: `dramatiq core.actors` and `periodiq core.actors`. Importing this module sets
 the broker.
 
-    poll_due ──> ledger: runs and root tasks ──> dispatcher ──> run_task ──> save_output
+    poll_due ──> ledger: runs and root tasks
+                    │
+                    v
+                dispatcher ──> Redis ──> run_task ──> result
+                                                        │
+       ┌────────────────────────────────────────────────┤
+       │ This process serves the queue of save_output   │ It does not (dramatiq core.actors
+       │ (the default): the result stays in memory.     │ -Q gmail): the result is a message.
+       v                                                v
+     saver                                            save_output in another process ──> its saver
+       │                                                                                    │
+       └────────────────────────────────────────────────────────────────────────────────────┤
+                                                                                            v
+                                                ledger: content, follow-ups, state, task done
 
 Without DATABASE_URL and REDIS_URL the embedded servers are joined or started.
 """
@@ -37,41 +50,53 @@ from core.observing import traces
 from core.plugins import get_registry
 from core.queues import Queues
 from core.settings import get_settings
-from core.worker.courier import unpack
-from core.worker.process import current, striking
+from core.worker.forward import unpack
+from core.worker.process import WorkerProcess
 
 try:
     settings = get_settings()
     environment = get_environment()
+    configure(settings.log_level, settings.log_format)
+    queues = Queues(environment.redis_url, settings.namespace)
+    # Not yet open: the scheduler, and a command that imports this module, connect to nothing.
+    process = WorkerProcess(settings, environment, queues, get_registry())
 except PollingError as error:
     sys.exit(f"error: {error}")
 
-configure(settings.log_level, settings.log_format)
-observing.begin(
-    "scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker",
-    lambda: striking(environment, get_registry()),
-)
-queues = Queues(environment.redis_url, settings.namespace)
-time_limit = TimeLimit()
+observing.begin("scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", process.redactor)
+inflight, hand_over = process.inflight, process.hand_over
+time_limit = TimeLimit(inflight, process.registry, settings.task_time_limit, process.stopping)
 
 # `before_` hooks run from the first to the last, `after_` hooks the other way round.
 MIDDLEWARE: list[dramatiq.Middleware] = [
-    PeriodiqMiddleware(
-        skip_delay=float("inf")
-    ),  # a tick is never too old: its age is the difference of two machines' clocks
-    Lifecycle(
-        settings, environment, queues, dispatcher.main, dispatcher.in_thread
-    ),  # starts and stops what a worker process is made of
-    LogContext(),  # which task a line is about
-    *([Tracing()] if traces.wanted() else []),  # a span for each run of a task
-    Dedup(),  # one delivery of a dispatch, whatever Redis does
-    Leases(),  # a suspect runs alone; afterwards the thread is free
-    RateLimit(),  # tokens are taken last, so that nothing after it can waste them
-    Retries(settings.max_attempts),  # what an exception does
+    # No tick is too old: its age is the difference between the clocks of two machines.
+    PeriodiqMiddleware(skip_delay=float("inf")),
+    # Opens and closes the process.
+    Lifecycle(process, dispatcher.main, dispatcher.in_thread),
+    # Names the task in each log line.
+    LogContext(inflight),
+    # Opens a span for each run of a task, where traces are on.
+    *([Tracing(inflight)] if traces.wanted() else []),
+    # Starts each dispatch once, however often Redis delivers it.
+    Dedup(inflight, time_limit),
+    # Runs one suspect at a time; notes when the thread of a task is free.
+    Leases(inflight, process.database, hand_over),
+    # Takes from the budgets last, so that nothing after it can waste what it took.
+    RateLimit(
+        inflight,
+        process.registry,
+        process.accounts,
+        process.budgets,
+        process.counters,
+        hand_over,
+    ),
+    # Decides what an exception does.
+    Retries(inflight, process.runner, process.accounts, hand_over, settings.max_attempts),
+    # Interrupts tasks that run too long; `run_task` calls the plugin through it.
     time_limit,
 ]
 
-broker = PollingBroker(queues, MIDDLEWARE)
+broker = PollingBroker(queues, MIDDLEWARE, inflight=inflight, accepting=process.accepting)
 dramatiq.set_broker(broker)
 
 
@@ -87,26 +112,24 @@ def poll_due() -> None:
 # Declared on a queue that exists anyway; its messages come on the queues of their domains.
 @dramatiq.actor(queue_name=POLL_QUEUE, actor_name=RUN_TASK, throws=BaseException)
 def run_task(*args: Any) -> None:
-    """Run one dispatch of a task, and hand over what it came to."""
+    """Run one dispatch of a task, and hand over its outcome."""
     dispatch = Dispatch(*args)
-    process = current()
     outcomes = []
     try:
         time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
     except SkipMessage as error:
-        # The plugin's own: Dramatiq would not say that the task failed, and it would be held here,
-        # without an outcome, for ever.
+        # The plugin raised it. Dramatiq would not report a failure, and the task would stay in
+        # flight forever, without an outcome.
         raise TransientError(f"the plugin raised Dramatiq's SkipMessage: {error}") from error
-    process.held.ran(dispatch)
-    process.hand_over(outcomes[0])
+    inflight.finish(dispatch)
+    hand_over(outcomes[0])
 
 
 @dramatiq.actor(queue_name=SAVE_QUEUE, actor_name=SAVE_OUTPUT)
 def save_output(result: dict[str, Any]) -> None:
-    """Save the result of a task that ran in a process which only fetches."""
-    process = current()
-    process.saver.hand_over(unpack(result, process.blobs, process.held))
+    """Save the result of a task that ran in a process which does not serve this queue."""
+    process.saver.hand_over(unpack(result, process.blobs, inflight))
 
 
-for domain in get_registry().integrations:
+for domain in process.registry.integrations:
     broker.declare_queue(domain)

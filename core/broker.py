@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -23,8 +23,8 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 
 from core.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
 from core.queues import UNAVAILABLE, Queues
-from core.worker.courier import dispatch_of_result
-from core.worker.process import current, taking_nothing
+from core.worker.forward import dispatch_of_result
+from core.worker.inflight import InflightTasks
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,22 @@ class PollingBroker(RedisBroker):
     Parameters:
       queues: The queues.
       middleware: In order.
+      inflight: Registers the tasks and results that this process receives.
+      accepting: Whether consumers may receive messages now.
     """
 
-    def __init__(self, queues: Queues, middleware: list[Middleware]) -> None:
+    def __init__(
+        self,
+        queues: Queues,
+        middleware: list[Middleware],
+        *,
+        inflight: InflightTasks,
+        accepting: Callable[[], bool],
+    ) -> None:
         super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)  # type: ignore[no-untyped-call]
         self.polling_queues = queues
+        self.inflight = inflight
+        self.accepting = accepting
 
     @property
     def consumer_class(self) -> type[Consumer]:
@@ -107,6 +118,8 @@ class BlockingConsumer(Consumer):
 
     def __init__(self, broker: PollingBroker, queue_name: str, prefetch: int, timeout: int) -> None:
         self.queues = broker.polling_queues
+        self._inflight = broker.inflight
+        self._accepting = broker.accepting
         self.queue_name = queue_name
         self.prefetch = prefetch
         self.timeout = timeout / 1000
@@ -137,7 +150,7 @@ class BlockingConsumer(Consumer):
 
         False, after a while, if there is no room or nothing to fetch.
         """
-        if taking_nothing():
+        if not self._accepting():
             time.sleep(0.1)
             return False
         room = self._room()
@@ -178,13 +191,13 @@ class BlockingConsumer(Consumer):
             proxy = (
                 TaskMessage(message) if message.actor_name == RUN_TASK else MessageProxy(message)
             )
-            if isinstance(proxy, TaskMessage) and not current().held.take(proxy.dispatch):
+            if isinstance(proxy, TaskMessage) and not self._inflight.receive(proxy.dispatch):
                 return None
             if (
                 message.actor_name == SAVE_OUTPUT
                 and (dispatch := dispatch_of_result(message.args[0])) is not None
             ):
-                current().held.take(dispatch, begun=True)
+                self._inflight.receive(dispatch, started=True)
         except (DecodeError, TypeError) as error:
             log.error(
                 "a message on %r cannot be read and is dropped: %s",

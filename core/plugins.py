@@ -21,6 +21,7 @@ from typing import Any
 
 import pluggy
 
+from core.egress import any_host
 from core.errors import NotFound
 from core.hookspecs import PROJECT, Hooks
 from core.integration.base import BaseIntegration, Integration
@@ -70,7 +71,11 @@ class Observers:
             manager, hook, arguments = self._calls.get()
             for implementation in getattr(manager.hook, hook).get_hookimpls():
                 try:
-                    implementation.function(*(arguments[name] for name in implementation.argnames))
+                    # Observers work for the operator, not for an account.
+                    with any_host():
+                        implementation.function(
+                            *(arguments[name] for name in implementation.argnames)
+                        )
                 except BaseException:
                     log.exception("the observer %s of %s failed", implementation.plugin_name, hook)
             self._calls.task_done()

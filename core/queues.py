@@ -16,6 +16,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from core.egress import any_host
 from core.errors import ServerUnavailable
 
 UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
@@ -41,13 +42,27 @@ def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Re
     Every command we send may be repeated without harm.
     """
     retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), retries)
-    return redis.Redis.from_url(
+    client = redis.Redis.from_url(
         url,
         socket_timeout=timeout,
         socket_connect_timeout=min(timeout, 5.0),
         retry=retry,
         health_check_interval=30,
     )
+    pool = client.connection_pool
+    pool.connection_class = _at_any_host(pool.connection_class)
+    return client
+
+
+def _at_any_host(kind: type[Any]) -> type[Any]:
+    """This kind of connection, which also connects while plugins may not: see `core.egress`."""
+
+    class Connection(kind):  # type: ignore[misc]
+        def connect_check_health(self, *args: Any, **given: Any) -> None:
+            with any_host():
+                super().connect_check_health(*args, **given)
+
+    return Connection
 
 
 class Queues:

@@ -81,7 +81,7 @@ MUTATIONS = [
     ),
     Mutation(
         "tasks that do not wait behind content",
-        (("core/worker/saver.py", "self._growing if outcome.tasks else self._ending", "self._ending"),),
+        (("core/worker/saver.py", "self._follow_ups if outcome.tasks else self._results", "self._results"),),
         ("tests/integration/test_saver.py",),
     ),
     Mutation(
@@ -104,8 +104,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the suspects' lane",
-        (("core/worker/held.py", "return self._suspect == dispatch.id", "return True"),),
-        ("tests/unit/test_held.py",),
+        (("core/worker/inflight.py", "return self._suspect == dispatch.id", "return True"),),
+        ("tests/unit/test_inflight.py",),
     ),
     Mutation(
         "one key once in a run",
@@ -124,13 +124,18 @@ MUTATIONS = [
     ),
     Mutation(
         "middleware that fails closed",
-        (("core/middleware/closed.py", "raise SkipMessage(str(type(error).__name__)) from None", "return"),),
+        (("core/middleware/base.py", "raise SkipMessage(str(type(error).__name__)) from None", "return"),),
         ("tests/unit/test_middleware.py",),
     ),
     Mutation(
         "budgets of the whole fleet",
         (("core/worker/budgets.py", "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
         ("tests/integration/test_budgets.py",),
+    ),
+    Mutation(
+        "the limit of unknown threads",
+        (("core/egress.py", "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
+        ("tests/integration/test_public_hosts.py",),
     ),
     Mutation(
         "a fair share of what is free",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -86,17 +87,16 @@ def connect(
     require_text(user_id=user_id, name=name)
     valid = config_of(integration, config)
     guarded = _guarded(backend, public_only)
-    checked = check(
-        integration, valid, credentials_of(integration, credentials), public_only=guarded
-    )
+    checked = check(integration, valid, credentials_of(integration, credentials), egress=guarded)
     with backend.database.connection() as conn:
         return _store(
             conn, backend, integration, checked, valid, user_id, name, interval_minutes, public_only
         )
 
 
-def _guarded(backend: Backend, public_only: bool) -> bool:
-    return public_only and not backend.settings.allow_private_hosts
+def _guarded(backend: Backend, public_only: bool) -> AbstractContextManager[None]:
+    limited = public_only and not backend.settings.allow_private_hosts
+    return backend.egress.for_account(public_only=limited)
 
 
 def _store(
@@ -157,7 +157,7 @@ def reconnect(
         )
     guarded = _guarded(backend, public_only or account.public_hosts_only)
     checked = check(
-        integration, config, credentials_of(integration, credentials or {}), public_only=guarded
+        integration, config, credentials_of(integration, credentials or {}), egress=guarded
     )
     _require_same(account, checked.identity)
     names = {
@@ -193,7 +193,7 @@ def _check_same(
     """Ask with the stored credentials; raises InvalidInput if that leads to another account."""
     guarded = _guarded(backend, public_only or account.public_hosts_only)
     credentials, renew = _credentials(backend, account), _renewing(backend, account)
-    checked = check(integration, config, credentials, renew, public_only=guarded)
+    checked = check(integration, config, credentials, renew, egress=guarded)
     _require_same(account, checked.identity)
     return checked.identity
 
@@ -244,9 +244,7 @@ def _set_config(
     renewed: Mapping[str, Any] | None = None
     if given is not None:
         guarded = _guarded(backend, public_only or account.public_hosts_only)
-        checked = check(
-            integration, config, credentials_of(integration, given), public_only=guarded
-        )
+        checked = check(integration, config, credentials_of(integration, given), egress=guarded)
         _require_same(account, checked.identity)
         renewed = {
             "credentials": sealed(backend, checked.credentials),

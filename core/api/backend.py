@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs
 from core.db.pool import Database
+from core.egress import Egress
 from core.environment import Environment
 from core.plugins import Registry, get_registry
 from core.queues import UNAVAILABLE, Queues
@@ -22,6 +23,7 @@ class Backend:
     queues: Queues
     vault: Vault
     registry: Registry
+    egress: Egress = field(default_factory=Egress)
 
     @property
     def blobs(self) -> Blobs:
@@ -40,7 +42,8 @@ class Backend:
         return True
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and stop checking those of others."""
+        self.egress.close()
         self.database.close()
         self.queues.close()
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from core.api import disconnecting
 from core.api.backend import Backend
-from core.content.blobs import GRACE_SECONDS
+from core.content.blobs import UNREFERENCED_SECONDS
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 
@@ -121,5 +121,5 @@ def _erase_blobs(backend: Backend, keys: list[str]) -> int:
         return 0
     gone = backend.blobs.collect(grace=SETTLED_SECONDS, most=len(keys), keys=keys)
     with backend.database.connection() as conn:
-        conn.execute(HASTEN, {"keys": keys, "seconds": GRACE_SECONDS - SETTLED_SECONDS})
+        conn.execute(HASTEN, {"keys": keys, "seconds": UNREFERENCED_SECONDS - SETTLED_SECONDS})
     return gone

@@ -23,6 +23,7 @@ from core.api import accounts
 from core.api.backend import Backend
 from core.api.listings import fetch
 from core.api.validation import Values, config_of, stored
+from core.egress import any_host
 from core.errors import InvalidInput, NotFound, PollingError, SettingsError
 from core.integration.base import Integration
 from core.integration.limits import OAuth
@@ -207,7 +208,8 @@ def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mappi
     from authlib.integrations.base_client import OAuthError
 
     try:
-        with _client(backend.settings, oauth) as client:
+        # The address is the operator's, or the plugin's.
+        with any_host(), _client(backend.settings, oauth) as client:
             proof = {"code_verifier": verifier} if oauth.pkce else {}
             token = client.fetch_token(
                 oauth.token_url, code=code, grant_type="authorization_code", **proof

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from core.accounts.public_hosts import public_hosts_only
 from core.accounts.redaction import error_text, redactor
 from core.errors import (
     ConfigurationError,
@@ -45,7 +44,7 @@ def check(
     credentials: BaseModel,
     renew: Renew | None = None,
     *,
-    public_only: bool = False,
+    egress: AbstractContextManager[None],
 ) -> Checked:
     """Build an instance, initialize it, ask `check()`, and close it.
 
@@ -53,13 +52,13 @@ def check(
 
     Parameters:
       renew: How to renew them. Default: by the plugin's `refresh()`.
-      public_only: Whether it may connect to public addresses alone.
+      egress: Limits what the plugin reaches; see `core.egress`.
 
     Raises:
       InvalidInput: The credentials or the config do not work, and why; secrets are struck out.
       PollingError: The provider cannot be asked now.
     """
-    with public_hosts_only(public_only), _explained(integration, credentials):
+    with egress, _explained(integration, credentials):
         with _opened(integration, config, credentials) as instance:
             try:
                 return Checked(_identity(instance), credentials)

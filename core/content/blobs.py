@@ -44,7 +44,7 @@ SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LO
 """  # noqa: S608
 FORGET = "DELETE FROM blob WHERE key = %s"
 
-GRACE_SECONDS = 24 * 3600.0
+UNREFERENCED_SECONDS = 24 * 3600.0
 """How long a blob that nothing names is kept: its task may still be on the way."""
 
 
@@ -123,7 +123,7 @@ class Blobs:
 
     def collect(
         self,
-        grace: float = GRACE_SECONDS,
+        grace: float = UNREFERENCED_SECONDS,
         most: int = 1000,
         keys: Sequence[str] | None = None,
         seconds: float = float("inf"),

@@ -125,6 +125,10 @@ class Database:
                 raise kind(f"PostgreSQL is away ({said[:200]})", "It is tried again") from error
             raise
 
+    def resize(self, size: int) -> None:
+        """Set the maximum number of connections."""
+        self._pool.resize(0, size)
+
     def _forget_old_plans(self, connection: Conn) -> None:
         uses = self._uses.get(connection, 0)
         if uses >= self._plan_uses:

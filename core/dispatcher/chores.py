@@ -19,12 +19,12 @@ from core.content.blobs import Blobs
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, scheduling, upkeep
 from core.messages import SAVE_QUEUE, dispatch_message
+from core.metrics.counters import Counters, error_class
 from core.observing.errors import report_task
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
-from core.worker.figures import Figures, error_class
 
 MOST_BLOBS = 100
 """Removed at a time."""
@@ -59,7 +59,7 @@ class Chores:
         self._queues = queues
         self._registry = registry
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
-        self._figures = Figures()
+        self._counters = Counters()
         self._process = upkeep.Process(
             uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0
         )
@@ -179,7 +179,7 @@ class Chores:
         for one in expired:
             self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
             if one.state == "parked":
-                self._figures.count(
+                self._counters.count(
                     "tasks", domain=one.domain, state="parked", error=error_class(leases.DIED)
                 )
                 task = {
@@ -207,10 +207,10 @@ class Chores:
 
     def _say_alive(self, conn: Conn) -> None:
         """What the leader itself has counted, for `/metrics`."""
-        upkeep.heartbeat(conn, self._process, datetime.now(UTC), self._figures.written())
+        upkeep.heartbeat(conn, self._process, datetime.now(UTC), self._counters.written())
 
     def _tell(self, ended: list[completion.Run]) -> None:
-        self._figures.ended(ended)
+        self._counters.ended(ended)
         for run in ended:
             log.info(
                 "run %s of account %s ended: %s",

@@ -1,6 +1,4 @@
-"""Refuses a dispatch that this process holds or has finished already; the fence refuses the
-rest.
-"""
+"""Refuses a dispatch that is in flight here, or done; the fence refuses all other duplicates."""
 
 from __future__ import annotations
 
@@ -8,20 +6,27 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
 from core.ledger.outcomes import Dispatch
-from core.middleware.closed import TaskMiddleware
-from core.middleware.time_limit import time_limit_of
-from core.worker.process import current
-
-GRACE_SECONDS = 30.0
-"""How long past its time limit a task's lease is renewed: the time its thread has to come back."""
+from core.middleware.base import TaskMiddleware
+from core.middleware.time_limit import TimeLimit
+from core.worker.inflight import InflightTasks
 
 
 class Dedup(TaskMiddleware):
-    """Without it, a message delivered twice to one process would run the plugin twice; its
-    second result would be dropped.
+    """Start each dispatch once in this process.
+
+    Without it, a message that one process receives twice would run the plugin twice. The fence
+    would refuse the second result.
+
+    Parameters:
+      inflight: The in-flight tasks of the process.
+      time_limit: Bounds how long the lease of a started task is renewed.
     """
 
+    def __init__(self, inflight: InflightTasks, time_limit: TimeLimit) -> None:
+        super().__init__(inflight)
+        self._time_limit = time_limit
+
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
-        if not current().held.begin(dispatch, time_limit_of(dispatch) + GRACE_SECONDS):
+        if not self._inflight.start(dispatch, self._time_limit.renewal_seconds(dispatch)):
             message.options["duplicate"] = True
             raise SkipMessage("held or finished here already")

@@ -1,4 +1,4 @@
-"""Starts and stops what a worker process is made of, and brings the dispatcher along."""
+"""Opens and closes the worker process, and starts the dispatcher beside it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,33 @@ from dramatiq.middleware import Middleware
 
 from core import observing
 from core.db.pool import UNAVAILABLE
-from core.environment import Environment, leave_environment
+from core.environment import leave_environment
 from core.errors import PollingError
-from core.plugins import get_registry
-from core.queues import Queues
-from core.settings import Settings
-from core.worker.process import WorkerProcess, current, set_current
+from core.worker.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
 
 class Lifecycle(Middleware):
-    """The saver is drained at shutdown, after the last worker thread has ended and before the
-    broker is closed.
+    """Open the process before its worker threads start, and close it after the last one has ended.
+
+    So the saver saves every outcome before the broker is closed. Without this middleware, nothing
+    would be saved and nothing dispatched.
 
     Parameters:
-      dispatcher: Run by a fork of the worker command; and by a thread of this process, if nobody
-        leads.
+      process: The worker process, not yet open.
+      dispatcher: The main function of the dispatcher; a fork of the worker command runs it.
+      in_thread: Runs the dispatcher in a thread of this process, until the event is set. It is
+        called when nobody in the fleet leads.
     """
 
     def __init__(
         self,
-        settings: Settings,
-        environment: Environment,
-        queues: Queues,
+        process: WorkerProcess,
         dispatcher: Callable[[], int],
         in_thread: Callable[[threading.Event], None],
     ) -> None:
-        self._settings = settings
-        self._environment = environment
-        self._queues = queues
+        self._process = process
         self._dispatcher = dispatcher
         self._in_thread = in_thread
         self._stand_in: threading.Thread | None = None
@@ -57,7 +54,7 @@ class Lifecycle(Middleware):
         nobody can run.
         """
         try:
-            self._begin(broker, worker)
+            self._open(broker, worker)
         except Exception as error:
             log.critical(
                 "this worker process cannot begin: %s",
@@ -66,39 +63,30 @@ class Lifecycle(Middleware):
             )
             sys.exit(1)
 
-    def _begin(self, broker: Broker, worker: Worker) -> None:
-        serves = sorted(worker.consumer_whitelist or broker.get_declared_queues())
-        process = WorkerProcess(
-            self._settings,
-            self._environment,
-            self._queues,
-            get_registry(),
-            threads=worker.worker_threads,
-            serves=serves,
-        )
-        process.on_vacancy = self._lead
-        process.on_drain = lambda: threading.Thread(
-            target=_drain, args=(worker,), name="drain", daemon=True
+    def _open(self, broker: Broker, worker: Worker) -> None:
+        self._process.on_vacancy = self._lead
+        self._process.on_drain = lambda: threading.Thread(
+            target=self._drain, args=(worker,), name="drain", daemon=True
         ).start()
-        set_current(process)
-        process.start()
+        serves = sorted(worker.consumer_whitelist or broker.get_declared_queues())
+        self._process.open(threads=worker.worker_threads, serves=serves)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Take nothing more, give back what has not begun, and let no thread wait for room."""
-        process = current()
-        process.stopping.set()
-        process.saver.release_waiters()
+        """Receive no more messages, release tasks that have not started, and wake the threads that
+        wait for the saver.
+        """
+        self._process.stopping.set()
+        self._process.saver.release_waiters()
         try:
-            process.give_back(process.held.not_begun())
+            self._process.give_back(self._process.inflight.not_started())
         except UNAVAILABLE as error:
             log.warning("PostgreSQL is away: %s", error)
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        current().stop()
+        self._process.close()
         self._stop.set()
         if self._stand_in is not None:
             self._stand_in.join(timeout=10)
-        set_current(None)
         observing.end()
         leave_environment()
 
@@ -111,20 +99,20 @@ class Lifecycle(Middleware):
             )
             self._stand_in.start()
 
+    def _drain(self, worker: Worker) -> None:
+        """`polling drain`: receive no more messages, finish running tasks, and release tasks that
+        have not started.
 
-def _drain(worker: Worker) -> None:
-    """`polling drain`: take nothing more, finish what runs, and give back what has not begun.
-
-    Lasts until the process ends.
-    """
-    log.warning("asked to drain: this process takes no more tasks")
-    process = current()
-    process.draining.set()
-    for thread in worker.workers:
-        thread.pause()
-    while process.held.not_begun():
-        try:
-            process.give_back(process.held.not_begun())
-        except UNAVAILABLE as error:
-            log.warning("PostgreSQL is away: %s", error)
-            time.sleep(1)
+        Lasts until the process ends.
+        """
+        log.warning("asked to drain: this process takes no more tasks")
+        process = self._process
+        process.draining.set()
+        for thread in worker.workers:
+            thread.pause()
+        while process.inflight.not_started():
+            try:
+                process.give_back(process.inflight.not_started())
+            except UNAVAILABLE as error:
+                log.warning("PostgreSQL is away: %s", error)
+                time.sleep(1)

@@ -1,6 +1,4 @@
-"""Says in every line that is logged while a task runs, and while its outcome is decided, which
-one it is about.
-"""
+"""Names the task in each line that is logged while it runs, and while its outcome is decided."""
 
 from __future__ import annotations
 
@@ -8,11 +6,18 @@ from dramatiq.broker import MessageProxy
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from core.ledger.outcomes import Dispatch
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 
 
 class LogContext(TaskMiddleware):
-    """The first of all, so that it is the last to let go."""
+    """Bind domain, account, run and task to the log context of the thread.
+
+    It is the first middleware, so that it clears the context last. Without it, log lines do not
+    say which task they are about.
+
+    Parameters:
+      inflight: The in-flight tasks of the process.
+    """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         bind_contextvars(

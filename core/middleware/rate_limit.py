@@ -1,11 +1,11 @@
-"""Asks the fleet's budgets before a task runs, and puts it back for later if there is nothing left.
-
-No thread waits.
+"""Takes what a task costs from the fleet's budgets before it runs, and snoozes a task that must
+wait.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
@@ -14,27 +14,55 @@ from core.accounts.limits import weight
 from core.errors import ServerUnavailable
 from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
-from core.middleware.closed import TaskMiddleware
+from core.metrics.counters import Counters
+from core.middleware.base import TaskMiddleware
+from core.plugins import Registry
 from core.queues import UNAVAILABLE
-from core.worker.budgets import Wanted
-from core.worker.process import current
+from core.worker.accounts import Accounts
+from core.worker.budgets import Budgets, Wanted
+from core.worker.inflight import InflightTasks
 
 REDIS_AWAY_SECONDS = 5.0
 
 
 class RateLimit(TaskMiddleware):
-    """A task without a cost makes no call.
+    """Run a task only if every `Rate` limit of its account has room for its cost.
 
-    A snooze counts no attempt; the dispatcher passes over the limit until it is open.
+    A task without a cost asks nobody. No thread waits: a task without room is snoozed, which counts
+    no attempt, and the dispatcher skips the limit until it has room again. Without this middleware,
+    only the provider would enforce its limits.
+
+    Parameters:
+      inflight: The in-flight tasks of the process.
+      registry: Which limits a task type takes from.
+      accounts: Which limits an account has.
+      budgets: The fleet's budgets.
+      counters: Count how often and how long tasks wait.
+      hand_over: Saves the outcome of a snoozed task.
     """
 
+    def __init__(
+        self,
+        inflight: InflightTasks,
+        registry: Registry,
+        accounts: Accounts,
+        budgets: Budgets,
+        counters: Counters,
+        hand_over: Callable[[Outcome], None],
+    ) -> None:
+        super().__init__(inflight)
+        self._registry = registry
+        self._accounts = accounts
+        self._budgets = budgets
+        self._counters = counters
+        self._hand_over = hand_over
+
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
-        process = current()
-        spec = process.registry.get(dispatch.domain).task_specs.get(dispatch.type)
+        spec = self._registry.get(dispatch.domain).task_specs.get(dispatch.type)
         if spec is None or not spec.cost:
             return
         try:
-            loaded = process.accounts.get(dispatch.account_id, dispatch.account_version)
+            loaded = self._accounts.get(dispatch.account_id, dispatch.account_version)
         except ServerUnavailable:
             raise
         except Exception:  # noqa: BLE001  a plugin's validators and limits are in it, and may raise anything
@@ -45,15 +73,15 @@ class RateLimit(TaskMiddleware):
             if isinstance(limit, Rate) and (units := weight(limit, spec.cost)) > 0
         ]
         try:
-            wait = process.budgets.take(wanted)
+            wait = self._budgets.take(wanted)
         except UNAVAILABLE:
             self._snooze(
                 dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None
             )
         if wait is not None:
             spent = wanted[wait.index]
-            process.figures.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
-            process.figures.count(
+            self._counters.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
+            self._counters.count(
                 "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name
             )
             self._snooze(
@@ -63,7 +91,7 @@ class RateLimit(TaskMiddleware):
     def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> None:
         block = Block(key, seconds, reason) if key is not None else None
         delay = seconds * (1 + random.random() / 10) + 0.01
-        current().hand_over(
+        self._hand_over(
             Outcome(
                 dispatch,
                 state="ready",

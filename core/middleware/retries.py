@@ -28,12 +28,12 @@ from core.errors import (
 )
 from core.ledger.leases import MOST_CRASHES
 from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.middleware.time_limit import TimeLimitExceeded
 from core.observing.errors import report_task
-from core.worker.accounts import LoadedAccount
-from core.worker.process import current
-from core.worker.running import AccountStopped, LeftToOthers
+from core.worker.accounts import Accounts, LoadedAccount
+from core.worker.inflight import InflightTasks
+from core.worker.runner import AccountStopped, LeftToOthers, Runner
 
 FIRST_BACKOFF_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 3_600.0
@@ -51,13 +51,30 @@ log = logging.getLogger("core.task")
 
 
 class Retries(TaskMiddleware):
-    """Without it nothing would be saved: it is where every task ends.
+    """Decide what a task comes to that raised, and save that.
+
+    Without it, a task that raises would stay in flight forever, its lease renewed.
 
     Parameters:
-      max_attempts: Attempts before a task is parked; an operator's `POLLING_MAX_ATTEMPTS`.
+      inflight: The in-flight tasks of the process.
+      runner: Knows the account as the task had it.
+      accounts: Redacts the secrets of an account that the task could not load.
+      hand_over: Saves the outcome.
+      max_attempts: Attempts before a task is parked (`POLLING_MAX_ATTEMPTS`).
     """
 
-    def __init__(self, max_attempts: int) -> None:
+    def __init__(
+        self,
+        inflight: InflightTasks,
+        runner: Runner,
+        accounts: Accounts,
+        hand_over: Callable[[Outcome], None],
+        max_attempts: int,
+    ) -> None:
+        super().__init__(inflight)
+        self._runner = runner
+        self._accounts = accounts
+        self._hand_over = hand_over
         self.max_attempts = max_attempts
 
     @property
@@ -69,13 +86,19 @@ class Retries(TaskMiddleware):
     ) -> None:
         if exception is None:
             return
-        process = current()
-        loaded = process.runner.used(dispatch)
+        loaded = self._runner.used(dispatch)
         strike = (
-            loaded.redact if loaded is not None else process.accounts.redactor(dispatch.account_id)
+            loaded.redact if loaded is not None else self._accounts.redactor(dispatch.account_id)
         )
         try:
-            outcome = decide(dispatch, exception, self.max_attempts, loaded, strike)
+            outcome = decide(
+                dispatch,
+                exception,
+                self.max_attempts,
+                loaded,
+                strike,
+                self._accounts.credentials_version,
+            )
         except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
             text = f"{type(exception).__name__}, which could not be read ({type(error).__name__})"
             outcome = _transient(dispatch, self.max_attempts, text, text)
@@ -99,7 +122,7 @@ class Retries(TaskMiddleware):
             report_task(
                 exception, outcome.error or outcome.reason or "", tags_of(dispatch), strike, level
             )
-        process.hand_over(outcome)
+        self._hand_over(outcome)
 
 
 def tags_of(dispatch: Dispatch) -> dict[str, str]:
@@ -119,12 +142,14 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
     max_attempts: int,
     loaded: LoadedAccount | None,
     strike: Callable[[str], str],
+    stored_version: Callable[[str], int],
 ) -> Outcome:
     """The outcome of a task that raised.
 
     Parameters:
       loaded: The account as the task had it; None if it could not be loaded.
       strike: Takes the account's secrets out of a text.
+      stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
     text = error_text(exception, strike)
     reason = (mended(strike(str(exception))) or text)[:500]
@@ -168,9 +193,9 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
                 reason=reason,
             )
         case CredentialsInvalid():
-            return _stopped(dispatch, "credentials", reason, loaded, text)
+            return _stopped(dispatch, "credentials", reason, loaded, text, stored_version)
         case ConfigurationError():
-            return _stopped(dispatch, "configuration", reason, loaded, text)
+            return _stopped(dispatch, "configuration", reason, loaded, text, stored_version)
         case CursorExpired() if dispatch.trigger == "resync":
             return _parked(dispatch, f"{reason}, in a resync", text)
         case CursorExpired():
@@ -206,23 +231,22 @@ def _crashed(dispatch: Dispatch, reason: str, text: str) -> Outcome:
 
 
 def _stopped(
-    dispatch: Dispatch, why: str, detail: str, loaded: LoadedAccount | None, text: str
+    dispatch: Dispatch,
+    why: str,
+    detail: str,
+    loaded: LoadedAccount | None,
+    text: str,
+    stored_version: Callable[[str], int],
 ) -> Outcome:
     version = (
-        loaded.account.credentials_version if loaded is not None else _stored_version(dispatch)
+        loaded.account.credentials_version
+        if loaded is not None
+        else stored_version(dispatch.account_id)
     )
     stop = Stop("credentials" if why == "credentials" else "configuration", detail, version)
     # If the credentials were renewed meanwhile, the account does not stop, and the task simply runs
     # again.
     return Outcome(dispatch, state="ready", delay=1.0, reason=detail, error=text, stop=stop)
-
-
-def _stored_version(dispatch: Dispatch) -> int:
-    with current().database.connection() as conn:
-        row = conn.execute(
-            "SELECT credentials_version FROM user_integration WHERE id = %s", (dispatch.account_id,)
-        ).fetchone()
-    return row[0] if row is not None else 0
 
 
 def _rate_limited(

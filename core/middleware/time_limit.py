@@ -14,14 +14,20 @@ from dataclasses import dataclass, field
 from dramatiq import Broker, Worker
 
 from core.ledger.outcomes import Dispatch
-from core.middleware.closed import TaskMiddleware
-from core.worker.process import current
+from core.middleware.base import TaskMiddleware
+from core.plugins import Registry
+from core.worker.inflight import InflightTasks
 
 CHECK_SECONDS = 1.0
 
-GRACE_SECONDS = 10.0
-"""How long a thread has to come back after the exception; a system call or a loop in C does not
-hear it.
+RETURN_SECONDS = 10.0
+"""How long a thread may take to return after the exception, before it is given up; a system call or
+a loop in C does not notice it.
+"""
+
+RENEWAL_SECONDS = 3 * RETURN_SECONDS
+"""How long past its time limit a task's lease is renewed: until its thread has returned, or was
+given up.
 """
 
 log = logging.getLogger(__name__)
@@ -45,24 +51,32 @@ class _Watched:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def time_limit_of(dispatch: Dispatch) -> float:
-    """Seconds this task may run: its own, or the operator's default."""
-    process = current()
-    integration = process.registry.integrations.get(dispatch.domain)
-    spec = integration.task_specs.get(dispatch.type) if integration is not None else None
-    return (
-        spec.time_limit
-        if spec is not None and spec.time_limit is not None
-        else process.settings.task_time_limit
-    )
-
-
 class TimeLimit(TaskMiddleware):
-    """A thread that does not come back is replaced by a new one, so that its slot is not lost;
-    its task is a suspect then.
+    """Interrupt a task that exceeds its time limit with `TimeLimitExceeded`.
+
+    A thread that does not return within `RETURN_SECONDS` is replaced by a new one, so that its slot
+    is not lost; its task becomes a suspect when its lease expires. A worker thread that died is
+    replaced as well. Without this middleware, a task that hangs would keep its thread and its lease
+    forever.
+
+    Parameters:
+      inflight: The in-flight tasks of the process.
+      registry: The time limits that task types declare, in seconds.
+      seconds: The limit of a task whose type declares none (`POLLING_TASK_TIME_LIMIT`).
+      stopping: Set when the process shuts down: no thread is replaced any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        inflight: InflightTasks,
+        registry: Registry,
+        seconds: float,
+        stopping: threading.Event,
+    ) -> None:
+        super().__init__(inflight)
+        self._registry = registry
+        self._seconds = seconds
+        self._stopping = stopping
         self._watched: dict[int, _Watched] = {}
         self._worker: Worker | None = None
         self._clock = threading.Thread(target=self._watch, name="time-limit", daemon=True)
@@ -71,6 +85,18 @@ class TimeLimit(TaskMiddleware):
         self._worker = worker
         self._clock.start()
 
+    def limit(self, dispatch: Dispatch) -> float:
+        """Seconds that a task may run: the limit of its type, or the operator's default."""
+        integration = self._registry.integrations.get(dispatch.domain)
+        spec = integration.task_specs.get(dispatch.type) if integration is not None else None
+        return (
+            spec.time_limit if spec is not None and spec.time_limit is not None else self._seconds
+        )
+
+    def renewal_seconds(self, dispatch: Dispatch) -> float:
+        """How long the lease of a task is renewed at most once it has started."""
+        return self.limit(dispatch) + RENEWAL_SECONDS
+
     def call(self, dispatch: Dispatch, run: Callable[[], None]) -> None:
         """Run something under the task's time limit.
 
@@ -78,7 +104,7 @@ class TimeLimit(TaskMiddleware):
           TimeLimitExceeded: It was over it.
         """
         watched = _Watched(
-            dispatch, threading.current_thread(), time.monotonic() + time_limit_of(dispatch)
+            dispatch, threading.current_thread(), time.monotonic() + self.limit(dispatch)
         )
         ident = threading.get_ident()
         self._watched[ident] = watched
@@ -91,7 +117,7 @@ class TimeLimit(TaskMiddleware):
             # It may have come inside the first disarming; it comes only once.
             self._disarm(watched, ident)
             raise TimeLimitExceeded(
-                f"over its time limit of {time_limit_of(dispatch):.0f} s"
+                f"over its time limit of {self.limit(dispatch):.0f} s"
             ) from None
         finally:
             self._watched.pop(ident, None)
@@ -117,7 +143,7 @@ class TimeLimit(TaskMiddleware):
                 watched.fired = True
                 _raise_in_thread(ident, TimeLimitExceeded)
                 return
-        if watched.running and not watched.given_up and now >= watched.deadline + GRACE_SECONDS:
+        if watched.running and not watched.given_up and now >= watched.deadline + RETURN_SECONDS:
             watched.given_up = True
             self._replace(watched.thread, watched.dispatch)
 
@@ -125,13 +151,13 @@ class TimeLimit(TaskMiddleware):
         """Dramatiq never replaces a worker thread that died; the lease of what it ran is not
         renewed.
         """
-        if self._worker is None or current().stopping.is_set():
+        if self._worker is None or self._stopping.is_set():
             return
         for thread in [thread for thread in self._worker.workers if not thread.is_alive()]:
             log.error("%s has died; a new thread takes its place", thread.name)
             self._worker.workers.remove(thread)
             self._worker._add_worker()
-        for dispatch in current().held.left():
+        for dispatch in self._inflight.orphaned():
             self._forget(dispatch)
 
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
@@ -147,7 +173,7 @@ class TimeLimit(TaskMiddleware):
         )
         if (
             self._worker is not None
-            and not current().stopping.is_set()
+            and not self._stopping.is_set()
             and thread in self._worker.workers
         ):
             thread.stop()
@@ -161,7 +187,7 @@ class TimeLimit(TaskMiddleware):
         give_up = getattr(thread and thread.consumer, "give_up", None)
         if give_up is not None:
             give_up(dispatch.id)
-        current().held.release([dispatch.id], finished=False)
+        self._inflight.release([dispatch.id], done=False)
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:

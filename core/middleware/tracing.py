@@ -9,18 +9,26 @@ from dramatiq.broker import MessageProxy
 
 from core.errors import RateLimited, SkipItem
 from core.ledger.outcomes import Dispatch
-from core.middleware.closed import TaskMiddleware
+from core.middleware.base import TaskMiddleware
 from core.observing import traces
-from core.worker.running import AccountStopped, LeftToOthers
+from core.worker.inflight import InflightTasks
+from core.worker.runner import AccountStopped, LeftToOthers
 
 NO_ERRORS = (RateLimited, SkipItem, AccountStopped, LeftToOthers)
 """What puts a task off, or ends it as the plugin means it."""
 
 
 class Tracing(TaskMiddleware):
-    """In the list only where traces are on: where they are off, it costs nothing."""
+    """Open a span for each run of a task.
 
-    def __init__(self) -> None:
+    It is in the list only where traces are on, so it costs nothing where they are off.
+
+    Parameters:
+      inflight: The in-flight tasks of the process.
+    """
+
+    def __init__(self, inflight: InflightTasks) -> None:
+        super().__init__(inflight)
         self._here = threading.local()
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:

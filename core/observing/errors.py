@@ -12,7 +12,12 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from core.egress import any_host
+
+if TYPE_CHECKING:
+    from sentry_sdk.transport import HttpTransport
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +56,7 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
     sentry_sdk.init(
         release=os.environ.get("SENTRY_RELEASE")
         or f"integration-polling@{version('integration-polling')}",
+        transport=_transport(),
         default_integrations=False,
         auto_enabling_integrations=False,
         auto_session_tracking=False,
@@ -65,6 +71,18 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
     sentry_sdk.get_global_scope().set_tag("process", part)
     logging.getLogger().addHandler(_Handler(logging.ERROR))
     _on = True
+
+
+def _transport() -> type[HttpTransport]:
+    """How reports travel; Sentry may be in a private network, see `core.egress`."""
+    from sentry_sdk.transport import HttpTransport
+
+    class Transport(HttpTransport):
+        def _request(self, *args: Any, **given: Any) -> Any:
+            with any_host():
+                return super()._request(*args, **given)
+
+    return Transport
 
 
 def end() -> None:

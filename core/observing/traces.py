@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from core.egress import any_host
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span, Tracer
@@ -54,6 +56,14 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
             " 'integration-polling[otel]'"
         )
         return
+
+    class Exporter(OTLPSpanExporter):
+        """The collector may be in a private network, see `core.egress`."""
+
+        def export(self, *args: Any, **given: Any) -> Any:
+            with any_host():
+                return super().export(*args, **given)
+
     _strike = make_strike()
     said = Resource.create()
     if str(said.attributes.get("service.name", "")).startswith("unknown_service"):
@@ -63,7 +73,7 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
     # exceptions in their spans. The second one's values win: the operator's. We end it ourselves:
     # at exit, it would wait for as long as it takes.
     _provider = TracerProvider(resource=ours.merge(said), shutdown_on_exit=False)
-    _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _provider.add_span_processor(BatchSpanProcessor(Exporter()))
     _tracer = _provider.get_tracer(NAME, version(NAME))
 
 

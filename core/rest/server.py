@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from core.errors import SettingsError
 from core.rest.pulse import Pulse
 
-GRACE_SECONDS = 10
+SHUTDOWN_SECONDS = 10
 """For requests under way when it shall end; those that wait for changes are answered at once."""
 
 MOST_AT_ONCE = 1_000
@@ -38,7 +38,7 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         limit_concurrency=MOST_AT_ONCE,
     )
     with listener:

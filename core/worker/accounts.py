@@ -93,6 +93,14 @@ class Accounts:
         account = replace(loaded.account, credentials=ciphertext, credentials_version=version)
         return self._keep(self._open(account))
 
+    def credentials_version(self, account_id: str) -> int:
+        """The stored version of an account's credentials; 0 if there is no such account."""
+        with self._database.connection() as conn:
+            row = conn.execute(
+                "SELECT credentials_version FROM user_integration WHERE id = %s", (account_id,)
+            ).fetchone()
+        return row[0] if row is not None else 0
+
     def redactor(self, account_id: str) -> Callable[[str], str]:
         """What strikes out the account's secrets; nothing, if it was never loaded here."""
         with self._lock:

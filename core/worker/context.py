@@ -12,16 +12,16 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 from core.accounts import refresh
-from core.accounts.public_hosts import any_host
 from core.content.blobs import Blobs, SpooledWriter
 from core.db.pool import Database
+from core.egress import Egress
 from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
 from core.ledger.outcomes import Dispatch
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.budgets import Budgets, Wanted
-from core.worker.instances import Instance
+from core.worker.instance_pool import Instance
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,7 +45,7 @@ class Services:
     blobs: Blobs
     budgets: Budgets
     stopping: Callable[[], bool]
-    allow_private_hosts: bool = False
+    egress: Egress
 
 
 class TaskContext:
@@ -119,10 +119,9 @@ class TaskContext:
     def charge(self, limit: str, units: int = 1) -> None:
         for one in self._loaded.limits:
             if one.name == limit and isinstance(one, Rate):
-                with any_host():  # Redis is ours, wherever it lies
-                    self._services.budgets.charge(
-                        Wanted(self._loaded.key(one), one, units, self._loaded.heaviest(one))
-                    )
+                self._services.budgets.charge(
+                    Wanted(self._loaded.key(one), one, units, self._loaded.heaviest(one))
+                )
                 return
         raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")
 

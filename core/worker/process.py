@@ -17,10 +17,12 @@ from core.accounts.redaction import operator_redactor
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.pool import UNAVAILABLE, Database, first_line
+from core.egress import Egress
 from core.environment import Environment
 from core.ledger import leadership, leases, upkeep
-from core.ledger.outcomes import Dispatch
+from core.ledger.outcomes import Dispatch, Outcome
 from core.messages import SAVE_QUEUE
+from core.metrics.counters import Counters
 from core.plugins import Registry, catalog
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
@@ -28,11 +30,10 @@ from core.settings import Settings
 from core.worker.accounts import Accounts
 from core.worker.budgets import Budgets
 from core.worker.context import Services
-from core.worker.courier import Courier
-from core.worker.figures import Figures
-from core.worker.held import Held
-from core.worker.instances import Instances
-from core.worker.running import Runner
+from core.worker.forward import ResultForwarder
+from core.worker.inflight import InflightTasks
+from core.worker.instance_pool import InstancePool
+from core.worker.runner import Runner
 from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
@@ -46,83 +47,115 @@ log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """Everything a process shares between its threads.
+    """Everything that the threads of one process share.
+
+    Making it connects to nothing and starts no thread: `open` does.
 
     Parameters:
-      threads: How many worker threads it has.
-      serves: The queues it consumes.
+      settings: The operator's settings.
+      environment: The servers, and the keys of the vault.
+      queues: The queues in Redis.
+      registry: The installed integrations.
+
+    Raises:
+      SettingsError: A secret key is not valid.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        environment: Environment,
-        queues: Queues,
-        registry: Registry,
-        *,
-        threads: int,
-        serves: Sequence[str],
+        self, settings: Settings, environment: Environment, queues: Queues, registry: Registry
     ) -> None:
         self.settings = settings
         self.queues = queues
         self.registry = registry
-        self.threads = threads
-        self.database = Database(environment.database_url, size=threads + 4)
-        self.held = Held()
-        self.instances = Instances()
+        self.database = Database(environment.database_url)
+        self.inflight = InflightTasks()
+        self.egress = Egress(allow_private_hosts=settings.allow_private_hosts)
+        self.instances = InstancePool(self.egress)
         self.accounts = Accounts(
             self.database, Vault(environment.secret_keys), registry, settings.limits
         )
         self.budgets = Budgets(queues, self._first_budgets)
-        self.figures = Figures()
+        self.counters = Counters()
         self.saver = Saver(
             self.database,
             queues,
-            self.held,
+            self.inflight,
             registry,
             delete_guard=settings.delete_guard,
-            figures=self.figures,
+            counters=self.counters,
         )
-        # Where this process does not serve the saving queue, results travel there as messages.
-        self.hand_over = self.saver.hand_over
+        self._send = self.saver.hand_over
         self.stopping = threading.Event()
         self.draining = threading.Event()
         self.blobs = Blobs(self.database, settings.blob_location, settings.home / "spool")
-        if SAVE_QUEUE not in serves:
-            self.hand_over = Courier(queues, self.held, self.blobs).hand_over
         services = Services(
             self.database,
             self.accounts,
             self.blobs,
             self.budgets,
             self.stopping.is_set,
-            settings.allow_private_hosts,
+            self.egress,
         )
         self.runner = Runner(services, self.instances, registry)
-        self._process = upkeep.Process(
-            uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
-        )
+        self._environment = environment
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
-        self._began = time.monotonic()
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
-        """Begin to save and to renew leases."""
+    def open(self, *, threads: int, serves: Sequence[str]) -> None:
+        """Start to save results and to renew leases.
+
+        Parameters:
+          threads: The number of worker threads.
+          serves: The queues that this process consumes.
+        """
+        self._assign(threads, serves)
         self.saver.start()
         self._heart.start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
 
-    def stop(self, timeout: float = 60.0) -> None:
-        """Save what was handed over, give back what was not begun, and say goodbye."""
+    def _assign(self, threads: int, serves: Sequence[str]) -> None:
+        self._began = time.monotonic()
+        self._process = upkeep.Process(
+            uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
+        )
+        self.database.resize(threads + 4)
+        if SAVE_QUEUE not in serves:
+            self._send = ResultForwarder(self.queues, self.inflight, self.blobs).hand_over
+
+    def hand_over(self, outcome: Outcome) -> None:
+        """Hand the outcome of a task to the saver of this process.
+
+        Where this process does not serve the queue of `save_output`, the outcome is sent there as a
+        message.
+        """
+        self._send(outcome)
+
+    def accepting(self) -> bool:
+        """Whether this process receives messages: it neither stops nor drains."""
+        return not (self.stopping.is_set() or self.draining.is_set())
+
+    def redactor(self) -> Callable[[str], str]:
+        """A function that redacts the operator's secrets, and those of every account that this
+        process has loaded.
+        """
+        operators = operator_redactor(self._environment, self.registry)
+        return lambda text: operators(self.accounts.strike(text))
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Save all outcomes, release tasks that have not started, and deregister this process.
+
+        Parameters:
+          timeout: Seconds that saving may take.
+        """
         self.stopping.set()
         self.saver.stop(timeout)
         try:
-            self.give_back(self.held.not_begun())
+            self.give_back(self.inflight.not_started())
             with self.database.connection() as conn:
                 upkeep.goodbye(conn, self._process.id)
             self._note_activity()
@@ -145,7 +178,7 @@ class WorkerProcess:
             leases.give_back(
                 conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
             )
-        self.held.release((dispatch.id for dispatch in dispatches), finished=False)
+        self.inflight.release((dispatch.id for dispatch in dispatches), done=False)
         by_queue: dict[str, list[str]] = {}
         for dispatch in dispatches:
             by_queue.setdefault(dispatch.domain, []).append(dispatch.id)
@@ -200,10 +233,10 @@ class WorkerProcess:
                 os._exit(1)
 
     def _renew(self) -> None:
-        held = self.held.to_renew()
-        if held:
+        tasks = self.inflight.to_renew()
+        if tasks:
             with self.database.connection() as conn:
-                leases.renew(conn, held, self.settings.lease_seconds)
+                leases.renew(conn, tasks, self.settings.lease_seconds)
 
     def _say_alive(self) -> None:
         with self.database.connection() as conn:
@@ -214,10 +247,10 @@ class WorkerProcess:
             # may be stopped.
             process = (
                 replace(self._process, queues=[])
-                if self.draining.is_set() and not len(self.held)
+                if self.draining.is_set() and not len(self.inflight)
                 else self._process
             )
-            asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
+            asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.counters.written())
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(
                 conn
             ):
@@ -229,48 +262,16 @@ class WorkerProcess:
 
     def _note_activity(self) -> None:
         """For plots: nothing that matters waits for it, or fails with it."""
-        told = self.figures.activity()
+        told = self.counters.activity()
         if not any(told):
             return
         try:
             with self.database.connection() as conn:
                 upkeep.note_activity(conn, *told)
         except Exception as error:  # noqa: BLE001
-            self.figures.not_told(*told)
+            self.counters.not_told(*told)
             log.warning("what was done is not noted for the dashboard yet: %s", first_line(error))
 
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:
             return leadership.start_budgets(conn)
-
-
-_current: WorkerProcess | None = None
-
-
-def current() -> WorkerProcess:
-    """The worker of this process. Only code that runs in a worker may ask."""
-    assert _current is not None, "this process runs no worker"
-    return _current
-
-
-def set_current(process: WorkerProcess | None) -> None:
-    """Called when the worker of this process starts, and when it ends."""
-    global _current
-    _current = process
-
-
-def striking(environment: Environment, registry: Registry) -> Callable[[str], str]:
-    """Takes out of a text what is secret: the operator's, and that of every account that this
-    process has loaded.
-    """
-    operators = operator_redactor(environment, registry)
-
-    def strike(text: str) -> str:
-        return operators(_current.accounts.strike(text) if _current is not None else text)
-
-    return strike
-
-
-def taking_nothing() -> bool:
-    """Whether the worker of this process stops or drains; without a worker, no."""
-    return _current is not None and (_current.stopping.is_set() or _current.draining.is_set())

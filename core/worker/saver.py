@@ -18,12 +18,12 @@ from core.db.pool import UNAVAILABLE, Database, DiskFull, first_line
 from core.ledger.completion import Run, end_runs
 from core.ledger.outcomes import Outcome
 from core.ledger.saving import Saved, parked, save
+from core.metrics.counters import Counters
 from core.observing.traces import span
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
-from core.worker.figures import Figures
-from core.worker.held import Held
+from core.worker.inflight import InflightTasks
 
 GATHER_SECONDS = 0.02
 """How long outcomes that add no tasks wait for company, while other tasks are running."""
@@ -50,16 +50,16 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class _Lane:
-    """Outcomes on their way to one thread.
+class _SaveQueue:
+    """Outcomes that wait for one saver thread.
 
     Parameters:
       patience: Seconds for which they wait for company.
-      lock: Shared by all lanes, as what they hold is bounded together.
+      lock: Shared by all save queues, because one bound holds for their bytes together.
     """
 
     def __init__(
-        self, name: str, patience: float, lock: threading.Lock, loop: Callable[[_Lane], None]
+        self, name: str, patience: float, lock: threading.Lock, loop: Callable[[_SaveQueue], None]
     ) -> None:
         self.patience = patience
         self.waiting: deque[Outcome] = deque()
@@ -76,39 +76,39 @@ class Saver:
     """Saves what tasks came to, retrying while the servers are away.
 
     Parameters:
-      held: Told when an outcome is saved.
-      figures: Where what it does is counted.
+      inflight: Releases tasks whose outcome is saved.
+      counters: Count what is saved.
     """
 
     def __init__(
         self,
         database: Database,
         queues: Queues,
-        held: Held,
+        inflight: InflightTasks,
         registry: Registry,
         *,
         delete_guard: float,
-        figures: Figures | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self._database = database
         self._queues = queues
-        self._held = held
+        self._inflight = inflight
         self._registry = registry
         self._delete_guard = delete_guard
-        self._figures = figures or Figures()
+        self._counters = counters or Counters()
         self._bytes = 0
         lock = threading.Lock()
         self._room = threading.Condition(lock)
-        self._growing = _Lane("saver of tasks", 0.0, lock, self._loop)
-        self._ending = _Lane("saver", GATHER_SECONDS, lock, self._loop)
-        self._lanes = (self._growing, self._ending)
+        self._follow_ups = _SaveQueue("saver of tasks", 0.0, lock, self._loop)
+        self._results = _SaveQueue("saver", GATHER_SECONDS, lock, self._loop)
+        self._save_queues = (self._follow_ups, self._results)
         self._steps: dict[int, float] = {}
         self._stopping = self._releasing = False
 
     def start(self) -> None:
         """Begin to save what is handed over."""
-        for lane in self._lanes:
-            lane.thread.start()
+        for queue in self._save_queues:
+            queue.thread.start()
 
     def stop(self, timeout: float) -> None:
         """Save all that was handed over, then end; gives up after `timeout` seconds, and leases
@@ -117,22 +117,22 @@ class Saver:
         with self._room:
             self._stopping = True
             self._room.notify_all()
-            for lane in self._lanes:
-                lane.arrived.notify()
+            for queue in self._save_queues:
+                queue.arrived.notify()
         deadline = time.monotonic() + timeout
-        for lane in self._lanes:
-            lane.thread.join(max(deadline - time.monotonic(), 0.0))
+        for queue in self._save_queues:
+            queue.thread.join(max(deadline - time.monotonic(), 0.0))
 
     @property
     def alive(self) -> bool:
         """Whether it still saves, or has ended because it was told to."""
-        return all(lane.thread.is_alive() for lane in self._lanes) or self._stopping
+        return all(queue.thread.is_alive() for queue in self._save_queues) or self._stopping
 
     @property
     def stuck(self) -> bool:
         """Whether one step takes so long that it will not end.
 
-        What it holds would be held for ever, its leases renewed.
+        Its tasks would stay in flight forever, their leases renewed.
         """
         return (
             time.monotonic() - min(list(self._steps.values()), default=float("inf")) > STUCK_SECONDS
@@ -146,20 +146,20 @@ class Saver:
 
     def hand_over(self, outcome: Outcome) -> None:
         """Queue an outcome. Waits while too many bytes are queued."""
-        lane = self._growing if outcome.tasks else self._ending
+        queue = self._follow_ups if outcome.tasks else self._results
         with self._room:
             self._room.wait_for(
                 lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping
             )
-            lane.waiting.append(outcome)
+            queue.waiting.append(outcome)
             self._bytes += outcome.size
             # Only when it changes what the saver does: waking it for each outcome would cost more
             # than the outcome.
-            if len(lane.waiting) == 1 or lane.full:
-                lane.arrived.notify()
+            if len(queue.waiting) == 1 or queue.full:
+                queue.arrived.notify()
 
-    def _loop(self, lane: _Lane) -> None:
-        while batch := self._gather(lane):
+    def _loop(self, queue: _SaveQueue) -> None:
+        while batch := self._gather(queue):
             try:
                 self.save(batch)
             except Exception:
@@ -168,20 +168,20 @@ class Saver:
                     " committed",
                     len(batch),
                 )
-                self._held.release([outcome.dispatch.id for outcome in batch], finished=False)
+                self._inflight.release([outcome.dispatch.id for outcome in batch], done=False)
 
-    def _gather(self, lane: _Lane) -> list[Outcome]:
-        with lane.arrived:
-            lane.arrived.wait_for(lambda: lane.waiting or self._stopping)
-            if lane.patience and self._held.running:
-                lane.arrived.wait_for(lambda: lane.full or self._stopping, lane.patience)
+    def _gather(self, queue: _SaveQueue) -> list[Outcome]:
+        with queue.arrived:
+            queue.arrived.wait_for(lambda: queue.waiting or self._stopping)
+            if queue.patience and self._inflight.running:
+                queue.arrived.wait_for(lambda: queue.full or self._stopping, queue.patience)
             batch: list[Outcome] = []
             rows = size = 0
-            while lane.waiting and len(batch) < MOST_OUTCOMES:
-                rows, size = rows + lane.waiting[0].rows, size + lane.waiting[0].size
+            while queue.waiting and len(batch) < MOST_OUTCOMES:
+                rows, size = rows + queue.waiting[0].rows, size + queue.waiting[0].size
                 if batch and (rows > MOST_ROWS or size > MOST_BYTES):
                     break
-                batch.append(lane.waiting.popleft())
+                batch.append(queue.waiting.popleft())
             self._bytes -= sum(outcome.size for outcome in batch)
             self._room.notify_all()
             return batch
@@ -209,11 +209,11 @@ class Saver:
         )
         # Let go of before it is asked which runs are complete, so that two threads do not leave
         # that to each other.
-        self._held.release(outcome.dispatch.id for outcome in outcomes)
+        self._inflight.release(outcome.dispatch.id for outcome in outcomes)
         ended = self._until_available(lambda: self._end_runs(outcomes))
         self._acknowledge(outcomes, wake=any(one.added for one in saved))
         self._step()
-        self._figures.saved(saved, ended)
+        self._counters.saved(saved, ended)
         self._tell(saved, ended)
 
     def _save_or_halve(self, outcomes: list[Outcome]) -> list[Saved]:
@@ -286,7 +286,7 @@ class Saver:
         Also by one that has added tasks: a thread that has saved those since then saw this one's
         still held, and did not ask.
         """
-        runs = {outcome.dispatch.run_id for outcome in outcomes} - self._held.runs
+        runs = {outcome.dispatch.run_id for outcome in outcomes} - self._inflight.runs
         if not runs:
             return []
         with self._database.connection() as conn:

@@ -145,6 +145,26 @@ observing.end()
     assert_nothing_leaks(collector)
 
 
+def test_it_is_reached_in_a_private_network_while_plugins_may_not_go_there(
+    deployment: Deployment, collector: Collector, observed: dict[str, str], tmp_path: Path
+) -> None:
+    program = """
+import logging
+from core import observing
+from core.egress import Egress
+from core.observing import traces
+observing.begin("worker", lambda: str)
+with Egress().for_account(public_only=True):
+    logging.getLogger("core.worker").error("the first thing that is sent")
+    with traces.span("save"): pass
+observing.end()
+"""
+    environment = deployment.environment() | observed
+    subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True)
+    assert "the first thing that is sent" in [event["message"] for event in collector.events()]
+    assert [span["name"] for span in collector.spans()] == ["save"]
+
+
 def test_the_dispatcher_reports_too(
     make_fleet: Callable[..., Fleet],
     deployment: Deployment,

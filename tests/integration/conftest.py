@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from support.dashboard import dashboard  # noqa: F401  fixtures
-from support.rest import api, backend, integrations  # noqa: F401  fixtures
+from support.rest import api, backend, egress, hooked, integrations  # noqa: F401  fixtures
 
 from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, task
 from core.accounts import store

@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 
 import dramatiq
@@ -19,14 +20,15 @@ from core.broker import PollingBroker
 from core.embedded.valkey import Valkey
 from core.messages import RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, dispatch_message, encode
 from core.queues import Queues
-from core.worker.held import Held
-from core.worker.process import set_current
+from core.worker.inflight import InflightTasks
+from core.worker.process import WorkerProcess
 
 
 @pytest.fixture
-def broker(queues: Queues) -> PollingBroker:
+def broker(queues: Queues, inflight: InflightTasks, process: SimpleNamespace) -> PollingBroker:
     queues.BLOCK_SECONDS = 1.0  # so that workers stop sooner
-    return PollingBroker(queues, [])
+    accepting = partial(WorkerProcess.accepting, process)  # type: ignore[arg-type]
+    return PollingBroker(queues, [], inflight=inflight, accepting=accepting)
 
 
 @pytest.fixture(autouse=True)
@@ -54,20 +56,15 @@ def work(broker: PollingBroker) -> Iterator[Callable[[], Worker]]:
 
 
 @pytest.fixture
-def process() -> Iterator[SimpleNamespace]:
+def process() -> SimpleNamespace:
     """What stands for the worker process."""
-    process = SimpleNamespace(stopping=threading.Event(), draining=threading.Event())
-    set_current(process)  # type: ignore[arg-type]
-    yield process
-    set_current(None)
+    return SimpleNamespace(stopping=threading.Event(), draining=threading.Event())
 
 
 @pytest.fixture
-def held(process: SimpleNamespace) -> Held:
-    """What that process has taken."""
-    held = Held()
-    process.held = held
-    return held
+def inflight() -> InflightTasks:
+    """The in-flight tasks of that process."""
+    return InflightTasks()
 
 
 def put_actor(broker: PollingBroker, **options) -> tuple[dramatiq.Actor, dict[str, str]]:
@@ -193,7 +190,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_an_unreadable_message_is_dropped_and_the_next_one_comes(
-    broker: PollingBroker, queues: Queues, held: Held, work: Callable, kind: str
+    broker: PollingBroker, queues: Queues, inflight: InflightTasks, work: Callable, kind: str
 ) -> None:
     put, database = put_actor(broker)
     put.send("a", "1")
@@ -250,7 +247,7 @@ def consume(broker: PollingBroker, count: int, prefetch: int = 8) -> tuple:
 
 
 def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(
-    broker: PollingBroker, queues: Queues, held: Held, dispatches
+    broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     for _ in range(3):
         queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
@@ -258,17 +255,17 @@ def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(
     assert [message.options["redis_message_id"] for message in messages] == [
         dispatch.id for dispatch in dispatches
     ]
-    assert len(held) == 3
+    assert len(inflight) == 3
     for message in messages:
         consumer.ack(message)
     assert queues.length("shop") == 3
     queues.ack({"shop": [dispatch.id for dispatch in dispatches]})
     assert consumer._take() is False or next(consumer) is None
-    assert len(held) == 3
+    assert len(inflight) == 3
 
 
 def test_a_process_takes_no_more_than_it_may_until_some_are_done(
-    broker: PollingBroker, queues: Queues, held: Held, dispatches
+    broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
     consumer, (first, second) = consume(broker, 2, prefetch=2)
@@ -296,18 +293,18 @@ def test_a_process_whose_tasks_were_fast_takes_more_and_leaves_others_theirs(
 
 
 def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
-    broker: PollingBroker, queues: Queues, held: Held, dispatches
+    broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
     consumer, (first,) = consume(broker, 1)
     consumer.requeue([first])
     consumer.close()
     assert queues.waiting("shop") == [dispatch.id for dispatch in dispatches[1:]]
-    assert held.not_begun() == [dispatches[0]]
+    assert inflight.not_started() == [dispatches[0]]
 
 
 def test_a_result_is_held_while_it_is_saved_and_not_given_back(
-    desk, broker: PollingBroker, queues: Queues, held: Held, dispatches
+    desk, broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     one = dispatches[0]
     body = json.loads(json.dumps(desk.outcome(one).to_json()))
@@ -315,7 +312,7 @@ def test_a_result_is_held_while_it_is_saved_and_not_given_back(
     broker.declare_queue(SAVE_QUEUE)
     consumer = broker.consume(SAVE_QUEUE, prefetch=8, timeout=50)
     message = next(consumer)
-    assert (message.actor_name, held.to_renew(), held.not_begun()) == (
+    assert (message.actor_name, inflight.to_renew(), inflight.not_started()) == (
         SAVE_OUTPUT,
         [(one.task_id, 1)],
         [],
@@ -329,7 +326,7 @@ def test_a_process_that_stops_or_drains_takes_nothing_more(
     broker: PollingBroker,
     queues: Queues,
     process: SimpleNamespace,
-    held: Held,
+    inflight: InflightTasks,
     dispatches,
     why: str,
 ) -> None:
@@ -337,7 +334,7 @@ def test_a_process_that_stops_or_drains_takes_nothing_more(
     getattr(process, why).set()
     consumer, (nothing,) = consume(broker, 1)
     assert nothing is None
-    assert (len(queues.waiting("shop")), len(held)) == (3, 0)
+    assert (len(queues.waiting("shop")), len(inflight)) == (3, 0)
     getattr(process, why).clear()
     assert next(consumer).options["redis_message_id"] == dispatches[0].id
 
@@ -364,7 +361,7 @@ def test_workers_go_on_by_themselves_after_redis_was_restarted(
 ) -> None:
     valkey = Valkey(tmp_path_factory.mktemp("v"))
     queues = Queues(valkey.start(), "restart")
-    broker = PollingBroker(queues, [])
+    broker = PollingBroker(queues, [], inflight=InflightTasks(), accepting=lambda: True)
     put, database = put_actor(broker)
     worker = Worker(broker, worker_timeout=50, worker_threads=2)
     try:

@@ -10,7 +10,7 @@ from core import Task, TaskOutput
 from core.ledger import completion
 from core.ledger.saving import parked
 from core.plugins import Registry
-from core.worker.held import Held
+from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
 
@@ -112,7 +112,9 @@ def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(
     """
     dispatches = siblings(desk, 2)
     desk.conn.execute(TOGETHER)
-    savers = [Saver(database, queues, Held(), Registry(), delete_guard=0.5) for _ in dispatches]
+    savers = [
+        Saver(database, queues, InflightTasks(), Registry(), delete_guard=0.5) for _ in dispatches
+    ]
     threads = [
         threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))
         for saver, dispatch in zip(savers, dispatches, strict=True)
@@ -127,7 +129,7 @@ def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(
     assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 3)]
 
 
-class AskedTogether(Held):
+class AskedTogether(InflightTasks):
     """Two threads ask it at one moment which runs this process still has tasks of."""
 
     def __init__(self) -> None:
@@ -144,10 +146,10 @@ def test_two_threads_of_a_process_that_save_the_last_two_tasks_do_not_leave_the_
     desk, database, queues
 ) -> None:
     dispatches = siblings(desk, 2)
-    held = AskedTogether()
+    inflight = AskedTogether()
     for dispatch in dispatches:
-        held.take(dispatch)
-    saver = Saver(database, queues, held, Registry(), delete_guard=0.5)
+        inflight.receive(dispatch)
+    saver = Saver(database, queues, inflight, Registry(), delete_guard=0.5)
     threads = [
         threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))
         for dispatch in dispatches

@@ -1,20 +1,34 @@
-"""Accounts made with a user's token connect to public addresses alone, whatever a name resolves
-to in the end.
+"""Accounts made with a user's token connect to public addresses only, whatever a name resolves
+to, and whichever thread of the plugin connects.
 """
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import multiprocessing
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from core.accounts.public_hosts import PrivateHost, any_host, is_public, public_hosts_only
+from core import BaseIntegration, Empty, Manifest, hookimpl
 from core.api import accounts
+from core.egress import Egress, EgressRefused, any_host, is_public
 from core.errors import InvalidInput
+from core.plugins import Registry
+from core.worker.accounts import Accounts, LoadedAccount
+from core.worker.context import Services
+from core.worker.instance_pool import InstancePool
+from core.worker.runner import Runner
 
 NEW = {"integration_domain": "caller"}
 
@@ -33,6 +47,25 @@ def called(listener) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+@pytest.fixture
+def loaded_caller(listener) -> Callable[[bool], LoadedAccount]:
+    """An account whose plugin connects to the listener when it is closed."""
+
+    class Closing(BaseIntegration):
+        manifest = Manifest("closing", "Closing")
+
+        def close(self) -> None:
+            directly(listener.getsockname())
+
+    def loaded(public_only: bool) -> LoadedAccount:
+        account: Any = SimpleNamespace(
+            id=1, version=1, credentials_version=1, public_hosts_only=public_only
+        )
+        return LoadedAccount(account, Closing, Empty(), Empty(), (), str)
+
+    return loaded
 
 
 @pytest.mark.parametrize(
@@ -114,41 +147,229 @@ def by_datagram(place) -> None:
     "reach",
     [by_name, directly, by_number, unresolved, in_a_thread, in_a_thread_of_a_thread, by_datagram],
 )
-def test_nothing_in_reach_of_the_guard_gets_through(listener, reach) -> None:
-    with public_hosts_only(), pytest.raises(PrivateHost):
+def test_nothing_in_reach_of_the_guard_gets_through(listener, egress, reach) -> None:
+    with egress.for_account(public_only=True), pytest.raises(EgressRefused):
         reach(listener.getsockname())
     assert not called(listener)
 
 
-def test_asyncio_is_kept_away_too(listener) -> None:
+def test_asyncio_is_kept_away_too(listener, egress) -> None:
     # Its loop makes a pair of sockets for itself, which connects to nobody.
-    with public_hosts_only(), pytest.raises(PrivateHost):
+    with egress.for_account(public_only=True), pytest.raises(EgressRefused):
         by_asyncio(listener.getsockname())
     assert not called(listener)
 
 
-def test_unix_sockets_are_kept_away(tmp_path) -> None:
+def test_unix_sockets_are_kept_away(tmp_path, egress) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen()
         with (
             closing(socket.socket(socket.AF_UNIX)) as connection,
-            public_hosts_only(),
-            pytest.raises(PrivateHost),
+            egress.for_account(public_only=True),
+            pytest.raises(EgressRefused),
         ):
             connection.connect(str(tmp_path / "s"))
 
 
-def test_it_holds_for_its_own_work_alone(listener) -> None:
-    with public_hosts_only():
-        with any_host():
-            directly(listener.getsockname())
-        other = threading.Event()
-    thread = threading.Thread(target=lambda: (directly(listener.getsockname()), other.set()))
+# Threads
+# ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Threads of a plugin that are there before its tasks, and serve all of its accounts."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+        yield pool
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of a plugin, which is there before its tasks."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
     thread.join()
-    assert other.is_set()
-    directly(listener.getsockname())
+    loop.close()
+
+
+def by_timer(place) -> None:
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(directly(place))
+        except BaseException as error:  # noqa: BLE001
+            done.set_exception(error)
+
+    threading.Timer(0, work).start()
+    done.result(20)
+
+
+def without_threading(place) -> None:
+    """Begun below `threading`, where nobody sees who began it."""
+    done: Future[None] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(directly(place))
+        except BaseException as error:  # noqa: BLE001
+            done.set_exception(error)
+
+    _thread.start_new_thread(work, ())
+    done.result(20)
+
+
+def by_executor(place) -> None:
+    async def work() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, directly, place)
+
+    asyncio.run(work())
+
+
+def by_to_thread(place) -> None:
+    asyncio.run(asyncio.to_thread(directly, place))
+
+
+@pytest.mark.parametrize("reach", [by_timer, without_threading, by_executor, by_to_thread])
+def test_threads_that_a_task_starts_are_kept_away(listener, egress, reach) -> None:
+    with egress.for_account(public_only=True), pytest.raises(EgressRefused):
+        reach(listener.getsockname())
+    assert not called(listener)
+
+
+def test_a_pool_that_was_there_before_is_kept_away(listener, egress, pool) -> None:
+    place = listener.getsockname()
+    with egress.for_account(public_only=True), pytest.raises(EgressRefused):
+        pool.submit(directly, place).result()
+    with egress.for_account(public_only=True):
+        carried = pool.submit(copy_context().run, directly, place)
+        late = pool.submit(lambda: (time.sleep(0.05), directly(place)))
+    with pytest.raises(EgressRefused, match="accounts made with a user's token"):
+        carried.result()
+    with pytest.raises(EgressRefused, match="without the context of its task"):
+        late.result()
+    with egress.for_account(public_only=False), pytest.raises(EgressRefused):
+        pool.submit(directly, place).result()  # for all it knows, it works for somebody else
+    assert not called(listener)
+
+
+def test_a_loop_in_a_thread_of_its_own_knows_for_whom_it_works(listener, egress, loop) -> None:
+    host, port = listener.getsockname()
+
+    async def open_one() -> None:
+        _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+        await writer.wait_closed()
+
+    async def in_the_executor() -> None:
+        await loop.run_in_executor(None, directly, (host, port))
+
+    with egress.for_account(public_only=True):
+        for work in (open_one, in_the_executor):
+            with pytest.raises(EgressRefused):
+                asyncio.run_coroutine_threadsafe(work(), loop).result(20)
+    assert not called(listener)
+    with egress.for_account(public_only=False):
+        asyncio.run_coroutine_threadsafe(open_one(), loop).result(20)
+    assert called(listener)
+
+
+def test_children_that_a_task_forks_are_kept_away(listener, egress) -> None:
+    place = listener.getsockname()
+    mine, its = multiprocessing.get_context("fork").Pipe()
+
+    def child() -> None:
+        for reach in (directly, in_a_thread):
+            try:
+                reach(place)
+            except EgressRefused:
+                its.send("refused")
+            else:
+                its.send("connected")
+
+    with egress.for_account(public_only=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # since Python 3.12, of any fork
+        forked = multiprocessing.get_context("fork").Process(target=child)
+        forked.start()
+    assert [mine.recv(), mine.recv()] == ["refused", "refused"]
+    forked.join()
+    assert not called(listener)
+
+
+def test_accounts_of_the_operator_are_not_limited(listener, egress, pool) -> None:
+    """Though the process works for a limited account in the meantime."""
+    place = listener.getsockname()
+    with egress.for_account(public_only=True):
+        with any_host():
+            directly(place)
+        thread = ThreadPoolExecutor(1)
+
+        def of_the_operator() -> None:
+            with egress.for_account(public_only=False):
+                directly(place)
+                pool.submit(copy_context().run, directly, place).result()
+                by_to_thread(place)
+
+        with thread:
+            thread.submit(of_the_operator).result()
+        with egress.for_account(public_only=False), pytest.raises(EgressRefused):
+            directly(place)  # within an account that is limited
+    with egress.for_account(public_only=False):
+        directly(place)
+
+
+def test_it_begins_with_the_first_limited_account_and_ends_with_the_process(listener) -> None:
+    place, egress = listener.getsockname(), Egress()
+    with egress.for_account(public_only=False):
+        in_a_thread(place)
+    with egress.for_account(public_only=True):
+        pass
+    with pytest.raises(EgressRefused):
+        in_a_thread(place)
+    egress.close()
+    in_a_thread(place)
+    with egress.for_account(public_only=True), pytest.raises(EgressRefused):
+        directly(place)
+    egress.close()
+    with Egress(allow_private_hosts=True).for_account(public_only=True):
+        in_a_thread(place)
+
+
+def test_connections_of_the_engine_itself_are_not_limited(egress, queues, pool) -> None:
+    """Redis is where it is, and is asked by threads of all kinds."""
+    with egress.for_account(public_only=True):
+        queues.client.connection_pool.disconnect()
+        assert queues.client.ping()
+        queues.client.connection_pool.disconnect()
+        assert pool.submit(queues.client.ping).result()
+
+
+def test_observers_are_the_operators(listener, egress) -> None:
+    registry, came = Registry(), threading.Event()
+
+    class Observing:
+        @hookimpl
+        def run_finished(self, run) -> None:
+            directly(listener.getsockname())
+            came.set()
+
+    registry.manager.register(Observing())
+    with egress.for_account(public_only=True):
+        registry.observe("run_finished", run={})
+        assert came.wait(20)
+
+
+def test_an_instance_is_closed_for_its_account(listener, egress, pool, loaded_caller) -> None:
+    for public_only in (True, False):
+        instances = InstancePool(egress)
+        with egress.for_account(public_only=public_only):
+            instances.give_back(instances.take(loaded_caller(public_only)))
+        pool.submit(instances.close_idle, -1).result()
+        assert called(listener) is not public_only
 
 
 def test_a_user_s_account_cannot_point_at_this_machine_and_an_operator_s_can(
@@ -190,11 +411,6 @@ def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, 
     """Checked at each connection: what a name resolved to when the account was made counts for
     nothing (DNS rebinding).
     """
-    from core.worker.accounts import Accounts
-    from core.worker.context import Services
-    from core.worker.instances import Instances
-    from core.worker.running import Runner
-
     _, port = listener.getsockname()
     config = {"host": "localhost", "port": port}
     account = desk.account(
@@ -204,11 +420,12 @@ def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, 
     desk.run(account)
     (dispatch,) = desk.claim(domain="caller")
     for allowed, calls in ((False, False), (True, True)):
-        services = Services(api.backend.database, loader, desk.blobs, None, lambda: False, allowed)
-        runner = Runner(services, Instances(), api.backend.registry)
+        egress = Egress(allow_private_hosts=True) if allowed else api.backend.egress
+        services = Services(api.backend.database, loader, desk.blobs, None, lambda: False, egress)
+        runner = Runner(services, InstancePool(egress), api.backend.registry)
         if allowed:
             runner.run(dispatch)
         else:
-            with pytest.raises(PrivateHost):
+            with pytest.raises(EgressRefused):
                 runner.run(dispatch)
         assert called(listener) is calls

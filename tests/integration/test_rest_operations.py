@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core import TaskOutput
 from core.ledger import completion, upkeep
 from core.ledger.outcomes import Outcome
-from core.worker.figures import Figures, error_class
+from core.metrics.counters import Counters, error_class
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_figures_of_what_is_so_now(api, desk, figures) -> None:
 def test_what_workers_count(api, desk, healthy, figures) -> None:
     from datetime import UTC, datetime
 
-    counted = Figures()
+    counted = Counters()
     dispatch = desk.root(desk.account("a"))
     saved = desk.save(desk.outcome(dispatch, output=[TaskOutput("1", "x"), TaskOutput("2", "x")]))
     counted.saved([saved], completion.end_runs(desk.conn, {dispatch.run_id}))
@@ -158,7 +158,7 @@ def test_an_error_s_class_carries_no_data(text, name) -> None:
 
 
 def test_series_are_bounded() -> None:
-    counted = Figures()
+    counted = Counters()
     for number in range(5_000):
         counted.count("tasks", error=f"E{number}")
     assert len(counted.written()) == 2_000

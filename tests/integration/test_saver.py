@@ -10,7 +10,7 @@ from support.waiting import until
 
 from core import Task, TaskOutput
 from core.plugins import Registry
-from core.worker.held import Held
+from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
 
@@ -23,7 +23,7 @@ def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> No
         tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})],
     )
     content, page = desk.claim()
-    saver = Saver(database, queues, Held(), Registry(), delete_guard=0.5)
+    saver = Saver(database, queues, InflightTasks(), Registry(), delete_guard=0.5)
     saver.start()
     stranger = connect()
     with stranger.transaction():
@@ -49,11 +49,11 @@ def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_i
     """A result that cannot be saved has its batch halved again and again: what the others add is
     done in the meantime.
     """
-    held = Held()
-    saver = Saver(database, queues, held, Registry(), delete_guard=0.5)
+    inflight = InflightTasks()
+    saver = Saver(database, queues, inflight, Registry(), delete_guard=0.5)
     roots = [desk.root(desk.account(f"a{number}")) for number in range(50)]
     for root in roots:
-        held.take(root)
+        inflight.receive(root)
         outcome = desk.outcome(root, tasks=[Task("step")])
         if root is roots[-1]:
             outcome.tasks[0]["priority"] = 2**40
@@ -63,7 +63,7 @@ def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_i
 
     def all_saved() -> bool:
         for dispatch in desk.claim():
-            held.take(dispatch)
+            inflight.receive(dispatch)
             saver.hand_over(desk.outcome(dispatch))
             saved.append(dispatch.id)
         return len(saved) == len(roots) - 1
@@ -85,7 +85,9 @@ def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(
         hangs.set()
         assert goes_on.wait(20)
 
-    saver = Saver(database, queues, Held(), SimpleNamespace(observe=observe), delete_guard=0.5)  # type: ignore[arg-type]
+    saver = Saver(
+        database, queues, InflightTasks(), SimpleNamespace(observe=observe), delete_guard=0.5
+    )  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", "text")]))
     assert hangs.wait(20)

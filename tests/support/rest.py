@@ -31,6 +31,7 @@ from core.accounts.vault import Vault
 from core.api import access
 from core.api.backend import Backend
 from core.db.pool import Database
+from core.egress import Egress, any_host
 from core.plugins import Registry
 from core.queues import Queues
 from core.rest.app import build
@@ -155,12 +156,31 @@ def integrations() -> Sequence[Any]:
     return ()
 
 
+@pytest.fixture(scope="session")
+def hooked() -> Egress:
+    """One for all tests: what it adds to the interpreter cannot be removed."""
+    return Egress()
+
+
+@pytest.fixture
+def egress(hooked: Egress) -> Iterator[Egress]:
+    """Judges the connections of this process, in which the test itself is a client of the API."""
+    with any_host():
+        yield hooked
+    hooked.close()
+
+
 @pytest.fixture
 def backend(
-    settings: Settings, database_url: str, queues: Queues, vault: Vault, integrations: Sequence[Any]
+    settings: Settings,
+    database_url: str,
+    queues: Queues,
+    vault: Vault,
+    egress: Egress,
+    integrations: Sequence[Any],
 ) -> Iterator[Backend]:
     database = Database(database_url, size=20)
-    yield Backend(settings, database, queues, vault, registry(*integrations))
+    yield Backend(settings, database, queues, vault, registry(*integrations), egress)
     database.close()
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,7 +14,6 @@ from core.accounts.redaction import redactor
 from core.accounts.store import Account
 from core.ledger.outcomes import Dispatch
 from core.worker.accounts import LoadedAccount
-from core.worker.process import set_current
 
 ACCOUNT = UUID("11111111-1111-4111-8111-111111111111")
 
@@ -65,16 +62,3 @@ def loaded() -> LoadedAccount:
     return LoadedAccount(
         account, Shop, Empty(), credentials, tuple(Shop.manifest.limits), redactor(credentials)
     )
-
-
-@pytest.fixture
-def process() -> Iterator[Callable[..., Any]]:
-    """Puts something in the place of the worker process."""
-
-    def place(**attributes: Any) -> SimpleNamespace:
-        process = SimpleNamespace(**attributes)
-        set_current(process)  # type: ignore[arg-type]
-        return process
-
-    yield place
-    set_current(None)

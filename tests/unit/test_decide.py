@@ -28,7 +28,8 @@ from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.middleware.retries import KEY_SECONDS, PAUSED_SECONDS, Retries, decide
 from core.middleware.time_limit import TimeLimitExceeded
 from core.worker.accounts import LoadedAccount
-from core.worker.running import AccountStopped, LeftToOthers
+from core.worker.inflight import InflightTasks
+from core.worker.runner import AccountStopped, LeftToOthers
 
 Decide = Callable[..., Outcome]
 
@@ -38,7 +39,7 @@ def come_to(dispatch: Callable[..., Dispatch], loaded: LoadedAccount) -> Decide:
     """`come_to(exception, attempts=2)`: what a task comes to that raised this."""
 
     def outcome(exception: BaseException, **given: object) -> Outcome:
-        return decide(dispatch(**given), exception, 3, loaded, loaded.redact)
+        return decide(dispatch(**given), exception, 3, loaded, loaded.redact, lambda _: 0)
 
     return outcome
 
@@ -207,15 +208,14 @@ class Unreadable(Exception):
 
 
 def test_an_exception_that_cannot_even_be_read_is_handed_over_as_transient(
-    dispatch: Callable[..., Dispatch], loaded: LoadedAccount, process: Callable[..., Any]
+    dispatch: Callable[..., Dispatch], loaded: LoadedAccount
 ) -> None:
     """Without an outcome, the task would be held by its process, and its lease renewed, for
     ever.
     """
     handed: list[Outcome] = []
-    accounts = SimpleNamespace(get=lambda *_: loaded, redactor=lambda _: loaded.redact)
-    process(
-        accounts=accounts, runner=SimpleNamespace(used=lambda _: loaded), hand_over=handed.append
-    )
-    Retries(3).after(dispatch(), None, Unreadable())  # type: ignore[arg-type]
+    accounts: Any = SimpleNamespace(redactor=lambda _: loaded.redact)
+    runner: Any = SimpleNamespace(used=lambda _: loaded)
+    retries = Retries(InflightTasks(), runner, accounts, handed.append, 3)
+    retries.after(dispatch(), None, Unreadable())  # type: ignore[arg-type]
     assert [(outcome.state, outcome.attempt) for outcome in handed] == [("ready", 1)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,14 +16,16 @@ from dramatiq.middleware import SkipMessage
 from core.errors import VaultError
 from core.ledger.outcomes import Dispatch, Outcome
 from core.messages import TaskMessage, dispatch_message, encode
-from core.middleware.closed import TaskMiddleware
+from core.metrics.counters import Counters
+from core.middleware import leases as module
+from core.middleware.base import TaskMiddleware
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.rate_limit import RateLimit
+from core.middleware.time_limit import TimeLimit
 from core.worker.accounts import LoadedAccount
 from core.worker.budgets import Wait
-from core.worker.figures import Figures
-from core.worker.held import Held
+from core.worker.inflight import InflightTasks
 
 
 @pytest.fixture
@@ -30,20 +34,42 @@ def message(dispatch: Callable[..., Dispatch]) -> Callable[..., MessageProxy]:
 
 
 @pytest.fixture
-def worker(process: Callable[..., Any], shop: Any, loaded: LoadedAccount) -> Any:
-    """What stands for the worker process; `handed` is what was handed over."""
+def worker(shop: Any, loaded: LoadedAccount) -> Any:
+    """The parts of a worker process; `handed` has the outcomes that were handed over."""
     handed: list[Outcome] = []
     registry = SimpleNamespace(integrations={"shop": shop}, get=lambda domain: shop)
     budgets = SimpleNamespace(take=lambda wanted: None)
-    return process(
-        held=Held(),
+    return SimpleNamespace(
+        inflight=InflightTasks(),
+        database=SimpleNamespace(connection=nullcontext),
         registry=registry,
-        settings=SimpleNamespace(task_time_limit=300.0),
         handed=handed,
-        hand_over=handed.append,
         accounts=SimpleNamespace(get=lambda *_: loaded),
-        figures=Figures(),
+        counters=Counters(),
         budgets=budgets,
+    )
+
+
+@pytest.fixture
+def dedup(worker: Any) -> Dedup:
+    time_limit = TimeLimit(worker.inflight, worker.registry, 300.0, threading.Event())
+    return Dedup(worker.inflight, time_limit)
+
+
+@pytest.fixture
+def leases(worker: Any) -> Leases:
+    return Leases(worker.inflight, worker.database, worker.handed.append)
+
+
+@pytest.fixture
+def rate_limit(worker: Any) -> RateLimit:
+    return RateLimit(
+        worker.inflight,
+        worker.registry,
+        worker.accounts,
+        worker.budgets,
+        worker.counters,
+        worker.handed.append,
     )
 
 
@@ -53,31 +79,31 @@ class Broken(TaskMiddleware):
 
 
 def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
-    worker: Any, message: Any
+    worker: Any, message: Any, dedup: Dedup, leases: Leases
 ) -> None:
     one = message()
-    Dedup().before_process_message(None, one)  # type: ignore[arg-type]
+    dedup.before_process_message(None, one)  # type: ignore[arg-type]
     with pytest.raises(SkipMessage):
-        Broken().before_process_message(None, one)  # type: ignore[arg-type]
-    Leases().after_skip_message(None, one)  # type: ignore[arg-type]
-    assert worker.held.to_renew() == []
+        Broken(worker.inflight).before_process_message(None, one)  # type: ignore[arg-type]
+    leases.after_skip_message(None, one)  # type: ignore[arg-type]
+    assert worker.inflight.to_renew() == []
 
 
 def test_messages_of_other_actors_are_left_alone(worker: Any) -> None:
-    Broken().before_process_message(
+    Broken(worker.inflight).before_process_message(
         None, MessageProxy(Message.decode(encode("q", "poll_due", "1", []).encode()))
     )  # type: ignore[arg-type]
 
 
 def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(
-    worker: Any, message: Any
+    worker: Any, message: Any, dedup: Dedup, leases: Leases
 ) -> None:
     first, second = message(), message()
-    Dedup().before_process_message(None, first)  # type: ignore[arg-type]
+    dedup.before_process_message(None, first)  # type: ignore[arg-type]
     with pytest.raises(SkipMessage):
-        Dedup().before_process_message(None, second)  # type: ignore[arg-type]
-    Leases().after_skip_message(None, second)  # type: ignore[arg-type]
-    assert worker.held.running == 1
+        dedup.before_process_message(None, second)  # type: ignore[arg-type]
+    leases.after_skip_message(None, second)  # type: ignore[arg-type]
+    assert worker.inflight.running == 1
 
 
 @pytest.fixture
@@ -90,18 +116,20 @@ def costly(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_task_without_a_cost_asks_nobody(worker: Any, message: Any) -> None:
-    worker.budgets = None
-    RateLimit().before_process_message(None, message())  # type: ignore[arg-type]
+def test_a_task_without_a_cost_asks_nobody(
+    worker: Any, message: Any, rate_limit: RateLimit
+) -> None:
+    worker.budgets.take = None
+    rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
 
 
 def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
-    worker: Any, message: Any, costly: None
+    worker: Any, message: Any, costly: None, rate_limit: RateLimit
 ) -> None:
     asked: list[Any] = []
     worker.budgets.take = lambda wanted: asked.append(wanted) or Wait(0, 5.0)
     with pytest.raises(SkipMessage):
-        RateLimit().before_process_message(None, message())  # type: ignore[arg-type]
+        rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
     ((key, limit, units, heaviest),) = asked[0]
     assert (key, limit.name, units, heaviest) == ("group/shop/acme/quota", "quota", 3, 3)
     (outcome,) = worker.handed
@@ -121,7 +149,9 @@ def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
     assert 5.0 < outcome.delay <= 5.6
 
 
-def test_while_redis_is_away_a_costly_task_waits(worker: Any, message: Any, costly: None) -> None:
+def test_while_redis_is_away_a_costly_task_waits(
+    worker: Any, message: Any, costly: None, rate_limit: RateLimit
+) -> None:
     import redis
 
     def away(wanted: Any) -> None:
@@ -129,7 +159,7 @@ def test_while_redis_is_away_a_costly_task_waits(worker: Any, message: Any, cost
 
     worker.budgets.take = away
     with pytest.raises(SkipMessage):
-        RateLimit().before_process_message(None, message())  # type: ignore[arg-type]
+        rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
     assert [(outcome.state, outcome.block) for outcome in worker.handed] == [("ready", None)]
 
 
@@ -142,7 +172,7 @@ def test_while_redis_is_away_a_costly_task_waits(worker: Any, message: Any, cost
     ],
 )
 def test_an_account_that_cannot_be_opened_is_for_the_task_to_report(
-    worker: Any, message: Any, costly: None, error: Exception
+    worker: Any, message: Any, costly: None, error: Exception, rate_limit: RateLimit
 ) -> None:
     """Skipped here, it would come back for ever and its account would never stop."""
 
@@ -150,25 +180,20 @@ def test_an_account_that_cannot_be_opened_is_for_the_task_to_report(
         raise error
 
     worker.accounts.get = closed
-    RateLimit().before_process_message(None, message())  # type: ignore[arg-type]
+    rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
     assert worker.handed == []
 
 
 def test_a_second_suspect_waits_for_the_first(
-    worker: Any, message: Any, monkeypatch: pytest.MonkeyPatch
+    worker: Any, message: Any, monkeypatch: pytest.MonkeyPatch, dedup: Dedup, leases: Leases
 ) -> None:
-    from contextlib import nullcontext
-
-    from core.middleware import leases
-
     begun: list[int] = []
-    monkeypatch.setattr(leases, "start_suspect", lambda conn, task, number: not begun.append(task))
-    worker.database = SimpleNamespace(connection=nullcontext)
+    monkeypatch.setattr(module, "start_suspect", lambda conn, task, number: not begun.append(task))
     for one in (1, 2):
-        Dedup().before_process_message(None, message(task_id=one, suspect=True))  # type: ignore[arg-type]
-    Leases().before_process_message(None, message(task_id=1, suspect=True))  # type: ignore[arg-type]
+        dedup.before_process_message(None, message(task_id=one, suspect=True))  # type: ignore[arg-type]
+    leases.before_process_message(None, message(task_id=1, suspect=True))  # type: ignore[arg-type]
     with pytest.raises(SkipMessage):
-        Leases().before_process_message(None, message(task_id=2, suspect=True))  # type: ignore[arg-type]
+        leases.before_process_message(None, message(task_id=2, suspect=True))  # type: ignore[arg-type]
     assert begun == [1]
     assert [(outcome.state, outcome.suspect, outcome.attempt) for outcome in worker.handed] == [
         ("ready", True, 0)

@@ -12,24 +12,26 @@ import pytest
 
 from core.ledger.outcomes import Dispatch
 from core.middleware import time_limit as module
-from core.middleware.time_limit import TimeLimit, TimeLimitExceeded
-from core.worker.held import Held
-from core.worker.process import current
+from core.middleware.time_limit import RETURN_SECONDS, TimeLimit, TimeLimitExceeded
+from core.worker.inflight import InflightTasks
 
 Make = Callable[..., Dispatch]
 
 
 @pytest.fixture
+def inflight() -> InflightTasks:
+    return InflightTasks()
+
+
+@pytest.fixture
 def limit(
-    process: Callable[..., Any], shop: Any, monkeypatch: pytest.MonkeyPatch
+    inflight: InflightTasks, shop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[float], TimeLimit]]:
     """A middleware with this limit, in seconds, whose clock looks every millisecond."""
 
     def make(seconds: float) -> TimeLimit:
-        registry = SimpleNamespace(integrations={"shop": shop})
-        settings = SimpleNamespace(task_time_limit=seconds)
-        process(registry=registry, settings=settings, stopping=threading.Event(), held=Held())
-        time_limit = TimeLimit()
+        registry: Any = SimpleNamespace(integrations={"shop": shop})
+        time_limit = TimeLimit(inflight, registry, seconds, threading.Event())
         time_limit._clock.start()
         return time_limit
 
@@ -134,9 +136,9 @@ def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Mak
 
 
 def test_a_thread_that_does_not_come_back_is_replaced_once(
-    limit: Any, dispatch: Make, monkeypatch: Any, until: Any
+    limit: Any, dispatch: Make, inflight: InflightTasks, monkeypatch: Any, until: Any
 ) -> None:
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0.02)
+    monkeypatch.setattr(module, "RETURN_SECONDS", 0.02)
     time_limit, hangs = limit(0.01), threading.Event()
     stopped: list[int] = []
 
@@ -157,11 +159,10 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
         consumers={dispatch().domain: consumer},
         _add_worker=lambda: added.append(1),
     )
-    held = current().held
-    held.take(dispatch())
+    inflight.receive(dispatch())
     thread.start()
     time_limit._worker = worker
-    until(lambda: given_up and not len(held))
+    until(lambda: given_up and not len(inflight))
     assert worker.workers == []
     hangs.set()
     thread.join()
@@ -169,12 +170,13 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
 
 
 def test_what_a_dead_thread_left_takes_no_place_and_keeps_no_suspect_waiting(
-    limit: Any, dispatch: Make, until: Any
+    limit: Any, dispatch: Make, inflight: InflightTasks, until: Any
 ) -> None:
     time_limit, given_up, added = limit(60), [], []
     left, next_one = dispatch(task_id=1, suspect=True), dispatch(task_id=2, suspect=True)
-    held = current().held
-    thread = threading.Thread(target=lambda: held.begin(left, 60) and held.enter_suspect_lane(left))
+    thread = threading.Thread(
+        target=lambda: inflight.start(left, 60) and inflight.enter_suspect_lane(left)
+    )
     thread.start()
     thread.join()
     consumer = SimpleNamespace(consumer=SimpleNamespace(give_up=given_up.append))
@@ -182,8 +184,8 @@ def test_what_a_dead_thread_left_takes_no_place_and_keeps_no_suspect_waiting(
         workers=[thread], consumers={left.domain: consumer}, _add_worker=lambda: added.append(1)
     )
     until(lambda: given_up)
-    assert until(lambda: held.enter_suspect_lane(next_one))
-    assert (given_up, added, len(held)) == ([left.id], [1], 0)
+    assert until(lambda: inflight.enter_suspect_lane(next_one))
+    assert (given_up, added, len(inflight)) == ([left.id], [1], 0)
 
 
 def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(
@@ -204,3 +206,11 @@ def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(
         limit(0.01).call(dispatch(), lambda: deciding.wait(20))
     left.set()
     spin(0.05)
+
+
+def test_a_lease_is_renewed_until_the_thread_has_returned_or_was_given_up(
+    limit: Any, dispatch: Make
+) -> None:
+    """Or the task would be dispatched again while the plugin still runs it."""
+    given_up = 60 + RETURN_SECONDS + 2 * 1.0  # the clock checks each second
+    assert limit(60).renewal_seconds(dispatch()) > given_up

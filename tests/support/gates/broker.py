@@ -8,7 +8,7 @@ import dramatiq
 from dramatiq.broker import MessageProxy
 
 from core.integration.base import START
-from core.middleware.closed import dispatch_of
+from core.middleware.base import dispatch_of
 from support.gates import Gate, go_through
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from core.accounts.public_hosts import public_hosts_only
 from core.errors import TaskUnfit
 from core.integration.results import Task
 from core.ledger import upkeep
@@ -10,7 +9,7 @@ from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
-from core.worker.instances import Instances
+from core.worker.instance_pool import InstancePool
 
 
 class AccountStopped(Exception):
@@ -30,7 +29,7 @@ MOST_LEFT = 40
 class Runner:
     """Runs dispatches with the account's instances."""
 
-    def __init__(self, services: Services, instances: Instances, registry: Registry) -> None:
+    def __init__(self, services: Services, instances: InstancePool, registry: Registry) -> None:
         self.services = services
         self.instances = instances
         self.registry = registry
@@ -57,9 +56,7 @@ class Runner:
         if loaded.account.sync_status == "disconnected":
             raise AccountStopped
         self._used[dispatch.id] = loaded
-        with public_hosts_only(
-            loaded.account.public_hosts_only and not self.services.allow_private_hosts
-        ):
+        with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):
             return self._run(dispatch, loaded)
 
     def _run(self, dispatch: Dispatch, loaded: LoadedAccount) -> Outcome:

@@ -21,7 +21,7 @@ MOST_SERIES = 2_000
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
-class Figures:
+class Counters:
     """Counters by name and labels. They only grow, and begin at 0 with each process."""
 
     def __init__(self) -> None:

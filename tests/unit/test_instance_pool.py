@@ -1,4 +1,4 @@
-"""Instances of integrations: kept for the next task of their account, and closed without harm to
+"""InstancePool of integrations: kept for the next task of their account, and closed without harm to
 anybody else.
 """
 
@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from core import BaseIntegration, Manifest, TransientError
+from core.egress import Egress
 from core.worker.accounts import LoadedAccount
-from core.worker.instances import Instances
+from core.worker.instance_pool import InstancePool
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def account(loaded: LoadedAccount, closed: list[Any]) -> Callable[..., LoadedAcc
 def test_one_that_was_given_back_serves_the_next_task(
     account: Callable[..., LoadedAccount], closed: list[Any]
 ) -> None:
-    instances, mine = Instances(), account()
+    instances, mine = InstancePool(Egress()), account()
     first = instances.take(mine)
     second = instances.take(mine)
     assert first is not second, "one task at a time each"
@@ -59,7 +60,7 @@ def test_one_that_was_given_back_serves_the_next_task(
 def test_one_of_an_older_version_is_closed(
     account: Callable[..., LoadedAccount], closed: list[Any]
 ) -> None:
-    instances = Instances()
+    instances = InstancePool(Egress())
     old = instances.take(account(5))
     instances.give_back(old)
     assert instances.take(account(6)) is not old
@@ -67,7 +68,7 @@ def test_one_of_an_older_version_is_closed(
 
 
 def test_the_idle_are_closed_once(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
-    instances, mine = Instances(), account()
+    instances, mine = InstancePool(Egress()), account()
     idle = instances.take(mine)
     instances.give_back(idle)
     instances.close_idle(older_than=60)
@@ -86,7 +87,7 @@ def test_the_idle_are_closed_once(account: Callable[..., LoadedAccount], closed:
 def test_whatever_close_raises_ends_nothing_else(
     account: Callable[..., LoadedAccount], closed: list[Any], error: BaseException
 ) -> None:
-    instances, mine = Instances(), account(ends=error)
+    instances, mine = InstancePool(Egress()), account(ends=error)
     for instance in (instances.take(mine), instances.take(mine)):
         instances.give_back(instance)
     instances.close_idle(older_than=0)
@@ -96,7 +97,7 @@ def test_whatever_close_raises_ends_nothing_else(
 def test_one_that_cannot_begin_is_closed_and_not_kept(
     account: Callable[..., LoadedAccount], closed: list[Any]
 ) -> None:
-    instances = Instances()
+    instances = InstancePool(Egress())
     with pytest.raises(TransientError):
         instances.take(account(begins=TransientError("not now")))
     assert len(closed) == 1

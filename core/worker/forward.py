@@ -13,7 +13,7 @@ from core.content.blobs import Blobs
 from core.ledger.outcomes import Dispatch, Outcome
 from core.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
 from core.queues import UNAVAILABLE, Queues
-from core.worker.held import Held
+from core.worker.inflight import InflightTasks
 
 LARGEST_BODY = 256 * 1024
 """Bytes of JSON that travel through Redis; of more, only a blob's key does."""
@@ -21,12 +21,12 @@ LARGEST_BODY = 256 * 1024
 log = logging.getLogger(__name__)
 
 
-class Courier:
+class ResultForwarder:
     """Turns a task's message into one for `save_output`, under the same id, in one step."""
 
-    def __init__(self, queues: Queues, held: Held, blobs: Blobs) -> None:
+    def __init__(self, queues: Queues, inflight: InflightTasks, blobs: Blobs) -> None:
         self._queues = queues
-        self._held = held
+        self._inflight = inflight
         self._blobs = blobs
 
     def hand_over(self, outcome: Outcome) -> None:
@@ -49,10 +49,10 @@ class Courier:
             except UNAVAILABLE as error:
                 log.warning("Redis is away, trying again in %.1f s: %s", pause, error)
                 time.sleep(pause)
-        self._held.release([id])
+        self._inflight.release([id])
 
 
-def unpack(argument: dict[str, Any], blobs: Blobs, held: Held) -> Outcome:
+def unpack(argument: dict[str, Any], blobs: Blobs, inflight: InflightTasks) -> Outcome:
     """The outcome that a message of `save_output` carries.
 
     One that cannot be read, as of another version of the engine, is let go of: its lease, renewed
@@ -63,7 +63,7 @@ def unpack(argument: dict[str, Any], blobs: Blobs, held: Held) -> Outcome:
         outcome = Outcome.from_json(data)
     except Exception:
         if (dispatch := dispatch_of_result(argument)) is not None:
-            held.release([dispatch.id], finished=False)
+            inflight.release([dispatch.id], done=False)
         raise
     outcome.queue = SAVE_QUEUE
     return outcome

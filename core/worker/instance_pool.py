@@ -1,4 +1,4 @@
-"""Instances of integrations: kept warm for the next task of their account, one task at a time
+"""InstancePool of integrations: kept warm for the next task of their account, one task at a time
 each.
 """
 
@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+from core.egress import Egress
 from core.integration.base import BaseIntegration
 from core.worker.accounts import LoadedAccount
 
@@ -29,13 +30,19 @@ class Instance:
     integration: BaseIntegration[Any, Any]
     account_id: str
     version: tuple[int, int]
+    public_only: bool
     since: float = 0.0
 
 
-class Instances:
-    """A pool for each account."""
+class InstancePool:
+    """A pool for each account.
 
-    def __init__(self) -> None:
+    Parameters:
+      egress: Limits what an instance reaches while it is closed.
+    """
+
+    def __init__(self, egress: Egress) -> None:
+        self._egress = egress
         self._lock = threading.Lock()
         self._idle: dict[str, list[Instance]] = defaultdict(list)
 
@@ -61,7 +68,7 @@ class Instances:
         if instance is not None:
             return instance
         integration = loaded.integration(loaded.config, loaded.credentials)
-        instance = Instance(integration, id, version)
+        instance = Instance(integration, id, version, loaded.account.public_hosts_only)
         try:
             integration.initialize()
         except BaseException:
@@ -78,7 +85,8 @@ class Instances:
     def discard(self, instance: Instance) -> None:
         """Close it; an error in that is logged by its class alone."""
         try:
-            instance.integration.close()
+            with self._egress.for_account(public_only=instance.public_only):
+                instance.integration.close()
         except BaseException as error:  # noqa: BLE001  plugin code: even sys.exit() ends nothing but the instance
             log.warning(
                 "closing an instance of %s failed: %s",

@@ -1,4 +1,4 @@
-"""Middleware that fails closed, and only looks at dispatches of tasks."""
+"""The base of our middleware: it looks at dispatches of tasks only, and fails closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dramatiq.middleware import Middleware, SkipMessage
 
 from core.ledger.outcomes import Dispatch
 from core.messages import TaskMessage
-from core.worker.process import current
+from core.worker.inflight import InflightTasks
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,17 @@ def dispatch_of(message: MessageProxy) -> Dispatch | None:
 
 
 class TaskMiddleware(Middleware):
-    """Calls `before` and `after` for dispatches; an unexpected error in `before` skips the task,
-    whose lease brings it back.
+    """Call `before`, `after` and `skipped` around the tasks that a process runs.
+
+    An unexpected error in `before` skips the task and releases it, so that its lease expires and
+    the task is dispatched again. Dramatiq alone would log the error and run the task.
+
+    Parameters:
+      inflight: The in-flight tasks of the process.
     """
+
+    def __init__(self, inflight: InflightTasks) -> None:
+        self._inflight = inflight
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         """Before a task runs. Raise `SkipMessage` to keep it from running."""
@@ -49,9 +57,8 @@ class TaskMiddleware(Middleware):
             log.exception(
                 "%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id
             )
-            current().held.release(
-                [dispatch.id], finished=False
-            )  # or its lease would be renewed for ever
+            # In flight, its lease would be renewed forever.
+            self._inflight.release([dispatch.id], done=False)
             raise SkipMessage(str(type(error).__name__)) from None
 
     def after_process_message(

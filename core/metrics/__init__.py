@@ -1,0 +1,1 @@
+"""Counters of a process, for `/metrics` and the dashboard."""

@@ -1,0 +1,100 @@
+"""What a process holds: each dispatch once, renewed while it is in good hands."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from core.ledger.outcomes import Dispatch, Outcome
+from core.worker import inflight as module
+from core.worker.forward import unpack
+from core.worker.inflight import InflightTasks
+
+Make = Callable[..., Dispatch]
+
+
+def test_of_many_deliveries_at_once_one_is_taken_and_one_begins(dispatch: Make) -> None:
+    inflight, together = InflightTasks(), threading.Barrier(8)
+
+    def deliver(number: int) -> tuple[int, int]:
+        together.wait()
+        one = dispatch(task_id=number // 8)
+        return inflight.receive(one), inflight.start(one, 60)
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(deliver, range(8 * 50)))
+    assert [sum(kind) for kind in zip(*results, strict=True)][1] == 50
+    assert sum(taken for taken, _ in results) <= 50
+    assert len(inflight) == 50
+
+
+def test_what_is_finished_is_refused_and_what_was_given_back_is_not(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    for number in (1, 2):
+        assert inflight.receive(dispatch(task_id=number))
+    inflight.release([dispatch(task_id=1).id])
+    inflight.release([dispatch(task_id=2).id], done=False)
+    assert not inflight.receive(dispatch(task_id=1))
+    assert not inflight.start(dispatch(task_id=1), 60)
+    assert inflight.receive(dispatch(task_id=2))
+    assert inflight.receive(dispatch(task_id=1, dispatch_no=2))
+    assert len(inflight) == 2
+
+
+def test_its_memory_of_finished_ones_is_bounded(
+    dispatch: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", 10)
+    inflight = InflightTasks()
+    for number in range(100):
+        inflight.release([dispatch(task_id=number).id])
+    assert len(inflight._done) == 10
+    assert inflight.receive(dispatch(task_id=0))
+    assert not inflight.receive(dispatch(task_id=99))
+
+
+def test_what_waits_runs_or_is_to_be_saved_is_renewed(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    waits, runs, unsaved = (dispatch(task_id=number) for number in (1, 2, 3))
+    for one in (waits, runs, unsaved):
+        inflight.receive(one)
+    inflight.start(runs, 60)
+    inflight.start(unsaved, 60)
+    inflight.finish(unsaved)
+    assert sorted(inflight.to_renew()) == [(1, 1), (2, 1), (3, 1)]
+    assert inflight.not_started() == [waits]
+    assert inflight.running == 1
+
+
+def test_what_a_dead_thread_left_or_ran_past_its_limit_is_not_renewed(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    thread = threading.Thread(target=lambda: inflight.start(dispatch(task_id=1), 60))
+    thread.start()
+    thread.join()
+    inflight.start(dispatch(task_id=2), -1)
+    assert inflight.to_renew() == []
+
+
+def test_one_suspect_at_a_time(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    first, second = dispatch(task_id=1, suspect=True), dispatch(task_id=2, suspect=True)
+    assert inflight.enter_suspect_lane(first)
+    assert inflight.enter_suspect_lane(first)
+    assert not inflight.enter_suspect_lane(second)
+    inflight.finish(second)
+    assert not inflight.enter_suspect_lane(second)
+    inflight.release([first.id])
+    assert inflight.enter_suspect_lane(second)
+
+
+def test_a_result_that_cannot_be_read_is_let_go_of(dispatch: Make) -> None:
+    inflight, one = InflightTasks(), dispatch()
+    argument = Outcome(one).to_json() | {"of_the_next_version": True}
+    inflight.receive(one, started=True)
+    with pytest.raises(TypeError):
+        unpack(argument, None, inflight)  # type: ignore[arg-type]
+    assert inflight.to_renew() == []
+    assert inflight.receive(one, started=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.api.formatting import ago, size
 from core.cli import listing
-from core.cli.output import ago, clean, describe, dump, size, stdout
+from core.cli.output import clean, describe, dump, stdout
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
 

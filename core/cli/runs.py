@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.api.formatting import ago, span
 from core.cli import listing
-from core.cli.output import ago, describe, dump, note, say, short, span
+from core.cli.output import describe, dump, note, say, short
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli.output import dump, fail, note, say, short, span
+from core.api.formatting import span
+from core.cli.output import dump, fail, note, say, short
 from core.cli.session import backend
 from core.cli.types import Id
 from core.cli.watching import Watcher

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.api.formatting import ago
 from core.cli import listing
-from core.cli.output import ago, describe, dump, say
+from core.cli.output import describe, dump, say
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
 

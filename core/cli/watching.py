@@ -6,7 +6,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from core.cli.output import ago, clean, note, stderr
+from core.api.formatting import ago
+from core.cli.output import clean, note, stderr
 from core.errors import PollingError
 
 if TYPE_CHECKING:

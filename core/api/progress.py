@@ -162,9 +162,7 @@ class _Fleet:
 
 def _fleet(conn: Conn) -> _Fleet:
     status = leadership.status(conn)
-    return _Fleet(
-        upkeep.serving(conn), status.leader_until is not None and status.leader_until >= status.now
-    )
+    return _Fleet(upkeep.serving(conn), status.leads)
 
 
 def _workers(fleet: _Fleet, account: Account) -> list[Wait]:

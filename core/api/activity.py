@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.api.listings import Row, fetch
 from core.api.liveness import ALIVE, DUE
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 
 LAST_HOUR = """
 SELECT minute, tasks, rows FROM activity WHERE minute > clock_timestamp() - interval '1 hour'

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.api import listings
 from core.api.backend import Backend
+from core.db.rows import fetch
 from core.errors import NotFound
 
 BODY = (
@@ -31,7 +32,7 @@ def read(backend: Backend, id: int) -> Iterator[bytes]:
       NotFound: There is no such item, or its blob is gone.
     """
     with backend.database.connection() as conn:
-        rows = listings.fetch(conn, BODY, {"id": id})
+        rows = fetch(conn, BODY, {"id": id})
     if not rows:
         raise NotFound(f"there is no content {id}", "List it: polling content")
     text, data, key = rows[0].values()

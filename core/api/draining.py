@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.api.listings import Row, fetch
 from core.api.liveness import ALIVE
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 
 # What a draining worker no longer serves gets no new tasks.
 MARK = f"""

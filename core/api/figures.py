@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.api import liveness, searching
-from core.api.listings import Row, fetch
 from core.api.liveness import ALIVE
 from core.api.parked import CONDITION, ERROR_CLASS
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.ledger import leadership
 from core.settings import Settings
 

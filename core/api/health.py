@@ -10,8 +10,8 @@ from typing import Literal
 
 from core.api import liveness
 from core.api.backend import Backend
-from core.api.listings import fetch
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.db.version import HEAD
 from core.errors import PollingError
 from core.ledger import leadership, upkeep

@@ -11,8 +11,8 @@ from uuid import UUID
 from core.accounts import store
 from core.accounts.limits import WHOLE_ACCOUNT
 from core.accounts.store import Account
-from core.api.listings import fetch
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.errors import NotFound
 from core.ledger import leadership, upkeep
 

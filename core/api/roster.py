@@ -11,10 +11,10 @@ from uuid import UUID
 
 from core.accounts import store
 from core.api import listings, liveness, progress
-from core.api.listings import Row, fetch
 from core.api.parked import CONDITION
 from core.api.progress import Wait
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.settings import Settings
 
 Due = Literal["now", "over"]
@@ -73,7 +73,7 @@ def page(
       due: `now`: whose next run is due; `over`: that should have been polled by now.
 
     Raises:
-      InvalidInput: The cursor is none of ours.
+      InvalidInput: The cursor is invalid.
     """
     overdue = f"id IN (SELECT a.id {liveness.overdue(settings)})"
     listing = replace(

@@ -16,7 +16,7 @@ from core.cli.types import After, Id, Json, Limit
 
 if TYPE_CHECKING:
     from core.api.backend import Backend
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List the connected accounts, or show one.")
 

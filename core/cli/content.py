@@ -17,7 +17,7 @@ from core.cli.types import After, Json, Limit, OfAccount
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List what is kept, or show one item.")
 

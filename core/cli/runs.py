@@ -13,7 +13,7 @@ from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
 
 if TYPE_CHECKING:
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List the runs, show one, or cancel one.")
 

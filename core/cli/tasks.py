@@ -13,7 +13,7 @@ from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
 
 if TYPE_CHECKING:
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List the tasks, show one, retry or discard parked ones.")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from core.accounts.vault import Vault
 from core.api import liveness, parked
 from core.api.doctor.check import Check, failed
-from core.api.listings import fetch
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.errors import PollingError, VaultError
 from core.settings import Settings
 

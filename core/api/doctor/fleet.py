@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from core.api import formatting, health
 from core.api.doctor.check import Check
 from core.api.doctor.servers import LARGEST_SKEW_SECONDS
-from core.api.listings import fetch
 from core.api.liveness import ALIVE
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.dispatcher.chores import STAND_IN_TICKS, tick_seconds
 from core.ledger import leadership, upkeep
 from core.plugins import Registry

@@ -56,6 +56,18 @@ SELECT parent, since, until, vanished, total, created_at FROM held_deletion
 WHERE user_integration_id = %(id)s ORDER BY id
 """
 
+KINDS = """
+SELECT kind, count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes,
+    count(content_text) AS texts, count(content_bytes) AS binaries, count(blob_key) AS blobs
+FROM user_integration_content WHERE user_integration_id = %(id)s AND deleted_at IS NULL
+GROUP BY kind ORDER BY kind
+"""
+
+
+def account_kinds(conn: Conn, id: UUID) -> list[Row]:
+    """How much is kept of an account by kind, and how: as text, as bytes, or as blobs."""
+    return fetch(conn, KINDS, {"id": id})
+
 
 def account_totals(conn: Conn, id: UUID) -> Row:
     """How much is kept of an account, and which deletions wait for a person."""

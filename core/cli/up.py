@@ -13,7 +13,7 @@ from core.cli.output import clean
 from core.db.pool import UNAVAILABLE, open_connection
 from core.ledger import leadership
 from core.queues import Queues
-from core.supervisor import Program, Supervisor
+from core.supervisor import Program, Supervisor, worker_command
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -81,7 +81,7 @@ def _programs(
     }
     if settings.log_format == "auto" and os.isatty(2):
         env["POLLING_LOG_FORMAT"] = "text"  # they write to us, and we to a person
-    worker = [sys.executable, "-m", "dramatiq", "core.actors", "-p", "1", "-t", str(threads)]
+    worker = worker_command(1, threads)
     api = [sys.executable, "-c", COMMAND, "serve", "--port", str(port)]
     return [
         *(Program(f"worker {number}", worker, env) for number in range(1, processes + 1)),

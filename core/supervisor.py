@@ -30,6 +30,17 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GUARD = 'while read -r line; do groups=$line; done; [ -z "$groups" ] || kill -s KILL -- $groups'
 
 
+def worker_command(processes: int, threads: int) -> list[str]:
+    """The command that runs workers: Dramatiq's, with this Python.
+
+    Parameters:
+      processes: Worker processes of one master.
+      threads: Threads of each.
+    """
+    command = [sys.executable, "-m", "dramatiq", "core.actors"]
+    return [*command, "--processes", str(processes), "--threads", str(threads)]
+
+
 @dataclass(frozen=True)
 class Program:
     """One program to keep running.

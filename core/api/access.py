@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from core.api.listings import Listing, Row, fetch
+from core.api.pagination import Keyset, PagedQuery
 from core.content.text import fits
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.errors import InvalidInput, NotFound
 
 PREFIX = "polling_"
@@ -50,10 +51,10 @@ OWNERS = {
     """,
 }
 
-tokens = Listing(
+tokens = PagedQuery(
     "id, name, user_id, created_at, expires_at, last_used_at, revoked_at",
     "api_token",
-    {"created_at": "timestamptz", "id": "uuid"},
+    Keyset({"created_at": "timestamptz", "id": "uuid"}),
 )
 
 

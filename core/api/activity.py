@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.api.listings import Row, fetch
+from core.api.liveness import ALIVE, DUE
 from core.db.pool import Conn
-from core.ledger.upkeep import ALIVE_SECONDS
+from core.db.rows import Row, fetch
 
 LAST_HOUR = """
 SELECT minute, tasks, rows FROM activity WHERE minute > clock_timestamp() - interval '1 hour'
@@ -15,18 +15,12 @@ ORDER BY minute
 """
 NOW = "SELECT clock_timestamp() AS now"
 # Served by `user_integration_due`.
-DUE = """
-SELECT count(*) AS number FROM user_integration
-WHERE sync_status = 'active' AND next_sync_at <= clock_timestamp()
-"""
-PROCESSES = """
+COUNT_DUE = f"SELECT count(*) AS number FROM user_integration WHERE {DUE}"  # noqa: S608  constants
+PROCESSES = f"""
 SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,
-    seen_at > clock_timestamp() - %(alive)s * interval '1 second' AS alive
+    {ALIVE} AS alive
 FROM process ORDER BY alive DESC, kind, host, pid LIMIT 200
-"""
-LEADER = """
-SELECT leader, leader_until, leader_until > clock_timestamp() AS leads, last_tick_at FROM ledger
-"""
+"""  # noqa: S608  constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +40,10 @@ def last_hour(conn: Conn) -> Hour:
 
 def due(conn: Conn) -> int:
     """Accounts whose next run is due now."""
-    number: int = fetch(conn, DUE, {})[0]["number"]
+    number: int = fetch(conn, COUNT_DUE, {})[0]["number"]
     return number
 
 
 def processes(conn: Conn) -> list[Row]:
     """Processes of the last hour, those that live first."""
-    return fetch(conn, PROCESSES, {"alive": ALIVE_SECONDS})
-
-
-def leader(conn: Conn) -> Row:
-    """Who dispatches, until when, and when the scheduler last ticked."""
-    return fetch(conn, LEADER, {})[0]
+    return fetch(conn, PROCESSES, {})

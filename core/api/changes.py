@@ -15,16 +15,10 @@ from typing import Literal
 from uuid import UUID
 
 from core.api.access import Principal
-from core.api.listings import (
-    CONTENT_COLUMNS,
-    MOST_AT_ONCE,
-    Row,
-    decode_cursor,
-    encode_cursor,
-    fetch,
-    no_cursor,
-)
+from core.api.listings import CONTENT_COLUMNS
+from core.api.pagination import Keyset, bounded, encode_cursor, invalid_cursor
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 
 MOST_SCANNED = 5_000
@@ -34,6 +28,8 @@ LATEST = "latest"
 """In place of a cursor: from now on."""
 
 CONTENT, ERASED = 0, 1
+
+KEY = Keyset({"source": "text", "changed_in": "bigint", "kind": "bigint", "id": "bigint"})
 
 # Numbers of transactions mean nothing in another cluster, or after it was taken back in time:
 # cursors name both.
@@ -133,10 +129,10 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
       after: A feed's `cursor`; None begins with the oldest, `LATEST` with what comes from now on.
 
     Raises:
-      InvalidInput: The cursor is none of ours.
+      InvalidInput: The cursor is invalid.
       CursorOutdated: It is no longer worth anything.
     """
-    limit = min(max(limit, 1), MOST_AT_ONCE)
+    limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
     place = _place(conn, source, after)
     most = limit if principal.is_admin else MOST_SCANNED
@@ -147,7 +143,11 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
     elif scanned:
         place = _of(scanned[-1])
     more = len(scanned) == most or len(visible) == limit
-    return Feed(_changes(conn, visible), encode_cursor([source, *place]), more)
+    return Feed(
+        _changes(conn, visible),
+        encode_cursor([source, *place]),
+        more,
+    )
 
 
 def _names(place: Place) -> Row:
@@ -168,18 +168,15 @@ def _place(conn: Conn, source: str, after: str | None) -> Place:
         return -1, CONTENT, 0
     if after == LATEST:
         return fetch(conn, HORIZON, {})[0]["changed_in"] - 1, ERASED, LAST_ID
-    made_by, changed_in, kind, id = decode_cursor(after, 4)
-    numbers = (changed_in, kind, id)
-    if not all(
-        type(number) is int and -1 <= number <= LAST_ID for number in numbers
-    ) or kind not in (CONTENT, ERASED):
-        raise no_cursor()
+    made_by, changed_in, kind, id = KEY.decode(after)
+    if min(changed_in, id) < -1 or kind not in (CONTENT, ERASED):
+        raise invalid_cursor()
     if made_by != source:
         raise CursorOutdated(
             "this cursor was made by another database, or before this one was restored",
             "Begin again without a cursor, and drop what is not told again",
         )
-    return numbers
+    return changed_in, kind, id
 
 
 def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[Row]:

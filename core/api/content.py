@@ -1,16 +1,29 @@
-"""The content of one item, wherever it lies."""
+"""The content of items, wherever it lies."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from core.api import listings
 from core.api.backend import Backend
+from core.api.pagination import Keyset, PagedQuery
+from core.db.rows import fetch
 from core.errors import NotFound
 
 BODY = (
     "SELECT content_text, content_bytes, blob_key FROM user_integration_content WHERE id = %(id)s"
+)
+
+# From the stored bytes themselves, and not from the hash that their row claims.
+STORED = PagedQuery(
+    """external_id, blob_key, CASE
+        WHEN content_text IS NOT NULL THEN encode(sha256(convert_to(content_text, 'UTF8')), 'hex')
+        WHEN content_bytes IS NOT NULL THEN encode(sha256(content_bytes), 'hex') END AS digest""",
+    "user_integration_content",
+    Keyset({"external_id": "text"}),
 )
 
 
@@ -31,7 +44,7 @@ def read(backend: Backend, id: int) -> Iterator[bytes]:
       NotFound: There is no such item, or its blob is gone.
     """
     with backend.database.connection() as conn:
-        rows = listings.fetch(conn, BODY, {"id": id})
+        rows = fetch(conn, BODY, {"id": id})
     if not rows:
         raise NotFound(f"there is no content {id}", "List it: polling content")
     text, data, key = rows[0].values()
@@ -41,6 +54,29 @@ def read(backend: Backend, id: int) -> Iterator[bytes]:
         yield text.encode()
     elif data is not None:
         yield bytes(data)
+
+
+def digests(backend: Backend, account: UUID, kind: str) -> Iterator[tuple[str, str | None]]:
+    """Compute the SHA-256 of what is stored of each item of a kind that is not deleted.
+
+    Yields its external id and the hash in hexadecimal; None where nothing is stored, or its blob is
+    gone.
+    """
+    with backend.database.connection() as conn:
+        rows = STORED.pages(conn, user_integration_id=account, kind=kind, deleted=False)
+        for row in rows:
+            key = row["blob_key"]
+            yield row["external_id"], row["digest"] if key is None else _blob_digest(backend, key)
+
+
+def _blob_digest(backend: Backend, key: str) -> str | None:
+    found = hashlib.sha256()
+    try:
+        for portion in _blob(backend, key):
+            found.update(portion)
+    except NotFound:
+        return None
+    return found.hexdigest()
 
 
 def _blob(backend: Backend, key: str) -> Iterator[bytes]:

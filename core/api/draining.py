@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from core.api.listings import Row, fetch
+from core.api.liveness import ALIVE
 from core.db.pool import Conn
-from core.ledger.upkeep import ALIVE_SECONDS
+from core.db.rows import Row, fetch
 
 # What a draining worker no longer serves gets no new tasks.
-MARK = """
+MARK = f"""
 UPDATE process SET draining = true
 WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
-  AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
-"""
+  AND {ALIVE}
+"""  # noqa: S608  constants
 # Nobody notes which worker holds a task. Where other workers serve a domain as well, those that
 # drain have finished when they serve no queue any more, or have ended.
-DRAINING = """
+DRAINING = f"""
 WITH alive AS (
     SELECT * FROM process
-    WHERE kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
+    WHERE kind = 'worker' AND {ALIVE}
 )
 SELECT p.id, p.host, p.pid, p.queues, p.threads,
     (SELECT count(*) FROM sync_task t
@@ -27,9 +27,9 @@ SELECT p.id, p.host, p.pid, p.queues, p.threads,
     )::int AS alone,
     EXISTS (SELECT FROM alive o WHERE NOT o.draining AND o.queues && p.queues) AS shared
 FROM alive p
-WHERE p.draining AND p.queues <> '{}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
+WHERE p.draining AND p.queues <> '{{}}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
 ORDER BY p.host, p.pid
-"""
+"""  # noqa: S608  constants
 
 
 def mark(conn: Conn, host: str | None = None) -> int:
@@ -37,7 +37,7 @@ def mark(conn: Conn, host: str | None = None) -> int:
 
     Returns how many were asked.
     """
-    return conn.execute(MARK, {"host": host, "alive": ALIVE_SECONDS}).rowcount
+    return conn.execute(MARK, {"host": host}).rowcount
 
 
 def busy(conn: Conn, host: str | None = None) -> list[Row]:
@@ -46,5 +46,5 @@ def busy(conn: Conn, host: str | None = None) -> list[Row]:
     `alone` says how many tasks, where nobody else serves their domains; `shared`, that somebody
     does.
     """
-    rows = fetch(conn, DRAINING, {"host": host, "alive": ALIVE_SECONDS})
+    rows = fetch(conn, DRAINING, {"host": host})
     return [row for row in rows if row["alone"] or row["shared"]]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.api import health, searching
-from core.api.listings import Row, fetch
+from core.api import liveness, searching
+from core.api.liveness import ALIVE
 from core.api.parked import CONDITION, ERROR_CLASS
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.ledger import leadership
-from core.ledger.upkeep import ALIVE_SECONDS
 from core.settings import Settings
 
 FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
@@ -53,16 +53,16 @@ FROM (
     FROM user_integration WHERE sync_status IN ('active', 'error')
 ) aged GROUP BY 1, 2 ORDER BY 1, 2
 """
-PROCESSES = """
+PROCESSES = f"""
 SELECT kind, count(*) AS number, coalesce(sum(threads), 0) AS threads FROM process
-WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' GROUP BY 1 ORDER BY 1
-"""
+WHERE {ALIVE} GROUP BY 1 ORDER BY 1
+"""  # noqa: S608  constants
 # A dispatcher may be a thread of a worker: its counters are its own.
-COUNTED = """
+COUNTED = f"""
 SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
     figures FROM process
-WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' ORDER BY 1
-"""
+WHERE {ALIVE} ORDER BY 1
+"""  # noqa: S608  constants
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
 HELD = "SELECT count(*) AS number FROM held_deletion"
 HORIZON = """
@@ -96,9 +96,8 @@ class Figures:
 def look(conn: Conn, settings: Settings) -> Figures:
     """Count all of it. It takes as long as counting the accounts and the open tasks does."""
     status = leadership.status(conn)
-    alive = {"alive": ALIVE_SECONDS}
     late = f"""
-    SELECT a.integration_domain AS domain, count(*) AS number {health.overdue(settings)} GROUP BY 1
+    SELECT a.integration_domain AS domain, count(*) AS number {liveness.overdue(settings)} GROUP BY 1
     ORDER BY 1
     """
     return Figures(
@@ -109,12 +108,12 @@ def look(conn: Conn, settings: Settings) -> Figures:
         accounts=fetch(conn, ACCOUNTS, {}),
         overdue=fetch(conn, late, {}),
         ages=fetch(conn, AGES, {"bounds": [float(bound) for bound in FRESHNESS]}),
-        processes=fetch(conn, PROCESSES, alive),
-        counted=fetch(conn, COUNTED, alive),
+        processes=fetch(conn, PROCESSES, {}),
+        counted=fetch(conn, COUNTED, {}),
         blocked=fetch(conn, BLOCKED, {})[0]["number"],
         held=fetch(conn, HELD, {})[0]["number"],
-        silent_seconds=health.silent_seconds(status),
-        leads=status.leader_until is not None and status.leader_until > status.now,
+        silent_seconds=status.silent_seconds,
+        leads=status.leads,
         horizon_seconds=fetch(conn, HORIZON, {})[0]["seconds"],
         unsearchable=searching.behind(conn),
     )

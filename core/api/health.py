@@ -1,59 +1,37 @@
-"""Is it alive, and is it doing its work? Freshness told apart from liveness, for load balancers and
-alarms.
+"""The status of each part, for load balancers and alarms; freshness is told apart from liveness.
 
-A silent scheduler, and an account that is not polled, are seen before two of their intervals have
-passed.
+`polling doctor` derives its statuses from the same functions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+from core.api import liveness
 from core.api.backend import Backend
-from core.api.listings import fetch
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.db.version import HEAD
-from core.dispatcher.chores import tick_seconds
 from core.errors import PollingError
 from core.ledger import leadership, upkeep
 from core.settings import Settings
 
-Standing = Literal["ok", "warn", "fail"]
-
-TICKS = 1.75
-"""Intervals of the scheduler that may pass without a tick."""
-
-INTERVALS = 0.75
-"""Of an account's own interval that may pass after its next sync is due; no less than `TICKS`."""
+CheckStatus = Literal["ok", "warn", "fail"]
+"""`fail`: it does not work; `warn`: someone should look."""
 
 SCHEMA = "SELECT version_num FROM alembic_version"
-# Served by `user_integration_due`. An account whose run is open is being worked on, whatever that
-# takes.
-OVERDUE = """
-FROM user_integration a
-WHERE sync_status = 'active'
-  AND next_sync_at < clock_timestamp()
-      - greatest({intervals} * poll_interval_minutes * interval '1 minute',
-      {ticks} * interval '1 second')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
-      AND r.state = 'running')
-"""
 
 
-def overdue(settings: Settings) -> str:
-    """The accounts that should have been polled by now, as the FROM and WHERE of a query on `a`."""
-    return OVERDUE.format(intervals=INTERVALS, ticks=TICKS * tick_seconds(settings.cron_schedule))
-
-
-def look(backend: Backend) -> dict[str, Standing]:
+def look(backend: Backend) -> dict[str, CheckStatus]:
     """How each part stands.
 
     `fail` of `database` or `schema` means that no request can be answered; the rest is for people.
     """
-    checks: dict[str, Standing] = {"database": "ok"}
+    checks: dict[str, CheckStatus] = {"database": "ok"}
     try:
         with backend.database.connection() as conn:
-            checks["schema"] = _schema(fetch(conn, SCHEMA, {})[0]["version_num"])
+            checks["schema"] = schema(fetch(conn, SCHEMA, {})[0]["version_num"])
             checks |= _fleet(conn, backend.settings)
             checks["accounts"] = _accounts(conn, backend.settings)
     except Exception as error:  # noqa: BLE001  whatever it is, nothing can be answered without the database
@@ -62,41 +40,48 @@ def look(backend: Backend) -> dict[str, Standing]:
     return checks
 
 
-def is_ready(checks: dict[str, Standing]) -> bool:
+def is_ready(checks: dict[str, CheckStatus]) -> bool:
     """Whether requests can be answered."""
     return checks["database"] == "ok" and checks.get("schema") in ("ok", "warn")
 
 
-def _schema(found: str) -> Standing:
-    """A newer one is no reason to stop: in an upgrade the schema comes first, and the old
-    version serves until it is replaced.
+def schema(revision: str | None) -> CheckStatus:
+    """The status of a database at this revision; None: it has no schema.
+
+    A newer one is a warning: in an upgrade the schema comes first, and the old version serves until
+    it is replaced.
     """
-    if found == HEAD:
+    if revision == HEAD:
         return "ok"
-    return "warn" if found.isdecimal() and found > HEAD else "fail"
+    return "warn" if revision and revision.isdecimal() and revision > HEAD else "fail"
 
 
-def _fleet(conn: Conn, settings: Settings) -> dict[str, Standing]:
-    status = leadership.status(conn)
-    leads = status.leader_until is not None and status.leader_until > status.now
+def workers(serving: Mapping[str, object]) -> CheckStatus:
+    """The status of a fleet whose workers serve these queues."""
+    return "ok" if serving else "warn"
+
+
+def dispatcher(status: leadership.Status, serving: Mapping[str, object]) -> CheckStatus:
+    """The status of the dispatcher: nobody can lead where no worker runs."""
+    if status.leads:
+        return "ok"
+    return "fail" if serving else "warn"
+
+
+def scheduler(status: leadership.Status, settings: Settings) -> CheckStatus:
+    """The status of the scheduler."""
+    return "warn" if liveness.is_silent(status, settings) else "ok"
+
+
+def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
+    status, serving = leadership.status(conn), upkeep.serving(conn)
     return {
-        "workers": "ok" if upkeep.serving(conn) else "warn",
-        "dispatcher": "ok" if leads else "warn",
-        "scheduler": (
-            "warn"
-            if silent_seconds(status) > TICKS * tick_seconds(settings.cron_schedule)
-            else "ok"
-        ),
+        "workers": workers(serving),
+        "dispatcher": dispatcher(status, serving),
+        "scheduler": scheduler(status, settings),
     }
 
 
-def silent_seconds(status: leadership.Status) -> float:
-    """Since the last tick of the scheduler; infinite before the first."""
-    if status.last_tick_at is None:
-        return float("inf")
-    return (status.now - status.last_tick_at).total_seconds()
-
-
-def _accounts(conn: Conn, settings: Settings) -> Standing:
-    found = fetch(conn, f"SELECT EXISTS (SELECT {overdue(settings)}) AS overdue", {})
+def _accounts(conn: Conn, settings: Settings) -> CheckStatus:
+    found = fetch(conn, f"SELECT EXISTS (SELECT {liveness.overdue(settings)}) AS overdue", {})
     return "warn" if found[0]["overdue"] else "ok"

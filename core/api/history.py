@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 from uuid import UUID
 
-from core.api.listings import Page, decode_cursor, encode_cursor, fetch
+from core.api.pagination import Keyset, Page
 from core.api.timeouts import within
 from core.db.pool import Conn
+from core.db.rows import fetch
 
 # Served by `sync_run_latest`; open ones by `sync_run_by_domain`. A rare state is looked for among
 # all runs, backwards.
@@ -28,7 +28,8 @@ WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
 ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 """
-AFTER = "(r.started_at, r.id) < (%(after_at)s::timestamptz, %(after_id)s::uuid)"
+KEY = Keyset({"started_at": "timestamptz", "id": "uuid"})
+AFTER = f"(r.started_at, r.id) < {KEY.place}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,9 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     """One page of runs, each with its account's name.
 
     Raises:
-      InvalidInput: The cursor is none of ours, or looking takes too long.
+      InvalidInput: The cursor is invalid, or looking takes too long.
     """
-    at, id = map(str, decode_cursor(after, 2)) if after is not None else (None, None)
-    names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1, "after_at": at, "after_id": id}
+    names = asdict(wanted) | KEY.names(limit, after)
     conditions = [
         condition
         for given, condition in (
@@ -61,8 +61,4 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     statement = ALL if wanted.user is None and wanted.account is None else OF_ACCOUNTS
     with within(conn):
         rows = fetch(conn, statement.format(conditions=" AND ".join(conditions) or "true"), names)
-    last = rows[limit - 1] if len(rows) > limit else None
-    return Page(
-        rows[:limit],
-        encode_cursor([last["started_at"].isoformat(), str(last["id"])]) if last else None,
-    )
+    return KEY.page(rows, limit)

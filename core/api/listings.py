@@ -1,30 +1,12 @@
-"""Reading what there is, page by page.
-
-Cursors are keysets: a page costs the same wherever it lies.
-"""
+"""What can be listed page by page, and the figures of one account."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
 from uuid import UUID
 
-import psycopg
-from psycopg.rows import dict_row
-
-from core.content.text import fits
+from core.api.pagination import Keyset, PagedQuery
 from core.db.pool import Conn
-from core.errors import InvalidInput, NotFound
-
-Row = dict[str, Any]
-
-MOST_AT_ONCE = 1_000
-
-PLURALS = {"account": "accounts", "run": "runs", "task": "tasks", "content": "content"}
+from core.db.rows import Row, fetch
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config, sync_status, status_reason,
     status_detail, poll_interval_minutes, next_sync_at, last_sync_at, consecutive_failures, resync_due, created_at,
@@ -37,159 +19,26 @@ CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, k
     content_type, size, hash, metadata, fingerprint, blob_key, created_at, updated_at, deleted_at"""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some rows, and where the next page begins; None after the last one."""
-
-    rows: list[Row]
-    cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A query that can be read page by page.
-
-    Parameters:
-      columns, table: What is read.
-      key: The columns that order it, with their types.
-      newest_first: Whether the order is descending.
-      bounds: Filters that are no equality, by name, as conditions.
-    """
-
-    columns: str
-    table: str
-    key: Mapping[str, str]
-    newest_first: bool = False
-    bounds: Mapping[str, str] = field(default_factory=dict)
-
-    def page(
-        self, conn: Conn, *, limit: int = 50, after: str | None = None, **filters: Any
-    ) -> Page:
-        """One page.
-
-        Parameters:
-          filters: Columns and what they must equal; `None` does not filter. `deleted=False` leaves
-            deleted rows out.
-
-        Raises:
-          InvalidInput: The cursor is none of ours.
-        """
-        limit = min(max(limit, 1), MOST_AT_ONCE)
-        live = ["deleted_at IS NULL"] if filters.pop("deleted", None) is False else []
-        given = {column: value for column, value in filters.items() if value is not None}
-        names: Row = {**given, "limit": limit + 1}
-        conditions = [
-            *live,
-            *(self.bounds.get(column, f"{column} = %({column})s") for column in given),
-        ]
-        if after is not None:
-            names |= (place := self._place(after))
-            types = ", ".join(
-                f"%({name})s::{kind}" for name, kind in zip(place, self.key.values(), strict=True)
-            )
-            conditions.append(
-                f"({', '.join(self.key)}) {'<' if self.newest_first else '>'} ({types})"
-            )
-        rows = fetch(conn, self._statement(conditions), names)
-        more = len(rows) > limit
-        return Page(rows[:limit], self._cursor(rows[limit - 1]) if more else None)
-
-    def pages(self, conn: Conn, **filters: Any) -> Iterator[Row]:
-        """All rows, read in portions."""
-        after: str | None = None
-        while True:
-            page = self.page(conn, limit=MOST_AT_ONCE, after=after, **filters)
-            yield from page.rows
-            after = page.cursor
-            if after is None:
-                return
-
-    def one(self, conn: Conn, what: str, id: UUID | int) -> Row:
-        """One row by its id.
-
-        Raises:
-          NotFound: There is none.
-        """
-        rows = fetch(conn, f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s", {"id": id})  # noqa: S608  constants
-        if not rows:
-            raise NotFound(f"there is no {what} {id}", f"List them: polling {PLURALS[what]}")
-        return rows[0]
-
-    def _statement(self, conditions: Sequence[str]) -> str:
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        order = ", ".join(
-            f"{column} {'DESC' if self.newest_first else 'ASC'}" for column in self.key
-        )
-        return f"""
-        SELECT {self.columns} FROM {self.table} {where} ORDER BY {order} LIMIT %(limit)s
-        """  # noqa: S608  constants
-
-    def _cursor(self, row: Row) -> str:
-        return encode_cursor([str(row[column]) for column in self.key])
-
-    def _place(self, cursor: str) -> Row:
-        place = decode_cursor(cursor, len(self.key))
-        return {f"after_{index}": str(value) for index, value in enumerate(place)}
-
-
-def encode_cursor(place: Sequence[object]) -> str:
-    """Where a page ended, as text that fits into a URL."""
-    return base64.urlsafe_b64encode(json.dumps(list(place)).encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, length: int) -> list[Any]:
-    """The same place again, of so many values: texts that PostgreSQL can be asked about, and
-    numbers.
-
-    Raises:
-      InvalidInput: The cursor is none of ours.
-    """
-    try:
-        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        place = None
-    if not isinstance(place, list) or len(place) != length or not all(map(_may_be_asked, place)):
-        raise no_cursor()
-    return place
-
-
-def decode_id(cursor: str) -> int:
-    """The same where the place is an id alone.
-
-    Raises:
-      InvalidInput: The cursor is none of ours.
-    """
-    (id,) = decode_cursor(cursor, 1)
-    if type(id) is not int or not 0 <= id < 2**63:
-        raise no_cursor()
-    return id
-
-
-def _may_be_asked(value: object) -> bool:
-    return fits(value) if isinstance(value, str) else isinstance(value, int | float)
-
-
-def no_cursor() -> InvalidInput:
-    """What is said about a cursor that somebody made up, or took from another listing."""
-    return InvalidInput("this cursor is none of this listing", "Begin without --after")
-
-
-accounts = Listing(
+accounts = PagedQuery(
     ACCOUNT_COLUMNS,
     "user_integration",
-    {"created_at": "timestamptz", "id": "uuid"},
+    Keyset({"created_at": "timestamptz", "id": "uuid"}),
     bounds={"due_before": "next_sync_at <= %(due_before)s"},
 )
-runs = Listing("*", "sync_run", {"started_at": "timestamptz", "id": "uuid"}, newest_first=True)
-tasks = Listing(TASK_COLUMNS, "sync_task", {"id": "bigint"}, newest_first=True)
-content = Listing(CONTENT_COLUMNS, "user_integration_content", {"id": "bigint"})
-content_of_account = Listing(CONTENT_COLUMNS, "user_integration_content", {"external_id": "text"})
+runs = PagedQuery(
+    "*", "sync_run", Keyset({"started_at": "timestamptz", "id": "uuid"}), newest_first=True
+)
+tasks = PagedQuery(TASK_COLUMNS, "sync_task", Keyset({"id": "bigint"}), newest_first=True)
+content = PagedQuery(CONTENT_COLUMNS, "user_integration_content", Keyset({"id": "bigint"}))
+content_of_account = PagedQuery(
+    CONTENT_COLUMNS, "user_integration_content", Keyset({"external_id": "text"})
+)
 """Served by the unique index on account and external id; give it a `user_integration_id`."""
 
-states = Listing(
+states = PagedQuery(
     "partition, value, version, updated_at",
     "sync_state",
-    {"partition": "text"},
+    Keyset({"partition": "text"}),
     bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
 )
 """Give it a `user_integration_id`: served by the primary key.
@@ -207,16 +56,19 @@ SELECT parent, since, until, vanished, total, created_at FROM held_deletion
 WHERE user_integration_id = %(id)s ORDER BY id
 """
 
+KINDS = """
+SELECT kind, count(*) AS items, coalesce(sum(size), 0)::bigint AS bytes,
+    count(content_text) AS texts, count(content_bytes) AS binaries, count(blob_key) AS blobs
+FROM user_integration_content WHERE user_integration_id = %(id)s AND deleted_at IS NULL
+GROUP BY kind ORDER BY kind
+"""
+
+
+def account_kinds(conn: Conn, id: UUID) -> list[Row]:
+    """How much is kept of an account by kind, and how: as text, as bytes, or as blobs."""
+    return fetch(conn, KINDS, {"id": id})
+
 
 def account_totals(conn: Conn, id: UUID) -> Row:
     """How much is kept of an account, and which deletions wait for a person."""
     return fetch(conn, COUNTED, {"id": id})[0] | {"held": fetch(conn, HELD, {"id": id})}
-
-
-def fetch(conn: Conn, statement: str, names: Mapping[str, Any]) -> list[Row]:
-    """The rows of a query."""
-    try:
-        with conn.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(cast(Any, statement), names).fetchall()
-    except psycopg.DataError:
-        raise no_cursor() from None

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from core.api.listings import PLURALS, Row
+from core.api.pagination import PLURALS
 from core.content.text import fits
 from core.db.pool import Conn
+from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
 
 SHORTEST = 4

@@ -21,9 +21,8 @@ from uuid import UUID
 from core.accounts import store
 from core.api import accounts
 from core.api.backend import Backend
-from core.api.listings import fetch
 from core.api.validation import Values, config_of, stored
-from core.egress import any_host
+from core.db.rows import fetch
 from core.errors import InvalidInput, NotFound, PollingError, SettingsError
 from core.integration.base import Integration
 from core.integration.limits import OAuth

@@ -13,9 +13,10 @@ from uuid import UUID
 
 from core.api import runs
 from core.api.backend import Backend
-from core.api.listings import Page, Row, decode_id, encode_cursor, fetch
+from core.api.pagination import Keyset, Page
 from core.api.timeouts import within
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.errors import NotFound, WrongState
 
 CONDITION = "t.state IN ('parked', 'cancelled') AND t.retried_as IS NULL AND t.state = 'parked'"
@@ -65,6 +66,8 @@ CONDITIONS = {
     "error": f"{ERROR_CLASS} = %(error)s",
 }
 
+KEY = Keyset({"id": "bigint"})
+
 AT_ONCE = 100
 """Tasks of one transaction."""
 
@@ -108,16 +111,13 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     """One page, the newest first.
 
     Raises:
-      InvalidInput: The cursor is none of ours, or looking takes too long.
+      InvalidInput: The cursor is invalid, or looking takes too long.
     """
-    names: dict[str, Any] = asdict(wanted) | {"limit": limit + 1}
-    conditions = _conditions(wanted)
-    if after is not None:
-        names["after"] = decode_id(after)
-        conditions.append("t.id < %(after)s")
+    names = asdict(wanted) | KEY.names(limit, after)
+    conditions = _conditions(wanted) + [f"(t.id) < {KEY.place}"] * (after is not None)
     with within(conn):
         rows = fetch(conn, _put(PAGE, conditions), names)
-    return Page(rows[:limit], encode_cursor([rows[limit - 1]["id"]]) if len(rows) > limit else None)
+    return KEY.page(rows, limit)
 
 
 def groups(conn: Conn, wanted: Wanted) -> list[Row]:

@@ -11,8 +11,8 @@ from uuid import UUID
 from core.accounts import store
 from core.accounts.limits import WHOLE_ACCOUNT
 from core.accounts.store import Account
-from core.api.listings import fetch
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.errors import NotFound
 from core.ledger import leadership, upkeep
 
@@ -162,9 +162,7 @@ class _Fleet:
 
 def _fleet(conn: Conn) -> _Fleet:
     status = leadership.status(conn)
-    return _Fleet(
-        upkeep.serving(conn), status.leader_until is not None and status.leader_until >= status.now
-    )
+    return _Fleet(upkeep.serving(conn), status.leads)
 
 
 def _workers(fleet: _Fleet, account: Account) -> list[Wait]:

@@ -10,25 +10,20 @@ from typing import Literal
 from uuid import UUID
 
 from core.accounts import store
-from core.api import health, listings, progress
-from core.api.listings import Row, fetch
+from core.api import listings, liveness, progress
+from core.api.parked import CONDITION
 from core.api.progress import Wait
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 from core.settings import Settings
 
 Due = Literal["now", "over"]
 
 # In the listing's own order: a text that few names hold reads past all the others.
 NAMED = "strpos(lower(name), lower(%(name)s)) > 0"
-# As `activity.due` counts them; served by `user_integration_due`.
-DUE_NOW = "sync_status = 'active' AND next_sync_at <= clock_timestamp()"
 
-# By `sync_task_stopped`, whose condition the first line repeats; counting ends where nobody counts
-# any more.
-PARKED = """
-FROM sync_task WHERE user_integration_id = %(id)s AND state IN ('parked', 'cancelled')
-    AND retried_as IS NULL AND state = 'parked'
-"""
+# By `sync_task_stopped`; counting ends where nobody counts any more.
+PARKED = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
 LATEST_PARKED = f"""
 SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED}
 ORDER BY id DESC LIMIT %(limit)s
@@ -78,11 +73,11 @@ def page(
       due: `now`: whose next run is due; `over`: that should have been polled by now.
 
     Raises:
-      InvalidInput: The cursor is none of ours.
+      InvalidInput: The cursor is invalid.
     """
-    overdue = f"id IN (SELECT a.id {health.overdue(settings)})"
+    overdue = f"id IN (SELECT a.id {liveness.overdue(settings)})"
     listing = replace(
-        listings.accounts, bounds={"name": NAMED, "due": DUE_NOW if due == "now" else overdue}
+        listings.accounts, bounds={"name": NAMED, "due": liveness.DUE if due == "now" else overdue}
     )
     found = listing.page(
         conn,
@@ -106,7 +101,9 @@ def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]
     """Those of these accounts that should have been polled by now."""
     # The rows that are asked for come first, by their key.
     rows = fetch(
-        conn, f"SELECT a.id {health.overdue(settings)} AND a.id = ANY(%(ids)s)", {"ids": list(ids)}
+        conn,
+        f"SELECT a.id {liveness.overdue(settings)} AND a.id = ANY(%(ids)s)",
+        {"ids": list(ids)},
     )
     return {row["id"] for row in rows}
 

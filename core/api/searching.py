@@ -12,23 +12,17 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg.errors import ProgramLimitExceeded
 
 from core.api import changes
-from core.api.listings import (
-    CONTENT_COLUMNS,
-    MOST_AT_ONCE,
-    Page,
-    decode_cursor,
-    encode_cursor,
-    fetch,
-)
+from core.api.listings import CONTENT_COLUMNS
+from core.api.pagination import Keyset, Page
 from core.api.timeouts import within
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
+from core.db.rows import fetch
 from core.errors import InvalidInput
 
 LONGEST_TEXT = 100_000
@@ -52,6 +46,8 @@ MEND_SECONDS = 60.0
 restore.
 """
 
+KEY = Keyset({"user_integration_id": "uuid", "external_id": "text"})
+
 # Accounts in the order of their ids, each with its content in the order of external ids: served by
 # the unique index on both, at any place, for one account as for all of a user's. Sorted by the
 # outer id, the sort is incremental: it reads an account when its turn has come.
@@ -61,12 +57,12 @@ SELECT c.* FROM (
     WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
       AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
       AND (%(domain)s::text IS NULL OR a.integration_domain = %(domain)s)
-      AND (%(after_account)s::uuid IS NULL OR a.id >= %(after_account)s)
+      AND (%(after_user_integration_id)s::uuid IS NULL OR a.id >= %(after_user_integration_id)s)
     ORDER BY a.id
 ) a CROSS JOIN LATERAL (
     SELECT {columns} FROM user_integration_content c
     WHERE c.user_integration_id = a.id AND {conditions}
-      AND c.external_id > CASE WHEN a.id = %(after_account)s::uuid THEN %(after_id)s::text
+      AND c.external_id > CASE WHEN a.id = %(after_user_integration_id)s::uuid THEN %(after_external_id)s::text
           ELSE '' END
     ORDER BY c.external_id LIMIT %(limit)s
 ) c
@@ -84,8 +80,8 @@ JOIN (SELECT id AS account_id, user_id
 WHERE (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) AND {conditions}
-  AND (%(after_account)s::uuid IS NULL
-    OR (c.user_integration_id, c.external_id) > (%(after_account)s::uuid, %(after_id)s::text))
+  AND (%(after_user_integration_id)s::uuid IS NULL
+    OR (c.user_integration_id, c.external_id) > (%(after_user_integration_id)s::uuid, %(after_external_id)s::text))
 ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
 """
 
@@ -172,17 +168,10 @@ class Wanted:
 def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
     """One page, by account and external id.
 
-    Raises:
-      InvalidInput: The cursor is none of ours, PostgreSQL makes nothing of the words, or it takes
-        too long.
+    Raises: InvalidInput: The cursor is invalid, PostgreSQL makes nothing of the words, or it
+      takes too long.
     """
-    limit = min(max(limit, 1), MOST_AT_ONCE)
-    account, external_id = map(str, decode_cursor(after, 2)) if after is not None else (None, None)
-    names: dict[str, Any] = asdict(wanted) | {
-        "limit": limit + 1,
-        "after_account": account,
-        "after_id": external_id,
-    }
+    names = asdict(wanted) | KEY.names(limit, after)
     try:
         with within(conn, LONGEST_SECONDS):
             rows = fetch(conn, _statement(wanted), names)
@@ -191,11 +180,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
             raise
         # Its parser gives up on some dozens of signs in a row, as in a line of dashes.
         raise InvalidInput("these words cannot be searched for", "Leave out signs") from None
-    last = rows[limit - 1] if len(rows) > limit else None
-    return Page(
-        rows[:limit],
-        encode_cursor([str(last["user_integration_id"]), last["external_id"]]) if last else None,
-    )
+    return KEY.page(rows, limit)
 
 
 def _statement(wanted: Wanted) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from core.api.listings import Page, Row, decode_id, encode_cursor, fetch
+from core.api.pagination import Keyset, Page
 from core.api.timeouts import within
 from core.db.pool import Conn
+from core.db.rows import Row, fetch
 
 # Served by the unique index that begins with the run. Follow-ups for the background are in a run of
 # their own: there, what has its parent elsewhere is a root.
@@ -51,13 +52,13 @@ ROOTS = (
     _OF_RUN
     + """
 SELECT t.id FROM tasks t WHERE NOT EXISTS (SELECT FROM tasks p WHERE p.id = t.parent_id)
-  AND t.id > %(after)s ORDER BY t.id LIMIT %(limit)s
+  AND t.id > coalesce(%(after_id)s, 0) ORDER BY t.id LIMIT %(limit)s
 """
 )
 CHILDREN = (
     _OF_RUN
     + """
-SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > %(after)s ORDER BY id LIMIT %(limit)s
+SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > coalesce(%(after_id)s, 0) ORDER BY id LIMIT %(limit)s
 """
 )
 # By the primary key, from the task up. A parent has a smaller id than what it made, so the chain
@@ -81,6 +82,8 @@ WHERE t.id = %(task)s AND r.id <> t.run_id AND r.lane = 'backfill' AND r.started
   AND (r.finished_at IS NULL OR r.finished_at >= t.finished_at)
 ORDER BY r.started_at DESC LIMIT 1
 """
+
+KEY = Keyset({"id": "bigint"})
 
 MOST_ANCESTORS = 30
 """Of a breadcrumb; a chain of pages may be thousands of tasks deep."""
@@ -155,16 +158,15 @@ def tasks(
     they were made.
 
     Raises:
-      InvalidInput: The cursor is none of ours, or looking takes too long.
+      InvalidInput: The cursor is invalid, or looking takes too long.
     """
-    place = decode_id(after) if after is not None else 0
-    names = {"run": run, "parent": parent, "after": place, "limit": limit + 1}
+    names = {"run": run, "parent": parent} | KEY.names(limit, after)
     with within(conn):
         conn.execute(HASHED)
-        ids = [row["id"] for row in fetch(conn, ROOTS if parent is None else CHILDREN, names)]
+        page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, names), limit)
     with within(conn):
-        rows = fetch(conn, _SHOWN, {"ids": ids[:limit]})
-    return Page(rows, encode_cursor([ids[limit - 1]]) if len(ids) > limit else None)
+        rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
+    return Page(rows, page.cursor)
 
 
 def ancestors(conn: Conn, task: int) -> list[Row]:

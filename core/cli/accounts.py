@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.api.formatting import ago, size
 from core.cli import listing
-from core.cli.output import ago, describe, dump, note, say, short, size
+from core.cli.output import describe, dump, note, say, short
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, Limit
 
 if TYPE_CHECKING:
     from core.api.backend import Backend
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List the connected accounts, or show one.")
 
@@ -62,16 +64,18 @@ def list_accounts(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    next_sync = ago(row["next_sync_at"]) if row["sync_status"] == "active" else ""
-    next_sync = "due" if next_sync.endswith("ago") or next_sync == "now" else next_sync
     return (
         short(row["id"]),
         row["name"],
         row["integration_domain"],
         row["sync_status"],
-        ago(row["last_sync_at"]) or "never",
-        next_sync,
+        ago(row["last_sync_at"]),
+        _next(row) if row["sync_status"] == "active" else "",
     )
+
+
+def _next(row: Row) -> str:
+    return "due" if row["next_sync_at"] <= datetime.now(UTC) else ago(row["next_sync_at"])
 
 
 @app.command("show")

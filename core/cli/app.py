@@ -68,7 +68,7 @@ def build() -> typer.Typer:
 
 def _start(app: typer.Typer) -> None:
     app.command("up", rich_help_panel=START)(fleet.up)
-    if find_spec("core.cli.demo") is not None:
+    if find_spec("core.demo") is not None:
         app.command("demo", rich_help_panel=START)(fleet.demo)
     app.command("serve", rich_help_panel=START)(serve.serve)
     app.command("doctor", rich_help_panel=START)(doctor.doctor)

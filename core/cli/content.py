@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.api.formatting import ago, size
 from core.cli import listing
-from core.cli.output import ago, clean, describe, dump, size, stdout
+from core.cli.output import clean, describe, dump, stdout
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List what is kept, or show one item.")
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from core.api.formatting import size
 from core.cli.connecting import asked
-from core.cli.output import dump, fail, note, say, size, table
+from core.cli.output import dump, fail, note, say, table
 from core.cli.session import busy, registry
 from core.cli.types import Config, Credentials, Json, Sets
 

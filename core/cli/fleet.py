@@ -62,7 +62,7 @@ def demo(
     \b
       polling demo ~/Documents
     """
-    from core.cli.demo import demo as run
+    from core.demo.program import run
 
     session.settings()
     run(directory)

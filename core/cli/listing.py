@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from core.cli.output import dump_all, note, say, table
 
 if TYPE_CHECKING:
-    from core.api.listings import Listing, Row
+    from core.api.pagination import PagedQuery
     from core.db.pool import Conn
+    from core.db.rows import Row
 
 PAGE = 50
 
 
 def show(
     conn: Conn,
-    listing: Listing,
+    listing: PagedQuery,
     columns: Sequence[str],
     cells: Callable[[Row], Sequence[object]],
     *,

@@ -7,9 +7,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from core.api.formatting import ago, moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,7 +156,7 @@ def describe(row: Mapping[str, Any]) -> None:
 
 def _shown(value: object) -> object:
     if isinstance(value, datetime):
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC ({ago(value)})"
+        return f"{moment(value)} ({ago(value)})"
     return (
         json.dumps(value, ensure_ascii=False, default=str)
         if isinstance(value, dict | list)
@@ -165,31 +167,3 @@ def _shown(value: object) -> object:
 def short(id: object) -> str:
     """As much of a UUID as a person needs."""
     return str(id)[:8]
-
-
-def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """A moment as people say it: `3 min ago`, `in 12 s`."""
-    if moment is None:
-        return ""
-    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    if abs(seconds) < 1:
-        return "now"
-    return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
-
-
-def span(seconds: float) -> str:
-    """A length of time in its largest unit."""
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-
-
-def size(count: int) -> str:
-    """A number of bytes as people say it."""
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"

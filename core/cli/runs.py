@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.api.formatting import ago, span
 from core.cli import listing
-from core.cli.output import ago, describe, dump, note, say, short, span
+from core.cli.output import describe, dump, note, say, short
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
 
 if TYPE_CHECKING:
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List the runs, show one, or cancel one.")
 

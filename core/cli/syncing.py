@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli.output import dump, fail, note, say, short, span
+from core.api.formatting import span
+from core.cli.output import dump, fail, note, say, short
 from core.cli.session import backend
 from core.cli.types import Id
 from core.cli.watching import Watcher
@@ -97,15 +98,15 @@ def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int
     """Wait for a run's end, say what it came to, and return the exit code."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with Watcher(opened, run) as watcher:
-        while watcher.look() == "running" and watcher.stopped is None:
+        while watcher.look() == "running" and watcher.run.stopped is None:
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            time.sleep(watcher.pause)
-    now = watcher.now
+            time.sleep(watcher.run.pause)
+    now, stopped = watcher.run.now, watcher.run.stopped
     if json:
         dump(now.summary())
-    if watcher.stopped is not None:
-        fail(watcher.stopped.message, watcher.stopped.hint)
+    if stopped is not None:
+        fail(stopped.message, stopped.hint)
         return STOPPED
     if not json:
         _tell(now)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from core.api.formatting import ago
 from core.cli import listing
-from core.cli.output import ago, describe, dump, say
+from core.cli.output import describe, dump, say
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
 
 if TYPE_CHECKING:
-    from core.api.listings import Row
+    from core.db.rows import Row
 
 app = typer.Typer(help="List the tasks, show one, retry or discard parked ones.")
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from core.cli.output import ago, dump, dump_all, note, say, short, table
+from core.api.formatting import ago
+from core.cli.output import dump, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import Json
 
@@ -74,8 +75,8 @@ def list_tokens(json: Json = False) -> None:
                 short(row["id"]),
                 row["name"],
                 "operator" if row["user_id"] is None else row["user_id"],
-                ago(row["last_used_at"]) or "never",
-                "revoked" if row["revoked_at"] else ago(row["expires_at"]) or "never",
+                ago(row["last_used_at"]),
+                "revoked" if row["revoked_at"] else ago(row["expires_at"]),
             )
             for row in rows
         )

@@ -7,11 +7,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from core.api import liveness
 from core.cli import serve
 from core.cli.output import clean
 from core.db.pool import UNAVAILABLE, open_connection
+from core.ledger import leadership
 from core.queues import Queues
-from core.supervisor import Program, Supervisor
+from core.supervisor import Program, Supervisor, worker_command
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -25,11 +27,6 @@ SCHEDULER = (
 )
 
 COMMAND = "from core.cli import main; main()"
-
-RUNNING = """
-SELECT id FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'
-"""
-LEADING = "SELECT leader_until > clock_timestamp() FROM ledger"
 
 
 def run(
@@ -84,7 +81,7 @@ def _programs(
     }
     if settings.log_format == "auto" and os.isatty(2):
         env["POLLING_LOG_FORMAT"] = "text"  # they write to us, and we to a person
-    worker = [sys.executable, "-m", "dramatiq", "core.actors", "-p", "1", "-t", str(threads)]
+    worker = worker_command(1, threads)
     api = [sys.executable, "-c", COMMAND, "serve", "--port", str(port)]
     return [
         *(Program(f"worker {number}", worker, env) for number in range(1, processes + 1)),
@@ -96,7 +93,7 @@ def _programs(
 def _running(environment: Environment) -> set[UUID]:
     """Workers that others started."""
     with open_connection(environment.database_url) as conn:
-        return {worker for (worker,) in conn.execute(RUNNING)}
+        return liveness.live_workers(conn)
 
 
 def _announce(
@@ -119,9 +116,8 @@ def _announce(
 
 
 def _is_up(conn: Conn, processes: int, before: set[UUID]) -> bool:
-    ours = {worker for (worker,) in conn.execute(RUNNING)} - before
-    leading = conn.execute(LEADING).fetchone()
-    return len(ours) >= processes and bool(leading and leading[0])
+    ours = liveness.live_workers(conn) - before
+    return len(ours) >= processes and leadership.status(conn).leads
 
 
 def _welcome(settings: Settings, environment: Environment, conn: Conn, port: int | None) -> None:

@@ -2,74 +2,42 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from core.cli.output import ago, clean, note, stderr
-from core.errors import PollingError
+from core.api.formatting import ago
+from core.cli.output import clean, note, stderr
 
 if TYPE_CHECKING:
     from typing import Self
     from uuid import UUID
 
     from core.api.backend import Backend
-    from core.api.progress import Progress, Wait
-
-REASONS_SECONDS = 1.0
-"""How often it is asked what the run waits for."""
 
 
 class Watcher:
-    """Looks at a run, and shows it.
-
-    Attributes:
-      now: The run as it was at the last look.
-      stopped: Why it cannot go on without a person, if so.
-    """
-
-    now: Progress
+    """Shows a run while somebody watches it."""
 
     def __init__(self, backend: Backend, run: UUID) -> None:
-        self._backend, self._run = backend, run
-        self.stopped: PollingError | None = None
+        from core.api.watching import RunWatcher
+
+        self.run = RunWatcher(backend, run)
         self._bar = _bar()
         self._task: Any = None
-        self._asked = 0.0
-        self._cost = 0.0
         self._said: str | None = None
 
-    @property
-    def pause(self) -> float:
-        """Seconds until the next look: a count of a large run takes its time, and shall not be
-        all that happens.
-        """
-        return min(max(0.1, 5 * self._cost), 5.0)
-
     def look(self) -> str:
-        """Read the run again. Returns its state."""
-        from core.api import progress
-        from core.db.pool import UNAVAILABLE
-
-        began = time.monotonic()
-        try:
-            with self._backend.database.connection() as conn:
-                self.now = progress.progress(conn, self._run)
-                if self.now.state == "running" and began - self._asked >= REASONS_SECONDS:
-                    self._asked = began
-                    account = progress.load_account(conn, self.now)
-                    self.stopped = _stopped(account)
-                    self._say(progress.waits(conn, account, self.now))
-        except UNAVAILABLE:
-            if not hasattr(self, "now"):
-                raise
-            self._describe("PostgreSQL does not answer")
-        self._cost = time.monotonic() - began
+        """Read the run again, and show it. Returns its state."""
+        state = self.run.look()
+        self._explain()
         self._draw()
-        return self.now.state
+        return state
 
-    def _say(self, waits: list[Wait]) -> None:
-        if waits and self.stopped is None:
+    def _explain(self) -> None:
+        waits = self.run.waits if self.run.stopped is None else []
+        if self.run.is_away:
+            self._describe("PostgreSQL does not answer")
+        elif waits:
             first = waits[0]
             until = f", goes on {ago(first.until)}" if first.until else ""
             self._describe(
@@ -90,12 +58,12 @@ class Watcher:
 
     def _draw(self) -> None:
         if self._bar is not None:
-            done = self.now.tasks_done + self.now.tasks_parked
+            now = self.run.now
             self._bar.update(
                 self._task,
-                completed=done,
-                total=max(self.now.known, 1),
-                saved=self.now.outputs_saved,
+                completed=now.tasks_done + now.tasks_parked,
+                total=max(now.known, 1),
+                saved=now.outputs_saved,
             )
 
     def __enter__(self) -> Self:
@@ -137,14 +105,3 @@ def _bar() -> Any:
         console=stderr(),
         transient=True,
     )
-
-
-def _stopped(account: Any) -> PollingError | None:
-    """Why the run cannot end: its account waits for a person."""
-    from core.api.accounts import require_running
-
-    try:
-        require_running(account)
-    except PollingError as error:
-        return error
-    return None

@@ -37,6 +37,9 @@ and a bucket may be far away.
 CLEAR_AGAIN_SECONDS = 3.0
 """How soon it goes on with them, where there may be more."""
 
+STAND_IN_TICKS = 2.5
+"""The leader polls in the scheduler's place after this many of its intervals without a tick."""
+
 log = logging.getLogger(__name__)
 
 
@@ -240,10 +243,8 @@ class Chores:
         """If the scheduler is silent, say so and poll ourselves."""
         status = leadership.status(conn)
         interval = tick_seconds(self._settings.cron_schedule)
-        silent = time.monotonic() - self._silent_since
-        if status.last_tick_at is not None:
-            silent = min(silent, (status.now - status.last_tick_at).total_seconds())
-        if silent < 2.5 * interval:
+        silent = min(time.monotonic() - self._silent_since, status.silent_seconds)
+        if silent < STAND_IN_TICKS * interval:
             return
         made = scheduling.poll(conn, self._settings.batch_size)
         if made:

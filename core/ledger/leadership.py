@@ -48,6 +48,18 @@ class Status:
     budgets_started: bool
     now: datetime
 
+    @property
+    def leads(self) -> bool:
+        """Whether a dispatcher leads now."""
+        return self.leader_until is not None and self.leader_until > self.now
+
+    @property
+    def silent_seconds(self) -> float:
+        """Seconds since the scheduler's last tick; infinite before the first one."""
+        if self.last_tick_at is None:
+            return float("inf")
+        return (self.now - self.last_tick_at).total_seconds()
+
 
 def lead(conn: Conn, me: UUID) -> bool:
     """Become the leader, or stay it. False while someone else is."""

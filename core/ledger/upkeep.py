@@ -14,7 +14,10 @@ from uuid import UUID
 from core.db.pool import Conn
 
 ALIVE_SECONDS = 15.0
-"""A process that was not heard of for this long is taken for dead."""
+"""A process is alive if its latest heartbeat is younger than this."""
+
+ALIVE = f"seen_at > clock_timestamp() - interval '{ALIVE_SECONDS:.0f} seconds'"
+"""The same as a condition on a row of `process`, by the database's clock."""
 
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, figures)
@@ -33,11 +36,11 @@ GOODBYE = "DELETE FROM process WHERE id = %s"
 BURY = "DELETE FROM process WHERE seen_at < clock_timestamp() - interval '1 hour'"
 
 # Threads that serve each queue, over all live worker processes.
-SERVING = """
+SERVING = f"""
 SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
-WHERE kind = 'worker' AND NOT draining AND seen_at > clock_timestamp() - %s * interval '1 second'
+WHERE kind = 'worker' AND NOT draining AND {ALIVE}
 GROUP BY queue
-"""
+"""  # noqa: S608  constants
 
 REGISTER = """
 INSERT INTO integration (domain, name, version, tasks, max_tasks)
@@ -125,10 +128,7 @@ def goodbye(conn: Conn, process: UUID) -> None:
 
 def serving(conn: Conn) -> dict[str, tuple[int, int]]:
     """(threads, processes) that serve each queue now."""
-    return {
-        queue: (threads, processes)
-        for queue, threads, processes in conn.execute(SERVING, (ALIVE_SECONDS,))
-    }
+    return {queue: (threads, processes) for queue, threads, processes in conn.execute(SERVING)}
 
 
 def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from core.api.health import CheckStatus
+
 T = TypeVar("T")
 
 
@@ -252,4 +254,4 @@ class Health(BaseModel):
     """Whether it works, and what needs a look."""
 
     status: Literal["ok", "degraded", "unavailable"]
-    checks: dict[str, Literal["ok", "warn", "fail"]]
+    checks: dict[str, CheckStatus]

@@ -23,8 +23,8 @@ from prometheus_client.registry import Collector
 from core.api import figures
 from core.api.backend import Backend
 from core.api.figures import FRESHNESS, Figures
-from core.api.listings import Row
-from core.metrics.counters import BUCKETS
+from core.db.rows import Row
+from core.worker.figures import BUCKETS
 
 KEPT_SECONDS = 5.0
 """Several scrapers at once cost one look."""

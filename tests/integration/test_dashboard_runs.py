@@ -201,7 +201,7 @@ def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, s
            SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), %s FROM generate_series(1, 5000) n RETURNING 1""",
         run, account, root,
     )  # fmt: skip
-    names = {"run": run, "parent": root, "after": 0, "limit": 51}
+    names = {"run": run, "parent": root} | tree.KEY.names(50, None)
     with (
         backend.database.connection() as conn,
         conn.transaction(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.api import listings
-from core.api.listings import Listing
+from core.api.pagination import PagedQuery
 from core.db.pool import Conn
 
 ACCOUNT = UUID(int=7)
@@ -47,7 +48,7 @@ def add_task(conn: Conn, name: str) -> None:
     conn.execute(TASK, (ACCOUNT, ACCOUNT, name))
 
 
-LISTINGS: dict[str, tuple[Listing, Callable[[Conn, str], None], dict[str, Any]]] = {
+LISTINGS: dict[str, tuple[PagedQuery, Callable[[Conn, str], None], dict[str, Any]]] = {
     "content": (listings.content, add_item, {}),
     "content of an account": (
         listings.content_of_account,
@@ -60,6 +61,14 @@ LISTINGS: dict[str, tuple[Listing, Callable[[Conn, str], None], dict[str, Any]]]
 NAMES = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6
 )
+
+EAST, WEST = (timezone(timedelta(hours=hours)) for hours in (14, -14))
+ENDS: dict[str, tuple[object, object]] = {
+    "bigint": (-(2**63), 2**63 - 1),
+    "text": ("", "\U0010ffff"),
+    "timestamptz": (datetime.min.replace(tzinfo=EAST), datetime.max.replace(tzinfo=WEST)),
+    "uuid": (UUID(int=0), UUID(int=2**128 - 1)),
+}
 
 
 @pytest.mark.parametrize("which", LISTINGS)
@@ -95,3 +104,13 @@ def test_pages_cover_what_was_there_once(
             add(conn, name)
     assert len(set(seen)) == len(seen), "a row was seen twice"
     assert before <= set(seen), f"{len(before - set(seen))} rows were not seen"
+
+
+@pytest.mark.parametrize("which", LISTINGS)
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_cursor_at_the_end_of_its_types_can_be_compared(which: str, end: int, conn: Conn) -> None:
+    listing, _, filters = LISTINGS[which]
+    cursor = listing.key.encode(
+        {column: ENDS[kind][end] for column, kind in listing.key.columns.items()}
+    )
+    assert listing.page(conn, after=cursor, **filters).cursor is None

@@ -202,12 +202,12 @@ def test_large_bodies_are_refused_announced_or_not(api) -> None:
 
 
 def test_errors_nobody_foresaw_tell_nothing(api, monkeypatch, caplog) -> None:
-    from core.api import listings
+    from core.api.pagination import PagedQuery
 
     def broken(*arguments, **more):
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr(listings.Listing, "page", broken)
+    monkeypatch.setattr(PagedQuery, "page", broken)
     answer = api.user("u").get("/v1/user-integrations")
     assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (500, "internal-error")
     assert SECRET not in answer.text + caplog.text

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core import TaskOutput
-from core.api import disconnecting, erasing, listings, searching
+from core.api import disconnecting, erasing, searching
+from core.api.pagination import encode_cursor
 
 PLACE = "/v1/user-integration-content"
 EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
@@ -330,7 +331,7 @@ def test_words_are_found_again_after_a_restore_into_another_cluster(api, desk, u
 def test_a_made_up_cursor_is_an_error_of_whoever_made_it(api, desk, place) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
-    run, cursor = desk.run(account), listings.encode_cursor(place)
+    run, cursor = desk.run(account), encode_cursor(place)
     around = "/v1/user-integrations"
     for path in (
         PLACE,
@@ -345,7 +346,25 @@ def test_a_made_up_cursor_is_an_error_of_whoever_made_it(api, desk, place) -> No
         )
         if len(place) == 2 or "tasks" not in path:
             assert answer.status_code == 422, (path, answer.text)
+            assert answer.json()["detail"].startswith("invalid cursor"), (path, answer.text)
         assert answer.status_code < 500
+
+
+def test_a_cursor_opens_no_other_listing(api, desk) -> None:
+    account = desk.account("a", user_id="u")
+    desk.account("b", user_id="u")
+    run = desk.run(account)
+    desk.add(run, "1", "2")
+    desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
+    user, around = api.user("u"), "/v1/user-integrations"
+    paths = [PLACE, around, f"/v1/runs/{run}/tasks", "/v1/changes"]
+    cursors = [user.get(path, params={"limit": 1}).json()["cursor"] for path in paths]
+    assert None not in cursors
+    for own, cursor in zip(paths, cursors, strict=True):
+        for path in paths:
+            answer = user.get(path, params={"after": cursor})
+            assert answer.status_code == (200 if path == own else 422), (own, path)
+            assert path == own or answer.json()["detail"].startswith("invalid cursor")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
@@ -61,21 +61,3 @@ def test_json_is_ascii_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.isascii()
     assert text.count("\n") == 1
     assert json.loads(text) == {"name": HOSTILE, "at": "2026-01-02T00:00:00+00:00"}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "now"), (5, "5.0 s ago"), (-90, "in 2 min"), (7200, "2 h ago"), (-200_000, "in 2 d")],
-)
-def test_moments_are_said_as_people_do(seconds: float, words: str) -> None:
-    now = datetime(2026, 1, 2, tzinfo=UTC)
-    assert output.ago(now - timedelta(seconds=seconds), now) == words
-
-
-def test_sizes() -> None:
-    assert [output.size(count) for count in (0, 1023, 1024, 3 * 1024**2)] == [
-        "0 B",
-        "1023 B",
-        "1.0 KiB",
-        "3.0 MiB",
-    ]

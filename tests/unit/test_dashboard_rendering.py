@@ -1,8 +1,8 @@
-"""How pages show numbers, times and plots."""
+"""Query strings, plots, and the paths that a browser is sent to."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -11,44 +11,6 @@ pytest.importorskip("jinja2", reason="the extra `serve`")
 from core.dashboard import rendering
 from core.dashboard.charts import HEIGHT, last_hour
 from core.dashboard.session import own_path
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (0.04, "0.0 s"),
-        (9.5, "9.5 s"),
-        (59.6, "1 min"),
-        (61, "1 min 1 s"),
-        (3_600, "1 h"),
-        (3_725, "1 h 2 min"),
-        (90_000, "1 d 1 h"),
-    ],
-)
-def test_durations(seconds: float, shown: str) -> None:
-    assert rendering.duration(seconds) == shown
-
-
-@pytest.mark.parametrize(
-    ("bytes", "shown"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1_500, "1.5 kB"), (12_345_678, "12 MB")],
-)
-def test_sizes(bytes: int, shown: str) -> None:
-    assert rendering.size(bytes) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (-30, "in a moment"),
-        (30, "just now"),
-        (90, "1 min ago"),
-        (-7_300, "in 2 h"),
-        (200_000, "2 d ago"),
-    ],
-)
-def test_how_long_ago(seconds: float, shown: str) -> None:
-    assert rendering.ago(datetime.now(UTC) - timedelta(seconds=seconds)) == shown
 
 
 def test_a_query_leaves_out_what_is_not_given() -> None:

@@ -14,8 +14,10 @@ import pytest
 from typer.main import get_command
 
 import core
+from core.api import liveness
 from core.cli.app import build
 from core.db.schema import metadata
+from core.dispatcher.chores import STAND_IN_TICKS
 from core.errors import IntegrationError, ResultInvalid
 from core.hookspecs import Hooks
 from core.settings import Settings
@@ -204,3 +206,24 @@ def test_the_reference_of_the_api_is_in_step_with_it() -> None:
     generator = runpy.run_path(str(REFERENCE / "generate.py"))
     text = generator["render"](generator["document"]())
     assert text == read("api.md"), "run: python docs/reference/generate.py"
+
+
+def test_monitoring_states_the_numbers_of_the_definitions() -> None:
+    page = (ROOT / "docs" / "how-to" / "monitor.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| (alive|silent|overdue) \| (.*) \|$", page, re.MULTILINE))
+    ticks, minutes = liveness.SILENT_TICKS, liveness.silent_after_seconds(Settings()) / 60
+    stated = {
+        "alive": [f"younger than {liveness.ALIVE_SECONDS:g} s"],
+        "silent": [
+            f"for {ticks:g} of its intervals: {minutes:g} min by default",
+            f"After {STAND_IN_TICKS:g} intervals",
+        ],
+        "overdue": [
+            f"{liveness.OVERDUE_INTERVALS:g} of its own interval",
+            f"{ticks:g} of the scheduler's",
+        ],
+    }
+    for word, texts in stated.items():
+        assert [text for text in texts if text not in rows[word]] == []
+    assert f"above {ticks:g} of its intervals" in page
+    assert f"seen_at > now() - interval '{liveness.ALIVE_SECONDS:g} seconds'" in page

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from core.api.doctor import accounts, fleet, here, servers
-from core.api.doctor.check import Check, Status
+from core.api.doctor.check import Check
+from core.api.health import CheckStatus
 from core.db.pool import UNAVAILABLE, open_connection
 from core.environment import Environment
 from core.errors import PollingError, ServerUnavailable
 from core.plugins import Registry
 from core.settings import Settings
 
-__all__ = ["Check", "Status", "examine"]
+__all__ = ["Check", "CheckStatus", "examine"]
 
 
 def examine(
@@ -47,7 +48,7 @@ def _database(
                 yield accounts.keys(conn, environment.secret_keys)
             yield servers.clock(conn)
             yield from fleet.examine(conn, settings, registry)
-            yield from accounts.examine(conn)
+            yield from accounts.examine(conn, settings)
     except UNAVAILABLE as error:
         text = (
             error.message

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from core.accounts.vault import Vault
+from core.api import liveness, parked
 from core.api.doctor.check import Check, failed
-from core.api.listings import fetch
 from core.db.pool import Conn
+from core.db.rows import fetch
 from core.errors import PollingError, VaultError
+from core.settings import Settings
 
 SAMPLE = """
 SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL
@@ -17,15 +19,9 @@ ORDER BY updated_at DESC, id LIMIT 50
 TROUBLES = """
 SELECT
     (SELECT count(*) FROM user_integration WHERE sync_status = 'error') AS stopped,
-    -- The first condition names the partial index `sync_task_stopped`.
-    (SELECT count(*) FROM sync_task WHERE state IN ('parked', 'cancelled') AND retried_as IS NULL
-       AND state = 'parked') AS parked,
+    (SELECT count(*) FROM sync_task t WHERE {parked}) AS parked,
     (SELECT count(*) FROM held_deletion) AS held,
-    (SELECT count(*) FROM user_integration a
-     WHERE sync_status = 'active' AND next_sync_at < clock_timestamp() - interval '10 minutes'
-       AND NOT EXISTS (SELECT FROM sync_run r
-           WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
-    ) AS overdue
+    (SELECT count(*) {overdue}) AS overdue
 """
 WORDS = {
     "stopped": (
@@ -41,7 +37,7 @@ WORDS = {
     ),
     "overdue": (
         "accounts",
-        "overdue by more than 10 minutes",
+        "overdue",
         "Is the scheduler running? See: polling runs",
     ),
 }
@@ -72,9 +68,10 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
     )
 
 
-def examine(conn: Conn) -> Iterator[Check]:
+def examine(conn: Conn, settings: Settings) -> Iterator[Check]:
     """What waits for a person."""
-    found = fetch(conn, TROUBLES, {})[0]
+    statement = TROUBLES.format(parked=parked.CONDITION, overdue=liveness.overdue(settings))
+    found = fetch(conn, statement, {})[0]
     for name, (what, state, advice) in WORDS.items():
         if found[name]:
             yield Check(what, "warn", f"{found[name]} {state}", advice)

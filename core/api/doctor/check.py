@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Status = Literal["ok", "warn", "fail"]
+from core.api.health import CheckStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Check:
     """
 
     name: str
-    status: Status
+    status: CheckStatus
     message: str
     advice: str | None = None
 

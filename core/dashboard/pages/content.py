@@ -10,12 +10,12 @@ from fastapi.responses import HTMLResponse
 
 from core.api import access, listings, lookup, searching
 from core.api.backend import Backend
-from core.api.listings import Row
 from core.dashboard import filtering, previewing
 from core.dashboard.filtering import Text
 from core.dashboard.session import Signed, Viewer
 from core.dashboard.showing import Show
 from core.db.pool import Conn
+from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
 from core.rest import downloads
 from core.rest.dependencies import After, ContentId, Engine

@@ -13,6 +13,7 @@ from core.dashboard.charts import last_hour
 from core.dashboard.session import Signed
 from core.dashboard.showing import Show
 from core.db.pool import Conn
+from core.ledger import leadership
 from core.messages import POLL_QUEUE, SAVE_QUEUE
 from core.rest.dependencies import Engine
 
@@ -42,7 +43,7 @@ def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
         "due": activity.due(conn),
         "processes": processes,
         "workers": [one for one in processes if one["alive"] and one["kind"] == "worker"],
-        "leader": activity.leader(conn),
+        "leader": leadership.status(conn),
         "own_queues": (POLL_QUEUE, SAVE_QUEUE),
         "charts": [
             last_hour("Tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now),

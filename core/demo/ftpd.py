@@ -1,8 +1,8 @@
-"""The FTP server of the demo: `python -m core.cli.demo.ftpd DIRECTORY`.
+"""The FTP server of the demo: `python -m core.demo.ftpd DIRECTORY USERNAME PORT`.
 
-It reads the password from its standard input, prints its port, and ends when its standard input
-does: with the demo, however that ends. It serves on the loopback interface alone, and nothing can
-be written.
+It listens at the port, or at any other one if that is taken. It reads the password from its
+standard input, prints its port, and ends when its standard input does: with the demo, however that
+ends. It serves on the loopback interface alone, and nothing can be written.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from core.cli.demo.files import refusal
-from core.cli.demo.server import HOST, USERNAME
+from core.demo.files import refusal
+from core.demo.server import HOST
 
 
 def main() -> None:
     """Serve until standard input ends."""
     password = sys.stdin.readline().strip()
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    server = _server(Path(sys.argv[1]), password)
+    root, username, port = sys.argv[1:]
+    server = _server(Path(root), username, password, int(port))
     sys.stdout.write(f"{server.address[1]}\n")
     sys.stdout.flush()
     server.serve_forever(handle_exit=False)
@@ -34,7 +35,7 @@ def _end_with_stdin() -> None:
     os._exit(0)
 
 
-def _server(root: Path, password: str) -> Any:
+def _server(root: Path, username: str, password: str, port: int) -> Any:
     with (
         warnings.catch_warnings()
     ):  # on Python 3.11, pyftpdlib uses the standard library's asyncore
@@ -61,8 +62,11 @@ def _server(root: Path, password: str) -> Any:
             super(FTPHandler, self).push(data.encode(self.encoding, self.unicode_errors))
 
     logging.basicConfig(level=logging.ERROR)
-    Handler.authorizer.add_user(USERNAME, password, str(root), perm="elr")
-    return FTPServer((HOST, 0), Handler)
+    Handler.authorizer.add_user(username, password, str(root), perm="elr")
+    try:
+        return FTPServer((HOST, port), Handler)
+    except OSError:
+        return FTPServer((HOST, 0), Handler)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,4 @@
-"""`polling demo`: the main job, end to end, on real files.
-
-files      what is served and what is left out       ftpd       a real FTP server, started by `server`
-engine     servers, workers and accounts              watching   progress bars
-comparing  every file's bytes against the table       report     the summary and what to try next
-"""
+"""The demo from its start to its verdict."""
 
 from __future__ import annotations
 
@@ -19,38 +14,37 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from core.cli.demo import engine, files, server
-from core.cli.demo.comparing import Comparison, compare
-from core.cli.demo.report import Told, leftovers, next_steps, summary
-from core.cli.demo.watching import watch
-from core.content.blobs import Blobs
-from core.db.pool import Database, open_connection
+from core.api.backend import Backend
+from core.demo import engine, files, server
+from core.demo.comparing import Comparison, compare
+from core.demo.engine import Account
+from core.demo.report import leftovers, next_steps, summary
+from core.demo.watching import watch
 from core.errors import InvalidInput, PollingError
-from core.queues import Queues
 from core.settings import get_settings
 
 GREETINGS = {"name": "demo", "pages": 5, "items": 10, "fanout_depth": 1}
 CONNECTIONS = 8
 
 
-def demo(directory: Path | None = None) -> None:
+def run(directory: Path | None = None) -> None:
     """Sync a directory through a real FTP server, and compare every byte.
 
     Parameters:
-      directory: What to serve. Default: some hundred files of many kinds, made for it.
+      directory: What to serve. Default: some hundred files of many kinds, made for the demo.
 
     Raises:
-      PollingError: A file's bytes are not in the content table, or something is missing to find
-        out.
+      PollingError: A file's bytes are not in the content table, or something that the demo needs is
+        missing.
       SystemExit: It was interrupted.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     given = get_settings().model_fields_set
     home = engine.choose_home()
     is_temporary = get_settings().model_fields_set != given
     try:
         with _interruptible():
-            _demo(console, directory, home)
+            _run(console, directory, home)
     except KeyboardInterrupt:
         console.print("\nStopped; nothing is left running.")
         if is_temporary:
@@ -62,7 +56,7 @@ def demo(directory: Path | None = None) -> None:
                 home.rmdir()  # nothing came of it
 
 
-def _demo(console: Console, directory: Path | None, home: Path) -> None:
+def _run(console: Console, directory: Path | None, home: Path) -> None:
     tree = _tree(console, directory, home)
     console.print(
         f"Below {files.shown(str(tree.root))}: files {len(tree.files):,}, directories"
@@ -70,46 +64,35 @@ def _demo(console: Console, directory: Path | None, home: Path) -> None:
     )
     leftovers(console, tree)
     console.print("Starting PostgreSQL and Valkey, workers, and an FTP server …")
-    settings = get_settings()
+    login = engine.login(tree.root)
     with (
-        engine.environment() as found,
-        server.serving(tree.root, home / "demo-ftp.log") as served,
-        engine.working(settings, home / "demo-workers.log") as workers,
-        open_connection(found.database_url) as conn,
+        engine.backend(get_settings()) as backend,
+        server.serving(
+            tree.root, home / "demo-ftp.log", login, engine.last_port(backend, login)
+        ) as served,
+        engine.working(get_settings(), home / "demo-workers.log") as workers,
     ):
         began = time.monotonic()
-        ftp = engine.connect(
-            conn,
-            found,
-            "ftp",
-            str(tree.root),
-            {"host": server.HOST, "port": served.port, "max_connections": CONNECTIONS},
-            {"username": server.USERNAME, "password": served.password},
-        )
-        hello = engine.connect(conn, found, "hello-world", "demo", GREETINGS, {})
-        Queues(found.redis_url, settings.namespace).wake()
+        accounts = _connect(backend, served)
         try:
-            watch(
-                conn,
-                console,
-                ftp.id,
-                [ftp.run, hello.run],
-                len(tree.files),
-                tree.bytes,
-                workers.require,
-            )
+            watch(backend, console, accounts, tree, workers.require)
         finally:
-            engine.pause(conn, ftp)
+            engine.pause(backend, accounts[0])
         seconds = time.monotonic() - began
-        database = Database(found.database_url)
-        comparison = compare(
-            conn, Blobs(database, settings.blob_location, home / "spool"), ftp.id, tree
-        )
-        database.close()
-        told = Told(tree, comparison, [ftp, hello], seconds)
-        summary(console, conn, told)
+        comparison = compare(backend, accounts[0].id, tree)
+        summary(backend, console, accounts, seconds, comparison)
     _judge(comparison, len(tree.files), home)
     next_steps(console, home)
+
+
+def _connect(backend: Backend, served: server.Served) -> list[Account]:
+    """The account of the FTP server first."""
+    where = {"host": server.HOST, "port": served.port, "max_connections": CONNECTIONS}
+    secret = {"username": served.username, "password": served.password}
+    return [
+        engine.connect(backend, "ftp", where, secret),
+        engine.connect(backend, "hello-world", GREETINGS, {}),
+    ]
 
 
 def _tree(console: Console, directory: Path | None, home: Path) -> files.Tree:

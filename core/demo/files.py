@@ -22,6 +22,9 @@ MOST_DEPTH = 64
 
 LONGEST_SHOWN = 100
 
+FILE = "file"
+"""The kind of content that the FTP integration keeps a file as."""
+
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
 
 

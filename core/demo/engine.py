@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from core.accounts import limits, store
-from core.accounts.vault import Vault
+from core.api import accounts, listings, runs
+from core.api.backend import Backend, open_backend
 from core.db.migrate import migrate
-from core.db.pool import Conn
 from core.db.version import current, require_schema
-from core.environment import Environment, get_environment, leave_environment
-from core.errors import ServerUnavailable
-from core.ledger.scheduling import request_run
-from core.plugins import get_registry
+from core.environment import get_environment, leave_environment
+from core.errors import ServerUnavailable, WrongState
 from core.settings import Settings, get_settings
+from core.supervisor import worker_command
 
 USER = "demo"
 STOP_SECONDS = 20.0
@@ -31,7 +29,7 @@ STOP_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A connected account and the run that was asked for."""
+    """A connected account and its run."""
 
     id: UUID
     domain: str
@@ -52,17 +50,24 @@ def choose_home() -> Path:
 
 
 @contextmanager
-def environment() -> Iterator[Environment]:
-    """The servers, given or embedded.
+def backend(settings: Settings) -> Iterator[Backend]:
+    """The backend of the servers, given or embedded.
 
     A database without a schema gets one; one of another version is left alone.
+
+    Raises:
+      ServerUnavailable, SettingsError: What is missing, and what to do.
     """
     try:
         found = get_environment()
         if current(found.database_url) is None:
             migrate(found.database_url)
         require_schema(found.database_url)
-        yield found
+        opened = open_backend(settings, found)
+        try:
+            yield opened
+        finally:
+            opened.close()
     finally:
         leave_environment()
 
@@ -74,8 +79,7 @@ class Workers:
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self.log = log
-        command = [sys.executable, "-m", "dramatiq", "core.actors"]
-        command += ["--processes", str(settings.processes), "--threads", str(settings.threads)]
+        command = worker_command(settings.processes, settings.threads)
         with log.open("wb") as said:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
@@ -118,45 +122,45 @@ def working(settings: Settings, log: Path) -> Iterator[Workers]:
 
 
 def connect(
-    conn: Conn,
-    found: Environment,
-    domain: str,
-    identity: str,
-    config: Mapping[str, Any],
-    credentials: Mapping[str, Any],
+    backend: Backend, domain: str, config: Mapping[str, Any], credentials: Mapping[str, Any]
 ) -> Account:
-    """Check an account, store it, and ask for a run of it.
+    """Connect an account of the demo's user, and start a run of it.
 
-    Parameters:
-      identity: What makes it the same account in the next demo, although its server is at another
-        port then.
+    Raises:
+      NotFound, InvalidInput, PollingError: As `accounts.connect`.
     """
-    integration = get_registry().get(domain)
-    checked = integration.config_model.model_validate(config)
-    secret = integration.credentials_model.model_validate(credentials)
-    instance = integration(checked, secret)
-    try:
-        instance.initialize()
-        instance.check()
-    finally:
-        instance.close()
-    account, _ = store.connect(
-        conn,
+    made = accounts.connect(
+        backend,
+        domain,
+        config=config,
+        credentials=credentials,
         user_id=USER,
-        domain=domain,
         name=f"demo-{domain}",
-        identity=identity,
-        group=None,
-        config=checked.model_dump(mode="json"),
-        credentials=Vault(found.secret_keys).seal(secret),
-        limits=limits.to_json(integration.limits(checked)),
     )
-    run, _ = request_run(conn, account)
-    return Account(account, domain, run)
+    run, _ = runs.sync(backend, made.id)
+    return Account(made.id, domain, run)
 
 
-def pause(conn: Conn, account: Account) -> None:
-    """Its server ends with the demo: whoever starts workers on this database later finds it
-    paused.
+def pause(backend: Backend, account: Account) -> None:
+    """Pause an account whose server ends with the demo, for workers that start on this database
+    later.
     """
-    conn.execute(store.PAUSE, (account.id,))
+    with suppress(WrongState), backend.database.connection() as conn:
+        accounts.pause(conn, account.id)
+
+
+def login(root: Path) -> str:
+    """The user name at the FTP server that stands for this directory."""
+    return f"demo-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
+
+
+def last_port(backend: Backend, login: str) -> int | None:
+    """The port at which an earlier demo served the same directory.
+
+    The server's address is a part of what makes it the same account again.
+    """
+    with backend.database.connection() as conn:
+        for row in listings.accounts.pages(conn, user_id=USER, integration_domain="ftp"):
+            if row["identity"].startswith(f"{login}@"):
+                return int(row["config"]["port"])
+    return None

@@ -14,7 +14,6 @@ from pathlib import Path
 from core.errors import ServerUnavailable, SettingsError
 
 HOST = "127.0.0.1"
-USERNAME = "demo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +21,16 @@ class Served:
     """Where the server is, and how to log in."""
 
     port: int
+    username: str
     password: str
 
 
 @contextmanager
-def serving(directory: Path, log: Path) -> Iterator[Served]:
+def serving(directory: Path, log: Path, username: str, port: int | None = None) -> Iterator[Served]:
     """Serve a directory for as long as the block runs.
+
+    Parameters:
+      port: Where, if it is free. Default: any port.
 
     Raises:
       SettingsError: pyftpdlib is not installed.
@@ -41,7 +44,7 @@ def serving(directory: Path, log: Path) -> Iterator[Served]:
     with (
         log.open("wb") as said,
         subprocess.Popen(
-            [sys.executable, "-m", "core.cli.demo.ftpd", str(directory)],
+            [sys.executable, "-m", "core.demo.ftpd", str(directory), username, str(port or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -53,11 +56,11 @@ def serving(directory: Path, log: Path) -> Iterator[Served]:
         try:
             process.stdin.write(f"{password}\n".encode())
             process.stdin.flush()
-            port = process.stdout.readline()
-            if not port:
+            answer = process.stdout.readline()
+            if not answer:
                 raise ServerUnavailable(
                     "the FTP server of the demo does not start", f"Its log: {log}"
                 )
-            yield Served(int(port), password)
+            yield Served(int(answer), username, password)
         finally:
             process.kill()

@@ -1,0 +1,174 @@
+"""Watching the runs of the demo: bars on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from core.api import listings
+from core.api.backend import Backend
+from core.api.formatting import number, size, span
+from core.api.watching import RunWatcher
+from core.demo.engine import Account
+from core.demo.files import FILE, Tree
+from core.errors import ServerUnavailable
+
+LOOK_SECONDS = 0.25
+LINE_SECONDS = 3.0
+STALLED_SECONDS = 180.0
+"""Without any change for this long, something is wrong that waiting does not mend."""
+
+RATE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How far the runs are: files and bytes kept, and tasks that are closed or known."""
+
+    files: int
+    bytes: int
+    closed: int
+    tasks: int
+
+
+class Pace:
+    """Tasks a second, over the last seconds."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def per_second(self, closed: int) -> float:
+        now = time.monotonic()
+        self._marks.append((now, closed))
+        while len(self._marks) > 2 and self._marks[0][0] < now - RATE_SECONDS:
+            self._marks.popleft()
+        began, first = self._marks[0]
+        return (closed - first) / (now - began) if now > began else 0.0
+
+
+def watch(
+    backend: Backend,
+    console: Console,
+    accounts: Sequence[Account],
+    tree: Tree,
+    alive: Callable[[], None],
+) -> None:
+    """Show how the accounts' runs go until they have ended.
+
+    Parameters:
+      accounts: The one whose files are counted is the first.
+      alive: Called at each look; raises if the workers have ended.
+
+    Raises:
+      PollingError: An account needs a person before it can go on.
+      ServerUnavailable: Nothing has moved for three minutes.
+    """
+    watchers = [RunWatcher(backend, account.run) for account in accounts]
+    show = _bars if console.is_terminal else _lines
+    last, moved = Seen(0, 0, 0, 0), time.monotonic()
+    with show(console, tree) as step:
+        while True:
+            # Asked first: what is counted afterwards is all there is.
+            states = [watcher.look() for watcher in watchers]
+            seen = _seen(backend, accounts[0], watchers)
+            step(seen, _reason(watchers))
+            if "running" not in states:
+                return
+            alive()
+            _require_movable(watchers)
+            if seen != last:
+                last, moved = seen, time.monotonic()
+            elif time.monotonic() - moved > STALLED_SECONDS:
+                raise _stalled(watchers)
+            time.sleep(max(LOOK_SECONDS, *(watcher.pause for watcher in watchers)))
+
+
+def _seen(backend: Backend, account: Account, watchers: Sequence[RunWatcher]) -> Seen:
+    with backend.database.connection() as conn:
+        kept = {row["kind"]: row for row in listings.account_kinds(conn, account.id)}
+    files = kept.get(FILE, {"items": 0, "bytes": 0})
+    tasks = sum(watcher.now.known for watcher in watchers)
+    waiting = sum(watcher.now.ready + watcher.now.queued for watcher in watchers)
+    return Seen(files["items"], files["bytes"], tasks - waiting, tasks)
+
+
+def _require_movable(watchers: Sequence[RunWatcher]) -> None:
+    for watcher in watchers:
+        if watcher.stopped is not None:
+            raise watcher.stopped
+
+
+def _stalled(watchers: Sequence[RunWatcher]) -> ServerUnavailable:
+    return ServerUnavailable(
+        f"nothing has moved for {span(STALLED_SECONDS)}: {_reason(watchers) or 'no task ends'}",
+        "The workers' log says more",
+    )
+
+
+def _reason(watchers: Sequence[RunWatcher]) -> str:
+    """What the runs wait for first; empty while they simply work."""
+    return next((wait.reason for watcher in watchers for wait in watcher.waits), "")
+
+
+Step = Callable[[Seen, str], None]
+
+
+@contextmanager
+def _bars(console: Console, tree: Tree) -> Iterator[Step]:
+    columns = (
+        TextColumn("{task.description:>6}", markup=False),
+        BarColumn(None),
+        TextColumn("{task.fields[said]}", markup=False),
+    )
+    files, total = len(tree.files), tree.bytes
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bars = [
+            progress.add_task(name, total=all_of_it, said="")
+            for name, all_of_it in (("files", files), ("bytes", total), ("tasks", None))
+        ]
+        pace = Pace()
+
+        def step(seen: Seen, why: str) -> None:
+            said = f"{number(seen.files)} of {number(files)}"
+            _set(progress, bars[0], seen.files, files, said)
+            _set(progress, bars[1], seen.bytes, total, f"{size(seen.bytes)} of {size(total)}")
+            _set(progress, bars[2], seen.closed, seen.tasks, _tasks(seen, pace, why))
+
+        yield step
+
+
+def _set(progress: Progress, bar: TaskID, done: int, total: int, said: str) -> None:
+    # A bar without a total moves on its own: nothing of nothing is all of it.
+    progress.update(bar, completed=done if total else 1, total=total or 1, said=said)
+
+
+@contextmanager
+def _lines(console: Console, tree: Tree) -> Iterator[Step]:
+    pace, due = Pace(), time.monotonic() + LINE_SECONDS
+    files, total = len(tree.files), tree.bytes
+
+    def step(seen: Seen, why: str) -> None:
+        nonlocal due
+        tasks = _tasks(seen, pace, why)
+        if time.monotonic() < due:
+            return
+        due = time.monotonic() + LINE_SECONDS
+        console.print(
+            f"{number(seen.files)} of {number(files)} files, {size(seen.bytes)} of {size(total)},"
+            f" tasks {tasks}",
+            soft_wrap=True,
+        )
+
+    yield step
+
+
+def _tasks(seen: Seen, pace: Pace, why: str) -> str:
+    rate = number(round(pace.per_second(seen.closed)))
+    state = f"waits: {why}" if why else f"{rate} tasks/s"
+    return f"{number(seen.closed)} of {number(seen.tasks)}, {state}"

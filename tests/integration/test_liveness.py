@@ -1,0 +1,112 @@
+"""Alive, silent, overdue and leading mean the same to everybody who asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.api import doctor, figures, health, liveness, roster
+from core.api.doctor import accounts, fleet, servers
+from core.db import version
+from core.plugins import Registry
+from core.settings import Settings
+
+SETTINGS = Settings(_env_file=None)
+"""The scheduler ticks every two minutes."""
+
+FLEET = ("workers", "dispatcher", "scheduler")
+
+CASES: dict[str, tuple[str, dict[str, str]]] = {
+    "all is well": ("SELECT", {}),
+    "a late tick": (
+        "UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.4 minutes'",
+        {},
+    ),
+    "a silent scheduler": (
+        "UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'",
+        {"scheduler": "warn"},
+    ),
+    "a scheduler that never ticked": (
+        "UPDATE ledger SET last_tick_at = NULL",
+        {"scheduler": "warn"},
+    ),
+    "a late heartbeat": (
+        "UPDATE process SET seen_at = clock_timestamp() - interval '13 seconds'",
+        {},
+    ),
+    "a dead worker": (
+        "UPDATE process SET seen_at = clock_timestamp() - interval '15.1 seconds'",
+        {"workers": "warn"},
+    ),
+    "no leader": (
+        "UPDATE ledger SET leader_until = clock_timestamp() - interval '1 second'",
+        {"dispatcher": "fail"},
+    ),
+    "neither worker nor leader": (
+        "WITH gone AS (DELETE FROM process) UPDATE ledger SET leader = NULL, leader_until = NULL",
+        {"workers": "warn", "dispatcher": "warn"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everybody_says_the_same_of_the_fleet(api, healthy, desk, case: str) -> None:
+    statement, different = CASES[case]
+    desk.conn.execute(statement)
+    expected = dict.fromkeys(FLEET, "ok") | different
+    looked = health.look(api.backend)
+    assert {name: looked[name] for name in FLEET} == expected
+    checks = {check.name: check.status for check in fleet.examine(desk.conn, SETTINGS, Registry())}
+    assert {name: checks[name] for name in FLEET} == expected
+    found = figures.look(desk.conn, SETTINGS)
+    assert found.leads == (expected["dispatcher"] == "ok")
+    silent = found.silent_seconds > liveness.silent_after_seconds(SETTINGS)
+    assert silent == (expected["scheduler"] == "warn")
+    alive = any(row["kind"] == "worker" for row in found.processes)
+    assert alive == bool(liveness.live_workers(desk.conn)) == (expected["workers"] == "ok")
+
+
+@pytest.mark.parametrize(
+    ("interval", "minutes", "overdue"),
+    [
+        (10, 7.4, False),
+        (10, 7.6, True),
+        (2, 3.4, False),  # never before the scheduler counts as silent
+        (2, 3.6, True),
+        (60, 44, False),
+        (60, 46, True),
+    ],
+)
+def test_everybody_says_the_same_of_an_account(
+    api, desk, interval: int, minutes: float, overdue: bool
+) -> None:
+    account = desk.account("late", poll_interval_minutes=interval)
+    desk.conn.execute(
+        "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 minute'", (minutes,)
+    )
+    assert _says_overdue(api, desk) == [overdue] * 5
+    desk.run(account)  # it is being polled now, however long that takes
+    assert _says_overdue(api, desk) == [False] * 5
+
+
+def _says_overdue(api: Any, desk: Any) -> list[bool]:
+    listed, _ = roster.page(desk.conn, SETTINGS)
+    over, _ = roster.page(desk.conn, SETTINGS, due="over")
+    return [
+        health.look(api.backend)["accounts"] == "warn",
+        any(check.message.endswith("overdue") for check in accounts.examine(desk.conn, SETTINGS)),
+        bool(figures.look(desk.conn, SETTINGS).overdue),
+        any(entry.overdue for entry in listed),
+        bool(over),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("revision", "status"),
+    [(version.HEAD, "ok"), ("9999", "warn"), ("0000", "fail"), ("x", "fail")],
+)
+def test_everybody_says_the_same_of_the_schema(api, desk, revision: str, status: str) -> None:
+    desk.conn.execute("UPDATE alembic_version SET version_num = %s", (revision,))
+    check: doctor.Check = servers.schema(api.backend.database.url)
+    assert (health.look(api.backend)["schema"], check.status) == (status, status)

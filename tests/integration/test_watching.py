@@ -1,0 +1,126 @@
+"""Watching a run, and what the demo asks of the service layer."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from core import TaskOutput
+from core.api import content, listings
+from core.api.watching import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, RunWatcher
+from core.demo import engine
+from core.errors import NotFound, ServerUnavailable
+
+LARGE = b"\xff" * (2 * 1024 * 1024)
+
+
+def test_a_watcher_says_how_far_a_run_is_and_what_it_waits_for(backend, desk) -> None:
+    root = desk.root(desk.account())
+    watcher = RunWatcher(backend, root.run_id)
+    assert watcher.look() == "running"
+    assert (watcher.now.known, watcher.now.tasks_done) == (1, 0)
+    assert [wait.reason for wait in watcher.waits] == ["no worker runs"]
+    assert watcher.stopped is None
+    assert MIN_PAUSE_SECONDS <= watcher.pause <= MAX_PAUSE_SECONDS
+    desk.finish(root, output=[TaskOutput("1", "x")])
+    assert watcher.look() == "succeeded"
+    assert (watcher.now.outputs_saved, watcher.waits) == (1, [])
+
+
+def test_a_watcher_asks_for_reasons_now_and_then(backend, desk, healthy, monkeypatch) -> None:
+    account = desk.account()
+    watcher = RunWatcher(backend, desk.run(account))
+    watcher.look()
+    desk.conn.execute(
+        "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
+    )
+    watcher.look()
+    assert watcher.stopped is None, "it asked again within a second"
+    monkeypatch.setattr("core.api.watching.REASONS_SECONDS", 0)
+    watcher.look()
+    assert watcher.stopped is not None
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'active', status_reason = NULL")
+    watcher.look()
+    assert watcher.stopped is None
+
+
+def test_a_watcher_sits_out_an_outage_once_it_has_seen_the_run(backend, desk, monkeypatch) -> None:
+    run = desk.run(desk.account())
+    watcher, late = RunWatcher(backend, run), RunWatcher(backend, run)
+    watcher.look()
+
+    @contextmanager
+    def away(_self):
+        raise ServerUnavailable("PostgreSQL does not answer", "")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(backend.database), "connection", away)
+        assert watcher.look() == "running"
+        assert watcher.is_away
+        with pytest.raises(ServerUnavailable):
+            late.look()
+    watcher.look()
+    assert not watcher.is_away
+
+
+def test_an_unknown_run_cannot_be_watched(backend, desk) -> None:
+    with pytest.raises(NotFound):
+        RunWatcher(backend, desk.me).look()
+
+
+def test_digests_are_those_of_the_stored_bytes(backend, desk) -> None:
+    kept = {"text": "Grüße", "bytes": b"\0\xff", "large": LARGE, "empty": b""}
+    account = desk.account()
+    desk.keep(
+        account,
+        *(TaskOutput(id, data, kind="file") for id, data in kept.items()),
+        TaskOutput("other", "x", kind="note"),
+        TaskOutput("gone", "x", kind="file"),
+    )
+    desk.conn.execute(
+        "UPDATE user_integration_content SET deleted_at = now() WHERE external_id = 'gone'"
+    )
+    expected = {
+        id: hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+        for id, data in kept.items()
+    }
+    assert dict(content.digests(backend, account, "file")) == expected
+    desk.conn.execute(
+        "UPDATE user_integration_content SET content_text = 'Gruß' WHERE external_id = 'text'"
+    )
+    assert dict(content.digests(backend, account, "file"))["text"] != expected["text"]
+
+
+def test_a_blob_that_is_gone_has_no_digest(backend, desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("large", LARGE, kind="file"))
+    desk.conn.execute("UPDATE user_integration_content SET blob_key = 'sha256/none'")
+    assert dict(content.digests(backend, account, "file")) == {"large": None}
+
+
+def test_content_is_counted_by_kind(backend, desk) -> None:
+    account = desk.account()
+    desk.keep(
+        account,
+        TaskOutput("1", "x", kind="a"),
+        TaskOutput("2", b"\xff\xfe", kind="a"),
+        TaskOutput("3", LARGE, kind="b"),
+    )
+    assert listings.account_kinds(desk.conn, account) == [
+        {"kind": "a", "items": 2, "bytes": 3, "texts": 1, "binaries": 1, "blobs": 0},
+        {"kind": "b", "items": 1, "bytes": len(LARGE), "texts": 0, "binaries": 0, "blobs": 1},
+    ]
+
+
+def test_the_demo_serves_a_directory_where_it_did_before(backend, desk) -> None:
+    one, other = (engine.login(Path(root)) for root in ("/srv/one", "/srv/other"))
+    assert one != other
+    given = {"domain": "ftp", "user_id": engine.USER, "config": {"port": 4711}}
+    assert engine.last_port(backend, one) is None
+    desk.account("demo-ftp", identity=f"{one}@127.0.0.1:4711/", **given)
+    assert engine.last_port(backend, one) == 4711
+    assert engine.last_port(backend, other) is None

@@ -1,0 +1,107 @@
+"""Cursors: they lead back to where a page ended, and nothing else is one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.api import access, changes, history, listings, parked, searching, tree
+from core.api.pagination import MAX_PAGE_ROWS, Keyset, bounded, encode_cursor
+from core.errors import InvalidInput
+
+KEYS = {
+    "accounts": listings.accounts.key,
+    "runs": listings.runs.key,
+    "tasks": listings.tasks.key,
+    "content": listings.content.key,
+    "content of an account": listings.content_of_account.key,
+    "states": listings.states.key,
+    "tokens": access.tokens.key,
+    "changes": changes.KEY,
+    "history": history.KEY,
+    "parked": parked.KEY,
+    "search": searching.KEY,
+    "tree": tree.KEY,
+}
+ZONES = st.builds(lambda minutes: timezone(timedelta(minutes=minutes)), st.integers(-900, 900))
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "bigint": st.integers(-(2**63), 2**63 - 1),
+    "text": st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    "timestamptz": st.datetimes(timezones=ZONES),
+    "uuid": st.uuids(),
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+ROW = (datetime(2026, 1, 2, tzinfo=UTC), UUID(int=7))
+
+
+@pytest.mark.parametrize("which", KEYS)
+@given(st.data())
+def test_a_cursor_leads_back_to_its_row(which: str, data: st.DataObject) -> None:
+    key = KEYS[which]
+    row = {column: data.draw(VALUES[kind]) for column, kind in key.columns.items()}
+    cursor = key.encode(row)
+    assert dict(zip(key.columns, key.decode(cursor), strict=True)) == row
+    assert key.names(10, cursor) == {"limit": 11} | {f"after_{name}": row[name] for name in row}
+
+
+@pytest.mark.parametrize("which", KEYS)
+@given(st.lists(JSON, max_size=4))
+def test_other_values_are_refused_or_are_a_key(which: str, values: list[Any]) -> None:
+    """What is let through can be compared with the columns: PostgreSQL refuses none of it."""
+    key = KEYS[which]
+    try:
+        found = key.decode(encode_cursor(values))
+    except InvalidInput:
+        return
+    types = {"bigint": int, "text": str, "timestamptz": datetime, "uuid": UUID}
+    for value, kind in zip(found, key.columns.values(), strict=True):
+        assert type(value) is types[kind]
+        assert kind != "bigint" or -(2**63) <= value < 2**63
+        assert kind != "text" or not set(value) & {"\0", "\ud800"}
+
+
+@pytest.mark.parametrize("which", KEYS)
+@pytest.mark.parametrize("cursor", ["", "x", "W10", "eyJhIjoxfQ", "\ud800", "é", "W1tb" * 9_000])
+def test_what_is_no_cursor_is_refused(which: str, cursor: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^invalid cursor"):
+        KEYS[which].names(10, cursor)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (ROW[0].replace(tzinfo=None), ROW[1]),
+        ("infinity", ROW[1]),
+        ("0000-00-00", ROW[1]),
+        (ROW[0], "7"),
+        (ROW[0],),
+        (*ROW, 1),
+        (1, ROW[1]),
+        (ROW[0], None),
+    ],
+)
+def test_a_key_of_other_types_is_refused(place: tuple[object, ...]) -> None:
+    with pytest.raises(InvalidInput, match=r"^invalid cursor"):
+        history.KEY.decode(encode_cursor(place))
+
+
+@given(st.integers(-5, 3 * MAX_PAGE_ROWS), st.integers(0, 2 * MAX_PAGE_ROWS))
+def test_a_page_is_cut_at_its_limit(limit: int, there: int) -> None:
+    key = Keyset({"id": "bigint"})
+    rows = [{"id": id} for id in range(min(there, key.names(limit, None)["limit"]))]
+    page = key.page(rows, limit)
+    assert page.rows == rows[: bounded(limit)]
+    assert 1 <= bounded(limit) <= MAX_PAGE_ROWS
+    if there <= bounded(limit):
+        assert page.cursor is None
+    else:
+        assert key.decode(page.cursor or "") == [page.rows[-1]["id"]]

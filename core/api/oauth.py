@@ -23,6 +23,7 @@ from core.api import accounts
 from core.api.backend import Backend
 from core.api.validation import Values, config_of, stored
 from core.db.rows import fetch
+from core.egress import any_host
 from core.errors import InvalidInput, NotFound, PollingError, SettingsError
 from core.integration.base import Integration
 from core.integration.limits import OAuth

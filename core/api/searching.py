@@ -168,8 +168,8 @@ class Wanted:
 def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
     """One page, by account and external id.
 
-    Raises: InvalidInput: The cursor is invalid, PostgreSQL makes nothing of the words, or it
-      takes too long.
+    Raises:
+      InvalidInput: The cursor is invalid, PostgreSQL cannot parse the words, or it takes too long.
     """
     names = asdict(wanted) | KEY.names(limit, after)
     try:

@@ -24,7 +24,7 @@ from core.api import figures
 from core.api.backend import Backend
 from core.api.figures import FRESHNESS, Figures
 from core.db.rows import Row
-from core.worker.figures import BUCKETS
+from core.metrics.counters import BUCKETS
 
 KEPT_SECONDS = 5.0
 """Several scrapers at once cost one look."""

@@ -1,5 +1,5 @@
-"""What happens around a task, one concern a file, in the order of `core.actors.MIDDLEWARE`.
+"""The middleware around a task: one in each file, in the order of `core.actors.MIDDLEWARE`.
 
-Every hook before a task fails closed: Dramatiq logs an unexpected error in one and would run the
-task anyway.
+Each is given the parts of the worker process that it uses. Every hook before a task fails closed
+(`base`): Dramatiq alone would log an unexpected error and run the task.
 """

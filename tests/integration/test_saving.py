@@ -411,7 +411,7 @@ def test_whatever_an_exception_says_can_be_saved(desk) -> None:
     from core.middleware.retries import decide
 
     dispatch = desk.root(desk.account())
-    outcome = decide(dispatch, ValueError("\x00\ud800\x1b"), 3, None, str)
+    outcome = decide(dispatch, ValueError("\x00\ud800\x1b"), 3, None, str, lambda _: 0)
     desk.save(outcome)
     reason, error = desk.rows("SELECT reason, errors->0->>'error' FROM sync_task")[0]
     assert fits(reason + error)

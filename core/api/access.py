@@ -13,9 +13,9 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from core.api.listings import Listing, Row, fetch
-from core.content.text import fits
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
+from core.results.text import fits
 
 PREFIX = "polling_"
 

@@ -16,9 +16,9 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from core.content.text import fits
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
+from core.results.text import fits
 
 Row = dict[str, Any]
 

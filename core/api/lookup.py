@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from core.api.listings import PLURALS, Row
-from core.content.text import fits
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
+from core.results.text import fits
 
 SHORTEST = 4
 """Characters of a UUID that may stand for it."""

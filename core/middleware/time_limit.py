@@ -15,6 +15,7 @@ from dramatiq import Broker, Worker
 
 from core.ledger.outcomes import Dispatch
 from core.middleware.closed import TaskMiddleware
+from core.results.signals import TimeLimitExceeded
 from core.worker.process import current
 
 CHECK_SECONDS = 1.0
@@ -25,13 +26,6 @@ hear it.
 """
 
 log = logging.getLogger(__name__)
-
-
-class TimeLimitExceeded(BaseException):
-    """Raised in the thread of a task that is over its time limit.
-
-    No `Exception`, so that plugins do not swallow it.
-    """
 
 
 @dataclass(slots=True)

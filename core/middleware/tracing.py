@@ -11,7 +11,7 @@ from core.errors import RateLimited, SkipItem
 from core.ledger.outcomes import Dispatch
 from core.middleware.closed import TaskMiddleware
 from core.observing import traces
-from core.worker.running import AccountStopped, LeftToOthers
+from core.results.signals import AccountStopped, LeftToOthers
 
 NO_ERRORS = (RateLimited, SkipItem, AccountStopped, LeftToOthers)
 """What puts a task off, or ends it as the plugin means it."""

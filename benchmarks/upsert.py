@@ -20,9 +20,9 @@ from benchmarks.engine import Testbed
 from benchmarks.peers import psycopg
 from benchmarks.report import Budget, Options, Report, ratio
 from core.content import saving
-from core.content.rows import output_row
 from core.db.pool import Conn, Database
 from core.integration.results import TaskOutput
+from core.results.outputs import output_row
 
 BATCHES = (256, 1_000, 5_000)
 HEADLINE = 1_000
@@ -128,13 +128,13 @@ def _time(conn: Conn, save: Save, items: Sequence[Any]) -> float:
     return time.perf_counter() - begun
 
 
-def _keep(conn: Conn, rows: Sequence[saving.Row]) -> None:
+def _keep(conn: Conn, rows: Sequence[saving.Write]) -> None:
     assert len(saving.upsert(conn, rows)) == len(rows)
 
 
-def _checked(outputs: Sequence[tuple[str, TaskOutput]]) -> list[saving.Row]:
+def _checked(outputs: Sequence[tuple[str, TaskOutput]]) -> list[saving.Write]:
     return [
-        output_row(output, NoBlobs()) | {"account": account, "domain": "noop", "seq": 2}
+        (saving.Writer(account, "noop", "run", task=1, seq=2), output_row(output, NoBlobs())[0])
         for account, output in outputs
     ]
 

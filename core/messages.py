@@ -10,8 +10,8 @@ from typing import Any
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 
-from core.content.text import json_text
 from core.ledger.outcomes import Dispatch
+from core.results.text import json_text
 
 RUN_TASK = "run_task"
 SAVE_OUTPUT = "save_output"

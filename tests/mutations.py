@@ -114,7 +114,7 @@ MUTATIONS = [
     ),
     Mutation(
         "compare and set of state",
-        (("core/ledger/state.py", 'return row["read"] is not None and (', "return False and ("),),
+        (("core/ledger/state.py", "return row.read is not None and (", "return False and ("),),
         ("tests/integration/test_saving.py",),
     ),
     Mutation(

@@ -13,10 +13,10 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from core.api.pagination import Keyset, PagedQuery
-from core.content.text import fits
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput, NotFound
+from core.results.text import fits
 
 PREFIX = "polling_"
 

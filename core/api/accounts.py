@@ -24,11 +24,11 @@ from core.api.validation import (
     require_same_destination,
     stored,
 )
-from core.content.text import fits, mended
 from core.db.pool import Conn
 from core.errors import InvalidInput, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
+from core.results.text import fits, mended
 
 KNOWN_ALREADY = """
 SELECT id, name, config, poll_interval_minutes FROM user_integration

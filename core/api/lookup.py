@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from core.api.pagination import PLURALS
-from core.content.text import fits
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
+from core.results.text import fits
 
 SHORTEST = 4
 """Characters of a UUID that may stand for it."""

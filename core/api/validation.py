@@ -11,9 +11,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from core.accounts.vault import secrets_of
-from core.content.text import fits
 from core.errors import InvalidInput
 from core.integration.base import Destination, Integration, ResyncOnChange
+from core.results.text import fits
 
 M = TypeVar("M", bound=BaseModel)
 

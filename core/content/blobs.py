@@ -9,7 +9,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -18,9 +17,10 @@ from uuid import uuid4
 import obstore
 from obstore.store import LocalStore, from_url
 
-from core.content.rows import INLINE_BYTES
 from core.db.pool import Database
 from core.errors import SettingsError, TransientError
+from core.results.outputs import INLINE_BYTES
+from core.results.rows import StoredBlob
 
 CHUNK = 1024 * 1024
 
@@ -153,16 +153,6 @@ class Blobs:
                 obstore.delete(self.store, key)
             conn.execute(FORGET, (key,))
         return True
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBlob:
-    """Finished content: in the store under `key`, or small and carried along as `data`."""
-
-    size: int
-    sha256: str
-    key: str | None = None
-    data: bytes | None = None
 
 
 class SpooledWriter:

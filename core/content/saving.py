@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from core.content.text import json_text
 from core.db.pool import Conn
-
-Row = Mapping[str, Any]
+from core.results.rows import ListingRow, OutputRow
+from core.results.text import json_text
 
 # Locks content rows by (account, external id). Served by the unique index; unchanged rows are found
 # before and not locked.
@@ -165,77 +164,134 @@ FROM %(parent)s
   FROM %(until)s::timestamptz
 """
 
+
+class Writer(NamedTuple):
+    """The task whose rows are written.
+
+    Attributes:
+      seq: The number of its dispatch; see above.
+    """
+
+    account: str
+    domain: str
+    run: str
+    task: int
+    seq: int
+
+
+Write = tuple[Writer, OutputRow]
+
 Key = tuple[str, str]
+"""An account and an external id."""
 
 
-def upsert(conn: Conn, rows: Sequence[Row]) -> set[Key]:
-    """Keep whole items. Returns the (account, id) of those that were new or changed."""
+def upsert(conn: Conn, writes: Sequence[Write]) -> set[Key]:
+    """Keep complete items. Returns the (account, id) of those that were new or changed."""
+    # Named one by one: this is half of what the saver itself takes for a row.
+    rows = [
+        {
+            "account": writer.account,
+            "domain": writer.domain,
+            "seq": writer.seq,
+            "id": row.id,
+            "kind": row.kind,
+            "parent": row.parent,
+            "name": row.name,
+            "ts": row.ts,
+            "type": row.type,
+            "text": row.text,
+            "bytes": row.bytes,
+            "blob": row.blob,
+            "size": row.size,
+            "metadata": row.metadata,
+            "hash": row.hash,
+            "digest": row.digest,
+            "fingerprint": row.fingerprint,
+        }
+        for writer, row in writes
+    ]
     return _keys(conn, UPSERT, rows)
 
 
-def update(conn: Conn, rows: Sequence[Row]) -> set[Key]:
+def update(conn: Conn, writes: Sequence[Write]) -> set[Key]:
     """Change metadata of items that are kept. Returns those that changed."""
+    rows = [
+        {
+            "account": writer.account,
+            "seq": writer.seq,
+            "id": row.id,
+            "metadata": row.metadata,
+            "fingerprint": row.fingerprint,
+        }
+        for writer, row in writes
+    ]
     return _keys(conn, UPDATE, rows)
 
 
-def _keys(conn: Conn, statement: str, rows: Sequence[Row]) -> set[Key]:
+def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[Key]:
     if not rows:
         return set()
     return {(account, id) for account, id in conn.execute(statement, (json_text(rows),))}
 
 
-def delete(conn: Conn, rows: Sequence[Row]) -> Counter[Key]:
-    """Mark items and what hangs below them deleted.
+def delete(conn: Conn, gone: Iterable[tuple[Writer, str]]) -> Counter[Key]:
+    """Mark these ids and what hangs below them deleted.
 
     Returns how many rows by the (account, id) that was named.
     """
+    rows = _gone(gone)
     if not rows:
         return Counter()
     return Counter((account, root) for account, root in conn.execute(DELETE, (json_text(rows),)))
 
 
-def bury(conn: Conn, rows: Sequence[Row]) -> None:
+def bury(conn: Conn, gone: Iterable[tuple[Writer, str]]) -> None:
     """Leave a tombstone where nothing was kept yet."""
+    rows = _gone(gone)
     if rows:
         conn.execute(BURY, (json_text(rows),))
 
 
-def remember_seen(conn: Conn, rows: Iterable[tuple[str, str]]) -> None:
+def _gone(gone: Iterable[tuple[Writer, str]]) -> list[Mapping[str, Any]]:
+    return [
+        {"account": writer.account, "domain": writer.domain, "seq": writer.seq, "id": id}
+        for writer, id in gone
+    ]
+
+
+def remember_seen(conn: Conn, seen: Iterable[tuple[str, str]]) -> None:
     """Note that (run, external id) is still at the source."""
-    encoded = [{"run": run, "id": id} for run, id in rows]
-    if encoded:
-        conn.execute(SEEN, (json_text(encoded),))
+    rows = [{"run": run, "id": id} for run, id in seen]
+    if rows:
+        conn.execute(SEEN, (json_text(rows),))
 
 
 def sweep(
     conn: Conn,
-    listing: Row,
+    listing: ListingRow,
+    writer: Writer,
     *,
-    account: str,
-    run: str,
     start_seq: int,
     began: datetime,
-    seq: int,
     guard: float,
 ) -> int:
     """Mark deleted what a complete listing no longer holds, or hold that for a person. Returns how
     many rows it marked.
 
     Parameters:
-      start_seq, began: Of the run: what was written later is there, whoever wrote it.
-      seq: Of the task that says the listing is complete.
-      guard: The share of the listing that may vanish at once; 1 lets everything go.
+      writer: The task that says the listing is complete.
+      start_seq, began: Of its run: what was written later is there, whoever wrote it.
+      guard: The largest share of the listing that may vanish; 1 allows everything.
     """
-    place = {**listing, "account": account, "run": run, "start": start_seq, "began": began}
+    place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
+    place |= listing._asdict()
     # Written out, since no index serves IS NOT DISTINCT FROM.
     statement = VANISHED.replace(
-        "{place}", "parent IS NULL" if listing["parent"] is None else "parent = %(parent)s"
+        "{place}", "parent IS NULL" if listing.parent is None else "parent = %(parent)s"
     )
     total, vanished = conn.execute(statement, place).fetchall()[0]
     conn.execute(UNHOLD, place)
     if len(vanished) > guard * total:
         conn.execute(HOLD, {**place, "vanished": len(vanished), "total": total})
         return 0
-    return sum(
-        delete(conn, [{"account": account, "id": id, "seq": seq} for id in vanished]).values()
-    )
+    return sum(delete(conn, [(writer, id) for id in vanished]).values())

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.db.pool import Conn
-
-MOST_CRASHES = 3
+from core.results.parking import MAX_CRASHES
 
 DIED = "its process died or hung while it ran"
 """The reason of a suspect whose lease ran out after its start was committed."""
@@ -43,11 +42,11 @@ WITH expired AS MATERIALIZED (
 )
 UPDATE sync_task t SET
     state = CASE WHEN t.suspect AND t.started_at IS NOT NULL
-        AND t.crashes + 1 >= {MOST_CRASHES} THEN 'parked' ELSE 'ready' END,
+        AND t.crashes + 1 >= {MAX_CRASHES} THEN 'parked' ELSE 'ready' END,
     crashes = t.crashes + CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN 1 ELSE 0 END,
     reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN '{DIED}' ELSE t.reason END,
     finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL
-        AND t.crashes + 1 >= {MOST_CRASHES} THEN clock_timestamp() END,
+        AND t.crashes + 1 >= {MAX_CRASHES} THEN clock_timestamp() END,
     suspect = true, available_at = clock_timestamp(), lease_until = NULL
 FROM expired e WHERE t.id = e.id
 RETURNING t.id, t.dispatch_no, t.integration_domain, t.state, t.run_id::text,

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from core.content.rows import BlobStore, Row, amend, listing_row, output_row, seen_ids
-from core.content.text import encode_json, holds_unfit
-from core.errors import ResultInvalid
 from core.integration.base import Integration
-from core.integration.results import Task, TaskResult
-
-MOST_TASKS = 100_000
-"""Follow-ups of one result."""
-
-MOST_OUTPUTS = 100_000
-"""Items of one result."""
-
-MOST_BYTES = 64 * 1024 * 1024
-"""Inline content of one result."""
-
-LONGEST_PAYLOAD = 64 * 1024
-"""Bytes of JSON."""
-
-PRIORITIES = range(-(2**31), 2**31)
+from core.integration.results import TaskResult
+from core.results.outputs import BlobStore
+from core.results.result import result_rows
+from core.results.rows import ListingRow, Operation, OutputRow, StateRow, TaskRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +89,11 @@ class Outcome:
     block: Block | None = None
     stop: Stop | None = None
     expired: str | None = None
-    outputs: list[Row] = field(default_factory=list)
-    tasks: list[Row] = field(default_factory=list)
-    states: list[Row] = field(default_factory=list)
+    outputs: list[OutputRow] = field(default_factory=list)
+    tasks: list[TaskRow] = field(default_factory=list)
+    states: list[StateRow] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
-    listed: list[Row] = field(default_factory=list)
+    listed: list[ListingRow] = field(default_factory=list)
     size: int = 0
     queue: str | None = None
 
@@ -120,70 +103,33 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """As a message carries it."""
-        return asdict(self)
+        data = {each.name: getattr(self, each.name) for each in fields(self)}
+        data["dispatch"] = asdict(self.dispatch)
+        data["block"] = self.block and asdict(self.block)
+        data["stop"] = self.stop and asdict(self.stop)
+        return data | {name: [row._asdict() for row in data[name]] for name in _ROWS}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """The other way."""
-        nested: dict[str, Any] = {"dispatch": Dispatch(**data["dispatch"])}
-        nested |= {
+        """The outcome that `to_json` wrote."""
+        nested: dict[str, Any] = {
+            "dispatch": Dispatch(**data["dispatch"]),
             "block": data["block"] and Block(**data["block"]),
             "stop": data["stop"] and Stop(**data["stop"]),
         }
-        return cls(**{**data, **nested})
+        rows = {name: [row(**each) for each in data[name]] for name, row in _ROWS.items()}
+        rows["outputs"] = [
+            row._replace(operation=Operation(row.operation)) for row in rows["outputs"]
+        ]
+        return cls(**{**data, **nested, **rows})
 
 
-def dedup_key(task: Task, encoded: str) -> str:
-    """What runs once in a run: the task's own key, or its type and payload."""
-    text = f"key:{task.key}" if task.key is not None else f"{task.type}:{encoded}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def task_row(task: Task, integration: Integration) -> Row:
-    """One follow-up as a row.
-
-    Raises:
-      ResultInvalid: It cannot be put on the queue, and why.
-    """
-    if not isinstance(task, Task):
-        raise ResultInvalid(f"tasks holds a {type(task).__name__} where a Task belongs")
-    if task.type not in integration.task_specs:
-        raise ResultInvalid(
-            f"there is no task {str(task.type)[:80]!r} in {integration.manifest.domain}"
-        )
-    payload = dict(task.payload)
-    # Keys sorted, so that one payload is one key whatever order its author wrote it in.
-    encoded = encode_json(dict(sorted(payload.items())), f"the payload of a {task.type} task")
-    if len(encoded) > LONGEST_PAYLOAD:
-        raise ResultInvalid(
-            f"the payload of a {task.type} task has {len(encoded):,} bytes; {LONGEST_PAYLOAD:,} are"
-            " allowed"
-        )
-    if holds_unfit(encoded) and not _storable(payload):
-        raise ResultInvalid(f"the payload of a {task.type} task has a NUL or a lone surrogate")
-    # Compared, not looked up: a range is searched one by one for what is no plain int.
-    if (
-        not isinstance(task.priority, int)
-        or not PRIORITIES.start <= task.priority < PRIORITIES.stop
-    ):
-        raise ResultInvalid(f"the priority {task.priority!r} of a {task.type} task is out of range")
-    return {
-        "type": task.type,
-        # A copy of our own: a generator may change what it has yielded.
-        "payload": json.loads(encoded),
-        "key": dedup_key(task, encoded),
-        "priority": int(task.priority),
-        "background": bool(task.background),
-        "weight": len(encoded),
-    }
-
-
-def _storable(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" not in value and not any(0xD800 <= ord(char) <= 0xDFFF for char in value)
-    if isinstance(value, Mapping):
-        return all(_storable(key) and _storable(item) for key, item in value.items())
-    return all(_storable(item) for item in value) if isinstance(value, list | tuple) else True
+_ROWS: Mapping[str, Any] = {
+    "outputs": OutputRow,
+    "tasks": TaskRow,
+    "states": StateRow,
+    "listed": ListingRow,
+}
 
 
 def result_outcome(
@@ -202,73 +148,13 @@ def result_outcome(
       ResultInvalid: It cannot be kept, and why.
       Whatever a generator of the plugin raises.
     """
-    if not isinstance(result, TaskResult):
-        raise ResultInvalid(
-            f"{dispatch.type} returned a {type(result).__name__} instead of a TaskResult"
-        )
-    outcome = Outcome(dispatch)
-    rows: dict[str, Row] = {}
-    for output in _bounded(result.output, MOST_OUTPUTS, "outputs"):
-        row = output_row(output, blobs)
-        _weigh(outcome, row)
-        _collect(rows, row)
-    outcome.outputs = list(rows.values())
-    for task in _bounded(result.tasks, MOST_TASKS, "tasks"):
-        outcome.tasks.append(task_row(task, integration))
-        _weigh(outcome, outcome.tasks[-1])
-    outcome.seen = seen_ids(_bounded(result.seen, 10 * MOST_OUTPUTS, "seen ids"))
-    outcome.listed = [listing_row(listing) for listing in result.listed]
-    outcome.states = [
-        _state_row(partition, value, read) for partition, value in result.state.items()
-    ]
-    outcome.size += 60 * len(outcome.seen)
-    return outcome
-
-
-def _collect(rows: dict[str, Row], row: Row) -> None:
-    """One row for each item: the last word counts, and a change of metadata is added to what
-    stands there.
-    """
-    before = rows.pop(row["id"], None)
-    if before is not None and row["code"] == 206:
-        if before["code"] != 410:
-            amend(before, row)
-        row = before
-    rows[row["id"]] = row
-
-
-def _weigh(outcome: Outcome, row: Row) -> None:
-    outcome.size += 150 + row.pop("weight")
-    if outcome.size > MOST_BYTES:
-        raise ResultInvalid(f"one result may carry {MOST_BYTES:,} bytes; return more tasks instead")
-
-
-def _bounded(items: Iterable[Any], most: int, what: str) -> Iterable[Any]:
-    try:
-        iterator = iter(items)
-    except TypeError:
-        raise ResultInvalid(
-            f"{what}: a {type(items).__name__} is nothing to iterate over"
-        ) from None
-    yield from itertools.islice(iterator, most)
-    if next(iterator, None) is not None:
-        raise ResultInvalid(
-            f"one result may carry {most:,} {what}; return a task that goes on with the rest"
-        )
-
-
-def _state_row(partition: str, value: Any, read: Mapping[str, int]) -> Row:
-    if not isinstance(partition, str) or not partition or len(partition) > 1024:
-        raise ResultInvalid(
-            f"state partition {str(partition)[:80]!r}: use a text of 1 to 1,024 characters"
-        )
-    if value is not None and not hasattr(value, "model_dump"):
-        raise ResultInvalid(
-            f"the state of {partition!r} is a {type(value).__name__}; use a pydantic model"
-        )
-    dumped = None if value is None else value.model_dump(mode="json")
-    if len(encode_json(dumped, f"the state of {partition!r}")) > 1024 * 1024:
-        raise ResultInvalid(
-            f"the state of {partition!r} is larger than 1 MiB; split it into partitions"
-        )
-    return {"partition": partition, "value": dumped, "read": read.get(partition)}
+    rows = result_rows(result, integration, blobs, read)
+    return Outcome(
+        dispatch,
+        outputs=rows.outputs,
+        tasks=rows.tasks,
+        states=rows.states,
+        seen=rows.seen,
+        listed=rows.listed,
+        size=rows.size,
+    )

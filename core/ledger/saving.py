@@ -8,7 +8,7 @@ see `core.ledger.completion`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -18,11 +18,14 @@ import psycopg
 
 from core.accounts.store import STOP
 from core.content import saving as content
-from core.content.text import json_text
+from core.content.saving import Write, Writer
 from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
 from core.ledger.state import write_states
+from core.results.parking import MAX_SNOOZED_SECONDS
+from core.results.rows import Operation, TaskRow
+from core.results.text import json_text
 
 # THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id.
 # Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
@@ -74,17 +77,14 @@ ON CONFLICT (run_id, dedup_key) DO NOTHING
 RETURNING parent_id
 """
 
-MOST_SNOOZED_SECONDS = 7 * 86_400
-"""A task that was put back for this long in all is parked with the reason."""
-
 MOST_ERRORS = 20
 """Errors kept of one task, the latest."""
 
-# The rows are locked by the fence already.
+# The rows are locked by the fence already. A task that would have waited too long in all is parked.
 FINISH = f"""
 UPDATE sync_task t SET
     state = CASE WHEN f.snooze > 0
-        AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS} THEN 'parked' ELSE f.state END,
+        AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS} THEN 'parked' ELSE f.state END,
     available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
         ELSE t.available_at END,
     attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,
@@ -100,7 +100,7 @@ UPDATE sync_task t SET
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
     followups = f.followups,
     finished_at = CASE WHEN f.state = 'ready'
-        AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS})
+        AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS})
         THEN NULL ELSE clock_timestamp() END
 FROM json_to_recordset(%s::json)
     AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
@@ -151,7 +151,8 @@ def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Sav
     for _ in range(5):
         try:
             with conn.transaction():
-                return _Batch(conn, outcomes, delete_guard).run()
+                passed, runs = _pass_fence(conn, outcomes)
+                return _Batch(conn, passed, runs, delete_guard).save() if passed else Saved()
         except ResultConflict:
             continue
     raise psycopg.OperationalError("state partitions are written too often at once")
@@ -169,20 +170,45 @@ class _Run:
     carried: bool
 
 
-class _Batch:
-    """One try of the saving transaction."""
+def _pass_fence(conn: Conn, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], dict[int, _Run]]:
+    """The outcomes whose tasks still are what they were when they were dispatched, one for each
+    task, in the order of their dispatch; and the tasks' runs.
+    """
+    named = {(each.dispatch.task_id, each.dispatch.dispatch_no): each for each in outcomes}
+    tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
+    passed, runs = [], {}
+    for task, number, epoch, start_seq, began, allow, carried, over_limit in conn.execute(
+        FENCE, (tasks, numbers)
+    ):
+        outcome = named[task, number]
+        if outcome.dispatch.epoch != epoch:
+            continue
+        runs[task] = _Run(start_seq, began, allow, carried)
+        if over_limit and outcome.tasks:  # Cause.RUN_LIMIT
+            outcome = Outcome(outcome.dispatch, state="parked", reason=over_limit)
+        passed.append(outcome)
+    return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs
 
-    def __init__(self, conn: Conn, outcomes: Sequence[Outcome], delete_guard: float) -> None:
+
+class _Batch:
+    """One try of the saving transaction, after the fence.
+
+    Parameters:
+      outcomes: Those that have passed it, in the order of their dispatch.
+      runs: Their runs, by task.
+    """
+
+    def __init__(
+        self, conn: Conn, outcomes: list[Outcome], runs: dict[int, _Run], delete_guard: float
+    ) -> None:
         self.conn = conn
         self.guard = delete_guard
-        self.runs: dict[int, _Run] = {}
-        self.outcomes = self._fenced(outcomes)
-        self.counts = {outcome.dispatch.task_id: _Counts() for outcome in self.outcomes}
+        self.runs = runs
+        self.outcomes = outcomes
+        self.counts = {outcome.dispatch.task_id: _Counts() for outcome in outcomes}
         self.saved = Saved()
 
-    def run(self) -> Saved:
-        if not self.outcomes:
-            return self.saved
+    def save(self) -> Saved:
         self.outcomes = write_states(self.conn, self.outcomes)
         added = self._prepare_tasks()
         self._write_content()
@@ -191,81 +217,42 @@ class _Batch:
         self._finish()
         return self.saved
 
-    def _fenced(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Those whose tasks still are what they were when they were dispatched, one for each
-        task.
-        """
-        named = {
-            (outcome.dispatch.task_id, outcome.dispatch.dispatch_no): outcome
-            for outcome in outcomes
-        }
-        tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
-        passed = []
-        for task, number, epoch, start_seq, began, allow, carried, over_limit in self.conn.execute(
-            FENCE, (tasks, numbers)
-        ):
-            outcome = named[task, number]
-            if outcome.dispatch.epoch != epoch:
-                continue
-            self.runs[task] = _Run(start_seq, began, allow, carried)
-            if over_limit and outcome.tasks:
-                outcome = Outcome(outcome.dispatch, state="parked", reason=over_limit)
-            passed.append(outcome)
-        return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq)
-
     # Content
     # ----------------------------------------------------------------------------------------------------------
 
     def _write_content(self) -> None:
+        rows = self._latest()
         # What is gone goes first: a result may delete a folder and keep a file that is now in it.
-        gone = self._latest(410)
-        deleted = content.delete(self.conn, [row for _, row in gone])
-        content.bury(self.conn, [row for _, row in gone])
-        rows = {200: self._latest(200), 206: self._latest(206)}
-        changed = content.upsert(self.conn, [row for _, row in rows[200]])
-        updated = content.update(self.conn, [row for _, row in rows[206]])
-        self._count(rows[200], changed)
-        self._count(rows[206], updated)
-        for outcome, row in gone:
-            self.counts[outcome.dispatch.task_id].deleted += deleted[(row["account"], row["id"])]
-        self._remember_seen(changed | updated)
-        self._sweep()
-        for account, id in sorted(changed | updated | set(deleted)):
-            domain = next(
-                o.dispatch.domain for o in self.outcomes if o.dispatch.account_id == account
-            )
-            self.saved.changed.setdefault((account, domain), []).append(id)
-
-    def _latest(self, code: int) -> list[tuple[Outcome, dict[str, Any]]]:
-        """Rows of this code, the latest for each item, with what the statements need of their
-        dispatch.
-        """
-        rows: dict[tuple[str, str], tuple[Outcome, dict[str, Any]]] = {}
-        for outcome in self.outcomes:
-            dispatch = outcome.dispatch
-            names = {
-                "account": dispatch.account_id,
-                "domain": dispatch.domain,
-                "seq": dispatch.dispatch_seq,
-            }
-            for row in outcome.outputs:
-                if row["code"] == code:
-                    key = (dispatch.account_id, row["id"])
-                    merged = row | names
-                    if code == 206 and key in rows:  # each changes only its own keys
-                        merged["metadata"] = rows[key][1]["metadata"] | row["metadata"]
-                    rows[key] = (outcome, merged)
-        return list(rows.values())
-
-    def _count(
-        self, rows: Iterable[tuple[Outcome, dict[str, Any]]], changed: set[content.Key]
-    ) -> None:
-        for outcome, row in rows:
-            counts = self.counts[outcome.dispatch.task_id]
-            if (row["account"], row["id"]) in changed:
-                counts.saved += 1
+        gone = [(writer, row.id) for writer, row in rows[Operation.TOMBSTONE]]
+        deleted = content.delete(self.conn, gone)
+        content.bury(self.conn, gone)
+        kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
+        changed = content.upsert(self.conn, kept) | content.update(self.conn, updates)
+        for writer, row in (*kept, *updates):
+            if (writer.account, row.id) in changed:
+                self.counts[writer.task].saved += 1
             else:
-                counts.unchanged += 1
+                self.counts[writer.task].unchanged += 1
+        for writer, id in gone:
+            self.counts[writer.task].deleted += deleted[writer.account, id]
+        self._remember_seen(changed)
+        self._sweep()
+        self._note_changed(changed | set(deleted))
+
+    def _latest(self) -> dict[Operation, list[Write]]:
+        """Rows to write, by operation: the latest for each item."""
+        rows: dict[Operation, dict[content.Key, Write]] = {each: {} for each in Operation}
+        for outcome in self.outcomes:
+            writer = _writer(outcome)
+            for row in outcome.outputs:
+                latest, key = rows[row.operation], (writer.account, row.id)
+                write = (writer, row)
+                if row.operation is Operation.UPDATE and key in latest:
+                    # Each changes only its own keys.
+                    before = latest[key][1].metadata
+                    write = (writer, row._replace(metadata=before | row.metadata))
+                latest[key] = write
+        return {operation: list(latest.values()) for operation, latest in rows.items()}
 
     def _remember_seen(self, changed: set[content.Key]) -> None:
         """What was written has a new sequence number; what was not must be remembered until its
@@ -273,28 +260,32 @@ class _Batch:
         """
         seen = {(o.dispatch.run_id, id) for o in self.outcomes for id in o.seen}
         for outcome in self.outcomes:
-            dispatch = outcome.dispatch
-            kept = (row["id"] for row in outcome.outputs if row["code"] != 410)
+            account, run = outcome.dispatch.account_id, outcome.dispatch.run_id
             seen.update(
-                (dispatch.run_id, id) for id in kept if (dispatch.account_id, id) not in changed
+                (run, row.id)
+                for row in outcome.outputs
+                if row.operation is not Operation.TOMBSTONE and (account, row.id) not in changed
             )
         content.remember_seen(self.conn, seen)
 
     def _sweep(self) -> None:
         for outcome in self.outcomes:
-            dispatch = outcome.dispatch
-            run = self.runs[dispatch.task_id]
+            task = outcome.dispatch.task_id
+            run = self.runs[task]
             for listing in outcome.listed if not run.carried else ():
-                self.counts[dispatch.task_id].deleted += content.sweep(
+                self.counts[task].deleted += content.sweep(
                     self.conn,
                     listing,
-                    account=dispatch.account_id,
-                    run=dispatch.run_id,
+                    _writer(outcome),
                     start_seq=run.start_seq,
                     began=run.began,
-                    seq=dispatch.dispatch_seq,
                     guard=1.0 if run.allow_deletions else self.guard,
                 )
+
+    def _note_changed(self, changed: set[content.Key]) -> None:
+        domains = {each.dispatch.account_id: each.dispatch.domain for each in self.outcomes}
+        for account, id in sorted(changed):
+            self.saved.changed.setdefault((account, domains[account]), []).append(id)
 
     # Tasks
     # ------------------------------------------------------------------------------------------------------------
@@ -308,23 +299,24 @@ class _Batch:
             account = outcome.dispatch.account_id
             if account not in backfills and any(_moves(outcome, row) for row in outcome.tasks):
                 backfills[account] = self._backfill_run(outcome)
-        return [
-            {
-                **row,
-                "account": outcome.dispatch.account_id,
-                "domain": outcome.dispatch.domain,
-                "parent": outcome.dispatch.task_id,
-                "carried": self.runs[outcome.dispatch.task_id].carried,
-                "run": (
-                    backfills[outcome.dispatch.account_id]
-                    if _moves(outcome, row)
-                    else outcome.dispatch.run_id
-                ),
-                "lane": "backfill" if _moves(outcome, row) else outcome.dispatch.lane,
+        return [row for outcome in self.outcomes for row in self._task_rows(outcome, backfills)]
+
+    def _task_rows(self, outcome: Outcome, backfills: dict[str, str]) -> Iterator[dict[str, Any]]:
+        dispatch = outcome.dispatch
+        for row in outcome.tasks:
+            moves = _moves(outcome, row)
+            yield {
+                "type": row.type,
+                "payload": row.payload,
+                "key": row.key,
+                "priority": row.priority,
+                "account": dispatch.account_id,
+                "domain": dispatch.domain,
+                "parent": dispatch.task_id,
+                "carried": self.runs[dispatch.task_id].carried,
+                "run": backfills[dispatch.account_id] if moves else dispatch.run_id,
+                "lane": "backfill" if moves else dispatch.lane,
             }
-            for outcome in self.outcomes
-            for row in outcome.tasks
-        ]
 
     def _backfill_run(self, outcome: Outcome) -> str:
         dispatch = outcome.dispatch
@@ -383,8 +375,19 @@ def _array(numbers: Iterable[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _moves(outcome: Outcome, row: dict[str, Any]) -> bool:
-    return bool(row["background"]) and outcome.dispatch.lane == "live"
+def _moves(outcome: Outcome, row: TaskRow) -> bool:
+    return row.background and outcome.dispatch.lane == "live"
+
+
+def _writer(outcome: Outcome) -> Writer:
+    dispatch = outcome.dispatch
+    return Writer(
+        dispatch.account_id,
+        dispatch.domain,
+        dispatch.run_id,
+        dispatch.task_id,
+        dispatch.dispatch_seq,
+    )
 
 
 def _finished(outcome: Outcome, counts: _Counts) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from core.content.text import json_text
 from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
+from core.results.decisions import CONFLICT_SECONDS
+from core.results.rows import StateRow
+from core.results.text import json_text
 
 # Locks state rows by key.
 LOCK_STATE = """
@@ -63,7 +65,10 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
         if any(_conflicts(row, current.get(key), key in rows) for key, row in _writes(outcome)):
             passed.append(
                 Outcome(
-                    outcome.dispatch, state="ready", delay=0.2, reason="state changed meanwhile"
+                    outcome.dispatch,
+                    state="ready",
+                    delay=CONFLICT_SECONDS,
+                    reason="another task changed its state",
                 )
             )
             continue
@@ -72,29 +77,35 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
             version, seq = current.get(key, (0, 0))
             number = (
                 conn.execute(NEXT_SEQUENCE).fetchall()[0][0]
-                if row.get("expired")
+                if row.expired
                 else outcome.dispatch.dispatch_seq
             )
-            if row["read"] is None and seq > number:
+            if row.read is None and seq > number:
                 continue  # a late write without a read: a later one stands
             current[key] = (version, max(seq, number))
-            rows[key] = {**row, "account": key[0], "version": version + 1, "seq": current[key][1]}
+            rows[key] = {
+                "account": key[0],
+                "partition": row.partition,
+                "value": row.value,
+                "version": version + 1,
+                "seq": current[key][1],
+            }
     if rows and conn.execute(WRITE_STATE, (json_text(list(rows.values())),)).rowcount != len(rows):
         raise ResultConflict
     return passed
 
 
-def _writes(outcome: Outcome) -> Iterator[tuple[Key, dict[str, Any]]]:
+def _writes(outcome: Outcome) -> Iterator[tuple[Key, StateRow]]:
     """What an outcome writes, by (account, partition); a partition that has expired is dropped."""
     for row in outcome.states:
-        yield (outcome.dispatch.account_id, row["partition"]), row
+        yield (outcome.dispatch.account_id, row.partition), row
     if outcome.expired is not None:
-        row = {"partition": outcome.expired, "value": None, "read": None, "expired": True}
+        row = StateRow(outcome.expired, None, expired=True)
         yield (outcome.dispatch.account_id, outcome.expired), row
 
 
-def _conflicts(row: dict[str, Any], current: tuple[int, int] | None, written: bool) -> bool:
+def _conflicts(row: StateRow, current: tuple[int, int] | None, written: bool) -> bool:
     """Whether what the task has read was changed since: by a commit, or by another result of
     this batch.
     """
-    return row["read"] is not None and (written or row["read"] != (current[0] if current else 0))
+    return row.read is not None and (written or row.read != (current[0] if current else 0))

@@ -1,51 +1,42 @@
-"""What an exception does: turns whatever a plugin raised into the ledger's next state, and hands
-results over to be saved.
+"""Turns what a task raised into the ledger's next state, and hands it over to be saved. What each
+exception does is decided in `core.results.decisions`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Callable
+from typing import assert_never
 
 from dramatiq.broker import MessageProxy
-from redis import RedisError
 
 from core.accounts.limits import account_key
 from core.accounts.redaction import error_text
-from core.content.text import mended
-from core.errors import (
-    ConfigurationError,
-    CredentialsInvalid,
-    CursorExpired,
-    NotFound,
-    PermanentError,
-    RateLimited,
-    ServerUnavailable,
-    SkipItem,
-    VaultError,
-)
-from core.ledger.leases import MOST_CRASHES
 from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
 from core.middleware.base import TaskMiddleware
-from core.middleware.time_limit import TimeLimitExceeded
 from core.observing.errors import report_task
+from core.results.decisions import (
+    Crashed,
+    Decision,
+    Done,
+    Expired,
+    Park,
+    Retry,
+    Snooze,
+    StopAccount,
+    Wait,
+    decide,
+)
+from core.results.parking import Cause
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.inflight import InflightTasks
-from core.worker.runner import AccountStopped, LeftToOthers, Runner
+from core.worker.runner import Runner
 
-FIRST_BACKOFF_SECONDS = 2.0
-LONGEST_BACKOFF_SECONDS = 3_600.0
-
-SHORTEST_SNOOZE_SECONDS = 1.0
-LONGEST_SNOOZE_SECONDS = 86_400.0
-LONGEST_BLIND_SNOOZE_SECONDS = 900.0
-"""When the provider does not say how long to wait."""
-
-PAUSED_SECONDS = 5.0
-KEY_SECONDS = 60.0
-"""How soon a task is tried again whose account cannot be opened with the keys of this process."""
+STOPPED_SECONDS = 1.0
+"""If the credentials were renewed in the meantime, the account does not stop, and the task runs
+again.
+"""
 
 log = logging.getLogger("core.task")
 
@@ -90,18 +81,14 @@ class Retries(TaskMiddleware):
         strike = (
             loaded.redact if loaded is not None else self._accounts.redactor(dispatch.account_id)
         )
-        try:
-            outcome = decide(
-                dispatch,
-                exception,
-                self.max_attempts,
-                loaded,
-                strike,
-                self._accounts.credentials_version,
-            )
-        except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
-            text = f"{type(exception).__name__}, which could not be read ({type(error).__name__})"
-            outcome = _transient(dispatch, self.max_attempts, text, text)
+        outcome = outcome_of(
+            dispatch,
+            exception,
+            self.max_attempts,
+            loaded,
+            strike,
+            self._accounts.credentials_version,
+        )
         log.log(
             logging.WARNING if outcome.state == "parked" or outcome.stop else logging.INFO,
             "task %s (%s of %s) %s: %s",
@@ -136,7 +123,7 @@ def tags_of(dispatch: Dispatch) -> dict[str, str]:
     return names | {"task": str(dispatch.task_id), "lane": dispatch.lane}
 
 
-def decide(  # noqa: C901  the table of what an exception does, a case a row
+def outcome_of(
     dispatch: Dispatch,
     exception: BaseException,
     max_attempts: int,
@@ -147,140 +134,70 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
     """The outcome of a task that raised.
 
     Parameters:
+      max_attempts: Attempts before a task is parked.
       loaded: The account as the task had it; None if it could not be loaded.
-      strike: Takes the account's secrets out of a text.
+      strike: Removes the account's secrets from a text.
       stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
-    text = error_text(exception, strike)
-    reason = (mended(strike(str(exception))) or text)[:500]
-    match exception:
-        case SkipItem():
-            return Outcome(dispatch, reason=reason)
-        case ServerUnavailable() | RedisError():
-            return Outcome(
-                dispatch,
-                state="ready",
-                delay=random.uniform(1, 3),
-                suspect=dispatch.suspect,
-                reason=reason,
-            )
-        case AccountStopped():
-            return Outcome(
-                dispatch, state="ready", delay=PAUSED_SECONDS, reason="the account does not run now"
-            )
-        case LeftToOthers():
-            delay = min(
-                FIRST_BACKOFF_SECONDS * 1.3**dispatch.snoozes, KEY_SECONDS
-            ) * random.uniform(0.5, 1)
-            return Outcome(
-                dispatch,
-                state="ready",
-                delay=delay,
-                snooze=1,
-                suspect=dispatch.suspect,
-                reason=reason,
-            )
-        case RateLimited():
-            return _rate_limited(dispatch, exception, loaded, reason)
-        case VaultError():
-            # The fault of this process's keys, maybe, and not of the account: others may open it.
-            return Outcome(
-                dispatch,
-                state="ready",
-                delay=KEY_SECONDS,
-                snooze=1,
-                suspect=dispatch.suspect,
-                reason=reason,
-            )
-        case CredentialsInvalid():
-            return _stopped(dispatch, "credentials", reason, loaded, text, stored_version)
-        case ConfigurationError():
-            return _stopped(dispatch, "configuration", reason, loaded, text, stored_version)
-        case CursorExpired() if dispatch.trigger == "resync":
-            return _parked(dispatch, f"{reason}, in a resync", text)
-        case CursorExpired():
-            return Outcome(dispatch, reason=reason, expired=exception.partition)
-        case PermanentError() | NotFound():
-            return _parked(dispatch, reason, text)
-        case TimeLimitExceeded():
-            return _crashed(dispatch, reason, text)
-    return _transient(dispatch, max_attempts, reason, text)
+    decision = decide(exception, dispatch, max_attempts, redact=strike)
+    try:
+        outcome = _outcome(dispatch, decision, loaded, stored_version)
+    except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
+        decision = decide(error, dispatch, max_attempts, redact=strike)
+        outcome = _outcome(dispatch, decision, loaded, stored_version)
+    if isinstance(decision, Retry | Crashed | StopAccount | Park):
+        outcome.error = _error(exception, strike, decision.reason)
+    return outcome
 
 
-def _parked(dispatch: Dispatch, reason: str, text: str) -> Outcome:
-    return Outcome(dispatch, state="parked", attempt=1, reason=reason, error=text)
+def _error(exception: BaseException, strike: Callable[[str], str], reason: str) -> str:
+    try:
+        return error_text(exception, strike)
+    except Exception:  # noqa: BLE001  a plugin's exception may raise when it is read
+        return reason
 
 
-def _transient(dispatch: Dispatch, max_attempts: int, reason: str, text: str) -> Outcome:
-    attempt = dispatch.attempts + 1
-    if attempt >= max_attempts:
-        return _parked(dispatch, f"after {attempt} attempts: {reason}", text)
-    return Outcome(
-        dispatch, state="ready", delay=backoff(attempt), attempt=1, reason=reason, error=text
-    )
-
-
-def _crashed(dispatch: Dispatch, reason: str, text: str) -> Outcome:
-    if dispatch.crashes + 1 >= MOST_CRASHES:
-        return Outcome(
-            dispatch, state="parked", crash=1, reason=f"{MOST_CRASHES} times: {reason}", error=text
-        )
-    return Outcome(
-        dispatch, state="ready", delay=backoff(1), crash=1, suspect=True, reason=reason, error=text
-    )
-
-
-def _stopped(
+def _outcome(
     dispatch: Dispatch,
-    why: str,
-    detail: str,
+    decision: Decision,
     loaded: LoadedAccount | None,
-    text: str,
     stored_version: Callable[[str], int],
 ) -> Outcome:
-    version = (
-        loaded.account.credentials_version
-        if loaded is not None
-        else stored_version(dispatch.account_id)
-    )
-    stop = Stop("credentials" if why == "credentials" else "configuration", detail, version)
-    # If the credentials were renewed meanwhile, the account does not stop, and the task simply runs
-    # again.
-    return Outcome(dispatch, state="ready", delay=1.0, reason=detail, error=text, stop=stop)
+    outcome = Outcome(dispatch, state="ready", reason=decision.reason)
+    match decision:
+        case Done():
+            outcome.state = "done"
+        case Expired(partition=partition):
+            outcome.state, outcome.expired = "done", partition
+        case Retry(seconds=seconds):
+            outcome.delay, outcome.attempt = seconds, 1
+        case Crashed(seconds=seconds):
+            outcome.delay, outcome.crash, outcome.suspect = seconds, 1, True
+        case Wait(seconds=seconds, snoozes=snoozes, keeps_suspicion=keeps):
+            outcome.delay, outcome.snooze = seconds, int(snoozes)
+            outcome.suspect = keeps and dispatch.suspect
+        case Snooze(seconds=seconds, limit=limit):
+            outcome.delay, outcome.snooze = seconds * (1 + random.random() / 20), 1
+            outcome.block = Block(_key(dispatch, loaded, limit), seconds, decision.reason)
+        case StopAccount(what=what):
+            version = (
+                loaded.account.credentials_version
+                if loaded is not None
+                else stored_version(dispatch.account_id)
+            )
+            outcome.delay, outcome.stop = STOPPED_SECONDS, Stop(what, decision.reason, version)
+        case Park(cause=Cause.CRASHES):
+            outcome.state, outcome.crash = "parked", 1
+        case Park():
+            outcome.state, outcome.attempt = "parked", 1
+        case _:
+            assert_never(decision)
+    return outcome
 
 
-def _rate_limited(
-    dispatch: Dispatch, error: RateLimited, loaded: LoadedAccount | None, reason: str
-) -> Outcome:
-    seconds = snooze(error.retry_after, dispatch.snoozes)
-    key = account_key(dispatch.account_id)
-    if loaded is not None and error.limit is not None:
-        keys = [loaded.key(limit) for limit in loaded.limits if limit.name == error.limit]
-        key = keys[0] if keys else f"account/{dispatch.account_id}/{error.limit}"
-    delay = seconds * (1 + random.random() / 20)
-    return Outcome(
-        dispatch,
-        state="ready",
-        delay=delay,
-        snooze=1,
-        reason=reason,
-        block=Block(key, seconds, reason),
-    )
-
-
-def backoff(attempt: int) -> float:
-    """Seconds before the next attempt: exponential, with full jitter so that failures do not
-    come back in step.
-    """
-    ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 40))
-    return random.uniform(0, ceiling)
-
-
-def snooze(retry_after: float | None, snoozes: int) -> float:
-    """Seconds to leave a provider alone: what it says, within reason; otherwise longer each
-    time.
-    """
-    if isinstance(retry_after, int | float) and -math.inf < retry_after < math.inf:
-        return float(min(max(retry_after, SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS))
-    ceiling = min(LONGEST_BLIND_SNOOZE_SECONDS, 10.0 * 2.0 ** min(snoozes, 10))
-    return ceiling * random.uniform(0.5, 1)
+def _key(dispatch: Dispatch, loaded: LoadedAccount | None, limit: str | None) -> str:
+    """What is blocked: a limit, under the key that all who share it have; or the account."""
+    if loaded is None or limit is None:
+        return account_key(dispatch.account_id)
+    keys = [loaded.key(one) for one in loaded.limits if one.name == limit]
+    return keys[0] if keys else f"account/{dispatch.account_id}/{limit}"

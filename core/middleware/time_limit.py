@@ -16,6 +16,7 @@ from dramatiq import Broker, Worker
 from core.ledger.outcomes import Dispatch
 from core.middleware.base import TaskMiddleware
 from core.plugins import Registry
+from core.results.signals import TimeLimitExceeded
 from core.worker.inflight import InflightTasks
 
 CHECK_SECONDS = 1.0
@@ -31,13 +32,6 @@ given up.
 """
 
 log = logging.getLogger(__name__)
-
-
-class TimeLimitExceeded(BaseException):
-    """Raised in the thread of a task that is over its time limit.
-
-    No `Exception`, so that plugins do not swallow it.
-    """
 
 
 @dataclass(slots=True)

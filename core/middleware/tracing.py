@@ -11,8 +11,8 @@ from core.errors import RateLimited, SkipItem
 from core.ledger.outcomes import Dispatch
 from core.middleware.base import TaskMiddleware
 from core.observing import traces
+from core.results.signals import AccountStopped, LeftToOthers
 from core.worker.inflight import InflightTasks
-from core.worker.runner import AccountStopped, LeftToOthers
 
 NO_ERRORS = (RateLimited, SkipItem, AccountStopped, LeftToOthers)
 """What puts a task off, or ends it as the plugin means it."""

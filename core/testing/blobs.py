@@ -1,58 +1,73 @@
-"""Large content in memory: what `Context.blob` writes and what comes of it."""
+"""Large content in memory: what `Context.blob` writes, and the store that keeps it."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from core.errors import ResultInvalid
+from core.results.outputs import INLINE_BYTES
+from core.results.rows import StoredBlob
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryBlob:
-    """A finished blob."""
+class MemoryStore:
+    """The blob store of an account."""
 
-    data: bytes
+    def __init__(self) -> None:
+        self._kept: dict[str, bytes] = {}
 
-    @property
-    def size(self) -> int:
-        return len(self.data)
+    def put(self, data: bytes) -> str:
+        """Store bytes; returns their key."""
+        key = hashlib.sha256(data).hexdigest()
+        self._kept[key] = data
+        return key
 
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+    def get(self, key: str) -> bytes:
+        """The content of a blob."""
+        return self._kept[key]
 
 
 class MemoryWriter:
     """Writes to a buffer that the spool keeps by key, so that the next attempt finds what is
-    there.
+    there. Large content goes to the store, as the engine's does.
     """
 
-    def __init__(self, buffer: bytearray) -> None:
+    def __init__(self, buffer: bytearray, store: MemoryStore) -> None:
         self._buffer = buffer
-        self._open = True
+        self._store = store
+        self._open = False
+        self._blob: StoredBlob | None = None
+
+    def _opened(self) -> bytearray:
+        if not self._open:
+            raise ValueError("use it as a context manager: with ctx.blob() as f")
+        return self._buffer
 
     def write(self, data: bytes, /) -> int:
-        if not self._open:
-            raise ValueError("the blob is finished already")
-        self._buffer += data
+        self._opened().extend(data)
         return len(data)
 
     def tell(self) -> int:
-        return len(self._buffer)
+        return len(self._opened())
 
     def restart(self) -> None:
-        self._buffer.clear()
+        self._opened().clear()
 
     @property
-    def blob(self) -> MemoryBlob:
-        if self._open:
-            raise ResultInvalid("a blob is finished when its `with` block has ended")
-        return MemoryBlob(bytes(self._buffer))
+    def blob(self) -> StoredBlob:
+        if self._blob is None:
+            data = bytes(self._opened())
+            inline = len(data) <= INLINE_BYTES
+            self._blob = StoredBlob(
+                len(data),
+                hashlib.sha256(data).hexdigest(),
+                key=None if inline else self._store.put(data),
+                data=data if inline else None,
+            )
+        return self._blob
 
     def __enter__(self) -> Self:
+        self._open = True
         return self
 
     def __exit__(
@@ -62,19 +77,22 @@ class MemoryWriter:
         trace: TracebackType | None,
         /,
     ) -> None:
+        if error is None:
+            _ = self.blob
         self._open = False
 
 
 class Spool:
     """The buffers of an account, by key."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
         self._buffers: dict[str, bytearray] = {}
 
     def writer(self, key: str | None) -> MemoryWriter:
-        return MemoryWriter(
-            bytearray() if key is None else self._buffers.setdefault(key, bytearray())
-        )
+        """A writer to the buffer of this key, or to one of its own."""
+        buffer = bytearray() if key is None else self._buffers.setdefault(key, bytearray())
+        return MemoryWriter(buffer, self._store)
 
     def forget(self, key: str) -> None:
         """Its content is committed now."""

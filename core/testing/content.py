@@ -1,9 +1,10 @@
-"""Content in memory, with the rules of the content table."""
+"""Content in memory, as the statements of the content table keep it."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,15 +12,20 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from core.integration.results import Listing, TaskOutput
-from core.testing.blobs import MemoryBlob
+from core.results.rows import ListingRow, Operation, OutputRow, ResultRows
+from core.testing.blobs import MemoryStore
 
 Change = Literal["saved", "unchanged", "deleted", "ignored"]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of the content table; two that are equal are the same content."""
+    """One row of the content table; two that are equal are the same content.
+
+    Attributes:
+      is_text: Whether the content is kept as text: not where it is large, or has characters that
+        PostgreSQL cannot hold.
+    """
 
     id: str
     content: bytes | None
@@ -49,111 +55,208 @@ class Item:
         return (self.content or b"").decode()
 
     @classmethod
-    def of(cls, output: TaskOutput) -> Item:
-        content, is_text = _bytes(output)
+    def of(cls, row: OutputRow, store: MemoryStore) -> Item:
         return cls(
-            output.id, content, is_text, output.kind, output.parent, output.name, output.timestamp, output.content_type,
-            dict(output.metadata), output.fingerprint,
+            row.id, _content(row, store), row.text is not None, row.kind, row.parent, row.name, moment(row.ts), row.type,
+            row.metadata, row.fingerprint,
         )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An item with its writers: the dispatch that wrote its content, and the last one that changed
+    anything.
+
+    Attributes:
+      item: None for a tombstone of what was never kept.
+      digest: Empty: the next complete item counts as changed.
+      updated: When it was last written.
+    """
+
+    item: Item | None
+    digest: str
+    content_seq: int
+    metadata_seq: int
+    updated: int
+
+    @property
+    def deleted(self) -> bool:
+        return self.item is None or self.item.deleted
+
+    def written_by(self, sequence: int) -> bool:
+        """Whether nobody wrote it who was dispatched later."""
+        return self.content_seq <= sequence and self.metadata_seq <= sequence
 
 
 class ContentTable:
     """One row per id of an account.
 
-    Every write carries a sequence number, taken when its task was dispatched. A write older than
-    the last one of its row is ignored; a sweep takes what was not touched since its run began.
+    Every write carries the number of its dispatch; see `core.content.saving`, whose statements
+    these methods follow one by one.
     """
 
-    def __init__(self, delete_guard: float) -> None:
-        self.rows: dict[str, Item] = {}
+    def __init__(self, delete_guard: float, store: MemoryStore) -> None:
+        self._rows: dict[str, _Kept] = {}
         self._delete_guard = delete_guard
+        self._store = store
         self._children: defaultdict[str | None, set[str]] = defaultdict(set)
-        self._written: dict[str, int] = {}
-        self._touched: dict[str, int] = {}
+        self._seen: set[tuple[str, str]] = set()
 
     def live(self) -> Iterator[Item]:
-        return (item for item in self.rows.values() if not item.deleted)
+        """What is kept and not deleted."""
+        return (item for item in self._items() if not item.deleted)
+
+    def deleted(self) -> set[str]:
+        """The ids of what was kept and marked deleted."""
+        return {item.id for item in self._items() if item.deleted}
 
     def known(self, ids: Iterable[str]) -> dict[str, str | None]:
-        rows = (self.rows.get(key) for key in ids)
-        return {row.id: row.fingerprint for row in rows if row is not None and not row.deleted}
+        """Those of `ids` that are live, with their fingerprints."""
+        rows = (self._rows.get(id) for id in ids)
+        items = (row.item for row in rows if row is not None and row.item is not None)
+        return {item.id: item.fingerprint for item in items if not item.deleted}
 
-    def touch(self, ids: Iterable[str], now: int) -> None:
-        self._touched.update(dict.fromkeys(ids, now))
+    def write(self, rows: ResultRows, run: str, sequence: int, now: int) -> Counter[Change]:
+        """Keep what a result says.
 
-    def write(self, output: TaskOutput, sequence: int, now: int) -> tuple[Change, int]:
-        """Keep, update or delete one item; says what came of it, and of how many rows."""
-        if self._written.get(output.id, 0) > sequence:
-            return "ignored", 0
-        self._written[output.id] = sequence
-        self.touch([output.id], now)
-        if output.code == 410:
-            return "deleted", self._delete(output.id)
-        return (self._keep(Item.of(output)) if output.code == 200 else self._update(output)), 1
+        Parameters:
+          run: The id of its task's run.
+          sequence: The number of its task's dispatch.
+          now: The time.
 
-    def sweep(self, listing: Listing, began: int, *, allow_deletions: bool) -> int | None:
-        """Delete what a complete listing no longer has; `None` when so much is gone that a
-        person has to look.
+        Returns:
+          How many rows it changed, and in which way.
         """
-        inside = [item for item in self._candidates(listing) if _lies_in(item, listing)]
-        gone = [item.id for item in inside if self._touched.get(item.id, 0) < began]
-        if len(gone) > self._delete_guard * len(inside) and not allow_deletions:
-            return None
-        return sum(self._delete(key) for key in gone)
+        changes: Counter[Change] = Counter()
+        outputs = {
+            each: [row for row in rows.outputs if row.operation is each] for each in Operation
+        }
+        for row in outputs[Operation.TOMBSTONE]:
+            changes["deleted"] += self._delete(row.id, sequence, now)
+        for row in outputs[Operation.TOMBSTONE]:
+            self._bury(row.id, sequence, now)
+        for row in (*outputs[Operation.KEEP], *outputs[Operation.UPDATE]):
+            keep = self._keep if row.operation is Operation.KEEP else self._update
+            change = keep(row, sequence, now)
+            changes[change] += 1
+            if change != "saved":
+                self._seen.add((run, row.id))
+        self._seen.update((run, id) for id in rows.seen)
+        return changes
 
-    def _keep(self, item: Item) -> Change:
-        before = self.rows.get(item.id)
-        if before == item:
+    def sweep(
+        self, listing: ListingRow, run: str, began: int, sequence: int, now: int, *, allow: bool
+    ) -> int | None:
+        """Delete what a complete listing no longer has; None when so much is gone that a person
+        has to look.
+
+        Parameters:
+          run, began: The run of the task that says so, and when it began.
+          allow: Whether more may go than the guard allows.
+        """
+        inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
+        gone = [
+            item.id
+            for row in inside
+            if (item := row.item) is not None
+            and row.written_by(began)
+            and row.updated < began
+            and (run, item.id) not in self._seen
+        ]
+        if len(gone) > self._delete_guard * len(inside) and not allow:
+            return None
+        return sum(self._delete(id, sequence, now) for id in gone)
+
+    def _items(self) -> Iterator[Item]:
+        return (row.item for row in self._rows.values() if row.item is not None)
+
+    def _placed(self, parent: str | None) -> list[_Kept]:
+        rows = (self._rows[id] for id in self._children[parent])
+        return [row for row in rows if not row.deleted]
+
+    def _keep(self, row: OutputRow, sequence: int, now: int) -> Change:
+        item = Item.of(row, self._store)
+        before = self._rows.get(row.id)
+        if before is None:
+            self._rows[row.id] = _Kept(item, row.digest, sequence, sequence, now)
+            self._children[item.parent].add(row.id)
+            return "saved"
+        differs = before.digest != row.digest or before.deleted
+        # Deleted a moment ago by the same result, along with what it belonged to.
+        revived = before.content_seq == sequence and before.deleted
+        if not ((before.content_seq < sequence and differs) or revived):
+            return "ignored" if before.content_seq > sequence else "unchanged"
+        digest = row.digest
+        if before.metadata_seq >= sequence and before.item is not None:
+            # A change of metadata that was dispatched later, yet saved before, stands.
+            item = replace(
+                item,
+                metadata=item.metadata | before.item.metadata,
+                fingerprint=before.item.fingerprint,
+            )
+            digest = ""
+        if before.item is not None:
+            self._children[before.item.parent].discard(row.id)
+        self._children[item.parent].add(row.id)
+        metadata_seq = max(before.metadata_seq, sequence)
+        self._rows[row.id] = _Kept(item, digest, sequence, metadata_seq, now)
+        # After an update the engine compares no digest, and writes the same item once more. For an
+        # author nothing has changed.
+        return "unchanged" if item == before.item else "saved"
+
+    def _update(self, row: OutputRow, sequence: int, now: int) -> Change:
+        before = self._rows.get(row.id)
+        if before is None or before.item is None or before.deleted:
+            return "ignored"
+        if before.metadata_seq >= sequence:
+            return "ignored"
+        metadata = before.item.metadata | row.metadata
+        fingerprint = before.item.fingerprint if row.fingerprint is None else row.fingerprint
+        if metadata == before.item.metadata and fingerprint == before.item.fingerprint:
             return "unchanged"
-        if before is not None:
-            self._children[before.parent].discard(item.id)
-        self.rows[item.id] = item
-        self._children[item.parent].add(item.id)
+        before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint)
+        before.digest, before.metadata_seq, before.updated = "", sequence, now
         return "saved"
 
-    def _update(self, output: TaskOutput) -> Change:
-        before = self.rows.get(output.id)
-        if before is None or before.deleted:
-            return "ignored"
-        fingerprint = before.fingerprint if output.fingerprint is None else output.fingerprint
-        return self._keep(
-            replace(
-                before, metadata={**before.metadata, **output.metadata}, fingerprint=fingerprint
-            )
-        )
-
-    def _delete(self, id: str) -> int:
+    def _delete(self, id: str, sequence: int, now: int) -> int:
         """Mark an item and all below it; says how many that were."""
         count, below = 0, [id]
         while below:
-            item = self.rows.get(below.pop())
-            if item is None or item.deleted:
+            row = self._rows.get(below.pop())
+            if row is None or row.item is None or row.deleted or not row.written_by(sequence):
                 continue
-            self.rows[item.id] = replace(item, deleted=True)
-            below.extend(self._children[item.id])
+            row.item = replace(row.item, deleted=True)
+            row.content_seq = row.metadata_seq = sequence
+            row.updated = now
+            below.extend(self._children[row.item.id])
             count += 1
         return count
 
-    def _candidates(self, listing: Listing) -> list[Item]:
-        rows = (self.rows[key] for key in self._children[listing.parent])
-        return [row for row in rows if not row.deleted]
+    def _bury(self, id: str, sequence: int, now: int) -> None:
+        """Leave a tombstone, so that a download which is under way does not bring it in."""
+        row = self._rows.get(id)
+        if row is None:
+            self._rows[id] = _Kept(None, "", sequence, sequence, now)
+        elif row.deleted and row.content_seq < sequence and row.metadata_seq < sequence:
+            row.content_seq = row.metadata_seq = sequence
 
 
-def _lies_in(item: Item, listing: Listing) -> bool:
-    if listing.since is None and listing.until is None:
+def _lies_in(item: Item | None, listing: ListingRow) -> bool:
+    since, until = moment(listing.since), moment(listing.until)
+    if since is None and until is None:
         return True
-    if item.timestamp is None:
+    if item is None or item.timestamp is None:
         return False
-    return (listing.since is None or item.timestamp >= listing.since) and (
-        listing.until is None or item.timestamp < listing.until
-    )
+    return (since is None or item.timestamp >= since) and (until is None or item.timestamp < until)
 
 
-def _bytes(output: TaskOutput) -> tuple[bytes | None, bool]:
-    content = output.content
-    if isinstance(content, str):
-        return content.encode(), True
-    if content is None or isinstance(content, bytes):
-        return content, False
-    assert isinstance(content, MemoryBlob)
-    return content.data, False
+def moment(ts: str | None) -> datetime | None:
+    return None if ts is None else datetime.fromisoformat(ts)
+
+
+def _content(row: OutputRow, store: MemoryStore) -> bytes | None:
+    if row.text is not None:
+        return row.text.encode()
+    if row.bytes is not None:
+        return base64.b64decode(row.bytes)
+    return None if row.blob is None else store.get(row.blob)

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from core.errors import CursorExpired, ResultInvalid
+from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
-from core.testing.blobs import MemoryWriter, Spool
+from core.testing.blobs import MemoryStore, MemoryWriter, Spool
 from core.testing.content import ContentTable
 
 M = TypeVar("M", bound=BaseModel)
@@ -24,19 +24,23 @@ class Account:
     """What the harness keeps of its account, beside the queue.
 
     `versions` count the writes of each state partition; `writers` hold the sequence number of the
-    last one.
+    last one. `rates` are the names of the limits that can be charged.
     """
 
     info: AccountInfo
-    limits: frozenset[str]
+    rates: frozenset[str]
     content: ContentTable
+    blobs: MemoryStore
     state: dict[str, JsonValue] = field(default_factory=dict)
     versions: Counter[str] = field(default_factory=Counter)
     writers: dict[str, int] = field(default_factory=dict)
-    spool: Spool = field(default_factory=Spool)
     charged: Counter[str] = field(default_factory=Counter)
     stopping: bool = False
+    spool: Spool = field(init=False)
     _clock: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def __post_init__(self) -> None:
+        self.spool = Spool(self.blobs)
 
     def tick(self) -> int:
         """The next sequence number: of a run, a dispatch or a write."""
@@ -88,8 +92,9 @@ class HarnessContext:
         return self._account.spool.writer(key)
 
     def charge(self, limit: str, units: int = 1) -> None:
-        if limit not in self._account.limits:
-            raise ResultInvalid(f"there is no limit {limit!r} to charge")
+        if limit not in self._account.rates:
+            domain = self._account.info.domain
+            raise PermanentError(f"{domain} has no rate limit {limit!r} to charge")
         self._account.charged[limit] += units
 
     @property

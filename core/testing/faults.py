@@ -61,7 +61,7 @@ class Injector:
 
     def before(self, entry: Entry) -> None:
         """Fail instead of running the task, but not so often that it would be parked for it."""
-        if entry.attempt == 1 and self._strikes(self._faults.transient):
+        if entry.attempts == 0 and self._strikes(self._faults.transient):
             raise TransientError("injected fault: transient")
         if entry.snoozes == 0 and self._strikes(self._faults.rate_limited):
             raise RateLimited("injected fault: rate limited", retry_after=30)

@@ -11,8 +11,9 @@ from pydantic import BaseModel, JsonValue
 
 from core.integration.base import START, BaseIntegration
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
-from core.integration.limits import AccountIdentity
+from core.integration.limits import AccountIdentity, Rate
 from core.integration.results import Task
+from core.testing.blobs import MemoryStore
 from core.testing.content import ContentTable, Item
 from core.testing.context import Account, HarnessContext
 from core.testing.faults import Faults, Injector
@@ -31,7 +32,7 @@ class Harness:
       faults: What goes wrong on the way. Default: nothing.
       delete_guard: The share of a listing that may vanish at once.
       max_attempts: Attempts of a task before it is parked.
-      max_tasks: Tasks of one run; those beyond are parked.
+      max_tasks: Tasks of one run; in a larger one, tasks with follow-ups are parked.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Harness:
         self.integration = integration
         self.config = integration.config_model.model_validate(config or {})
         limits = list(integration.limits(self.config))
+        blobs = MemoryStore()
         self._account = Account(
             AccountInfo(str(uuid4()), str(uuid4()), "harness", integration.manifest.domain),
-            frozenset(limit.name for limit in limits),
-            ContentTable(delete_guard),
+            frozenset(limit.name for limit in limits if isinstance(limit, Rate)),
+            ContentTable(delete_guard, blobs),
+            blobs,
         )
         self._injector = Injector(faults or Faults())
         self._queue = Queue(self._injector.rank)
@@ -124,7 +127,7 @@ class Harness:
     @property
     def deleted(self) -> set[str]:
         """The ids of what was marked deleted."""
-        return {item.id for item in self._account.content.rows.values() if item.deleted}
+        return self._account.content.deleted()
 
     @property
     def state(self) -> dict[str, JsonValue]:
@@ -186,6 +189,6 @@ class Harness:
             self._worker.close()
             self._queue.put(entry)
         else:
-            self._ledger.commit(entry, attempt.context, attempt.outcome)
+            self._ledger.commit(entry, attempt.context, attempt.outcome, attempt.returned)
             if self._injector.delivers_twice():
                 self._worker.attempt(entry, self._account.tick(), self._injector)

@@ -1,36 +1,39 @@
-"""What became of each task of the harness: results are committed, errors answered, by the rules
-of the engine.
+"""What becomes of each task of the harness: results are committed, and errors do what
+`core.results` decides.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, assert_never
 
-from pydantic import JsonValue
-
-from core.errors import (
-    ConfigurationError,
-    CredentialsInvalid,
-    CursorExpired,
-    PermanentError,
-    RateLimited,
-    SkipItem,
-)
+from core.errors import PermanentError
 from core.integration.base import BaseIntegration
 from core.integration.context import RunInfo
 from core.integration.limits import AtOnce, Limit
 from core.integration.results import Listing, Task
+from core.results.decisions import (
+    CONFLICT_SECONDS,
+    Crashed,
+    Done,
+    Expired,
+    Park,
+    Retry,
+    Snooze,
+    StopAccount,
+    Wait,
+    decide,
+)
+from core.results.parking import snoozed_too_long
+from core.results.rows import ListingRow, ResultRows, StateRow
+from core.testing.content import moment
 from core.testing.context import Account, HarnessContext
-from core.testing.effects import Effects
 from core.testing.outcome import Parked, SyncResult
 from core.testing.queue import Entry, Queue, Run
 
-MAX_SNOOZES = 50
-MAX_CONFLICTS = 20
-DAY = 86_400.0
+MAX_WAITS = 1_000
+"""How often a task may wait for a server of the engine, of which the harness has none."""
 
 
 class Ledger:
@@ -67,7 +70,7 @@ class Ledger:
     def start(self, trigger: str, root: Task) -> None:
         """Begin a live run, unless one is still open."""
         if "live" not in self._runs:
-            self._put(root, self._run("live", trigger))
+            self._put(root, root.type, self._run("live", trigger))
 
     def finish(self) -> None:
         """All is done: the runs are over."""
@@ -81,22 +84,11 @@ class Ledger:
             self.result.runs.append(self._runs[lane].info)
         return self._runs[lane]
 
-    def _put(self, task: Task, run: Run) -> None:
+    def _put(self, task: Task, key: str, run: Run) -> None:
         """Queue a task, unless its run had one with this key."""
-        key = (
-            task.key
-            if task.key is not None
-            else json.dumps([task.type, task.payload], sort_keys=True)
-        )
-        if key in run.keys:
-            return None
-        run.keys.add(key)
-        entry = Entry(f"task-{self._account.tick()}", task, run, self._limits_of(task))
-        if len(run.keys) > self._max_tasks:
-            return self._park(
-                entry, PermanentError(f"the run has more than {self._max_tasks} tasks")
-            )
-        return self._queue.put(entry)
+        if key not in run.keys:
+            run.keys.add(key)
+            self._queue.put(Entry(f"task-{self._account.tick()}", task, run, self._limits_of(task)))
 
     def _limits_of(self, task: Task) -> frozenset[str]:
         spec = self._integration.task_specs.get(task.type)
@@ -105,112 +97,120 @@ class Ledger:
 
     # What a result does
 
-    def commit(self, entry: Entry, context: HarnessContext, effects: Effects) -> None:
+    def commit(
+        self, entry: Entry, context: HarnessContext, rows: ResultRows, returned: Sequence[Task]
+    ) -> None:
         """Keep all of a result; or run the task again if another one changed the state that it
         read.
+
+        Parameters:
+          returned: The follow-ups as the plugin made them.
         """
-        if self._conflicts(context, effects):
-            return self._again(entry)
-        self._write_content(context, effects)
-        self._write_state(context.sequence, effects.state)
-        self.tasks.extend(effects.returned)
-        for task in effects.tasks:
-            self._put(task, self._run("backfill", "schedule") if task.background else entry.run)
-        for listing in effects.listed:
-            self._sweep(listing, entry.run)
+        if rows.tasks and len(entry.run.keys) > self._max_tasks:
+            return self._park(
+                entry, PermanentError(f"the run has more than {self._max_tasks} tasks")
+            )
+        if self._conflicts(rows):
+            return self._queue.put(entry, CONFLICT_SECONDS)
+        account, sequence = self._account, context.sequence
+        self.result.outputs.update(
+            account.content.write(rows, entry.run.info.id, sequence, account.tick())
+        )
+        for state in rows.states:
+            self._write_state(sequence, state)
+        for listing in rows.listed:
+            self._sweep(listing, entry.run, sequence)
+        self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:
-            self._account.spool.forget(key)
+            account.spool.forget(key)
         self.result.tasks_done += 1
         return None
 
-    def _conflicts(self, context: HarnessContext, effects: Effects) -> bool:
+    def _conflicts(self, rows: ResultRows) -> bool:
         versions = self._account.versions
         return any(
-            versions[name] != context.reads.get(name, versions[name]) for name in effects.state
+            state.read is not None and versions[state.partition] != state.read
+            for state in rows.states
         )
 
-    def _again(self, entry: Entry) -> None:
-        entry.conflicts += 1
-        if entry.conflicts > MAX_CONFLICTS:
-            return self._park(entry, PermanentError("other tasks change its state again and again"))
-        return self._queue.put(entry)
+    def _add_tasks(self, entry: Entry, rows: ResultRows, returned: Sequence[Task]) -> None:
+        self.tasks.extend(returned)
+        for row, made in zip(rows.tasks, returned, strict=True):
+            # As it comes back from JSON.
+            task = replace(
+                made, payload=row.payload, priority=row.priority, background=row.background
+            )
+            run = self._run("backfill", entry.trigger) if row.background else entry.run
+            self._put(task, row.key, run)
 
-    def _write_content(self, context: HarnessContext, effects: Effects) -> None:
-        table, now = self._account.content, self._account.tick()
-        for output in effects.output:
-            change, rows = table.write(output, context.sequence, now)
-            self.result.outputs[change] += rows
-        table.touch(effects.seen, now)
-
-    def _write_state(self, sequence: int, state: Mapping[str, JsonValue]) -> None:
-        """Write partitions; a task that was dispatched before the last writer of one has nothing
-        to say there.
+    def _write_state(self, sequence: int, state: StateRow) -> None:
+        """Write a partition; a task that was dispatched before the last writer of one, and has not
+        read it, has nothing to say there.
         """
-        account = self._account
-        for partition, value in state.items():
-            if account.writers.get(partition, 0) > sequence:
-                continue
-            account.writers[partition] = sequence
-            account.versions[partition] += 1
-            account.state[partition] = value
-            if value is None:
-                del account.state[partition]
+        account, partition = self._account, state.partition
+        if state.read is None and account.writers.get(partition, 0) > sequence:
+            return
+        account.writers[partition] = max(sequence, account.writers.get(partition, 0))
+        account.versions[partition] += 1
+        account.state[partition] = state.value
+        if state.value is None:
+            del account.state[partition]
 
-    def _sweep(self, listing: Listing, run: Run) -> None:
-        swept = self._account.content.sweep(
-            listing, run.began, allow_deletions=self.allow_deletions
+    def _sweep(self, listing: ListingRow, run: Run, sequence: int) -> None:
+        account = self._account
+        swept = account.content.sweep(
+            listing, run.info.id, run.began, sequence, account.tick(), allow=self.allow_deletions
         )
         if swept is None:
-            self.result.held.append(listing)
+            since, until = moment(listing.since), moment(listing.until)
+            self.result.held.append(Listing(listing.parent, since, until))
         else:
             self.result.outputs["deleted"] += swept
 
     # What an exception does
 
     def fail(self, entry: Entry, error: Exception) -> None:
-        """Snooze, skip, stop, expire, park or retry, as the error asks."""
+        """Do what `core.results.decisions` says of this error; waits take their longest."""
         self.result.failures.append(error)
-        answers: list[tuple[type[Exception], Callable[[Entry, Any], None]]] = [
-            (RateLimited, self._snooze),
-            (SkipItem, self._skip),
-            (CredentialsInvalid, self._stop),
-            (ConfigurationError, self._stop),
-            (CursorExpired, self._expire),
-            (PermanentError, self._park),
-            (Exception, self._retry),
-        ]
-        next(answer for kind, answer in answers if isinstance(error, kind))(entry, error)
+        decision = decide(error, entry, self._max_attempts, draw=max)
+        match decision:
+            case Done(reason=reason):
+                self.result.tasks_done += 1
+                self.result.skipped.append(reason)
+            case Expired(partition=partition):
+                self._write_state(self._account.tick(), StateRow(partition, None, expired=True))
+                self.result.tasks_done += 1
+                self.resync = True
+            case Retry(seconds=seconds):
+                entry.attempts += 1
+                self._queue.put(entry, seconds)
+            case Crashed(seconds=seconds):
+                entry.crashes += 1
+                self._queue.put(entry, seconds)
+            case Wait(seconds=seconds, snoozes=snoozes):
+                self._wait(entry, error, seconds, snoozes=snoozes)
+            case Snooze(seconds=seconds, limit=limit):
+                self._queue.block(limit, seconds)
+                self._wait(entry, error, seconds, snoozes=True)
+            case StopAccount():
+                self.result.error = error
+                self._queue.put(entry)
+            case Park():
+                self._park(entry, error)
+            case _:
+                assert_never(decision)
 
-    def _snooze(self, entry: Entry, error: RateLimited) -> None:
-        entry.snoozes += 1
-        if entry.snoozes > MAX_SNOOZES:
+    def _wait(self, entry: Entry, error: Exception, seconds: float, *, snoozes: bool) -> None:
+        if snoozes and snoozed_too_long(entry.snoozed, seconds):
             return self._park(entry, error)
-        seconds = error.retry_after if error.retry_after is not None else 2.0**entry.snoozes
-        seconds = 1.0 if math.isnan(seconds) else min(max(seconds, 1.0), DAY)
-        self._queue.block(error.limit, seconds)
+        entry.snoozes += snoozes
+        entry.snoozed += seconds if snoozes else 0.0
+        entry.waits += not snoozes
+        if entry.waits > MAX_WAITS:
+            raise RuntimeError(
+                "the task waits for a server that the harness does not have"
+            ) from error
         return self._queue.put(entry, seconds)
 
-    def _skip(self, entry: Entry, error: SkipItem) -> None:  # noqa: ARG002  all answers are called alike
-        self.result.tasks_done += 1
-        self.result.skipped.append(str(error))
-
-    def _stop(self, entry: Entry, error: Exception) -> None:
-        self.result.error = error
-        self._queue.put(entry)
-
-    def _expire(self, entry: Entry, error: CursorExpired) -> None:
-        if entry.run.info.trigger == "resync":
-            return self._park(entry, error)
-        self._write_state(self._account.tick(), {error.partition: None})
-        self.result.tasks_done += 1
-        self.resync = True
-        return None
-
-    def _retry(self, entry: Entry, error: Exception) -> None:
-        if entry.attempt >= self._max_attempts:
-            return self._park(entry, error)
-        entry.attempt += 1
-        return self._queue.put(entry, 2.0 ** (entry.attempt - 1))
-
     def _park(self, entry: Entry, error: Exception) -> None:
-        self.result.parked.append(Parked(entry.task, error, entry.attempt))
+        self.result.parked.append(Parked(entry.task, error, entry.attempts + 1))

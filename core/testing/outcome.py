@@ -58,7 +58,8 @@ class SyncResult:
 
     @property
     def outputs_unchanged(self) -> int:
-        return self.outputs["unchanged"]
+        """Late writes and updates of what is not kept count too."""
+        return self.outputs["unchanged"] + self.outputs["ignored"]
 
     @property
     def outputs_deleted(self) -> int:

@@ -28,17 +28,22 @@ class Run:
 class Entry:
     """A task on the queue, with what happened to it so far.
 
-    `limits` are the budgets it draws on.
+    `limits` are the budgets it draws on. `snoozed` is how long it has waited in all, in seconds.
     """
 
     id: str
     task: Task
     run: Run
     limits: frozenset[str]
-    attempt: int = 1
+    attempts: int = 0
     snoozes: int = 0
+    snoozed: float = 0.0
     crashes: int = 0
-    conflicts: int = 0
+    waits: int = 0
+
+    @property
+    def trigger(self) -> str:
+        return self.run.info.trigger
 
 
 class Queue:

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from asyncio import CancelledError
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
+from core.errors import TransientError
 from core.integration.base import BaseIntegration
 from core.integration.context import TaskInfo
+from core.integration.results import Task, TaskResult
+from core.results.result import result_rows
+from core.results.rows import ResultRows
 from core.testing.context import Account, HarnessContext
-from core.testing.effects import Effects
 from core.testing.faults import Injector
 from core.testing.queue import Entry
+
+ENDINGS = (SystemExit, GeneratorExit, CancelledError)
+"""What does not derive from `Exception`, and yet a plugin may raise. Ctrl-C and the signals of a
+test runner pass through.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A task that has run: what it is to commit, or what it raised."""
+    """A task that has run.
+
+    Attributes:
+      outcome: What it is to commit, or what it raised.
+      returned: Its follow-ups as the plugin made them.
+    """
 
     entry: Entry
     context: HarnessContext
-    outcome: Effects | Exception
+    outcome: ResultRows | Exception
+    returned: Sequence[Task] = ()
 
 
 class Worker:
@@ -39,15 +55,24 @@ class Worker:
         self._instance: BaseIntegration[Any, Any] | None = None
 
     def attempt(self, entry: Entry, sequence: int, injector: Injector) -> Attempt:
-        info = TaskInfo(entry.id, entry.task.type, entry.attempt)
+        info = TaskInfo(entry.id, entry.task.type, entry.attempts + 1)
         context = HarnessContext(self._account, entry.run.info, info, sequence, self.refresh)
+        returned: list[Task] = []
         try:
             injector.before(entry)
             result = self.open().run_task(entry.task, context)
-            return Attempt(entry, context, Effects.of(result, self._integration))
+            if isinstance(result, TaskResult):
+                result = replace(result, tasks=_recorded(result.tasks, returned))
+            rows = result_rows(result, self._integration, self._account.blobs, context.reads)
+            return Attempt(entry, context, rows, returned)
         except Exception as error:  # noqa: BLE001  whatever a plugin raises says what to do with its task
-            self.close()
-            return Attempt(entry, context, error)
+            raised = error
+        except ENDINGS as error:
+            # The engine's thread survives these, and knows no more of them than of other errors.
+            raised = TransientError(f"the plugin raised {type(error).__name__}: {error}")
+            raised.__cause__ = error
+        self.close()
+        return Attempt(entry, context, raised)
 
     def open(self) -> BaseIntegration[Any, Any]:
         """The instance, connected."""
@@ -70,3 +95,18 @@ class Worker:
         """Renew the credentials, for this instance and those after it."""
         instance = self.open()
         self.credentials = instance.credentials = instance.refresh()
+
+
+def _recorded(tasks: Iterable[Task], into: list[Task]) -> Iterable[Task]:
+    """The same tasks, each noted as it is taken."""
+    try:
+        iterator = iter(tasks)
+    except TypeError:
+        return tasks  # refused where it is read
+
+    def record() -> Iterator[Task]:
+        for task in iterator:
+            into.append(task)
+            yield task
+
+    return record()

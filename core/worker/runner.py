@@ -7,20 +7,10 @@ from core.integration.results import Task
 from core.ledger import upkeep
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
+from core.results.signals import AccountStopped, LeftToOthers
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
-
-
-class AccountStopped(Exception):
-    """The account was paused or disconnected after this task was dispatched: it waits."""
-
-
-class LeftToOthers(Exception):
-    """The plugin of this process is too old or too new for this task, and the fleet has another
-    version: that one gets it.
-    """
-
 
 MOST_LEFT = 40
 """How often a task is left to others, in half an hour or so; no deploy takes longer."""

@@ -12,8 +12,8 @@ import pytest
 
 from core import TaskOutput
 from core.content.blobs import SpooledWriter, clean_spool, open_store
-from core.content.rows import INLINE_BYTES
 from core.errors import SettingsError
+from core.results.outputs import INLINE_BYTES
 
 LARGE = b"0123456789abcdef" * (INLINE_BYTES // 8)
 

@@ -13,8 +13,8 @@ from support.signed_in import signed_in
 
 from core import TaskOutput
 from core.api import searching
-from core.content.rows import INLINE_BYTES
 from core.dashboard import mail, previewing, sanitizing
+from core.results.outputs import INLINE_BYTES
 
 DAY = datetime(2026, 3, 14, 23, 30, tzinfo=UTC)
 

@@ -34,6 +34,8 @@ from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
 from core.ledger.saving import save
+from core.results.parking import MAX_CRASHES
+from core.results.rows import Operation, OutputRow, TaskRow
 
 DOMAIN = "model"
 LEADER = UUID(int=1)
@@ -181,10 +183,7 @@ class Ledger(RuleBasedStateMachine):
     )
     def finish(self, one: Dispatch, new: list[tuple[str, bool]], item: str) -> None:
         """With output and follow-ups; a dispatch may come in again, and late."""
-        rows = [
-            {"type": "t", "payload": {}, "key": f"{ord(key):032x}", "priority": 0, "background": bg}
-            for key, bg in new
-        ]
+        rows = [TaskRow("t", {}, f"{ord(key):032x}", 0, bg) for key, bg in new]
         outcome = Outcome(one, outputs=[_output(item, one.dispatch_seq)], tasks=rows)
         if self._save(outcome):
             task = self.tasks[one.task_id]
@@ -229,7 +228,7 @@ class Ledger(RuleBasedStateMachine):
         if current:
             convicted = task.suspect and started
             task.crashes += convicted
-            task.state = "parked" if convicted and task.crashes >= leases.MOST_CRASHES else "ready"
+            task.state = "parked" if convicted and task.crashes >= MAX_CRASHES else "ready"
             task.suspect = True
             assert expired[one.task_id] == task.state
         self._complete(one)
@@ -382,26 +381,8 @@ class Ledger(RuleBasedStateMachine):
         assert {(account, id): int(text) for account, id, text in rows} == self.content
 
 
-def _output(id: str, seq: int) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": id,
-        "code": 200,
-        "metadata": {},
-        "kind": "item",
-        "parent": None,
-        "name": None,
-        "ts": None,
-    }
-    row |= {
-        "type": None,
-        "text": str(seq),
-        "bytes": None,
-        "blob": None,
-        "size": 1,
-        "hash": str(seq),
-        "fingerprint": None,
-    }
-    return row | {"digest": f"{seq:032x}"}
+def _output(id: str, seq: int) -> OutputRow:
+    return OutputRow(Operation.KEEP, id, text=str(seq), size=1, hash=str(seq), digest=f"{seq:032x}")
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from core import TaskOutput
 from core.content import saving
-from core.content.rows import output_row
 from core.db.pool import Conn, Database
+from core.results.outputs import output_row
 
 FILL = """
 INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
@@ -33,8 +33,8 @@ def database(desk, database_url: str):
 
 def keep(conn: Conn, account: str, name: str) -> None:
     outputs = [TaskOutput(f"{name}-{number}", "text") for number in range(10)]
-    names = {"account": account, "domain": "shop", "seq": 2}
-    saving.upsert(conn, [output_row(output, blobs=None) | names for output in outputs])
+    writer = saving.Writer(account, "shop", "run", task=1, seq=2)
+    saving.upsert(conn, [(writer, output_row(output, blobs=None)[0]) for output in outputs])
 
 
 def fetched(conn: Conn) -> int:

@@ -56,7 +56,7 @@ def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_i
         inflight.receive(root)
         outcome = desk.outcome(root, tasks=[Task("step")])
         if root is roots[-1]:
-            outcome.tasks[0]["priority"] = 2**40
+            outcome.tasks[0] = outcome.tasks[0]._replace(priority=2**40)
         saver.hand_over(outcome)
     saver.start()
     saved: list[str] = []

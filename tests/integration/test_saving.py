@@ -10,11 +10,13 @@ import pytest
 from pydantic import BaseModel
 
 from core import Task
-from core.content.text import fits
 from core.ledger import scheduling
 from core.ledger.leadership import renew_epoch, status
 from core.ledger.outcomes import Block, Outcome, Stop
-from core.ledger.saving import MOST_ERRORS, MOST_SNOOZED_SECONDS, parked
+from core.ledger.saving import MOST_ERRORS, parked
+from core.results.parking import MAX_SNOOZED_SECONDS
+from core.results.rows import Operation, OutputRow
+from core.results.text import fits
 
 
 class Counter(BaseModel):
@@ -82,7 +84,7 @@ def test_a_batch_is_saved_whole_or_not_at_all(desk) -> None:
 
     good, bad = desk.root(desk.account("a")), desk.root(desk.account("b"))
     broken = desk.outcome(bad)
-    broken.outputs = [{"id": "x", "code": 200, "kind": None, "digest": "", "metadata": {}}]
+    broken.outputs = [OutputRow(Operation.KEEP, "x", kind=None)]
     before = everything(desk)
     with pytest.raises(Exception, match="null value"):
         desk.save(desk.outcome(good, output=[TaskOutput("a")]), broken)
@@ -136,9 +138,7 @@ def test_snoozed_time_is_capped(desk) -> None:
     dispatch = desk.root(desk.account())
     for _ in range(7):
         desk.save(
-            Outcome(
-                dispatch, state="ready", delay=MOST_SNOOZED_SECONDS / 7, snooze=1, reason="slow"
-            )
+            Outcome(dispatch, state="ready", delay=MAX_SNOOZED_SECONDS / 7, snooze=1, reason="slow")
         )
         desk.conn.execute("UPDATE sync_task SET available_at = now()")
         (dispatch,) = desk.claim()
@@ -408,10 +408,10 @@ def test_the_largest_result_is_saved(desk) -> None:
 
 
 def test_whatever_an_exception_says_can_be_saved(desk) -> None:
-    from core.middleware.retries import decide
+    from core.middleware.retries import outcome_of
 
     dispatch = desk.root(desk.account())
-    outcome = decide(dispatch, ValueError("\x00\ud800\x1b"), 3, None, str, lambda _: 0)
+    outcome = outcome_of(dispatch, ValueError("\x00\ud800\x1b"), 3, None, str, lambda _: 0)
     desk.save(outcome)
     reason, error = desk.rows("SELECT reason, errors->0->>'error' FROM sync_task")[0]
     assert fits(reason + error)

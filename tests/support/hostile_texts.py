@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from core.content.text import mended
 from core.db.pool import Conn
+from core.results.text import mended
 
 RUN = "alert('hacked')"
 REMOTE = "http://tracker.invalid"

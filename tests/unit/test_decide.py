@@ -10,7 +10,6 @@ import pytest
 from redis import ConnectionError, ReadOnlyError
 
 from core.accounts.limits import account_key
-from core.content.text import fits
 from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
@@ -25,11 +24,12 @@ from core.errors import (
     VaultError,
 )
 from core.ledger.outcomes import Dispatch, Outcome, Stop
-from core.middleware.retries import KEY_SECONDS, PAUSED_SECONDS, Retries, decide
-from core.middleware.time_limit import TimeLimitExceeded
+from core.middleware.retries import Retries, outcome_of
+from core.results.decisions import KEY_SECONDS, PAUSED_SECONDS
+from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
+from core.results.text import fits
 from core.worker.accounts import LoadedAccount
 from core.worker.inflight import InflightTasks
-from core.worker.runner import AccountStopped, LeftToOthers
 
 Decide = Callable[..., Outcome]
 
@@ -39,7 +39,7 @@ def come_to(dispatch: Callable[..., Dispatch], loaded: LoadedAccount) -> Decide:
     """`come_to(exception, attempts=2)`: what a task comes to that raised this."""
 
     def outcome(exception: BaseException, **given: object) -> Outcome:
-        return decide(dispatch(**given), exception, 3, loaded, loaded.redact, lambda _: 0)
+        return outcome_of(dispatch(**given), exception, 3, loaded, loaded.redact, lambda _: 0)
 
     return outcome
 

@@ -4,6 +4,7 @@ does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -166,7 +167,7 @@ class TestOutput:
             TaskOutput("x" * 2049),
             TaskOutput("\udcff"),
             TaskOutput("a\0"),
-            TaskOutput("a", name="\udcff"),
+            TaskOutput("a", fingerprint="\udcff"),
             TaskOutput("a", metadata={"when": datetime.now(UTC)}),  # type: ignore[dict-item]
             TaskOutput("a", metadata={"x": float("nan")}),
             TaskOutput("a", timestamp=datetime(2026, 1, 1)),  # noqa: DTZ001  that is the point
@@ -404,9 +405,10 @@ class TestExceptions:
         assert (harness.sync().state, set(attempts), harness.clock) == ("succeeded", {1}, 500)
 
     @pytest.mark.parametrize(
-        ("after", "seconds"), [(-5, 1), (1e12, 86_400), (float("nan"), 1), (None, 2)]
+        ("after", "seconds"),
+        [(-5, 1), (1e12, 86_400), *((odd, 10) for odd in (math.nan, math.inf, "soon", None))],
     )
-    def test_absurd_waits_are_clamped(self, after: float | None, seconds: float) -> None:
+    def test_absurd_waits_are_clamped(self, after: Any, seconds: float) -> None:
         script, _ = failing(RateLimited("x", retry_after=after), 1)
         harness = scripted(script)
         harness.sync()
@@ -533,7 +535,7 @@ class TestContext:
         context = harness.context()
         context.charge("quota", 3)
         assert harness.charged == {"quota": 3}
-        with pytest.raises(PermanentError, match="no limit"):
+        with pytest.raises(PermanentError, match="no rate limit"):
             context.charge("typo")
 
     def test_refreshed_credentials_stay(self) -> None:
@@ -617,7 +619,7 @@ def test_limits_are_asked_with_the_config() -> None:
     class Configured(Scripted):
         @classmethod
         def limits(cls, config: Empty) -> Sequence[Limit]:
-            return [AtOnce("mine", 3)]
+            return [Rate("mine", 3, 1)]
 
     harness = Harness(Configured)
     harness.context().charge("mine")

@@ -19,19 +19,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from core import Listing, Task, TaskOutput, TaskResult
-from core.content.rows import INLINE_BYTES, LONGEST_ID, output_row
-from core.content.text import fits
 from core.errors import ResultInvalid
-from core.ledger import outcomes
-from core.ledger.outcomes import (
-    LONGEST_PAYLOAD,
-    MOST_TASKS,
-    Dispatch,
-    Outcome,
-    dedup_key,
-    result_outcome,
-    task_row,
-)
+from core.ledger.outcomes import Dispatch, Outcome, result_outcome
+from core.results import result as bounds
+from core.results.outputs import INLINE_BYTES, MAX_ID_BYTES, output_row
+from core.results.result import MAX_PAYLOAD_BYTES, MAX_TASKS, dedup_key
+from core.results.rows import Operation, OutputRow, TaskRow
+from core.results.text import fits
 
 
 class Store:
@@ -62,8 +56,12 @@ def outcome_of(dispatch: Callable[..., Dispatch], shop: Any, store: Store) -> Co
     )
 
 
-def row(store: Store, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    return output_row(TaskOutput(*args, **kwargs), store)
+def row(store: Store, *args: Any, **kwargs: Any) -> OutputRow:
+    return output_row(TaskOutput(*args, **kwargs), store)[0]
+
+
+def task_row(task: Task, shop: Any) -> TaskRow:
+    return bounds.task_row(task, shop)[0]
 
 
 # Content
@@ -74,25 +72,25 @@ def row(store: Store, *args: Any, **kwargs: Any) -> dict[str, Any]:
 def test_content_is_kept_exactly_as_text_or_as_bytes(content: str | bytes) -> None:
     kept = row(Store(), "a", content)
     data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
-    if kept["text"] is not None:
-        assert kept["text"] == content
-        assert fits(kept["text"])
+    if kept.text is not None:
+        assert kept.text == content
+        assert fits(kept.text)
     else:
-        assert base64.b64decode(kept["bytes"]) == data
+        assert base64.b64decode(kept.bytes or "") == data
         assert isinstance(content, bytes) or not fits(content)
-    assert (kept["size"], kept["hash"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (kept.size, kept.hash) == (len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_fifty_megabytes_of_text_go_to_the_blob_store(store: Store) -> None:
     text = "é" * 25_000_000
     kept = row(store, "a", text)
-    assert (kept["text"], kept["bytes"], kept["size"]) == (None, None, 50_000_000)
-    assert store.kept[kept["blob"]] == text.encode()
+    assert (kept.text, kept.bytes, kept.size) == (None, None, 50_000_000)
+    assert store.kept[kept.blob or ""] == text.encode()
 
 
 def test_the_largest_inline_content_is_inline(store: Store) -> None:
-    assert row(store, "a", b"x" * INLINE_BYTES)["blob"] is None
-    assert row(store, "a", b"x" * (INLINE_BYTES + 1))["bytes"] is None
+    assert row(store, "a", b"x" * INLINE_BYTES).blob is None
+    assert row(store, "a", b"x" * (INLINE_BYTES + 1)).bytes is None
     assert len(store.kept) == 1
 
 
@@ -107,7 +105,7 @@ def test_content_of_another_kind_is_refused(store: Store, content: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "id", ["", "a\0", "\ud800", "x" * 10_240, "é" * (LONGEST_ID // 2 + 1), 5, None, b"a"]
+    "id", ["", "a\0", "\ud800", "x" * 10_240, "é" * (MAX_ID_BYTES // 2 + 1), 5, None, b"a"]
 )
 def test_an_id_that_no_index_holds_is_refused(store: Store, id: Any) -> None:
     for refused in (
@@ -121,12 +119,12 @@ def test_an_id_that_no_index_holds_is_refused(store: Store, id: Any) -> None:
 
 
 def test_the_longest_id_is_kept(store: Store) -> None:
-    assert row(store, "x" * LONGEST_ID)["id"] == "x" * LONGEST_ID
+    assert row(store, "x" * MAX_ID_BYTES).id == "x" * MAX_ID_BYTES
 
 
 def test_names_are_made_readable_where_they_cannot_be_held(store: Store) -> None:
     kept = row(store, "a", name="a\0b", kind="k\ud800", content_type="t\0")
-    assert (kept["name"], kept["kind"], kept["type"]) == ("a\ufffdb", "k\ufffd", "t\ufffd")
+    assert (kept.name, kept.kind, kept.type) == ("a\ufffdb", "k\ufffd", "t\ufffd")
 
 
 @pytest.mark.parametrize("moment", [datetime(2026, 1, 1), "2026-01-01", 1_700_000_000])  # noqa: DTZ001
@@ -137,20 +135,20 @@ def test_a_timestamp_without_a_zone_is_refused(store: Store, moment: Any) -> Non
 
 def test_a_timestamp_keeps_its_moment(store: Store) -> None:
     moment = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5)))
-    assert datetime.fromisoformat(row(store, "a", timestamp=moment)["ts"]) == moment
+    assert datetime.fromisoformat(row(store, "a", timestamp=moment).ts or "") == moment
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, object(), {1, 2}, b"x"])
 def test_metadata_that_is_no_json_is_refused(store: Store, value: Any) -> None:
     for nested in (value, [value], {"b": {"c": value}}):
-        with pytest.raises(ResultInvalid, match="no JSON"):
+        with pytest.raises(ResultInvalid, match="not valid JSON"):
             row(store, "a", metadata={"m": nested})
-        with pytest.raises(ResultInvalid, match="no JSON"):
+        with pytest.raises(ResultInvalid, match="not valid JSON"):
             output_row(TaskOutput.update("a", metadata={"m": nested}), store)
 
 
 def test_metadata_is_bounded_and_made_readable(store: Store) -> None:
-    assert row(store, "a", metadata={"k\0": ["\ud800", {"x": "\0"}]})["metadata"] == {
+    assert row(store, "a", metadata={"k\0": ["\ud800", {"x": "\0"}]}).metadata == {
         "k\ufffd": ["\ufffd", {"x": "\ufffd"}]
     }
     with pytest.raises(ResultInvalid, match="larger than"):
@@ -180,8 +178,8 @@ def test_equal_items_have_one_digest_whatever_the_order_of_their_keys(
         return [turned(item) for item in value] if isinstance(value, list) else value
 
     assert (
-        row(Store(), "a", metadata=metadata)["digest"]
-        == row(Store(), "a", metadata=turned(metadata))["digest"]
+        row(Store(), "a", metadata=metadata).digest
+        == row(Store(), "a", metadata=turned(metadata)).digest
     )
 
 
@@ -200,10 +198,7 @@ def test_equal_items_have_one_digest_whatever_the_order_of_their_keys(
     ids=lambda change: next(iter(change)),
 )
 def test_every_change_changes_the_digest(store: Store, change: dict[str, Any]) -> None:
-    assert (
-        row(store, "a", **{"content": "text"} | change)["digest"]
-        != row(store, "a", "text")["digest"]
-    )
+    assert row(store, "a", **{"content": "text"} | change).digest != row(store, "a", "text").digest
 
 
 @pytest.mark.parametrize("code", [0, 201, 404, None, "200"])
@@ -220,11 +215,11 @@ def test_an_id_twice_in_a_result_is_one_row_where_the_last_word_counts(outcome_o
     outcome = outcome_of(
         output=[TaskOutput("a", "first"), TaskOutput("b"), TaskOutput("a", "second")]
     )
-    assert [(row["id"], row["text"]) for row in outcome.outputs] == [("b", None), ("a", "second")]
+    assert [(row.id, row.text) for row in outcome.outputs] == [("b", None), ("a", "second")]
     outcome = outcome_of(output=[TaskOutput.gone("a"), TaskOutput("a", "back")])
-    assert [(row["code"], row["text"]) for row in outcome.outputs] == [(200, "back")]
+    assert [(row.operation, row.text) for row in outcome.outputs] == [(Operation.KEEP, "back")]
     outcome = outcome_of(output=[TaskOutput("a", "text"), TaskOutput.gone("a")])
-    assert [row["code"] for row in outcome.outputs] == [410]
+    assert [row.operation for row in outcome.outputs] == [Operation.TOMBSTONE]
 
 
 def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: Come) -> None:
@@ -236,10 +231,13 @@ def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: 
     ).outputs
     assert row == same
     (row,) = outcome_of(output=[update, TaskOutput.update("a", metadata={"x": 1})]).outputs
-    assert (row["code"], row["metadata"], row["fingerprint"]) == (206, {"x": 1, "y": 2}, "f2")
-    assert [row["code"] for row in outcome_of(output=[TaskOutput.gone("a"), update]).outputs] == [
-        410
-    ]
+    assert (row.operation, row.metadata, row.fingerprint) == (
+        Operation.UPDATE,
+        {"x": 1, "y": 2},
+        "f2",
+    )
+    (row,) = outcome_of(output=[TaskOutput.gone("a"), update]).outputs
+    assert row.operation is Operation.TOMBSTONE
 
 
 def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_of: Come) -> None:
@@ -260,10 +258,10 @@ def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_
 
     outcome = outcome_of(tasks=tasks(), output=output())
     expected = [{"number": n, "of": list(range(n + 1))} for n in range(3)]
-    assert [row["payload"] for row in outcome.tasks] == expected
+    assert [row.payload for row in outcome.tasks] == expected
     again = outcome_of(tasks=[Task("step", payload) for payload in expected])
-    assert [row["key"] for row in outcome.tasks] == [row["key"] for row in again.tasks]
-    assert [row["metadata"] for row in outcome.outputs] == [
+    assert [row.key for row in outcome.tasks] == [row.key for row in again.tasks]
+    assert [row.metadata for row in outcome.outputs] == [
         {"labels": list(range(n + 1))} for n in range(3)
     ]
 
@@ -309,13 +307,14 @@ def test_a_task_that_returns_no_result_is_refused(
 
 def test_a_million_follow_ups_are_refused_without_being_read(outcome_of: Come) -> None:
     made = itertools.count()
-    with pytest.raises(ResultInvalid, match=f"may carry {MOST_TASKS:,} tasks"):
+    with pytest.raises(ResultInvalid, match=f"may carry {MAX_TASKS:,} tasks"):
         outcome_of(tasks=(Task("step", {"number": next(made)}) for _ in range(1_000_000)))
-    assert next(made) == MOST_TASKS + 1
+    assert next(made) == MAX_TASKS + 1
 
 
 def test_an_endless_generator_is_refused(outcome_of: Come, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes, "MOST_OUTPUTS", 1_000)
+    monkeypatch.setattr(bounds, "MAX_OUTPUTS", 1_000)
+    monkeypatch.setattr(bounds, "MAX_SEEN", 10_000)
     for result in (
         {"output": map(TaskOutput, map(str, itertools.count()))},
         {"seen": map(str, itertools.count())},
@@ -327,7 +326,7 @@ def test_an_endless_generator_is_refused(outcome_of: Come, monkeypatch: pytest.M
 def test_the_bytes_of_one_result_are_bounded(
     outcome_of: Come, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "MOST_BYTES", 10_000_000)
+    monkeypatch.setattr(bounds, "MAX_RESULT_BYTES", 10_000_000)
     tracemalloc.start()
     with pytest.raises(ResultInvalid, match="bytes"):
         outcome_of(output=(TaskOutput(str(n), b"x" * 700_000) for n in range(100_000)))
@@ -339,7 +338,7 @@ def test_the_bytes_of_one_result_are_bounded(
 def test_metadata_and_payloads_count_too(
     outcome_of: Come, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    monkeypatch.setattr(outcomes, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(bounds, "MAX_RESULT_BYTES", 1_000_000)
     outputs = (TaskOutput(str(n), metadata={"m": "x" * 50_000}) for n in range(100))
     tasks = (Task("step", {"number": n, "m": "x" * 50_000}) for n in range(100))
     with pytest.raises(ResultInvalid, match="bytes"):
@@ -361,7 +360,7 @@ def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) ->
         read={"p": 3},
     )
     assert Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
-    assert [row["read"] for row in outcome.states] == [3, None]
+    assert [row.read for row in outcome.states] == [3, None]
 
 
 # Tasks
@@ -374,7 +373,7 @@ def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) ->
     ids=["NaN", "an object", "a set", "bytes"],
 )
 def test_a_payload_that_is_no_json_is_refused(shop: Any, payload: Any) -> None:
-    with pytest.raises(ResultInvalid, match="no JSON"):
+    with pytest.raises(ResultInvalid, match="not valid JSON"):
         task_row(Task("step", payload), shop)
 
 
@@ -385,15 +384,15 @@ def test_a_payload_that_postgresql_cannot_hold_is_refused(shop: Any, payload: An
 
 
 def test_astral_characters_are_no_lone_surrogates(shop: Any) -> None:
-    assert task_row(Task("step", {"number": "\U0001f600"}), shop)["payload"] == {
+    assert task_row(Task("step", {"number": "\U0001f600"}), shop).payload == {
         "number": "\U0001f600"
     }
 
 
 def test_a_payload_over_64_kib_is_refused(shop: Any) -> None:
-    task_row(Task("step", {"a": "x" * (LONGEST_PAYLOAD - 8)}), shop)
+    task_row(Task("step", {"a": "x" * (MAX_PAYLOAD_BYTES - 8)}), shop)
     with pytest.raises(ResultInvalid, match="65,536 are allowed"):
-        task_row(Task("step", {"a": "x" * (LONGEST_PAYLOAD - 7)}), shop)
+        task_row(Task("step", {"a": "x" * (MAX_PAYLOAD_BYTES - 7)}), shop)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,229 @@
+"""From what a plugin returns to rows of items: checked, bounded, hashed, and fit for PostgreSQL."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+from core.errors import ResultInvalid
+from core.integration.results import Listing, TaskOutput
+from core.results.rows import OPERATIONS, ListingRow, Operation, OutputRow, StoredBlob
+from core.results.text import decode_json, encode_json, fits, json_fits, mended, mended_json
+
+INLINE_BYTES = 1024 * 1024
+"""Larger content goes to the blob store."""
+
+MAX_ID_BYTES = 2_048
+"""Bytes of UTF-8; a longer id would not fit into the unique index."""
+
+MAX_TEXT_CHARS = 65_536
+"""Characters of a name, a kind, a content type or a fingerprint."""
+
+EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
+LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
+"""PostgreSQL holds earlier and later ones, and who reads them in Python, in a time zone of their
+own, fails on the whole page.
+"""
+
+MAX_OFFSET = timedelta(hours=15)
+"""Of a time zone; PostgreSQL refuses offsets of 16 hours and more."""
+
+
+class BlobStore(Protocol):
+    """Where large content goes."""
+
+    def put(self, data: bytes) -> str:
+        """Store it and return its key."""
+        ...
+
+
+class Content(NamedTuple):
+    """Content as an `OutputRow` holds it."""
+
+    text: str | None = None
+    bytes: str | None = None
+    blob: str | None = None
+    size: int = 0
+    hash: str | None = None
+
+
+EMPTY = Content()
+
+
+def output_row(output: TaskOutput, blobs: BlobStore) -> tuple[OutputRow, int]:
+    """One item as a row, and how many bytes it adds to its result.
+
+    Raises:
+      ResultInvalid: It cannot be kept, and why.
+    """
+    if not isinstance(output, TaskOutput):
+        raise ResultInvalid(f"output holds a {type(output).__name__} where a TaskOutput belongs")
+    id = external_id(output.id)
+    operation = OPERATIONS.get(output.code) if isinstance(output.code, int) else None
+    if operation is None:
+        raise ResultInvalid(f"output {id[:80]!r} has the code {output.code!r}; use 200, 206 or 410")
+    fingerprint = _fingerprint(output.fingerprint)
+    if operation is Operation.TOMBSTONE:
+        return OutputRow(operation, id, fingerprint), 0
+    metadata, weight = _metadata(output)
+    if operation is Operation.UPDATE:
+        return OutputRow(operation, id, fingerprint, metadata), weight
+    kind = mended(_string(output.kind, "kind")) or "item"
+    parent = None if output.parent is None else external_id(output.parent)
+    name = mended(_string(output.name, "name"))
+    ts = timestamp(output.timestamp)
+    media_type = mended(_string(output.content_type, "content_type"))
+    content = _content(output.content, blobs)
+    digest = _digest(kind, parent, name, ts, media_type, content.hash, fingerprint, metadata)
+    return (
+        OutputRow(
+            operation, id, fingerprint, metadata, kind, parent, name, ts, media_type, *content, digest
+        ),
+        weight + len(content.text or "") + len(content.bytes or ""),
+    )  # fmt: skip
+
+
+def amended(row: OutputRow, update: OutputRow) -> OutputRow:
+    """An item, or a change of its metadata, with a later change of the same result added to it."""
+    merged = row._replace(
+        metadata=row.metadata | update.metadata,
+        fingerprint=update.fingerprint or row.fingerprint,
+    )
+    if row.operation is not Operation.KEEP:
+        return merged
+    return merged._replace(
+        digest=_digest(
+            merged.kind, merged.parent, merged.name, merged.ts, merged.type, merged.hash, merged.fingerprint,
+            merged.metadata,
+        )
+    )  # fmt: skip
+
+
+def _digest(*described: Any) -> str:
+    """What tells a changed item from an unchanged one."""
+    return hashlib.blake2b(encode_json(described, "output").encode(), digest_size=16).hexdigest()
+
+
+def external_id(value: object) -> str:
+    """An item's id, as long as the index can hold it.
+
+    Raises:
+      ResultInvalid: It is not a text, empty, too long, or has characters that PostgreSQL cannot
+        hold.
+    """
+    if not isinstance(value, str) or not value:
+        raise ResultInvalid("an output's id must be a text that is not empty")
+    if not fits(value):
+        raise ResultInvalid(f"the id {value[:80]!r} has a NUL or a lone surrogate")
+    if len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
+        raise ResultInvalid(f"the id {value[:80]!r}… is longer than {MAX_ID_BYTES} bytes")
+    return value
+
+
+def listing_row(listing: Listing) -> ListingRow:
+    """One complete listing.
+
+    Raises:
+      ResultInvalid: Its parent cannot be an id, or a time has no zone.
+    """
+    if not isinstance(listing, Listing):
+        raise ResultInvalid(f"listed holds a {type(listing).__name__} where a Listing belongs")
+    parent = None if listing.parent is None else external_id(listing.parent)
+    return ListingRow(parent, timestamp(listing.since), timestamp(listing.until))
+
+
+def seen_ids(ids: Iterable[str]) -> list[str]:
+    """The ids a listing has seen, each once."""
+    return list(dict.fromkeys(external_id(id) for id in ids))
+
+
+def timestamp(value: datetime | None) -> str | None:
+    """ISO 8601 with a zone.
+
+    A moment beyond the calendar in another time zone, as a forged date may be, is moved to its
+    edge. An offset that PostgreSQL cannot read becomes UTC.
+
+    Raises:
+      ResultInvalid: It has no time zone.
+    """
+    if value is None:
+        return None
+    offset = value.utcoffset() if isinstance(value, datetime) else None
+    if offset is None:
+        raise ResultInvalid(f"the timestamp {value!r} has no time zone")
+    moment = min(max(value, EARLIEST), LATEST)
+    if abs(offset) > MAX_OFFSET or offset.microseconds:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat()
+
+
+def _string(value: object, what: str) -> str | None:
+    if isinstance(value, str) and len(value) > MAX_TEXT_CHARS:
+        raise ResultInvalid(f"an output's {what} is longer than {MAX_TEXT_CHARS:,} characters")
+    if value is None or isinstance(value, str):
+        return value
+    raise ResultInvalid(f"an output's {what} is a {type(value).__name__}, not text")
+
+
+def _fingerprint(value: object) -> str | None:
+    """It is compared, so it is refused where a name would be mended."""
+    fingerprint = _string(value, "fingerprint")
+    if fingerprint is not None and not fits(fingerprint):
+        raise ResultInvalid("an output's fingerprint has a NUL or a lone surrogate")
+    return fingerprint
+
+
+def _metadata(output: TaskOutput) -> tuple[dict[str, Any], int]:
+    """The metadata, and how many bytes it has."""
+    if not output.metadata:
+        return {}, 0
+    what = f"metadata of {output.id[:80]!r}"
+    encoded = encode_json(mapping(output.metadata, what), what)
+    if len(encoded) > INLINE_BYTES:
+        raise ResultInvalid(f"{what} is larger than {INLINE_BYTES} bytes; keep it as content")
+    if not json_fits(encoded):
+        encoded = mended_json(encoded)
+    # A copy of our own: a generator may change what it has yielded.
+    return decode_json(encoded, what), len(encoded)
+
+
+def mapping(value: Any, what: str) -> dict[Any, Any]:
+    """A dictionary of its own.
+
+    Raises:
+      ResultInvalid: The value is not a mapping.
+    """
+    try:
+        return dict(value)
+    except (TypeError, ValueError):
+        raise ResultInvalid(f"{what} is a {type(value).__name__}, not a mapping") from None
+
+
+def _content(content: object, blobs: BlobStore) -> Content:
+    """Text where PostgreSQL can hold it, bytes where it cannot, a blob key where it is large."""
+    if content is None:
+        return EMPTY
+    if isinstance(content, StoredBlob):
+        return _blob(content)
+    if isinstance(content, str):
+        data = content.encode("utf-8", "surrogatepass")
+    elif isinstance(content, bytes | bytearray | memoryview):
+        data = bytes(content)
+    else:
+        raise ResultInvalid(
+            f"content is a {type(content).__name__}; use text, bytes, or a blob of ctx.blob()"
+        )
+    size, hash = len(data), hashlib.sha256(data).hexdigest()
+    if size > INLINE_BYTES:
+        return Content(blob=blobs.put(data), size=size, hash=hash)
+    if isinstance(content, str) and fits(content):
+        return Content(text=content, size=size, hash=hash)
+    return Content(bytes=base64.b64encode(data).decode(), size=size, hash=hash)
+
+
+def _blob(blob: StoredBlob) -> Content:
+    inline = None if blob.data is None else base64.b64encode(blob.data).decode()
+    return Content(bytes=inline, blob=blob.key, size=blob.size, hash=blob.sha256)

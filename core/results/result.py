@@ -1,0 +1,184 @@
+"""From a `TaskResult` to rows: its generators run here, and everything in it is checked and
+bounded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from core.errors import ResultInvalid
+from core.integration.base import Integration
+from core.integration.results import Task, TaskResult
+from core.results.outputs import BlobStore, amended, listing_row, mapping, output_row, seen_ids
+from core.results.rows import Operation, OutputRow, ResultRows, StateRow, TaskRow
+from core.results.text import decode_json, encode_json, fits, json_fits
+
+MAX_OUTPUTS = 100_000
+"""Items of one result, and as many listings."""
+
+MAX_TASKS = 100_000
+"""Follow-ups of one result."""
+
+MAX_SEEN = 1_000_000
+"""Seen ids of one result."""
+
+MAX_RESULT_BYTES = 64 * 1024 * 1024
+"""Inline content, metadata and payloads of one result."""
+
+MAX_PAYLOAD_BYTES = 64 * 1024
+"""Bytes of JSON."""
+
+MAX_STATE_BYTES = 1024 * 1024
+"""Bytes of JSON, of one partition."""
+
+MAX_PARTITION_CHARS = 1_024
+MAX_PARTITION_BYTES = 2_048
+"""Bytes of UTF-8; a longer name might not fit into the unique index."""
+
+PRIORITIES = range(-(2**31), 2**31)
+
+ROW_BYTES = 150
+"""What a row of a result takes beside its content."""
+
+SEEN_BYTES = 60
+
+
+def result_rows(
+    result: TaskResult, integration: Integration, blobs: BlobStore, read: Mapping[str, int]
+) -> ResultRows:
+    """A plugin's result as rows.
+
+    Parameters:
+      blobs: Where large content goes.
+      read: The versions of the state partitions that the task has read.
+
+    Raises:
+      ResultInvalid: It cannot be kept, and why.
+      Whatever a generator of the plugin raises.
+    """
+    if not isinstance(result, TaskResult):
+        raise ResultInvalid(f"the task returned a {type(result).__name__} instead of a TaskResult")
+    rows = ResultRows()
+    rows.outputs = _outputs(rows, result.output, blobs)
+    for task in _bounded(result.tasks, MAX_TASKS, "tasks"):
+        row, weight = task_row(task, integration)
+        rows.tasks.append(row)
+        _weigh(rows, weight)
+    rows.seen = seen_ids(_bounded(result.seen, MAX_SEEN, "seen ids"))
+    rows.listed = [listing_row(one) for one in _bounded(result.listed, MAX_OUTPUTS, "listings")]
+    rows.states = [
+        state_row(partition, value, read)
+        for partition, value in mapping(result.state, "the state").items()
+    ]
+    rows.size += SEEN_BYTES * len(rows.seen)
+    return rows
+
+
+def _outputs(rows: ResultRows, output: Iterable[Any], blobs: BlobStore) -> list[OutputRow]:
+    """One row for each item: the last word counts, and an update is added to what stands there."""
+    merged: dict[str, OutputRow] = {}
+    for item in _bounded(output, MAX_OUTPUTS, "outputs"):
+        row, weight = output_row(item, blobs)
+        _weigh(rows, weight)
+        before = merged.pop(row.id, None)
+        if before is not None and row.operation is Operation.UPDATE:
+            row = before if before.operation is Operation.TOMBSTONE else amended(before, row)
+        merged[row.id] = row
+    return list(merged.values())
+
+
+def _weigh(rows: ResultRows, weight: int) -> None:
+    rows.size += ROW_BYTES + weight
+    if rows.size > MAX_RESULT_BYTES:
+        raise ResultInvalid(
+            f"one result may carry {MAX_RESULT_BYTES:,} bytes; return more tasks instead"
+        )
+
+
+def _bounded(items: Iterable[Any], most: int, what: str) -> Iterator[Any]:
+    try:
+        iterator = iter(items)
+    except TypeError:
+        raise ResultInvalid(f"{what}: a {type(items).__name__} cannot be iterated over") from None
+    yield from itertools.islice(iterator, most)
+    if next(iterator, None) is not None:
+        raise ResultInvalid(
+            f"one result may carry {most:,} {what}; return a task that continues with the rest"
+        )
+
+
+def dedup_key(task: Task, encoded: str) -> str:
+    """What runs once in a run: the task's own key, or its type and payload."""
+    text = f"key:{task.key}" if task.key is not None else f"{task.type}:{encoded}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def task_row(task: Task, integration: Integration) -> tuple[TaskRow, int]:
+    """One follow-up as a row, and how many bytes it adds to its result.
+
+    Raises:
+      ResultInvalid: It cannot be put on the queue, and why.
+    """
+    if not isinstance(task, Task):
+        raise ResultInvalid(f"tasks holds a {type(task).__name__} where a Task belongs")
+    if not isinstance(task.type, str) or task.type not in integration.task_specs:
+        raise ResultInvalid(
+            f"there is no task {str(task.type)[:80]!r} in {integration.manifest.domain}"
+        )
+    what = f"the payload of a {task.type} task"
+    encoded = encode_json(mapping(task.payload, what), what)
+    if len(encoded) > MAX_PAYLOAD_BYTES:
+        raise ResultInvalid(f"{what} has {len(encoded):,} bytes; {MAX_PAYLOAD_BYTES:,} are allowed")
+    if not json_fits(encoded):
+        raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
+    # Compared, not looked up: a range is searched one by one for a subclass of int.
+    if (
+        not isinstance(task.priority, int)
+        or not PRIORITIES.start <= task.priority < PRIORITIES.stop
+    ):
+        raise ResultInvalid(f"the priority {task.priority!r} of a {task.type} task is out of range")
+    # A copy of our own: a generator may change what it has yielded.
+    payload = decode_json(encoded, what)
+    key = dedup_key(task, encoded)
+    row = TaskRow(task.type, payload, key, int(task.priority), bool(task.background))
+    return row, len(encoded)
+
+
+def partition_fits(partition: object) -> bool:
+    """Whether this can be the name of a state partition."""
+    return (
+        isinstance(partition, str)
+        and 0 < len(partition) <= MAX_PARTITION_CHARS
+        and fits(partition)
+        and len(partition.encode()) <= MAX_PARTITION_BYTES
+    )
+
+
+def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
+    """The new value of one partition as a row.
+
+    Parameters:
+      read: The versions of the partitions that the task has read.
+
+    Raises:
+      ResultInvalid: The name or the value cannot be stored.
+    """
+    if not partition_fits(partition):
+        raise ResultInvalid(
+            f"state partition {str(partition)[:80]!r}: use a text of 1 to"
+            f" {MAX_PARTITION_CHARS:,} characters, at most {MAX_PARTITION_BYTES:,} bytes, without"
+            " NUL and lone surrogates"
+        )
+    what = f"the state of {partition[:80]!r}"
+    if value is not None and not hasattr(value, "model_dump"):
+        raise ResultInvalid(f"{what} is a {type(value).__name__}; use a pydantic model")
+    dumped = None if value is None else value.model_dump(mode="json")
+    encoded = encode_json(dumped, what)
+    if len(encoded) > MAX_STATE_BYTES:
+        raise ResultInvalid(f"{what} is larger than 1 MiB; split it into partitions")
+    if not json_fits(encoded):
+        raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
+    return StateRow(partition, dumped, read.get(partition))

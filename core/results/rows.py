@@ -1,0 +1,126 @@
+"""The rows of a result, between the plugin and the tables.
+
+They are named tuples: as fast to make as a dictionary, and the statements of `core.content.saving`
+and `core.ledger.saving` write them as JSON field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class Operation(StrEnum):
+    """What a row does to its item. A plugin says it as the `code` of a `TaskOutput`."""
+
+    KEEP = "keep"
+    """Keep the complete item (200)."""
+    UPDATE = "update"
+    """Change the keys of metadata that are given (206)."""
+    TOMBSTONE = "tombstone"
+    """Mark the item and its children deleted (410)."""
+
+
+OPERATIONS: Mapping[object, Operation] = {
+    200: Operation.KEEP,
+    206: Operation.UPDATE,
+    410: Operation.TOMBSTONE,
+}
+
+
+class OutputRow(NamedTuple):
+    """One item.
+
+    An update has an id, metadata and a fingerprint; a tombstone has an id.
+
+    Attributes:
+      ts: ISO 8601 with a zone.
+      text, bytes, blob: Where the content is: one of them, or none. `bytes` is base64, `blob` the
+        key of a stored blob.
+      size: Bytes of content.
+      hash: SHA-256 of the content, in hexadecimal.
+      digest: Tells a changed item from an unchanged one.
+    """
+
+    operation: Operation
+    id: str
+    fingerprint: str | None = None
+    metadata: dict[str, Any] = {}
+    kind: str = "item"
+    parent: str | None = None
+    name: str | None = None
+    ts: str | None = None
+    type: str | None = None
+    text: str | None = None
+    bytes: str | None = None
+    blob: str | None = None
+    size: int = 0
+    hash: str | None = None
+    digest: str = ""
+
+
+class TaskRow(NamedTuple):
+    """One follow-up.
+
+    Attributes:
+      key: What runs once in a run, in hexadecimal; see `dedup_key`.
+    """
+
+    type: str
+    payload: dict[str, Any]
+    key: str
+    priority: int
+    background: bool
+
+
+class StateRow(NamedTuple):
+    """The new value of a state partition; None drops it.
+
+    Attributes:
+      read: The version that the task has read; None if it has read none.
+      expired: The cursor has expired: no older writer may bring the value back.
+    """
+
+    partition: str
+    value: Any
+    read: int | None = None
+    expired: bool = False
+
+
+class ListingRow(NamedTuple):
+    """A complete listing; times are ISO 8601 with a zone."""
+
+    parent: str | None
+    since: str | None
+    until: str | None
+
+
+@dataclass(slots=True)
+class ResultRows:
+    """A checked `TaskResult`.
+
+    Attributes:
+      outputs: One row for each item.
+      size: Bytes that the result takes in memory and in a statement, roughly.
+    """
+
+    outputs: list[OutputRow] = field(default_factory=list)
+    tasks: list[TaskRow] = field(default_factory=list)
+    states: list[StateRow] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    listed: list[ListingRow] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """Finished content of `Context.blob`: stored under `key`, or small and carried along as
+    `data`.
+    """
+
+    size: int
+    sha256: str
+    key: str | None = None
+    data: bytes | None = None

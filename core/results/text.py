@@ -1,0 +1,85 @@
+"""Text from outside, made fit for PostgreSQL, which holds neither NUL nor lone surrogates."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from core.errors import ResultInvalid
+
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
+_UNFIT_ESCAPED = re.compile(r"\\u(?:0000|d[89a-f])")
+# An escaped backslash and a surrogate pair are matched too, so that no part of them is taken for
+# something else.
+_ESCAPES = re.compile(
+    r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u0000|\\ud[89a-f][0-9a-f]{2}"
+)
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), sort_keys=True).encode
+
+
+def fits(text: str) -> bool:
+    """Whether PostgreSQL can hold it as text."""
+    return _UNFIT.search(text) is None
+
+
+def mended(text: str | None) -> str | None:
+    """Text with what cannot be held replaced by U+FFFD: for names and the like, where a readable
+    form is all that matters.
+    """
+    return None if text is None else _UNFIT.sub("\ufffd", text)
+
+
+def encode_json(value: Any, what: str) -> str:
+    """ASCII JSON without NaN, its keys sorted: equal values give equal texts.
+
+    Raises:
+      ResultInvalid: The value cannot be written as JSON.
+    """
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ResultInvalid(f"{what} is not valid JSON: {error}") from None
+
+
+def decode_json(encoded: str, what: str) -> Any:
+    """The value of JSON text.
+
+    Raises:
+      ResultInvalid: The value is nested too deeply.
+    """
+    try:
+        return json.loads(encoded)
+    except RecursionError as error:
+        raise ResultInvalid(f"{what} is not valid JSON: {error}") from None
+
+
+def json_text(value: Any) -> str:
+    """JSON of a checked value, for a statement or a message: several times as fast as the standard
+    library.
+    """
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:
+        # It is nested deeper than pydantic goes, or has a lone surrogate, which PostgreSQL refuses.
+        return json.dumps(value)
+
+
+def json_fits(encoded: str) -> bool:
+    """Whether PostgreSQL can hold the text of `encode_json` as `jsonb`."""
+    if _UNFIT_ESCAPED.search(encoded) is None:
+        return True
+    return not any(_is_unfit(match[0]) for match in _ESCAPES.finditer(encoded))
+
+
+def mended_json(encoded: str) -> str:
+    """The text of `encode_json` with every string and key mended."""
+    return _ESCAPES.sub(lambda match: r"\ufffd" if _is_unfit(match[0]) else match[0], encoded)
+
+
+def _is_unfit(escape: str) -> bool:
+    """Whether it is a NUL or a lone surrogate, and not a pair of surrogates or a backslash."""
+    return len(escape) == len(r"\u0000")

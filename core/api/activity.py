@@ -7,7 +7,7 @@ from datetime import datetime
 
 from core.api.listings import Row, fetch
 from core.db.pool import Conn
-from core.ledger.upkeep import ALIVE_SECONDS
+from core.ledger.processes import ALIVE_SECONDS
 
 LAST_HOUR = """
 SELECT minute, tasks, rows FROM activity WHERE minute > clock_timestamp() - interval '1 hour'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.api.listings import Row, fetch
 from core.db.pool import Conn
-from core.ledger.upkeep import ALIVE_SECONDS
+from core.ledger.processes import ALIVE_SECONDS
 
 # What a draining worker no longer serves gets no new tasks.
 MARK = """

@@ -9,7 +9,7 @@ from core.api.listings import Row, fetch
 from core.api.parked import CONDITION, ERROR_CLASS
 from core.db.pool import Conn
 from core.ledger import leadership
-from core.ledger.upkeep import ALIVE_SECONDS
+from core.ledger.processes import ALIVE_SECONDS
 from core.settings import Settings
 
 FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)

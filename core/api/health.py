@@ -13,9 +13,9 @@ from core.api.backend import Backend
 from core.api.listings import fetch
 from core.db.pool import Conn
 from core.db.version import HEAD
-from core.dispatcher.chores import tick_seconds
+from core.dispatcher.maintenance import tick_seconds
 from core.errors import PollingError
-from core.ledger import leadership, upkeep
+from core.ledger import leadership, processes
 from core.settings import Settings
 
 Standing = Literal["ok", "warn", "fail"]
@@ -80,7 +80,7 @@ def _fleet(conn: Conn, settings: Settings) -> dict[str, Standing]:
     status = leadership.status(conn)
     leads = status.leader_until is not None and status.leader_until > status.now
     return {
-        "workers": "ok" if upkeep.serving(conn) else "warn",
+        "workers": "ok" if processes.serving(conn) else "warn",
         "dispatcher": "ok" if leads else "warn",
         "scheduler": (
             "warn"

@@ -14,7 +14,7 @@ from core.accounts.store import Account
 from core.api.listings import fetch
 from core.db.pool import Conn
 from core.errors import NotFound
-from core.ledger import leadership, upkeep
+from core.ledger import leadership, processes
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
@@ -163,7 +163,8 @@ class _Fleet:
 def _fleet(conn: Conn) -> _Fleet:
     status = leadership.status(conn)
     return _Fleet(
-        upkeep.serving(conn), status.leader_until is not None and status.leader_until >= status.now
+        processes.serving(conn),
+        status.leader_until is not None and status.leader_until >= status.now,
     )
 
 

@@ -18,7 +18,7 @@ from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.pool import UNAVAILABLE, Database, first_line
 from core.environment import Environment
-from core.ledger import leadership, leases, upkeep
+from core.ledger import leadership, leases, processes
 from core.ledger.outcomes import Dispatch
 from core.messages import SAVE_QUEUE
 from core.plugins import Registry, catalog
@@ -99,7 +99,7 @@ class WorkerProcess:
             settings.allow_private_hosts,
         )
         self.runner = Runner(services, self.instances, registry)
-        self._process = upkeep.Process(
+        self._process = processes.Process(
             uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
         )
         self._ended = threading.Event()
@@ -124,7 +124,7 @@ class WorkerProcess:
         try:
             self.give_back(self.held.not_begun())
             with self.database.connection() as conn:
-                upkeep.goodbye(conn, self._process.id)
+                processes.deregister(conn, self._process.id)
             self._note_activity()
         except UNAVAILABLE as error:
             log.warning(
@@ -142,7 +142,7 @@ class WorkerProcess:
         if not dispatches:
             return
         with self.database.connection() as conn:
-            leases.give_back(
+            leases.release(
                 conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
             )
         self.held.release((dispatch.id for dispatch in dispatches), finished=False)
@@ -208,7 +208,7 @@ class WorkerProcess:
     def _say_alive(self) -> None:
         with self.database.connection() as conn:
             if not self._registered:
-                upkeep.register(conn, catalog(self.registry))
+                processes.register(conn, catalog(self.registry))
                 self._registered = True
             # A worker that drains says that it serves nothing as soon as it holds nothing: then it
             # may be stopped.
@@ -217,7 +217,7 @@ class WorkerProcess:
                 if self.draining.is_set() and not len(self.held)
                 else self._process
             )
-            asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
+            asked = processes.heartbeat(conn, process, datetime.now(UTC), self.figures.written())
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(
                 conn
             ):
@@ -234,7 +234,7 @@ class WorkerProcess:
             return
         try:
             with self.database.connection() as conn:
-                upkeep.note_activity(conn, *told)
+                processes.note_activity(conn, *told)
         except Exception as error:  # noqa: BLE001
             self.figures.not_told(*told)
             log.warning("what was done is not noted for the dashboard yet: %s", first_line(error))

@@ -8,8 +8,8 @@ from core.api.doctor.check import Check
 from core.api.doctor.servers import LARGEST_SKEW_SECONDS
 from core.api.listings import fetch
 from core.db.pool import Conn
-from core.dispatcher.chores import tick_seconds
-from core.ledger import leadership, upkeep
+from core.dispatcher.maintenance import tick_seconds
+from core.ledger import leadership, processes
 from core.plugins import Registry
 from core.settings import Settings
 
@@ -33,19 +33,19 @@ START = "Run: polling up"
 
 def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Check]:
     """What runs anywhere in the fleet."""
-    serving = upkeep.serving(conn)
+    serving = processes.serving(conn)
     yield _workers(conn, serving)
     yield from _served(conn, serving, registry)
     yield _dispatcher(leadership.status(conn), bool(serving))
     yield _scheduler(leadership.status(conn), settings, bool(serving))
-    names = {"alive": upkeep.ALIVE_SECONDS, "largest": LARGEST_SKEW_SECONDS}
+    names = {"alive": processes.ALIVE_SECONDS, "largest": LARGEST_SKEW_SECONDS}
     for row in fetch(conn, SKEWED, names):
         message = f"the clock of {row['host']} differs by {row['skew']:.0f} s from the database's"
         yield Check("clock", "warn", message, "Synchronize them (NTP)")
 
 
 def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
-    if not serving and fetch(conn, DRAINING, {"alive": upkeep.ALIVE_SECONDS}):
+    if not serving and fetch(conn, DRAINING, {"alive": processes.ALIVE_SECONDS}):
         return Check(
             "workers",
             "warn",
@@ -54,8 +54,8 @@ def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
         )
     if not serving:
         return Check("workers", "warn", "none runs", START)
-    threads, processes = max(serving.values())
-    return Check("workers", "ok", f"{processes} processes, {threads} threads")
+    threads, count = max(serving.values())
+    return Check("workers", "ok", f"{count} processes, {threads} threads")
 
 
 def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry) -> Iterator[Check]:

@@ -23,7 +23,8 @@ from core.accounts.vault import new_key
 from core.db.migrate import migrate
 from core.db.pool import Conn, open_connection
 from core.embedded import Servers, Urls
-from core.ledger import scheduling, upkeep
+from core.ledger import scheduling
+from core.ledger.processes import serving
 from core.queues import Queues
 from core.settings import Settings
 
@@ -140,9 +141,9 @@ class Engine:
 
     def ready(self, processes: int) -> bool:
         """Whether so many processes serve, and one of them leads."""
-        serving = upkeep.serving(self.conn).get("polling", (0, 0))
+        _, serve = serving(self.conn).get("polling", (0, 0))
         leading = self.conn.execute("SELECT leader_until > now() FROM ledger").fetchone()
-        return serving[1] >= processes and bool(leading and leading[0])
+        return serve >= processes and bool(leading and leading[0])
 
     def account(self, domain: str = "noop", **config: Any) -> UUID:
         """A new account that is never due by itself: only the benchmark makes runs."""

@@ -66,8 +66,8 @@ MUTATIONS = [
     ),
     Mutation(
         "sending again what Redis lost",
-        (("core/dispatcher/chores.py", "            if missing:", "            if not missing:"),),
-        ("tests/integration/test_chores.py",),
+        (("core/dispatcher/maintenance.py", "            if missing:", "            if not missing:"),),
+        ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
         "the check of completion apart",
@@ -86,9 +86,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a leader that listens",
-        (("core/dispatcher/loop.py", "min(self._pause if looking else POLL_SECONDS, soon - now)",
-          "min(self._pause if looking else POLL_SECONDS, soon - now, self._look_due - now)"),),
-        ("tests/integration/test_chores.py",),
+        (("core/dispatcher/loop.py", "min([POLL_SECONDS, *scans])",
+          "min([POLL_SECONDS, *scans, self._refresh_due - time.monotonic()])"),),
+        ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
         "the lock under which a run ends",

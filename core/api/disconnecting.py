@@ -8,7 +8,7 @@ from uuid import UUID
 from core.accounts import store
 from core.db.pool import Conn
 from core.errors import InvalidInput, WrongState
-from core.ledger import parking
+from core.ledger import controls
 
 PORTION = 5_000
 
@@ -51,7 +51,7 @@ def disconnect(conn: Conn, account: UUID) -> None:
     conn.execute(store.DISCONNECT, (account,))
     for (run,) in conn.execute(OPEN_RUNS, (account,)).fetchall():
         try:
-            parking.cancel_run(conn, run)
+            controls.cancel_run(conn, run)
         except InvalidInput:
             continue  # it has ended by itself meanwhile
 

@@ -14,7 +14,7 @@ from core.db.pool import Conn
 from core.db.rows import fetch
 from core.db.version import HEAD
 from core.errors import PollingError
-from core.ledger import leadership, upkeep
+from core.ledger import leadership, processes
 from core.settings import Settings
 
 CheckStatus = Literal["ok", "warn", "fail"]
@@ -74,7 +74,7 @@ def scheduler(status: leadership.Status, settings: Settings) -> CheckStatus:
 
 
 def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
-    status, serving = leadership.status(conn), upkeep.serving(conn)
+    status, serving = leadership.status(conn), processes.serving(conn)
     return {
         "workers": workers(serving),
         "dispatcher": dispatcher(status, serving),

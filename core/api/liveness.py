@@ -10,9 +10,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.dispatcher.chores import tick_seconds
+from core.dispatcher.maintenance import tick_seconds
 from core.ledger.leadership import Status
-from core.ledger.upkeep import ALIVE, ALIVE_SECONDS
+from core.ledger.processes import ALIVE, ALIVE_SECONDS
 from core.settings import Settings
 
 __all__ = [

@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from core.results.text import fits
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput, NotFound
+from core.results.text import fits
 
 MAX_PAGE_ROWS = 1_000
 

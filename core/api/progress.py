@@ -14,7 +14,7 @@ from core.accounts.store import Account
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import NotFound
-from core.ledger import leadership, upkeep
+from core.ledger import leadership, processes
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
@@ -162,7 +162,7 @@ class _Fleet:
 
 def _fleet(conn: Conn) -> _Fleet:
     status = leadership.status(conn)
-    return _Fleet(upkeep.serving(conn), status.leads)
+    return _Fleet(processes.serving(conn), status.leads)
 
 
 def _workers(fleet: _Fleet, account: Account) -> list[Wait]:

@@ -8,7 +8,7 @@ from uuid import UUID
 from core.accounts import store
 from core.api.accounts import require_running
 from core.api.backend import Backend
-from core.ledger import parking, scheduling
+from core.ledger import controls, scheduling
 
 
 def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> tuple[UUID, bool]:
@@ -44,7 +44,7 @@ def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 def cancel(backend: Backend, run: UUID) -> None:
     """End a run now; its open tasks go on in the account's next run."""
     with backend.database.connection() as conn:
-        parking.cancel_run(conn, run)
+        controls.cancel_run(conn, run)
 
 
 def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
@@ -54,7 +54,7 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
       NotFound, InvalidInput: A task is not there, or not parked; none of them is tried.
     """
     with backend.database.connection() as conn:
-        copies = parking.retry(conn, tasks)
+        copies = controls.retry(conn, tasks)
     backend.wake()
     return copies
 
@@ -65,4 +65,4 @@ def discard(backend: Backend, tasks: Sequence[int]) -> list[int]:
     Returns their ids.
     """
     with backend.database.connection() as conn, conn.transaction():
-        return parking.discard(conn, tasks)
+        return controls.discard(conn, tasks)

@@ -1,8 +1,9 @@
-"""The dispatcher: one leader in the fleet moves tasks from the ledger to Redis, and sees to it that
-none is forgotten.
+"""The dispatcher: one leader in the fleet moves tasks from the ledger to Redis, and recovers lost
+ones.
 
-allocation   who gets how much of a free window       loop      leading, dispatching, waiting for work
-chores       what the leader does every few seconds
+loop         leads, dispatches, waits for work       allocation     the share of each account
+domain       the state of a domain                   rate_headroom  what rate limits have left
+maintenance  the jobs of the leader
 """
 
 from __future__ import annotations

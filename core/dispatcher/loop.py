@@ -1,22 +1,26 @@
-"""Leading, dispatching, and waiting for work."""
+"""The loop of the dispatcher: lead, refresh the workers, dispatch, maintain, wait for work.
+
+Which domains a round scans is in `domain`.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from uuid import UUID, uuid4
+from dataclasses import replace
+from uuid import uuid4
 
 from core.db.pool import UNAVAILABLE, Conn, Database
 from core.dispatcher.allocation import Rules, allocate
-from core.dispatcher.chores import Chores
-from core.dispatcher.pace import Pace, patience
+from core.dispatcher.domain import Domain, Phase
+from core.dispatcher.maintenance import Maintenance
+from core.dispatcher.rate_headroom import RateHeadroom, retry_in
 from core.environment import Environment
 from core.errors import SettingsError
-from core.ledger import dispatching, leadership, upkeep
+from core.ledger import dispatching, leadership, processes
 from core.ledger.dispatching import Portion, Waiting
 from core.ledger.outcomes import Dispatch
 from core.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
@@ -28,70 +32,34 @@ from core.worker.budgets import Budgets
 
 LEAD_AGAIN_SECONDS = 3.0
 POLL_SECONDS = 1.0
-"""How often the leader looks around for workers and work."""
+"""How often the leader refreshes its view of workers and work."""
 
-LOOK_SECONDS = 0.1
-"""How soon it does when it is woken: the work may be for workers that have only just come."""
+REFRESH_AFTER_WAKEUP_SECONDS = 0.1
+"""How soon after the latest refresh a wake-up causes one: the work may be for new workers."""
 
 SHORTEST_PAUSE_SECONDS = 0.002
 LONGEST_PAUSE_SECONDS = 0.05
 
 HELD_BACK_SECONDS = 0.02
-"""How soon to look again at accounts whose tasks at once are all under way."""
+"""How soon to scan again for accounts whose concurrency limits are used up."""
 
-HEED_SECONDS = 0.05
-"""How soon domains at rest hear of new work while another one keeps the leader from waiting for
-it.
-"""
-
-WINDOW_PER_THREAD = 3
-WINDOW_SECONDS = 0.25
-"""A domain's window: three tasks a thread, or a quarter of a second of its throughput, whatever is
-larger.
-
-It must be longer than the way of a task through dispatch, run and commit, or the window itself
-bounds the throughput: with a tenth of a second, a disk whose commits took 50 ms held the engine at
-a sixth of its speed.
-"""
+WAKEUP_CHECK_SECONDS = 0.05
+"""How soon idle domains hear of new work while another domain keeps the leader busy."""
 
 MOST_ACCOUNTS = 64
-"""Accounts looked at for one portion; the next portion begins behind them."""
-
-MOST_PASSED = 5_000
-"""Accounts passed over before the leader rests for a second: those that wait may be paused, or
-blocked.
-"""
+"""Accounts in one scan; the next scan begins behind them."""
 
 CATALOG_SECONDS = 30.0
-"""How soon a plugin's new costs are seen."""
+"""How soon the leader reads a plugin's new costs."""
 
 MISTAKEN_SECONDS = 10.0
-"""How soon a domain that cannot be dispatched, for a setting that is wrong, is tried again."""
+"""How soon the leader tries a domain again that a wrong setting holds back."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Domain:
-    """What the leader remembers of a domain."""
-
-    threads: int = 0
-    after: UUID | str = dispatching.RING_START
-    look: bool = True
-    look_at: float = float("inf")
-    passed: int = 0
-    sent: deque[tuple[float, int]] = field(default_factory=deque)
-
-    def window(self) -> int:
-        now = time.monotonic()
-        while self.sent and self.sent[0][0] < now - 1.0:
-            self.sent.popleft()
-        rate = sum(count for _, count in self.sent)
-        return max(WINDOW_PER_THREAD * self.threads, int(rate * WINDOW_SECONDS))
-
-
 class Dispatcher:
-    """Leads when it can, and dispatches while it leads.
+    """Leads when no other process does, and dispatches while it leads.
 
     Parameters:
       stop: Set from outside to end `run`.
@@ -103,18 +71,17 @@ class Dispatcher:
         self._stop = stop
         self._database = Database(environment.database_url, size=2)
         self._queues = Queues(environment.redis_url, settings.namespace)
-        self._chores = Chores(settings, self._database, self._queues, get_registry())
-        self._domains: dict[str, _Domain] = defaultdict(_Domain)
+        self._maintenance = Maintenance(settings, self._database, self._queues, get_registry())
+        self._domains: dict[str, Domain] = defaultdict(Domain)
         self._costs: dict[str, dispatching.Catalog] = {}
-        self._pace = Pace(Budgets(self._queues, lambda: False))
+        self._headroom = RateHeadroom(Budgets(self._queues, lambda: False))
         self._leading = False
-        self._led_at = self._looked_at = self._look_due = self._heeded_at = (
-            self._read_catalogs_at
-        ) = 0.0
+        self._led_at = self._refreshed_at = self._wakeup_checked_at = 0.0
+        self._refresh_due = self._catalogs_due = 0.0
         self._pause = SHORTEST_PAUSE_SECONDS
 
     def run(self) -> None:
-        """Until told to stop. While a server is away this waits, and then goes on by itself."""
+        """Dispatch until told to stop. While a server is away, wait and try again."""
         pause = 0.1
         while not self._stop.is_set():
             try:
@@ -127,20 +94,20 @@ class Dispatcher:
                     "a server is away, the dispatcher waits: %s", str(error).splitlines()[0][:200]
                 )
             except Exception:
-                log.exception("the dispatcher failed; it begins anew")
-            # To lead again begins with what a new leader does: the database may be another one, or
-            # an older one, by now.
+                log.exception("the dispatcher failed; it starts again")
+            # Lead again as a new leader does: the database may be another one, or an older one, by
+            # now.
             self._leading = False
-            self._chores.after_gap()
+            self._maintenance.after_gap()
             self._stop.wait(pause)
             pause = min(pause * 2, 2.0)
 
     def close(self) -> None:
-        """Let the next one lead at once."""
+        """Resign, so that another process can lead immediately."""
         try:
             with self._database.connection() as conn:
                 leadership.resign(conn, self.id)
-                self._chores.goodbye(conn)
+                self._maintenance.deregister(conn)
         except UNAVAILABLE as error:
             log.warning(
                 "could not resign; the lead runs out by itself: %s",
@@ -150,63 +117,58 @@ class Dispatcher:
         self._queues.close()
 
     def _step(self, conn: Conn) -> None:
-        """One round: lead, look, dispatch, chores, wait."""
+        """Run one round: lead, refresh, dispatch, maintain, wait."""
         if not self._lead(conn):
             self._stop.wait(LEAD_AGAIN_SECONDS)
             return
         now = time.monotonic()
-        if now >= self._look_due:
-            self._look_around(conn)
-            self._looked_at, self._look_due = now, now + POLL_SECONDS
-        sent = sum(
-            self._fill(conn, name, domain)
-            for name, domain in self._domains.items()
-            if domain.threads
-        )
-        self._chores.do_due(conn)
+        if now >= self._refresh_due:
+            self._refresh_workers(conn)
+            self._refreshed_at, self._refresh_due = now, now + POLL_SECONDS
+        sent = sum(self._dispatch_domain(conn, name, domain) for name, domain in self._served())
+        self._maintenance.run_due(conn)
         self._wait(sent)
 
+    def _served(self) -> list[tuple[str, Domain]]:
+        """The domains that live workers serve."""
+        return [(name, domain) for name, domain in self._domains.items() if domain.threads]
+
     def _lead(self, conn: Conn) -> bool:
+        """Become or stay the leader; renews every `LEAD_AGAIN_SECONDS`."""
         now = time.monotonic()
         if self._leading and now - self._led_at < LEAD_AGAIN_SECONDS:
             return True
         if now - self._led_at > max(self._settings.lease_seconds / 2, 2 * LEAD_AGAIN_SECONDS):
-            # We were stopped or cut off for a while: so may others have been, who could not renew
-            # their leases.
-            self._chores.after_gap()
+            # This process was stopped or cut off for a while. So may others have been, which could
+            # not renew their leases.
+            self._maintenance.after_gap()
         was, self._leading = self._leading, leadership.lead(conn, self.id)
         self._led_at = now
         if self._leading and not was:
             log.info("this process leads the dispatch now")
-            self._chores.begin(conn)
+            self._maintenance.begin(conn)
         return self._leading
 
-    def _look_around(self, conn: Conn) -> None:
-        """Who serves which domain, and where there is work."""
-        serving = upkeep.serving(conn)
-        if time.monotonic() >= self._read_catalogs_at or serving.keys() - self._costs.keys() - {
-            POLL_QUEUE,
-            SAVE_QUEUE,
-        }:
-            self._costs, self._read_catalogs_at = (
-                dispatching.catalogs(conn),
-                time.monotonic() + CATALOG_SECONDS,
-            )
+    def _refresh_workers(self, conn: Conn) -> None:
+        """Read which workers serve which domain, and wake the domains that have work."""
+        serving = processes.serving(conn)
+        unknown = serving.keys() - self._costs.keys() - {POLL_QUEUE, SAVE_QUEUE}
+        if unknown or time.monotonic() >= self._catalogs_due:
+            self._costs = dispatching.catalogs(conn)
+            self._catalogs_due = time.monotonic() + CATALOG_SECONDS
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
             self._domains[name].threads = serving.get(name, (0, 0))[0]
-        for name in dispatching.domains_with_work(
-            conn, [name for name, domain in self._domains.items() if domain.threads]
-        ):
-            self._domains[name].look = True
+        for name in dispatching.domains_with_work(conn, [name for name, _ in self._served()]):
+            self._domains[name].wake()
 
-    def _fill(self, conn: Conn, name: str, domain: _Domain) -> int:
-        """Dispatch what the domain's window has room for.
+    def _dispatch_domain(self, conn: Conn, name: str, domain: Domain) -> int:
+        """Dispatch as many tasks as the window of the domain has room for. Returns how many.
 
-        What is wrong with one domain stops no other.
+        A wrong setting of one domain stops no other domain.
         """
-        if not domain.look and time.monotonic() < domain.look_at:
+        if not domain.due():
             return 0
-        domain.look, domain.look_at = True, float("inf")
+        domain.begin_scan()
         window = domain.window()
         free = window - self._queues.length(name)
         if free < max(window // 3, 1):
@@ -215,15 +177,15 @@ class Dispatcher:
             return self._dispatch(conn, name, domain, free, window)
         except SettingsError as error:
             log.error("nothing of %s can be dispatched: %s", name, error)
-            domain.look, domain.look_at = False, time.monotonic() + MISTAKEN_SECONDS
+            domain.hold_back(MISTAKEN_SECONDS)
             return 0
 
-    def _dispatch(self, conn: Conn, name: str, domain: _Domain, free: int, window: int) -> int:
-        """Claim portions and send them."""
+    def _dispatch(self, conn: Conn, name: str, domain: Domain, free: int, window: int) -> int:
+        """Scan for accounts with ready tasks, claim a portion of each, and send the tasks."""
         most = min(free, MOST_ACCOUNTS)
-        waiting = dispatching.waiting(conn, name, domain.after, most)
+        waiting = dispatching.waiting(conn, name, domain.cursor, most)
         if not waiting:
-            domain.look, domain.passed = False, 0
+            domain.found_nothing()
             return 0
         rules = Rules(
             name,
@@ -232,7 +194,7 @@ class Dispatcher:
             dispatching.blocked(conn),
         )
         rates = rules.rates(waiting)
-        rules = replace(rules, available=self._pace.left(rates))
+        rules = replace(rules, available=self._headroom.left(rates))
         flying = dispatching.in_flight(conn, name)
         portions = allocate(free, window, flying, waiting, rules)
         dispatches = (
@@ -240,84 +202,80 @@ class Dispatcher:
             if portions
             else []
         )
-        domain.after = waiting[-1].account
+        domain.cursor = waiting[-1].account
+        full = len(waiting) == most
         if not dispatches:
-            pause = HELD_BACK_SECONDS if flying else patience(rates)
-            # A full page of accounts that are all held back: behind them there may be others.
-            domain.passed += len(waiting)
-            domain.look, domain.look_at = (
-                len(waiting) == most and domain.passed < MOST_PASSED,
-                time.monotonic() + pause,
-            )
-            domain.passed = domain.passed if domain.look else 0
+            pause = HELD_BACK_SECONDS if flying else retry_in(rates)
+            domain.pass_over(len(waiting), pause, more=full)
             return 0
-        domain.passed = 0
-        domain.look = len(waiting) == most or not _exhausted(waiting, portions, dispatches)
-        messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
-        self._queues.send(
-            name, messages, {"seq": max(dispatch.dispatch_seq for dispatch in dispatches)}
-        )
-        self._pace.note(rules, waiting, dispatches, rates)
-        domain.sent.append((time.monotonic(), len(dispatches)))
+        domain.sent(len(dispatches), more=full or not _exhausted(waiting, portions, dispatches))
+        self._send(name, dispatches)
+        self._headroom.note(rules, waiting, dispatches, rates)
         return len(dispatches)
 
-    def _wait(self, sent: int) -> None:
-        """Not at all busy: until someone has work.
+    def _send(self, name: str, dispatches: Sequence[Dispatch]) -> None:
+        """Send the messages of claimed tasks, and mark the latest dispatch in Redis."""
+        messages = {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches}
+        latest = max(dispatch.dispatch_seq for dispatch in dispatches)
+        self._queues.send(name, messages, {"seq": latest})
 
-        Otherwise for moments that grow while nothing moves.
+    def _wait(self, sent: int) -> None:
+        """Wait for the next round.
+
+        Tasks were sent: 2 ms. Domains scan, and nothing moves: 2 to 50 ms, growing. Otherwise until
+        a wake-up, the retry of a domain that limits hold back, or the next poll.
         """
         if sent:
             self._pause = SHORTEST_PAUSE_SECONDS
-            self._stop.wait(self._pause)
-            self._heed()
+            self._sleep(self._pause)
             return
-        now = time.monotonic()
-        looking = any(domain.look and domain.threads for domain in self._domains.values())
-        soon = min(
-            (domain.look_at for domain in self._domains.values() if domain.threads),
-            default=float("inf"),
-        )
-        seconds = max(
-            min(self._pause if looking else POLL_SECONDS, soon - now), SHORTEST_PAUSE_SECONDS
-        )
+        scans = [domain.next_scan_in(self._pause) for _, domain in self._served()]
+        seconds = max(min([POLL_SECONDS, *scans]), SHORTEST_PAUSE_SECONDS)
         self._pause = min(self._pause * 1.5, LONGEST_PAUSE_SECONDS)
         if seconds <= LONGEST_PAUSE_SECONDS:
-            # Redis looks at the clocks of those it blocks ten times a second only: too coarse for a
-            # short pause.
-            self._stop.wait(seconds)
-            self._heed()
-        # To look around a little late does no harm; to hear a little late would, so this never
-        # sleeps for the sake of it.
-        elif self._queues.wait_for_work(
-            max(min(seconds, self._look_due - now), SHORTEST_PAUSE_SECONDS)
-        ):
-            self._look_due = min(self._look_due, self._looked_at + LOOK_SECONDS)
-            for domain in self._domains.values():
-                domain.look = True
+            self._sleep(seconds)
+        else:
+            self._listen(seconds)
 
-    def _heed(self) -> None:
-        """Those that rest are told of new work, though others are busy: their every step would
-        take until the next poll.
+    def _sleep(self, seconds: float) -> None:
+        """Pause for a moment that is too short for Redis, which checks the clocks of blocked clients
+        ten times a second.
         """
-        resting = [
-            domain
-            for domain in self._domains.values()
-            if domain.threads and not domain.look and domain.look_at == float("inf")
-        ]
+        self._stop.wait(seconds)
+        self._check_wakeup()
+
+    def _listen(self, seconds: float) -> None:
+        """Block in Redis until a wake-up, at most for `seconds` or until the refresh is due.
+
+        The refresh bounds how long the leader listens, and never makes it sleep: a late refresh
+        does no harm, and a late wake-up does.
+        """
+        until_refresh = self._refresh_due - time.monotonic()
+        if self._queues.wait_for_work(max(min(seconds, until_refresh), SHORTEST_PAUSE_SECONDS)):
+            soon = self._refreshed_at + REFRESH_AFTER_WAKEUP_SECONDS
+            self._refresh_due = min(self._refresh_due, soon)
+            for domain in self._domains.values():
+                domain.wake()
+
+    def _check_wakeup(self) -> None:
+        """Wake idle domains if there was a wake-up, though other domains keep the leader from
+        listening: each step of their runs would take until the next poll.
+        """
+        idle = [domain for _, domain in self._served() if domain.phase is Phase.IDLE]
         now = time.monotonic()
-        if not resting or now - self._heeded_at < HEED_SECONDS:
+        if not idle or now - self._wakeup_checked_at < WAKEUP_CHECK_SECONDS:
             return
-        self._heeded_at = now
+        self._wakeup_checked_at = now
         if self._queues.woken():
-            for domain in resting:
-                domain.look = True
+            for domain in idle:
+                domain.wake()
 
 
 def _exhausted(
     waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]
 ) -> bool:
-    """Whether all that was ready is under way now: every lane that waits had a portion, and none
-    filled it.
+    """Whether every ready task is dispatched now: each lane with ready tasks had a portion, and no
+    portion was filled.
     """
     claimed = Counter((dispatch.account_id, dispatch.lane) for dispatch in dispatches)
     return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(

@@ -85,7 +85,7 @@ BACKFILL_ENDED = """
 UPDATE user_integration SET next_sync_at = clock_timestamp()
 WHERE id = %s AND resync_due AND sync_status <> 'disconnected'
 """
-FORGET_SEEN = "DELETE FROM sync_seen WHERE run_id = %s"
+DELETE_SEEN = "DELETE FROM sync_seen WHERE run_id = %s"
 
 Run = Mapping[str, Any]
 
@@ -124,5 +124,5 @@ def _end(conn: Conn, run: str) -> Run | None:
             )
         else:
             conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))
-    conn.execute(FORGET_SEEN, (run,))
+    conn.execute(DELETE_SEEN, (run,))
     return ended

@@ -1,7 +1,7 @@
-"""Who dispatches: a row with a holder and a deadline, by the database's clock.
+"""Leadership: a row with a holder and a deadline, by the database's clock.
 
-No advisory lock: a stopped process would keep it for ever, and a killed dispatcher is not replaced
-by its parent.
+It is not an advisory lock: a stopped process would keep that forever, and the parent of a killed
+dispatcher does not replace it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uuid import UUID
 from core.db.pool import Conn
 
 LEAD_SECONDS = 10.0
-"""How long leadership lasts unless it is renewed."""
+"""How long leadership lasts unless the leader renews it."""
 
 VACANT_SECONDS = 20.0
 """After this long without a leader, any worker process starts a dispatcher."""
@@ -62,12 +62,12 @@ class Status:
 
 
 def lead(conn: Conn, me: UUID) -> bool:
-    """Become the leader, or stay it. False while someone else is."""
+    """Become the leader, or stay the leader. Returns False while another process leads."""
     return conn.execute(LEAD, {"me": me, "lead": LEAD_SECONDS}).fetchone() is not None
 
 
 def resign(conn: Conn, me: UUID) -> None:
-    """Let the next one lead at once."""
+    """Give up leadership, so that another process can lead immediately."""
     conn.execute(RESIGN, (me,))
 
 
@@ -93,15 +93,15 @@ def last_sequence(conn: Conn) -> int:
 
 
 def renew_epoch(conn: Conn, old: int) -> int:
-    """A new epoch: messages and results of the old one match nothing any more."""
+    """Start a new epoch: messages and results of the old one no longer match anything."""
     new = secrets.randbits(62)
     conn.execute(NEW_EPOCH, (new, old))
     return new
 
 
 def start_budgets(conn: Conn) -> bool:
-    """Note that budgets are counted from now on.
+    """Record that budgets are counted from now on.
 
-    True for the first caller of this database's life.
+    Returns True to the first caller in the life of this database.
     """
     return conn.execute(START_BUDGETS).fetchone() is not None

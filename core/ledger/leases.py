@@ -1,7 +1,7 @@
-"""How long a dispatched task may stay unfinished, and what becomes of it then.
+"""Leases: how long a dispatched task may stay unfinished before it becomes ready again.
 
-An expired lease convicts nobody: deploys and outages expire leases too. The task becomes a suspect,
-and only a death after a suspect's start was committed counts against it.
+An expired lease alone proves nothing: deploys and outages expire leases too. The task becomes a
+suspect, and only a death after the commit of a suspect's start counts against it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from core.results.parking import MAX_CRASHES
 DIED = "its process died or hung while it ran"
 """The reason of a suspect whose lease ran out after its start was committed."""
 
-# Rows that a saver or the sweeper holds are skipped: their fate is being decided.
+# Skips rows that a saver or the sweeper has locked: another transaction decides their state.
 RENEW = """
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
@@ -27,8 +27,7 @@ UPDATE sync_task t SET lease_until = clock_timestamp() + %(lease)s * interval '1
 WHERE t.id = held.id
 """
 
-# Those that have used up some of their lease: a healthy queue moves on before that, and costs no
-# write.
+# Only leases that are partly used up: a healthy queue moves before that, and costs no write.
 RENEW_WAITING = RENEW.replace(
     "WHERE t.state = 'queued'",
     "WHERE t.state = 'queued' AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6"
@@ -58,7 +57,7 @@ UPDATE sync_task SET started_at = clock_timestamp()
 WHERE id = %s AND dispatch_no = %s AND state = 'queued' RETURNING id
 """
 
-GIVE_BACK = """
+RELEASE = """
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t JOIN unnest(%s::bigint[], %s::int[]) AS h(id, dispatch_no)
         ON h.id = t.id AND h.dispatch_no = t.dispatch_no
@@ -70,7 +69,7 @@ UPDATE sync_task t SET state = 'ready', lease_until = NULL FROM held WHERE t.id 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """A task whose lease ran out, and what it is now: `ready` as a suspect, or `parked`."""
+    """A task whose lease expired, and its new state: `ready` as a suspect, or `parked`."""
 
     task_id: int
     dispatch_no: int
@@ -86,12 +85,12 @@ Held = Sequence[tuple[int, int]]
 
 
 def renew(conn: Conn, held: Held, lease_seconds: float) -> None:
-    """Extend the leases of everything a process holds."""
+    """Extend the leases of the tasks that a process has in flight."""
     conn.execute(RENEW, _names(held, lease_seconds))
 
 
 def renew_waiting(conn: Conn, held: Held, lease_seconds: float) -> None:
-    """Extend the leases of what still waits in Redis."""
+    """Extend the leases of tasks whose message still waits in Redis."""
     conn.execute(RENEW_WAITING, _names(held, lease_seconds))
 
 
@@ -104,17 +103,15 @@ def _names(held: Held, lease_seconds: float) -> dict[str, object]:
 
 
 def expire(conn: Conn) -> list[Expired]:
-    """Put back tasks whose lease ran out; park a suspect that took its process down for the
-    third time.
-    """
+    """Return tasks with an expired lease to `ready`; park a suspect at its third crash."""
     return [Expired(*row) for row in conn.execute(EXPIRE)]
 
 
 def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:
-    """Commit that a suspect is about to run. False, if this dispatch of it is void."""
+    """Commit that a suspect is about to run. Returns False if this dispatch is void."""
     return conn.execute(START_SUSPECT, (task, dispatch_no)).fetchone() is not None
 
 
-def give_back(conn: Conn, held: Held) -> None:
-    """What a worker has not begun when it stops is simply ready again, and not suspected."""
-    conn.execute(GIVE_BACK, ([task for task, _ in held], [number for _, number in held]))
+def release(conn: Conn, held: Held) -> None:
+    """Return tasks that a stopping worker has not started to `ready`. They are not suspects."""
+    conn.execute(RELEASE, ([task for task, _ in held], [number for _, number in held]))

@@ -19,7 +19,7 @@ from core.content.blobs import Blobs, clean_spool
 from core.db.pool import UNAVAILABLE, Database, first_line
 from core.egress import Egress
 from core.environment import Environment
-from core.ledger import leadership, leases, upkeep
+from core.ledger import leadership, leases, processes
 from core.ledger.outcomes import Dispatch, Outcome
 from core.messages import SAVE_QUEUE
 from core.metrics.counters import Counters
@@ -120,7 +120,7 @@ class WorkerProcess:
 
     def _assign(self, threads: int, serves: Sequence[str]) -> None:
         self._began = time.monotonic()
-        self._process = upkeep.Process(
+        self._process = processes.Process(
             uuid4(), "worker", socket.gethostname(), os.getpid(), list(serves), threads
         )
         self.database.resize(threads + 4)
@@ -157,7 +157,7 @@ class WorkerProcess:
         try:
             self.give_back(self.inflight.not_started())
             with self.database.connection() as conn:
-                upkeep.goodbye(conn, self._process.id)
+                processes.deregister(conn, self._process.id)
             self._note_activity()
         except UNAVAILABLE as error:
             log.warning(
@@ -175,7 +175,7 @@ class WorkerProcess:
         if not dispatches:
             return
         with self.database.connection() as conn:
-            leases.give_back(
+            leases.release(
                 conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
             )
         self.inflight.release((dispatch.id for dispatch in dispatches), done=False)
@@ -241,7 +241,7 @@ class WorkerProcess:
     def _say_alive(self) -> None:
         with self.database.connection() as conn:
             if not self._registered:
-                upkeep.register(conn, catalog(self.registry))
+                processes.register(conn, catalog(self.registry))
                 self._registered = True
             # A worker that drains says that it serves nothing as soon as it holds nothing: then it
             # may be stopped.
@@ -250,7 +250,7 @@ class WorkerProcess:
                 if self.draining.is_set() and not len(self.inflight)
                 else self._process
             )
-            asked = upkeep.heartbeat(conn, process, datetime.now(UTC), self.counters.written())
+            asked = processes.heartbeat(conn, process, datetime.now(UTC), self.counters.written())
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(
                 conn
             ):
@@ -267,7 +267,7 @@ class WorkerProcess:
             return
         try:
             with self.database.connection() as conn:
-                upkeep.note_activity(conn, *told)
+                processes.note_activity(conn, *told)
         except Exception as error:  # noqa: BLE001
             self.counters.not_told(*told)
             log.warning("what was done is not noted for the dashboard yet: %s", first_line(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.errors import TaskUnfit
 from core.integration.results import Task
-from core.ledger import upkeep
+from core.ledger import processes
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.results.signals import AccountStopped, LeftToOthers
@@ -71,4 +71,4 @@ class Runner:
         if dispatch.snoozes >= MOST_LEFT:
             return False
         with self.services.database.connection() as conn:
-            return upkeep.other_version(conn, catalog_entry(self.registry, dispatch.domain))
+            return processes.other_version(conn, catalog_entry(self.registry, dispatch.domain))

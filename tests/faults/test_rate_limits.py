@@ -10,7 +10,7 @@ from support.fleet import Fleet
 from support.hostile import parked
 from support.metered import CALLS, Metered, calls
 
-from core.ledger.parking import retry
+from core.ledger.controls import retry
 
 STATUS = "SELECT sync_status, status_reason FROM user_integration WHERE id = %s"
 BOTHERED = (

@@ -16,7 +16,7 @@ from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, tas
 from core.accounts import store
 from core.content.blobs import Blobs
 from core.db.pool import Conn, Database
-from core.ledger import completion, dispatching, leadership, saving, scheduling, upkeep
+from core.ledger import completion, dispatching, leadership, processes, saving, scheduling
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.ledger.saving import Saved
@@ -172,10 +172,10 @@ def desk(conn: Conn, blobs: Blobs) -> Desk:
 
 
 @pytest.fixture
-def healthy(desk: Desk) -> upkeep.Process:
+def healthy(desk: Desk) -> processes.Process:
     """A fleet that lives, as the ledger sees it."""
-    process = upkeep.Process(uuid4(), "worker", "host", 17, [DOMAIN], 8)
-    upkeep.heartbeat(desk.conn, process, datetime.now(UTC))
+    process = processes.Process(uuid4(), "worker", "host", 17, [DOMAIN], 8)
+    processes.heartbeat(desk.conn, process, datetime.now(UTC))
     leadership.lead(desk.conn, desk.me)
     desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp()")
     return process

@@ -181,7 +181,7 @@ def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect,
     """Retrying locks the run: either the copy is in it, or in a new one; never in one that has
     ended.
     """
-    from core.ledger.parking import retry
+    from core.ledger.controls import retry
 
     for number in range(15):
         root = desk.root(desk.account(f"a{number}"))
@@ -232,7 +232,7 @@ def test_the_end_waits_for_who_is_adding_a_task_and_then_sees_it(desk, connect, 
     """Without the lock on the run, the copy would be left in a run that has ended."""
     import threading
 
-    from core.ledger.parking import retry
+    from core.ledger.controls import retry
 
     bad, last = siblings(desk, 2)
     desk.save(parked(desk.outcome(bad), "no"))

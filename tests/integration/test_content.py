@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from core import Listing, Task, TaskOutput
-from core.ledger import parking
+from core.ledger import controls
 
 
 @pytest.fixture
@@ -544,7 +544,7 @@ def cancelled_after_a_page(desk, account):
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
     root = desk.root(account)
     desk.finish(root, seen=["a", "b"], tasks=[Task("page", {"number": 2})])
-    parking.cancel_run(desk.conn, UUID(root.run_id))
+    controls.cancel_run(desk.conn, UUID(root.run_id))
     desk.run(account)
     dispatches = {dispatch.type: dispatch for dispatch in desk.claim()}
     assert sorted(dispatches) == ["page", "start"]

@@ -13,7 +13,7 @@ from uuid import uuid4
 from support.dashboard import Browser, Dashboard
 
 from core.dashboard import live as streaming
-from core.ledger import upkeep
+from core.ledger import processes, pruning
 
 EVENTS = {"Accept": "text/event-stream"}
 
@@ -43,8 +43,8 @@ def test_all_is_well(dashboard: Dashboard, healthy) -> None:
 
 
 def test_a_dispatcher_is_no_worker(dashboard: Dashboard, healthy, desk) -> None:
-    upkeep.heartbeat(
-        desk.conn, upkeep.Process(uuid4(), "dispatcher", "host", 18, [], 0), datetime.now(UTC)
+    processes.heartbeat(
+        desk.conn, processes.Process(uuid4(), "dispatcher", "host", 18, [], 0), datetime.now(UTC)
     )
     page = dashboard.sign_in().get("/").text
     assert "host:18" in page
@@ -84,8 +84,8 @@ def test_a_users_first_page_is_the_accounts(dashboard: Dashboard) -> None:
 
 
 def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
-    upkeep.note_activity(desk.conn, 1_200, 600)
-    upkeep.note_activity(desk.conn, 34, 0)
+    processes.note_activity(desk.conn, 1_200, 600)
+    processes.note_activity(desk.conn, 34, 0)
     desk.conn.execute(
         """
         INSERT INTO activity (minute, tasks, rows)
@@ -96,7 +96,7 @@ def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
     assert "last hour: 1,234;" in page
     assert "last hour: 600;" in page
     desk.conn.execute("UPDATE activity SET minute = minute - interval '1 day' WHERE tasks = 9")
-    upkeep.tidy(desk.conn)
+    pruning.prune(desk.conn)
     assert desk.rows("SELECT tasks FROM activity") == [(1_234,)]
 
 

@@ -123,7 +123,7 @@ def test_what_a_worker_gives_back_is_ready_and_not_suspected_for_it(desk, suspec
     if suspect:
         expire(desk, dispatch)
         (dispatch,) = desk.claim()
-    leases.give_back(
+    leases.release(
         desk.conn, [(dispatch.task_id, dispatch.dispatch_no), (dispatch.task_id, 99), (99, 1)]
     )
     assert desk.rows("SELECT state, suspect, crashes, lease_until FROM sync_task") == [

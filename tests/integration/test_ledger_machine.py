@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from core.accounts import store
 from core.db.pool import Conn, open_connection
 from core.errors import InvalidInput
-from core.ledger import dispatching, leadership, leases, parking, scheduling
+from core.ledger import controls, dispatching, leadership, leases, scheduling
 from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
@@ -235,7 +235,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(one=dispatches)
     def give_back(self, one: Dispatch) -> None:
-        leases.give_back(self.conn, [(one.task_id, one.dispatch_no)])
+        leases.release(self.conn, [(one.task_id, one.dispatch_no)])
         task = self.tasks[one.task_id]
         if task.state == "queued" and task.dispatch_no == one.dispatch_no:
             task.state = "ready"
@@ -259,7 +259,7 @@ class Ledger(RuleBasedStateMachine):
         run = self._open(self.accounts_[account], lane)
         if run is None:
             return
-        parking.cancel_run(self.conn, run)
+        controls.cancel_run(self.conn, run)
         self.runs[run].state = "cancelled"
         for task in self.tasks.values():
             if task.run == run and task.state in OPEN:
@@ -275,16 +275,16 @@ class Ledger(RuleBasedStateMachine):
         id = data.draw(st.sampled_from(parked))
         task = self.tasks[id]
         if data.draw(st.booleans()):
-            assert parking.discard(self.conn, [id]) == [id]
+            assert controls.discard(self.conn, [id]) == [id]
             task.state = "done"
             return
         account = self.runs[task.run].account
-        parking.retry(self.conn, [id])
+        controls.retry(self.conn, [id])
         task.retried = True
         run = self._open(account, task.lane) or self._learn_run(account, task.lane)
         self._learn(run, None)
         with pytest.raises(InvalidInput):
-            parking.retry(self.conn, [id])
+            controls.retry(self.conn, [id])
 
     # The model's own bookkeeping
     # --------------------------------------------------------------------------------------

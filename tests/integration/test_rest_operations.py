@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from core import TaskOutput
-from core.ledger import completion, upkeep
+from core.ledger import completion, processes
 from core.ledger.outcomes import Outcome
 from core.metrics.counters import Counters, error_class
 
@@ -131,7 +131,7 @@ def test_what_workers_count(api, desk, healthy, figures) -> None:
     )
     counted.count("budget_waits", domain="shop", limit="quota")
     counted.count("of_another_version", nobody="knows")
-    upkeep.heartbeat(desk.conn, healthy, datetime.now(UTC), counted.written())
+    processes.heartbeat(desk.conn, healthy, datetime.now(UTC), counted.written())
     found = figures()
     assert found[("polling_saves_total", "host:17")] == 2
     assert found[("polling_outputs_changed_total", "host:17", "shop")] == 2

@@ -17,7 +17,7 @@ import core
 from core.api import liveness
 from core.cli.app import build
 from core.db.schema import metadata
-from core.dispatcher.chores import STAND_IN_TICKS
+from core.dispatcher.maintenance import STAND_IN_TICKS
 from core.errors import IntegrationError, ResultInvalid
 from core.hookspecs import Hooks
 from core.settings import Settings

@@ -10,8 +10,8 @@ from core.api.doctor.servers import LARGEST_SKEW_SECONDS
 from core.api.liveness import ALIVE
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.dispatcher.chores import STAND_IN_TICKS, tick_seconds
-from core.ledger import leadership, upkeep
+from core.dispatcher.maintenance import STAND_IN_TICKS, tick_seconds
+from core.ledger import leadership, processes
 from core.plugins import Registry
 from core.settings import Settings
 
@@ -32,7 +32,7 @@ START = "Run: polling up"
 
 def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Check]:
     """What runs anywhere in the fleet."""
-    serving, status = upkeep.serving(conn), leadership.status(conn)
+    serving, status = processes.serving(conn), leadership.status(conn)
     yield _workers(conn, serving)
     yield from _served(conn, serving, registry)
     yield _dispatcher(status, serving)
@@ -53,8 +53,8 @@ def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
         )
     if not serving:
         return Check("workers", found, "none runs", START)
-    threads, processes = max(serving.values())
-    return Check("workers", found, f"{processes} processes, {threads} threads")
+    threads, count = max(serving.values())
+    return Check("workers", found, f"{count} processes, {threads} threads")
 
 
 def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry) -> Iterator[Check]:

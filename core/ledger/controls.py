@@ -1,4 +1,4 @@
-"""What people do with tasks and runs: try a parked task again, drop it, cancel a run."""
+"""What a person does with tasks and runs: retry or discard parked tasks, cancel a run."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ WHERE id = %s AND sync_status <> 'disconnected'
 
 
 def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Put copies of parked tasks into their account's open run, or into a new one. Returns the
-    copies' ids.
+    """Insert copies of parked tasks into the open run of their account, or into a new one.
+
+    Returns the ids of the copies.
 
     Raises:
       NotFound: There is no such task.
@@ -93,7 +94,7 @@ def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
 
 
 def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Drop parked tasks for good: what they would have brought may be missing.
+    """Close parked tasks for good: their content may be missing.
 
     Raises:
       InvalidInput: A task is not parked.
@@ -116,8 +117,8 @@ def _require_all(wanted: Sequence[int], found: Sequence[int]) -> None:
 
 
 def cancel_run(conn: Conn, run: UUID) -> None:
-    """End a run now. Its open tasks go on in the account's next run; results of those under way are
-    refused.
+    """End a run now. Its open tasks resume in the next run of the account; the results of tasks that
+    run now are refused.
 
     Raises:
       NotFound: There is no such run.

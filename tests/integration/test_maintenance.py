@@ -17,23 +17,24 @@ from support.waiting import until
 from core import Task
 from core.accounts.limits import account_key
 from core.api import figures
-from core.dispatcher import loop
-from core.dispatcher.chores import Chores, tick_seconds
+from core.dispatcher import domain, loop
+from core.dispatcher.domain import Phase
 from core.dispatcher.loop import Dispatcher
+from core.dispatcher.maintenance import Maintenance, tick_seconds
 from core.environment import Environment
-from core.ledger import leadership, upkeep
+from core.ledger import leadership, processes
 from core.messages import SAVE_QUEUE, dispatch_message
 from core.plugins import Registry
 from core.rest import metrics
 
 
 @pytest.fixture
-def chores(settings, database, queues, desk) -> Chores:
-    upkeep.register(
+def maintenance(settings, database, queues, desk) -> Maintenance:
+    processes.register(
         desk.conn,
         [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 10**6}],
     )
-    return Chores(settings, database, queues, Registry())
+    return Maintenance(settings, database, queues, Registry())
 
 
 @pytest.fixture
@@ -55,11 +56,11 @@ def sent(desk, queues):
 
 
 def test_what_a_flush_took_is_sent_again_as_it_was(
-    chores: Chores, desk, queues, sent, flush: Callable[[], None]
+    maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None]
 ) -> None:
     dispatches = sent()
     flush()
-    chores._resend(desk.conn)
+    maintenance._resend(desk.conn)
     again = dict(queues.fetch("shop", 10))
     assert set(again) == {dispatch.id for dispatch in dispatches}
     assert {dispatch.dispatch_no for dispatch in dispatches} == {1}
@@ -68,38 +69,40 @@ def test_what_a_flush_took_is_sent_again_as_it_was(
     assert desk.tasks()[dispatches[0].task_id] == "done"
 
 
-def test_what_is_on_its_way_is_not_sent_twice(chores: Chores, desk, queues, sent) -> None:
+def test_what_is_on_its_way_is_not_sent_twice(maintenance: Maintenance, desk, queues, sent) -> None:
     sent()
     queues.fetch("shop", 2)
-    chores._resend(desk.conn)
+    maintenance._resend(desk.conn)
     assert len(queues.waiting("shop")) == 1
     queues.hand_over(queues.fetch("shop", 1)[0][0], "shop", SAVE_QUEUE, "result")
-    chores._resend(desk.conn)
+    maintenance._resend(desk.conn)
     assert queues.waiting("shop") == []
 
 
-def test_a_dispatcher_killed_before_it_sent_is_made_up_for(chores: Chores, desk, queues) -> None:
+def test_a_dispatcher_killed_before_it_sent_is_made_up_for(
+    maintenance: Maintenance, desk, queues
+) -> None:
     root = desk.root(desk.account())
-    chores._resend(desk.conn)
+    maintenance._resend(desk.conn)
     assert queues.waiting("shop") == [root.id]
 
 
 def test_what_the_ledger_no_longer_has_queued_is_dropped(
-    chores: Chores, desk, queues, sent
+    maintenance: Maintenance, desk, queues, sent
 ) -> None:
     first, second, third = sent()
     desk.finish(first)
     queues.hand_over(second.id, "shop", SAVE_QUEUE, "result")
     desk.finish(second)
-    chores._resend(desk.conn)
+    maintenance._resend(desk.conn)
     assert queues.ids("shop", SAVE_QUEUE) == [{third.id}, set()]
 
 
-def test_what_waits_in_redis_keeps_its_lease(chores: Chores, desk, queues, sent) -> None:
+def test_what_waits_in_redis_keeps_its_lease(maintenance: Maintenance, desk, queues, sent) -> None:
     taken, *_ = sent()
     queues.fetch("shop", 1)
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() + interval '1 s'")
-    chores._renew_waiting(desk.conn)
+    maintenance._renew_waiting(desk.conn)
     short = desk.rows(
         "SELECT id FROM sync_task WHERE lease_until < clock_timestamp() + interval '30 s'"
     )
@@ -107,26 +110,30 @@ def test_what_waits_in_redis_keeps_its_lease(chores: Chores, desk, queues, sent)
 
 
 def test_expired_leases_are_swept_and_their_messages_dropped(
-    chores: Chores, desk, queues, sent
+    maintenance: Maintenance, desk, queues, sent
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    chores._sweep_from = 0.0
-    chores._sweep(desk.conn)
+    maintenance._sweep_from = 0.0
+    maintenance._sweep(desk.conn)
     assert set(desk.tasks().values()) == {"ready"}
     assert queues.length("shop") == 0
 
 
-def test_after_a_gap_it_waits_a_whole_lease_before_it_sweeps(chores: Chores, desk, sent) -> None:
+def test_after_a_gap_it_waits_a_whole_lease_before_it_sweeps(
+    maintenance: Maintenance, desk, sent
+) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    chores.begin(desk.conn)
-    chores._sweep(desk.conn)
+    maintenance.begin(desk.conn)
+    maintenance._sweep(desk.conn)
     assert set(desk.tasks().values()) == {"queued"}
-    assert chores._sweep_from > time.monotonic() + 55
+    assert maintenance._sweep_from > time.monotonic() + 55
 
 
-def test_the_third_death_ends_the_run_and_is_told(chores: Chores, desk, sent, monkeypatch) -> None:
+def test_the_third_death_ends_the_run_and_is_told(
+    maintenance: Maintenance, desk, sent, monkeypatch
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(Registry, "observe", lambda self, hook, **more: told.append(hook))
     sent(1)
@@ -136,22 +143,22 @@ def test_the_third_death_ends_the_run_and_is_told(chores: Chores, desk, sent, mo
             started_at = now(), crashes = 2
         """
     )
-    chores._sweep_from = 0.0
-    chores._sweep(desk.conn)
+    maintenance._sweep_from = 0.0
+    maintenance._sweep(desk.conn)
     assert (desk.runs(), told) == (["failed"], ["task_parked", "run_finished"])
 
 
-def test_runs_whose_end_nobody_saw_are_ended(chores: Chores, desk) -> None:
+def test_runs_whose_end_nobody_saw_are_ended(maintenance: Maintenance, desk) -> None:
     desk.save(desk.outcome(desk.root(desk.account())))
-    chores._end_forgotten_runs(desk.conn)
+    maintenance._end_forgotten_runs(desk.conn)
     assert desk.runs() == ["succeeded"]
 
 
 def test_what_the_leader_ends_is_counted_like_what_workers_end(
-    chores: Chores, desk, settings
+    maintenance: Maintenance, desk, settings
 ) -> None:
     desk.save(desk.outcome(desk.root(desk.account())))
-    chores._end_forgotten_runs(desk.conn)
+    maintenance._end_forgotten_runs(desk.conn)
     crashed = desk.root(desk.account("another"))
     desk.conn.execute(
         """
@@ -160,9 +167,9 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
         """,
         (crashed.task_id,),
     )
-    chores._sweep_from = 0.0
-    chores._sweep(desk.conn)
-    chores._say_alive(desk.conn)
+    maintenance._sweep_from = 0.0
+    maintenance._sweep(desk.conn)
+    maintenance._heartbeat(desk.conn)
     text = metrics.render(figures.look(desk.conn, settings))
     leader = f"{socket.gethostname()}:{os.getpid()}:dispatcher"
     for state in ("succeeded", "failed"):
@@ -172,23 +179,23 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
         f'polling_tasks_total{{domain="shop",error="other",process="{leader}",state="parked"}} 1.0'
         in text
     )
-    chores.goodbye(desk.conn)
+    maintenance.deregister(desk.conn)
     assert leader not in metrics.render(figures.look(desk.conn, settings))
 
 
 def test_a_database_that_went_back_in_time_gets_a_new_epoch(
-    chores: Chores, desk, queues, sent
+    maintenance: Maintenance, desk, queues, sent
 ) -> None:
     root, *_ = sent()
     before = leadership.status(desk.conn).epoch
-    chores._check_epoch(desk.conn)
+    maintenance._check_epoch(desk.conn)
     assert leadership.status(desk.conn).epoch == before
     desk.conn.execute("SELECT setval('dispatch_seq', 1)")
-    chores._check_epoch(desk.conn)
+    maintenance._check_epoch(desk.conn)
     after = leadership.status(desk.conn).epoch
     assert after != before
     assert desk.save(desk.outcome(root)).applied == []
-    chores._check_epoch(desk.conn)
+    maintenance._check_epoch(desk.conn)
     assert leadership.status(desk.conn).epoch == after
 
 
@@ -200,28 +207,28 @@ def test_a_deploy_is_under_way_while_the_catalog_has_another_version(desk) -> No
         "tasks": {"step": {"cost": {}}},
         "max_tasks": 10,
     }
-    assert not upkeep.other_version(desk.conn, mine)
-    upkeep.register(desk.conn, [mine])
-    assert not upkeep.other_version(desk.conn, mine)
+    assert not processes.other_version(desk.conn, mine)
+    processes.register(desk.conn, [mine])
+    assert not processes.other_version(desk.conn, mine)
     for newer in (
         {"version": "1.1"},
         {"tasks": {"step": {"cost": {}}, "page": {"cost": {}}}},
         {"version": None},
     ):
-        upkeep.register(desk.conn, [mine | newer])
-        assert upkeep.other_version(desk.conn, mine)
+        processes.register(desk.conn, [mine | newer])
+        assert processes.other_version(desk.conn, mine)
 
 
-def test_it_polls_itself_when_the_scheduler_is_silent(chores: Chores, desk) -> None:
+def test_it_polls_itself_when_the_scheduler_is_silent(maintenance: Maintenance, desk) -> None:
     desk.account()
-    chores._check_ticks(desk.conn)
+    maintenance._check_ticks(desk.conn)
     assert desk.runs() == []
-    chores._silent_since = time.monotonic() - 10_000
+    maintenance._silent_since = time.monotonic() - 10_000
     desk.conn.execute("UPDATE ledger SET last_tick_at = now()")
-    chores._check_ticks(desk.conn)
+    maintenance._check_ticks(desk.conn)
     assert desk.runs() == []
     desk.conn.execute("UPDATE ledger SET last_tick_at = now() - interval '1 h'")
-    chores._check_ticks(desk.conn)
+    maintenance._check_ticks(desk.conn)
     assert desk.runs() == ["running"]
 
 
@@ -229,14 +236,14 @@ def test_a_schedules_ticks_are_as_far_apart_as_it_says() -> None:
     assert (tick_seconds("*/2 * * * *"), tick_seconds("0 * * * *")) == (120.0, 3600.0)
 
 
-def test_each_chore_is_done_when_it_is_due(chores: Chores, desk) -> None:
+def test_each_job_runs_when_it_is_due(maintenance: Maintenance, desk) -> None:
     done: list[int] = []
-    for number, chore in enumerate(chores._chores):
-        chore.do = lambda conn, number=number: done.append(number)
-        chore.due = 0.0 if number % 2 else time.monotonic() + 1_000
-    chores.do_due(desk.conn)
-    chores.do_due(desk.conn)
-    assert done == [number for number in range(len(chores._chores)) if number % 2]
+    for number, job in enumerate(maintenance._jobs):
+        job.run = lambda conn, number=number: done.append(number)
+        job.due = 0.0 if number % 2 else time.monotonic() + 1_000
+    maintenance.run_due(desk.conn)
+    maintenance.run_due(desk.conn)
+    assert done == [number for number in range(len(maintenance._jobs)) if number % 2]
 
 
 @pytest.fixture
@@ -252,8 +259,10 @@ def dispatcher(settings) -> Iterator[Dispatcher]:
 def serve(desk, *domains: str) -> None:
     """As a worker of four threads that is alive and takes nothing."""
     known = {"version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}
-    upkeep.register(desk.conn, [{"domain": domain, "name": domain, **known} for domain in domains])
-    upkeep.heartbeat(desk.conn, upkeep.Process(uuid4(), "worker", "h", 1, domains, 4), None)
+    processes.register(
+        desk.conn, [{"domain": domain, "name": domain, **known} for domain in domains]
+    )
+    processes.heartbeat(desk.conn, processes.Process(uuid4(), "worker", "h", 1, domains, 4), None)
 
 
 def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(
@@ -292,8 +301,8 @@ def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
         monkeypatch.setattr(
             loop, "POLL_SECONDS", float("inf")
         )  # it is not the next poll that finds it
-        until(lambda: dispatcher._step(conn) or not dispatcher._domains["shop"].look)
-        assert dispatcher._domains["busy"].look
+        until(lambda: dispatcher._step(conn) or dispatcher._domains["shop"].phase is Phase.IDLE)
+        assert dispatcher._domains["busy"].phase is Phase.SCANNING
         desk.run(desk.account())
         queues.wake()
         until(lambda: dispatcher._step(conn) or queues.length("shop"))
@@ -306,21 +315,21 @@ def test_a_leader_at_rest_hears_of_work_however_soon_it_will_look_around(
     serve(desk, "shop")
     leadership.resign(desk.conn, desk.me)
     with database.connection() as conn:
-        until(lambda: dispatcher._step(conn) or not dispatcher._domains["shop"].look)
+        until(lambda: dispatcher._step(conn) or dispatcher._domains["shop"].phase is Phase.IDLE)
     monkeypatch.setattr(
         dispatcher._stop, "wait", lambda _: pytest.fail("it sleeps, and hears nothing")
     )
-    dispatcher._look_due = time.monotonic() + loop.LONGEST_PAUSE_SECONDS / 2
+    dispatcher._refresh_due = time.monotonic() + loop.LONGEST_PAUSE_SECONDS / 2
     queues.wake()
     dispatcher._wait(0)
-    assert dispatcher._domains["shop"].look
+    assert dispatcher._domains["shop"].phase is Phase.SCANNING
 
 
 def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so_many(
     dispatcher: Dispatcher, desk, queues, database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "MOST_ACCOUNTS", 2)
-    monkeypatch.setattr(loop, "MOST_PASSED", 10)
+    monkeypatch.setattr(domain, "MOST_PASSED", 10)
     serve(desk, "shop")
     *held_back, behind = sorted(desk.account(f"a{number}") for number in range(40))
     for account in (*held_back, behind):
@@ -333,10 +342,10 @@ def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so
     with database.connection() as conn:
         dispatcher._lead(conn)
         for _ in range(4):
-            dispatcher._look_around(conn)  # as after each second of rest
+            dispatcher._refresh_workers(conn)  # as after each second of rest
             shop = dispatcher._domains["shop"]
-            while shop.look:
-                dispatcher._fill(conn, "shop", shop)
+            while shop.phase is Phase.SCANNING:
+                dispatcher._dispatch_domain(conn, "shop", shop)
     assert desk.rows("SELECT user_integration_id FROM sync_task WHERE state = 'queued'") == [
         (behind,)
     ]

@@ -1,4 +1,4 @@
-"""What the leader does every few seconds besides dispatching."""
+"""Maintenance: the jobs that the leader runs every few seconds besides dispatching."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from periodiq import cron
 
 from core.content.blobs import Blobs
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
-from core.ledger import completion, dispatching, leadership, leases, scheduling, upkeep
+from core.ledger import completion, dispatching, leadership, leases, processes, pruning, scheduling
 from core.messages import SAVE_QUEUE, dispatch_message
 from core.metrics.counters import Counters, error_class
 from core.observing.errors import report_task
@@ -27,15 +27,15 @@ from core.queues import Queues
 from core.settings import Settings
 
 MOST_BLOBS = 100
-"""Removed at a time."""
+"""Blobs deleted at a time."""
 
-CLEARING_SECONDS = 0.5
-"""How long it throws away old tasks or blobs without a break: the leader has other things to do,
-and a bucket may be far away.
+DELETE_SECONDS = 0.5
+"""How long a job deletes old tasks or blobs without a break: the leader has other work, and a
+bucket may be far away.
 """
 
-CLEAR_AGAIN_SECONDS = 3.0
-"""How soon it goes on with them, where there may be more."""
+DELETE_AGAIN_SECONDS = 3.0
+"""How soon the job runs again if it may have left some."""
 
 STAND_IN_TICKS = 2.5
 """The leader polls in the scheduler's place after this many of its intervals without a tick."""
@@ -44,16 +44,16 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Chore:
-    """Something to do every `seconds`."""
+class Job:
+    """A job that runs every `seconds`."""
 
     seconds: float
-    do: Callable[[Conn], None]
+    run: Callable[[Conn], None]
     due: float = 0.0
 
 
-class Chores:
-    """The leader's chores, each by its own timer."""
+class Maintenance:
+    """The jobs of the leader, each with its own timer."""
 
     def __init__(
         self, settings: Settings, database: Database, queues: Queues, registry: Registry
@@ -63,70 +63,71 @@ class Chores:
         self._registry = registry
         self._blobs = Blobs(database, settings.blob_location, settings.home / "spool")
         self._counters = Counters()
-        self._process = upkeep.Process(
+        self._process = processes.Process(
             uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0
         )
         self._sweep_from = float("inf")
         self._silent_since = time.monotonic()
-        self._pruning = Chore(60.0, self._prune)
-        self._collecting = Chore(60.0, self._collect_blobs)
+        self._pruning = Job(60.0, self._prune)
+        self._collecting = Job(60.0, self._collect_blobs)
         lease = settings.lease_seconds
-        self._chores = [
-            Chore(2.0, self._resend),
-            Chore(min(2.0, lease / 3), self._sweep),
-            Chore(lease / 4, self._renew_waiting),
-            Chore(5.0, self._end_forgotten_runs),
-            Chore(5.0, self._say_alive),
-            Chore(10.0, self._check_epoch),
-            Chore(10.0, self._check_ticks),
-            Chore(60.0, upkeep.tidy),
+        self._jobs = [
+            Job(2.0, self._resend),
+            Job(min(2.0, lease / 3), self._sweep),
+            Job(lease / 4, self._renew_waiting),
+            Job(5.0, self._end_forgotten_runs),
+            Job(5.0, self._heartbeat),
+            Job(10.0, self._check_epoch),
+            Job(10.0, self._check_ticks),
+            Job(60.0, pruning.prune),
             self._pruning,
             self._collecting,
         ]
 
     def after_gap(self) -> None:
-        """We have just begun to lead, or lost sight of a server: wait a whole lease before
-        calling one expired.
+        """Wait one full lease before the next sweep: this process has just begun to lead, or had lost
+        a server, and other processes may have been unable to renew their leases.
         """
         now = time.monotonic()
         self._sweep_from = now + self._settings.lease_seconds
-        for chore in self._chores:
-            chore.due = min(chore.due, now + chore.seconds)
+        for job in self._jobs:
+            job.due = min(job.due, now + job.seconds)
 
     def begin(self, conn: Conn) -> None:
-        """What a new leader does before anything else."""
+        """Prepare to lead."""
         self.after_gap()
         self._check_epoch(conn)
 
-    def goodbye(self, conn: Conn) -> None:
-        """This process leads no longer, and will not again."""
-        upkeep.goodbye(conn, self._process.id)
+    def deregister(self, conn: Conn) -> None:
+        """Delete the row of this process, which ends."""
+        processes.deregister(conn, self._process.id)
 
-    def do_due(self, conn: Conn) -> None:
-        """Do what is due."""
+    def run_due(self, conn: Conn) -> None:
+        """Run the jobs that are due. A job that fails does not stop the others.
+
+        Raises:
+          Any error that means that a server is away.
+        """
         now = time.monotonic()
-        for chore in self._chores:
-            if now < chore.due:
+        for job in self._jobs:
+            if now < job.due:
                 continue
-            chore.due = now + chore.seconds
+            job.due = now + job.seconds
             try:
-                chore.do(conn)
+                job.run(conn)
             except (*UNAVAILABLE, *REDIS_UNAVAILABLE):
                 raise
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
-                    raise  # the server is away: that is for the loop
-                log.exception("a chore of the leader failed; the others go on")
-
-    # Messages
-    # ---------------------------------------------------------------------------------------------------------
+                    raise  # the server is away: the loop waits for it
+                log.exception("a maintenance job failed; the other jobs run")
 
     def _resend(self, conn: Conn) -> None:
-        """Send again, as it was, what Redis has lost; drop from Redis what the ledger no longer has
-        as queued.
+        """Send messages again that Redis has lost, with the same `dispatch_no`; delete messages of
+        tasks that are no longer queued.
 
-        Redis is read first: what is acknowledged before that is committed, and what is dispatched
-        after it is not looked at.
+        Redis is read first: a message that was acknowledged before then belongs to a committed task,
+        and the leader dispatches nothing in the meantime.
         """
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
@@ -140,7 +141,7 @@ class Chores:
             if missing:
                 again = dispatching.as_sent(conn, missing)
                 log.warning(
-                    "Redis has lost %d messages of %s; they are sent again", len(again), domain
+                    "Redis has lost %d messages of %s; sending them again", len(again), domain
                 )
                 self._queues.send(
                     domain, {dispatch.id: dispatch_message(dispatch) for dispatch in again}
@@ -151,8 +152,8 @@ class Chores:
             self._queues.ack({SAVE_QUEUE: orphans})
 
     def _renew_waiting(self, conn: Conn) -> None:
-        """What waits in Redis for a free thread, or as a result for a saver, has not run out of
-        time.
+        """Renew the leases of messages that wait in Redis for a thread, and of results that wait for
+        a saver.
         """
         waiting = [
             id
@@ -167,18 +168,13 @@ class Chores:
         if held:
             leases.renew_waiting(conn, held, self._settings.lease_seconds)
 
-    # Leases and runs
-    # --------------------------------------------------------------------------------------------------
-
     def _sweep(self, conn: Conn) -> None:
         if time.monotonic() < self._sweep_from:
             return
         expired = leases.expire(conn)
         if not expired:
             return
-        log.warning(
-            "%d leases have run out; the tasks are dispatched again, and watched", len(expired)
-        )
+        log.warning("%d task leases expired; requeued as suspects", len(expired))
         for one in expired:
             self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
             if one.state == "parked":
@@ -201,18 +197,18 @@ class Chores:
                     "run": str(one.run_id),
                 }
                 report_task(None, leases.DIED, names | {"task": str(one.task_id)})
-        self._tell(
+        self._announce(
             completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"})
         )
 
     def _end_forgotten_runs(self, conn: Conn) -> None:
-        self._tell(completion.end_forgotten_runs(conn))
+        self._announce(completion.end_forgotten_runs(conn))
 
-    def _say_alive(self, conn: Conn) -> None:
-        """What the leader itself has counted, for `/metrics`."""
-        upkeep.heartbeat(conn, self._process, datetime.now(UTC), self._counters.written())
+    def _heartbeat(self, conn: Conn) -> None:
+        """Record the counters of the leader itself, for `/metrics`."""
+        processes.heartbeat(conn, self._process, datetime.now(UTC), self._counters.written())
 
-    def _tell(self, ended: list[completion.Run]) -> None:
+    def _announce(self, ended: list[completion.Run]) -> None:
         self._counters.ended(ended)
         for run in ended:
             log.info(
@@ -223,24 +219,18 @@ class Chores:
             )
             self._registry.observe("run_finished", run=run)
 
-    # The database's own life
-    # ------------------------------------------------------------------------------------------
-
     def _check_epoch(self, conn: Conn) -> None:
-        """Redis remembers a later dispatch than the database does: the database was restored
-        from a backup.
+        """Start a new epoch if Redis remembers a later dispatch than the database: the database was
+        restored from a backup.
         """
         sent, last = self._queues.number("seq"), leadership.last_sequence(conn)
         if sent is not None and sent > last:
-            log.warning(
-                "the database has gone back in time; messages and results of the time lost are"
-                " refused"
-            )
+            log.warning("database restore detected; discarding messages and results from before it")
             leadership.renew_epoch(conn, leadership.status(conn).epoch)
             self._queues.mark("seq", last)
 
     def _check_ticks(self, conn: Conn) -> None:
-        """If the scheduler is silent, say so and poll ourselves."""
+        """Poll in place of a silent scheduler, and report it."""
         status = leadership.status(conn)
         interval = tick_seconds(self._settings.cron_schedule)
         silent = min(time.monotonic() - self._silent_since, status.silent_seconds)
@@ -256,14 +246,14 @@ class Chores:
             )
 
     def _prune(self, conn: Conn) -> None:
-        if not upkeep.prune(conn, self._settings.retention_days, CLEARING_SECONDS):
-            self._pruning.due = time.monotonic() + CLEAR_AGAIN_SECONDS
+        if not pruning.prune_tasks(conn, self._settings.retention_days, DELETE_SECONDS):
+            self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
-    def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a chore like the others; it borrows connections of its own
-        collected = self._blobs.collect(most=MOST_BLOBS, seconds=CLEARING_SECONDS)
+    def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a job like the others; it opens its own connections
+        collected = self._blobs.collect(most=MOST_BLOBS, seconds=DELETE_SECONDS)
         if collected:
-            self._collecting.due = time.monotonic() + CLEAR_AGAIN_SECONDS
-            log.info("%d blobs that nothing names are removed", collected)
+            self._collecting.due = time.monotonic() + DELETE_AGAIN_SECONDS
+            log.info("deleted %d blobs that no row names", collected)
 
 
 def tick_seconds(schedule: str) -> float:

@@ -1,5 +1,5 @@
-"""No more tasks on the way than the rate limits have units for: what cannot run now is better
-left in the ledger.
+"""The headroom of rate limits: a task that its budget cannot run now is better left in the ledger
+than sent.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from core.ledger.outcomes import Dispatch
 from core.worker.budgets import Budgets, Wanted, gcra
 
 IN_FLIGHT_SECONDS = 0.05
-"""How long units of dispatched tasks are counted here, until the workers have taken them from
-the budgets.
+"""How long the units of dispatched tasks count here, until the workers have taken them from the
+budgets.
 """
 
 SHORTEST_SECONDS = 0.01
 
 
-class Pace:
-    """What budgets have left, less what was dispatched a moment ago.
+class RateHeadroom:
+    """The units that budgets have left, less those of tasks dispatched a moment ago.
 
-    The workers take the units; this only looks.
+    It takes nothing: the workers take the units.
     """
 
     def __init__(self, budgets: Budgets) -> None:
@@ -33,7 +33,7 @@ class Pace:
         self._recent: deque[tuple[float, str, int]] = deque()
 
     def left(self, wanted: Sequence[Wanted]) -> dict[str, int]:
-        """Units left by key."""
+        """Return the units left, by key."""
         if not wanted:
             return {}
         now = time.monotonic()
@@ -52,7 +52,7 @@ class Pace:
         dispatches: Sequence[Dispatch],
         wanted: Sequence[Wanted],
     ) -> None:
-        """Remember what these dispatches will take."""
+        """Remember the units that these dispatches will take."""
         if not wanted:
             return
         accounts = {account.account: account for account in waiting}
@@ -65,9 +65,9 @@ class Pace:
                     self._recent.append((now, rules.key(limit, account), units))
 
 
-def patience(wanted: Sequence[Wanted]) -> float:
-    """Seconds until it is worth looking again at accounts that wait for these budgets: until the
-    quickest has one task's units.
+def retry_in(wanted: Sequence[Wanted]) -> float:
+    """Return the seconds until the quickest of these budgets has the units of one task; infinite
+    without any budget.
     """
     waits = [gcra(one.limit, one.heaviest)[0] * one.heaviest / 1_000_000 for one in wanted]
     return max(min(waits), SHORTEST_SECONDS) if waits else float("inf")

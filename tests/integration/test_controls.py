@@ -12,7 +12,7 @@ import pytest
 
 from core import Task
 from core.errors import InvalidInput, NotFound, WrongState
-from core.ledger import completion, parking, scheduling
+from core.ledger import completion, controls, scheduling
 from core.ledger.saving import parked
 
 
@@ -32,7 +32,7 @@ def one_parked(desk, account, *, ended: bool = True):
 
 def test_a_retry_after_the_end_is_a_copy_in_a_new_run(desk) -> None:
     bad = one_parked(desk, desk.account())
-    (copy,) = parking.retry(desk.conn, [bad.task_id])
+    (copy,) = controls.retry(desk.conn, [bad.task_id])
     assert desk.runs() == ["partial", "running"]
     row = desk.rows(
         "SELECT retry_of, type, payload, attempts, state FROM sync_task WHERE id = %s", copy
@@ -45,7 +45,7 @@ def test_a_retry_after_the_end_is_a_copy_in_a_new_run(desk) -> None:
 
 def test_a_retry_during_the_run_is_a_copy_in_it_and_the_run_succeeds(desk) -> None:
     bad = one_parked(desk, desk.account(), ended=False)
-    parking.retry(desk.conn, [bad.task_id])
+    controls.retry(desk.conn, [bad.task_id])
     page = desk.rows("SELECT id FROM sync_task WHERE type = 'page'")[0][0]
     desk.conn.execute("UPDATE sync_task SET state = 'ready' WHERE id = %s", (page,))
     for dispatch in desk.claim():
@@ -56,7 +56,7 @@ def test_a_retry_during_the_run_is_a_copy_in_it_and_the_run_succeeds(desk) -> No
 def test_a_second_retry_is_refused_even_at_once(desk, connect, together) -> None:
     bad = one_parked(desk, desk.account())
     conns = [connect() for _ in range(4)]
-    answers = together(*(lambda conn=conn: parking.retry(conn, [bad.task_id]) for conn in conns))
+    answers = together(*(lambda conn=conn: controls.retry(conn, [bad.task_id]) for conn in conns))
     assert sum(isinstance(answer, list) for answer in answers) == 1
     assert {type(answer) for answer in answers} == {list, WrongState}
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 1
@@ -66,11 +66,11 @@ def test_only_parked_tasks_are_retried_or_discarded_all_or_none(desk) -> None:
     account = desk.account()
     bad = one_parked(desk, account)
     done = desk.value("SELECT id FROM sync_task WHERE state = 'done'")
-    for action in (parking.retry, parking.discard):
+    for action in (controls.retry, controls.discard):
         with pytest.raises(InvalidInput, match="not parked"):
             action(desk.conn, [bad.task_id, done])
     with pytest.raises(NotFound):
-        parking.retry(desk.conn, [bad.task_id, 10**9])
+        controls.retry(desk.conn, [bad.task_id, 10**9])
     assert desk.rows("SELECT state, retried_as FROM sync_task WHERE id = %s", bad.task_id) == [
         ("parked", None)
     ]
@@ -79,7 +79,7 @@ def test_only_parked_tasks_are_retried_or_discarded_all_or_none(desk) -> None:
 def test_discard_drops_it_for_good(desk) -> None:
     account = desk.account()
     bad = one_parked(desk, account)
-    assert parking.discard(desk.conn, [bad.task_id]) == [bad.task_id]
+    assert controls.discard(desk.conn, [bad.task_id]) == [bad.task_id]
     assert desk.rows("SELECT state, reason FROM sync_task WHERE id = %s", bad.task_id) == [
         ("done", "discarded by hand: no")
     ]
@@ -134,7 +134,7 @@ def test_cancelling_carries_open_tasks_into_the_next_run(desk) -> None:
     root = desk.root(account)
     desk.finish(root, tasks=[Task("step", {"number": n}, priority=n) for n in range(3)])
     flying = desk.claim()[0]
-    parking.cancel_run(desk.conn, UUID(root.run_id))
+    controls.cancel_run(desk.conn, UUID(root.run_id))
     assert desk.runs() == ["cancelled"]
     assert desk.save(desk.outcome(flying)).applied == []
     desk.run(account)
@@ -159,7 +159,7 @@ def test_carrying_thousands_of_tasks_takes_no_time(desk) -> None:
         " lane, 'step', '{}', convert_to(n::text, 'UTF8'), 1 FROM sync_run r, generate_series(1,"
         " 4000) n"
     )
-    parking.cancel_run(desk.conn, run)
+    controls.cancel_run(desk.conn, run)
     began = time.monotonic()
     desk.run(account)
     assert time.monotonic() - began < 1.5
@@ -174,7 +174,7 @@ def test_carrying_thousands_of_tasks_takes_no_time(desk) -> None:
 
 def test_a_run_cancelled_before_its_root_ran_does_not_run_it_twice(desk) -> None:
     account = desk.account()
-    parking.cancel_run(desk.conn, desk.run(account))
+    controls.cancel_run(desk.conn, desk.run(account))
     desk.run(account)
     assert desk.rows("SELECT type FROM sync_task WHERE state = 'ready'") == [("start",)]
 
@@ -189,7 +189,7 @@ def test_follow_ups_that_a_saver_adds_meanwhile_are_cancelled_too(
         desk.save(outcome, conn=saver)
         import threading
 
-        thread = threading.Thread(target=parking.cancel_run, args=(canceller, UUID(root.run_id)))
+        thread = threading.Thread(target=controls.cancel_run, args=(canceller, UUID(root.run_id)))
         thread.start()
         blocked_in(canceller.info.backend_pid)
     thread.join()
@@ -202,20 +202,20 @@ def test_a_run_that_has_ended_or_never_was_cannot_be_cancelled(desk) -> None:
     root = desk.root(desk.account())
     desk.finish(root)
     with pytest.raises(InvalidInput, match="ended already, as succeeded"):
-        parking.cancel_run(desk.conn, UUID(root.run_id))
+        controls.cancel_run(desk.conn, UUID(root.run_id))
     with pytest.raises(NotFound):
-        parking.cancel_run(desk.conn, uuid4())
+        controls.cancel_run(desk.conn, uuid4())
 
 
 def test_pruning_leaves_what_is_parked_and_what_is_young(desk) -> None:
-    from core.ledger import upkeep
+    from core.ledger import pruning
 
     account = desk.account()
     bad = one_parked(desk, account)
-    assert upkeep.prune(desk.conn, 30, 60)
+    assert pruning.prune_tasks(desk.conn, 30, 60)
     assert len(desk.tasks()) == 2
     desk.conn.execute("UPDATE sync_run SET finished_at = now() - interval '31 days'")
-    assert upkeep.prune(desk.conn, 30, 60)
+    assert pruning.prune_tasks(desk.conn, 30, 60)
     assert desk.tasks() == {bad.task_id: "parked"}
 
 
@@ -234,27 +234,27 @@ SELECT id, user_integration_id, 'shop', 'live', 'start', '{}', '', 'done' FROM o
 
 
 def test_however_many_runs_have_grown_old_all_are_pruned_a_while_at_a_time(desk) -> None:
-    from core.ledger import upkeep
+    from core.ledger import pruning
 
     desk.conn.execute(OLD_RUNS, (desk.account(),))
-    assert not upkeep.prune(desk.conn, 30, 0)
+    assert not pruning.prune_tasks(desk.conn, 30, 0)
     assert 0 < len(desk.tasks()) < 250
-    assert upkeep.prune(desk.conn, 30, 60)
+    assert pruning.prune_tasks(desk.conn, 30, 60)
     assert desk.tasks() == {}
 
 
 def test_a_run_that_makes_ever_new_keys_is_bounded(desk) -> None:
-    from core.ledger import upkeep
+    from core.ledger import processes, pruning
 
-    upkeep.register(
+    processes.register(
         desk.conn,
         [{"domain": "shop", "name": "Shop", "version": None, "tasks": {}, "max_tasks": 3}],
     )
     run = desk.run(desk.account())
     desk.add(run, "a", "b")
     desk.conn.execute("UPDATE sync_run SET started_at = now() - interval '1 min'")
-    upkeep.tidy(desk.conn)
+    pruning.prune(desk.conn)
     assert desk.value("SELECT over_limit FROM sync_run") is None
     desk.add(run, "c")
-    upkeep.tidy(desk.conn)
+    pruning.prune(desk.conn)
     assert "more than 3 tasks" in desk.value("SELECT over_limit FROM sync_run")

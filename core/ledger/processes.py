@@ -1,0 +1,109 @@
+"""The processes of the fleet: who lives, what each serves, and which integrations it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from core.db.pool import Conn
+
+ALIVE_SECONDS = 15.0
+"""A process is alive if its latest heartbeat is younger than this."""
+
+ALIVE = f"seen_at > clock_timestamp() - interval '{ALIVE_SECONDS:.0f} seconds'"
+"""The same as a condition on a row of `process`, by the database's clock."""
+
+HEARTBEAT = """
+INSERT INTO process (id, kind, host, pid, queues, threads, clock, figures)
+VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(figures)s)
+ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues,
+    threads = excluded.threads,
+    clock = excluded.clock, figures = excluded.figures
+RETURNING draining
+"""
+ACTIVITY = """
+INSERT INTO activity AS a (minute, tasks, rows)
+VALUES (date_trunc('minute', clock_timestamp()), %s, %s)
+ON CONFLICT (minute) DO UPDATE SET tasks = a.tasks + excluded.tasks, rows = a.rows + excluded.rows
+"""
+DEREGISTER = "DELETE FROM process WHERE id = %s"
+DELETE_DEAD = "DELETE FROM process WHERE seen_at < clock_timestamp() - interval '1 hour'"
+
+# Threads that serve each queue, over all live worker processes.
+SERVING = f"""
+SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
+WHERE kind = 'worker' AND NOT draining AND {ALIVE}
+GROUP BY queue
+"""  # noqa: S608  constants
+
+REGISTER = """
+INSERT INTO integration (domain, name, version, tasks, max_tasks)
+SELECT domain, name, version, tasks, max_tasks FROM json_to_recordset(%s::json)
+    AS r(domain text, name text, version text, tasks jsonb, max_tasks bigint) ORDER BY domain
+ON CONFLICT (domain) DO UPDATE
+SET name = excluded.name, version = excluded.version, tasks = excluded.tasks,
+    max_tasks = excluded.max_tasks, seen_at = now()
+"""
+
+# The process that registered last has another version of the plugin.
+OTHER_VERSION = """
+SELECT EXISTS (SELECT FROM integration,
+    jsonb_to_record(%s::jsonb) AS mine(domain text, version text, tasks jsonb)
+    WHERE integration.domain = mine.domain
+      AND (integration.version, integration.tasks) IS DISTINCT FROM (mine.version, mine.tasks))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running process, as it registers itself."""
+
+    id: UUID
+    kind: str
+    host: str
+    pid: int
+    queues: Sequence[str]
+    threads: int
+
+
+def heartbeat(conn: Conn, process: Process, clock: object, figures: Sequence[Any] = ()) -> bool:
+    """Record that this process lives, and its counters.
+
+    Returns whether an operator asked it to drain.
+    """
+    params = {"id": process.id, "kind": process.kind, "host": process.host, "pid": process.pid}
+    params |= {"queues": list(process.queues), "threads": process.threads, "clock": clock}
+    row = conn.execute(HEARTBEAT, params | {"figures": json.dumps(list(figures))}).fetchone()
+    return bool(row and row[0])
+
+
+def note_activity(conn: Conn, tasks: int, rows: int) -> None:
+    """Add tasks that a process ended, and rows that it changed, to the current minute."""
+    if tasks or rows:
+        conn.execute(ACTIVITY, (tasks, rows))
+
+
+def deregister(conn: Conn, process: UUID) -> None:
+    """Delete a process that ends."""
+    conn.execute(DEREGISTER, (process,))
+
+
+def serving(conn: Conn) -> dict[str, tuple[int, int]]:
+    """(threads, processes) that serve each queue now."""
+    return {queue: (threads, processes) for queue, threads, processes in conn.execute(SERVING)}
+
+
+def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:
+    """Record the integrations that are installed in this process."""
+    conn.execute(REGISTER, (json.dumps([dict(entry) for entry in catalog]),))
+
+
+def other_version(conn: Conn, entry: Mapping[str, Any]) -> bool:
+    """Whether the fleet has registered another version of the integration than this catalog
+    entry: a deploy is under way.
+    """
+    row = conn.execute(OTHER_VERSION, (json.dumps(dict(entry)),)).fetchone()
+    return bool(row and row[0])

@@ -1,0 +1,77 @@
+"""Delete old rows, and stop runs that grow without end. The leader calls this from time to time."""
+
+from __future__ import annotations
+
+import time
+
+from core.db.pool import Conn
+from core.ledger.processes import DELETE_DEAD
+
+# A run with more tasks than its integration allows adds no more: its growing tasks park with this
+# reason.
+OVER_LIMIT = """
+UPDATE sync_run r SET over_limit
+    = format('the run has more than %s tasks; a task may be making ever new keys', i.max_tasks)
+FROM integration i WHERE i.domain = r.integration_domain AND r.state = 'running'
+    AND r.over_limit IS NULL
+  AND r.started_at < now() - interval '20 seconds'
+  AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id OFFSET i.max_tasks LIMIT 1)
+"""
+
+# One run at a time, so that the statement reads nothing when nothing is old. Parked tasks without a
+# retry are never pruned.
+RUNS_TO_PRUNE = """
+SELECT id FROM sync_run WHERE NOT pruned AND finished_at < now() - %s * interval '1 day'
+ORDER BY finished_at LIMIT 100
+"""
+PRUNE_TASKS = """
+DELETE FROM sync_task WHERE id = ANY (ARRAY(
+    SELECT id FROM sync_task WHERE run_id = %s AND (state = 'done' OR retried_as IS NOT NULL)
+    LIMIT 5000))
+"""
+MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
+PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
+PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1 day'"
+PRUNE_ACTIVITY = "DELETE FROM activity WHERE minute < now() - interval '1 day'"
+PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
+PRUNE_SEEN = """
+DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r
+    WHERE r.id = s.run_id AND r.state = 'running')
+"""
+
+
+def prune(conn: Conn) -> None:
+    """Stop runs that are too large, and delete old blocks, dead processes, the seen ids of ended
+    runs, and other rows that have expired.
+    """
+    for statement in (
+        OVER_LIMIT,
+        PRUNE_BLOCKS,
+        PRUNE_SEEN,
+        DELETE_DEAD,
+        PRUNE_KEYS,
+        PRUNE_FLOWS,
+        PRUNE_ACTIVITY,
+    ):
+        conn.execute(statement)
+
+
+def prune_tasks(conn: Conn, retention_days: float, seconds: float) -> bool:
+    """Delete old tasks in portions, until none is left.
+
+    Parameters:
+      retention_days: Tasks of runs that ended longer ago are old.
+      seconds: Stop after this time.
+
+    Returns whether no old task is left.
+    """
+    deadline = time.monotonic() + seconds
+    while runs := conn.execute(RUNS_TO_PRUNE, (retention_days,)).fetchall():
+        for (run,) in runs:
+            while conn.execute(PRUNE_TASKS, (run,)).rowcount:
+                if time.monotonic() >= deadline:
+                    return False
+            conn.execute(MARK_PRUNED, (run,))
+            if time.monotonic() >= deadline:
+                return False
+    return True

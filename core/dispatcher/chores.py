@@ -24,6 +24,7 @@ from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
+from core.worker.ended_runs import announce
 from core.worker.figures import Figures, error_class
 
 MOST_BLOBS = 100
@@ -214,14 +215,7 @@ class Chores:
 
     def _tell(self, ended: list[completion.Run]) -> None:
         self._figures.ended(ended)
-        for run in ended:
-            log.info(
-                "run %s of account %s ended: %s",
-                run["id"],
-                run["user_integration_id"],
-                run["state"],
-            )
-            self._registry.observe("run_finished", run=run)
+        announce(self._registry, ended)
 
     # The database's own life
     # ------------------------------------------------------------------------------------------

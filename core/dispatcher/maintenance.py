@@ -25,6 +25,7 @@ from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
+from core.worker.ended_runs import announce
 
 MOST_BLOBS = 100
 """Blobs deleted at a time."""
@@ -210,14 +211,7 @@ class Maintenance:
 
     def _announce(self, ended: list[completion.Run]) -> None:
         self._counters.ended(ended)
-        for run in ended:
-            log.info(
-                "run %s of account %s ended: %s",
-                run["id"],
-                run["user_integration_id"],
-                run["state"],
-            )
-            self._registry.observe("run_finished", run=run)
+        announce(self._registry, ended)
 
     def _check_epoch(self, conn: Conn) -> None:
         """Start a new epoch if Redis remembers a later dispatch than the database: the database was

@@ -23,6 +23,7 @@ from core.observing.traces import span
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
+from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 
 GATHER_SECONDS = 0.02
@@ -315,14 +316,7 @@ class Saver:
             for outcome, state in one.applied:
                 if state == "parked":
                     self._registry.observe("task_parked", task=_described(outcome))
-        for run in ended:
-            log.info(
-                "run %s of account %s ended: %s",
-                run["id"],
-                run["user_integration_id"],
-                run["state"],
-            )
-            self._registry.observe("run_finished", run=run)
+        announce(self._registry, ended)
 
 
 def _described(outcome: Outcome) -> dict[str, object]:

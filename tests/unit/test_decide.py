@@ -214,7 +214,9 @@ def test_an_exception_that_cannot_even_be_read_is_handed_over_as_transient(
     ever.
     """
     handed: list[Outcome] = []
-    accounts: Any = SimpleNamespace(redactor=lambda _: loaded.redact)
+    accounts: Any = SimpleNamespace(
+        redactor=lambda _: loaded.redact, credentials_version=lambda _: 0
+    )
     runner: Any = SimpleNamespace(used=lambda _: loaded)
     retries = Retries(InflightTasks(), runner, accounts, handed.append, 3)
     retries.after(dispatch(), None, Unreadable())  # type: ignore[arg-type]

@@ -94,6 +94,12 @@ def test_a_key_of_other_types_is_refused(place: tuple[object, ...]) -> None:
         history.KEY.decode(encode_cursor(place))
 
 
+@pytest.mark.parametrize("text", ["\0", "a\ud800", None, 1])
+def test_a_text_that_postgresql_cannot_hold_is_refused(text: object) -> None:
+    with pytest.raises(InvalidInput, match=r"^invalid cursor"):
+        listings.content_of_account.key.decode(encode_cursor([text]))
+
+
 @given(st.integers(-5, 3 * MAX_PAGE_ROWS), st.integers(0, 2 * MAX_PAGE_ROWS))
 def test_a_page_is_cut_at_its_limit(limit: int, there: int) -> None:
     key = Keyset({"id": "bigint"})

@@ -44,7 +44,7 @@ try:
     settings = get_settings()
     environment = get_environment()
 except PollingError as error:
-    sys.exit(f"error: {error}")
+    sys.exit(f"error: {error}\n{error.next_step('cli')}")
 
 configure(settings.log_level, settings.log_format)
 observing.begin(

@@ -24,6 +24,7 @@ import pluggy
 from core.errors import NotFound
 from core.hookspecs import PROJECT, Hooks
 from core.integration.base import BaseIntegration, Integration
+from core.logs import place
 from core.settings import get_settings
 
 SPEC_VERSION = 1
@@ -71,8 +72,14 @@ class Observers:
             for implementation in getattr(manager.hook, hook).get_hookimpls():
                 try:
                     implementation.function(*(arguments[name] for name in implementation.argnames))
-                except BaseException:
-                    log.exception("the observer %s of %s failed", implementation.plugin_name, hook)
+                except BaseException as error:  # noqa: BLE001  plugin code
+                    # Its text may quote what it was told, or rows of a database of its own.
+                    log.error(
+                        "the observer %s of %s failed: %s",
+                        implementation.plugin_name,
+                        hook,
+                        place(error),
+                    )
             self._calls.task_done()
 
     def drain(self, seconds: float) -> None:
@@ -107,15 +114,9 @@ class Registry:
             return self.integrations[domain]
         for plugin in self.quarantined:
             if plugin.name == domain:
-                raise NotFound(
-                    f"the integration {domain!r} cannot be loaded ({plugin.error})",
-                    "Mend or reinstall its package",
-                )
+                raise NotFound("integration-quarantined", domain=domain, reason=plugin.error)
         known = ", ".join(sorted(self.integrations)) or "none"
-        raise NotFound(
-            f"there is no integration {domain!r}; installed: {known}",
-            f"Try: pip install integration-polling-{domain}",
-        )
+        raise NotFound("integration-not-found", domain=domain, installed=known)
 
     def observe(self, hook: str, **arguments: Any) -> None:
         """Tell every observer, in a thread of their own: one that fails or hangs changes

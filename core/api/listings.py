@@ -16,9 +16,10 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
+from core.api.missing import not_found
 from core.content.text import fits
 from core.db.pool import Conn
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput
 
 Row = dict[str, Any]
 
@@ -111,7 +112,7 @@ class Listing:
         """
         rows = fetch(conn, f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s", {"id": id})  # noqa: S608  constants
         if not rows:
-            raise NotFound(f"there is no {what} {id}", f"List them: polling {PLURALS[what]}")
+            raise not_found(what, id)
         return rows[0]
 
     def _statement(self, conditions: Sequence[str]) -> str:
@@ -170,7 +171,7 @@ def _may_be_asked(value: object) -> bool:
 
 def no_cursor() -> InvalidInput:
     """What is said about a cursor that somebody made up, or took from another listing."""
-    return InvalidInput("this cursor is none of this listing", "Begin without --after")
+    return InvalidInput("cursor-invalid")
 
 
 accounts = Listing(

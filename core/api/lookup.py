@@ -8,9 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from core.api.listings import PLURALS, Row
+from core.api.missing import not_found
 from core.content.text import fits
 from core.db.pool import Conn
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput
 
 SHORTEST = 4
 """Characters of a UUID that may stand for it."""
@@ -50,7 +51,7 @@ def account_id(conn: Conn, text: str) -> UUID:
     found = conn.execute(NAMED, (text,)).fetchall() if "\0" not in text else []
     if not found:
         found = _beginning(conn, ACCOUNTS, text)
-    return _only(found, text, "account", "polling accounts")
+    return _only(found, text, "account")
 
 
 def account_of(conn: Conn, user: str | None, text: str) -> UUID:
@@ -69,7 +70,7 @@ def account_of(conn: Conn, user: str | None, text: str) -> UUID:
         id = None
     names = {"text": text, "id": id, "user": user}
     found = conn.execute(SEEN, names).fetchall() if fits(text) else []
-    return _only(found, text, "account", "polling accounts")
+    return _only(found, text, "account")
 
 
 def run_id(conn: Conn, text: str) -> UUID:
@@ -78,7 +79,7 @@ def run_id(conn: Conn, text: str) -> UUID:
     Raises:
       NotFound, InvalidInput: As for accounts.
     """
-    return _only(_beginning(conn, RUNS, text), text, "run", "polling runs")
+    return _only(_beginning(conn, RUNS, text), text, "run")
 
 
 def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
@@ -96,9 +97,7 @@ def number(text: str, what: str) -> int:
       InvalidInput: It is no number.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise InvalidInput(
-            f"{text!r} is no {what}: those are numbers", f"List them: polling {PLURALS[what]}"
-        )
+        raise InvalidInput("id-not-a-number", text=text, kind=what, listing=PLURALS[what])
     return int(text)
 
 
@@ -110,14 +109,14 @@ def _beginning(conn: Conn, statement: str, text: str) -> list[tuple[Any, ...]]:
     return conn.execute(statement, names).fetchall()
 
 
-def _only(found: Sequence[tuple[Any, ...]], text: str, what: str, listing: str) -> UUID:
+def _only(found: Sequence[tuple[Any, ...]], text: str, what: str) -> UUID:
     if not found:
-        raise NotFound(f"there is no {what} {text!r}", f"List them: {listing}")
+        raise not_found(what, text)
     if len(found) > 1:
         named = "; ".join(f"{one} ({about})" for one, about in found[:5])
         more = "; …" if len(found) > 5 else ""
-        raise InvalidInput(
-            f"{text!r} means several {what}s: {named}{more}", "Use the UUID, or more of it"
-        )
+        if what == "account":
+            raise InvalidInput("account-ambiguous", text=text, matches=named + more)
+        raise InvalidInput("run-ambiguous", text=text, matches=named + more)
     only: UUID = found[0][0]
     return only

@@ -10,6 +10,7 @@ from core.cli import listing
 from core.cli.output import ago, describe, dump, note, say, short, span
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
+from core.cli.watching import with_advice
 
 if TYPE_CHECKING:
     from core.api.listings import Row
@@ -101,7 +102,7 @@ def show(id: RunId, json: Json = False) -> None:
         return
     describe(row)
     for wait in waits:
-        note(f"Waits: {wait.reason}" + (f". Try: {wait.advice}" if wait.advice else ""))
+        note(f"Waits: {with_advice(wait)}")
 
 
 @app.command("cancel")

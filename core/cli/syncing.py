@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.cli.output import dump, fail, note, say, short, span
+from core.cli.output import dump, fail, fail_with, note, say, short, span
 from core.cli.session import backend
 from core.cli.types import Id
 from core.cli.watching import Watcher
@@ -105,7 +105,7 @@ def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int
     if json:
         dump(now.summary())
     if watcher.stopped is not None:
-        fail(watcher.stopped.message, watcher.stopped.hint)
+        fail_with(watcher.stopped)
         return STOPPED
     if not json:
         _tell(now)

@@ -72,10 +72,8 @@ class Watcher:
         if waits and self.stopped is None:
             first = waits[0]
             until = f", goes on {ago(first.until)}" if first.until else ""
-            self._describe(
-                f"{first.reason}{until}" + (f" (try: {first.advice})" if first.advice else ""),
-                first.reason,
-            )
+            step = f" ({first.advice.next_step('cli')})" if first.advice else ""
+            self._describe(f"{first.reason}{until}{step}", first.reason)
         else:
             self._describe("")
 
@@ -112,6 +110,11 @@ class Watcher:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def with_advice(wait: Wait) -> str:
+    """What is waited for, and what to do about it."""
+    return wait.reason + (f". {wait.advice.next_step('cli')}" if wait.advice else "")
 
 
 def _bar() -> Any:

@@ -16,6 +16,7 @@ import psycopg
 from periodiq import cron
 
 from core.content.blobs import Blobs
+from core.db.errors import remove_values
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, scheduling, upkeep
 from core.messages import SAVE_QUEUE, dispatch_message
@@ -113,6 +114,7 @@ class Chores:
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
                     raise  # the server is away: that is for the loop
+                remove_values(error)  # it does not leave the connection's block
                 log.exception("a chore of the leader failed; the others go on")
 
     # Messages

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
+from core.accounts.redaction import message_of
 from core.db.pool import UNAVAILABLE, Conn, Database
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.chores import Chores
@@ -123,9 +124,7 @@ class Dispatcher:
                         self._step(conn)
                         pause = 0.1
             except (*UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
-                log.warning(
-                    "a server is away, the dispatcher waits: %s", str(error).splitlines()[0][:200]
-                )
+                log.warning("a server is away, the dispatcher waits: %s", message_of(error))
             except Exception:
                 log.exception("the dispatcher failed; it begins anew")
             # To lead again begins with what a new leader does: the database may be another one, or
@@ -142,10 +141,7 @@ class Dispatcher:
                 leadership.resign(conn, self.id)
                 self._chores.goodbye(conn)
         except UNAVAILABLE as error:
-            log.warning(
-                "could not resign; the lead runs out by itself: %s",
-                str(error).splitlines()[0][:200],
-            )
+            log.warning("could not resign; the lead runs out by itself: %s", error)
         self._database.close()
         self._queues.close()
 

@@ -13,7 +13,7 @@ from dramatiq.broker import MessageProxy
 from redis import RedisError
 
 from core.accounts.limits import account_key
-from core.accounts.redaction import error_text
+from core.accounts.redaction import error_text, message_of
 from core.content.text import mended
 from core.errors import (
     ConfigurationError,
@@ -127,7 +127,7 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
       strike: Takes the account's secrets out of a text.
     """
     text = error_text(exception, strike)
-    reason = (mended(strike(str(exception))) or text)[:500]
+    reason = (mended(strike(message_of(exception))) or text)[:500]
     match exception:
         case SkipItem():
             return Outcome(dispatch, reason=reason)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from core.errors import Advice, PollingError
+
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -22,11 +24,11 @@ class Check:
     name: str
     status: Status
     message: str
-    advice: str | None = None
+    advice: Advice | None = None
 
 
 def failed(name: str, error: Exception) -> Check:
     """The check of something that raised; a `PollingError` brings its own advice."""
     return Check(
-        name, "fail", getattr(error, "message", None) or str(error), getattr(error, "hint", None)
+        name, "fail", str(error), error.advice if isinstance(error, PollingError) else None
     )

@@ -9,6 +9,7 @@ from core.api.doctor.servers import LARGEST_SKEW_SECONDS
 from core.api.listings import fetch
 from core.db.pool import Conn
 from core.dispatcher.chores import tick_seconds
+from core.errors import Advice
 from core.ledger import leadership, upkeep
 from core.plugins import Registry
 from core.settings import Settings
@@ -28,7 +29,7 @@ SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_st
 ORDER BY 1
 """
 
-START = "Run: polling up"
+START = Advice("start-engine")
 
 
 def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Check]:
@@ -41,7 +42,7 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
     names = {"alive": upkeep.ALIVE_SECONDS, "largest": LARGEST_SKEW_SECONDS}
     for row in fetch(conn, SKEWED, names):
         message = f"the clock of {row['host']} differs by {row['skew']:.0f} s from the database's"
-        yield Check("clock", "warn", message, "Synchronize them (NTP)")
+        yield Check("clock", "warn", message, Advice("synchronize-clocks"))
 
 
 def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
@@ -50,7 +51,7 @@ def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
             "workers",
             "warn",
             "those that run were told to drain, and take no tasks",
-            "Restart them",
+            Advice("restart-draining-workers"),
         )
     if not serving:
         return Check("workers", "warn", "none runs", START)
@@ -64,9 +65,9 @@ def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry)
         domain = row["domain"]
         if domain not in serving:
             advice = (
-                "Restart the workers: they began before it was installed"
+                Advice("restart-workers-for-plugin")
                 if domain in registry.integrations
-                else f"Start a worker where integration-polling-{domain} is installed"
+                else Advice("start-worker-with-plugin", {"domain": domain})
             )
             yield Check(
                 "workers", "warn", f"none serves {domain}, which has active accounts", advice
@@ -82,17 +83,13 @@ def _dispatcher(status: leadership.Status, working: bool) -> Check:
         "dispatcher",
         "fail",
         "no one leads, although workers run",
-        "One takes over within 20 s; if not, restart them",
+        Advice("wait-for-leader"),
     )
 
 
 def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> Check:
     allowed = 2.5 * tick_seconds(settings.cron_schedule)
-    advice = (
-        "Run: polling up, or periodiq core.actors"
-        if not working
-        else "Is `periodiq core.actors` running?"
-    )
+    advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
     if status.last_tick_at is None:
         return Check("scheduler", "warn", "has not ticked yet", advice)
     silent = (status.now - status.last_tick_at).total_seconds()

@@ -34,9 +34,7 @@ def serving(directory: Path, log: Path) -> Iterator[Served]:
       ServerUnavailable: The server does not come up; its log is named.
     """
     if find_spec("pyftpdlib") is None:
-        raise SettingsError(
-            "the demo needs an FTP server", "Run: pip install 'integration-polling[demo]'"
-        )
+        raise SettingsError("demo-ftp-missing")
     password = secrets.token_urlsafe(16)
     with (
         log.open("wb") as said,
@@ -55,9 +53,7 @@ def serving(directory: Path, log: Path) -> Iterator[Served]:
             process.stdin.flush()
             port = process.stdout.readline()
             if not port:
-                raise ServerUnavailable(
-                    "the FTP server of the demo does not start", f"Its log: {log}"
-                )
+                raise ServerUnavailable("demo-ftp-failed", log=log)
             yield Served(int(port), password)
         finally:
             process.kill()

@@ -99,9 +99,9 @@ def watch(
             elif time.monotonic() - moved > STALLED_SECONDS:
                 row = conn.execute(WAITING_FOR, (runs,)).fetchone()
                 raise ServerUnavailable(
-                    f"nothing has moved for {STALLED_SECONDS:.0f} s:"
-                    f" {row[0] if row else 'no task is open'}",
-                    "The workers' log says more",
+                    "demo-stalled",
+                    seconds=STALLED_SECONDS,
+                    reason=row[0] if row else "no task is open",
                 )
             time.sleep(LOOK_SECONDS)
 

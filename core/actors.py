@@ -61,7 +61,7 @@ try:
     # Not yet open: the scheduler, and a command that imports this module, connect to nothing.
     process = WorkerProcess(settings, environment, queues, get_registry())
 except PollingError as error:
-    sys.exit(f"error: {error}")
+    sys.exit(f"error: {error}\n{error.next_step('cli')}")
 
 observing.begin("scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", process.redactor)
 inflight, hand_over = process.inflight, process.hand_over

@@ -22,7 +22,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import DecodeError, QueueJoinTimeout
 
 from core.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
-from core.queues import UNAVAILABLE, Queues
+from core.queues import UNAVAILABLE, Queues, describe
 from core.worker.forward import dispatch_of_result
 from core.worker.inflight import InflightTasks
 
@@ -212,7 +212,7 @@ class BlockingConsumer(Consumer):
 
     def _wait_out(self, error: redis.RedisError) -> None:
         if not self._away:
-            log.warning("Redis is away; %r waits for it: %s", self.queue_name, str(error)[:200])
+            log.warning("Redis is away; %r waits for it: %s", self.queue_name, describe(error))
         self._away = True
         time.sleep(0.5)
 
@@ -259,7 +259,7 @@ class BlockingConsumer(Consumer):
             log.warning(
                 "Redis is away; %d messages come back by their leases: %s",
                 len(ids),
-                str(error)[:200],
+                describe(error),
             )
 
     def give_up(self, id: str) -> None:
@@ -281,5 +281,5 @@ class BlockingConsumer(Consumer):
             self.queues.ack({self.queue_name: [message.options["redis_message_id"]]})
         except UNAVAILABLE as error:
             log.warning(
-                "Redis is away; an acknowledgement is left to the leader: %s", str(error)[:200]
+                "Redis is away; an acknowledgement is left to the leader: %s", describe(error)
             )

@@ -1,11 +1,16 @@
 """Every error of the engine, ordered by what happens next.
 
 A plugin raises the first group and thereby chooses what the engine does with its task. The second
-group is what a person reads in a terminal or in an API answer: one line that says what is wrong,
-and one that says what to do.
+group is for people: an error carries a code and fields, and the command line, REST and the
+dashboard word it from the catalogue (`core.error_catalog`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from core.error_catalog import ADVICE, CATALOG, Surface
 
 
 class IntegrationError(Exception):
@@ -69,20 +74,58 @@ class CursorExpired(IntegrationError):
 
 
 class PollingError(Exception):
-    """Something a person has to know: what is wrong, and what to do about it.
+    """What a person has to know. Its code and its fields say what is wrong; each surface words it.
+
+    `str()` gives the catalogue's message: one line, without a next step.
 
     Parameters:
-      message: One line, without a trailing full stop.
-      hint: One line that says what to do next, or the command to try.
+      code: A code of `core.error_catalog`.
+      fields: What the message and the next steps of this code name.
+
+    Raises:
+      KeyError: The catalogue does not have this code.
     """
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(self, code: str, /, **fields: object) -> None:
+        super().__init__(code)
+        self._entry = CATALOG[code]
+        self.code = code
+        self.fields: Mapping[str, object] = fields
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.hint}" if self.hint else self.message
+        return self.message
+
+    @property
+    def message(self) -> str:
+        """What is wrong: one line, lower case, without a full stop."""
+        return self._entry.message.format_map(self.fields)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that REST and the dashboard answer with."""
+        return self._entry.status
+
+    @property
+    def advice(self) -> Advice:
+        """What to do next, not yet worded."""
+        return Advice(self.code, self.fields)
+
+    def next_step(self, surface: Surface) -> str:
+        """What to do next, worded for a surface."""
+        return self._entry.steps.on(surface).format_map(self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do next: a code of the catalogue, of an error or of its `ADVICE`, and its fields."""
+
+    code: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+    def next_step(self, surface: Surface) -> str:
+        """What to do next, worded for a surface."""
+        steps = ADVICE[self.code] if self.code in ADVICE else CATALOG[self.code].steps
+        return steps.on(surface).format_map(self.fields)
 
 
 class SettingsError(PollingError):
@@ -94,15 +137,15 @@ class ServerUnavailable(PollingError):
 
 
 class NotFound(PollingError):
-    """No such account, run, task, content or integration."""
+    """The account, run, task, content or integration that was named does not exist."""
 
 
 class InvalidInput(PollingError):
-    """What somebody gave us does not validate: config, credentials, an id, a file."""
+    """A config, credentials, an id or a file that was given does not validate."""
 
 
 class WrongState(InvalidInput):
-    """What is asked does not fit the state that the account, run or task is in."""
+    """The account, run or task is in a state that does not allow the action."""
 
 
 class VaultError(PollingError):

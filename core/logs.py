@@ -27,6 +27,16 @@ NAMES = ("domain", "account", "run", "task")
 """What a line says of the task it is about."""
 
 
+def place(error: BaseException) -> str:
+    """The class of an error and where it was raised, without its text, which may hold anything."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return f"{type(error).__name__} in an unknown place"
+    return f"{type(error).__name__} in {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+
+
 def configure(level: str, form: Form = "text") -> None:
     """Set the level of our loggers, and silence those that repeat us.
 

@@ -9,6 +9,7 @@ lease.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -24,6 +25,8 @@ UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 
 MINIMUM_VERSION = (6, 2)
 
+MAX_DESCRIPTION_CHARS = 200
+
 FETCH = """
 local most, sure = tonumber(ARGV[1]), tonumber(ARGV[2])
 if most > sure then most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2))) end
@@ -34,6 +37,18 @@ return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
 
 LARGEST_FETCH = 500
 """Ids taken at once; Lua unpacks them onto its stack."""
+
+
+def describe(error: redis.RedisError) -> str:
+    """One line about an error of Redis.
+
+    An error reply is described by its class and code alone: its text may repeat the command with
+    its arguments, as it does for every command of a pipeline.
+    """
+    if isinstance(error, redis.ResponseError):
+        code = re.match(r"[A-Z]{3,}\b", str(error).rpartition("caused error: ")[2])
+        return f"{type(error).__name__} {code[0]}" if code else type(error).__name__
+    return (str(error).splitlines() or [""])[0][:MAX_DESCRIPTION_CHARS] or type(error).__name__
 
 
 def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Redis:
@@ -245,15 +260,10 @@ class Queues:
         try:
             info: dict[str, Any] = self.client.info()
         except redis.RedisError as error:
-            raise ServerUnavailable(
-                f"Redis does not answer ({str(error)[:200]})",
-                "Is REDIS_URL right, and the server up?",
-            ) from None
+            raise ServerUnavailable("redis-unreachable", detail=describe(error)) from None
         version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
         if version < MINIMUM_VERSION:
-            raise ServerUnavailable(
-                f"Redis {info['redis_version']} is older than 6.2", "Upgrade it, or use Valkey"
-            )
+            raise ServerUnavailable("redis-too-old", version=info["redis_version"])
         return info
 
     def close(self) -> None:

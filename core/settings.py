@@ -139,6 +139,4 @@ def get_settings() -> Settings:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "a setting"
         name = name if name.isupper() else f"POLLING_{name.upper()}"
-        raise SettingsError(
-            f"{name} cannot be used: {first['msg']}", "Correct it in the environment or in .env"
-        ) from None
+        raise SettingsError("setting-invalid", setting=name, problem=first["msg"]) from None

@@ -29,9 +29,10 @@ def _override(limit: Limit, override: LimitOverride | None) -> Limit:
     if set(given) - allowed:
         kind = type(limit).__name__
         raise SettingsError(
-            f"POLLING_LIMITS: {limit.name!r} is {kind}, which takes"
-            f" {' and '.join(sorted(allowed))}",
-            "Correct it",
+            "limit-override-invalid",
+            limit=limit.name,
+            kind=kind,
+            allowed=" and ".join(sorted(allowed)),
         )
     return replace(limit, **given)
 

@@ -10,13 +10,16 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from redis import RedisError
 
 from core.accounts.vault import secrets_of
+from core.db.errors import database_error, describe
 from core.environment import Environment
 from core.errors import SettingsError
 from core.integration.operator import environment_value, operator_settings
 from core.plugins import Registry
+from core.queues import describe as describe_redis
 
 SHORTEST = 4
 """Characters; a shorter secret would strike out half of every text."""
@@ -117,11 +120,35 @@ def _in_base64(raw: bytes) -> set[str]:
     return shapes | whole
 
 
+def message_of(error: BaseException) -> str:
+    """The text of an exception, without values that a library put into it: from a row, from a
+    command to Redis, or from the input of a pydantic model.
+    """
+    if isinstance(error, ValidationError):
+        return _first_problem(error)
+    if isinstance(error, RedisError):
+        return describe_redis(error)
+    return str(error) if database_error(error) is None else describe(error)
+
+
+def _first_problem(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    # The words of a plugin's validator, and those about a union's tag, repeat what they were given.
+    quoting = first["type"] in ("value_error", "assertion_error", "union_tag_invalid")
+    message = first["type"] if quoting else first["msg"]
+    # The field's name; deeper parts may be keys of the input.
+    place = str(first["loc"][0]) if first["loc"] else ""
+    more = f" (and {len(others)} more)" if others else ""
+    return (
+        f"{error.title}: {place}: {message}{more}" if place else f"{error.title}: {message}{more}"
+    )
+
+
 def error_text(error: BaseException, strike: Callable[[str], str]) -> str:
     """One bounded, harmless line about an exception: its class and message, without secrets or
     control characters.
     """
-    message = strike(str(error))
+    message = strike(message_of(error))
     clean = "".join(char if char.isprintable() else " " for char in message[: LONGEST_TEXT * 2])
     name = type(error).__name__
     return f"{name}: {' '.join(clean.split())}"[:LONGEST_TEXT] if clean.strip() else name

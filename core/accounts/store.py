@@ -138,7 +138,7 @@ def load(conn: Conn, account_id: UUID | str) -> Account:
     with conn.cursor(row_factory=class_row(Account)) as cursor:
         account = cursor.execute(LOAD, (account_id,)).fetchone()
     if account is None:
-        raise NotFound(f"there is no account {account_id}", "List them: polling accounts")
+        raise NotFound("account-not-found", account=account_id)
     return account
 
 

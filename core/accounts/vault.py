@@ -34,9 +34,7 @@ class Vault:
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except (ValueError, TypeError):
-            raise SettingsError(
-                "POLLING_SECRET_KEYS holds something that is no key", "Make one: polling keys new"
-            ) from None
+            raise SettingsError("secret-keys-invalid") from None
 
     def seal(self, credentials: BaseModel) -> str:
         """The ciphertext of these credentials."""
@@ -53,12 +51,9 @@ class Vault:
                 return model()
             return model.model_validate_json(self._fernet.decrypt(sealed))
         except InvalidToken:
-            hint = "Put the key they were sealed with into POLLING_SECRET_KEYS"
-            raise VaultError("no key opens these credentials", hint) from None
+            raise VaultError("credentials-not-decrypted") from None
         except ValidationError:
-            raise VaultError(
-                "the stored credentials no longer fit the integration", "Reconnect the account"
-            ) from None
+            raise VaultError("credentials-outdated") from None
 
     def seal_text(self, text: str) -> str:
         """The ciphertext of a text."""
@@ -73,7 +68,7 @@ class Vault:
         try:
             return self._fernet.decrypt(sealed).decode()
         except InvalidToken:
-            raise VaultError("no key opens what was sealed a while ago", "Begin again") from None
+            raise VaultError("sign-in-not-decrypted") from None
 
     def digest(self, data: bytes) -> bytes:
         """What tells data that may hold secrets from other data: of no use to anyone without the
@@ -97,10 +92,7 @@ class Vault:
         try:
             return self._fernet.rotate(sealed).decode()
         except InvalidToken:
-            raise VaultError(
-                "no key opens these credentials",
-                "Keep the old key in POLLING_SECRET_KEYS until all are rotated",
-            ) from None
+            raise VaultError("credentials-not-decrypted") from None
 
 
 def new_key() -> str:

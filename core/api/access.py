@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
+from core.api.missing import not_found
 from core.api.pagination import Keyset, PagedQuery
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
@@ -101,7 +102,7 @@ def create(
         if text is not None and (
             not fits(text) or len(text) > 500 or (what == "user id" and not text.strip())
         ):
-            raise InvalidInput(f"{what}: use 1 to 500 characters", "Choose another one")
+            raise InvalidInput("text-invalid", field=what)
     secret, id = PREFIX + secrets.token_urlsafe(32), uuid4()
     names = {"id": id, "name": name, "user_id": user_id, "digest": _digest(secret), "days": days}
     row = conn.execute(CREATE, names).fetchone()
@@ -116,9 +117,7 @@ def revoke(conn: Conn, id: UUID) -> None:
       NotFound: There is none of this id, or it is revoked already.
     """
     if conn.execute(REVOKE, (id,)).rowcount == 0:
-        raise NotFound(
-            f"there is no token {id} that could be revoked", "List them: polling tokens list"
-        )
+        raise NotFound("token-not-valid", token=id)
 
 
 def authenticate(conn: Conn, secret: str) -> Principal | None:
@@ -144,7 +143,7 @@ def require(conn: Conn, principal: Principal, what: str, id: UUID | int) -> None
     """
     owner = conn.execute(OWNERS[what].encode(), (id,)).fetchone()
     if owner is None or not principal.owns(owner[0]):
-        raise NotFound(f"there is no {what} {id}", None)
+        raise not_found(what, id)
 
 
 def token_rows(conn: Conn) -> list[Row]:
@@ -164,8 +163,8 @@ def find(conn: Conn, text: str) -> UUID:
         {"text": text.lower()},
     )
     if not text or not rows:
-        raise NotFound(f"there is no token {text!r}", "List them: polling tokens list")
+        raise NotFound("token-not-found", token=text)
     if len(rows) > 1:
-        raise InvalidInput(f"{text!r} means several tokens", "Use more of the id")
+        raise InvalidInput("token-ambiguous", text=text)
     id: UUID = rows[0]["id"]
     return id

@@ -152,9 +152,7 @@ def reconnect(
     """
     account, integration, config = _load(backend, id)
     if credentials is None and integration.credentials_model.model_fields:
-        raise InvalidInput(
-            "no credentials are given", "Give them: --credentials @FILE, or - for standard input"
-        )
+        raise InvalidInput("credentials-missing")
     guarded = _guarded(backend, public_only or account.public_hosts_only)
     checked = check(
         integration, config, credentials_of(integration, credentials or {}), egress=guarded
@@ -260,9 +258,7 @@ def _set_config(
     values["instead_of"] = json.dumps(account.config) if given is None else None
     with backend.database.connection() as conn, conn.transaction():
         if conn.execute(store.SET_CONFIG, names | values).rowcount == 0:
-            raise WrongState(
-                "the config was changed by somebody else meanwhile", "Look at it and try again"
-            )
+            raise WrongState("config-changed-by-others")
         if renewed is not None:
             conn.execute(store.SET_CREDENTIALS, names | dict(renewed))
     backend.wake()
@@ -277,9 +273,7 @@ def pause(conn: Conn, id: UUID) -> None:
     """
     if conn.execute(store.PAUSE, (id,)).rowcount == 0:
         account = store.load(conn, id)
-        raise WrongState(
-            f"the account {_status(account)} and does not run anyway", stopped_hint(account)
-        )
+        raise stopped(account)
 
 
 def resume(backend: Backend, id: UUID) -> None:
@@ -292,33 +286,29 @@ def resume(backend: Backend, id: UUID) -> None:
     with backend.database.connection() as conn:
         if conn.execute(store.RESUME, (id,)).rowcount == 0:
             account = store.load(conn, id)
-            raise WrongState(f"the account {_status(account)}", stopped_hint(account))
+            raise stopped(account)
     backend.wake()
 
 
 def require_running(account: Account) -> None:
-    """Raises InvalidInput, with what to do, if an account cannot go on by itself."""
+    """Raise WrongState if the account waits for a person."""
     if account.sync_status not in ("active", "paused"):
-        detail = (
-            f": {account.status_detail}"
-            if account.sync_status == "error" and account.status_detail
-            else ""
-        )
-        raise WrongState(f"the account {_status(account)}{detail}", stopped_hint(account))
+        raise stopped(account)
 
 
-def _status(account: Account) -> str:
-    if account.sync_status == "error":
-        return f"has stopped because of its {account.status_reason}"
-    return f"is {account.sync_status}"
-
-
-def stopped_hint(account: Account) -> str:
-    """What to do about an account that does not run."""
-    if account.sync_status == "paused":
-        return f"Try: polling resume {account.id}"
-    command = "config" if account.status_reason == "configuration" else "reconnect"
-    return f"Try: polling {command} {account.id}"
+def stopped(account: Account) -> WrongState:
+    """The error that names the account's status."""
+    detail = account.status_detail or "no details are known"
+    match account.sync_status:
+        case "active":
+            return WrongState("account-active")
+        case "paused":
+            return WrongState("account-paused", account=account.id)
+        case "disconnected":
+            return WrongState("account-disconnected", account=account.id)
+    if account.status_reason == "configuration":
+        return WrongState("account-stopped-configuration", account=account.id, detail=detail)
+    return WrongState("account-stopped-credentials", account=account.id, detail=detail)
 
 
 def _load(backend: Backend, id: UUID) -> tuple[Account, Integration, BaseModel]:
@@ -331,7 +321,7 @@ def _load(backend: Backend, id: UUID) -> tuple[Account, Integration, BaseModel]:
 def _credentials(backend: Backend, account: Account) -> BaseModel:
     model = backend.registry.get(account.integration_domain).credentials_model
     if account.credentials is None and model.model_fields:
-        raise WrongState("the account has no credentials", f"Try: polling reconnect {account.id}")
+        raise WrongState("account-has-no-credentials", account=account.id)
     return backend.vault.open(account.credentials, model)
 
 
@@ -355,8 +345,10 @@ def _renewing(backend: Backend, account: Account) -> Any:
 def _require_same(account: Account, identity: AccountIdentity) -> None:
     if (mended(identity.id) or "") != account.identity:
         raise InvalidInput(
-            f"this opens another account, {identity.id!r} and not {account.identity!r}",
-            f"Connect it as one of its own: polling connect {account.integration_domain}",
+            "account-identity-mismatch",
+            identity=identity.id,
+            expected=account.identity,
+            domain=account.integration_domain,
         )
 
 
@@ -364,6 +356,4 @@ def require_text(**values: str | None) -> None:
     """Raises InvalidInput for what can be no name, or no user's id."""
     for field, value in values.items():
         if value is not None and (not value.strip() or not fits(value) or len(value) > 500):
-            raise InvalidInput(
-                f"{field.replace('_', ' ')}: use 1 to 500 characters", "Choose another one"
-            )
+            raise InvalidInput("text-invalid", field=field.replace("_", " "))

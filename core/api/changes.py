@@ -92,12 +92,6 @@ WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 Kind = Literal["created", "updated", "deleted", "erased"]
 
 
-class CursorOutdated(InvalidInput):
-    """The cursor was made by another database, or before this one was restored: the reader has
-    to begin again.
-    """
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
     """One entry: `kind` is `created`, `updated`, `deleted` (its content follows), or `erased`
@@ -129,8 +123,7 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
       after: A feed's `cursor`; None begins with the oldest, `LATEST` with what comes from now on.
 
     Raises:
-      InvalidInput: The cursor is invalid.
-      CursorOutdated: It is no longer worth anything.
+      InvalidInput: The cursor is invalid, or it is outdated and the reader has to start again.
     """
     limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
@@ -172,10 +165,7 @@ def _place(conn: Conn, source: str, after: str | None) -> Place:
     if min(changed_in, id) < -1 or kind not in (CONTENT, ERASED):
         raise invalid_cursor()
     if made_by != source:
-        raise CursorOutdated(
-            "this cursor was made by another database, or before this one was restored",
-            "Begin again without a cursor, and drop what is not told again",
-        )
+        raise InvalidInput("cursor-outdated")
     return changed_in, kind, id
 
 

@@ -46,7 +46,7 @@ def read(backend: Backend, id: int) -> Iterator[bytes]:
     with backend.database.connection() as conn:
         rows = fetch(conn, BODY, {"id": id})
     if not rows:
-        raise NotFound(f"there is no content {id}", "List it: polling content")
+        raise NotFound("content-not-found", content=id)
     text, data, key = rows[0].values()
     if key is not None:
         yield from _blob(backend, key)
@@ -84,6 +84,4 @@ def _blob(backend: Backend, key: str) -> Iterator[bytes]:
         for portion in backend.blobs.stream(key):
             yield bytes(portion)
     except FileNotFoundError:
-        raise NotFound(
-            f"the blob {key} is not in the store", "Is POLLING_BLOB_URL what the workers use?"
-        ) from None
+        raise NotFound("blob-missing", blob=key) from None

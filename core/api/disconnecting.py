@@ -67,7 +67,7 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
       InvalidInput: The account is connected.
     """
     if store.load(conn, account).sync_status != "disconnected":
-        raise WrongState("the account is connected", "Disconnect it first")
+        raise WrongState("account-connected", account=account)
     for statement in ERASE:
         count = PORTION
         while count >= PORTION:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from core.api.backend import Backend
-from core.errors import InvalidInput
+from core.errors import InvalidInput, WrongState
 
 KEPT_HOURS = 24
 ABANDONED_SECONDS = 300
@@ -41,14 +41,6 @@ FORGET = (
 )
 
 
-class KeyInUse(InvalidInput):
-    """The first request with this key is still being worked on."""
-
-
-class KeyMisused(InvalidInput):
-    """The key was used for another request."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a request came to; `replayed` if that was an earlier one."""
@@ -69,7 +61,8 @@ def once(
       request: All that makes the request what it is: method, path and body.
 
     Raises:
-      KeyInUse, KeyMisused: See there.
+      WrongState: The first request with this key is still in progress.
+      InvalidInput: The key was used for another request.
       Whatever `act` raises.
     """
     names: dict[str, Any] = {"token": token, "key": key, "digest": backend.vault.digest(request)}
@@ -92,14 +85,10 @@ def once(
 
 def _earlier(backend: Backend, found: tuple[Any, ...] | None, request: bytes) -> Answer:
     if found is None:  # it failed and was forgotten in this very moment
-        raise KeyInUse("a request with this Idempotency-Key is under way", "Send it again")
+        raise WrongState("idempotency-key-in-use")
     digest, status, body = found
     if not backend.vault.is_digest(bytes(digest), request):
-        raise KeyMisused(
-            "this Idempotency-Key was used for another request", "Take a new key for each request"
-        )
+        raise InvalidInput("idempotency-key-misused")
     if status is None:
-        raise KeyInUse(
-            "the first request with this Idempotency-Key is still under way", "Send it again later"
-        )
+        raise WrongState("idempotency-key-in-use")
     return Answer(status, body, replayed=True)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from core.api.missing import not_found
 from core.api.pagination import PLURALS
 from core.db.pool import Conn
 from core.db.rows import Row
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput
 from core.results.text import fits
 
 SHORTEST = 4
@@ -51,7 +52,7 @@ def account_id(conn: Conn, text: str) -> UUID:
     found = conn.execute(NAMED, (text,)).fetchall() if "\0" not in text else []
     if not found:
         found = _beginning(conn, ACCOUNTS, text)
-    return _only(found, text, "account", "polling accounts")
+    return _only(found, text, "account")
 
 
 def account_of(conn: Conn, user: str | None, text: str) -> UUID:
@@ -70,7 +71,7 @@ def account_of(conn: Conn, user: str | None, text: str) -> UUID:
         id = None
     names = {"text": text, "id": id, "user": user}
     found = conn.execute(SEEN, names).fetchall() if fits(text) else []
-    return _only(found, text, "account", "polling accounts")
+    return _only(found, text, "account")
 
 
 def run_id(conn: Conn, text: str) -> UUID:
@@ -79,7 +80,7 @@ def run_id(conn: Conn, text: str) -> UUID:
     Raises:
       NotFound, InvalidInput: As for accounts.
     """
-    return _only(_beginning(conn, RUNS, text), text, "run", "polling runs")
+    return _only(_beginning(conn, RUNS, text), text, "run")
 
 
 def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
@@ -97,9 +98,7 @@ def number(text: str, what: str) -> int:
       InvalidInput: It is no number.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise InvalidInput(
-            f"{text!r} is no {what}: those are numbers", f"List them: polling {PLURALS[what]}"
-        )
+        raise InvalidInput("id-not-a-number", text=text, kind=what, listing=PLURALS[what])
     return int(text)
 
 
@@ -111,14 +110,14 @@ def _beginning(conn: Conn, statement: str, text: str) -> list[tuple[Any, ...]]:
     return conn.execute(statement, names).fetchall()
 
 
-def _only(found: Sequence[tuple[Any, ...]], text: str, what: str, listing: str) -> UUID:
+def _only(found: Sequence[tuple[Any, ...]], text: str, what: str) -> UUID:
     if not found:
-        raise NotFound(f"there is no {what} {text!r}", f"List them: {listing}")
+        raise not_found(what, text)
     if len(found) > 1:
         named = "; ".join(f"{one} ({about})" for one, about in found[:5])
         more = "; …" if len(found) > 5 else ""
-        raise InvalidInput(
-            f"{text!r} means several {what}s: {named}{more}", "Use the UUID, or more of it"
-        )
+        if what == "account":
+            raise InvalidInput("account-ambiguous", text=text, matches=named + more)
+        raise InvalidInput("run-ambiguous", text=text, matches=named + more)
     only: UUID = found[0][0]
     return only

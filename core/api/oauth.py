@@ -124,10 +124,7 @@ def begin(
     else:
         _require_account(backend, account, domain, user_id)
     if redirect_to is not None and not may_redirect(backend.settings, redirect_to):
-        raise InvalidInput(
-            "a browser may not be sent to this redirect_to",
-            "Its operator sets POLLING_REDIRECT_URLS",
-        )
+        raise InvalidInput("redirect-not-allowed")
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
     with _client(backend.settings, oauth) as client:
         url, _ = client.create_authorization_url(
@@ -159,9 +156,7 @@ def finish(backend: Backend, *, state: str, code: str | None, error: str | None)
     with backend.database.connection() as conn:
         flows = fetch(conn, TAKE, {"state": _digest(state)})
     if not flows or not flows[0]["valid"]:
-        raise InvalidInput(
-            "this way back from the provider is unknown, used already, or too old", "Begin again"
-        )
+        raise InvalidInput("sign-in-link-invalid")
     flow = flows[0]
     if code is None:
         return Finished(
@@ -216,11 +211,9 @@ def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mappi
             )
     except OAuthError as error:
         kind = error.error if _CODE.fullmatch(str(error.error)) else "an error"
-        raise InvalidInput(f"the provider gave no token: {kind}", "Begin again") from None
+        raise InvalidInput("sign-in-refused", reason=kind) from None
     except Exception as error:  # noqa: BLE001  the network, or an answer that is none
-        raise PollingError(
-            f"the provider gave no token: {type(error).__name__}", "Try again later"
-        ) from None
+        raise PollingError("sign-in-failed", reason=type(error).__name__) from None
     return dict(token)
 
 
@@ -230,9 +223,9 @@ def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[
         return integration.credentials_from_oauth(token)
     except Exception as error:  # noqa: BLE001  plugin code
         raise PollingError(
-            f"{integration.manifest.name} cannot read the provider's answer:"
-            f" {type(error).__name__}",
-            "Tell the plugin's author",
+            "sign-in-answer-unreadable",
+            integration=integration.manifest.name,
+            reason=type(error).__name__,
         ) from None
 
 
@@ -240,22 +233,15 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
     from authlib.integrations.httpx_client import OAuth2Client
 
     if settings.public_url is None:
-        raise SettingsError(
-            "POLLING_PUBLIC_URL is not set", "Set it to where browsers reach this API"
-        )
+        raise SettingsError("public-url-missing")
     client_id, secret = (
         environment_value(oauth.client_id_setting),
         environment_value(oauth.client_secret_setting),
     )
     if client_id is None:
-        raise SettingsError(
-            f"{oauth.client_id_setting} is not set", "Register an OAuth client with the provider"
-        )
+        raise SettingsError("setting-missing", setting=oauth.client_id_setting)
     if secret is None and not oauth.pkce:
-        raise SettingsError(
-            f"{oauth.client_secret_setting} is not set",
-            "Without PKCE, the secret is all that proves who asks",
-        )
+        raise SettingsError("client-secret-missing", setting=oauth.client_secret_setting)
     return OAuth2Client(
         client_id,
         secret,
@@ -315,9 +301,7 @@ def oauth_of(integration: Integration) -> OAuth:
     """The integration's OAuth part, at the endpoints that the operator has set."""
     manifest = integration.manifest
     if manifest.oauth is None:
-        raise InvalidInput(
-            f"{manifest.domain} is not connected in a browser", "Give its credentials"
-        )
+        raise InvalidInput("sign-in-not-offered", domain=manifest.domain)
     named = manifest.oauth.settings_named
     values = (
         {one.name: one.value for one in operator_settings(manifest.settings) if one.name in named}
@@ -334,7 +318,7 @@ def _require_account(backend: Backend, account: UUID, domain: str, user_id: str)
     with backend.database.connection() as conn:
         found = store.load(conn, account)
     if (found.integration_domain, found.user_id) != (domain, user_id):
-        raise NotFound(f"there is no account {account}", None)
+        raise NotFound("account-not-found", account=account)
 
 
 def _digest(state: str) -> bytes:

@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from core.api.missing import not_found
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.errors import InvalidInput, NotFound
+from core.errors import InvalidInput
 from core.results.text import fits
 
 MAX_PAGE_ROWS = 1_000
@@ -152,7 +153,7 @@ class PagedQuery:
         """
         rows = fetch(conn, f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s", {"id": id})  # noqa: S608  constants
         if not rows:
-            raise NotFound(f"there is no {what} {id}", f"List them: polling {PLURALS[what]}")
+            raise not_found(what, id)
         return rows[0]
 
     def _statement(self, conditions: Sequence[str]) -> str:
@@ -193,7 +194,7 @@ def decode_cursor(cursor: str) -> list[Any]:
 
 def invalid_cursor() -> InvalidInput:
     """The refusal of a cursor that somebody made up, or took from another listing."""
-    return InvalidInput("invalid cursor", "Begin without --after")
+    return InvalidInput("cursor-invalid")
 
 
 def _number(value: Any) -> int:

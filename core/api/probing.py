@@ -72,10 +72,7 @@ def _identity(instance: BaseIntegration[Any, Any]) -> AccountIdentity:
     instance.initialize()
     identity = instance.check()
     if not isinstance(identity, AccountIdentity) or not identity.id:
-        raise PollingError(
-            f"check() of {instance.manifest.domain} did not say whose account it is",
-            "Tell the plugin's author",
-        )
+        raise PollingError("check-without-identity", domain=instance.manifest.domain)
     return identity
 
 
@@ -110,21 +107,18 @@ def _explained(integration: Integration, credentials: BaseModel) -> Iterator[Non
         raise
     except CredentialsInvalid as error:
         raise InvalidInput(
-            f"{name} refuses the credentials: {_line(error, strike)}", "Correct them and try again"
+            "credentials-rejected", integration=name, reason=_line(error, strike)
         ) from None
     except ConfigurationError as error:
-        raise InvalidInput(
-            f"the config does not work: {_line(error, strike)}", "Correct it and try again"
-        ) from None
+        raise InvalidInput("config-rejected", reason=_line(error, strike)) from None
     except IntegrationError as error:
         raise PollingError(
-            f"{name} cannot be asked now: {_line(error, strike)}", "Try again later"
+            "provider-unavailable", integration=name, reason=_line(error, strike)
         ) from None
     except Exception as error:  # noqa: BLE001  plugin code
         log.debug("check of %s failed: %s", name, error_text(error, strike))
         raise PollingError(
-            f"the check of {name} failed: {error_text(error, strike)}",
-            "Tell the plugin's author, or try again",
+            "check-failed", integration=name, reason=error_text(error, strike)
         ) from None
 
 

@@ -11,9 +11,10 @@ from uuid import UUID
 from core.accounts import store
 from core.accounts.limits import WHOLE_ACCOUNT
 from core.accounts.store import Account
+from core.api.accounts import stopped
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.errors import NotFound
+from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
 
 RUN = """
@@ -99,7 +100,7 @@ class Wait:
 
     reason: str
     until: datetime | None = None
-    advice: str | None = None
+    advice: Advice | None = None
 
 
 def progress(conn: Conn, run: UUID) -> Progress:
@@ -110,7 +111,7 @@ def progress(conn: Conn, run: UUID) -> Progress:
     """
     rows = fetch(conn, RUN, {"run": run})
     if not rows:
-        raise NotFound(f"there is no run {run}", "List them: polling runs")
+        raise NotFound("run-not-found", run=run)
     return Progress(rows[0], **fetch(conn, COUNTS, {"run": run})[0])
 
 
@@ -144,13 +145,12 @@ def load_account(conn: Conn, run: Progress) -> Account:
 def _status(account: Account) -> list[Wait]:
     match account.sync_status:
         case "paused":
-            return [Wait("the account is paused", advice=f"polling resume {account.id}")]
+            return [Wait("the account is paused", advice=stopped(account).advice)]
         case "error":
-            command = "config" if account.status_reason == "configuration" else "reconnect"
             text = f"the account has stopped: {account.status_detail or account.status_reason}"
-            return [Wait(text, advice=f"polling {command} {account.id}")]
+            return [Wait(text, advice=stopped(account).advice)]
         case "disconnected":
-            return [Wait("the account is disconnected", advice=f"polling reconnect {account.id}")]
+            return [Wait("the account is disconnected", advice=stopped(account).advice)]
     return []
 
 
@@ -167,13 +167,13 @@ def _fleet(conn: Conn) -> _Fleet:
 
 def _workers(fleet: _Fleet, account: Account) -> list[Wait]:
     if not fleet.serving:
-        return [Wait("no worker runs", advice="polling up")]
+        return [Wait("no worker runs", advice=Advice("start-engine"))]
     if account.integration_domain not in fleet.serving:
         domain = account.integration_domain
         return [
             Wait(
                 f"no worker serves {domain}",
-                advice=f"start one where integration-polling-{domain} is installed",
+                advice=Advice("start-worker-with-plugin", {"domain": domain}),
             )
         ]
     if not fleet.leads:

@@ -5,6 +5,7 @@ conformance suite.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -44,9 +45,7 @@ README = """\
 Keeps a copy of what people have in $name.
 
     pip install -e .
-    polling dry-run $domain
-    polling connect $domain
-    pytest
+$commands    pytest
 """
 
 SOURCE = '''\
@@ -150,12 +149,13 @@ class Scaffold:
         }
 
 
-def scaffold(directory: Path, domain: str | None = None) -> Scaffold:
+def scaffold(directory: Path, domain: str | None = None, commands: Sequence[str] = ()) -> Scaffold:
     """Write a new plugin.
 
     Parameters:
       directory: Where; made if need be.
       domain: Of the integration. Default: made from the directory's name.
+      commands: For its README: what runs it. Each takes the domain as its last word.
 
     Raises:
       InvalidInput: There is something in the directory, or the domain cannot be one.
@@ -168,16 +168,18 @@ def scaffold(directory: Path, domain: str | None = None) -> Scaffold:
         f"src/{made.package}/py.typed": "",
         f"tests/test_{made.package.removeprefix('integration_polling_')}.py": TESTS,
     }
+    names = made.names()
+    names["commands"] = "".join(f"    {command} {made.domain}\n" for command in commands)
     try:
         if directory.exists() and any(directory.iterdir()):
-            raise InvalidInput(f"{directory} is not empty", "Name a new directory")
+            raise InvalidInput("plugin-directory-not-empty", directory=directory)
         for name, text in files.items():
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(Template(text).substitute(made.names()), "utf-8")
+            path.write_text(Template(text).substitute(names), "utf-8")
     except OSError as error:
         raise InvalidInput(
-            f"{directory} cannot be written: {error.strerror}", "Name another directory"
+            "plugin-directory-unwritable", directory=directory, detail=error.strerror
         ) from None
     return made
 
@@ -186,8 +188,5 @@ def _domain(name: str) -> str:
     domain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     domain = domain.removeprefix("integration-polling-").removeprefix("plugins-")
     if not _DOMAIN.fullmatch(domain) or domain in RESERVED_DOMAINS:
-        raise InvalidInput(
-            f"{name!r} makes no domain: use lower-case letters, digits and dashes, a letter first",
-            "Choose one: polling new DIRECTORY --domain my-crm",
-        )
+        raise InvalidInput("plugin-domain-invalid", name=name)
     return domain

@@ -179,7 +179,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
         if wanted.q is None:
             raise
         # Its parser gives up on some dozens of signs in a row, as in a line of dashes.
-        raise InvalidInput("these words cannot be searched for", "Leave out signs") from None
+        raise InvalidInput("search-invalid") from None
     return KEY.page(rows, limit)
 
 

@@ -40,15 +40,13 @@ def within(conn: Conn, seconds: float = LONGEST_SECONDS) -> Iterator[None]:
       ServerUnavailable: Too many such questions are being asked already.
     """
     if not _take_slot():
-        raise ServerUnavailable("too much is being looked for at once", "Try again in some seconds")
+        raise ServerUnavailable("search-busy")
     try:
         with conn.transaction():
             conn.execute(BOUND, (f"{seconds * 1000:.0f}",))
             yield
     except QueryCanceled:
-        raise InvalidInput(
-            "looking for this takes too long", "Name an account, or use rarer words"
-        ) from None
+        raise InvalidInput("search-too-slow") from None
     finally:
         _slots.release()
 

@@ -31,8 +31,8 @@ class Invalid(InvalidInput):
         empty one. They repeat no secret.
     """
 
-    def __init__(self, message: str, hint: str, problems: Mapping[str, str]) -> None:
-        super().__init__(message, hint)
+    def __init__(self, code: str, /, *, problems: Mapping[str, str], **fields: object) -> None:
+        super().__init__(code, **fields)
         self.problems = problems
 
 
@@ -45,11 +45,7 @@ def config_of(integration: Integration, values: Values) -> BaseModel:
     """
     config = _validated(integration, integration.config_model, values, "config")
     if any(secrets_of(config)):
-        raise InvalidInput(
-            f"the config of {integration.manifest.domain} holds a secret, and a config is stored in"
-            " clear",
-            "Its author has to move the field into the credentials",
-        )
+        raise InvalidInput("config-holds-secret", domain=integration.manifest.domain)
     return config
 
 
@@ -63,7 +59,6 @@ def credentials_of(integration: Integration, values: Values) -> BaseModel:
 
 
 def _validated(integration: Integration, model: type[M], values: Values, what: str) -> M:
-    hint = f"See its fields: polling integrations show {integration.manifest.domain}"
     try:
         valid = model.model_validate(values)
     except ValidationError as error:
@@ -72,18 +67,23 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
             name: _without(text, secrets)[:LONGEST_PROBLEM]
             for name, text in problems(error).items()
         }
-        raise Invalid(f"{what}: {_without(first_problem(error), secrets)}", hint, found) from None
+        raise Invalid(
+            "config-invalid" if what == "config" else "credentials-invalid",
+            problem=_without(first_problem(error), secrets),
+            domain=integration.manifest.domain,
+            problems=found,
+        ) from None
     try:
         dumped = valid.model_dump(mode="json")
         fit = _can_be_kept(dumped)
     except UnicodeError:  # half a character in a name
         fit = False
     if not fit:
-        raise InvalidInput(f"{what}: a text holds a NUL or half a character", hint)
+        raise InvalidInput("value-not-storable", part=what)
     try:
         json.dumps(dumped, allow_nan=False)
     except ValueError:
-        raise InvalidInput(f"{what}: a number is infinite, or none", hint) from None
+        raise InvalidInput("value-not-finite", part=what) from None
     return valid
 
 
@@ -156,9 +156,9 @@ def require_same_destination(integration: Integration, before: Values, after: Va
     moved = _changed(integration.config_model, before, after, Destination)
     if moved and integration.credentials_model.model_fields:
         raise Invalid(
-            f"config: {', '.join(moved)}: {DECIDES_WHERE}",
-            "Stored credentials are sent nowhere else",
-            dict.fromkeys(moved, DECIDES_WHERE),
+            "destination-changed",
+            problem=f"{', '.join(moved)}: {DECIDES_WHERE}",
+            problems=dict.fromkeys(moved, DECIDES_WHERE),
         )
 
 

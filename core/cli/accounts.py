@@ -13,6 +13,7 @@ from core.cli import listing
 from core.cli.output import describe, dump, note, say, short
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, Limit
+from core.cli.watching import with_advice
 
 if TYPE_CHECKING:
     from core.api.backend import Backend
@@ -100,7 +101,7 @@ def show(id: Id, json: Json = False) -> None:
             return
         describe(row | totals | {"bytes": size(totals["bytes"])})
         for wait in waits:
-            note(f"Waits: {wait.reason}" + (f". Try: {wait.advice}" if wait.advice else ""))
+            note(f"Waits: {with_advice(wait)}")
 
 
 def check(id: Id) -> None:

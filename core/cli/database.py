@@ -45,7 +45,4 @@ def _program() -> str:
     for place in (spec and spec.submodule_search_locations) or ():
         for path in sorted(Path(place).glob("pginstall??/bin/psql"), reverse=True):
             return str(path)
-    raise PollingError(
-        "psql is not installed",
-        "Install PostgreSQL's client, or: pip install 'integration-polling[embedded]'",
-    )
+    raise PollingError("psql-missing")

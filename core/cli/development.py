@@ -37,7 +37,7 @@ def new(
     """
     from core.api.scaffold import scaffold
 
-    made = scaffold(directory, domain)
+    made = scaffold(directory, domain, ("polling dry-run", "polling connect"))
     say(f"Made {directory}: the integration {made.domain}, to begin from.")
     say(f"Next: pip install -e {directory} && polling dry-run {made.domain}")
     say(f"Its tests: pytest {directory}")

@@ -53,7 +53,7 @@ def _dump(check: Check) -> None:
             "name": check.name,
             "status": check.status,
             "message": check.message,
-            "advice": check.advice,
+            "advice": check.advice.next_step("cli") if check.advice else None,
         }
     )
 
@@ -67,7 +67,7 @@ def _show(check: Check) -> None:
     drawn.add_column(overflow="fold")
     drawn.add_row(MARKS[check.status], clean(check.name), clean(check.message))
     if check.advice:
-        drawn.add_row("", "", f"→ {clean(check.advice)}")
+        drawn.add_row("", "", f"→ {clean(check.advice.next_step('cli'))}")
     stdout().print(drawn)
 
 

@@ -38,7 +38,7 @@ def config(
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            raise InvalidInput("--set takes key=value", "Such as: --set pages=3")
+            raise InvalidInput("set-without-value")
         _set(integration, values, key, text)
     for name in values:
         _require_field(integration, name)
@@ -55,13 +55,11 @@ def credentials(integration: Integration, given: str | None) -> Values | None:
     if given is None:
         return None
     if given != "-" and not given.startswith("@"):
-        raise InvalidInput(
-            "secrets do not belong on the command line, where others can read them", BY_FILE
-        )
+        raise InvalidInput("secret-on-command-line")
     values = _object(given, "--credentials")
     if not integration.credentials_model.model_fields and values:
         raise InvalidInput(
-            f"{integration.manifest.domain} takes no credentials", "Leave --credentials out"
+            "integration-takes-no-credentials", integration=integration.manifest.domain
         )
     return values
 
@@ -93,16 +91,10 @@ def _require_field(integration: Integration, name: str) -> None:
     if name in fields and not is_secret(fields[name]):
         return
     if name in fields or name in properties(integration.credentials_model):
-        raise InvalidInput(
-            f"{name!r} belongs to the credentials, which are not given by --set or --config",
-            BY_FILE,
-        )
+        raise InvalidInput("secret-in-config", field=name)
     if model.model_config.get("extra") != "allow":
         known = ", ".join(fields) or "none"
-        raise InvalidInput(
-            f"config: {domain} has no field {name!r}; it has: {known}",
-            f"See: polling integrations show {domain}",
-        )
+        raise InvalidInput("config-field-unknown", domain=domain, field=name, known=known)
 
 
 def properties(model: type[BaseModel]) -> dict[str, Schema]:
@@ -146,13 +138,9 @@ def _object(given: str, option: str) -> Values:
     try:
         value = json.loads(_text(given, option))
     except ValueError:
-        raise InvalidInput(
-            f"{option} is no JSON", 'It takes an object, such as: {"key": "value"}'
-        ) from None
+        raise InvalidInput("option-not-json", option=option) from None
     if not isinstance(value, dict):
-        raise InvalidInput(
-            f"{option} is no JSON object", 'It takes an object, such as: {"key": "value"}'
-        )
+        raise InvalidInput("option-not-an-object", option=option)
     return value
 
 
@@ -166,5 +154,5 @@ def _text(given: str, option: str) -> str:
         return path.read_text("utf-8")
     except OSError as error:
         raise InvalidInput(
-            f"{option}: {path} cannot be read: {error.strerror}", "Name a file that is there"
+            "option-file-unreadable", option=option, path=path, detail=error.strerror
         ) from None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from core.errors import PollingError
+
 STATES = {
     "active": "green",
     "succeeded": "green",
@@ -88,6 +90,11 @@ def fail(message: str, hint: str | None = None) -> None:
     stderr().print(clean(f"error: {message}"), soft_wrap=True, style="red")
     if hint:
         stderr().print(clean(hint), soft_wrap=True)
+
+
+def fail_with(error: PollingError) -> None:
+    """An error of the catalogue, and what to do on the command line."""
+    fail(error.message, error.next_step("cli"))
 
 
 def dump(value: object) -> None:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from core.cli.output import fail, stderr
-from core.errors import PollingError
+from core.cli.output import fail, fail_with, stderr
+from core.errors import PollingError, ServerUnavailable
 
 
 def run(argv: Sequence[str]) -> int:
@@ -61,14 +61,16 @@ def _invoke(argv: Sequence[str]) -> int:
 
 def _report(error: Exception) -> int:
     if isinstance(error, PollingError):
-        fail(error.message, error.hint)
+        fail_with(error)
         return 1
     if type(error).__name__ == "Abort":
         return 130
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         return _report_usage(error)
-    message, hint = _explain(error)
-    fail(message, hint)
+    if (known := _explained(error)) is not None:
+        fail_with(known)
+    else:
+        fail(f"{type(error).__name__}: {_text(error)}", "See more with POLLING_LOG_LEVEL=DEBUG")
     if os.environ.get("POLLING_LOG_LEVEL", "").upper() == "DEBUG":
         import traceback
 
@@ -86,31 +88,31 @@ def _report_usage(error: Any) -> int:
     return int(error.exit_code)
 
 
-def _explain(error: Exception) -> tuple[str, str]:
-    """One line about an error that nobody foresaw, and about servers that went away."""
+def _explained(error: Exception) -> PollingError | None:
+    """Servers that went away, and a schema that does not fit, as errors of the catalogue."""
     if "psycopg" in sys.modules:
         import psycopg
-        from psycopg_pool import PoolTimeout
 
         if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
-            return "the database has no schema yet, or another version's", "Run: polling migrate"
-        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout):
-            return (
-                f"PostgreSQL does not answer ({_first_line(error)})",
-                "Is DATABASE_URL right, and the server up?",
-            )
+            return ServerUnavailable("schema-missing")
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return ServerUnavailable("postgres-unreachable", detail=_text(error))
     if "redis" in sys.modules:
         import redis
 
+        from core.queues import describe
+
         if isinstance(error, redis.RedisError):
-            return (
-                f"Redis does not answer ({_first_line(error)})",
-                "Is REDIS_URL right, and the server up?",
-            )
-    return f"{type(error).__name__}: {_first_line(error)}", "See more with POLLING_LOG_LEVEL=DEBUG"
+            return ServerUnavailable("redis-unreachable", detail=describe(error))
+    return None
 
 
-def _first_line(error: Exception) -> str:
+def _text(error: Exception) -> str:
+    """One line, without values of a row."""
+    if "psycopg" in sys.modules:
+        from core.db.errors import describe
+
+        return describe(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else "no message"
 
@@ -146,7 +148,7 @@ def _leave() -> None:
     try:
         leave_environment()
     except PollingError as error:
-        fail(error.message, error.hint)
+        fail_with(error)
     finally:
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGINT, signal.default_int_handler)

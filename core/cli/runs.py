@@ -11,6 +11,7 @@ from core.cli import listing
 from core.cli.output import describe, dump, note, say, short
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
+from core.cli.watching import with_advice
 
 if TYPE_CHECKING:
     from core.db.rows import Row
@@ -102,7 +103,7 @@ def show(id: RunId, json: Json = False) -> None:
         return
     describe(row)
     for wait in waits:
-        note(f"Waits: {wait.reason}" + (f". Try: {wait.advice}" if wait.advice else ""))
+        note(f"Waits: {with_advice(wait)}")
 
 
 @app.command("cancel")

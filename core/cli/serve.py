@@ -96,9 +96,7 @@ def require_extra() -> None:
     if not installed():
         from core.errors import SettingsError
 
-        raise SettingsError(
-            "the API's packages are not installed", "Run: pip install 'integration-polling[serve]'"
-        )
+        raise SettingsError("serve-packages-missing")
 
 
 def installed() -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from core.api.formatting import span
-from core.cli.output import dump, fail, note, say, short
+from core.cli.output import dump, fail, fail_with, note, say, short
 from core.cli.session import backend
 from core.cli.types import Id
 from core.cli.watching import Watcher
@@ -106,7 +106,7 @@ def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int
     if json:
         dump(now.summary())
     if stopped is not None:
-        fail(stopped.message, stopped.hint)
+        fail_with(stopped)
         return STOPPED
     if not json:
         _tell(now)

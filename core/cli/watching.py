@@ -40,10 +40,8 @@ class Watcher:
         elif waits:
             first = waits[0]
             until = f", goes on {ago(first.until)}" if first.until else ""
-            self._describe(
-                f"{first.reason}{until}" + (f" (try: {first.advice})" if first.advice else ""),
-                first.reason,
-            )
+            step = f". {first.advice.next_step('cli')}" if first.advice else ""
+            self._describe(f"{first.reason}{until}{step}", first.reason)
         else:
             self._describe("")
 

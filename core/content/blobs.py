@@ -61,10 +61,7 @@ def open_store(location: str) -> Any:
     try:
         return from_url(location)
     except Exception as error:  # noqa: BLE001  each kind of store has errors of its own
-        raise SettingsError(
-            f"POLLING_BLOB_URL cannot be used: {str(error)[:200]}",
-            "Use a directory, s3://, gs:// or az://",
-        ) from None
+        raise SettingsError("blob-url-invalid", detail=str(error)[:200]) from None
 
 
 class Blobs:

@@ -27,11 +27,11 @@ from core.dashboard.pages import (
     signing,
 )
 from core.dashboard.session import SignInFirst
+from core.dashboard.wording import sentences
 from core.errors import PollingError
 from core.rest import problems
 from core.rest.app import Headers
 from core.rest.body_size import BodySize
-from core.rest.problems import Refused
 
 API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
@@ -81,7 +81,6 @@ def _build(rest: FastAPI) -> FastAPI:
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_exception_handler(SignInFirst, _sign_in_first)
     app.add_exception_handler(PollingError, _polling_error)
-    app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _not_found)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.Error, _database)
@@ -94,7 +93,7 @@ def _build(rest: FastAPI) -> FastAPI:
 
 async def _sign_in_first(request: Request, error: Exception) -> Response:  # noqa: ARG001  Starlette's signature
     if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
-        return _told(401, "You are signed out", "Sign in again, and repeat it.")
+        return _told(401, "Your session has ended", "Sign in and try again.")
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(
         "/sign-in" + rendering.query(next=wanted if wanted != "/" else None), 303
@@ -103,22 +102,20 @@ async def _sign_in_first(request: Request, error: Exception) -> Response:  # noq
 
 async def _polling_error(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, PollingError)
-    status, _ = problems.kind(error)
-    return _told(status, TITLES.get(status, "That did not work"), error.message)
+    return _failed(error)
 
 
-async def _refused(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    assert isinstance(error, Refused)
-    return _told(error.status, TITLES.get(error.status, "That did not work"), error.detail or "")
+def _failed(error: PollingError) -> Response:
+    return _told(error.status, TITLES.get(error.status, "That did not work"), sentences(error))
 
 
 async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return _told(404, TITLES[404], "The address is not one of ours.")
+    return _failed(problems.http_error(404))
 
 
 async def _http(request: Request, error: Exception) -> Response:  # noqa: ARG001
     assert isinstance(error, HTTPException)
-    return _told(error.status_code, TITLES.get(error.status_code, "That did not work"), "")
+    return _failed(problems.http_error(error.status_code))
 
 
 async def _database(request: Request, error: Exception) -> Response:
@@ -127,7 +124,7 @@ async def _database(request: Request, error: Exception) -> Response:
 
 
 async def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return _told(503, TITLES[503], "It may be back in a moment: load this page again.")
+    return _failed(problems.Refused("database-busy"))
 
 
 TITLES = {

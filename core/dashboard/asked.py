@@ -12,10 +12,9 @@ from core.api import accounts, validation
 from core.api.validation import Invalid
 from core.dashboard import forms
 from core.dashboard.session import Form
+from core.dashboard.wording import sentence, sentences
 from core.errors import PollingError
 from core.integration.base import Integration
-from core.rest import problems
-from core.rest.problems import Refused
 
 Part = Literal["config", "credentials"]
 
@@ -104,18 +103,10 @@ class Asked:
         except Unusable:
             self.status = UNFIT
         except Invalid as error:
-            self._note("config" if error.message.startswith("config") else "credentials", error)
+            self._note("credentials" if error.code == "credentials-invalid" else "config", error)
             self.status = UNFIT
         except PollingError as error:
-            hint = problems.hint(error)
-            self.wrong = (
-                f"{_sentence(error.message)} {_sentence(hint)}"
-                if hint
-                else _sentence(error.message)
-            )
-            self.status, _ = problems.kind(error)
-        except Refused as error:
-            self.wrong, self.status = _sentence(error.detail or "this is refused"), error.status
+            self.wrong, self.status = sentences(error), error.status
 
     @property
     def failed(self) -> bool:
@@ -165,7 +156,7 @@ class Asked:
             f"{part}.{name}": text for name, text in error.problems.items() if name in known
         }
         if not known & set(error.problems):
-            self.wrong = _sentence(error.message)
+            self.wrong = sentence(error.message)
 
     def name(self) -> str | None:
         """The account's name, if one was given.
@@ -208,7 +199,3 @@ class Asked:
         except PollingError:
             self.problems[name] = "use 1 to 500 characters"
             raise Unusable from None
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"

@@ -42,7 +42,7 @@ def day(text: str, later: int = 0) -> datetime | None:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=later)
     except (ValueError, OverflowError):
-        raise InvalidInput(f"{text[:20]!r} is no day: write 2026-01-31", "") from None
+        raise InvalidInput("day-invalid", text=text[:20]) from None
 
 
 def domains(engine: Backend, given: str) -> list[str]:

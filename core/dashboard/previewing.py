@@ -75,7 +75,7 @@ class Preview:
 @contextmanager
 def _in_turn() -> Iterator[None]:
     if not _slots.acquire(timeout=PATIENCE_SECONDS):
-        raise Refused(503, "busy", "too many previews are made at once")
+        raise Refused("previews-busy")
     try:
         yield
     finally:

@@ -91,7 +91,7 @@ def operator(who: Signed) -> Viewer:
       Refused: It is a user.
     """
     if not who.is_admin:
-        raise Refused(403, "forbidden", "this page is for operators")
+        raise Refused("operator-only")
     return who
 
 
@@ -128,11 +128,11 @@ def posted(request: Request, engine: Engine, body: RawBody) -> Form:
       Refused: It comes from another site, or is no form.
     """
     if not _from_here(request, engine.settings.public_url):
-        raise Refused(403, "forbidden", "this form was sent from another site")
+        raise Refused("form-from-another-site")
     try:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
     except ValueError:
-        raise Refused(422, "invalid-request", "this is no form of ours") from None
+        raise Refused("form-invalid") from None
 
 
 def _from_here(request: Request, public_url: str | None) -> bool:
@@ -163,7 +163,7 @@ def acted(who: Signed, form: Posted) -> Form:
       Refused: It was not.
     """
     if not hmac.compare_digest(form.get("csrf").encode(), who.csrf.encode()):
-        raise Refused(403, "forbidden", "this page is from another session: load it again")
+        raise Refused("form-of-another-session")
     return form
 
 

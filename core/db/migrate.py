@@ -9,12 +9,14 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 import core
+from core.db.errors import describe
 from core.db.pool import open_connection
 from core.db.version import HEAD, current
-from core.errors import SettingsError
+from core.errors import PollingError, SettingsError
 
 _LOCK = 7_301_946_220_118
 """Two migrations at once wait for each other on this advisory lock."""
@@ -43,6 +45,7 @@ def engine(url: str) -> Engine:
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(url, connect_timeout=5),
         poolclass=NullPool,
+        hide_parameters=True,
     )
 
 
@@ -53,22 +56,20 @@ def migrate(url: str, revision: str = "head") -> bool:
       ServerUnavailable: The server does not answer.
       SettingsError: The database has another encoding than UTF-8, as one made on a host without a
         locale.
+      PollingError: A statement of a migration failed.
     """
     with open_connection(url) as lock:
         encoding = lock.info.parameter_status("server_encoding")
         if encoding != "UTF8":
-            advice = (
-                "Make another one: createdb --template template0 --encoding UTF8 --locale C.UTF-8"
-                " NAME"
-            )
-            raise SettingsError(
-                f"the database's encoding is {encoding}, and it must be UTF8", advice
-            )
+            raise SettingsError("database-encoding", encoding=encoding)
         # Asked again and again, as a statement that waits would hold a snapshot, which an index
         # built beside writers waits for.
         while lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
             time.sleep(0.1)
         if current(url) == (HEAD if revision == "head" else revision):
             return False
-        command.upgrade(alembic_config(url), revision)
+        try:
+            command.upgrade(alembic_config(url), revision)
+        except DBAPIError as error:
+            raise PollingError("migration-failed", detail=describe(error)) from None
         return True

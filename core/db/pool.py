@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,7 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
+from core.db.errors import describe, remove_values
 from core.errors import ServerUnavailable
 
 Conn = Connection[tuple[Any, ...]]
@@ -51,6 +53,22 @@ class DiskFull(ServerUnavailable):
     """
 
 
+class SilentConnection(Connection[tuple[Any, ...]]):
+    """Errors that leave a `with` block of it quote nothing from a row: see `remove_values`."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            if error is not None:
+                remove_values(error)
+
+
 def open_connection(url: str) -> Conn:
     """One connection of its own, in autocommit mode.
 
@@ -58,18 +76,12 @@ def open_connection(url: str) -> Conn:
       ServerUnavailable: The server does not answer, refuses us, or is older than PostgreSQL 15.
     """
     try:
-        connection: Conn = psycopg.connect(url, autocommit=True, **CONNECT)
-    except psycopg.OperationalError as error:
-        raise ServerUnavailable(
-            f"PostgreSQL does not answer ({first_line(error)})",
-            "Is DATABASE_URL right, and the server up?",
-        ) from None
+        connection: Conn = SilentConnection.connect(url, autocommit=True, **CONNECT)
+    except psycopg.Error as error:
+        raise ServerUnavailable("postgres-unreachable", detail=describe(error)) from None
     if connection.info.server_version < MINIMUM_VERSION:
         connection.close()
-        raise ServerUnavailable(
-            "PostgreSQL is older than 15",
-            "Upgrade the server, or unset DATABASE_URL for an embedded one",
-        )
+        raise ServerUnavailable("postgres-too-old")
     return connection
 
 
@@ -93,7 +105,7 @@ class Database:
         self._uses: WeakKeyDictionary[Conn, int] = WeakKeyDictionary()
         self._pool = ConnectionPool(
             url,
-            connection_class=Connection[tuple[Any, ...]],
+            connection_class=SilentConnection,
             min_size=0,
             max_size=size,
             timeout=timeout,
@@ -120,9 +132,7 @@ class Database:
                 yield connection
         except psycopg.Error as error:
             if passes(error):
-                said = error.diag.message_primary or first_line(error)
-                kind = DiskFull if error.sqlstate == _DISK_FULL else ServerUnavailable
-                raise kind(f"PostgreSQL is away ({said[:200]})", "It is tried again") from error
+                raise _unavailable(error) from error
             raise
 
     def resize(self, size: int) -> None:
@@ -138,6 +148,12 @@ class Database:
     def close(self) -> None:
         """Close the pool and its connections."""
         self._pool.close(timeout=2.0)
+
+
+def _unavailable(error: psycopg.Error) -> ServerUnavailable:
+    if error.sqlstate == _DISK_FULL:
+        return DiskFull("postgres-disk-full", detail=describe(error))
+    return ServerUnavailable("postgres-unavailable", detail=describe(error))
 
 
 def passes(error: psycopg.Error) -> bool:
@@ -172,9 +188,3 @@ def _tune(connection: Conn) -> None:
         "SELECT "
         + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
     )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a server says, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

@@ -31,9 +31,6 @@ def require_schema(url: str) -> None:
     """
     found = current(url)
     if found is None:
-        raise ServerUnavailable("the database has no schema yet", "Run: polling migrate")
+        raise ServerUnavailable("schema-missing")
     if found != HEAD:
-        raise ServerUnavailable(
-            f"the database's schema is at {found}, this version needs {HEAD}",
-            "Run: polling migrate",
-        )
+        raise ServerUnavailable("schema-mismatch", found=found, needed=HEAD)

@@ -90,7 +90,7 @@ class Workers:
         code = self._process.poll()
         if code is not None:
             raise ServerUnavailable(
-                f"the workers ended with exit code {code} ({self.last_words()})", f"Log: {self.log}"
+                "demo-workers-ended", exit_code=code, last_words=self.last_words(), log=self.log
             )
 
     def last_words(self) -> str:

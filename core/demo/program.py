@@ -102,22 +102,23 @@ def _tree(console: Console, directory: Path | None, home: Path) -> files.Tree:
         files.make_sample(directory)
     root = directory.expanduser().resolve()
     if not root.is_dir():
-        raise InvalidInput(f"{directory} is no directory", "Try: polling demo /usr/share/doc")
+        raise InvalidInput("demo-not-a-directory", directory=directory)
     try:
         return files.scan(root)
     except PermissionError as error:
-        raise InvalidInput(
-            f"{error.filename!r} cannot be read", "Try another directory: polling demo DIRECTORY"
-        ) from None
+        raise InvalidInput("demo-file-unreadable", path=error.filename) from None
 
 
 def _judge(comparison: Comparison, total: int, home: Path) -> None:
     if comparison.wrong:
         name, how = comparison.wrong[0]
         raise PollingError(
-            f"{len(comparison.wrong):,} of {total:,} files are not kept as they are; {name!r}"
-            f" {how}",
-            f"The workers' log: {home / 'demo-workers.log'}",
+            "demo-files-differ",
+            wrong=f"{len(comparison.wrong):,}",
+            total=f"{total:,}",
+            example=name,
+            difference=how,
+            log=home / "demo-workers.log",
         )
 
 

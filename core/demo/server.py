@@ -37,9 +37,7 @@ def serving(directory: Path, log: Path, username: str, port: int | None = None) 
       ServerUnavailable: The server does not come up; its log is named.
     """
     if find_spec("pyftpdlib") is None:
-        raise SettingsError(
-            "the demo needs an FTP server", "Run: pip install 'integration-polling[demo]'"
-        )
+        raise SettingsError("demo-ftp-missing")
     password = secrets.token_urlsafe(16)
     with (
         log.open("wb") as said,
@@ -58,9 +56,7 @@ def serving(directory: Path, log: Path, username: str, port: int | None = None) 
             process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
-                raise ServerUnavailable(
-                    "the FTP server of the demo does not start", f"Its log: {log}"
-                )
+                raise ServerUnavailable("demo-ftp-failed", log=log)
             yield Served(int(answer), username, password)
         finally:
             process.kill()

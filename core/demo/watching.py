@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from core.api import listings
 from core.api.backend import Backend
-from core.api.formatting import number, size, span
+from core.api.formatting import number, size
 from core.api.watching import RunWatcher
 from core.demo.engine import Account
 from core.demo.files import FILE, Tree
@@ -106,8 +106,7 @@ def _require_movable(watchers: Sequence[RunWatcher]) -> None:
 
 def _stalled(watchers: Sequence[RunWatcher]) -> ServerUnavailable:
     return ServerUnavailable(
-        f"nothing has moved for {span(STALLED_SECONDS)}: {_reason(watchers) or 'no task ends'}",
-        "The workers' log says more",
+        "demo-stalled", seconds=STALLED_SECONDS, reason=_reason(watchers) or "no task ends"
     )
 
 

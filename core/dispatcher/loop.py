@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import uuid4
 
+from core.accounts.redaction import message_of
 from core.db.pool import UNAVAILABLE, Conn, Database
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.domain import Domain, Phase
@@ -90,9 +91,7 @@ class Dispatcher:
                         self._step(conn)
                         pause = 0.1
             except (*UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
-                log.warning(
-                    "a server is away, the dispatcher waits: %s", str(error).splitlines()[0][:200]
-                )
+                log.warning("a server is away, the dispatcher waits: %s", message_of(error))
             except Exception:
                 log.exception("the dispatcher failed; it starts again")
             # Lead again as a new leader does: the database may be another one, or an older one, by
@@ -109,10 +108,7 @@ class Dispatcher:
                 leadership.resign(conn, self.id)
                 self._maintenance.deregister(conn)
         except UNAVAILABLE as error:
-            log.warning(
-                "could not resign; the lead runs out by itself: %s",
-                str(error).splitlines()[0][:200],
-            )
+            log.warning("could not resign; the lead runs out by itself: %s", error)
         self._database.close()
         self._queues.close()
 

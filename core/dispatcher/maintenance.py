@@ -16,6 +16,7 @@ import psycopg
 from periodiq import cron
 
 from core.content.blobs import Blobs
+from core.db.errors import remove_values
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, processes, pruning, scheduling
 from core.messages import SAVE_QUEUE, dispatch_message
@@ -121,6 +122,7 @@ class Maintenance:
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
                     raise  # the server is away: the loop waits for it
+                remove_values(error)  # it does not leave the connection's block
                 log.exception("a maintenance job failed; the other jobs run")
 
     def _resend(self, conn: Conn) -> None:

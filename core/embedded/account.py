@@ -69,9 +69,11 @@ def reachable_install(install: Path, account: Account | None, version: str) -> P
             _copy(install, copy)
     except OSError as error:
         raise ServerUnavailable(
-            f"{account.pw_name} runs PostgreSQL and cannot enter {install}; no copy at {copy}:"
-            f" {error.strerror}",
-            "Install this program in a folder that all may enter, or set DATABASE_URL",
+            "embedded-programs-unreachable",
+            user=account.pw_name,
+            folder=install,
+            copy=copy,
+            detail=error.strerror,
         ) from error
     return place
 

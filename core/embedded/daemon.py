@@ -41,7 +41,7 @@ class Daemon:
         self.name = name
         self.log = folder / f"{program}.log"
         self._lock = folder / f"{program}.lock"
-        self._hint = f"Read why in {self.log}" + (f" and in {journal}" if journal else "")
+        self._logs = f"{self.log}" + (f" and {journal}" if journal else "")
 
     def alive(self) -> bool:
         """Whether a process of the server is left."""
@@ -56,7 +56,7 @@ class Daemon:
         """
         with owned(open_lock(self._lock)) as lock, self.log.open("wb") as log:
             if not _locked(lock):
-                raise ServerUnavailable(f"{self.name} runs already", "Try again")
+                raise ServerUnavailable("embedded-server-running", server=self.name)
             # The shell leaves at once, so the server is nobody's child, and nobody has to wait for
             # it.
             subprocess.run(
@@ -83,9 +83,9 @@ class Daemon:
         began = time.monotonic()
         while (now := state()) != "ready":
             if not self.alive():
-                raise ServerUnavailable(f"{self.name} ended while it started", self._hint)
+                raise ServerUnavailable("embedded-server-ended", server=self.name, log=self._logs)
             if time.monotonic() - began > _PATIENCE[now]:
-                raise ServerUnavailable(f"{self.name} does not answer", self._hint)
+                raise ServerUnavailable("embedded-server-silent", server=self.name, log=self._logs)
             time.sleep(0.02)
 
     def stop(self, pid_file: Path, with_signal: signal.Signals) -> None:
@@ -98,7 +98,7 @@ class Daemon:
         asked = False
         while self.alive():
             if time.monotonic() > deadline:
-                raise ServerUnavailable(f"{self.name} does not stop", self._hint)
+                raise ServerUnavailable("embedded-server-stays", server=self.name, log=self._logs)
             asked = asked or _send(pid_file, with_signal)
             time.sleep(0.02)
 

@@ -28,7 +28,7 @@ def secret_keys(settings: Settings) -> tuple[str, ...]:
     if settings.secret_keys:
         return tuple(key.get_secret_value() for key in settings.secret_keys)
     if settings.database_url is not None:
-        raise SettingsError("POLLING_SECRET_KEYS is not set", "Make one: polling keys new")
+        raise SettingsError("settings-missing-keys")
     path = settings.home.absolute() / "secret.key"
     if not path.exists():
         _make(path)
@@ -57,9 +57,7 @@ def _make(path: Path) -> None:
 def _read(path: Path) -> str:
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise SettingsError(f"{path} can be read by others", f"chmod 600 '{path}'")
+            raise SettingsError("key-file-readable", path=path)
         return path.read_text("ascii").strip()
     except PermissionError:
-        raise SettingsError(
-            f"{path} cannot be read", "Run as the user that owns it, or set POLLING_HOME"
-        ) from None
+        raise SettingsError("key-file-unreadable", path=path) from None

@@ -48,6 +48,4 @@ def _usable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be used: {error.strerror}", "Set POLLING_HOME to a folder that you own"
-        ) from error
+        raise SettingsError("home-unusable", path=path, detail=error.strerror) from error

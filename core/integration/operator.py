@@ -68,8 +68,7 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = str(first["loc"][0]) if first["loc"] else "a setting"
         raise SettingsError(
-            f"{names.get(field, field.upper())} cannot be used: {first['msg']}",
-            "Correct it in the environment or in .env",
+            "setting-invalid", setting=names.get(field, field.upper()), problem=first["msg"]
         ) from None
     for field, name in names.items():
         yield OperatorSetting(name, getattr(found, field), field in found.model_fields_set)

@@ -76,12 +76,9 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
         _require_all(tasks, [row[0] for row in found])
         for task, _, _, _, state, retried_as in found:
             if state not in ("parked", "cancelled"):
-                raise WrongState(
-                    f"task {task} is {state}, not parked",
-                    "List parked ones: polling tasks --state parked",
-                )
+                raise WrongState("task-not-parked", task=task)
             if retried_as is not None:
-                raise WrongState(f"task {task} was tried again already, as task {retried_as}", "")
+                raise WrongState("task-retried", task=task, copy=retried_as)
         return [copy for row in found if (copy := _copy(conn, row[0], row[2], row[3])) is not None]
 
 
@@ -103,17 +100,14 @@ def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
         dropped = [task for (task,) in conn.execute(DISCARD, (list(tasks),))]
         missing = set(tasks) - set(dropped)
         if missing:
-            raise WrongState(
-                f"task {min(missing)} is not parked",
-                "List parked ones: polling tasks --state parked",
-            )
+            raise WrongState("task-not-parked", task=min(missing))
     return dropped
 
 
 def _require_all(wanted: Sequence[int], found: Sequence[int]) -> None:
     missing = set(wanted) - set(found)
     if missing:
-        raise NotFound(f"there is no task {min(missing)}", "List them: polling tasks")
+        raise NotFound("task-not-found", task=min(missing))
 
 
 def cancel_run(conn: Conn, run: UUID) -> None:
@@ -128,7 +122,7 @@ def cancel_run(conn: Conn, run: UUID) -> None:
         "SELECT user_integration_id, integration_domain, lane FROM sync_run WHERE id = %s", (run,)
     ).fetchone()
     if peek is None:
-        raise NotFound(f"there is no run {run}", "List them: polling runs")
+        raise NotFound("run-not-found", run=run)
     account, domain, lane = peek
     names = {"run": run, "account": account, "domain": domain, "lane": lane}
     with conn.transaction():
@@ -138,10 +132,7 @@ def cancel_run(conn: Conn, run: UUID) -> None:
         conn.execute(LOCK_OPEN_TASKS, names)
         locked = conn.execute(LOCK_RUN, (run,)).fetchone()
         if locked is None or locked[3] != "running":
-            raise WrongState(
-                f"the run has ended already, as {locked[3] if locked else 'nothing'}",
-                "List runs: polling runs",
-            )
+            raise WrongState("run-ended", state=locked[3] if locked else "nothing")
         while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]:
             conn.execute(CANCEL_TASKS, (tasks,))
         conn.execute(CANCEL_RUN, names)

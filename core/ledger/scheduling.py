@@ -212,7 +212,7 @@ def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str, root: bool) 
         "SELECT integration_domain FROM user_integration WHERE id = %s", (account,)
     ).fetchone()
     if row is None:
-        raise NotFound(f"there is no account {account}", "List them: polling accounts")
+        raise NotFound("account-not-found", account=account)
     names: dict[str, Any] = {
         "id": uuid4(),
         "account": account,
@@ -242,8 +242,16 @@ def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
     """The account's domain, and whether a resync is due and cursors are to be forgotten."""
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
     if row is None:
-        raise NotFound(f"there is no account {account}", "List them: polling accounts")
+        raise NotFound("account-not-found", account=account)
     if row[0] != "active":
-        remedy = {"paused": "resume", "error": "reconnect", "disconnected": "reconnect"}[row[0]]
-        raise WrongState(f"the account is {row[0]}", f"Try: polling {remedy} {account}")
+        raise _not_active(row[0], account)
     return row[1], row[2], row[3]
+
+
+def _not_active(status: str, account: UUID) -> WrongState:
+    match status:
+        case "paused":
+            return WrongState("account-paused", account=account)
+        case "disconnected":
+            return WrongState("account-disconnected", account=account)
+    return WrongState("account-stopped", account=account)

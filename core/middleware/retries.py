@@ -139,11 +139,11 @@ def outcome_of(
       strike: Removes the account's secrets from a text.
       stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
-    decision = decide(exception, dispatch, max_attempts, redact=strike)
+    decision = decide(exception, dispatch, max_attempts, redact=strike, describe=message_of)
     try:
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
-        decision = decide(error, dispatch, max_attempts, redact=strike)
+        decision = decide(error, dispatch, max_attempts, redact=strike, describe=message_of)
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     if isinstance(decision, Retry | Crashed | StopAccount | Park):
         outcome.error = _error(exception, strike, decision.reason)

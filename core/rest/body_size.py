@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.rest.problems import problem
+from core.rest.problems import Refused, problem
 
 MOST_BYTES = 1024 * 1024
 """Of a request's body. The largest there is holds a config and credentials."""
@@ -45,5 +45,4 @@ class BodySize:
         await self.app(scope, counted, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = problem(413, "too-large", f"a request's body may have {self.most:,} bytes")
-        await answer(scope, receive, send)
+        await problem(Refused("too-large"))(scope, receive, send)

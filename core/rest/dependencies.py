@@ -13,7 +13,7 @@ from core.api.access import Principal
 from core.api.backend import Backend
 from core.rest.problems import Refused
 
-bearer = HTTPBearer(auto_error=False, description="A token made by `polling tokens create`.")
+bearer = HTTPBearer(auto_error=False, description="A token from the operator.")
 
 
 def _backend(request: Request) -> Backend:
@@ -37,12 +37,8 @@ def principal(
             found = access.authenticate(conn, given.credentials)
         if found is not None:
             return found
-    detail = (
-        "give a token: Authorization: Bearer …"
-        if given is None
-        else "this token is unknown, expired or revoked"
-    )
-    raise Refused(401, "unauthorized", detail, {"WWW-Authenticate": "Bearer"})
+        raise Refused("token-invalid")
+    raise Refused("token-missing")
 
 
 Who = Annotated[Principal, Depends(principal)]
@@ -55,7 +51,7 @@ def admin(who: Who) -> Principal:
       Refused: It is a user.
     """
     if not who.is_admin:
-        raise Refused(403, "forbidden", "this takes an operator's token")
+        raise Refused("operator-only")
     return who
 
 
@@ -109,7 +105,7 @@ def seen_user(who: Principal, wanted: str | None) -> str | None:
       Refused: It asks for another user's.
     """
     if who.user_id is not None and wanted is not None and wanted != who.user_id:
-        raise Refused(403, "forbidden", "this token is another user's")
+        raise Refused("token-of-another-user")
     return who.user_id or wanted
 
 

@@ -1,4 +1,4 @@
-"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457).
+"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457), worded by the catalogue.
 
 No secret that was sent is repeated in them.
 """
@@ -6,7 +6,7 @@ No secret that was sent is repeated in them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -19,25 +19,19 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.api.changes import CursorOutdated
-from core.api.idempotency import KeyInUse, KeyMisused
-from core.db.pool import first_line, passes
-from core.errors import InvalidInput, NotFound, PollingError, ServerUnavailable, WrongState
+from core.db.errors import describe
+from core.db.pool import passes
+from core.errors import PollingError
+from core.logs import place
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:integration-polling:problem:"
 
-# The first that fits; status and name.
-KINDS: Sequence[tuple[type[PollingError], int, str]] = (
-    (NotFound, 404, "not-found"),
-    (KeyInUse, 409, "idempotency-key-in-use"),
-    (KeyMisused, 422, "idempotency-key-misused"),
-    (CursorOutdated, 410, "cursor-outdated"),
-    (WrongState, 409, "wrong-state"),
-    (InvalidInput, 422, "invalid-input"),
-    (ServerUnavailable, 503, "unavailable"),
-    (PollingError, 502, "provider-unavailable"),
-)
+HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
+    503: {"Retry-After": "5"},
+}
+"""What answers of these statuses carry."""
 LONGEST_PLACE = 200
 MOST_ERRORS = 20
 
@@ -54,59 +48,59 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     """What went wrong, and what can be done about it."""
 
-    type: str = Field(
-        description=f"`{TYPE}` and the kind of problem; stays the same whatever the text says"
-    )
-    title: str
+    type: str = Field(description=f"`{TYPE}` and the code")
+    title: str = Field(description="The status in words")
     status: int
-    detail: str | None = None
-    hint: str | None = Field(None, description="What to do next")
+    code: str = Field(
+        description="What went wrong; stays the same whatever the text says. All codes:"
+        " `docs/reference/errors.md`"
+    )
+    detail: str = Field(description="What went wrong, in words")
+    next_step: str = Field(description="What to do next, in words")
     errors: list[FieldError] | None = None
 
 
-class Refused(Exception):
-    """A request that is answered by a problem and nothing else."""
-
-    def __init__(
-        self,
-        status: int,
-        name: str,
-        detail: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail or name)
-        self.status = status
-        self.name = name
-        self.detail = detail
-        self.headers = headers
+class Refused(PollingError):
+    """A surface turns a request away, whatever it asks for."""
 
 
-def problem(status: int, name: str, detail: str | None = None, **more: Any) -> JSONResponse:
-    """The answer."""
-    headers = more.pop("headers", None)
+def problem(
+    error: PollingError,
+    *,
+    errors: list[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The answer to a request that failed with this error.
+
+    Parameters:
+      errors: What is wrong with single parts of the request.
+      headers: Beside those of the status.
+    """
     body = Problem(
-        type=TYPE + name,
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=_clean(detail),
-        **more,
+        type=TYPE + error.code,
+        title=HTTPStatus(error.status).phrase,
+        status=error.status,
+        code=error.code,
+        detail=_clean(error.message),
+        next_step=_clean(error.next_step("rest")),
+        errors=errors,
     )
     return JSONResponse(
-        body.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE
+        body.model_dump(exclude_none=True),
+        error.status,
+        headers={**HEADERS.get(error.status, {}), **(headers or {})},
+        media_type=MEDIA_TYPE,
     )
 
 
-def _clean(text: str | None) -> str | None:
+def _clean(text: str) -> str:
     """Half characters cannot be sent, and control characters are of no use to anybody."""
-    if text is None:
-        return None
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def install(app: FastAPI) -> None:
     """Answer every error by a problem."""
     app.add_exception_handler(PollingError, _polling_error)
-    app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.Error, database)
@@ -114,26 +108,9 @@ def install(app: FastAPI) -> None:
     app.add_middleware(Unforeseen)
 
 
-def kind(error: PollingError) -> tuple[int, str]:
-    """The status that an error of ours is answered with, and the name of its kind."""
-    return next((status, name) for kind, status, name in KINDS if isinstance(error, kind))
-
-
 async def _polling_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001  Starlette's signature
     assert isinstance(error, PollingError)
-    status, name = kind(error)
-    headers = {"Retry-After": "5"} if status == 503 else None
-    return problem(status, name, error.message, hint=_clean(hint(error)), headers=headers)
-
-
-def hint(error: PollingError) -> str | None:
-    """What to do next; hints that name a command are for a terminal."""
-    return None if not error.hint or "polling " in error.hint or "--" in error.hint else error.hint
-
-
-async def _refused(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    assert isinstance(error, Refused)
-    return problem(error.status, error.name, error.detail, headers=error.headers)
+    return problem(error)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
@@ -142,7 +119,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa:
     """
     assert isinstance(error, RequestValidationError)
     errors = [_field_error(one) for one in error.errors()[:MOST_ERRORS]]
-    return problem(422, "invalid-request", "the request does not fit its schema", errors=errors)
+    return problem(Refused("invalid-request"), errors=errors)
 
 
 def _field_error(one: Mapping[str, Any]) -> FieldError:
@@ -151,29 +128,40 @@ def _field_error(one: Mapping[str, Any]) -> FieldError:
         one["msg"] if one["type"] not in ("value_error", "assertion_error") else "cannot be used"
     )
     if one["type"] == "json_invalid":
-        return FieldError(where="body", message="this is no JSON")
-    place = ".".join(str(part) for part in one["loc"])[:LONGEST_PLACE]
-    return FieldError(where=_clean(place) or "", message=_clean(message) or "")
+        return FieldError(where="body", message="invalid JSON")
+    where = ".".join(str(part) for part in one["loc"])[:LONGEST_PLACE]
+    return FieldError(where=_clean(where), message=_clean(message))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    return problem(error.status_code, phrase.lower().replace(" ", "-"), headers=error.headers)
+    return problem(http_error(error.status_code), headers=error.headers)
+
+
+def http_error(status: int) -> PollingError:
+    """What Starlette and FastAPI answer by themselves, as an error of the catalogue."""
+    match status:
+        case 404:
+            return Refused("address-not-found")
+        case 405:
+            return Refused("method-not-allowed")
+        case 413:
+            return Refused("too-large")
+    return Refused("bad-request")
 
 
 async def database(request: Request, error: Exception) -> JSONResponse:
     """What is answered where PostgreSQL failed, which is written down."""
     assert isinstance(error, psycopg.Error)
     if passes(error):
-        log.warning("PostgreSQL is away: %s", first_line(error))
+        log.warning("PostgreSQL is not available: %s", describe(error))
         return await _busy(request, error)
     _log(request.method, request.url.path, error)
-    return problem(500, "internal-error", FAULT)
+    return problem(Refused("internal-error"))
 
 
 async def _busy(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    return problem(503, "unavailable", "the database does not answer", headers={"Retry-After": "5"})
+    return problem(Refused("database-busy"))
 
 
 class Unforeseen:
@@ -201,24 +189,13 @@ class Unforeseen:
             _log(scope["method"], scope["path"], error)
             if begun:
                 raise Cut from None
-            await problem(500, "internal-error", FAULT)(scope, receive, send)
+            await problem(Refused("internal-error"))(scope, receive, send)
 
 
 class Cut(Exception):
     """An answer that had begun could not be finished: the connection is closed."""
 
 
-FAULT = "this is our fault; the log says where it happened"
-
-
 def _log(method: str, path: str, error: BaseException) -> None:
     """The class alone: the text, and the values in the frames, may hold what was sent."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = (
-        f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        if trace is not None
-        else "an unknown place"
-    )
-    log.error("%s %s failed: %s in %s", method, repr(path)[1:-1], type(error).__name__, place)
+    log.error("%s %s failed: %s", method, repr(path)[1:-1], place(error))

@@ -24,9 +24,7 @@ def asking() -> Iterator[None]:
       Refused: Too many do already.
     """
     if not _slots.acquire(blocking=False):
-        raise Refused(
-            503, "busy", "too many accounts are being checked at once", {"Retry-After": "5"}
-        )
+        raise Refused("checks-busy")
     try:
         yield
     finally:

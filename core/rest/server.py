@@ -65,6 +65,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=MOST_AT_ONCE)
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}",
-            "Choose another one: --port",
+            "address-in-use", host=host, port=port, detail=error.strerror or str(error)
         ) from None

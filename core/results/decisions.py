@@ -263,6 +263,7 @@ def decide(
     max_attempts: int,
     *,
     redact: Callable[[str], str] = str,
+    describe: Callable[[BaseException], str] = str,
     draw: Draw = random.uniform,
 ) -> Decision:
     """What happens to a task that raised this. An exception whose text or attributes cannot be read
@@ -271,11 +272,12 @@ def decide(
     Parameters:
       max_attempts: Attempts before a task is parked.
       redact: Removes the account's secrets from a text.
+      describe: The text of an exception. Default: `str`.
       draw: Makes the jitter. Default: `random.uniform`.
     """
     kind = ServerUnavailable if _is_redis_error(error) else type(error)
     try:
-        reason = (mended(redact(str(error))) or type(error).__name__)[:MAX_REASON_CHARS]
+        reason = (mended(redact(describe(error))) or type(error).__name__)[:MAX_REASON_CHARS]
         rule = next(rule for kinds, rule in RULES if issubclass(kind, kinds))
         return rule(Case(error, reason, tries, max_attempts, draw))
     except Exception as unreadable:  # noqa: BLE001  without a decision the task would be held for ever

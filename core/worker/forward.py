@@ -12,7 +12,7 @@ from typing import Any
 from core.content.blobs import Blobs
 from core.ledger.outcomes import Dispatch, Outcome
 from core.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
-from core.queues import UNAVAILABLE, Queues
+from core.queues import UNAVAILABLE, Queues, describe
 from core.worker.inflight import InflightTasks
 
 LARGEST_BODY = 256 * 1024
@@ -47,7 +47,7 @@ class ResultForwarder:
                 self._queues.hand_over(id, outcome.dispatch.domain, SAVE_QUEUE, message)
                 break
             except UNAVAILABLE as error:
-                log.warning("Redis is away, trying again in %.1f s: %s", pause, error)
+                log.warning("Redis is away, trying again in %.1f s: %s", pause, describe(error))
                 time.sleep(pause)
         self._inflight.release([id])
 

@@ -16,7 +16,8 @@ from uuid import uuid4
 from core.accounts.redaction import operator_redactor
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
-from core.db.pool import UNAVAILABLE, Database, first_line
+from core.db.errors import describe
+from core.db.pool import UNAVAILABLE, Database
 from core.egress import Egress
 from core.environment import Environment
 from core.ledger import leadership, leases, processes
@@ -26,6 +27,7 @@ from core.metrics.counters import Counters
 from core.plugins import Registry, catalog
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
+from core.queues import describe as describe_redis
 from core.settings import Settings
 from core.worker.accounts import Accounts
 from core.worker.budgets import Budgets
@@ -185,7 +187,9 @@ class WorkerProcess:
         try:
             self.queues.ack(by_queue, wake=True)
         except REDIS_UNAVAILABLE as error:
-            log.warning("Redis is away; the leader clears what was given back: %s", error)
+            log.warning(
+                "Redis is away; the leader clears what was given back: %s", describe_redis(error)
+            )
 
     def _watch(self) -> None:
         """End this process if Python stands still in it: a loop in C that never lets go of the
@@ -270,7 +274,7 @@ class WorkerProcess:
                 processes.note_activity(conn, *told)
         except Exception as error:  # noqa: BLE001
             self.counters.not_told(*told)
-            log.warning("what was done is not noted for the dashboard yet: %s", first_line(error))
+            log.warning("what was done is not noted for the dashboard yet: %s", describe(error))
 
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:

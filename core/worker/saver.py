@@ -14,7 +14,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from core.db.pool import UNAVAILABLE, Database, DiskFull, first_line
+from core.db.errors import describe
+from core.db.pool import UNAVAILABLE, Database, DiskFull
 from core.ledger.completion import Run, end_runs
 from core.ledger.outcomes import Outcome
 from core.ledger.saving import Saved, parked, save
@@ -23,6 +24,7 @@ from core.observing.traces import span
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
+from core.queues import describe as describe_redis
 from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 
@@ -246,7 +248,7 @@ class Saver:
         return saved
 
     def _park(self, outcome: Outcome, error: Exception) -> Saved:
-        reason = f"the result cannot be saved: {first_line(error)}"
+        reason = f"the result cannot be saved: {describe(error)}"
         return self._commit([parked(outcome, reason)])
 
     def _commit(self, outcomes: Sequence[Outcome]) -> Saved:
@@ -275,7 +277,7 @@ class Saver:
                     return otherwise()
                 return action()
             except UNAVAILABLE as error:
-                log.warning("saving failed, trying again in %.1f s: %s", pause, first_line(error))
+                log.warning("saving failed, trying again in %.1f s: %s", pause, error)
                 tries += not isinstance(error, DiskFull)
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
@@ -304,7 +306,7 @@ class Saver:
             log.warning(
                 "Redis is away, %d acknowledgements are left to the leader: %s",
                 len(outcomes),
-                error,
+                describe_redis(error),
             )
 
     def _tell(self, saved: Sequence[Saved], ended: Sequence[Run]) -> None:

@@ -1,6 +1,7 @@
-"""Writes `docs/reference/api.md` from the OpenAPI document: `python docs/reference/generate.py`.
+"""Write `docs/reference/api.md` from the OpenAPI document, and `docs/reference/errors.md` from the
+catalogue of errors: `python docs/reference/generate.py`.
 
-A test holds them in step.
+Tests hold them in step.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).with_name("api.md")
+ERRORS = Path(__file__).with_name("errors.md")
 Json = Mapping[str, Any]
 
 INTRODUCTION = """\
@@ -137,6 +139,44 @@ def _unwrapped(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text.strip())
 
 
+ABOUT_ERRORS = """\
+# Errors
+
+Generated from the catalogue `core/error_catalog` by `docs/reference/generate.py`.
+
+An error has a code, which stays the same, a message, and a next step. The command line prints the
+message and the next step to standard error. REST answers with [problem
+details](https://www.rfc-editor.org/rfc/rfc9457): `code`, `status`, `detail` and `next_step`. The
+dashboard shows the message and the next step on the page. Names in braces are fields of the error.
+"""
+
+
+def render_errors() -> str:
+    """The complete reference of errors."""
+    from core.error_catalog import PARTS
+
+    parts = [ABOUT_ERRORS.strip("\n")]
+    for name, entries in PARTS.items():
+        parts.append(f"## {name}")
+        for code, entry in sorted(entries.items()):
+            parts.append(f"### {code}")
+            parts.append(f"{entry.status}: {_text(entry.message)}")
+            parts.append("\n".join(_steps(entry.steps)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _steps(steps: Any) -> Iterator[str]:
+    words = {"Command line": "cli", "REST": "rest", "Dashboard": "dashboard"}
+    for label, surface in words.items():
+        yield f"- {label}: {_text(steps.on(surface))}"
+
+
+def _text(template: str) -> str:
+    """A template as a reader sees it: `{path!r}` is `{path}`."""
+    names = re.sub(r"(?<!\{)\{(\w+)[^{}]*\}", r"{\1}", template)
+    return names.replace("{{", "{").replace("}}", "}").replace("<", "&lt;")
+
+
 def document() -> Json:
     """The OpenAPI document of the application; nothing is connected for it."""
     from typing import cast
@@ -149,3 +189,4 @@ def document() -> Json:
 
 if __name__ == "__main__":
     TARGET.write_text(render(document()), "utf-8")
+    ERRORS.write_text(render_errors(), "utf-8")

@@ -69,7 +69,7 @@ def test_every_connection_taken_by_others(fleet: Fleet, deployment: Deployment) 
     with in_a_run(fleet, deployment), outages.exhausted(deployment):
         before = len(fleet.says())
         fleet.until(
-            lambda: fleet.says()[before:].count("PostgreSQL is away") > 2,
+            lambda: fleet.says()[before:].count("PostgreSQL is not available") > 2,
             "nobody gets a connection",
             40,
         )

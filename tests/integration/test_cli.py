@@ -83,7 +83,7 @@ def test_the_api_answers_where_it_said(cli: Cli) -> None:
         assert "test" in cli.ok("tokens", "list").out
         cli.ok("tokens", "revoke", token["id"][:8])
         assert client.get("/v1/integrations").status_code == 401
-    assert "there is no token" in cli.fails("tokens", "revoke", "nothing")
+    assert "token nothing not found" in cli.fails("tokens", "revoke", "nothing")
     assert "--user U or --admin" in cli.fails("tokens", "create", code=2)
 
 
@@ -176,18 +176,18 @@ def test_the_same_account_again_is_the_same(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["sync", "nobody"], "there is no account 'nobody'"),
-        (["runs", "show", "abcd"], "there is no run 'abcd'"),
-        (["tasks", "show", "999999"], "there is no task"),
-        (["tasks", "retry", "999999"], "there is no task"),
-        (["content", "show", "x"], "those are numbers"),
-        (["connect", "nope"], "there is no integration 'nope'"),
+        (["sync", "nobody"], "account nobody not found"),
+        (["runs", "show", "abcd"], "run abcd not found"),
+        (["tasks", "show", "999999"], "task 999999 not found"),
+        (["tasks", "retry", "999999"], "task 999999 not found"),
+        (["content", "show", "x"], "is not a valid content id: use a number"),
+        (["connect", "nope"], "integration 'nope' is not installed"),
         (
             ["connect", "hello-world", "--set", "pages=many"],
             "pages: Input should be a valid integer",
         ),
         (["connect", "hello-world", "--set", "pges=1"], "no field 'pges'"),
-        (["connect", "hello-world", "--config", "{"], "--config is no JSON"),
+        (["connect", "hello-world", "--config", "{"], "--config is not valid JSON"),
         (["connect", "ftp"], "host: Field required"),
         (["connect", "ftp", "--set", f"password={SECRET}"], "belongs to the credentials"),
         (["connect", "ftp", "--credentials", f'{{"password": "{SECRET}"}}'], "command line"),
@@ -293,7 +293,7 @@ def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
     with cli_support.ftp_server(tmp_path / "served") as port:
         words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-"]
         error = cli.fails("connect", "ftp", *words, given=json.dumps(login))
-        assert "FTP refuses the credentials" in error
+        assert "FTP rejects the credentials" in error
         assert SECRET not in error
         login["password"] = SECRET
         id = cli.ok("connect", "ftp", *words, "--json", given=json.dumps(login)).json()["id"]

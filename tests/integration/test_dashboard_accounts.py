@@ -283,7 +283,10 @@ def test_buttons_do_what_they_say(dashboard, desk) -> None:
     status = "SELECT sync_status FROM user_integration"
     assert press(browser, account, "pause") == (200, "Paused. What runs now is finished and kept.")
     assert desk.value(status) == "paused"
-    assert press(browser, account, "sync") == (409, "the account is paused")
+    assert press(browser, account, "sync") == (
+        409,
+        "The account is paused. Press Resume on the account&#39;s page.",
+    )
     assert (
         "data-live" not in browser.post(f"/accounts/{account}/sync").text
     )  # what went wrong stays to be read
@@ -312,7 +315,7 @@ def test_what_the_provider_says_stands_on_the_page(dashboard, desk, vault) -> No
     )
     status, said = press(browser, account, "check")
     assert (status, SECRET in said) == (422, False)
-    assert "refuses the credentials" in said
+    assert "rejects the credentials" in said
 
 
 def test_deletions_that_are_held_are_let_go(dashboard, desk) -> None:

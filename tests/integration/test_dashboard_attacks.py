@@ -36,7 +36,7 @@ def test_what_nobody_looks_at_any_more_is_not_kept() -> None:
     """Whatever stands in an address: it is a key, and may be long."""
 
     def fails() -> str:
-        raise InvalidInput("no", "")
+        raise InvalidInput("cursor-invalid")
 
     async def looks() -> int:
         live, pulse = Live(), SimpleNamespace(ended=False)

@@ -75,8 +75,8 @@ def test_content_is_searched_and_filtered(dashboard, desk, keep) -> None:
     assert found(domain="shop") == [ids["1"], ids["2"]]
     assert found(account="A shop", since="2026-03-14", until="2026-03-14") == [ids["1"]]
     assert found(since="2026-03-15") == found(until="2026-03-13") == found(domain="caller") == []
-    assert "there is no account" in who.get("/content", account="other", status=422).text
-    assert "is no day" in who.get("/content", since="yesterday", status=422).text
+    assert "Account other not found" in who.get("/content", account="other", status=422).text
+    assert "is not a valid day" in who.get("/content", since="yesterday", status=422).text
     page = who.get("/content", q="invoice").text
     assert 'name="q" value="invoice"' in page
     assert "Bill" in page

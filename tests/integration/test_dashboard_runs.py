@@ -73,9 +73,12 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:
     assert listed(account="A shop", state="failed") == set()
     assert listed(signed_in(dashboard, "v")) == {str(theirs)}
     assert "it broke" in who.get("/runs").text
-    assert "there is no account" in signed_in(dashboard, "v").get("/runs", account="A shop").text
     assert (
-        "there is no account" in signed_in(dashboard, "v").get("/runs", account=str(account)).text
+        "Account A shop not found" in signed_in(dashboard, "v").get("/runs", account="A shop").text
+    )
+    assert (
+        f"Account {account} not found"
+        in signed_in(dashboard, "v").get("/runs", account=str(account)).text
     )
 
 

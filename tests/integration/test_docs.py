@@ -75,5 +75,5 @@ def test_the_demo_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: /no/such/directory is no directory")
+    assert done.stderr.startswith("error: /no/such/directory is not a directory")
     assert "Traceback" not in done.stderr

@@ -113,11 +113,12 @@ def test_states_that_do_not_fit_are_conflicts(api) -> None:
     place = f"/v1/user-integrations/{connect(user)['id']}"
     assert user.post(f"{place}/pause").json()["sync_status"] == "paused"
     refused = user.post(f"{place}/sync")
-    assert (refused.status_code, refused.json()["type"]) == (
+    assert (refused.status_code, refused.json()["type"], refused.json()["code"]) == (
         409,
-        "urn:integration-polling:problem:wrong-state",
+        "urn:integration-polling:problem:account-paused",
+        "account-paused",
     )
-    assert "polling" not in refused.json().get("hint", "")
+    assert refused.json()["next_step"] == f"Resume it: POST {place}/resume"
     assert user.post(f"{place}/resume").json()["sync_status"] == "active"
     assert user.post(f"{place}/check").json() == {"id": "me", "name": "me"}
 

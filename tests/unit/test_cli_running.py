@@ -12,7 +12,7 @@ import pytest
 from core.api import lookup
 from core.api.scaffold import scaffold
 from core.cli import running
-from core.errors import InvalidInput, NotFound, PollingError
+from core.errors import InvalidInput, NotFound
 
 COMMANDS = [
     "accounts",
@@ -66,7 +66,11 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (PollingError("it is broken", "Mend it"), 1, "error: it is broken\nMend it\n"),
+        (
+            NotFound("account-not-found", account="shop"),
+            1,
+            "error: account shop not found\nList accounts: polling accounts\n",
+        ),
         (
             ValueError("odd\nsecond line"),
             1,
@@ -74,7 +78,11 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(143), 143, ""),
-        (PollingError("a\x1b[2Jb", None), 1, "error: a\\x1b[2Jb\n"),
+        (
+            NotFound("account-not-found", account="a\x1b[2Jb"),
+            1,
+            "error: account a\\x1b[2Jb not found\nList accounts: polling accounts\n",
+        ),
     ],
 )
 def test_errors_are_one_line(
@@ -151,9 +159,9 @@ def test_numbers_are_numbers(text: str) -> None:
 
 def test_an_account_is_one_of_several_or_none() -> None:
     ids = [UUID(int=1), UUID(int=2)]
-    assert lookup._only([(ids[0], "a")], "x", "account", "polling accounts") == ids[0]
+    assert lookup._only([(ids[0], "a")], "x", "account") == ids[0]
     with pytest.raises(NotFound):
-        lookup._only([], "x", "account", "polling accounts")
+        lookup._only([], "x", "account")
     with pytest.raises(InvalidInput, match="several accounts") as caught:
-        lookup._only([(ids[0], "a, ftp"), (ids[1], "b, ftp")], "x", "account", "polling accounts")
+        lookup._only([(ids[0], "a, ftp"), (ids[1], "b, ftp")], "x", "account")
     assert all(str(one) in caught.value.message for one in ids)

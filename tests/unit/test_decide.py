@@ -75,10 +75,13 @@ def test_the_last_attempt_parks(come_to: Decide) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [PermanentError("no"), ResultInvalid("no"), NotFound("no")], ids=repr
+    "error",
+    [PermanentError("no"), ResultInvalid("no"), NotFound("content-not-found", content="7")],
+    ids=repr,
 )
 def test_what_cannot_be_helped_parks_at_once(come_to: Decide, error: Exception) -> None:
-    assert (come_to(error).state, come_to(error).reason) == ("parked", "no")
+    reason = "content 7 not found" if isinstance(error, NotFound) else "no"
+    assert (come_to(error).state, come_to(error).reason) == ("parked", reason)
 
 
 def test_rate_limited_blocks_the_account_and_counts_no_attempt(
@@ -114,7 +117,7 @@ def test_bad_credentials_stop_the_account_and_keep_the_task(come_to: Decide) -> 
 def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobody(
     come_to: Decide,
 ) -> None:
-    outcome = come_to(VaultError("no key opens it"), attempts=2, suspect=True)
+    outcome = come_to(VaultError("credentials-not-decrypted"), attempts=2, suspect=True)
     assert (outcome.state, outcome.attempt, outcome.crash, outcome.snooze) == ("ready", 0, 0, 1)
     assert (outcome.delay, outcome.stop, outcome.block, outcome.suspect) == (
         KEY_SECONDS,
@@ -122,12 +125,18 @@ def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobod
         None,
         True,
     )
-    assert outcome.reason == "no key opens it"
+    assert outcome.reason == "none of the keys decrypts these credentials"
     assert KEY_SECONDS == 60
 
 
 @pytest.mark.parametrize(
-    "error", [ServerUnavailable("away"), ConnectionError("away"), ReadOnlyError("away")], ids=repr
+    "error",
+    [
+        ServerUnavailable("postgres-unavailable", detail="away"),
+        ConnectionError("away"),
+        ReadOnlyError("away"),
+    ],
+    ids=repr,
 )
 def test_our_own_servers_being_away_is_no_attempt_of_the_task(
     come_to: Decide, error: Exception

@@ -166,7 +166,7 @@ def test_while_redis_is_away_a_costly_task_waits(
 @pytest.mark.parametrize(
     "error",
     [
-        VaultError("no key opens these credentials"),
+        VaultError("credentials-not-decrypted"),
         ZeroDivisionError(),
         SkipMessage("of the plugin's limits"),
     ],

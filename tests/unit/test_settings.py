@@ -99,7 +99,7 @@ def test_a_value_that_cannot_work_is_named_and_not_repeated(
     with pytest.raises(SettingsError) as caught:
         get_settings()
     assert name in str(caught.value)
-    assert caught.value.hint
+    assert caught.value.next_step("cli")
     assert len(value) == 1 or value not in str(caught.value).removeprefix(name)
 
 

@@ -9,7 +9,7 @@ from core.api.doctor.check import Check
 from core.api.health import CheckStatus
 from core.db.pool import UNAVAILABLE, open_connection
 from core.environment import Environment
-from core.errors import PollingError, ServerUnavailable
+from core.errors import Advice, PollingError
 from core.plugins import Registry
 from core.settings import Settings
 
@@ -50,9 +50,5 @@ def _database(
             yield from fleet.examine(conn, settings, registry)
             yield from accounts.examine(conn, settings)
     except UNAVAILABLE as error:
-        text = (
-            error.message
-            if isinstance(error, ServerUnavailable)
-            else str(error).splitlines()[0][:200]
-        )
-        yield Check("PostgreSQL", "fail", f"went away while it was examined: {text}", "Try again")
+        message = f"went away while it was examined: {error}"
+        yield Check("PostgreSQL", "fail", message, Advice("try-again"))

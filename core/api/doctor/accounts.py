@@ -9,7 +9,7 @@ from core.api import liveness, parked
 from core.api.doctor.check import Check, failed
 from core.db.pool import Conn
 from core.db.rows import fetch
-from core.errors import PollingError, VaultError
+from core.errors import Advice, PollingError, VaultError
 from core.settings import Settings
 
 SAMPLE = """
@@ -27,18 +27,18 @@ WORDS = {
     "stopped": (
         "accounts",
         "stopped because of their credentials or config",
-        "See: polling accounts --status error",
+        "review-stopped-accounts",
     ),
-    "parked": ("tasks", "parked: they failed for good", "See: polling tasks --state parked"),
+    "parked": ("tasks", "parked: they failed for good", "review-parked-tasks"),
     "held": (
         "deletions",
         "held, as too much vanished at once",
-        "See: polling accounts show ID; then polling sync ID --allow-deletions",
+        "review-held-deletions",
     ),
     "overdue": (
         "accounts",
         "overdue",
-        "Is the scheduler running? See: polling runs",
+        "review-overdue-accounts",
     ),
 }
 
@@ -59,7 +59,7 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
                 "keys",
                 "fail",
                 message,
-                "Put the key they were sealed with into POLLING_SECRET_KEYS",
+                Advice("add-old-key"),
             )
     return Check(
         "keys",
@@ -74,6 +74,6 @@ def examine(conn: Conn, settings: Settings) -> Iterator[Check]:
     found = fetch(conn, statement, {})[0]
     for name, (what, state, advice) in WORDS.items():
         if found[name]:
-            yield Check(what, "warn", f"{found[name]} {state}", advice)
+            yield Check(what, "warn", f"{found[name]} {state}", Advice(advice))
     if not any(found.values()):
         yield Check("accounts", "ok", "nothing waits for a person")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.api.health import CheckStatus
+from core.errors import Advice, PollingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +22,11 @@ class Check:
     name: str
     status: CheckStatus
     message: str
-    advice: str | None = None
+    advice: Advice | None = None
 
 
 def failed(name: str, error: Exception) -> Check:
     """The check of something that raised; a `PollingError` brings its own advice."""
     return Check(
-        name, "fail", getattr(error, "message", None) or str(error), getattr(error, "hint", None)
+        name, "fail", str(error), error.advice if isinstance(error, PollingError) else None
     )

@@ -11,6 +11,7 @@ from core.api.liveness import ALIVE
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.dispatcher.maintenance import STAND_IN_TICKS, tick_seconds
+from core.errors import Advice
 from core.ledger import leadership, processes
 from core.plugins import Registry
 from core.settings import Settings
@@ -27,7 +28,7 @@ SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_st
 ORDER BY 1
 """
 
-START = "Run: polling up"
+START = Advice("start-engine")
 
 
 def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Check]:
@@ -39,7 +40,7 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
     yield _scheduler(status, settings, bool(serving))
     for row in fetch(conn, SKEWED, {"largest": LARGEST_SKEW_SECONDS}):
         message = f"the clock of {row['host']} differs by {row['skew']:.0f} s from the database's"
-        yield Check("clock", "warn", message, "Synchronize them (NTP)")
+        yield Check("clock", "warn", message, Advice("synchronize-clocks"))
 
 
 def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
@@ -49,7 +50,7 @@ def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
             "workers",
             found,
             "those that run were told to drain, and take no tasks",
-            "Restart them",
+            Advice("restart-draining-workers"),
         )
     if not serving:
         return Check("workers", found, "none runs", START)
@@ -63,9 +64,9 @@ def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry)
         domain = row["domain"]
         if domain not in serving:
             advice = (
-                "Restart the workers: they began before it was installed"
+                Advice("restart-workers-for-plugin")
                 if domain in registry.integrations
-                else f"Start a worker where integration-polling-{domain} is installed"
+                else Advice("start-worker-with-plugin", {"domain": domain})
             )
             yield Check(
                 "workers", "warn", f"none serves {domain}, which has active accounts", advice
@@ -82,17 +83,13 @@ def _dispatcher(status: leadership.Status, serving: dict[str, tuple[int, int]]) 
         "dispatcher",
         found,
         "no one leads, although workers run",
-        "One takes over within 20 s; if not, restart them",
+        Advice("wait-for-leader"),
     )
 
 
 def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> Check:
     found = health.scheduler(status, settings)
-    advice = (
-        "Run: polling up, or periodiq core.actors"
-        if not working
-        else "Is `periodiq core.actors` running?"
-    )
+    advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
     if status.last_tick_at is None:
         return Check("scheduler", found, "has not ticked yet", advice)
     silent = formatting.span(status.silent_seconds)

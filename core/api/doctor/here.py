@@ -11,7 +11,7 @@ from core.accounts.vault import Vault
 from core.api.doctor.check import Check, failed
 from core.content.blobs import open_store
 from core.environment import Environment
-from core.errors import PollingError
+from core.errors import Advice, PollingError
 from core.integration.operator import OperatorSetting, environment_value, operator_settings
 from core.plugins import Registry
 from core.settings import Settings
@@ -45,7 +45,7 @@ def _plugins(registry: Registry) -> Iterator[Check]:
             f"plugin {plugin.name}",
             "fail",
             f"left out: {plugin.error}",
-            "Mend or reinstall its package",
+            Advice("repair-plugin"),
         )
     domains = ", ".join(sorted(registry.integrations))
     if domains:
@@ -55,7 +55,7 @@ def _plugins(registry: Registry) -> Iterator[Check]:
             "integrations",
             "warn",
             "none is installed",
-            "Try: pip install integration-polling-hello-world",
+            Advice("install-plugin"),
         )
 
 
@@ -75,8 +75,7 @@ def _settings(registry: Registry) -> Iterator[Check]:
         shown = [_shown(one) for one in found if one.given or not _is_client(one)]
         said = [f"not set: {', '.join(missing)}"] * bool(missing) + [", ".join(shown)] * bool(shown)
         if missing:
-            advice = "Set them, unless the accounts' credentials hold a client of their own"
-            yield Check(name, "warn", "; ".join(said), advice)
+            yield Check(name, "warn", "; ".join(said), Advice("set-client-settings"))
         elif said:
             yield Check(name, "ok", "; ".join(said))
 
@@ -110,6 +109,6 @@ def _blobs(settings: Settings) -> Check:
             name,
             "fail",
             f"{shown} cannot be written: {type(error).__name__}",
-            "Correct POLLING_BLOB_URL",
+            Advice("correct-blob-url"),
         )
     return Check(name, "ok", shown)

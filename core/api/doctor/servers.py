@@ -8,7 +8,7 @@ from core.api import health
 from core.api.doctor.check import Check, failed
 from core.db.pool import Conn, open_connection
 from core.environment import Environment
-from core.errors import PollingError
+from core.errors import Advice, PollingError
 from core.queues import Queues
 from core.settings import Settings
 
@@ -38,12 +38,12 @@ def redis(url: str, namespace: str) -> Check:
     """Does it answer, is it recent enough, and does it keep what it is given?"""
     try:
         queues = Queues(url, namespace)
-    except ValueError as error:
+    except ValueError:
         return Check(
             "Redis",
             "fail",
-            f"REDIS_URL cannot be used: {error}",
-            "Use redis://, rediss:// or unix://",
+            "REDIS_URL cannot be used",
+            Advice("correct-redis-url"),
         )
     try:
         info = queues.require()
@@ -62,7 +62,7 @@ def redis(url: str, namespace: str) -> Check:
         "Redis",
         "fail" if policy.startswith("allkeys") else "warn",
         f"{name} throws data away when memory is short (maxmemory-policy {policy})",
-        "Set maxmemory-policy to noeviction",
+        Advice("set-noeviction"),
     )
 
 
@@ -81,7 +81,7 @@ def schema(url: str) -> Check:
         if found is None
         else f"it is at {found}, this version needs {wanted}"
     )
-    return Check("schema", status, message, "Run: polling migrate")
+    return Check("schema", status, message, Advice("migrate-database"))
 
 
 def clock(conn: Conn) -> Check:
@@ -96,6 +96,6 @@ def clock(conn: Conn) -> Check:
             "clock",
             "warn",
             f"this machine and the database differ by {skew:.0f} s",
-            "Synchronize them (NTP)",
+            Advice("synchronize-clocks"),
         )
     return Check("clock", "ok", "agrees with the database's")

@@ -13,10 +13,9 @@ from core.api.backend import Backend
 from core.dashboard.pages.accounts import render
 from core.dashboard.session import Acted, Signed, Viewer
 from core.dashboard.showing import Show, then
+from core.dashboard.wording import sentences
 from core.errors import NotFound, PollingError
-from core.rest import problems
 from core.rest.dependencies import AccountId, Engine
-from core.rest.problems import Refused
 from core.rest.provider import asking
 
 router = APIRouter(prefix="/accounts/{account}")
@@ -111,8 +110,7 @@ def _act(
     except NotFound:
         raise
     except PollingError as error:
-        status, _ = problems.kind(error)
-        return render(engine, who.principal, show, account, wrong=error.message, status=status)
-    except Refused as error:
-        return render(engine, who.principal, show, account, wrong=error.detail, status=error.status)
+        return render(
+            engine, who.principal, show, account, wrong=sentences(error), status=error.status
+        )
     return then(f"/accounts/{account}", said)

@@ -153,7 +153,7 @@ def _credentials(engine: Backend, show: Show, opened: Opened, asked: Asked) -> R
         and missing is None
         and opened.row["sync_status"] not in ("disconnected", "error")
     ):
-        raise NotFound(f"{opened.integration.manifest.name} takes no credentials", None)
+        raise NotFound("account-takes-no-credentials", integration=opened.integration.manifest.name)
     values = {
         "account": opened.row,
         "integration": opened.integration.manifest,

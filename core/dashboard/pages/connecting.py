@@ -166,7 +166,7 @@ def onward(show: Show, integration: Integration, url: str) -> Response:
       NotFound: The provider's address is none that a browser goes to.
     """
     if web_address(url) is None:
-        raise NotFound(f"{integration.manifest.name} has no address to go to", None)
+        raise NotFound("sign-in-address-invalid", integration=integration.manifest.name)
     return show.show(
         "onward.html",
         {"name": integration.manifest.name, "url": url, "host": urlsplit(url).hostname},

@@ -14,6 +14,7 @@ from core.dashboard import filtering, previewing
 from core.dashboard.filtering import Text
 from core.dashboard.session import Signed, Viewer
 from core.dashboard.showing import Show
+from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
@@ -56,9 +57,8 @@ def list_content(
         try:
             page = searching.page(conn, _wanted(conn, who, filters), after=after)
         except (InvalidInput, NotFound) as error:
-            return show.show(
-                "contents.html", shown | {"items": [], "cursor": None, "wrong": error.message}, 422
-            )
+            nothing: dict[str, Any] = {"items": [], "cursor": None, "wrong": sentences(error)}
+            return show.show("contents.html", shown | nothing, 422)
         items = lookup.with_account_names(conn, page.rows)
     return show.show("contents.html", shown | {"items": items, "cursor": page.cursor})
 
@@ -99,7 +99,7 @@ def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Respo
     """
     html = previewing.document(engine, _seen(engine, who, content_id))
     if html is None:
-        raise NotFound("there is nothing to preview", None)
+        raise NotFound("content-has-no-preview")
     return HTMLResponse(html, headers=previewing.HEADERS)
 
 

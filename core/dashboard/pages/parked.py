@@ -14,6 +14,7 @@ from core.dashboard import filtering, rendering
 from core.dashboard.filtering import Text
 from core.dashboard.session import Acted, Form, Signed, Viewer
 from core.dashboard.showing import Show
+from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.rest.dependencies import LARGEST_ID, After, Engine
@@ -62,7 +63,7 @@ def list_parked(
             page = parked.page(conn, wanted, after=after)
             groups = parked.groups(conn, wanted)
         except (InvalidInput, NotFound) as problem:
-            return shown | nothing | {"wrong": problem.message}
+            return shown | nothing | {"wrong": sentences(problem)}
         number = parked.count(conn, wanted)
         return shown | {
             "tasks": page.rows,
@@ -116,7 +117,7 @@ def _wanted(conn: Conn, who: Viewer, filters: Mapping[str, str]) -> Wanted:
 def _ticked(form: Form) -> list[int]:
     ids = [int(id) for id in form.all("task") if id.isascii() and id.isdigit() and len(id) < 19]
     if not ids:
-        raise Refused(422, "invalid-request", "Tick the tasks first.")
+        raise Refused("no-task-selected")
     return ids
 
 

@@ -16,6 +16,7 @@ from core.dashboard import filtering
 from core.dashboard.filtering import Text
 from core.dashboard.session import Acted, Signed, Viewer
 from core.dashboard.showing import Show, then
+from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.rest.dependencies import LARGEST_ID, After, Engine, RunId, TaskId
@@ -52,7 +53,7 @@ def list_runs(
             )
             page = history.page(conn, wanted, after=after)
         except (InvalidInput, NotFound) as error:
-            return shown | {"runs": [], "cursor": None, "wrong": error.message}
+            return shown | {"runs": [], "cursor": None, "wrong": sentences(error)}
         return shown | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
 
     return show.live("runs.html", look)

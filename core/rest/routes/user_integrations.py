@@ -58,7 +58,7 @@ def owner(who: Principal, wanted: str | None) -> str:
     """
     user = seen_user(who, wanted)
     if user is None:
-        raise InvalidInput("user_id is missing: an operator's token belongs to no user", None)
+        raise InvalidInput("user-id-missing")
     return user
 
 

@@ -27,6 +27,6 @@ def erase_user(
     It takes its time where there is much. Interrupted, it goes on when it is asked for again.
     """
     if not who.owns(user_id):
-        raise Refused(403, "forbidden", "this token is another user's")
+        raise Refused("token-of-another-user")
     gone = erasing.erase_user(engine, user_id)
     return Erased(accounts=gone.accounts, rows=gone.rows, blobs=gone.blobs)

@@ -1,0 +1,198 @@
+"""Errors about accounts: their state, config and credentials, and about their providers."""
+
+from __future__ import annotations
+
+from core.error_catalog.entry import Catalog, entry
+
+AUTHOR = "Report this to the plugin's author"
+NEW_CREDENTIALS = "Send new credentials: PATCH /v1/user-integrations/{account}"
+FIELDS = "Read the fields: GET /v1/integrations/{domain}"
+
+ENTRIES: Catalog = {
+    "account-not-found": entry(
+        404,
+        "account {account} not found",
+        cli="List accounts: polling accounts",
+        rest="List accounts: GET /v1/user-integrations",
+        dashboard="Choose one from the list of accounts",
+    ),
+    "account-ambiguous": entry(
+        422,
+        "{text!r} matches several accounts: {matches}",
+        "Use the UUID, or more of it",
+    ),
+    "account-active": entry(409, "the account is active", "Nothing has to be resumed"),
+    "account-paused": entry(
+        409,
+        "the account is paused",
+        cli="Resume it: polling resume {account}",
+        rest="Resume it: POST /v1/user-integrations/{account}/resume",
+        dashboard="Press Resume on the account's page",
+    ),
+    "account-stopped-credentials": entry(
+        409,
+        "the account has stopped because of its credentials: {detail}",
+        cli="Give it new credentials: polling reconnect {account}",
+        rest=NEW_CREDENTIALS,
+        dashboard="Reconnect it on the account's page",
+    ),
+    "account-stopped-configuration": entry(
+        409,
+        "the account has stopped because of its configuration: {detail}",
+        cli="Correct the config: polling config {account}",
+        rest="Send a corrected config: PATCH /v1/user-integrations/{account}",
+        dashboard="Correct the settings on the account's page",
+    ),
+    "account-stopped": entry(
+        409,
+        "the account has stopped because of an error",
+        "Look at the account's status to see why",
+        cli="See why: polling accounts show {account}",
+        rest="See why: GET /v1/user-integrations/{account}",
+    ),
+    "account-disconnected": entry(
+        409,
+        "the account is disconnected",
+        cli="Reconnect it: polling reconnect {account}",
+        rest=NEW_CREDENTIALS,
+        dashboard="Reconnect it on the account's page",
+    ),
+    "account-connected": entry(
+        409,
+        "the account is connected",
+        cli="Disconnect it first: polling disconnect {account}",
+        rest="Disconnect it first: DELETE /v1/user-integrations/{account}",
+        dashboard="Disconnect it first",
+    ),
+    "account-has-no-credentials": entry(
+        409,
+        "the account has no stored credentials",
+        cli="Give it credentials: polling reconnect {account}",
+        rest=NEW_CREDENTIALS,
+        dashboard="Reconnect it on the account's page",
+    ),
+    "account-identity-mismatch": entry(
+        422,
+        "these credentials open another account, {identity!r} instead of {expected!r}",
+        cli="Connect it as a separate account: polling connect {domain}",
+        rest="Connect it as a separate account: POST /v1/user-integrations",
+        dashboard="Connect it as a separate account",
+    ),
+    "config-changed-by-others": entry(
+        409,
+        "someone else has changed the config since it was read",
+        "Read the account again, then repeat the change",
+    ),
+    "text-invalid": entry(422, "{field}: use 1 to 500 characters", "Choose another value"),
+    "user-id-missing": entry(
+        422,
+        "user_id is missing: an operator's token does not belong to a user",
+        "Name the user who owns the account",
+    ),
+    "config-invalid": entry(
+        422,
+        "config: {problem}",
+        cli="See its fields: polling integrations show {domain}",
+        rest=FIELDS,
+        dashboard="Correct the field and try again",
+    ),
+    "credentials-invalid": entry(
+        422,
+        "credentials: {problem}",
+        cli="See their fields: polling integrations show {domain}",
+        rest=FIELDS,
+        dashboard="Correct the field and try again",
+    ),
+    "destination-changed": entry(
+        422,
+        "config: {problem}",
+        "Send the credentials together with the config",
+        cli="Give --credentials together with the config",
+    ),
+    "value-not-storable": entry(
+        422,
+        "{part}: contains a NUL byte or an unpaired surrogate",
+        "Remove these characters",
+    ),
+    "value-not-finite": entry(
+        422, "{part}: a number is infinite or not a number", "Use a finite number"
+    ),
+    "config-holds-secret": entry(
+        422,
+        "the config of {domain} contains a secret, and configs are stored in clear text",
+        "Ask the plugin's author to move the field to the credentials",
+    ),
+    "credentials-missing": entry(
+        422,
+        "credentials are missing",
+        cli="Give them with --credentials @FILE, or - for standard input",
+        rest="Send them as `credentials`",
+        dashboard="Fill in the credentials",
+    ),
+    "credentials-rejected": entry(
+        422, "{integration} rejects the credentials: {reason}", "Correct them and try again"
+    ),
+    "config-rejected": entry(422, "the config does not work: {reason}", "Correct it and try again"),
+    "provider-unavailable": entry(
+        502, "{integration} is not available: {reason}", "Try again later"
+    ),
+    "check-failed": entry(
+        502,
+        "the check of {integration} failed: {reason}",
+        "Try again; if it fails again, report this to the plugin's author",
+    ),
+    "check-without-identity": entry(
+        502, "check() of {domain} did not say which account the credentials open", AUTHOR
+    ),
+    "redirect-not-allowed": entry(
+        422,
+        "a browser may not be sent to this redirect_to",
+        "Ask the operator to add the address to POLLING_REDIRECT_URLS",
+    ),
+    "sign-in-link-invalid": entry(
+        422,
+        "this sign-in link is invalid, already used, or expired",
+        "Start the sign-in again",
+    ),
+    "sign-in-not-decrypted": entry(
+        409, "could not decrypt the pending sign-in", "Start the sign-in again"
+    ),
+    "sign-in-refused": entry(
+        422, "the provider gave no token: {reason}", "Start the sign-in again"
+    ),
+    "sign-in-failed": entry(
+        502, "the provider could not be asked for a token: {reason}", "Try again later"
+    ),
+    "sign-in-answer-unreadable": entry(
+        502, "{integration} cannot read the provider's answer: {reason}", AUTHOR
+    ),
+    "sign-in-not-offered": entry(
+        422, "{domain} accounts cannot be connected in a browser", "Give the credentials instead"
+    ),
+    "sign-in-address-invalid": entry(
+        404,
+        "{integration} has no sign-in address that a browser can open",
+        "Ask the operator to correct the endpoints of this integration",
+    ),
+    "integration-takes-no-credentials": entry(
+        422,
+        "{integration} takes no credentials",
+        "Leave the credentials out",
+        cli="Leave --credentials out",
+    ),
+    "account-takes-no-credentials": entry(
+        404, "{integration} takes no credentials", "Go back to the account's page"
+    ),
+    "integration-not-found": entry(
+        404,
+        "integration {domain!r} is not installed; installed: {installed}",
+        "Ask the operator to install integration-polling-{domain}",
+        cli="Try: pip install integration-polling-{domain}",
+    ),
+    "integration-quarantined": entry(
+        404,
+        "integration {domain!r} cannot be loaded ({reason})",
+        "Ask the operator to repair or reinstall its package",
+        cli="Repair or reinstall its package",
+    ),
+}

@@ -1,0 +1,50 @@
+"""Next steps for findings that are not errors: checks of `doctor`, and what a run waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from core.error_catalog.entry import Steps
+
+RESTART_WORKERS = "Restart the workers"
+
+STEPS: Mapping[str, Steps] = {
+    "start-engine": Steps("Start the workers and the scheduler", cli="Run: polling up"),
+    "start-scheduler": Steps("Start the scheduler", cli="Run: polling up, or periodiq core.actors"),
+    "check-scheduler": Steps("Check that `periodiq core.actors` runs"),
+    "start-worker-with-plugin": Steps(
+        "Start a worker where integration-polling-{domain} is installed"
+    ),
+    "restart-draining-workers": Steps(RESTART_WORKERS),
+    "restart-workers-for-plugin": Steps(
+        "Restart the workers: they started before the plugin was installed"
+    ),
+    "wait-for-leader": Steps("A process takes over within 20 s; if not, restart the workers"),
+    "synchronize-clocks": Steps("Synchronize the clocks (NTP)"),
+    "review-stopped-accounts": Steps(
+        "Look at the stopped accounts", cli="See: polling accounts --status error"
+    ),
+    "review-parked-tasks": Steps(
+        "Look at the parked tasks", cli="See: polling tasks --state parked"
+    ),
+    "review-held-deletions": Steps(
+        "Look at the held deletions of these accounts",
+        cli="See: polling accounts show ID; then polling sync ID --allow-deletions",
+    ),
+    "review-overdue-accounts": Steps(
+        "Check that the scheduler runs", cli="Check that the scheduler runs. See: polling runs"
+    ),
+    "add-old-key": Steps("Add the key that encrypted them to POLLING_SECRET_KEYS"),
+    "repair-plugin": Steps("Repair or reinstall its package"),
+    "install-plugin": Steps(
+        "Install a plugin", cli="Try: pip install integration-polling-hello-world"
+    ),
+    "set-client-settings": Steps(
+        "Set them, unless the accounts' credentials contain a client of their own"
+    ),
+    "correct-blob-url": Steps("Correct POLLING_BLOB_URL"),
+    "correct-redis-url": Steps("Use redis://, rediss:// or unix://"),
+    "set-noeviction": Steps("Set maxmemory-policy to noeviction"),
+    "migrate-database": Steps("Migrate the database", cli="Run: polling migrate"),
+    "try-again": Steps("Try again"),
+}

@@ -1,0 +1,84 @@
+"""Errors about runs, tasks and content: finding them, listing them, and changing their state."""
+
+from __future__ import annotations
+
+from core.error_catalog.entry import Catalog, entry
+
+ENTRIES: Catalog = {
+    "run-not-found": entry(
+        404,
+        "run {run} not found",
+        cli="List runs: polling runs",
+        rest="List an account's runs: GET /v1/user-integrations/{{id}}/runs",
+        dashboard="Choose one from the list of runs",
+    ),
+    "run-ambiguous": entry(
+        422, "{text!r} matches several runs: {matches}", "Use the UUID, or more of it"
+    ),
+    "run-ended": entry(
+        409,
+        "the run has ended already, as {state}",
+        "Only a running run can be cancelled",
+        cli="List runs: polling runs",
+    ),
+    "task-not-found": entry(
+        404,
+        "task {task} not found",
+        cli="List tasks: polling tasks",
+        rest="List a run's tasks: GET /v1/runs/{{id}}/tasks",
+        dashboard="Choose one from the list of parked tasks",
+    ),
+    "task-not-parked": entry(
+        409,
+        "task {task} is not parked",
+        "Only parked tasks can be retried or discarded",
+        cli="List parked tasks: polling tasks --state parked",
+    ),
+    "task-retried": entry(
+        409,
+        "task {task} was retried already, as task {copy}",
+        "Look at task {copy}",
+        cli="Look at it: polling tasks show {copy}",
+        rest="Look at it: GET /v1/tasks/{copy}",
+    ),
+    "content-not-found": entry(
+        404,
+        "content {content} not found",
+        cli="List content: polling content",
+        rest="List content: GET /v1/user-integration-content",
+        dashboard="Choose an item from the list of content",
+    ),
+    "content-has-no-preview": entry(
+        404, "this item has no preview", "Download the item to see its content"
+    ),
+    "blob-missing": entry(
+        404,
+        "blob {blob} is not in the blob store",
+        "Ask the operator to set the same POLLING_BLOB_URL for every process",
+        cli="Set POLLING_BLOB_URL to what the workers use",
+    ),
+    "id-not-a-number": entry(
+        422,
+        "{text!r} is not a valid {kind} id: use a number",
+        "Take the id from a listing",
+        cli="List ids: polling {listing}",
+    ),
+    "day-invalid": entry(422, "{text!r} is not a valid day", "Write a day such as 2026-01-31"),
+    "cursor-invalid": entry(
+        422,
+        "invalid cursor",
+        "Start at the first page",
+        cli="Start at the first page, without --after",
+        rest="Start at the first page, without `after`",
+    ),
+    "cursor-outdated": entry(
+        410,
+        "this cursor belongs to another database, or to the time before a restore",
+        "Start again without a cursor, and delete what is not listed again",
+    ),
+    "search-invalid": entry(422, "invalid search query", "Remove punctuation"),
+    "search-busy": entry(503, "too many searches are in progress", "Try again in a few seconds"),
+    "search-too-slow": entry(
+        422, "this search takes too long", "Name an account, or use rarer words"
+    ),
+}

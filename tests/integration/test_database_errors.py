@@ -1,0 +1,360 @@
+"""Errors of PostgreSQL and its relatives say their cause, and nothing from a row."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+import redis
+from core.dispatcher.chores import Chores
+from core.worker.held import Held
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from support.waiting import until
+
+from core import PermanentError, TaskOutput
+from core.accounts.redaction import error_text, message_of
+from core.content import saving as content_saving
+from core.db.errors import describe
+from core.db.migrate import engine
+from core.db.pool import Database, open_connection
+from core.errors import PollingError, ServerUnavailable
+from core.logs import place
+from core.observing import errors as reports
+from core.plugins import Registry
+from core.queues import describe as describe_redis
+from core.worker.saver import Saver
+
+SECRET = "correct-horse-4711"
+TABLE = """
+CREATE TEMP TABLE t (id int PRIMARY KEY, word text UNIQUE NOT NULL, small varchar(5),
+    day date, flag bool, CHECK (word <> 'bad-' || 'correct-horse-4711'));
+INSERT INTO t (id, word) VALUES (1, 'correct-horse-4711');
+CREATE TEMP TABLE child (t int REFERENCES t (id) DEFERRABLE INITIALLY DEFERRED, word text);
+CREATE FUNCTION pg_temp.fail(word text) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'cannot take %', word; END $$;
+CREATE FUNCTION pg_temp.deeper(word text) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN EXECUTE format('SELECT %L::int', word); RETURN 1; END $$;
+CREATE FUNCTION pg_temp.busy(word text) RETURNS int LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01', DETAIL = word, HINT = word; END $$;
+"""
+BY_CONDITION = {
+    "SELECT %s::int": "invalid_text_representation",
+    "SELECT %s::uuid": "invalid_text_representation",
+    "SELECT %s::jsonb": "invalid_text_representation",
+    "SELECT %s::date": "invalid_datetime_format",
+    "SELECT %s::inet": "invalid_text_representation",
+    "SELECT ('& ' || %s || ' &')::tsquery": "syntax_error",
+    "SELECT 'a' ~ ('(' || %s)": "invalid_regular_expression",
+    "INSERT INTO t (id, word, small) VALUES (2, 'a', %s)": "string_data_right_truncation",
+    "UPDATE t SET flag = %s::bool": "invalid_text_representation",
+    "SELECT to_date('2026-01-99', 'YYYY-MM-DD') || %s": "datetime_field_overflow",
+    "SELECT pg_temp.fail(%s)": "raise_exception",
+    "SELECT pg_temp.deeper(%s)": "invalid_text_representation",
+    "SELECT set_config('work_mem', %s, false)": "invalid_parameter_value",
+}
+BY_MESSAGE = {
+    "INSERT INTO t (id, word) VALUES (2, %s)": 'violates unique constraint "t_word_key"',
+    "INSERT INTO t (id, word) VALUES (2, 'bad-' || %s)": "violates check constraint",
+    "INSERT INTO t (id, word, small) SELECT 3, NULL, left(%s, 5)": 'null value in column "word"',
+}
+PASSING = "SELECT pg_temp.busy(%s)"
+LATE = "INSERT INTO child VALUES (99, %s)"
+
+
+def raised(act: Callable[[], Any]) -> BaseException:
+    try:
+        act()
+    except Exception as error:  # noqa: BLE001  what it is about
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def run(database: Database, statement: str) -> Callable[[], None]:
+    def act() -> None:
+        with database.connection() as conn, conn.transaction():
+            conn.execute(TABLE)
+            conn.execute(statement, (SECRET,))
+
+    return act
+
+
+def run_alone(url: str, statement: str) -> Callable[[], None]:
+    def act() -> None:
+        with open_connection(url) as conn, conn.transaction():
+            conn.execute(TABLE)
+            conn.execute(statement, (SECRET,))
+
+    return act
+
+
+def everything_said(error: BaseException, caplog: pytest.LogCaptureFixture) -> str:
+    """All that a log, a reason or a report makes of an error."""
+    caplog.clear()
+    try:
+        raise error
+    except Exception:
+        logging.getLogger("core.test").exception("it failed: %s", error)
+        logging.getLogger("core.test").warning("again: %r", error, exc_info=True)
+    chain = "".join(traceback.format_exception(error))
+    words = [describe(error), error_text(error, str), message_of(error), str(error), repr(error)]
+    return "\n".join([caplog.text, chain, place(error), *words])
+
+
+@pytest.mark.parametrize("statement", [*BY_CONDITION, *BY_MESSAGE, LATE, PASSING])
+@pytest.mark.parametrize("way", ["pool", "alone"])
+def test_no_value_leaves_a_connection(
+    database: Database, database_url: str, caplog, statement: str, way: str
+) -> None:
+    act = run(database, statement) if way == "pool" else run_alone(database_url, statement)
+    error = raised(act)
+    assert isinstance(error, psycopg.Error | ServerUnavailable)
+    assert SECRET not in everything_said(error, caplog)
+    assert SECRET[:5] not in everything_said(error, caplog)
+
+
+@pytest.mark.parametrize(("statement", "said"), [*BY_CONDITION.items(), *BY_MESSAGE.items()])
+def test_the_cause_is_said(database: Database, statement: str, said: str) -> None:
+    error = raised(run(database, statement))
+    assert said in describe(error)
+    assert said in str(error)
+
+
+def test_the_cause_is_said_of_an_error_that_passes(database: Database) -> None:
+    error = raised(run(database, PASSING))
+    assert isinstance(error, ServerUnavailable)
+    assert str(error) == "PostgreSQL is not available (deadlock detected)"
+    assert isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
+
+
+def test_a_server_that_does_not_answer_is_told_by_the_cause_and_not_by_advice() -> None:
+    error = raised(lambda: open_connection("postgresql://someone@127.0.0.1:1/x"))
+    assert isinstance(error, ServerUnavailable)
+    assert "Connection refused" in str(error)
+    assert "Is the server running" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "url", [f"postgres:/{SECRET}", f"host=/nowhere {SECRET}", f"postgresql://a:%zz{SECRET}@h/d"]
+)
+def test_an_address_that_cannot_be_read_is_not_repeated(url: str, caplog) -> None:
+    error = raised(lambda: open_connection(url))
+    assert isinstance(error, ServerUnavailable)
+    assert SECRET not in everything_said(error, caplog).replace("Error:", "")
+
+
+def test_errors_that_psycopg_makes_itself(database: Database, caplog) -> None:
+    def adapt() -> None:
+        with database.connection() as conn:
+            conn.execute("SELECT %s", (f"{SECRET}\0",))
+
+    def load() -> None:
+        with database.connection() as conn:
+            conn.execute("SELECT ('2' || '0000-01-01')::date").fetchall()
+
+    for act in (adapt, load):
+        error = raised(act)
+        assert describe(error) == "DataError"
+        assert "20000" not in everything_said(error, caplog)
+
+
+def test_migrations_show_no_parameter(database_url: str) -> None:
+    with engine(database_url).connect() as conn:
+        error = raised(lambda: conn.execute(text("SELECT CAST(:word AS int)"), {"word": SECRET}))
+    assert isinstance(error, DBAPIError)
+    assert describe(error) == "invalid_text_representation"
+    assert SECRET not in error_text(error, str)
+
+
+def test_a_migration_that_fails_is_one_error(database_url: str, monkeypatch) -> None:
+    from core.db import migrate
+
+    def fails(*_: Any) -> None:
+        with engine(database_url).connect() as conn:
+            conn.execute(text("SELECT CAST(:word AS int)"), {"word": SECRET})
+
+    monkeypatch.setattr(migrate.command, "upgrade", fails)
+    monkeypatch.setattr(migrate, "current", lambda _: None)
+    error = raised(lambda: migrate.migrate(database_url))
+    assert isinstance(error, PollingError)
+    assert error.code == "migration-failed"
+    assert SECRET not in "".join(traceback.format_exception(error))
+
+
+def test_a_result_that_cannot_be_saved_is_parked_without_its_row(
+    desk, database, queues, monkeypatch, caplog
+) -> None:
+    told: list[tuple[str, Any]] = []
+    registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
+    root = desk.root(desk.account("one"))
+    outcome = desk.outcome(root, output=[TaskOutput("a", SECRET)])
+    upsert = content_saving.upsert
+
+    def refuse(conn: Any, rows: Any) -> Any:
+        if rows:
+            conn.execute("SELECT %s::int", (SECRET,))
+        return upsert(conn, rows)
+
+    monkeypatch.setattr(content_saving, "upsert", refuse)
+    saver = Saver(database, queues, Held(), registry, delete_guard=0.5)  # type: ignore[arg-type]
+    saver.start()
+    caplog.set_level("DEBUG")
+    saver.hand_over(outcome)
+    until(lambda: "task_parked" in dict(told), "the observer is told")
+    saver.stop(20)
+    (row,) = desk.rows("SELECT state, reason, errors::text FROM sync_task")
+    assert row[0] == "parked"
+    assert "invalid_text_representation" in row[1]
+    assert SECRET not in f"{row} {told} {caplog.text} {desk.rows('SELECT error FROM sync_run')}"
+
+
+def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, caplog) -> None:
+    told: list[tuple[str, Any]] = []
+    registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
+    outcome = desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", SECRET)])
+    outcome.outputs[0]["kind"] = None  # what is left of the row is in DETAIL
+    saver = Saver(database, queues, Held(), registry, delete_guard=0.5)  # type: ignore[arg-type]
+    saver.start()
+    saver.hand_over(outcome)
+    until(lambda: "task_parked" in dict(told), "the observer is told")
+    saver.stop(20)
+    ((reason,),) = desk.rows("SELECT reason FROM sync_task")
+    assert 'null value in column "kind"' in reason
+    assert SECRET not in f"{reason} {told} {caplog.text}"
+
+
+def test_a_chore_of_the_leader_logs_no_row(database, caplog) -> None:
+    def fails(conn: Any) -> None:
+        conn.execute("SELECT %s::int", (SECRET,))
+
+    chores = Chores.__new__(Chores)
+    chores._chores = [SimpleNamespace(due=0.0, seconds=1.0, do=fails)]  # type: ignore[list-item]
+    with database.connection() as conn:
+        chores.do_due(conn)
+    assert "invalid_text_representation" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_an_observer_that_fails_logs_no_row(database_url: str, caplog) -> None:
+    """Its own database may be any, and its connection is not ours."""
+    from core import hookimpl
+
+    class Observer:
+        @hookimpl
+        def task_parked(self, task: Any) -> None:
+            with psycopg.connect(database_url, autocommit=True) as conn:
+                conn.execute("SELECT %s::int", (SECRET,))
+
+    registry = Registry()
+    registry.manager.register(Observer(), name="mine")
+    registry.observe("task_parked", task={})
+    registry._observers.drain(10)
+    assert "InvalidTextRepresentation" in caplog.text
+    assert "mine" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_a_plugin_s_own_database_error_gives_a_reason_without_its_row(database_url: str) -> None:
+    def act() -> None:
+        with psycopg.connect(database_url, autocommit=True) as conn:
+            conn.execute("SELECT %s::int", (SECRET,))
+
+    error = raised(act)
+    assert SECRET in str(error)
+    assert message_of(error) == "invalid_text_representation"
+    assert error_text(error, str) == "InvalidTextRepresentation: invalid_text_representation"
+
+
+@pytest.mark.filterwarnings("ignore:The send_default_pii option:DeprecationWarning")
+def test_reports_to_sentry_have_no_row(database: Database, monkeypatch) -> None:
+    pytest.importorskip("sentry_sdk")
+    sent: list[Any] = []
+    monkeypatch.setenv("SENTRY_DSN", "http://key@127.0.0.1:1/1")
+    monkeypatch.setattr(reports, "_capture", sent.append)
+    monkeypatch.setattr(reports, "END_SECONDS", 0.1)
+    reports.begin("worker", lambda: str)
+    try:
+        error = raised(run(database, "SELECT %s::int"))
+        tags = {"domain": "shop", "type": "step"}
+        reports.report_task(error, error_text(error, str), tags)
+        reports.report_task(PermanentError("x"), message_of(error), tags)
+        try:
+            raise error
+        except psycopg.Error:
+            logging.getLogger("core.test").exception("the saver failed with %s", error)
+    finally:
+        reports.end()
+    assert len(sent) == 3
+    assert "invalid_text_representation" in repr(sent)
+    assert SECRET not in repr(sent)
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT %s::int", "INSERT INTO t (id, word) VALUES (2, %s)", PASSING]
+)
+def test_neither_rest_nor_its_log_shows_a_row(
+    api, database, monkeypatch, caplog, statement: str
+) -> None:
+    from core.api import listings
+
+    monkeypatch.setattr(listings.Listing, "page", lambda *_, **__: run(database, statement)())
+    caplog.set_level("DEBUG")
+    answer = api.user("u").get("/v1/user-integrations")
+    assert answer.status_code == (503 if statement == PASSING else 500)
+    assert SECRET not in answer.text + caplog.text
+
+
+@pytest.mark.parametrize("statement", ["SELECT %s::int", PASSING])
+def test_no_page_shows_a_row(dashboard, database, monkeypatch, caplog, statement: str) -> None:
+    from core.api import history
+
+    browser = dashboard.sign_in()
+    monkeypatch.setattr(history, "page", lambda *_, **__: run(database, statement)())
+    caplog.set_level("DEBUG")
+    answer = browser.get("/runs")
+    assert answer.status_code == 503
+    assert SECRET not in answer.text + caplog.text
+
+
+def test_errors_of_redis_repeat_no_command(queues) -> None:
+    client: redis.Redis = queues.client
+    key = queues.key("a-text")
+    client.set(key, "x")
+
+    def pipeline() -> None:
+        with client.pipeline() as pipe:
+            pipe.lpush(key, SECRET)
+            pipe.execute()
+
+    acts: list[Callable[[], Any]] = [
+        pipeline,
+        lambda: client.execute_command("NONSENSE", SECRET),
+        lambda: client.eval(f"return redis.call('{SECRET}')", 0),
+    ]
+    for act in acts:
+        error = raised(act)
+        assert isinstance(error, redis.ResponseError)
+        assert SECRET not in describe_redis(error) + message_of(error) + error_text(error, str)
+    assert describe_redis(raised(pipeline)) == "ResponseError WRONGTYPE"  # type: ignore[arg-type]
+
+
+def test_errors_of_pydantic_show_no_input() -> None:
+    class Answer(BaseModel):
+        count: int
+        kinds: dict[str, int] = {}
+
+    error = raised(lambda: Answer.model_validate({"count": SECRET, "kinds": {SECRET: SECRET}}))
+    assert SECRET in str(error)
+    said = error_text(error, str)
+    assert said.startswith("ValidationError: Answer: count: Input should be a valid integer")
+    assert said.endswith("(and 1 more)")
+    assert SECRET not in said + message_of(error)
+    assert SECRET not in message_of(
+        raised(lambda: Answer.model_validate({"count": 1, "kinds": {SECRET: SECRET}}))
+    )

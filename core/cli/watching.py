@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.api.backend import Backend
+    from core.api.progress import Wait
 
 
 class Watcher:
@@ -78,6 +79,11 @@ class Watcher:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def with_advice(wait: Wait) -> str:
+    """What is waited for, and what to do about it."""
+    return wait.reason + (f". {wait.advice.next_step('cli')}" if wait.advice else "")
 
 
 def _bar() -> Any:

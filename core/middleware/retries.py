@@ -12,7 +12,7 @@ from typing import assert_never
 from dramatiq.broker import MessageProxy
 
 from core.accounts.limits import account_key
-from core.accounts.redaction import error_text
+from core.accounts.redaction import error_text, message_of
 from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
 from core.middleware.base import TaskMiddleware
 from core.observing.errors import report_task

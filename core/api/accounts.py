@@ -28,6 +28,7 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
+from core.states import AccountState, AccountStateReason
 
 KNOWN_ALREADY = """
 SELECT id, name, config, poll_interval_minutes FROM user_integration
@@ -247,7 +248,7 @@ def _set_config(
             "credentials": sealed(backend, checked.credentials),
             "group": checked.identity.group,
         }
-    elif account.sync_status != "disconnected":
+    elif account.sync_status != AccountState.DISCONNECTED:
         _check_same(backend, account, integration, config, public_only=public_only)
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
@@ -294,26 +295,27 @@ def resume(backend: Backend, id: UUID) -> None:
 
 def require_running(account: Account) -> None:
     """Raises InvalidInput, with what to do, if an account cannot go on by itself."""
-    if account.sync_status not in ("active", "paused"):
+    if account.sync_status not in (AccountState.ACTIVE, AccountState.PAUSED):
         detail = (
             f": {account.status_detail}"
-            if account.sync_status == "error" and account.status_detail
+            if account.sync_status == AccountState.ERROR and account.status_detail
             else ""
         )
         raise WrongState(f"the account {_status(account)}{detail}", stopped_hint(account))
 
 
 def _status(account: Account) -> str:
-    if account.sync_status == "error":
+    if account.sync_status == AccountState.ERROR:
         return f"has stopped because of its {account.status_reason}"
     return f"is {account.sync_status}"
 
 
 def stopped_hint(account: Account) -> str:
     """What to do about an account that does not run."""
-    if account.sync_status == "paused":
+    if account.sync_status == AccountState.PAUSED:
         return f"Try: polling resume {account.id}"
-    command = "config" if account.status_reason == "configuration" else "reconnect"
+    broken = account.status_reason == AccountStateReason.CONFIGURATION
+    command = "config" if broken else "reconnect"
     return f"Try: polling {command} {account.id}"
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from core.api.listings import Row, fetch
 from core.db.pool import Conn
 from core.ledger.upkeep import ALIVE_SECONDS
+from core.states import AccountState
 
 LAST_HOUR = """
 SELECT minute, tasks, rows FROM activity WHERE minute > clock_timestamp() - interval '1 hour'
@@ -15,9 +16,9 @@ ORDER BY minute
 """
 NOW = "SELECT clock_timestamp() AS now"
 # Served by `user_integration_due`.
-DUE = """
+DUE = f"""
 SELECT count(*) AS number FROM user_integration
-WHERE sync_status = 'active' AND next_sync_at <= clock_timestamp()
+WHERE sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= clock_timestamp()
 """
 PROCESSES = """
 SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,

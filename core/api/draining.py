@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.api.listings import Row, fetch
 from core.db.pool import Conn
 from core.ledger.upkeep import ALIVE_SECONDS
+from core.states import TaskState
 
 # What a draining worker no longer serves gets no new tasks.
 MARK = """
@@ -14,20 +15,20 @@ WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
 """
 # Nobody notes which worker holds a task. Where other workers serve a domain as well, those that
 # drain have finished when they serve no queue any more, or have ended.
-DRAINING = """
+DRAINING = f"""
 WITH alive AS (
     SELECT * FROM process
     WHERE kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
 )
 SELECT p.id, p.host, p.pid, p.queues, p.threads,
     (SELECT count(*) FROM sync_task t
-     WHERE t.state = 'queued' AND t.integration_domain = ANY(p.queues)
+     WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = ANY(p.queues)
         AND NOT EXISTS (SELECT FROM alive o
             WHERE NOT o.draining AND t.integration_domain = ANY(o.queues))
     )::int AS alone,
     EXISTS (SELECT FROM alive o WHERE NOT o.draining AND o.queues && p.queues) AS shared
 FROM alive p
-WHERE p.draining AND p.queues <> '{}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
+WHERE p.draining AND p.queues <> '{{}}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
 ORDER BY p.host, p.pid
 """
 

@@ -17,6 +17,7 @@ from core.dispatcher.chores import tick_seconds
 from core.errors import PollingError
 from core.ledger import leadership, upkeep
 from core.settings import Settings
+from core.states import AccountState, Lane, RunState
 
 Standing = Literal["ok", "warn", "fail"]
 
@@ -29,20 +30,22 @@ INTERVALS = 0.75
 SCHEMA = "SELECT version_num FROM alembic_version"
 # Served by `user_integration_due`. An account whose run is open is being worked on, whatever that
 # takes.
-OVERDUE = """
+OVERDUE = f"""
 FROM user_integration a
-WHERE sync_status = 'active'
+WHERE sync_status = '{AccountState.ACTIVE}'
   AND next_sync_at < clock_timestamp()
-      - greatest({intervals} * poll_interval_minutes * interval '1 minute',
-      {ticks} * interval '1 second')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
-      AND r.state = 'running')
+      - greatest({INTERVALS} * poll_interval_minutes * interval '1 minute',
+      %(ticks)s * interval '1 second')
+  AND NOT EXISTS (SELECT FROM sync_run r
+      WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
+        AND r.state = '{RunState.RUNNING}')
 """
+ANY_OVERDUE = f"SELECT EXISTS (SELECT {OVERDUE}) AS overdue"
 
 
-def overdue(settings: Settings) -> str:
-    """The accounts that should have been polled by now, as the FROM and WHERE of a query on `a`."""
-    return OVERDUE.format(intervals=INTERVALS, ticks=TICKS * tick_seconds(settings.cron_schedule))
+def overdue(settings: Settings) -> dict[str, float]:
+    """Return the parameters of `OVERDUE`: the accounts that should have been polled by now."""
+    return {"ticks": TICKS * tick_seconds(settings.cron_schedule)}
 
 
 def look(backend: Backend) -> dict[str, Standing]:
@@ -98,5 +101,5 @@ def silent_seconds(status: leadership.Status) -> float:
 
 
 def _accounts(conn: Conn, settings: Settings) -> Standing:
-    found = fetch(conn, f"SELECT EXISTS (SELECT {overdue(settings)}) AS overdue", {})
+    found = fetch(conn, ANY_OVERDUE, overdue(settings))
     return "warn" if found[0]["overdue"] else "ok"

@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -35,6 +35,7 @@ TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, par
     finished_at"""
 CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name, external_timestamp,
     content_type, size, hash, metadata, fingerprint, blob_key, created_at, updated_at, deleted_at"""
+CONTENT_COLUMNS_OF_C = ", ".join(f"c.{name.strip()}" for name in CONTENT_COLUMNS.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +54,56 @@ class Listing:
       columns, table: What is read.
       key: The columns that order it, with their types.
       newest_first: Whether the order is descending.
-      bounds: Filters that are no equality, by name, as conditions.
+      filters: What a page may be narrowed to, with its type: the column of this name is equal.
+      bounds: Conditions of the filters that are not an equality, by name.
+      where: A condition of every page.
     """
 
     columns: str
     table: str
     key: Mapping[str, str]
     newest_first: bool = False
+    filters: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, str] = field(default_factory=dict)
+    where: str = "true"
+    statement: str = field(init=False, repr=False)
+    by_id: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Write the statements, once: a filter that is not given is NULL, and is planned away."""
+        filters = "".join(
+            f" AND (%({name})s::{kind} IS NULL OR {self.bounds.get(name, f'{name} = %({name})s')})"
+            for name, kind in self.filters.items()
+        )
+        place = [f"%(after_{index})s::{kind}" for index, kind in enumerate(self.key.values())]
+        direction, further = ("DESC", "<") if self.newest_first else ("ASC", ">")
+        order = ", ".join(f"{column} {direction}" for column in self.key)
+        statement = f"""
+        SELECT {self.columns} FROM {self.table} WHERE {self.where}{filters}
+          AND ({place[0]} IS NULL OR ({", ".join(self.key)}) {further} ({", ".join(place)}))
+        ORDER BY {order} LIMIT %(limit)s
+        """
+        object.__setattr__(self, "statement", statement)
+        by_id = f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s"
+        object.__setattr__(self, "by_id", by_id)
 
     def page(
         self, conn: Conn, *, limit: int = 50, after: str | None = None, **filters: Any
     ) -> Page:
         """One page.
 
-        Parameters: filters: Columns and what they must equal; `None` does not filter.
-          `deleted=False` leaves deleted rows out.
+        Parameters: filters: Values of `filters`, and of what `where` names; `None` does not
+          filter. `deleted=False` leaves deleted rows out.
 
         Raises:
           InvalidInput: The cursor is none of ours.
         """
+        unknown = [name for name in filters if f"%({name})s" not in self.statement]
+        if unknown:
+            raise TypeError(f"{self.table} cannot be filtered by {', '.join(unknown)}")
         limit = min(max(limit, 1), MOST_AT_ONCE)
-        live = ["deleted_at IS NULL"] if filters.pop("deleted", None) is False else []
-        given = {column: value for column, value in filters.items() if value is not None}
-        names: Row = {**given, "limit": limit + 1}
-        conditions = [
-            *live,
-            *(self.bounds.get(column, f"{column} = %({column})s") for column in given),
-        ]
-        if after is not None:
-            names |= (place := self._place(after))
-            types = ", ".join(
-                f"%({name})s::{kind}" for name, kind in zip(place, self.key.values(), strict=True)
-            )
-            conditions.append(
-                f"({', '.join(self.key)}) {'<' if self.newest_first else '>'} ({types})"
-            )
-        rows = fetch(conn, self._statement(conditions), names)
+        names: Row = dict.fromkeys(self.filters) | filters | {"limit": limit + 1}
+        rows = fetch(conn, self.statement, names | self._place(after), prepare=False)
         more = len(rows) > limit
         return Page(rows[:limit], self._cursor(rows[limit - 1]) if more else None)
 
@@ -109,24 +123,17 @@ class Listing:
         Raises:
           NotFound: There is none.
         """
-        rows = fetch(conn, f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s", {"id": id})  # noqa: S608  constants
+        rows = fetch(conn, self.by_id, {"id": id})
         if not rows:
             raise NotFound(f"there is no {what} {id}", f"List them: polling {PLURALS[what]}")
         return rows[0]
 
-    def _statement(self, conditions: Sequence[str]) -> str:
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        order = ", ".join(
-            f"{column} {'DESC' if self.newest_first else 'ASC'}" for column in self.key
-        )
-        return f"""
-        SELECT {self.columns} FROM {self.table} {where} ORDER BY {order} LIMIT %(limit)s
-        """  # noqa: S608  constants
-
     def _cursor(self, row: Row) -> str:
         return encode_cursor([str(row[column]) for column in self.key])
 
-    def _place(self, cursor: str) -> Row:
+    def _place(self, cursor: str | None) -> Row:
+        if cursor is None:
+            return {f"after_{index}": None for index in range(len(self.key))}
         place = decode_cursor(cursor, len(self.key))
         return {f"after_{index}": str(value) for index, value in enumerate(place)}
 
@@ -177,18 +184,45 @@ accounts = Listing(
     ACCOUNT_COLUMNS,
     "user_integration",
     {"created_at": "timestamptz", "id": "uuid"},
+    filters={
+        "user_id": "text",
+        "integration_domain": "text",
+        "sync_status": "text",
+        "due_before": "timestamptz",
+    },
     bounds={"due_before": "next_sync_at <= %(due_before)s"},
 )
-runs = Listing("*", "sync_run", {"started_at": "timestamptz", "id": "uuid"}, newest_first=True)
-tasks = Listing(TASK_COLUMNS, "sync_task", {"id": "bigint"}, newest_first=True)
-content = Listing(CONTENT_COLUMNS, "user_integration_content", {"id": "bigint"})
-content_of_account = Listing(CONTENT_COLUMNS, "user_integration_content", {"external_id": "text"})
+runs = Listing(
+    "*",
+    "sync_run",
+    {"started_at": "timestamptz", "id": "uuid"},
+    newest_first=True,
+    filters={"user_integration_id": "uuid", "state": "text"},
+)
+tasks = Listing(
+    TASK_COLUMNS,
+    "sync_task",
+    {"id": "bigint"},
+    newest_first=True,
+    filters={"run_id": "uuid", "user_integration_id": "uuid", "state": "text"},
+)
+content = Listing(
+    CONTENT_COLUMNS,
+    "user_integration_content",
+    {"id": "bigint"},
+    filters={"user_integration_id": "uuid", "kind": "text", "deleted": "boolean"},
+    bounds={"deleted": "(deleted_at IS NOT NULL) = %(deleted)s"},
+)
+content_of_account = replace(
+    content, key={"external_id": "text"}, filters={**content.filters, "external_id": "text"}
+)
 """Served by the unique index on account and external id; give it a `user_integration_id`."""
 
 states = Listing(
     "partition, value, version, updated_at",
     "sync_state",
     {"partition": "text"},
+    filters={"user_integration_id": "uuid", "forgotten": "boolean"},
     bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
 )
 """Give it a `user_integration_id`: served by the primary key.
@@ -212,10 +246,16 @@ def account_totals(conn: Conn, id: UUID) -> Row:
     return fetch(conn, COUNTED, {"id": id})[0] | {"held": fetch(conn, HELD, {"id": id})}
 
 
-def fetch(conn: Conn, statement: str, names: Mapping[str, Any]) -> list[Row]:
-    """The rows of a query."""
+def fetch(
+    conn: Conn, statement: str, names: Mapping[str, Any], *, prepare: bool | None = None
+) -> list[Row]:
+    """The rows of a query.
+
+    Parameters:
+      prepare: False plans it for these values: conditions on what is not given cost nothing.
+    """
     try:
         with conn.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(cast(Any, statement), names).fetchall()
+            return cursor.execute(cast(Any, statement), names, prepare=prepare).fetchall()
     except psycopg.DataError:
         raise no_cursor() from None

@@ -15,19 +15,29 @@ from core.api.listings import Row, fetch
 from core.api.progress import Wait
 from core.db.pool import Conn
 from core.settings import Settings
+from core.states import STOPPED_TASKS, AccountState, TaskState, literals
 
 Due = Literal["now", "over"]
 
 # In the listing's own order: a text that few names hold reads past all the others.
-NAMED = "strpos(lower(name), lower(%(name)s)) > 0"
+ALL = replace(
+    listings.accounts,
+    filters={**listings.accounts.filters, "name": "text"},
+    bounds={**listings.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
+)
 # As `activity.due` counts them; served by `user_integration_due`.
-DUE_NOW = "sync_status = 'active' AND next_sync_at <= clock_timestamp()"
+DUE_NOW = replace(
+    ALL, where=f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= clock_timestamp()"
+)
+OVERDUE = replace(ALL, where=f"id IN (SELECT a.id {health.OVERDUE})")
+# The rows that are asked for come first, by their key.
+OVERDUE_OF = f"SELECT a.id {health.OVERDUE} AND a.id = ANY(%(ids)s)"
 
 # By `sync_task_stopped`, whose condition the first line repeats; counting ends where nobody counts
 # any more.
-PARKED = """
-FROM sync_task WHERE user_integration_id = %(id)s AND state IN ('parked', 'cancelled')
-    AND retried_as IS NULL AND state = 'parked'
+PARKED = f"""
+FROM sync_task WHERE user_integration_id = %(id)s AND state IN ({literals(STOPPED_TASKS)})
+    AND retried_as IS NULL AND state = '{TaskState.PARKED}'
 """
 LATEST_PARKED = f"""
 SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED}
@@ -35,7 +45,7 @@ ORDER BY id DESC LIMIT %(limit)s
 """
 COUNT_PARKED = f"""
 SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted
-"""  # noqa: S608  constants
+"""
 
 MOST_COUNTED = 10_000
 
@@ -80,10 +90,7 @@ def page(
     Raises:
       InvalidInput: The cursor is none of ours.
     """
-    overdue = f"id IN (SELECT a.id {health.overdue(settings)})"
-    listing = replace(
-        listings.accounts, bounds={"name": NAMED, "due": DUE_NOW if due == "now" else overdue}
-    )
+    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE
     found = listing.page(
         conn,
         limit=limit,
@@ -92,7 +99,7 @@ def page(
         integration_domain=domain,
         sync_status=status,
         name=name,
-        due=due,
+        **(health.overdue(settings) if listing is OVERDUE else {}),
     )
     ids = [row["id"] for row in found.rows]
     waits = progress.first_waits(conn, store.load_several(conn, ids))
@@ -104,10 +111,7 @@ def page(
 
 def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]:
     """Those of these accounts that should have been polled by now."""
-    # The rows that are asked for come first, by their key.
-    rows = fetch(
-        conn, f"SELECT a.id {health.overdue(settings)} AND a.id = ANY(%(ids)s)", {"ids": list(ids)}
-    )
+    rows = fetch(conn, OVERDUE_OF, {"ids": list(ids)} | health.overdue(settings))
     return {row["id"] for row in rows}
 
 

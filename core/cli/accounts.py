@@ -11,6 +11,7 @@ from core.cli import listing
 from core.cli.output import ago, describe, dump, note, say, short, size
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, Limit
+from core.states import AccountState
 
 if TYPE_CHECKING:
     from core.api.backend import Backend
@@ -24,9 +25,7 @@ def list_accounts(
     context: typer.Context,
     user_id: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only of this integration.")] = None,
-    status: Annotated[
-        str | None, typer.Option(help="active, paused, error or disconnected.")
-    ] = None,
+    status: Annotated[AccountState | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -62,7 +61,7 @@ def list_accounts(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    next_sync = ago(row["next_sync_at"]) if row["sync_status"] == "active" else ""
+    next_sync = ago(row["next_sync_at"]) if row["sync_status"] == AccountState.ACTIVE else ""
     next_sync = "due" if next_sync.endswith("ago") or next_sync == "now" else next_sync
     return (
         short(row["id"]),

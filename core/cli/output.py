@@ -11,27 +11,31 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from core.states import AccountState, RunState, TaskState
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-STATES = {
-    "active": "green",
-    "succeeded": "green",
-    "done": "green",
+STATES: dict[str, str] = {
+    AccountState.ACTIVE: "green",
+    RunState.SUCCEEDED: "green",
+    TaskState.DONE: "green",
     "ok": "green",
-    "running": "cyan",
-    "queued": "cyan",
-    "ready": "cyan",
-    "paused": "yellow",
-    "partial": "yellow",
+    RunState.RUNNING: "cyan",
+    TaskState.QUEUED: "cyan",
+    TaskState.READY: "cyan",
+    AccountState.PAUSED: "yellow",
+    RunState.PARTIAL: "yellow",
+    TaskState.DEFERRED: "yellow",
     "warn": "yellow",
-    "error": "red",
-    "failed": "red",
-    "parked": "red",
+    AccountState.ERROR: "red",
+    RunState.FAILED: "red",
+    TaskState.PARKED: "red",
     "fail": "red",
-    "cancelled": "dim",
-    "disconnected": "dim",
+    RunState.CANCELLED: "dim",
+    AccountState.DISCONNECTED: "dim",
+    AccountState.ERASING: "dim",
 }
 """Colours of states."""
 

@@ -10,6 +10,7 @@ from core.cli import listing
 from core.cli.output import ago, describe, dump, note, say, short, span
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
+from core.states import RunState
 
 if TYPE_CHECKING:
     from core.api.listings import Row
@@ -21,9 +22,7 @@ app = typer.Typer(help="List the runs, show one, or cancel one.")
 def list_runs(
     context: typer.Context,
     account: OfAccount = None,
-    state: Annotated[
-        str | None, typer.Option(help="running, succeeded, partial, failed or cancelled.")
-    ] = None,
+    state: Annotated[RunState | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
@@ -90,11 +89,11 @@ def show(id: RunId, json: Json = False) -> None:
         now = progress.progress(conn, run)
         waits = (
             progress.waits(conn, progress.load_account(conn, now), now)
-            if now.state == "running"
+            if now.state == RunState.RUNNING
             else []
         )
     open_tasks = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
-    row |= now.summary() | (open_tasks if now.state == "running" else {})
+    row |= now.summary() | (open_tasks if now.state == RunState.RUNNING else {})
     row.pop("run_id")
     if json:
         dump(row | {"waits": [wait.reason for wait in waits]})

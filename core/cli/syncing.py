@@ -11,6 +11,7 @@ from core.cli.output import dump, fail, note, say, short, span
 from core.cli.session import backend
 from core.cli.types import Id
 from core.cli.watching import Watcher
+from core.states import RunState
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from core.api.backend import Backend
     from core.api.progress import Progress
 
-CODES = {"succeeded": 0, "failed": 1, "cancelled": 1, "partial": 3}
+CODES: dict[str, int] = {
+    RunState.SUCCEEDED: 0,
+    RunState.FAILED: 1,
+    RunState.CANCELLED: 1,
+    RunState.PARTIAL: 3,
+}
 STOPPED, TIMED_OUT = 1, 4
 
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")]
@@ -85,7 +91,7 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
 
 def _begun(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
     if json and not wait:
-        dump({"run_id": str(run), "state": "running", "is_new": is_new})
+        dump({"run_id": str(run), "state": RunState.RUNNING, "is_new": is_new})
     elif not json and not wait:
         say(f"{'Started' if is_new else 'Joined'} run {run}")
         say(f"See how far it is: polling runs show {short(run)}")
@@ -97,7 +103,7 @@ def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int
     """Wait for a run's end, say what it came to, and return the exit code."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with Watcher(opened, run) as watcher:
-        while watcher.look() == "running" and watcher.stopped is None:
+        while watcher.look() == RunState.RUNNING and watcher.stopped is None:
             if deadline is not None and time.monotonic() >= deadline:
                 break
             time.sleep(watcher.pause)
@@ -114,7 +120,7 @@ def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int
 
 def _tell(now: Progress) -> None:
     figures = now.summary()
-    if now.state == "running":
+    if now.state == RunState.RUNNING:
         fail(
             f"the time is up; the run goes on, {now.tasks_done} of {now.known} tasks are done",
             f"See: polling runs show {short(figures['run_id'])}",
@@ -131,5 +137,5 @@ def _tell(now: Progress) -> None:
             str(now.run["error"]),
             f"See: polling tasks --run {short(figures['run_id'])} --state parked",
         )
-    elif now.state == "succeeded":
+    elif now.state == RunState.SUCCEEDED:
         say(f"Next: polling content --account {short(now.run['user_integration_id'])}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cli.output import ago, clean, note, stderr
 from core.errors import PollingError
+from core.states import RunState
 
 if TYPE_CHECKING:
     from typing import Self
@@ -55,7 +56,7 @@ class Watcher:
         try:
             with self._backend.database.connection() as conn:
                 self.now = progress.progress(conn, self._run)
-                if self.now.state == "running" and began - self._asked >= REASONS_SECONDS:
+                if self.now.state == RunState.RUNNING and began - self._asked >= REASONS_SECONDS:
                     self._asked = began
                     account = progress.load_account(conn, self.now)
                     self.stopped = _stopped(account)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from core.content.text import encode_json, fits, holds_unfit, mended, mended_json
 from core.errors import ResultInvalid
 from core.integration.results import Listing, TaskOutput
+from core.states import Operation
 
 Row = dict[str, Any]
 
@@ -50,19 +51,15 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> Row:
         raise ResultInvalid(f"output holds a {type(output).__name__} where a TaskOutput belongs")
     row: Row = {
         "id": external_id(output.id),
-        "code": output.code,
+        "operation": _operation(output),
         "fingerprint": _string(output.fingerprint, "fingerprint"),
     }
     row["weight"] = 0
-    if output.code == 410:
+    if row["operation"] == Operation.TOMBSTONE:
         return row
     row["metadata"], row["weight"] = _metadata(output)
-    if output.code == 206:
+    if row["operation"] == Operation.UPDATE:
         return row
-    if output.code != 200:
-        raise ResultInvalid(
-            f"output {output.id[:80]!r} has the code {output.code!r}; use 200, 206 or 410"
-        )
     row["kind"] = mended(_string(output.kind, "kind") or "item")
     row["parent"] = None if output.parent is None else external_id(output.parent)
     row["name"] = mended(_string(output.name, "name"))
@@ -74,11 +71,20 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> Row:
     return row
 
 
+def _operation(output: TaskOutput) -> Operation:
+    try:
+        return Operation.of_code(output.code)
+    except ValueError as error:
+        raise ResultInvalid(
+            f"output {output.id[:80]!r} has the code {output.code!r}; {error}"
+        ) from None
+
+
 def amend(row: Row, update: Row) -> None:
     """An item, or a change of its metadata, and a later change in one result are one row."""
     row["metadata"] = row["metadata"] | update["metadata"]
     row["fingerprint"] = update["fingerprint"] or row["fingerprint"]
-    if row["code"] == 200:
+    if row["operation"] == Operation.KEEP:
         row["digest"] = _digest(row)
 
 

@@ -11,6 +11,8 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from core.states import AccountState, AccountStateReason, Lane, RunState, TaskState
+
 NOTHING = "\N{EN DASH}"
 BYTES = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -35,6 +37,8 @@ def environment() -> Environment:
         "pretty": pretty,
     }
     made.globals["query"] = query
+    words = (AccountState, AccountStateReason, Lane, RunState, TaskState)
+    made.globals |= {word.__name__: word for word in words}
     return made
 
 

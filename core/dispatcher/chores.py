@@ -24,6 +24,7 @@ from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
+from core.states import TaskState
 from core.worker.figures import Figures, error_class
 
 MOST_BLOBS = 100
@@ -178,9 +179,12 @@ class Chores:
         )
         for one in expired:
             self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
-            if one.state == "parked":
+            if one.state == TaskState.PARKED:
                 self._figures.count(
-                    "tasks", domain=one.domain, state="parked", error=error_class(leases.DIED)
+                    "tasks",
+                    domain=one.domain,
+                    state=TaskState.PARKED,
+                    error=error_class(leases.DIED),
                 )
                 task = {
                     "id": one.task_id,
@@ -199,7 +203,9 @@ class Chores:
                 }
                 report_task(None, leases.DIED, names | {"task": str(one.task_id)})
         self._tell(
-            completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"})
+            completion.end_runs(
+                conn, {one.run_id for one in expired if one.state == TaskState.PARKED}
+            )
         )
 
     def _end_forgotten_runs(self, conn: Conn) -> None:

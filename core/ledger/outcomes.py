@@ -7,13 +7,14 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from core.content.rows import BlobStore, Row, amend, listing_row, output_row, seen_ids
 from core.content.text import encode_json, holds_unfit
 from core.errors import ResultInvalid
 from core.integration.base import Integration
 from core.integration.results import Task, TaskResult
+from core.states import AccountStateReason, Operation, TaskState
 
 MOST_TASKS = 100_000
 """Follow-ups of one result."""
@@ -74,7 +75,7 @@ class Block:
 class Stop:
     """The account cannot go on: it waits for a person."""
 
-    reason: Literal["credentials", "configuration"]
+    reason: AccountStateReason
     detail: str
     credentials_version: int
 
@@ -95,7 +96,7 @@ class Outcome:
     """
 
     dispatch: Dispatch
-    state: Literal["done", "ready", "parked"] = "done"
+    state: TaskState = TaskState.DONE
     delay: float = 0.0
     attempt: int = 0
     crash: int = 0
@@ -129,6 +130,7 @@ class Outcome:
         nested |= {
             "block": data["block"] and Block(**data["block"]),
             "stop": data["stop"] and Stop(**data["stop"]),
+            "state": TaskState(data["state"]),
         }
         return cls(**{**data, **nested})
 
@@ -230,8 +232,8 @@ def _collect(rows: dict[str, Row], row: Row) -> None:
     stands there.
     """
     before = rows.pop(row["id"], None)
-    if before is not None and row["code"] == 206:
-        if before["code"] != 410:
+    if before is not None and row["operation"] == Operation.UPDATE:
+        if before["operation"] != Operation.TOMBSTONE:
             amend(before, row)
         row = before
     rows[row["id"]] = row

@@ -23,36 +23,38 @@ from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
 from core.ledger.state import write_states
+from core.states import Lane, Operation, RunState, TaskState
 
 # THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id.
 # Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
 # which is small only as long as the dead can be cleared away.
-FENCE = """
+FENCE = f"""
 SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.started_at,
     r.allow_deletions, t.carried, r.over_limit
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
-WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no
+WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no
 ORDER BY t.id FOR UPDATE OF t
 """
 
 # Someone else may end the backfill run meanwhile: the share lock waits for that, and then finds
 # none.
-OPEN_BACKFILL = """
+OPEN_BACKFILL = f"""
 INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
-SELECT %(id)s, %(account)s, %(domain)s, 'backfill', %(trigger)s, last_value FROM dispatch_seq
-ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
+SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value FROM dispatch_seq
+ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
 """
 # What a person has allowed the live run holds for the listings it sends to the background. Before
 # the share lock: after it, two batches that both hold one would wait for each other.
-ALLOW_BACKFILL = """
+ALLOW_BACKFILL = f"""
 UPDATE sync_run SET allow_deletions = true
-WHERE user_integration_id = %s AND lane = 'backfill' AND state = 'running' AND NOT allow_deletions
+WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}' AND state = '{RunState.RUNNING}'
+  AND NOT allow_deletions
 """
-SHARE_BACKFILL = """
-SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfill'
-    AND state = 'running' FOR SHARE
+SHARE_BACKFILL = f"""
+SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}'
+    AND state = '{RunState.RUNNING}' FOR SHARE
 """
 
 # The ids are taken in the order the plugin gave, and the rows inserted by key: one keeps the order
@@ -83,8 +85,8 @@ MOST_ERRORS = 20
 # The rows are locked by the fence already.
 FINISH = f"""
 UPDATE sync_task t SET
-    state = CASE WHEN f.snooze > 0
-        AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS} THEN 'parked' ELSE f.state END,
+    state = CASE WHEN f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS}
+        THEN '{TaskState.PARKED}' ELSE f.state END,
     available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
         ELSE t.available_at END,
     attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,
@@ -99,7 +101,7 @@ UPDATE sync_task t SET
             ORDER BY n DESC LIMIT {MOST_ERRORS}) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
     followups = f.followups,
-    finished_at = CASE WHEN f.state = 'ready'
+    finished_at = CASE WHEN f.state = '{TaskState.READY}'
         AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MOST_SNOOZED_SECONDS})
         THEN NULL ELSE clock_timestamp() END
 FROM json_to_recordset(%s::json)
@@ -107,7 +109,7 @@ FROM json_to_recordset(%s::json)
     reason text, error text, saved int, unchanged int, deleted int, followups int)
 WHERE t.id = f.id
 RETURNING t.id, t.state
-"""  # noqa: S608  two numbers of our own
+"""
 
 BLOCK = """
 INSERT INTO limit_block (key, until, reason)
@@ -209,7 +211,7 @@ class _Batch:
                 continue
             self.runs[task] = _Run(start_seq, began, allow, carried)
             if over_limit and outcome.tasks:
-                outcome = Outcome(outcome.dispatch, state="parked", reason=over_limit)
+                outcome = Outcome(outcome.dispatch, state=TaskState.PARKED, reason=over_limit)
             passed.append(outcome)
         return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq)
 
@@ -218,14 +220,14 @@ class _Batch:
 
     def _write_content(self) -> None:
         # What is gone goes first: a result may delete a folder and keep a file that is now in it.
-        gone = self._latest(410)
+        gone = self._latest(Operation.TOMBSTONE)
         deleted = content.delete(self.conn, [row for _, row in gone])
         content.bury(self.conn, [row for _, row in gone])
-        rows = {200: self._latest(200), 206: self._latest(206)}
-        changed = content.upsert(self.conn, [row for _, row in rows[200]])
-        updated = content.update(self.conn, [row for _, row in rows[206]])
-        self._count(rows[200], changed)
-        self._count(rows[206], updated)
+        kept, updates = self._latest(Operation.KEEP), self._latest(Operation.UPDATE)
+        changed = content.upsert(self.conn, [row for _, row in kept])
+        updated = content.update(self.conn, [row for _, row in updates])
+        self._count(kept, changed)
+        self._count(updates, updated)
         for outcome, row in gone:
             self.counts[outcome.dispatch.task_id].deleted += deleted[(row["account"], row["id"])]
         self._remember_seen(changed | updated)
@@ -236,8 +238,8 @@ class _Batch:
             )
             self.saved.changed.setdefault((account, domain), []).append(id)
 
-    def _latest(self, code: int) -> list[tuple[Outcome, dict[str, Any]]]:
-        """Rows of this code, the latest for each item, with what the statements need of their
+    def _latest(self, operation: Operation) -> list[tuple[Outcome, dict[str, Any]]]:
+        """Rows of this operation, the latest for each item, with what the statements need of their
         dispatch.
         """
         rows: dict[tuple[str, str], tuple[Outcome, dict[str, Any]]] = {}
@@ -249,10 +251,10 @@ class _Batch:
                 "seq": dispatch.dispatch_seq,
             }
             for row in outcome.outputs:
-                if row["code"] == code:
+                if row["operation"] == operation:
                     key = (dispatch.account_id, row["id"])
                     merged = row | names
-                    if code == 206 and key in rows:  # each changes only its own keys
+                    if operation == Operation.UPDATE and key in rows:  # each changes its own keys
                         merged["metadata"] = rows[key][1]["metadata"] | row["metadata"]
                     rows[key] = (outcome, merged)
         return list(rows.values())
@@ -274,7 +276,7 @@ class _Batch:
         seen = {(o.dispatch.run_id, id) for o in self.outcomes for id in o.seen}
         for outcome in self.outcomes:
             dispatch = outcome.dispatch
-            kept = (row["id"] for row in outcome.outputs if row["code"] != 410)
+            kept = (row["id"] for row in outcome.outputs if row["operation"] != Operation.TOMBSTONE)
             seen.update(
                 (dispatch.run_id, id) for id in kept if (dispatch.account_id, id) not in changed
             )
@@ -320,7 +322,7 @@ class _Batch:
                     if _moves(outcome, row)
                     else outcome.dispatch.run_id
                 ),
-                "lane": "backfill" if _moves(outcome, row) else outcome.dispatch.lane,
+                "lane": Lane.BACKFILL if _moves(outcome, row) else outcome.dispatch.lane,
             }
             for outcome in self.outcomes
             for row in outcome.tasks
@@ -375,7 +377,7 @@ class _Batch:
         self.saved.applied = [
             (outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes
         ]
-        self.saved.added |= any(state == "ready" for state in states.values())
+        self.saved.added |= any(state == TaskState.READY for state in states.values())
 
 
 def _array(numbers: Iterable[int]) -> str:
@@ -384,7 +386,7 @@ def _array(numbers: Iterable[int]) -> str:
 
 
 def _moves(outcome: Outcome, row: dict[str, Any]) -> bool:
-    return bool(row["background"]) and outcome.dispatch.lane == "live"
+    return bool(row["background"]) and outcome.dispatch.lane == Lane.LIVE
 
 
 def _finished(outcome: Outcome, counts: _Counts) -> dict[str, Any]:
@@ -408,5 +410,5 @@ def _finished(outcome: Outcome, counts: _Counts) -> dict[str, Any]:
 def parked(outcome: Outcome, reason: str) -> Outcome:
     """The same task, parked: its result cannot be saved."""
     return replace(
-        Outcome(outcome.dispatch), state="parked", attempt=1, reason=reason, error=reason
+        Outcome(outcome.dispatch), state=TaskState.PARKED, attempt=1, reason=reason, error=reason
     )

@@ -13,6 +13,7 @@ from core.content.text import json_text
 from core.db.pool import Conn
 from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
+from core.states import TaskState
 
 # Locks state rows by key.
 LOCK_STATE = """
@@ -62,7 +63,10 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
         if any(_conflicts(row, current.get(key), key in rows) for key, row in _writes(outcome)):
             passed.append(
                 Outcome(
-                    outcome.dispatch, state="ready", delay=0.2, reason="state changed meanwhile"
+                    outcome.dispatch,
+                    state=TaskState.READY,
+                    delay=0.2,
+                    reason="state changed meanwhile",
                 )
             )
             continue

@@ -12,6 +12,7 @@ from dramatiq.middleware import SkipMessage
 from core.ledger.leases import start_suspect
 from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.closed import TaskMiddleware
+from core.states import TaskState
 from core.worker.process import current
 
 FIRST_PAUSE_SECONDS = 0.2
@@ -36,7 +37,11 @@ class Leases(TaskMiddleware):
             delay = random.uniform(pause / 2, pause)
             process.hand_over(
                 Outcome(
-                    dispatch, state="ready", delay=delay, suspect=True, reason="waits to run alone"
+                    dispatch,
+                    state=TaskState.READY,
+                    delay=delay,
+                    suspect=True,
+                    reason="waits to run alone",
                 )
             )
             raise SkipMessage("another suspect runs in this process")

@@ -16,6 +16,7 @@ from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
 from core.middleware.closed import TaskMiddleware
 from core.queues import UNAVAILABLE
+from core.states import TaskState
 from core.worker.budgets import Wanted
 from core.worker.process import current
 
@@ -66,7 +67,7 @@ class RateLimit(TaskMiddleware):
         current().hand_over(
             Outcome(
                 dispatch,
-                state="ready",
+                state=TaskState.READY,
                 delay=delay,
                 snooze=1,
                 suspect=dispatch.suspect,

@@ -31,6 +31,7 @@ from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
 from core.middleware.closed import TaskMiddleware
 from core.middleware.time_limit import TimeLimitExceeded
 from core.observing.errors import report_task
+from core.states import AccountStateReason, TaskState, Trigger
 from core.worker.accounts import LoadedAccount
 from core.worker.process import current
 from core.worker.running import AccountStopped, LeftToOthers
@@ -80,22 +81,22 @@ class Retries(TaskMiddleware):
             text = f"{type(exception).__name__}, which could not be read ({type(error).__name__})"
             outcome = _transient(dispatch, self.max_attempts, text, text)
         log.log(
-            logging.WARNING if outcome.state == "parked" or outcome.stop else logging.INFO,
+            logging.WARNING if outcome.state == TaskState.PARKED or outcome.stop else logging.INFO,
             "task %s (%s of %s) %s: %s",
             dispatch.task_id,
             dispatch.type,
             dispatch.domain,
             (
                 "is parked"
-                if outcome.state == "parked"
+                if outcome.state == TaskState.PARKED
                 else f"goes on in {outcome.delay:.1f} s"
-                if outcome.state == "ready"
+                if outcome.state == TaskState.READY
                 else "ends"
             ),
             outcome.error or outcome.reason,
         )
-        if outcome.state == "parked" or outcome.stop:
-            level = "error" if outcome.state == "parked" else "warning"
+        if outcome.state == TaskState.PARKED or outcome.stop:
+            level = "error" if outcome.state == TaskState.PARKED else "warning"
             report_task(
                 exception, outcome.error or outcome.reason or "", tags_of(dispatch), strike, level
             )
@@ -134,14 +135,17 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
         case ServerUnavailable() | RedisError():
             return Outcome(
                 dispatch,
-                state="ready",
+                state=TaskState.READY,
                 delay=random.uniform(1, 3),
                 suspect=dispatch.suspect,
                 reason=reason,
             )
         case AccountStopped():
             return Outcome(
-                dispatch, state="ready", delay=PAUSED_SECONDS, reason="the account does not run now"
+                dispatch,
+                state=TaskState.READY,
+                delay=PAUSED_SECONDS,
+                reason="the account does not run now",
             )
         case LeftToOthers():
             delay = min(
@@ -149,7 +153,7 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
             ) * random.uniform(0.5, 1)
             return Outcome(
                 dispatch,
-                state="ready",
+                state=TaskState.READY,
                 delay=delay,
                 snooze=1,
                 suspect=dispatch.suspect,
@@ -161,17 +165,17 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
             # The fault of this process's keys, maybe, and not of the account: others may open it.
             return Outcome(
                 dispatch,
-                state="ready",
+                state=TaskState.READY,
                 delay=KEY_SECONDS,
                 snooze=1,
                 suspect=dispatch.suspect,
                 reason=reason,
             )
         case CredentialsInvalid():
-            return _stopped(dispatch, "credentials", reason, loaded, text)
+            return _stopped(dispatch, AccountStateReason.CREDENTIALS, reason, loaded, text)
         case ConfigurationError():
-            return _stopped(dispatch, "configuration", reason, loaded, text)
-        case CursorExpired() if dispatch.trigger == "resync":
+            return _stopped(dispatch, AccountStateReason.CONFIGURATION, reason, loaded, text)
+        case CursorExpired() if dispatch.trigger == Trigger.RESYNC:
             return _parked(dispatch, f"{reason}, in a resync", text)
         case CursorExpired():
             return Outcome(dispatch, reason=reason, expired=exception.partition)
@@ -183,7 +187,7 @@ def decide(  # noqa: C901  the table of what an exception does, a case a row
 
 
 def _parked(dispatch: Dispatch, reason: str, text: str) -> Outcome:
-    return Outcome(dispatch, state="parked", attempt=1, reason=reason, error=text)
+    return Outcome(dispatch, state=TaskState.PARKED, attempt=1, reason=reason, error=text)
 
 
 def _transient(dispatch: Dispatch, max_attempts: int, reason: str, text: str) -> Outcome:
@@ -191,30 +195,49 @@ def _transient(dispatch: Dispatch, max_attempts: int, reason: str, text: str) ->
     if attempt >= max_attempts:
         return _parked(dispatch, f"after {attempt} attempts: {reason}", text)
     return Outcome(
-        dispatch, state="ready", delay=backoff(attempt), attempt=1, reason=reason, error=text
+        dispatch,
+        state=TaskState.READY,
+        delay=backoff(attempt),
+        attempt=1,
+        reason=reason,
+        error=text,
     )
 
 
 def _crashed(dispatch: Dispatch, reason: str, text: str) -> Outcome:
     if dispatch.crashes + 1 >= MOST_CRASHES:
         return Outcome(
-            dispatch, state="parked", crash=1, reason=f"{MOST_CRASHES} times: {reason}", error=text
+            dispatch,
+            state=TaskState.PARKED,
+            crash=1,
+            reason=f"{MOST_CRASHES} times: {reason}",
+            error=text,
         )
     return Outcome(
-        dispatch, state="ready", delay=backoff(1), crash=1, suspect=True, reason=reason, error=text
+        dispatch,
+        state=TaskState.READY,
+        delay=backoff(1),
+        crash=1,
+        suspect=True,
+        reason=reason,
+        error=text,
     )
 
 
 def _stopped(
-    dispatch: Dispatch, why: str, detail: str, loaded: LoadedAccount | None, text: str
+    dispatch: Dispatch,
+    why: AccountStateReason,
+    detail: str,
+    loaded: LoadedAccount | None,
+    text: str,
 ) -> Outcome:
     version = (
         loaded.account.credentials_version if loaded is not None else _stored_version(dispatch)
     )
-    stop = Stop("credentials" if why == "credentials" else "configuration", detail, version)
+    stop = Stop(why, detail, version)
     # If the credentials were renewed meanwhile, the account does not stop, and the task simply runs
     # again.
-    return Outcome(dispatch, state="ready", delay=1.0, reason=detail, error=text, stop=stop)
+    return Outcome(dispatch, state=TaskState.READY, delay=1.0, reason=detail, error=text, stop=stop)
 
 
 def _stored_version(dispatch: Dispatch) -> int:
@@ -236,7 +259,7 @@ def _rate_limited(
     delay = seconds * (1 + random.random() / 20)
     return Outcome(
         dispatch,
-        state="ready",
+        state=TaskState.READY,
         delay=delay,
         snooze=1,
         reason=reason,

@@ -23,6 +23,7 @@ from core.integration.base import BaseIntegration
 from core.integration.context import RunInfo
 from core.integration.limits import AtOnce, Limit
 from core.integration.results import Listing, Task
+from core.states import Lane, Trigger
 from core.testing.context import Account, HarnessContext
 from core.testing.effects import Effects
 from core.testing.outcome import Parked, SyncResult
@@ -66,8 +67,8 @@ class Ledger:
 
     def start(self, trigger: str, root: Task) -> None:
         """Begin a live run, unless one is still open."""
-        if "live" not in self._runs:
-            self._put(root, self._run("live", trigger))
+        if Lane.LIVE not in self._runs:
+            self._put(root, self._run(Lane.LIVE, trigger))
 
     def finish(self) -> None:
         """All is done: the runs are over."""
@@ -115,7 +116,8 @@ class Ledger:
         self._write_state(context.sequence, effects.state)
         self.tasks.extend(effects.returned)
         for task in effects.tasks:
-            self._put(task, self._run("backfill", "schedule") if task.background else entry.run)
+            background = self._run(Lane.BACKFILL, Trigger.SCHEDULE) if task.background else None
+            self._put(task, background or entry.run)
         for listing in effects.listed:
             self._sweep(listing, entry.run)
         for key in context.blob_keys:
@@ -199,7 +201,7 @@ class Ledger:
         self._queue.put(entry)
 
     def _expire(self, entry: Entry, error: CursorExpired) -> None:
-        if entry.run.info.trigger == "resync":
+        if entry.run.info.trigger == Trigger.RESYNC:
             return self._park(entry, error)
         self._write_state(self._account.tick(), {error.partition: None})
         self.result.tasks_done += 1

@@ -8,6 +8,7 @@ from core.integration.results import Task
 from core.ledger import upkeep
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
+from core.states import AccountState
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instances import Instances
@@ -54,7 +55,7 @@ class Runner:
           Whatever the plugin raises, in the task or while its results are read.
         """
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
-        if loaded.account.sync_status == "disconnected":
+        if loaded.account.sync_status == AccountState.DISCONNECTED:
             raise AccountStopped
         self._used[dispatch.id] = loaded
         with public_hosts_only(

@@ -22,6 +22,7 @@ from core.observing.traces import span
 from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
+from core.states import TaskState
 from core.worker.figures import Figures
 from core.worker.held import Held
 
@@ -313,7 +314,7 @@ class Saver:
                     "content_saved", domain=domain, account_id=account, external_ids=ids
                 )
             for outcome, state in one.applied:
-                if state == "parked":
+                if state == TaskState.PARKED:
                     self._registry.observe("task_parked", task=_described(outcome))
         for run in ended:
             log.info(

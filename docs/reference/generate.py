@@ -1,16 +1,21 @@
-"""Writes `docs/reference/api.md` from the OpenAPI document: `python docs/reference/generate.py`.
+"""Write the generated references: `python docs/reference/generate.py`.
 
-A test holds them in step.
+`api.md` comes from the OpenAPI document; `states.md` and the glossary's entries on states come from
+`core/states.py`. A test holds them in step.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).with_name("api.md")
+from core import states
+
+API, STATES, GLOSSARY = map(Path(__file__).with_name, ("api.md", "states.md", "glossary.md"))
 Json = Mapping[str, Any]
 
 INTRODUCTION = """\
@@ -88,6 +93,8 @@ def _schemas(document: Json) -> Iterator[str]:
         yield f"### {name}"
         if "description" in schema:
             yield _unwrapped(schema["description"])
+        if "enum" in schema:
+            yield _type(schema)
         needed = set(schema.get("required", ()))
         rows = [
             f"| `{field}`{' (needed)' if field in needed and 'additionalProperties' in schema else ''}"
@@ -137,6 +144,71 @@ def _unwrapped(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", text.strip())
 
 
+MACHINES = {"Accounts": states.ACCOUNTS, "Runs": states.RUNS, "Tasks": states.TASKS}
+WORDS: Mapping[str, type[states.Word]] = {
+    "Account state": states.AccountState,
+    "Account state reason": states.AccountStateReason,
+    "Deletions": states.Deletions,
+    "Lane": states.Lane,
+    "Operation": states.Operation,
+    "Run state": states.RunState,
+    "Task state": states.TaskState,
+    "Trigger": states.Trigger,
+}
+"""The entries of the glossary that are generated."""
+STATES_INTRODUCTION = """\
+Made from `core/states.py` by `docs/reference/generate.py`. Planned values and changes are reserved:
+no statement writes them yet. *Open* states have work to do; no change leaves a *final* state.
+"""
+
+
+def render_states() -> str:
+    """The page of the states: a diagram for each machine, then the other words."""
+    drawn = {machine.states for machine in MACHINES.values()}
+    parts = [
+        "# States",
+        textwrap.fill(STATES_INTRODUCTION, 100),
+    ]
+    for title, machine in MACHINES.items():
+        parts += [f"## {title}", inspect.getdoc(machine.states) or "", _diagram(machine)]
+        parts.append(_table(machine.states, machine))
+    for title, words in WORDS.items():
+        if words not in drawn:
+            parts += [f"## {title}", inspect.getdoc(words) or "", _table(words)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _diagram(machine: states.Machine[Any]) -> str:
+    lines = [
+        f"    {one.source or '[*]'} --> {one.target}: {one.event}{' (planned)' if one.planned else ''}"
+        for one in machine.transitions
+    ]
+    lines += [f"    {state} --> [*]" for state in machine.final]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+def _table(words: type[states.Word], machine: states.Machine[Any] | None = None) -> str:
+    rows = ["| value | meaning |", "|---|---|"]
+    for word in words:
+        notes = ["Planned."] if word.planned else []
+        notes += ["Open."] if machine is not None and word in machine.open else []
+        notes += ["Final."] if machine is not None and word in machine.final else []
+        rows.append(f"| `{word}` | {' '.join([word.meaning, *notes])} |")
+    return "\n".join(rows)
+
+
+def render_glossary(text: str) -> str:
+    """The glossary with its generated entries written anew; the others stay."""
+    for title, words in WORDS.items():
+        about = (inspect.getdoc(words) or "").split(": `")[0].rstrip(".")
+        values = ", ".join(f"`{word}`" for word in words)
+        entry = textwrap.fill(f"**{title}** {about}: {values}. See [States](states.md).", 100)
+        text = re.sub(
+            rf"^\*\*{title}\*\* .*?(?=\n\n|\n?\Z)", entry, text, flags=re.MULTILINE | re.DOTALL
+        )
+    return text
+
+
 def document() -> Json:
     """The OpenAPI document of the application; nothing is connected for it."""
     from typing import cast
@@ -148,4 +220,6 @@ def document() -> Json:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(render(document()), "utf-8")
+    API.write_text(render(document()), "utf-8")
+    STATES.write_text(render_states(), "utf-8")
+    GLOSSARY.write_text(render_glossary(GLOSSARY.read_text("utf-8")), "utf-8")

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     multiple,
     rule,
 )
+from support.state_changes import forbidden, noted, watch
 
 from core.accounts import store
 from core.db.pool import Conn, open_connection
@@ -34,6 +35,7 @@ from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
 from core.ledger.saving import save
+from core.states import Operation
 
 DOMAIN = "model"
 LEADER = UUID(int=1)
@@ -375,6 +377,10 @@ class Ledger(RuleBasedStateMachine):
             )
 
     @invariant()
+    def changes_of_state_are_allowed(self) -> None:
+        assert not forbidden(noted(self.conn))
+
+    @invariant()
     def content_agrees(self) -> None:
         rows = self.conn.execute(
             "SELECT user_integration_id, external_id, content_text FROM user_integration_content"
@@ -385,7 +391,7 @@ class Ledger(RuleBasedStateMachine):
 def _output(id: str, seq: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": id,
-        "code": 200,
+        "operation": Operation.KEEP,
         "metadata": {},
         "kind": "item",
         "parent": None,
@@ -406,6 +412,8 @@ def _output(id: str, seq: int) -> dict[str, Any]:
 
 @pytest.fixture
 def machine(database_url: str) -> Iterator[type[Ledger]]:
+    with open_connection(database_url) as conn:
+        watch(conn)
     Ledger.database_url = database_url
     yield Ledger
     Ledger.database_url = ""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.api import listings
 from core.api.listings import Listing
-from core.db.pool import Conn
+from core.db.pool import Conn, Database
 
 ACCOUNT = UUID(int=7)
 
@@ -95,3 +95,23 @@ def test_pages_cover_what_was_there_once(
             add(conn, name)
     assert len(set(seen)) == len(seen), "a row was seen twice"
     assert before <= set(seen), f"{len(before - set(seen))} rows were not seen"
+
+
+@pytest.mark.parametrize("which", LISTINGS)
+def test_a_page_is_planned_for_its_own_filters(which: str, database: Database) -> None:
+    """A filter that is not given leaves no condition behind; a plan for all values would keep it."""
+    listing, _, filters = LISTINGS[which]
+    names = dict.fromkeys(listing.filters) | filters | {"limit": 9}
+    names |= {f"after_{index}": None for index in range(len(listing.key))}
+    with database.connection() as conn:
+        plan = "\n".join(line for (line,) in conn.execute("EXPLAIN " + listing.statement, names))
+        assert " OR " not in plan, plan
+        for _ in range(8):
+            listing.page(conn, **filters)
+        prepared = "SELECT statement FROM pg_prepared_statements"
+        assert listing.statement not in {text for (text,) in conn.execute(prepared)}
+
+
+def test_a_filter_that_there_is_not_is_no_filter_that_is_ignored(conn: Conn) -> None:
+    with pytest.raises(TypeError, match="colour"):
+        listings.content.page(conn, colour="red")

@@ -15,6 +15,7 @@ from core.ledger import scheduling
 from core.ledger.leadership import renew_epoch, status
 from core.ledger.outcomes import Block, Outcome, Stop
 from core.ledger.saving import MOST_ERRORS, MOST_SNOOZED_SECONDS, parked
+from core.states import Operation
 
 
 class Counter(BaseModel):
@@ -82,7 +83,9 @@ def test_a_batch_is_saved_whole_or_not_at_all(desk) -> None:
 
     good, bad = desk.root(desk.account("a")), desk.root(desk.account("b"))
     broken = desk.outcome(bad)
-    broken.outputs = [{"id": "x", "code": 200, "kind": None, "digest": "", "metadata": {}}]
+    broken.outputs = [
+        {"id": "x", "operation": Operation.KEEP, "kind": None, "digest": "", "metadata": {}}
+    ]
     before = everything(desk)
     with pytest.raises(Exception, match="null value"):
         desk.save(desk.outcome(good, output=[TaskOutput("a")]), broken)

@@ -204,3 +204,13 @@ def test_the_reference_of_the_api_is_in_step_with_it() -> None:
     generator = runpy.run_path(str(REFERENCE / "generate.py"))
     text = generator["render"](generator["document"]())
     assert text == read("api.md"), "run: python docs/reference/generate.py"
+
+
+def test_the_states_and_their_glossary_are_in_step_with_the_code() -> None:
+    import runpy
+
+    generator = runpy.run_path(str(REFERENCE / "generate.py"))
+    assert generator["render_states"]() == read("states.md")
+    glossary = read("glossary.md")
+    assert generator["render_glossary"](glossary) == glossary
+    assert not [word for word in generator["WORDS"] if f"**{word}** " not in glossary]

@@ -32,6 +32,7 @@ from core.ledger.outcomes import (
     result_outcome,
     task_row,
 )
+from core.states import Operation
 
 
 class Store:
@@ -222,9 +223,11 @@ def test_an_id_twice_in_a_result_is_one_row_where_the_last_word_counts(outcome_o
     )
     assert [(row["id"], row["text"]) for row in outcome.outputs] == [("b", None), ("a", "second")]
     outcome = outcome_of(output=[TaskOutput.gone("a"), TaskOutput("a", "back")])
-    assert [(row["code"], row["text"]) for row in outcome.outputs] == [(200, "back")]
+    assert [(row["operation"], row["text"]) for row in outcome.outputs] == [
+        (Operation.KEEP, "back")
+    ]
     outcome = outcome_of(output=[TaskOutput("a", "text"), TaskOutput.gone("a")])
-    assert [row["code"] for row in outcome.outputs] == [410]
+    assert [row["operation"] for row in outcome.outputs] == [Operation.TOMBSTONE]
 
 
 def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: Come) -> None:
@@ -236,10 +239,13 @@ def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: 
     ).outputs
     assert row == same
     (row,) = outcome_of(output=[update, TaskOutput.update("a", metadata={"x": 1})]).outputs
-    assert (row["code"], row["metadata"], row["fingerprint"]) == (206, {"x": 1, "y": 2}, "f2")
-    assert [row["code"] for row in outcome_of(output=[TaskOutput.gone("a"), update]).outputs] == [
-        410
-    ]
+    assert (row["operation"], row["metadata"], row["fingerprint"]) == (
+        Operation.UPDATE,
+        {"x": 1, "y": 2},
+        "f2",
+    )
+    (row,) = outcome_of(output=[TaskOutput.gone("a"), update]).outputs
+    assert row["operation"] == Operation.TOMBSTONE
 
 
 def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_of: Come) -> None:

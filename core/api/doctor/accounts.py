@@ -9,22 +9,25 @@ from core.api.doctor.check import Check, failed
 from core.api.listings import fetch
 from core.db.pool import Conn
 from core.errors import PollingError, VaultError
+from core.states import STOPPED_TASKS, AccountState, Lane, RunState, TaskState, literals
 
 SAMPLE = """
 SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL
 ORDER BY updated_at DESC, id LIMIT 50
 """
-TROUBLES = """
+TROUBLES = f"""
 SELECT
-    (SELECT count(*) FROM user_integration WHERE sync_status = 'error') AS stopped,
+    (SELECT count(*) FROM user_integration WHERE sync_status = '{AccountState.ERROR}') AS stopped,
     -- The first condition names the partial index `sync_task_stopped`.
-    (SELECT count(*) FROM sync_task WHERE state IN ('parked', 'cancelled') AND retried_as IS NULL
-       AND state = 'parked') AS parked,
+    (SELECT count(*) FROM sync_task WHERE state IN ({literals(STOPPED_TASKS)})
+       AND retried_as IS NULL AND state = '{TaskState.PARKED}') AS parked,
     (SELECT count(*) FROM held_deletion) AS held,
     (SELECT count(*) FROM user_integration a
-     WHERE sync_status = 'active' AND next_sync_at < clock_timestamp() - interval '10 minutes'
+     WHERE sync_status = '{AccountState.ACTIVE}'
+       AND next_sync_at < clock_timestamp() - interval '10 minutes'
        AND NOT EXISTS (SELECT FROM sync_run r
-           WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
+           WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
+             AND r.state = '{RunState.RUNNING}')
     ) AS overdue
 """
 WORDS = {

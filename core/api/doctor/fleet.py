@@ -12,6 +12,7 @@ from core.dispatcher.chores import tick_seconds
 from core.ledger import leadership, upkeep
 from core.plugins import Registry
 from core.settings import Settings
+from core.states import AccountState
 
 # Heartbeats of one process are 5 s apart, so its clock is compared with the moment it was written.
 SKEWED = """
@@ -23,9 +24,9 @@ DRAINING = """
 SELECT id FROM process
 WHERE draining AND kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
 """
-WANTED = """
-SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = 'active'
-ORDER BY 1
+WANTED = f"""
+SELECT DISTINCT integration_domain AS domain FROM user_integration
+WHERE sync_status = '{AccountState.ACTIVE}' ORDER BY 1
 """
 
 START = "Run: polling up"

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from core.db.pool import Conn
 from core.errors import ServerUnavailable
+from core.states import TASKS, RunState, literals
 
 LOOK_SECONDS = 0.25
 LINE_SECONDS = 3.0
@@ -23,19 +24,19 @@ STALLED_SECONDS = 180.0
 
 RATE_SECONDS = 2.0
 
-TASKS = """
-SELECT count(*) FILTER (WHERE state NOT IN ('ready', 'queued')), count(*) FROM sync_task
+COUNTED = f"""
+SELECT count(*) FILTER (WHERE state NOT IN ({literals(TASKS.open)})), count(*) FROM sync_task
 WHERE run_id = ANY(%s)
 """
 KEPT = """
 SELECT count(*), coalesce(sum(size), 0)::bigint FROM user_integration_content
 WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL
 """
-RUNNING = "SELECT count(*) FROM sync_run WHERE id = ANY(%s) AND state = 'running'"
-WAITING_FOR = """
+RUNNING = f"SELECT count(*) FROM sync_run WHERE id = ANY(%s) AND state = '{RunState.RUNNING}'"
+WAITING_FOR = f"""
 SELECT coalesce(t.reason, a.status_detail, t.type || ' is ' || t.state) FROM sync_task t
 JOIN user_integration a ON a.id = t.user_integration_id
-WHERE t.run_id = ANY(%s) AND t.state IN ('ready', 'queued') ORDER BY t.id LIMIT 1
+WHERE t.run_id = ANY(%s) AND t.state IN ({literals(TASKS.open)}) ORDER BY t.id LIMIT 1
 """
 
 
@@ -113,7 +114,10 @@ def _number(conn: Conn, statement: str, runs: list[UUID]) -> int:
 
 
 def _look(conn: Conn, account: UUID, runs: list[UUID]) -> Seen:
-    kept, tasks = conn.execute(KEPT, (account,)).fetchone(), conn.execute(TASKS, (runs,)).fetchone()
+    kept, tasks = (
+        conn.execute(KEPT, (account,)).fetchone(),
+        conn.execute(COUNTED, (runs,)).fetchone(),
+    )
     assert kept is not None
     assert tasks is not None
     return Seen(kept[0], kept[1], tasks[0], tasks[1])

@@ -50,7 +50,8 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "the fence",
-        (("core/ledger/saving.py", "WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no", ""),
+        (("core/ledger/saving.py",
+          "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no", ""),
          ("core/ledger/saving.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
         ("tests/integration/test_saving.py",),
     ),
@@ -61,7 +62,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the renewal of leases",
-        (("core/ledger/leases.py", "FROM held WHERE t.id = held.id", "FROM held WHERE t.id = held.id AND false"),),
+        (("core/ledger/leases.py", "UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id",
+          "UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id AND false"),),
         ("tests/integration/test_leases.py",),
     ),
     Mutation(

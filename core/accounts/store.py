@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from core.db.pool import Conn
 from core.errors import NotFound
+from core.states import AccountState, AccountStateReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ FROM user_integration"""
 LOAD = f"{_COLUMNS} WHERE id = %s"
 LOAD_SEVERAL = f"{_COLUMNS} WHERE id = ANY(%s)"
 
-CONNECT = """
+CONNECT = f"""
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config,
     credentials, limits,
                               poll_interval_minutes, public_hosts_only, next_sync_at)
@@ -60,7 +61,8 @@ ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     public_hosts_only = excluded.public_hosts_only,
     credentials_version = user_integration.credentials_version + 1,
     version = user_integration.version + 1,
-    sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
+    sync_status = '{AccountState.ACTIVE}', status_reason = NULL, status_detail = NULL,
+    consecutive_failures = 0,
     resync_due = user_integration.resync_due OR user_integration.config <> excluded.config
         AND %(resync)s,
     forget_state = user_integration.forget_state OR user_integration.config <> excluded.config
@@ -69,52 +71,55 @@ ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
 RETURNING id, version = 1
 """
 
-SET_CREDENTIALS = """
+SET_CREDENTIALS = f"""
 UPDATE user_integration SET credentials = %(credentials)s,
     credentials_version = credentials_version + 1,
     version = version + 1, limit_group = coalesce(%(group)s, limit_group),
     public_hosts_only = public_hosts_only OR %(public_hosts_only)s, refresh_holder = NULL,
     refresh_until = NULL,
-    sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
+    sync_status = '{AccountState.ACTIVE}', status_reason = NULL, status_detail = NULL,
+    consecutive_failures = 0,
     next_sync_at = now(), updated_at = now()
 WHERE id = %(id)s
 """
 
-SET_CONFIG = """
+_CORRECTED = f"status_reason = '{AccountStateReason.CONFIGURATION}'"
+SET_CONFIG = f"""
 UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
     public_hosts_only = public_hosts_only OR %(public_hosts_only)s,
     resync_due = resync_due OR %(resync)s, forget_state = forget_state OR %(resync)s,
     next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
-    sync_status = CASE WHEN status_reason = 'configuration' THEN 'active' ELSE sync_status END,
-    status_reason = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_reason END,
-    status_detail = CASE WHEN status_reason = 'configuration' THEN NULL ELSE status_detail END,
+    sync_status = CASE WHEN {_CORRECTED} THEN '{AccountState.ACTIVE}' ELSE sync_status END,
+    status_reason = CASE WHEN {_CORRECTED} THEN NULL ELSE status_reason END,
+    status_detail = CASE WHEN {_CORRECTED} THEN NULL ELSE status_detail END,
     updated_at = now()
 WHERE id = %(id)s AND (%(instead_of)s::jsonb IS NULL OR config = %(instead_of)s::jsonb)
 """
 
 # An account that stopped by itself (error) or was disconnected is not started by `resume`;
 # credentials or config are.
-PAUSE = """
-UPDATE user_integration SET sync_status = 'paused', updated_at = now()
-WHERE id = %s AND sync_status IN ('active', 'paused')
+PAUSE = f"""
+UPDATE user_integration SET sync_status = '{AccountState.PAUSED}', updated_at = now()
+WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED}')
 """
-RESUME = """
-UPDATE user_integration SET sync_status = 'active',
+RESUME = f"""
+UPDATE user_integration SET sync_status = '{AccountState.ACTIVE}',
     next_sync_at = least(coalesce(next_sync_at, now()), now()), updated_at = now()
-WHERE id = %s AND sync_status IN ('active', 'paused')
+WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED}')
 """
 
 # The account stops only if the credentials that failed are still the newest.
-STOP = """
-UPDATE user_integration SET sync_status = 'error', status_reason = %(reason)s,
+STOP = f"""
+UPDATE user_integration SET sync_status = '{AccountState.ERROR}', status_reason = %(reason)s,
     status_detail = %(detail)s,
     consecutive_failures = consecutive_failures + 1, updated_at = now()
-WHERE id = %(id)s AND sync_status = 'active' AND credentials_version = %(credentials_version)s
+WHERE id = %(id)s AND sync_status = '{AccountState.ACTIVE}'
+  AND credentials_version = %(credentials_version)s
 RETURNING id
 """
 
-DISCONNECT = """
-UPDATE user_integration SET sync_status = 'disconnected', status_reason = NULL,
+DISCONNECT = f"""
+UPDATE user_integration SET sync_status = '{AccountState.DISCONNECTED}', status_reason = NULL,
     status_detail = NULL,
     credentials = NULL, credentials_version = credentials_version + 1,
     version = version + 1, refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL,

@@ -29,6 +29,7 @@ from core.errors import InvalidInput, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 from core.results.text import fits, mended
+from core.states import AccountState, AccountStateReason
 
 KNOWN_ALREADY = """
 SELECT id, name, config, poll_interval_minutes FROM user_integration
@@ -248,7 +249,7 @@ def _set_config(
             "credentials": sealed(backend, checked.credentials),
             "group": checked.identity.group,
         }
-    elif account.sync_status != "disconnected":
+    elif account.sync_status != AccountState.DISCONNECTED:
         _check_same(backend, account, integration, config, public_only=public_only)
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
@@ -292,7 +293,7 @@ def resume(backend: Backend, id: UUID) -> None:
 
 def require_running(account: Account) -> None:
     """Raise WrongState if the account waits for a person."""
-    if account.sync_status not in ("active", "paused"):
+    if account.sync_status not in (AccountState.ACTIVE, AccountState.PAUSED):
         raise stopped(account)
 
 
@@ -300,13 +301,13 @@ def stopped(account: Account) -> WrongState:
     """The error that names the account's status."""
     detail = account.status_detail or "no details are known"
     match account.sync_status:
-        case "active":
+        case AccountState.ACTIVE:
             return WrongState("account-active")
-        case "paused":
+        case AccountState.PAUSED:
             return WrongState("account-paused", account=account.id)
-        case "disconnected":
+        case AccountState.DISCONNECTED:
             return WrongState("account-disconnected", account=account.id)
-    if account.status_reason == "configuration":
+    if account.status_reason == AccountStateReason.CONFIGURATION:
         return WrongState("account-stopped-configuration", account=account.id, detail=detail)
     return WrongState("account-stopped-credentials", account=account.id, detail=detail)
 

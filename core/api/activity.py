@@ -15,12 +15,12 @@ ORDER BY minute
 """
 NOW = "SELECT clock_timestamp() AS now"
 # Served by `user_integration_due`.
-COUNT_DUE = f"SELECT count(*) AS number FROM user_integration WHERE {DUE}"  # noqa: S608  constants
+COUNT_DUE = f"SELECT count(*) AS number FROM user_integration WHERE {DUE}"
 PROCESSES = f"""
 SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,
     {ALIVE} AS alive
 FROM process ORDER BY alive DESC, kind, host, pid LIMIT 200
-"""  # noqa: S608  constants
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 from core.api.access import Principal
-from core.api.listings import CONTENT_COLUMNS
+from core.api.listings import CONTENT_COLUMNS_OF_C
 from core.api.pagination import Keyset, bounded, encode_cursor, invalid_cursor
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
@@ -69,11 +69,11 @@ ORDER BY 1, 2, 3 LIMIT %(most)s
 OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # What changed again since it was scanned is left out: it comes later, at its new place.
 READ = f"""
-SELECT c.changed_in, {CONTENT_COLUMNS.replace("id,", "c.id,", 1)} FROM user_integration_content c
+SELECT c.changed_in, {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
 JOIN unnest(%(ids)s::bigint[], %(changed_in)s::bigint[])
     AS s(scanned_id, scanned_in) ON s.scanned_id = c.id
 WHERE c.changed_in = s.scanned_in
-"""  # noqa: S608  columns of our own
+"""
 
 # Rows that were written in another cluster, whose transactions had higher numbers: this one's
 # readers would wait for them.

@@ -9,10 +9,13 @@ from core.accounts import store
 from core.db.pool import Conn
 from core.errors import InvalidInput, WrongState
 from core.ledger import controls
+from core.states import AccountState, RunState
 
 PORTION = 5_000
 
-OPEN_RUNS = "SELECT id FROM sync_run WHERE user_integration_id = %s AND state = 'running'"
+OPEN_RUNS = (
+    f"SELECT id FROM sync_run WHERE user_integration_id = %s AND state = '{RunState.RUNNING}'"
+)
 
 # In the order in which nothing is left that points to what is gone. Indexes serve each: content and
 # states by the account, tasks and what was seen by the account's runs. Content is locked in
@@ -66,7 +69,7 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     Raises:
       InvalidInput: The account is connected.
     """
-    if store.load(conn, account).sync_status != "disconnected":
+    if store.load(conn, account).sync_status != AccountState.DISCONNECTED:
         raise WrongState("account-connected", account=account)
     for statement in ERASE:
         count = PORTION

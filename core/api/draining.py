@@ -5,13 +5,14 @@ from __future__ import annotations
 from core.api.liveness import ALIVE
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
+from core.states import TaskState
 
 # What a draining worker no longer serves gets no new tasks.
 MARK = f"""
 UPDATE process SET draining = true
 WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
   AND {ALIVE}
-"""  # noqa: S608  constants
+"""
 # Nobody notes which worker holds a task. Where other workers serve a domain as well, those that
 # drain have finished when they serve no queue any more, or have ended.
 DRAINING = f"""
@@ -21,7 +22,7 @@ WITH alive AS (
 )
 SELECT p.id, p.host, p.pid, p.queues, p.threads,
     (SELECT count(*) FROM sync_task t
-     WHERE t.state = 'queued' AND t.integration_domain = ANY(p.queues)
+     WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = ANY(p.queues)
         AND NOT EXISTS (SELECT FROM alive o
             WHERE NOT o.draining AND t.integration_domain = ANY(o.queues))
     )::int AS alone,
@@ -29,7 +30,7 @@ SELECT p.id, p.host, p.pid, p.queues, p.threads,
 FROM alive p
 WHERE p.draining AND p.queues <> '{{}}' AND (%(host)s::text IS NULL OR p.host = %(host)s)
 ORDER BY p.host, p.pid
-"""  # noqa: S608  constants
+"""
 
 
 def mark(conn: Conn, host: str | None = None) -> int:

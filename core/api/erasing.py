@@ -11,6 +11,7 @@ from core.api.backend import Backend
 from core.content.blobs import UNREFERENCED_SECONDS
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
+from core.states import AccountState
 
 SETTLED_SECONDS = 3600.0
 """A blob that was touched later may be named by a result that is not saved yet: it goes after
@@ -37,8 +38,8 @@ SET changed_in = pg_current_xact_id()::text::bigint, erased_at = now()
 # Once it is locked, no run begins and nothing is connected; what did so meanwhile is erased in
 # another round.
 LOCK_ACCOUNT = "SELECT id FROM user_integration WHERE id = %s FOR UPDATE"
-FORGET_ACCOUNT = """
-DELETE FROM user_integration a WHERE id = %s AND sync_status = 'disconnected'
+FORGET_ACCOUNT = f"""
+DELETE FROM user_integration a WHERE id = %s AND sync_status = '{AccountState.DISCONNECTED}'
   AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id)
   AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_id = a.id)
 """

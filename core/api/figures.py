@@ -11,31 +11,32 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
 from core.settings import Settings
+from core.states import AccountState, RunState, TaskState
 
 FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
 """Seconds since an account's last run ended."""
 
 # Ready and queued ones by their partial indexes; a task that waits for its time is not late.
-TASKS = """
+TASKS = f"""
 SELECT integration_domain AS domain, state, count(*) AS number FROM (
-    SELECT integration_domain, 'ready' AS state FROM sync_task WHERE state = 'ready'
-    UNION ALL SELECT integration_domain, 'queued' FROM sync_task WHERE state = 'queued'
+    SELECT integration_domain, '{TaskState.READY}' AS state FROM sync_task WHERE state = '{TaskState.READY}'
+    UNION ALL SELECT integration_domain, '{TaskState.QUEUED}' FROM sync_task WHERE state = '{TaskState.QUEUED}'
 ) open_ones GROUP BY 1, 2 ORDER BY 1, 2
 """
-QUEUE_AGE = """
+QUEUE_AGE = f"""
 SELECT integration_domain AS domain,
     greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
-FROM sync_task WHERE state = 'ready' AND available_at <= clock_timestamp() GROUP BY 1 ORDER BY 1
+FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp() GROUP BY 1 ORDER BY 1
 """
 # By `sync_task_stopped`.
 PARKED = f"""
 SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
 FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2
-"""  # noqa: S608  our own
-RUNS = """
+"""
+RUNS = f"""
 SELECT integration_domain AS domain, lane, count(*) AS number,
     extract(epoch FROM clock_timestamp() - min(started_at))::float AS oldest
-FROM sync_run WHERE state = 'running' GROUP BY 1, 2 ORDER BY 1, 2
+FROM sync_run WHERE state = '{RunState.RUNNING}' GROUP BY 1, 2 ORDER BY 1, 2
 """
 ACCOUNTS = """
 SELECT integration_domain AS domain, sync_status AS status, count(*) AS number FROM user_integration
@@ -43,26 +44,29 @@ GROUP BY 1, 2 ORDER BY 1, 2
 """
 # How old what we have is: of accounts that shall be polled. One that was never synced is as old as
 # itself.
-AGES = """
+AGES = f"""
 SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket,
     count(*) AS number,
     sum(age)::float AS seconds
 FROM (
     SELECT integration_domain, extract(epoch
         FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
-    FROM user_integration WHERE sync_status IN ('active', 'error')
+    FROM user_integration WHERE sync_status IN ('{AccountState.ACTIVE}', '{AccountState.ERROR}')
 ) aged GROUP BY 1, 2 ORDER BY 1, 2
+"""
+OVERDUE = f"""
+SELECT a.integration_domain AS domain, count(*) AS number {liveness.OVERDUE} GROUP BY 1 ORDER BY 1
 """
 PROCESSES = f"""
 SELECT kind, count(*) AS number, coalesce(sum(threads), 0) AS threads FROM process
 WHERE {ALIVE} GROUP BY 1 ORDER BY 1
-"""  # noqa: S608  constants
+"""
 # A dispatcher may be a thread of a worker: its counters are its own.
 COUNTED = f"""
 SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
     figures FROM process
 WHERE {ALIVE} ORDER BY 1
-"""  # noqa: S608  constants
+"""
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
 HELD = "SELECT count(*) AS number FROM held_deletion"
 HORIZON = """
@@ -96,17 +100,13 @@ class Figures:
 def look(conn: Conn, settings: Settings) -> Figures:
     """Count all of it. It takes as long as counting the accounts and the open tasks does."""
     status = leadership.status(conn)
-    late = f"""
-    SELECT a.integration_domain AS domain, count(*) AS number {liveness.overdue(settings)} GROUP BY 1
-    ORDER BY 1
-    """
     return Figures(
         tasks=fetch(conn, TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),
         parked=fetch(conn, PARKED, {}),
         runs=fetch(conn, RUNS, {}),
         accounts=fetch(conn, ACCOUNTS, {}),
-        overdue=fetch(conn, late, {}),
+        overdue=fetch(conn, OVERDUE, liveness.overdue_params(settings)),
         ages=fetch(conn, AGES, {"bounds": [float(bound) for bound in FRESHNESS]}),
         processes=fetch(conn, PROCESSES, {}),
         counted=fetch(conn, COUNTED, {}),

@@ -21,6 +21,7 @@ CheckStatus = Literal["ok", "warn", "fail"]
 """`fail`: it does not work; `warn`: someone should look."""
 
 SCHEMA = "SELECT version_num FROM alembic_version"
+ANY_OVERDUE = f"SELECT EXISTS (SELECT {liveness.OVERDUE}) AS overdue"
 
 
 def look(backend: Backend) -> dict[str, CheckStatus]:
@@ -83,5 +84,5 @@ def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
 
 
 def _accounts(conn: Conn, settings: Settings) -> CheckStatus:
-    found = fetch(conn, f"SELECT EXISTS (SELECT {liveness.overdue(settings)}) AS overdue", {})
+    found = fetch(conn, ANY_OVERDUE, liveness.overdue_params(settings))
     return "warn" if found[0]["overdue"] else "ok"

@@ -10,26 +10,32 @@ from core.api.timeouts import within
 from core.db.pool import Conn
 from core.db.rows import fetch
 
+KEY = Keyset({"started_at": "timestamptz", "id": "uuid"})
+
+_NARROWED = f"""
+(%(domain)s::text IS NULL OR r.integration_domain = %(domain)s)
+AND (%(state)s::text IS NULL OR r.state = %(state)s)
+AND ({KEY.is_first_page} OR (r.started_at, r.id) < {KEY.place})
+"""
+
 # Served by `sync_run_latest`; open ones by `sync_run_by_domain`. A rare state is looked for among
 # all runs, backwards.
-ALL = """
+ALL = f"""
 SELECT r.*, a.name AS account_name, a.user_id FROM sync_run r
 JOIN user_integration a ON a.id = r.user_integration_id
-WHERE {conditions} ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
+WHERE {_NARROWED} ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 """
 # The newest of each account by `sync_run_history`, then the newest of those: for one account, and
 # for all of a user's.
-OF_ACCOUNTS = """
+OF_ACCOUNTS = f"""
 SELECT r.*, a.name AS account_name, a.user_id FROM user_integration a CROSS JOIN LATERAL (
-    SELECT * FROM sync_run r WHERE r.user_integration_id = a.id AND {conditions}
+    SELECT * FROM sync_run r WHERE r.user_integration_id = a.id AND {_NARROWED}
     ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 ) r
 WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
 ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 """
-KEY = Keyset({"started_at": "timestamptz", "id": "uuid"})
-AFTER = f"(r.started_at, r.id) < {KEY.place}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +55,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
       InvalidInput: The cursor is invalid, or looking takes too long.
     """
     names = asdict(wanted) | KEY.names(limit, after)
-    conditions = [
-        condition
-        for given, condition in (
-            (wanted.domain, "r.integration_domain = %(domain)s"),
-            (wanted.state, "r.state = %(state)s"),
-            (after, AFTER),
-        )
-        if given is not None
-    ]
     statement = ALL if wanted.user is None and wanted.account is None else OF_ACCOUNTS
     with within(conn):
-        rows = fetch(conn, statement.format(conditions=" AND ".join(conditions) or "true"), names)
+        rows = fetch(conn, statement, names, prepare=False)
     return KEY.page(rows, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from core.api.pagination import Keyset, PagedQuery
@@ -19,19 +20,45 @@ CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, k
     content_type, size, hash, metadata, fingerprint, blob_key, created_at, updated_at, deleted_at"""
 
 
+CONTENT_COLUMNS_OF_C = ", ".join(f"c.{name.strip()}" for name in CONTENT_COLUMNS.split(","))
+
 accounts = PagedQuery(
     ACCOUNT_COLUMNS,
     "user_integration",
     Keyset({"created_at": "timestamptz", "id": "uuid"}),
+    filters={
+        "user_id": "text",
+        "integration_domain": "text",
+        "sync_status": "text",
+        "due_before": "timestamptz",
+    },
     bounds={"due_before": "next_sync_at <= %(due_before)s"},
 )
 runs = PagedQuery(
-    "*", "sync_run", Keyset({"started_at": "timestamptz", "id": "uuid"}), newest_first=True
+    "*",
+    "sync_run",
+    Keyset({"started_at": "timestamptz", "id": "uuid"}),
+    newest_first=True,
+    filters={"user_integration_id": "uuid", "state": "text"},
 )
-tasks = PagedQuery(TASK_COLUMNS, "sync_task", Keyset({"id": "bigint"}), newest_first=True)
-content = PagedQuery(CONTENT_COLUMNS, "user_integration_content", Keyset({"id": "bigint"}))
-content_of_account = PagedQuery(
-    CONTENT_COLUMNS, "user_integration_content", Keyset({"external_id": "text"})
+tasks = PagedQuery(
+    TASK_COLUMNS,
+    "sync_task",
+    Keyset({"id": "bigint"}),
+    newest_first=True,
+    filters={"run_id": "uuid", "user_integration_id": "uuid", "state": "text"},
+)
+content = PagedQuery(
+    CONTENT_COLUMNS,
+    "user_integration_content",
+    Keyset({"id": "bigint"}),
+    filters={"user_integration_id": "uuid", "kind": "text", "deleted": "boolean"},
+    bounds={"deleted": "(deleted_at IS NOT NULL) = %(deleted)s"},
+)
+content_of_account = replace(
+    content,
+    key=Keyset({"external_id": "text"}),
+    filters={**content.filters, "external_id": "text"},
 )
 """Served by the unique index on account and external id; give it a `user_integration_id`."""
 
@@ -39,6 +66,7 @@ states = PagedQuery(
     "partition, value, version, updated_at",
     "sync_state",
     Keyset({"partition": "text"}),
+    filters={"user_integration_id": "uuid", "forgotten": "boolean"},
     bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
 )
 """Give it a `user_integration_id`: served by the primary key.

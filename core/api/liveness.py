@@ -14,16 +14,18 @@ from core.dispatcher.maintenance import tick_seconds
 from core.ledger.leadership import Status
 from core.ledger.processes import ALIVE, ALIVE_SECONDS
 from core.settings import Settings
+from core.states import AccountState, Lane, RunState
 
 __all__ = [
     "ALIVE",
     "ALIVE_SECONDS",
     "DUE",
+    "OVERDUE",
     "OVERDUE_INTERVALS",
     "SILENT_TICKS",
     "is_silent",
     "live_workers",
-    "overdue",
+    "overdue_params",
     "silent_after_seconds",
 ]
 
@@ -37,21 +39,23 @@ no less than what makes the scheduler silent.
 So both are noticed before two of their intervals have passed.
 """
 
-DUE = "sync_status = 'active' AND next_sync_at <= clock_timestamp()"
+DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= clock_timestamp()"
 """An account whose next sync should start now; served by `user_integration_due`."""
 
 # Served by `user_integration_due`. An account with an open live run is being polled, however long
 # that takes.
-_OVERDUE = """
+OVERDUE = f"""
 FROM user_integration a
-WHERE sync_status = 'active'
+WHERE sync_status = '{AccountState.ACTIVE}'
   AND next_sync_at < clock_timestamp()
-      - greatest({intervals} * poll_interval_minutes * interval '1 minute',
-      {seconds} * interval '1 second')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
-      AND r.state = 'running')
+      - greatest({OVERDUE_INTERVALS} * poll_interval_minutes * interval '1 minute',
+      %(silent_after)s * interval '1 second')
+  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
+      AND r.state = '{RunState.RUNNING}')
 """
-_LIVE_WORKERS = f"SELECT id FROM process WHERE kind = 'worker' AND {ALIVE}"  # noqa: S608  constants
+"""The overdue accounts, as the FROM and WHERE of a query on `user_integration a`."""
+
+_LIVE_WORKERS = f"SELECT id FROM process WHERE kind = 'worker' AND {ALIVE}"
 
 
 def silent_after_seconds(settings: Settings) -> float:
@@ -64,9 +68,9 @@ def is_silent(status: Status, settings: Settings) -> bool:
     return status.silent_seconds > silent_after_seconds(settings)
 
 
-def overdue(settings: Settings) -> str:
-    """The overdue accounts, as the FROM and WHERE of a query on `user_integration a`."""
-    return _OVERDUE.format(intervals=OVERDUE_INTERVALS, seconds=silent_after_seconds(settings))
+def overdue_params(settings: Settings) -> dict[str, float]:
+    """The parameters of `OVERDUE`."""
+    return {"silent_after": silent_after_seconds(settings)}
 
 
 def live_workers(conn: Conn) -> set[UUID]:

@@ -55,6 +55,17 @@ class Keyset:
         names = (f"%(after_{column})s::{kind}" for column, kind in self.columns.items())
         return f"({', '.join(names)})"
 
+    @property
+    def names_of_columns(self) -> str:
+        """The columns, as a list for SQL."""
+        return ", ".join(self.columns)
+
+    @property
+    def is_first_page(self) -> str:
+        """The condition that there is no cursor."""
+        column, kind = next(iter(self.columns.items()))
+        return f"%(after_{column})s::{kind} IS NULL"
+
     def names(self, limit: int, after: str | None) -> Row:
         """The values of `limit`, and of `place`: each is None without a cursor.
 
@@ -100,14 +111,37 @@ class PagedQuery:
       columns, table: What is read.
       key: The columns that order it, with their types; an index on them serves it.
       newest_first: Whether the order is descending.
+      filters: What a page may be narrowed to, with its type: the column of this name is equal.
       bounds: Conditions of filters that are not an equality, by the filter's name.
+      where: A condition of every page.
     """
 
     columns: str
     table: str
     key: Keyset
     newest_first: bool = False
+    filters: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, str] = field(default_factory=dict)
+    where: str = "true"
+    statement: str = field(init=False, repr=False)
+    by_id: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Write the statements, once: a filter that is not given is NULL, and costs nothing."""
+        filters = "".join(
+            f" AND (%({name})s::{kind} IS NULL OR {self.bounds.get(name, f'{name} = %({name})s')})"
+            for name, kind in self.filters.items()
+        )
+        direction, further = ("DESC", "<") if self.newest_first else ("ASC", ">")
+        order = ", ".join(f"{column} {direction}" for column in self.key.columns)
+        statement = f"""
+        SELECT {self.columns} FROM {self.table} WHERE {self.where}{filters}
+          AND ({self.key.is_first_page} OR ({self.key.names_of_columns}) {further} {self.key.place})
+        ORDER BY {order} LIMIT %(limit)s
+        """
+        object.__setattr__(self, "statement", statement)
+        by_id = f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s"
+        object.__setattr__(self, "by_id", by_id)
 
     def page(
         self, conn: Conn, *, limit: int = 50, after: str | None = None, **filters: Any
@@ -117,23 +151,17 @@ class PagedQuery:
         Parameters:
           limit: Rows of the page, from 1 to `MAX_PAGE_ROWS`.
           after: The cursor of the page before. Default: the first page.
-          filters: Columns and what they must equal; `None` does not filter. `deleted=False` leaves
-            deleted rows out.
+          filters: Values of `filters`, and of what `where` names; `None` does not filter.
+            `deleted=False` leaves deleted rows out.
 
         Raises:
           InvalidInput: The cursor does not fit this listing.
         """
-        live = ["deleted_at IS NULL"] if filters.pop("deleted", None) is False else []
-        given = {column: value for column, value in filters.items() if value is not None}
-        conditions = [
-            *live,
-            *(self.bounds.get(column, f"{column} = %({column})s") for column in given),
-        ]
-        if after is not None:
-            columns = ", ".join(self.key.columns)
-            conditions.append(f"({columns}) {'<' if self.newest_first else '>'} {self.key.place}")
-        rows = fetch(conn, self._statement(conditions), given | self.key.names(limit, after))
-        return self.key.page(rows, limit)
+        unknown = [name for name in filters if f"%({name})s" not in self.statement]
+        if unknown:
+            raise TypeError(f"{self.table} cannot be filtered by {', '.join(unknown)}")
+        params = dict.fromkeys(self.filters) | filters | self.key.names(limit, after)
+        return self.key.page(fetch(conn, self.statement, params, prepare=False), limit)
 
     def pages(self, conn: Conn, **filters: Any) -> Iterator[Row]:
         """Read all rows, a page at a time."""
@@ -151,19 +179,10 @@ class PagedQuery:
         Raises:
           NotFound: There is none.
         """
-        rows = fetch(conn, f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s", {"id": id})  # noqa: S608  constants
+        rows = fetch(conn, self.by_id, {"id": id})
         if not rows:
             raise not_found(what, id)
         return rows[0]
-
-    def _statement(self, conditions: Sequence[str]) -> str:
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        order = ", ".join(
-            f"{column} {'DESC' if self.newest_first else 'ASC'}" for column in self.key.columns
-        )
-        return f"""
-        SELECT {self.columns} FROM {self.table} {where} ORDER BY {order} LIMIT %(limit)s
-        """  # noqa: S608  constants
 
 
 def bounded(limit: int) -> int:

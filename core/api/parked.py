@@ -18,8 +18,13 @@ from core.api.timeouts import within
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import NotFound, WrongState
+from core.states import STOPPED_TASKS, TaskState, literals
 
-CONDITION = "t.state IN ('parked', 'cancelled') AND t.retried_as IS NULL AND t.state = 'parked'"
+KEY = Keyset({"id": "bigint"})
+
+CONDITION = f"""
+t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL AND t.state = '{TaskState.PARKED}'
+"""
 """Its first part is that of the index `sync_task_stopped`, which holds few rows of a table that
 may hold millions.
 """
@@ -31,14 +36,20 @@ ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79
 # All that is parked is read, by `sync_task_stopped`; of one account, or of a user's, only theirs.
 _FOUND = f"""
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE {CONDITION} AND {{conditions}}
+WHERE {CONDITION}
+  AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+  AND (%(account)s::uuid IS NULL OR t.user_integration_id = %(account)s)
+  AND (%(domain)s::text IS NULL OR t.integration_domain = %(domain)s)
+  AND (%(type)s::text IS NULL OR t.type = %(type)s)
+  AND (%(error)s::text IS NULL OR {ERROR_CLASS} = %(error)s)
 """
 PAGE = f"""
 SELECT t.id, t.run_id, t.user_integration_id, a.name AS account_name, a.user_id,
     t.integration_domain, t.lane, t.type, t.attempts,
     t.finished_at, left(t.reason, 300) AS reason, left(t.errors->-1->>'error', 300) AS error,
     {ERROR_CLASS} AS error_class
-{_FOUND} ORDER BY t.id DESC LIMIT %(limit)s
+{_FOUND} AND ({KEY.is_first_page} OR (t.id) < {KEY.place})
+ORDER BY t.id DESC LIMIT %(limit)s
 """
 GROUPS = f"""
 SELECT t.integration_domain AS domain, t.type, {ERROR_CLASS} AS error, count(*) AS number
@@ -58,16 +69,6 @@ SELECT t.id, t.user_integration_id FROM sync_task t
 JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) ORDER BY 2, 1
 """
-CONDITIONS = {
-    "user": "a.user_id = %(user)s",
-    "account": "t.user_integration_id = %(account)s",
-    "domain": "t.integration_domain = %(domain)s",
-    "type": "t.type = %(type)s",
-    "error": f"{ERROR_CLASS} = %(error)s",
-}
-
-KEY = Keyset({"id": "bigint"})
-
 AT_ONCE = 100
 """Tasks of one transaction."""
 
@@ -114,9 +115,8 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
       InvalidInput: The cursor is invalid, or looking takes too long.
     """
     names = asdict(wanted) | KEY.names(limit, after)
-    conditions = _conditions(wanted) + [f"(t.id) < {KEY.place}"] * (after is not None)
     with within(conn):
-        rows = fetch(conn, _put(PAGE, conditions), names)
+        rows = fetch(conn, PAGE, names, prepare=False)
     return KEY.page(rows, limit)
 
 
@@ -128,7 +128,7 @@ def groups(conn: Conn, wanted: Wanted) -> list[Row]:
       InvalidInput: Counting takes too long.
     """
     with within(conn):
-        return fetch(conn, _put(GROUPS, _conditions(wanted)), asdict(wanted))
+        return fetch(conn, GROUPS, asdict(wanted), prepare=False)
 
 
 def count(conn: Conn, wanted: Wanted) -> int:
@@ -138,7 +138,7 @@ def count(conn: Conn, wanted: Wanted) -> int:
       InvalidInput: Counting takes too long.
     """
     with within(conn):
-        number: int = fetch(conn, _put(COUNT, _conditions(wanted)), asdict(wanted))[0]["number"]
+        number: int = fetch(conn, COUNT, asdict(wanted), prepare=False)[0]["number"]
     return number
 
 
@@ -165,16 +165,6 @@ def discard_all(backend: Backend, wanted: Wanted) -> Outcome:
     return _all(backend, runs.discard, wanted)
 
 
-def _conditions(wanted: Wanted) -> list[str]:
-    return [
-        condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None
-    ] or ["true"]
-
-
-def _put(statement: str, conditions: Sequence[str]) -> str:
-    return statement.replace("{conditions}", " AND ".join(conditions))
-
-
 def _some(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> Outcome:
     with backend.database.connection() as conn:
         found = fetch(conn, NAMED, {"ids": list(set(ids)), "user": user})
@@ -185,7 +175,6 @@ def _some(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> O
 
 def _all(backend: Backend, act: Act, wanted: Wanted) -> Outcome:
     deadline, outcome = time.monotonic() + LONGEST_SECONDS, Outcome()
-    statement = _put(PORTION, _conditions(wanted))
     names: dict[str, Any] = asdict(wanted) | {
         "limit": AT_ONCE,
         "after_account": UUID(int=0),
@@ -195,7 +184,7 @@ def _all(backend: Backend, act: Act, wanted: Wanted) -> Outcome:
         names["newest"] = fetch(conn, NEWEST, {})[0]["id"]
     while True:
         with backend.database.connection() as conn, within(conn):
-            found = fetch(conn, statement, names)
+            found = fetch(conn, PORTION, names, prepare=False)
         _portion(backend, act, found, outcome)
         if len(found) < AT_ONCE:
             return outcome

@@ -16,6 +16,7 @@ from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
+from core.states import AccountState, RunState, TaskState
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
@@ -25,19 +26,19 @@ SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_
 FROM sync_run WHERE id = %(run)s
 """
 # Served by the unique index that begins with the run.
-COUNTS = """
-SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = 'done'))::int AS tasks_done,
-    (count(*) FILTER (WHERE state = 'parked'))::int AS tasks_parked,
-    (count(*) FILTER (WHERE state = 'queued'))::int AS queued,
-    (count(*) FILTER (WHERE state = 'ready'))::int AS ready,
+COUNTS = f"""
+SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
+    (count(*) FILTER (WHERE state = '{TaskState.PARKED}'))::int AS tasks_parked,
+    (count(*) FILTER (WHERE state = '{TaskState.QUEUED}'))::int AS queued,
+    (count(*) FILTER (WHERE state = '{TaskState.READY}'))::int AS ready,
     coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
     coalesce(sum(outputs_unchanged), 0)::bigint AS outputs_unchanged,
     coalesce(sum(outputs_deleted), 0)::bigint AS outputs_deleted,
-    min(available_at) FILTER (WHERE state = 'ready') AS next_at, clock_timestamp() AS now
+    min(available_at) FILTER (WHERE state = '{TaskState.READY}') AS next_at, clock_timestamp() AS now
 FROM sync_task WHERE run_id = %(run)s
 """
-WHY_LATER = """
-SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = 'ready' AND reason IS NOT NULL
+WHY_LATER = f"""
+SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
 ORDER BY available_at LIMIT 1
 """
 # The table has a row for each limit that is used up now.
@@ -81,7 +82,7 @@ class Progress:
             "outputs_deleted",
         )
         figures = {
-            name: self.run[name] if self.state != "running" else getattr(self, name)
+            name: self.run[name] if self.state != RunState.RUNNING else getattr(self, name)
             for name in names
         }
         return {
@@ -122,7 +123,7 @@ def waits(conn: Conn, account: Account, now: Progress | None = None) -> list[Wai
         *_workers(_fleet(conn), account),
         *_blocks(conn, [account])[account.id],
     ]
-    if not found and now is not None and now.state == "running" and now.queued == 0:
+    if not found and now is not None and now.state == RunState.RUNNING and now.queued == 0:
         found = _snoozed(conn, now)
     return found
 
@@ -144,12 +145,12 @@ def load_account(conn: Conn, run: Progress) -> Account:
 
 def _status(account: Account) -> list[Wait]:
     match account.sync_status:
-        case "paused":
+        case AccountState.PAUSED:
             return [Wait("the account is paused", advice=stopped(account).advice)]
-        case "error":
+        case AccountState.ERROR:
             text = f"the account has stopped: {account.status_detail or account.status_reason}"
             return [Wait(text, advice=stopped(account).advice)]
-        case "disconnected":
+        case AccountState.DISCONNECTED:
             return [Wait("the account is disconnected", advice=stopped(account).advice)]
     return []
 

@@ -20,7 +20,15 @@ from core.settings import Settings
 Due = Literal["now", "over"]
 
 # In the listing's own order: a text that few names hold reads past all the others.
-NAMED = "strpos(lower(name), lower(%(name)s)) > 0"
+ALL = replace(
+    listings.accounts,
+    filters={**listings.accounts.filters, "name": "text"},
+    bounds={**listings.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
+)
+DUE_NOW = replace(ALL, where=liveness.DUE)
+OVERDUE = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
+# The rows that are asked for come first, by their key.
+OVERDUE_OF = f"SELECT a.id {liveness.OVERDUE} AND a.id = ANY(%(ids)s)"
 
 # By `sync_task_stopped`; counting ends where nobody counts any more.
 PARKED = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
@@ -30,7 +38,7 @@ ORDER BY id DESC LIMIT %(limit)s
 """
 COUNT_PARKED = f"""
 SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted
-"""  # noqa: S608  constants
+"""
 
 MOST_COUNTED = 10_000
 
@@ -75,10 +83,7 @@ def page(
     Raises:
       InvalidInput: The cursor is invalid.
     """
-    overdue = f"id IN (SELECT a.id {liveness.overdue(settings)})"
-    listing = replace(
-        listings.accounts, bounds={"name": NAMED, "due": liveness.DUE if due == "now" else overdue}
-    )
+    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE
     found = listing.page(
         conn,
         limit=limit,
@@ -87,7 +92,7 @@ def page(
         integration_domain=domain,
         sync_status=status,
         name=name,
-        due=due,
+        **(liveness.overdue_params(settings) if listing is OVERDUE else {}),
     )
     ids = [row["id"] for row in found.rows]
     waits = progress.first_waits(conn, store.load_several(conn, ids))
@@ -99,12 +104,7 @@ def page(
 
 def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]:
     """Those of these accounts that should have been polled by now."""
-    # The rows that are asked for come first, by their key.
-    rows = fetch(
-        conn,
-        f"SELECT a.id {liveness.overdue(settings)} AND a.id = ANY(%(ids)s)",
-        {"ids": list(ids)},
-    )
+    rows = fetch(conn, OVERDUE_OF, {"ids": list(ids)} | liveness.overdue_params(settings))
     return {row["id"] for row in rows}
 
 

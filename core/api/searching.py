@@ -18,7 +18,7 @@ import psycopg
 from psycopg.errors import ProgramLimitExceeded
 
 from core.api import changes
-from core.api.listings import CONTENT_COLUMNS
+from core.api.listings import CONTENT_COLUMNS_OF_C
 from core.api.pagination import Keyset, Page
 from core.api.timeouts import within
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
@@ -48,10 +48,20 @@ restore.
 
 KEY = Keyset({"user_integration_id": "uuid", "external_id": "text"})
 
+_NARROWED = """
+(%(external_id)s::text IS NULL OR c.external_id = %(external_id)s)
+AND (%(parent)s::text IS NULL OR c.parent = %(parent)s)
+AND (%(kind)s::text IS NULL OR c.kind = %(kind)s)
+AND (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s)
+AND (%(until)s::timestamptz IS NULL OR c.external_timestamp < %(until)s)
+AND (%(updated_since)s::timestamptz IS NULL OR c.updated_at >= %(updated_since)s)
+AND (%(deleted)s::boolean IS NULL OR (c.deleted_at IS NOT NULL) = %(deleted)s)
+"""
+
 # Accounts in the order of their ids, each with its content in the order of external ids: served by
 # the unique index on both, at any place, for one account as for all of a user's. Sorted by the
 # outer id, the sort is incremental: it reads an account when its turn has come.
-PAGE = """
+PAGE = f"""
 SELECT c.* FROM (
     SELECT id FROM user_integration a
     WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
@@ -60,39 +70,30 @@ SELECT c.* FROM (
       AND (%(after_user_integration_id)s::uuid IS NULL OR a.id >= %(after_user_integration_id)s)
     ORDER BY a.id
 ) a CROSS JOIN LATERAL (
-    SELECT {columns} FROM user_integration_content c
-    WHERE c.user_integration_id = a.id AND {conditions}
-      AND c.external_id > CASE WHEN a.id = %(after_user_integration_id)s::uuid THEN %(after_external_id)s::text
-          ELSE '' END
+    SELECT {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
+    WHERE c.user_integration_id = a.id AND {_NARROWED}
+      AND c.external_id > CASE WHEN a.id = %(after_user_integration_id)s::uuid
+          THEN %(after_external_id)s::text ELSE '' END
     ORDER BY c.external_id LIMIT %(limit)s
 ) c
 ORDER BY a.id, c.external_id LIMIT %(limit)s
 """
 
 # The words first, by their index; then whose it is.
-SEARCH = """
+SEARCH = f"""
 WITH found AS MATERIALIZED (
     SELECT content_id FROM content_search WHERE document @@ websearch_to_tsquery('simple', %(q)s)
 )
-SELECT {columns} FROM found JOIN user_integration_content c ON c.id = found.content_id
+SELECT {CONTENT_COLUMNS_OF_C}
+FROM found JOIN user_integration_content c ON c.id = found.content_id
 JOIN (SELECT id AS account_id, user_id
     FROM user_integration) a ON a.account_id = c.user_integration_id
 WHERE (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
-  AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) AND {conditions}
-  AND (%(after_user_integration_id)s::uuid IS NULL
-    OR (c.user_integration_id, c.external_id) > (%(after_user_integration_id)s::uuid, %(after_external_id)s::text))
+  AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) AND {_NARROWED}
+  AND ({KEY.is_first_page} OR (c.user_integration_id, c.external_id) > {KEY.place})
 ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
 """
-
-CONDITIONS = {
-    "external_id": "c.external_id = %(external_id)s",
-    "parent": "c.parent = %(parent)s",
-    "kind": "c.kind = %(kind)s",
-    "since": "c.external_timestamp >= %(since)s",
-    "until": "c.external_timestamp < %(until)s",
-    "updated_since": "c.updated_at >= %(updated_since)s",
-}
 
 # Asked every second by each `polling serve`: an idle installation shall stay idle. A place of
 # another cluster is none.
@@ -174,25 +175,13 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     names = asdict(wanted) | KEY.names(limit, after)
     try:
         with within(conn, LONGEST_SECONDS):
-            rows = fetch(conn, _statement(wanted), names)
+            rows = fetch(conn, PAGE if wanted.q is None else SEARCH, names, prepare=False)
     except (psycopg.InternalError, ProgramLimitExceeded):
         if wanted.q is None:
             raise
         # Its parser gives up on some dozens of signs in a row, as in a line of dashes.
         raise InvalidInput("search-invalid") from None
     return KEY.page(rows, limit)
-
-
-def _statement(wanted: Wanted) -> str:
-    conditions = [
-        condition for name, condition in CONDITIONS.items() if getattr(wanted, name) is not None
-    ]
-    if wanted.deleted is not None:
-        conditions.append(f"c.deleted_at IS {'NOT ' if wanted.deleted else ''}NULL")
-    columns = ", ".join(f"c.{column.strip()}" for column in CONTENT_COLUMNS.split(","))
-    return (SEARCH if wanted.q is not None else PAGE).format(
-        columns=columns, conditions=" AND ".join(conditions) or "true"
-    )
 
 
 def follow(conn: Conn, portion: int = PORTION, longest: int = LONGEST_TEXT) -> int | None:

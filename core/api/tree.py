@@ -16,6 +16,7 @@ from core.api.pagination import Keyset, Page
 from core.api.timeouts import within
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
+from core.states import Lane, TaskState
 
 # Served by the unique index that begins with the run. Follow-ups for the background are in a run of
 # their own: there, what has its parent elsewhere is a root.
@@ -24,19 +25,16 @@ WITH tasks AS MATERIALIZED (
     SELECT id, parent_id, type, state, attempts, snoozes FROM sync_task WHERE run_id = %(run)s
 )
 """
-TYPES = (
-    _OF_RUN
-    + """
+TYPES = f"""{_OF_RUN}
 SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
-    count(*) FILTER (WHERE t.state = 'done') AS done, count(*) FILTER (WHERE t.state = 'parked')
-        AS parked,
-    count(*) FILTER (WHERE t.state = 'queued') AS queued, count(*) FILTER (WHERE t.state = 'ready')
-        AS ready,
-    count(*) FILTER (WHERE t.state = 'cancelled') AS cancelled
+    count(*) FILTER (WHERE t.state = '{TaskState.DONE}') AS done,
+    count(*) FILTER (WHERE t.state = '{TaskState.PARKED}') AS parked,
+    count(*) FILTER (WHERE t.state = '{TaskState.QUEUED}') AS queued,
+    count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
+    count(*) FILTER (WHERE t.state = '{TaskState.CANCELLED}') AS cancelled
 FROM tasks t LEFT JOIN tasks p ON p.id = t.parent_id
 GROUP BY 1, 2 ORDER BY first
 """
-)
 # A connection of ours joins by nested loops, which suits the ledger's short statements; here each
 # would be compared with each.
 HASHED = (
@@ -48,19 +46,14 @@ SELECT id, run_id, type, state, left(payload::text, 300) AS payload, attempts,
     retried_as, created_at, started_at, finished_at
 FROM sync_task WHERE id = ANY(%(ids)s) ORDER BY id
 """
-ROOTS = (
-    _OF_RUN
-    + """
+ROOTS = f"""{_OF_RUN}
 SELECT t.id FROM tasks t WHERE NOT EXISTS (SELECT FROM tasks p WHERE p.id = t.parent_id)
   AND t.id > coalesce(%(after_id)s, 0) ORDER BY t.id LIMIT %(limit)s
 """
-)
-CHILDREN = (
-    _OF_RUN
-    + """
-SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > coalesce(%(after_id)s, 0) ORDER BY id LIMIT %(limit)s
+CHILDREN = f"""{_OF_RUN}
+SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > coalesce(%(after_id)s, 0)
+ORDER BY id LIMIT %(limit)s
 """
-)
 # By the primary key, from the task up. A parent has a smaller id than what it made, so the chain
 # ends.
 ANCESTORS = """
@@ -76,9 +69,10 @@ WITH RECURSIVE above AS (
 SELECT id, parent_id, run_id, type FROM above ORDER BY id
 """
 # By `sync_run_history`: the background run that was open when the task ended took its follow-ups.
-BACKGROUND = """
+BACKGROUND = f"""
 SELECT r.id FROM sync_task t JOIN sync_run r ON r.user_integration_id = t.user_integration_id
-WHERE t.id = %(task)s AND r.id <> t.run_id AND r.lane = 'backfill' AND r.started_at <= t.finished_at
+WHERE t.id = %(task)s AND r.id <> t.run_id AND r.lane = '{Lane.BACKFILL}'
+  AND r.started_at <= t.finished_at
   AND (r.finished_at IS NULL OR r.finished_at >= t.finished_at)
 ORDER BY r.started_at DESC LIMIT 1
 """

@@ -12,6 +12,7 @@ from core.api.backend import Backend
 from core.api.progress import Progress, Wait
 from core.db.pool import UNAVAILABLE
 from core.errors import PollingError
+from core.states import RunState
 
 REASONS_SECONDS = 1.0
 """How often the watcher reads what the run waits for."""
@@ -74,7 +75,7 @@ class RunWatcher:
     def _look(self, began: float) -> None:
         with self._backend.database.connection() as conn:
             self.now = progress.progress(conn, self._run)
-            if self.now.state != "running":
+            if self.now.state != RunState.RUNNING:
                 self.waits = []
             elif began - self._asked >= REASONS_SECONDS:
                 self._asked = began

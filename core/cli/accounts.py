@@ -14,6 +14,7 @@ from core.cli.output import describe, dump, note, say, short
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, Limit
 from core.cli.watching import with_advice
+from core.states import AccountState
 
 if TYPE_CHECKING:
     from core.api.backend import Backend
@@ -71,7 +72,7 @@ def _cells(row: Row) -> tuple[object, ...]:
         row["integration_domain"],
         row["sync_status"],
         ago(row["last_sync_at"]),
-        _next(row) if row["sync_status"] == "active" else "",
+        _next(row) if row["sync_status"] == AccountState.ACTIVE else "",
     )
 
 

@@ -13,11 +13,12 @@ from core.cli.connecting import asked
 from core.cli.output import dump, fail, note, say, table
 from core.cli.session import busy, registry
 from core.cli.types import Config, Credentials, Json, Sets
+from core.states import RunState
 
 if TYPE_CHECKING:
     from core.testing import Harness, SyncResult
 
-CODES = {"succeeded": 0, "failed": 1, "partial": 3}
+CODES = {RunState.SUCCEEDED: 0, RunState.FAILED: 1, RunState.PARTIAL: 3}
 
 
 def new(

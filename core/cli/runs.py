@@ -12,6 +12,7 @@ from core.cli.output import describe, dump, note, say, short
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
 from core.cli.watching import with_advice
+from core.states import RunState
 
 if TYPE_CHECKING:
     from core.db.rows import Row
@@ -92,11 +93,11 @@ def show(id: RunId, json: Json = False) -> None:
         now = progress.progress(conn, run)
         waits = (
             progress.waits(conn, progress.load_account(conn, now), now)
-            if now.state == "running"
+            if now.state == RunState.RUNNING
             else []
         )
     open_tasks = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
-    row |= now.summary() | (open_tasks if now.state == "running" else {})
+    row |= now.summary() | (open_tasks if now.state == RunState.RUNNING else {})
     row.pop("run_id")
     if json:
         dump(row | {"waits": [wait.reason for wait in waits]})

@@ -12,6 +12,7 @@ from core.cli.output import dump, fail, fail_with, note, say, short
 from core.cli.session import backend
 from core.cli.types import Id
 from core.cli.watching import Watcher
+from core.states import RunState
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -86,7 +87,7 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
 
 def _begun(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
     if json and not wait:
-        dump({"run_id": str(run), "state": "running", "is_new": is_new})
+        dump({"run_id": str(run), "state": RunState.RUNNING, "is_new": is_new})
     elif not json and not wait:
         say(f"{'Started' if is_new else 'Joined'} run {run}")
         say(f"See how far it is: polling runs show {short(run)}")
@@ -115,7 +116,7 @@ def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int
 
 def _tell(now: Progress) -> None:
     figures = now.summary()
-    if now.state == "running":
+    if now.state == RunState.RUNNING:
         fail(
             f"the time is up; the run goes on, {now.tasks_done} of {now.known} tasks are done",
             f"See: polling runs show {short(figures['run_id'])}",
@@ -132,5 +133,5 @@ def _tell(now: Progress) -> None:
             str(now.run["error"]),
             f"See: polling tasks --run {short(figures['run_id'])} --state parked",
         )
-    elif now.state == "succeeded":
+    elif now.state == RunState.SUCCEEDED:
         say(f"Next: polling content --account {short(now.run['user_integration_id'])}")

@@ -11,6 +11,7 @@ from core.cli import listing
 from core.cli.output import describe, dump, say
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
+from core.states import TaskState
 
 if TYPE_CHECKING:
     from core.db.rows import Row
@@ -25,9 +26,7 @@ def list_tasks(
     context: typer.Context,
     run: Annotated[str | None, typer.Option(metavar="ID", help="Only of this run.")] = None,
     account: OfAccount = None,
-    state: Annotated[
-        str | None, typer.Option(help="ready, queued, done, parked or cancelled.")
-    ] = None,
+    state: Annotated[TaskState | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,

@@ -36,12 +36,12 @@ AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 # All are looked through once for many, as most are named.
 CANDIDATES = f"""
 SELECT b.key FROM blob b WHERE {_UNNAMED} ORDER BY b.key LIMIT %(most)s
-"""  # noqa: S608  the fragment is our own
+"""
 # The row is locked while the object goes, so that a writer of the same content waits and then
 # uploads it anew.
 UNNAMED = f"""
 SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LOCKED
-"""  # noqa: S608
+"""
 FORGET = "DELETE FROM blob WHERE key = %s"
 
 UNREFERENCED_SECONDS = 24 * 3600.0

@@ -141,16 +141,19 @@ ON CONFLICT DO NOTHING
 # What a complete listing no longer holds: written before the run began, by its number and by its
 # time, and not seen in it. The number alone would miss what a slow task of another run keeps
 # meanwhile, the time alone what a slow transaction does.
-VANISHED = """
+_VANISHED = """
 SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
     WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
     AND NOT EXISTS (SELECT FROM sync_seen s
         WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
 FROM user_integration_content c
-WHERE user_integration_id = %(account)s AND {place} AND deleted_at IS NULL
+WHERE user_integration_id = %(account)s AND deleted_at IS NULL
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
 """
+# Two statements, since no index serves IS NOT DISTINCT FROM.
+VANISHED = f"{_VANISHED} AND parent = %(parent)s"
+VANISHED_AT_ROOT = f"{_VANISHED} AND parent IS NULL"
 
 HOLD = """
 INSERT INTO held_deletion (user_integration_id, run_id, parent, since, until, vanished, total)
@@ -285,10 +288,7 @@ def sweep(
     """
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
     place |= listing._asdict()
-    # Written out, since no index serves IS NOT DISTINCT FROM.
-    statement = VANISHED.replace(
-        "{place}", "parent IS NULL" if listing.parent is None else "parent = %(parent)s"
-    )
+    statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
     total, vanished = conn.execute(statement, place).fetchall()[0]
     conn.execute(UNHOLD, place)
     if len(vanished) > guard * total:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from core.api import formatting
+from core.states import AccountState, AccountStateReason, Lane, RunState, TaskState
 
 
 @cache
@@ -34,6 +35,8 @@ def environment() -> Environment:
         "pretty": pretty,
     }
     made.globals["query"] = query
+    words = (AccountState, AccountStateReason, Lane, RunState, TaskState)
+    made.globals |= {word.__name__: word for word in words}
     return made
 
 

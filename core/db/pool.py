@@ -35,6 +35,12 @@ MOST_IDLE_SECONDS = 10
 locks for hours, and with them its tasks from all others: PostgreSQL ends such a session. One that
 goes on does its transaction again."""
 
+TUNE = f"""
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+    set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false),
+    set_config('idle_in_transaction_session_timeout', '{MOST_IDLE_SECONDS * 1000}', false)
+"""
+
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
     "application_name": "polling",
@@ -179,12 +185,4 @@ def _tune(connection: Conn) -> None:
     Every statement of a worker reads a few rows by an index. A hash or merge join would read the
     whole other side, which looks cheap as long as the statistics say that the table is small.
     """
-    off = ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
-    settings = {
-        **dict.fromkeys(off, "off"),
-        "idle_in_transaction_session_timeout": f"{MOST_IDLE_SECONDS * 1000}",
-    }
-    connection.execute(
-        "SELECT "
-        + ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-    )
+    connection.execute(TUNE)

@@ -33,6 +33,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 
+from core.states import (
+    STOPPED_TASKS,
+    AccountState,
+    Lane,
+    RunState,
+    TaskState,
+    Trigger,
+    Word,
+    literals,
+)
+
 metadata = MetaData(
     naming_convention={
         "ix": "%(table_name)s_%(column_0_N_name)s",
@@ -71,6 +82,11 @@ def _text(name: str, *, default: str | None = None, nullable: bool = False) -> C
     return Column(name, Text, nullable=nullable, server_default=default)
 
 
+def check_in(column: str, words: type[Word]) -> str:
+    """Return the CHECK condition that a column holds one of these words."""
+    return f"{column} IN ({literals(words)})"
+
+
 CURRENT_TRANSACTION = "pg_current_xact_id()::text::bigint"
 """The number of the transaction that writes; as bigint, since clients and sorting know nothing
 of xid8.
@@ -103,7 +119,7 @@ user_integration = Table(
     # Raised by every change that workers must see: config, credentials, limits.
     Column("version", Integer, nullable=False, server_default="1"),
     Column("limits", JSONB, nullable=False, server_default=text("'[]'")),
-    _text("sync_status", default="active"),
+    _text("sync_status", default=AccountState.ACTIVE),
     _text("status_reason", nullable=True),
     _text("status_detail", nullable=True),
     Column("poll_interval_minutes", Integer, nullable=False, server_default="15"),
@@ -121,12 +137,14 @@ user_integration = Table(
     _flag("public_hosts_only"),
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
-    CheckConstraint(
-        "sync_status IN ('active', 'paused', 'error', 'disconnected')", name="sync_status"
-    ),
+    CheckConstraint(check_in("sync_status", AccountState), name="sync_status"),
     CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
     UniqueConstraint("user_id", "integration_domain", "identity"),
-    Index("user_integration_due", "next_sync_at", postgresql_where=text("sync_status = 'active'")),
+    Index(
+        "user_integration_due",
+        "next_sync_at",
+        postgresql_where=text(f"sync_status = '{AccountState.ACTIVE}'"),
+    ),
     Index("user_integration_name", "name"),
     Index("user_integration_listing", "created_at", "id"),
 )
@@ -144,7 +162,7 @@ sync_run = Table(
     _text("integration_domain"),
     _text("lane"),
     _text("trigger"),
-    _text("state", default="running"),
+    _text("state", default=RunState.RUNNING),
     # Content written with a higher dispatch_seq was written since this run began.
     Column("start_seq", BigInteger, nullable=False),
     _flag("allow_deletions"),
@@ -158,24 +176,22 @@ sync_run = Table(
     _count("outputs_deleted", BigInteger),
     _text("error", nullable=True),
     _flag("pruned"),
-    CheckConstraint("lane IN ('live', 'backfill')", name="lane"),
-    CheckConstraint("trigger IN ('schedule', 'manual', 'resync', 'retry')", name="trigger"),
-    CheckConstraint(
-        "state IN ('running', 'succeeded', 'partial', 'failed', 'cancelled')", name="state"
-    ),
+    CheckConstraint(check_in("lane", Lane), name="lane"),
+    CheckConstraint(check_in("trigger", Trigger), name="trigger"),
+    CheckConstraint(check_in("state", RunState), name="state"),
     Index(
         "sync_run_open",
         "user_integration_id",
         "lane",
         unique=True,
-        postgresql_where=text("state = 'running'"),
+        postgresql_where=text(f"state = '{RunState.RUNNING}'"),
     ),
     # The dispatcher looks for work among the open runs.
     Index(
         "sync_run_by_domain",
         "integration_domain",
         "user_integration_id",
-        postgresql_where=text("state = 'running'"),
+        postgresql_where=text(f"state = '{RunState.RUNNING}'"),
     ),
     Index("sync_run_history", "user_integration_id", desc("started_at")),
     Index("sync_run_latest", desc("started_at")),
@@ -196,7 +212,7 @@ sync_task = Table(
     _text("type"),
     Column("payload", JSONB, nullable=False),
     Column("dedup_key", LargeBinary, nullable=False),
-    _text("state", default="ready"),
+    _text("state", default=TaskState.READY),
     _count("priority"),
     _moment("available_at", default=True),
     _moment("lease_until"),
@@ -220,7 +236,7 @@ sync_task = Table(
     _count("followups"),
     _moment("created_at", default=True),
     _moment("finished_at"),
-    CheckConstraint("state IN ('ready', 'queued', 'done', 'parked', 'cancelled')", name="state"),
+    CheckConstraint(check_in("state", TaskState), name="state"),
     UniqueConstraint("run_id", "dedup_key"),
     # The dispatcher walks it by domain and account; the completion check looks for an account's and
     # lane's open tasks.
@@ -231,20 +247,20 @@ sync_task = Table(
         "lane",
         desc("priority"),
         "id",
-        postgresql_where=text("state = 'ready'"),
+        postgresql_where=text(f"state = '{TaskState.READY}'"),
     ),
     Index(
         "sync_task_queued",
         "integration_domain",
         "user_integration_id",
         "lane",
-        postgresql_where=text("state = 'queued'"),
+        postgresql_where=text(f"state = '{TaskState.QUEUED}'"),
     ),
     Index(
         "sync_task_stopped",
         "user_integration_id",
         "id",
-        postgresql_where=text("state IN ('parked', 'cancelled') AND retried_as IS NULL"),
+        postgresql_where=text(f"state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL"),
     ),
     postgresql_with={
         "autovacuum_vacuum_scale_factor": "0.02",

@@ -13,6 +13,7 @@ from core.integration.base import START
 from core.integration.limits import AtOnce, Limit, Rate
 from core.ledger.dispatching import InFlight, Portion, Waiting
 from core.settings import LimitOverride
+from core.states import Lane
 from core.worker.budgets import Wanted
 
 
@@ -80,7 +81,7 @@ def allocate(
     backfilling = Counter[str]()
     for flight in flying:
         held[flight.account] += flight.count
-        backfilling[flight.account] += flight.count if flight.lane == "backfill" else 0
+        backfilling[flight.account] += flight.count if flight.lane == Lane.BACKFILL else 0
     used = _used(flying, rules)
     alone = len(ready) == 1 and not any(account != ready[0].account for account in held)
     most = window if alone else max(window // max(len(ready), 2), 1)
@@ -134,17 +135,16 @@ def _portions(
     both = account.live and account.backfill
     backfill = min(room.slots // 2, max(most // 2 - backfilling, 0)) if both else room.slots
     lanes = (
-        {"backfill": backfill}
+        {Lane.BACKFILL: backfill}
         if not account.live
-        else {"live": room.slots - backfill if both else room.slots}
+        else {Lane.LIVE: room.slots - backfill if both else room.slots}
     )
     if both:
-        lanes["backfill"] = backfill
+        lanes[Lane.BACKFILL] = backfill
     portions = []
     for lane, count in lanes.items():
-        cap = (
-            room.cap if not both else room.cap - room.cap // 2 if lane == "live" else room.cap // 2
-        )
+        half = room.cap - room.cap // 2 if lane == Lane.LIVE else room.cap // 2
+        cap = half if both else room.cap
         if count > 0 and (portion := _portion(account.account, lane, count, cap, room, rules)):
             portions.append(portion)
     return portions

@@ -26,6 +26,7 @@ from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.settings import Settings
+from core.states import TaskState
 from core.worker.ended_runs import announce
 
 MOST_BLOBS = 100
@@ -180,9 +181,12 @@ class Maintenance:
         log.warning("%d task leases expired; requeued as suspects", len(expired))
         for one in expired:
             self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
-            if one.state == "parked":
+            if one.state == TaskState.PARKED:
                 self._counters.count(
-                    "tasks", domain=one.domain, state="parked", error=error_class(leases.DIED)
+                    "tasks",
+                    domain=one.domain,
+                    state=TaskState.PARKED,
+                    error=error_class(leases.DIED),
                 )
                 task = {
                     "id": one.task_id,
@@ -201,7 +205,9 @@ class Maintenance:
                 }
                 report_task(None, leases.DIED, names | {"task": str(one.task_id)})
         self._announce(
-            completion.end_runs(conn, {one.run_id for one in expired if one.state == "parked"})
+            completion.end_runs(
+                conn, {one.run_id for one in expired if one.state == TaskState.PARKED}
+            )
         )
 
     def _end_forgotten_runs(self, conn: Conn) -> None:

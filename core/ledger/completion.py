@@ -12,6 +12,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from core.db.pool import Conn
+from core.states import AccountState, Lane, RunState, TaskState
 
 # A look without a lock first, since most batches end no run. Served by the partial indexes on ready
 # and queued tasks: a run's open tasks are its account's open tasks in its lane, where at most one
@@ -19,25 +20,25 @@ from core.db.pool import Conn
 # past every task that is done, to find the first that is not. Backwards, because claims begin at
 # the front: entries of what was claimed stay there until they are cleared away, and are not met
 # from this side.
-OPEN_TASKS = """
+OPEN_TASKS = f"""
 (SELECT t.id FROM sync_task t
-    WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
+    WHERE t.state = '{TaskState.READY}' AND t.integration_domain = r.integration_domain
     AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
     ORDER BY t.priority, t.id DESC LIMIT 1) IS NULL
 AND (SELECT t.id FROM sync_task t
-    WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
+    WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = r.integration_domain
     AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
     LIMIT 1) IS NULL
 """
 
 CANDIDATES = f"""
-SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running'
+SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = '{RunState.RUNNING}'
     AND {OPEN_TASKS} ORDER BY r.id
-"""  # noqa: S608  the fragment is our own
+"""
 FORGOTTEN = f"""
-SELECT r.id::text FROM sync_run r WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id
-LIMIT 1000
-"""  # noqa: S608
+SELECT r.id::text FROM sync_run r WHERE r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
+ORDER BY r.id LIMIT 1000
+"""
 
 # The account before the run, as everybody does.
 LOCK_ACCOUNT = """
@@ -49,41 +50,41 @@ LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 # THE STATEMENT THAT ENDS A RUN.
 END_RUN = f"""
 UPDATE sync_run r SET
-    state = CASE WHEN c.parked = 0 THEN 'succeeded' WHEN c.root_parked
-        OR c.done = 0 THEN 'failed' ELSE 'partial' END,
+    state = CASE WHEN c.parked = 0 THEN '{RunState.SUCCEEDED}' WHEN c.root_parked
+        OR c.done = 0 THEN '{RunState.FAILED}' ELSE '{RunState.PARTIAL}' END,
     finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
     outputs_saved = c.saved,
     outputs_unchanged = c.unchanged, outputs_deleted = c.deleted, error = c.error
 FROM (
-    SELECT count(*) FILTER (WHERE state = 'done') AS done,
-           count(*) FILTER (WHERE state = 'parked' AND retried_as IS NULL) AS parked,
-           coalesce(bool_or(state = 'parked' AND retried_as IS NULL AND parent_id IS NULL
-               AND retry_of IS NULL), false)
-               AS root_parked,
+    SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
+           count(*) FILTER (WHERE state = '{TaskState.PARKED}' AND retried_as IS NULL) AS parked,
+           coalesce(bool_or(state = '{TaskState.PARKED}' AND retried_as IS NULL
+               AND parent_id IS NULL AND retry_of IS NULL), false) AS root_parked,
            coalesce(sum(outputs_saved), 0) AS saved,
            coalesce(sum(outputs_unchanged), 0) AS unchanged,
-           coalesce(sum(outputs_deleted), 0) AS deleted, min(reason) FILTER (WHERE state = 'parked')
-               AS error
+           coalesce(sum(outputs_deleted), 0) AS deleted,
+           min(reason) FILTER (WHERE state = '{TaskState.PARKED}') AS error
     FROM sync_task WHERE run_id = %(run)s
 ) c
-WHERE r.id = %(run)s AND r.state = 'running' AND {OPEN_TASKS}
+WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
 RETURNING r.*
-"""  # noqa: S608  the fragment is our own
+"""
 
 # What the account does next. A resync that became due meanwhile begins at once; jitter keeps
 # accounts from marching in step.
-RESCHEDULE = """
+RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
     next_sync_at = CASE WHEN resync_due THEN clock_timestamp() ELSE
         clock_timestamp() + poll_interval_minutes * interval '1 minute'
             * (0.95 + 0.1 * random()) END,
-    consecutive_failures = CASE WHEN %(state)s = 'failed' THEN consecutive_failures + 1 ELSE 0 END
-WHERE id = %(account)s AND sync_status <> 'disconnected'
+    consecutive_failures = CASE WHEN %(state)s = '{RunState.FAILED}'
+        THEN consecutive_failures + 1 ELSE 0 END
+WHERE id = %(account)s AND sync_status <> '{AccountState.DISCONNECTED}'
 """
-BACKFILL_ENDED = """
+BACKFILL_ENDED = f"""
 UPDATE user_integration SET next_sync_at = clock_timestamp()
-WHERE id = %s AND resync_due AND sync_status <> 'disconnected'
+WHERE id = %s AND resync_due AND sync_status <> '{AccountState.DISCONNECTED}'
 """
 DELETE_SEEN = "DELETE FROM sync_seen WHERE run_id = %s"
 
@@ -118,7 +119,7 @@ def _end(conn: Conn, run: str) -> Run | None:
             ended = cursor.execute(END_RUN, {"run": run}).fetchone()
         if ended is None:
             return None
-        if ended["lane"] == "live":
+        if ended["lane"] == Lane.LIVE:
             conn.execute(
                 RESCHEDULE, {"state": ended["state"], "account": ended["user_integration_id"]}
             )

@@ -8,6 +8,16 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.ledger.scheduling import open_run
+from core.states import (
+    STOPPED_TASKS,
+    TASKS,
+    AccountState,
+    Lane,
+    RunState,
+    TaskState,
+    Trigger,
+    literals,
+)
 
 PARKED = """
 SELECT id, run_id, user_integration_id, lane, state, retried_as FROM sync_task WHERE id = ANY(%s)
@@ -27,38 +37,39 @@ UPDATE sync_task t SET retried_as = coalesce(%(copy)s, (SELECT o.id FROM sync_ta
     WHERE o.run_id = %(run)s AND o.dedup_key = t.dedup_key AND o.id <> t.id), t.id)
 WHERE t.id = %(task)s
 """
-DISCARD = """
-UPDATE sync_task SET state = 'done', reason = 'discarded by hand: ' || coalesce(reason, ''),
-    finished_at = now()
-WHERE id = ANY(%s) AND state IN ('parked', 'cancelled') AND retried_as IS NULL
+DISCARD = f"""
+UPDATE sync_task SET state = '{TaskState.DONE}',
+    reason = 'discarded by hand: ' || coalesce(reason, ''), finished_at = now()
+WHERE id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL
 RETURNING id
 """
-LOCK_OPEN_TASKS = """
+LOCK_OPEN_TASKS = f"""
 SELECT id FROM sync_task WHERE integration_domain = %(domain)s AND user_integration_id = %(account)s
     AND lane = %(lane)s
-  AND run_id = %(run)s AND state IN ('ready', 'queued') ORDER BY id FOR UPDATE
+  AND run_id = %(run)s AND state IN ({literals(TASKS.open)}) ORDER BY id FOR UPDATE
 """
-CANCEL_TASKS = """
-UPDATE sync_task SET state = 'cancelled', lease_until = NULL, finished_at = now() WHERE id = ANY(%s)
+CANCEL_TASKS = f"""
+UPDATE sync_task SET state = '{TaskState.CANCELLED}', lease_until = NULL, finished_at = now()
+WHERE id = ANY(%s)
 """
 LOCK_RUN = """
 SELECT user_integration_id, integration_domain, lane, state FROM sync_run WHERE id = %s FOR UPDATE
 """
-CANCEL_RUN = """
-UPDATE sync_run r SET state = 'cancelled', finished_at = clock_timestamp(), tasks_done = c.done,
-    tasks_parked = c.parked,
+CANCEL_RUN = f"""
+UPDATE sync_run r SET state = '{RunState.CANCELLED}', finished_at = clock_timestamp(),
+    tasks_done = c.done, tasks_parked = c.parked,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
     error = 'cancelled by hand'
-FROM (SELECT count(*) FILTER (WHERE state = 'done') AS done,
-    count(*) FILTER (WHERE state = 'parked') AS parked,
+FROM (SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
+    count(*) FILTER (WHERE state = '{TaskState.PARKED}') AS parked,
         coalesce(sum(outputs_saved), 0) AS saved, coalesce(sum(outputs_unchanged), 0) AS unchanged,
         coalesce(sum(outputs_deleted), 0) AS deleted FROM sync_task WHERE run_id = %(run)s) c
-WHERE r.id = %(run)s AND r.state = 'running'
+WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}'
 """
-NEXT_SYNC = """
+NEXT_SYNC = f"""
 UPDATE user_integration SET next_sync_at = clock_timestamp() + poll_interval_minutes
     * interval '1 minute'
-WHERE id = %s AND sync_status <> 'disconnected'
+WHERE id = %s AND sync_status <> '{AccountState.DISCONNECTED}'
 """
 
 
@@ -75,7 +86,7 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
         found = conn.execute(PARKED, (list(tasks),)).fetchall()
         _require_all(tasks, [row[0] for row in found])
         for task, _, _, _, state, retried_as in found:
-            if state not in ("parked", "cancelled"):
+            if state not in STOPPED_TASKS:
                 raise WrongState("task-not-parked", task=task)
             if retried_as is not None:
                 raise WrongState("task-retried", task=task, copy=retried_as)
@@ -83,7 +94,7 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
 
 
 def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
-    run = open_run(conn, account, lane=lane, trigger="retry", root=False)
+    run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY, root=False)
     row = conn.execute(COPY, {"run": run, "task": task}).fetchone()
     copy = row[0] if row else None
     conn.execute(RETRIED, {"copy": copy, "run": run, "task": task})
@@ -136,5 +147,5 @@ def cancel_run(conn: Conn, run: UUID) -> None:
         while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]:
             conn.execute(CANCEL_TASKS, (tasks,))
         conn.execute(CANCEL_RUN, names)
-        if lane == "live":
+        if lane == Lane.LIVE:
             conn.execute(NEXT_SYNC, (account,))

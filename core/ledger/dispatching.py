@@ -11,18 +11,20 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.integration.base import START
 from core.ledger.outcomes import Dispatch
+from core.states import AccountState, Lane, RunState, TaskState
 
 # Which domains may have something to do: those with open runs. Served by `sync_run_by_domain`.
-DOMAINS_WITH_WORK = """
+DOMAINS_WITH_WORK = f"""
 SELECT domain FROM unnest(%s::text[]) AS domain
-WHERE EXISTS (SELECT FROM sync_run r WHERE r.state = 'running' AND r.integration_domain = domain)
+WHERE EXISTS (SELECT FROM sync_run r
+    WHERE r.state = '{RunState.RUNNING}' AND r.integration_domain = domain)
 """
 
 # What is under way in a domain: as many rows as the window is wide. Served by `sync_task_queued`.
-IN_FLIGHT = """
+IN_FLIGHT = f"""
 SELECT t.user_integration_id::text, a.limit_group, a.limits, t.lane, t.type, count(*)
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE t.state = 'queued' AND t.integration_domain = %s
+WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = %s
 GROUP BY 1, 2, 3, 4, 5
 """
 
@@ -32,27 +34,28 @@ GROUP BY 1, 2, 3, 4, 5
 # any is asked from the back of `sync_task_ready` for the same reason: claims begin at its front.
 # Those that may not run now, and those whose tasks are all for later, are passed over before they
 # are counted.
-WAITING = """
+WAITING = f"""
 SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM (
     SELECT id, live, backfill FROM (
         SELECT ring.id,
             (SELECT t.id FROM sync_task t
-                WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
-                AND t.user_integration_id = ring.id AND t.lane = 'live'
+                WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
+                AND t.user_integration_id = ring.id AND t.lane = '{Lane.LIVE}'
                 AND t.available_at <= clock_timestamp()
                 ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS live,
             (SELECT t.id FROM sync_task t
-                WHERE t.state = 'ready' AND t.integration_domain = %(domain)s
-                AND t.user_integration_id = ring.id AND t.lane = 'backfill'
+                WHERE t.state = '{TaskState.READY}' AND t.integration_domain = %(domain)s
+                AND t.user_integration_id = ring.id AND t.lane = '{Lane.BACKFILL}'
                 AND t.available_at <= clock_timestamp()
                 ORDER BY t.priority, t.id DESC LIMIT 1) IS NOT NULL AS backfill
         FROM (
             SELECT DISTINCT r.user_integration_id AS id FROM sync_run r
-            WHERE r.state = 'running' AND r.integration_domain = %(domain)s
+            WHERE r.state = '{RunState.RUNNING}' AND r.integration_domain = %(domain)s
               AND r.user_integration_id > %(after)s
             ORDER BY r.user_integration_id
         ) ring
-        WHERE (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id) = 'active'
+        WHERE (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id)
+            = '{AccountState.ACTIVE}'
         OFFSET 0
     ) able WHERE live OR backfill LIMIT %(most)s
 ) waiting JOIN user_integration a USING (id)
@@ -65,7 +68,7 @@ BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 # leader's claim from running at the same moment, so that limits of tasks at once are counted
 # exactly. Rows that anyone else holds are skipped. Tasks of the types that share a small room are
 # picked apart, so that neither kind keeps the other from going.
-CLAIM = """
+CLAIM = f"""
 WITH me AS MATERIALIZED (
     SELECT epoch FROM ledger WHERE leader = %(leader)s
         AND leader_until > clock_timestamp() FOR SHARE
@@ -75,14 +78,14 @@ WITH me AS MATERIALIZED (
 ), chosen AS MATERIALIZED (
     SELECT task.id FROM portion p CROSS JOIN LATERAL (
         (SELECT id, priority FROM sync_task
-         WHERE state = 'ready' AND integration_domain = %(domain)s
+         WHERE state = '{TaskState.READY}' AND integration_domain = %(domain)s
            AND user_integration_id = p.account AND lane = p.lane
            AND available_at <= clock_timestamp() AND type <> ALL (p.without_types)
            AND type <> ALL (p.capped_types)
          ORDER BY priority DESC, id LIMIT p.most)
         UNION ALL
         (SELECT id, priority FROM sync_task
-         WHERE state = 'ready' AND integration_domain = %(domain)s
+         WHERE state = '{TaskState.READY}' AND integration_domain = %(domain)s
            AND user_integration_id = p.account AND lane = p.lane
            AND available_at <= clock_timestamp() AND p.cap > 0 AND type = ANY (p.capped_types)
          ORDER BY priority DESC, id LIMIT p.cap)
@@ -92,10 +95,10 @@ WITH me AS MATERIALIZED (
     -- Arrays, so that the plan is a probe for each id however many tasks there are: as a join, it
     -- walked past all that are done.
     SELECT t.id FROM sync_task t WHERE t.id = ANY (ARRAY(SELECT id FROM chosen))
-        AND t.state = 'ready'
+        AND t.state = '{TaskState.READY}'
     ORDER BY t.id FOR UPDATE SKIP LOCKED
 ), queued AS (
-    UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1,
+    UPDATE sync_task t SET state = '{TaskState.QUEUED}', dispatch_no = t.dispatch_no + 1,
         dispatch_seq = nextval('dispatch_seq'),
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
@@ -111,8 +114,11 @@ ORDER BY t.priority DESC, t.id
 """
 
 # Tasks that should be in Redis, and are sent again as they were if they are not.
-QUEUED = "SELECT id, dispatch_no FROM sync_task WHERE state = 'queued' AND integration_domain = %s"
-AS_SENT = """
+QUEUED = f"""
+SELECT id, dispatch_no FROM sync_task
+WHERE state = '{TaskState.QUEUED}' AND integration_domain = %s
+"""
+AS_SENT = f"""
 SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
     t.user_integration_id::text, a.version,
     t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
@@ -121,7 +127,7 @@ FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
     AND named.dispatch_no = t.dispatch_no
-WHERE t.state = 'queued'
+WHERE t.state = '{TaskState.QUEUED}'
 """
 
 CATALOG = "SELECT domain, tasks FROM integration"

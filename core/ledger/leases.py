@@ -11,37 +11,44 @@ from dataclasses import dataclass
 
 from core.db.pool import Conn
 from core.results.parking import MAX_CRASHES
+from core.states import TaskState
 
 DIED = "its process died or hung while it ran"
 """The reason of a suspect whose lease ran out after its start was committed."""
 
+_RENEWED = "lease_until = clock_timestamp() + %(lease)s * interval '1 second'"
 # Skips rows that a saver or the sweeper has locked: another transaction decides their state.
-RENEW = """
+RENEW = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
     JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
         ON h.id = t.id AND h.dispatch_no = t.dispatch_no
-    WHERE t.state = 'queued' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
+    WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
-UPDATE sync_task t SET lease_until = clock_timestamp() + %(lease)s * interval '1 second' FROM held
-WHERE t.id = held.id
+UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 """
 
 # Only leases that are partly used up: a healthy queue moves before that, and costs no write.
-RENEW_WAITING = RENEW.replace(
-    "WHERE t.state = 'queued'",
-    "WHERE t.state = 'queued' AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6"
-    " second'",
+RENEW_WAITING = f"""
+WITH held AS MATERIALIZED (
+    SELECT t.id FROM sync_task t
+    JOIN unnest(%(tasks)s::bigint[], %(numbers)s::int[]) AS h(id, dispatch_no)
+        ON h.id = t.id AND h.dispatch_no = t.dispatch_no
+    WHERE t.state = '{TaskState.QUEUED}'
+      AND t.lease_until < clock_timestamp() + %(lease)s * interval '0.6 second'
+    ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
+UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
+"""
 
 EXPIRE = f"""
 WITH expired AS MATERIALIZED (
-    SELECT id FROM sync_task WHERE state = 'queued' AND lease_until < clock_timestamp()
+    SELECT id FROM sync_task WHERE state = '{TaskState.QUEUED}' AND lease_until < clock_timestamp()
     ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 )
 UPDATE sync_task t SET
     state = CASE WHEN t.suspect AND t.started_at IS NOT NULL
-        AND t.crashes + 1 >= {MAX_CRASHES} THEN 'parked' ELSE 'ready' END,
+        AND t.crashes + 1 >= {MAX_CRASHES} THEN '{TaskState.PARKED}' ELSE '{TaskState.READY}' END,
     crashes = t.crashes + CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN 1 ELSE 0 END,
     reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN '{DIED}' ELSE t.reason END,
     finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL
@@ -50,20 +57,21 @@ UPDATE sync_task t SET
 FROM expired e WHERE t.id = e.id
 RETURNING t.id, t.dispatch_no, t.integration_domain, t.state, t.run_id::text,
     t.user_integration_id::text, t.type
-"""  # noqa: S608  a number and a text of our own
-
-START_SUSPECT = """
-UPDATE sync_task SET started_at = clock_timestamp()
-WHERE id = %s AND dispatch_no = %s AND state = 'queued' RETURNING id
 """
 
-RELEASE = """
+START_SUSPECT = f"""
+UPDATE sync_task SET started_at = clock_timestamp()
+WHERE id = %s AND dispatch_no = %s AND state = '{TaskState.QUEUED}' RETURNING id
+"""
+
+RELEASE = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t JOIN unnest(%s::bigint[], %s::int[]) AS h(id, dispatch_no)
         ON h.id = t.id AND h.dispatch_no = t.dispatch_no
-    WHERE t.state = 'queued' ORDER BY t.id FOR UPDATE OF t
+    WHERE t.state = '{TaskState.QUEUED}' ORDER BY t.id FOR UPDATE OF t
 )
-UPDATE sync_task t SET state = 'ready', lease_until = NULL FROM held WHERE t.id = held.id
+UPDATE sync_task t SET state = '{TaskState.READY}', lease_until = NULL FROM held
+WHERE t.id = held.id
 """
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from core.integration.base import Integration
 from core.integration.results import TaskResult
 from core.results.outputs import BlobStore
 from core.results.result import result_rows
 from core.results.rows import ListingRow, Operation, OutputRow, StateRow, TaskRow
+from core.states import AccountStateReason, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Block:
 class Stop:
     """The account cannot go on: it waits for a person."""
 
-    reason: Literal["credentials", "configuration"]
+    reason: AccountStateReason
     detail: str
     credentials_version: int
 
@@ -78,7 +79,7 @@ class Outcome:
     """
 
     dispatch: Dispatch
-    state: Literal["done", "ready", "parked"] = "done"
+    state: TaskState = TaskState.DONE
     delay: float = 0.0
     attempt: int = 0
     crash: int = 0
@@ -116,6 +117,7 @@ class Outcome:
             "dispatch": Dispatch(**data["dispatch"]),
             "block": data["block"] and Block(**data["block"]),
             "stop": data["stop"] and Stop(**data["stop"]),
+            "state": TaskState(data["state"]),
         }
         rows = {name: [row(**each) for each in data[name]] for name, row in _ROWS.items()}
         rows["outputs"] = [

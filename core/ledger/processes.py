@@ -37,7 +37,7 @@ SERVING = f"""
 SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
 WHERE kind = 'worker' AND NOT draining AND {ALIVE}
 GROUP BY queue
-"""  # noqa: S608  constants
+"""
 
 REGISTER = """
 INSERT INTO integration (domain, name, version, tasks, max_tasks)

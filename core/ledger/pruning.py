@@ -6,13 +6,14 @@ import time
 
 from core.db.pool import Conn
 from core.ledger.processes import DELETE_DEAD
+from core.states import RunState, TaskState
 
 # A run with more tasks than its integration allows adds no more: its growing tasks park with this
 # reason.
-OVER_LIMIT = """
+OVER_LIMIT = f"""
 UPDATE sync_run r SET over_limit
     = format('the run has more than %s tasks; a task may be making ever new keys', i.max_tasks)
-FROM integration i WHERE i.domain = r.integration_domain AND r.state = 'running'
+FROM integration i WHERE i.domain = r.integration_domain AND r.state = '{RunState.RUNNING}'
     AND r.over_limit IS NULL
   AND r.started_at < now() - interval '20 seconds'
   AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id OFFSET i.max_tasks LIMIT 1)
@@ -24,9 +25,9 @@ RUNS_TO_PRUNE = """
 SELECT id FROM sync_run WHERE NOT pruned AND finished_at < now() - %s * interval '1 day'
 ORDER BY finished_at LIMIT 100
 """
-PRUNE_TASKS = """
+PRUNE_TASKS = f"""
 DELETE FROM sync_task WHERE id = ANY (ARRAY(
-    SELECT id FROM sync_task WHERE run_id = %s AND (state = 'done' OR retried_as IS NOT NULL)
+    SELECT id FROM sync_task WHERE run_id = %s AND (state = '{TaskState.DONE}' OR retried_as IS NOT NULL)
     LIMIT 5000))
 """
 MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
@@ -34,9 +35,9 @@ PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
 PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1 day'"
 PRUNE_ACTIVITY = "DELETE FROM activity WHERE minute < now() - interval '1 day'"
 PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
-PRUNE_SEEN = """
+PRUNE_SEEN = f"""
 DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r
-    WHERE r.id = s.run_id AND r.state = 'running')
+    WHERE r.id = s.run_id AND r.state = '{RunState.RUNNING}')
 """
 
 

@@ -26,36 +26,38 @@ from core.ledger.state import write_states
 from core.results.parking import MAX_SNOOZED_SECONDS
 from core.results.rows import Operation, TaskRow
 from core.results.text import json_text
+from core.states import Lane, RunState, TaskState
 
 # THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id.
 # Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
 # which is small only as long as the dead can be cleared away.
-FENCE = """
+FENCE = f"""
 SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.started_at,
     r.allow_deletions, t.carried, r.over_limit
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
-WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no
+WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no
 ORDER BY t.id FOR UPDATE OF t
 """
 
 # Someone else may end the backfill run meanwhile: the share lock waits for that, and then finds
 # none.
-OPEN_BACKFILL = """
+OPEN_BACKFILL = f"""
 INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
-SELECT %(id)s, %(account)s, %(domain)s, 'backfill', %(trigger)s, last_value FROM dispatch_seq
-ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
+SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value FROM dispatch_seq
+ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
 """
 # What a person has allowed the live run holds for the listings it sends to the background. Before
 # the share lock: after it, two batches that both hold one would wait for each other.
-ALLOW_BACKFILL = """
+ALLOW_BACKFILL = f"""
 UPDATE sync_run SET allow_deletions = true
-WHERE user_integration_id = %s AND lane = 'backfill' AND state = 'running' AND NOT allow_deletions
+WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}' AND state = '{RunState.RUNNING}'
+  AND NOT allow_deletions
 """
-SHARE_BACKFILL = """
-SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = 'backfill'
-    AND state = 'running' FOR SHARE
+SHARE_BACKFILL = f"""
+SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}'
+    AND state = '{RunState.RUNNING}' FOR SHARE
 """
 
 # The ids are taken in the order the plugin gave, and the rows inserted by key: one keeps the order
@@ -84,7 +86,7 @@ MOST_ERRORS = 20
 FINISH = f"""
 UPDATE sync_task t SET
     state = CASE WHEN f.snooze > 0
-        AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS} THEN 'parked' ELSE f.state END,
+        AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS} THEN '{TaskState.PARKED}' ELSE f.state END,
     available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
         ELSE t.available_at END,
     attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,
@@ -99,7 +101,7 @@ UPDATE sync_task t SET
             ORDER BY n DESC LIMIT {MOST_ERRORS}) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
     followups = f.followups,
-    finished_at = CASE WHEN f.state = 'ready'
+    finished_at = CASE WHEN f.state = '{TaskState.READY}'
         AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS})
         THEN NULL ELSE clock_timestamp() END
 FROM json_to_recordset(%s::json)
@@ -107,7 +109,7 @@ FROM json_to_recordset(%s::json)
     reason text, error text, saved int, unchanged int, deleted int, followups int)
 WHERE t.id = f.id
 RETURNING t.id, t.state
-"""  # noqa: S608  two numbers of our own
+"""
 
 BLOCK = """
 INSERT INTO limit_block (key, until, reason)
@@ -185,7 +187,7 @@ def _pass_fence(conn: Conn, outcomes: Sequence[Outcome]) -> tuple[list[Outcome],
             continue
         runs[task] = _Run(start_seq, began, allow, carried)
         if over_limit and outcome.tasks:  # Cause.RUN_LIMIT
-            outcome = Outcome(outcome.dispatch, state="parked", reason=over_limit)
+            outcome = Outcome(outcome.dispatch, state=TaskState.PARKED, reason=over_limit)
         passed.append(outcome)
     return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs
 
@@ -315,7 +317,7 @@ class _Batch:
                 "parent": dispatch.task_id,
                 "carried": self.runs[dispatch.task_id].carried,
                 "run": backfills[dispatch.account_id] if moves else dispatch.run_id,
-                "lane": "backfill" if moves else dispatch.lane,
+                "lane": Lane.BACKFILL if moves else dispatch.lane,
             }
 
     def _backfill_run(self, outcome: Outcome) -> str:
@@ -367,7 +369,7 @@ class _Batch:
         self.saved.applied = [
             (outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes
         ]
-        self.saved.added |= any(state == "ready" for state in states.values())
+        self.saved.added |= any(state == TaskState.READY for state in states.values())
 
 
 def _array(numbers: Iterable[int]) -> str:
@@ -376,7 +378,7 @@ def _array(numbers: Iterable[int]) -> str:
 
 
 def _moves(outcome: Outcome, row: TaskRow) -> bool:
-    return row.background and outcome.dispatch.lane == "live"
+    return row.background and outcome.dispatch.lane == Lane.LIVE
 
 
 def _writer(outcome: Outcome) -> Writer:
@@ -411,5 +413,5 @@ def _finished(outcome: Outcome, counts: _Counts) -> dict[str, Any]:
 def parked(outcome: Outcome, reason: str) -> Outcome:
     """The same task, parked: its result cannot be saved."""
     return replace(
-        Outcome(outcome.dispatch), state="parked", attempt=1, reason=reason, error=reason
+        Outcome(outcome.dispatch), state=TaskState.PARKED, attempt=1, reason=reason, error=reason
     )

@@ -9,31 +9,35 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import START
+from core.states import STOPPED_TASKS, AccountState, Lane, RunState, TaskState, Trigger, literals
 
+_NO_PAYLOAD = "'{}'"
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 
 # Claims due accounts and makes their runs and root tasks, in one statement. Accounts that another
 # scheduler is claiming are skipped; the unique index on open runs decides the rest. Served by
 # `user_integration_due` and `sync_run_open`.
-CLAIM_DUE = """
+CLAIM_DUE = f"""
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.forget_state FROM user_integration a
-    WHERE a.sync_status = 'active' AND a.next_sync_at <= clock_timestamp()
-      AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
-          AND r.state = 'running')
+    WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
+      AND NOT EXISTS (SELECT FROM sync_run r
+          WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
+            AND r.state = '{RunState.RUNNING}')
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
     INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
-    SELECT gen_random_uuid(), due.id, due.integration_domain, 'live',
-        CASE WHEN due.resync_due THEN 'resync' ELSE 'schedule' END,
+    SELECT gen_random_uuid(), due.id, due.integration_domain, '{Lane.LIVE}',
+        CASE WHEN due.resync_due THEN '{Trigger.RESYNC}' ELSE '{Trigger.SCHEDULE}' END,
         (SELECT last_value FROM dispatch_seq)
     FROM due
-    ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
+    ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
     RETURNING id, user_integration_id, integration_domain, lane
 ), root AS (
     INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
         dedup_key)
-    SELECT id, user_integration_id, integration_domain, lane, 'start', '{}', %(root)s FROM run
+    SELECT id, user_integration_id, integration_domain, lane, '{START}', {_NO_PAYLOAD}, %(root)s
+    FROM run
 ), claimed AS (
     UPDATE user_integration a SET resync_due = false, forget_state = false,
         next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
@@ -49,9 +53,10 @@ LOCK_ACCOUNT = """
 SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s
 FOR NO KEY UPDATE
 """
-JOIN_OPEN_RUN = """
+JOIN_OPEN_RUN = f"""
 UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
-WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = 'running' RETURNING id
+WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = '{RunState.RUNNING}'
+RETURNING id
 """
 OPEN_RUN = """
 INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq,
@@ -59,10 +64,17 @@ INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger
 SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
 FROM dispatch_seq
 """
-ADD_ROOT = """
+OPEN_RUN_OR_NONE = f"""
+{OPEN_RUN} ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
+"""
+ADD_ROOT = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
     dedup_key)
-VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, 'start', '{}', %(root)s)
+VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {_NO_PAYLOAD}, %(root)s)
+"""
+SHARE_OPEN_RUN = f"""
+SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s
+    AND state = '{RunState.RUNNING}' FOR SHARE
 """
 # Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
 HELD = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
@@ -83,21 +95,22 @@ WHERE user_integration_id = %s AND value IS NOT NULL
 # times, go on in the new run:
 # as copies, which conflict with nothing the run already has. Three statements: as one, it compared
 # every task with every copy.
-TO_CARRY = """
+TO_CARRY = f"""
 SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
 WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL
   AND t.run_id <> %(run)s
-  AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3 AND r.state <> 'running')
+  AND (t.state = '{TaskState.CANCELLED}'
+    OR t.state = '{TaskState.PARKED}' AND t.auto_retries < 3 AND r.state <> '{RunState.RUNNING}')
 ORDER BY t.id FOR UPDATE OF t
 """
-CARRY = """
+CARRY = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type,
     payload, dedup_key, priority,
     auto_retries, carried)
 SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type,
     payload, dedup_key, priority,
-    auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END, true
-FROM sync_task WHERE id = ANY(%(tasks)s) AND type <> 'start' ORDER BY dedup_key, id
+    auto_retries + CASE WHEN state = '{TaskState.PARKED}' THEN 1 ELSE 0 END, true
+FROM sync_task WHERE id = ANY(%(tasks)s) AND type <> '{START}' ORDER BY dedup_key, id
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 """
 # Each probes the unique index on (run_id, dedup_key).
@@ -108,15 +121,17 @@ UPDATE sync_task t SET retried_as = coalesce(
 WHERE t.id = ANY(%(tasks)s)
 """
 # Served by `sync_task_stopped`: most accounts have nothing to carry on.
-STOPPED = """
+STOPPED = f"""
 SELECT DISTINCT user_integration_id FROM sync_task
-WHERE user_integration_id = ANY(%s) AND state IN ('parked', 'cancelled') AND retried_as IS NULL
+WHERE user_integration_id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)})
+  AND retried_as IS NULL
 """
-CARRIED_BACKFILL = """
+CARRIED_BACKFILL = f"""
 SELECT EXISTS (SELECT FROM sync_task t JOIN sync_run r ON r.id = t.run_id
-    WHERE t.user_integration_id = %s AND t.lane = 'backfill' AND t.retried_as IS NULL
-      AND r.state <> 'running'
-      AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3))
+    WHERE t.user_integration_id = %s AND t.lane = '{Lane.BACKFILL}' AND t.retried_as IS NULL
+      AND r.state <> '{RunState.RUNNING}'
+      AND (t.state = '{TaskState.CANCELLED}'
+        OR t.state = '{TaskState.PARKED}' AND t.auto_retries < 3))
 """
 
 
@@ -149,11 +164,11 @@ def poll(conn: Conn, batch: int) -> int:
 
 
 def _carry_on(conn: Conn, run: UUID, account: UUID) -> None:
-    _carry(conn, run, account, "live")
+    _carry(conn, run, account, Lane.LIVE)
     waiting = conn.execute(CARRIED_BACKFILL, (account,)).fetchone()
     if waiting is not None and waiting[0]:
-        backfill = open_run(conn, account, lane="backfill", trigger="retry", root=False)
-        _carry(conn, backfill, account, "backfill")
+        backfill = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.RETRY, root=False)
+        _carry(conn, backfill, account, Lane.BACKFILL)
 
 
 def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
@@ -165,7 +180,7 @@ def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
 
 
 def request_run(
-    conn: Conn, account: UUID, *, trigger: str = "manual", allow_deletions: bool = False
+    conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL, allow_deletions: bool = False
 ) -> tuple[UUID, bool]:
     """A live run of this account now, or the one that is open. Returns its id and whether it is
     new.
@@ -176,14 +191,14 @@ def request_run(
     """
     with conn.transaction():
         domain, resync_due, forget = _lock_active(conn, account)
-        names: dict[str, Any] = {"account": account, "lane": "live", "allow": allow_deletions}
+        names: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "allow": allow_deletions}
         joined = conn.execute(JOIN_OPEN_RUN, names).fetchone()
         if joined is not None:
             return joined[0], False
-        if trigger == "manual" and (
+        if trigger == Trigger.MANUAL and (
             resync_due or (allow_deletions and conn.execute(HELD, (account,)).fetchone())
         ):
-            trigger = "resync"
+            trigger = Trigger.RESYNC
         run = uuid4()
         names |= {"id": run, "domain": domain, "trigger": trigger, "root": ROOT_KEY}
         conn.execute(OPEN_RUN, names)
@@ -203,7 +218,7 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
     with conn.transaction():
         _lock_active(conn, account)
         conn.execute(RESYNC_DUE, (account,))
-    return request_run(conn, account, trigger="resync")
+    return request_run(conn, account, trigger=Trigger.RESYNC)
 
 
 def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str, root: bool) -> UUID:
@@ -221,17 +236,10 @@ def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str, root: bool) 
         "trigger": trigger,
     }
     names |= {"allow": False, "root": ROOT_KEY}
-    made = conn.execute(
-        OPEN_RUN + "ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING",
-        names,
-    ).rowcount
+    made = conn.execute(OPEN_RUN_OR_NONE, names).rowcount
     if made and root:
         conn.execute(ADD_ROOT, names)
-    share = """
-    SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s
-        AND state = 'running' FOR SHARE
-    """
-    found = conn.execute(share, (account, lane)).fetchone()
+    found = conn.execute(SHARE_OPEN_RUN, (account, lane)).fetchone()
     if found is None:
         return open_run(conn, account, lane=lane, trigger=trigger, root=root)
     run: UUID = found[0]
@@ -250,8 +258,8 @@ def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
 
 def _not_active(status: str, account: UUID) -> WrongState:
     match status:
-        case "paused":
+        case AccountState.PAUSED:
             return WrongState("account-paused", account=account)
-        case "disconnected":
+        case AccountState.DISCONNECTED:
             return WrongState("account-disconnected", account=account)
     return WrongState("account-stopped", account=account)

@@ -15,6 +15,7 @@ from core.ledger.outcomes import Outcome
 from core.results.decisions import CONFLICT_SECONDS
 from core.results.rows import StateRow
 from core.results.text import json_text
+from core.states import TaskState
 
 # Locks state rows by key.
 LOCK_STATE = """
@@ -66,7 +67,7 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
             passed.append(
                 Outcome(
                     outcome.dispatch,
-                    state="ready",
+                    state=TaskState.READY,
                     delay=CONFLICT_SECONDS,
                     reason="another task changed its state",
                 )

@@ -11,6 +11,7 @@ from typing import Any
 from core.ledger.completion import Run
 from core.ledger.outcomes import Outcome
 from core.ledger.saving import Saved
+from core.states import TaskState
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 """Seconds of a run's duration."""
@@ -55,7 +56,7 @@ class Counters:
         domain = outcome.dispatch.domain
         if outcome.snooze:
             self.count("snoozes", domain=domain)
-        elif state == "ready":
+        elif state == TaskState.READY:
             self.count("retries", domain=domain, error=error_class(outcome.error))
         else:
             self.count("tasks", domain=domain, state=state, error=error_class(outcome.error))

@@ -12,6 +12,7 @@ from core.db.pool import Database
 from core.ledger.leases import start_suspect
 from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.base import TaskMiddleware
+from core.states import TaskState
 from core.worker.inflight import InflightTasks
 
 FIRST_PAUSE_SECONDS = 0.2
@@ -57,7 +58,13 @@ class Leases(TaskMiddleware):
         )
         delay = random.uniform(pause / 2, pause)
         self._hand_over(
-            Outcome(dispatch, state="ready", delay=delay, suspect=True, reason="waits to run alone")
+            Outcome(
+                dispatch,
+                state=TaskState.READY,
+                delay=delay,
+                suspect=True,
+                reason="waits to run alone",
+            )
         )
 
     def after(

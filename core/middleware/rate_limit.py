@@ -18,6 +18,7 @@ from core.metrics.counters import Counters
 from core.middleware.base import TaskMiddleware
 from core.plugins import Registry
 from core.queues import UNAVAILABLE
+from core.states import TaskState
 from core.worker.accounts import Accounts
 from core.worker.budgets import Budgets, Wanted
 from core.worker.inflight import InflightTasks
@@ -94,7 +95,7 @@ class RateLimit(TaskMiddleware):
         self._hand_over(
             Outcome(
                 dispatch,
-                state="ready",
+                state=TaskState.READY,
                 delay=delay,
                 snooze=1,
                 suspect=dispatch.suspect,

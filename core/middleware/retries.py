@@ -29,6 +29,7 @@ from core.results.decisions import (
     decide,
 )
 from core.results.parking import Cause
+from core.states import TaskState
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.inflight import InflightTasks
 from core.worker.runner import Runner
@@ -90,22 +91,22 @@ class Retries(TaskMiddleware):
             self._accounts.credentials_version,
         )
         log.log(
-            logging.WARNING if outcome.state == "parked" or outcome.stop else logging.INFO,
+            logging.WARNING if outcome.state == TaskState.PARKED or outcome.stop else logging.INFO,
             "task %s (%s of %s) %s: %s",
             dispatch.task_id,
             dispatch.type,
             dispatch.domain,
             (
                 "is parked"
-                if outcome.state == "parked"
+                if outcome.state == TaskState.PARKED
                 else f"goes on in {outcome.delay:.1f} s"
-                if outcome.state == "ready"
+                if outcome.state == TaskState.READY
                 else "ends"
             ),
             outcome.error or outcome.reason,
         )
-        if outcome.state == "parked" or outcome.stop:
-            level = "error" if outcome.state == "parked" else "warning"
+        if outcome.state == TaskState.PARKED or outcome.stop:
+            level = "error" if outcome.state == TaskState.PARKED else "warning"
             report_task(
                 exception, outcome.error or outcome.reason or "", tags_of(dispatch), strike, level
             )
@@ -163,12 +164,12 @@ def _outcome(
     loaded: LoadedAccount | None,
     stored_version: Callable[[str], int],
 ) -> Outcome:
-    outcome = Outcome(dispatch, state="ready", reason=decision.reason)
+    outcome = Outcome(dispatch, state=TaskState.READY, reason=decision.reason)
     match decision:
         case Done():
-            outcome.state = "done"
+            outcome.state = TaskState.DONE
         case Expired(partition=partition):
-            outcome.state, outcome.expired = "done", partition
+            outcome.state, outcome.expired = TaskState.DONE, partition
         case Retry(seconds=seconds):
             outcome.delay, outcome.attempt = seconds, 1
         case Crashed(seconds=seconds):
@@ -187,9 +188,9 @@ def _outcome(
             )
             outcome.delay, outcome.stop = STOPPED_SECONDS, Stop(what, decision.reason, version)
         case Park(cause=Cause.CRASHES):
-            outcome.state, outcome.crash = "parked", 1
+            outcome.state, outcome.crash = TaskState.PARKED, 1
         case Park():
-            outcome.state, outcome.attempt = "parked", 1
+            outcome.state, outcome.attempt = TaskState.PARKED, 1
         case _:
             assert_never(decision)
     return outcome

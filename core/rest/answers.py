@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from core.api.health import CheckStatus
+from core.states import AccountState, AccountStateReason, Lane, RunState, TaskState, Trigger
 
 T = TypeVar("T")
 
@@ -50,8 +51,8 @@ class UserIntegration(BaseModel):
     name: str
     identity: str = Field(description="Whose account it is at the provider")
     config: dict[str, Any]
-    sync_status: Literal["active", "paused", "error", "disconnected"]
-    status_reason: str | None = Field(description="Of an error: `credentials` or `configuration`")
+    sync_status: AccountState
+    status_reason: AccountStateReason | None = Field(description="Of an error")
     status_detail: str | None
     poll_interval_minutes: int
     next_sync_at: datetime | None
@@ -115,9 +116,9 @@ class Run(BaseModel):
     id: UUID
     user_integration_id: UUID
     integration_domain: str
-    lane: Literal["live", "backfill"]
-    trigger: Literal["schedule", "manual", "resync", "retry"]
-    state: Literal["running", "succeeded", "partial", "failed", "cancelled"]
+    lane: Lane
+    trigger: Trigger
+    state: RunState
     started_at: datetime
     finished_at: datetime | None
     tasks_done: int
@@ -151,13 +152,13 @@ class Task(BaseModel):
     run_id: UUID
     user_integration_id: UUID
     integration_domain: str
-    lane: Literal["live", "backfill"]
+    lane: Lane
     parent_id: int | None
     retry_of: int | None
     retried_as: int | None
     type: str
     payload: dict[str, Any]
-    state: Literal["ready", "queued", "done", "parked", "cancelled"]
+    state: TaskState
     priority: int
     available_at: datetime | None
     attempts: int

@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from core.errors import (
     ConfigurationError,
@@ -30,6 +30,7 @@ from core.results.parking import MAX_CRASHES, Cause
 from core.results.result import partition_fits
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
 from core.results.text import mended
+from core.states import AccountStateReason, Trigger
 
 FIRST_BACKOFF_SECONDS = 2.0
 LONGEST_BACKOFF_SECONDS = 3_600.0
@@ -125,7 +126,7 @@ class StopAccount:
     """The account stops until a person corrects what `what` names; the task waits for that."""
 
     reason: str
-    what: Literal["credentials", "configuration"]
+    what: AccountStateReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +202,15 @@ def _rate_limited(case: Case) -> Decision:
 
 
 def _bad_credentials(case: Case) -> Decision:
-    return StopAccount(case.reason, "credentials")
+    return StopAccount(case.reason, AccountStateReason.CREDENTIALS)
 
 
 def _bad_configuration(case: Case) -> Decision:
-    return StopAccount(case.reason, "configuration")
+    return StopAccount(case.reason, AccountStateReason.CONFIGURATION)
 
 
 def _cursor_expired(case: Case) -> Decision:
-    if case.tries.trigger == "resync":
+    if case.tries.trigger == Trigger.RESYNC:
         return Park(f"{case.reason}, in a resync", Cause.CURSOR)
     if not partition_fits(case.error.partition):
         return Park(f"{case.reason}; a partition cannot have this name", Cause.CURSOR)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from core.integration.base import BaseIntegration
 from core.integration.limits import AccountIdentity, Manifest
+from core.states import RunState
 from core.testing.faults import Faults
 from core.testing.harness import Harness
 
@@ -100,7 +101,7 @@ class IntegrationConformance:
         before = harness.content
         again = harness.sync()
         assert (again.state, again.outputs_saved, again.outputs_deleted) == (
-            "succeeded",
+            RunState.SUCCEEDED,
             0,
             0,
         ), again
@@ -149,7 +150,7 @@ class IntegrationConformance:
 
 def _succeeded(harness: Harness) -> None:
     result = harness.sync()
-    assert result.state == "succeeded", [result.error, *result.parked]
+    assert result.state == RunState.SUCCEEDED, [result.error, *result.parked]
 
 
 def _difference(one: Harness, other: Harness) -> str:

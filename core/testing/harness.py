@@ -13,6 +13,7 @@ from core.integration.base import START, BaseIntegration
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, Rate
 from core.integration.results import Task
+from core.states import Lane, Trigger
 from core.testing.blobs import MemoryStore
 from core.testing.content import ContentTable, Item
 from core.testing.context import Account, HarnessContext
@@ -76,7 +77,7 @@ class Harness:
         finally:
             self.close()
 
-    def sync(self, trigger: str = "manual", *, allow_deletions: bool = False) -> SyncResult:
+    def sync(self, trigger: str = Trigger.MANUAL, *, allow_deletions: bool = False) -> SyncResult:
         """Run until nothing is left to do, with backfill and any resync; or until the account is
         stopped.
 
@@ -88,7 +89,7 @@ class Harness:
             self._drain(trigger)
             while ledger.resync and ledger.result.error is None:
                 ledger.resync = False
-                self._drain("resync")
+                self._drain(Trigger.RESYNC)
         finally:
             self.close()
         return ledger.result
@@ -100,7 +101,7 @@ class Harness:
 
     def context(self, type: str = START) -> HarnessContext:
         """A context to call a method of the integration with by hand."""
-        run, task = RunInfo("run-0", "manual", "live"), TaskInfo("task-0", type, 1)
+        run, task = RunInfo("run-0", Trigger.MANUAL, Lane.LIVE), TaskInfo("task-0", type, 1)
         return HarnessContext(self._account, run, task, self._account.tick(), self._worker.refresh)
 
     def close(self) -> None:

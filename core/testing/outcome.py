@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
 
 from core.integration.base import START
 from core.integration.context import RunInfo
 from core.integration.results import Listing, Task
+from core.states import RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class SyncResult:
     outputs: Counter[str] = field(default_factory=Counter)
 
     @property
-    def state(self) -> Literal["succeeded", "partial", "failed"]:
+    def state(self) -> RunState:
         if self.error is not None or any(parked.task.type == START for parked in self.parked):
-            return "failed"
-        return "partial" if self.parked else "succeeded"
+            return RunState.FAILED
+        return RunState.PARTIAL if self.parked else RunState.SUCCEEDED
 
     @property
     def tasks_parked(self) -> int:

@@ -11,6 +11,7 @@ from itertools import count
 
 from core.integration.context import RunInfo
 from core.integration.results import Task
+from core.states import Lane
 
 
 @dataclass(slots=True)
@@ -95,4 +96,4 @@ class Queue:
         number = float(next(self._numbers))
         if self._rank is not None:
             return (self._rank(), number)
-        return (float(entry.run.info.lane != "live"), float(-entry.task.priority), number)
+        return (float(entry.run.info.lane != Lane.LIVE), float(-entry.task.priority), number)

@@ -19,6 +19,7 @@ from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
 from core.ledger.outcomes import Dispatch
+from core.states import Lane, Trigger
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.budgets import Budgets, Wanted
 from core.worker.instance_pool import Instance
@@ -65,7 +66,7 @@ class TaskContext:
         self.read: dict[str, int] = {}
         account = loaded.account
         self.task = TaskInfo(str(dispatch.task_id), dispatch.type, dispatch.attempts + 1)
-        self.run = RunInfo(dispatch.run_id, dispatch.trigger, dispatch.lane)
+        self.run = RunInfo(dispatch.run_id, Trigger(dispatch.trigger), Lane(dispatch.lane))
         self.account = AccountInfo(
             str(account.id), account.user_id, account.name, account.integration_domain
         )

@@ -8,6 +8,7 @@ from core.ledger import processes
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.results.signals import AccountStopped, LeftToOthers
+from core.states import AccountState
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
@@ -43,7 +44,7 @@ class Runner:
           Whatever the plugin raises, in the task or while its results are read.
         """
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
-        if loaded.account.sync_status == "disconnected":
+        if loaded.account.sync_status == AccountState.DISCONNECTED:
             raise AccountStopped
         self._used[dispatch.id] = loaded
         with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):

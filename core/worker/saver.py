@@ -25,6 +25,7 @@ from core.plugins import Registry
 from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.queues import Queues
 from core.queues import describe as describe_redis
+from core.states import TaskState
 from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 
@@ -316,7 +317,7 @@ class Saver:
                     "content_saved", domain=domain, account_id=account, external_ids=ids
                 )
             for outcome, state in one.applied:
-                if state == "parked":
+                if state == TaskState.PARKED:
                     self._registry.observe("task_parked", task=_described(outcome))
         announce(self._registry, ended)
 

@@ -90,6 +90,8 @@ def _schemas(document: Json) -> Iterator[str]:
         yield f"### {name}"
         if "description" in schema:
             yield _unwrapped(schema["description"])
+        if "enum" in schema:
+            yield _type(schema)
         needed = set(schema.get("required", ()))
         rows = [
             f"| `{field}`{' (needed)' if field in needed and 'additionalProperties' in schema else ''}"

@@ -147,7 +147,7 @@ def upgrade() -> None:
         ),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('ready', 'queued', 'done', 'parked', 'cancelled')",
+            "state IN ('ready', 'queued', 'done', 'deferred', 'parked', 'cancelled')",
             name=op.f("sync_task_state"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("sync_task_pkey")),
@@ -226,7 +226,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.CheckConstraint(
-            "sync_status IN ('active', 'paused', 'error', 'disconnected')",
+            "sync_status IN ('active', 'paused', 'error', 'erasing', 'disconnected')",
             name=op.f("user_integration_sync_status"),
         ),
         sa.CheckConstraint(
@@ -371,7 +371,8 @@ def upgrade() -> None:
             name=op.f("sync_run_state"),
         ),
         sa.CheckConstraint(
-            "trigger IN ('schedule', 'manual', 'resync', 'retry')", name=op.f("sync_run_trigger")
+            "trigger IN ('schedule', 'manual', 'resync', 'retry', 'hint', 'reread')",
+            name=op.f("sync_run_trigger"),
         ),
         sa.ForeignKeyConstraint(
             ["user_integration_id"],

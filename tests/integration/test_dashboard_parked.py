@@ -5,6 +5,7 @@ that are gone meanwhile.
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 
 import pytest
 from support.signed_in import signed_in
@@ -217,8 +218,7 @@ def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> No
         plan = "\n".join(
             line
             for (line,) in desk.conn.execute(
-                "EXPLAIN " + parked._put(statement, parked._conditions(parked.Wanted())),
-                {"limit": 50},
+                "EXPLAIN " + statement, asdict(parked.Wanted()) | {"limit": 50, "after": None}
             )
         )
         assert "sync_task_stopped" in plan, plan

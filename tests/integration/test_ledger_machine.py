@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     multiple,
     rule,
 )
+from support.state_changes import forbidden, noted, watch
 
 from core.accounts import store
 from core.db.pool import Conn, open_connection
@@ -374,6 +375,10 @@ class Ledger(RuleBasedStateMachine):
             )
 
     @invariant()
+    def changes_of_state_are_allowed(self) -> None:
+        assert not forbidden(noted(self.conn))
+
+    @invariant()
     def content_agrees(self) -> None:
         rows = self.conn.execute(
             "SELECT user_integration_id, external_id, content_text FROM user_integration_content"
@@ -387,6 +392,8 @@ def _output(id: str, seq: int) -> OutputRow:
 
 @pytest.fixture
 def machine(database_url: str) -> Iterator[type[Ledger]]:
+    with open_connection(database_url) as conn:
+        watch(conn)
     Ledger.database_url = database_url
     yield Ledger
     Ledger.database_url = ""

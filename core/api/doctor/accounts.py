@@ -11,17 +11,18 @@ from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import Advice, PollingError, VaultError
 from core.settings import Settings
+from core.states import AccountState
 
 SAMPLE = """
 SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL
 ORDER BY updated_at DESC, id LIMIT 50
 """
-TROUBLES = """
+TROUBLES = f"""
 SELECT
-    (SELECT count(*) FROM user_integration WHERE sync_status = 'error') AS stopped,
-    (SELECT count(*) FROM sync_task t WHERE {parked}) AS parked,
+    (SELECT count(*) FROM user_integration WHERE sync_status = '{AccountState.ERROR}') AS stopped,
+    (SELECT count(*) FROM sync_task t WHERE {parked.CONDITION}) AS parked,
     (SELECT count(*) FROM held_deletion) AS held,
-    (SELECT count(*) {overdue}) AS overdue
+    (SELECT count(*) {liveness.OVERDUE}) AS overdue
 """
 WORDS = {
     "stopped": (
@@ -70,8 +71,7 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
 
 def examine(conn: Conn, settings: Settings) -> Iterator[Check]:
     """What waits for a person."""
-    statement = TROUBLES.format(parked=parked.CONDITION, overdue=liveness.overdue(settings))
-    found = fetch(conn, statement, {})[0]
+    found = fetch(conn, TROUBLES, liveness.overdue_params(settings))[0]
     for name, (what, state, advice) in WORDS.items():
         if found[name]:
             yield Check(what, "warn", f"{found[name]} {state}", Advice(advice))

@@ -15,16 +15,17 @@ from core.errors import Advice
 from core.ledger import leadership, processes
 from core.plugins import Registry
 from core.settings import Settings
+from core.states import AccountState
 
 # Heartbeats of one process are 5 s apart, so its clock is compared with the moment it was written.
 SKEWED = f"""
 SELECT host, max(abs(extract(epoch FROM clock - seen_at)))::float AS skew FROM process
 WHERE clock IS NOT NULL AND {ALIVE}
 GROUP BY host HAVING max(abs(extract(epoch FROM clock - seen_at))) > %(largest)s ORDER BY host
-"""  # noqa: S608  constants
-DRAINING = f"SELECT id FROM process WHERE draining AND kind = 'worker' AND {ALIVE}"  # noqa: S608
-WANTED = """
-SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = 'active'
+"""
+DRAINING = f"SELECT id FROM process WHERE draining AND kind = 'worker' AND {ALIVE}"
+WANTED = f"""
+SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = '{AccountState.ACTIVE}'
 ORDER BY 1
 """
 

@@ -16,10 +16,11 @@ from core.dashboard.session import Signed
 from core.dashboard.showing import Show
 from core.db.pool import Conn
 from core.rest.dependencies import NO_NUL, AccountId, Engine
+from core.states import AccountState, Lane, RunState
 
 router = APIRouter(prefix="/accounts")
 
-STATES = ("active", "paused", "error", "disconnected")
+STATES = AccountState.used()
 RUNS_SHOWN = 10
 PARTITIONS_SHOWN = 50
 
@@ -31,7 +32,7 @@ def account_list(
     engine: Engine,
     who: Signed,
     show: Show,
-    status: Literal["", "active", "paused", "error", "disconnected"] = "",
+    status: AccountState | Literal[""] = "",
     domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
     user: Word = "",
     name: Word = "",
@@ -121,9 +122,9 @@ def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dic
     open_runs = {
         run["id"]: progress.progress(conn, run["id"])
         for run in runs.rows
-        if run["state"] == "running"
+        if run["state"] == RunState.RUNNING
     }
-    live = next((run for run in open_runs.values() if run.run["lane"] == "live"), None)
+    live = next((run for run in open_runs.values() if run.run["lane"] == Lane.LIVE), None)
     integration = engine.registry.integrations.get(row["integration_domain"])
     return {
         "account": row,

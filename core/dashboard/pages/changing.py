@@ -19,6 +19,7 @@ from core.errors import NotFound
 from core.integration.base import Integration
 from core.rest.dependencies import AccountId, Engine
 from core.rest.provider import asking
+from core.states import AccountState
 
 router = APIRouter(prefix="/accounts/{account}")
 
@@ -151,7 +152,7 @@ def _credentials(engine: Backend, show: Show, opened: Opened, asked: Asked) -> R
     if (
         not asked.credentials
         and missing is None
-        and opened.row["sync_status"] not in ("disconnected", "error")
+        and opened.row["sync_status"] not in (AccountState.DISCONNECTED, AccountState.ERROR)
     ):
         raise NotFound("account-takes-no-credentials", integration=opened.integration.manifest.name)
     values = {

@@ -20,10 +20,11 @@ from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.rest.dependencies import LARGEST_ID, After, Engine, RunId, TaskId
+from core.states import STOPPED_TASKS, RunState, TaskState
 
 router = APIRouter()
 
-STATES = ("running", "succeeded", "partial", "failed", "cancelled")
+STATES = RunState.used()
 FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
 
 LONGEST_SHOWN = 20_000
@@ -120,7 +121,7 @@ def _run(
     row = listings.runs.one(conn, "run", run)
     now = progress.progress(conn, run)
     account = progress.load_account(conn, now)
-    running = row["state"] == "running"
+    running = row["state"] == RunState.RUNNING
     figures = {name: getattr(now, name) if running else row[name] for name in FIGURES}
     tasks = tree.tasks(conn, run, parent, after=after)
     return {
@@ -146,11 +147,12 @@ def _run(
 
 def _bar(now: Progress) -> list[tuple[str, float, float]]:
     """Pieces of a bar that is 100 long: what, from where, how long."""
-    pieces, at = [], 0.0
+    pieces: list[tuple[str, float, float]] = []
+    at = 0.0
     for name, count in (
-        ("done", now.tasks_done),
-        ("parked", now.tasks_parked),
-        ("queued", now.queued),
+        (TaskState.DONE, now.tasks_done),
+        (TaskState.PARKED, now.tasks_parked),
+        (TaskState.QUEUED, now.queued),
     ):
         length = 100 * count / max(now.known, 1)
         pieces.append((name, round(at, 2), round(length, 2)))
@@ -166,5 +168,5 @@ def _task(conn: Conn, who: Viewer, task: int) -> Mapping[str, Any]:
         "account": listings.accounts.one(conn, "account", row["user_integration_id"]),
         "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:LONGEST_SHOWN],
         "above": tree.ancestors(conn, task)[:-1],
-        "stopped": row["state"] in ("parked", "cancelled") and row["retried_as"] is None,
+        "stopped": row["state"] in STOPPED_TASKS and row["retried_as"] is None,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -13,6 +13,7 @@ from core.api.backend import Backend
 from core.rest.answers import Page, RunInFull, Task, Wait
 from core.rest.dependencies import After, Engine, Limit, RunId, Who
 from core.rest.routes import problems
+from core.states import RunState, TaskState
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -39,9 +40,7 @@ def list_tasks(
     engine: Engine,
     who: Who,
     run: RunId,
-    state: Annotated[
-        Literal["ready", "queued", "done", "parked", "cancelled"] | None, Query()
-    ] = None,
+    state: Annotated[TaskState | None, Query()] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Task]:
@@ -57,7 +56,7 @@ def _read(engine: Backend, who: Principal, run: UUID) -> RunInFull:
         access.require(conn, who, "run", run)
         row: dict[str, Any] = listings.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
-        running = row["state"] == "running"
+        running = row["state"] == RunState.RUNNING
         waits = progress.waits(conn, progress.load_account(conn, now), now) if running else []
     if running:
         row |= {name: getattr(now, name) for name in FIGURES}

@@ -43,6 +43,7 @@ from core.rest.dependencies import (
 from core.rest.provider import asking
 from core.rest.requests import NewUserIntegration, Sync, UserIntegrationChanges
 from core.rest.routes import problems
+from core.states import AccountState, RunState
 
 PREFIX = "/v1/user-integrations"
 
@@ -68,9 +69,7 @@ def list_user_integrations(
     who: Who,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
-    sync_status: Annotated[
-        Literal["active", "paused", "error", "disconnected"] | None, Query()
-    ] = None,
+    sync_status: Annotated[AccountState | None, Query()] = None,
     due_before: Annotated[
         AwareDatetime | None, Query(description="Whose next run is due at this time")
     ] = None,
@@ -309,9 +308,7 @@ def list_runs(
     engine: Engine,
     who: Who,
     account: AccountId,
-    state: Annotated[
-        Literal["running", "succeeded", "partial", "failed", "cancelled"] | None, Query()
-    ] = None,
+    state: Annotated[RunState | None, Query()] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Run]:

@@ -1,0 +1,211 @@
+"""SQL is assembled in one way, and no state is typed out: `core/states.py` defines the words.
+
+A statement is a module constant, made by an f-string of named fragments and words.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core import states
+
+ROOT = Path(__file__).parents[2]
+MODULES = [path for path in sorted(ROOT.glob("core/**/*.py")) if path.name != "states.py"]
+
+WORDS = {
+    str(word)
+    for words in (
+        states.AccountState,
+        states.AccountStateReason,
+        states.Lane,
+        states.RunState,
+        states.TaskState,
+        states.Trigger,
+    )
+    for word in words
+}
+COLUMNS = {"lane", "state", "status", "status_reason", "sync_status", "trigger"}
+
+# `'error'` is also a key in JSON: `errors->-1->>'error'`.
+TYPED_OUT = re.compile(
+    rf"(?<!>)'({'|'.join(sorted(WORDS - {'error'}))})'|\b({'|'.join(COLUMNS)})\s*(=|<>|IN)\s*\(?'error'"
+)
+SQL = re.compile(
+    r"\b(SELECT|INSERT INTO|DELETE FROM|UPDATE \S+.* SET|WHERE|GROUP BY|ORDER BY)\b"
+    r"|\bAND .* (=|<|>|IS) ",
+    re.DOTALL,
+)
+FRAGMENT = re.compile(r"statement|\w+_COLUMNS")
+"""Names of what holds SQL, besides the constants that are seen to hold it."""
+
+AT_IMPORT = {("core/api/pagination.py", "__post_init__")}
+"""Functions that write statements for module constants, when they are imported."""
+
+TEMPLATES = ROOT / "core" / "dashboard" / "templates"
+
+
+def text_of(node: ast.AST) -> str | None:
+    """The text of a string or f-string; `{}` stands for what is put in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(value) or "{}" for value in node.values)
+    return None
+
+
+def is_sql(node: ast.AST, constants: set[str]) -> bool:
+    """Whether this is a statement, a part of one, or the name of one."""
+    if isinstance(node, ast.IfExp):
+        return is_sql(node.body, constants) or is_sql(node.orelse, constants)
+    if isinstance(node, ast.Name | ast.Attribute):
+        name = name_of(node) or ""
+        return name in constants or FRAGMENT.fullmatch(name) is not None
+    return SQL.search(text_of(node) or "") is not None
+
+
+def name_of(node: ast.AST) -> str | None:
+    """The column that an expression reads: `run.state`, `row["state"]`, `state`."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return str(node.slice.value)
+    return getattr(node, "attr", getattr(node, "id", None))
+
+
+def words_in(*nodes: ast.AST | None) -> bool:
+    """Whether a word is among these expressions, or in a tuple, list or set of them."""
+    constants = [one for node in nodes if node for one in (node, *getattr(node, "elts", ()))]
+    return any(isinstance(one, ast.Constant) and one.value in WORDS for one in constants)
+
+
+def typed_out(tree: ast.AST) -> Iterator[int]:  # noqa: C901  a kind of place a case
+    """The lines in which a state is typed out."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(left=left, comparators=comparators):
+                sides = [left, *comparators]
+                found = words_in(*sides) and any(name_of(side) in COLUMNS for side in sides)
+            case ast.keyword(arg=name, value=value):
+                found = name in COLUMNS and words_in(value)
+            case (
+                ast.Assign(targets=[target], value=value)
+                | ast.AnnAssign(target=target, value=value)
+            ):
+                found = name_of(target) in COLUMNS and words_in(value)
+            case ast.arguments(args=args, kwonlyargs=named, defaults=defaults, kw_defaults=more):
+                pairs = [
+                    *zip(reversed(args), reversed(defaults), strict=False),
+                    *zip(named, more, strict=True),
+                ]
+                found = any(one.arg in COLUMNS and words_in(default) for one, default in pairs)
+            case ast.Dict(keys=keys, values=values):
+                pairs = list(zip(keys, values, strict=True))
+                found = any(
+                    key and text_of(key) in COLUMNS and words_in(value) for key, value in pairs
+                )
+            case ast.MatchValue(value=value):
+                found = words_in(value)
+            case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=choices)):
+                found = sum(words_in(choice) for choice in choices) > 1
+            case ast.Constant() | ast.JoinedStr() if id(node) not in docstrings:
+                found = TYPED_OUT.search(text_of(node) or "") is not None
+            case _:
+                continue
+        if found:
+            yield getattr(node, "lineno", getattr(getattr(node, "value", None), "lineno", 0))
+
+
+def constants_of(tree: ast.Module) -> set[str]:
+    """The module's constants that hold SQL."""
+    return {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign) and is_sql(node.value, set())
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id.isupper()
+    }
+
+
+def assembled(tree: ast.AST, constants: set[str], file: str) -> Iterator[int]:
+    """The lines in which SQL is assembled otherwise than by an f-string at import."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(left=left, op=ast.Add() | ast.Mod(), right=right):
+                if is_sql(left, constants) or is_sql(right, constants):
+                    yield node.lineno
+            case ast.Call(func=ast.Attribute(value=text, attr="format" | "replace")):
+                if is_sql(text, constants):
+                    yield node.lineno
+            case ast.FunctionDef(name=name) if (file, name) not in AT_IMPORT:
+                for part in ast.walk(node):
+                    if isinstance(part, ast.JoinedStr) and is_sql(part, constants):
+                        yield part.lineno
+
+
+def found(look: Callable[[ast.Module, str], Iterator[int]]) -> list[str]:
+    """The places in `core` that a look finds: file and line."""
+    files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in MODULES}
+    return [
+        f"{file}:{line}" for file, text in files.items() for line in look(ast.parse(text), file)
+    ]
+
+
+def test_no_state_is_typed_out() -> None:
+    assert not found(lambda tree, _: typed_out(tree))
+
+
+def test_sql_is_assembled_in_one_way() -> None:
+    constants = {
+        name for path in MODULES for name in constants_of(ast.parse(path.read_text("utf-8")))
+    }
+    assert not found(lambda tree, file: assembled(tree, constants, file))
+
+
+def test_no_template_types_a_state_out() -> None:
+    compared = re.compile(rf'\b({"|".join(COLUMNS)}) (==|!=|in) \(?"({"|".join(WORDS)})"')
+    assert not [
+        path.name for path in TEMPLATES.glob("*.html") if compared.search(path.read_text("utf-8"))
+    ]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'if outcome.state == "parked": ...',
+        'if row["sync_status"] in ("active", "paused"): ...',
+        'outcome = Outcome(dispatch, state="ready")',
+        'trigger = "resync"',
+        'def run(*, trigger: str = "manual"): ...',
+        'row = {"lane": "backfill"}',
+        'match account.sync_status:\n    case "paused": ...',
+        'State = Literal["running", "failed"]',
+        "Q = \"SELECT id FROM sync_run WHERE state = 'running'\"",
+        "Q = f\"SELECT id FROM {table} WHERE sync_status IN ('error', 'x')\"",
+        "Q = \"UPDATE t SET state = CASE WHEN a THEN 'done' END\"",
+    ],
+)
+def test_a_state_that_is_typed_out_is_found(source: str) -> None:
+    assert list(typed_out(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'Q = "SELECT id FROM t " + "WHERE a = 1"',
+        'Q = "SELECT id FROM t WHERE {conditions}".format(conditions="true")',
+        'Q = "SELECT id FROM t"\ndef look(): return Q.replace("t", "u")',
+        'Q = "SELECT id FROM t"\nX = Q + " ORDER BY id"',
+        'def look(table): return f"SELECT id FROM {table}"',
+        'Q = "SELECT id FROM %s" % table',
+        'def look(statement): return statement.format(conditions="true")',
+        'A = B = "SELECT 1 FROM t"\ndef look(a): return (A if a else B).format(a=a)',
+        'def look(late): return f"SELECT a.id {late} GROUP BY 1"',
+    ],
+)
+def test_sql_that_is_assembled_otherwise_is_found(source: str) -> None:
+    tree = ast.parse(source)
+    assert list(assembled(tree, constants_of(tree), "x.py"))

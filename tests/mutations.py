@@ -56,6 +56,21 @@ MUTATIONS = [
         ("tests/integration/test_saving.py",),
     ),
     Mutation(
+        "errors without values of rows",
+        (("core/db/pool.py", "                remove_values(error)", "                pass"),),
+        ("tests/integration/test_database_errors.py",),
+    ),
+    Mutation(
+        "messages that quote a value",
+        (("core/db/errors.py", "if error.sqlstate[:2] in _QUOTING_NO_VALUE or", "if True or"),),
+        ("tests/integration/test_database_errors.py",),
+    ),
+    Mutation(
+        "the catalogue's fields",
+        (("core/api/access.py", 'NotFound("token-not-found", token=text)', 'NotFound("token-not-found", id=text)'),),
+        ("tests/unit/test_error_catalog.py",),
+    ),
+    Mutation(
         "the sweeper",
         (("core/ledger/leases.py", "AND lease_until < clock_timestamp()", "AND false"),),
         ("tests/integration/test_leases.py",),

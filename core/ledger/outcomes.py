@@ -10,8 +10,8 @@ from core.integration.base import Integration
 from core.integration.results import TaskResult
 from core.results.outputs import BlobStore
 from core.results.result import result_rows
-from core.results.rows import ListingRow, Operation, OutputRow, StateRow, TaskRow
-from core.states import AccountStateReason, TaskState
+from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow
+from core.states import AccountStateReason, Operation, TaskState
 
 
 @dataclass(frozen=True, slots=True)

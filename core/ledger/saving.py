@@ -24,9 +24,9 @@ from core.errors import ResultConflict
 from core.ledger.outcomes import Outcome
 from core.ledger.state import write_states
 from core.results.parking import MAX_SNOOZED_SECONDS
-from core.results.rows import Operation, TaskRow
+from core.results.rows import TaskRow
 from core.results.text import json_text
-from core.states import Lane, RunState, TaskState
+from core.states import Lane, Operation, RunState, TaskState
 
 # THE FENCE. Locks exactly the tasks named that are still queued with this dispatch_no, by id.
 # Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,

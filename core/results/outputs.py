@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 
 from core.errors import ResultInvalid
 from core.integration.results import Listing, TaskOutput
-from core.results.rows import OPERATIONS, ListingRow, Operation, OutputRow, StoredBlob
+from core.results.rows import ListingRow, OutputRow, StoredBlob
 from core.results.text import decode_json, encode_json, fits, json_fits, mended, mended_json
+from core.states import Operation
 
 INLINE_BYTES = 1024 * 1024
 """Larger content goes to the blob store."""
@@ -62,9 +63,10 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> tuple[OutputRow, int]:
     if not isinstance(output, TaskOutput):
         raise ResultInvalid(f"output holds a {type(output).__name__} where a TaskOutput belongs")
     id = external_id(output.id)
-    operation = OPERATIONS.get(output.code) if isinstance(output.code, int) else None
-    if operation is None:
-        raise ResultInvalid(f"output {id[:80]!r} has the code {output.code!r}; use 200, 206 or 410")
+    try:
+        operation = Operation.of_code(output.code)
+    except ValueError as error:
+        raise ResultInvalid(f"output {id[:80]!r} has the code {output.code!r}; {error}") from None
     fingerprint = _fingerprint(output.fingerprint)
     if operation is Operation.TOMBSTONE:
         return OutputRow(operation, id, fingerprint), 0

@@ -13,8 +13,9 @@ from core.errors import ResultInvalid
 from core.integration.base import Integration
 from core.integration.results import Task, TaskResult
 from core.results.outputs import BlobStore, amended, listing_row, mapping, output_row, seen_ids
-from core.results.rows import Operation, OutputRow, ResultRows, StateRow, TaskRow
+from core.results.rows import OutputRow, ResultRows, StateRow, TaskRow
 from core.results.text import decode_json, encode_json, fits, json_fits
+from core.states import Operation
 
 MAX_OUTPUTS = 100_000
 """Items of one result, and as many listings."""

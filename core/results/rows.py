@@ -6,28 +6,10 @@ and `core.ledger.saving` write them as JSON field by field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, NamedTuple
 
-
-class Operation(StrEnum):
-    """What a row does to its item. A plugin says it as the `code` of a `TaskOutput`."""
-
-    KEEP = "keep"
-    """Keep the complete item (200)."""
-    UPDATE = "update"
-    """Change the keys of metadata that are given (206)."""
-    TOMBSTONE = "tombstone"
-    """Mark the item and its children deleted (410)."""
-
-
-OPERATIONS: Mapping[object, Operation] = {
-    200: Operation.KEEP,
-    206: Operation.UPDATE,
-    410: Operation.TOMBSTONE,
-}
+from core.states import Operation
 
 
 class OutputRow(NamedTuple):

@@ -12,7 +12,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from core.results.rows import ListingRow, Operation, OutputRow, ResultRows
+from core.results.rows import ListingRow, OutputRow, ResultRows
+from core.states import Operation
 from core.testing.blobs import MemoryStore
 
 Change = Literal["saved", "unchanged", "deleted", "ignored"]

@@ -36,7 +36,8 @@ from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
 from core.ledger.saving import save
 from core.results.parking import MAX_CRASHES
-from core.results.rows import Operation, OutputRow, TaskRow
+from core.results.rows import OutputRow, TaskRow
+from core.states import Operation
 
 DOMAIN = "model"
 LEADER = UUID(int=1)

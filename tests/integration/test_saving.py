@@ -15,8 +15,9 @@ from core.ledger.leadership import renew_epoch, status
 from core.ledger.outcomes import Block, Outcome, Stop
 from core.ledger.saving import MOST_ERRORS, parked
 from core.results.parking import MAX_SNOOZED_SECONDS
-from core.results.rows import Operation, OutputRow
+from core.results.rows import OutputRow
 from core.results.text import fits
+from core.states import Operation
 
 
 class Counter(BaseModel):

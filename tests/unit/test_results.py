@@ -24,8 +24,9 @@ from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.results import result as bounds
 from core.results.outputs import INLINE_BYTES, MAX_ID_BYTES, output_row
 from core.results.result import MAX_PAYLOAD_BYTES, MAX_TASKS, dedup_key
-from core.results.rows import Operation, OutputRow, TaskRow
+from core.results.rows import OutputRow, TaskRow
 from core.results.text import fits
+from core.states import Operation
 
 
 class Store:

@@ -1,5 +1,6 @@
-"""What people start: `dramatiq core.actors` and `periodiq core.actors`. Importing this module sets
-the broker.
+"""The entry point of `dramatiq core.actors` and `periodiq core.actors`.
+
+Importing this module sets the broker.
 
     poll_due ──> ledger: runs and root tasks ──> dispatcher ──> run_task ──> save_output
 
@@ -56,12 +57,10 @@ time_limit = TimeLimit()
 
 # `before_` hooks run from the first to the last, `after_` hooks the other way round.
 MIDDLEWARE: list[dramatiq.Middleware] = [
-    PeriodiqMiddleware(
-        skip_delay=float("inf")
-    ),  # a tick is never too old: its age is the difference of two machines' clocks
-    Lifecycle(
-        settings, environment, queues, dispatcher.main, dispatcher.in_thread
-    ),  # starts and stops what a worker process is made of
+    # A tick is never too old: its age is the difference of two machines' clocks.
+    PeriodiqMiddleware(skip_delay=float("inf")),
+    # Starts and stops what a worker process is made of.
+    Lifecycle(settings, environment, queues, dispatcher.main, dispatcher.in_thread),
     LogContext(),  # which task a line is about
     *([Tracing()] if traces.wanted() else []),  # a span for each run of a task
     Dedup(),  # one delivery of a dispatch, whatever Redis does

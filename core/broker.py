@@ -1,5 +1,6 @@
-"""A small subclass of Dramatiq's Redis broker: fetches that block, late acknowledgements, no delay
-queues, no ack sets.
+"""A small subclass of Dramatiq's Redis broker.
+
+It has blocking fetches and late acknowledgements, and no delay queues or ack sets.
 
 The ledger replaces what is left out: it knows what was sent, sends again what is missing, and
 brings back by its lease what a killed process had taken.
@@ -49,7 +50,9 @@ class PollingBroker(RedisBroker):
     """
 
     def __init__(self, queues: Queues, middleware: list[Middleware]) -> None:
-        super().__init__(client=queues.client, middleware=middleware, namespace=queues.namespace)  # type: ignore[no-untyped-call]
+        super().__init__(  # type: ignore[no-untyped-call]
+            client=queues.client, middleware=middleware, namespace=queues.namespace
+        )
         self.polling_queues = queues
 
     @property
@@ -98,8 +101,10 @@ class PollingBroker(RedisBroker):
 
 
 class BlockingConsumer(Consumer):
-    """Takes messages in portions, waiting in Redis while there is none and on a condition while the
-    process has enough.
+    """Fetch messages in portions.
+
+    It waits in Redis while the queue is empty, and on a condition while the process has enough
+    messages.
 
     Parameters:
       prefetch: The most messages in this process at once: twice its threads.
@@ -157,8 +162,9 @@ class BlockingConsumer(Consumer):
         return bool(found)
 
     def _room(self) -> int:
-        """Fetching waits until half of the places are free, so that it is done in portions; slow
-        tasks are taken singly.
+        """Wait until half of the places are free, so that fetches come in portions.
+
+        Slow tasks are fetched one by one.
         """
         slow = self._average > SLOW_SECONDS
         fast = 0 < self._average < FAST_SECONDS
@@ -167,9 +173,7 @@ class BlockingConsumer(Consumer):
         return free if slow or free * 2 >= places else 0
 
     def _decoded(self, id: str, body: bytes | None) -> MessageProxy | None:
-        """The message, unless it is acknowledged already, unreadable, or in this process a
-        second time.
-        """
+        """Return the message unless it is acknowledged, unreadable, or already in this process."""
         if body is None:
             return None
         try:

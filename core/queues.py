@@ -1,5 +1,6 @@
-"""The queues in Redis. They hold a small window of what the ledger knows anyway: losing all of it
-costs some seconds.
+"""The queues in Redis.
+
+They hold a small window of the ledger: losing all of it costs some seconds.
 
 `<namespace>:<queue>` is a list of message ids, `<namespace>:<queue>.msgs` a hash of their bodies,
 as Dramatiq names them. An id stays in the hash until its message is acknowledged, and in the list
@@ -25,7 +26,9 @@ MINIMUM_VERSION = (6, 2)
 
 FETCH = """
 local most, sure = tonumber(ARGV[1]), tonumber(ARGV[2])
-if most > sure then most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2))) end
+if most > sure then
+    most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2)))
+end
 local ids = redis.call('LPOP', KEYS[1], most)
 if not ids then return {} end
 return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
@@ -102,8 +105,9 @@ class Queues:
     def fetch(
         self, queue: str, most: int, sure: int | None = None
     ) -> list[tuple[str, bytes | None]]:
-        """Take up to `most` messages. One whose body is gone was acknowledged meanwhile, and comes
-        as None.
+        """Take up to `most` messages.
+
+        A message without a body was acknowledged in the meantime, and comes as None.
 
         Parameters: sure: How many are taken though none be left for others; beyond it, half of
           those that wait. Default: `most`.
@@ -127,8 +131,9 @@ class Queues:
         )
 
     def ack(self, messages: Mapping[str, Iterable[str]], *, wake: bool = False) -> None:
-        """Forget messages, by queue, in one round trip; with `wake`, tell the dispatcher that
-        there is work.
+        """Delete messages, by queue, in one round trip.
+
+        With `wake`, also wake the dispatcher.
         """
         if len(messages) == 1 and not wake:
             [(queue, ids)] = messages.items()

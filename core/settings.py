@@ -23,9 +23,7 @@ from core.logs import Form
 
 
 class LimitOverride(BaseModel, extra="forbid"):
-    """An operator's own figures for one limit of a plugin; what is left out stays as the plugin
-    says.
-    """
+    """An operator's own figures for one limit of a plugin; omitted ones keep the plugin's value."""
 
     units: PositiveInt | None = None
     per: PositiveFloat | None = None

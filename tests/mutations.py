@@ -50,8 +50,10 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "the fence",
-        (("core/ledger/saving.py", "WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no", ""),
-         ("core/ledger/saving.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
+        (("core/ledger/saving.py",
+          "WHERE CASE t.state WHEN 'queued' THEN t.dispatch_no END = named.dispatch_no", ""),
+         ("core/ledger/saving.py",
+          "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
         ("tests/integration/test_saving.py",),
     ),
     Mutation(
@@ -61,7 +63,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the renewal of leases",
-        (("core/ledger/leases.py", "FROM held WHERE t.id = held.id", "FROM held WHERE t.id = held.id AND false"),),
+        (("core/ledger/leases.py",
+          "FROM held WHERE t.id = held.id", "FROM held WHERE t.id = held.id AND false"),),
         ("tests/integration/test_leases.py",),
     ),
     Mutation(
@@ -71,7 +74,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the check of completion apart",
-        (("core/worker/saver.py", "            return save(conn, outcomes, delete_guard=self._delete_guard)",
+        (("core/worker/saver.py",
+          "            return save(conn, outcomes, delete_guard=self._delete_guard)",
           "            with conn.transaction():\n"
           "                saved = save(conn, outcomes, delete_guard=self._delete_guard)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
@@ -81,7 +85,8 @@ MUTATIONS = [
     ),
     Mutation(
         "tasks that do not wait behind content",
-        (("core/worker/saver.py", "self._growing if outcome.tasks else self._ending", "self._ending"),),
+        (("core/worker/saver.py",
+          "self._growing if outcome.tasks else self._ending", "self._ending"),),
         ("tests/integration/test_saver.py",),
     ),
     Mutation(
@@ -92,14 +97,17 @@ MUTATIONS = [
     ),
     Mutation(
         "the lock under which a run ends",
-        (("core/ledger/completion.py", 'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
+        (("core/ledger/completion.py",
+          'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
          ("core/ledger/completion.py", "FOR NO KEY UPDATE OF a", "")),
         ("tests/integration/test_completion.py",),
     ),
     Mutation(
         "the guard against late writers",
-        (("core/content/saving.py", "OR c.content_seq < i.seq AND (c.digest", "OR (c.digest"),
-         ("core/content/saving.py", "WHERE c.content_seq < excluded.content_seq OR", "WHERE true OR")),
+        (("core/content/saving.py",
+          "OR c.content_seq < i.seq\n            AND (c.digest", "OR (c.digest"),
+         ("core/content/saving.py",
+          "WHERE c.content_seq < excluded.content_seq\n    OR", "WHERE true OR")),
         ("tests/integration/test_content.py",),
     ),
     Mutation(
@@ -109,7 +117,9 @@ MUTATIONS = [
     ),
     Mutation(
         "one key once in a run",
-        (("core/ledger/saving.py", "decode(key, 'hex'), priority, carried", "decode(md5(id::text), 'hex'), priority, carried"),),
+        (("core/ledger/saving.py",
+          "decode(key, 'hex'), priority, carried",
+          "decode(md5(id::text), 'hex'), priority, carried"),),
         ("tests/integration/test_saving.py",),
     ),
     Mutation(
@@ -124,12 +134,14 @@ MUTATIONS = [
     ),
     Mutation(
         "middleware that fails closed",
-        (("core/middleware/closed.py", "raise SkipMessage(str(type(error).__name__)) from None", "return"),),
+        (("core/middleware/closed.py",
+          "raise SkipMessage(str(type(error).__name__)) from None", "return"),),
         ("tests/unit/test_middleware.py",),
     ),
     Mutation(
         "budgets of the whole fleet",
-        (("core/worker/budgets.py", "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
+        (("core/worker/budgets.py",
+          "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(

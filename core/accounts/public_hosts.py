@@ -1,5 +1,4 @@
-"""Keeping a plugin away from loopback and private networks while it works for an account that a
-user's token made.
+"""Keep plugins from loopback and private networks in accounts that a user's token created.
 
 Plugins open their own sockets, so the check sits below them: Python tells its audit hooks of every
 address that a socket is about to connect or send to
@@ -37,9 +36,7 @@ much of the rest global, too: the old site-local addresses, IPv4 in the forms `:
 
 
 class PrivateHost(ConfigurationError):
-    """The account would connect to loopback, a private or a link-local address, which it may
-    not.
-    """
+    """The account tried to connect to a loopback, private or link-local address."""
 
     def __init__(self) -> None:
         # The address is not named: it may be that of a name which only resolves inside this
@@ -89,8 +86,9 @@ def any_host() -> Iterator[None]:
 
 
 def _install() -> None:
-    """Only where it is needed: a hook can never be taken away again, and costs a call at every
-    audited event.
+    """Install the audit hook on first use.
+
+    Python cannot remove a hook, and every audited event pays for it.
     """
     global _installed
     with _installing:

@@ -40,19 +40,21 @@ class Account:
 
 _COLUMNS = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, config, credentials,
-    credentials_version, version,
-       limits, sync_status, status_reason, status_detail, public_hosts_only
+    credentials_version, version, limits, sync_status, status_reason, status_detail,
+    public_hosts_only
 FROM user_integration"""
 LOAD = f"{_COLUMNS} WHERE id = %s"
 LOAD_SEVERAL = f"{_COLUMNS} WHERE id = ANY(%s)"
 
 CONNECT = """
-INSERT INTO user_integration (id, user_id, integration_domain, name, identity, limit_group, config,
-    credentials, limits,
-                              poll_interval_minutes, public_hosts_only, next_sync_at)
-VALUES (%(id)s, %(user_id)s, %(domain)s, %(name)s, %(identity)s, %(group)s, %(config)s,
-    %(credentials)s, %(limits)s,
-        %(interval)s, %(public_hosts_only)s, now())
+INSERT INTO user_integration (
+    id, user_id, integration_domain, name, identity, limit_group, config, credentials, limits,
+    poll_interval_minutes, public_hosts_only, next_sync_at
+)
+VALUES (
+    %(id)s, %(user_id)s, %(domain)s, %(name)s, %(identity)s, %(group)s, %(config)s,
+    %(credentials)s, %(limits)s, %(interval)s, %(public_hosts_only)s, now()
+)
 ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     name = excluded.name, limit_group = excluded.limit_group, config = excluded.config,
     credentials = excluded.credentials, limits = excluded.limits,
@@ -61,20 +63,20 @@ ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     credentials_version = user_integration.credentials_version + 1,
     version = user_integration.version + 1,
     sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
-    resync_due = user_integration.resync_due OR user_integration.config <> excluded.config
-        AND %(resync)s,
-    forget_state = user_integration.forget_state OR user_integration.config <> excluded.config
-        AND %(resync)s,
+    resync_due = user_integration.resync_due
+        OR user_integration.config <> excluded.config AND %(resync)s,
+    forget_state = user_integration.forget_state
+        OR user_integration.config <> excluded.config AND %(resync)s,
     next_sync_at = now(), updated_at = now()
 RETURNING id, version = 1
 """
 
 SET_CREDENTIALS = """
-UPDATE user_integration SET credentials = %(credentials)s,
-    credentials_version = credentials_version + 1,
+UPDATE user_integration SET
+    credentials = %(credentials)s, credentials_version = credentials_version + 1,
     version = version + 1, limit_group = coalesce(%(group)s, limit_group),
-    public_hosts_only = public_hosts_only OR %(public_hosts_only)s, refresh_holder = NULL,
-    refresh_until = NULL,
+    public_hosts_only = public_hosts_only OR %(public_hosts_only)s,
+    refresh_holder = NULL, refresh_until = NULL,
     sync_status = 'active', status_reason = NULL, status_detail = NULL, consecutive_failures = 0,
     next_sync_at = now(), updated_at = now()
 WHERE id = %(id)s
@@ -106,25 +108,24 @@ WHERE id = %s AND sync_status IN ('active', 'paused')
 
 # The account stops only if the credentials that failed are still the newest.
 STOP = """
-UPDATE user_integration SET sync_status = 'error', status_reason = %(reason)s,
-    status_detail = %(detail)s,
+UPDATE user_integration SET
+    sync_status = 'error', status_reason = %(reason)s, status_detail = %(detail)s,
     consecutive_failures = consecutive_failures + 1, updated_at = now()
 WHERE id = %(id)s AND sync_status = 'active' AND credentials_version = %(credentials_version)s
 RETURNING id
 """
 
 DISCONNECT = """
-UPDATE user_integration SET sync_status = 'disconnected', status_reason = NULL,
-    status_detail = NULL,
-    credentials = NULL, credentials_version = credentials_version + 1,
-    version = version + 1, refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL,
-    updated_at = now()
+UPDATE user_integration SET
+    sync_status = 'disconnected', status_reason = NULL, status_detail = NULL,
+    credentials = NULL, credentials_version = credentials_version + 1, version = version + 1,
+    refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL, updated_at = now()
 WHERE id = %s
 """
 
 LOCK_SEALED = """
-SELECT id, credentials FROM user_integration WHERE credentials IS NOT NULL AND id > %s ORDER BY id
-LIMIT 100 FOR UPDATE
+SELECT id, credentials FROM user_integration
+WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT 100 FOR UPDATE
 """
 RESEAL = "UPDATE user_integration SET credentials = %s WHERE id = %s"
 

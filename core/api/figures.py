@@ -38,18 +38,17 @@ SELECT integration_domain AS domain, lane, count(*) AS number,
 FROM sync_run WHERE state = 'running' GROUP BY 1, 2 ORDER BY 1, 2
 """
 ACCOUNTS = """
-SELECT integration_domain AS domain, sync_status AS status, count(*) AS number FROM user_integration
-GROUP BY 1, 2 ORDER BY 1, 2
+SELECT integration_domain AS domain, sync_status AS status, count(*) AS number
+FROM user_integration GROUP BY 1, 2 ORDER BY 1, 2
 """
 # How old what we have is: of accounts that shall be polled. One that was never synced is as old as
 # itself.
 AGES = """
 SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket,
-    count(*) AS number,
-    sum(age)::float AS seconds
+    count(*) AS number, sum(age)::float AS seconds
 FROM (
-    SELECT integration_domain, extract(epoch
-        FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
+    SELECT integration_domain,
+        extract(epoch FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
     FROM user_integration WHERE sync_status IN ('active', 'error')
 ) aged GROUP BY 1, 2 ORDER BY 1, 2
 """
@@ -60,15 +59,14 @@ WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' GROUP BY 1 O
 # A dispatcher may be a thread of a worker: its counters are its own.
 COUNTED = """
 SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
-    figures FROM process
-WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' ORDER BY 1
+    figures
+FROM process WHERE seen_at > clock_timestamp() - %(alive)s * interval '1 second' ORDER BY 1
 """
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
 HELD = "SELECT count(*) AS number FROM held_deletion"
 HORIZON = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
-FROM pg_stat_activity
-WHERE backend_xid IS NOT NULL
+FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 """
 
 
@@ -98,8 +96,8 @@ def look(conn: Conn, settings: Settings) -> Figures:
     status = leadership.status(conn)
     alive = {"alive": ALIVE_SECONDS}
     late = f"""
-    SELECT a.integration_domain AS domain, count(*) AS number {health.overdue(settings)} GROUP BY 1
-    ORDER BY 1
+    SELECT a.integration_domain AS domain, count(*) AS number {health.overdue(settings)}
+    GROUP BY 1 ORDER BY 1
     """
     return Figures(
         tasks=fetch(conn, TASKS, {}),

@@ -1,5 +1,4 @@
-"""Is it alive, and is it doing its work? Freshness told apart from liveness, for load balancers and
-alarms.
+"""Health checks for load balancers and alarms: liveness, and apart from it, freshness.
 
 A silent scheduler, and an account that is not polled, are seen before two of their intervals have
 passed.
@@ -32,11 +31,11 @@ SCHEMA = "SELECT version_num FROM alembic_version"
 OVERDUE = """
 FROM user_integration a
 WHERE sync_status = 'active'
-  AND next_sync_at < clock_timestamp()
-      - greatest({intervals} * poll_interval_minutes * interval '1 minute',
-      {ticks} * interval '1 second')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
-      AND r.state = 'running')
+  AND next_sync_at < clock_timestamp() - greatest(
+      {intervals} * poll_interval_minutes * interval '1 minute', {ticks} * interval '1 second')
+  AND NOT EXISTS (
+      SELECT FROM sync_run r
+      WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
 """
 
 
@@ -56,7 +55,8 @@ def look(backend: Backend) -> dict[str, Standing]:
             checks["schema"] = _schema(fetch(conn, SCHEMA, {})[0]["version_num"])
             checks |= _fleet(conn, backend.settings)
             checks["accounts"] = _accounts(conn, backend.settings)
-    except Exception as error:  # noqa: BLE001  whatever it is, nothing can be answered without the database
+    # Whatever it is, nothing can be answered without the database.
+    except Exception as error:  # noqa: BLE001
         checks["database" if isinstance(error, PollingError) else "schema"] = "fail"
     checks["redis"] = "ok" if backend.queues.answers() else "fail"
     return checks
@@ -68,8 +68,9 @@ def is_ready(checks: dict[str, Standing]) -> bool:
 
 
 def _schema(found: str) -> Standing:
-    """A newer one is no reason to stop: in an upgrade the schema comes first, and the old
-    version serves until it is replaced.
+    """Accept a newer schema version.
+
+    In an upgrade the schema comes first, and the old version serves until it is replaced.
     """
     if found == HEAD:
         return "ok"

@@ -26,15 +26,16 @@ MOST_AT_ONCE = 1_000
 
 PLURALS = {"account": "accounts", "run": "runs", "task": "tasks", "content": "content"}
 
-ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config, sync_status, status_reason,
-    status_detail, poll_interval_minutes, next_sync_at, last_sync_at, consecutive_failures, resync_due, created_at,
-    updated_at"""
-TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of, retried_as, type,
-    payload, state, priority, available_at, lease_until, dispatch_no, attempts, crashes, snoozes, snoozed_seconds,
-    suspect, started_at, reason, errors, outputs_saved, outputs_unchanged, outputs_deleted, followups, created_at,
-    finished_at"""
-CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name, external_timestamp,
-    content_type, size, hash, metadata, fingerprint, blob_key, created_at, updated_at, deleted_at"""
+ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
+    sync_status, status_reason, status_detail, poll_interval_minutes, next_sync_at, last_sync_at,
+    consecutive_failures, resync_due, created_at, updated_at"""
+TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
+    retried_as, type, payload, state, priority, available_at, lease_until, dispatch_no, attempts,
+    crashes, snoozes, snoozed_seconds, suspect, started_at, reason, errors, outputs_saved,
+    outputs_unchanged, outputs_deleted, followups, created_at, finished_at"""
+CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
+    external_timestamp, content_type, size, hash, metadata, fingerprint, blob_key,
+    created_at, updated_at, deleted_at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ class Listing:
         Raises:
           NotFound: There is none.
         """
-        rows = fetch(conn, f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s", {"id": id})  # noqa: S608  constants
+        statement = f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s"  # noqa: S608
+        rows = fetch(conn, statement, {"id": id})
         if not rows:
             raise NotFound(f"there is no {what} {id}", f"List them: polling {PLURALS[what]}")
         return rows[0]
@@ -137,8 +139,7 @@ def encode_cursor(place: Sequence[object]) -> str:
 
 
 def decode_cursor(cursor: str, length: int) -> list[Any]:
-    """The same place again, of so many values: texts that PostgreSQL can be asked about, and
-    numbers.
+    """Decode a cursor into `length` values: numbers, and texts that PostgreSQL accepts.
 
     Raises:
       InvalidInput: The cursor is none of ours.

@@ -18,14 +18,14 @@ from core.ledger import leadership, upkeep
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
-    outputs_saved,
-    outputs_unchanged, outputs_deleted, error,
+    outputs_saved, outputs_unchanged, outputs_deleted, error,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
 # Served by the unique index that begins with the run.
 COUNTS = """
-SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = 'done'))::int AS tasks_done,
+SELECT count(*)::int AS known,
+    (count(*) FILTER (WHERE state = 'done'))::int AS tasks_done,
     (count(*) FILTER (WHERE state = 'parked'))::int AS tasks_parked,
     (count(*) FILTER (WHERE state = 'queued'))::int AS queued,
     (count(*) FILTER (WHERE state = 'ready'))::int AS ready,
@@ -93,9 +93,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something that keeps a run from going on: what, until when if that is known, and what to
-    do if anything.
-    """
+    """The reason why a run waits: what, until when if known, and which action helps, if any."""
 
     reason: str
     until: datetime | None = None

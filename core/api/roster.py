@@ -1,6 +1,4 @@
-"""Accounts as people look through them: by state, integration, user, name and due time, each
-with what it waits for.
-"""
+"""Accounts by state, integration, user, name and due time, each with what it waits for."""
 
 from __future__ import annotations
 
@@ -26,8 +24,9 @@ DUE_NOW = "sync_status = 'active' AND next_sync_at <= clock_timestamp()"
 # By `sync_task_stopped`, whose condition the first line repeats; counting ends where nobody counts
 # any more.
 PARKED = """
-FROM sync_task WHERE user_integration_id = %(id)s AND state IN ('parked', 'cancelled')
-    AND retried_as IS NULL AND state = 'parked'
+FROM sync_task
+WHERE user_integration_id = %(id)s
+  AND state IN ('parked', 'cancelled') AND retried_as IS NULL AND state = 'parked'
 """
 LATEST_PARKED = f"""
 SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED}
@@ -51,9 +50,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The latest parked tasks of an account, and how many there are; no more than `MOST_COUNTED`
-    are counted.
-    """
+    """The latest parked tasks of an account, and their number, counted up to `MOST_COUNTED`."""
 
     rows: list[Row]
     number: int

@@ -66,8 +66,8 @@ SELECT c.* FROM (
 ) a CROSS JOIN LATERAL (
     SELECT {columns} FROM user_integration_content c
     WHERE c.user_integration_id = a.id AND {conditions}
-      AND c.external_id > CASE WHEN a.id = %(after_account)s::uuid THEN %(after_id)s::text
-          ELSE '' END
+      AND c.external_id
+          > CASE WHEN a.id = %(after_account)s::uuid THEN %(after_id)s::text ELSE '' END
     ORDER BY c.external_id LIMIT %(limit)s
 ) c
 ORDER BY a.id, c.external_id LIMIT %(limit)s
@@ -78,9 +78,10 @@ SEARCH = """
 WITH found AS MATERIALIZED (
     SELECT content_id FROM content_search WHERE document @@ websearch_to_tsquery('simple', %(q)s)
 )
-SELECT {columns} FROM found JOIN user_integration_content c ON c.id = found.content_id
-JOIN (SELECT id AS account_id, user_id
-    FROM user_integration) a ON a.account_id = c.user_integration_id
+SELECT {columns} FROM found
+JOIN user_integration_content c ON c.id = found.content_id
+JOIN (SELECT id AS account_id, user_id FROM user_integration) a
+    ON a.account_id = c.user_integration_id
 WHERE (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) AND {conditions}
@@ -102,9 +103,10 @@ CONDITIONS = {
 # another cluster is none.
 WAITING = """
 SELECT changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-    OR EXISTS (SELECT FROM user_integration_content c
-    WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
-      AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+    OR EXISTS (
+        SELECT FROM user_integration_content c
+        WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
+          AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
 FROM search_progress p
 """
 
@@ -113,7 +115,8 @@ FROM search_progress p
 # as it can still be listed. Rows are locked in the order that all writers of content keep, and
 # weakly: savers do not wait, those who erase do.
 LOCK_PROGRESS = """
-SELECT CASE WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in
+SELECT CASE
+    WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in
     ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
 """
@@ -241,8 +244,9 @@ def behind(conn: Conn) -> int:
 
 
 def follow_whatever_comes(conn: Conn) -> int | None:
-    """The same; an item that no search document can be made of is found by its name, and keeps
-    no other from being found.
+    """Update the search documents; handle an item that has no valid document by itself.
+
+    Search finds such an item by its name, and the other items are not affected.
     """
     for portion, longest in ((PORTION, LONGEST_TEXT), (1, LONGEST_TEXT), (1, 0)):
         try:

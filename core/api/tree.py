@@ -27,10 +27,10 @@ TYPES = (
     _OF_RUN
     + """
 SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
-    count(*) FILTER (WHERE t.state = 'done') AS done, count(*) FILTER (WHERE t.state = 'parked')
-        AS parked,
-    count(*) FILTER (WHERE t.state = 'queued') AS queued, count(*) FILTER (WHERE t.state = 'ready')
-        AS ready,
+    count(*) FILTER (WHERE t.state = 'done') AS done,
+    count(*) FILTER (WHERE t.state = 'parked') AS parked,
+    count(*) FILTER (WHERE t.state = 'queued') AS queued,
+    count(*) FILTER (WHERE t.state = 'ready') AS ready,
     count(*) FILTER (WHERE t.state = 'cancelled') AS cancelled
 FROM tasks t LEFT JOIN tasks p ON p.id = t.parent_id
 GROUP BY 1, 2 ORDER BY first
@@ -43,8 +43,8 @@ HASHED = (
 )
 _SHOWN = """
 SELECT id, run_id, type, state, left(payload::text, 300) AS payload, attempts,
-    left(reason, 300) AS reason, followups, retry_of,
-    retried_as, created_at, started_at, finished_at
+    left(reason, 300) AS reason, followups, retry_of, retried_as,
+    created_at, started_at, finished_at
 FROM sync_task WHERE id = ANY(%(ids)s) ORDER BY id
 """
 ROOTS = (
@@ -151,8 +151,9 @@ def _count(branch: Branch, rows: Sequence[Row]) -> Branch:
 def tasks(
     conn: Conn, run: UUID, parent: int | None, *, limit: int = 50, after: str | None = None
 ) -> Page:
-    """What a task made in this run, or, without one, where the run begins; in the order in which
-    they were made.
+    """List the follow-ups of a task in this run, in the order of their creation.
+
+    Without a task, it lists the run's root tasks.
 
     Raises:
       InvalidInput: The cursor is none of ours, or looking takes too long.

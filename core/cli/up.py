@@ -27,7 +27,8 @@ SCHEDULER = (
 COMMAND = "from core.cli import main; main()"
 
 RUNNING = """
-SELECT id FROM process WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'
+SELECT id FROM process
+WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '15 seconds'
 """
 LEADING = "SELECT leader_until > clock_timestamp() FROM ledger"
 

@@ -41,9 +41,7 @@ class Watcher:
 
     @property
     def pause(self) -> float:
-        """Seconds until the next look: a count of a large run takes its time, and shall not be
-        all that happens.
-        """
+        """Seconds until the next look, longer for large runs, whose counts take time."""
         return min(max(0.1, 5 * self._cost), 5.0)
 
     def look(self) -> str:

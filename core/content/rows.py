@@ -120,8 +120,10 @@ def seen_ids(ids: Iterable[str]) -> list[str]:
 
 
 def timestamp(value: datetime | None) -> str | None:
-    """ISO 8601 with a zone. What is beyond the calendar in another time zone, as a forged date may
-    be, is moved to its edge.
+    """Format a time as ISO 8601 with a zone.
+
+    A time beyond the calendar in another time zone, such as a forged date, moves to the calendar's
+    edge.
 
     Raises:
       ResultInvalid: It has no time zone.

@@ -20,8 +20,9 @@ def fits(text: str) -> bool:
 
 
 def mended(text: str | None) -> str | None:
-    """Text with what cannot be held replaced by U+FFFD: for names and the like, where a readable
-    form is all that matters.
+    """Replace what PostgreSQL and UTF-8 cannot hold by U+FFFD.
+
+    Use it for names and the like, where a readable form suffices.
     """
     return None if text is None else _UNFIT.sub("\ufffd", text)
 
@@ -39,14 +40,11 @@ def encode_json(value: Any, what: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """JSON of what was checked already, for a statement or a message: several times as fast as
-    the standard library.
-    """
+    """Serialize validated JSON, several times as fast as the standard library."""
     try:
         return to_json(value).decode()
-    except (
-        PydanticSerializationError
-    ):  # nested deeper than it goes, or a lone surrogate, which PostgreSQL will refuse
+    # Nested deeper than it goes, or a lone surrogate, which PostgreSQL will refuse.
+    except PydanticSerializationError:
         return json.dumps(value)
 
 

@@ -46,8 +46,11 @@ opened by itself.
 # The only text from outside that is not escaped; it is never part of a page of ours.
 DOCUMENT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Preview</title>
-<style>body {{ font: 15px/1.45 sans-serif; color: #111; background: #fff; margin: 12px; overflow-wrap: anywhere; }}
-img {{ max-width: 100%; height: auto; }} pre {{ white-space: pre-wrap; }}</style></head>
+<style>
+body {{ font: 15px/1.45 sans-serif; color: #111; background: #fff; margin: 12px;
+  overflow-wrap: anywhere; }}
+img {{ max-width: 100%; height: auto; }} pre {{ white-space: pre-wrap; }}
+</style></head>
 <body>{body}{end}</body></html>
 """
 CUT = "<hr><p>It goes on; this is as much as is shown here.</p>"
@@ -117,8 +120,7 @@ def _look(engine: Backend, row: dict[str, Any]) -> Preview:
 
 
 def document(engine: Backend, row: dict[str, Any]) -> str | None:
-    """The item's HTML as a page of its own, with nothing left in it that acts or loads; None if it
-    has none.
+    """The item's HTML as a page without scripts or remote content; None if it has none.
 
     Raises:
       NotFound: It is gone, or its blob is.

@@ -74,8 +74,9 @@ def open_connection(url: str) -> Conn:
 
 
 class Database:
-    """A pool of autocommit connections with prepared statements; opened by the first use, so that
-    forks share none.
+    """A pool of autocommit connections with prepared statements.
+
+    The first use opens it, so that forked processes share no connection.
 
     Parameters: url: A libpq URL or connection string. size: The most connections at once. timeout:
       Seconds to wait for one. plan_uses: How often a connection is borrowed until it plans its
@@ -103,8 +104,9 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
-        """Borrow a connection; each statement commits by itself unless `Connection.transaction` is
-        used.
+        """Borrow a connection.
+
+        Each statement commits by itself unless `Connection.transaction` is used.
 
         Raises:
           ServerUnavailable: The server went away, before or meanwhile; trying again is right.
@@ -134,8 +136,9 @@ class Database:
 
 
 def passes(error: psycopg.Error) -> bool:
-    """Whether trying again can help: connections, shutdowns, resources, deadlocks, a standby;
-    not data that cannot be stored.
+    """Return whether a retry can help.
+
+    It can for connections, shutdowns, resources, deadlocks and standbys; not for invalid data.
     """
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -150,8 +153,9 @@ def passes(error: psycopg.Error) -> bool:
 
 
 def _tune(connection: Conn) -> None:
-    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made
-    early and kept a while.
+    """Make plans that last while a table grows from nothing to millions of rows.
+
+    Statements are prepared early, and their plans are kept for a while.
 
     Every statement of a worker reads a few rows by an index. A hash or merge join would read the
     whole other side, which looks cheap as long as the statistics say that the table is small.

@@ -1,5 +1,6 @@
-"""The tables. What they mean stands in `docs/reference/tables.md`; the statements on them stand
-where they are used.
+"""The tables. `docs/reference/tables.md` explains them.
+
+The statements on them are in the modules that use them.
 
 The hot tables (`sync_task`, `sync_state`, `sync_seen`, `user_integration_content`) carry no foreign
 keys: every insert would lock its run or account row `FOR KEY SHARE`, and many writers of one run

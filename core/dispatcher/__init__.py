@@ -1,8 +1,10 @@
-"""The dispatcher: one leader in the fleet moves tasks from the ledger to Redis, and sees to it that
-none is forgotten.
+"""The dispatcher: one leader in the fleet moves tasks from the ledger to Redis.
 
-allocation   who gets how much of a free window       loop      leading, dispatching, waiting for work
-chores       what the leader does every few seconds
+It also requeues tasks that were lost.
+
+    allocation   who gets how much of a free window
+    loop         leading, dispatching, waiting for work
+    chores       what the leader does every few seconds
 """
 
 from __future__ import annotations

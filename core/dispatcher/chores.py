@@ -82,9 +82,7 @@ class Chores:
         ]
 
     def after_gap(self) -> None:
-        """We have just begun to lead, or lost sight of a server: wait a whole lease before
-        calling one expired.
-        """
+        """After an election or an outage, wait a complete lease before calling one expired."""
         now = time.monotonic()
         self._sweep_from = now + self._settings.lease_seconds
         for chore in self._chores:
@@ -116,11 +114,10 @@ class Chores:
                 log.exception("a chore of the leader failed; the others go on")
 
     # Messages
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _resend(self, conn: Conn) -> None:
-        """Send again, as it was, what Redis has lost; drop from Redis what the ledger no longer has
-        as queued.
+        """Resend messages that Redis lost; delete those that the ledger no longer has as queued.
 
         Redis is read first: what is acknowledged before that is committed, and what is dispatched
         after it is not looked at.
@@ -148,9 +145,7 @@ class Chores:
             self._queues.ack({SAVE_QUEUE: orphans})
 
     def _renew_waiting(self, conn: Conn) -> None:
-        """What waits in Redis for a free thread, or as a result for a saver, has not run out of
-        time.
-        """
+        """Renew leases of what waits in Redis: tasks for a thread, results for a saver."""
         waiting = [
             id
             for queue in [SAVE_QUEUE, *dispatching.catalogs(conn)]
@@ -165,7 +160,7 @@ class Chores:
             leases.renew_waiting(conn, held, self._settings.lease_seconds)
 
     # Leases and runs
-    # --------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _sweep(self, conn: Conn) -> None:
         if time.monotonic() < self._sweep_from:
@@ -224,9 +219,7 @@ class Chores:
     # ------------------------------------------------------------------------------------------
 
     def _check_epoch(self, conn: Conn) -> None:
-        """Redis remembers a later dispatch than the database does: the database was restored
-        from a backup.
-        """
+        """Detect a restored database: Redis remembers a later dispatch than the database does."""
         sent, last = self._queues.number("seq"), leadership.last_sequence(conn)
         if sent is not None and sent > last:
             log.warning(
@@ -258,7 +251,8 @@ class Chores:
         if not upkeep.prune(conn, self._settings.retention_days, CLEARING_SECONDS):
             self._pruning.due = time.monotonic() + CLEAR_AGAIN_SECONDS
 
-    def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a chore like the others; it borrows connections of its own
+    # A chore like the others; it borrows connections of its own.
+    def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002
         collected = self._blobs.collect(most=MOST_BLOBS, seconds=CLEARING_SECONDS)
         if collected:
             self._collecting.due = time.monotonic() + CLEAR_AGAIN_SECONDS

@@ -296,8 +296,9 @@ class Dispatcher:
                 domain.look = True
 
     def _heed(self) -> None:
-        """Those that rest are told of new work, though others are busy: their every step would
-        take until the next poll.
+        """Wake idle workers for new work, even if others are busy.
+
+        Otherwise each step would take until the next poll.
         """
         resting = [
             domain
@@ -316,8 +317,9 @@ class Dispatcher:
 def _exhausted(
     waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]
 ) -> bool:
-    """Whether all that was ready is under way now: every lane that waits had a portion, and none
-    filled it.
+    """Return whether all ready tasks were dispatched.
+
+    That is so if every waiting lane had a portion, and none filled it.
     """
     claimed = Counter((dispatch.account_id, dispatch.lane) for dispatch in dispatches)
     return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(

@@ -1,5 +1,6 @@
-"""No more tasks on the way than the rate limits have units for: what cannot run now is better
-left in the ledger.
+"""Dispatch no more tasks than the rate limits have units for.
+
+Tasks that cannot run now stay in the ledger.
 """
 
 from __future__ import annotations
@@ -66,8 +67,6 @@ class Pace:
 
 
 def patience(wanted: Sequence[Wanted]) -> float:
-    """Seconds until it is worth looking again at accounts that wait for these budgets: until the
-    quickest has one task's units.
-    """
+    """Seconds until one of these budgets has the units for a task."""
     waits = [gcra(one.limit, one.heaviest)[0] * one.heaviest / 1_000_000 for one in wanted]
     return max(min(waits), SHORTEST_SECONDS) if waits else float("inf")

@@ -21,49 +21,52 @@ from core.db.pool import Conn
 # from this side.
 OPEN_TASKS = """
 (SELECT t.id FROM sync_task t
-    WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
-    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
-    ORDER BY t.priority, t.id DESC LIMIT 1) IS NULL
+ WHERE t.state = 'ready' AND t.integration_domain = r.integration_domain
+   AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
+ ORDER BY t.priority, t.id DESC LIMIT 1) IS NULL
 AND (SELECT t.id FROM sync_task t
-    WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
-    AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
-    LIMIT 1) IS NULL
+ WHERE t.state = 'queued' AND t.integration_domain = r.integration_domain
+   AND t.user_integration_id = r.user_integration_id AND t.lane = r.lane AND t.run_id = r.id
+ LIMIT 1) IS NULL
 """
 
 CANDIDATES = f"""
-SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running'
-    AND {OPEN_TASKS} ORDER BY r.id
+SELECT r.id::text FROM sync_run r
+WHERE r.id = ANY(%s::uuid[]) AND r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id
 """  # noqa: S608  the fragment is our own
 FORGOTTEN = f"""
-SELECT r.id::text FROM sync_run r WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id
-LIMIT 1000
+SELECT r.id::text FROM sync_run r
+WHERE r.state = 'running' AND {OPEN_TASKS} ORDER BY r.id LIMIT 1000
 """  # noqa: S608
 
 # The account before the run, as everybody does.
 LOCK_ACCOUNT = """
-SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id WHERE r.id = %s
-FOR NO KEY UPDATE OF a
+SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id
+WHERE r.id = %s FOR NO KEY UPDATE OF a
 """
 LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
 # THE STATEMENT THAT ENDS A RUN.
 END_RUN = f"""
 UPDATE sync_run r SET
-    state = CASE WHEN c.parked = 0 THEN 'succeeded' WHEN c.root_parked
-        OR c.done = 0 THEN 'failed' ELSE 'partial' END,
+    state = CASE
+        WHEN c.parked = 0 THEN 'succeeded'
+        WHEN c.root_parked OR c.done = 0 THEN 'failed'
+        ELSE 'partial' END,
     finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
-    outputs_saved = c.saved,
-    outputs_unchanged = c.unchanged, outputs_deleted = c.deleted, error = c.error
+    outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
+    error = c.error
 FROM (
     SELECT count(*) FILTER (WHERE state = 'done') AS done,
-           count(*) FILTER (WHERE state = 'parked' AND retried_as IS NULL) AS parked,
-           coalesce(bool_or(state = 'parked' AND retried_as IS NULL AND parent_id IS NULL
-               AND retry_of IS NULL), false)
-               AS root_parked,
-           coalesce(sum(outputs_saved), 0) AS saved,
-           coalesce(sum(outputs_unchanged), 0) AS unchanged,
-           coalesce(sum(outputs_deleted), 0) AS deleted, min(reason) FILTER (WHERE state = 'parked')
-               AS error
+        count(*) FILTER (WHERE state = 'parked' AND retried_as IS NULL) AS parked,
+        coalesce(
+            bool_or(state = 'parked' AND retried_as IS NULL AND parent_id IS NULL
+                AND retry_of IS NULL),
+            false) AS root_parked,
+        coalesce(sum(outputs_saved), 0) AS saved,
+        coalesce(sum(outputs_unchanged), 0) AS unchanged,
+        coalesce(sum(outputs_deleted), 0) AS deleted,
+        min(reason) FILTER (WHERE state = 'parked') AS error
     FROM sync_task WHERE run_id = %(run)s
 ) c
 WHERE r.id = %(run)s AND r.state = 'running' AND {OPEN_TASKS}
@@ -75,9 +78,8 @@ RETURNING r.*
 RESCHEDULE = """
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
-    next_sync_at = CASE WHEN resync_due THEN clock_timestamp() ELSE
-        clock_timestamp() + poll_interval_minutes * interval '1 minute'
-            * (0.95 + 0.1 * random()) END,
+    next_sync_at = CASE WHEN resync_due THEN clock_timestamp() ELSE clock_timestamp()
+        + poll_interval_minutes * interval '1 minute' * (0.95 + 0.1 * random()) END,
     consecutive_failures = CASE WHEN %(state)s = 'failed' THEN consecutive_failures + 1 ELSE 0 END
 WHERE id = %(account)s AND sync_status <> 'disconnected'
 """

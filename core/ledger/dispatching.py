@@ -67,8 +67,8 @@ BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 # picked apart, so that neither kind keeps the other from going.
 CLAIM = """
 WITH me AS MATERIALIZED (
-    SELECT epoch FROM ledger WHERE leader = %(leader)s
-        AND leader_until > clock_timestamp() FOR SHARE
+    SELECT epoch FROM ledger
+    WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
 ), portion AS MATERIALIZED (
     SELECT p.* FROM me, json_to_recordset(%(portions)s::json)
         AS p(account uuid, lane text, most int, capped_types text[], cap int, without_types text[])
@@ -91,21 +91,22 @@ WITH me AS MATERIALIZED (
 ), picked AS MATERIALIZED (
     -- Arrays, so that the plan is a probe for each id however many tasks there are: as a join, it
     -- walked past all that are done.
-    SELECT t.id FROM sync_task t WHERE t.id = ANY (ARRAY(SELECT id FROM chosen))
-        AND t.state = 'ready'
+    SELECT t.id FROM sync_task t
+    WHERE t.id = ANY (ARRAY(SELECT id FROM chosen)) AND t.state = 'ready'
     ORDER BY t.id FOR UPDATE SKIP LOCKED
 ), queued AS (
-    UPDATE sync_task t SET state = 'queued', dispatch_no = t.dispatch_no + 1,
+    UPDATE sync_task t SET
+        state = 'queued', dispatch_no = t.dispatch_no + 1,
         dispatch_seq = nextval('dispatch_seq'),
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
 )
 SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
-    t.suspect
-FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
+    t.user_integration_id::text, a.version, t.integration_domain, t.lane, r.trigger,
+    t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
+FROM queued t
+JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
 """
@@ -114,13 +115,13 @@ ORDER BY t.priority DESC, t.id
 QUEUED = "SELECT id, dispatch_no FROM sync_task WHERE state = 'queued' AND integration_domain = %s"
 AS_SENT = """
 SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
-    t.suspect
-FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+    t.user_integration_id::text, a.version, t.integration_domain, t.lane, r.trigger,
+    t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
+FROM sync_task t
+JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
-JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
-    AND named.dispatch_no = t.dispatch_no
+JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no)
+    ON named.id = t.id AND named.dispatch_no = t.dispatch_no
 WHERE t.state = 'queued'
 """
 
@@ -154,8 +155,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """How many tasks of an account's lane to claim: none of some types, and of those that share
-    a limit at most `cap`.
+    """How many tasks of an account's lane to claim.
+
+    It claims no task of the blocked types, and at most `cap` of those that share a limit.
     """
 
     account: str

@@ -24,8 +24,8 @@ WITH held AS MATERIALIZED (
         ON h.id = t.id AND h.dispatch_no = t.dispatch_no
     WHERE t.state = 'queued' ORDER BY t.id FOR UPDATE OF t SKIP LOCKED
 )
-UPDATE sync_task t SET lease_until = clock_timestamp() + %(lease)s * interval '1 second' FROM held
-WHERE t.id = held.id
+UPDATE sync_task t SET lease_until = clock_timestamp() + %(lease)s * interval '1 second'
+FROM held WHERE t.id = held.id
 """
 
 # Those that have used up some of their lease: a healthy queue moves on before that, and costs no
@@ -42,12 +42,14 @@ WITH expired AS MATERIALIZED (
     ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED
 )
 UPDATE sync_task t SET
-    state = CASE WHEN t.suspect AND t.started_at IS NOT NULL
-        AND t.crashes + 1 >= {MOST_CRASHES} THEN 'parked' ELSE 'ready' END,
+    state = CASE
+        WHEN t.suspect AND t.started_at IS NOT NULL AND t.crashes + 1 >= {MOST_CRASHES}
+        THEN 'parked' ELSE 'ready' END,
     crashes = t.crashes + CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN 1 ELSE 0 END,
     reason = CASE WHEN t.suspect AND t.started_at IS NOT NULL THEN '{DIED}' ELSE t.reason END,
-    finished_at = CASE WHEN t.suspect AND t.started_at IS NOT NULL
-        AND t.crashes + 1 >= {MOST_CRASHES} THEN clock_timestamp() END,
+    finished_at = CASE
+        WHEN t.suspect AND t.started_at IS NOT NULL AND t.crashes + 1 >= {MOST_CRASHES}
+        THEN clock_timestamp() END,
     suspect = true, available_at = clock_timestamp(), lease_until = NULL
 FROM expired e WHERE t.id = e.id
 RETURNING t.id, t.dispatch_no, t.integration_domain, t.state, t.run_id::text,
@@ -105,9 +107,7 @@ def _names(held: Held, lease_seconds: float) -> dict[str, object]:
 
 
 def expire(conn: Conn) -> list[Expired]:
-    """Put back tasks whose lease ran out; park a suspect that took its process down for the
-    third time.
-    """
+    """Requeue tasks whose lease expired; park a suspect that killed its process three times."""
     return [Expired(*row) for row in conn.execute(EXPIRE)]
 
 

@@ -226,8 +226,9 @@ def result_outcome(
 
 
 def _collect(rows: dict[str, Row], row: Row) -> None:
-    """One row for each item: the last word counts, and a change of metadata is added to what
-    stands there.
+    """One row for each item: the last output counts.
+
+    A change of metadata is merged into the stored metadata.
     """
     before = rows.pop(row["id"], None)
     if before is not None and row["code"] == 206:

@@ -10,15 +10,17 @@ from core.errors import NotFound, WrongState
 from core.ledger.scheduling import open_run
 
 PARKED = """
-SELECT id, run_id, user_integration_id, lane, state, retried_as FROM sync_task WHERE id = ANY(%s)
-ORDER BY id FOR UPDATE
+SELECT id, run_id, user_integration_id, lane, state, retried_as
+FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
 """
 COPY = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type,
-    payload, dedup_key, priority, carried)
+INSERT INTO sync_task (
+    run_id, user_integration_id, integration_domain, lane, retry_of, type, payload,
+    dedup_key, priority, carried)
 SELECT %(run)s, user_integration_id, integration_domain, lane, id, type, payload,
-    CASE WHEN run_id = %(run)s THEN decode(md5(id::text || dispatch_no::text), 'hex')
-        ELSE dedup_key END, priority, true
+    CASE WHEN run_id = %(run)s
+        THEN decode(md5(id::text || dispatch_no::text), 'hex') ELSE dedup_key END,
+    priority, true
 FROM sync_task WHERE id = %(task)s
 ON CONFLICT (run_id, dedup_key) DO NOTHING RETURNING id
 """
@@ -28,43 +30,51 @@ UPDATE sync_task t SET retried_as = coalesce(%(copy)s, (SELECT o.id FROM sync_ta
 WHERE t.id = %(task)s
 """
 DISCARD = """
-UPDATE sync_task SET state = 'done', reason = 'discarded by hand: ' || coalesce(reason, ''),
-    finished_at = now()
+UPDATE sync_task SET
+    state = 'done', reason = 'discarded by hand: ' || coalesce(reason, ''), finished_at = now()
 WHERE id = ANY(%s) AND state IN ('parked', 'cancelled') AND retried_as IS NULL
 RETURNING id
 """
 LOCK_OPEN_TASKS = """
-SELECT id FROM sync_task WHERE integration_domain = %(domain)s AND user_integration_id = %(account)s
-    AND lane = %(lane)s
-  AND run_id = %(run)s AND state IN ('ready', 'queued') ORDER BY id FOR UPDATE
+SELECT id FROM sync_task
+WHERE integration_domain = %(domain)s AND user_integration_id = %(account)s AND lane = %(lane)s
+  AND run_id = %(run)s AND state IN ('ready', 'queued')
+ORDER BY id FOR UPDATE
 """
 CANCEL_TASKS = """
-UPDATE sync_task SET state = 'cancelled', lease_until = NULL, finished_at = now() WHERE id = ANY(%s)
+UPDATE sync_task SET state = 'cancelled', lease_until = NULL, finished_at = now()
+WHERE id = ANY(%s)
 """
 LOCK_RUN = """
 SELECT user_integration_id, integration_domain, lane, state FROM sync_run WHERE id = %s FOR UPDATE
 """
 CANCEL_RUN = """
-UPDATE sync_run r SET state = 'cancelled', finished_at = clock_timestamp(), tasks_done = c.done,
-    tasks_parked = c.parked,
+UPDATE sync_run r SET
+    state = 'cancelled', finished_at = clock_timestamp(),
+    tasks_done = c.done, tasks_parked = c.parked,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
     error = 'cancelled by hand'
-FROM (SELECT count(*) FILTER (WHERE state = 'done') AS done,
-    count(*) FILTER (WHERE state = 'parked') AS parked,
-        coalesce(sum(outputs_saved), 0) AS saved, coalesce(sum(outputs_unchanged), 0) AS unchanged,
-        coalesce(sum(outputs_deleted), 0) AS deleted FROM sync_task WHERE run_id = %(run)s) c
+FROM (
+    SELECT count(*) FILTER (WHERE state = 'done') AS done,
+        count(*) FILTER (WHERE state = 'parked') AS parked,
+        coalesce(sum(outputs_saved), 0) AS saved,
+        coalesce(sum(outputs_unchanged), 0) AS unchanged,
+        coalesce(sum(outputs_deleted), 0) AS deleted
+    FROM sync_task WHERE run_id = %(run)s
+) c
 WHERE r.id = %(run)s AND r.state = 'running'
 """
 NEXT_SYNC = """
-UPDATE user_integration SET next_sync_at = clock_timestamp() + poll_interval_minutes
-    * interval '1 minute'
+UPDATE user_integration SET
+    next_sync_at = clock_timestamp() + poll_interval_minutes * interval '1 minute'
 WHERE id = %s AND sync_status <> 'disconnected'
 """
 
 
 def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Put copies of parked tasks into their account's open run, or into a new one. Returns the
-    copies' ids.
+    """Add copies of parked tasks to their account's open run, or to a new one.
+
+    Returns the copies' ids.
 
     Raises:
       NotFound: There is no such task.
@@ -116,8 +126,9 @@ def _require_all(wanted: Sequence[int], found: Sequence[int]) -> None:
 
 
 def cancel_run(conn: Conn, run: UUID) -> None:
-    """End a run now. Its open tasks go on in the account's next run; results of those under way are
-    refused.
+    """End a run now.
+
+    The account's next run continues its open tasks; the fence refuses results of those in flight.
 
     Raises:
       NotFound: There is no such run.

@@ -19,8 +19,9 @@ CLAIM_DUE = """
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.forget_state FROM user_integration a
     WHERE a.sync_status = 'active' AND a.next_sync_at <= clock_timestamp()
-      AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = 'live'
-          AND r.state = 'running')
+      AND NOT EXISTS (
+          SELECT FROM sync_run r
+          WHERE r.user_integration_id = a.id AND r.lane = 'live' AND r.state = 'running')
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
     INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
@@ -31,37 +32,38 @@ WITH due AS (
     ON CONFLICT (user_integration_id, lane) WHERE state = 'running' DO NOTHING
     RETURNING id, user_integration_id, integration_domain, lane
 ), root AS (
-    INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
-        dedup_key)
+    INSERT INTO sync_task (
+        run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
     SELECT id, user_integration_id, integration_domain, lane, 'start', '{}', %(root)s FROM run
 ), claimed AS (
-    UPDATE user_integration a SET resync_due = false, forget_state = false,
+    UPDATE user_integration a SET
+        resync_due = false, forget_state = false,
         next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
     FROM run WHERE a.id = run.user_integration_id
 )
-SELECT run.id, run.user_integration_id, due.forget_state FROM run
-JOIN due ON due.id = run.user_integration_id
+SELECT run.id, run.user_integration_id, due.forget_state
+FROM run JOIN due ON due.id = run.user_integration_id
 """
 
 TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
 
 LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s
-FOR NO KEY UPDATE
+SELECT sync_status, integration_domain, resync_due, forget_state
+FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
 JOIN_OPEN_RUN = """
 UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
 WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = 'running' RETURNING id
 """
 OPEN_RUN = """
-INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq,
-    allow_deletions)
+INSERT INTO sync_run (
+    id, user_integration_id, integration_domain, lane, trigger, start_seq, allow_deletions)
 SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
 FROM dispatch_seq
 """
 ADD_ROOT = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
-    dedup_key)
+INSERT INTO sync_task (
+    run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, 'start', '{}', %(root)s)
 """
 # Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
@@ -74,8 +76,8 @@ WHERE id = %s
 
 # The rows stay, so that a writer dispatched earlier cannot bring a cursor back.
 DROP_STATE = """
-UPDATE sync_state SET value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'),
-    updated_at = now()
+UPDATE sync_state SET
+    value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'), updated_at = now()
 WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
@@ -85,18 +87,18 @@ WHERE user_integration_id = %s AND value IS NOT NULL
 # every task with every copy.
 TO_CARRY = """
 SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
-WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL
-  AND t.run_id <> %(run)s
+WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s
+  AND t.retried_as IS NULL AND t.run_id <> %(run)s
   AND (t.state = 'cancelled' OR t.state = 'parked' AND t.auto_retries < 3 AND r.state <> 'running')
 ORDER BY t.id FOR UPDATE OF t
 """
 CARRY = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type,
-    payload, dedup_key, priority,
-    auto_retries, carried)
-SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type,
-    payload, dedup_key, priority,
-    auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END, true
+INSERT INTO sync_task (
+    run_id, user_integration_id, integration_domain, lane, retry_of, type, payload, dedup_key,
+    priority, auto_retries, carried)
+SELECT DISTINCT ON (dedup_key)
+    %(run)s, user_integration_id, integration_domain, lane, id, type, payload, dedup_key,
+    priority, auto_retries + CASE WHEN state = 'parked' THEN 1 ELSE 0 END, true
 FROM sync_task WHERE id = ANY(%(tasks)s) AND type <> 'start' ORDER BY dedup_key, id
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 """
@@ -104,7 +106,8 @@ ON CONFLICT (run_id, dedup_key) DO NOTHING
 CARRIED = """
 UPDATE sync_task t SET retried_as = coalesce(
     (SELECT again.id FROM sync_task again
-        WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key), t.id)
+     WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key),
+    t.id)
 WHERE t.id = ANY(%(tasks)s)
 """
 # Served by `sync_task_stopped`: most accounts have nothing to carry on.
@@ -167,8 +170,9 @@ def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
 def request_run(
     conn: Conn, account: UUID, *, trigger: str = "manual", allow_deletions: bool = False
 ) -> tuple[UUID, bool]:
-    """A live run of this account now, or the one that is open. Returns its id and whether it is
-    new.
+    """Start a live run of this account now, or return the open one.
+
+    Returns its id and whether it is new.
 
     Raises:
       NotFound: There is no such account.

@@ -25,9 +25,9 @@ WRITE_STATE = """
 INSERT INTO sync_state AS s (user_integration_id, partition, value, version, dispatch_seq)
 SELECT account, partition, value, version, seq FROM json_to_recordset(%s::json)
     AS r(account uuid, partition text, value jsonb, version bigint, seq bigint)
-    ORDER BY account, partition
-ON CONFLICT (user_integration_id, partition) DO UPDATE
-SET value = excluded.value, version = excluded.version,
+ORDER BY account, partition
+ON CONFLICT (user_integration_id, partition) DO UPDATE SET
+    value = excluded.value, version = excluded.version,
     dispatch_seq = excluded.dispatch_seq, updated_at = now()
 WHERE s.version = excluded.version - 1
 RETURNING 1
@@ -93,7 +93,8 @@ def _writes(outcome: Outcome) -> Iterator[tuple[Key, dict[str, Any]]]:
 
 
 def _conflicts(row: dict[str, Any], current: tuple[int, int] | None, written: bool) -> bool:
-    """Whether what the task has read was changed since: by a commit, or by another result of
-    this batch.
+    """Return whether the state that the task read has changed since.
+
+    A commit or another result of this batch may have changed it.
     """
     return row["read"] is not None and (written or row["read"] != (current[0] if current else 0))

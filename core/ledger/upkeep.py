@@ -1,6 +1,4 @@
-"""What the leader does now and then: processes that are alive, bounds on runs, and throwing away
-what is old.
-"""
+"""The leader's periodic work: live processes, bounds on runs, and deletion of old data."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ ALIVE_SECONDS = 15.0
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, figures)
 VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(figures)s)
-ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues,
-    threads = excluded.threads,
+ON CONFLICT (id) DO UPDATE SET
+    seen_at = clock_timestamp(), queues = excluded.queues, threads = excluded.threads,
     clock = excluded.clock, figures = excluded.figures
 RETURNING draining
 """
@@ -42,9 +40,10 @@ GROUP BY queue
 REGISTER = """
 INSERT INTO integration (domain, name, version, tasks, max_tasks)
 SELECT domain, name, version, tasks, max_tasks FROM json_to_recordset(%s::json)
-    AS r(domain text, name text, version text, tasks jsonb, max_tasks bigint) ORDER BY domain
-ON CONFLICT (domain) DO UPDATE
-SET name = excluded.name, version = excluded.version, tasks = excluded.tasks,
+    AS r(domain text, name text, version text, tasks jsonb, max_tasks bigint)
+ORDER BY domain
+ON CONFLICT (domain) DO UPDATE SET
+    name = excluded.name, version = excluded.version, tasks = excluded.tasks,
     max_tasks = excluded.max_tasks, seen_at = now()
 """
 
@@ -61,8 +60,8 @@ SELECT EXISTS (SELECT FROM integration,
 OVER_LIMIT = """
 UPDATE sync_run r SET over_limit
     = format('the run has more than %s tasks; a task may be making ever new keys', i.max_tasks)
-FROM integration i WHERE i.domain = r.integration_domain AND r.state = 'running'
-    AND r.over_limit IS NULL
+FROM integration i
+WHERE i.domain = r.integration_domain AND r.state = 'running' AND r.over_limit IS NULL
   AND r.started_at < now() - interval '20 seconds'
   AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id OFFSET i.max_tasks LIMIT 1)
 """
@@ -84,8 +83,8 @@ PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1
 PRUNE_ACTIVITY = "DELETE FROM activity WHERE minute < now() - interval '1 day'"
 PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
 PRUNE_SEEN = """
-DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r
-    WHERE r.id = s.run_id AND r.state = 'running')
+DELETE FROM sync_seen s WHERE NOT EXISTS (
+    SELECT FROM sync_run r WHERE r.id = s.run_id AND r.state = 'running')
 """
 
 
@@ -137,17 +136,16 @@ def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:
 
 
 def other_version(conn: Conn, entry: Mapping[str, Any]) -> bool:
-    """Whether the fleet knows an integration in another version than this entry of a catalog
-    says: a deploy is under way.
+    """Return whether the fleet has another version of an integration than this catalog entry.
+
+    That means that a deploy is in progress.
     """
     row = conn.execute(OTHER_VERSION, (json.dumps(dict(entry)),)).fetchone()
     return bool(row and row[0])
 
 
 def tidy(conn: Conn) -> None:
-    """Stop runs that are too large, and throw away old blocks, processes and what ended listings
-    have seen.
-    """
+    """Stop runs that are too large; delete old blocks, processes and listing records."""
     for statement in (
         OVER_LIMIT,
         PRUNE_BLOCKS,

@@ -22,8 +22,9 @@ def dispatch_of(message: MessageProxy) -> Dispatch | None:
 
 
 class TaskMiddleware(Middleware):
-    """Calls `before` and `after` for dispatches; an unexpected error in `before` skips the task,
-    whose lease brings it back.
+    """Call `before` and `after` for dispatches.
+
+    An unexpected error in `before` skips the task, which is redelivered when its lease expires.
     """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
@@ -49,9 +50,8 @@ class TaskMiddleware(Middleware):
             log.exception(
                 "%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id
             )
-            current().held.release(
-                [dispatch.id], finished=False
-            )  # or its lease would be renewed for ever
+            # Or its lease would be renewed for ever.
+            current().held.release([dispatch.id], finished=False)
             raise SkipMessage(str(type(error).__name__)) from None
 
     def after_process_message(

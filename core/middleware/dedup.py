@@ -1,6 +1,4 @@
-"""Refuses a dispatch that this process holds or has finished already; the fence refuses the
-rest.
-"""
+"""Refuse a dispatch that this process holds or has finished; the fence refuses the rest."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ GRACE_SECONDS = 30.0
 
 
 class Dedup(TaskMiddleware):
-    """Without it, a message delivered twice to one process would run the plugin twice; its
-    second result would be dropped.
+    """Run a message once, even if it is delivered twice to one process.
+
+    Without it, the plugin would run twice, and the fence would refuse the second result.
     """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:

@@ -1,6 +1,4 @@
-"""Keeps the lease of what this process works on, and lets a suspect run only alone and on the
-record.
-"""
+"""Keep the leases of this process's tasks, and run a suspect alone, with a record."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 
 class Leases(TaskMiddleware):
-    """Renewal itself is in the process's heartbeat: one statement every third of a lease for all
-    that it holds.
+    """Register tasks for renewal by the process's heartbeat.
+
+    One statement per third of a lease renews all tasks that the process holds.
     """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:

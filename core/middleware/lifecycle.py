@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class Lifecycle(Middleware):
-    """The saver is drained at shutdown, after the last worker thread has ended and before the
-    broker is closed.
+    """Drain the saver at shutdown.
+
+    It runs after the last worker thread has ended and before the broker is closed.
 
     Parameters: dispatcher: Run by a fork of the worker command; and by a thread of this process, if
       nobody leads.
@@ -52,8 +53,9 @@ class Lifecycle(Middleware):
         return [self._dispatcher]
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """A process that cannot begin ends: Dramatiq would log the error, and take messages that
-        nobody can run.
+        """End a process that cannot begin.
+
+        Dramatiq would log the error, and fetch messages that this process cannot run.
         """
         try:
             self._begin(broker, worker)

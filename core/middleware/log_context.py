@@ -1,6 +1,4 @@
-"""Says in every line that is logged while a task runs, and while its outcome is decided, which
-one it is about.
-"""
+"""Name the task in every line that is logged while it runs, and while its outcome is decided."""
 
 from __future__ import annotations
 

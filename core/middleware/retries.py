@@ -1,6 +1,4 @@
-"""What an exception does: turns whatever a plugin raised into the ledger's next state, and hands
-results over to be saved.
-"""
+"""Turn a plugin's exception into the ledger's next state, and hand results to the saver."""
 
 from __future__ import annotations
 
@@ -76,7 +74,8 @@ class Retries(TaskMiddleware):
         )
         try:
             outcome = decide(dispatch, exception, self.max_attempts, loaded, strike)
-        except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
+        # A task without an outcome would be held here for ever.
+        except Exception as error:  # noqa: BLE001
             text = f"{type(exception).__name__}, which could not be read ({type(error).__name__})"
             outcome = _transient(dispatch, self.max_attempts, text, text)
         log.log(
@@ -245,17 +244,16 @@ def _rate_limited(
 
 
 def backoff(attempt: int) -> float:
-    """Seconds before the next attempt: exponential, with full jitter so that failures do not
-    come back in step.
+    """Seconds before the next attempt.
+
+    They grow exponentially, with full jitter so that failures do not return in step.
     """
     ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 40))
     return random.uniform(0, ceiling)
 
 
 def snooze(retry_after: float | None, snoozes: int) -> float:
-    """Seconds to leave a provider alone: what it says, within reason; otherwise longer each
-    time.
-    """
+    """Seconds to wait for a provider: its own figure, within bounds; otherwise longer each time."""
     if isinstance(retry_after, int | float) and -math.inf < retry_after < math.inf:
         return float(min(max(retry_after, SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS))
     ceiling = min(LONGEST_BLIND_SNOOZE_SECONDS, 10.0 * 2.0 ** min(snoozes, 10))

@@ -1,6 +1,4 @@
-"""Ends a task that runs too long: softly by an exception in its thread, and if that does not
-help, by giving the thread up.
-"""
+"""End a task that runs too long: first by an exception, then by abandoning its thread."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ def time_limit_of(dispatch: Dispatch) -> float:
 
 
 class TimeLimit(TaskMiddleware):
-    """A thread that does not come back is replaced by a new one, so that its slot is not lost;
-    its task is a suspect then.
-    """
+    """Replace a thread that does not return, to keep its slot; its task becomes a suspect."""
 
     def __init__(self) -> None:
         self._watched: dict[int, _Watched] = {}
@@ -122,8 +118,9 @@ class TimeLimit(TaskMiddleware):
             self._replace(watched.thread, watched.dispatch)
 
     def _replace_dead(self) -> None:
-        """Dramatiq never replaces a worker thread that died; the lease of what it ran is not
-        renewed.
+        """Replace a worker thread that died, which Dramatiq never does.
+
+        The lease of its task is not renewed.
         """
         if self._worker is None or current().stopping.is_set():
             return
@@ -165,9 +162,7 @@ class TimeLimit(TaskMiddleware):
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
-    """Raise in another thread at its next bytecode; None takes back what has not been raised
-    yet.
-    """
+    """Raise in another thread at its next bytecode; None cancels an exception not yet raised."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(ident), ctypes.py_object(exception) if exception is not None else None
     )

@@ -34,11 +34,13 @@ from core.rest.routes import (
 ABOUT = """
 What people have in other services, kept here and polled on a schedule.
 
-Send a token with every request: `Authorization: Bearer …`. An operator makes one by `polling tokens create`. A user's token sees
-what is that user's; what is another's is answered as if it were not there.
+Send a token with every request: `Authorization: Bearer …`. An operator makes one with
+`polling tokens create`. A user's token sees what is that user's; what is another's is answered as
+if it were not there.
 
 Listings are read page by page: give a page's `cursor` as `after`. Errors are problem details
-([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); their `type` stays the same whatever the text says.
+([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); their `type` stays the same whatever the text
+says.
 """
 
 ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, oauth, operations)
@@ -94,8 +96,9 @@ def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 class Headers:
-    """What every answer carries, unless a route says otherwise: no cache keeps it, and no
-    browser guesses what it is.
+    """Headers of every answer, unless a route sets others.
+
+    No cache keeps the answer, and no browser guesses its type.
     """
 
     DEFAULTS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

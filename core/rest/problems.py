@@ -119,7 +119,8 @@ def kind(error: PollingError) -> tuple[int, str]:
     return next((status, name) for kind, status, name in KINDS if isinstance(error, kind))
 
 
-async def _polling_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001  Starlette's signature
+# Starlette's signature.
+async def _polling_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
     assert isinstance(error, PollingError)
     status, name = kind(error)
     headers = {"Retry-After": "5"} if status == 503 else None
@@ -137,8 +138,9 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:  # noqa:
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    """Pydantic's errors carry what was sent, which may be a password: only places and messages
-    are passed on.
+    """Return only the places and messages of Pydantic's errors.
+
+    The errors also hold the input, which may be a password.
     """
     assert isinstance(error, RequestValidationError)
     errors = [_field_error(one) for one in error.errors()[:MOST_ERRORS]]

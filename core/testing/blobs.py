@@ -26,9 +26,7 @@ class MemoryBlob:
 
 
 class MemoryWriter:
-    """Writes to a buffer that the spool keeps by key, so that the next attempt finds what is
-    there.
-    """
+    """Write to a buffer that the spool keeps by key, so that the next attempt finds it."""
 
     def __init__(self, buffer: bytearray) -> None:
         self._buffer = buffer

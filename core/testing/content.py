@@ -52,8 +52,8 @@ class Item:
     def of(cls, output: TaskOutput) -> Item:
         content, is_text = _bytes(output)
         return cls(
-            output.id, content, is_text, output.kind, output.parent, output.name, output.timestamp, output.content_type,
-            dict(output.metadata), output.fingerprint,
+            output.id, content, is_text, output.kind, output.parent, output.name, output.timestamp,
+            output.content_type, dict(output.metadata), output.fingerprint,
         )  # fmt: skip
 
 
@@ -92,8 +92,9 @@ class ContentTable:
         return (self._keep(Item.of(output)) if output.code == 200 else self._update(output)), 1
 
     def sweep(self, listing: Listing, began: int, *, allow_deletions: bool) -> int | None:
-        """Delete what a complete listing no longer has; `None` when so much is gone that a
-        person has to look.
+        """Delete what a complete listing no longer has.
+
+        Returns `None` if a deletion is so large that a person must confirm it.
         """
         inside = [item for item in self._candidates(listing) if _lies_in(item, listing)]
         gone = [item.id for item in inside if self._touched.get(item.id, 0) < began]

@@ -20,8 +20,9 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """A `TaskResult` with its generators run and its values checked; `returned` are its tasks
-    before JSON.
+    """A `TaskResult` with evaluated generators and checked values.
+
+    `returned` holds its tasks before JSON.
     """
 
     output: Sequence[TaskOutput]

@@ -74,8 +74,7 @@ class Harness:
             self.close()
 
     def sync(self, trigger: str = "manual", *, allow_deletions: bool = False) -> SyncResult:
-        """Run until nothing is left to do, with backfill and any resync; or until the account is
-        stopped.
+        """Run until no task is left, with backfill and any resync; or until the account stops.
 
         After a stop, the next call goes on where it stopped.
         """

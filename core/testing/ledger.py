@@ -1,6 +1,4 @@
-"""What became of each task of the harness: results are committed, errors answered, by the rules
-of the engine.
-"""
+"""The harness's ledger: it commits results and handles errors by the engine's rules."""
 
 from __future__ import annotations
 
@@ -106,8 +104,9 @@ class Ledger:
     # What a result does
 
     def commit(self, entry: Entry, context: HarnessContext, effects: Effects) -> None:
-        """Keep all of a result; or run the task again if another one changed the state that it
-        read.
+        """Save the complete result.
+
+        If another task changed the state that this one read, run this one again.
         """
         if self._conflicts(context, effects):
             return self._again(entry)
@@ -143,9 +142,7 @@ class Ledger:
         table.touch(effects.seen, now)
 
     def _write_state(self, sequence: int, state: Mapping[str, JsonValue]) -> None:
-        """Write partitions; a task that was dispatched before the last writer of one has nothing
-        to say there.
-        """
+        """Write partitions, except those with a writer that was dispatched later than this task."""
         account = self._account
         for partition, value in state.items():
             if account.writers.get(partition, 0) > sequence:
@@ -190,7 +187,8 @@ class Ledger:
         self._queue.block(error.limit, seconds)
         return self._queue.put(entry, seconds)
 
-    def _skip(self, entry: Entry, error: SkipItem) -> None:  # noqa: ARG002  all answers are called alike
+    # All answers are called alike.
+    def _skip(self, entry: Entry, error: SkipItem) -> None:  # noqa: ARG002
         self.result.tasks_done += 1
         self.result.skipped.append(str(error))
 

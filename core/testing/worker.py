@@ -45,7 +45,8 @@ class Worker:
             injector.before(entry)
             result = self.open().run_task(entry.task, context)
             return Attempt(entry, context, Effects.of(result, self._integration))
-        except Exception as error:  # noqa: BLE001  whatever a plugin raises says what to do with its task
+        # Whatever a plugin raises says what to do with its task.
+        except Exception as error:  # noqa: BLE001
             self.close()
             return Attempt(entry, context, error)
 

@@ -47,8 +47,7 @@ class Held:
         self._suspect: str | None = None
 
     def take(self, dispatch: Dispatch, *, begun: bool = False) -> bool:
-        """A message has come in. False, if this process has the same one already or is done with
-        it.
+        """Register an arriving message; False if this process already holds or finished it.
 
         Parameters:
           begun: It is a result: there is nothing to run, and nothing to give back.
@@ -108,9 +107,7 @@ class Held:
             self._lane_free.notify()
 
     def to_renew(self) -> list[tuple[int, int]]:
-        """(task, dispatch_no) of what is in good hands: not what a dead thread left, nor what
-        ran past its deadline.
-        """
+        """(task, dispatch_no) of tasks with a live thread and before their deadline."""
         now = time.monotonic()
         with self._lock:
             return [

@@ -1,6 +1,4 @@
-"""Instances of integrations: kept warm for the next task of their account, one task at a time
-each.
-"""
+"""Instances of integrations, kept warm for their account's next task; one task at a time each."""
 
 from __future__ import annotations
 
@@ -79,7 +77,8 @@ class Instances:
         """Close it; an error in that is logged by its class alone."""
         try:
             instance.integration.close()
-        except BaseException as error:  # noqa: BLE001  plugin code: even sys.exit() ends nothing but the instance
+        # Plugin code: even sys.exit() ends nothing but the instance.
+        except BaseException as error:  # noqa: BLE001
             log.warning(
                 "closing an instance of %s failed: %s",
                 instance.integration.manifest.domain,

@@ -155,8 +155,7 @@ class WorkerProcess:
             log.warning("Redis is away; the leader clears what was given back: %s", error)
 
     def _watch(self) -> None:
-        """End this process if Python stands still in it: a loop in C that never lets go of the
-        interpreter.
+        """End this process if Python hangs, as in a C loop that never releases the GIL.
 
         The timer runs outside of the interpreter, so it goes off when this thread could not set it
         anew. By then the leases of what this process held have run out; whoever supervises it
@@ -170,8 +169,9 @@ class WorkerProcess:
         faulthandler.cancel_dump_traceback_later()
 
     def _close_idle(self) -> None:
-        """Apart from the heartbeat: what a plugin does in `close` must not keep leases from
-        being renewed.
+        """Close idle instances apart from the heartbeat.
+
+        A plugin's `close` must not delay the renewal of leases.
         """
         while not self._ended.wait(0.5):
             self.instances.close_idle()
@@ -260,9 +260,7 @@ def set_current(process: WorkerProcess | None) -> None:
 
 
 def striking(environment: Environment, registry: Registry) -> Callable[[str], str]:
-    """Takes out of a text what is secret: the operator's, and that of every account that this
-    process has loaded.
-    """
+    """Redact the secrets of the operator, and of each account that this process loaded."""
     operators = operator_redactor(environment, registry)
 
     def strike(text: str) -> str:

@@ -18,9 +18,7 @@ class AccountStopped(Exception):
 
 
 class LeftToOthers(Exception):
-    """The plugin of this process is too old or too new for this task, and the fleet has another
-    version: that one gets it.
-    """
+    """This process has the wrong plugin version for the task; another process has the right one."""
 
 
 MOST_LEFT = 40

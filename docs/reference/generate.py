@@ -16,8 +16,8 @@ Json = Mapping[str, Any]
 INTRODUCTION = """\
 # REST API
 
-Made from the OpenAPI document by `docs/reference/generate.py`; the document itself is at `/openapi.json`. How to begin:
-[use the API](../how-to/use-the-api.md).
+Made from the OpenAPI document by `docs/reference/generate.py`; the document itself is at
+`/openapi.json`. How to begin: [use the API](../how-to/use-the-api.md).
 """
 GENERAL = {"400", "401", "413", "422", "503"}
 """Problems that need no word at each route."""
@@ -88,10 +88,9 @@ def _schemas(document: Json) -> Iterator[str]:
         yield f"### {name}"
         if "description" in schema:
             yield _unwrapped(schema["description"])
-        needed = set(schema.get("required", ()))
+        needed = set(schema.get("required", ())) if "additionalProperties" in schema else set()
         rows = [
-            f"| `{field}`{' (needed)' if field in needed and 'additionalProperties' in schema else ''}"
-            f" | {_type(one)} | {_about(one)} |"
+            f"| `{field}`{' (needed)' if field in needed else ''} | {_type(one)} | {_about(one)} |"
             for field, one in schema.get("properties", {}).items()
         ]
         if rows:

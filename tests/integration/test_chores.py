@@ -289,9 +289,8 @@ def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
     desk.add(desk.run(desk.account("huge", domain="busy")), *map(str, range(100)))
     with database.connection() as conn:
         dispatcher._step(conn)
-        monkeypatch.setattr(
-            loop, "POLL_SECONDS", float("inf")
-        )  # it is not the next poll that finds it
+        # It is not the next poll that finds it.
+        monkeypatch.setattr(loop, "POLL_SECONDS", float("inf"))
         until(lambda: dispatcher._step(conn) or not dispatcher._domains["shop"].look)
         assert dispatcher._domains["busy"].look
         desk.run(desk.account())

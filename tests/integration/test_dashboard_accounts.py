@@ -64,7 +64,7 @@ def names(page: str) -> list[str]:
 
 
 # Lists
-# ----------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_accounts_are_filtered(dashboard, desk) -> None:
@@ -185,7 +185,7 @@ def serving(desk) -> None:
 
 
 # One account
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_account_tells_how_it_is(dashboard, desk) -> None:
@@ -202,8 +202,9 @@ def test_an_account_tells_how_it_is(dashboard, desk) -> None:
     page = dashboard.sign_in("ann").get(f"/accounts/{account}").text
     task = desk.value("SELECT max(id) FROM sync_task")
     for said in (
-        "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"', f'href="/parked?account={account}"',
-        f'href="/content?account={account}"', "inbox", "&#34;cursor&#34;: 42", "no worker runs", "TransientError",
+        "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"',
+        f'href="/parked?account={account}"', f'href="/content?account={account}"', "inbox",
+        "&#34;cursor&#34;: 42", "no worker runs", "TransientError",
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)
@@ -266,7 +267,7 @@ def test_what_is_erased_ends_for_those_who_look_at_it(dashboard, desk) -> None:
 
 
 # Its buttons
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def press(browser, account, what, **fields):
@@ -284,9 +285,8 @@ def test_buttons_do_what_they_say(dashboard, desk) -> None:
     assert press(browser, account, "pause") == (200, "Paused. What runs now is finished and kept.")
     assert desk.value(status) == "paused"
     assert press(browser, account, "sync") == (409, "the account is paused")
-    assert (
-        "data-live" not in browser.post(f"/accounts/{account}/sync").text
-    )  # what went wrong stays to be read
+    # What went wrong stays to be read.
+    assert "data-live" not in browser.post(f"/accounts/{account}/sync").text
     assert desk.runs() == []
     assert press(browser, account, "resume") == (200, "It goes on.")
     assert press(browser, account, "check") == (200, "The credentials work.")
@@ -351,7 +351,7 @@ def test_erasing_asks_for_the_name(dashboard, desk) -> None:
 
 
 # Changing it
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def change(browser, account, part, **changes):

@@ -119,8 +119,11 @@ def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
     long = "<b>bold</b> " + "words " * 60_000
     ids = keep(
         TaskOutput("short", "<b>bold</b>"), TaskOutput("long", long), TaskOutput("empty", ""),
-        TaskOutput("latin", "Grüße".encode("latin-1"), content_type='text/plain; charset="latin-1"'),
-        TaskOutput("json", b'{"a": "\xc3\xa9"}'), TaskOutput("bytes", b"\0\1\2"), TaskOutput("not", b"\xff\xfe\xfd"),
+        TaskOutput(
+            "latin", "Grüße".encode("latin-1"), content_type='text/plain; charset="latin-1"'
+        ),
+        TaskOutput("json", b'{"a": "\xc3\xa9"}'), TaskOutput("bytes", b"\0\1\2"),
+        TaskOutput("not", b"\xff\xfe\xfd"),
     )  # fmt: skip
     who = signed_in(dashboard)
     assert (
@@ -181,9 +184,12 @@ def test_only_raster_images_are_shown_and_only_as_what_they_are(dashboard, keep)
 
 
 def test_html_is_shown_in_a_frame_that_may_do_nothing(dashboard, keep) -> None:
-    body = f"""<base href="{REMOTE}"><meta http-equiv=refresh content="0;url={REMOTE}"><link rel=preload href="{REMOTE}">
-        <h1 style="color: #123456; background: url({REMOTE}/b)">Title</h1><a href="{REMOTE}/l" ping="{REMOTE}">a link</a>
-        <img src="{REMOTE}/i.gif" alt="a picture"><table background="{REMOTE}"><tr><td>cell</table><script>1</script>"""
+    body = f"""<base href="{REMOTE}"><meta http-equiv=refresh content="0;url={REMOTE}">
+        <link rel=preload href="{REMOTE}">
+        <h1 style="color: #123456; background: url({REMOTE}/b)">Title</h1>
+        <a href="{REMOTE}/l" ping="{REMOTE}">a link</a>
+        <img src="{REMOTE}/i.gif" alt="a picture">
+        <table background="{REMOTE}"><tr><td>cell</table><script>1</script>"""
     ids = keep(TaskOutput("page", body, content_type="text/html; charset=utf-8"))
     who = signed_in(dashboard)
     page = who.get(f"/content/{ids['page']}").text

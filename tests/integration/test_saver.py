@@ -85,7 +85,7 @@ def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(
         hangs.set()
         assert goes_on.wait(20)
 
-    saver = Saver(database, queues, Held(), SimpleNamespace(observe=observe), delete_guard=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, Held(), SimpleNamespace(observe=observe), delete_guard=0.5)
     saver.start()
     saver.hand_over(desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", "text")]))
     assert hangs.wait(20)

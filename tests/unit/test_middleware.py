@@ -66,7 +66,7 @@ def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
 def test_messages_of_other_actors_are_left_alone(worker: Any) -> None:
     Broken().before_process_message(
         None, MessageProxy(Message.decode(encode("q", "poll_due", "1", []).encode()))
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(
@@ -165,10 +165,10 @@ def test_a_second_suspect_waits_for_the_first(
     monkeypatch.setattr(leases, "start_suspect", lambda conn, task, number: not begun.append(task))
     worker.database = SimpleNamespace(connection=nullcontext)
     for one in (1, 2):
-        Dedup().before_process_message(None, message(task_id=one, suspect=True))  # type: ignore[arg-type]
-    Leases().before_process_message(None, message(task_id=1, suspect=True))  # type: ignore[arg-type]
+        Dedup().before_process_message(None, message(task_id=one, suspect=True))
+    Leases().before_process_message(None, message(task_id=1, suspect=True))
     with pytest.raises(SkipMessage):
-        Leases().before_process_message(None, message(task_id=2, suspect=True))  # type: ignore[arg-type]
+        Leases().before_process_message(None, message(task_id=2, suspect=True))
     assert begun == [1]
     assert [(outcome.state, outcome.suspect, outcome.attempt) for outcome in worker.handed] == [
         ("ready", True, 0)

@@ -11,8 +11,8 @@ from core.db.pool import Conn
 from core.errors import PollingError, VaultError
 
 SAMPLE = """
-SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL
-ORDER BY updated_at DESC, id LIMIT 50
+SELECT id, name, credentials FROM user_integration
+WHERE credentials IS NOT NULL ORDER BY updated_at DESC, id LIMIT 50
 """
 TROUBLES = """
 SELECT

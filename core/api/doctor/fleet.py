@@ -24,8 +24,8 @@ SELECT id FROM process
 WHERE draining AND kind = 'worker' AND seen_at > clock_timestamp() - %(alive)s * interval '1 second'
 """
 WANTED = """
-SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = 'active'
-ORDER BY 1
+SELECT DISTINCT integration_domain AS domain FROM user_integration
+WHERE sync_status = 'active' ORDER BY 1
 """
 
 START = "Run: polling up"

@@ -1,8 +1,11 @@
 """`polling demo`: the main job, end to end, on real files.
 
-files      what is served and what is left out       ftpd       a real FTP server, started by `server`
-engine     servers, workers and accounts              watching   progress bars
-comparing  every file's bytes against the table       report     the summary and what to try next
+files      what is served and what is left out
+ftpd       a real FTP server, started by `server`
+engine     servers, workers and accounts
+watching   progress bars
+comparing  every file's bytes against the table
+report     the summary and what to try next
 """
 
 from __future__ import annotations

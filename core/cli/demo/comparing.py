@@ -1,5 +1,6 @@
-"""Is every file's content in the table? Compared by hash, with what is stored, not with what its
-row says about it.
+"""Compare the content of every file with the table.
+
+The hash is computed from the stored content, not read from its row.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ STORED = """
 SELECT external_id, blob_key, CASE
     WHEN content_text IS NOT NULL THEN encode(sha256(convert_to(content_text, 'UTF8')), 'hex')
     WHEN content_bytes IS NOT NULL THEN encode(sha256(content_bytes), 'hex') END
-FROM user_integration_content WHERE user_integration_id = %s AND kind = 'file'
-    AND deleted_at IS NULL
+FROM user_integration_content
+WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL
 """
 
 

@@ -39,8 +39,9 @@ class Account:
 
 
 def choose_home() -> Path:
-    """The home folder of the settings; a new temporary one, if they name neither a home nor
-    servers.
+    """The home folder of the settings.
+
+    It is a new temporary one if they name neither home nor servers.
     """
     settings = get_settings()
     if not settings.model_fields_set & {"home", "database_url", "redis_url"}:
@@ -68,8 +69,9 @@ def environment() -> Iterator[Environment]:
 
 
 class Workers:
-    """`dramatiq core.actors` in a session of its own, so that Ctrl-C reaches us alone and we end
-    it in order.
+    """Start `dramatiq core.actors` in its own session.
+
+    Ctrl-C then reaches only the demo, which ends the workers in order.
     """
 
     def __init__(self, settings: Settings, log: Path) -> None:
@@ -155,7 +157,8 @@ def connect(
 
 
 def pause(conn: Conn, account: Account) -> None:
-    """Its server ends with the demo: whoever starts workers on this database later finds it
-    paused.
+    """Pause the demo's account, because its server ends with the demo.
+
+    Workers that start on this database later find it paused.
     """
     conn.execute(store.PAUSE, (account.id,))

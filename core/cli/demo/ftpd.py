@@ -35,9 +35,8 @@ def _end_with_stdin() -> None:
 
 
 def _server(root: Path, password: str) -> Any:
-    with (
-        warnings.catch_warnings()
-    ):  # on Python 3.11, pyftpdlib uses the standard library's asyncore
+    # On Python 3.11, pyftpdlib uses the standard library's asyncore.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         from pyftpdlib.authorizers import DummyAuthorizer
         from pyftpdlib.filesystems import AbstractedFS

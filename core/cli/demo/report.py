@@ -22,10 +22,10 @@ SELECT state, tasks_done, tasks_parked, outputs_saved, outputs_unchanged, output
 FROM sync_run WHERE id = %s
 """
 KINDS = """
-SELECT kind, count(*), coalesce(sum(size), 0)::bigint, count(content_text), count(content_bytes),
-    count(blob_key)
-FROM user_integration_content WHERE user_integration_id = %s AND deleted_at IS NULL GROUP BY kind
-ORDER BY kind
+SELECT kind, count(*), coalesce(sum(size), 0)::bigint,
+    count(content_text), count(content_bytes), count(blob_key)
+FROM user_integration_content
+WHERE user_integration_id = %s AND deleted_at IS NULL GROUP BY kind ORDER BY kind
 """
 MOST_NAMED = 10
 

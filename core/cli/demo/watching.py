@@ -24,8 +24,8 @@ STALLED_SECONDS = 180.0
 RATE_SECONDS = 2.0
 
 TASKS = """
-SELECT count(*) FILTER (WHERE state NOT IN ('ready', 'queued')), count(*) FROM sync_task
-WHERE run_id = ANY(%s)
+SELECT count(*) FILTER (WHERE state NOT IN ('ready', 'queued')), count(*)
+FROM sync_task WHERE run_id = ANY(%s)
 """
 KEPT = """
 SELECT count(*), coalesce(sum(size), 0)::bigint FROM user_integration_content

@@ -148,8 +148,9 @@ def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:
 
 
 def _retry_after(text: str, now: datetime) -> float | None:
-    """Seconds until the time that the message names; None where it names none, for the engine's
-    growing backoff.
+    """Seconds until the time that the message names.
+
+    None if it names none; then the engine's growing backoff applies.
     """
     if (found := _RETRY_AFTER.search(text)) is None:
         return None

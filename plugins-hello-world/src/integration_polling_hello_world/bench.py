@@ -136,8 +136,9 @@ def _listed(config: Config) -> Iterator[str]:
 
 
 def _below(config: Config, parent: str, level: int) -> Iterator[str]:
-    """The items under a page or an item; those whose task fails for good take what is below them
-    along.
+    """The items below a page or an item.
+
+    A task that fails for good also removes the items below it.
     """
     for item in range(config.items):
         name = f"{parent}-{item}"

@@ -60,7 +60,7 @@ def connect(dashboard, domain="locked", user="ann", password=SECRET, **config):
 
 def names(page: str) -> list[str]:
     """Of the accounts that a page lists."""
-    return re.findall(r'<th scope="row"><a href="/accounts/[^"]+">([^<]*)</a>', page)
+    return re.findall(r'<th scope="row">\s*<a href="/accounts/[^"]+">([^<]*)</a>', page)
 
 
 # Lists
@@ -161,7 +161,7 @@ def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
     serving(desk)
     page = dashboard.sign_in().get("/accounts").text
     rows = dict(
-        re.findall(r'<th scope="row"><a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL)
+        re.findall(r'<th scope="row">\s*<a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL)
     )
     assert "too many calls, until" in rows["blocked"]
     assert "quota" in rows["grouped"]

@@ -147,7 +147,8 @@ def test_children_and_roots_are_walked_page_by_page(dashboard, desk, shop) -> No
         while path and len(seen) < 1_000:
             page = who.get(path).text
             seen += [
-                int(id) for id in re.findall(r'<tr><td class="name"><a href="/tasks/(\d+)"', page)
+                int(id)
+                for id in re.findall(r'<tr>\s*<td class="name">\s*<a href="/tasks/(\d+)"', page)
             ]
             found = re.search(rf'href="(/runs/{root.run_id}\?after=[^"]*)">Next', page)
             path = found[1].replace("&amp;", "&") if found else None

@@ -31,13 +31,15 @@ log = logging.getLogger(__name__)
 
 FAST_SECONDS = 0.1
 FAST_TIMES = 4
-"""Where messages are done with so soon after they were taken, a process takes so many times as
-many: fewer ways to Redis.
+"""Where messages are finished soon after they were fetched, a process fetches this many times more.
+
+That saves round trips to Redis.
 """
 
 SLOW_SECONDS = 0.25
-"""Where tasks take longer than this, a process takes no more messages than it has threads, so
-that siblings get theirs.
+"""Where tasks take longer than this, a process fetches no more messages than it has threads.
+
+The other processes get the rest.
 """
 
 

@@ -62,9 +62,7 @@ class Queues:
     """
 
     BLOCK_SECONDS = 2.0
-    """How long a consumer waits in one command; also how long it may take to notice that it
-    shall stop.
-    """
+    """Seconds that a consumer waits in one command, and for which it may not notice a stop."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self.namespace = namespace

@@ -29,9 +29,11 @@ _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""All that was ever given out (https://www.iana.org/assignments/ipv6-address-space). Python calls
-much of the rest global, too: the old site-local addresses, IPv4 in the forms `::127.0.0.1` and
-`::ffff:0:127.0.0.1`, and the NAT64 prefix for use inside a network.
+"""All global IPv6 addresses that were assigned so far.
+
+https://www.iana.org/assignments/ipv6-address-space. Python calls much of the rest global, too: the
+old site-local addresses, IPv4 in the forms `::127.0.0.1` and `::ffff:0:127.0.0.1`, and the NAT64
+prefix for use inside a network.
 """
 
 

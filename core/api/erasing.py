@@ -13,8 +13,9 @@ from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 
 SETTLED_SECONDS = 3600.0
-"""A blob that was touched later may be named by a result that is not saved yet: it goes after
-this time, not at once.
+"""Seconds after which an unreferenced blob may be deleted.
+
+A result that is not saved yet may name a blob that was touched later.
 """
 
 ACCOUNTS = "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"

@@ -17,8 +17,9 @@ from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 
 CONDITION = "t.state IN ('parked', 'cancelled') AND t.retried_as IS NULL AND t.state = 'parked'"
-"""Its first part is that of the index `sync_task_stopped`, which holds few rows of a table that
-may hold millions.
+"""The condition of parked tasks; its first part is that of the index `sync_task_stopped`.
+
+The index holds few rows of a table that may hold millions.
 """
 
 ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79}(:|$)'

@@ -48,8 +48,9 @@ PAUSE_SECONDS = 1.0
 """Between two looks for new content, once all is searchable."""
 
 MEND_SECONDS = 60.0
-"""Between two looks for rows of another cluster; the first one is at the start, as after a
-restore.
+"""Seconds between two checks for rows of another cluster.
+
+The first check is at the start, as after a restore.
 """
 
 # Accounts in the order of their ids, each with its content in the order of external ids: served by

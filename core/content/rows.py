@@ -27,8 +27,9 @@ LONGEST_TEXT = 65_536
 
 EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
-"""PostgreSQL holds earlier and later ones, and who reads them in Python, in a time zone of their
-own, fails on the whole page.
+"""The earliest and latest time that Python can read in any time zone.
+
+PostgreSQL holds earlier and later ones, and a reader in Python would fail on the complete page.
 """
 
 

@@ -22,8 +22,9 @@ LONGEST_TEXT = 200_000
 
 MOST_AT_ONCE = 2
 PATIENCE_SECONDS = 10.0
-"""Reading a mail that was made to be slow takes seconds of the interpreter: others wait for a
-while, and are answered meanwhile.
+"""How many mails are parsed concurrently, and how many seconds other mails wait for that.
+
+A mail that was made to be slow takes seconds of the interpreter.
 """
 
 _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
@@ -39,8 +40,9 @@ HEADERS = {
     # Of its own accord a browser refuses to open what is both sandboxed and apart.
     "Cross-Origin-Opener-Policy": "unsafe-none",
 }
-"""Of HTML from outside: it loads nothing and runs nothing, in the page's frame and when it is
-opened by itself.
+"""Headers for HTML from outside.
+
+It loads nothing and runs nothing, in the page's frame and when it is opened by itself.
 """
 
 # The only text from outside that is not escaped; it is never part of a page of ours.

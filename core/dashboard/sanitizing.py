@@ -12,15 +12,17 @@ from collections.abc import Callable, Mapping
 import nh3
 
 LONGEST = 500_000
-"""Characters that are read: parsing costs the square of what somebody nests or repeats on
-purpose.
+"""Characters that are parsed.
+
+Parsing costs the square of what somebody nests or repeats on purpose.
 """
 
 MOST_TAGS = 10_000
 
 MOST_REPEATED = 20_000_000
-"""Characters of tags that a reader of HTML writes by itself: what is left open, such as `<b>`,
-it opens anew in each block.
+"""Characters of tags that an HTML parser adds by itself.
+
+It opens an unclosed tag, such as `<b>`, again in each block.
 """
 
 MOST_IMAGES = 20_000_000
@@ -62,8 +64,9 @@ ATTRIBUTES = {
     "td": {"colspan", "rowspan", "nowrap"},
     "th": {"colspan", "rowspan", "nowrap"},
 }
-"""Links keep their words and lose their addresses: a browser may look up the name of a link's
-host before anybody follows it.
+"""Links keep their words and lose their addresses.
+
+A browser may look up the name of a link's host before anybody follows it.
 """
 
 STYLES = {
@@ -91,9 +94,7 @@ _FORMATTING = re.compile(
 )
 ALIKE = 3
 A_TAG = 20
-"""Characters that one costs beside its own: its end tag, and the memory it takes while it is
-read.
-"""
+"""Characters that a tag costs beside its own: its end tag, and its memory while it is parsed."""
 
 _INLINE = re.compile(
     r"data:image/(?:png|jpe?g|gif|webp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE

@@ -23,15 +23,18 @@ _DISK_FULL = "53100"
 MINIMUM_VERSION = 150000
 
 USES_OF_A_PLAN = 32
-"""A plan that was prepared while a table was small reads all of it when it has grown, until
-autovacuum comes to analyze it, a minute later or more. So a connection plans anew after this many
-borrowings: some milliseconds, in which it saves thousands of rows.
+"""Borrowings after which a connection plans its statements again, in some milliseconds.
+
+A plan that was prepared while a table was small reads all of it when it has grown, until autovacuum
+analyzes it, a minute later or more.
 """
 
 MOST_IDLE_SECONDS = 10
-"""Within a transaction. A process that is stopped, or cut off, in the middle of one would keep its
-locks for hours, and with them its tasks from all others: PostgreSQL ends such a session. One that
-goes on does its transaction again."""
+"""Seconds that a session may be idle within a transaction before PostgreSQL ends it.
+
+A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with
+them its tasks from all others. One that resumes repeats its transaction.
+"""
 
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,

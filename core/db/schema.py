@@ -45,9 +45,7 @@ metadata = MetaData(
 )
 
 dispatch_seq = Sequence("dispatch_seq", metadata=metadata)
-"""Taken at each dispatch: orders writers of the same content or state, whoever of them comes
-late.
-"""
+"""Incremented at each dispatch: orders writers of the same content or state, even late ones."""
 
 
 def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -> Column[Any]:
@@ -73,9 +71,7 @@ def _text(name: str, *, default: str | None = None, nullable: bool = False) -> C
 
 
 CURRENT_TRANSACTION = "pg_current_xact_id()::text::bigint"
-"""The number of the transaction that writes; as bigint, since clients and sorting know nothing
-of xid8.
-"""
+"""The number of the writing transaction; as bigint, since clients cannot sort xid8."""
 
 
 def _changed_in() -> Column[Any]:

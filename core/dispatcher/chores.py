@@ -30,8 +30,9 @@ MOST_BLOBS = 100
 """Removed at a time."""
 
 CLEARING_SECONDS = 0.5
-"""How long it throws away old tasks or blobs without a break: the leader has other things to do,
-and a bucket may be far away.
+"""Seconds for deleting old tasks or blobs without a break.
+
+The leader has other things to do, and a bucket may be far away.
 """
 
 CLEAR_AGAIN_SECONDS = 3.0

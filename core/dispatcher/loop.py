@@ -40,14 +40,11 @@ HELD_BACK_SECONDS = 0.02
 """How soon to look again at accounts whose tasks at once are all under way."""
 
 HEED_SECONDS = 0.05
-"""How soon domains at rest hear of new work while another one keeps the leader from waiting for
-it.
-"""
+"""Seconds until idle domains learn of new work while another one keeps the leader busy."""
 
 WINDOW_PER_THREAD = 3
 WINDOW_SECONDS = 0.25
-"""A domain's window: three tasks a thread, or a quarter of a second of its throughput, whatever is
-larger.
+"""A domain's window: three tasks a thread, or 0.25 s of its throughput, whichever is larger.
 
 It must be longer than the way of a task through dispatch, run and commit, or the window itself
 bounds the throughput: with a tenth of a second, a disk whose commits took 50 ms held the engine at
@@ -58,9 +55,7 @@ MOST_ACCOUNTS = 64
 """Accounts looked at for one portion; the next portion begins behind them."""
 
 MOST_PASSED = 5_000
-"""Accounts passed over before the leader rests for a second: those that wait may be paused, or
-blocked.
-"""
+"""Accounts passed over before the leader rests for a second; they may be paused or blocked."""
 
 CATALOG_SECONDS = 30.0
 """How soon a plugin's new costs are seen."""

@@ -16,9 +16,7 @@ from core.ledger.outcomes import Dispatch
 from core.worker.budgets import Budgets, Wanted, gcra
 
 IN_FLIGHT_SECONDS = 0.05
-"""How long units of dispatched tasks are counted here, until the workers have taken them from
-the budgets.
-"""
+"""Seconds for which units of dispatched tasks count, until workers have taken them."""
 
 SHORTEST_SECONDS = 0.01
 

@@ -18,9 +18,7 @@ from core.worker.process import current
 CHECK_SECONDS = 1.0
 
 GRACE_SECONDS = 10.0
-"""How long a thread has to come back after the exception; a system call or a loop in C does not
-hear it.
-"""
+"""Seconds for a thread to return after the exception, which a system call or C loop ignores."""
 
 log = logging.getLogger(__name__)
 

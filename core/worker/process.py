@@ -38,9 +38,7 @@ from core.worker.saver import Saver
 HEARTBEAT_SECONDS = 5.0
 
 SHORTEST_PATIENCE_SECONDS = 5.0
-"""How long Python may stand still in a process before it is ended, if its leases are shorter
-than that.
-"""
+"""Seconds that Python may hang before the process is ended, unless its leases are shorter."""
 
 log = logging.getLogger(__name__)
 

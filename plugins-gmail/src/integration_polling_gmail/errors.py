@@ -41,9 +41,7 @@ ACCOUNT_REASONS = frozenset(
         "delegationDenied",
     }
 )
-"""They hold for everything the account asks, so the account stops instead of parking thousands
-of tasks.
-"""
+"""Errors of all calls of an account: it stops instead of parking thousands of tasks."""
 
 LONGEST_TEXT = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0

@@ -61,9 +61,7 @@ from integration_polling_gmail.settings import GmailSettings
 HISTORY = "history"
 MOST_RESTARTS = 3
 MOST_CHANGED = 1_000
-"""Ids that a listing after a history is told of; what it finds beyond them comes in the
-background.
-"""
+"""Ids that a history passes to a listing; the backfill fetches what is beyond them."""
 
 RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
 """Searches whose matches change though nothing happens in the mailbox."""

@@ -33,9 +33,7 @@ AUDIENCE = "https://oauth2.googleapis.com/token"
 ASSERTION_SECONDS = 3600
 DEFAULT_EXPIRY_SECONDS = 3600
 _CODE = re.compile(r"[a-z_]{1,80}")
-"""What its error codes look like; whatever else stands there may be the request, repeated by
-something on the way.
-"""
+"""The form of its error codes; other text may be the request, repeated by a proxy."""
 
 CLIENT_ERRORS = frozenset(
     {"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"}

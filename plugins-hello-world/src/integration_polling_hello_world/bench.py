@@ -29,9 +29,7 @@ Failure = Literal[
     "permanent",
     "exit",
 ]
-"""`crash` is an exception that the engine does not know; `exit` ends the whole process, as a
-segfault does.
-"""
+"""`crash` raises an unknown exception; `exit` ends the complete process, as a segfault does."""
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 FOR_GOOD: frozenset[Failure] = frozenset({"skip", "permanent", "exit"})
@@ -47,9 +45,7 @@ ERRORS: Mapping[Failure, type[Exception]] = {
 }
 
 _failed_once: set[tuple[str, str, str]] = set()
-"""Where neither an attempt nor the state tells a first time from a second, this process
-remembers.
-"""
+"""Remembered in this process where neither attempt nor state tells a first time from a second."""
 
 
 class Config(BaseModel, extra="forbid"):

@@ -34,9 +34,7 @@ WITH_BYTES = ("", "hosted", "snippet", "email")
 """Modes of files that can be downloaded as they are."""
 
 HIDDEN = "hidden_by_limit"
-"""The mode of files that the workspace's plan no longer shows: nothing but the id is left of
-them.
-"""
+"""The mode of files that the workspace's plan hides: only their id is left."""
 
 _SHOWN = ("id", "title", "mimetype", "filetype", "mode", "permalink", "user", "size")
 

@@ -1,5 +1,6 @@
-"""Benchmarks, each paired with its peer in alternating rounds of one run: `python -m benchmarks
-NAME [--json]`.
+"""Benchmarks, each paired with its peer in alternating rounds of one run.
+
+Run one with `python -m benchmarks NAME [--json]`.
 """
 
 from __future__ import annotations

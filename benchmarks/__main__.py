@@ -18,9 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run benchmarks and print what they measured, or write the page from what earlier runs
-    kept.
-    """
+    """Run benchmarks and print their results, or write the page from kept results."""
     arguments = _parser().parse_args(words)
     if arguments.name == "page":
         from benchmarks.page import write

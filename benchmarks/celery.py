@@ -1,5 +1,6 @@
-"""The same recursive no-op tree on Celery: see `benchmarks.peers.celery` for how it is tuned,
-and what it does not keep.
+"""The same recursive no-op tree on Celery.
+
+`benchmarks.peers.celery` says how Celery is tuned, and what it does not keep.
 """
 
 from __future__ import annotations

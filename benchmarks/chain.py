@@ -1,6 +1,4 @@
-"""A durable recursive tree, against what bare Dramatiq does for a no-op actor that sends to a
-second one.
-"""
+"""A durable recursive tree, compared with a bare Dramatiq actor that sends to a second one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Claiming 100 due accounts, in one statement with their runs and root tasks, while the table of
-accounts grows.
+"""Claiming 100 due accounts while the table of accounts grows.
+
+One statement claims them and creates their runs and root tasks.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 CLAIMS = 30
 
 FILL = """
-INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, next_sync_at)
+INSERT INTO user_integration (
+    id, user_id, integration_domain, name, identity, config, next_sync_at
+)
 SELECT gen_random_uuid(), 'user-' || n / 10, 'noop', 'account-' || n, 'identity-' || n, '{}',
-    now() + random() * interval '1 day'
-    + interval '1 hour'
+    now() + random() * interval '1 day' + interval '1 hour'
 FROM generate_series(%s::int, %s::int) AS n
 """
 MAKE_DUE = """
@@ -31,8 +33,9 @@ WHERE name = ANY(%s)
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Milliseconds of a claim by the number of accounts; the ratio is that of the largest table
-    to the smallest.
+    """Milliseconds per claim, by number of accounts.
+
+    The ratio compares the largest table with the smallest.
     """
     sizes = SIZES[: options.size(len(SIZES), 2)]
     claims = {size: list[float]() for size in sizes}

@@ -1,5 +1,6 @@
-"""10,000 items of a service with 50 ms latency into PostgreSQL: a page lists a hundred ids, and
-each item is a call of its own.
+"""Loading 10,000 items of a service with 50 ms latency into PostgreSQL.
+
+A page lists a hundred ids, and each item takes a call of its own.
 
 Both sides have the same number of connections: as many as `polling up` has threads, and four times
 as many. With few, the latency bounds both: nobody is faster than calls * latency / connections,

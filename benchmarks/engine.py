@@ -55,9 +55,7 @@ STATE = {
 
 @dataclass(frozen=True, slots=True)
 class Testbed:
-    """Embedded PostgreSQL (fsync on) and Valkey that belong to one benchmark, and a folder that
-    goes with them.
-    """
+    """Embedded PostgreSQL (fsync on), Valkey and a folder that belong to one benchmark."""
 
     urls: Urls
     home: Path
@@ -148,8 +146,9 @@ class Engine:
     def account(self, domain: str = "noop", **config: Any) -> UUID:
         """A new account that is never due by itself: only the benchmark makes runs."""
         made = store.connect(
-            self.conn, user_id="bench", domain=domain, name=secrets.token_hex(4), identity=secrets.token_hex(8), group=None,
-            config=config, credentials=None, limits=[], poll_interval_minutes=100_000,
+            self.conn, user_id="bench", domain=domain, name=secrets.token_hex(4),
+            identity=secrets.token_hex(8), group=None, config=config, credentials=None, limits=[],
+            poll_interval_minutes=100_000,
         )  # fmt: skip
         self.conn.execute(
             "UPDATE user_integration SET next_sync_at = NULL WHERE id = %s", (made[0],)
@@ -163,8 +162,9 @@ class Engine:
         return run
 
     def ended(self, *runs: UUID) -> tuple[int, float] | None:
-        """Tasks done and seconds, by the database's clock, of runs that succeeded; None while
-        one is under way.
+        """Tasks done and seconds of succeeded runs; None while one is running.
+
+        The database's clock measures the seconds.
         """
         row = self.conn.execute(RUNS, (list(runs),)).fetchone()
         if row is None:
@@ -191,17 +191,16 @@ class Engine:
         return end
 
     def _state(self) -> str:
-        """What is open, who is there and what is on its way: for whoever wants to know why a run
-        does not end.
-        """
+        """Describe open tasks, live processes and queues, to diagnose a run that does not end."""
         return "\n".join(
             f"{what}: {self.conn.execute(query).fetchall() if query else self.queues.ids('noop')}"
             for what, query in STATE.items()
         )
 
     def tree(self, pages: int, accounts: int = 1) -> float:
-        """Tasks/s of trees of no-op tasks, by workers of their own that have run one a tenth as
-        large before.
+        """Tasks/s of trees of no-op tasks, on dedicated workers.
+
+        The workers run a tree of a tenth of the size first, as a warm-up.
 
         Parameters:
           pages: Of all trees together.

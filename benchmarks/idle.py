@@ -56,8 +56,9 @@ def run(bed: Testbed, options: Options) -> Report:
 
 
 def _watch(bed: Testbed, pid: int, duration: float) -> tuple[Counter[str], list[float], float]:
-    """Statements by their first words, % of a core of each process, and how long that was
-    watched.
+    """Count statements by their first words, and measure each process's CPU use.
+
+    Returns the counts, the percent of a core for each process, and the seconds measured.
     """
     before = len(_logged(bed))
     processes = family(pid)

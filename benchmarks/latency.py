@@ -1,5 +1,6 @@
-"""From a trigger, as `polling sync` gives it, to the first row that another connection sees; the
-system is idle before.
+"""Latency from a trigger to the first row that another connection sees.
+
+`polling sync` gives the trigger; the system is idle before it.
 
 The way has two hops: the root task, and the page that it asks for. The peer's way has two hops as
 well.

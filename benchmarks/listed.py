@@ -1,5 +1,6 @@
-"""An integration for the service of `benchmarks.source`, as a plugin author would write it: a
-task for each page and each item.
+"""An integration for the service of `benchmarks.source`, as a plugin author would write it.
+
+It uses a task for each page and each item.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""An integration that does nothing, in a tree: pages of a hundred items, each item a task with one
-small output.
+"""An integration of no-op tasks in a tree.
+
+Pages have a hundred items; each item is a task with one small output.
 
 Loaded by POLLING_PLUGINS; stands for a source so fast that only the engine is measured.
 """

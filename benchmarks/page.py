@@ -1,5 +1,6 @@
-"""The page docs/explanation/performance.md: the prose of `performance.md` here, with tables and
-pictures of kept results.
+"""The page docs/explanation/performance.md.
+
+It combines the prose of `performance.md` in this folder with tables and pictures of kept results.
 """
 
 from __future__ import annotations
@@ -19,14 +20,13 @@ PICTURES = "performance"
 Results = Mapping[str, Mapping[str, Any]]
 
 NOTHING = "*Not measured yet.*"
-QUICK = """> **These figures come from a smoke check** (`--quick`): {names}. They show that the benchmark works, and nothing else.
+QUICK = """> **These figures come from a smoke check** (`--quick`): {names}. They show only that the
+> benchmark works.
 """
 
 
 def write(results: Path, into: Path = EXPLANATION) -> Path:
-    """Draw the pictures and write the page from the JSON files of a folder; returns the page's
-    path.
-    """
+    """Draw the pictures and write the page from a folder's JSON files; return the page's path."""
     from benchmarks.plots import draw
 
     found = read(results)
@@ -110,8 +110,9 @@ def _spread(figures: Sequence[float], unit: str) -> dict[str, Any]:
 
 
 def _machine(results: Results) -> str:
-    """A row for each fact, and, where results come from several machines or versions, each of
-    them.
+    """A row for each fact.
+
+    If results come from several machines or versions, the row lists each of them.
     """
     facts: dict[str, list[str]] = {}
     for result in results.values():

@@ -1,5 +1,6 @@
-"""The same recursive no-op tree on Procrastinate: see `benchmarks.peers.procrastinate` for how
-it is tuned.
+"""The same recursive no-op tree on Procrastinate.
+
+`benchmarks.peers.procrastinate` says how Procrastinate is tuned.
 """
 
 from __future__ import annotations

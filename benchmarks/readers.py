@@ -1,5 +1,4 @@
-"""What 200 readers of the API and the dashboard cost a sync that runs beside them, on the same
-machine.
+"""The cost of 200 readers of the API and the dashboard to a sync on the same machine.
 
 The sync is that of `dlt`: 10,000 items of a service that answers after 50 ms. The server runs in
 all rounds; in every other one it is read. At a humane pace each reader asks every other second on
@@ -111,8 +110,9 @@ def _row(name: str, slower: float, seen: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def _refusals(seen: dict[str, Any]) -> int:
-    """How many searches were told to come again: ten at once are answered, so that the others
-    are.
+    """Number of searches that were rejected with a request to retry.
+
+    Ten searches run concurrently; the server rejects the others to stay responsive.
     """
     return sum(number for status, number in seen["errors"].items() if status.startswith("503 "))
 

@@ -1,5 +1,6 @@
-"""Readers of the API and the dashboard: `python -m benchmarks.reading URL ADMIN_TOKEN READERS REST`
-reads until it is ended.
+"""Readers of the API and the dashboard.
+
+`python -m benchmarks.reading URL ADMIN_TOKEN READERS REST` reads until it is stopped.
 
 Each reader is a client with one connection and a habit: most ask for accounts, content, a search,
 runs; a tenth follow the changes by long-poll; one in twenty watches a page of the dashboard live.
@@ -127,8 +128,11 @@ class Reader:
             )
         reader, writer = self._streams
         writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: {self._host.netloc}\r\nAccept: {accept}\r\n"
-            f"Authorization: Bearer {self._token}\r\nCookie: polling_session={self._token}\r\n\r\n".encode()
+            (
+                f"GET {path} HTTP/1.1\r\nHost: {self._host.netloc}\r\nAccept: {accept}\r\n"
+                f"Authorization: Bearer {self._token}\r\n"
+                f"Cookie: polling_session={self._token}\r\n\r\n"
+            ).encode()
         )
         await writer.drain()
         return reader
@@ -155,8 +159,9 @@ async def _body(reader: asyncio.StreamReader) -> bytes:
 
 @contextmanager
 def readers(url: str, token: str, number: int, rest: float) -> Iterator[dict[str, Any]]:
-    """So many, in a process of their own, while the block lasts; afterwards the dictionary says
-    what they saw.
+    """Run `readers` in a process of their own during the block.
+
+    Afterwards the yielded dictionary holds their measurements.
     """
     seen: dict[str, Any] = {}
     arguments = [sys.executable, "-m", "benchmarks.reading", url, token, str(number), str(rest)]

@@ -1,5 +1,6 @@
-"""Keeping content, against a bare psycopg loop of the best batch statement; and whether that stays
-flat as the table grows.
+"""Saving content, compared with a bare psycopg loop of the best batch statement.
+
+It also shows whether the rate stays flat as the table grows.
 
 Both begin at finished rows, and write new items into the same table, in transactions of as many
 rows as the saver gathers: 256 tasks of one row each, and up to 5,000 rows. Ours also finds out
@@ -31,12 +32,13 @@ TEXT = "What somebody wrote to somebody else. " * 12
 
 # Accounts of 10,000 items each, whose ids come in no order, as those of a provider do.
 FILL = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
-    name, content_text, size, hash,
-    digest, content_seq, metadata_seq)
+INSERT INTO user_integration_content (
+    user_integration_id, integration_domain, external_id, kind, name, content_text, size, hash,
+    digest, content_seq, metadata_seq
+)
 SELECT md5((n / 10000)::text)::uuid, 'noop', md5(n::text), 'item', 'Item ' || n,
-    repeat('What was here before. ', 10), 220,
-    md5(n::text), decode(md5(n::text), 'hex'), 1, 1
+    repeat('What was here before. ', 10), 220, md5(n::text),
+    decode(md5(n::text), 'hex'), 1, 1
 FROM generate_series(%s::bigint, %s::bigint) AS n
 """
 
@@ -51,8 +53,9 @@ class NoBlobs:
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Rows/s by batch and table size; the headline is 1,000 rows a transaction in the largest
-    table.
+    """Rows/s by batch and table size.
+
+    The headline is 1,000 rows per transaction in the largest table.
     """
     largest = options.rows or options.size(500_000, 20_000)
     sizes = [*(size for size in SIZES if size < largest), largest]
@@ -101,8 +104,9 @@ def _theirs(rounds: Sequence[Mapping[str, float]]) -> list[float]:
 
 
 def _round(conn: Conn, batch: int, count: int) -> dict[str, float]:
-    """Rows/s of each way to save, batch by batch in turns: what the machine does meanwhile, it
-    does to all of them.
+    """Rows/s of each way to save.
+
+    The batches alternate, so that other load on the machine affects all ways equally.
     """
     begun = time.perf_counter()
     checked = _checked(_outputs(count))

@@ -1,5 +1,6 @@
-"""What people start: `dramatiq core.actors` and `periodiq core.actors`. Importing this module sets
-the broker.
+"""The entry point of `dramatiq core.actors` and `periodiq core.actors`.
+
+Importing this module sets the broker.
 
     poll_due ──> ledger: runs and root tasks
                     │

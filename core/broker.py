@@ -1,5 +1,6 @@
-"""A small subclass of Dramatiq's Redis broker: fetches that block, late acknowledgements, no delay
-queues, no ack sets.
+"""A small subclass of Dramatiq's Redis broker.
+
+It has blocking fetches and late acknowledgements, and no delay queues or ack sets.
 
 The ledger replaces what is left out: it knows what was sent, sends again what is missing, and
 brings back by its lease what a killed process had taken.
@@ -30,13 +31,15 @@ log = logging.getLogger(__name__)
 
 FAST_SECONDS = 0.1
 FAST_TIMES = 4
-"""Where messages are done with so soon after they were taken, a process takes so many times as
-many: fewer ways to Redis.
+"""Where messages are finished soon after they were fetched, a process fetches this many times more.
+
+That saves round trips to Redis.
 """
 
 SLOW_SECONDS = 0.25
-"""Where tasks take longer than this, a process takes no more messages than it has threads, so
-that siblings get theirs.
+"""Where tasks take longer than this, a process fetches no more messages than it has threads.
+
+The other processes get the rest.
 """
 
 
@@ -109,8 +112,10 @@ class PollingBroker(RedisBroker):
 
 
 class BlockingConsumer(Consumer):
-    """Takes messages in portions, waiting in Redis while there is none and on a condition while the
-    process has enough.
+    """Fetch messages in portions.
+
+    It waits in Redis while the queue is empty, and on a condition while the process has enough
+    messages.
 
     Parameters:
       prefetch: The most messages in this process at once: twice its threads.
@@ -170,8 +175,9 @@ class BlockingConsumer(Consumer):
         return bool(found)
 
     def _room(self) -> int:
-        """Fetching waits until half of the places are free, so that it is done in portions; slow
-        tasks are taken singly.
+        """Wait until half of the places are free, so that fetches come in portions.
+
+        Slow tasks are fetched one by one.
         """
         slow = self._average > SLOW_SECONDS
         fast = 0 < self._average < FAST_SECONDS
@@ -180,9 +186,7 @@ class BlockingConsumer(Consumer):
         return free if slow or free * 2 >= places else 0
 
     def _decoded(self, id: str, body: bytes | None) -> MessageProxy | None:
-        """The message, unless it is acknowledged already, unreadable, or in this process a
-        second time.
-        """
+        """Return the message unless it is acknowledged, unreadable, or already in this process."""
         if body is None:
             return None
         try:

@@ -37,8 +37,10 @@ class RateLimited(IntegrationError):
 
 
 class TransientError(IntegrationError):
-    """Trying again may help: counts one attempt, then exponential backoff with full jitter;
-    parked after the last.
+    """A retry may help.
+
+    It counts one attempt, waits with exponential backoff and full jitter, and parks the task after
+    the last.
     """
 
 
@@ -51,8 +53,9 @@ class SkipItem(IntegrationError):
 
 
 class CredentialsInvalid(IntegrationError):
-    """The credentials do not work: the account stops until someone reconnects it, then its tasks
-    go on.
+    """The credentials do not work: the account stops until someone reconnects it.
+
+    Then its tasks resume.
     """
 
 
@@ -61,8 +64,9 @@ class ConfigurationError(IntegrationError):
 
 
 class CursorExpired(IntegrationError):
-    """The provider no longer knows our cursor: the partition's state is dropped and a resync is due
-    at once.
+    """The provider no longer knows our cursor.
+
+    The engine drops the partition's state, and a resync is due immediately.
 
     Parameters:
       partition: The state partition that holds the cursor.
@@ -153,8 +157,7 @@ class VaultError(PollingError):
 
 
 class TaskUnfit(PermanentError):
-    """The installed version of a plugin has no such task, or the payload does not fit its
-    parameters.
+    """The installed version of a plugin has no such task, or the payload does not fit it.
 
     While the fleet knows another version of it, the task is left to the workers of that one;
     otherwise it is parked.
@@ -169,6 +172,7 @@ class ResultInvalid(PermanentError):
 
 
 class ResultConflict(Exception):
-    """Another task changed a state partition between this task's read and its write: the task
-    runs again.
+    """Another task changed a state partition between this task's read and its write.
+
+    The task runs again.
     """

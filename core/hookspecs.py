@@ -25,8 +25,9 @@ class Hooks:
 
     @hookspec
     def content_saved(self, domain: str, account_id: str, external_ids: Sequence[str]) -> None:
-        """Items were created, changed or deleted; called after the commit, unless the process
-        dies in between.
+        """Items were created, changed or deleted.
+
+        Called after the commit, unless the process dies in between.
         """
 
     @hookspec

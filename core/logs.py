@@ -1,5 +1,6 @@
-"""Logging of our own processes: text for people, and where nobody looks on, JSON with account, run
-and task in each line.
+"""Logging of our own processes: text for people, and JSON lines where output is not a terminal.
+
+JSON lines name account, run and task.
 
 Dramatiq sets up the handlers of its workers; this sets the levels and the form.
 """

@@ -43,8 +43,9 @@ def dispatch_message(dispatch: Dispatch) -> str:
 
 
 class TaskMessage(MessageProxy):
-    """A message of `run_task` in a worker, with the dispatch that it names: read once, for all who
-    ask.
+    """A message of `run_task` in a worker, with its dispatch.
+
+    The dispatch is parsed once and shared by all middleware.
 
     Raises:
       TypeError: Its arguments are no dispatch.

@@ -109,7 +109,8 @@ class Registry:
     versions: dict[str, str | None] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
     _observers: Observers = field(default_factory=Observers)
-    manager: pluggy.PluginManager = field(default_factory=lambda: _manager())  # noqa: PLW0108  defined below
+    # Defined below.
+    manager: pluggy.PluginManager = field(default_factory=lambda: _manager())  # noqa: PLW0108
 
     def get(self, domain: str) -> Integration:
         """The class of a domain.
@@ -126,9 +127,7 @@ class Registry:
         raise NotFound("integration-not-found", domain=domain, installed=known)
 
     def observe(self, hook: str, **arguments: Any) -> None:
-        """Tell every observer, in a thread of their own: one that fails or hangs changes
-        nothing.
-        """
+        """Notify every observer in a thread of its own; one that fails or hangs changes nothing."""
         if getattr(self.manager.hook, hook).get_hookimpls():
             self._observers.tell(self.manager, hook, arguments)
 
@@ -142,7 +141,8 @@ class Registry:
             self.manager.register(plugin, name=f"{distribution or 'module'}:{name}")
         except (KeyboardInterrupt, _Interrupted):
             raise
-        except BaseException as error:  # noqa: BLE001  even a plugin that calls sys.exit() on import must not stop the others
+        # Even a plugin that calls sys.exit() on import must not stop the others.
+        except BaseException as error:  # noqa: BLE001
             text = _text(error)
             log.error("the plugin %s cannot be loaded and is left out: %s", name, text)
             self.quarantined.append(Quarantined(name, distribution, text))
@@ -219,8 +219,9 @@ class _Interrupted(BaseException):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Whoever is told to end while plugins load ends: what the handler raises, mostly SystemExit,
-    is not taken for the plugin's.
+    """Let a signal end the process while plugins load.
+
+    What the handler raises, mostly SystemExit, is not attributed to the plugin.
 
     Where it was, a dispatcher went on for ever, and the program that waited for it with it.
     """
@@ -257,16 +258,15 @@ def _interruptible() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def get_registry() -> Registry:
-    """The plugins of this process, loaded once: entry points of the group `integration_polling`,
-    and `POLLING_PLUGINS`.
+    """The plugins of this process, loaded once.
+
+    They come from the entry points of the group `integration_polling`, and from `POLLING_PLUGINS`.
     """
     return discover(entry_points(group=PROJECT), get_settings().plugins)
 
 
 def catalog(registry: Registry) -> list[Mapping[str, Any]]:
-    """What dispatchers must know of the integrations installed here: each task's cost, and the
-    bounds.
-    """
+    """Task costs and bounds of the installed integrations, for dispatchers."""
     return [catalog_entry(registry, domain) for domain in sorted(registry.integrations)]
 
 

@@ -1,5 +1,6 @@
-"""The queues in Redis. They hold a small window of what the ledger knows anyway: losing all of it
-costs some seconds.
+"""The queues in Redis.
+
+They hold a small window of the ledger: losing all of it costs some seconds.
 
 `<namespace>:<queue>` is a list of message ids, `<namespace>:<queue>.msgs` a hash of their bodies,
 as Dramatiq names them. An id stays in the hash until its message is acknowledged, and in the list
@@ -29,7 +30,9 @@ MAX_DESCRIPTION_CHARS = 200
 
 FETCH = """
 local most, sure = tonumber(ARGV[1]), tonumber(ARGV[2])
-if most > sure then most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2))) end
+if most > sure then
+    most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2)))
+end
 local ids = redis.call('LPOP', KEYS[1], most)
 if not ids then return {} end
 return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
@@ -89,9 +92,7 @@ class Queues:
     """
 
     BLOCK_SECONDS = 2.0
-    """How long a consumer waits in one command; also how long it may take to notice that it
-    shall stop.
-    """
+    """Seconds that a consumer waits in one command, and for which it may not notice a stop."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self.namespace = namespace
@@ -159,8 +160,9 @@ class Queues:
         )
 
     def ack(self, messages: Mapping[str, Iterable[str]], *, wake: bool = False) -> None:
-        """Forget messages, by queue, in one round trip; with `wake`, tell the dispatcher that
-        there is work.
+        """Delete messages, by queue, in one round trip.
+
+        With `wake`, also wake the dispatcher.
         """
         if len(messages) == 1 and not wake:
             [(queue, ids)] = messages.items()

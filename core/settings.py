@@ -23,9 +23,7 @@ from core.logs import Form
 
 
 class LimitOverride(BaseModel, extra="forbid"):
-    """An operator's own figures for one limit of a plugin; what is left out stays as the plugin
-    says.
-    """
+    """An operator's own figures for one limit of a plugin; omitted ones keep the plugin's value."""
 
     units: PositiveInt | None = None
     per: PositiveFloat | None = None
@@ -87,9 +85,7 @@ class Settings(BaseSettings):
     public_url: str | None = None
     """Where people reach `polling serve`."""
     allow_private_hosts: bool = False
-    """Whether accounts made with a user's token may connect to loopback, private and link-local
-    addresses.
-    """
+    """Let accounts from a user's token connect to loopback, private and link-local hosts."""
     redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated: where OAuth may send a browser afterwards, besides `public_url`."""
     namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")

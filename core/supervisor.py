@@ -1,6 +1,4 @@
-"""Runs the programs of `polling up`: restarts what dies, shows what they say, and ends them
-together.
-"""
+"""Run the programs of `polling up`: restart those that die, pass on output, stop all together."""
 
 from __future__ import annotations
 
@@ -57,8 +55,7 @@ class Program:
 
 
 class Supervisor:
-    """Starts each program in a session of its own, and starts it again when it ends, whatever its
-    exit code.
+    """Start each program in its own session, and restart it when it ends, whatever its exit code.
 
     A program that keeps dying waits longer each time, from 0.5 to 30 seconds, until it has lived
     for 60 seconds. SIGINT, SIGTERM or SIGHUP end all: SIGTERM to each program, then SIGKILL to what
@@ -184,9 +181,7 @@ class _Child:
         selector.register(self._process.stdout, selectors.EVENT_READ, self)
 
     def read(self, selector: selectors.BaseSelector) -> None:
-        """Passes on the lines that it has written, a chunk at a time, so that a chatty program
-        keeps nobody waiting.
-        """
+        """Pass on the program's lines, in chunks, so that it does not block others."""
         assert self._process is not None
         assert self._process.stdout is not None
         try:
@@ -205,8 +200,9 @@ class _Child:
         return self._process is not None and self._process.poll() is not None
 
     def terminate(self) -> None:
-        """Asks the program alone: those like Dramatiq's master pass it on, and would take a
-        second one as an order.
+        """Signal the program alone, not its group.
+
+        Programs like Dramatiq's master pass the signal on, and obey a second one as an order.
         """
         if self._process is not None:
             self._process.terminate()
@@ -214,9 +210,8 @@ class _Child:
     def kill(self) -> None:
         """Kills what is left of its process group, such as workers whose master has died."""
         if self._process is not None:
-            with suppress(
-                ProcessLookupError, PermissionError
-            ):  # macOS: no permission for a group of zombies
+            # macOS: no permission for a group of zombies.
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def bury(self, selector: selectors.BaseSelector) -> None:
@@ -224,9 +219,8 @@ class _Child:
         if self._process is None:
             return
         code = self._process.wait()
-        for _ in range(
-            _CHUNKS_IN_PIPE
-        ):  # not until its end: a process that left the group may hold it open
+        # Not until its end: a process that left the group may hold it open.
+        for _ in range(_CHUNKS_IN_PIPE):
             self.read(selector)
         self._flush()
         self._unregister(selector)
@@ -308,8 +302,9 @@ class _Guard:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A descriptor to read the numbers of arriving signals from; they have no other effect
-    meanwhile.
+    """A descriptor that yields the numbers of arriving signals.
+
+    The signals have no other effect while it is open.
     """
 
     def ignore(_number: int, _frame: FrameType | None) -> None:
@@ -318,9 +313,8 @@ def _signals() -> Iterator[int]:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    wanted = [
-        number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN
-    ]  # as nohup sets it
+    # As nohup sets it.
+    wanted = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, ignore) for number in (signal.SIGCHLD, *wanted)}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:

@@ -88,7 +88,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the check of completion apart",
-        (("core/worker/saver.py", "            return save(conn, outcomes, delete_guard=self._delete_guard)",
+        (("core/worker/saver.py",
+          "            return save(conn, outcomes, delete_guard=self._delete_guard)",
           "            with conn.transaction():\n"
           "                saved = save(conn, outcomes, delete_guard=self._delete_guard)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
@@ -109,14 +110,17 @@ MUTATIONS = [
     ),
     Mutation(
         "the lock under which a run ends",
-        (("core/ledger/completion.py", 'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
+        (("core/ledger/completion.py",
+          'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),
          ("core/ledger/completion.py", "FOR NO KEY UPDATE OF a", "")),
         ("tests/integration/test_completion.py",),
     ),
     Mutation(
         "the guard against late writers",
-        (("core/content/saving.py", "OR c.content_seq < i.seq AND (c.digest", "OR (c.digest"),
-         ("core/content/saving.py", "WHERE c.content_seq < excluded.content_seq OR", "WHERE true OR")),
+        (("core/content/saving.py",
+          "OR c.content_seq < i.seq\n            AND (c.digest", "OR (c.digest"),
+         ("core/content/saving.py",
+          "WHERE c.content_seq < excluded.content_seq\n    OR", "WHERE true OR")),
         ("tests/integration/test_content.py",),
     ),
     Mutation(
@@ -126,7 +130,9 @@ MUTATIONS = [
     ),
     Mutation(
         "one key once in a run",
-        (("core/ledger/saving.py", "decode(key, 'hex'), priority, carried", "decode(md5(id::text), 'hex'), priority, carried"),),
+        (("core/ledger/saving.py",
+          "decode(key, 'hex'), priority, carried",
+          "decode(md5(id::text), 'hex'), priority, carried"),),
         ("tests/integration/test_saving.py",),
     ),
     Mutation(
@@ -146,7 +152,8 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets of the whole fleet",
-        (("core/worker/budgets.py", "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
+        (("core/worker/budgets.py",
+          "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
         ("tests/integration/test_budgets.py",),
     ),
     Mutation(

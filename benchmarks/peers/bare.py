@@ -1,5 +1,6 @@
-"""Bare Dramatiq: its own Redis broker and default middleware, a no-op actor that sends to a
-second one; no database at all.
+"""Bare Dramatiq without a database: its Redis broker and default middleware.
+
+A no-op actor sends to a second one.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def first(number: int) -> None:
 
 
 def chains_per_second(bed: Testbed, chains: int) -> float:
-    """Fill the queue, start the workers, and time the drain between a tenth and the end, so that
-    start-up does not count.
+    """Fill the queue, start the workers, and time the drain.
+
+    Timing starts at a tenth of the messages, so that start-up does not count.
     """
     local = RedisBroker(url=bed.urls.redis_url, namespace=NAMESPACE)
     for queue in ("first", "second"):

@@ -55,8 +55,9 @@ def item(number: int) -> None:
 
 
 def tasks_per_second(bed: Testbed, pages: int) -> float:
-    """Start the workers, then the tree; from its first message until nothing is queued or
-    unacknowledged.
+    """Start the workers, then the tree; return its duration.
+
+    It lasts from the first message until no message is queued or unacknowledged.
     """
     url = bed.urls.redis_url.replace("unix://", "redis+socket://")
     app.conf.broker_url = url

@@ -45,8 +45,9 @@ async def item(number: int) -> None:
 
 
 def tasks_per_second(bed: Testbed, pages: int) -> float:
-    """Start the workers, then the tree; from its first event to its last, by the database's
-    clock.
+    """Start the workers, then the tree; return its duration.
+
+    It lasts from its first event to its last, by the database's clock.
     """
     url = bed.database("procrastinate")
     command = [

@@ -10,20 +10,22 @@ from core.db.pool import Conn
 Row = tuple[str, str, str, str, str, str, int, str, str, int, int]
 
 COLUMNS = {
-    "account": "uuid", "domain": "text", "id": "text", "kind": "text", "name": "text", "content": "text", "size": "bigint",
-    "hash": "text", "digest": "text", "content_seq": "bigint", "metadata_seq": "bigint",
+    "account": "uuid", "domain": "text", "id": "text", "kind": "text", "name": "text",
+    "content": "text", "size": "bigint", "hash": "text", "digest": "text", "content_seq": "bigint",
+    "metadata_seq": "bigint",
 }  # fmt: skip
 
 INTO = """
-INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,
-    name, content_text, size, hash,
-    digest, content_seq, metadata_seq)
-SELECT account, domain, id, kind, name, content, size, hash, decode(digest, 'hex'), content_seq,
-    metadata_seq FROM {source}
-ON CONFLICT (user_integration_id, external_id) DO UPDATE
-SET kind = excluded.kind, name = excluded.name,
-    content_text = excluded.content_text, size = excluded.size, hash = excluded.hash,
-    digest = excluded.digest,
+INSERT INTO user_integration_content (
+    user_integration_id, integration_domain, external_id, kind, name, content_text, size, hash,
+    digest, content_seq, metadata_seq
+)
+SELECT account, domain, id, kind, name, content, size, hash,
+    decode(digest, 'hex'), content_seq, metadata_seq
+FROM {source}
+ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
+    kind = excluded.kind, name = excluded.name, content_text = excluded.content_text,
+    size = excluded.size, hash = excluded.hash, digest = excluded.digest,
     content_seq = excluded.content_seq, metadata_seq = excluded.metadata_seq, updated_at = now()
 """
 TYPED = ", ".join(f"{name} {type}" for name, type in COLUMNS.items())

@@ -1,5 +1,6 @@
-"""Bare Dramatiq as it comes, on an idle system: an actor sends to a second one, which inserts a
-row.
+"""Bare Dramatiq with its defaults, on an idle system.
+
+An actor sends to a second one, which inserts a row.
 
 Its consumer polls Redis, and sleeps longer each time it finds nothing, up to a second.
 """

@@ -1,6 +1,4 @@
-"""Which limits hold for an account, with the operator's own figures, and the keys they are
-counted under.
-"""
+"""The limits of an account, with the operator's own figures, and the keys that count them."""
 
 from __future__ import annotations
 
@@ -71,7 +69,8 @@ def account_key(account_id: str) -> str:
 
 
 def weight(limit: Limit, cost: Mapping[str, int]) -> int:
-    """How much of a limit one task takes: an `AtOnce` counts every task once unless the task
-    says otherwise.
+    """Units of a limit that one task takes.
+
+    An `AtOnce` counts every task once unless the task says otherwise.
     """
     return cost.get(limit.name, 1 if isinstance(limit, AtOnce) else 0)

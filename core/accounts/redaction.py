@@ -35,15 +35,17 @@ LONGEST_TEXT = 2_000
 
 
 def redactor(credentials: BaseModel) -> Callable[[str], str]:
-    """A function that replaces each secret of these credentials, plain or encoded as URLs and
-    headers do, by `***`.
+    """Return a function that replaces each secret of these credentials by `***`.
+
+    It finds secrets that are plain, or encoded as in URLs and headers.
     """
     return _striking(secrets_of(credentials))
 
 
 def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
-    """The same for what is the operator's: keys, passwords of servers, and secrets of
-    integrations.
+    """Return a function that replaces the operator's secrets by `***`.
+
+    These are keys, passwords of servers, and secrets of integrations.
     """
     passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
     return _striking([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
@@ -104,8 +106,9 @@ def _shapes(secret: str) -> set[str]:
 
 
 def _in_base64(raw: bytes) -> set[str]:
-    """The secret alone, and what of it does not depend on its neighbours where it stands behind
-    others, as in `user:secret`.
+    """The secret, and the encoded part that does not depend on its neighbours.
+
+    The neighbours matter where the secret follows other text, as in `user:secret`.
     """
     shapes = set()
     for before in range(3):
@@ -145,8 +148,9 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def error_text(error: BaseException, strike: Callable[[str], str]) -> str:
-    """One bounded, harmless line about an exception: its class and message, without secrets or
-    control characters.
+    """One bounded, harmless line about an exception.
+
+    It holds the class and the message, without secrets or control characters.
     """
     message = strike(message_of(error))
     clean = "".join(char if char.isprintable() else " " for char in message[: LONGEST_TEXT * 2])

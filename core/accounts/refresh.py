@@ -1,5 +1,4 @@
-"""Renewing credentials: one task in the whole fleet calls the provider, the others wait and get
-what it stored.
+"""Renew credentials: one task in the fleet calls the provider, the others wait.
 
 A refresh token may be revoked by its own use, so the new credentials are stored before anyone uses
 them, and no database transaction is held while the provider is asked.
@@ -23,7 +22,8 @@ WAIT_SECONDS = 75.0
 """How long a task waits for another one's refresh."""
 
 CLAIM = """
-UPDATE user_integration SET refresh_holder = %(holder)s,
+UPDATE user_integration SET
+    refresh_holder = %(holder)s,
     refresh_until = clock_timestamp() + %(lease)s * interval '1 second'
 WHERE id = %(id)s AND credentials_version = %(version)s
   AND (refresh_holder IS NULL OR refresh_until < clock_timestamp())
@@ -36,9 +36,9 @@ WHERE id = %s AND credentials_version > %s
 """
 
 STORE = """
-UPDATE user_integration SET credentials = %(credentials)s,
-    credentials_version = credentials_version + 1, version = version + 1,
-    refresh_holder = NULL, refresh_until = NULL, updated_at = now()
+UPDATE user_integration SET
+    credentials = %(credentials)s, credentials_version = credentials_version + 1,
+    version = version + 1, refresh_holder = NULL, refresh_until = NULL, updated_at = now()
 WHERE id = %(id)s AND credentials_version = %(version)s
 RETURNING credentials_version
 """
@@ -109,8 +109,9 @@ def _renew(
 
 
 def _store(database: Database, account_id: UUID, version: int, ciphertext: str) -> Sealed:
-    """Keep them, however long the database is away: with rotating tokens, these are the only
-    ones that work.
+    """Store the new credentials, however long the database is unreachable.
+
+    With rotating tokens, only the new ones work.
     """
     deadline = time.monotonic() + LEASE_SECONDS
     arguments = {"id": account_id, "version": version, "credentials": ciphertext}

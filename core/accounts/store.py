@@ -41,8 +41,8 @@ class Account:
 
 _COLUMNS = """
 SELECT id, user_id, integration_domain, name, identity, limit_group, config, credentials,
-    credentials_version, version,
-       limits, sync_status, status_reason, status_detail, public_hosts_only
+    credentials_version, version, limits, sync_status, status_reason, status_detail,
+    public_hosts_only
 FROM user_integration"""
 LOAD = f"{_COLUMNS} WHERE id = %s"
 LOAD_SEVERAL = f"{_COLUMNS} WHERE id = ANY(%s)"
@@ -128,8 +128,8 @@ WHERE id = %s
 """
 
 LOCK_SEALED = """
-SELECT id, credentials FROM user_integration WHERE credentials IS NOT NULL AND id > %s ORDER BY id
-LIMIT 100 FOR UPDATE
+SELECT id, credentials FROM user_integration
+WHERE credentials IS NOT NULL AND id > %s ORDER BY id LIMIT 100 FOR UPDATE
 """
 RESEAL = "UPDATE user_integration SET credentials = %s WHERE id = %s"
 

@@ -71,9 +71,7 @@ class Vault:
             raise VaultError("sign-in-not-decrypted") from None
 
     def digest(self, data: bytes) -> bytes:
-        """What tells data that may hold secrets from other data: of no use to anyone without the
-        keys.
-        """
+        """A tag that tells data that may hold secrets from other data, useless without the keys."""
         return hmac.digest(self._keys[0], data, hashlib.sha256)
 
     def is_digest(self, digest: bytes, data: bytes) -> bool:

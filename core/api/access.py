@@ -136,8 +136,7 @@ def _digest(secret: str) -> bytes:
 
 
 def require(conn: Conn, principal: Principal, what: str, id: UUID | int) -> None:
-    """Raises NotFound unless there is such an account, run, task or content and the principal may
-    see it.
+    """Raise NotFound unless the account, run, task or content exists and the principal may see it.
 
     What is another user's is answered as if it were not there.
     """

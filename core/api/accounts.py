@@ -48,9 +48,7 @@ DEFAULT_INTERVAL_MINUTES = 15
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """An account that was stored; `is_new` unless the same identity of the same user was there
-    before.
-    """
+    """A stored account; `is_new` unless the same user had the same identity before."""
 
     id: UUID
     name: str
@@ -171,8 +169,9 @@ def reconnect(
 
 
 def check_account(backend: Backend, id: UUID) -> AccountIdentity:
-    """Ask the provider whether an account's credentials still work. Renewed ones are stored;
-    nothing else changes.
+    """Ask the provider whether an account's credentials still work.
+
+    It stores renewed credentials, and changes nothing else.
 
     Raises:
       InvalidInput: They do not, or the config does not.
@@ -327,8 +326,9 @@ def _credentials(backend: Backend, account: Account) -> BaseModel:
 
 
 def _renewing(backend: Backend, account: Account) -> Any:
-    """Renews the stored credentials as a task does: one at a time in the fleet, and stored
-    before anyone uses them.
+    """Renew the stored credentials as a task does.
+
+    Only one caller in the fleet renews at a time, and stores the result before anyone uses it.
     """
 
     def renew(instance: BaseIntegration[Any, Any]) -> BaseModel:

@@ -32,8 +32,9 @@ class Hour:
 
 
 def last_hour(conn: Conn) -> Hour:
-    """Tasks that ended and rows that changed, by minute; what workers have told so far, which
-    takes them seconds.
+    """Finished tasks and changed rows, by minute.
+
+    Workers report them with a delay of some seconds.
     """
     return Hour(fetch(conn, LAST_HOUR, {}), fetch(conn, NOW, {})[0]["now"])
 

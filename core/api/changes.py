@@ -1,5 +1,4 @@
-"""The change feed: every item that was created, updated or deleted, in an order in which no reader
-misses one.
+"""The change feed: all created, updated and deleted items, in an order that misses none.
 
 A sequence or a clock orders changes by when they began to be written, and a transaction that
 commits late lies behind the reader then. So each row carries the number of the transaction that
@@ -50,8 +49,9 @@ HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS chang
 
 # Both parts are served by their index on (changed_in, id), from the cursor on.
 SCAN = """
-WITH horizon AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-    AS changed_in)
+WITH horizon AS MATERIALIZED (
+    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_in
+)
 (
     SELECT c.changed_in, 0 AS kind, c.id, c.user_integration_id AS account
     FROM user_integration_content c
@@ -94,8 +94,10 @@ Kind = Literal["created", "updated", "deleted", "erased"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry: `kind` is `created`, `updated`, `deleted` (its content follows), or `erased`
-    (all of an account is gone).
+    """One entry of the feed.
+
+    `kind` is `created`, `updated`, `deleted` (its content follows), or `erased` (the complete
+    account is gone).
     """
 
     kind: Kind
@@ -116,8 +118,9 @@ Place = tuple[int, int, int]
 
 
 def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: int = 100) -> Feed:
-    """What changed after a cursor, the oldest first. An item that changed twice is told once, as it
-    is now.
+    """Return the changes after a cursor, the oldest first.
+
+    An item that changed twice appears once, with its latest state.
 
     Parameters:
       after: A feed's `cursor`; None begins with the oldest, `LATEST` with what comes from now on.

@@ -28,12 +28,14 @@ ERASE = (
     """,
     "DELETE FROM sync_state WHERE user_integration_id = %(account)s",
     """
-    DELETE FROM sync_task WHERE id IN (SELECT t.id FROM sync_run r JOIN sync_task t ON t.run_id = r.id
+    DELETE FROM sync_task WHERE id IN (
+        SELECT t.id FROM sync_run r JOIN sync_task t ON t.run_id = r.id
         WHERE r.user_integration_id = %(account)s LIMIT %(portion)s)
     """,
     """
-    DELETE FROM sync_seen WHERE (run_id, external_id) IN (SELECT s.run_id, s.external_id FROM sync_run r
-        JOIN sync_seen s ON s.run_id = r.id WHERE r.user_integration_id = %(account)s LIMIT %(portion)s)
+    DELETE FROM sync_seen WHERE (run_id, external_id) IN (
+        SELECT s.run_id, s.external_id FROM sync_run r JOIN sync_seen s ON s.run_id = r.id
+        WHERE r.user_integration_id = %(account)s LIMIT %(portion)s)
     """,
     "DELETE FROM held_deletion WHERE user_integration_id = %(account)s",
     """
@@ -60,8 +62,7 @@ def disconnect(conn: Conn, account: UUID) -> None:
 
 
 def erase(conn: Conn, account: UUID) -> Iterator[int]:
-    """Delete everything that was kept of a disconnected account, but its row; yields the size of
-    each portion.
+    """Delete all data of a disconnected account except its row; yield each portion's size.
 
     A command that is interrupted leaves the rest for the next one. Blobs go later, once nothing
     names them.

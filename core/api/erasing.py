@@ -14,8 +14,9 @@ from core.errors import NotFound, WrongState
 from core.states import AccountState
 
 SETTLED_SECONDS = 3600.0
-"""A blob that was touched later may be named by a result that is not saved yet: it goes after
-this time, not at once.
+"""Seconds after which an unreferenced blob may be deleted.
+
+A result that is not saved yet may name a blob that was touched later.
 """
 
 ACCOUNTS = "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"
@@ -59,8 +60,9 @@ class Erased:
 
 
 def erase_account(backend: Backend, account: UUID, total: Erased | None = None) -> Erased:
-    """Disconnect an account and delete all there is of it, its row too. Interrupted, it goes on
-    when it is called again.
+    """Disconnect an account and delete all its data and its row.
+
+    If it is interrupted, call it again to finish.
 
     The change feed tells that the account was erased, after the last of its content is gone.
 
@@ -94,9 +96,7 @@ def _forget_account(conn: Conn, account: UUID) -> bool:
 
 
 def erase_user(backend: Backend, user_id: str) -> Erased:
-    """Delete everything of a person: accounts, content, blobs, pending connections, and the
-    tokens that are theirs.
-    """
+    """Delete all data of a user: accounts, content, blobs, pending connections and tokens."""
     total = Erased()
     while True:
         with backend.database.connection() as conn:
@@ -115,8 +115,9 @@ def _forget_user(conn: Conn, user_id: str) -> None:
 
 
 def _erase_blobs(backend: Backend, keys: list[str]) -> int:
-    """Those that nobody else names: at once, or, if they were just written, by the leader within
-    the hour.
+    """Delete the blobs that no other content names; return how many.
+
+    The leader deletes those that were written a moment ago, within the hour.
     """
     if not keys:
         return 0

@@ -39,15 +39,14 @@ SELECT integration_domain AS domain, lane, count(*) AS number,
 FROM sync_run WHERE state = '{RunState.RUNNING}' GROUP BY 1, 2 ORDER BY 1, 2
 """
 ACCOUNTS = """
-SELECT integration_domain AS domain, sync_status AS status, count(*) AS number FROM user_integration
-GROUP BY 1, 2 ORDER BY 1, 2
+SELECT integration_domain AS domain, sync_status AS status, count(*) AS number
+FROM user_integration GROUP BY 1, 2 ORDER BY 1, 2
 """
 # How old what we have is: of accounts that shall be polled. One that was never synced is as old as
 # itself.
 AGES = f"""
 SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket,
-    count(*) AS number,
-    sum(age)::float AS seconds
+    count(*) AS number, sum(age)::float AS seconds
 FROM (
     SELECT integration_domain, extract(epoch
         FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
@@ -71,8 +70,7 @@ BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timest
 HELD = "SELECT count(*) AS number FROM held_deletion"
 HORIZON = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
-FROM pg_stat_activity
-WHERE backend_xid IS NOT NULL
+FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 """
 
 

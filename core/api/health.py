@@ -35,7 +35,8 @@ def look(backend: Backend) -> dict[str, CheckStatus]:
             checks["schema"] = schema(fetch(conn, SCHEMA, {})[0]["version_num"])
             checks |= _fleet(conn, backend.settings)
             checks["accounts"] = _accounts(conn, backend.settings)
-    except Exception as error:  # noqa: BLE001  whatever it is, nothing can be answered without the database
+    # Whatever it is, nothing can be answered without the database.
+    except Exception as error:  # noqa: BLE001
         checks["database" if isinstance(error, PollingError) else "schema"] = "fail"
     checks["redis"] = "ok" if backend.queues.answers() else "fail"
     return checks

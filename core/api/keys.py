@@ -19,8 +19,7 @@ def count_sealed(conn: Conn) -> int:
 
 
 def rotate(backend: Backend) -> Iterator[int]:
-    """Seal all credentials with the first of the keys; yields the size of each portion, which is
-    committed then.
+    """Seal all credentials with the first of the keys; commit and yield the size of each portion.
 
     Raises:
       VaultError: No key opens the credentials of some account; portions before it are done.

@@ -9,15 +9,16 @@ from core.api.pagination import Keyset, PagedQuery
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 
-ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config, sync_status, status_reason,
-    status_detail, poll_interval_minutes, next_sync_at, last_sync_at, consecutive_failures, resync_due, created_at,
-    updated_at"""
-TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of, retried_as, type,
-    payload, state, priority, available_at, lease_until, dispatch_no, attempts, crashes, snoozes, snoozed_seconds,
-    suspect, started_at, reason, errors, outputs_saved, outputs_unchanged, outputs_deleted, followups, created_at,
-    finished_at"""
-CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name, external_timestamp,
-    content_type, size, hash, metadata, fingerprint, blob_key, created_at, updated_at, deleted_at"""
+ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
+    sync_status, status_reason, status_detail, poll_interval_minutes, next_sync_at, last_sync_at,
+    consecutive_failures, resync_due, created_at, updated_at"""
+TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
+    retried_as, type, payload, state, priority, available_at, lease_until, dispatch_no, attempts,
+    crashes, snoozes, snoozed_seconds, suspect, started_at, reason, errors, outputs_saved,
+    outputs_unchanged, outputs_deleted, followups, created_at, finished_at"""
+CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
+    external_timestamp, content_type, size, hash, metadata, fingerprint, blob_key,
+    created_at, updated_at, deleted_at"""
 
 
 CONTENT_COLUMNS_OF_C = ", ".join(f"c.{name.strip()}" for name in CONTENT_COLUMNS.split(","))

@@ -1,5 +1,6 @@
-"""Connecting an account in a browser: to the provider's consent screen and back (OAuth 2.0, RFC
-6749; with PKCE, RFC 7636, wherever the provider has it).
+"""Connecting an account in a browser: to the provider's consent screen and back.
+
+The flow is OAuth 2.0 (RFC 6749), with PKCE (RFC 7636) wherever the provider supports it.
 
 A flow is begun by somebody with a token, and finished by a browser without one: what the browser
 brings is the state, 256 random bits that work once and for ten minutes. Only their digest is kept.
@@ -38,20 +39,22 @@ LASTS_MINUTES = 10
 PROVIDER_SECONDS = 20.0
 
 BEGIN = """
-INSERT INTO oauth_flow (state_digest, integration_domain, user_id, user_integration_id, name,
-    poll_interval_minutes, config,
-    verifier, redirect_to, public_hosts_only, expires_at)
-VALUES (%(state)s, %(domain)s, %(user_id)s, %(account)s, %(name)s, %(interval)s, %(config)s,
-    %(verifier)s, %(redirect_to)s,
-    %(public_only)s, now() + %(minutes)s * interval '1 minute')
+INSERT INTO oauth_flow (
+    state_digest, integration_domain, user_id, user_integration_id, name, poll_interval_minutes,
+    config, verifier, redirect_to, public_hosts_only, expires_at
+)
+VALUES (
+    %(state)s, %(domain)s, %(user_id)s, %(account)s, %(name)s, %(interval)s,
+    %(config)s, %(verifier)s, %(redirect_to)s, %(public_only)s,
+    now() + %(minutes)s * interval '1 minute'
+)
 RETURNING expires_at
 """
 # Deleted as it is read: of two browsers with one state, one goes on.
 TAKE = """
 DELETE FROM oauth_flow WHERE state_digest = %(state)s
 RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config,
-    verifier, redirect_to,
-    public_hosts_only, expires_at > now() AS valid
+    verifier, redirect_to, public_hosts_only, expires_at > now() AS valid
 """
 
 _CODE = re.compile(r"[a-z_]{1,60}")
@@ -67,8 +70,9 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What came of it: an account, or an error's code; and where the browser goes now, if
-    anybody said so.
+    """The result of a connection attempt: an account, or an error's code.
+
+    It includes the address that the browser goes to now, if the request named one.
     """
 
     account: UUID | None
@@ -254,8 +258,9 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
 
 
 def missing_settings(settings: Settings, integration: Integration) -> list[str] | None:
-    """What the operator has to set before accounts of this integration are connected in a
-    browser; None if they never are.
+    """The settings an operator must set before accounts of this integration connect in a browser.
+
+    None if the integration does not support that.
     """
     oauth = integration.manifest.oauth
     if oauth is None:
@@ -266,8 +271,10 @@ def missing_settings(settings: Settings, integration: Integration) -> list[str] 
 
 
 def may_redirect(settings: Settings, url: str) -> bool:
-    """Whether a browser may be sent there: the same scheme, host and port as an address that is
-    allowed, at its path or below.
+    """Return whether a redirect to this address is allowed.
+
+    It needs the scheme, host and port of an allowed address, and a path at or below that address's
+    path.
     """
     if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
         return False

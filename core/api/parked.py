@@ -1,6 +1,4 @@
-"""Parked tasks: listing them, counting them by what they have in common, and trying or dropping
-many at once.
-"""
+"""Parked tasks: list them, count them in groups, and retry or discard many in one call."""
 
 from __future__ import annotations
 
@@ -45,8 +43,8 @@ WHERE {CONDITION}
 """
 PAGE = f"""
 SELECT t.id, t.run_id, t.user_integration_id, a.name AS account_name, a.user_id,
-    t.integration_domain, t.lane, t.type, t.attempts,
-    t.finished_at, left(t.reason, 300) AS reason, left(t.errors->-1->>'error', 300) AS error,
+    t.integration_domain, t.lane, t.type, t.attempts, t.finished_at,
+    left(t.reason, 300) AS reason, left(t.errors->-1->>'error', 300) AS error,
     {ERROR_CLASS} AS error_class
 {_FOUND} AND ({KEY.is_first_page} OR (t.id) < {KEY.place})
 ORDER BY t.id DESC LIMIT %(limit)s
@@ -59,8 +57,8 @@ COUNT = f"SELECT count(*) AS number {_FOUND}"
 # In the order of the index: account by account.
 PORTION = f"""
 SELECT t.id, t.user_integration_id {_FOUND}
-  AND t.id <= %(newest)s AND (t.user_integration_id, t.id)
-      > (%(after_account)s::uuid, %(after_task)s)
+  AND t.id <= %(newest)s
+  AND (t.user_integration_id, t.id) > (%(after_account)s::uuid, %(after_task)s)
 ORDER BY t.user_integration_id, t.id LIMIT %(limit)s
 """
 NEWEST = "SELECT coalesce(max(id), 0) AS id FROM sync_task"
@@ -121,8 +119,9 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
 
 
 def groups(conn: Conn, wanted: Wanted) -> list[Row]:
-    """How many there are by integration, type and class of the last error; the largest hundred
-    groups.
+    """Count parked tasks by integration, type and class of the last error.
+
+    Returns the largest hundred groups.
 
     Raises:
       InvalidInput: Counting takes too long.

@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Whose account it is, and the credentials that said so: newer ones, if those given had to
-    be renewed.
+    """The account's identity and its working credentials.
+
+    The credentials differ from those given if they had to be renewed.
     """
 
     identity: AccountIdentity

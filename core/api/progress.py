@@ -20,8 +20,7 @@ from core.states import AccountState, RunState, TaskState
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
-    outputs_saved,
-    outputs_unchanged, outputs_deleted, error,
+    outputs_saved, outputs_unchanged, outputs_deleted, error,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
@@ -95,9 +94,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Something that keeps a run from going on: what, until when if that is known, and what to
-    do if anything.
-    """
+    """The reason why a run waits: what, until when if known, and which action helps, if any."""
 
     reason: str
     until: datetime | None = None

@@ -1,6 +1,4 @@
-"""Accounts as people look through them: by state, integration, user, name and due time, each
-with what it waits for.
-"""
+"""Accounts by state, integration, user, name and due time, each with what it waits for."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The latest parked tasks of an account, and how many there are; no more than `MOST_COUNTED`
-    are counted.
-    """
+    """The latest parked tasks of an account, and their number, counted up to `MOST_COUNTED`."""
 
     rows: list[Row]
     number: int

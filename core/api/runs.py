@@ -28,8 +28,9 @@ def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> t
 
 
 def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
-    """Forget all cursors and list everything again; an open run ends first. Returns the run and
-    whether it is new.
+    """Forget all cursors and list everything again; an open run ends first.
+
+    Returns the run and whether it is new.
 
     Raises:
       InvalidInput: The account is paused, has stopped, or is disconnected.

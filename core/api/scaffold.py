@@ -1,6 +1,4 @@
-"""A new plugin, to begin from: a distribution with a README, an integration that works, and the
-conformance suite.
-"""
+"""The skeleton of a new plugin: a distribution with README, integration and conformance suite."""
 
 from __future__ import annotations
 
@@ -49,7 +47,10 @@ $commands    pytest
 """
 
 SOURCE = '''\
-"""$name for integration-polling. Everything here works as it is: replace the made-up service by the real one."""
+"""$name for integration-polling.
+
+Everything here works as it is: replace the made-up service by the real one.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +59,18 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from core import AccountIdentity, BaseIntegration, Context, Manifest, TaskOutput, TaskResult, hookimpl, task
+from core import (
+    AccountIdentity,
+    BaseIntegration,
+    Context,
+    Manifest,
+    TaskOutput,
+    TaskResult,
+    hookimpl,
+    task,
+)
 
-# The made-up service: two folders with notes. The real one is asked over the network, in the tasks below.
+# The made-up service: two folders with notes. The tasks below call the real one over the network.
 SERVICE = {"work": {"1": "Buy paper", "2": "Call Ada"}, "home": {"3": "Water the plants"}}
 
 
@@ -70,8 +80,9 @@ class Config(BaseModel, extra="forbid"):
     owner: str = Field("me", description="Whose notes to keep")
 
 
-# Where a login is needed: a second model, `class Credentials(BaseModel)`, whose secrets are pydantic's `SecretStr`, and
-# `BaseIntegration[Config, Credentials]`. Then `check` raises `core.CredentialsInvalid` when the service refuses them.
+# Where a login is needed: a second model, `class Credentials(BaseModel)`, whose secrets are
+# pydantic's `SecretStr`, and `BaseIntegration[Config, Credentials]`. Then `check` raises
+# `core.CredentialsInvalid` when the service refuses them.
 
 
 class $class_name(BaseIntegration[Config]):
@@ -98,8 +109,10 @@ class $class_name(BaseIntegration[Config]):
     @task
     def read_folder(self, ctx: Context, folder: str) -> TaskResult:
         """The notes of one folder, kept under an id that stays the same."""
-        notes = SERVICE[folder].items()
-        return TaskResult([TaskOutput(id, text, kind="note", parent=folder, name=text) for id, text in notes])
+        return TaskResult([
+            TaskOutput(id, text, kind="note", parent=folder, name=text)
+            for id, text in SERVICE[folder].items()
+        ])
 
 
 @hookimpl
@@ -122,7 +135,8 @@ class TestConformance(IntegrationConformance):
 def test_it_keeps_every_note() -> None:
     harness = Harness($class_name)
     assert harness.sync().state == "succeeded"
-    assert {item.text for item in harness.content.values()} == {"Buy paper", "Call Ada", "Water the plants"}
+    texts = {item.text for item in harness.content.values()}
+    assert texts == {"Buy paper", "Call Ada", "Water the plants"}
 '''
 
 

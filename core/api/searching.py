@@ -42,8 +42,9 @@ PAUSE_SECONDS = 1.0
 """Between two looks for new content, once all is searchable."""
 
 MEND_SECONDS = 60.0
-"""Between two looks for rows of another cluster; the first one is at the start, as after a
-restore.
+"""Seconds between two checks for rows of another cluster.
+
+The first check is at the start, as after a restore.
 """
 
 KEY = Keyset({"user_integration_id": "uuid", "external_id": "text"})
@@ -99,9 +100,10 @@ ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
 # another cluster is none.
 WAITING = """
 SELECT changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-    OR EXISTS (SELECT FROM user_integration_content c
-    WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
-      AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+    OR EXISTS (
+        SELECT FROM user_integration_content c
+        WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
+          AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
 FROM search_progress p
 """
 
@@ -110,7 +112,8 @@ FROM search_progress p
 # as it can still be listed. Rows are locked in the order that all writers of content keep, and
 # weakly: savers do not wait, those who erase do.
 LOCK_PROGRESS = """
-SELECT CASE WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in
+SELECT CASE
+    WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in
     ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
 """
@@ -216,8 +219,9 @@ def behind(conn: Conn) -> int:
 
 
 def follow_whatever_comes(conn: Conn) -> int | None:
-    """The same; an item that no search document can be made of is found by its name, and keeps
-    no other from being found.
+    """Update the search documents; handle an item that has no valid document by itself.
+
+    Search finds such an item by its name, and the other items are not affected.
     """
     for portion, longest in ((PORTION, LONGEST_TEXT), (1, LONGEST_TEXT), (1, 0)):
         try:

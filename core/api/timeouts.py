@@ -16,8 +16,9 @@ BOUND = "SELECT set_config('statement_timeout', %s, true)"
 LONGEST_SECONDS = 20.0
 
 MOST_AT_ONCE = 10
-"""Of one process, which has 24 connections and forty threads: what asks for little is answered
-meanwhile.
+"""Slots of one process, which has 24 connections and forty threads.
+
+Small requests are answered while the slots are full.
 """
 
 MOST_WAITING = 9

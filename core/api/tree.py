@@ -42,8 +42,8 @@ HASHED = (
 )
 _SHOWN = """
 SELECT id, run_id, type, state, left(payload::text, 300) AS payload, attempts,
-    left(reason, 300) AS reason, followups, retry_of,
-    retried_as, created_at, started_at, finished_at
+    left(reason, 300) AS reason, followups, retry_of, retried_as,
+    created_at, started_at, finished_at
 FROM sync_task WHERE id = ANY(%(ids)s) ORDER BY id
 """
 ROOTS = f"""{_OF_RUN}
@@ -148,8 +148,9 @@ def _count(branch: Branch, rows: Sequence[Row]) -> Branch:
 def tasks(
     conn: Conn, run: UUID, parent: int | None, *, limit: int = 50, after: str | None = None
 ) -> Page:
-    """What a task made in this run, or, without one, where the run begins; in the order in which
-    they were made.
+    """List the follow-ups of a task in this run, in the order of their creation.
+
+    Without a task, it lists the run's root tasks.
 
     Raises:
       InvalidInput: The cursor is invalid, or looking takes too long.

@@ -1,5 +1,6 @@
-"""Config and credentials as a plugin's models: one-line errors that name the field and never
-repeat a secret.
+"""Validate config and credentials with a plugin's models.
+
+Errors are one line, name the field and never repeat a secret.
 """
 
 from __future__ import annotations
@@ -150,9 +151,7 @@ def needs_resync(model: type[BaseModel], before: Values, after: Values) -> bool:
 
 
 def require_same_destination(integration: Integration, before: Values, after: Values) -> None:
-    """Raises InvalidInput if a field marked `Destination` differs, and there are credentials
-    that would be sent there.
-    """
+    """Raise InvalidInput if a `Destination` field differs and stored credentials would go there."""
     moved = _changed(integration.config_model, before, after, Destination)
     if moved and integration.credentials_model.model_fields:
         raise Invalid(
@@ -183,9 +182,7 @@ def _is(mark: type, marks: Iterable[Any]) -> bool:
 
 
 def _within(annotation: Any, mark: type, seen: frozenset[Any] = frozenset()) -> bool:
-    """Whether the mark stands deeper: in `Annotated[str, mark] | None`, in a list, in a model of
-    its own.
-    """
+    """Return whether the mark is nested: in `Annotated[str, mark] | None`, a list or a model."""
     if (
         isinstance(annotation, type)
         and issubclass(annotation, BaseModel)

@@ -19,8 +19,9 @@ MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
 
 def doctor(json: Json = False) -> None:
-    """Check servers, keys, plugins, workers, the clock and the queue, and say what to do. Exits
-    with 1 if one fails.
+    """Check servers, keys, plugins, workers, the clock and the queue, and say what to do.
+
+    Exits with 1 if one fails.
 
     Example:
 

@@ -54,8 +54,9 @@ def demo(
         typer.Argument(metavar="DIRECTORY", help="What to sync. Default: files made for it."),
     ] = None,
 ) -> None:
-    """The main job end to end, on real files: a directory through a real FTP server, every byte
-    compared.
+    """The main job end to end, on real files: a directory through a real FTP server.
+
+    Every byte is compared.
 
     Example:
 

@@ -109,8 +109,9 @@ def is_secret(field: Schema) -> bool:
 
 
 def parsed(schema: Schema, field: Schema, text: str) -> Any:
-    """A word as the value of a field: text stays text, all else is JSON; lists may be written
-    with commas.
+    """Parse a word as the value of a field.
+
+    Text stays text, and all else is JSON; lists may be written with commas.
     """
     field = resolved(schema, field)
     kinds = {

@@ -28,8 +28,9 @@ def new() -> None:
 
 @app.command("rotate")
 def rotate() -> None:
-    """Seal all credentials with the first key of POLLING_SECRET_KEYS. Afterwards the old keys may
-    go.
+    """Seal all credentials with the first key of POLLING_SECRET_KEYS.
+
+    Afterwards the old keys may go.
 
     Example:
 

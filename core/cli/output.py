@@ -1,6 +1,4 @@
-"""What people and programs read: tables, JSON lines, and text that gives the terminal no
-commands.
-"""
+"""Output for people and programs: tables, JSON lines, and text without terminal commands."""
 
 from __future__ import annotations
 
@@ -60,8 +58,9 @@ def stderr() -> Console:
 
 
 def clean(value: object, *, lines: bool = False) -> str:
-    """Text from outside with control and other invisible characters escaped: a hostile name moves
-    no cursor.
+    """Escape control and other invisible characters in text from outside.
+
+    A hostile name then cannot move the cursor.
 
     Parameters:
       lines: Whether line ends and tabs may stay.

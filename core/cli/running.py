@@ -135,9 +135,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Let go of embedded servers, undisturbed: an impatient second Ctrl-C would leave them
-    running.
-    """
+    """Release embedded servers and ignore further Ctrl-C, which would leave them running."""
     if "core.environment" not in sys.modules:
         return
     from core.environment import leave_environment

@@ -68,8 +68,9 @@ def address(host: str, port: int) -> str:
 
 
 def free_port(wanted: int | None) -> int:
-    """The port that is wanted, or else the usual one, or else any: for those who are told which
-    it is.
+    """The requested port, or else the default port, or else any free port.
+
+    The caller reports the port to the user.
     """
     if wanted is not None:
         return wanted

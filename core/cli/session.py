@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def settings() -> Settings:
-    """The settings; our loggers are silent unless they ask for `DEBUG`, as every error is told
-    in one line.
+    """Return the settings; silence our loggers unless the settings ask for `DEBUG`.
+
+    The command prints every error in one line.
     """
     from core.logs import configure
     from core.settings import get_settings

@@ -1,5 +1,6 @@
-"""The blob store: content-addressed, in a directory or in a bucket, and the writer that tasks
-get for large content.
+"""The blob store: content-addressed, in a directory or in a bucket.
+
+It provides the writer that tasks get for large content.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from core.results.rows import StoredBlob
 CHUNK = 1024 * 1024
 
 TOUCH = """
-INSERT INTO blob (key, size) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET touched_at = now()
-RETURNING xmax = 0
+INSERT INTO blob (key, size) VALUES (%s, %s)
+ON CONFLICT (key) DO UPDATE SET touched_at = now() RETURNING xmax = 0
 """
 
 _UNNAMED = """
@@ -125,8 +126,9 @@ class Blobs:
         keys: Sequence[str] | None = None,
         seconds: float = float("inf"),
     ) -> int:
-        """Remove blobs, or those of these keys, that no content names and nobody touched for
-        `grace` seconds. Returns how many.
+        """Delete unreferenced blobs that were not touched for `grace` seconds.
+
+        `keys` restricts it to these blobs. Returns how many it deleted.
 
         Parameters:
           most: No more than so many.

@@ -1,5 +1,6 @@
-"""The statements that keep content. They run inside the saving transaction, after the fence, each
-with its rows sorted by key.
+"""The statements that save content.
+
+They run inside the saving transaction, after the fence, each with its rows sorted by key.
 
 A row remembers two writers: `content_seq`, the dispatch that wrote its content, and `metadata_seq`,
 the last one that changed anything. A write with a smaller number than what it would replace is
@@ -24,48 +25,46 @@ from core.results.text import json_text
 # before and not locked.
 UPSERT = """
 WITH incoming AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%s::json)
-        AS r(account uuid, domain text, id text, kind text, parent text, name text,
-        ts timestamptz, type text, text text, bytes text, blob text, size bigint, metadata jsonb,
-        hash text, digest text,
-        fingerprint text, seq bigint)
+    SELECT * FROM json_to_recordset(%s::json) AS r(
+        account uuid, domain text, id text, kind text, parent text, name text,
+        ts timestamptz, type text, text text, bytes text, blob text, size bigint,
+        metadata jsonb, hash text, digest text, fingerprint text, seq bigint)
 ), changed AS (
     SELECT i.* FROM incoming i
-    LEFT JOIN user_integration_content c ON c.user_integration_id = i.account
-        AND c.external_id = i.id
+    LEFT JOIN user_integration_content c
+        ON c.user_integration_id = i.account AND c.external_id = i.id
     WHERE c.id IS NULL
-        OR c.content_seq < i.seq AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
+        OR c.content_seq < i.seq
+            AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
         -- Deleted a moment ago by the same result, along with what it belonged to.
         OR c.content_seq = i.seq AND c.deleted_at IS NOT NULL
     ORDER BY i.account, i.id
 )
-INSERT INTO user_integration_content
-    AS c (user_integration_id, integration_domain, external_id, kind, parent, name,
-    external_timestamp, content_type, content_text, content_bytes, blob_key, size, metadata, hash,
-    digest, fingerprint,
-    content_seq, metadata_seq)
-SELECT account, domain, id, kind, parent, name, ts, type, text, decode(bytes, 'base64'), blob, size,
-    metadata, hash,
-    decode(digest, 'hex'), fingerprint, seq, seq
+INSERT INTO user_integration_content AS c (
+    user_integration_id, integration_domain, external_id, kind, parent, name,
+    external_timestamp, content_type, content_text, content_bytes, blob_key, size,
+    metadata, hash, digest, fingerprint, content_seq, metadata_seq)
+SELECT account, domain, id, kind, parent, name,
+    ts, type, text, decode(bytes, 'base64'), blob, size,
+    metadata, hash, decode(digest, 'hex'), fingerprint, seq, seq
 FROM changed
 ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
     kind = excluded.kind, parent = excluded.parent, name = excluded.name,
-    external_timestamp = excluded.external_timestamp,
-    content_type = excluded.content_type, content_text = excluded.content_text,
-    content_bytes = excluded.content_bytes,
+    external_timestamp = excluded.external_timestamp, content_type = excluded.content_type,
+    content_text = excluded.content_text, content_bytes = excluded.content_bytes,
     blob_key = excluded.blob_key, size = excluded.size, hash = excluded.hash,
     content_seq = excluded.content_seq,
     -- A change of metadata that was dispatched later, yet saved before, stands.
-    metadata = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.metadata
-        ELSE excluded.metadata || c.metadata END,
-    fingerprint = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.fingerprint
-        ELSE c.fingerprint END,
-    digest = CASE WHEN c.metadata_seq < excluded.metadata_seq THEN excluded.digest
-        ELSE ''::bytea END,
+    metadata = CASE WHEN c.metadata_seq < excluded.metadata_seq
+        THEN excluded.metadata ELSE excluded.metadata || c.metadata END,
+    fingerprint = CASE WHEN c.metadata_seq < excluded.metadata_seq
+        THEN excluded.fingerprint ELSE c.fingerprint END,
+    digest = CASE WHEN c.metadata_seq < excluded.metadata_seq
+        THEN excluded.digest ELSE ''::bytea END,
     metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
     updated_at = now(), deleted_at = NULL, changed_in = excluded.changed_in
-WHERE c.content_seq < excluded.content_seq OR c.content_seq = excluded.content_seq
-  AND c.deleted_at IS NOT NULL
+WHERE c.content_seq < excluded.content_seq
+    OR c.content_seq = excluded.content_seq AND c.deleted_at IS NOT NULL
 RETURNING user_integration_id::text, external_id
 """
 
@@ -81,8 +80,8 @@ WITH incoming AS MATERIALIZED (
       AND (c.metadata || i.metadata <> c.metadata OR i.fingerprint <> coalesce(c.fingerprint, ''))
     ORDER BY i.account, i.id FOR UPDATE OF c
 )
-UPDATE user_integration_content c
-SET metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
+UPDATE user_integration_content c SET
+    metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
     digest = '', metadata_seq = l.seq, updated_at = now(),
     changed_in = pg_current_xact_id()::text::bigint
 FROM locked l WHERE c.id = l.id
@@ -121,15 +120,16 @@ RETURNING c.user_integration_id::text, b.root
 # Of an item that was never kept, or is deleted already: so that a download which is under way does
 # not bring it in.
 BURY = """
-INSERT INTO user_integration_content
-    AS c (user_integration_id, integration_domain, external_id, kind, digest, content_seq,
-    metadata_seq, deleted_at)
-SELECT account, domain, id, 'item', '', seq, seq, now() FROM json_to_recordset(%s::json)
-    AS r(account uuid, domain text, id text, seq bigint) ORDER BY account, id
-ON CONFLICT (user_integration_id, external_id) DO UPDATE SET content_seq = excluded.content_seq,
-    metadata_seq = excluded.metadata_seq
-WHERE c.deleted_at IS NOT NULL AND c.content_seq < excluded.content_seq
-  AND c.metadata_seq < excluded.metadata_seq
+INSERT INTO user_integration_content AS c (
+    user_integration_id, integration_domain, external_id, kind, digest,
+    content_seq, metadata_seq, deleted_at)
+SELECT account, domain, id, 'item', '', seq, seq, now()
+FROM json_to_recordset(%s::json) AS r(account uuid, domain text, id text, seq bigint)
+ORDER BY account, id
+ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
+    content_seq = excluded.content_seq, metadata_seq = excluded.metadata_seq
+WHERE c.deleted_at IS NOT NULL
+  AND c.content_seq < excluded.content_seq AND c.metadata_seq < excluded.metadata_seq
 """
 
 SEEN = """
@@ -161,10 +161,10 @@ VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(
 """
 # A later listing of the same place answers what was held.
 UNHOLD = """
-DELETE FROM held_deletion WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT
-FROM %(parent)s
-  AND since IS NOT DISTINCT FROM %(since)s::timestamptz AND until IS NOT DISTINCT
-  FROM %(until)s::timestamptz
+DELETE FROM held_deletion
+WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
+  AND since IS NOT DISTINCT FROM %(since)s::timestamptz
+  AND until IS NOT DISTINCT FROM %(until)s::timestamptz
 """
 
 
@@ -278,8 +278,9 @@ def sweep(
     began: datetime,
     guard: float,
 ) -> int:
-    """Mark deleted what a complete listing no longer holds, or hold that for a person. Returns how
-    many rows it marked.
+    """Mark items deleted that a complete listing no longer holds, or hold that for a person.
+
+    Returns how many rows it marked.
 
     Parameters:
       writer: The task that says the listing is complete.

@@ -91,7 +91,8 @@ def _build(rest: FastAPI) -> FastAPI:
     return app
 
 
-async def _sign_in_first(request: Request, error: Exception) -> Response:  # noqa: ARG001  Starlette's signature
+# Starlette's signature.
+async def _sign_in_first(request: Request, error: Exception) -> Response:  # noqa: ARG001
     if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
         return _told(401, "Your session has ended", "Sign in and try again.")
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")

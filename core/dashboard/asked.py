@@ -95,9 +95,7 @@ class Asked:
 
     @contextmanager
     def trying(self) -> Iterator[None]:
-        """Around what may fail because of what was sent, or because of the provider: it is
-        noted, and not raised.
-        """
+        """A context that records errors of the input or of the provider instead of raising them."""
         try:
             yield
         except Unusable:

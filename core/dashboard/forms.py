@@ -1,5 +1,6 @@
-"""Forms made from the JSON schemas of an integration's config and credentials: schema to fields,
-fields to values.
+"""Forms from the JSON schemas of an integration's config and credentials.
+
+They turn a schema into fields, and fields into values.
 
 What a schema says may be odd, and what a form sends hostile: a field that is none of the plain ones
 is a text of JSON, and the plugin's model has the last word about every value.
@@ -138,8 +139,7 @@ def draw(
 
 
 def read(fields: Sequence[Field], typed: Typed) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values that a form sent, for a model to validate, and what is wrong with those that
-    cannot be read.
+    """The values of a submitted form, for a model to validate, and the problems of unreadable ones.
 
     What was left empty is left out, and so has its default; unless that is to take a default away.
     """
@@ -268,9 +268,7 @@ def _below(part: Schema) -> Iterator[Schema]:
 
 
 def _label(name: str, part: Schema) -> str:
-    """The author's title; the one that pydantic makes of the name by itself is set as a sentence
-    is.
-    """
+    """The author's title; pydantic's title of the name is set in sentence case."""
     title = part.get("title")
     own = title and title != name.title().replace("_", " ")
     return str(title) if own else (name.replace("_", " ").strip() or name).capitalize()

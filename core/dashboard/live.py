@@ -1,5 +1,6 @@
-"""Pages that change by themselves, by server-sent events
-(https://html.spec.whatwg.org/multipage/server-sent-events.html).
+"""Pages that update themselves through server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 A page that is asked for as `text/event-stream` answers with its live part, whenever that has
 changed. However many look at the same page, it is rendered once; and the more a look costs, the
@@ -101,8 +102,7 @@ class Live:
         allowed: Callable[[], bool],
         pulse: Pulse,
     ) -> AsyncGenerator[str, None]:
-        """Events until the viewer goes, may no longer see it, it is there no more, or the server
-        ends.
+        """Yield events until the viewer leaves or loses access, or the subject or server is gone.
 
         Parameters:
           token: Whose stream it is.
@@ -141,9 +141,8 @@ class Live:
                 asked = now
             try:
                 html, pause = await self.look(key, render, since)
-            except (
-                PollingError
-            ):  # it is gone, or the viewer may not see it any more: the page itself says so
+            # It is gone, or the viewer may not see it any more: the page itself says so.
+            except PollingError:
                 yield event("end", "")
                 return
             if html != sent:

@@ -81,8 +81,7 @@ class _Bounded(Compat32):
 
 
 def read(data: bytes) -> Letter | None:
-    """The mail that these bytes are; None if they are taken for none, or taking them apart would
-    take too long.
+    """Parse these bytes as a mail; None if they are not one, or parsing would take too long.
 
     Parameters:
       data: Its beginning, if it is longer than `MOST_BYTES`.
@@ -96,7 +95,8 @@ def read(data: bytes) -> Letter | None:
         return None
     try:
         return _letter(message_from_bytes(data, policy=_Bounded()), cut=len(data) >= MOST_BYTES)
-    except Exception:  # noqa: BLE001  the parser has faults of many kinds, and mails are made to find them
+    # The parser has faults of many kinds, and mails are made to find them.
+    except Exception:  # noqa: BLE001
         return None
 
 
@@ -161,8 +161,9 @@ def _text(part: Part) -> str:
 
 
 def decode(data: bytes, charset: str | None) -> str:
-    """Text in a charset that somebody named; in UTF-8 if it is none, with U+FFFD for what cannot
-    be read.
+    """Decode text in a named charset.
+
+    An unknown charset is read as UTF-8, and unreadable bytes become U+FFFD.
     """
     try:
         found = codecs.lookup(charset or "utf-8").name

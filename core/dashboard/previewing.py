@@ -22,8 +22,9 @@ LONGEST_TEXT = 200_000
 
 MOST_AT_ONCE = 2
 PATIENCE_SECONDS = 10.0
-"""Reading a mail that was made to be slow takes seconds of the interpreter: others wait for a
-while, and are answered meanwhile.
+"""How many mails are parsed concurrently, and how many seconds other mails wait for that.
+
+A mail that was made to be slow takes seconds of the interpreter.
 """
 
 _slots = threading.BoundedSemaphore(MOST_AT_ONCE)
@@ -39,15 +40,19 @@ HEADERS = {
     # Of its own accord a browser refuses to open what is both sandboxed and apart.
     "Cross-Origin-Opener-Policy": "unsafe-none",
 }
-"""Of HTML from outside: it loads nothing and runs nothing, in the page's frame and when it is
-opened by itself.
+"""Headers for HTML from outside.
+
+It loads nothing and runs nothing, in the page's frame and when it is opened by itself.
 """
 
 # The only text from outside that is not escaped; it is never part of a page of ours.
 DOCUMENT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Preview</title>
-<style>body {{ font: 15px/1.45 sans-serif; color: #111; background: #fff; margin: 12px; overflow-wrap: anywhere; }}
-img {{ max-width: 100%; height: auto; }} pre {{ white-space: pre-wrap; }}</style></head>
+<style>
+body {{ font: 15px/1.45 sans-serif; color: #111; background: #fff; margin: 12px;
+  overflow-wrap: anywhere; }}
+img {{ max-width: 100%; height: auto; }} pre {{ white-space: pre-wrap; }}
+</style></head>
 <body>{body}{end}</body></html>
 """
 CUT = "<hr><p>It goes on; this is as much as is shown here.</p>"
@@ -117,8 +122,7 @@ def _look(engine: Backend, row: dict[str, Any]) -> Preview:
 
 
 def document(engine: Backend, row: dict[str, Any]) -> str | None:
-    """The item's HTML as a page of its own, with nothing left in it that acts or loads; None if it
-    has none.
+    """The item's HTML as a page without scripts or remote content; None if it has none.
 
     Raises:
       NotFound: It is gone, or its blob is.

@@ -12,30 +12,35 @@ from collections.abc import Callable, Mapping
 import nh3
 
 LONGEST = 500_000
-"""Characters that are read: parsing costs the square of what somebody nests or repeats on
-purpose.
+"""Characters that are parsed.
+
+Parsing costs the square of what somebody nests or repeats on purpose.
 """
 
 MOST_TAGS = 10_000
 
 MOST_REPEATED = 20_000_000
-"""Characters of tags that a reader of HTML writes by itself: what is left open, such as `<b>`,
-it opens anew in each block.
+"""Characters of tags that an HTML parser adds by itself.
+
+It opens an unclosed tag, such as `<b>`, again in each block.
 """
 
 MOST_IMAGES = 20_000_000
 """Characters of inline images; a mail may name one of its images any number of times."""
 
 TAGS = {
-    "a", "abbr", "address", "article", "aside", "b", "bdi", "bdo", "big", "blockquote", "br", "caption", "center", "cite",
-    "code", "col", "colgroup", "dd", "del", "details", "dfn", "div", "dl", "dt", "em", "figcaption", "figure", "font",
-    "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "i", "img", "ins", "kbd", "li", "main", "mark",
-    "nav", "ol", "p", "pre", "q", "rp", "rt", "ruby", "s", "samp", "section", "small", "span", "strike", "strong", "sub",
-    "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "time", "tr", "tt", "u", "ul", "var", "wbr",
+    "a", "abbr", "address", "article", "aside", "b", "bdi", "bdo", "big", "blockquote", "br",
+    "caption", "center", "cite", "code", "col", "colgroup", "dd", "del", "details", "dfn", "div",
+    "dl", "dt", "em", "figcaption", "figure", "font", "footer", "h1", "h2", "h3", "h4", "h5", "h6",
+    "header", "hgroup", "hr", "i", "img", "ins", "kbd", "li", "main", "mark", "nav", "ol", "p",
+    "pre", "q", "rp", "rt", "ruby", "s", "samp", "section", "small", "span", "strike", "strong",
+    "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "time", "tr", "tt",
+    "u", "ul", "var", "wbr",
 }  # fmt: skip
 DROPPED_WHOLE = {
-    "script", "style", "title", "template", "noscript", "iframe", "object", "embed", "applet", "svg", "math", "select", "textarea",
-    "audio", "video", "canvas", "noembed", "noframes", "xmp", "plaintext",
+    "script", "style", "title", "template", "noscript", "iframe", "object", "embed", "applet",
+    "svg", "math", "select", "textarea", "audio", "video", "canvas", "noembed", "noframes", "xmp",
+    "plaintext",
 }  # fmt: skip
 """These go with what is in them; of all others that are not kept, the text stays."""
 
@@ -59,18 +64,21 @@ ATTRIBUTES = {
     "td": {"colspan", "rowspan", "nowrap"},
     "th": {"colspan", "rowspan", "nowrap"},
 }
-"""Links keep their words and lose their addresses: a browser may look up the name of a link's
-host before anybody follows it.
+"""Links keep their words and lose their addresses.
+
+A browser may look up the name of a link's host before anybody follows it.
 """
 
 STYLES = {
-    "background", "background-color", "border", "border-bottom", "border-collapse", "border-color", "border-left",
-    "border-radius", "border-right", "border-spacing", "border-style", "border-top", "border-width", "clear", "color",
-    "direction", "display", "float", "font", "font-family", "font-size", "font-style", "font-variant", "font-weight",
-    "height", "letter-spacing", "line-height", "list-style-type", "margin", "margin-bottom", "margin-left", "margin-right",
-    "margin-top", "max-height", "max-width", "min-height", "min-width", "opacity", "overflow-wrap", "padding",
-    "padding-bottom", "padding-left", "padding-right", "padding-top", "table-layout", "text-align", "text-decoration",
-    "text-indent", "text-transform", "vertical-align", "white-space", "width", "word-break", "word-spacing",
+    "background", "background-color", "border", "border-bottom", "border-collapse", "border-color",
+    "border-left", "border-radius", "border-right", "border-spacing", "border-style", "border-top",
+    "border-width", "clear", "color", "direction", "display", "float", "font", "font-family",
+    "font-size", "font-style", "font-variant", "font-weight", "height", "letter-spacing",
+    "line-height", "list-style-type", "margin", "margin-bottom", "margin-left", "margin-right",
+    "margin-top", "max-height", "max-width", "min-height", "min-width", "opacity", "overflow-wrap",
+    "padding", "padding-bottom", "padding-left", "padding-right", "padding-top", "table-layout",
+    "text-align", "text-decoration", "text-indent", "text-transform", "vertical-align",
+    "white-space", "width", "word-break", "word-spacing",
 }  # fmt: skip
 _COLOURS = re.compile(r"\b(?:rgb|hsl)a?\([\d\s.,%/deg]*\)", re.IGNORECASE)
 _LOADS = re.compile(r"[\\(@<]|/\*")
@@ -86,9 +94,7 @@ _FORMATTING = re.compile(
 )
 ALIKE = 3
 A_TAG = 20
-"""Characters that one costs beside its own: its end tag, and the memory it takes while it is
-read.
-"""
+"""Characters that a tag costs beside its own: its end tag, and its memory while it is parsed."""
 
 _INLINE = re.compile(
     r"data:image/(?:png|jpe?g|gif|webp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE
@@ -117,8 +123,9 @@ def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, b
 
 
 def _few_kinds(html: str, room: int) -> str:
-    """The same, with so many different formatting tags that their lengths fit into this room;
-    further kinds format nothing.
+    """Limit the formatting tags to so many kinds that their lengths fit into `room`.
+
+    Further kinds format nothing.
     """
     kinds: set[str] = set()
 
@@ -126,9 +133,8 @@ def _few_kinds(html: str, room: int) -> str:
         nonlocal room
         if found[0] not in kinds:
             cost = len(found[0]) + A_TAG
-            if (
-                found[2] is None or cost > room
-            ):  # what is not read to its end here may be a kind of its own
+            # What is not read to its end here may be a kind of its own.
+            if found[2] is None or cost > room:
                 return f"<span{found[0][1 + len(found[1]) :]}"
             room -= cost
             kinds.add(found[0])
@@ -145,7 +151,8 @@ def _bounded(html: str) -> str:
 def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
     room = MOST_IMAGES
 
-    def filtered(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001  nh3's signature
+    # nh3's signature.
+    def filtered(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001
         nonlocal room
         if attribute == "style":
             return ";".join(

@@ -1,5 +1,6 @@
-"""Who is signed in. The cookie holds the token that was given at the sign-in: revoking it ends
-every session made with it.
+"""The signed-in user.
+
+The cookie holds the token of the sign-in: revoking it ends every session made with it.
 
 Forms carry a value that is derived from the cookie's, which another site can neither read nor
 guess; and what a browser says to have come from another site is refused before that

@@ -38,8 +38,9 @@ def alembic_config(url: str) -> Config:
 
 
 def engine(url: str) -> Engine:
-    """SQLAlchemy on psycopg, for migrations and for listings; libpq reads the URL itself, so
-    that any form works.
+    """SQLAlchemy on psycopg, for migrations and listings.
+
+    libpq reads the URL itself, so that any form works.
     """
     return create_engine(
         "postgresql+psycopg://",

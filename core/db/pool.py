@@ -25,15 +25,18 @@ _DISK_FULL = "53100"
 MINIMUM_VERSION = 150000
 
 USES_OF_A_PLAN = 32
-"""A plan that was prepared while a table was small reads all of it when it has grown, until
-autovacuum comes to analyze it, a minute later or more. So a connection plans anew after this many
-borrowings: some milliseconds, in which it saves thousands of rows.
+"""Borrowings after which a connection plans its statements again, in some milliseconds.
+
+A plan that was prepared while a table was small reads all of it when it has grown, until autovacuum
+analyzes it, a minute later or more.
 """
 
 MOST_IDLE_SECONDS = 10
-"""Within a transaction. A process that is stopped, or cut off, in the middle of one would keep its
-locks for hours, and with them its tasks from all others: PostgreSQL ends such a session. One that
-goes on does its transaction again."""
+"""Seconds that a session may be idle within a transaction before PostgreSQL ends it.
+
+A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with
+them its tasks from all others. One that resumes repeats its transaction.
+"""
 
 TUNE = f"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
@@ -92,8 +95,9 @@ def open_connection(url: str) -> Conn:
 
 
 class Database:
-    """A pool of autocommit connections with prepared statements; opened by the first use, so that
-    forks share none.
+    """A pool of autocommit connections with prepared statements.
+
+    The first use opens it, so that forked processes share no connection.
 
     Parameters:
       url: A libpq URL or connection string.
@@ -124,8 +128,9 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
-        """Borrow a connection; each statement commits by itself unless `Connection.transaction` is
-        used.
+        """Borrow a connection.
+
+        Each statement commits by itself unless `Connection.transaction` is used.
 
         Raises:
           ServerUnavailable: The server went away, before or meanwhile; trying again is right.
@@ -163,8 +168,9 @@ def _unavailable(error: psycopg.Error) -> ServerUnavailable:
 
 
 def passes(error: psycopg.Error) -> bool:
-    """Whether trying again can help: connections, shutdowns, resources, deadlocks, a standby;
-    not data that cannot be stored.
+    """Return whether a retry can help.
+
+    It can for connections, shutdowns, resources, deadlocks and standbys; not for invalid data.
     """
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -179,8 +185,9 @@ def passes(error: psycopg.Error) -> bool:
 
 
 def _tune(connection: Conn) -> None:
-    """Plans that hold while a table grows from nothing to millions of rows: prepared ones are made
-    early and kept a while.
+    """Make plans that last while a table grows from nothing to millions of rows.
+
+    Statements are prepared early, and their plans are kept for a while.
 
     Every statement of a worker reads a few rows by an index. A hash or merge join would read the
     whole other side, which looks cheap as long as the statistics say that the table is small.

@@ -1,5 +1,6 @@
-"""The tables. What they mean stands in `docs/reference/tables.md`; the statements on them stand
-where they are used.
+"""The tables. `docs/reference/tables.md` explains them.
+
+The statements on them are in the modules that use them.
 
 The hot tables (`sync_task`, `sync_state`, `sync_seen`, `user_integration_content`) carry no foreign
 keys: every insert would lock its run or account row `FOR KEY SHARE`, and many writers of one run
@@ -55,9 +56,7 @@ metadata = MetaData(
 )
 
 dispatch_seq = Sequence("dispatch_seq", metadata=metadata)
-"""Taken at each dispatch: orders writers of the same content or state, whoever of them comes
-late.
-"""
+"""Incremented at each dispatch: orders writers of the same content or state, even late ones."""
 
 
 def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -> Column[Any]:
@@ -88,9 +87,7 @@ def check_in(column: str, words: type[Word]) -> str:
 
 
 CURRENT_TRANSACTION = "pg_current_xact_id()::text::bigint"
-"""The number of the transaction that writes; as bigint, since clients and sorting know nothing
-of xid8.
-"""
+"""The number of the writing transaction; as bigint, since clients cannot sort xid8."""
 
 
 def _changed_in() -> Column[Any]:

@@ -26,9 +26,7 @@ def current(url: str) -> str | None:
 
 
 def require_schema(url: str) -> None:
-    """Raises ServerUnavailable, with what to do, where the schema is missing or is not this
-    version's.
-    """
+    """Raise ServerUnavailable, with the action to take, if the schema is missing or outdated."""
     found = current(url)
     if found is None:
         raise ServerUnavailable("schema-missing")

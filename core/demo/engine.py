@@ -37,8 +37,9 @@ class Account:
 
 
 def choose_home() -> Path:
-    """The home folder of the settings; a new temporary one, if they name neither a home nor
-    servers.
+    """The home folder of the settings.
+
+    It is a new temporary one if they name neither home nor servers.
     """
     settings = get_settings()
     if not settings.model_fields_set & {"home", "database_url", "redis_url"}:
@@ -73,8 +74,9 @@ def backend(settings: Settings) -> Iterator[Backend]:
 
 
 class Workers:
-    """`dramatiq core.actors` in a session of its own, so that Ctrl-C reaches us alone and we end
-    it in order.
+    """Start `dramatiq core.actors` in its own session.
+
+    Ctrl-C then reaches only the demo, which ends the workers in order.
     """
 
     def __init__(self, settings: Settings, log: Path) -> None:

@@ -1,6 +1,4 @@
-"""The files that the demo serves, and those it leaves out; a tree of its own for when it is
-given none.
-"""
+"""The files that the demo serves, those it leaves out, and a generated default tree."""
 
 from __future__ import annotations
 
@@ -30,8 +28,9 @@ _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it was when the demo began: what is kept of one that changes meanwhile cannot be
-    compared.
+    """A file as it was when the demo began.
+
+    A file that changes during the demo cannot be compared.
     """
 
     size: int
@@ -150,9 +149,7 @@ def path_of(external_id: str) -> str:
 
 
 def make_sample(root: Path) -> None:
-    """Some hundred files of many kinds; the same ones each time, and those that are there
-    already are left alone.
-    """
+    """Create some hundred files of many kinds, the same each time; existing files stay."""
     dice = random.Random(7)
     for name, content in _sample(dice):
         path = root / name

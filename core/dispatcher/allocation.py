@@ -1,5 +1,6 @@
-"""Who gets how much of a free window: fair among accounts, live before backfill, never more at
-once than a limit allows.
+"""Allocation of a free window's places to accounts.
+
+It is fair among accounts, prefers live tasks to backfill, and respects the limits.
 """
 
 from __future__ import annotations
@@ -128,8 +129,9 @@ class _Room:
 def _portions(
     account: Waiting, slots: int, backfilling: int, most: int, used: Counter[str], rules: Rules
 ) -> list[Portion]:
-    """One account's portions, by lane: live tasks first, and never more than half of the places
-    for backfill while they wait.
+    """One account's portions, by lane: live tasks first.
+
+    Backfill gets at most half of the places while live tasks wait.
     """
     room = _room(account, slots, used, rules)
     both = account.live and account.backfill
@@ -167,8 +169,9 @@ def _portion(
 
 
 def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Room:
-    """What the account's limits leave of its slots; takes it from `used`, for the accounts that
-    share them.
+    """Return the slots that the account's limits allow.
+
+    It adds them to `used`, for the accounts that share these limits.
     """
     room = _Room(slots)
     for limit in rules.limits(account):

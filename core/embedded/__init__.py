@@ -1,5 +1,6 @@
-"""PostgreSQL and Valkey from wheels, for a machine that has no servers: the same programs as in
-production.
+"""PostgreSQL and Valkey from wheels, for a machine that has no servers.
+
+They are the same programs as in production.
 
     with Servers(get_settings()) as urls:
         ...  # urls.database_url, urls.redis_url

@@ -21,8 +21,7 @@ _SHARED = Path("/var/lib/integration-polling")
 
 
 def server_account(data: Path) -> Account | None:
-    """As whom the server of this data folder runs: its owner, or a system user; None if we are not
-    root.
+    """The owner of the data folder, or a system user, as whom the server runs; None if not root.
 
     The system user is `polling-postgres`, made if need be, or `nobody` where the machine has no way
     to make users.
@@ -50,8 +49,9 @@ def give(folder: Path, account: Account | None) -> None:
 
 
 def reachable_install(install: Path, account: Account | None, version: str) -> Path:
-    """The folder with PostgreSQL's programs, or a copy of it if it lies where the account cannot
-    enter, such as /root.
+    """The folder with PostgreSQL's programs.
+
+    It is a copy if the account cannot enter the original folder, such as one in /root.
 
     Parameters:
       version: The version of the wheel; each gets its own copy.

@@ -51,8 +51,9 @@ class Daemon:
             return not _locked(lock)
 
     def start(self, argv: Sequence[str], folder: Path, account: Account | None = None) -> None:
-        """Starts the program in `folder`, as `account` if given, in a session of its own: Ctrl-C
-        does not reach it.
+        """Start the program in `folder`, as `account` if given.
+
+        It has its own session, so that Ctrl-C does not reach it.
         """
         with owned(open_lock(self._lock)) as lock, self.log.open("wb") as log:
             if not _locked(lock):
@@ -104,8 +105,9 @@ class Daemon:
 
 
 def clean_environment() -> dict[str, str]:
-    """None of our variables: some change what a server does, others are secrets that it need not
-    know.
+    """The environment without our variables.
+
+    Some change a server's behaviour, others are secrets that it does not need.
     """
     return {"PATH": os.defpath, "LC_ALL": "C"}
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def secret_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys of the settings; with an embedded database, the one in `secret.key` under home, made
-    when missing.
+    """The keys of the settings.
+
+    With an embedded database, it uses `secret.key` under home, and creates it if missing.
 
     The key goes with the database: beside a database that others share, a key of this machine alone
     would make credentials that nobody else can read.
@@ -47,7 +48,8 @@ def _make(path: Path) -> None:
         # is worthless.
         draft = path.with_suffix(".new")
         draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(Fernet.generate_key())
             file.flush()
             os.fsync(file.fileno())

@@ -22,8 +22,9 @@ def open_lock(path: Path) -> int:
 
 @contextmanager
 def owned(descriptor: int) -> Iterator[int]:
-    """Closes the descriptor at the end, which also ends its lock unless another process shares
-    it.
+    """Close the descriptor at the end.
+
+    That also ends its lock unless another process shares it.
     """
     try:
         yield descriptor

@@ -50,17 +50,16 @@ _OPTIONS = {
 
 
 class Postgres:
-    """The PostgreSQL server whose data lie in `postgres` under the folder; it listens on a Unix
-    socket only.
-    """
+    """The PostgreSQL server with its data in `postgres` under the folder, on a Unix socket only."""
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "postgres"
         self._daemon = Daemon("PostgreSQL", folder, "postgres", self._data / "log")
 
     def start(self) -> str:
-        """Starts the server unless it runs, and returns the URL of the database `polling` once it
-        answers.
+        """Start the server unless it runs, and return the URL of the database `polling`.
+
+        It returns when the server answers.
 
         Raises:
           SettingsError: The wheel is not installed.
@@ -80,9 +79,7 @@ class Postgres:
         return url.replace("/postgres?", "/polling?")
 
     def stop(self) -> None:
-        """Ends all sessions and the server, leaving the data consistent; nothing if it does not
-        run.
-        """
+        """End all sessions and stop the server, if it runs; its data stay consistent."""
         self._daemon.stop(self._data / "postmaster.pid", signal.SIGINT)
         discard_socket_folder(self._data)
 
@@ -197,10 +194,8 @@ def _is_postgres(pid_file: str) -> bool:
             .readlink()
             .name.startswith("postgres")
         )
-    except (
-        OSError,
-        IndexError,
-    ):  # dead, or another account's; or the crash came before the id was written
+    # Dead, or another account's; or the crash came before the id was written.
+    except (OSError, IndexError):
         return False
 
 

@@ -46,8 +46,9 @@ class Servers:
         self._use: int | None = None
 
     def acquire(self) -> Urls:
-        """Joins the running servers, or starts them; returns when both answer. Calling it again
-        changes nothing.
+        """Join the running servers, or start them; return when both answer.
+
+        Calling it again changes nothing.
 
         Raises:
           SettingsError: The wheels are not installed, or the home folder cannot be used.
@@ -68,8 +69,9 @@ class Servers:
                 raise
 
     def release(self) -> None:
-        """Stops the servers if nobody else uses them. Calling it again, or in a forked child, does
-        no harm.
+        """Stop the servers if no other process uses them.
+
+        Calling it again, or in a forked child, does no harm.
 
         Raises:
           ServerUnavailable: A server does not stop; its log is named.

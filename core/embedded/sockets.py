@@ -15,8 +15,9 @@ _LONGEST = 100
 
 
 def socket_folder(folder: Path, name: str, account: Account | None = None) -> Path:
-    """The folder for the socket `name`: `folder`, or, if that path is too long, a private temporary
-    one.
+    """The folder for the socket `name`.
+
+    It is `folder`, or a private temporary one if that path is too long.
 
     A link beside `folder` tells the others where that is. Access is by the folder's mode alone:
     0700.
@@ -46,8 +47,9 @@ def _link(folder: Path) -> Path:
 
 
 def _private(link: Path, account: Account | None) -> bool:
-    """Whether the link leads to a folder that is ours: others may make one of that name once a
-    cleaner removed ours.
+    """Return whether the link leads to a folder of ours.
+
+    After a cleaner removed ours, others could create a link of that name.
     """
     if not link.is_dir():
         return False

@@ -31,9 +31,7 @@ _OPTIONS = {
 
 
 class Valkey:
-    """The Valkey server whose data lie in `valkey` under the folder; it listens on a Unix socket
-    only.
-    """
+    """The Valkey server with its data in `valkey` under the folder, on a Unix socket only."""
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "valkey"

@@ -23,8 +23,9 @@ class Empty(BaseModel):
 
 
 class ResyncOnChange:
-    """Marks a config field whose change starts a resync: `query: Annotated[str,
-    ResyncOnChange()]`.
+    """Mark a config field whose change starts a resync.
+
+    For example: `query: Annotated[str, ResyncOnChange()]`.
     """
 
 
@@ -108,8 +109,9 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         raise NotImplementedError(f"{type(self).__name__} has no check()")
 
     def refresh(self) -> CredentialsT:
-        """Renew tokens and return the new credentials. The engine calls it, one at a time per
-        account.
+        """Renew tokens and return the new credentials.
+
+        The engine calls it, one at a time per account.
 
         Raises:
           CredentialsInvalid: The provider refuses; the account waits for someone to reconnect it.
@@ -118,8 +120,9 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The credentials in what a provider's token endpoint answers, as `manifest.oauth` has it
-        asked.
+        """The credentials in the answer of a provider's token endpoint.
+
+        `manifest.oauth` describes the request.
 
         Default: those of its fields that the credentials have too, such as `access_token` and
         `refresh_token`.
@@ -131,13 +134,15 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         raise NotImplementedError(f"{type(self).__name__} has no start()")
 
     @classmethod
-    def limits(cls, config: ConfigT) -> Sequence[Limit]:  # noqa: ARG003  for those who answer by configuration
+    # For those who answer by configuration.
+    def limits(cls, config: ConfigT) -> Sequence[Limit]:  # noqa: ARG003
         """The limits of an account with this config. Default: the manifest's."""
         return cls.manifest.limits
 
     def run_task(self, task: Task, ctx: Context) -> TaskResult:
-        """Run one task. The default calls the `@task` method of that name with the payload as its
-        arguments.
+        """Run one task.
+
+        The default calls the `@task` method of that name with the payload as its arguments.
 
         Raises:
           TaskUnfit: There is no such task, or the payload does not fit its parameters.

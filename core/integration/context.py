@@ -95,9 +95,7 @@ class Context(Protocol):
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that names account, run and task in every line, and strikes out the account's
-        secrets.
-        """
+        """A logger that names account, run and task in every line, and redacts secrets."""
         ...
 
     def state(self, partition: str, model: type[M]) -> M | None:
@@ -117,14 +115,16 @@ class Context(Protocol):
         ...
 
     def charge(self, limit: str, units: int = 1) -> None:
-        """Take what this task used beyond its declared cost, as debt to be paid off before the
-        next one runs.
+        """Charge what this task used beyond its declared cost.
+
+        The debt is paid off before the next task runs.
         """
         ...
 
     def refresh_credentials(self) -> None:
-        """Renew the account's credentials: one task in the fleet does, the others wait and get the
-        new ones.
+        """Renew the account's credentials.
+
+        One task in the fleet renews them; the others wait and get the new ones.
 
         Raises:
           CredentialsInvalid: The provider refuses to renew them.
@@ -153,9 +153,7 @@ class ContextLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Format here, so that a secret among the arguments is struck out too; exception text is
-        never passed on.
-        """
+        """Format the message here, to redact secrets in its arguments; drop exception text."""
         if not self.isEnabledFor(level):
             return
         text = str(msg) % args if args else str(msg)

@@ -1,5 +1,6 @@
-"""What operators set for an integration: by its manifest's `settings`, from the environment or
-`.env`.
+"""Operators' settings for an integration, from the environment or `.env`.
+
+The manifest's `settings` declares them.
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
 
 
 def environment_value(name: str) -> str | None:
-    """A setting by its name alone, from the environment or from `.env`: an OAuth client that a
-    manifest names.
+    """A setting by its name alone, from the environment or from `.env`.
+
+    A manifest names OAuth clients this way.
     """
     from dotenv import dotenv_values
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from core.integration.base import BaseIntegration
 
 P = ParamSpec("P")
-I = TypeVar("I", bound="BaseIntegration[Any, Any]")  # noqa: E741  the integration; stands in signatures only
+# The integration; stands in signatures only.
+I = TypeVar("I", bound="BaseIntegration[Any, Any]")  # noqa: E741
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ ORDER BY r.id LIMIT 1000
 
 # The account before the run, as everybody does.
 LOCK_ACCOUNT = """
-SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id WHERE r.id = %s
-FOR NO KEY UPDATE OF a
+SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id
+WHERE r.id = %s FOR NO KEY UPDATE OF a
 """
 LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
@@ -53,8 +53,8 @@ UPDATE sync_run r SET
     state = CASE WHEN c.parked = 0 THEN '{RunState.SUCCEEDED}' WHEN c.root_parked
         OR c.done = 0 THEN '{RunState.FAILED}' ELSE '{RunState.PARTIAL}' END,
     finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
-    outputs_saved = c.saved,
-    outputs_unchanged = c.unchanged, outputs_deleted = c.deleted, error = c.error
+    outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
+    error = c.error
 FROM (
     SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
            count(*) FILTER (WHERE state = '{TaskState.PARKED}' AND retried_as IS NULL) AS parked,

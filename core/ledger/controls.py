@@ -20,15 +20,17 @@ from core.states import (
 )
 
 PARKED = """
-SELECT id, run_id, user_integration_id, lane, state, retried_as FROM sync_task WHERE id = ANY(%s)
-ORDER BY id FOR UPDATE
+SELECT id, run_id, user_integration_id, lane, state, retried_as
+FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
 """
 COPY = """
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type,
-    payload, dedup_key, priority, carried)
+INSERT INTO sync_task (
+    run_id, user_integration_id, integration_domain, lane, retry_of, type, payload,
+    dedup_key, priority, carried)
 SELECT %(run)s, user_integration_id, integration_domain, lane, id, type, payload,
-    CASE WHEN run_id = %(run)s THEN decode(md5(id::text || dispatch_no::text), 'hex')
-        ELSE dedup_key END, priority, true
+    CASE WHEN run_id = %(run)s
+        THEN decode(md5(id::text || dispatch_no::text), 'hex') ELSE dedup_key END,
+    priority, true
 FROM sync_task WHERE id = %(task)s
 ON CONFLICT (run_id, dedup_key) DO NOTHING RETURNING id
 """

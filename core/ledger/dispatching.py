@@ -70,8 +70,8 @@ BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 # picked apart, so that neither kind keeps the other from going.
 CLAIM = f"""
 WITH me AS MATERIALIZED (
-    SELECT epoch FROM ledger WHERE leader = %(leader)s
-        AND leader_until > clock_timestamp() FOR SHARE
+    SELECT epoch FROM ledger
+    WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
 ), portion AS MATERIALIZED (
     SELECT p.* FROM me, json_to_recordset(%(portions)s::json)
         AS p(account uuid, lane text, most int, capped_types text[], cap int, without_types text[])
@@ -105,10 +105,10 @@ WITH me AS MATERIALIZED (
     RETURNING t.*
 )
 SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
-    t.suspect
-FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
+    t.user_integration_id::text, a.version, t.integration_domain, t.lane, r.trigger,
+    t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
+FROM queued t
+JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
 """
@@ -120,10 +120,10 @@ WHERE state = '{TaskState.QUEUED}' AND integration_domain = %s
 """
 AS_SENT = f"""
 SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
-    t.suspect
-FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+    t.user_integration_id::text, a.version, t.integration_domain, t.lane, r.trigger,
+    t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
+FROM sync_task t
+JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
     AND named.dispatch_no = t.dispatch_no
@@ -160,8 +160,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """How many tasks of an account's lane to claim: none of some types, and of those that share
-    a limit at most `cap`.
+    """How many tasks of an account's lane to claim.
+
+    It claims no task of the blocked types, and at most `cap` of those that share a limit.
     """
 
     account: str

@@ -65,15 +65,15 @@ SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = '{Lane.B
 # already.
 INSERT_TASKS = """
 WITH incoming AS MATERIALIZED (
-    SELECT nextval('sync_task_id_seq') AS id, r.* FROM json_to_recordset(%s::json)
-        AS r(run uuid, account uuid, domain text, lane text, parent bigint, type text,
-            payload jsonb, key text, priority int,
-            carried bool)
+    SELECT nextval('sync_task_id_seq') AS id, r.* FROM json_to_recordset(%s::json) AS r(
+        run uuid, account uuid, domain text, lane text, parent bigint, type text,
+        payload jsonb, key text, priority int, carried bool)
 )
-INSERT INTO sync_task (id, run_id, user_integration_id, integration_domain, lane, parent_id, type,
-    payload, dedup_key, priority,
-    carried)
-SELECT id, run, account, domain, lane, parent, type, payload, decode(key, 'hex'), priority, carried
+INSERT INTO sync_task (
+    id, run_id, user_integration_id, integration_domain, lane, parent_id, type,
+    payload, dedup_key, priority, carried)
+SELECT id, run, account, domain, lane, parent, type,
+    payload, decode(key, 'hex'), priority, carried
 FROM incoming ORDER BY run, key
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 RETURNING parent_id
@@ -93,19 +93,21 @@ UPDATE sync_task t SET
     snoozes = t.snoozes + f.snooze,
     snoozed_seconds = t.snoozed_seconds + CASE WHEN f.snooze > 0 THEN f.delay ELSE 0 END,
     suspect = f.suspect, lease_until = NULL, reason = f.reason,
-    errors = CASE WHEN f.error IS NULL THEN t.errors ELSE
-        (SELECT jsonb_agg(e ORDER BY n) FROM (
-            SELECT e, n FROM jsonb_array_elements(coalesce(t.errors, '[]') || jsonb_build_object(
-                'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)) WITH
-                    ORDINALITY AS x(e, n)
-            ORDER BY n DESC LIMIT {MOST_ERRORS}) latest) END,
+    errors = CASE WHEN f.error IS NULL THEN t.errors ELSE (
+        SELECT jsonb_agg(e ORDER BY n) FROM (
+            SELECT e, n FROM jsonb_array_elements(
+                coalesce(t.errors, '[]') || jsonb_build_object(
+                    'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)
+            ) WITH ORDINALITY AS x(e, n)
+            ORDER BY n DESC LIMIT {MOST_ERRORS}
+        ) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
     followups = f.followups,
     finished_at = CASE WHEN f.state = '{TaskState.READY}'
         AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS})
         THEN NULL ELSE clock_timestamp() END
-FROM json_to_recordset(%s::json)
-    AS f(id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
+FROM json_to_recordset(%s::json) AS f(
+    id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
     reason text, error text, saved int, unchanged int, deleted int, followups int)
 WHERE t.id = f.id
 RETURNING t.id, t.state
@@ -114,8 +116,8 @@ RETURNING t.id, t.state
 BLOCK = """
 INSERT INTO limit_block (key, until, reason)
 VALUES (%s, clock_timestamp() + %s * interval '1 second', %s)
-ON CONFLICT (key) DO UPDATE SET until = greatest(limit_block.until, excluded.until),
-    reason = excluded.reason
+ON CONFLICT (key) DO UPDATE SET
+    until = greatest(limit_block.until, excluded.until), reason = excluded.reason
 """
 
 RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
@@ -162,9 +164,7 @@ def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Sav
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the fence tells of a task's run, and whether the task was carried over from an
-    earlier one.
-    """
+    """The fence's view of a task's run, and whether an earlier run created the task."""
 
     start_seq: int
     began: datetime
@@ -220,7 +220,7 @@ class _Batch:
         return self.saved
 
     # Content
-    # ----------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _write_content(self) -> None:
         rows = self._latest()
@@ -257,8 +257,9 @@ class _Batch:
         return {operation: list(latest.values()) for operation, latest in rows.items()}
 
     def _remember_seen(self, changed: set[content.Key]) -> None:
-        """What was written has a new sequence number; what was not must be remembered until its
-        listing is complete.
+        """Record the unchanged items of a listing; changed ones have a new sequence number.
+
+        The record lasts until the listing is complete.
         """
         seen = {(o.dispatch.run_id, id) for o in self.outcomes for id in o.seen}
         for outcome in self.outcomes:
@@ -290,11 +291,12 @@ class _Batch:
             self.saved.changed.setdefault((account, domains[account]), []).append(id)
 
     # Tasks
-    # ------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _prepare_tasks(self) -> list[dict[str, Any]]:
-        """Follow-ups with their runs: those of a live task that go to the background belong to
-        the backfill run.
+        """Follow-ups with their runs.
+
+        Those that a live task sends to the background belong to the backfill run.
         """
         backfills: dict[str, str] = {}
         for outcome in sorted(self.outcomes, key=lambda outcome: outcome.dispatch.account_id):

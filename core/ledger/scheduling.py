@@ -39,19 +39,20 @@ WITH due AS (
     SELECT id, user_integration_id, integration_domain, lane, '{START}', {_NO_PAYLOAD}, %(root)s
     FROM run
 ), claimed AS (
-    UPDATE user_integration a SET resync_due = false, forget_state = false,
+    UPDATE user_integration a SET
+        resync_due = false, forget_state = false,
         next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
     FROM run WHERE a.id = run.user_integration_id
 )
-SELECT run.id, run.user_integration_id, due.forget_state FROM run
-JOIN due ON due.id = run.user_integration_id
+SELECT run.id, run.user_integration_id, due.forget_state
+FROM run JOIN due ON due.id = run.user_integration_id
 """
 
 TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
 
 LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, forget_state FROM user_integration WHERE id = %s
-FOR NO KEY UPDATE
+SELECT sync_status, integration_domain, resync_due, forget_state
+FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
 JOIN_OPEN_RUN = f"""
 UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
@@ -59,8 +60,8 @@ WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = '{RunSta
 RETURNING id
 """
 OPEN_RUN = """
-INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq,
-    allow_deletions)
+INSERT INTO sync_run (
+    id, user_integration_id, integration_domain, lane, trigger, start_seq, allow_deletions)
 SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
 FROM dispatch_seq
 """
@@ -86,8 +87,8 @@ WHERE id = %s
 
 # The rows stay, so that a writer dispatched earlier cannot bring a cursor back.
 DROP_STATE = """
-UPDATE sync_state SET value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'),
-    updated_at = now()
+UPDATE sync_state SET
+    value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'), updated_at = now()
 WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
@@ -117,7 +118,8 @@ ON CONFLICT (run_id, dedup_key) DO NOTHING
 CARRIED = """
 UPDATE sync_task t SET retried_as = coalesce(
     (SELECT again.id FROM sync_task again
-        WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key), t.id)
+     WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key),
+    t.id)
 WHERE t.id = ANY(%(tasks)s)
 """
 # Served by `sync_task_stopped`: most accounts have nothing to carry on.
@@ -182,8 +184,9 @@ def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
 def request_run(
     conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL, allow_deletions: bool = False
 ) -> tuple[UUID, bool]:
-    """A live run of this account now, or the one that is open. Returns its id and whether it is
-    new.
+    """Start a live run of this account now, or return the open one.
+
+    Returns its id and whether it is new.
 
     Raises:
       NotFound: There is no such account.

@@ -28,9 +28,9 @@ WRITE_STATE = """
 INSERT INTO sync_state AS s (user_integration_id, partition, value, version, dispatch_seq)
 SELECT account, partition, value, version, seq FROM json_to_recordset(%s::json)
     AS r(account uuid, partition text, value jsonb, version bigint, seq bigint)
-    ORDER BY account, partition
-ON CONFLICT (user_integration_id, partition) DO UPDATE
-SET value = excluded.value, version = excluded.version,
+ORDER BY account, partition
+ON CONFLICT (user_integration_id, partition) DO UPDATE SET
+    value = excluded.value, version = excluded.version,
     dispatch_seq = excluded.dispatch_seq, updated_at = now()
 WHERE s.version = excluded.version - 1
 RETURNING 1

@@ -1,6 +1,4 @@
-"""What a worker process counts, for `/metrics`: kept in memory, and written down with its
-heartbeat.
-"""
+"""Counters of a worker process, for `/metrics`: in memory, and written with its heartbeat."""
 
 from __future__ import annotations
 
@@ -90,8 +88,9 @@ class Counters:
 
 
 def error_class(text: str | None) -> str:
-    """The class of an error as the ledger keeps it, `Name: what was said`; nothing that a plugin
-    made up of data.
+    """The class of an error that the ledger keeps as `Name: message`.
+
+    It returns no name that a plugin built from data.
     """
     name = (text or "").partition(":")[0]
     return name if name.isidentifier() and len(name) <= 80 else ("other" if text else "")

@@ -50,8 +50,9 @@ class Lifecycle(Middleware):
         return [self._dispatcher]
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """A process that cannot begin ends: Dramatiq would log the error, and take messages that
-        nobody can run.
+        """End a process that cannot begin.
+
+        Dramatiq would log the error, and fetch messages that this process cannot run.
         """
         try:
             self._open(broker, worker)

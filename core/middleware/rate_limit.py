@@ -66,7 +66,8 @@ class RateLimit(TaskMiddleware):
             loaded = self._accounts.get(dispatch.account_id, dispatch.account_version)
         except ServerUnavailable:
             raise
-        except Exception:  # noqa: BLE001  a plugin's validators and limits are in it, and may raise anything
+        # A plugin's validators and limits are in it, and may raise anything.
+        except Exception:  # noqa: BLE001
             return  # the task itself fails with it, and its outcome is decided there
         wanted = [
             Wanted(loaded.key(limit), limit, units, loaded.heaviest(limit))

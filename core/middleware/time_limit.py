@@ -1,6 +1,4 @@
-"""Ends a task that runs too long: softly by an exception in its thread, and if that does not
-help, by giving the thread up.
-"""
+"""End a task that runs too long: first by an exception, then by abandoning its thread."""
 
 from __future__ import annotations
 
@@ -142,8 +140,9 @@ class TimeLimit(TaskMiddleware):
             self._replace(watched.thread, watched.dispatch)
 
     def _replace_dead(self) -> None:
-        """Dramatiq never replaces a worker thread that died; the lease of what it ran is not
-        renewed.
+        """Replace a worker thread that died, which Dramatiq never does.
+
+        The lease of its task is not renewed.
         """
         if self._worker is None or self._stopping.is_set():
             return
@@ -185,9 +184,7 @@ class TimeLimit(TaskMiddleware):
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
-    """Raise in another thread at its next bytecode; None takes back what has not been raised
-    yet.
-    """
+    """Raise in another thread at its next bytecode; None cancels an exception not yet raised."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(ident), ctypes.py_object(exception) if exception is not None else None
     )

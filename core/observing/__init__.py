@@ -1,5 +1,6 @@
-"""Errors to Sentry, traces to OpenTelemetry: switched on by the variables that these have
-everywhere, and free where they are off.
+"""Errors to Sentry, traces to OpenTelemetry.
+
+Their usual environment variables enable them; disabled, they cost nothing.
 
     errors    what is reported: tasks that fail for good, and what our processes log as errors
     traces    spans of tasks, saves and requests

@@ -1,5 +1,6 @@
-"""Reporting errors to Sentry, where SENTRY_DSN is set
-(https://docs.sentry.io/platforms/python/configuration/options/).
+"""Report errors to Sentry if SENTRY_DSN is set.
+
+https://docs.sentry.io/platforms/python/configuration/options/
 
 The client is bare: none of its integrations, which would send bodies, addresses of requests and
 what lies in variables. A task's error is reported once it is parked or its account stops, with the
@@ -132,8 +133,9 @@ def report_task(
 
 
 def _stacks(error: BaseException) -> list[dict[str, Any]]:
-    """The exceptions of a chain with their stacks, without their words: files, functions and
-    lines of code.
+    """The exceptions of a chain with their stacks, without their messages.
+
+    A stack holds files, functions and lines of code.
     """
     from sentry_sdk import get_client
     from sentry_sdk.utils import event_from_exception

@@ -64,8 +64,9 @@ class UserIntegration(BaseModel):
 
 
 class HeldDeletion(BaseModel):
-    """So much vanished at once that a person has to say whether it may go: `/sync` with
-    `allow_deletions`.
+    """An unusually large deletion, held until a person confirms it.
+
+    `/sync` with `allow_deletions` confirms it.
     """
 
     parent: str | None

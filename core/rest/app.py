@@ -94,8 +94,9 @@ def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 class Headers:
-    """What every answer carries, unless a route says otherwise: no cache keeps it, and no
-    browser guesses what it is.
+    """Headers of every answer, unless a route sets others.
+
+    No cache keeps the answer, and no browser guesses its type.
     """
 
     DEFAULTS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

@@ -37,9 +37,8 @@ class BodySize:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise HTTPException(
-                    413
-                )  # FastAPI passes no other exception on that comes while it reads
+                # FastAPI passes no other exception on that comes while it reads.
+                raise HTTPException(413)
             return message
 
         await self.app(scope, counted, send)

@@ -86,8 +86,9 @@ def media_type(given: str | None) -> str:
 
 
 def _disposition(name: str) -> str:
-    """https://www.rfc-editor.org/rfc/rfc6266: everything that is not plain is percent-encoded,
-    so that no name breaks out.
+    """Percent-encode everything that is not plain, so that a name cannot end the header's value.
+
+    https://www.rfc-editor.org/rfc/rfc6266
     """
     last = re.split(r"[/\\]", name)[-1][:LONGEST_NAME].encode("utf-8", "replace")
     return f"attachment; filename*=UTF-8''{quote(last, safe='') or 'content'}"

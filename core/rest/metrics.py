@@ -1,6 +1,4 @@
-"""Figures for Prometheus: what is so now, asked of the database, and what each worker process
-has counted.
-"""
+"""Prometheus metrics: the database's current state, and the counters of each worker process."""
 
 from __future__ import annotations
 
@@ -117,9 +115,17 @@ def _now(found: Figures) -> Iterator[Metric]:
         ("deletions_held", "Listings of which so much vanished that a person is asked", found.held),
         ("scheduler_silent_seconds", "Since the last tick of the scheduler", found.silent_seconds),
         ("dispatcher_leads", "Whether somebody dispatches", float(found.leads)),
-        ("changes_held_back_seconds", "Age of the oldest writing transaction; the feed waits for it", found.horizon_seconds),
-        ("changes_unsearchable", "Changes that are not searchable yet; counted up to 10,000", found.unsearchable),
-    ):  # fmt: skip
+        (
+            "changes_held_back_seconds",
+            "Age of the oldest writing transaction; the feed waits for it",
+            found.horizon_seconds,
+        ),
+        (
+            "changes_unsearchable",
+            "Changes that are not searchable yet; counted up to 10,000",
+            found.unsearchable,
+        ),
+    ):
         gauge = GaugeMetricFamily(f"polling_{name}", about)
         gauge.add_metric((), number)
         yield gauge

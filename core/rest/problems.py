@@ -114,8 +114,9 @@ async def _polling_error(request: Request, error: Exception) -> JSONResponse:  #
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    """Pydantic's errors carry what was sent, which may be a password: only places and messages
-    are passed on.
+    """Return only the places and messages of Pydantic's errors.
+
+    The errors also hold the input, which may be a password.
     """
     assert isinstance(error, RequestValidationError)
     errors = [_field_error(one) for one in error.errors()[:MOST_ERRORS]]

@@ -1,5 +1,6 @@
-"""How many requests may wait for a provider at once: it may take its time, and the others shall
-be answered meanwhile.
+"""A bound on concurrent requests that wait for a provider.
+
+A provider may be slow, and other requests need threads in the meantime.
 """
 
 from __future__ import annotations

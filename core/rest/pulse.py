@@ -1,6 +1,4 @@
-"""Waiting for changes: however many readers wait, the database is asked four times a second and
-no more.
-"""
+"""Waiting for changes: the database is polled four times a second for any number of readers."""
 
 from __future__ import annotations
 

@@ -52,9 +52,7 @@ class _Server(uvicorn.Server):
         self._pulse = pulse
 
     async def shutdown(self, *arguments: Any, **more: Any) -> None:
-        """Before it waits for requests: those that wait themselves would be cut off when the
-        grace is over.
-        """
+        """Answer waiting requests before the grace period, which would cut them off."""
         self._pulse().end()
         await super().shutdown(*arguments, **more)
 

@@ -185,9 +185,7 @@ def _with_wrong_secrets(model: BaseModel) -> BaseModel:
 
 
 def _told(harness: Harness) -> str:
-    """Everything that an account lets the world see after a sync: content, state, payloads and
-    errors.
-    """
+    """Everything that an account shows after a sync: content, state, payloads and errors."""
     result = harness.sync()
     items = harness.content.values()
     errors = [f"{error} {error!r}" for error in (*result.failures, *_checked(harness))]
@@ -200,6 +198,7 @@ def _told(harness: Harness) -> str:
 def _checked(harness: Harness) -> list[Exception]:
     try:
         harness.check()
-    except Exception as error:  # noqa: BLE001  a plugin may raise anything, and its text must tell nothing
+    # A plugin may raise anything, and its text must tell nothing.
+    except Exception as error:  # noqa: BLE001
         return [error]
     return []

@@ -48,9 +48,7 @@ class Account:
 
 
 class HarnessContext:
-    """Implements `core.Context` on an account in memory; `sequence` is when the task was
-    dispatched.
-    """
+    """`core.Context` on an account in memory; `sequence` is the time of the task's dispatch."""
 
     def __init__(
         self,

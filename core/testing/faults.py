@@ -1,6 +1,4 @@
-"""Faults that the harness injects: what a fleet of workers, a broker and a network do to a
-plugin.
-"""
+"""Faults that the harness injects, like those of workers, a broker and a network."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The work queue of the harness: what is ready, what waits, and a clock that jumps instead of
-sleeping.
-"""
+"""The work queue of the harness: ready and waiting tasks, and a clock that jumps."""
 
 from __future__ import annotations
 
@@ -16,8 +14,9 @@ from core.states import Lane
 
 @dataclass(slots=True)
 class Run:
-    """A tree of tasks; `began` is the sequence number it began at, `keys` what it has had
-    already.
+    """A tree of tasks.
+
+    `began` is its first sequence number, and `keys` are the dedup keys that it has seen.
     """
 
     info: RunInfo
@@ -48,9 +47,7 @@ class Entry:
 
 
 class Queue:
-    """Live tasks before backfill, high priority before low, then in order; or as `rank` shuffles
-    them.
-    """
+    """Sort live tasks before backfill and high priority before low, then by age or `rank`."""
 
     def __init__(self, rank: Callable[[], float] | None = None) -> None:
         self.clock = 0.0

@@ -75,7 +75,8 @@ LEFT = (
 local left = {}
 for i = 2, #KEYS do
     local at = 1 + (i - 2) * 3
-    local interval, tolerance, heaviest = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local interval, tolerance = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local heaviest = tonumber(ARGV[at + 2])
     local room = now + tolerance - stand(KEYS[i], mark or '0', now, interval, tolerance, heaviest)
     left[i - 1] = room < 0 and 0 or math.floor(room / interval) + heaviest
 end
@@ -137,9 +138,7 @@ class Budgets:
         return dict(zip([one.key for one in wanted], left, strict=True))
 
     def charge(self, wanted: Wanted) -> None:
-        """Take units even if there are none left: debt, to be paid off before anybody takes
-        more.
-        """
+        """Take units even if none are left: debt, paid off before the next task."""
         self._run(FORCE, [wanted])
 
     def _run(self, mode: int, wanted: Sequence[Wanted]) -> Wait | None:
@@ -172,8 +171,9 @@ class Budgets:
 
 
 def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
-    """(interval of one unit, tolerance), in microseconds, such that no window of `per` seconds ever
-    sees more than `units`.
+    """Return (interval of one unit, tolerance) in microseconds, for at most `units` per window.
+
+    Every window of `per` seconds respects that maximum.
 
     In a window, tasks are let through until `(per + tolerance) / interval` units are spent, and the
     last of them may cost the heaviest: `steady + burst - 2 + heaviest` units at most, with `steady`

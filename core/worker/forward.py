@@ -1,6 +1,4 @@
-"""Results on their way to another process: for workers that only fetch (`dramatiq core.actors -Q
-gmail`).
-"""
+"""Send results to another process, for fetch-only workers (`dramatiq core.actors -Q gmail`)."""
 
 from __future__ import annotations
 

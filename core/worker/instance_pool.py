@@ -16,9 +16,7 @@ from core.integration.base import BaseIntegration
 from core.worker.accounts import LoadedAccount
 
 IDLE_SECONDS = 5.0
-"""How long an instance waits for the next task; it may hold a connection, which counts at the
-provider.
-"""
+"""Seconds that an instance waits for the next task; it may hold a connection to the provider."""
 
 log = logging.getLogger(__name__)
 

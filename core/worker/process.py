@@ -41,9 +41,7 @@ from core.worker.saver import Saver
 HEARTBEAT_SECONDS = 5.0
 
 SHORTEST_PATIENCE_SECONDS = 5.0
-"""How long Python may stand still in a process before it is ended, if its leases are shorter
-than that.
-"""
+"""Seconds that Python may hang before the process is ended, unless its leases are shorter."""
 
 log = logging.getLogger(__name__)
 
@@ -192,8 +190,7 @@ class WorkerProcess:
             )
 
     def _watch(self) -> None:
-        """End this process if Python stands still in it: a loop in C that never lets go of the
-        interpreter.
+        """End this process if Python hangs, as in a C loop that never releases the GIL.
 
         The timer runs outside of the interpreter, so it goes off when this thread could not set it
         anew. By then the leases of what this process held have run out; whoever supervises it
@@ -207,8 +204,9 @@ class WorkerProcess:
         faulthandler.cancel_dump_traceback_later()
 
     def _close_idle(self) -> None:
-        """Apart from the heartbeat: what a plugin does in `close` must not keep leases from
-        being renewed.
+        """Close idle instances apart from the heartbeat.
+
+        A plugin's `close` must not delay the renewal of leases.
         """
         while not self._ended.wait(0.5):
             self.instances.close_idle()

@@ -115,8 +115,9 @@ class Saver:
             queue.thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Save all that was handed over, then end; gives up after `timeout` seconds, and leases
-        do the rest.
+        """Save all pending results, then end.
+
+        After `timeout` seconds it gives up, and the tasks are redelivered when their leases expire.
         """
         with self._room:
             self._stopping = True
@@ -225,7 +226,8 @@ class Saver:
             return [self._commit(outcomes)]
         except UNAVAILABLE:
             raise
-        except Exception as error:  # noqa: BLE001  whatever is wrong with one outcome must not keep the others
+        # Whatever is wrong with one outcome must not keep the others.
+        except Exception as error:  # noqa: BLE001
             if len(outcomes) > 1:
                 half = len(outcomes) // 2
                 return [
@@ -235,8 +237,9 @@ class Saver:
             return [self._park(outcomes[0], error)]
 
     def _save_singly(self, outcomes: Sequence[Outcome]) -> list[Saved]:
-        """The server is there, and yet this batch fails as if it were not: whoever does that
-        alone is parked.
+        """Handle a batch that fails as if the server were away, while the server is there.
+
+        A task that causes this alone is parked.
         """
         saved = []
         for outcome in outcomes:
@@ -267,8 +270,9 @@ class Saver:
     def _until_available(
         self, action: Callable[[], T], otherwise: Callable[[], T] | None = None
     ) -> T:
-        """Do it, again and again while the server is away; `otherwise` after some tries with a
-        server that is there.
+        """Retry the call while the server is away.
+
+        After some tries with a reachable server, call `otherwise`.
         """
         pause, tries = 0.05, 0
         while True:
@@ -284,8 +288,9 @@ class Saver:
             pause = min(pause * 2, 2.0)
 
     def _end_runs(self, outcomes: Sequence[Outcome]) -> list[Run]:
-        """End the runs that are complete. It is asked by whoever lets go of the last of a run's
-        tasks that this process holds.
+        """End the runs that are complete.
+
+        The thread that releases the last of a run's tasks in this process asks for it.
 
         Also by one that has added tasks: a thread that has saved those since then saw this one's
         still held, and did not ask.

@@ -18,8 +18,8 @@ Json = Mapping[str, Any]
 INTRODUCTION = """\
 # REST API
 
-Made from the OpenAPI document by `docs/reference/generate.py`; the document itself is at `/openapi.json`. How to begin:
-[use the API](../how-to/use-the-api.md).
+Made from the OpenAPI document by `docs/reference/generate.py`; the document itself is at
+`/openapi.json`. How to begin: [use the API](../how-to/use-the-api.md).
 """
 GENERAL = {"400", "401", "413", "422", "503"}
 """Problems that need no word at each route."""
@@ -94,8 +94,7 @@ def _schemas(document: Json) -> Iterator[str]:
             yield _type(schema)
         needed = set(schema.get("required", ()))
         rows = [
-            f"| `{field}`{' (needed)' if field in needed and 'additionalProperties' in schema else ''}"
-            f" | {_type(one)} | {_about(one)} |"
+            f"| `{field}`{' (needed)' if field in needed else ''} | {_type(one)} | {_about(one)} |"
             for field, one in schema.get("properties", {}).items()
         ]
         if rows:

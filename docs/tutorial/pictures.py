@@ -46,7 +46,7 @@ def walk(page: Page, url: str, token: str, shoot: Shoot) -> list[str]:
     clicked: list[str] = []
 
     def click(role: str, name: str, within: str = "body") -> None:
-        page.locator(within).get_by_role(role, name=name, exact=True).first.click()  # type: ignore[arg-type]
+        page.locator(within).get_by_role(role, name=name, exact=True).first.click()
         clicked.append(name)
 
     page.goto(url)

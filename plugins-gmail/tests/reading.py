@@ -56,4 +56,4 @@ class Read:
             for id, row in self.rows.items()
             if row.kind == "attachment"
         )
-        return {part: row.content.data if row.content else b"" for part, row in rows}  # type: ignore[union-attr]
+        return {part: row.content.data if row.content else b"" for part, row in rows}

@@ -125,8 +125,9 @@ def test_an_answer_that_names_no_mailbox_connects_none(gmail: FakeGmail) -> None
 def answered(gmail: FakeGmail, **other: Any) -> dict[str, Any]:
     """What Google's token endpoint says to an authorization code, as authlib hands it on."""
     return {
-        "access_token": gmail.tokens.new_access_token(), "expires_in": 3599, "expires_at": 1_800_000_000,
-        "refresh_token": gmail.tokens.new_refresh_token(), "refresh_token_expires_in": 604_799,
+        "access_token": gmail.tokens.new_access_token(), "expires_in": 3599,
+        "expires_at": 1_800_000_000, "refresh_token": gmail.tokens.new_refresh_token(),
+        "refresh_token_expires_in": 604_799,
         "scope": "https://www.googleapis.com/auth/gmail.readonly", "token_type": "Bearer",
     } | other  # fmt: skip
 
@@ -155,8 +156,12 @@ def test_a_grant_that_would_last_an_hour_is_refused(gmail: FakeGmail) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"client_id": "x", "client_secret": "y", "subject": "a@b", "service_account": {"client_email": "abc"}},
-        {"expires_in": None}, {"expires_in": "soon"}, {"expires_in": -1}, {"expires_in": 1e300}, {"access_token": ""},
+        {
+            "client_id": "x", "client_secret": "y", "subject": "a@b",
+            "service_account": {"client_email": "abc"},
+        },
+        {"expires_in": None}, {"expires_in": "soon"}, {"expires_in": -1}, {"expires_in": 1e300},
+        {"access_token": ""},
     ],
 )  # fmt: skip
 def test_what_else_stands_in_a_grant_is_passed_over(

@@ -36,8 +36,9 @@ DATE = {"date": "Mon, 23 Nov 2026 15:00:00 GMT"}
 @pytest.mark.parametrize(
     "date",
     [
-        "", "23 Nov", "Mon, 23 Nov 99999999999999999999 15:00:00 GMT", "Mon, 23 Nov 2026 15:00:00 +99999999999999",
-        "Fri, 31 Dec 9999 23:59:59 -0100", "Sat, 01 Jan 0001 00:00:00 +1400",
+        "", "23 Nov", "Mon, 23 Nov 99999999999999999999 15:00:00 GMT",
+        "Mon, 23 Nov 2026 15:00:00 +99999999999999", "Fri, 31 Dec 9999 23:59:59 -0100",
+        "Sat, 01 Jan 0001 00:00:00 +1400",
     ],
 )  # fmt: skip
 def test_a_clock_that_is_none_costs_no_attempt(date: str) -> None:
@@ -201,10 +202,12 @@ def test_answers_that_are_no_json_are_tried_again(gmail: FakeGmail) -> None:
 @pytest.mark.parametrize(
     ("kind", "answer"),
     [
-        ("messages", {"messages": None}), ("messages", {"messages": {"0": {"id": "1"}}}), ("messages", {"messages": [None]}),
-        ("messages", {"messages": [{"id": 1}]}), ("messages", {"messages": [], "nextPageToken": 5}),
-        ("messages", {"messages": [], "nextPageToken": ["x"]}), ("labels", {"labels": "none"}), ("labels", {"labels": None}),
-        ("profile", {}), ("profile", {"historyId": 1.7e19}), ("profile", {"historyId": "١٢"}),
+        ("messages", {"messages": None}), ("messages", {"messages": {"0": {"id": "1"}}}),
+        ("messages", {"messages": [None]}), ("messages", {"messages": [{"id": 1}]}),
+        ("messages", {"messages": [], "nextPageToken": 5}),
+        ("messages", {"messages": [], "nextPageToken": ["x"]}), ("labels", {"labels": "none"}),
+        ("labels", {"labels": None}), ("profile", {}), ("profile", {"historyId": 1.7e19}),
+        ("profile", {"historyId": "١٢"}),
     ],
 )  # fmt: skip
 def test_a_listing_of_something_else_deletes_nothing(

@@ -66,7 +66,7 @@ def test_a_page_token_that_gmail_has_forgotten_begins_the_listing_again(gmail: F
     ids = gmail.mailbox.fill(20)
     listed: list[str] = []
     gmail.failing = lambda kind, path: (
-        BAD_PAGE if kind == "messages" and (listed.append(path) or len(listed) == 3) else None  # type: ignore[func-returns-value]
+        BAD_PAGE if kind == "messages" and (listed.append(path) or len(listed) == 3) else None
     )
     harness = connect(gmail)
     synced(harness)
@@ -171,7 +171,7 @@ def test_a_later_listing_stays_in_the_live_run(gmail: FakeGmail) -> None:
     )
     assert harness.state["history"]["generation"] != generation, (
         "nothing has happened, yet it is another listing"
-    )  # type: ignore[index,call-overload]
+    )
 
 
 def test_a_listing_that_did_not_come_to_its_end_begins_anew(gmail: FakeGmail, costs: Costs) -> None:

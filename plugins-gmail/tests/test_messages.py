@@ -13,8 +13,10 @@ from syncing import Costs, connect, large_mail, synced
 def test_a_message_is_a_row_with_its_source_and_its_attachments(gmail: FakeGmail) -> None:
     data = bytes(range(256)) * 10
     raw = mail(
-        "Grüße", "The text.", html="<p>The <b>HTML</b>", attachments=[("photo.png", "image/png", data)],
-        Cc="Zoë <zoe@example.net>, other@example.net", Reply_To="reply@example.org", List_Id="<list.example.org>",
+        "Grüße", "The text.", html="<p>The <b>HTML</b>",
+        attachments=[("photo.png", "image/png", data)],
+        Cc="Zoë <zoe@example.net>, other@example.net", Reply_To="reply@example.org",
+        List_Id="<list.example.org>",
     )  # fmt: skip
     id = gmail.mailbox.add(raw, ["INBOX", "UNREAD"])
     harness = connect(gmail)
@@ -33,7 +35,7 @@ def test_a_message_is_a_row_with_its_source_and_its_attachments(gmail: FakeGmail
     assert found["reply_to"] == [{"name": "", "address": "reply@example.org"}]
     assert (found["date"], found["labels"]) == ("2026-01-02T03:04:05+01:00", ["INBOX", "UNREAD"])
     assert (found["thread_id"], found["size"], found["snippet"]) == (id, len(raw), f"It's {id}")
-    assert found["headers"]["list-id"] == ["<list.example.org>"]  # type: ignore[index,call-overload]
+    assert found["headers"]["list-id"] == ["<list.example.org>"]
     source = harness.content[f"{id}/raw"]
     assert (source.kind, source.parent, source.content, source.content_type) == (
         "source",

@@ -65,12 +65,18 @@ def test_the_corpus_of_cpython(path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "Message-ID: <[>", "Message-ID: <", "Message-ID: <a@[", "Content-Type: text/plain; charset*0=", 'Content-Type: "',
-        "Content-Type: ;;;", "Content-Type: text/plain; charset*=''%", "Content-Type: multipart/mixed; boundary*0*=",
-        "Content-Disposition: attachment; filename*=nothing''%ff", "Content-Disposition: attachment; filename*1*=x",
-        "Date: Thu, 99 Foo 99999 99:99:99 +9999", "Date: 1", "From: (((((((((((", "From: <<<>>>", "To: a@b@c, ;:;",
-        "Subject: =?utf-8?b?!!!?=", "Subject: =?nothing?q?=FF?=", "Subject: =?utf-8?q?=ED=A0=80?=", "Subject: \udcff\udcfe",
-        "Content-Transfer-Encoding: base65", "Content-Type: text/plain; charset=rot13", "Content-Type: text/plain; charset=idna",
+        "Message-ID: <[>", "Message-ID: <", "Message-ID: <a@[",
+        "Content-Type: text/plain; charset*0=", 'Content-Type: "',
+        "Content-Type: ;;;", "Content-Type: text/plain; charset*=''%",
+        "Content-Type: multipart/mixed; boundary*0*=",
+        "Content-Disposition: attachment; filename*=nothing''%ff",
+        "Content-Disposition: attachment; filename*1*=x",
+        "Date: Thu, 99 Foo 99999 99:99:99 +9999", "Date: 1", "From: (((((((((((", "From: <<<>>>",
+        "To: a@b@c, ;:;",
+        "Subject: =?utf-8?b?!!!?=", "Subject: =?nothing?q?=FF?=", "Subject: =?utf-8?q?=ED=A0=80?=",
+        "Subject: \udcff\udcfe",
+        "Content-Transfer-Encoding: base65", "Content-Type: text/plain; charset=rot13",
+        "Content-Type: text/plain; charset=idna",
         "Content-Type: text/plain; charset=nothing", 'Content-Type: text/plain; charset="utf-8\0"',
         "Content-Type: application/\udcff", "Content-ID: <", ": no name", "no colon", "\0: \0",
     ],
@@ -182,7 +188,8 @@ def test_alternatives_and_attachments_have_gmails_numbers() -> None:
         "--ABC--",
         "--AB--",
         "--A", "Content-Type: text/plain", "", "footer",
-        "--A", "Content-Type: message/rfc822", "", "Subject: inner", "", "--A is no boundary here", "body",
+        "--A", "Content-Type: message/rfc822", "", "Subject: inner", "", "--A is no boundary here",
+        "body",
         "--A", 'Content-Disposition: attachment; filename="a.txt"', "", "attached", "",
         "--A--", "epilogue",
     )  # fmt: skip
@@ -300,9 +307,12 @@ def test_html_as_text() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "", " ", "\0", "<", "<?xml version='1.0' encoding='utf-16'?><p>x", "<div>" * 100_000, "<b>" * 50_000 + "x",
-        "<table><tr><td>" * 5_000 + "x", "<" * 500_000, "&amp" * 200_000, "<!--" * 100_000, "<a " + "x=1 " * 100_000,
-        "<p style='" + "margin:1em;" * 10_000 + "'>x", "<td colspan=99999999999>x", "<ol start=abc><li>x", "\ud800<p>x",
+        "", " ", "\0", "<", "<?xml version='1.0' encoding='utf-16'?><p>x", "<div>" * 100_000,
+        "<b>" * 50_000 + "x",
+        "<table><tr><td>" * 5_000 + "x", "<" * 500_000, "&amp" * 200_000, "<!--" * 100_000,
+        "<a " + "x=1 " * 100_000,
+        "<p style='" + "margin:1em;" * 10_000 + "'>x", "<td colspan=99999999999>x",
+        "<ol start=abc><li>x", "\ud800<p>x",
         "<pre>" + "x\n" * 100_000, "<table>" + "<tr><td>x<td>y" * 10_000,
         "<div style='padding-left:99999999px;margin:9999999999em'>x",
         "<table><tr><td>" + "x" * 20_000 + "<tr><td>y" * 2_000, "<blockquote>" * 3_000 + "x",
@@ -376,12 +386,14 @@ def test_metadata_has_a_bound() -> None:
         b"To: " + b"<,>" * 50_000 + b"\n\nx",
         b"Content-Type: text/plain" + b";a=b" * 100_000 + b"\n\nx",
         b'Content-Type: text/plain; a="' + b"\\" * 200_000 + b"\n\nx",
-        b"Content-Disposition: attachment" + b"".join(b"; filename*%d*=%%41" % n for n in range(20_000)) + b"\n\nx",
+        b"Content-Disposition: attachment"
+        + b"".join(b"; filename*%d*=%%41" % n for n in range(20_000)) + b"\n\nx",
         b"x" * 5_000_000,
         b"Content-Transfer-Encoding: base64\n\n" + b"=" * 2_000_000,
         b"Content-Transfer-Encoding: quoted-printable\n\n" + b"=" * 2_000_000,
         b"Content-Type: text/html\n\n" + b"<p>" * 300_000,
-        b"Content-Type: multipart/mixed; boundary=A\n\n" + b"--A\nContent-Type: text/plain\n\nx\n" * 100_000,
+        b"Content-Type: multipart/mixed; boundary=A\n\n"
+        + b"--A\nContent-Type: text/plain\n\nx\n" * 100_000,
         b"Content-Type: text/plain; charset=idna\n\n" + b"xn--" * 200_000,
         b"Content-Type: text/plain; charset=punycode\n\n" + b"a" * 1_000_000,
     ],
@@ -401,7 +413,7 @@ def test_a_large_message_is_read_in_bounded_memory() -> None:
         b" application/zip\nContent-Transfer-Encoding: base64\n\n"
     )
     sizes: list[int] = []
-    parser = MessageParser(lambda part: sizes.append, lambda part: sizes.append(part.size))  # type: ignore[arg-type]
+    parser = MessageParser(lambda part: sizes.append, lambda part: sizes.append(part.size))
     tracemalloc.start()
     try:
         parser.feed(head)
@@ -459,11 +471,15 @@ def test_an_attachment_is_found_though_gmail_counts_otherwise(
 # Anything at all
 
 WORDS = [
-    b"Content-Type: ", b"multipart/mixed; ", b"multipart/alternative; ", b"boundary=", b"A", b"B", b"--A", b"--B",
-    b"--A--", b"\r\n", b"\n", b"\r", b"text/plain", b"text/html", b"; charset=", b"utf-8", b"latin-1", b"x",
-    b"Content-Transfer-Encoding: ", b"base64", b"quoted-printable", b"=?utf-8?q?=?=", b"=?", b"?=", b"Subject: ",
+    b"Content-Type: ", b"multipart/mixed; ", b"multipart/alternative; ", b"boundary=", b"A", b"B",
+    b"--A", b"--B",
+    b"--A--", b"\r\n", b"\n", b"\r", b"text/plain", b"text/html", b"; charset=", b"utf-8",
+    b"latin-1", b"x",
+    b"Content-Transfer-Encoding: ", b"base64", b"quoted-printable", b"=?utf-8?q?=?=", b"=?", b"?=",
+    b"Subject: ",
     b"From: ", b"Date: ", b'"', b"(", b"<", b"=", b"=E", b"\0", b"\xff", b"\xc3\xa9", b"aGVsbG8=",
-    b"Content-Disposition: attachment; filename", b"*0*=", b"*=", b"''%", b"message/rfc822", b"<p>", b"</div>", b" ",
+    b"Content-Disposition: attachment; filename", b"*0*=", b"*=", b"''%", b"message/rfc822", b"<p>",
+    b"</div>", b" ",
     b";", b":",
 ]  # fmt: skip
 

@@ -127,7 +127,7 @@ def test_trash_that_the_history_tells_of_before_the_message_is_kept(gmail: FakeG
     slow = context
     assert not is_nothing(
         instance.download_email(slow, id, str(harness.state["history"]["generation"]))
-    )  # type: ignore[index,call-overload]
+    )
     gmail.mailbox.trash(id)
     gmail.mailbox.records = gmail.mailbox.records[-2:]
     assert [(row.id, row.code) for row in instance.run_task(first, context).output] == [(id, 410)]

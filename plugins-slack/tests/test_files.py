@@ -213,7 +213,7 @@ def test_what_cannot_be_fetched_is_kept_without_content(
     ],
 )
 def test_whose_address_it_is(url: str, is_slacks: bool) -> None:
-    settings = SlackSettings(_env_file=None, SLACK_API_URL="https://slack.com/api/")  # type: ignore[call-arg]
+    settings = SlackSettings(_env_file=None, SLACK_API_URL="https://slack.com/api/")
     assert (obstacle(File(id="F1", message="C1:1.1", url=url), settings, 10) == "") == is_slacks
 
 
@@ -283,7 +283,7 @@ def test_429_of_a_download_parks_downloads(
 ) -> None:
     fake.workspace.upload(channel, DATA)
     answered, refused = fake.file, [(429, b"", {"Retry-After": "11"})]
-    fake.file = lambda *given: refused.pop() if refused else answered(*given)  # type: ignore[method-assign]
+    fake.file = lambda *given: refused.pop() if refused else answered(*given)
     [error] = sync(connect(files="all")).failures
     assert isinstance(error, RateLimited)
     assert (error.limit, error.retry_after) == ("files", 11.0)

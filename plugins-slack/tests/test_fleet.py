@@ -149,7 +149,7 @@ def test_a_workspace_survives_kills_expiries_and_talk(
             "tasks are done",
             100,
             replace=True,
-        )  # type: ignore[misc]
+        )
         fleet.until(fleet.worker_pids, "there is somebody to kill", 100, replace=True)
         send(signal.SIGKILL, fleet.worker_pids()[0])
     killed.set()

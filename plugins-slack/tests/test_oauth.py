@@ -22,7 +22,7 @@ from core.errors import InvalidInput, SettingsError
 from core.settings import Settings
 from core.testing import Harness
 
-SETTINGS = Settings(_env_file=None, public_url="https://polling.example.org")  # type: ignore[call-arg]
+SETTINGS = Settings(_env_file=None, public_url="https://polling.example.org")
 
 
 def endpoint(fake: Fake) -> OAuth:
@@ -108,7 +108,8 @@ def test_what_the_browser_is_sent_with(fake: Fake, monkeypatch: pytest.MonkeyPat
     asked = dict(parse_qsl(urlsplit(url).query))
     assert url.startswith("https://slack.com/oauth/v2/authorize?")
     assert asked == {
-        "client_id": CLIENT_ID, "response_type": "code", "state": "s", "scope": ",".join(oauth.scopes),
+        "client_id": CLIENT_ID, "response_type": "code", "state": "s",
+        "scope": ",".join(oauth.scopes),
         "redirect_uri": "https://polling.example.org/v1/oauth/callback",
     }  # fmt: skip
     monkeypatch.delenv("SLACK_CLIENT_SECRET")

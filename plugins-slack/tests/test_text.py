@@ -65,8 +65,13 @@ def test_without_text_the_blocks_speak_and_then_the_attachments() -> None:
     )
 
 
-json = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda below: st.lists(below) | st.dictionaries(
-    st.sampled_from(["type", "text", "elements", "fields", "user_id", "fallback", "blocks", "title"]), below))  # fmt: skip
+keys = st.sampled_from(
+    ["type", "text", "elements", "fields", "user_id", "fallback", "blocks", "title"]
+)
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda below: st.lists(below) | st.dictionaries(keys, below),
+)
 
 
 @given(st.dictionaries(st.sampled_from(["text", "blocks", "attachments"]), json))
@@ -106,8 +111,8 @@ def test_the_row_of_a_message(fake: Fake, connect: Any, sync: Any) -> None:
     assert (item.kind, item.parent, item.name) == ("message", channel.id, "#general @Ann")
     assert item.text == "@oncall, @Björn & all"
     assert item.metadata == {
-        "channel": channel.id, "ts": ts, "user": "U1", "subtype": "me_message", "permalink": link, "blocks": blocks,
-        "thread_ts": ts,
+        "channel": channel.id, "ts": ts, "user": "U1", "subtype": "me_message", "permalink": link,
+        "blocks": blocks, "thread_ts": ts,
     }  # fmt: skip
     answer = harness.content[f"{channel.id}:{reply}"]
     assert (answer.parent, answer.name) == (item.id, "#general @Björn")
@@ -139,10 +144,12 @@ def test_hostile_messages_keep_their_siblings(fake: Fake, connect: Any, sync: An
     channel = fake.workspace.add_channel("general")
     good = fake.workspace.post(channel, "good")
     odd = [
-        {"text": None}, {"text": 7}, {"text": "\0 and \ud800"}, {"blocks": "no list"}, {"files": [7, {"id": 5}, {}]},
-        {"reactions": "x"}, {"edited": [1]}, {"attachments": [[]]}, {"user": None}, {"thread_ts": "nonsense"},
-        {"blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 2_000_000}}]}, {"reply_count": "many"},
-        {"user": {"a": 1}}, {"username": 5, "bot_id": 7}, {"user_profile": "x"}, {"latest_reply": {}, "reply_count": 3},
+        {"text": None}, {"text": 7}, {"text": "\0 and \ud800"}, {"blocks": "no list"},
+        {"files": [7, {"id": 5}, {}]}, {"reactions": "x"}, {"edited": [1]}, {"attachments": [[]]},
+        {"user": None}, {"thread_ts": "nonsense"},
+        {"blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 2_000_000}}]},
+        {"reply_count": "many"}, {"user": {"a": 1}}, {"username": 5, "bot_id": 7},
+        {"user_profile": "x"}, {"latest_reply": {}, "reply_count": 3},
         {"attachments": [{"ts": float("inf")}]}, {"edited": {"ts": float("nan")}},
     ]  # fmt: skip
     for fields in odd:

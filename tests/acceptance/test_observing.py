@@ -128,7 +128,8 @@ observing.begin("worker", lambda: operator_redactor(get_environment(), get_regis
 try:
     raise ValueError({BODY!r})
 except ValueError as error:
-    logging.getLogger("core.worker.saver").exception("the saver could not save with %s", {CLIENT_SECRET!r})
+    saver = logging.getLogger("core.worker.saver")
+    saver.exception("the saver could not save with %s", {CLIENT_SECRET!r})
     error.add_note({BODY!r})
     logging.getLogger("core.task").error("a plugin says %s", {BODY!r}, exc_info=True)
     logging.getLogger("some.library").error("%s", {BODY!r})

@@ -35,9 +35,11 @@ class Lived:
         ]
         return [
             *LISTS, "/accounts?status=error", "/parked?domain=hello-world", "/content?q=hello",
-            f"/accounts/{self.account}", f"/accounts/{self.account}/settings", f"/accounts/{self.torn[0].account}/credentials",
-            f"/runs/{self.run}", f"/tasks/{self.task}", f"/content/{self.content}",
-            *(f"/integrations/{domain}/connect" for domain in ("hello-world", "ftp", "gmail", "slack")),
+            f"/accounts/{self.account}", f"/accounts/{self.account}/settings",
+            f"/accounts/{self.torn[0].account}/credentials", f"/runs/{self.run}",
+            f"/tasks/{self.task}", f"/content/{self.content}",
+            "/integrations/hello-world/connect", "/integrations/ftp/connect",
+            "/integrations/gmail/connect", "/integrations/slack/connect",
             *torn, self.torn[0].pages[1],
         ]  # fmt: skip
 
@@ -84,9 +86,14 @@ def unlabelled(window: Window) -> list[str]:
     """Fields without a name for those who do not see them."""
     return list(
         window.page.evaluate(
-            """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button:not([hidden]), a")]
-              .filter((one) => !one.labels?.length && !one.getAttribute("aria-label") && !one.textContent.trim())
-              .map((one) => one.outerHTML.slice(0, 200))"""
+            """() => {
+              const fields = document.querySelectorAll(
+                "input:not([type=hidden]), select, textarea, button:not([hidden]), a");
+              const isNamed = (one) =>
+                one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim();
+              return [...fields].filter((one) => !isNamed(one))
+                .map((one) => one.outerHTML.slice(0, 200));
+            }"""
         )
     )
 

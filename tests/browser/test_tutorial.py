@@ -33,7 +33,11 @@ def test_the_tutorial_works(browser, tmp_path) -> None:
         for _, block in BLOCK.findall(text):
             if block.startswith(STAYS):
                 log = stack.enter_context(running(block, folder, env))
-                until(lambda: "Everything runs" in log.read_text(), "everything runs", SECONDS)  # noqa: B023
+                until(
+                    lambda log=log: "Everything runs" in log.read_text(),
+                    "everything runs",
+                    SECONDS,
+                )
                 url = PICTURES["ADDRESS"].search(log.read_text())[1]
             elif block == TOKEN:
                 clicked = PICTURES["walk"](page, url, run(block, folder, env).strip(), shot.append)

@@ -21,7 +21,8 @@ SEEN = """
     if (found) window.__seen.add(found.nextElementSibling.textContent.trim());
   };
   look();
-  new MutationObserver(look).observe(document.querySelector("[data-live]"), { childList: true, subtree: true });
+  new MutationObserver(look).observe(
+    document.querySelector("[data-live]"), { childList: true, subtree: true });
 }
 """
 
@@ -99,9 +100,8 @@ def test_a_parked_task_is_tried_again_and_then_many(house, window, token) -> Non
     house.synced(token, account)
     window.go(f"/parked?account={account}")
     window.sees("permanent on purpose")
-    change(
-        house, token, account, name="hello", pages=4, items=1
-    )  # what made its tasks fail is over
+    # What made its tasks fail is over.
+    change(house, token, account, name="hello", pages=4, items=1)
     page = window.page
     page.locator("tbody a[href^='/tasks/']").first.click()
     window.press("Try it again")
@@ -166,10 +166,15 @@ def focused(window: Window) -> dict:
     """What has the focus, and how that shows."""
     return dict(
         window.page.evaluate("""() => {
-              const one = document.activeElement, style = getComputedStyle(one), box = one.getBoundingClientRect();
-              return { name: (one.textContent || one.value || "").trim(), field: one.name ?? "", tag: one.tagName,
-                       outline: style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth),
-                       seen: box.width > 0 && box.bottom > 0 && box.top < innerHeight && box.right > 0 };
+              const one = document.activeElement;
+              const style = getComputedStyle(one), box = one.getBoundingClientRect();
+              return {
+                name: (one.textContent || one.value || "").trim(),
+                field: one.name ?? "",
+                tag: one.tagName,
+                outline: style.outlineStyle === "none" ? 0 : parseFloat(style.outlineWidth),
+                seen: box.width > 0 && box.bottom > 0 && box.top < innerHeight && box.right > 0,
+              };
             }""")
     )
 

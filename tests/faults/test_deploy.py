@@ -76,9 +76,8 @@ def test_what_is_documented_starts_syncs_and_stops(
         fleet.start(command("worker"), processes=1),
         fleet.start(command("scheduler")),
     )
-    api = fleet.start(
-        [*command("api"), "--port", str(port)]
-    )  # the only thing added: 8080 may be taken here
+    # The only thing added: 8080 may be taken here.
+    api = fleet.start([*command("api"), "--port", str(port)])
     fleet.ready(40)
     fleet.until(lambda: answers(port), "the API answers", 40)
     doctor = polling(deployment, "doctor")

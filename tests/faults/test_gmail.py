@@ -79,7 +79,7 @@ def kill_at(fleet: Fleet, *downloads: int) -> None:
             found,
             60,
             replace=True,
-        )  # type: ignore[misc]
+        )
         send(signal.SIGKILL, *fleet.worker_pids()[:1])
 
 

@@ -128,7 +128,7 @@ def test_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: 
 
 
 # Deadlocks
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 INVENTED = """
 INSERT INTO user_integration_content (user_integration_id, integration_domain, external_id, kind,

@@ -122,7 +122,7 @@ def up(cli: Cli) -> Iterator[list[str]]:
     words = ("up", "--processes", "1", "--threads", "4")
     process = cli.start(*words, stderr=subprocess.STDOUT, start_new_session=True)
     lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")))  # type: ignore[union-attr]
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")))
     reader.start()
     try:
         until(

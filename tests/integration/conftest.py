@@ -140,7 +140,7 @@ class Desk:
             self.rows("""
         SELECT id, state FROM sync_task ORDER BY id
         """)
-        )  # type: ignore[arg-type]
+        )
 
     def runs(self) -> list[str]:
         return [

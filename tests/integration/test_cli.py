@@ -96,8 +96,9 @@ def test_from_connecting_to_content(cli: Cli) -> None:
     id = cli.connect("first", pages=2, items=3)
     done = cli.ok("sync", "first", "--wait", "--json").json()
     assert done == {
-        "run_id": done["run_id"], "state": "succeeded", "tasks_done": 3, "tasks_parked": 0, "outputs_saved": 6,
-        "outputs_unchanged": 0, "outputs_deleted": 0, "seconds": done["seconds"],
+        "run_id": done["run_id"], "state": "succeeded", "tasks_done": 3, "tasks_parked": 0,
+        "outputs_saved": 6, "outputs_unchanged": 0, "outputs_deleted": 0,
+        "seconds": done["seconds"],
     }  # fmt: skip
     items = cli.ok("content", "--account", id[:8], "--json").rows()
     assert {item["external_id"] for item in items} == {

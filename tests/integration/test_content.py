@@ -123,7 +123,7 @@ def test_the_content_dispatched_last_stands_whoever_saves_last(
 
 
 # 206
-# ------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_update_changes_only_the_metadata_given(desk, writers) -> None:
@@ -210,7 +210,7 @@ def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> N
 
 
 # 410
-# ------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_what_is_gone_takes_its_children_with_it(desk, writers) -> None:
@@ -413,7 +413,7 @@ def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(
 
 
 # Listings
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[str]:

@@ -126,7 +126,7 @@ def test_a_parked_backfill_task_is_tried_again_in_a_backfill(desk) -> None:
 
 
 # Cancelling
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_cancelling_carries_open_tasks_into_the_next_run(desk) -> None:

@@ -46,9 +46,8 @@ def owned(dashboard, desk):
     desk.conn.execute(
         "INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK))
     )
-    desk.conn.execute(
-        "UPDATE user_integration SET integration_domain = 'locked'"
-    )  # which takes credentials
+    # Which takes credentials.
+    desk.conn.execute("UPDATE user_integration SET integration_domain = 'locked'")
     content = desk.value("SELECT id FROM user_integration_content")
     return {
         "account": str(account),
@@ -61,7 +60,7 @@ def owned(dashboard, desk):
 
 
 # Signing in
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_token_opens_nothing(dashboard) -> None:
@@ -136,7 +135,7 @@ def test_it_leads_to_where_one_wanted_to_go(dashboard) -> None:
 
 
 # Other sites
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_forms_of_other_sites_do_nothing(dashboard, owned, desk) -> None:
@@ -180,7 +179,7 @@ def test_every_page_forbids_scripts_and_frames(dashboard, owned) -> None:
 
 
 # Other people
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_shown_or_done_without_a_session(dashboard, owned) -> None:

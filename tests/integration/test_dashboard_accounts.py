@@ -60,11 +60,11 @@ def connect(dashboard, domain="locked", user="ann", password=SECRET, **config):
 
 def names(page: str) -> list[str]:
     """Of the accounts that a page lists."""
-    return re.findall(r'<th scope="row"><a href="/accounts/[^"]+">([^<]*)</a>', page)
+    return re.findall(r'<th scope="row">\s*<a href="/accounts/[^"]+">([^<]*)</a>', page)
 
 
 # Lists
-# ----------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_accounts_are_filtered(dashboard, desk) -> None:
@@ -161,7 +161,7 @@ def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
     serving(desk)
     page = dashboard.sign_in().get("/accounts").text
     rows = dict(
-        re.findall(r'<th scope="row"><a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL)
+        re.findall(r'<th scope="row">\s*<a href="[^"]+">([^<]*)</a>(.*?)</tr>', page, re.DOTALL)
     )
     assert "too many calls, until" in rows["blocked"]
     assert "quota" in rows["grouped"]
@@ -185,7 +185,7 @@ def serving(desk) -> None:
 
 
 # One account
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_account_tells_how_it_is(dashboard, desk) -> None:
@@ -202,8 +202,9 @@ def test_an_account_tells_how_it_is(dashboard, desk) -> None:
     page = dashboard.sign_in("ann").get(f"/accounts/{account}").text
     task = desk.value("SELECT max(id) FROM sync_task")
     for said in (
-        "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"', f'href="/parked?account={account}"',
-        f'href="/content?account={account}"', "inbox", "&#34;cursor&#34;: 42", "no worker runs", "TransientError",
+        "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"',
+        f'href="/parked?account={account}"', f'href="/content?account={account}"', "inbox",
+        "&#34;cursor&#34;: 42", "no worker runs", "TransientError",
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)
@@ -266,7 +267,7 @@ def test_what_is_erased_ends_for_those_who_look_at_it(dashboard, desk) -> None:
 
 
 # Its buttons
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def press(browser, account, what, **fields):
@@ -354,7 +355,7 @@ def test_erasing_asks_for_the_name(dashboard, desk) -> None:
 
 
 # Changing it
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def change(browser, account, part, **changes):

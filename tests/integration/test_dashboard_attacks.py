@@ -78,10 +78,14 @@ def test_one_token_has_no_more_streams_than_it_may() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/content?until=9999-12-31", "/static/%00", "/static/" + "x" * 5000, "/content?since=0001-01-01", "/accounts/%00",
-     "/integrations/%00/connect", "/content/99999999999999999999", "/tasks/-1", "/content/1%00", "/runs?after=W05hTl0",
-     "/accounts?after=WyJpbmZpbml0eSIsICJ4Il0", "/parked?account=%ED%A0%80", "/integrations/connected?domain=%00",
-     "/static/..%2fapp.py", "/static/../../app.py", "/%2e%2e/%2e%2e/etc/passwd", "/runs?domain=%F0%9F%92%A9&domain=x"],
+    [
+        "/content?until=9999-12-31", "/static/%00", "/static/" + "x" * 5000,
+        "/content?since=0001-01-01", "/accounts/%00", "/integrations/%00/connect",
+        "/content/99999999999999999999", "/tasks/-1", "/content/1%00", "/runs?after=W05hTl0",
+        "/accounts?after=WyJpbmZpbml0eSIsICJ4Il0", "/parked?account=%ED%A0%80",
+        "/integrations/connected?domain=%00", "/static/..%2fapp.py", "/static/../../app.py",
+        "/%2e%2e/%2e%2e/etc/passwd", "/runs?domain=%F0%9F%92%A9&domain=x",
+    ],
 )  # fmt: skip
 def test_an_odd_address_is_no_fault_of_ours(dashboard, path) -> None:
     answer = dashboard.sign_in().client.get(path)
@@ -189,9 +193,8 @@ def everything(conn) -> list[list[tuple]]:
 def test_who_looks_for_much_leaves_room_for_who_asks_for_little(dashboard, database_url) -> None:
     person, other = dashboard.user("mallory"), dashboard.user("ann")
     with psycopg.connect(database_url) as holder, ThreadPoolExecutor(45) as threads:
-        holder.execute(
-            "LOCK TABLE content_search IN ACCESS EXCLUSIVE MODE"
-        )  # as if each search took all the time it may take
+        # As if each search took all the time it may take.
+        holder.execute("LOCK TABLE content_search IN ACCESS EXCLUSIVE MODE")
         waiting = """
         SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND query LIKE '%content_search%'

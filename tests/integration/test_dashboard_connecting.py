@@ -94,8 +94,9 @@ PLACE = "/integrations/various/connect"
 def test_an_account_is_connected_by_its_form(dashboard, desk) -> None:
     browser = dashboard.sign_in()
     fields = {
-        "config.name": "someone", "config.pages": "5", "config.mood": "bad", "config.kinds": ["a", "c"],
-        "config.labels": "one\r\n\r\ntwo ", "config.since": "2026-01-31", "config.rates": '{"x": 0.5}', "config.is_on": None,
+        "config.name": "someone", "config.pages": "5", "config.mood": "bad",
+        "config.kinds": ["a", "c"], "config.labels": "one\r\n\r\ntwo ",
+        "config.since": "2026-01-31", "config.rates": '{"x": 0.5}', "config.is_on": None,
         "credentials.password": SECRET, "name": "Mine", "interval": "7", "user": "ann",
     }  # fmt: skip
     answer = browser.submit(PLACE, PLACE, fields)
@@ -139,8 +140,9 @@ def test_a_user_connects_for_nobody_else(dashboard, desk) -> None:
 def test_what_is_wrong_is_said_beside_each_field_and_what_was_typed_stays(dashboard, desk) -> None:
     browser = dashboard.sign_in()
     wrong = {
-        "config.pages": "10", "config.mood": "worse", "config.kinds": ["b"], "config.labels": "*", "config.since": "yesterday",
-        "config.rates": "{", "config.name": XSS, "credentials.password": "", "name": "Kept", "interval": "7",
+        "config.pages": "10", "config.mood": "worse", "config.kinds": ["b"], "config.labels": "*",
+        "config.since": "yesterday", "config.rates": "{", "config.name": XSS,
+        "credentials.password": "", "name": "Kept", "interval": "7",
     }  # fmt: skip
     answer = browser.submit(PLACE, PLACE, wrong)
     assert answer.status_code == 422
@@ -225,7 +227,7 @@ def test_what_there_is_to_connect(dashboard, monkeypatch) -> None:
 
 
 # In the browser
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 CLOUD = "/integrations/cloud/connect"
 

@@ -112,10 +112,16 @@ def test_a_user_of_any_name_sees_their_own(dashboard, conn) -> None:
             assert_ours(person.get(page).text)
 
 
-@pytest.mark.parametrize("path", ["/runs?account=", "/runs?domain=", "/runs?state=", "/parked?account=", "/parked?domain=",
-    "/parked?type=", "/parked?error=", "/content?q=", "/content?account=", "/content?kind=", "/content?domain=",
-    "/content?deleted=", "/content?since=", "/content?until=", "/content?after=", "/runs?after=", "/parked?after=",
-    "/runs?said=", "/sign-in?next=", "/no-such-page?"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/runs?account=", "/runs?domain=", "/runs?state=", "/runs?after=", "/runs?said=",
+        "/parked?account=", "/parked?domain=", "/parked?type=", "/parked?error=", "/parked?after=",
+        "/content?q=", "/content?account=", "/content?kind=", "/content?domain=",
+        "/content?deleted=", "/content?since=", "/content?until=", "/content?after=",
+        "/sign-in?next=", "/no-such-page?",
+    ],
+)  # fmt: skip
 def test_what_an_address_says_is_text_too(dashboard, conn, path) -> None:
     fill(conn, "plain", "plain words")
     operator = signed_in(dashboard)

@@ -21,16 +21,20 @@ def shelf(desk):
         account, count: int = 1, *, type: str = "step", error: str | None = "CoinFailed: heads"
     ) -> list[int]:
         run = desk.value(
-            """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, finished_at)
-               SELECT gen_random_uuid(), id, integration_domain, 'live', 'schedule', 'partial', 1, now()
+            """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger,
+                   state, start_seq, finished_at)
+               SELECT gen_random_uuid(), id, integration_domain, 'live', 'schedule',
+                   'partial', 1, now()
                FROM user_integration WHERE id = %s RETURNING id""",
             account,
         )
         ids = desk.add(run, *(f"{error} {n}" for n in range(count)), type=type)
         desk.rows(
-            """UPDATE sync_task SET state = 'parked', reason = 'gave up', finished_at = now(), attempts = 5, errors =
-               CASE WHEN %s::text IS NULL THEN NULL ELSE jsonb_build_array(jsonb_build_object('error', 'Older: one'),
-                   jsonb_build_object('at', now(), 'attempt', 5, 'error', %s::text)) END
+            """UPDATE sync_task SET
+                   state = 'parked', reason = 'gave up', finished_at = now(), attempts = 5,
+                   errors = CASE WHEN %s::text IS NULL THEN NULL ELSE jsonb_build_array(
+                       jsonb_build_object('error', 'Older: one'),
+                       jsonb_build_object('at', now(), 'attempt', 5, 'error', %s::text)) END
                WHERE id = ANY(%s) RETURNING 1""",
             error, error, ids,
         )  # fmt: skip
@@ -82,8 +86,8 @@ def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> No
     assert "CoinFailed: heads" in page.text
     assert "Older: one" not in page.text
     assert re.search(
-        r'href="/parked\?domain=shop&amp;type=step&amp;error=CoinFailed">CoinFailed</a></td><td'
-        r' class="count">2<',
+        r'href="/parked\?domain=shop&amp;type=step&amp;error=CoinFailed">CoinFailed</a>\s*</td>\s*'
+        r'<td class="count">2<',
         page.text,
     )
     assert "No task is parked that matches" in who.get("/parked", type="nothing").text
@@ -209,8 +213,10 @@ def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> No
     shelf(account, 20)
     run = desk.run(account)
     desk.rows(
-        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, state)
-           SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), 'done' FROM generate_series(1, 20000) n RETURNING 1""",
+        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type,
+               payload, dedup_key, state)
+           SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), 'done'
+           FROM generate_series(1, 20000) n RETURNING 1""",
         run, account,
     )  # fmt: skip
     desk.conn.execute("ANALYZE sync_task")

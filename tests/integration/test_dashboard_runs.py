@@ -33,9 +33,14 @@ def park(
     return [
         id
         for (id,) in desk.rows(
-            """UPDATE sync_task SET state = 'parked', reason = %s, finished_at = now(), attempts = 5,
-               errors = jsonb_build_array(jsonb_build_object('at', now(), 'attempt', 5, 'error', %s::text))
-            WHERE id IN (SELECT id FROM sync_task WHERE state IN ('ready', 'queued') ORDER BY id DESC LIMIT %s) RETURNING id""",
+            """UPDATE sync_task SET
+                   state = 'parked', reason = %s, finished_at = now(), attempts = 5,
+                   errors = jsonb_build_array(
+                       jsonb_build_object('at', now(), 'attempt', 5, 'error', %s::text))
+               WHERE id IN (
+                   SELECT id FROM sync_task WHERE state IN ('ready', 'queued')
+                   ORDER BY id DESC LIMIT %s)
+               RETURNING id""",
             reason, error, count,
         )
     ]  # fmt: skip
@@ -86,9 +91,10 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:
 def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) -> None:
     account = desk.account("A", user_id="u")
     desk.rows(
-        """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state, start_seq, started_at,
-               finished_at)
-           SELECT gen_random_uuid(), %s, 'shop', 'live', 'schedule', 'succeeded', 1, now() - (n / 2) * interval '1 minute', now()
+        """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state,
+               start_seq, started_at, finished_at)
+           SELECT gen_random_uuid(), %s, 'shop', 'live', 'schedule', 'succeeded',
+               1, now() - (n / 2) * interval '1 minute', now()
            FROM generate_series(1, 120) n RETURNING 1""",
         account,
     )
@@ -109,7 +115,8 @@ def test_a_run_is_shown_as_the_tree_that_it_is(dashboard, desk, made) -> None:
     who = signed_in(dashboard, "u")
     page = who.get(f"/runs/{run}")
     assert re.search(
-        r'class="d0"><code>start</code>.*class="d1"><code>step</code>.*class="d2"><code>page</code>',
+        r'class="d0"><code>start</code>.*class="d1"><code>step</code>'
+        r'.*class="d2"><code>page</code>',
         page.text,
         re.DOTALL,
     )
@@ -130,7 +137,8 @@ def test_children_and_roots_are_walked_page_by_page(dashboard, desk, shop) -> No
     root = desk.root(desk.account())
     desk.finish(root, tasks=[shop.step.task(number=n) for n in range(120)])
     desk.rows(  # as if they had been carried over from another run
-        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+        """INSERT INTO sync_task (
+               run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
            SELECT run_id, user_integration_id, integration_domain, lane, 'page', '{}', int4send(n)
            FROM sync_task, generate_series(1, 70) n WHERE id = %s RETURNING 1""",
         root.task_id,
@@ -142,7 +150,8 @@ def test_children_and_roots_are_walked_page_by_page(dashboard, desk, shop) -> No
         while path and len(seen) < 1_000:
             page = who.get(path).text
             seen += [
-                int(id) for id in re.findall(r'<tr><td class="name"><a href="/tasks/(\d+)"', page)
+                int(id)
+                for id in re.findall(r'<tr>\s*<td class="name">\s*<a href="/tasks/(\d+)"', page)
             ]
             found = re.search(rf'href="(/runs/{root.run_id}\?after=[^"]*)">Next', page)
             path = found[1].replace("&amp;", "&") if found else None
@@ -193,15 +202,19 @@ def test_types_that_make_one_another_are_each_shown_once() -> None:
 def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, statement) -> None:
     account, _, root, _ = made
     desk.rows(  # statistics of runs that have one task each
-        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
-           SELECT gen_random_uuid(), %s, 'shop', 'live', 'step', '{}', '' FROM generate_series(1, 3000) RETURNING 1""",
+        """INSERT INTO sync_task (
+               run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
+           SELECT gen_random_uuid(), %s, 'shop', 'live', 'step', '{}', ''
+           FROM generate_series(1, 3000) RETURNING 1""",
         account,
     )
     desk.conn.execute("ANALYZE sync_task")
     run = desk.run(desk.account("late"))
     desk.rows(
-        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key, parent_id)
-           SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), %s FROM generate_series(1, 5000) n RETURNING 1""",
+        """INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type,
+               payload, dedup_key, parent_id)
+           SELECT %s, %s, 'shop', 'live', 'step', '{}', int4send(n), %s
+           FROM generate_series(1, 5000) n RETURNING 1""",
         run, account, root,
     )  # fmt: skip
     names = {"run": run, "parent": root} | tree.KEY.names(50, None)

@@ -210,7 +210,7 @@ def test_domains_with_work_and_what_is_under_way(desk) -> None:
 
 
 # Who leads
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_one_leads_until_its_time_is_over_by_the_databases_clock(desk, connect, together) -> None:

@@ -97,7 +97,7 @@ class Ledger(RuleBasedStateMachine):
         self.conn.close()
 
     # Rules
-    # ------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     @initialize()
     def accounts(self) -> None:
@@ -110,8 +110,8 @@ class Ledger(RuleBasedStateMachine):
 
     def _connect(self, name: str) -> UUID:
         made = store.connect(
-            self.conn, user_id="u", domain=DOMAIN, name=name, identity=f"{name}-{uuid4()}", group=None, config={},
-            credentials=None, limits=[],
+            self.conn, user_id="u", domain=DOMAIN, name=name, identity=f"{name}-{uuid4()}",
+            group=None, config={}, credentials=None, limits=[],
         )  # fmt: skip
         return made[0]
 
@@ -349,7 +349,7 @@ class Ledger(RuleBasedStateMachine):
                 self.tasks[id] = ModelTask(run, key.hex(), lane, auto_retries=auto_retries)
 
     # Invariants
-    # -------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     @invariant()
     def tasks_agree(self) -> None:

@@ -38,8 +38,10 @@ LEFT_OUT = {"erase_user", "finish_authorization"}
 They have tests of their own.
 """
 
-LINKED = {"get_user_integration", "pause_user_integration", "resume_user_integration", "sync_user_integration", "list_runs"} | {
-    "get_state", "check_user_integration", "delete_user_integration", "get_run", "list_tasks", "cancel_run"
+LINKED = {
+    "get_user_integration", "pause_user_integration", "resume_user_integration",
+    "sync_user_integration", "check_user_integration", "delete_user_integration",
+    "list_runs", "get_state", "get_run", "list_tasks", "cancel_run",
 }  # fmt: skip
 """What takes the id of something that was made: it succeeds by a link, or not at all."""
 

@@ -275,7 +275,7 @@ def test_a_change_that_is_refused_changes_nothing(api, desk) -> None:
 
 
 # Idempotency-Key
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_key_answers_again_and_does_once(api, desk) -> None:

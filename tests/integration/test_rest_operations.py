@@ -46,9 +46,8 @@ def test_ready_when_all_is_well(api, healthy) -> None:
 def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
     api, healthy, desk, figures
 ) -> None:
-    desk.conn.execute(
-        "UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'"
-    )  # it ticks every two
+    # It ticks every two.
+    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'")
     answer = api.client(None).get("/readyz")
     assert (answer.status_code, answer.json()["status"], answer.json()["checks"]["scheduler"]) == (
         200,
@@ -65,9 +64,8 @@ def test_an_overdue_account_is_seen_before_two_intervals_have_passed(
     desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '5 minutes'")
     assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "ok"
     assert ("polling_accounts_overdue", "shop") not in figures()
-    desk.conn.execute(
-        "UPDATE user_integration SET next_sync_at = now() - interval '14 minutes'"
-    )  # 29 after the last one
+    # 29 after the last one.
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '14 minutes'")
     assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "warn"
     assert figures()[("polling_accounts_overdue", "shop")] == 1
     desk.run(account)  # it is being polled

@@ -20,7 +20,10 @@ DRIVER = """
 import sys
 from core.supervisor import Program, Supervisor
 grace, *scripts = sys.argv[1:]
-programs = [Program(f"p{index}", ["/bin/sh", "-c", script], {"WORD": "given"}) for index, script in enumerate(scripts)]
+programs = [
+    Program(f"p{index}", ["/bin/sh", "-c", script], {"WORD": "given"})
+    for index, script in enumerate(scripts)
+]
 echo = lambda name, line: print(f"{name}|{line}", flush=True)
 sys.exit(Supervisor(programs, grace=float(grace), echo=echo).run())
 """

@@ -19,7 +19,7 @@ def test_a_worker_that_cannot_tell_its_activity_still_drains_and_tells_it_later(
     database_url: str, tmp_path: Path
 ) -> None:
     """As where the schema was taken back beneath it."""
-    settings = Settings(_env_file=None, database_url=None, redis_url=None, home=tmp_path)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, database_url=None, redis_url=None, home=tmp_path)
     environment = Environment(database_url, "redis://nobody", (new_key(),), embedded=False)
     registry: Any = SimpleNamespace(integrations={})
     nobody = Queues("redis://127.0.0.1:1", "polling")

@@ -116,9 +116,8 @@ def test_one_that_is_killed_while_it_builds_an_index_is_done_again(
     thread = threading.Thread(target=attempt)
     with open_connection(url) as reader, open_connection(url) as conn:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        reader.execute(
-            "SELECT FROM pg_class LIMIT 1"
-        )  # an old snapshot, which the building waits for
+        # An old snapshot, which the building waits for.
+        reader.execute("SELECT FROM pg_class LIMIT 1")
         thread.start()
         half = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
         until(lambda: conn.execute(half).fetchone(), 60)

@@ -39,10 +39,8 @@ AWAY = (psycopg.Error, redis.RedisError)
 def main() -> int:
     """Soak, and tell."""
     given = _arguments()
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # also where it was started with one of them ignored
+    # Also where it was started with one of them ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     with World(given.seed) as world:
         result = _Soak(world, given.minutes, given.seed).run()

@@ -118,7 +118,7 @@ class Accounts:
         return self._forgotten + int(self._deployment.value(oracle.DONE))
 
     # Beginning
-    # --------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         kinds = {self._tree: 6, self._growing: 2, self._hostile: 2, self._metered: 1}
@@ -190,7 +190,7 @@ class Accounts:
         )
 
     # Judging
-    # ----------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def judge(self, job: Job, *, again: bool = False) -> None:
         """Compare what became of an account with what must have become of it."""

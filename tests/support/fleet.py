@@ -91,9 +91,8 @@ class Program:
 
     def kill(self) -> None:
         """Kill every process of it at once, also those whose master has died."""
-        with suppress(
-            ProcessLookupError, PermissionError
-        ):  # macOS: no permission for a group of zombies
+        # macOS: no permission for a group of zombies.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 

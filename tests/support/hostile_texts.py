@@ -20,7 +20,8 @@ from core.results.text import mended
 RUN = "alert('hacked')"
 REMOTE = "http://tracker.invalid"
 PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9Q"
+    "DwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 SVG = (
     f'<svg xmlns="http://www.w3.org/2000/svg" onload="{RUN}"><script>{RUN}</script><image'
@@ -188,14 +189,25 @@ _INLINE = (
     f" base64\r\n\r\n{_ENCODED}"
 )
 
+_SUBJECT = base64.b64encode(f"<script>{RUN}</script>".encode()).decode()
+
 MAILS: list[tuple[str, bytes]] = [
-    ("all texts as HTML", _mail("".join(f"<div>{mended(text)}</div>" for _, text in TEXTS if len(text) < 1_000))),
+    (
+        "all texts as HTML",
+        _mail("".join(f"<div>{mended(text)}</div>" for _, text in TEXTS if len(text) < 1_000)),
+    ),
     ("html", _mail(_HTML)),
-    ("text and html", _multipart(f"Content-Type: text/plain\r\n\r\n{_HTML}", f"Content-Type: text/html\r\n\r\n{_HTML}")),
+    (
+        "text and html",
+        _multipart(
+            f"Content-Type: text/plain\r\n\r\n{_HTML}", f"Content-Type: text/html\r\n\r\n{_HTML}"
+        ),
+    ),
     (
         "cid",
         _multipart(
-            f'Content-Type: text/html\r\n\r\n<img src="cid:pic"><img src="cid:svg"><img src="cid:{REMOTE}">{_HTML}',
+            'Content-Type: text/html\r\n\r\n<img src="cid:pic"><img src="cid:svg">'
+            f'<img src="cid:{REMOTE}">{_HTML}',
             _INLINE,
             f"Content-Type: image/svg+xml\r\nContent-ID: <svg>\r\n\r\n{SVG}",
             kind="related",
@@ -209,18 +221,49 @@ MAILS: list[tuple[str, bytes]] = [
             kind="related",
         ),
     ),
-    ("utf-7", _mail("+ADw-script+AD4-alert('hacked')+ADw-/script+AD4- visible words", "Content-Type: text/html; charset=utf-7")),
-    ("charset that is none", _mail(_HTML, "Content-Type: text/html; charset=\"x'><script>\"")),
-    ("charset that is slow", _mail(_HTML + "-" + "9" * 2_000, "Content-Type: text/html; charset=punycode")),
-    ("charset that escapes", _mail(
-        "\\x3cscript\\x3e" + RUN + "\\x3c/script\\x3e", "Content-Type: text/html; charset=unicode_escape")),
-    ("charset of two bytes", _mail("", "Content-Type: text/html; charset=utf-16") + _HTML.encode("utf-16")),
-    ("iso-2022-jp", _mail(
-        '<img alt="\x1b$B"><img src=x onerror=' + RUN + ">\x1b(B", "Content-Type: text/html; charset=iso-2022-jp")),
-    ("bad base64", _mail("!!!PHNjcmlwdD4=???" + _HTML, "Content-Type: text/html\r\nContent-Transfer-Encoding: base64")),
-    ("encoded subject", _mail(_HTML, subject="=?utf-8?B?" + base64.b64encode(f"<script>{RUN}</script>".encode()).decode() + "?=")),
+    (
+        "utf-7",
+        _mail(
+            "+ADw-script+AD4-alert('hacked')+ADw-/script+AD4- visible words",
+            "Content-Type: text/html; charset=utf-7",
+        ),
+    ),
+    ("charset that is none", _mail(_HTML, 'Content-Type: text/html; charset="x\'><script>"')),
+    (
+        "charset that is slow",
+        _mail(_HTML + "-" + "9" * 2_000, "Content-Type: text/html; charset=punycode"),
+    ),
+    (
+        "charset that escapes",
+        _mail(
+            "\\x3cscript\\x3e" + RUN + "\\x3c/script\\x3e",
+            "Content-Type: text/html; charset=unicode_escape",
+        ),
+    ),
+    (
+        "charset of two bytes",
+        _mail("", "Content-Type: text/html; charset=utf-16") + _HTML.encode("utf-16"),
+    ),
+    (
+        "iso-2022-jp",
+        _mail(
+            '<img alt="\x1b$B"><img src=x onerror=' + RUN + ">\x1b(B",
+            "Content-Type: text/html; charset=iso-2022-jp",
+        ),
+    ),
+    (
+        "bad base64",
+        _mail(
+            "!!!PHNjcmlwdD4=???" + _HTML,
+            "Content-Type: text/html\r\nContent-Transfer-Encoding: base64",
+        ),
+    ),
+    ("encoded subject", _mail(_HTML, subject=f"=?utf-8?B?{_SUBJECT}?=")),
     ("bytes that are no text", _mail(_HTML, subject="caf").replace(b"caf", b"caf\xe9\xff\x00")),
-    ("boundary that hides", _multipart(f"Content-Type: text/html\r\n\r\n{_HTML}", boundary="x y';\"")),
+    (
+        "boundary that hides",
+        _multipart(f"Content-Type: text/html\r\n\r\n{_HTML}", boundary="x y';\""),
+    ),
     ("no end", _multipart(f"Content-Type: text/html\r\n\r\n{_HTML}")[:-8]),
     ("no headers", _HTML.encode()),
     ("deep", _nested(400)),
@@ -228,14 +271,18 @@ MAILS: list[tuple[str, bytes]] = [
     ("many parts", _multipart(*["Content-Type: text/html\r\n\r\n<b>part</b>"] * 3_000)),
     ("mails in mails", b"Content-Type: message/rfc822\r\n\r\n" * 2_000 + _mail(_HTML)),
     ("long header", b"Content-Type: multipart/mixed" + b';"' * 400_000 + b"\r\n\r\nx"),
-    ("attachment with a name", _multipart(
-        f"Content-Type: text/html\r\n\r\n{_HTML}",
-        f'Content-Type: text/html; name="<script>{RUN}</script>"\r\nContent-Disposition: attachment\r\n\r\n{_HTML}',
-    )),
+    (
+        "attachment with a name",
+        _multipart(
+            f"Content-Type: text/html\r\n\r\n{_HTML}",
+            f'Content-Type: text/html; name="<script>{RUN}</script>"\r\n'
+            f"Content-Disposition: attachment\r\n\r\n{_HTML}",
+        ),
+    ),
     ("types that are none", _multipart(f"Content-Type: <script>{RUN}</script>\r\n\r\n{_HTML}")),
     ("tags without end", _mail("<div>" * 100_000)),
     ("attributes without end", _mail("<p " + " ".join(f"a{n}" for n in range(50_000)) + ">")),
-]  # fmt: skip
+]
 """Name and bytes."""
 
 
@@ -256,8 +303,9 @@ class Filled:
     def pages(self) -> list[str]:
         """Pages that show it alone."""
         return [
-            f"/runs?account={self.account}", f"/runs/{self.run}", f"/runs/{self.run}?parent={self.task}",
-            f"/tasks/{self.task}", f"/parked?account={self.account}", f"/content?account={self.account}",
+            f"/runs?account={self.account}", f"/runs/{self.run}",
+            f"/runs/{self.run}?parent={self.task}", f"/tasks/{self.task}",
+            f"/parked?account={self.account}", f"/content?account={self.account}",
             f"/content/{self.content}", f"/content/{self.child}", f"/content/{self.html}",
         ]  # fmt: skip
 
@@ -321,9 +369,10 @@ def fill(
     number = next(_numbers)
     short = _bytes(held, 1_000) + f" {number}"
     values = {
-        "account": uuid4(), "run": uuid4(), "text": held, "domain": domain, "identity": f"{held} {number}",
-        "user": user or f"{held[:400]} {number}", "json": json.dumps({held: held, "list": [held]}), "id": short,
-        "parent": None, "followups": 1, "type": held, "body": held, "bytes": None,
+        "account": uuid4(), "run": uuid4(), "text": held, "domain": domain,
+        "identity": f"{held} {number}", "user": user or f"{held[:400]} {number}",
+        "json": json.dumps({held: held, "list": [held]}), "id": short, "parent": None,
+        "followups": 1, "type": held, "body": held, "bytes": None,
     }  # fmt: skip
 
     def insert(statement: str, **more: object) -> int:
@@ -338,7 +387,7 @@ def fill(
     content = insert(CONTENT)
     child = insert(CONTENT, id=f"{short} child", parent=short)
     html = insert(CONTENT, id=f"{short} html", type="text/html", parent=short)
-    return Filled(name, held, values["account"], values["run"], task, content, child, html)  # type: ignore[arg-type]
+    return Filled(name, held, values["account"], values["run"], task, content, child, html)
 
 
 def fill_mails(
@@ -348,8 +397,8 @@ def fill_mails(
     found = {}
     for name, mail in mails:
         values = {
-            "account": account, "domain": domain, "id": f"mail: {name}", "text": name, "parent": None, "type": "message/rfc822",
-            "body": None, "bytes": mail, "json": "{}",
+            "account": account, "domain": domain, "id": f"mail: {name}", "text": name,
+            "parent": None, "type": "message/rfc822", "body": None, "bytes": mail, "json": "{}",
         }  # fmt: skip
         row = conn.execute(CONTENT.encode(), values).fetchone()
         assert row is not None

@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 
 BEGINNING = """
 from pydantic import BaseModel
-from core import BaseIntegration, Context, Listing, Manifest, RateLimited, Task, TaskOutput, TaskResult, task
+from core import BaseIntegration, Context, Listing, Manifest, RateLimited
+from core import Task, TaskOutput, TaskResult, task
 
 class Config(BaseModel):
     folder: str = "/"

@@ -43,9 +43,9 @@ def shop() -> type[Shop]:
 def dispatch() -> Callable[..., Dispatch]:
     """Makes dispatches: `dispatch(attempts=2)`."""
     plain = Dispatch(
-        epoch=7, task_id=1, dispatch_no=1, dispatch_seq=1, run_id="run", account_id=str(ACCOUNT), account_version=1,
-        domain="shop", lane="live", trigger="schedule", type="step", payload={}, attempts=0, crashes=0, snoozes=0,
-        suspect=False,
+        epoch=7, task_id=1, dispatch_no=1, dispatch_seq=1, run_id="run", account_id=str(ACCOUNT),
+        account_version=1, domain="shop", lane="live", trigger="schedule", type="step", payload={},
+        attempts=0, crashes=0, snoozes=0, suspect=False,
     )  # fmt: skip
     return lambda **given: replace(plain, **given)
 
@@ -54,9 +54,9 @@ def dispatch() -> Callable[..., Dispatch]:
 def loaded() -> LoadedAccount:
     """An account whose credentials are at version 3."""
     account = Account(
-        id=ACCOUNT, user_id="u", integration_domain="shop", name="n", identity="i", limit_group="acme", config={},
-        credentials=None, credentials_version=3, version=5, limits=[], sync_status="active", status_reason=None,
-        status_detail=None,
+        id=ACCOUNT, user_id="u", integration_domain="shop", name="n", identity="i",
+        limit_group="acme", config={}, credentials=None, credentials_version=3, version=5,
+        limits=[], sync_status="active", status_reason=None, status_detail=None,
     )  # fmt: skip
     credentials = Credentials()
     return LoadedAccount(

@@ -21,7 +21,7 @@ COSTS: dict[str, dict[str, int]] = {"list": {"c": 0}, "download": {}, "heavy": {
 TYPES = sorted(COSTS)
 
 
-def rules(costs: Mapping[str, Mapping[str, int]] = COSTS, blocked: set[str] = frozenset()) -> Rules:  # type: ignore[assignment]
+def rules(costs: Mapping[str, Mapping[str, int]] = COSTS, blocked: set[str] = frozenset()) -> Rules:
     return Rules("d", costs, {}, blocked)
 
 
@@ -214,7 +214,7 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
         ("b", "backfill", "download"): 60,
     }
     ready |= {(account, "live", type): 10 for account in "cdef" for type in TYPES}
-    world = World(ready, {account: [AtOnce("c", tasks, scope)] for account in ACCOUNTS})  # type: ignore[arg-type]
+    world = World(ready, {account: [AtOnce("c", tasks, scope)] for account in ACCOUNTS})
     random, finished = Random(1), {}
     for turn in range(20_000):
         waiting = world.waiting()

@@ -84,10 +84,11 @@ def typed(drawn: list[forms.Drawn]) -> dict[str, list[str]]:
 
 def test_each_field_has_its_kind() -> None:
     assert {one.name: one.kind for one in FIELDS} == {
-        "host": "text", "port": "number", "over": "number", "ratio": "number", "root": "text", "code": "text",
-        "either": "text", "is_on": "flag", "maybe": "choice", "mood": "choice", "must": "choice", "level": "choice",
-        "kinds": "several", "names": "lines", "labels": "lines", "since": "date", "at": "text", "rates": "json",
-        "plain": "json", "union": "json", "password": "secret", "token": "secret", "secrets": "json",
+        "host": "text", "port": "number", "over": "number", "ratio": "number", "root": "text",
+        "code": "text", "either": "text", "is_on": "flag", "maybe": "choice", "mood": "choice",
+        "must": "choice", "level": "choice", "kinds": "several", "names": "lines",
+        "labels": "lines", "since": "date", "at": "text", "rates": "json", "plain": "json",
+        "union": "json", "password": "secret", "token": "secret", "secrets": "json",
         "inner": "json", "several": "json",
     }  # fmt: skip
     assert {one.name for one in FIELDS if one.secret} == {
@@ -109,9 +110,8 @@ def test_what_a_browser_checks_by_itself() -> None:
         or BY_NAME["ratio"].attributes["min"] == "0.0"
     )
     assert BY_NAME["code"].attributes == {"pattern": "[a-z]+"}
-    assert (
-        BY_NAME["either"].attributes == {}
-    )  # anchors of its own inside: a browser would take it for something else
+    # Anchors of its own inside: a browser would take it for something else.
+    assert BY_NAME["either"].attributes == {}
 
 
 def test_labels_and_hints() -> None:
@@ -125,8 +125,8 @@ def test_defaults_are_filled_in_and_sent_back() -> None:
     values, problems = forms.read(FIELDS, typed(forms.draw(FIELDS, "config")))
     assert problems == {}
     assert values == {
-        "port": 21, "over": 5, "root": "/", "code": "ab", "either": "a", "is_on": True, "mood": "good", "level": 1,
-        "kinds": ["a", "b"], "names": [], "union": 3,
+        "port": 21, "over": 5, "root": "/", "code": "ab", "either": "a", "is_on": True,
+        "mood": "good", "level": 1, "kinds": ["a", "b"], "names": [], "union": 3,
     }  # fmt: skip
     (must,) = [one for one in forms.draw(FIELDS, "config") if one.field.name == "must"]
     assert must.blank  # or else a browser would choose for its owner

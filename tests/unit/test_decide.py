@@ -198,8 +198,8 @@ def test_a_stopped_account_only_waits(come_to: Decide) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        SkipItem, TransientError, PermanentError, RateLimited, CredentialsInvalid, ConfigurationError, ValueError,
-        TimeLimitExceeded, CursorExpired,
+        SkipItem, TransientError, PermanentError, RateLimited, CredentialsInvalid,
+        ConfigurationError, ValueError, TimeLimitExceeded, CursorExpired,
     ],
 )  # fmt: skip
 def test_no_secret_and_nothing_unfit_for_postgresql_gets_into_an_outcome(

@@ -92,7 +92,7 @@ def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
 def test_messages_of_other_actors_are_left_alone(worker: Any) -> None:
     Broken(worker.inflight).before_process_message(
         None, MessageProxy(Message.decode(encode("q", "poll_due", "1", []).encode()))
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(

@@ -166,7 +166,7 @@ def test_a_tasks_log_strikes_out_secrets_in_messages_arguments_and_exceptions(
 )
 def test_the_database_s_password_is_struck_out_however_it_is_given(url: str) -> None:
     environment = Environment(url, "redis://h", ("the-key",), embedded=False)
-    strike = operator_redactor(environment, SimpleNamespace(integrations={}))  # type: ignore[arg-type]
+    strike = operator_redactor(environment, SimpleNamespace(integrations={}))
     assert strike("it says 'pass word' to the-key") == "it says '***' to ***"
 
 
@@ -183,5 +183,5 @@ def test_the_secret_of_an_oauth_client_is_struck_out_though_no_settings_declare_
     )
     shop = SimpleNamespace(manifest=Manifest("shop", "Shop", oauth=oauth))
     environment = Environment("postgresql://h/db", "redis://h", (), embedded=False)
-    strike = operator_redactor(environment, SimpleNamespace(integrations={"shop": shop}))  # type: ignore[arg-type]
+    strike = operator_redactor(environment, SimpleNamespace(integrations={"shop": shop}))
     assert strike("invalid client: the-client-secret") == "invalid client: ***"

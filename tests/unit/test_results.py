@@ -66,7 +66,7 @@ def task_row(task: Task, shop: Any) -> TaskRow:
 
 
 # Content
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @given(content=st.text() | st.binary() | st.text(st.sampled_from("a\0\ud800\U0001f600")))
@@ -128,7 +128,10 @@ def test_names_are_made_readable_where_they_cannot_be_held(store: Store) -> None
     assert (kept.name, kept.kind, kept.type) == ("a\ufffdb", "k\ufffd", "t\ufffd")
 
 
-@pytest.mark.parametrize("moment", [datetime(2026, 1, 1), "2026-01-01", 1_700_000_000])  # noqa: DTZ001
+@pytest.mark.parametrize(
+    "moment",
+    [datetime(2026, 1, 1), "2026-01-01", 1_700_000_000],  # noqa: DTZ001
+)
 def test_a_timestamp_without_a_zone_is_refused(store: Store, moment: Any) -> None:
     with pytest.raises(ResultInvalid, match="time zone"):
         row(store, "a", timestamp=moment)
@@ -209,7 +212,7 @@ def test_an_unknown_code_is_refused(store: Store, code: Any) -> None:
 
 
 # Whole results
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_id_twice_in_a_result_is_one_row_where_the_last_word_counts(outcome_of: Come) -> None:
@@ -365,7 +368,7 @@ def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) ->
 
 
 # Tasks
-# ----------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -399,7 +402,7 @@ def test_a_payload_over_64_kib_is_refused(shop: Any) -> None:
 @pytest.mark.parametrize(
     "task",
     [Task("unheard-of"), Task("start"), Task("step", priority=2**31), Task("step", priority="1")],
-)  # type: ignore[arg-type]
+)
 def test_a_task_that_cannot_be_queued_is_refused(shop: Any, task: Task) -> None:
     with pytest.raises(ResultInvalid):
         task_row(task, shop)

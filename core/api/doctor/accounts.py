@@ -14,8 +14,8 @@ from core.settings import Settings
 from core.states import AccountState
 
 SAMPLE = """
-SELECT id, name, credentials FROM user_integration WHERE credentials IS NOT NULL
-ORDER BY updated_at DESC, id LIMIT 50
+SELECT id, name, credentials FROM user_integration
+WHERE credentials IS NOT NULL ORDER BY updated_at DESC, id LIMIT 50
 """
 TROUBLES = f"""
 SELECT

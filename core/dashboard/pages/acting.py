@@ -36,13 +36,13 @@ def sync(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acte
 
 
 @router.post("/resync")
-def resync(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:  # noqa: ARG001
+def resync(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
     """Forget all cursors, and list everything again."""
     return _act(engine, who, show, account, lambda: runs.resync(engine, account), "requested")
 
 
 @router.post("/pause")
-def pause(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:  # noqa: ARG001
+def pause(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
     """No more runs."""
 
     def act() -> None:
@@ -53,13 +53,13 @@ def pause(engine: Engine, who: Signed, show: Show, account: AccountId, form: Act
 
 
 @router.post("/resume")
-def resume(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:  # noqa: ARG001
+def resume(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
     """Go on."""
     return _act(engine, who, show, account, lambda: accounts.resume(engine, account), "resumed")
 
 
 @router.post("/check")
-def check(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:  # noqa: ARG001
+def check(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
     """Ask the provider whether the credentials still work."""
 
     def act() -> None:
@@ -75,7 +75,7 @@ def disconnect(
     who: Signed,
     show: Show,
     account: AccountId,
-    form: Acted,  # noqa: ARG001  it checks the form's token
+    form: Acted,
 ) -> Response:
     """Its credentials go, and it runs no more; what it kept stays."""
 

@@ -129,7 +129,7 @@ def reconnect(engine: Engine, who: Signed, show: Show, account: AccountId, form:
 
 
 @router.post("/authorize")
-def authorize(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:  # noqa: ARG001
+def authorize(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
     """Begin reconnecting in the browser."""
     opened = _open(engine, who, account)
     asked = Asked(opened.integration)

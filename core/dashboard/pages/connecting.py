@@ -148,8 +148,9 @@ def _page(engine: Backend, show: Show, asked: Asked) -> Response:
 
 
 def way_back(engine: Backend, **noted: object) -> str | None:
-    """Where a browser comes back to from a provider: a page of ours, if people reach it at an
-    address that is known.
+    """The address to which the provider returns the browser.
+
+    It is a page of the dashboard, if the dashboard's public address is known.
     """
     public = engine.settings.public_url
     wanted = (
@@ -159,8 +160,9 @@ def way_back(engine: Backend, **noted: object) -> str | None:
 
 
 def onward(show: Show, integration: Integration, url: str) -> Response:
-    """A page with the way to the provider: after a form, a browser follows no redirect to another
-    site (`form-action`).
+    """Show a page with the link to the provider.
+
+    After a form, a browser follows no redirect to another site (`form-action`).
 
     Raises:
       NotFound: The provider's address is none that a browser goes to.

@@ -94,9 +94,7 @@ def show_content(
 
 @router.get("/content/{content_id}/preview")
 def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Response:
-    """Its HTML, in a page that can neither act nor load anything; shown in a frame of the page
-    above.
-    """
+    """Show the item's HTML in a page without scripts or remote content, for the preview frame."""
     html = previewing.document(engine, _seen(engine, who, content_id))
     if html is None:
         raise NotFound("content-has-no-preview")

@@ -46,8 +46,9 @@ def list_parked(
     refused: Count = None,
     more: bool = False,
 ) -> Response:
-    """All that the viewer sees, the newest first; and after many were tried or dropped, what
-    became of them.
+    """List the tasks that the viewer may see, the newest first.
+
+    After a bulk action, the page also shows its result.
     """
     told = {"retried": retried, "discarded": discarded, "refused": refused or 0, "more": more}
     shown = {
@@ -89,7 +90,8 @@ def discard(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Respo
 
 
 @router.post("/parked/retry-all")
-def retry_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:  # noqa: ARG001  the form proves it
+# The form proves it.
+def retry_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
     """Try all again that match."""
     with engine.database.connection() as conn:
         wanted = _wanted(conn, who, filters)
@@ -97,7 +99,7 @@ def retry_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Res
 
 
 @router.post("/parked/discard-all")
-def discard_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:  # noqa: ARG001
+def discard_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
     """Drop all for good that match."""
     with engine.database.connection() as conn:
         wanted = _wanted(conn, who, filters)

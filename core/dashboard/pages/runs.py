@@ -71,7 +71,8 @@ def show_run(
 
 
 @router.post("/runs/{run}/cancel")
-def cancel_run(engine: Engine, who: Signed, form: Acted, run: RunId) -> Response:  # noqa: ARG001  the form proves it
+# The form proves it.
+def cancel_run(engine: Engine, who: Signed, form: Acted, run: RunId) -> Response:
     """End it now."""
     with engine.database.connection() as conn:
         access.require(conn, who.principal, "run", run)
@@ -88,7 +89,7 @@ def show_task(engine: Engine, who: Signed, show: Show, task: TaskId) -> Response
 
 
 @router.post("/tasks/{task}/retry")
-def retry_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:  # noqa: ARG001
+def retry_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:
     """Try a parked one again."""
     _require_task(engine, who, task)
     runs.retry(engine, [task])
@@ -96,7 +97,7 @@ def retry_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Respon
 
 
 @router.post("/tasks/{task}/discard")
-def discard_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:  # noqa: ARG001
+def discard_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:
     """Drop a parked one for good."""
     _require_task(engine, who, task)
     runs.discard(engine, [task])

@@ -34,7 +34,7 @@ def sign_in(request: Request, engine: Engine, form: Posted) -> Response:
 
 
 @router.post("/sign-out")
-def sign_out(form: Acted) -> Response:  # noqa: ARG001  only from a page of ours
+def sign_out(form: Acted) -> Response:
     """End it."""
     answer = RedirectResponse("/sign-in", 303)
     session.sign_out(answer)

@@ -1,4 +1,5 @@
-// A page's live part comes as server-sent events from the page's own address. Without this, pages are what they were when loaded.
+// A page's live part comes as server-sent events from the page's own address. Without this script,
+// pages stay as they were when loaded.
 (() => {
   const part = document.querySelector("[data-live]");
   let stream = null;
@@ -7,7 +8,8 @@
   // Somebody who is at work in it shall not have it pulled away.
   const busy = () =>
     part.querySelector("input[type=checkbox]:checked, details[open] form") !== null ||
-    (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea, button, summary"));
+    (part.contains(document.activeElement) &&
+      document.activeElement.matches("input, select, textarea, button, summary"));
 
   const put = (html) => {
     if (busy()) {
@@ -16,10 +18,12 @@
     }
     waiting = null;
     const open = [...part.querySelectorAll("details[open][id]")].map((one) => one.id);
-    const at = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const active = document.activeElement;
+    const at = part.contains(active) ? active.getAttribute("href") : null;
     part.innerHTML = html;
     open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
-    if (at !== null) [...part.querySelectorAll("a")].find((one) => one.getAttribute("href") === at)?.focus();
+    if (at === null) return;
+    [...part.querySelectorAll("a")].find((one) => one.getAttribute("href") === at)?.focus();
   };
 
   const begin = () => {
@@ -30,7 +34,8 @@
     stream.addEventListener("error", () => stream?.readyState === EventSource.CLOSED && refused());
   };
 
-  // The server answered, and with something else than a stream; a browser does not ask again then. What is it that the page is now?
+  // The server answered with something other than a stream, and a browser does not retry then.
+  // Fetch the page to see what it is now.
   const refused = async () => {
     end();
     const answer = await fetch(location.href, { redirect: "manual" }).catch(() => null);
@@ -46,7 +51,7 @@
 
   if (part !== null) {
     begin();
-    // A browser has six connections to a site over HTTP/1.1: pages that nobody sees give theirs back.
+    // A browser has six connections to a site over HTTP/1.1: hidden pages close theirs.
     document.addEventListener("visibilitychange", () => (document.hidden ? end() : begin()));
     window.addEventListener("pagehide", end);
     window.addEventListener("pageshow", begin);

@@ -35,8 +35,9 @@ async def read_changes(
         ),
     ] = 0,
 ) -> Changes:
-    """What was created, updated or deleted after a cursor, the oldest first: nothing is missed and
-    nothing is told twice.
+    """List what was created, updated or deleted after a cursor, the oldest first.
+
+    No change is missed, and none appears twice.
 
     Without `after` it begins with the oldest; with `after=latest`, with what comes from now on.
     Read until `more` is false, keep the cursor, and go on from there at any time. An item that

@@ -16,10 +16,9 @@ router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 
 
 @router.get("", responses=problems(401))
-def list_integrations(engine: Engine, who: Who) -> Page[Integration]:  # noqa: ARG001  any token will do
-    """The integrations that are installed here, with the schemas of their config and
-    credentials.
-    """
+# Any token will do.
+def list_integrations(engine: Engine, who: Who) -> Page[Integration]:  # noqa: ARG001
+    """List the installed integrations, with the schemas of their config and credentials."""
     found = engine.registry
     items = [
         _integration(found, integration) for _, integration in sorted(found.integrations.items())

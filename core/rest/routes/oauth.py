@@ -28,8 +28,9 @@ def start_authorization(
     domain: Annotated[str, Path(max_length=63, pattern=NO_NUL)],
     new: NewAuthorization,
 ) -> Authorization:
-    """Begin: send the person's browser to `url`. It is theirs alone, works once, and for ten
-    minutes.
+    """Begin a connection in a browser: send the person's browser to `url`.
+
+    The link is for that person alone, works once, and expires in ten minutes.
 
     Whoever opens it connects *their* account to the user that it was made for, so give it to nobody
     but the person who is signed in to your product as this user.

@@ -96,13 +96,17 @@ def list_user_integrations(
     response_model=UserIntegration,
     responses=problems(401, 403, 404, 409, 413, 422, 502)
     | {
-        200: {"model": UserIntegration, "description": "It was connected before; it has this config and these credentials now"},
+        200: {
+            "model": UserIntegration,
+            "description": "It was connected before; it has this config and these credentials now",
+        },
         201: {"links": {
             name: {"operationId": operation, "parameters": {"account": "$response.body#/id"}}
             for name, operation in (
-                ("get", "get_user_integration"), ("pause", "pause_user_integration"), ("resume", "resume_user_integration"),
-                ("sync", "sync_user_integration"), ("runs", "list_runs"), ("state", "get_state"),
-                ("check", "check_user_integration"), ("delete", "delete_user_integration"),
+                ("get", "get_user_integration"), ("pause", "pause_user_integration"),
+                ("resume", "resume_user_integration"), ("sync", "sync_user_integration"),
+                ("runs", "list_runs"), ("state", "get_state"), ("check", "check_user_integration"),
+                ("delete", "delete_user_integration"),
             )
         }},
     },
@@ -163,8 +167,9 @@ def get_user_integration(
 def change_user_integration(
     engine: Engine, who: Who, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
-    """Change its name, interval, config or credentials; the last two are checked with the
-    provider first.
+    """Change its name, interval, config or credentials.
+
+    The provider checks config and credentials first.
     """
     _require(engine, who, account)
     public_only = not who.is_admin
@@ -240,7 +245,9 @@ _REQUESTED = problems(401, 404, 409, 413, 422) | {
     200: {"model": Requested, "description": "One was open already"},
     201: {"links": {
         name: {"operationId": operation, "parameters": {"run": "$response.body#/run_id"}}
-        for name, operation in (("get", "get_run"), ("tasks", "list_tasks"), ("cancel", "cancel_run"))
+        for name, operation in (
+            ("get", "get_run"), ("tasks", "list_tasks"), ("cancel", "cancel_run"),
+        )
     }},
 }  # fmt: skip
 

@@ -21,8 +21,9 @@ def erase_user(
     who: Who,
     user_id: Annotated[str, Path(min_length=1, max_length=500, pattern=NO_NUL)],
 ) -> Erased:
-    """Erase everything of a person: accounts, content, blobs, and the tokens that are theirs, the
-    one used here included.
+    """Erase all data of a person: accounts, content, blobs and tokens.
+
+    This includes the token of this request, if it is the person's.
 
     It takes its time where there is much. Interrupted, it goes on when it is asked for again.
     """

@@ -1,6 +1,4 @@
-"""The integration: directories are listed by tasks, and each new or changed file is downloaded
-by one.
-"""
+"""The integration: tasks list directories, and one task downloads each new or changed file."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ MAX_DEPTH = 64
 
 @dataclass(slots=True)
 class Directory:
-    """What was found in a directory, by path; `is_complete` unless a line of the listing could
-    not be read.
-    """
+    """The entries of a directory, by path; `is_complete` unless a line was unreadable."""
 
     files: dict[str, Entry] = field(default_factory=dict)
     directories: dict[str, Entry] = field(default_factory=dict)
@@ -46,8 +42,10 @@ class Directory:
 
 
 class Ftp(BaseIntegration[Config, Credentials]):
-    """Files by their path: fetched again when size or time differ, deleted when a listing no
-    longer has them.
+    """Files by path.
+
+    A file is fetched again when its size or time differ, and deleted when a listing no longer has
+    it.
     """
 
     manifest = Manifest("ftp", "FTP", limits=[AtOnce(CONNECTIONS, 4)])
@@ -111,8 +109,9 @@ class Ftp(BaseIntegration[Config, Credentials]):
                 raise
             return TaskResult([TaskOutput.gone(path)])
         file = TaskOutput(
-            path, blob, kind="file", parent=parent, name=names.base_name(path), metadata={"size": blob.size},
-            timestamp=timestamp(version.partition(":")[2]), fingerprint=version,
+            path, blob, kind="file", parent=parent, name=names.base_name(path),
+            metadata={"size": blob.size}, timestamp=timestamp(version.partition(":")[2]),
+            fingerprint=version,
         )  # fmt: skip
         return TaskResult([file])
 

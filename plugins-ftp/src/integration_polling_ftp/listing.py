@@ -21,12 +21,13 @@ _UNIX_KINDS: dict[str, Kind] = {"-": "file", "d": "directory", "l": "link"}
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _UNIX = re.compile(
     r"(?P<kind>[-bcdlpsD])[-rwxsStTlL]{9}[.+@]?\s+\d+\s+\S+\s+(?:\S+\s+)?(?P<size>\d+)\s+"
-    r"(?P<month>[A-Za-z]{3})\s+(?P<day>\d{1,2})\s+(?:(?P<hour>\d{1,2}):(?P<minute>\d\d)|(?P<year>\d{4}))"
-    r" (?P<name>.+)"
+    r"(?P<month>[A-Za-z]{3})\s+(?P<day>\d{1,2})\s+"
+    r"(?:(?P<hour>\d{1,2}):(?P<minute>\d\d)|(?P<year>\d{4})) (?P<name>.+)"
 )
 _DEVICE = re.compile(r"[bc][-rwxsStT]{9}")
 _DOS = re.compile(
-    r"(?P<month>\d\d)-(?P<day>\d\d)-(?P<year>\d\d(?:\d\d)?)\s+(?P<hour>\d\d):(?P<minute>\d\d)(?P<half>[AP]M)?\s+"
+    r"(?P<month>\d\d)-(?P<day>\d\d)-(?P<year>\d\d(?:\d\d)?)\s+"
+    r"(?P<hour>\d\d):(?P<minute>\d\d)(?P<half>[AP]M)?\s+"
     r"(?:<(?P<tag>[A-Z]+)>\s+|(?P<size>\d+) )(?P<name>.+)"
 )
 
@@ -59,8 +60,9 @@ class Entry:
 
 
 def is_same(known: str | None, listed: str) -> bool:
-    """Whether two versions are the same as far as the coarser one tells: LIST drops the time of
-    files that grow old.
+    """Return whether two versions are equal in the precision of the coarser one.
+
+    LIST omits the time of day for old files.
     """
     if known is None:
         return False

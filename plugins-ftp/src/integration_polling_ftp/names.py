@@ -1,5 +1,6 @@
-"""Names on the wire are bytes; names in the database are text. Both ways lead back to the same
-bytes.
+"""File names: bytes on the wire, text in the database.
+
+Both conversions preserve the bytes.
 
 ftplib speaks latin-1 here, which gives each byte one character. A name that is UTF-8 is kept as it
 reads. Bytes that are not become `%XX`, and a percent sign that could be mistaken for such an escape

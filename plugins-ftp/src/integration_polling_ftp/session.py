@@ -35,8 +35,9 @@ class Stat:
 
 
 class Session:
-    """Speaks FTP for one account. Paths are as they are kept (see `names`); errors are the
-    engine's.
+    """Speak FTP for one account.
+
+    Paths are as the database keeps them (see `names`); errors are the engine's.
 
     Its first command of each operation opens the connection again if it was lost; what fails later
     fails the task.
@@ -64,8 +65,9 @@ class Session:
         self._begin(f"CWD {names.to_wire(path)}")
 
     def entries(self, path: str) -> Iterator[Entry | None]:
-        """What is in a directory; `None` stands for a line that cannot be read. Unsafe names are
-        among it.
+        """List a directory; `None` stands for an unreadable line.
+
+        The list may contain unsafe names.
 
         Raises:
           Missing: There is no such directory, or it may not be read.
@@ -98,8 +100,7 @@ class Session:
         return self.follow(path)
 
     def follow(self, path: str) -> Stat:
-        """The size and time of a file, or of the file that a link names, from a server without
-        MLST.
+        """The size and time of a file, or of a link's target, from a server without MLST.
 
         Raises:
           Missing: It is not there, or no file.
@@ -123,9 +124,7 @@ class Session:
     # Commands
 
     def _begin(self, command: str) -> str:
-        """Send the first command of an operation, over a fresh connection if the one at hand is
-        dead.
-        """
+        """Send an operation's first command, over a new connection if the current one is dead."""
         if self._ftp is not None:
             with suppress(Dropped):
                 return self._send(command)
@@ -160,7 +159,8 @@ class Session:
     # The connection
 
     def _open(self) -> None:
-        ftp = ftplib.FTP(timeout=self._config.timeout_seconds, encoding="latin-1")  # noqa: S321  FTP is what this is for
+        # FTP is what this is for.
+        ftp = ftplib.FTP(timeout=self._config.timeout_seconds, encoding="latin-1")  # noqa: S321
         try:
             with translated(self._password):
                 ftp.connect(self._config.host, self._config.port)

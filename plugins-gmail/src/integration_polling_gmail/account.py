@@ -38,8 +38,9 @@ class Config(BaseModel, extra="forbid"):
 
     @property
     def policy(self) -> str:
-        """How attachments are kept: a message that was kept under another policy is fetched
-        again.
+        """The policy for attachments.
+
+        A message that was kept under another policy is fetched again.
         """
         return (
             f"{self.attachments}:{self.max_attachment_mb}"

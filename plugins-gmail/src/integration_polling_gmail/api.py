@@ -51,9 +51,8 @@ def new_client() -> httpx2.Client:
     """
     logger = logging.getLogger("httpx2")
     if logger.level == logging.NOTSET:
-        logger.setLevel(
-            logging.WARNING
-        )  # it tells of each request at INFO, with the person's search in its address
+        # It tells of each request at INFO, with the person's search in its address.
+        logger.setLevel(logging.WARNING)
     headers = {"User-Agent": "integration-polling-gmail (gzip)"}
     return httpx2.Client(verify=_trust(), timeout=TIMEOUT, headers=headers, follow_redirects=False)
 
@@ -124,9 +123,7 @@ class GmailApi:
         return found
 
     def payload(self, message: str) -> dict[str, Any]:
-        """A message as Gmail has taken it apart, with an id for each attachment that is good for
-        a short while.
-        """
+        """A message as Gmail parsed it, with a short-lived id for each attachment."""
         found = self._json(
             f"messages/{quote(message, safe='')}", {"format": "full", "fields": "id,payload"}
         )

@@ -1,6 +1,4 @@
-"""Attachments as they go by: each into a blob of its own, as far as the account's config wants
-it.
-"""
+"""Stream attachments, each into its own blob, as far as the account's config wants them."""
 
 from __future__ import annotations
 
@@ -52,8 +50,9 @@ class Attachment(BaseModel):
         """Its row."""
         metadata = self.metadata() | {"has_content": content is not None}
         return TaskOutput(
-            self.external_id(message), content, kind="attachment", parent=message, name=self.filename,
-            timestamp=timestamp, content_type=self.content_type, metadata=metadata,
+            self.external_id(message), content, kind="attachment", parent=message,
+            name=self.filename, timestamp=timestamp, content_type=self.content_type,
+            metadata=metadata,
         )  # fmt: skip
 
 

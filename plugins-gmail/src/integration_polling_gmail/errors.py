@@ -41,9 +41,7 @@ ACCOUNT_REASONS = frozenset(
         "delegationDenied",
     }
 )
-"""They hold for everything the account asks, so the account stops instead of parking thousands
-of tasks.
-"""
+"""Errors of all calls of an account: it stops instead of parking thousands of tasks."""
 
 LONGEST_TEXT = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0
@@ -148,8 +146,9 @@ def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:
 
 
 def _retry_after(text: str, now: datetime) -> float | None:
-    """Seconds until the time that the message names; None where it names none, for the engine's
-    growing backoff.
+    """Seconds until the time that the message names.
+
+    None if it names none; then the engine's growing backoff applies.
     """
     if (found := _RETRY_AFTER.search(text)) is None:
         return None

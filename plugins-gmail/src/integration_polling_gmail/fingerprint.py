@@ -1,5 +1,6 @@
-"""What the content table remembers of a message for us, next to it: under which circumstances it
-was kept, and its labels.
+"""A message's fingerprint in the content table.
+
+It holds the policy under which the message was kept, and its labels.
 
 `Context.known` gives it back for any ids, so that a change of labels needs no call: the labels that
 were, and what the history says was added and removed.

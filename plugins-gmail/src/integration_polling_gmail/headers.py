@@ -1,5 +1,4 @@
-"""Header fields of mail as it comes: encoded twice, in charsets that there are not, with bytes that
-should not be there.
+"""Header fields of real mail: encoded twice, in unknown charsets, or with invalid bytes.
 
 `email.policy.default` raises IndexError on some of them
 (https://github.com/python/cpython/issues/151857), so everything here begins with the raw text that
@@ -52,8 +51,9 @@ def text(headers: Message, name: str) -> str | None:
 
 
 def readable(value: str) -> str:
-    """Raw text with its encoded words decoded, in one line, without what neither JSON nor
-    PostgreSQL can hold.
+    """Decode the encoded words of raw text, in one line.
+
+    The result has no character that JSON or PostgreSQL cannot hold.
     """
     plain = _unescaped(value[:LONGEST_VALUE])
     try:
@@ -67,9 +67,7 @@ def readable(value: str) -> str:
 
 
 def _unescaped(value: str) -> str:
-    """Raw text with the bytes in it that are not ASCII, which the library keeps as surrogates,
-    decoded.
-    """
+    """Decode the bytes of raw text that are not ASCII; the library keeps them as surrogates."""
     try:
         return decoded(value.encode("utf-8", "surrogateescape"), None)
     except UnicodeEncodeError:
@@ -123,14 +121,13 @@ def date(headers: Message) -> str | None:
     try:
         found = parsedate_to_datetime((raw(headers, "date") or "")[:200])
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
-    except Exception:  # noqa: BLE001  TypeError, ValueError, IndexError, OverflowError: the library says none of it
+    # TypeError, ValueError, IndexError, OverflowError: the library says none of it.
+    except Exception:  # noqa: BLE001
         return None
 
 
 def content_type(headers: Message) -> str:
-    """The media type, in lower case; `text/plain` where it is missing or no type, as RFC 2045
-    wants.
-    """
+    """The media type, in lower case; `text/plain` if missing or invalid, as RFC 2045 requires."""
     value = raw(headers, "Content-Type")
     if value is None:
         return headers.get_default_type()
@@ -157,7 +154,8 @@ def parameter(headers: Message, field: str, name: str) -> str | None:
     alone[field] = _unescaped(value[:LONGEST_STRUCTURED])
     try:
         found = alone.get_param(name, header=field)
-    except Exception:  # noqa: BLE001  ValueError and IndexError on parameters that are numbered wrong
+    # ValueError and IndexError on parameters that are numbered wrong.
+    except Exception:  # noqa: BLE001
         return None
     if isinstance(found, tuple):
         charset, _, encoded = found

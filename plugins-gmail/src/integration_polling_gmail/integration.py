@@ -1,7 +1,9 @@
 """The integration: a listing once, then the history; each message is fetched by a task of its own.
 
-begin ── get_email_list (the first in the background) ──> download_email ──> download_attachment (the large ones)
-get_history ──> download_email, update_labels, get_labels; get_email_list where a query decides what is kept
+begin ── get_email_list (the first in the background) ──> download_email
+download_email ──> download_attachment (the large ones)
+get_history ──> download_email, update_labels, get_labels
+                get_email_list, where a query decides what is kept
 """
 
 from __future__ import annotations
@@ -59,9 +61,7 @@ from integration_polling_gmail.settings import GmailSettings
 HISTORY = "history"
 MOST_RESTARTS = 3
 MOST_CHANGED = 1_000
-"""Ids that a listing after a history is told of; what it finds beyond them comes in the
-background.
-"""
+"""Ids that a history passes to a listing; the backfill fetches what is beyond them."""
 
 RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
 """Searches whose matches change though nothing happens in the mailbox."""
@@ -100,8 +100,9 @@ class Gmail(GmailSession):
 
     @task(cost=_units(PROFILE_UNITS + LABELS_UNITS))
     def begin(self, ctx: Context, run: str = "") -> TaskResult:
-        """Note where the history stands before the first page is listed: what arrives meanwhile is
-        in both, and kept once.
+        """Record the position of the history before the first page is listed.
+
+        A message that arrives in between is in both, and kept once.
 
         The first listing goes to the background. A later one stays in the live run, as what it
         finds deleted is what it has not seen since its run began, and the background may have begun
@@ -301,9 +302,7 @@ class Gmail(GmailSession):
         output: list[TaskOutput],
         tasks: list[Task],
     ) -> None:
-        """Labels of a message that is kept: from the labels it had, if they are known, or asked
-        for.
-        """
+        """Update labels of a kept message, from the labels it had, if known, or from Gmail."""
         if fingerprint is None or fingerprint.generation != history.generation:
             asked = self.update_labels.task(id, history.generation)
             tasks.append(replace(asked, key=f"labels of {id}@{change.last}"))
@@ -332,9 +331,8 @@ class Gmail(GmailSession):
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
         if (now := ctx.state(HISTORY, History)) is None or now.generation != history.generation:
-            return (
-                TaskResult()
-            )  # as above: it was on its way when the listing began, and would be taken for newer
+            # As above: it was on its way when the listing began, and would be taken for newer.
+            return TaskResult()
         message = reader.message(resource)
         if not self._is_wanted(history, message):
             return TaskResult([TaskOutput.gone(id)])
@@ -400,9 +398,7 @@ class Gmail(GmailSession):
 
     @task(cost=_units(GET_UNITS))
     def update_labels(self, ctx: Context, id: str, generation: str) -> TaskResult:
-        """Ask for the labels of a message that was kept in another generation; it is not fetched
-        again.
-        """
+        """Fetch only the labels of a message that was kept in another generation."""
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation:
             return TaskResult()  # a newer listing asks itself
@@ -436,8 +432,9 @@ def _history_id(answer: Mapping[str, Any]) -> str:
 
 
 def _next_page(answer: Mapping[str, Any], page: str | None) -> str | None:
-    """The token of the next page: whether there is one is all that tells the last page, which
-    may be empty as any other.
+    """The token of the next page.
+
+    Only a missing token marks the last page, because any page may be empty.
     """
     token = answer.get("nextPageToken")
     if token is not None and token == page:

@@ -48,14 +48,13 @@ class Message:
         return sorted(set(strings(self.resource.get("labelIds"))))
 
     def outputs(self, fingerprint: Fingerprint) -> Iterator[TaskOutput]:
-        """The rows: the message, its source, and those attachments that do not wait for a task
-        of their own.
-        """
+        """Rows of the message, its source, and the attachments that need no own task."""
         when, fields = headers.instant(self.resource.get("internalDate")), self.parser.headers
         subject = headers.text(fields, "subject")
         yield TaskOutput(
-            self.id, readable_text(self.texts), kind="message", name=subject and subject[:LONGEST_SUBJECT],
-            timestamp=when, content_type="text/plain", metadata=self._metadata(), fingerprint=fingerprint.text,
+            self.id, readable_text(self.texts), kind="message",
+            name=subject and subject[:LONGEST_SUBJECT], timestamp=when, content_type="text/plain",
+            metadata=self._metadata(), fingerprint=fingerprint.text,
         )  # fmt: skip
         if self.source.blob.size:
             yield TaskOutput(
@@ -96,8 +95,9 @@ def _line(value: object) -> str | None:
 
 
 class MessageReader:
-    """Takes the source of a message as it comes, in bounded memory. Use it as a context manager,
-    and read `message` after it.
+    """Parse the source of a message as a stream, in bounded memory.
+
+    Use it as a context manager, and read `message` after it.
 
     Parameters:
       id: The message's.

@@ -13,8 +13,10 @@ MOST_PARTS = 10_000
 
 
 def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
-    """Gmail's id of it: of the part with its number, or of the only one with its name, and first of
-    one that is as large.
+    """Find Gmail's id of an attachment.
+
+    It is that of the part with its number, or of the only part with its name; parts of its size
+    come first.
 
     Where a message is put together wrong, Gmail may count its parts otherwise.
 

@@ -47,9 +47,7 @@ def in_scope(config: Config, history: History, labels: set[str]) -> bool:
 
 
 def may_be_in_scope(config: Config, history: History, change: Change) -> bool:
-    """Whether a message that is not kept may belong here now: unless the record says what rules
-    it out.
-    """
+    """Return whether a message that is not kept may be in scope now, by its history record."""
     if change.final is not None:
         return in_scope(config, history, change.final)
     return in_scope(config, history, change.applied(set()) | set(history.labels))
@@ -80,8 +78,8 @@ def label_rows(labels: list[dict[str, Any]]) -> list[TaskOutput]:
     """The names of labels, which messages give by id."""
     return [
         TaskOutput(
-            label_row_id(str(label["id"])), kind="label", parent=LABELS, name=str(label.get("name", "")),
-            metadata={"type": str(label.get("type", ""))},
+            label_row_id(str(label["id"])), kind="label", parent=LABELS,
+            name=str(label.get("name", "")), metadata={"type": str(label.get("type", ""))},
         )
         for label in labels
         if label.get("id")

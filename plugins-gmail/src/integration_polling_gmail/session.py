@@ -74,8 +74,9 @@ class GmailSession(BaseIntegration[Config, Credentials]):
         return expires is not None and expires <= datetime.now(UTC) + EXPIRES_SOON
 
     def _asked(self, ctx: Context, call: Callable[[], T]) -> T:
-        """Ask Gmail, with a token that is renewed before it expires, and once if Gmail refuses
-        it all the same.
+        """Call Gmail, with a token that is renewed before it expires.
+
+        If Gmail refuses the token, renew it and try once more.
         """
         if self.credentials.is_renewable and self._expires_soon():
             ctx.refresh_credentials()

@@ -17,8 +17,9 @@ def _endpoint(url: str) -> str:
 
 
 class GmailSettings(BaseSettings):
-    """From the environment or `.env`, never from an account: an account that named its own
-    endpoint would get tokens sent there.
+    """Settings from the environment or `.env`, never from an account.
+
+    An account that named its own endpoint would receive tokens.
     """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)

@@ -1,5 +1,6 @@
-"""One large string of a JSON answer, decoded while it comes: a message of 50 MB never lies in
-memory whole.
+"""Decode one large string of a JSON answer as a stream.
+
+A message of 50 MB is never in memory as a unit.
 """
 
 from __future__ import annotations
@@ -130,9 +131,7 @@ class LargeString:
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
-    """What base64 may hold in escaped form, such as `\\u003d` for `=`; the rest is white space
-    at most.
-    """
+    """Unescape base64, which may hold escapes such as `\u003d` for `=` and white space."""
     if escape[0] == b"\\/":
         return b"/"
     return (

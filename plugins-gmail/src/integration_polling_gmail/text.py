@@ -80,8 +80,9 @@ def _chosen(parts: list[TextPart]) -> str:
 
 
 def text_of_html(source: str) -> str:
-    """HTML as text: a line for each paragraph, list item and row, without scripts, styles and what
-    is hidden.
+    """Convert HTML to text, with a line for each paragraph, list item and row.
+
+    Scripts, styles and hidden elements are left out.
 
     Its length is bounded by the source's: there is no layout. Columns of a table that are padded to
     their width turned 38 kB into 40 MB.

@@ -33,9 +33,7 @@ AUDIENCE = "https://oauth2.googleapis.com/token"
 ASSERTION_SECONDS = 3600
 DEFAULT_EXPIRY_SECONDS = 3600
 _CODE = re.compile(r"[a-z_]{1,80}")
-"""What its error codes look like; whatever else stands there may be the request, repeated by
-something on the way.
-"""
+"""The form of its error codes; other text may be the request, repeated by a proxy."""
 
 CLIENT_ERRORS = frozenset(
     {"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"}
@@ -108,8 +106,10 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
 
 
 def granted(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The credentials in the answer to an authorization code; nothing without a refresh token, so
-    that they are refused at once and not after an hour.
+    """The credentials in the answer to an authorization code.
+
+    Without a refresh token they are empty, so that the engine refuses them now and not after an
+    hour.
 
     https://developers.google.com/identity/protocols/oauth2/web-server#exchange-authorization-code.
     The client is the operator's.
@@ -130,12 +130,16 @@ def _expiry(answer: Mapping[str, Any]) -> datetime:
 
 def _assertion(key: ServiceAccount, subject: str) -> str:
     try:
-        signer = crypt.RSASigner.from_string(key.private_key.get_secret_value(), key.private_key_id)  # type: ignore[no-untyped-call]
+        signer = crypt.RSASigner.from_string(  # type: ignore[no-untyped-call]
+            key.private_key.get_secret_value(), key.private_key_id
+        )
     except Exception:  # noqa: BLE001  whatever a bad key makes it raise, its text may hold the key
         raise ConfigurationError("the private key of the service account cannot be read") from None
     now = int(time.time())
     claims = {"iss": key.client_email, "sub": subject, "scope": SCOPE, "aud": AUDIENCE}
-    signed: bytes = jwt.encode(signer, claims | {"iat": now, "exp": now + ASSERTION_SECONDS})  # type: ignore[no-untyped-call]
+    signed: bytes = jwt.encode(  # type: ignore[no-untyped-call]
+        signer, claims | {"iat": now, "exp": now + ASSERTION_SECONDS}
+    )
     return signed.decode()
 
 

@@ -17,9 +17,7 @@ class TransferDecoder(Protocol):
 
 
 class QuotedPrintable:
-    """The library's decoder works on lines, which is what it gets; a piece never ends within an
-    escape.
-    """
+    """Decode with the library's decoder, which works on lines; a piece never ends in an escape."""
 
     def __init__(self) -> None:
         self._carry = b""

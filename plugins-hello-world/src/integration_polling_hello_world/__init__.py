@@ -1,5 +1,6 @@
-"""Hello World: a made-up service whose pages hold greetings. Read this file to learn how a plugin
-is written.
+"""Hello World: a made-up service whose pages hold greetings.
+
+Read this file to learn how to write a plugin.
 
 How it fails on purpose, and what a sync of it must come to, stands in `bench`.
 """
@@ -37,8 +38,9 @@ class Runs(BaseModel):
 
 
 class HelloWorld(BaseIntegration[Config]):
-    """Every run lists the same pages, so a second run finds nothing new; unless the config says
-    that they grow.
+    """List the same pages in every run, unless the config says that they grow.
+
+    A second run then finds nothing new.
     """
 
     manifest = Manifest("hello-world", "Hello World")
@@ -57,9 +59,7 @@ class HelloWorld(BaseIntegration[Config]):
 
     @task
     def list_page(self, ctx: Context, page: int) -> TaskResult:
-        """A page of items: as output, or as one task for each where the config asks for a deeper
-        tree.
-        """
+        """Return a page of items, as output or, for a deeper tree, as one task for each."""
         self._work(ctx, f"page-{page}")
         if self.config.fanout_depth:
             return TaskResult(tasks=self._items(str(page), level=0))
@@ -76,8 +76,9 @@ class HelloWorld(BaseIntegration[Config]):
 
     @task
     def grow(self, ctx: Context) -> TaskResult:
-        """Items that come with the runs; the counter advances in the transaction that keeps
-        them.
+        """Return items that each run adds.
+
+        The counter advances in the transaction that saves them.
         """
         runs = ctx.state(STATE, Runs) or Runs()
         new = (

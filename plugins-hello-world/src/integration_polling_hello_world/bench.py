@@ -29,9 +29,7 @@ Failure = Literal[
     "permanent",
     "exit",
 ]
-"""`crash` is an exception that the engine does not know; `exit` ends the whole process, as a
-segfault does.
-"""
+"""`crash` raises an unknown exception; `exit` ends the complete process, as a segfault does."""
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 FOR_GOOD: frozenset[Failure] = frozenset({"skip", "permanent", "exit"})
@@ -47,9 +45,7 @@ ERRORS: Mapping[Failure, type[Exception]] = {
 }
 
 _failed_once: set[tuple[str, str, str]] = set()
-"""Where neither an attempt nor the state tells a first time from a second, this process
-remembers.
-"""
+"""Remembered in this process where neither attempt nor state tells a first time from a second."""
 
 
 class Config(BaseModel, extra="forbid"):
@@ -136,8 +132,9 @@ def _listed(config: Config) -> Iterator[str]:
 
 
 def _below(config: Config, parent: str, level: int) -> Iterator[str]:
-    """The items under a page or an item; those whose task fails for good take what is below them
-    along.
+    """The items below a page or an item.
+
+    A task that fails for good also removes the items below it.
     """
     for item in range(config.items):
         name = f"{parent}-{item}"

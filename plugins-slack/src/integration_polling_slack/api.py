@@ -25,7 +25,8 @@ MOST_BYTES = 64 * 1024 * 1024
 """Of an answer; a longer one is cut, and then is no JSON."""
 
 _WORD = re.compile(r"[A-Za-z0-9_:.,-]{1,200}")
-_SILENT = logging.Logger("slack_sdk", logging.CRITICAL + 1)  # noqa: LOG001  theirs would write tokens at DEBUG
+# Theirs would write tokens at DEBUG.
+_SILENT = logging.Logger("slack_sdk", logging.CRITICAL + 1)  # noqa: LOG001
 
 
 class NoRedirects(HTTPRedirectHandler):
@@ -141,8 +142,9 @@ def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
 
 
 def _refused(method: str, error: SlackApiError) -> IntegrationError:
-    """What an answer means that is not `ok`; of its text, only what looks like Slack's own words
-    is repeated.
+    """The error for an answer that is not `ok`.
+
+    It repeats only text that looks like one of Slack's error codes.
     """
     status, headers, data = (
         error.response.status_code,
@@ -164,8 +166,9 @@ def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def storable(value: Any) -> Any:
-    """The same JSON without what PostgreSQL and UTF-8 cannot hold: NULs, lone surrogates, and
-    numbers too large to be any.
+    """The same JSON without what PostgreSQL and UTF-8 cannot hold.
+
+    These are NULs, lone surrogates, and numbers that are too large.
     """
     try:
         encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

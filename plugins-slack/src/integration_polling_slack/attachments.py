@@ -86,9 +86,7 @@ class Attachments(Directory):
         return TaskResult([file.row(blob.blob)])
 
     def _fetch(self, ctx: Context, file: File, blob: BlobWriter) -> None:
-        """Fetch it; once more if the token turns out to have expired, which a download does not
-        tell.
-        """
+        """Fetch the file; retry once if the token has expired, which a download does not report."""
         token = self.credentials.token
         try:
             files.fetch(self.settings, token, file, blob, self._most_bytes)

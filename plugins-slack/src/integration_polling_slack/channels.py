@@ -51,21 +51,20 @@ class Ref(BaseModel):
         return self.type == "public" and not self.is_archived
 
     def is_readable(self, *, is_bot: bool) -> bool:
-        """Whether the token may read it: people read public channels without joining, bots do
-        not.
+        """Return whether the token may read it.
+
+        People read public channels without joining, bots do not.
         """
         return self.is_member or (self.type == "public" and not is_bot)
 
     def row(self, unreadable: str | None) -> TaskOutput:
-        """The channel as it is kept; `unreadable` is Slack's word for why nothing new comes from
-        it.
-        """
+        """The channel's row; `unreadable` is Slack's error code if reading it fails."""
         return TaskOutput(
             self.id, kind="channel", parent=PARENT, name=self.name,
             timestamp=datetime.fromtimestamp(self.created, UTC) if self.created else None,
             metadata={
-                "type": self.type, "is_archived": self.is_archived, "topic": self.topic, "purpose": self.purpose,
-                "unreadable": unreadable,
+                "type": self.type, "is_archived": self.is_archived, "topic": self.topic,
+                "purpose": self.purpose, "unreadable": unreadable,
             },
         )  # fmt: skip
 
@@ -154,8 +153,9 @@ def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
 
 
 def vanished_row(id: str) -> TaskOutput:
-    """Shows that a channel is no longer listed: it was deleted, or is private and the token's
-    holder is not in it.
+    """Mark a channel that is no longer listed.
+
+    It was deleted, or is private and the token's owner is not a member.
     """
     return TaskOutput.update(id, metadata={"unreadable": "channel_not_found"})
 

@@ -74,9 +74,7 @@ def limits(app_kind: str) -> list[Limit]:
 
 
 class Directory(BaseIntegration[Config, Credentials]):
-    """The tasks that come before any message, one after the other: messages name people and
-    channels.
-    """
+    """The tasks that run before any message, in order: messages name people and channels."""
 
     _settings: SlackSettings | None = None
 
@@ -144,9 +142,7 @@ class Directory(BaseIntegration[Config, Credentials]):
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The bot's tokens, or a person's; nothing, which the engine refuses, if Slack gave
-        none.
-        """
+        """The bot's tokens, or a person's; empty, which the engine refuses, if Slack gave none."""
         return tokens(token)
 
     def start(self, ctx: Context) -> TaskResult:
@@ -175,8 +171,9 @@ class Directory(BaseIntegration[Config, Credentials]):
         )
 
     def _is_due(self, ctx: Context, last: datetime | None) -> bool:
-        """Whether what is done less often by schedule is to be done now; it always is when a
-        person asks for a sync.
+        """Return whether the less frequent work is due.
+
+        It always is when a person asks for a sync.
         """
         return (
             ctx.run.trigger != "schedule"
@@ -212,9 +209,7 @@ class Directory(BaseIntegration[Config, Credentials]):
 
     @task(cost={"usergroups.list": 1})
     def get_usergroups(self, ctx: Context) -> TaskResult:
-        """What groups of people are called; without the scope for that, mentions say it
-        themselves.
-        """
+        """Fetch the names of user groups; without the scope for that, mentions include the name."""
         try:
             groups = self._call(ctx, "usergroups.list", include_disabled=True).items("usergroups")
         except PermanentError as error:
@@ -231,8 +226,9 @@ class Directory(BaseIntegration[Config, Credentials]):
     def get_channel_list(
         self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0
     ) -> TaskResult:
-        """A page of the channels; with the last one, the channels' own tasks: by then all names
-        are known.
+        """List a page of channels.
+
+        The last page starts the channels' tasks, because all names are known then.
         """
         types = ",".join(channels.TYPES[kind] for kind in self.config.types)
         try:
@@ -270,9 +266,7 @@ class Directory(BaseIntegration[Config, Credentials]):
     def _absent(
         self, ctx: Context, absent: set[str]
     ) -> tuple[list[TaskOutput], dict[str, BaseModel | None]]:
-        """Rows for channels of the config that are not there, and deletions of those that are
-        there now.
-        """
+        """Rows for missing channels of the config, and deletions of those that exist again."""
         before = ctx.state(ABSENT, Absent) or Absent()
         for name in sorted(absent):
             ctx.log.warning("there is no channel %r, or the token cannot see it", name)
@@ -311,7 +305,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         return ctx.state(WORKSPACE, Workspace) or Workspace()
 
     # Calls
-    # ----------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _ask(self, method: str, **arguments: Any) -> Answer:
         return api.call(self.settings, self.credentials.token, method, **arguments)

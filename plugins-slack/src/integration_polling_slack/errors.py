@@ -26,8 +26,8 @@ TRANSIENT = frozenset(
 )
 CREDENTIALS = frozenset(
     {
-        "invalid_auth", "token_revoked", "account_inactive", "not_authed", "invalid_refresh_token", "invalid_grant",
-        "org_login_required",
+        "invalid_auth", "token_revoked", "account_inactive", "not_authed", "invalid_refresh_token",
+        "invalid_grant", "org_login_required",
     }
 )  # fmt: skip
 OPERATOR = frozenset(
@@ -36,8 +36,8 @@ OPERATOR = frozenset(
 UNREADABLE_CHANNEL = frozenset({"not_in_channel", "channel_not_found", "is_archived"})
 UNREADABLE = UNREADABLE_CHANNEL | frozenset(
     {
-        "thread_not_found", "message_not_found",
-        "method_not_supported_for_channel_type", "channel_type_not_supported", "file_not_found", "file_deleted",
+        "thread_not_found", "message_not_found", "method_not_supported_for_channel_type",
+        "channel_type_not_supported", "file_not_found", "file_deleted",
     }
 )  # fmt: skip
 

@@ -34,9 +34,7 @@ WITH_BYTES = ("", "hosted", "snippet", "email")
 """Modes of files that can be downloaded as they are."""
 
 HIDDEN = "hidden_by_limit"
-"""The mode of files that the workspace's plan no longer shows: nothing but the id is left of
-them.
-"""
+"""The mode of files that the workspace's plan hides: only their id is left."""
 
 _SHOWN = ("id", "title", "mimetype", "filetype", "mode", "permalink", "user", "size")
 
@@ -103,9 +101,11 @@ class File(BaseModel):
         """
         shown = {key: value for key in _SHOWN if (value := getattr(self, key)) not in ("", None)}
         metadata = {**shown, "skipped": without} if without else shown
+        created = self.created
         return TaskOutput(
-            self.key, content, kind="file", parent=self.message, name=self.name or self.title or self.id,
-            timestamp=datetime.fromtimestamp(self.created, UTC) if self.created is not None else None,
+            self.key, content, kind="file", parent=self.message,
+            name=self.name or self.title or self.id,
+            timestamp=datetime.fromtimestamp(created, UTC) if created is not None else None,
             content_type=self.mimetype or None, metadata=metadata,
             fingerprint=self.version("content" if content is not None else without),
         )  # fmt: skip
@@ -223,8 +223,9 @@ def _redirected(url: str, error: HTTPError, file: File) -> str:
 
 
 def _takes_token(settings: SlackSettings, url: str) -> bool:
-    """Whether this address belongs to Slack: the operator's `SLACK_API_URL`, or Slack's own
-    hosts by TLS.
+    """Return whether this address belongs to Slack.
+
+    It is the operator's `SLACK_API_URL`, or a host of Slack's with TLS.
     """
     try:
         parts, api = urlsplit(url), urlsplit(settings.api_url)

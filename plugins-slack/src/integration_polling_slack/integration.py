@@ -43,8 +43,9 @@ MOST_REPLIES_NAMED = 100
 
 
 class Slack(Attachments):
-    """Messages by channel and timestamp: new ones at every run, changed ones looked back for,
-    years in the background.
+    """Messages by channel and timestamp.
+
+    Each run fetches new ones and looks back for changed ones; the backfill fetches earlier years.
     """
 
     manifest = Manifest(
@@ -69,9 +70,7 @@ class Slack(Attachments):
 
     @task
     def sync_channel(self, ctx: Context, channel: Ref) -> TaskResult:
-        """Where the channel's history goes on: with what is new, and in the background with what
-        is old.
-        """
+        """Continue the channel's history: new messages now, old ones in the background."""
         state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
@@ -97,7 +96,7 @@ class Slack(Attachments):
         return self.sync_channel.task(channel=channel)
 
     # Messages
-    # -------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     @task(cost={"conversations.history": 1})
     def get_channel_history(
@@ -121,9 +120,7 @@ class Slack(Attachments):
     def _goes_on(
         self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
     ) -> TaskResult:
-        """The rest of the walk: that of a new channel and of a backfill is remembered at each
-        page.
-        """
+        """Continue the walk; a new channel and a backfill record their place at each page."""
         if walk.mode == "live":
             more = self.get_channel_history.task(channel=channel, walk=walk, archived=archived)
             return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
@@ -210,8 +207,8 @@ class Slack(Attachments):
 
     def _page(self, ctx: Context, channel: str, walk: Walk) -> Page:
         answer = self._call(
-            ctx, "conversations.history", channel=channel, oldest=walk.oldest, latest=walk.latest, cursor=walk.cursor,
-            limit=self.config.page,
+            ctx, "conversations.history", channel=channel, oldest=walk.oldest, latest=walk.latest,
+            cursor=walk.cursor, limit=self.config.page,
         )  # fmt: skip
         found = [one for one in answer.items("messages") if messages.is_message(one)]
         has_more, is_limited = (
@@ -231,8 +228,9 @@ class Slack(Attachments):
         error: Unreadable,
         now: ChannelState | None = None,
     ) -> TaskResult:
-        """Show on the channel's row why it cannot be read; where it was left off stays as it is,
-        unless `now` says otherwise.
+        """Show on the channel's row why it cannot be read.
+
+        The channel's cursor stays, unless `now` says otherwise.
         """
         ctx.log.warning("the channel %s is skipped: %s", channel, error)
         now = (now or state).model_copy(update={"unreadable": error.code})
@@ -240,7 +238,7 @@ class Slack(Attachments):
         return TaskResult([row], state=_written(channel, state, now))
 
     # What a page comes to
-    # -----------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _keep(self, ctx: Context, channel: str, page: Page) -> Kept:
         """What is new or changed of these messages; threads that have changed get a task each.
@@ -284,7 +282,7 @@ class Slack(Attachments):
         return Place(channel, self._workspace(ctx).url, known.get)
 
     # Threads
-    # ----------------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     @task(cost={"conversations.replies": 1})
     def get_thread(
@@ -374,8 +372,9 @@ class Slack(Attachments):
     def _keep_root(
         self, ctx: Context, kept: Kept, channel: str, root: Message
     ) -> Mapping[str, str | None]:
-        """A thread's first message, if the history has not come to it yet: its row tells which
-        replies were there.
+        """Save a thread's first message if the history has not reached it.
+
+        Its row tells which replies there were.
 
         Returns:
           The row's version by its id; nothing, if the message is older than what is wanted.
@@ -390,8 +389,7 @@ class Slack(Attachments):
     def _thread_skipped(
         self, ctx: Context, channel: str, ts: str, oldest: str, error: Unreadable
     ) -> TaskResult:
-        """A thread that is gone is skipped; one that cannot be read with its channel is gone back
-        to.
+        """Skip a thread that is gone; return later to one that is unreadable with its channel.
 
         Raises:
           Unreadable: It is skipped.

@@ -37,8 +37,7 @@ _COMPARED = (
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What tells whether a message has changed: `own|thread|replies`, kept as the row's
-    fingerprint.
+    """What identifies a change of a message: `own|thread|replies`, kept as the row's fingerprint.
 
     Attributes:
       own: A digest of the message itself.
@@ -123,15 +122,13 @@ def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
     name = f"{place.name(place.channel) or place.channel} {_author(message, place.name)}"
     return TaskOutput(
         place.id(ts), text.readable(message, place.name), kind="message", parent=parent,
-        name=name[:LONGEST_NAME],
-        timestamp=timestamps.moment(ts), content_type="text/plain", metadata=_metadata(message, place), fingerprint=fingerprint,
+        name=name[:LONGEST_NAME], timestamp=timestamps.moment(ts), content_type="text/plain",
+        metadata=_metadata(message, place), fingerprint=fingerprint,
     )  # fmt: skip
 
 
 def _author(message: Message, name: Name) -> str:
-    """By the directory, for people of this workspace; as the message says, for bots and people
-    of others.
-    """
+    """The author's name: from the directory, or from the message for bots and other workspaces."""
     user, bot, profile = (message.get(key) for key in ("user", "bot_profile", "user_profile"))
     known = name(user) if isinstance(user, str) and "bot_id" not in message else None
     said = [message.get("username")]

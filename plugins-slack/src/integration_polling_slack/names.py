@@ -1,6 +1,4 @@
-"""What people, channels and groups are called, by id: kept in state, in shards, for those who
-render messages.
-"""
+"""Names of people, channels and groups by id, in shards of state, for rendering messages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Slack's message timestamps: text, because `1.000010` is not `1.00001`, and unique within a
-channel only.
+"""Slack's message timestamps, unique only within a channel.
+
+They are text, because `1.000010` is not `1.00001`.
 """
 
 from __future__ import annotations

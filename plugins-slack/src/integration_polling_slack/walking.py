@@ -1,6 +1,4 @@
-"""Where the walks through a channel stand: the payload of their tasks, and what is remembered
-between runs.
-"""
+"""Positions of walks through a channel: their tasks' payloads, and what runs remember."""
 
 from __future__ import annotations
 
@@ -108,9 +106,7 @@ class Walk(BaseModel):
         return self.model_copy(update={"latest": latest, "cursor": "", "restarts": restarts})
 
     def listings(self, channel: str) -> list[Listing]:
-        """What has been listed when the walk is at its end: nothing, if Slack hides all that
-        there is.
-        """
+        """The listed range at the end of the walk; nothing if Slack hides all messages."""
         if self.is_limited and not self.low:
             return []
         since = timestamps.moment(self.low) if self.is_limited else timestamps.after(self.oldest)
@@ -140,8 +136,9 @@ class ChannelState(BaseModel):
     settled: str = ""
 
     def without_thread(self, ts: str, oldest: str) -> ChannelState | None:
-        """The state when the channel can no longer be read, and neither can this thread: the
-        backfill goes back to it.
+        """The state when the channel and this thread are unreadable.
+
+        The backfill returns to the thread.
 
         Without that, a thread would be left out for good whose first message is kept already, and
         is too old for the lookback.

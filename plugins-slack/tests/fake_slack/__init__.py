@@ -1,8 +1,10 @@
 """A stateful fake of the Slack Web API, over real HTTP, written from the reference at
 https://docs.slack.dev.
 
-workspace    people, channels, messages, files, and what happens to them    methods   the Web API's methods
-server       HTTP: tokens, rate limits, faults, a log of all calls           bulk      large workspaces, and what they hold
+    workspace   people, channels, messages, files, and what happens to them
+    methods     the Web API's methods
+    server      HTTP: tokens, rate limits, faults, a log of all calls
+    bulk        large workspaces, and what they hold
 """
 
 from fake_slack.server import Call, Fake, serve

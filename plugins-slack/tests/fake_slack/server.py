@@ -203,8 +203,9 @@ class Fake:
             raise SlackError("invalid_code")
         person: dict[str, Any] = {"id": "U1"}
         found: dict[str, Any] = {
-            "app_id": "A1", "authed_user": person, "team": {"name": "Acme", "id": self.workspace.team},
-            "enterprise": None, "is_enterprise_install": False,
+            "app_id": "A1", "authed_user": person,
+            "team": {"name": "Acme", "id": self.workspace.team}, "enterprise": None,
+            "is_enterprise_install": False,
         }  # fmt: skip
         for kind in kinds:
             token, refresh = self.rotate(kind)

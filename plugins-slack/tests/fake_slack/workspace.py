@@ -62,8 +62,8 @@ class Channel:
             return {**shared, "user": self.user}
         text = {"value": f"about {self.name}", "creator": "U1", "last_set": 0}
         return {
-            **shared, "name": self.name, "is_private": self.type != "public_channel", "is_member": self.is_member,
-            "topic": text, "purpose": text,
+            **shared, "name": self.name, "is_private": self.type != "public_channel",
+            "is_member": self.is_member, "topic": text, "purpose": text,
         }  # fmt: skip
 
 
@@ -152,8 +152,8 @@ class Workspace:
         with self.lock:
             if channel.threads.get(ts):
                 channel.messages[ts] = {
-                    "type": "message", "subtype": "tombstone", "user": "USLACKBOT", "text": "This message was deleted.",
-                    "ts": ts, "hidden": True,
+                    "type": "message", "subtype": "tombstone", "user": "USLACKBOT",
+                    "text": "This message was deleted.", "ts": ts, "hidden": True,
                 }  # fmt: skip
                 return
             root = channel.messages.pop(ts).get("thread_ts")
@@ -171,9 +171,10 @@ class Workspace:
         with self.lock:
             id = f"F{len(self.files) + 1:04d}"
             file = {
-                "id": id, "name": name, "title": name, "mimetype": "application/octet-stream", "filetype": "binary",
-                "mode": "hosted", "size": len(data), "created": self._clock, "user": "U1",
-                "url_private": f"{{origin}}/files-pri/{self.team}-{id}/{name}", **fields,
+                "id": id, "name": name, "title": name, "mimetype": "application/octet-stream",
+                "filetype": "binary", "mode": "hosted", "size": len(data), "created": self._clock,
+                "user": "U1", "url_private": f"{{origin}}/files-pri/{self.team}-{id}/{name}",
+                **fields,
             }  # fmt: skip
             self.files[id] = (file, data)
             self.post(channel, f"see {name}", files=[file])

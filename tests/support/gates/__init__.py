@@ -4,8 +4,10 @@ A gate is an advisory lock in the database of the test. While the test holds it,
 the gate waits, and `pg_locks` shows that somebody does; otherwise they go through at once. The
 engine knows nothing of gates: they stand at its public seams.
 
-gates     what a process does at one, wherever it stands       plugin   in plugin code, and in an observer
-broker    in a middleware of Dramatiq's, the last one          kill     in triggers; closing gates, and killing who waits
+    gates    what a process does at one, wherever it stands
+    plugin   in plugin code, and in an observer
+    broker   in a middleware of Dramatiq's, the last one
+    kill     in triggers; closing gates, and killing who waits
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class Mailbox:
 
     def fill(self, count: int) -> list[str]:
         """Many small messages arrive."""
-        return [self.add(lambda number=number: plain(number)) for number in range(count)]  # type: ignore[misc]
+        return [self.add(lambda number=number: plain(number)) for number in range(count)]
 
     def delete(self, *ids: str) -> None:
         """For good."""

@@ -81,8 +81,12 @@ POLICY = error(
     403, "The domain administrators have disabled Gmail apps.", "domainPolicy", domain="global"
 )
 SCOPE = error(
-    403, "Request had insufficient authentication scopes.", "insufficientPermissions", "PERMISSION_DENIED",
-    details=[{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "ACCESS_TOKEN_SCOPE_INSUFFICIENT"}],
+    403, "Request had insufficient authentication scopes.", "insufficientPermissions",
+    "PERMISSION_DENIED",
+    details=[{
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
+    }],
 )  # fmt: skip
 BAD_PAGE = error(400, "Invalid pageToken", "invalidArgument", "INVALID_ARGUMENT")
 

@@ -95,7 +95,7 @@ class Tokens:
         try:
             claims = jwt.decode(
                 assertion, self.certificates, audience="https://oauth2.googleapis.com/token"
-            )  # type: ignore[no-untyped-call]
+            )
         except Exception as error:  # noqa: BLE001  whatever is wrong with it
             return 400, {"error": "invalid_grant", "error_description": f"Invalid JWT: {error}"}
         self.subjects.append(claims["sub"])

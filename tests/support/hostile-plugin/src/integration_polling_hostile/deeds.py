@@ -45,7 +45,7 @@ class Cursor(BaseModel):
 
 
 # Hanging
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def sleep(plugin: Any, ctx: Context) -> TaskResult:
@@ -104,7 +104,7 @@ def swallow_for_ever(plugin: Any, ctx: Context) -> TaskResult:
 
 
 # Dying
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def exit_process(plugin: Any, ctx: Context) -> TaskResult:
@@ -137,7 +137,7 @@ def system_exit(plugin: Any, ctx: Context) -> TaskResult:
 
 
 # Garbage
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _garbage(make: Callable[[], Any]) -> Deed:
@@ -156,8 +156,8 @@ def _raises_midway() -> Iterator[TaskOutput]:
 GARBAGE: Mapping[str, Deed] = {
     "return_none": _garbage(lambda: None),
     "return_text": _garbage(lambda: "done!"),
-    "return_outputs_that_are_none": _garbage(lambda: TaskResult(output=None)),  # type: ignore[arg-type]
-    "return_wrong_outputs": _garbage(lambda: TaskResult(output=[{"id": 1}])),  # type: ignore[list-item]
+    "return_outputs_that_are_none": _garbage(lambda: TaskResult(output=None)),
+    "return_wrong_outputs": _garbage(lambda: TaskResult(output=[{"id": 1}])),
     "return_wrong_tasks": _garbage(lambda: TaskResult(tasks=["noop"])),  # type: ignore[list-item]
     "return_unknown_task": _garbage(lambda: TaskResult(tasks=[Task("no_such_task")])),
     "return_payload_with_nul": _garbage(lambda: TaskResult(tasks=[Task("noop", {"number": "\0"})])),
@@ -167,17 +167,17 @@ GARBAGE: Mapping[str, Deed] = {
     "return_large_payload": _garbage(
         lambda: TaskResult(tasks=[Task("noop", {"number": "x" * 100_000})])
     ),
-    "return_wrong_state": _garbage(lambda: TaskResult(state={PARTITION: {"place": 1}})),  # type: ignore[dict-item]
+    "return_wrong_state": _garbage(lambda: TaskResult(state={PARTITION: {"place": 1}})),
     "return_endless_outputs": _garbage(lambda: TaskResult(output=_endless_outputs())),
     "return_half": _garbage(lambda: TaskResult(output=_raises_midway())),
-    "return_wrong_id": _garbage(lambda: TaskResult(output=[TaskOutput(7, "x")])),  # type: ignore[arg-type]
-    "return_content_no_text": _garbage(lambda: TaskResult(output=[TaskOutput("x", 3.14)])),  # type: ignore[arg-type]
+    "return_wrong_id": _garbage(lambda: TaskResult(output=[TaskOutput(7, "x")])),
+    "return_content_no_text": _garbage(lambda: TaskResult(output=[TaskOutput("x", 3.14)])),
 }
 """Results that cannot be kept: each parks its task."""
 
 
 # Saying so
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _raise(make: Callable[[Any], Exception]) -> Deed:

@@ -25,8 +25,8 @@ from core.db.pool import Conn, open_connection
 from core.embedded import Servers, Urls
 from core.ledger import scheduling
 from core.ledger.processes import serving
-from core.queues import Queues
 from core.settings import Settings
+from core.transport.queues import Queues
 
 PROCESSES, THREADS = 2, 8
 

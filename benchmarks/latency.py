@@ -17,9 +17,9 @@ from uuid import UUID
 from benchmarks.engine import Engine, Testbed
 from benchmarks.peers import stock
 from benchmarks.report import Budget, Options, Report
-from core.api import runs
-from core.api.backend import Backend, open_backend
 from core.environment import Environment
+from core.service.backend import Backend, open_backend
+from core.service.runs import actions as run_actions
 from core.settings import Settings
 
 TRIGGERS = 50
@@ -37,7 +37,7 @@ def run(bed: Testbed, options: Options) -> Report:
             account = engine.account("hello-world", pages=1, items=10)
             ours.append(
                 _milliseconds(
-                    lambda: runs.sync(backend, account),  # noqa: B023  it runs in this turn
+                    lambda: run_actions.sync(backend, account),  # noqa: B023  it runs in this turn
                     lambda: _kept(engine, account),  # noqa: B023
                 )
             )

@@ -19,7 +19,7 @@ from benchmarks.processes import program, wait_until
 from benchmarks.reading import readers
 from benchmarks.report import Budget, Options, Report, ratio
 from benchmarks.source import service
-from core.api import access
+from core.service import tokens
 
 LATENCY = 0.05
 READERS = 200
@@ -41,7 +41,7 @@ def run(bed: Testbed, options: Options) -> Report:
         service(pages, LATENCY) as source,
         served(engine) as url,
     ):
-        token = access.create(engine.conn, user_id=None).secret
+        token = tokens.create(engine.conn, user_id=None).secret
 
         def beside(rest: float) -> float:
             with readers(url, token, number, rest) as seen:

@@ -20,7 +20,7 @@ from uuid import uuid4
 from benchmarks.engine import Testbed
 from benchmarks.peers import psycopg
 from benchmarks.report import Budget, Options, Report, ratio
-from core.content import saving
+from core.content import store
 from core.db.pool import Conn, Database
 from core.integration.results import TaskOutput
 from core.results.outputs import output_row
@@ -132,13 +132,13 @@ def _time(conn: Conn, save: Save, items: Sequence[Any]) -> float:
     return time.perf_counter() - begun
 
 
-def _keep(conn: Conn, rows: Sequence[saving.Write]) -> None:
-    assert len(saving.upsert(conn, rows)) == len(rows)
+def _keep(conn: Conn, rows: Sequence[store.Write]) -> None:
+    assert len(store.upsert(conn, rows)) == len(rows)
 
 
-def _checked(outputs: Sequence[tuple[str, TaskOutput]]) -> list[saving.Write]:
+def _checked(outputs: Sequence[tuple[str, TaskOutput]]) -> list[store.Write]:
     return [
-        (saving.Writer(account, "noop", "run", task=1, seq=2), output_row(output, NoBlobs())[0])
+        (store.Writer(account, "noop", "run", task=1, seq=2), output_row(output, NoBlobs())[0])
         for account, output in outputs
     ]
 

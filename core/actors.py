@@ -30,7 +30,7 @@ import dramatiq
 from dramatiq.middleware import SkipMessage
 from periodiq import PeriodiqMiddleware, cron
 
-from core import dispatcher, observing
+from core import dispatcher, observability
 from core.broker import PollingBroker
 from core.db.pool import open_connection
 from core.environment import get_environment
@@ -38,7 +38,6 @@ from core.errors import PollingError, TransientError
 from core.ledger import scheduling
 from core.ledger.outcomes import Dispatch
 from core.logs import configure
-from core.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.lifecycle import Lifecycle
@@ -47,10 +46,11 @@ from core.middleware.rate_limit import RateLimit
 from core.middleware.retries import Retries
 from core.middleware.time_limit import TimeLimit
 from core.middleware.tracing import Tracing
-from core.observing import traces
+from core.observability import traces
 from core.plugins import get_registry
-from core.queues import Queues
 from core.settings import get_settings
+from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
+from core.transport.queues import Queues
 from core.worker.forward import unpack
 from core.worker.process import WorkerProcess
 
@@ -64,7 +64,9 @@ try:
 except PollingError as error:
     sys.exit(f"error: {error}\n{error.next_step('cli')}")
 
-observing.begin("scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", process.redactor)
+observability.begin(
+    "scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", process.redactor
+)
 inflight, hand_over = process.inflight, process.hand_over
 time_limit = TimeLimit(inflight, process.registry, settings.task_time_limit, process.stopping)
 

@@ -22,8 +22,9 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.errors import DecodeError, QueueJoinTimeout
 
-from core.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
-from core.queues import UNAVAILABLE, Queues, describe
+from core.accounts.redaction import describe_redis
+from core.transport.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
+from core.transport.queues import UNAVAILABLE, Queues
 from core.worker.forward import dispatch_of_result
 from core.worker.inflight import InflightTasks
 
@@ -216,7 +217,9 @@ class BlockingConsumer(Consumer):
 
     def _wait_out(self, error: redis.RedisError) -> None:
         if not self._away:
-            log.warning("Redis is away; %r waits for it: %s", self.queue_name, describe(error))
+            log.warning(
+                "Redis is away; %r waits for it: %s", self.queue_name, describe_redis(error)
+            )
         self._away = True
         time.sleep(0.5)
 
@@ -263,7 +266,7 @@ class BlockingConsumer(Consumer):
             log.warning(
                 "Redis is away; %d messages come back by their leases: %s",
                 len(ids),
-                describe(error),
+                describe_redis(error),
             )
 
     def give_up(self, id: str) -> None:
@@ -285,5 +288,5 @@ class BlockingConsumer(Consumer):
             self.queues.ack({self.queue_name: [message.options["redis_message_id"]]})
         except UNAVAILABLE as error:
             log.warning(
-                "Redis is away; an acknowledgement is left to the leader: %s", describe(error)
+                "Redis is away; an acknowledgement is left to the leader: %s", describe_redis(error)
             )

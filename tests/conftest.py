@@ -34,8 +34,8 @@ from core.embedded import Servers, Urls, postgres
 from core.environment import get_environment, leave_environment
 from core.errors import PollingError, SettingsError
 from core.plugins import get_registry
-from core.queues import Queues
 from core.settings import Settings, get_settings
+from core.transport.queues import Queues
 
 Until = Callable[..., Any]
 

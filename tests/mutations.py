@@ -50,9 +50,9 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "the fence",
-        (("core/ledger/saving.py",
+        (("core/ledger/commit.py",
           "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no", ""),
-         ("core/ledger/saving.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
+         ("core/ledger/commit.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
         ("tests/integration/test_saving.py",),
     ),
     Mutation(
@@ -67,7 +67,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the catalogue's fields",
-        (("core/api/access.py", 'NotFound("token-not-found", token=text)', 'NotFound("token-not-found", id=text)'),),
+        (("core/service/tokens.py", 'NotFound("token-not-found", token=text)', 'NotFound("token-not-found", id=text)'),),
         ("tests/unit/test_error_catalog.py",),
     ),
     Mutation(
@@ -117,9 +117,9 @@ MUTATIONS = [
     ),
     Mutation(
         "the guard against late writers",
-        (("core/content/saving.py",
+        (("core/content/store.py",
           "OR c.content_seq < i.seq\n            AND (c.digest", "OR (c.digest"),
-         ("core/content/saving.py",
+         ("core/content/store.py",
           "WHERE c.content_seq < excluded.content_seq\n    OR", "WHERE true OR")),
         ("tests/integration/test_content.py",),
     ),
@@ -130,7 +130,7 @@ MUTATIONS = [
     ),
     Mutation(
         "one key once in a run",
-        (("core/ledger/saving.py",
+        (("core/ledger/commit.py",
           "decode(key, 'hex'), priority, carried",
           "decode(md5(id::text), 'hex'), priority, carried"),),
         ("tests/integration/test_saving.py",),
@@ -142,7 +142,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the sort before the upsert",
-        (("core/content/saving.py", "    ORDER BY i.account, i.id\n)\nINSERT", ")\nINSERT"),),
+        (("core/content/store.py", "    ORDER BY i.account, i.id\n)\nINSERT", ")\nINSERT"),),
         ("tests/integration/test_content.py",),
     ),
     Mutation(
@@ -152,7 +152,7 @@ MUTATIONS = [
     ),
     Mutation(
         "budgets of the whole fleet",
-        (("core/worker/budgets.py",
+        (("core/limits/budgets.py",
           "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
         ("tests/integration/test_budgets.py",),
     ),
@@ -168,7 +168,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the epoch of a restored database",
-        (("core/ledger/saving.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
+        (("core/ledger/commit.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
         ("tests/integration/test_saving.py",),
     ),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
-from redis import RedisError
+from redis import RedisError, ResponseError
 
 from core.accounts.vault import secrets_of
 from core.db.errors import database_error, describe
@@ -19,7 +19,6 @@ from core.environment import Environment
 from core.errors import SettingsError
 from core.integration.operator import environment_value, operator_settings
 from core.plugins import Registry
-from core.queues import describe as describe_redis
 
 SHORTEST = 4
 """Characters; a shorter secret would strike out half of every text."""
@@ -32,6 +31,9 @@ PASSWORDS = ("password", "sslpassword")
 
 LONGEST_TEXT = 2_000
 """Characters of an error that are kept."""
+
+
+MAX_DESCRIPTION_CHARS = 200
 
 
 def redactor(credentials: BaseModel) -> Callable[[str], str]:
@@ -121,6 +123,18 @@ def _in_base64(raw: bytes) -> set[str]:
         encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)
     }
     return shapes | whole
+
+
+def describe_redis(error: RedisError) -> str:
+    """One line about an error of Redis.
+
+    An error reply is described by its class and code alone: its text may repeat the command with
+    its arguments, as it does for every command of a pipeline.
+    """
+    if isinstance(error, ResponseError):
+        code = re.match(r"[A-Z]{3,}\b", str(error).rpartition("caused error: ")[2])
+        return f"{type(error).__name__} {code[0]}" if code else type(error).__name__
+    return (str(error).splitlines() or [""])[0][:MAX_DESCRIPTION_CHARS] or type(error).__name__
 
 
 def message_of(error: BaseException) -> str:

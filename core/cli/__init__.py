@@ -20,6 +20,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """The entry point `polling`."""
-    from core.cli.running import run
+    from core.cli.entry import run
 
     sys.exit(run(sys.argv[1:]))

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.api.formatting import ago, size
 from core.cli import listing
 from core.cli.output import describe, dump, note, say, short
+from core.cli.progress import with_advice
 from core.cli.session import backend, busy
 from core.cli.types import After, Id, Json, Limit
-from core.cli.watching import with_advice
+from core.service.formatting import ago, size
 from core.states import AccountState
 
 if TYPE_CHECKING:
-    from core.api.backend import Backend
     from core.db.rows import Row
+    from core.service.backend import Backend
 
 app = typer.Typer(help="List the connected accounts, or show one.")
 
@@ -45,7 +45,7 @@ def list_accounts(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.api import listings
+    from core.service import listings
 
     with backend() as opened, opened.database.connection() as conn:
         listing.show(
@@ -90,7 +90,8 @@ def show(id: Id, json: Json = False) -> None:
       polling accounts show hello
     """
     from core.accounts import store
-    from core.api import listings, lookup, progress
+    from core.service import listings, lookup
+    from core.service.runs import progress
 
     with backend() as opened, opened.database.connection() as conn:
         found = lookup.account_id(conn, id)
@@ -113,7 +114,7 @@ def check(id: Id) -> None:
     \b
       polling check hello
     """
-    from core.api.accounts import check_account
+    from core.service.accounts.actions import check_account
 
     with backend() as opened:
         identity = check_account(opened, _resolve(opened, id))
@@ -128,12 +129,12 @@ def pause(id: Id) -> None:
     \b
       polling pause hello
     """
-    from core.api import accounts
+    from core.service.accounts import actions as account_actions
 
     with backend() as opened:
         found = _resolve(opened, id)
         with opened.database.connection() as conn:
-            accounts.pause(conn, found)
+            account_actions.pause(conn, found)
     say(f"Paused. Go on with: polling resume {short(found)}")
 
 
@@ -145,10 +146,10 @@ def resume(id: Id) -> None:
     \b
       polling resume hello
     """
-    from core.api import accounts
+    from core.service.accounts import actions as account_actions
 
     with backend() as opened:
-        accounts.resume(opened, _resolve(opened, id))
+        account_actions.resume(opened, _resolve(opened, id))
     say("Resumed: its next run is due now.")
 
 
@@ -170,7 +171,7 @@ def disconnect(
       polling disconnect hello --keep-content
       polling disconnect hello --delete-content
     """
-    from core.api import disconnecting
+    from core.service.accounts import disconnect as account_disconnect
 
     if keep_content is None:
         raise typer.BadParameter("say --keep-content or --delete-content")
@@ -178,11 +179,11 @@ def disconnect(
         found = _resolve(opened, id)
         with opened.database.connection() as conn:
             if not keep_content and not yes:
-                _confirm(disconnecting.count_content(conn, found))
-            disconnecting.disconnect(conn, found)
+                _confirm(account_disconnect.count_content(conn, found))
+            account_disconnect.disconnect(conn, found)
             if not keep_content:
                 with busy("Deleting its content …"):
-                    for _ in disconnecting.erase(conn, found):
+                    for _ in account_disconnect.erase(conn, found):
                         pass
     say(
         "Disconnected: its credentials are gone, its content "
@@ -201,7 +202,7 @@ def _confirm(items: int) -> None:
 
 
 def _resolve(opened: Backend, text: str) -> Any:
-    from core.api import lookup
+    from core.service import lookup
 
     with opened.database.connection() as conn:
         return lookup.account_id(conn, text)

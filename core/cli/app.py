@@ -9,17 +9,17 @@ import typer
 
 from core.cli import (
     accounts,
-    connecting,
+    connect,
     content,
     development,
     doctor,
     drain,
-    fleet,
     integrations,
     keys,
+    processes,
     runs,
     serve,
-    syncing,
+    sync,
     tasks,
     tokens,
 )
@@ -67,37 +67,37 @@ def build() -> typer.Typer:
 
 
 def _start(app: typer.Typer) -> None:
-    app.command("up", rich_help_panel=START)(fleet.up)
+    app.command("up", rich_help_panel=START)(processes.up)
     if find_spec("core.demo") is not None:
-        app.command("demo", rich_help_panel=START)(fleet.demo)
+        app.command("demo", rich_help_panel=START)(processes.demo)
     app.command("serve", rich_help_panel=START)(serve.serve)
     app.command("doctor", rich_help_panel=START)(doctor.doctor)
 
 
 def _accounts(app: typer.Typer) -> None:
-    app.command("connect", rich_help_panel=ACCOUNTS)(connecting.connect)
+    app.command("connect", rich_help_panel=ACCOUNTS)(connect.connect)
     app.add_typer(accounts.app, name="accounts", rich_help_panel=ACCOUNTS)
     app.command("check", rich_help_panel=ACCOUNTS)(accounts.check)
     app.command("pause", rich_help_panel=ACCOUNTS)(accounts.pause)
     app.command("resume", rich_help_panel=ACCOUNTS)(accounts.resume)
-    app.command("reconnect", rich_help_panel=ACCOUNTS)(connecting.reconnect)
-    app.command("config", rich_help_panel=ACCOUNTS)(connecting.configure)
+    app.command("reconnect", rich_help_panel=ACCOUNTS)(connect.reconnect)
+    app.command("config", rich_help_panel=ACCOUNTS)(connect.configure)
     app.command("disconnect", rich_help_panel=ACCOUNTS)(accounts.disconnect)
 
 
 def _work(app: typer.Typer) -> None:
-    app.command("sync", rich_help_panel=WORK)(syncing.sync)
-    app.command("resync", rich_help_panel=WORK)(syncing.resync)
+    app.command("sync", rich_help_panel=WORK)(sync.sync)
+    app.command("resync", rich_help_panel=WORK)(sync.resync)
     app.add_typer(runs.app, name="runs", rich_help_panel=WORK)
     app.add_typer(tasks.app, name="tasks", rich_help_panel=WORK)
     app.add_typer(content.app, name="content", rich_help_panel=WORK)
 
 
 def _operations(app: typer.Typer) -> None:
-    app.command("migrate", rich_help_panel=CARE)(fleet.migrate)
-    app.command("env", rich_help_panel=CARE)(fleet.env)
+    app.command("migrate", rich_help_panel=CARE)(processes.migrate)
+    app.command("env", rich_help_panel=CARE)(processes.env)
     ignored = {"ignore_unknown_options": True, "allow_extra_args": True}
-    app.command("psql", rich_help_panel=CARE, context_settings=ignored)(fleet.psql)
+    app.command("psql", rich_help_panel=CARE, context_settings=ignored)(processes.psql)
     app.add_typer(keys.app, name="keys", rich_help_panel=CARE)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=CARE)
     app.command("drain", rich_help_panel=CARE)(drain.drain)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.api.formatting import ago, size
 from core.cli import listing
 from core.cli.output import clean, describe, dump, stdout
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
+from core.service.formatting import ago, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def list_content(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.api import listings, lookup
+    from core.service import listings, lookup
 
     with backend() as opened, opened.database.connection() as conn:
         of = None if account is None else lookup.account_id(conn, account)
@@ -98,20 +98,21 @@ def show(
       polling content show 42
       polling content show 42 --raw > picture.png
     """
-    from core.api import content, lookup
+    from core.service import lookup
+    from core.service.content import reader as content_reader
 
     number = lookup.number(id, "content")
     with backend() as opened:
         if raw:
-            for portion in content.read(opened, number):
+            for portion in content_reader.read(opened, number):
                 sys.stdout.buffer.write(portion)
             sys.stdout.buffer.flush()
             return
-        row = content.describe(opened, number)
+        row = content_reader.describe(opened, number)
         data = (
-            b"".join(content.read(opened, number))
+            b"".join(content_reader.read(opened, number))
             if json
-            else _beginning(content.read(opened, number))
+            else _beginning(content_reader.read(opened, number))
         )
     dump(row | _encoded(data)) if json else _present(row, data)
 

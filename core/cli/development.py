@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.api.formatting import size
-from core.cli.connecting import asked
+from core.cli.connect import asked
 from core.cli.output import dump, fail, note, say, table
 from core.cli.session import busy, registry
 from core.cli.types import Config, Credentials, Json, Sets
+from core.service.formatting import size
 from core.states import RunState
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def new(
     \b
       polling new my-crm && cd my-crm && pip install -e . && pytest
     """
-    from core.api.scaffold import scaffold
+    from core.service.scaffold import scaffold
 
     made = scaffold(directory, domain, ("polling dry-run", "polling connect"))
     say(f"Made {directory}: the integration {made.domain}, to begin from.")
@@ -63,7 +63,7 @@ def dry_run(
       polling dry-run hello-world --set pages=2
       polling dry-run ftp --config @ftp.json --credentials @login.json
     """
-    from core.api.validation import config_of, credentials_of
+    from core.service.accounts.validation import config_of, credentials_of
     from core.testing import Harness
 
     integration = registry().get(domain)

@@ -11,9 +11,9 @@ from core.cli.output import STATES, clean, dump, say, stdout
 from core.cli.types import Json
 
 if TYPE_CHECKING:
-    from core.api.doctor import Check
     from core.environment import Environment
     from core.errors import PollingError
+    from core.service.fleet.doctor import Check
 
 MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
@@ -28,7 +28,7 @@ def doctor(json: Json = False) -> None:
     \b
       polling doctor
     """
-    from core.api.doctor import examine
+    from core.service.fleet.doctor import examine
 
     checks = []
     for check in examine(session.settings(), _environment(), session.registry()):

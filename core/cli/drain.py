@@ -29,12 +29,12 @@ def drain(
     \b
       polling drain && systemctl restart polling-worker
     """
-    from core.api import draining
+    from core.service.fleet import drain
 
     host = None if everywhere else socket.gethostname()
     deadline = time.monotonic() + timeout
     with backend() as opened, opened.database.connection() as conn:
-        asked = draining.mark(conn, host)
+        asked = drain.mark(conn, host)
         if not asked:
             note(
                 "No worker runs "
@@ -42,7 +42,7 @@ def drain(
             )
             return
         with busy(f"Waiting for {asked} workers …"):
-            while left := draining.busy(conn, host):
+            while left := drain.busy(conn, host):
                 if time.monotonic() >= deadline:
                     tasks = max(row["alone"] for row in left)
                     fail(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.given import is_secret, properties
+from core.cli.inputs import is_secret, properties
 from core.cli.output import describe, dump, dump_all, say, stdout, table
 from core.cli.session import registry
 from core.cli.types import Json

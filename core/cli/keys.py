@@ -39,15 +39,15 @@ def rotate() -> None:
     """
     from rich.progress import Progress
 
-    from core.api import keys
+    from core.service.accounts import key_rotation
 
     with backend() as opened:
         with opened.database.connection() as conn:
-            total = keys.count_sealed(conn)
+            total = key_rotation.count_sealed(conn)
         done = 0
         with Progress(console=stderr(), transient=True, disable=not stderr().is_terminal) as bar:
             task = bar.add_task("Sealing", total=total)
-            for count in keys.rotate(opened):
+            for count in key_rotation.rotate(opened):
                 done += count
                 bar.advance(task, count)
     say(f"Sealed the credentials of {done} accounts with the first key.")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from core.cli.output import dump_all, note, say, table
 
 if TYPE_CHECKING:
-    from core.api.pagination import PagedQuery
     from core.db.pool import Conn
     from core.db.rows import Row
+    from core.service.pagination import PagedQuery
 
 PAGE = 50
 

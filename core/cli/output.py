@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from core.api.formatting import ago, moment
+from core.service.formatting import ago, moment
 
 if TYPE_CHECKING:
     from rich.console import Console

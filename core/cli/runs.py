@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.api.formatting import ago, span
 from core.cli import listing
 from core.cli.output import describe, dump, note, say, short
+from core.cli.progress import with_advice
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount, RunId
-from core.cli.watching import with_advice
+from core.service.formatting import ago, span
 from core.states import RunState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def list_runs(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.api import listings, lookup
+    from core.service import listings, lookup
 
     with backend() as opened, opened.database.connection() as conn:
         listing.show(
@@ -85,7 +85,8 @@ def show(id: RunId, json: Json = False) -> None:
     \b
       polling runs show 3f2a
     """
-    from core.api import listings, lookup, progress
+    from core.service import listings, lookup
+    from core.service.runs import progress
 
     with backend() as opened, opened.database.connection() as conn:
         run = lookup.run_id(conn, id)
@@ -116,10 +117,11 @@ def cancel(id: RunId) -> None:
     \b
       polling runs cancel 3f2a
     """
-    from core.api import lookup, runs
+    from core.service import lookup
+    from core.service.runs import actions as run_actions
 
     with backend() as opened:
         with opened.database.connection() as conn:
             run = lookup.run_id(conn, id)
-        runs.cancel(opened, run)
+        run_actions.cancel(opened, run)
     say("Cancelled: its open tasks go on in the account's next run.")

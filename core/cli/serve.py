@@ -36,18 +36,20 @@ def serve(
     """
     require_extra()
     with session.backend(connections=CONNECTIONS) as backend:
-        from core import observing
+        from core import observability
         from core.accounts.redaction import operator_redactor
         from core.dashboard.app import Site
         from core.db.version import require_schema
         from core.logs import configure
         from core.rest.app import build
-        from core.rest.server import serve as run
-        from core.rest.tracing import traced
+        from core.web.server import serve as run
+        from core.web.tracing import traced
 
         require_schema(backend.database.url)
         configure(backend.settings.log_level, backend.settings.log_format)
-        observing.begin("api", lambda: operator_redactor(session.environment(), backend.registry))
+        observability.begin(
+            "api", lambda: operator_redactor(session.environment(), backend.registry)
+        )
         rest = build(backend)
 
         def begun(at: int) -> None:
@@ -57,7 +59,7 @@ def serve(
         try:
             run(traced(Site(rest)), lambda: rest.state.pulse, host, port, begun)
         finally:
-            observing.end()
+            observability.end()
 
 
 def address(host: str, port: int) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from core.cli.output import stderr
 
 if TYPE_CHECKING:
-    from core.api.backend import Backend
     from core.environment import Environment
+    from core.service.backend import Backend
     from core.settings import Settings
 
 
@@ -57,8 +57,8 @@ def backend(connections: int = 4) -> Iterator[Backend]:
       ServerUnavailable, SettingsError: What is missing, and what to do.
     """
     found = environment()
-    from core.api.backend import open_backend
     from core.db.pool import open_connection
+    from core.service.backend import open_backend
 
     open_connection(found.database_url).close()
     opened = open_backend(settings(), found, connections=connections)

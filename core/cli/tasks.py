@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.api.formatting import ago
 from core.cli import listing
 from core.cli.output import describe, dump, say
 from core.cli.session import backend
 from core.cli.types import After, Json, Limit, OfAccount
+from core.service.formatting import ago
 from core.states import TaskState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def list_tasks(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.api import listings, lookup
+    from core.service import listings, lookup
 
     with backend() as opened, opened.database.connection() as conn:
         listing.show(
@@ -84,7 +84,7 @@ def show(
     \b
       polling tasks show 17
     """
-    from core.api import listings, lookup
+    from core.service import listings, lookup
 
     with backend() as opened, opened.database.connection() as conn:
         row = listings.tasks.one(conn, "task", lookup.number(id, "task"))
@@ -100,10 +100,11 @@ def retry(ids: Ids, json: Json = False) -> None:
     \b
       polling tasks retry 17 18
     """
-    from core.api import lookup, runs
+    from core.service import lookup
+    from core.service.runs import actions as run_actions
 
     with backend() as opened:
-        copies = runs.retry(opened, [lookup.number(word, "task") for word in ids])
+        copies = run_actions.retry(opened, [lookup.number(word, "task") for word in ids])
     dump({"tasks": copies}) if json else say(f"Trying again, as {_named(copies)}.")
 
 
@@ -116,10 +117,11 @@ def discard(ids: Ids, json: Json = False) -> None:
     \b
       polling tasks discard 17
     """
-    from core.api import lookup, runs
+    from core.service import lookup
+    from core.service.runs import actions as run_actions
 
     with backend() as opened:
-        dropped = runs.discard(opened, [lookup.number(word, "task") for word in ids])
+        dropped = run_actions.discard(opened, [lookup.number(word, "task") for word in ids])
     dump({"tasks": dropped}) if json else say(
         f"Discarded {_named(dropped)}: what they would have brought may be missing."
     )

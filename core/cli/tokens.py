@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from core.api.formatting import ago
 from core.cli.output import dump, dump_all, note, say, short, table
 from core.cli.session import backend
 from core.cli.types import Json
+from core.service.formatting import ago
 
 app = typer.Typer(help="Make, list and revoke tokens of the REST API.", no_args_is_help=True)
 
@@ -36,12 +36,12 @@ def create(
       polling tokens create --user me
       polling tokens create --admin --name prometheus --days 90
     """
-    from core.api import access
+    from core.service import tokens
 
     if admin == (user is not None):
         raise typer.BadParameter("say --user U or --admin, one of them")
     with backend() as opened, opened.database.connection() as conn:
-        made = access.create(conn, user_id=user, name=name, days=days)
+        made = tokens.create(conn, user_id=user, name=name, days=days)
     if json:
         dump({"id": str(made.id), "token": made.secret})
         return
@@ -61,10 +61,10 @@ def list_tokens(json: Json = False) -> None:
     \b
       polling tokens list
     """
-    from core.api import access
+    from core.service import tokens
 
     with backend() as opened, opened.database.connection() as conn:
-        rows = access.token_rows(conn)
+        rows = tokens.token_rows(conn)
     if json:
         dump_all(rows)
     elif not rows:
@@ -94,8 +94,8 @@ def revoke(
     \b
       polling tokens revoke 3f2a
     """
-    from core.api import access
+    from core.service import tokens
 
     with backend() as opened, opened.database.connection() as conn:
-        access.revoke(conn, access.find(conn, id))
+        tokens.revoke(conn, tokens.find(conn, id))
     say("Revoked: no request with it is answered from now on.")

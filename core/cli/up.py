@@ -7,13 +7,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from core.api import liveness
 from core.cli import serve
 from core.cli.output import clean
 from core.db.pool import UNAVAILABLE, open_connection
 from core.ledger import leadership
-from core.queues import Queues
+from core.service.fleet import liveness
 from core.supervisor import Program, Supervisor, worker_command
+from core.transport.queues import Queues
 
 if TYPE_CHECKING:
     from uuid import UUID

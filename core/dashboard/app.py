@@ -17,25 +17,25 @@ from core.dashboard import rendering
 from core.dashboard.live import Live
 from core.dashboard.pages import (
     accounts,
-    acting,
-    changing,
-    connecting,
+    actions,
+    auth,
+    connect,
     content,
+    edit,
     overview,
     parked,
     runs,
-    signing,
 )
 from core.dashboard.session import SignInFirst
 from core.dashboard.wording import sentences
 from core.errors import PollingError
-from core.rest import problems
 from core.rest.app import Headers
-from core.rest.body_size import BodySize
+from core.web import problems
+from core.web.body_limit import BodySize
 
 API = ("/v1/", "/healthz", "/readyz", "/metrics", "/openapi.json")
 STATIC = Path(__file__).with_name("static")
-PAGES = (signing, overview, accounts, acting, changing, connecting, runs, parked, content)
+PAGES = (auth, overview, accounts, actions, edit, connect, runs, parked, content)
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"

@@ -20,7 +20,7 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from core.errors import PollingError
-from core.rest.pulse import Pulse
+from core.web.feed_watcher import Pulse
 
 SECONDS = 1.0
 """Between two looks, at the least."""

@@ -18,8 +18,8 @@ from email.message import Message
 from email.policy import Compat32
 from typing import TypeAlias
 
-from core.rest.downloads import image_type
 from core.results.text import mended
+from core.web.downloads import image_type
 
 MOST_BYTES = 5_000_000
 """Of a mail; its body stands before what is attached."""

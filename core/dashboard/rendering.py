@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from core.api import formatting
+from core.service import formatting
 from core.states import AccountState, AccountStateReason, Lane, RunState, TaskState
 
 

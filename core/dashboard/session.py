@@ -18,11 +18,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request, Response
 
-from core.api import access
-from core.api.access import Principal
-from core.api.backend import Backend
-from core.rest.dependencies import Engine, RawBody
-from core.rest.problems import Refused
+from core.service import tokens
+from core.service.backend import Backend
+from core.service.tokens import Principal
+from core.web.dependencies import Engine, RawBody
+from core.web.problems import Refused
 
 COOKIE = "polling_session"
 LASTS_SECONDS = 12 * 3600
@@ -61,7 +61,7 @@ def find_viewer(engine: Backend, request: Request) -> Viewer | None:
     if not token:
         return None
     with engine.database.connection() as conn:
-        found = access.authenticate(conn, token)
+        found = tokens.authenticate(conn, token)
     return Viewer(found, csrf_of(token)) if found is not None else None
 
 
@@ -174,7 +174,7 @@ Acted = Annotated[Form, Depends(acted)]
 def sign_in(engine: Backend, answer: Response, token: str, *, secure: bool) -> bool:
     """Begin a session; returns whether the token is good."""
     with engine.database.connection() as conn:
-        good = access.authenticate(conn, token) is not None
+        good = tokens.authenticate(conn, token) is not None
     if good:
         answer.set_cookie(
             COOKIE,

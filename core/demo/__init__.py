@@ -1,4 +1,4 @@
-"""`polling demo`: the main job, end to end, on real files. A program on top of `core.api`.
+"""`polling demo`: the main job, end to end, on real files. A program on top of `core.service`.
 
 program    the demo from its start to its verdict
 files      the files that are served, and those that are left out

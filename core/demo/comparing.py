@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.api.backend import Backend
-from core.api.content import digests
 from core.demo.files import FILE, Tree, digest, has_changed, path_of, shown
+from core.service.backend import Backend
+from core.service.content.reader import digests
 
 
 @dataclass(slots=True)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from core.api import accounts, listings, runs
-from core.api.backend import Backend, open_backend
 from core.db.migrate import migrate
 from core.db.version import current, require_schema
 from core.environment import get_environment, leave_environment
 from core.errors import ServerUnavailable, WrongState
+from core.service import listings
+from core.service.accounts import actions as account_actions
+from core.service.backend import Backend, open_backend
+from core.service.runs import actions as run_actions
 from core.settings import Settings, get_settings
 from core.supervisor import worker_command
 
@@ -131,7 +133,7 @@ def connect(
     Raises:
       NotFound, InvalidInput, PollingError: As `accounts.connect`.
     """
-    made = accounts.connect(
+    made = account_actions.connect(
         backend,
         domain,
         config=config,
@@ -139,7 +141,7 @@ def connect(
         user_id=USER,
         name=f"demo-{domain}",
     )
-    run, _ = runs.sync(backend, made.id)
+    run, _ = run_actions.sync(backend, made.id)
     return Account(made.id, domain, run)
 
 
@@ -148,7 +150,7 @@ def pause(backend: Backend, account: Account) -> None:
     later.
     """
     with suppress(WrongState), backend.database.connection() as conn:
-        accounts.pause(conn, account.id)
+        account_actions.pause(conn, account.id)
 
 
 def login(root: Path) -> str:

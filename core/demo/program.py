@@ -14,13 +14,13 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from core.api.backend import Backend
 from core.demo import engine, files, server
 from core.demo.comparing import Comparison, compare
 from core.demo.engine import Account
 from core.demo.report import leftovers, next_steps, summary
 from core.demo.watching import watch
 from core.errors import InvalidInput, PollingError
+from core.service.backend import Backend
 from core.settings import get_settings
 
 GREETINGS = {"name": "demo", "pages": 5, "items": 10, "fanout_depth": 1}

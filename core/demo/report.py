@@ -10,12 +10,13 @@ from shlex import quote
 from rich.console import Console
 from rich.table import Table
 
-from core.api import listings, progress
-from core.api.backend import Backend
-from core.api.formatting import number, size, span
 from core.demo.comparing import Comparison
 from core.demo.engine import Account
 from core.demo.files import Tree
+from core.service import listings
+from core.service.backend import Backend
+from core.service.formatting import number, size, span
+from core.service.runs import progress
 from core.settings import get_settings
 
 KEPT = ("account", "kind", "items", "size", "as text", "as bytes", "as blob")

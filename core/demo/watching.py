@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from core.api import listings
-from core.api.backend import Backend
-from core.api.formatting import number, size
-from core.api.watching import RunWatcher
 from core.demo.engine import Account
 from core.demo.files import FILE, Tree
 from core.errors import ServerUnavailable
+from core.service import listings
+from core.service.backend import Backend
+from core.service.formatting import number, size
+from core.service.runs.watch import RunWatcher
 
 LOOK_SECONDS = 0.25
 LINE_SECONDS = 3.0

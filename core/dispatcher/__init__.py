@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from core import observing
+from core import observability
 from core.accounts.redaction import operator_redactor
 from core.dispatcher.loop import Dispatcher
 from core.environment import get_environment, leave_environment
@@ -26,13 +26,13 @@ def main() -> int:
     """What the fork of `dramatiq core.actors` runs until it is told to end."""
     settings = get_settings()
     configure(settings.log_level, settings.log_format)
-    observing.begin("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))
+    observability.begin("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))
     dispatcher = Dispatcher(settings, get_environment(), threading.Event())
     try:
         dispatcher.run()
     finally:
         dispatcher.close()
-        observing.end()
+        observability.end()
         leave_environment()
     return 0
 

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from core.accounts.limits import account_key, from_json, limit_key, overridden, weight
 from core.integration.base import START
 from core.integration.limits import AtOnce, Limit, Rate
 from core.ledger.dispatching import InFlight, Portion, Waiting
+from core.limits.budgets import Wanted
+from core.limits.keys import account_key, from_json, limit_key, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
-from core.worker.budgets import Wanted
 
 
 @dataclass(frozen=True, slots=True)

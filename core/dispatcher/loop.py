@@ -24,12 +24,12 @@ from core.errors import SettingsError
 from core.ledger import dispatching, leadership, processes
 from core.ledger.dispatching import Portion, Waiting
 from core.ledger.outcomes import Dispatch
-from core.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
+from core.limits.budgets import Budgets
 from core.plugins import get_registry
-from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.queues import Queues
 from core.settings import Settings
-from core.worker.budgets import Budgets
+from core.transport.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
+from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
+from core.transport.queues import Queues
 
 LEAD_AGAIN_SECONDS = 3.0
 POLL_SECONDS = 1.0
@@ -75,7 +75,7 @@ class Dispatcher:
         self._maintenance = Maintenance(settings, self._database, self._queues, get_registry())
         self._domains: dict[str, Domain] = defaultdict(Domain)
         self._costs: dict[str, dispatching.Catalog] = {}
-        self._headroom = RateHeadroom(Budgets(self._queues, lambda: False))
+        self._headroom = RateHeadroom(Budgets(self._queues.client, self._queues.key, lambda: False))
         self._leading = False
         self._led_at = self._refreshed_at = self._wakeup_checked_at = 0.0
         self._refresh_due = self._catalogs_due = 0.0

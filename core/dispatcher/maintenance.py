@@ -19,14 +19,14 @@ from core.content.blobs import Blobs
 from core.db.errors import remove_values
 from core.db.pool import UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, processes, pruning, scheduling
-from core.messages import SAVE_QUEUE, dispatch_message
 from core.metrics.counters import Counters, error_class
-from core.observing.errors import report_task
+from core.observability.errors import report_task
 from core.plugins import Registry
-from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.queues import Queues
 from core.settings import Settings
 from core.states import TaskState
+from core.transport.messages import SAVE_QUEUE, dispatch_message
+from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
+from core.transport.queues import Queues
 from core.worker.ended_runs import announce
 
 MOST_BLOBS = 100

@@ -12,7 +12,7 @@ from core.dispatcher.allocation import Rules
 from core.integration.limits import Rate
 from core.ledger.dispatching import Waiting
 from core.ledger.outcomes import Dispatch
-from core.worker.budgets import Budgets, Wanted, gcra
+from core.limits.budgets import Budgets, Wanted, gcra
 
 IN_FLIGHT_SECONDS = 0.05
 """How long the units of dispatched tasks count here, until the workers have taken them from the

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from core.ledger.commit import Saved
 from core.ledger.completion import Run
 from core.ledger.outcomes import Outcome
-from core.ledger.saving import Saved
 from core.states import TaskState
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)

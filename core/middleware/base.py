@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from core.ledger.outcomes import Dispatch
-from core.messages import TaskMessage
+from core.transport.messages import TaskMessage
 from core.worker.inflight import InflightTasks
 
 log = logging.getLogger(__name__)

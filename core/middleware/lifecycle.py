@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
-from core import observing
+from core import observability
 from core.db.pool import UNAVAILABLE
 from core.environment import leave_environment
 from core.errors import PollingError
@@ -88,7 +88,7 @@ class Lifecycle(Middleware):
         self._stop.set()
         if self._stand_in is not None:
             self._stand_in.join(timeout=10)
-        observing.end()
+        observability.end()
         leave_environment()
 
     def _lead(self) -> None:

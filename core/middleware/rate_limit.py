@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import SkipMessage
 
-from core.accounts.limits import weight
 from core.errors import ServerUnavailable
 from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
+from core.limits.budgets import Budgets, Wanted
+from core.limits.keys import weight
 from core.metrics.counters import Counters
 from core.middleware.base import TaskMiddleware
 from core.plugins import Registry
-from core.queues import UNAVAILABLE
 from core.states import TaskState
+from core.transport.queues import UNAVAILABLE
 from core.worker.accounts import Accounts
-from core.worker.budgets import Budgets, Wanted
 from core.worker.inflight import InflightTasks
 
 REDIS_AWAY_SECONDS = 5.0

@@ -11,11 +11,11 @@ from typing import assert_never
 
 from dramatiq.broker import MessageProxy
 
-from core.accounts.limits import account_key
 from core.accounts.redaction import error_text, message_of
 from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
+from core.limits.keys import account_key
 from core.middleware.base import TaskMiddleware
-from core.observing.errors import report_task
+from core.observability.errors import report_task
 from core.results.decisions import (
     Crashed,
     Decision,

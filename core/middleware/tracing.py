@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 from core.errors import RateLimited, SkipItem
 from core.ledger.outcomes import Dispatch
 from core.middleware.base import TaskMiddleware
-from core.observing import traces
+from core.observability import traces
 from core.results.signals import AccountStopped, LeftToOthers
 from core.worker.inflight import InflightTasks
 

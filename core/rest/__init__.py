@@ -8,6 +8,6 @@ It needs the extra `serve`.
     idempotent     `Idempotency-Key`           body_size   how much may be sent
     pulse          waiting for changes         metrics     figures for Prometheus
 
-`routes` has a module for each kind of thing. What they do stands in `core.api`, which knows no
+`routes` has a module for each kind of thing. What they do stands in `core.service`, which knows no
 HTTP.
 """

@@ -13,12 +13,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.api.backend import Backend
-from core.api.searching import Follower
-from core.rest import problems
-from core.rest.body_size import BodySize
 from core.rest.metrics import Metrics
-from core.rest.pulse import Pulse
 from core.rest.routes import (
     changes,
     content,
@@ -30,6 +25,11 @@ from core.rest.routes import (
     user_integrations,
     users,
 )
+from core.service.backend import Backend
+from core.service.content.listing import Follower
+from core.web import problems
+from core.web.body_limit import BodySize
+from core.web.feed_watcher import Pulse
 
 ABOUT = """
 What people have in other services, kept here and polled on a schedule.

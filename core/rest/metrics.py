@@ -18,11 +18,11 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from core.api import figures
-from core.api.backend import Backend
-from core.api.figures import FRESHNESS, Figures
 from core.db.rows import Row
 from core.metrics.counters import BUCKETS
+from core.service.backend import Backend
+from core.service.fleet import snapshot
+from core.service.fleet.snapshot import FRESHNESS, Figures
 
 KEPT_SECONDS = 5.0
 """Several scrapers at once cost one look."""
@@ -59,7 +59,7 @@ class Metrics:
         with self._lock:
             if time.monotonic() - self._looked >= KEPT_SECONDS:
                 with self._backend.database.connection() as conn:
-                    found = figures.look(conn, self._backend.settings)
+                    found = snapshot.look(conn, self._backend.settings)
                 self._text, self._looked = render(found), time.monotonic()
             return self._text
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from core.rest.dependencies import NO_NUL
+from core.web.dependencies import NO_NUL
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO_NUL)]
 Name = Annotated[

@@ -1,7 +1,7 @@
 """The rows of a result, between the plugin and the tables.
 
-They are named tuples: as fast to make as a dictionary, and the statements of `core.content.saving`
-and `core.ledger.saving` write them as JSON field by field.
+They are named tuples: as fast to make as a dictionary, and the statements of `core.content.store`
+and `core.ledger.commit` write them as JSON field by field.
 """
 
 from __future__ import annotations

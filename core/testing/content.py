@@ -92,7 +92,7 @@ class _Kept:
 class ContentTable:
     """One row per id of an account.
 
-    Every write carries the number of its dispatch; see `core.content.saving`, whose statements
+    Every write carries the number of its dispatch; see `core.content.store`, whose statements
     these methods follow one by one.
     """
 

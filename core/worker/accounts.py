@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from core.accounts.limits import limit_key, overridden, weight
 from core.accounts.redaction import redactor
 from core.accounts.store import Account, load
 from core.accounts.vault import Vault
@@ -18,6 +17,7 @@ from core.db.pool import Database
 from core.errors import ConfigurationError
 from core.integration.base import Integration
 from core.integration.limits import Limit
+from core.limits.keys import limit_key, overridden, weight
 from core.plugins import Registry
 from core.settings import LimitOverride
 

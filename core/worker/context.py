@@ -19,9 +19,9 @@ from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
 from core.ledger.outcomes import Dispatch
+from core.limits.budgets import Budgets, Wanted
 from core.states import Lane, Trigger
 from core.worker.accounts import Accounts, LoadedAccount
-from core.worker.budgets import Budgets, Wanted
 from core.worker.instance_pool import Instance
 
 M = TypeVar("M", bound=BaseModel)

@@ -7,10 +7,11 @@ import logging
 import time
 from typing import Any
 
+from core.accounts.redaction import describe_redis
 from core.content.blobs import Blobs
 from core.ledger.outcomes import Dispatch, Outcome
-from core.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
-from core.queues import UNAVAILABLE, Queues, describe
+from core.transport.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
+from core.transport.queues import UNAVAILABLE, Queues
 from core.worker.inflight import InflightTasks
 
 LARGEST_BODY = 256 * 1024
@@ -45,7 +46,9 @@ class ResultForwarder:
                 self._queues.hand_over(id, outcome.dispatch.domain, SAVE_QUEUE, message)
                 break
             except UNAVAILABLE as error:
-                log.warning("Redis is away, trying again in %.1f s: %s", pause, describe(error))
+                log.warning(
+                    "Redis is away, trying again in %.1f s: %s", pause, describe_redis(error)
+                )
                 time.sleep(pause)
         self._inflight.release([id])
 

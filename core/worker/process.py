@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from core.accounts.redaction import operator_redactor
+from core.accounts.redaction import describe_redis, operator_redactor
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.errors import describe
@@ -22,15 +22,14 @@ from core.egress import Egress
 from core.environment import Environment
 from core.ledger import leadership, leases, processes
 from core.ledger.outcomes import Dispatch, Outcome
-from core.messages import SAVE_QUEUE
+from core.limits.budgets import Budgets
 from core.metrics.counters import Counters
 from core.plugins import Registry, catalog
-from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.queues import Queues
-from core.queues import describe as describe_redis
 from core.settings import Settings
+from core.transport.messages import SAVE_QUEUE
+from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
+from core.transport.queues import Queues
 from core.worker.accounts import Accounts
-from core.worker.budgets import Budgets
 from core.worker.context import Services
 from core.worker.forward import ResultForwarder
 from core.worker.inflight import InflightTasks
@@ -74,7 +73,7 @@ class WorkerProcess:
         self.accounts = Accounts(
             self.database, Vault(environment.secret_keys), registry, settings.limits
         )
-        self.budgets = Budgets(queues, self._first_budgets)
+        self.budgets = Budgets(queues.client, queues.key, self._first_budgets)
         self.counters = Counters()
         self.saver = Saver(
             self.database,

@@ -14,18 +14,18 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from core.accounts.redaction import describe_redis
 from core.db.errors import describe
 from core.db.pool import UNAVAILABLE, Database, DiskFull
+from core.ledger.commit import Saved, parked, save
 from core.ledger.completion import Run, end_runs
 from core.ledger.outcomes import Outcome
-from core.ledger.saving import Saved, parked, save
 from core.metrics.counters import Counters
-from core.observing.traces import span
+from core.observability.traces import span
 from core.plugins import Registry
-from core.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.queues import Queues
-from core.queues import describe as describe_redis
 from core.states import TaskState
+from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
+from core.transport.queues import Queues
 from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 

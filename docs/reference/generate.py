@@ -182,8 +182,8 @@ def document() -> Json:
     """The OpenAPI document of the application; nothing is connected for it."""
     from typing import cast
 
-    from core.api.backend import Backend
     from core.rest.app import build
+    from core.service.backend import Backend
 
     return build(cast("Backend", None)).openapi()
 

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from support.gmail import FakeGmail
 
 from core import ConfigurationError, CredentialsInvalid
-from core.api.probing import check as connected
-from core.api.validation import credentials_of
 from core.errors import InvalidInput, PollingError
+from core.service.accounts.check import check as connected
+from core.service.accounts.validation import credentials_of
 from core.testing import Harness
 
 CLIENT = "service@project.iam.gserviceaccount.com"

@@ -17,8 +17,8 @@ from integration_polling_slack import Credentials, Slack
 from pydantic import ValidationError
 
 from core import OAuth
-from core.api.oauth import _client, _exchange
 from core.errors import InvalidInput, SettingsError
+from core.service.accounts.oauth import _client, _exchange
 from core.settings import Settings
 from core.testing import Harness
 

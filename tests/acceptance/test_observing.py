@@ -31,9 +31,9 @@ NOT_IMPORTED = """
 import sys
 from core import actors
 import core.dispatcher, core.middleware.tracing
-from core.observing.traces import span
+from core.observability.traces import span
 with span("save", {}): pass
-import core.rest.app, core.rest.tracing
+import core.rest.app, core.web.tracing
 # redis-py and FastAPI load parts of OpenTelemetry that are installed, whatever anybody wants.
 assert not {"sentry_sdk", "opentelemetry.exporter", "opentelemetry.sdk.trace"} & set(sys.modules)
 """
@@ -153,7 +153,7 @@ def test_it_is_reached_in_a_private_network_while_plugins_may_not_go_there(
 import logging
 from core import observing
 from core.egress import Egress
-from core.observing import traces
+from core.observability import traces
 observing.begin("worker", lambda: str)
 with Egress().for_account(public_only=True):
     logging.getLogger("core.worker").error("the first thing that is sent")
@@ -187,7 +187,7 @@ def test_a_class_that_is_named_like_a_secret(
 ) -> None:
     program = f"""
 from core import observing
-from core.observing import errors, traces
+from core.observability import errors, traces
 observing.begin("worker", lambda: lambda text: text.replace({SECRET!r}, "***"))
 error = type({SECRET!r}, (Exception,), {{}})("x")
 try:
@@ -265,7 +265,7 @@ def test_a_collector_that_never_answers_keeps_no_process_from_ending(
 ) -> None:
     program = """
 from core import observing
-from core.observing import traces
+from core.observability import traces
 observing.begin("worker", lambda: str)
 for _ in range(2_000):
     with traces.span("save"): pass

@@ -13,7 +13,7 @@ from support import oracle
 from support.accounts import connect, sync
 
 from benchmarks.reading import readers
-from core.api import access
+from core.service import tokens
 
 SERVE = [sys.executable, "-c", "from core.cli import main; main()", "serve", "--port", "0"]
 TREE = {"pages": 10, "items": 8, "fanout_depth": 1, "delay_ms": 10}
@@ -28,7 +28,7 @@ def test_nobody_is_refused_while_a_sync_runs(fleet, deployment) -> None:
     fleet.ready(60)
     account = connect(deployment, HelloWorld, TREE)
     with deployment.connection() as conn:
-        token = access.create(conn, user_id=None).secret
+        token = tokens.create(conn, user_id=None).secret
     with readers(found[1], token, 20, 0.2) as seen:
         sync(deployment, account)
         oracle.wait_for_quiet(fleet, 60)

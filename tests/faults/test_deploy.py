@@ -35,7 +35,7 @@ from support.deployment import Deployment
 from support.waiting import until
 
 from core.embedded import valkey
-from core.queues import Queues
+from core.transport.queues import Queues
 
 PAGE = ROOT / "docs" / "how-to" / "deploy.md"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8")

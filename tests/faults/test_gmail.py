@@ -22,8 +22,8 @@ from support.fleet import Fleet, send
 from support.gmail import FakeGmail, mail
 
 from core.accounts import store
-from core.accounts.limits import to_json
 from core.ledger.scheduling import request_run
+from core.limits.keys import to_json
 
 LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
 """So that the quota is not what a test waits for; at most 8 at once stay at most 8."""

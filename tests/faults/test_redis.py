@@ -16,7 +16,7 @@ from support.oracle import COSTLY, LARGE
 from support.redelivery import Redelivery
 from support.workload import Workload
 
-from core.messages import encode
+from core.transport.messages import encode
 
 
 def test_flushed_again_and_again(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:

@@ -16,10 +16,10 @@ from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, tas
 from core.accounts import store
 from core.content.blobs import Blobs
 from core.db.pool import Conn, Database
-from core.ledger import completion, dispatching, leadership, processes, saving, scheduling
+from core.ledger import commit, completion, dispatching, leadership, processes, scheduling
+from core.ledger.commit import Saved
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
-from core.ledger.saving import Saved
 
 DOMAIN = "shop"
 
@@ -116,7 +116,7 @@ class Desk:
 
     def save(self, *outcomes: Outcome, guard: float = 0.5, conn: Conn | None = None) -> Saved:
         """Save as the saver does, without asking for the end of runs."""
-        return saving.save(conn or self.conn, outcomes, delete_guard=guard)
+        return commit.save(conn or self.conn, outcomes, delete_guard=guard)
 
     def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> Saved:
         """Save what it returned, and end its run if that was the last task."""

@@ -18,8 +18,8 @@ from dramatiq.errors import QueueJoinTimeout
 
 from core.broker import PollingBroker
 from core.embedded.valkey import Valkey
-from core.messages import RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, dispatch_message, encode
-from core.queues import Queues
+from core.transport.messages import RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, dispatch_message, encode
+from core.transport.queues import Queues
 from core.worker.inflight import InflightTasks
 from core.worker.process import WorkerProcess
 

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from support.budget_model import Budget
 
 from core.integration.limits import Rate
-from core.queues import Queues
-from core.worker.budgets import Budgets, Wanted, gcra
+from core.limits.budgets import Budgets, Wanted, gcra
+from core.transport.queues import Queues
 
 
 @pytest.fixture
 def budgets(queues: Queues) -> Budgets:
     """Of a ledger that has never counted any."""
     first = iter([True])
-    return Budgets(queues, lambda: next(first, False))
+    return Budgets(queues.client, queues.key, lambda: next(first, False))
 
 
 def take(budgets: Budgets, limit: Rate, units: int = 1, key: str = "k"):

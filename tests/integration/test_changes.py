@@ -12,11 +12,13 @@ from uuid import uuid4
 import pytest
 
 from core import TaskOutput
-from core.api import changes, erasing, listings
-from core.api.access import Principal
-from core.api.pagination import encode_cursor
-from core.content import saving
+from core.content import store
 from core.errors import InvalidInput
+from core.service import listings
+from core.service.accounts import erase as account_erase
+from core.service.content import changes
+from core.service.pagination import encode_cursor
+from core.service.tokens import Principal
 
 ADMIN = Principal(uuid4(), None)
 WRITERS, READERS, ROUNDS, ITEMS = 6, 2, 40, 12
@@ -68,7 +70,7 @@ def test_an_account_that_is_erased_is_told_to_operators(desk, api) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
     _, cursor = all_of(desk.conn)
-    erasing.erase_account(api.backend, account)
+    account_erase.erase_account(api.backend, account)
     found, cursor = all_of(desk.conn, after=cursor)
     assert [(change.kind, change.account, change.content) for change in found] == [
         ("erased", account, None)
@@ -109,7 +111,7 @@ def write(conn, account, *ids, content="x"):
         | {"digest": uuid4().hex, "seq": time.monotonic_ns()}
         for id in sorted(ids)
     ]
-    saving.upsert(conn, rows)
+    store.upsert(conn, rows)
 
 
 REACHED = """
@@ -181,7 +183,7 @@ class Rush:
                 "id": f"{number}/{ids[0]}",
                 "seq": time.monotonic_ns(),
             }
-            saving.delete(conn, [doomed])
+            store.delete(conn, [doomed])
 
     def _read(self, number) -> None:
         conn, cursor, dice = (

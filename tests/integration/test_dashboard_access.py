@@ -9,8 +9,8 @@ import re
 import pytest
 
 from core import TaskOutput
-from core.api import access
 from core.dashboard.app import PAGES
+from core.service import tokens
 
 MARK = "only-the-owner-may-read-this"
 OPEN = {"/sign-in"}
@@ -102,7 +102,7 @@ def test_signing_out_ends_the_session_here(dashboard) -> None:
 def test_a_token_that_is_revoked_ends_all_its_sessions(dashboard, desk) -> None:
     browser = dashboard.sign_in()
     csrf = browser.csrf
-    access.revoke(desk.conn, desk.value("SELECT id FROM api_token"))
+    tokens.revoke(desk.conn, desk.value("SELECT id FROM api_token"))
     assert browser.get("/accounts").status_code == 303
     assert browser.send("/sign-out", {"csrf": csrf}).status_code == 401
 

@@ -14,9 +14,9 @@ import pytest
 from support.hostile_texts import fill
 from support.waiting import until
 
-from core.api.timeouts import MOST_AT_ONCE
 from core.dashboard.live import MOST_STREAMS, Live
 from core.errors import InvalidInput
+from core.service.query_timeout import MOST_AT_ONCE
 
 EVENTS = {"Accept": "text/event-stream"}
 

@@ -12,9 +12,9 @@ from support.hostile_texts import PNG, REMOTE, SVG
 from support.signed_in import signed_in
 
 from core import TaskOutput
-from core.api import searching
-from core.dashboard import mail, previewing, sanitizing
+from core.dashboard import mail, previews, sanitizer
 from core.results.outputs import INLINE_BYTES
+from core.service.content import listing as content_listing
 
 DAY = datetime(2026, 3, 14, 23, 30, tzinfo=UTC)
 
@@ -61,7 +61,7 @@ def test_content_is_searched_and_filtered(dashboard, desk, keep) -> None:
     )
     keep(TaskOutput.gone("old"))
     desk.keep(desk.account("other", user_id="v"), TaskOutput("3", "their invoice"))
-    while searching.follow(desk.conn):
+    while content_listing.follow(desk.conn):
         pass
     who = signed_in(dashboard, "u")
 
@@ -134,7 +134,7 @@ def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
     )
     page = who.get(f"/content/{ids['long']}").text
     assert "This is its beginning." in page
-    assert previewing.LONGEST_TEXT < len(page) < previewing.LONGEST_TEXT + 10_000
+    assert previews.LONGEST_TEXT < len(page) < previews.LONGEST_TEXT + 10_000
     assert who.get(f"/content/{ids['long']}/raw").text == long
     assert "It is empty." in who.get(f"/content/{ids['empty']}").text
     assert "Grüße" in who.get(f"/content/{ids['latin']}").text
@@ -274,15 +274,15 @@ def test_what_is_gone_from_the_store_is_said(dashboard, desk, keep) -> None:
     ],
 )
 def test_styles_that_load_nothing_are_kept(given, kept) -> None:
-    shown, _ = sanitizing.sanitize(f'<p style="{given}">x</p>')
+    shown, _ = sanitizer.sanitize(f'<p style="{given}">x</p>')
     assert re.sub(r"\s", "", shown) == re.sub(r"\s", "", f'<p style="{kept}">x</p>')
 
 
 def test_what_is_made_to_be_slow_is_cut(monkeypatch) -> None:
-    shown, cut = sanitizing.sanitize("<div>" * 1_000_000)
+    shown, cut = sanitizer.sanitize("<div>" * 1_000_000)
     assert cut
-    assert shown.count("<div>") <= sanitizing.MOST_TAGS
-    assert sanitizing.sanitize("<p>few</p>") == ("<p>few</p>", False)
+    assert shown.count("<div>") <= sanitizer.MOST_TAGS
+    assert sanitizer.sanitize("<p>few</p>") == ("<p>few</p>", False)
     monkeypatch.setattr(mail, "MOST_WORK", 10)
     assert mail.read(b"a: b\nboundary\n" * 10) is None
 

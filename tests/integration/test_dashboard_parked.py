@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 from support.signed_in import signed_in
 
-from core.api import parked
+from core.service.runs import parked
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from support.signed_in import signed_in
 
 from core import Task
-from core.api import tree
+from core.service.runs import tree as run_tree
 
 TREE = "/runs/{}?parent={}"
 
@@ -191,14 +191,17 @@ def test_types_that_make_one_another_are_each_shown_once() -> None:
         row("item", "page", 4),
         row("page", "item", 5),
     ]
-    branches = tree.arrange(rows)
+    branches = run_tree.arrange(rows)
     assert [(one.type, one.depth, one.known, one.others) for one in branches] == [
         ("start", 0, 1, ()), ("page", 1, 3, ("item",)), ("item", 2, 1, ()),
     ]  # fmt: skip
-    assert [one.type for one in tree.arrange([row("a", "b", 1), row("b", "a", 2)])] == ["a", "b"]
+    assert [one.type for one in run_tree.arrange([row("a", "b", 1), row("b", "a", 2)])] == [
+        "a",
+        "b",
+    ]
 
 
-@pytest.mark.parametrize("statement", [tree.TYPES, tree.ROOTS, tree.CHILDREN])
+@pytest.mark.parametrize("statement", [run_tree.TYPES, run_tree.ROOTS, run_tree.CHILDREN])
 def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, statement) -> None:
     account, _, root, _ = made
     desk.rows(  # statistics of runs that have one task each
@@ -217,12 +220,12 @@ def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, s
            FROM generate_series(1, 5000) n RETURNING 1""",
         run, account, root,
     )  # fmt: skip
-    names = {"run": run, "parent": root} | tree.KEY.names(50, None)
+    names = {"run": run, "parent": root} | run_tree.KEY.names(50, None)
     with (
         backend.database.connection() as conn,
         conn.transaction(),
     ):  # as the dashboard's connections are set up
-        conn.execute(tree.HASHED)
+        conn.execute(run_tree.HASHED)
         plan = "\n".join(line for (line,) in conn.execute("EXPLAIN " + statement, names))
     assert "Nested Loop" not in plan, plan
     assert "Seq Scan on sync_task" not in plan, plan

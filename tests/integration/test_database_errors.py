@@ -19,16 +19,15 @@ from sqlalchemy.exc import DBAPIError
 from support.waiting import until
 
 from core import PermanentError, TaskOutput
-from core.accounts.redaction import error_text, message_of
-from core.content import saving as content_saving
+from core.accounts.redaction import describe_redis, error_text, message_of
+from core.content import store as content_saving
 from core.db.errors import describe
 from core.db.migrate import engine
 from core.db.pool import Database, open_connection
 from core.errors import PollingError, ServerUnavailable
 from core.logs import place
-from core.observing import errors as reports
+from core.observability import errors as reports
 from core.plugins import Registry
-from core.queues import describe as describe_redis
 from core.worker.saver import Saver
 
 SECRET = "correct-horse-4711"
@@ -301,7 +300,7 @@ def test_reports_to_sentry_have_no_row(database: Database, monkeypatch) -> None:
 def test_neither_rest_nor_its_log_shows_a_row(
     api, database, monkeypatch, caplog, statement: str
 ) -> None:
-    from core.api import listings
+    from core.service import listings
 
     monkeypatch.setattr(listings.Listing, "page", lambda *_, **__: run(database, statement)())
     caplog.set_level("DEBUG")
@@ -312,10 +311,10 @@ def test_neither_rest_nor_its_log_shows_a_row(
 
 @pytest.mark.parametrize("statement", ["SELECT %s::int", PASSING])
 def test_no_page_shows_a_row(dashboard, database, monkeypatch, caplog, statement: str) -> None:
-    from core.api import history
+    from core.service.runs import listing as run_listing
 
     browser = dashboard.sign_in()
-    monkeypatch.setattr(history, "page", lambda *_, **__: run(database, statement)())
+    monkeypatch.setattr(run_listing, "page", lambda *_, **__: run(database, statement)())
     caplog.set_level("DEBUG")
     answer = browser.get("/runs")
     assert answer.status_code == 503

@@ -14,9 +14,9 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from core import AccountIdentity, BaseIntegration, Context, Destination, Manifest, TaskResult
-from core.api import accounts
-from core.api.validation import require_same_destination, stored
 from core.errors import InvalidInput
+from core.service.accounts import actions as account_actions
+from core.service.accounts.validation import require_same_destination, stored
 
 PASSWORD = "sent-to-nobody-else"
 
@@ -167,7 +167,7 @@ def test_a_config_that_changed_meanwhile_is_not_written_over(
     """What was compared is what is replaced: or else an operator's credentials, given just now,
     would follow an older config.
     """
-    asked = accounts._check_same
+    asked = account_actions._check_same
 
     def slowly(*arguments, **more):
         asked(*arguments, **more)
@@ -176,7 +176,7 @@ def test_a_config_that_changed_meanwhile_is_not_written_over(
             (f'{{"port": {other.port}}}',),
         )
 
-    monkeypatch.setattr(accounts, "_check_same", slowly)
+    monkeypatch.setattr(account_actions, "_check_same", slowly)
     answer = api.user("u").patch(account, json={"config": {"port": own.port, "folder": "out"}})
     assert answer.status_code == 409, answer.text
     assert desk.value("SELECT config ->> 'port' FROM user_integration") == str(other.port)

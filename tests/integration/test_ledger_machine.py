@@ -31,10 +31,10 @@ from core.accounts import store
 from core.db.pool import Conn, open_connection
 from core.errors import InvalidInput
 from core.ledger import controls, dispatching, leadership, leases, scheduling
+from core.ledger.commit import save
 from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
-from core.ledger.saving import save
 from core.results.parking import MAX_CRASHES
 from core.results.rows import OutputRow, TaskRow
 from core.states import Operation

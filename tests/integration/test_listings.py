@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.api import listings
-from core.api.pagination import PagedQuery
 from core.db.pool import Conn
+from core.service import listings
+from core.service.pagination import PagedQuery
 
 ACCOUNT = UUID(int=7)
 

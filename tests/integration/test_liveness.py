@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.api import doctor, figures, health, liveness, roster
-from core.api.doctor import accounts, fleet, servers
 from core.db import version
 from core.plugins import Registry
+from core.service.accounts import listing as account_listing
+from core.service.fleet import doctor, health, liveness, snapshot
+from core.service.fleet.doctor import accounts, fleet, servers
 from core.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
@@ -59,7 +60,7 @@ def test_everybody_says_the_same_of_the_fleet(api, healthy, desk, case: str) -> 
     assert {name: looked[name] for name in FLEET} == expected
     checks = {check.name: check.status for check in fleet.examine(desk.conn, SETTINGS, Registry())}
     assert {name: checks[name] for name in FLEET} == expected
-    found = figures.look(desk.conn, SETTINGS)
+    found = snapshot.look(desk.conn, SETTINGS)
     assert found.leads == (expected["dispatcher"] == "ok")
     silent = found.silent_seconds > liveness.silent_after_seconds(SETTINGS)
     assert silent == (expected["scheduler"] == "warn")
@@ -91,12 +92,12 @@ def test_everybody_says_the_same_of_an_account(
 
 
 def _says_overdue(api: Any, desk: Any) -> list[bool]:
-    listed, _ = roster.page(desk.conn, SETTINGS)
-    over, _ = roster.page(desk.conn, SETTINGS, due="over")
+    listed, _ = account_listing.page(desk.conn, SETTINGS)
+    over, _ = account_listing.page(desk.conn, SETTINGS, due="over")
     return [
         health.look(api.backend)["accounts"] == "warn",
         any(check.message.endswith("overdue") for check in accounts.examine(desk.conn, SETTINGS)),
-        bool(figures.look(desk.conn, SETTINGS).overdue),
+        bool(snapshot.look(desk.conn, SETTINGS).overdue),
         any(entry.overdue for entry in listed),
         bool(over),
     ]

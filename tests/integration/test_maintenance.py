@@ -15,17 +15,17 @@ import pytest
 from support.waiting import until
 
 from core import Task
-from core.accounts.limits import account_key
-from core.api import figures
 from core.dispatcher import domain, loop
 from core.dispatcher.domain import Phase
 from core.dispatcher.loop import Dispatcher
 from core.dispatcher.maintenance import Maintenance, tick_seconds
 from core.environment import Environment
 from core.ledger import leadership, processes
-from core.messages import SAVE_QUEUE, dispatch_message
+from core.limits.keys import account_key
 from core.plugins import Registry
 from core.rest import metrics
+from core.service.fleet import snapshot
+from core.transport.messages import SAVE_QUEUE, dispatch_message
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
     maintenance._sweep_from = 0.0
     maintenance._sweep(desk.conn)
     maintenance._heartbeat(desk.conn)
-    text = metrics.render(figures.look(desk.conn, settings))
+    text = metrics.render(snapshot.look(desk.conn, settings))
     leader = f"{socket.gethostname()}:{os.getpid()}:dispatcher"
     for state in ("succeeded", "failed"):
         labels = f'domain="shop",lane="live",process="{leader}",state="{state}"'
@@ -180,7 +180,7 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
         in text
     )
     maintenance.deregister(desk.conn)
-    assert leader not in metrics.render(figures.look(desk.conn, settings))
+    assert leader not in metrics.render(snapshot.look(desk.conn, settings))
 
 
 def test_a_database_that_went_back_in_time_gets_a_new_epoch(

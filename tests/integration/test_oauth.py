@@ -26,9 +26,9 @@ from core import (
     OAuth,
     TaskResult,
 )
-from core.api.oauth import may_redirect, oauth_of
 from core.ledger import dispatching
 from core.plugins import get_registry
+from core.service.accounts.oauth import may_redirect, oauth_of
 from core.settings import Settings
 
 CLIENT, SECRET = "the-client", "the-client-secret"

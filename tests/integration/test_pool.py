@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from core import TaskOutput
-from core.content import saving
+from core.content import store
 from core.db.pool import Conn, Database
 from core.results.outputs import output_row
 
@@ -33,8 +33,8 @@ def database(desk, database_url: str):
 
 def keep(conn: Conn, account: str, name: str) -> None:
     outputs = [TaskOutput(f"{name}-{number}", "text") for number in range(10)]
-    writer = saving.Writer(account, "shop", "run", task=1, seq=2)
-    saving.upsert(conn, [(writer, output_row(output, blobs=None)[0]) for output in outputs])
+    writer = store.Writer(account, "shop", "run", task=1, seq=2)
+    store.upsert(conn, [(writer, output_row(output, blobs=None)[0]) for output in outputs])
 
 
 def fetched(conn: Conn) -> int:
@@ -60,7 +60,7 @@ def test_deleting_many_compares_none_with_another(database: Database) -> None:
     with database.connection() as conn, conn.transaction(force_rollback=True):
         conn.execute(FILL, (account,))
         explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
-        (plan,) = conn.execute(explain + saving.DELETE, (json.dumps(rows),)).fetchone()
+        (plan,) = conn.execute(explain + store.DELETE, (json.dumps(rows),)).fetchone()
         deleted = conn.execute(
             "SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT NULL"
         ).fetchone()

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from core import BaseIntegration, Empty, Manifest, hookimpl
-from core.api import accounts
 from core.egress import Egress, EgressRefused, any_host, is_public
 from core.errors import InvalidInput
 from core.plugins import Registry
+from core.service.accounts import actions as account_actions
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.context import Services
 from core.worker.instance_pool import InstancePool
@@ -406,7 +406,7 @@ def test_a_setting_allows_it(api, listener, desk, monkeypatch) -> None:
     assert desk.value("SELECT public_hosts_only FROM user_integration") is True
     monkeypatch.setattr(api.backend.settings, "allow_private_hosts", False)
     with pytest.raises(InvalidInput, match="public internet"):
-        accounts.check_account(api.backend, desk.value("SELECT id FROM user_integration"))
+        account_actions.check_account(api.backend, desk.value("SELECT id FROM user_integration"))
 
 
 def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, listener) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from core.queues import LARGEST_FETCH, UNAVAILABLE, Queues
+from core.transport.queues import LARGEST_FETCH, UNAVAILABLE, Queues
 
 
 def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(

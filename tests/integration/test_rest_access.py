@@ -203,7 +203,7 @@ def test_large_bodies_are_refused_announced_or_not(api) -> None:
 
 
 def test_errors_nobody_foresaw_tell_nothing(api, monkeypatch, caplog) -> None:
-    from core.api.pagination import PagedQuery
+    from core.service.pagination import PagedQuery
 
     def broken(*arguments, **more):
         raise RuntimeError(SECRET)

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core import TaskOutput
-from core.api import disconnecting, erasing, searching
-from core.api.pagination import encode_cursor
+from core.service.accounts import disconnect as account_disconnect
+from core.service.accounts import erase as account_erase
+from core.service.content import listing as content_listing
+from core.service.pagination import encode_cursor
 
 PLACE = "/v1/user-integration-content"
 EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
@@ -19,7 +21,7 @@ def follow(conn):
     """Make all that is committed searchable."""
 
     def catch_up() -> None:
-        while searching.follow(conn):
+        while content_listing.follow(conn):
             pass
 
     return catch_up
@@ -192,7 +194,7 @@ def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
     desk.keep(mine, TaskOutput("1", "needle"), TaskOutput("s", shared), TaskOutput("o", own))
     desk.keep(other, TaskOutput("s", shared))
     desk.conn.execute("UPDATE blob SET touched_at = now() - interval '2 hours'")
-    while searching.follow(desk.conn):
+    while content_listing.follow(desk.conn):
         pass
     token = api.token("u/1")
     new = {"integration_domain": "locked", "user_id": "u/1", "credentials": {"password": "x"}}
@@ -229,9 +231,9 @@ def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
 
 def test_a_query_that_takes_too_long_gives_its_connection_back(api, desk, monkeypatch) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "x"))
-    monkeypatch.setattr(searching, "LONGEST_SECONDS", 0.2)
-    slow = searching.PAGE.replace("c.kind =", "pg_sleep(30) IS NOT NULL AND c.kind =")
-    monkeypatch.setattr(searching, "PAGE", slow)
+    monkeypatch.setattr(content_listing, "LONGEST_SECONDS", 0.2)
+    slow = content_listing.PAGE.replace("c.kind =", "pg_sleep(30) IS NOT NULL AND c.kind =")
+    monkeypatch.setattr(content_listing, "PAGE", slow)
     user = api.user("u")
     answer = user.get(PLACE, params={"kind": "item"})
     assert (answer.status_code, "too long" in answer.json()["detail"]) == (422, True)
@@ -245,7 +247,7 @@ def after_erasing(monkeypatch):
     """`after_erasing(act)`: `act` is called once, when the last portion of an account is gone
     and its row is not.
     """
-    erase = disconnecting.erase
+    erase = account_disconnect.erase
 
     def install(act) -> None:
         left = [act]
@@ -255,7 +257,7 @@ def after_erasing(monkeypatch):
             if left:
                 left.pop()()
 
-        monkeypatch.setattr(disconnecting, "erase", and_then)
+        monkeypatch.setattr(account_disconnect, "erase", and_then)
 
     return install
 
@@ -278,7 +280,7 @@ def test_an_account_that_is_connected_again_while_it_is_erased_leaves_nothing(
 
 def test_two_may_erase_one_person_at_once(api, desk, after_erasing) -> None:
     _, second = (desk.account(name, user_id="u") for name in "ab")
-    after_erasing(lambda: erasing.erase_account(api.backend, second))
+    after_erasing(lambda: account_erase.erase_account(api.backend, second))
     assert api.admin.delete("/v1/users/u").status_code == 200
     assert desk.value("SELECT count(*) FROM user_integration") == 0
 
@@ -294,7 +296,7 @@ def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(
 
     def follow_all() -> int:
         portions = 0
-        while searching.follow(conn, 50) != 0:
+        while content_listing.follow(conn, 50) != 0:
             portions += 1
         return portions
 

@@ -20,10 +20,10 @@ from support.state_changes import MACHINES, Change, forbidden, noted, watch
 
 from core import Task
 from core.accounts import store
-from core.api import disconnecting
 from core.errors import PollingError
 from core.ledger import completion, leases, parking, scheduling
 from core.ledger.outcomes import Dispatch, Outcome, Stop
+from core.service.accounts import disconnect as account_disconnect
 from core.states import (
     ACCOUNTS,
     RUNS,
@@ -156,7 +156,7 @@ def an_account_stops_and_is_corrected(desk: Any) -> None:
 @shows((ACCOUNTS, A.ACTIVE, A.DISCONNECTED), (ACCOUNTS, A.DISCONNECTED, A.ACTIVE))
 def an_account_is_disconnected_and_reconnected(desk: Any) -> None:
     account = desk.account()
-    disconnecting.disconnect(desk.conn, account)
+    account_disconnect.disconnect(desk.conn, account)
     reconnect(desk, account)
 
 
@@ -164,14 +164,14 @@ def an_account_is_disconnected_and_reconnected(desk: Any) -> None:
 def a_paused_account_is_disconnected(desk: Any) -> None:
     account = desk.account()
     desk.conn.execute(store.PAUSE, (account,))
-    disconnecting.disconnect(desk.conn, account)
+    account_disconnect.disconnect(desk.conn, account)
 
 
 @shows((ACCOUNTS, A.ERROR, A.DISCONNECTED))
 def a_stopped_account_is_disconnected(desk: Any) -> None:
     account = desk.account()
     save(desk, stopped(desk.root(account), AccountStateReason.CREDENTIALS))
-    disconnecting.disconnect(desk.conn, account)
+    account_disconnect.disconnect(desk.conn, account)
 
 
 ALLOWED = [
@@ -249,7 +249,7 @@ class World:
         leases.give_back(self.conn, [(dispatch.task_id, dispatch.dispatch_no)])
 
     def disconnect(self) -> None:
-        disconnecting.disconnect(self.conn, self.account)
+        account_disconnect.disconnect(self.conn, self.account)
 
     def change_account(self) -> None:
         account = self.account

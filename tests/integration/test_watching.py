@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from core import TaskOutput
-from core.api import content, listings
-from core.api.watching import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, RunWatcher
 from core.demo import engine
 from core.errors import NotFound, ServerUnavailable
+from core.service import listings
+from core.service.content import reader as content_reader
+from core.service.runs.watch import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, RunWatcher
 
 LARGE = b"\xff" * (2 * 1024 * 1024)
 
@@ -39,7 +40,7 @@ def test_a_watcher_asks_for_reasons_now_and_then(backend, desk, healthy, monkeyp
     )
     watcher.look()
     assert watcher.stopped is None, "it asked again within a second"
-    monkeypatch.setattr("core.api.watching.REASONS_SECONDS", 0)
+    monkeypatch.setattr("core.service.runs.watch.REASONS_SECONDS", 0)
     watcher.look()
     assert watcher.stopped is not None
     desk.conn.execute("UPDATE user_integration SET sync_status = 'active', status_reason = NULL")
@@ -88,18 +89,18 @@ def test_digests_are_those_of_the_stored_bytes(backend, desk) -> None:
         id: hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
         for id, data in kept.items()
     }
-    assert dict(content.digests(backend, account, "file")) == expected
+    assert dict(content_reader.digests(backend, account, "file")) == expected
     desk.conn.execute(
         "UPDATE user_integration_content SET content_text = 'Gruß' WHERE external_id = 'text'"
     )
-    assert dict(content.digests(backend, account, "file"))["text"] != expected["text"]
+    assert dict(content_reader.digests(backend, account, "file"))["text"] != expected["text"]
 
 
 def test_a_blob_that_is_gone_has_no_digest(backend, desk) -> None:
     account = desk.account()
     desk.keep(account, TaskOutput("large", LARGE, kind="file"))
     desk.conn.execute("UPDATE user_integration_content SET blob_key = 'sha256/none'")
-    assert dict(content.digests(backend, account, "file")) == {"large": None}
+    assert dict(content_reader.digests(backend, account, "file")) == {"large": None}
 
 
 def test_content_is_counted_by_kind(backend, desk) -> None:

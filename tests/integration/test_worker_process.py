@@ -10,8 +10,8 @@ import psycopg
 
 from core.accounts.vault import new_key
 from core.environment import Environment
-from core.queues import Queues
 from core.settings import Settings
+from core.transport.queues import Queues
 from core.worker.process import WorkerProcess
 
 

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel
 
 from core.accounts import store
-from core.accounts.limits import to_json
 from core.integration.base import Integration
 from core.ledger.scheduling import request_run
-from core.messages import encode
+from core.limits.keys import to_json
+from core.transport.messages import encode
 from support.deployment import Deployment
 
 _names = itertools.count(1)

@@ -23,7 +23,7 @@ from playwright.sync_api import (
     expect,
 )
 
-from core.api import access
+from core.service import tokens
 from support.deployment import Deployment
 from support.fleet import Fleet
 
@@ -78,7 +78,7 @@ class House:
     def token(self, user: str | None = None) -> str:
         """A user's, or, without a name, an operator's."""
         with self.deployment.connection() as conn:
-            return access.create(conn, user_id=user).secret
+            return tokens.create(conn, user_id=user).secret
 
     @contextmanager
     def api(self, token: str) -> Iterator[httpx2.Client]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.integration.limits import Rate
-from core.worker.budgets import gcra
+from core.limits.budgets import gcra
 
 
 @dataclass

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 import httpx2
 import pytest
 
-from core.api.backend import Backend
 from core.dashboard.app import Site
+from core.service.backend import Backend
 from support.rest import Api, serving
 
 Fields = dict[str, Any]

@@ -18,9 +18,9 @@ import psycopg
 from core.accounts.vault import Vault, new_key
 from core.db.migrate import migrate
 from core.db.pool import Conn
-from core.messages import SAVE_QUEUE
 from core.plugins import get_registry
-from core.queues import Queues
+from core.transport.messages import SAVE_QUEUE
+from core.transport.queues import Queues
 
 TEMPLATE = "polling_template"
 

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from core.queues import Queues
+from core.transport.queues import Queues
 
 PAUSE_SECONDS = 0.001
 

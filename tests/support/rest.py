@@ -28,14 +28,14 @@ from core import (
     task,
 )
 from core.accounts.vault import Vault
-from core.api import access
-from core.api.backend import Backend
 from core.db.pool import Database
 from core.egress import Egress, any_host
 from core.plugins import Registry
-from core.queues import Queues
 from core.rest.app import build
+from core.service import tokens
+from core.service.backend import Backend
 from core.settings import Settings
+from core.transport.queues import Queues
 from support.waiting import until
 
 SECRET = "hunter2-is-no-password"
@@ -116,7 +116,7 @@ class Api:
 
     def token(self, user: str | None = None, **more: Any) -> str:
         with self.backend.database.connection() as conn:
-            return access.create(conn, user_id=user, **more).secret
+            return tokens.create(conn, user_id=user, **more).secret
 
     def client(self, token: str | None) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.accounts.limits import account_key, to_json
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.loop import MOST_ACCOUNTS
 from core.integration.limits import AtOnce, Limit
 from core.ledger.dispatching import InFlight, Portion, Waiting
+from core.limits.keys import account_key, to_json
 
 COSTS: dict[str, dict[str, int]] = {"list": {"c": 0}, "download": {}, "heavy": {"c": 2}}
 TYPES = sorted(COSTS)

@@ -10,9 +10,9 @@ import pytest
 from pydantic import AfterValidator, BaseModel, SecretStr
 
 from core import BaseIntegration, Manifest, ResyncOnChange
-from core.api.validation import config_of, credentials_of, needs_resync
-from core.cli import given
+from core.cli import inputs
 from core.errors import InvalidInput
+from core.service.accounts.validation import config_of, credentials_of, needs_resync
 
 SECRET = "correct-horse-battery"
 
@@ -51,7 +51,7 @@ class Made(BaseIntegration[Config, Credentials]):
 def parsed(
     *words: str, document: str | None = None, base: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    values = given.config(Made, words, document, base or {})
+    values = inputs.config(Made, words, document, base or {})
     return config_of(Made, values).model_dump()
 
 
@@ -108,7 +108,7 @@ def test_secrets_in_a_config_document_are_refused() -> None:
 @pytest.mark.parametrize("words", [SECRET, f'{{"token": "{SECRET}"}}', ""])
 def test_credentials_on_the_command_line_are_refused(words: str) -> None:
     with pytest.raises(InvalidInput, match="command line") as caught:
-        given.credentials(Made, words)
+        inputs.credentials(Made, words)
     assert SECRET not in str(caught.value)
 
 
@@ -118,20 +118,20 @@ def test_credentials_come_from_a_file_or_standard_input(
     text = f'{{"user": "u", "token": "{SECRET}"}}'
     (tmp_path / "login.json").write_text(text)
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    assert given.credentials(Made, f"@{tmp_path}/login.json") == given.credentials(Made, "-")
+    assert inputs.credentials(Made, f"@{tmp_path}/login.json") == inputs.credentials(Made, "-")
 
 
 @pytest.mark.parametrize("text", [SECRET, f'["{SECRET}"]'])
 def test_a_file_that_is_no_object_is_not_repeated(tmp_path: Path, text: str) -> None:
     (tmp_path / "login.json").write_text(text)
     with pytest.raises(InvalidInput) as caught:
-        given.credentials(Made, f"@{tmp_path}/login.json")
+        inputs.credentials(Made, f"@{tmp_path}/login.json")
     assert SECRET not in str(caught.value)
 
 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(InvalidInput, match="no-such-file"):
-        given.credentials(Made, "@no-such-file")
+        inputs.credentials(Made, "@no-such-file")
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from core.api import lookup
-from core.api.scaffold import scaffold
-from core.cli import running
+from core.cli import entry
 from core.errors import InvalidInput, NotFound
+from core.service import lookup
+from core.service.scaffold import scaffold
 
 COMMANDS = [
     "accounts",
@@ -42,7 +42,7 @@ COMMANDS = [
 
 
 def run(*argv: str) -> int:
-    return running.run(argv)
+    return entry.run(argv)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_errors_are_one_line(
         raise error
 
     monkeypatch.delenv("POLLING_LOG_LEVEL", raising=False)
-    monkeypatch.setattr(running, "_invoke", fail)
+    monkeypatch.setattr(entry, "_invoke", fail)
     assert run() == code
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", said)
@@ -105,7 +105,7 @@ def test_errors_are_one_line(
 def test_help_loads_neither_database_nor_broker() -> None:
     code = """
 import sys
-from core.cli.running import run
+from core.cli.entry import run
 assert run(["--help"]) == 0
 loaded = {"psycopg", "sqlalchemy", "alembic", "redis", "dramatiq", "obstore"} & set(sys.modules)
 sys.exit(", ".join(sorted(loaded)) or 0)

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import base64
 
-from core.dashboard import mail, sanitizing
+from core.dashboard import mail, sanitizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def test_an_image_that_is_named_a_thousand_times_is_sent_a_few_times() -> None:
     image = f"data:image/png;base64,{base64.b64encode(PNG + b'x' * 2_000_000).decode()}"
-    shown, _ = sanitizing.sanitize('<img src="cid:one">' * 1_000, {"one": image})
+    shown, _ = sanitizer.sanitize('<img src="cid:one">' * 1_000, {"one": image})
     assert 1 <= shown.count("data:") < 10
-    assert len(shown) < sanitizing.MOST_IMAGES + 100_000
-    shown, _ = sanitizing.sanitize(
+    assert len(shown) < sanitizer.MOST_IMAGES + 100_000
+    shown, _ = sanitizer.sanitize(
         '<img src="cid:one"><p>and</p><img src="cid:one">', {"one": image[:10_000]}
     )
     assert shown.count("data:") == 2
@@ -37,15 +37,15 @@ def test_tags_that_are_left_open_do_not_multiply() -> None:
     }
     for name, tags in kinds.items():
         html = f"<p>{''.join(tags)}{'<p>x' * 2_000}"
-        shown, _ = sanitizing.sanitize(html)
-        assert len(shown) < 2 * sanitizing.MOST_REPEATED, name
+        shown, _ = sanitizer.sanitize(html)
+        assert len(shown) < 2 * sanitizer.MOST_REPEATED, name
         assert shown.count("x</") >= 1, name
 
 
 def test_what_an_ordinary_mail_formats_stays_formatted() -> None:
     row = '<tr><td><font face="Arial" size="2" color="#333333"><b>a</b> <i>b</i></font></td></tr>'
     html = f"<table>{row * 500}</table>"
-    shown, cut = sanitizing.sanitize(html)
+    shown, cut = sanitizer.sanitize(html)
     assert not cut
     assert (shown.count("<b>a</b>"), shown.count("<i>b</i>"), shown.count('face="Arial"')) == (
         500,

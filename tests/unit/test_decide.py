@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from redis import ConnectionError, ReadOnlyError
 
-from core.accounts.limits import account_key
 from core.errors import (
     ConfigurationError,
     CredentialsInvalid,
@@ -24,6 +23,7 @@ from core.errors import (
     VaultError,
 )
 from core.ledger.outcomes import Dispatch, Outcome, Stop
+from core.limits.keys import account_key
 from core.middleware.retries import Retries, outcome_of
 from core.results.decisions import KEY_SECONDS, PAUSED_SECONDS
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded

@@ -14,12 +14,12 @@ import pytest
 from typer.main import get_command
 
 import core
-from core.api import liveness
 from core.cli.app import build
 from core.db.schema import metadata
 from core.dispatcher.maintenance import STAND_IN_TICKS
 from core.errors import IntegrationError, ResultInvalid
 from core.hookspecs import Hooks
+from core.service.fleet import liveness
 from core.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.api.formatting import UNKNOWN, ago, moment, number, size, span
+from core.service.formatting import UNKNOWN, ago, moment, number, size, span
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 KIB = 1_024

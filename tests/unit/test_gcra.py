@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.budget_model import Budget
 
 from core.integration.limits import Rate
-from core.worker.budgets import gcra
+from core.limits.budgets import gcra
 
 PER = st.sampled_from([0.5, 1.0, 60.0, 100.0, 3_600.0])
 # Waits as a share of the window, and one after which a whole burst is there.

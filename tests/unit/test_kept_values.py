@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from core import AccountIdentity, BaseIntegration, Context, Manifest, TaskResult
-from core.api.validation import config_of
 from core.errors import InvalidInput
+from core.service.accounts.validation import config_of
 
 
 class Open(BaseModel, extra="allow"):

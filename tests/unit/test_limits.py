@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.accounts.limits import account_key, from_json, limit_key, overridden, to_json, weight
 from core.errors import SettingsError
 from core.integration.limits import AtOnce, Limit, Manifest, Rate
+from core.limits.keys import account_key, from_json, limit_key, overridden, to_json, weight
 from core.settings import LimitOverride
 
 SCOPES = st.sampled_from(["account", "group", "integration"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.ledger.outcomes import Dispatch
-from core.messages import RUN_TASK, dispatch_message, encode
+from core.transport.messages import RUN_TASK, dispatch_message, encode
 
 
 def test_dramatiq_reads_a_dispatch_back_whole(dispatch: Callable[..., Dispatch]) -> None:

@@ -15,7 +15,7 @@ from dramatiq.middleware import SkipMessage
 
 from core.errors import VaultError
 from core.ledger.outcomes import Dispatch, Outcome
-from core.messages import TaskMessage, dispatch_message, encode
+from core.limits.budgets import Wait
 from core.metrics.counters import Counters
 from core.middleware import leases as module
 from core.middleware.base import TaskMiddleware
@@ -23,8 +23,8 @@ from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.rate_limit import RateLimit
 from core.middleware.time_limit import TimeLimit
+from core.transport.messages import TaskMessage, dispatch_message, encode
 from core.worker.accounts import LoadedAccount
-from core.worker.budgets import Wait
 from core.worker.inflight import InflightTasks
 
 

@@ -10,9 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.api import access, changes, history, listings, parked, searching, tree
-from core.api.pagination import MAX_PAGE_ROWS, Keyset, bounded, encode_cursor
 from core.errors import InvalidInput
+from core.service import listings, tokens
+from core.service.content import changes
+from core.service.content import listing as content_listing
+from core.service.pagination import MAX_PAGE_ROWS, Keyset, bounded, encode_cursor
+from core.service.runs import listing as run_listing
+from core.service.runs import parked
+from core.service.runs import tree as run_tree
 
 KEYS = {
     "accounts": listings.accounts.key,
@@ -21,12 +26,12 @@ KEYS = {
     "content": listings.content.key,
     "content of an account": listings.content_of_account.key,
     "states": listings.states.key,
-    "tokens": access.tokens.key,
+    "tokens": tokens.tokens.key,
     "changes": changes.KEY,
-    "history": history.KEY,
+    "history": run_listing.KEY,
     "parked": parked.KEY,
-    "search": searching.KEY,
-    "tree": tree.KEY,
+    "search": content_listing.KEY,
+    "tree": run_tree.KEY,
 }
 ZONES = st.builds(lambda minutes: timezone(timedelta(minutes=minutes)), st.integers(-900, 900))
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -91,7 +96,7 @@ def test_what_is_no_cursor_is_refused(which: str, cursor: str) -> None:
 )
 def test_a_key_of_other_types_is_refused(place: tuple[object, ...]) -> None:
     with pytest.raises(InvalidInput, match=r"^invalid cursor"):
-        history.KEY.decode(encode_cursor(place))
+        run_listing.KEY.decode(encode_cursor(place))
 
 
 @pytest.mark.parametrize("text", ["\0", "a\ud800", None, 1])

@@ -9,9 +9,9 @@ import pytest
 
 from core.cli import serve
 from core.errors import SettingsError
-from core.rest.downloads import media_type
-from core.rest.problems import Refused
-from core.rest.provider import MOST_AT_ONCE, asking
+from core.web.downloads import media_type
+from core.web.problems import Refused
+from core.web.provider_slots import MOST_AT_ONCE, asking
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
@@ -25,8 +25,8 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
 
 def test_nobody_else_loads_it() -> None:
     program = (
-        "import sys; import core, core.testing, core.cli.app, core.cli.up, core.api.accounts,"
-        " core.api.oauth, core.worker.process;sys.exit(bool({'fastapi', 'uvicorn', 'authlib',"
+        "import sys; import core, core.testing, core.cli.app, core.cli.up, core.service.accounts.actions,"
+        " core.service.accounts.oauth, core.worker.process;sys.exit(bool({'fastapi', 'uvicorn', 'authlib',"
         " 'prometheus_client'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -43,7 +43,7 @@ SQL = re.compile(
 FRAGMENT = re.compile(r"statement|\w+_COLUMNS")
 """Names of what holds SQL, besides the constants that are seen to hold it."""
 
-AT_IMPORT = {("core/api/pagination.py", "__post_init__")}
+AT_IMPORT = {("core/service/pagination.py", "__post_init__")}
 """Functions that write statements for module constants, when they are imported."""
 
 TEMPLATES = ROOT / "core" / "dashboard" / "templates"

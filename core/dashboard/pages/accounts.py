@@ -9,14 +9,17 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from core.accounts import store
-from core.api import access, listings, oauth, progress, roster
-from core.api.backend import Backend
-from core.dashboard.counting import Counting
+from core.dashboard.cached_count import Counting
+from core.dashboard.responses import Show
 from core.dashboard.session import Signed
-from core.dashboard.showing import Show
 from core.db.pool import Conn
-from core.rest.dependencies import NO_NUL, AccountId, Engine
+from core.service import listings, tokens
+from core.service.accounts import listing as account_listing
+from core.service.accounts import oauth
+from core.service.backend import Backend
+from core.service.runs import progress
 from core.states import AccountState, Lane, RunState
+from core.web.dependencies import NO_NUL, AccountId, Engine
 
 router = APIRouter(prefix="/accounts")
 
@@ -49,7 +52,7 @@ def account_list(
     }
 
     def look(conn: Conn) -> dict[str, Any]:
-        listed, cursor = roster.page(
+        listed, cursor = account_listing.page(
             conn,
             engine.settings,
             user_id=who.user_id or user or None,
@@ -87,7 +90,7 @@ def account_page(engine: Engine, who: Signed, show: Show, account: AccountId) ->
 
 def render(
     engine: Backend,
-    principal: access.Principal,
+    principal: tokens.Principal,
     show: Show,
     account: UUID,
     *,
@@ -107,7 +110,7 @@ def render(
     counting = Counting(lambda conn: listings.account_totals(conn, account))
 
     def look(conn: Conn) -> dict[str, Any]:
-        access.require(conn, principal, "account", account)
+        tokens.require(conn, principal, "account", account)
         return _look(engine, conn, account, counting) | {"wrong": wrong, "wrong_name": wrong_name}
 
     if wrong is None and wrong_name is None:
@@ -136,11 +139,11 @@ def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dic
         and oauth.missing_settings(engine.settings, integration) == [],
         "waits": progress.waits(conn, found, live),
         "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
-        "overdue": account in roster.overdue_of(conn, engine.settings, [account]),
+        "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),
         "runs": runs.rows,
         "open": open_runs,
         "more_runs": runs.cursor is not None,
-        "parked": roster.parked(conn, account),
+        "parked": account_listing.parked(conn, account),
         "totals": counting.look(conn),
         "states": listings.states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False

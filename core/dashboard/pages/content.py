@@ -8,18 +8,19 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
-from core.api import access, listings, lookup, searching
-from core.api.backend import Backend
-from core.dashboard import filtering, previewing
-from core.dashboard.filtering import Text
+from core.dashboard import previews, query_filters
+from core.dashboard.query_filters import Text
+from core.dashboard.responses import Show
 from core.dashboard.session import Signed, Viewer
-from core.dashboard.showing import Show
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
-from core.rest import downloads
-from core.rest.dependencies import After, ContentId, Engine
+from core.service import listings, lookup, tokens
+from core.service.backend import Backend
+from core.service.content import listing as content_listing
+from core.web import downloads
+from core.web.dependencies import After, ContentId, Engine
 
 router = APIRouter()
 
@@ -52,10 +53,10 @@ def list_content(
         "since": since,
         "until": until,
     }
-    shown = {"filters": filters, "domains": filtering.domains(engine, domain), "wrong": None}
+    shown = {"filters": filters, "domains": query_filters.domains(engine, domain), "wrong": None}
     with engine.database.connection() as conn:
         try:
-            page = searching.page(conn, _wanted(conn, who, filters), after=after)
+            page = content_listing.page(conn, _wanted(conn, who, filters), after=after)
         except (InvalidInput, NotFound) as error:
             nothing: dict[str, Any] = {"items": [], "cursor": None, "wrong": sentences(error)}
             return show.show("contents.html", shown | nothing, 422)
@@ -71,13 +72,13 @@ def show_content(
     with engine.database.connection() as conn:
         row = _row(conn, who, content_id)
         account = listings.accounts.one(conn, "account", row["user_integration_id"])
-        wanted = searching.Wanted(
+        wanted = content_listing.Wanted(
             account=row["user_integration_id"], parent=row["external_id"], deleted=None
         )
-        children = searching.page(conn, wanted, limit=20, after=after)
+        children = content_listing.page(conn, wanted, limit=20, after=after)
         parent = _parent(conn, row)
     try:
-        preview = previewing.look(engine, row)
+        preview = previews.look(engine, row)
     except NotFound:
         preview = None
     values = {
@@ -95,10 +96,10 @@ def show_content(
 @router.get("/content/{content_id}/preview")
 def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Response:
     """Show the item's HTML in a page without scripts or remote content, for the preview frame."""
-    html = previewing.document(engine, _seen(engine, who, content_id))
+    html = previews.document(engine, _seen(engine, who, content_id))
     if html is None:
         raise NotFound("content-has-no-preview")
-    return HTMLResponse(html, headers=previewing.HEADERS)
+    return HTMLResponse(html, headers=previews.HEADERS)
 
 
 @router.get("/content/{content_id}/raw")
@@ -109,14 +110,14 @@ def raw_content(
     return downloads.download(engine, _seen(engine, who, content_id), image=inline, typed=False)
 
 
-def _wanted(conn: Conn, who: Viewer, filters: dict[str, str]) -> searching.Wanted:
-    return searching.Wanted(
-        account=filtering.account(conn, who, filters["account"]),
+def _wanted(conn: Conn, who: Viewer, filters: dict[str, str]) -> content_listing.Wanted:
+    return content_listing.Wanted(
+        account=query_filters.account(conn, who, filters["account"]),
         user=who.user_id,
         domain=filters["domain"] or None,
         kind=filters["kind"] or None,
-        since=filtering.day(filters["since"]),
-        until=filtering.day(filters["until"], later=1),  # people mean the whole of the last day
+        since=query_filters.day(filters["since"]),
+        until=query_filters.day(filters["until"], later=1),  # people mean the whole of the last day
         deleted=DELETED.get(filters["deleted"], False),
         q=filters["q"].strip() or None,
     )
@@ -128,7 +129,7 @@ def _seen(engine: Backend, who: Viewer, id: int) -> Row:
 
 
 def _row(conn: Conn, who: Viewer, id: int) -> Row:
-    access.require(conn, who.principal, "content", id)
+    tokens.require(conn, who.principal, "content", id)
     return listings.content.one(conn, "content", id)
 
 

@@ -7,15 +7,15 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
-from core.api import activity, figures, health
-from core.api.backend import Backend
 from core.dashboard.charts import last_hour
+from core.dashboard.responses import Show
 from core.dashboard.session import Signed
-from core.dashboard.showing import Show
 from core.db.pool import Conn
 from core.ledger import leadership
-from core.messages import POLL_QUEUE, SAVE_QUEUE
-from core.rest.dependencies import Engine
+from core.service.backend import Backend
+from core.service.fleet import activity, health, snapshot
+from core.transport.messages import POLL_QUEUE, SAVE_QUEUE
+from core.web.dependencies import Engine
 
 router = APIRouter()
 
@@ -29,7 +29,7 @@ def overview(engine: Engine, who: Signed, show: Show) -> Response:
 
 
 def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
-    found = figures.look(conn, engine.settings)
+    found = snapshot.look(conn, engine.settings)
     hour = activity.last_hour(conn)
     processes = activity.processes(conn)
     return {

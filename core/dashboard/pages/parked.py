@@ -8,17 +8,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import RedirectResponse
 
-from core.api import parked
-from core.api.parked import Outcome, Wanted
-from core.dashboard import filtering, rendering
-from core.dashboard.filtering import Text
+from core.dashboard import query_filters, rendering
+from core.dashboard.query_filters import Text
+from core.dashboard.responses import Show
 from core.dashboard.session import Acted, Form, Signed, Viewer
-from core.dashboard.showing import Show
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
-from core.rest.dependencies import LARGEST_ID, After, Engine
-from core.rest.problems import Refused
+from core.service.runs import parked
+from core.service.runs.parked import Outcome, Wanted
+from core.web.dependencies import LARGEST_ID, After, Engine
+from core.web.problems import Refused
 
 router = APIRouter()
 
@@ -54,7 +54,7 @@ def list_parked(
     shown = {
         "filters": filters,
         "told": told,
-        "domains": filtering.domains(engine, filters["domain"]),
+        "domains": query_filters.domains(engine, filters["domain"]),
     }
     nothing = {"tasks": [], "groups": [], "number": 0, "cursor": None}
 
@@ -109,7 +109,7 @@ def discard_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> R
 def _wanted(conn: Conn, who: Viewer, filters: Mapping[str, str]) -> Wanted:
     return Wanted(
         user=who.user_id,
-        account=filtering.account(conn, who, filters["account"]),
+        account=query_filters.account(conn, who, filters["account"]),
         domain=filters["domain"] or None,
         type=filters["type"] or None,
         error=filters["error"] or None,

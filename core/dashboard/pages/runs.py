@@ -9,18 +9,22 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from core.api import access, history, listings, progress, runs, tree
-from core.api.backend import Backend
-from core.api.progress import Progress
-from core.dashboard import filtering
-from core.dashboard.filtering import Text
+from core.dashboard import query_filters
+from core.dashboard.query_filters import Text
+from core.dashboard.responses import Show, then
 from core.dashboard.session import Acted, Signed, Viewer
-from core.dashboard.showing import Show, then
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
-from core.rest.dependencies import LARGEST_ID, After, Engine, RunId, TaskId
+from core.service import listings, tokens
+from core.service.backend import Backend
+from core.service.runs import actions as run_actions
+from core.service.runs import listing as run_listing
+from core.service.runs import progress
+from core.service.runs import tree as run_tree
+from core.service.runs.progress import Progress
 from core.states import STOPPED_TASKS, RunState, TaskState
+from core.web.dependencies import LARGEST_ID, After, Engine, RunId, TaskId
 
 router = APIRouter()
 
@@ -47,12 +51,19 @@ def list_runs(
     filters = {"account": account, "domain": domain, "state": state}
 
     def look(conn: Conn) -> Mapping[str, Any]:
-        shown = {"filters": filters, "states": STATES, "domains": filtering.domains(engine, domain)}
+        shown = {
+            "filters": filters,
+            "states": STATES,
+            "domains": query_filters.domains(engine, domain),
+        }
         try:
-            wanted = history.Wanted(
-                who.user_id, filtering.account(conn, who, account), domain or None, state or None
+            wanted = run_listing.Wanted(
+                who.user_id,
+                query_filters.account(conn, who, account),
+                domain or None,
+                state or None,
             )
-            page = history.page(conn, wanted, after=after)
+            page = run_listing.page(conn, wanted, after=after)
         except (InvalidInput, NotFound) as error:
             return shown | {"runs": [], "cursor": None, "wrong": sentences(error)}
         return shown | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
@@ -75,8 +86,8 @@ def show_run(
 def cancel_run(engine: Engine, who: Signed, form: Acted, run: RunId) -> Response:
     """End it now."""
     with engine.database.connection() as conn:
-        access.require(conn, who.principal, "run", run)
-    runs.cancel(engine, run)
+        tokens.require(conn, who.principal, "run", run)
+    run_actions.cancel(engine, run)
     return then(f"/runs/{run}", "cancelled")
 
 
@@ -84,7 +95,7 @@ def cancel_run(engine: Engine, who: Signed, form: Acted, run: RunId) -> Response
 def show_task(engine: Engine, who: Signed, show: Show, task: TaskId) -> Response:
     """One task, with the errors of its attempts."""
     with engine.database.connection() as conn:
-        access.require(conn, who.principal, "task", task)
+        tokens.require(conn, who.principal, "task", task)
     return show.live("task.html", lambda conn: _task(conn, who, task))
 
 
@@ -92,7 +103,7 @@ def show_task(engine: Engine, who: Signed, show: Show, task: TaskId) -> Response
 def retry_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:
     """Try a parked one again."""
     _require_task(engine, who, task)
-    runs.retry(engine, [task])
+    run_actions.retry(engine, [task])
     return then(f"/tasks/{task}", "retried")
 
 
@@ -100,19 +111,19 @@ def retry_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Respon
 def discard_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:
     """Drop a parked one for good."""
     _require_task(engine, who, task)
-    runs.discard(engine, [task])
+    run_actions.discard(engine, [task])
     return then(f"/tasks/{task}", "discarded")
 
 
 def _require_task(engine: Backend, who: Viewer, task: int) -> None:
     with engine.database.connection() as conn:
-        access.require(conn, who.principal, "task", task)
+        tokens.require(conn, who.principal, "task", task)
 
 
 def _require(conn: Conn, who: Viewer, run: UUID, parent: int | None) -> None:
-    access.require(conn, who.principal, "run", run)
+    tokens.require(conn, who.principal, "run", run)
     if parent is not None:
-        access.require(conn, who.principal, "task", parent)
+        tokens.require(conn, who.principal, "task", parent)
 
 
 def _run(
@@ -124,7 +135,7 @@ def _run(
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
     figures = {name: getattr(now, name) if running else row[name] for name in FIGURES}
-    tasks = tree.tasks(conn, run, parent, after=after)
+    tasks = run_tree.tasks(conn, run, parent, after=after)
     return {
         "run": row,
         "now": now,
@@ -133,13 +144,13 @@ def _run(
         "seconds": now.run["seconds"],
         "bar": _bar(now),
         "waits": progress.waits(conn, account, now) if running else [],
-        "branches": tree.by_type(conn, run),
+        "branches": run_tree.by_type(conn, run),
         "parent": parent,
-        "above": tree.ancestors(conn, parent) if parent is not None else [],
+        "above": run_tree.ancestors(conn, parent) if parent is not None else [],
         "tasks": tasks.rows,
         "cursor": tasks.cursor,
         "elsewhere": (
-            tree.background_run(conn, parent)
+            run_tree.background_run(conn, parent)
             if parent is not None and not tasks.rows and not after
             else None
         ),
@@ -162,12 +173,12 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
 
 
 def _task(conn: Conn, who: Viewer, task: int) -> Mapping[str, Any]:
-    access.require(conn, who.principal, "task", task)
+    tokens.require(conn, who.principal, "task", task)
     row = listings.tasks.one(conn, "task", task)
     return {
         "task": row,
         "account": listings.accounts.one(conn, "account", row["user_integration_id"]),
         "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:LONGEST_SHOWN],
-        "above": tree.ancestors(conn, task)[:-1],
+        "above": run_tree.ancestors(conn, task)[:-1],
         "stopped": row["state"] in STOPPED_TASKS and row["retried_as"] is None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.rest.problems import MEDIA_TYPE
+from core.web.problems import MEDIA_TYPE
 
 _MEANINGS = {
     400: "The request cannot be read",

@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from core.api import changes
-from core.rest.answers import Change, Changes, Content
-from core.rest.dependencies import After, Engine, Limit, Who
-from core.rest.pulse import Pulse
 from core.rest.routes import problems
+from core.rest.schemas import Change, Changes, Content
+from core.service.content import changes
+from core.web.dependencies import After, Engine, Limit, Who
+from core.web.feed_watcher import Pulse
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"])
 

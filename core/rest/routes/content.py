@@ -9,10 +9,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
-from core.api import access, listings, searching
-from core.rest import downloads
-from core.rest.answers import Content, Page
-from core.rest.dependencies import (
+from core.rest.routes import problems
+from core.rest.schemas import Content, Page
+from core.service import listings, tokens
+from core.service.content import listing as content_listing
+from core.web import downloads
+from core.web.dependencies import (
     NO_NUL,
     After,
     ContentId,
@@ -23,7 +25,6 @@ from core.rest.dependencies import (
     Who,
     seen_user,
 )
-from core.rest.routes import problems
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 
@@ -72,7 +73,7 @@ def list_content(
     after: After = None,
 ) -> Page[Content]:
     """Content, by account and external id."""
-    wanted = searching.Wanted(
+    wanted = content_listing.Wanted(
         account=account,
         user=seen_user(who, user_id),
         domain=domain,
@@ -86,7 +87,7 @@ def list_content(
         q=q,
     )
     with engine.database.connection() as conn:
-        page = searching.page(conn, wanted, limit=limit, after=after)
+        page = content_listing.page(conn, wanted, limit=limit, after=after)
     return Page[Content].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
@@ -109,5 +110,5 @@ def get_raw_content(engine: Engine, who: Who, content_id: ContentId) -> Streamin
 
 def _row(engine: Engine, who: Who, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
-        access.require(conn, who, "content", id)
+        tokens.require(conn, who, "content", id)
         return listings.content.one(conn, "content", id)

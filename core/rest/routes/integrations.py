@@ -8,9 +8,9 @@ from fastapi import APIRouter, Path
 
 from core.integration.base import Integration as Class
 from core.plugins import Registry
-from core.rest.answers import Integration, Page
-from core.rest.dependencies import NO_NUL, Engine, Who
 from core.rest.routes import problems
+from core.rest.schemas import Integration, Page
+from core.web.dependencies import NO_NUL, Engine, Who
 
 router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 

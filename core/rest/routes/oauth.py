@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 
-from core.api import access, listings, oauth
-from core.rest.answers import Authorization
-from core.rest.dependencies import NO_NUL, Engine, Who
-from core.rest.provider import asking
 from core.rest.requests import NewAuthorization
 from core.rest.routes import problems
 from core.rest.routes.user_integrations import owner
+from core.rest.schemas import Authorization
+from core.service import listings, tokens
+from core.service.accounts import oauth
+from core.web.dependencies import NO_NUL, Engine, Who
+from core.web.provider_slots import asking
 
 router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
 
@@ -37,7 +38,7 @@ def start_authorization(
     """
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:
-            access.require(conn, who, "account", new.user_integration_id)
+            tokens.require(conn, who, "account", new.user_integration_id)
             row = listings.accounts.one(conn, "account", new.user_integration_id)
     user = owner(
         who, new.user_id or (row["user_id"] if new.user_integration_id is not None else None)

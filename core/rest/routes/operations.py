@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from core.api import health
-from core.rest.answers import Health
-from core.rest.dependencies import Admin, Engine
 from core.rest.metrics import Metrics
 from core.rest.routes import problems
+from core.rest.schemas import Health
+from core.service.fleet import health
+from core.web.dependencies import Admin, Engine
 
 router = APIRouter(tags=["operations"])
 

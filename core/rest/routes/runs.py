@@ -7,13 +7,15 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 
-from core.api import access, listings, progress, runs
-from core.api.access import Principal
-from core.api.backend import Backend
-from core.rest.answers import Page, RunInFull, Task, Wait
-from core.rest.dependencies import After, Engine, Limit, RunId, Who
 from core.rest.routes import problems
+from core.rest.schemas import Page, RunInFull, Task, Wait
+from core.service import listings, tokens
+from core.service.backend import Backend
+from core.service.runs import actions as run_actions
+from core.service.runs import progress
+from core.service.tokens import Principal
 from core.states import RunState, TaskState
+from core.web.dependencies import After, Engine, Limit, RunId, Who
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -30,8 +32,8 @@ def get_run(engine: Engine, who: Who, run: RunId) -> RunInFull:
 def cancel_run(engine: Engine, who: Who, run: RunId) -> RunInFull:
     """End it now. Its open tasks go on in the account's next run."""
     with engine.database.connection() as conn:
-        access.require(conn, who, "run", run)
-    runs.cancel(engine, run)
+        tokens.require(conn, who, "run", run)
+    run_actions.cancel(engine, run)
     return _read(engine, who, run)
 
 
@@ -46,14 +48,14 @@ def list_tasks(
 ) -> Page[Task]:
     """Its tasks, the newest first."""
     with engine.database.connection() as conn:
-        access.require(conn, who, "run", run)
+        tokens.require(conn, who, "run", run)
         page = listings.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)
     return Page[Task].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
 def _read(engine: Backend, who: Principal, run: UUID) -> RunInFull:
     with engine.database.connection() as conn:
-        access.require(conn, who, "run", run)
+        tokens.require(conn, who, "run", run)
         row: dict[str, Any] = listings.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         running = row["state"] == RunState.RUNNING

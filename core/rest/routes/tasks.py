@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from core.api import access, listings, runs
-from core.api.access import Principal
-from core.api.backend import Backend
-from core.rest.answers import Retried, Task
-from core.rest.dependencies import Engine, TaskId, Who
 from core.rest.routes import problems
+from core.rest.schemas import Retried, Task
+from core.service import listings, tokens
+from core.service.backend import Backend
+from core.service.runs import actions as run_actions
+from core.service.tokens import Principal
+from core.web.dependencies import Engine, TaskId, Who
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
@@ -24,18 +25,18 @@ def get_task(engine: Engine, who: Who, task: TaskId) -> Task:
 def retry_task(engine: Engine, who: Who, task: TaskId) -> Retried:
     """Try a parked task again: a copy of it goes on in the account's open run, or in a new one."""
     _read(engine, who, task)
-    return Retried(tasks=runs.retry(engine, [task]))
+    return Retried(tasks=run_actions.retry(engine, [task]))
 
 
 @router.post("/{task}/discard", responses=problems(401, 404, 409, 422))
 def discard_task(engine: Engine, who: Who, task: TaskId) -> Task:
     """Drop a parked task for good. What it would have brought may be missing."""
     _read(engine, who, task)
-    runs.discard(engine, [task])
+    run_actions.discard(engine, [task])
     return _read(engine, who, task)
 
 
 def _read(engine: Backend, who: Principal, task: int) -> Task:
     with engine.database.connection() as conn:
-        access.require(conn, who, "task", task)
+        tokens.require(conn, who, "task", task)
         return Task.model_validate(listings.tasks.one(conn, "task", task))

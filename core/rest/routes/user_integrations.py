@@ -11,13 +11,11 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime
 
 from core.accounts import store
-from core.api import access, accounts, disconnecting, erasing, listings, progress, runs
-from core.api.access import Principal
-from core.api.backend import Backend
-from core.api.idempotency import Answer
 from core.errors import InvalidInput
-from core.rest import idempotent
-from core.rest.answers import (
+from core.rest import idempotency
+from core.rest.requests import NewUserIntegration, Sync, UserIntegrationChanges
+from core.rest.routes import problems
+from core.rest.schemas import (
     Identity,
     Page,
     Requested,
@@ -28,7 +26,17 @@ from core.rest.answers import (
     UserIntegrationInFull,
     Wait,
 )
-from core.rest.dependencies import (
+from core.service import listings, tokens
+from core.service.accounts import actions as account_actions
+from core.service.accounts import disconnect as account_disconnect
+from core.service.accounts import erase as account_erase
+from core.service.backend import Backend
+from core.service.idempotency import Answer
+from core.service.runs import actions as run_actions
+from core.service.runs import progress
+from core.service.tokens import Principal
+from core.states import AccountState, RunState
+from core.web.dependencies import (
     AccountId,
     After,
     DomainFilter,
@@ -40,10 +48,7 @@ from core.rest.dependencies import (
     Who,
     seen_user,
 )
-from core.rest.provider import asking
-from core.rest.requests import NewUserIntegration, Sync, UserIntegrationChanges
-from core.rest.routes import problems
-from core.states import AccountState, RunState
+from core.web.provider_slots import asking
 
 PREFIX = "/v1/user-integrations"
 
@@ -128,7 +133,7 @@ def create_user_integration(
 
     def act() -> Answer:
         with asking():
-            made = accounts.connect(
+            made = account_actions.connect(
                 engine,
                 new.integration_domain,
                 config=new.config,
@@ -139,9 +144,9 @@ def create_user_integration(
                 public_only=not who.is_admin,
             )
         engine.wake()
-        return idempotent.answer(201 if made.is_new else 200, _read(engine, made.id))
+        return idempotency.answer(201 if made.is_new else 200, _read(engine, made.id))
 
-    return idempotent.once(
+    return idempotency.once(
         request, engine, who, idempotency_key, body, act, lambda made: f"{PREFIX}/{made['id']}"
     )
 
@@ -152,7 +157,7 @@ def get_user_integration(
 ) -> UserIntegrationInFull:
     """One account, and what it waits for."""
     with engine.database.connection() as conn:
-        access.require(conn, who, "account", account)
+        tokens.require(conn, who, "account", account)
         row = listings.accounts.one(conn, "account", account)
         waits = progress.waits(conn, store.load(conn, account))
         counted = listings.account_totals(conn, account) if totals else None
@@ -175,10 +180,10 @@ def change_user_integration(
     public_only = not who.is_admin
     with asking():
         if changes.config is None and changes.credentials is not None:
-            accounts.reconnect(
+            account_actions.reconnect(
                 engine, account, credentials=changes.credentials, public_only=public_only
             )
-        accounts.configure(
+        account_actions.configure(
             engine,
             account,
             config=changes.config,
@@ -208,10 +213,10 @@ def delete_user_integration(
     """Disconnect an account: its credentials go at once."""
     _require(engine, who, account)
     if content == "delete":
-        erasing.erase_account(engine, account)
+        account_erase.erase_account(engine, account)
     else:
         with engine.database.connection() as conn:
-            disconnecting.disconnect(conn, account)
+            account_disconnect.disconnect(conn, account)
     return Response(status_code=204)
 
 
@@ -220,7 +225,7 @@ def pause_user_integration(engine: Engine, who: Who, account: AccountId) -> User
     """No more runs; what runs now is finished and kept."""
     _require(engine, who, account)
     with engine.database.connection() as conn:
-        accounts.pause(conn, account)
+        account_actions.pause(conn, account)
     return _read(engine, account)
 
 
@@ -228,7 +233,7 @@ def pause_user_integration(engine: Engine, who: Who, account: AccountId) -> User
 def resume_user_integration(engine: Engine, who: Who, account: AccountId) -> UserIntegration:
     """Go on where it was paused."""
     _require(engine, who, account)
-    accounts.resume(engine, account)
+    account_actions.resume(engine, account)
     return _read(engine, account)
 
 
@@ -237,7 +242,7 @@ def check_user_integration(engine: Engine, who: Who, account: AccountId) -> Iden
     """Ask the provider whether the credentials still work."""
     _require(engine, who, account)
     with asking():
-        identity = accounts.check_account(engine, account)
+        identity = account_actions.check_account(engine, account)
     return Identity(id=identity.id, name=identity.name)
 
 
@@ -271,7 +276,7 @@ def sync_user_integration(
         account,
         body,
         idempotency_key,
-        lambda: runs.sync(engine, account, allow_deletions=allow),
+        lambda: run_actions.sync(engine, account, allow_deletions=allow),
     )
 
 
@@ -286,7 +291,13 @@ def resync_user_integration(
 ) -> JSONResponse:
     """Forget all cursors and list everything again. A run that is open ends first."""
     return _requested(
-        request, engine, who, account, body, idempotency_key, lambda: runs.resync(engine, account)
+        request,
+        engine,
+        who,
+        account,
+        body,
+        idempotency_key,
+        lambda: run_actions.resync(engine, account),
     )
 
 
@@ -303,9 +314,9 @@ def _requested(
 
     def act() -> Answer:
         run, new = ask()
-        return idempotent.answer(201 if new else 200, Requested(run_id=run, new=new))
+        return idempotency.answer(201 if new else 200, Requested(run_id=run, new=new))
 
-    return idempotent.once(
+    return idempotency.once(
         request, engine, who, key, body, act, lambda made: f"/v1/runs/{made['run_id']}"
     )
 
@@ -321,7 +332,7 @@ def list_runs(
 ) -> Page[Run]:
     """Its runs, the newest first."""
     with engine.database.connection() as conn:
-        access.require(conn, who, "account", account)
+        tokens.require(conn, who, "account", account)
         page = listings.runs.page(
             conn, limit=limit, after=after, user_integration_id=account, state=state
         )
@@ -334,7 +345,7 @@ def get_state(
 ) -> Page[State]:
     """What the plugin remembers between runs, by partition."""
     with engine.database.connection() as conn:
-        access.require(conn, who, "account", account)
+        tokens.require(conn, who, "account", account)
         page = listings.states.page(
             conn, limit=limit, after=after, user_integration_id=account, forgotten=False
         )
@@ -343,7 +354,7 @@ def get_state(
 
 def _require(engine: Backend, who: Principal, account: UUID) -> None:
     with engine.database.connection() as conn:
-        access.require(conn, who, "account", account)
+        tokens.require(conn, who, "account", account)
 
 
 def _read(engine: Backend, account: UUID) -> UserIntegration:

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from core.api import erasing
-from core.rest.answers import Erased
-from core.rest.dependencies import NO_NUL, Engine, Who
-from core.rest.problems import Refused
 from core.rest.routes import problems
+from core.rest.schemas import Erased
+from core.service.accounts import erase as account_erase
+from core.web.dependencies import NO_NUL, Engine, Who
+from core.web.problems import Refused
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
 
@@ -29,5 +29,5 @@ def erase_user(
     """
     if not who.owns(user_id):
         raise Refused("token-of-another-user")
-    gone = erasing.erase_user(engine, user_id)
+    gone = account_erase.erase_user(engine, user_id)
     return Erased(accounts=gone.accounts, rows=gone.rows, blobs=gone.blobs)

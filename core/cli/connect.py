@@ -1,0 +1,153 @@
+"""Connecting accounts, and changing their credentials and config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from core.cli import inputs
+from core.cli.output import dump, say, short
+from core.cli.session import backend, busy, registry
+from core.cli.types import Config, Credentials, Id, Interval, Sets
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from core.integration.base import Integration
+    from core.service.backend import Backend
+
+
+def connect(
+    domain: Annotated[
+        str, typer.Argument(metavar="DOMAIN", help="Which integration; see: polling integrations.")
+    ],
+    user_id: Annotated[str, typer.Option(help="Whose account it is, in your product.")] = "default",
+    name: Annotated[
+        str | None, typer.Option(help="What you call it. Default: as the provider does.")
+    ] = None,
+    set_: Sets = None,
+    config: Config = None,
+    credentials: Credentials = None,
+    interval: Interval = None,
+    json: Annotated[bool, typer.Option("--json", help='Print {"id": …}.')] = False,
+) -> None:
+    """Check an account with its provider and store it. On a terminal, what is missing is asked for.
+
+    Connecting the same account of the same user again gives it this config and these credentials.
+
+    Examples:
+
+    \b
+      polling connect hello-world --name hello --set pages=5
+      polling connect ftp --set host=ftp.example.org --credentials @login.json
+    """
+    from core.service.accounts import actions as account_actions
+
+    integration = registry().get(domain)
+    values, secrets = asked(integration, set_ or [], config, credentials)
+    with backend() as opened, busy(f"Asking {integration.manifest.name} …"):
+        made = account_actions.connect(
+            opened,
+            domain,
+            config=values,
+            credentials=secrets,
+            user_id=user_id,
+            name=name,
+            interval_minutes=interval,
+        )
+        opened.wake()
+    if json:
+        dump({"id": str(made.id)})
+        return
+    say(
+        f"{'Connected' if made.is_new else 'Connected again'}: {made.name} ({made.identity.id}),"
+        f" account {made.id}"
+    )
+    say(f"Next: polling sync {short(made.id)} --wait")
+
+
+def asked(
+    integration: Integration, sets: list[str], config: str | None, credentials: str | None
+) -> tuple[Any, Any]:
+    """Config and credentials as given, and the rest as a person on the terminal says."""
+    from core.cli import prompts
+
+    secrets = inputs.credentials(integration, credentials)
+    values = inputs.config(integration, sets, config, {})
+    if prompts.can_ask():
+        values = prompts.config(integration.config_model, values) if config is None else values
+        secrets = prompts.credentials(integration.credentials_model) if secrets is None else secrets
+    return values, {} if secrets is None else secrets
+
+
+def reconnect(id: Id, credentials: Credentials = None) -> None:
+    """Give an account new credentials; it goes on where it stopped.
+
+    Examples:
+
+    \b
+      polling reconnect hello
+      polling reconnect 3f2a --credentials @login.json
+    """
+    from core.cli import prompts
+    from core.service.accounts import actions as account_actions
+
+    with backend() as opened:
+        found, integration, _ = _load(opened, id)
+        secrets = inputs.credentials(integration, credentials)
+        if secrets is None and prompts.can_ask() and integration.credentials_model.model_fields:
+            secrets = prompts.credentials(integration.credentials_model)
+        with busy(f"Asking {integration.manifest.name} …"):
+            identity = account_actions.reconnect(opened, found, credentials=secrets)
+    say(f"Reconnected: {identity.name} ({identity.id}). Its next run is due now.")
+
+
+def configure(
+    id: Id,
+    set_: Sets = None,
+    config: Config = None,
+    name: Annotated[str | None, typer.Option(help="Call it so from now on.")] = None,
+    interval: Interval = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the config alone.")] = False,
+) -> None:
+    """Change an account's config, name or interval; without options, print its config.
+
+    Examples:
+
+    \b
+      polling config hello --set pages=10
+      polling config hello --interval 60 --name greetings
+    """
+    from core.service.accounts import actions as account_actions
+
+    with backend() as opened:
+        found, integration, before = _load(opened, id)
+        if set_ or config is not None:
+            values = inputs.config(integration, set_ or [], config, before)
+        elif name is None and interval is None:
+            dump(before)
+            return
+        else:
+            values = None
+        with busy(f"Asking {integration.manifest.name} …"):
+            resync = account_actions.configure(
+                opened, found, config=values, name=name, interval_minutes=interval
+            )
+        after = _load(opened, str(found))[2]
+    if json:
+        dump(after)
+    else:
+        say(
+            "Changed."
+            + (" Everything is listed again with its next run, which is due now." if resync else "")
+        )
+
+
+def _load(opened: Backend, text: str) -> tuple[UUID, Integration, dict[str, Any]]:
+    from core.accounts import store
+    from core.service import lookup
+
+    with opened.database.connection() as conn:
+        account = store.load(conn, lookup.account_id(conn, text))
+    return account.id, opened.registry.get(account.integration_domain), account.config

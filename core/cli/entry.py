@@ -1,0 +1,152 @@
+"""One call of the command line, and how it ends.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a run ended as partial, 4 timed out, 130 Ctrl-C, 143
+SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from core.cli.output import fail, fail_with, stderr
+from core.errors import PollingError, ServerUnavailable
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; every error becomes one line on standard error.
+
+    Embedded servers are let go of at the end.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    with _terminable():
+        code = _guarded(argv)
+        _leave()
+    return code
+
+
+def _guarded(argv: Sequence[str]) -> int:
+    try:
+        code = _invoke(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read us has enough; Python shall not complain about that at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except Exception as error:  # noqa: BLE001  the last one to catch it
+        return _report(error)
+
+
+def _invoke(argv: Sequence[str]) -> int:
+    from typer.main import get_command
+
+    from core.cli.app import build
+
+    result = get_command(build()).main(list(argv), prog_name="polling", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: Exception) -> int:
+    if isinstance(error, PollingError):
+        fail_with(error)
+        return 1
+    if type(error).__name__ == "Abort":
+        return 130
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        return _report_usage(error)
+    if (known := _explained(error)) is not None:
+        fail_with(known)
+    else:
+        fail(f"{type(error).__name__}: {_text(error)}", "See more with POLLING_LOG_LEVEL=DEBUG")
+    if os.environ.get("POLLING_LOG_LEVEL", "").upper() == "DEBUG":
+        import traceback
+
+        stderr().print("".join(traceback.format_exception(error)), soft_wrap=True)
+    return 1
+
+
+def _report_usage(error: Any) -> int:
+    """Wrong options and the like; what it is told without a subcommand is the help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return int(error.exit_code)  # the help is printed already
+    path = context.command_path if context is not None else "polling"
+    fail(error.format_message().rstrip("."), f"Try: {path} --help")
+    return int(error.exit_code)
+
+
+def _explained(error: Exception) -> PollingError | None:
+    """Servers that went away, and a schema that does not fit, as errors of the catalogue."""
+    if "psycopg" in sys.modules:
+        import psycopg
+
+        if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+            return ServerUnavailable("schema-missing")
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return ServerUnavailable("postgres-unreachable", detail=_text(error))
+    if "redis" in sys.modules:
+        import redis
+
+        from core.accounts.redaction import describe_redis
+
+        if isinstance(error, redis.RedisError):
+            return ServerUnavailable("redis-unreachable", detail=describe_redis(error))
+    return None
+
+
+def _text(error: Exception) -> str:
+    """One line, without values of a row."""
+    if "psycopg" in sys.modules:
+        from core.db.errors import describe
+
+        return describe(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else "no message"
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: with everything that it has to let go of."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(143)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with contextlib.suppress(ValueError):  # not in the main thread: a test, perhaps
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _leave() -> None:
+    """Release embedded servers and ignore further Ctrl-C, which would leave them running."""
+    if "core.environment" not in sys.modules:
+        return
+    from core.environment import leave_environment
+
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        leave_environment()
+    except PollingError as error:
+        fail_with(error)
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.default_int_handler)

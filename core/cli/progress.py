@@ -1,0 +1,111 @@
+"""Watching a run: a progress bar on a terminal, and what it waits for."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from core.cli.output import clean, note, stderr
+from core.service.formatting import ago
+
+if TYPE_CHECKING:
+    from typing import Self
+    from uuid import UUID
+
+    from core.service.backend import Backend
+    from core.service.runs.progress import Wait
+
+
+class Watcher:
+    """Shows a run while somebody watches it."""
+
+    def __init__(self, backend: Backend, run: UUID) -> None:
+        from core.service.runs.watch import RunWatcher
+
+        self.run = RunWatcher(backend, run)
+        self._bar = _bar()
+        self._task: Any = None
+        self._said: str | None = None
+
+    def look(self) -> str:
+        """Read the run again, and show it. Returns its state."""
+        state = self.run.look()
+        self._explain()
+        self._draw()
+        return state
+
+    def _explain(self) -> None:
+        waits = self.run.waits if self.run.stopped is None else []
+        if self.run.is_away:
+            self._describe("PostgreSQL does not answer")
+        elif waits:
+            first = waits[0]
+            until = f", goes on {ago(first.until)}" if first.until else ""
+            step = f". {first.advice.next_step('cli')}" if first.advice else ""
+            self._describe(f"{first.reason}{until}{step}", first.reason)
+        else:
+            self._describe("")
+
+    def _describe(self, text: str, key: str | None = None) -> None:
+        """Once for each reason; the bar shows it as long as it holds."""
+        key = text if key is None else key
+        if self._bar is not None:
+            self._bar.update(self._task, why=clean(text))
+        elif text and key != self._said:
+            note(f"Waits: {text}")
+        self._said = key
+
+    def _draw(self) -> None:
+        if self._bar is not None:
+            now = self.run.now
+            self._bar.update(
+                self._task,
+                completed=now.tasks_done + now.tasks_parked,
+                total=max(now.known, 1),
+                saved=now.outputs_saved,
+            )
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, saved=0, why="")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def with_advice(wait: Wait) -> str:
+    """What is waited for, and what to do about it."""
+    return wait.reason + (f". {wait.advice.next_step('cli')}" if wait.advice else "")
+
+
+def _bar() -> Any:
+    """Tasks done of those known so far; transient, as the summary says it all."""
+    if not stderr().is_terminal:
+        return None
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(bar_width=20),
+        TextColumn(
+            "{task.completed} of {task.total} tasks, {task.fields[saved]} saved", markup=False
+        ),
+        TimeElapsedColumn(),
+        TextColumn(
+            "{task.fields[why]}",
+            markup=False,
+            style="yellow",
+            table_column=Column(no_wrap=True, ratio=1),
+        ),
+        console=stderr(),
+        transient=True,
+    )

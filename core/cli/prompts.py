@@ -1,0 +1,98 @@
+"""Asking field by field on a terminal, from a model's schema; what is secret is not shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+from pydantic import BaseModel, ValidationError
+
+from core.cli.inputs import Schema, Values, is_secret, parsed, properties
+from core.cli.output import clean, fail, note
+
+Ask = Callable[..., Any]
+
+
+def can_ask() -> bool:
+    """Whether there is a person to ask."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def config(model: type[BaseModel], given: Values) -> Values:
+    """The config with the fields that are missing; the others may stay as they are."""
+    fields = {name: field for name, field in properties(model).items() if name not in given}
+    required = {name: field for name, field in fields.items() if _is_required(model, name)}
+    optional = {name: field for name, field in fields.items() if name not in required}
+    wanted = dict(required)
+    if optional and not given and typer.confirm(_offer(optional), default=False, err=True):
+        wanted |= optional
+    return _ask_until_valid(model, given, wanted)
+
+
+def credentials(model: type[BaseModel]) -> Values:
+    """All fields of the credentials."""
+    return _ask_until_valid(model, {}, properties(model))
+
+
+def _offer(optional: Mapping[str, Schema]) -> str:
+    names = ", ".join(list(optional)[:4]) + (", …" if len(optional) > 4 else "")
+    return f"Change any of the defaults ({clean(names)})?"
+
+
+def _is_required(model: type[BaseModel], name: str) -> bool:
+    return name in model.model_json_schema().get("required", ())
+
+
+def _ask_until_valid(model: type[BaseModel], given: Values, wanted: Mapping[str, Schema]) -> Values:
+    """Ask for all, and again for those that do not validate."""
+    values, left = dict(given), dict(wanted)
+    while left:
+        for name, field in left.items():
+            answer = _ask(model, name, field)
+            values.pop(name, None)
+            if answer is not None:
+                values[name] = answer
+        wrong = _problems(model, values)
+        for name, problem in wrong.items():
+            fail(f"{name}: {problem}")
+        left = {name: field for name, field in wanted.items() if name in wrong}
+    return values
+
+
+def _problems(model: type[BaseModel], values: Values) -> dict[str, str]:
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        return {
+            str(problem["loc"][0]): problem["msg"].removeprefix("Value error, ")
+            for problem in problems
+            if problem["loc"]
+        }
+    return {}
+
+
+def _ask(model: type[BaseModel], name: str, field: Schema) -> Any:
+    """The answer, or None for what may stay as it is by default."""
+    about = field.get("description")
+    if about:
+        note(f"  {about}")
+    required, hidden = _is_required(model, name), is_secret(field)
+    default = None if required else "" if hidden else _words(field.get("default"))
+    text = str(
+        typer.prompt(
+            clean(name), default=default, hide_input=hidden, show_default=not hidden, err=True
+        )
+    )
+    if not required and text == default:
+        return None
+    return text if hidden else parsed(model.model_json_schema(), field, text)
+
+
+def _words(default: object) -> str:
+    if default is None:
+        return ""
+    return default if isinstance(default, str) else json.dumps(default)

@@ -1,0 +1,1 @@
+"""Rate limits: the keys they are counted under, and the budgets of the fleet."""

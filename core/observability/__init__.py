@@ -1,0 +1,37 @@
+"""Errors to Sentry, traces to OpenTelemetry.
+
+Their usual environment variables enable them; disabled, they cost nothing.
+
+    errors    what is reported: tasks that fail for good, and what our processes log as errors
+    traces    spans of tasks, saves and requests
+
+Both are extras. We import nothing of them where they are off. What leaves here has no secrets and
+no content: no local variables, no bodies, no texts of exceptions but those that the ledger keeps,
+struck as it keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from core.observability import errors, traces
+
+Strike = Callable[[str], str]
+
+
+def begin(part: str, strike: Callable[[], Strike]) -> None:
+    """Switch on what the environment asks for, in this process.
+
+    Parameters:
+      part: Which of our processes this is: `worker`, `dispatcher`, `scheduler`, `api`.
+      strike: Makes what takes every secret that this process knows out of a text; called only if it
+        is needed.
+    """
+    errors.begin(part, strike)
+    traces.begin(part, strike)
+
+
+def end() -> None:
+    """Send what is left; waits for some seconds at most."""
+    traces.end()
+    errors.end()

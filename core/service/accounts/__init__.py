@@ -1,0 +1,1 @@
+"""Accounts: connect, check, list, change, disconnect and erase them."""

@@ -1,0 +1,360 @@
+"""Connecting accounts, and everything a person changes about one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from core.accounts import refresh, store
+from core.accounts.store import Account
+from core.db.pool import Conn
+from core.errors import InvalidInput, WrongState
+from core.integration.base import BaseIntegration, Integration
+from core.integration.limits import AccountIdentity
+from core.limits.keys import to_json
+from core.results.text import fits, mended
+from core.service.accounts.check import Checked, check
+from core.service.accounts.validation import (
+    Values,
+    config_of,
+    credentials_of,
+    needs_resync,
+    require_same_destination,
+    stored,
+)
+from core.service.backend import Backend
+from core.states import AccountState, AccountStateReason
+
+KNOWN_ALREADY = """
+SELECT id, name, config, poll_interval_minutes FROM user_integration
+WHERE user_id = %s AND integration_domain = %s AND identity = %s
+"""
+RENAME = "UPDATE user_integration SET name = %s, updated_at = now() WHERE id = %s"
+SET_INTERVAL = """
+UPDATE user_integration SET poll_interval_minutes = %(minutes)s,
+    next_sync_at = least(next_sync_at, now() + %(minutes)s * interval '1 minute'),
+    updated_at = now()
+WHERE id = %(id)s
+"""
+
+DEFAULT_INTERVAL_MINUTES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A stored account; `is_new` unless the same user had the same identity before."""
+
+    id: UUID
+    name: str
+    identity: AccountIdentity
+    is_new: bool
+
+
+def connect(
+    backend: Backend,
+    domain: str,
+    *,
+    config: Values,
+    credentials: Values,
+    user_id: str = "default",
+    name: str | None = None,
+    interval_minutes: int | None = None,
+    public_only: bool = False,
+) -> Connected:
+    """Check an account with its provider and store it; its first run is due at once.
+
+    The same identity of the same user is the same account: it gets this config and these
+    credentials, and goes on.
+
+    Parameters:
+      name: For people. Default: as the provider calls it.
+      interval_minutes: Between the end of a run and the next one. Default: 15, or what a known
+        account has.
+      public_only: Whether it may connect to public addresses alone, from now on.
+
+    Raises:
+      NotFound: There is no such integration.
+      InvalidInput: Something does not validate, or the provider refuses it.
+    """
+    integration = backend.registry.get(domain)
+    require_text(user_id=user_id, name=name)
+    valid = config_of(integration, config)
+    guarded = _guarded(backend, public_only)
+    checked = check(integration, valid, credentials_of(integration, credentials), egress=guarded)
+    with backend.database.connection() as conn:
+        return _store(
+            conn, backend, integration, checked, valid, user_id, name, interval_minutes, public_only
+        )
+
+
+def _guarded(backend: Backend, public_only: bool) -> AbstractContextManager[None]:
+    limited = public_only and not backend.settings.allow_private_hosts
+    return backend.egress.for_account(public_only=limited)
+
+
+def _store(
+    conn: Conn,
+    backend: Backend,
+    integration: Integration,
+    checked: Checked,
+    config: BaseModel,
+    user_id: str,
+    name: str | None,
+    interval_minutes: int | None,
+    public_only: bool,
+) -> Connected:
+    identity = checked.identity
+    domain, key = integration.manifest.domain, mended(identity.id) or ""
+    known = conn.execute(KNOWN_ALREADY, (user_id, domain, key)).fetchone()
+    kept_name, before, kept_interval = (
+        known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
+    )
+    name = mended(name or kept_name) or key
+    account, is_new = store.connect(
+        conn,
+        user_id=user_id,
+        domain=domain,
+        name=name,
+        identity=key,
+        group=identity.group,
+        config=stored(config),
+        credentials=sealed(backend, checked.credentials),
+        limits=to_json(integration.limits(config)),
+        poll_interval_minutes=interval_minutes or kept_interval,
+        resync=known is not None and needs_resync(integration.config_model, before, stored(config)),
+        public_hosts_only=public_only,
+    )
+    return Connected(account, name, identity, is_new)
+
+
+def sealed(backend: Backend, credentials: BaseModel) -> str | None:
+    """Credentials as they are stored; none for an integration without any."""
+    return backend.vault.seal(credentials) if type(credentials).model_fields else None
+
+
+def reconnect(
+    backend: Backend, id: UUID, *, credentials: Values | None = None, public_only: bool = False
+) -> AccountIdentity:
+    """Give an account new credentials, and let it go on where it stopped.
+
+    Parameters:
+      public_only: Whether it may connect to public addresses alone, from now on.
+
+    Raises:
+      InvalidInput: They do not work, or open another account.
+    """
+    account, integration, config = _load(backend, id)
+    if credentials is None and integration.credentials_model.model_fields:
+        raise InvalidInput("credentials-missing")
+    guarded = _guarded(backend, public_only or account.public_hosts_only)
+    checked = check(
+        integration, config, credentials_of(integration, credentials or {}), egress=guarded
+    )
+    _require_same(account, checked.identity)
+    names = {
+        "id": id,
+        "credentials": sealed(backend, checked.credentials),
+        "group": checked.identity.group,
+    }
+    with backend.database.connection() as conn:
+        conn.execute(store.SET_CREDENTIALS, {**names, "public_hosts_only": public_only})
+    backend.wake()
+    return checked.identity
+
+
+def check_account(backend: Backend, id: UUID) -> AccountIdentity:
+    """Ask the provider whether an account's credentials still work.
+
+    It stores renewed credentials, and changes nothing else.
+
+    Raises:
+      InvalidInput: They do not, or the config does not.
+    """
+    account, integration, config = _load(backend, id)
+    return _check_same(backend, account, integration, config)
+
+
+def _check_same(
+    backend: Backend,
+    account: Account,
+    integration: Integration,
+    config: BaseModel,
+    *,
+    public_only: bool = False,
+) -> AccountIdentity:
+    """Ask with the stored credentials; raises InvalidInput if that leads to another account."""
+    guarded = _guarded(backend, public_only or account.public_hosts_only)
+    credentials, renew = _credentials(backend, account), _renewing(backend, account)
+    checked = check(integration, config, credentials, renew, egress=guarded)
+    _require_same(account, checked.identity)
+    return checked.identity
+
+
+def configure(
+    backend: Backend,
+    id: UUID,
+    *,
+    config: Values | None = None,
+    credentials: Values | None = None,
+    name: str | None = None,
+    interval_minutes: int | None = None,
+    public_only: bool = False,
+) -> bool:
+    """Change an account's config, name or interval. Returns whether a resync is due because of it.
+
+    Parameters:
+      config: The whole new config.
+      credentials: New ones that belong to the new config, as when both lead to another server.
+      public_only: For somebody with a user's token: whether it may connect to public addresses
+        alone, from now on, if the config is changed; and whether stored credentials stay where they
+        are sent.
+
+    Raises:
+      InvalidInput: It does not validate, the provider refuses it, it leads to another account, or
+        it would send the stored credentials somewhere else.
+      WrongState: Somebody else has changed the config meanwhile.
+    """
+    require_text(name=name)
+    resync = False if config is None else _set_config(backend, id, config, credentials, public_only)
+    with backend.database.connection() as conn:
+        if name is not None:
+            conn.execute(RENAME, (name, id))
+        if interval_minutes is not None:
+            conn.execute(SET_INTERVAL, {"id": id, "minutes": interval_minutes})
+    return resync
+
+
+def _set_config(
+    backend: Backend, id: UUID, values: Values, given: Values | None, public_only: bool
+) -> bool:
+    with backend.database.connection() as conn:
+        account = store.load(conn, id)
+    integration = backend.registry.get(account.integration_domain)
+    config = config_of(integration, values)
+    if public_only and given is None:
+        require_same_destination(integration, account.config, stored(config))
+    renewed: Mapping[str, Any] | None = None
+    if given is not None:
+        guarded = _guarded(backend, public_only or account.public_hosts_only)
+        checked = check(integration, config, credentials_of(integration, given), egress=guarded)
+        _require_same(account, checked.identity)
+        renewed = {
+            "credentials": sealed(backend, checked.credentials),
+            "group": checked.identity.group,
+        }
+    elif account.sync_status != AccountState.DISCONNECTED:
+        _check_same(backend, account, integration, config, public_only=public_only)
+    resync = needs_resync(integration.config_model, account.config, stored(config))
+    limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
+    names: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
+    values = {"config": json.dumps(stored(config)), "limits": json.dumps(limits)}
+    # What it was compared with, and asked about, is what it takes the place of.
+    values["instead_of"] = json.dumps(account.config) if given is None else None
+    with backend.database.connection() as conn, conn.transaction():
+        if conn.execute(store.SET_CONFIG, names | values).rowcount == 0:
+            raise WrongState("config-changed-by-others")
+        if renewed is not None:
+            conn.execute(store.SET_CREDENTIALS, names | dict(renewed))
+    backend.wake()
+    return resync
+
+
+def pause(conn: Conn, id: UUID) -> None:
+    """No more runs, and no more tasks of the open one; what runs now is finished and kept.
+
+    Raises:
+      InvalidInput: The account does not run anyway.
+    """
+    if conn.execute(store.PAUSE, (id,)).rowcount == 0:
+        account = store.load(conn, id)
+        raise stopped(account)
+
+
+def resume(backend: Backend, id: UUID) -> None:
+    """Go on where `pause` stopped.
+
+    Raises:
+      InvalidInput: The account stopped by itself or is disconnected: it needs other credentials or
+        another config.
+    """
+    with backend.database.connection() as conn:
+        if conn.execute(store.RESUME, (id,)).rowcount == 0:
+            account = store.load(conn, id)
+            raise stopped(account)
+    backend.wake()
+
+
+def require_running(account: Account) -> None:
+    """Raise WrongState if the account waits for a person."""
+    if account.sync_status not in (AccountState.ACTIVE, AccountState.PAUSED):
+        raise stopped(account)
+
+
+def stopped(account: Account) -> WrongState:
+    """The error that names the account's status."""
+    detail = account.status_detail or "no details are known"
+    match account.sync_status:
+        case AccountState.ACTIVE:
+            return WrongState("account-active")
+        case AccountState.PAUSED:
+            return WrongState("account-paused", account=account.id)
+        case AccountState.DISCONNECTED:
+            return WrongState("account-disconnected", account=account.id)
+    if account.status_reason == AccountStateReason.CONFIGURATION:
+        return WrongState("account-stopped-configuration", account=account.id, detail=detail)
+    return WrongState("account-stopped-credentials", account=account.id, detail=detail)
+
+
+def _load(backend: Backend, id: UUID) -> tuple[Account, Integration, BaseModel]:
+    with backend.database.connection() as conn:
+        account = store.load(conn, id)
+    integration = backend.registry.get(account.integration_domain)
+    return account, integration, config_of(integration, account.config)
+
+
+def _credentials(backend: Backend, account: Account) -> BaseModel:
+    model = backend.registry.get(account.integration_domain).credentials_model
+    if account.credentials is None and model.model_fields:
+        raise WrongState("account-has-no-credentials", account=account.id)
+    return backend.vault.open(account.credentials, model)
+
+
+def _renewing(backend: Backend, account: Account) -> Any:
+    """Renew the stored credentials as a task does.
+
+    Only one caller in the fleet renews at a time, and stores the result before anyone uses it.
+    """
+
+    def renew(instance: BaseIntegration[Any, Any]) -> BaseModel:
+        newer = refresh.refresh(
+            backend.database,
+            account.id,
+            account.credentials_version,
+            lambda: backend.vault.seal(instance.refresh()),
+        )
+        return backend.vault.open(newer.ciphertext, instance.credentials_model)
+
+    return renew
+
+
+def _require_same(account: Account, identity: AccountIdentity) -> None:
+    if (mended(identity.id) or "") != account.identity:
+        raise InvalidInput(
+            "account-identity-mismatch",
+            identity=identity.id,
+            expected=account.identity,
+            domain=account.integration_domain,
+        )
+
+
+def require_text(**values: str | None) -> None:
+    """Raises InvalidInput for what can be no name, or no user's id."""
+    for field, value in values.items():
+        if value is not None and (not value.strip() or not fits(value) or len(value) > 500):
+            raise InvalidInput("text-invalid", field=field.replace("_", " "))

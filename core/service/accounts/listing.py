@@ -1,0 +1,112 @@
+"""Accounts by state, integration, user, name and due time, each with what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+from uuid import UUID
+
+from core.accounts import store
+from core.db.pool import Conn
+from core.db.rows import Row, fetch
+from core.service import listings
+from core.service.fleet import liveness
+from core.service.runs import progress
+from core.service.runs.parked import CONDITION
+from core.service.runs.progress import Wait
+from core.settings import Settings
+
+Due = Literal["now", "over"]
+
+# In the listing's own order: a text that few names hold reads past all the others.
+ALL = replace(
+    listings.accounts,
+    filters={**listings.accounts.filters, "name": "text"},
+    bounds={**listings.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
+)
+DUE_NOW = replace(ALL, where=liveness.DUE)
+OVERDUE = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
+# The rows that are asked for come first, by their key.
+OVERDUE_OF = f"SELECT a.id {liveness.OVERDUE} AND a.id = ANY(%(ids)s)"
+
+# By `sync_task_stopped`; counting ends where nobody counts any more.
+PARKED = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
+LATEST_PARKED = f"""
+SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED}
+ORDER BY id DESC LIMIT %(limit)s
+"""
+COUNT_PARKED = f"""
+SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted
+"""
+
+MOST_COUNTED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An account of a page, with what it waits for first, if for anything."""
+
+    row: Row
+    wait: Wait | None
+    overdue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The latest parked tasks of an account, and their number, counted up to `MOST_COUNTED`."""
+
+    rows: list[Row]
+    number: int
+
+
+def page(
+    conn: Conn,
+    settings: Settings,
+    *,
+    user_id: str | None = None,
+    domain: str | None = None,
+    status: str | None = None,
+    name: str | None = None,
+    due: Due | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> tuple[list[Listed], str | None]:
+    """Some accounts, the oldest first, and the cursor of the next page.
+
+    Parameters:
+      name: A part of the name, in capitals or not.
+      due: `now`: whose next run is due; `over`: that should have been polled by now.
+
+    Raises:
+      InvalidInput: The cursor is invalid.
+    """
+    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE
+    found = listing.page(
+        conn,
+        limit=limit,
+        after=after,
+        user_id=user_id,
+        integration_domain=domain,
+        sync_status=status,
+        name=name,
+        **(liveness.overdue_params(settings) if listing is OVERDUE else {}),
+    )
+    ids = [row["id"] for row in found.rows]
+    waits = progress.first_waits(conn, store.load_several(conn, ids))
+    late = overdue_of(conn, settings, ids)
+    return [
+        Listed(row, waits.get(row["id"]), row["id"] in late) for row in found.rows
+    ], found.cursor
+
+
+def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of these accounts that should have been polled by now."""
+    rows = fetch(conn, OVERDUE_OF, {"ids": list(ids)} | liveness.overdue_params(settings))
+    return {row["id"] for row in rows}
+
+
+def parked(conn: Conn, account: UUID, *, limit: int = 10) -> Parked:
+    """The latest parked tasks of an account."""
+    names = {"id": account, "limit": limit, "most": MOST_COUNTED}
+    return Parked(fetch(conn, LATEST_PARKED, names), fetch(conn, COUNT_PARKED, names)[0]["number"])

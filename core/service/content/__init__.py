@@ -1,0 +1,1 @@
+"""Content: list, search, read, and follow its changes."""

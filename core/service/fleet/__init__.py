@@ -1,0 +1,1 @@
+"""The fleet: health, activity, the doctor, and draining workers."""

@@ -1,0 +1,50 @@
+"""What the fleet does and did: its processes, what is due, and the last hour by minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.db.pool import Conn
+from core.db.rows import Row, fetch
+from core.service.fleet.liveness import ALIVE, DUE
+
+LAST_HOUR = """
+SELECT minute, tasks, rows FROM activity WHERE minute > clock_timestamp() - interval '1 hour'
+ORDER BY minute
+"""
+NOW = "SELECT clock_timestamp() AS now"
+# Served by `user_integration_due`.
+COUNT_DUE = f"SELECT count(*) AS number FROM user_integration WHERE {DUE}"
+PROCESSES = f"""
+SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,
+    {ALIVE} AS alive
+FROM process ORDER BY alive DESC, kind, host, pid LIMIT 200
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """Minutes of the last hour in which something happened."""
+
+    rows: list[Row]
+    now: datetime
+
+
+def last_hour(conn: Conn) -> Hour:
+    """Finished tasks and changed rows, by minute.
+
+    Workers report them with a delay of some seconds.
+    """
+    return Hour(fetch(conn, LAST_HOUR, {}), fetch(conn, NOW, {})[0]["now"])
+
+
+def due(conn: Conn) -> int:
+    """Accounts whose next run is due now."""
+    number: int = fetch(conn, COUNT_DUE, {})[0]["number"]
+    return number
+
+
+def processes(conn: Conn) -> list[Row]:
+    """Processes of the last hour, those that live first."""
+    return fetch(conn, PROCESSES, {})

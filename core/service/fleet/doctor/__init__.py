@@ -1,0 +1,54 @@
+"""Is everything as it should be? Checks as data, that go on where a server is down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.db.pool import UNAVAILABLE, open_connection
+from core.environment import Environment
+from core.errors import Advice, PollingError
+from core.plugins import Registry
+from core.service.fleet.doctor import accounts, fleet, here, servers
+from core.service.fleet.doctor.check import Check
+from core.service.fleet.health import CheckStatus
+from core.settings import Settings
+
+__all__ = ["Check", "CheckStatus", "examine"]
+
+
+def examine(
+    settings: Settings, environment: Environment | PollingError, registry: Registry
+) -> Iterator[Check]:
+    """Every check, one after the other.
+
+    Parameters:
+      environment: Or why there is none.
+    """
+    yield from here.examine(settings, environment, registry)
+    urls = servers.urls(settings, environment)
+    if urls is None:
+        return
+    yield servers.redis(urls[1], settings.namespace)
+    postgres = servers.postgres(urls[0])
+    yield postgres
+    if postgres.status == "fail":
+        return
+    schema = servers.schema(urls[0])
+    yield schema
+    if schema.status != "fail":
+        yield from _database(settings, environment, urls[0], registry)
+
+
+def _database(
+    settings: Settings, environment: Environment | PollingError, url: str, registry: Registry
+) -> Iterator[Check]:
+    try:
+        with open_connection(url) as conn:
+            if isinstance(environment, Environment):
+                yield accounts.keys(conn, environment.secret_keys)
+            yield servers.clock(conn)
+            yield from fleet.examine(conn, settings, registry)
+            yield from accounts.examine(conn, settings)
+    except UNAVAILABLE as error:
+        message = f"went away while it was examined: {error}"
+        yield Check("PostgreSQL", "fail", message, Advice("try-again"))

@@ -1,0 +1,80 @@
+"""Accounts and tasks that wait for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from core.accounts.vault import Vault
+from core.db.pool import Conn
+from core.db.rows import fetch
+from core.errors import Advice, PollingError, VaultError
+from core.service.fleet import liveness
+from core.service.fleet.doctor.check import Check, failed
+from core.service.runs import parked
+from core.settings import Settings
+from core.states import AccountState
+
+SAMPLE = """
+SELECT id, name, credentials FROM user_integration
+WHERE credentials IS NOT NULL ORDER BY updated_at DESC, id LIMIT 50
+"""
+TROUBLES = f"""
+SELECT
+    (SELECT count(*) FROM user_integration WHERE sync_status = '{AccountState.ERROR}') AS stopped,
+    (SELECT count(*) FROM sync_task t WHERE {parked.CONDITION}) AS parked,
+    (SELECT count(*) FROM held_deletion) AS held,
+    (SELECT count(*) {liveness.OVERDUE}) AS overdue
+"""
+WORDS = {
+    "stopped": (
+        "accounts",
+        "stopped because of their credentials or config",
+        "review-stopped-accounts",
+    ),
+    "parked": ("tasks", "parked: they failed for good", "review-parked-tasks"),
+    "held": (
+        "deletions",
+        "held, as too much vanished at once",
+        "review-held-deletions",
+    ),
+    "overdue": (
+        "accounts",
+        "overdue",
+        "review-overdue-accounts",
+    ),
+}
+
+
+def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
+    """Do our keys open what is stored? Looks at a sample."""
+    try:
+        vault = Vault(secret_keys)
+    except PollingError as error:
+        return failed("keys", error)
+    rows = fetch(conn, SAMPLE, {})
+    for row in rows:
+        try:
+            vault.rotate(row["credentials"])
+        except VaultError:
+            message = f"no key opens the credentials of account {row['id']}"
+            return Check(
+                "keys",
+                "fail",
+                message,
+                Advice("add-old-key"),
+            )
+    return Check(
+        "keys",
+        "ok",
+        f"open the credentials of {len(rows)} accounts" if rows else "nothing is sealed yet",
+    )
+
+
+def examine(conn: Conn, settings: Settings) -> Iterator[Check]:
+    """What waits for a person."""
+    found = fetch(conn, TROUBLES, liveness.overdue_params(settings))[0]
+    for name, (what, state, advice) in WORDS.items():
+        if found[name]:
+            yield Check(what, "warn", f"{found[name]} {state}", Advice(advice))
+    if not any(found.values()):
+        yield Check("accounts", "ok", "nothing waits for a person")

@@ -1,0 +1,104 @@
+"""Workers, the dispatcher and the scheduler: do they live, and do their clocks agree?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from core.db.pool import Conn
+from core.db.rows import fetch
+from core.dispatcher.maintenance import STAND_IN_TICKS, tick_seconds
+from core.errors import Advice
+from core.ledger import leadership, processes
+from core.plugins import Registry
+from core.service import formatting
+from core.service.fleet import health
+from core.service.fleet.doctor.check import Check
+from core.service.fleet.doctor.servers import LARGEST_SKEW_SECONDS
+from core.service.fleet.liveness import ALIVE
+from core.settings import Settings
+from core.states import AccountState
+
+# Heartbeats of one process are 5 s apart, so its clock is compared with the moment it was written.
+SKEWED = f"""
+SELECT host, max(abs(extract(epoch FROM clock - seen_at)))::float AS skew FROM process
+WHERE clock IS NOT NULL AND {ALIVE}
+GROUP BY host HAVING max(abs(extract(epoch FROM clock - seen_at))) > %(largest)s ORDER BY host
+"""
+DRAINING = f"SELECT id FROM process WHERE draining AND kind = 'worker' AND {ALIVE}"
+WANTED = f"""
+SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = '{AccountState.ACTIVE}'
+ORDER BY 1
+"""
+
+START = Advice("start-engine")
+
+
+def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Check]:
+    """What runs anywhere in the fleet."""
+    serving, status = processes.serving(conn), leadership.status(conn)
+    yield _workers(conn, serving)
+    yield from _served(conn, serving, registry)
+    yield _dispatcher(status, serving)
+    yield _scheduler(status, settings, bool(serving))
+    for row in fetch(conn, SKEWED, {"largest": LARGEST_SKEW_SECONDS}):
+        message = f"the clock of {row['host']} differs by {row['skew']:.0f} s from the database's"
+        yield Check("clock", "warn", message, Advice("synchronize-clocks"))
+
+
+def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
+    found = health.workers(serving)
+    if not serving and fetch(conn, DRAINING, {}):
+        return Check(
+            "workers",
+            found,
+            "those that run were told to drain, and take no tasks",
+            Advice("restart-draining-workers"),
+        )
+    if not serving:
+        return Check("workers", found, "none runs", START)
+    threads, count = max(serving.values())
+    return Check("workers", found, f"{count} processes, {threads} threads")
+
+
+def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry) -> Iterator[Check]:
+    """Domains of accounts that nobody works for, although somebody works."""
+    for row in fetch(conn, WANTED, {}) if serving else ():
+        domain = row["domain"]
+        if domain not in serving:
+            advice = (
+                Advice("restart-workers-for-plugin")
+                if domain in registry.integrations
+                else Advice("start-worker-with-plugin", {"domain": domain})
+            )
+            yield Check(
+                "workers", "warn", f"none serves {domain}, which has active accounts", advice
+            )
+
+
+def _dispatcher(status: leadership.Status, serving: dict[str, tuple[int, int]]) -> Check:
+    found = health.dispatcher(status, serving)
+    if found == "ok":
+        return Check("dispatcher", found, "leads")
+    if not serving:
+        return Check("dispatcher", found, "none, as no worker runs", START)
+    return Check(
+        "dispatcher",
+        found,
+        "no one leads, although workers run",
+        Advice("wait-for-leader"),
+    )
+
+
+def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> Check:
+    found = health.scheduler(status, settings)
+    advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
+    if status.last_tick_at is None:
+        return Check("scheduler", found, "has not ticked yet", advice)
+    silent = formatting.span(status.silent_seconds)
+    if found == "ok":
+        return Check("scheduler", found, f"ticked {silent} ago")
+    stand_in = STAND_IN_TICKS * tick_seconds(settings.cron_schedule)
+    polls = "polls" if status.silent_seconds > stand_in else "will poll"
+    return Check(
+        "scheduler", found, f"silent for {silent}; the leader {polls} in its place", advice
+    )

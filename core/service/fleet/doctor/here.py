@@ -1,0 +1,114 @@
+"""What is so on this machine: settings, keys, plugins, the blob store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import obstore
+
+from core.accounts.vault import Vault
+from core.content.blobs import open_store
+from core.environment import Environment
+from core.errors import Advice, PollingError
+from core.integration.operator import OperatorSetting, environment_value, operator_settings
+from core.plugins import Registry
+from core.service.fleet.doctor.check import Check, failed
+from core.settings import Settings
+
+
+def examine(
+    settings: Settings, environment: Environment | PollingError, registry: Registry
+) -> Iterator[Check]:
+    """What needs no server."""
+    yield _environment(settings, environment)
+    yield from _plugins(registry)
+    yield from _settings(registry)
+    yield _blobs(settings)
+
+
+def _environment(settings: Settings, environment: Environment | PollingError) -> Check:
+    if isinstance(environment, PollingError):
+        return failed("settings", environment)
+    try:
+        Vault(environment.secret_keys)
+    except PollingError as error:
+        return failed("settings", error)
+    kind = f"embedded servers under {settings.home}" if environment.embedded else "servers as given"
+    keys = len(environment.secret_keys)
+    return Check("settings", "ok", f"{kind}; {keys} key{'s' if keys > 1 else ''}")
+
+
+def _plugins(registry: Registry) -> Iterator[Check]:
+    for plugin in registry.quarantined:
+        yield Check(
+            f"plugin {plugin.name}",
+            "fail",
+            f"left out: {plugin.error}",
+            Advice("repair-plugin"),
+        )
+    domains = ", ".join(sorted(registry.integrations))
+    if domains:
+        yield Check("integrations", "ok", domains)
+    else:
+        yield Check(
+            "integrations",
+            "warn",
+            "none is installed",
+            Advice("install-plugin"),
+        )
+
+
+def _settings(registry: Registry) -> Iterator[Check]:
+    """What plugins declare: endpoints and OAuth clients are the operator's."""
+    for domain, integration in sorted(registry.integrations.items()):
+        manifest = integration.manifest
+        name = f"settings of {domain}"
+        try:
+            found = operator_settings(manifest.settings)
+        except PollingError as error:
+            yield failed(name, error)
+            continue
+        oauth = manifest.oauth
+        names = [oauth.client_id_setting, oauth.client_secret_setting] if oauth else []
+        missing = [name for name in names if not environment_value(name)]
+        shown = [_shown(one) for one in found if one.given or not _is_client(one)]
+        said = [f"not set: {', '.join(missing)}"] * bool(missing) + [", ".join(shown)] * bool(shown)
+        if missing:
+            yield Check(name, "warn", "; ".join(said), Advice("set-client-settings"))
+        elif said:
+            yield Check(name, "ok", "; ".join(said))
+
+
+def _is_client(setting: OperatorSetting) -> bool:
+    """Whether it has no value unless somebody sets it; else its default is worth a look."""
+    return setting.is_secret or not setting.value
+
+
+def _shown(setting: OperatorSetting) -> str:
+    """Its value, unless that is a secret or may hold one."""
+    value = str(setting.value)
+    if setting.is_secret or "@" in value:
+        return f"{setting.name} is set"
+    return f"{setting.name}={value}"
+
+
+def _blobs(settings: Settings) -> Check:
+    name = "blob store"
+    location = settings.blob_location
+    shown = location.partition("?")[0]
+    try:
+        store = open_store(location)
+        path = f"doctor/{uuid4().hex}"
+        obstore.put(store, path, b"")
+        obstore.delete(store, path)
+    except PollingError as error:
+        return failed(name, error)
+    except Exception as error:  # noqa: BLE001  a store may raise anything
+        return Check(
+            name,
+            "fail",
+            f"{shown} cannot be written: {type(error).__name__}",
+            Advice("correct-blob-url"),
+        )
+    return Check(name, "ok", shown)

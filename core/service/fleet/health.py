@@ -1,0 +1,89 @@
+"""The status of each part, for load balancers and alarms; freshness is told apart from liveness.
+
+`polling doctor` derives its statuses from the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from core.db.pool import Conn
+from core.db.rows import fetch
+from core.db.version import HEAD
+from core.errors import PollingError
+from core.ledger import leadership, processes
+from core.service.backend import Backend
+from core.service.fleet import liveness
+from core.settings import Settings
+
+CheckStatus = Literal["ok", "warn", "fail"]
+"""`fail`: it does not work; `warn`: someone should look."""
+
+SCHEMA = "SELECT version_num FROM alembic_version"
+ANY_OVERDUE = f"SELECT EXISTS (SELECT {liveness.OVERDUE}) AS overdue"
+
+
+def look(backend: Backend) -> dict[str, CheckStatus]:
+    """How each part stands.
+
+    `fail` of `database` or `schema` means that no request can be answered; the rest is for people.
+    """
+    checks: dict[str, CheckStatus] = {"database": "ok"}
+    try:
+        with backend.database.connection() as conn:
+            checks["schema"] = schema(fetch(conn, SCHEMA, {})[0]["version_num"])
+            checks |= _fleet(conn, backend.settings)
+            checks["accounts"] = _accounts(conn, backend.settings)
+    # Whatever it is, nothing can be answered without the database.
+    except Exception as error:  # noqa: BLE001
+        checks["database" if isinstance(error, PollingError) else "schema"] = "fail"
+    checks["redis"] = "ok" if backend.queues.answers() else "fail"
+    return checks
+
+
+def is_ready(checks: dict[str, CheckStatus]) -> bool:
+    """Whether requests can be answered."""
+    return checks["database"] == "ok" and checks.get("schema") in ("ok", "warn")
+
+
+def schema(revision: str | None) -> CheckStatus:
+    """The status of a database at this revision; None: it has no schema.
+
+    A newer one is a warning: in an upgrade the schema comes first, and the old version serves until
+    it is replaced.
+    """
+    if revision == HEAD:
+        return "ok"
+    return "warn" if revision and revision.isdecimal() and revision > HEAD else "fail"
+
+
+def workers(serving: Mapping[str, object]) -> CheckStatus:
+    """The status of a fleet whose workers serve these queues."""
+    return "ok" if serving else "warn"
+
+
+def dispatcher(status: leadership.Status, serving: Mapping[str, object]) -> CheckStatus:
+    """The status of the dispatcher: nobody can lead where no worker runs."""
+    if status.leads:
+        return "ok"
+    return "fail" if serving else "warn"
+
+
+def scheduler(status: leadership.Status, settings: Settings) -> CheckStatus:
+    """The status of the scheduler."""
+    return "warn" if liveness.is_silent(status, settings) else "ok"
+
+
+def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
+    status, serving = leadership.status(conn), processes.serving(conn)
+    return {
+        "workers": workers(serving),
+        "dispatcher": dispatcher(status, serving),
+        "scheduler": scheduler(status, settings),
+    }
+
+
+def _accounts(conn: Conn, settings: Settings) -> CheckStatus:
+    found = fetch(conn, ANY_OVERDUE, liveness.overdue_params(settings))
+    return "warn" if found[0]["overdue"] else "ok"

@@ -1,0 +1,118 @@
+"""What is so now, in numbers: for `/metrics`, and for whoever draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.db.pool import Conn
+from core.db.rows import Row, fetch
+from core.ledger import leadership
+from core.service.content import listing as content_listing
+from core.service.fleet import liveness
+from core.service.fleet.liveness import ALIVE
+from core.service.runs.parked import CONDITION, ERROR_CLASS
+from core.settings import Settings
+from core.states import AccountState, RunState, TaskState
+
+FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
+"""Seconds since an account's last run ended."""
+
+# Ready and queued ones by their partial indexes; a task that waits for its time is not late.
+TASKS = f"""
+SELECT integration_domain AS domain, state, count(*) AS number FROM (
+    SELECT integration_domain, '{TaskState.READY}' AS state FROM sync_task WHERE state = '{TaskState.READY}'
+    UNION ALL SELECT integration_domain, '{TaskState.QUEUED}' FROM sync_task WHERE state = '{TaskState.QUEUED}'
+) open_ones GROUP BY 1, 2 ORDER BY 1, 2
+"""
+QUEUE_AGE = f"""
+SELECT integration_domain AS domain,
+    greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
+FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp() GROUP BY 1 ORDER BY 1
+"""
+# By `sync_task_stopped`.
+PARKED = f"""
+SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
+FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2
+"""
+RUNS = f"""
+SELECT integration_domain AS domain, lane, count(*) AS number,
+    extract(epoch FROM clock_timestamp() - min(started_at))::float AS oldest
+FROM sync_run WHERE state = '{RunState.RUNNING}' GROUP BY 1, 2 ORDER BY 1, 2
+"""
+ACCOUNTS = """
+SELECT integration_domain AS domain, sync_status AS status, count(*) AS number
+FROM user_integration GROUP BY 1, 2 ORDER BY 1, 2
+"""
+# How old what we have is: of accounts that shall be polled. One that was never synced is as old as
+# itself.
+AGES = f"""
+SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket,
+    count(*) AS number, sum(age)::float AS seconds
+FROM (
+    SELECT integration_domain, extract(epoch
+        FROM clock_timestamp() - coalesce(last_sync_at, created_at))::float AS age
+    FROM user_integration WHERE sync_status IN ('{AccountState.ACTIVE}', '{AccountState.ERROR}')
+) aged GROUP BY 1, 2 ORDER BY 1, 2
+"""
+OVERDUE = f"""
+SELECT a.integration_domain AS domain, count(*) AS number {liveness.OVERDUE} GROUP BY 1 ORDER BY 1
+"""
+PROCESSES = f"""
+SELECT kind, count(*) AS number, coalesce(sum(threads), 0) AS threads FROM process
+WHERE {ALIVE} GROUP BY 1 ORDER BY 1
+"""
+# A dispatcher may be a thread of a worker: its counters are its own.
+COUNTED = f"""
+SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
+    figures FROM process
+WHERE {ALIVE} ORDER BY 1
+"""
+BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
+HELD = "SELECT count(*) AS number FROM held_deletion"
+HORIZON = """
+SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
+FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Everything at one moment; lists have a row for each combination of labels."""
+
+    tasks: list[Row]
+    queue_age: list[Row]
+    parked: list[Row]
+    runs: list[Row]
+    accounts: list[Row]
+    overdue: list[Row]
+    ages: list[Row]
+    processes: list[Row]
+    counted: list[Row]
+    blocked: int
+    held: int
+    silent_seconds: float
+    leads: bool
+    horizon_seconds: float
+    unsearchable: int
+
+
+def look(conn: Conn, settings: Settings) -> Figures:
+    """Count all of it. It takes as long as counting the accounts and the open tasks does."""
+    status = leadership.status(conn)
+    return Figures(
+        tasks=fetch(conn, TASKS, {}),
+        queue_age=fetch(conn, QUEUE_AGE, {}),
+        parked=fetch(conn, PARKED, {}),
+        runs=fetch(conn, RUNS, {}),
+        accounts=fetch(conn, ACCOUNTS, {}),
+        overdue=fetch(conn, OVERDUE, liveness.overdue_params(settings)),
+        ages=fetch(conn, AGES, {"bounds": [float(bound) for bound in FRESHNESS]}),
+        processes=fetch(conn, PROCESSES, {}),
+        counted=fetch(conn, COUNTED, {}),
+        blocked=fetch(conn, BLOCKED, {})[0]["number"],
+        held=fetch(conn, HELD, {})[0]["number"],
+        silent_seconds=status.silent_seconds,
+        leads=status.leads,
+        horizon_seconds=fetch(conn, HORIZON, {})[0]["seconds"],
+        unsearchable=content_listing.behind(conn),
+    )

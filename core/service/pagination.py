@@ -1,0 +1,243 @@
+"""Listings that are read page by page: the only definition of a page, a cursor and its refusal.
+
+A cursor is the key of the last row that was read, so a page costs the same wherever it lies.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.db.rows import Row, fetch
+from core.errors import InvalidInput
+from core.results.text import fits
+from core.service.missing import not_found
+
+MAX_PAGE_ROWS = 1_000
+
+PLURALS = {"account": "accounts", "run": "runs", "task": "tasks", "content": "content"}
+
+Type = Literal["bigint", "text", "timestamptz", "uuid"]
+"""The PostgreSQL types that a key may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some rows, and the cursor of the next page; None after the last one."""
+
+    rows: list[Row]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keyset:
+    """The columns that order a listing, and identify a row in it.
+
+    A statement that is read by it orders by these columns, compares them with `place`, and has the
+    limit that `names` gives: one row more than the page, which says whether another page follows.
+
+    Parameters:
+      columns: The columns with their types, the most significant one first.
+    """
+
+    columns: Mapping[str, Type]
+
+    @property
+    def place(self) -> str:
+        """The cursor's key, as a row of placeholders: `(%(after_id)s::bigint)`."""
+        names = (f"%(after_{column})s::{kind}" for column, kind in self.columns.items())
+        return f"({', '.join(names)})"
+
+    @property
+    def names_of_columns(self) -> str:
+        """The columns, as a list for SQL."""
+        return ", ".join(self.columns)
+
+    @property
+    def is_first_page(self) -> str:
+        """The condition that there is no cursor."""
+        column, kind = next(iter(self.columns.items()))
+        return f"%(after_{column})s::{kind} IS NULL"
+
+    def names(self, limit: int, after: str | None) -> Row:
+        """The values of `limit`, and of `place`: each is None without a cursor.
+
+        Raises:
+          InvalidInput: The cursor does not fit this listing.
+        """
+        values: Sequence[Any] = [None] * len(self.columns) if after is None else self.decode(after)
+        place = {
+            f"after_{column}": value for column, value in zip(self.columns, values, strict=True)
+        }
+        return {"limit": bounded(limit) + 1, **place}
+
+    def page(self, rows: Sequence[Row], limit: int) -> Page:
+        """The page of rows that were read with the `names` of this limit."""
+        shown = list(rows[: bounded(limit)])
+        return Page(shown, self.encode(shown[-1]) if len(rows) > len(shown) else None)
+
+    def encode(self, row: Mapping[str, Any]) -> str:
+        """The cursor of the page that begins after this row."""
+        return encode_cursor([row[column] for column in self.columns])
+
+    def decode(self, cursor: str) -> list[Any]:
+        """The key that a cursor stands for.
+
+        Raises:
+          InvalidInput: The cursor does not fit this listing.
+        """
+        values = decode_cursor(cursor)
+        try:
+            return [
+                _READ[kind](value)
+                for kind, value in zip(self.columns.values(), values, strict=True)
+            ]
+        except (ValueError, TypeError, AttributeError):
+            raise invalid_cursor() from None
+
+
+@dataclass(frozen=True, slots=True)
+class PagedQuery:
+    """A query on one table that is read page by page.
+
+    Parameters:
+      columns, table: What is read.
+      key: The columns that order it, with their types; an index on them serves it.
+      newest_first: Whether the order is descending.
+      filters: What a page may be narrowed to, with its type: the column of this name is equal.
+      bounds: Conditions of filters that are not an equality, by the filter's name.
+      where: A condition of every page.
+    """
+
+    columns: str
+    table: str
+    key: Keyset
+    newest_first: bool = False
+    filters: Mapping[str, str] = field(default_factory=dict)
+    bounds: Mapping[str, str] = field(default_factory=dict)
+    where: str = "true"
+    statement: str = field(init=False, repr=False)
+    by_id: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Write the statements, once: a filter that is not given is NULL, and costs nothing."""
+        filters = "".join(
+            f" AND (%({name})s::{kind} IS NULL OR {self.bounds.get(name, f'{name} = %({name})s')})"
+            for name, kind in self.filters.items()
+        )
+        direction, further = ("DESC", "<") if self.newest_first else ("ASC", ">")
+        order = ", ".join(f"{column} {direction}" for column in self.key.columns)
+        statement = f"""
+        SELECT {self.columns} FROM {self.table} WHERE {self.where}{filters}
+          AND ({self.key.is_first_page} OR ({self.key.names_of_columns}) {further} {self.key.place})
+        ORDER BY {order} LIMIT %(limit)s
+        """
+        object.__setattr__(self, "statement", statement)
+        by_id = f"SELECT {self.columns} FROM {self.table} WHERE id = %(id)s"
+        object.__setattr__(self, "by_id", by_id)
+
+    def page(
+        self, conn: Conn, *, limit: int = 50, after: str | None = None, **filters: Any
+    ) -> Page:
+        """Read one page.
+
+        Parameters:
+          limit: Rows of the page, from 1 to `MAX_PAGE_ROWS`.
+          after: The cursor of the page before. Default: the first page.
+          filters: Values of `filters`, and of what `where` names; `None` does not filter.
+            `deleted=False` leaves deleted rows out.
+
+        Raises:
+          InvalidInput: The cursor does not fit this listing.
+        """
+        unknown = [name for name in filters if f"%({name})s" not in self.statement]
+        if unknown:
+            raise TypeError(f"{self.table} cannot be filtered by {', '.join(unknown)}")
+        params = dict.fromkeys(self.filters) | filters | self.key.names(limit, after)
+        return self.key.page(fetch(conn, self.statement, params, prepare=False), limit)
+
+    def pages(self, conn: Conn, **filters: Any) -> Iterator[Row]:
+        """Read all rows, a page at a time."""
+        after: str | None = None
+        while True:
+            page = self.page(conn, limit=MAX_PAGE_ROWS, after=after, **filters)
+            yield from page.rows
+            after = page.cursor
+            if after is None:
+                return
+
+    def one(self, conn: Conn, what: str, id: UUID | int) -> Row:
+        """Read one row by its id.
+
+        Raises:
+          NotFound: There is none.
+        """
+        rows = fetch(conn, self.by_id, {"id": id})
+        if not rows:
+            raise not_found(what, id)
+        return rows[0]
+
+
+def bounded(limit: int) -> int:
+    """The rows of a page for which somebody asks for `limit`."""
+    return min(max(limit, 1), MAX_PAGE_ROWS)
+
+
+def encode_cursor(place: Sequence[object]) -> str:
+    """A place in a listing, as text that fits into a URL."""
+    text = json.dumps(list(place), default=str)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> list[Any]:
+    """The values of a cursor, of whatever types and number.
+
+    Raises:
+      InvalidInput: It is not a cursor.
+    """
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        place = None
+    if not isinstance(place, list):
+        raise invalid_cursor()
+    return place
+
+
+def invalid_cursor() -> InvalidInput:
+    """The refusal of a cursor that somebody made up, or took from another listing."""
+    return InvalidInput("cursor-invalid")
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise ValueError
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not fits(value):
+        raise ValueError
+    return value
+
+
+def _moment(value: Any) -> datetime:
+    found = datetime.fromisoformat(value)
+    if found.tzinfo is None:
+        raise ValueError
+    return found
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "bigint": _number,
+    "text": _text,
+    "timestamptz": _moment,
+    "uuid": UUID,
+}

@@ -1,0 +1,1 @@
+"""Runs and tasks: request, list, follow, cancel, retry and discard them."""

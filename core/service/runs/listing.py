@@ -1,0 +1,61 @@
+"""Runs of all accounts, the newest first."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.db.rows import fetch
+from core.service.pagination import Keyset, Page
+from core.service.query_timeout import within
+
+KEY = Keyset({"started_at": "timestamptz", "id": "uuid"})
+
+_NARROWED = f"""
+(%(domain)s::text IS NULL OR r.integration_domain = %(domain)s)
+AND (%(state)s::text IS NULL OR r.state = %(state)s)
+AND ({KEY.is_first_page} OR (r.started_at, r.id) < {KEY.place})
+"""
+
+# Served by `sync_run_latest`; open ones by `sync_run_by_domain`. A rare state is looked for among
+# all runs, backwards.
+ALL = f"""
+SELECT r.*, a.name AS account_name, a.user_id FROM sync_run r
+JOIN user_integration a ON a.id = r.user_integration_id
+WHERE {_NARROWED} ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
+"""
+# The newest of each account by `sync_run_history`, then the newest of those: for one account, and
+# for all of a user's.
+OF_ACCOUNTS = f"""
+SELECT r.*, a.name AS account_name, a.user_id FROM user_integration a CROSS JOIN LATERAL (
+    SELECT * FROM sync_run r WHERE r.user_integration_id = a.id AND {_NARROWED}
+    ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
+) r
+WHERE (%(account)s::uuid IS NULL OR a.id = %(account)s)
+  AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which runs; None does not filter."""
+
+    user: str | None = None
+    account: UUID | None = None
+    domain: str | None = None
+    state: str | None = None
+
+
+def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
+    """One page of runs, each with its account's name.
+
+    Raises:
+      InvalidInput: The cursor is invalid, or looking takes too long.
+    """
+    names = asdict(wanted) | KEY.names(limit, after)
+    statement = ALL if wanted.user is None and wanted.account is None else OF_ACCOUNTS
+    with within(conn):
+        rows = fetch(conn, statement, names, prepare=False)
+    return KEY.page(rows, limit)

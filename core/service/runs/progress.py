@@ -1,0 +1,221 @@
+"""How far a run is, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from core.accounts import store
+from core.accounts.store import Account
+from core.db.pool import Conn
+from core.db.rows import fetch
+from core.errors import Advice, NotFound
+from core.ledger import leadership, processes
+from core.limits.keys import WHOLE_ACCOUNT
+from core.service.accounts.actions import stopped
+from core.states import AccountState, RunState, TaskState
+
+RUN = """
+SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
+    outputs_saved, outputs_unchanged, outputs_deleted, error,
+    extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
+FROM sync_run WHERE id = %(run)s
+"""
+# Served by the unique index that begins with the run.
+COUNTS = f"""
+SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
+    (count(*) FILTER (WHERE state = '{TaskState.PARKED}'))::int AS tasks_parked,
+    (count(*) FILTER (WHERE state = '{TaskState.QUEUED}'))::int AS queued,
+    (count(*) FILTER (WHERE state = '{TaskState.READY}'))::int AS ready,
+    coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
+    coalesce(sum(outputs_unchanged), 0)::bigint AS outputs_unchanged,
+    coalesce(sum(outputs_deleted), 0)::bigint AS outputs_deleted,
+    min(available_at) FILTER (WHERE state = '{TaskState.READY}') AS next_at, clock_timestamp() AS now
+FROM sync_task WHERE run_id = %(run)s
+"""
+WHY_LATER = f"""
+SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
+ORDER BY available_at LIMIT 1
+"""
+# The table has a row for each limit that is used up now.
+BLOCKS = """
+SELECT key, until, reason FROM limit_block
+WHERE until > clock_timestamp() AND key ^@ ANY(%(beginnings)s) ORDER BY until DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A run as it is now.
+
+    `known` is how many tasks are known so far: more may come while it runs.
+    """
+
+    run: dict[str, Any]
+    known: int
+    tasks_done: int
+    tasks_parked: int
+    queued: int
+    ready: int
+    outputs_saved: int
+    outputs_unchanged: int
+    outputs_deleted: int
+    next_at: datetime | None
+    now: datetime
+
+    @property
+    def state(self) -> str:
+        """The run's state."""
+        return str(self.run["state"])
+
+    def summary(self) -> dict[str, Any]:
+        """What `polling sync --wait --json` ends with: the run's own figures, once it has ended."""
+        names = (
+            "tasks_done",
+            "tasks_parked",
+            "outputs_saved",
+            "outputs_unchanged",
+            "outputs_deleted",
+        )
+        figures = {
+            name: self.run[name] if self.state != RunState.RUNNING else getattr(self, name)
+            for name in names
+        }
+        return {
+            "run_id": str(self.run["id"]),
+            "state": self.state,
+            **figures,
+            "seconds": round(self.run["seconds"], 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The reason why a run waits: what, until when if known, and which action helps, if any."""
+
+    reason: str
+    until: datetime | None = None
+    advice: Advice | None = None
+
+
+def progress(conn: Conn, run: UUID) -> Progress:
+    """Counts of a run by the state of its tasks.
+
+    Raises:
+      NotFound: There is no such run.
+    """
+    rows = fetch(conn, RUN, {"run": run})
+    if not rows:
+        raise NotFound("run-not-found", run=run)
+    return Progress(rows[0], **fetch(conn, COUNTS, {"run": run})[0])
+
+
+def waits(conn: Conn, account: Account, now: Progress | None = None) -> list[Wait]:
+    """What an account waits for, the weightiest first; empty while it simply works."""
+    found = [
+        *_status(account),
+        *_workers(_fleet(conn), account),
+        *_blocks(conn, [account])[account.id],
+    ]
+    if not found and now is not None and now.state == RunState.RUNNING and now.queued == 0:
+        found = _snoozed(conn, now)
+    return found
+
+
+def first_waits(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Wait]:
+    """What each of these accounts waits for first; those that simply work are left out.
+
+    It costs what one account costs.
+    """
+    fleet, blocks = _fleet(conn), _blocks(conn, accounts)
+    found = {one.id: [*_status(one), *_workers(fleet, one), *blocks[one.id]] for one in accounts}
+    return {id: waits[0] for id, waits in found.items() if waits}
+
+
+def load_account(conn: Conn, run: Progress) -> Account:
+    """The account of a run, as it is now."""
+    return store.load(conn, run.run["user_integration_id"])
+
+
+def _status(account: Account) -> list[Wait]:
+    match account.sync_status:
+        case AccountState.PAUSED:
+            return [Wait("the account is paused", advice=stopped(account).advice)]
+        case AccountState.ERROR:
+            text = f"the account has stopped: {account.status_detail or account.status_reason}"
+            return [Wait(text, advice=stopped(account).advice)]
+        case AccountState.DISCONNECTED:
+            return [Wait("the account is disconnected", advice=stopped(account).advice)]
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    serving: Collection[str]
+    leads: bool
+
+
+def _fleet(conn: Conn) -> _Fleet:
+    status = leadership.status(conn)
+    return _Fleet(processes.serving(conn), status.leads)
+
+
+def _workers(fleet: _Fleet, account: Account) -> list[Wait]:
+    if not fleet.serving:
+        return [Wait("no worker runs", advice=Advice("start-engine"))]
+    if account.integration_domain not in fleet.serving:
+        domain = account.integration_domain
+        return [
+            Wait(
+                f"no worker serves {domain}",
+                advice=Advice("start-worker-with-plugin", {"domain": domain}),
+            )
+        ]
+    if not fleet.leads:
+        return [Wait("no dispatcher leads; one takes over within 20 s")]
+    return []
+
+
+def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Wait]]:
+    beginnings = {account.id: _beginnings(account) for account in accounts}
+    rows = fetch(
+        conn,
+        BLOCKS,
+        {"beginnings": sorted({one for several in beginnings.values() for one in several})},
+    )
+    return {
+        id: [
+            Wait(_limit(row["key"], row["reason"]), row["until"])
+            for row in rows
+            if row["key"].startswith(several)
+        ]
+        for id, several in beginnings.items()
+    }
+
+
+def _beginnings(account: Account) -> tuple[str, ...]:
+    """Of the keys of all limits that hold it up."""
+    domain, group = account.integration_domain, account.limit_group
+    return (
+        f"account/{account.id}/",
+        f"integration/{domain}/",
+        *([f"group/{domain}/{group}/"] if group else []),
+    )
+
+
+def _limit(key: str, reason: str | None) -> str:
+    name = key.rpartition("/")[2]
+    limit = "the provider's limit" if name == WHOLE_ACCOUNT else f"the limit {name!r}"
+    return f"{limit}: {reason}" if reason else limit
+
+
+def _snoozed(conn: Conn, now: Progress) -> list[Wait]:
+    if now.next_at is None or now.next_at <= now.now:
+        return []
+    why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
+    return [
+        Wait(f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at)
+    ]

@@ -1,0 +1,175 @@
+"""A run as a tree of tasks: by type in numbers, and the tasks themselves, page by page.
+
+A statement here reads a run's tasks and no others, so it costs what the run is large: a second or
+two for a million tasks. An index by parent would be cheaper to read, and would make every task
+dearer to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.db.rows import Row, fetch
+from core.service.pagination import Keyset, Page
+from core.service.query_timeout import within
+from core.states import Lane, TaskState
+
+# Served by the unique index that begins with the run. Follow-ups for the background are in a run of
+# their own: there, what has its parent elsewhere is a root.
+_OF_RUN = """
+WITH tasks AS MATERIALIZED (
+    SELECT id, parent_id, type, state, attempts, snoozes FROM sync_task WHERE run_id = %(run)s
+)
+"""
+TYPES = f"""{_OF_RUN}
+SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
+    count(*) FILTER (WHERE t.state = '{TaskState.DONE}') AS done,
+    count(*) FILTER (WHERE t.state = '{TaskState.PARKED}') AS parked,
+    count(*) FILTER (WHERE t.state = '{TaskState.QUEUED}') AS queued,
+    count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
+    count(*) FILTER (WHERE t.state = '{TaskState.CANCELLED}') AS cancelled
+FROM tasks t LEFT JOIN tasks p ON p.id = t.parent_id
+GROUP BY 1, 2 ORDER BY first
+"""
+# A connection of ours joins by nested loops, which suits the ledger's short statements; here each
+# would be compared with each.
+HASHED = (
+    "SELECT set_config('enable_hashjoin', 'on', true), set_config('enable_nestloop', 'off', true)"
+)
+_SHOWN = """
+SELECT id, run_id, type, state, left(payload::text, 300) AS payload, attempts,
+    left(reason, 300) AS reason, followups, retry_of, retried_as,
+    created_at, started_at, finished_at
+FROM sync_task WHERE id = ANY(%(ids)s) ORDER BY id
+"""
+ROOTS = f"""{_OF_RUN}
+SELECT t.id FROM tasks t WHERE NOT EXISTS (SELECT FROM tasks p WHERE p.id = t.parent_id)
+  AND t.id > coalesce(%(after_id)s, 0) ORDER BY t.id LIMIT %(limit)s
+"""
+CHILDREN = f"""{_OF_RUN}
+SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > coalesce(%(after_id)s, 0)
+ORDER BY id LIMIT %(limit)s
+"""
+# By the primary key, from the task up. A parent has a smaller id than what it made, so the chain
+# ends.
+ANCESTORS = """
+WITH RECURSIVE above AS (
+    SELECT id, parent_id, run_id, user_integration_id, type, 1 AS step FROM sync_task
+    WHERE id = %(task)s
+    UNION ALL
+    SELECT p.id, p.parent_id, p.run_id, p.user_integration_id, p.type, above.step + 1
+    FROM above JOIN sync_task p ON p.id = above.parent_id
+        AND p.user_integration_id = above.user_integration_id
+    WHERE above.step < %(most)s
+)
+SELECT id, parent_id, run_id, type FROM above ORDER BY id
+"""
+# By `sync_run_history`: the background run that was open when the task ended took its follow-ups.
+BACKGROUND = f"""
+SELECT r.id FROM sync_task t JOIN sync_run r ON r.user_integration_id = t.user_integration_id
+WHERE t.id = %(task)s AND r.id <> t.run_id AND r.lane = '{Lane.BACKFILL}'
+  AND r.started_at <= t.finished_at
+  AND (r.finished_at IS NULL OR r.finished_at >= t.finished_at)
+ORDER BY r.started_at DESC LIMIT 1
+"""
+
+KEY = Keyset({"id": "bigint"})
+
+MOST_ANCESTORS = 30
+"""Of a breadcrumb; a chain of pages may be thousands of tasks deep."""
+
+
+@dataclass(slots=True)
+class Branch:
+    """All tasks of one type in a run.
+
+    Attributes:
+      depth: How far below the root: each type stands below the one that made the first of it.
+      others: Further types that made some of it.
+    """
+
+    type: str
+    depth: int
+    known: int = 0
+    done: int = 0
+    parked: int = 0
+    queued: int = 0
+    ready: int = 0
+    cancelled: int = 0
+    others: tuple[str, ...] = ()
+
+
+def by_type(conn: Conn, run: UUID) -> list[Branch]:
+    """The run's types, each below the type that made it.
+
+    Raises:
+      InvalidInput: The run is so large that counting takes too long.
+    """
+    with within(conn):
+        conn.execute(HASHED)
+        return arrange(fetch(conn, TYPES, {"run": run}))
+
+
+def arrange(rows: Sequence[Row]) -> list[Branch]:
+    """Rows by type and maker, the first made first, as a tree read from the top."""
+    below: dict[str | None, list[str]] = {}
+    made_by: dict[str, list[Any]] = {}
+    for row in rows:
+        makers = made_by.setdefault(row["type"], [])
+        if not makers:
+            below.setdefault(row["made_by"], []).append(row["type"])
+        makers.append(row["made_by"])
+    found: list[Branch] = []
+
+    def add(maker: str | None, depth: int) -> None:
+        for type in below.pop(maker, []):
+            others = [one for one in made_by[type][1:] if one not in (None, type)]
+            found.append(_count(Branch(type, depth, others=tuple(others)), rows))
+            add(type, depth + 1)
+
+    add(None, 0)
+    while below:  # what no root leads to, if there could be any
+        add(next(iter(below)), 0)
+    return found
+
+
+def _count(branch: Branch, rows: Sequence[Row]) -> Branch:
+    for row in rows:
+        if row["type"] == branch.type:
+            for name in ("known", "done", "parked", "queued", "ready", "cancelled"):
+                setattr(branch, name, getattr(branch, name) + row[name])
+    return branch
+
+
+def tasks(
+    conn: Conn, run: UUID, parent: int | None, *, limit: int = 50, after: str | None = None
+) -> Page:
+    """List the follow-ups of a task in this run, in the order of their creation.
+
+    Without a task, it lists the run's root tasks.
+
+    Raises:
+      InvalidInput: The cursor is invalid, or looking takes too long.
+    """
+    names = {"run": run, "parent": parent} | KEY.names(limit, after)
+    with within(conn):
+        conn.execute(HASHED)
+        page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, names), limit)
+    with within(conn):
+        rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
+    return Page(rows, page.cursor)
+
+
+def ancestors(conn: Conn, task: int) -> list[Row]:
+    """The task and what it came from, the eldest first; the nearest ones of a long chain."""
+    return fetch(conn, ANCESTORS, {"task": task, "most": MOST_ANCESTORS})
+
+
+def background_run(conn: Conn, task: int) -> UUID | None:
+    """The run that took a task's follow-ups into the background, if one did."""
+    rows = fetch(conn, BACKGROUND, {"task": task})
+    return rows[0]["id"] if rows else None

@@ -1,0 +1,1 @@
+"""Redis: its queues, and the messages that travel through it."""

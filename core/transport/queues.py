@@ -1,0 +1,261 @@
+"""The queues in Redis.
+
+They hold a small window of the ledger: losing all of it costs some seconds.
+
+`<namespace>:<queue>` is a list of message ids, `<namespace>:<queue>.msgs` a hash of their bodies,
+as Dramatiq names them. An id stays in the hash until its message is acknowledged, and in the list
+until someone takes it. There are no ack sets: what a killed process had taken comes back by its
+lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from core.egress import any_host
+from core.errors import ServerUnavailable
+
+UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+"""What a command raises while Redis is away, is loading, is read-only or out of memory."""
+
+MINIMUM_VERSION = (6, 2)
+
+
+FETCH = """
+local most, sure = tonumber(ARGV[1]), tonumber(ARGV[2])
+if most > sure then
+    most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2)))
+end
+local ids = redis.call('LPOP', KEYS[1], most)
+if not ids then return {} end
+return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
+"""
+
+LARGEST_FETCH = 500
+"""Ids taken at once; Lua unpacks them onto its stack."""
+
+
+def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Redis:
+    """A client that tries a broken connection again twice.
+
+    Every command we send may be repeated without harm.
+    """
+    retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), retries)
+    client = redis.Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=min(timeout, 5.0),
+        retry=retry,
+        health_check_interval=30,
+    )
+    pool = client.connection_pool
+    pool.connection_class = _at_any_host(pool.connection_class)
+    return client
+
+
+def _at_any_host(kind: type[Any]) -> type[Any]:
+    """This kind of connection, which also connects while plugins may not: see `core.egress`."""
+
+    class Connection(kind):  # type: ignore[misc]
+        def connect_check_health(self, *args: Any, **given: Any) -> None:
+            with any_host():
+                super().connect_check_health(*args, **given)
+
+    return Connection
+
+
+class Queues:
+    """Sending, taking and acknowledging messages.
+
+    Parameters:
+      url: `redis://`, `rediss://` or `unix://`.
+      namespace: The prefix of every key.
+    """
+
+    BLOCK_SECONDS = 2.0
+    """Seconds that a consumer waits in one command, and for which it may not notice a stop."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.namespace = namespace
+        self.client = open_client(url)
+        self._blocking = open_client(url, timeout=self.BLOCK_SECONDS + 5.0)
+        self._impatient = open_client(url, timeout=self.HINT_SECONDS, retries=0)
+        self._fetch = self.client.register_script(FETCH)
+
+    HINT_SECONDS = 2.0
+    """How long `answers` and `wake` wait."""
+
+    def key(self, name: str) -> str:
+        """A key of ours."""
+        return f"{self.namespace}:{name}"
+
+    def _list(self, queue: str) -> str:
+        return f"{self.namespace}:{queue}"
+
+    def _hash(self, queue: str) -> str:
+        return f"{self.namespace}:{queue}.msgs"
+
+    def send(
+        self,
+        queue: str,
+        messages: Mapping[str, bytes | str],
+        marks: Mapping[str, int] | None = None,
+    ) -> None:
+        """Put messages on a queue, all or none of them; `marks` are keys set along with them."""
+        if not messages:
+            return
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.hset(self._hash(queue), mapping=cast(Any, dict(messages)))
+            pipe.rpush(self._list(queue), *messages)
+            for name, value in (marks or {}).items():
+                pipe.set(self.key(name), value)
+            pipe.execute()
+
+    def fetch(
+        self, queue: str, most: int, sure: int | None = None
+    ) -> list[tuple[str, bytes | None]]:
+        """Take up to `most` messages.
+
+        One whose body is gone was acknowledged meanwhile, and comes as None.
+
+        Parameters:
+          sure: How many are taken though none be left for others; beyond it, half of those that
+            wait. Default: `most`.
+        """
+        most = min(most, LARGEST_FETCH)
+        bounds = [most, most if sure is None else sure]
+        reply = cast(Any, self._fetch(keys=[self._list(queue), self._hash(queue)], args=bounds))
+        if not reply:
+            return []
+        return [(id.decode(), body) for id, body in zip(reply[0], reply[1], strict=True)]
+
+    def wait(self, queue: str) -> bool:
+        """Block until there is a message on the queue, for `BLOCK_SECONDS` at most.
+
+        Takes nothing.
+        """
+        key = self._list(queue)
+        return (
+            self._blocking.blmove(key, key, cast(Any, self.BLOCK_SECONDS), "LEFT", "LEFT")
+            is not None
+        )
+
+    def ack(self, messages: Mapping[str, Iterable[str]], *, wake: bool = False) -> None:
+        """Delete messages, by queue, in one round trip.
+
+        With `wake`, also wake the dispatcher.
+        """
+        if len(messages) == 1 and not wake:
+            [(queue, ids)] = messages.items()
+            self.client.hdel(self._hash(queue), *ids)
+            return
+        with self.client.pipeline(transaction=False) as pipe:
+            for queue, ids in messages.items():
+                pipe.hdel(self._hash(queue), *ids)
+            if wake:
+                self._add_wake(pipe)
+            pipe.execute()
+
+    def _add_wake(self, pipe: Any) -> None:
+        pipe.lpush(self.key("wake"), 1)
+        pipe.ltrim(self.key("wake"), 0, 0)
+
+    def hand_over(self, id: str, source: str, target: str, body: str) -> None:
+        """Turn a message of one queue into one of another, under the same id, in one step."""
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.hset(self._hash(target), id, body)
+            pipe.rpush(self._list(target), id)
+            pipe.hdel(self._hash(source), id)
+            pipe.execute()
+
+    def put_back(self, queue: str, ids: Sequence[str]) -> None:
+        """Put taken messages back to the front of their queue."""
+        if ids:
+            self.client.lpush(self._list(queue), *reversed(ids))
+
+    def wake(self) -> None:
+        """Tell the dispatcher that there is work.
+
+        Tried once: without it, it looks by itself a second later.
+        """
+        with self._impatient.pipeline(transaction=False) as pipe:
+            self._add_wake(pipe)
+            pipe.execute()
+
+    def wait_for_work(self, seconds: float) -> bool:
+        """Block until `wake`, for `seconds` at most. Returns whether somebody did."""
+        return (
+            self._blocking.blpop([self.key("wake")], timeout=min(seconds, self.BLOCK_SECONDS))
+            is not None
+        )
+
+    def woken(self) -> bool:
+        """Whether somebody did `wake` since it was asked last. Does not wait."""
+        return self.client.lpop(self.key("wake")) is not None
+
+    def length(self, queue: str) -> int:
+        """How many messages are on their way: waiting, or taken and not acknowledged."""
+        return self.client.hlen(self._hash(queue))
+
+    def ids(self, *queues: str) -> list[set[str]]:
+        """The ids on their way, of several queues at one moment."""
+        with self.client.pipeline(transaction=True) as pipe:
+            for queue in queues:
+                pipe.hkeys(self._hash(queue))
+            return [{id.decode() for id in ids} for ids in pipe.execute()]
+
+    def waiting(self, queue: str) -> list[str]:
+        """The ids that nobody has taken yet."""
+        return [
+            id.decode() for id in cast("list[bytes]", self.client.lrange(self._list(queue), 0, -1))
+        ]
+
+    def number(self, name: str) -> int | None:
+        """The value of a mark set by `send`."""
+        value = cast("bytes | None", self.client.get(self.key(name)))
+        return None if value is None else int(value)
+
+    def mark(self, name: str, value: int) -> None:
+        """Set such a mark."""
+        self.client.set(self.key(name), value)
+
+    def purge(self, queue: str) -> None:
+        """Drop everything on a queue."""
+        self.client.delete(self._list(queue), self._hash(queue))
+
+    def answers(self) -> bool:
+        """Whether the server answers at once.
+
+        It is asked a single time: who asks has other things to tell, and little time.
+        """
+        try:
+            self._impatient.ping()
+        except UNAVAILABLE:
+            return False
+        return True
+
+    def require(self) -> dict[str, Any]:
+        """The server's INFO.
+
+        Raises:
+          ServerUnavailable: It does not answer, or is too old.
+        """
+        try:
+            info: dict[str, Any] = self.client.info()
+        except redis.RedisError as error:
+            raise ServerUnavailable("redis-unreachable", detail=describe(error)) from None
+        version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+        if version < MINIMUM_VERSION:
+            raise ServerUnavailable("redis-too-old", version=info["redis_version"])
+        return info
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+        self._blocking.close()
+        self._impatient.close()

@@ -1,0 +1,1 @@
+"""What REST and the dashboard share: dependencies, problems, body limits, downloads, the server."""

@@ -1,0 +1,32 @@
+"""A bound on concurrent requests that wait for a provider.
+
+A provider may be slow, and other requests need threads in the meantime.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.web.problems import Refused
+
+MOST_AT_ONCE = 16
+"""Of the 40 threads that answer requests."""
+
+_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Around everything that asks a provider.
+
+    Raises:
+      Refused: Too many do already.
+    """
+    if not _slots.acquire(blocking=False):
+        raise Refused("checks-busy")
+    try:
+        yield
+    finally:
+        _slots.release()

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.integration.base import START
 from core.ledger.outcomes import Dispatch
 
@@ -20,7 +21,8 @@ WHERE EXISTS (SELECT FROM sync_run r WHERE r.state = 'running' AND r.integration
 
 # What is under way in a domain: as many rows as the window is wide. Served by `sync_task_queued`.
 IN_FLIGHT = """
-SELECT t.user_integration_id::text, a.limit_group, a.limits, t.lane, t.type, count(*)
+SELECT t.user_integration_id::text AS account, a.limit_group AS "group", a.limits, t.lane, t.type,
+    count(*)
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.state = 'queued' AND t.integration_domain = %s
 GROUP BY 1, 2, 3, 4, 5
@@ -33,7 +35,8 @@ GROUP BY 1, 2, 3, 4, 5
 # Those that may not run now, and those whose tasks are all for later, are passed over before they
 # are counted.
 WAITING = """
-SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM (
+SELECT a.id::text AS account, a.limit_group AS "group", a.limits, waiting.live, waiting.backfill
+FROM (
     SELECT id, live, backfill FROM (
         SELECT ring.id,
             (SELECT t.id FROM sync_task t
@@ -61,11 +64,18 @@ ORDER BY a.id
 
 BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 
+# The fields of a `Dispatch` but its epoch, from a task `t`, its account `a` and its run `r`.
+DISPATCH_COLUMNS = """
+    t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
+    t.user_integration_id::text AS account_id, a.version AS account_version,
+    t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload,
+    t.attempts, t.crashes, t.snoozes, t.suspect"""
+
 # Claims portions and marks them queued. Only the leader may: the share lock on its row keeps a new
 # leader's claim from running at the same moment, so that limits of tasks at once are counted
 # exactly. Rows that anyone else holds are skipped. Tasks of the types that share a small room are
 # picked apart, so that neither kind keeps the other from going.
-CLAIM = """
+CLAIM = f"""
 WITH me AS MATERIALIZED (
     SELECT epoch FROM ledger WHERE leader = %(leader)s
         AND leader_until > clock_timestamp() FOR SHARE
@@ -101,32 +111,28 @@ WITH me AS MATERIALIZED (
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
 )
-SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
-    t.suspect
+SELECT (SELECT epoch FROM me) AS epoch, {DISPATCH_COLUMNS}
 FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
-"""
+"""  # noqa: S608  the fragment is our own
 
 # Tasks that should be in Redis, and are sent again as they were if they are not.
 QUEUED = "SELECT id, dispatch_no FROM sync_task WHERE state = 'queued' AND integration_domain = %s"
-AS_SENT = """
-SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version,
-    t.integration_domain, t.lane, r.trigger, t.type, t.payload, t.attempts, t.crashes, t.snoozes,
-    t.suspect
+AS_SENT = f"""
+SELECT (SELECT epoch FROM ledger) AS epoch, {DISPATCH_COLUMNS}
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
     AND named.dispatch_no = t.dispatch_no
 WHERE t.state = 'queued'
-"""
+"""  # noqa: S608
 
 CATALOG = "SELECT domain, tasks FROM integration"
 
 RING_START = UUID(int=0)
+
+DISPATCH_ROW = dataclass_row(Dispatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,21 +186,20 @@ def domains_with_work(conn: Conn, domains: Sequence[str]) -> list[str]:
 
 def in_flight(conn: Conn, domain: str) -> list[InFlight]:
     """What is queued in a domain."""
-    return [InFlight(*row) for row in conn.execute(IN_FLIGHT, (domain,))]
+    cursor = conn.cursor(row_factory=dataclass_row(InFlight))
+    return cursor.execute(IN_FLIGHT, (domain,)).fetchall()
 
 
 def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiting]:
     """Up to `most` accounts with ready tasks, those behind `after` in the ring first."""
     names: dict[str, Any] = {"domain": domain, "after": after, "most": most}
-    found = [Waiting(*row) for row in conn.execute(WAITING, names)]
+    cursor = conn.cursor(row_factory=dataclass_row(Waiting))
+    found = cursor.execute(WAITING, names).fetchall()
     if len(found) < most and str(after) != str(RING_START):
         names |= {"after": RING_START, "most": most - len(found)}
         there = {account.account for account in found}
-        found += [
-            one
-            for one in (Waiting(*row) for row in conn.execute(WAITING, names))
-            if one.account not in there
-        ]
+        again = cursor.execute(WAITING, names)
+        found += [account for account in again if account.account not in there]
     return found
 
 
@@ -212,7 +217,7 @@ def claim(
     """
     encoded = json.dumps([asdict(portion) for portion in portions])
     names = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
-    return [Dispatch(*row) for row in conn.execute(CLAIM, names)]
+    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM, names).fetchall()
 
 
 def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
@@ -222,12 +227,8 @@ def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
 
 def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
     """The dispatches of these (task, dispatch_no) again, as far as they are still queued."""
-    return [
-        Dispatch(*row)
-        for row in conn.execute(
-            AS_SENT, ([task for task, _ in tasks], [number for _, number in tasks])
-        )
-    ]
+    named = ([task for task, _ in tasks], [number for _, number in tasks])
+    return conn.cursor(row_factory=DISPATCH_ROW).execute(AS_SENT, named).fetchall()
 
 
 def catalogs(conn: Conn) -> dict[str, Catalog]:

@@ -22,9 +22,8 @@ from core.db.pool import open_connection
 from core.environment import get_environment
 from core.errors import PollingError, TransientError
 from core.ledger import scheduling
-from core.ledger.outcomes import Dispatch
 from core.logs import configure
-from core.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
+from core.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, read_dispatch
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.lifecycle import Lifecycle
@@ -86,9 +85,9 @@ def poll_due() -> None:
 
 # Declared on a queue that exists anyway; its messages come on the queues of their domains.
 @dramatiq.actor(queue_name=POLL_QUEUE, actor_name=RUN_TASK, throws=BaseException)
-def run_task(*args: Any) -> None:
+def run_task(**fields: Any) -> None:
     """Run one dispatch of a task, and hand over what it came to."""
-    dispatch = Dispatch(*args)
+    dispatch = read_dispatch(fields)
     process = current()
     outcomes = []
     try:
@@ -102,10 +101,10 @@ def run_task(*args: Any) -> None:
 
 
 @dramatiq.actor(queue_name=SAVE_QUEUE, actor_name=SAVE_OUTPUT)
-def save_output(result: dict[str, Any]) -> None:
+def save_output(**fields: Any) -> None:
     """Save the result of a task that ran in a process which only fetches."""
     process = current()
-    process.saver.hand_over(unpack(result, process.blobs, process.held))
+    process.saver.hand_over(unpack(fields, process.blobs, process.held))
 
 
 for domain in get_registry().integrations:

@@ -14,6 +14,7 @@ from core.content.text import encode_json, holds_unfit
 from core.errors import ResultInvalid
 from core.integration.base import Integration
 from core.integration.results import Task, TaskResult
+from core.ledger.fields import from_fields
 
 MOST_TASKS = 100_000
 """Follow-ups of one result."""
@@ -35,7 +36,8 @@ class Dispatch:
     """What a message names: a task, which of its dispatches this is, and what running it takes.
 
     `epoch`, `task_id` and `dispatch_no` are the fence: a result that does not match the ledger is
-    dropped whole.
+    dropped whole. Fields with a default are optional in messages; their keys are in
+    `core.messages.KEYS`.
     """
 
     epoch: int
@@ -50,10 +52,10 @@ class Dispatch:
     trigger: str
     type: str
     payload: dict[str, Any]
-    attempts: int
-    crashes: int
-    snoozes: int
-    suspect: bool
+    attempts: int = 0
+    crashes: int = 0
+    snoozes: int = 0
+    suspect: bool = False
 
     @property
     def id(self) -> str:
@@ -124,13 +126,16 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """The other way."""
-        nested: dict[str, Any] = {"dispatch": Dispatch(**data["dispatch"])}
-        nested |= {
-            "block": data["block"] and Block(**data["block"]),
-            "stop": data["stop"] and Stop(**data["stop"]),
-        }
-        return cls(**{**data, **nested})
+        """Read what `to_json` wrote, in this version of the engine or in another one.
+
+        Raises:
+          TypeError: A required field is missing.
+        """
+        nested: dict[str, Any] = {"dispatch": from_fields(Dispatch, data.get("dispatch", {}))}
+        for name, part in (("block", Block), ("stop", Stop)):
+            if data.get(name) is not None:
+                nested[name] = from_fields(part, data[name])
+        return from_fields(cls, {**data, **nested})
 
 
 def dedup_key(task: Task, encoded: str) -> str:

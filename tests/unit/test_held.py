@@ -92,9 +92,9 @@ def test_one_suspect_at_a_time(dispatch: Make) -> None:
 
 def test_a_result_that_cannot_be_read_is_let_go_of(dispatch: Make) -> None:
     held, one = Held(), dispatch()
-    argument = Outcome(one).to_json() | {"of_the_next_version": True}
+    fields = Outcome(one).to_json() | {"stop": {"reason": "credentials"}}
     held.take(one, begun=True)
     with pytest.raises(TypeError):
-        unpack(argument, None, held)  # type: ignore[arg-type]
+        unpack(fields, None, held)  # type: ignore[arg-type]
     assert held.to_renew() == []
     assert held.take(one, begun=True)

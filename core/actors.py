@@ -36,7 +36,6 @@ from core.db.pool import open_connection
 from core.environment import get_environment
 from core.errors import PollingError, TransientError
 from core.ledger import scheduling
-from core.ledger.outcomes import Dispatch
 from core.logs import configure
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
@@ -49,7 +48,7 @@ from core.middleware.tracing import Tracing
 from core.observability import traces
 from core.plugins import get_registry
 from core.settings import get_settings
-from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE
+from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, read_dispatch
 from core.transport.queues import Queues
 from core.worker.forward import unpack
 from core.worker.process import WorkerProcess
@@ -114,9 +113,9 @@ def poll_due() -> None:
 
 # Declared on a queue that exists anyway; its messages come on the queues of their domains.
 @dramatiq.actor(queue_name=POLL_QUEUE, actor_name=RUN_TASK, throws=BaseException)
-def run_task(*args: Any) -> None:
+def run_task(**fields: Any) -> None:
     """Run one dispatch of a task, and hand over its outcome."""
-    dispatch = Dispatch(*args)
+    dispatch = read_dispatch(fields)
     outcomes = []
     try:
         time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
@@ -129,9 +128,9 @@ def run_task(*args: Any) -> None:
 
 
 @dramatiq.actor(queue_name=SAVE_QUEUE, actor_name=SAVE_OUTPUT)
-def save_output(result: dict[str, Any]) -> None:
+def save_output(**fields: Any) -> None:
     """Save the result of a task that ran in a process which does not serve this queue."""
-    process.saver.hand_over(unpack(result, process.blobs, inflight))
+    process.saver.hand_over(unpack(fields, process.blobs, inflight))
 
 
 for domain in process.registry.integrations:

@@ -43,6 +43,9 @@ SLOW_SECONDS = 0.25
 The other processes get the rest.
 """
 
+MOST_UNREADABLE = 1_000
+"""Ids of unreadable messages that a consumer remembers, to log each of them once."""
+
 
 class PollingBroker(RedisBroker):
     """Dramatiq on our queues.
@@ -131,6 +134,7 @@ class BlockingConsumer(Consumer):
         self.timeout = timeout / 1000
         self._taken: deque[tuple[str, bytes | None]] = deque()
         self._here: dict[str, float] = {}
+        self._unreadable: deque[str] = deque(maxlen=MOST_UNREADABLE)
         self._average = 0.0
         self._changed = threading.Condition()
         self._away = False
@@ -200,20 +204,26 @@ class BlockingConsumer(Consumer):
                 return None
             if (
                 message.actor_name == SAVE_OUTPUT
-                and (dispatch := dispatch_of_result(message.args[0])) is not None
+                and (dispatch := dispatch_of_result(message.kwargs)) is not None
             ):
                 self._inflight.receive(dispatch, started=True)
         except (DecodeError, TypeError) as error:
-            log.error(
-                "a message on %r cannot be read and is dropped: %s",
-                self.queue_name,
-                type(error).__name__,
-            )
-            self.queues.ack({self.queue_name: [id]})
+            self._drop(id, error)
             return None
         with self._changed:
             self._here[id] = time.monotonic()
         return proxy
+
+    def _drop(self, id: str, error: Exception) -> None:
+        """Drop a message that this version of the engine cannot read.
+
+        If a task is queued under its id, the leader sends it again and again: it is logged once.
+        """
+        if id not in self._unreadable:
+            self._unreadable.append(id)
+            why = error if isinstance(error, TypeError) else type(error).__name__
+            log.error("dropping the unreadable message %s on %r: %s", id, self.queue_name, why)
+        self.queues.ack({self.queue_name: [id]})
 
     def _wait_out(self, error: redis.RedisError) -> None:
         if not self._away:

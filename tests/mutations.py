@@ -109,6 +109,16 @@ MUTATIONS = [
         ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
+        "messages of another version",
+        (("core/transport/messages.py", "fields.get(key, default) for key", "fields[key] for key"),),
+        ("tests/unit/test_messages.py", "tests/integration/test_broker.py"),
+    ),
+    Mutation(
+        "columns by their names",
+        (("core/db/row_factory.py", "cls(*in_order(values))", "cls(*values[: len(names)])"),),
+        ("tests/integration/test_dispatching.py",),
+    ),
+    Mutation(
         "the lock under which a run ends",
         (("core/ledger/completion.py",
           'SELECT id FROM sync_run WHERE id = %s FOR UPDATE"', 'SELECT %s::uuid"'),

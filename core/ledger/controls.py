@@ -96,7 +96,11 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
 
 
 def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
-    run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY, root=False)
+    """Copy a task that the caller has locked into the open run of its lane.
+
+    Returns the id of the copy; None if the run has the same task already.
+    """
+    run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)
     row = conn.execute(COPY, {"run": run, "task": task}).fetchone()
     copy = row[0] if row else None
     conn.execute(RETRIED, {"copy": copy, "run": run, "task": task})

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.integration.base import START
 from core.ledger.outcomes import Dispatch
 from core.states import AccountState, Lane, RunState, TaskState
@@ -22,7 +23,8 @@ WHERE EXISTS (SELECT FROM sync_run r
 
 # What is under way in a domain: as many rows as the window is wide. Served by `sync_task_queued`.
 IN_FLIGHT = f"""
-SELECT t.user_integration_id::text, a.limit_group, a.limits, t.lane, t.type, count(*)
+SELECT t.user_integration_id::text AS account, a.limit_group AS "group", a.limits, t.lane, t.type,
+    count(*)
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = %s
 GROUP BY 1, 2, 3, 4, 5
@@ -35,7 +37,8 @@ GROUP BY 1, 2, 3, 4, 5
 # Those that may not run now, and those whose tasks are all for later, are passed over before they
 # are counted.
 WAITING = f"""
-SELECT a.id::text, a.limit_group, a.limits, waiting.live, waiting.backfill FROM (
+SELECT a.id::text AS account, a.limit_group AS "group", a.limits, waiting.live, waiting.backfill
+FROM (
     SELECT id, live, backfill FROM (
         SELECT ring.id,
             (SELECT t.id FROM sync_task t
@@ -63,6 +66,13 @@ ORDER BY a.id
 """
 
 BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
+
+# The fields of a `Dispatch` but its epoch, from a task `t`, its account `a` and its run `r`.
+DISPATCH_COLUMNS = """
+    t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
+    t.user_integration_id::text AS account_id, a.version AS account_version,
+    t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload,
+    t.attempts, t.crashes, t.snoozes, t.suspect"""
 
 # Claims portions and marks them queued. Only the leader may: the share lock on its row keeps a new
 # leader's claim from running at the same moment, so that limits of tasks at once are counted
@@ -104,14 +114,11 @@ WITH me AS MATERIALIZED (
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
 )
-SELECT (SELECT epoch FROM me), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version, t.integration_domain, t.lane, r.trigger,
-    t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
-FROM queued t
-JOIN user_integration a ON a.id = t.user_integration_id
+SELECT (SELECT epoch FROM me) AS epoch, {DISPATCH_COLUMNS}
+FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
-"""
+"""  # noqa: S608  the fragment is our own
 
 # Tasks that should be in Redis, and are sent again as they were if they are not.
 QUEUED = f"""
@@ -119,11 +126,8 @@ SELECT id, dispatch_no FROM sync_task
 WHERE state = '{TaskState.QUEUED}' AND integration_domain = %s
 """
 AS_SENT = f"""
-SELECT (SELECT epoch FROM ledger), t.id, t.dispatch_no, t.dispatch_seq, t.run_id::text,
-    t.user_integration_id::text, a.version, t.integration_domain, t.lane, r.trigger,
-    t.type, t.payload, t.attempts, t.crashes, t.snoozes, t.suspect
-FROM sync_task t
-JOIN user_integration a ON a.id = t.user_integration_id
+SELECT (SELECT epoch FROM ledger) AS epoch, {DISPATCH_COLUMNS}
+FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
     AND named.dispatch_no = t.dispatch_no
@@ -133,6 +137,8 @@ WHERE t.state = '{TaskState.QUEUED}'
 CATALOG = "SELECT domain, tasks FROM integration"
 
 RING_START = UUID(int=0)
+
+DISPATCH_ROW = dataclass_row(Dispatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,21 +193,20 @@ def domains_with_work(conn: Conn, domains: Sequence[str]) -> list[str]:
 
 def in_flight(conn: Conn, domain: str) -> list[InFlight]:
     """What is queued in a domain."""
-    return [InFlight(*row) for row in conn.execute(IN_FLIGHT, (domain,))]
+    cursor = conn.cursor(row_factory=dataclass_row(InFlight))
+    return cursor.execute(IN_FLIGHT, (domain,)).fetchall()
 
 
 def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiting]:
     """Up to `most` accounts with ready tasks, those behind `after` in the ring first."""
     names: dict[str, Any] = {"domain": domain, "after": after, "most": most}
-    found = [Waiting(*row) for row in conn.execute(WAITING, names)]
+    cursor = conn.cursor(row_factory=dataclass_row(Waiting))
+    found = cursor.execute(WAITING, names).fetchall()
     if len(found) < most and str(after) != str(RING_START):
         names |= {"after": RING_START, "most": most - len(found)}
         there = {account.account for account in found}
-        found += [
-            one
-            for one in (Waiting(*row) for row in conn.execute(WAITING, names))
-            if one.account not in there
-        ]
+        again = cursor.execute(WAITING, names)
+        found += [account for account in again if account.account not in there]
     return found
 
 
@@ -219,7 +224,7 @@ def claim(
     """
     encoded = json.dumps([asdict(portion) for portion in portions])
     names = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
-    return [Dispatch(*row) for row in conn.execute(CLAIM, names)]
+    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM, names).fetchall()
 
 
 def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
@@ -229,12 +234,8 @@ def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
 
 def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
     """The dispatches of these (task, dispatch_no) again, as far as they are still queued."""
-    return [
-        Dispatch(*row)
-        for row in conn.execute(
-            AS_SENT, ([task for task, _ in tasks], [number for _, number in tasks])
-        )
-    ]
+    named = ([task for task, _ in tasks], [number for _, number in tasks])
+    return conn.cursor(row_factory=DISPATCH_ROW).execute(AS_SENT, named).fetchall()
 
 
 def catalogs(conn: Conn) -> dict[str, Catalog]:

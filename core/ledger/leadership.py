@@ -12,6 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 
 LEAD_SECONDS = 10.0
 """How long leadership lasts unless the leader renews it."""
@@ -31,7 +32,8 @@ FROM ledger
 """
 NEW_EPOCH = "UPDATE ledger SET epoch = %s WHERE epoch = %s"
 STATUS = """
-SELECT epoch, leader, leader_until, last_tick_at, budgets_started, clock_timestamp() FROM ledger
+SELECT epoch, leader, leader_until, last_tick_at, budgets_started,
+    clock_timestamp() AS now FROM ledger
 """
 SEQUENCE = "SELECT last_value FROM dispatch_seq"
 START_BUDGETS = "UPDATE ledger SET budgets_started = true WHERE NOT budgets_started RETURNING 1"
@@ -79,9 +81,9 @@ def vacant(conn: Conn, seconds: float = VACANT_SECONDS) -> bool:
 
 def status(conn: Conn) -> Status:
     """The ledger's one row."""
-    row = conn.execute(STATUS).fetchone()
-    assert row is not None, "the migrations insert the ledger's row"
-    return Status(*row)
+    status = conn.cursor(row_factory=dataclass_row(Status)).execute(STATUS).fetchone()
+    assert status is not None, "the migrations insert the ledger's row"
+    return status
 
 
 def last_sequence(conn: Conn) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
 from core.results.parking import MAX_CRASHES
 from core.states import TaskState
 
@@ -55,8 +56,8 @@ UPDATE sync_task t SET
         AND t.crashes + 1 >= {MAX_CRASHES} THEN clock_timestamp() END,
     suspect = true, available_at = clock_timestamp(), lease_until = NULL
 FROM expired e WHERE t.id = e.id
-RETURNING t.id, t.dispatch_no, t.integration_domain, t.state, t.run_id::text,
-    t.user_integration_id::text, t.type
+RETURNING t.id AS task_id, t.dispatch_no, t.integration_domain AS domain, t.state,
+    t.run_id::text AS run_id, t.user_integration_id::text AS account_id, t.type
 """
 
 START_SUSPECT = f"""
@@ -112,7 +113,7 @@ def _names(held: Held, lease_seconds: float) -> dict[str, object]:
 
 def expire(conn: Conn) -> list[Expired]:
     """Return tasks with an expired lease to `ready`; park a suspect at its third crash."""
-    return [Expired(*row) for row in conn.execute(EXPIRE)]
+    return conn.cursor(row_factory=dataclass_row(Expired)).execute(EXPIRE).fetchall()
 
 
 def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.integration.base import Integration
 from core.integration.results import TaskResult
+from core.ledger.fields import from_fields
 from core.results.outputs import BlobStore
 from core.results.result import result_rows
 from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow
@@ -19,7 +20,8 @@ class Dispatch:
     """What a message names: a task, which of its dispatches this is, and what running it takes.
 
     `epoch`, `task_id` and `dispatch_no` are the fence: a result that does not match the ledger is
-    dropped whole.
+    dropped whole. Fields with a default are optional in messages; their keys are in
+    `core.transport.messages.KEYS`.
     """
 
     epoch: int
@@ -34,10 +36,10 @@ class Dispatch:
     trigger: str
     type: str
     payload: dict[str, Any]
-    attempts: int
-    crashes: int
-    snoozes: int
-    suspect: bool
+    attempts: int = 0
+    crashes: int = 0
+    snoozes: int = 0
+    suspect: bool = False
 
     @property
     def id(self) -> str:
@@ -112,18 +114,25 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """The outcome that `to_json` wrote."""
-        nested: dict[str, Any] = {
-            "dispatch": Dispatch(**data["dispatch"]),
-            "block": data["block"] and Block(**data["block"]),
-            "stop": data["stop"] and Stop(**data["stop"]),
-            "state": TaskState(data["state"]),
+        """Read what `to_json` wrote, in this version of the engine or in another one.
+
+        Raises:
+          TypeError: A required field is missing.
+        """
+        nested: dict[str, Any] = {"dispatch": from_fields(Dispatch, data.get("dispatch", {}))}
+        for name, part in (("block", Block), ("stop", Stop)):
+            if data.get(name) is not None:
+                nested[name] = from_fields(part, data[name])
+        if "state" in data:
+            nested["state"] = TaskState(data["state"])
+        rows = {
+            name: [from_fields(row, each) for each in data.get(name, ())]
+            for name, row in _ROWS.items()
         }
-        rows = {name: [row(**each) for each in data[name]] for name, row in _ROWS.items()}
         rows["outputs"] = [
             row._replace(operation=Operation(row.operation)) for row in rows["outputs"]
         ]
-        return cls(**{**data, **nested, **rows})
+        return from_fields(cls, {**data, **nested, **rows})
 
 
 _ROWS: Mapping[str, Any] = {

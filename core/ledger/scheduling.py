@@ -1,8 +1,9 @@
-"""Making runs: for accounts that are due, and for people who ask. Plugin code never runs here."""
+"""Open runs: for accounts that are due, and for people who ask. Plugin code never runs here."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -50,6 +51,7 @@ FROM run JOIN due ON due.id = run.user_integration_id
 
 TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
 
+DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
 LOCK_ACCOUNT = """
 SELECT sync_status, integration_domain, resync_due, forget_state
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
@@ -65,17 +67,20 @@ INSERT INTO sync_run (
 SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
 FROM dispatch_seq
 """
-OPEN_RUN_OR_NONE = f"""
-{OPEN_RUN} ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
+# The unique index `sync_run_open` decides: the statement waits for a transaction that has inserted a
+# run of this lane and not yet committed.
+OPEN_RUN_IF_NONE = f"""{OPEN_RUN}
+ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
+"""
+# Waits for the transaction that ends the run, and finds nothing then. Served by `sync_run_open`.
+SHARE_OPEN_RUN = f"""
+SELECT id FROM sync_run WHERE user_integration_id = %(account)s AND lane = %(lane)s
+    AND state = '{RunState.RUNNING}' FOR SHARE
 """
 ADD_ROOT = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
     dedup_key)
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {_NO_PAYLOAD}, %(root)s)
-"""
-SHARE_OPEN_RUN = f"""
-SELECT id FROM sync_run WHERE user_integration_id = %s AND lane = %s
-    AND state = '{RunState.RUNNING}' FOR SHARE
 """
 # Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
 HELD = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
@@ -92,10 +97,9 @@ UPDATE sync_state SET
 WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
-# Tasks of cancelled runs, and parked ones that have been tried again by themselves less than three
-# times, go on in the new run:
-# as copies, which conflict with nothing the run already has. Three statements: as one, it compared
-# every task with every copy.
+# Tasks of cancelled runs, and parked ones with fewer than three automatic retries, resume in the new
+# run as copies, which conflict with no task that the run already has. Three statements: a single one
+# compared every task with every copy.
 TO_CARRY = f"""
 SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
 WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL
@@ -138,9 +142,10 @@ SELECT EXISTS (SELECT FROM sync_task t JOIN sync_run r ON r.id = t.run_id
 
 
 def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
-    """Make runs for accounts that are due, at most `batch` of them. Returns (run, account) of each.
+    """Open runs for at most `batch` accounts that are due. Returns (run, account) of each.
 
-    Two schedulers, or two ticks, make one run.
+    Two schedulers, or two ticks, open one run. Locks, in this order: accounts that no other
+    scheduler has locked, their new runs, state, stopped tasks, backfill runs.
     """
     with conn.transaction():
         rows = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
@@ -158,7 +163,7 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
 
 
 def poll(conn: Conn, batch: int) -> int:
-    """Make runs until no account is due. Returns how many."""
+    """Open runs until no account is due. Returns how many."""
     made = 0
     while claimed := claim_due(conn, batch):
         made += len(claimed)
@@ -166,27 +171,35 @@ def poll(conn: Conn, batch: int) -> int:
 
 
 def _carry_on(conn: Conn, run: UUID, account: UUID) -> None:
+    """Copy the stopped tasks of earlier runs into the new live run and the open backfill run.
+
+    Locks, in this order: stopped live tasks, the backfill run FOR SHARE, stopped backfill tasks.
+    """
     _carry(conn, run, account, Lane.LIVE)
     waiting = conn.execute(CARRIED_BACKFILL, (account,)).fetchone()
     if waiting is not None and waiting[0]:
-        backfill = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.RETRY, root=False)
+        backfill = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.RETRY)
         _carry(conn, backfill, account, Lane.BACKFILL)
 
 
 def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
-    names: dict[str, Any] = {"run": run, "account": account, "lane": lane}
-    names["tasks"] = [task for (task,) in conn.execute(TO_CARRY, names)]
-    if names["tasks"]:
-        conn.execute(CARRY, names)
-        conn.execute(CARRIED, names)
+    """Copy the stopped tasks of a lane into a run, and name each copy in its original. Locks the
+    originals by id.
+    """
+    params: dict[str, Any] = {"run": run, "account": account, "lane": lane}
+    params["tasks"] = [task for (task,) in conn.execute(TO_CARRY, params)]
+    if params["tasks"]:
+        conn.execute(CARRY, params)
+        conn.execute(CARRIED, params)
 
 
 def request_run(
     conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL, allow_deletions: bool = False
 ) -> tuple[UUID, bool]:
-    """Start a live run of this account now, or return the open one.
+    """Open a live run of this account now, or join the open one. Returns its id, and whether it is
+    new.
 
-    Returns its id and whether it is new.
+    Locks, in this order: the account, its live run, state, stopped tasks, its backfill run.
 
     Raises:
       NotFound: There is no such account.
@@ -194,29 +207,38 @@ def request_run(
     """
     with conn.transaction():
         domain, resync_due, forget = _lock_active(conn, account)
-        names: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "allow": allow_deletions}
-        joined = conn.execute(JOIN_OPEN_RUN, names).fetchone()
+        params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "allow": allow_deletions}
+        joined = conn.execute(JOIN_OPEN_RUN, params).fetchone()
         if joined is not None:
             return joined[0], False
         if trigger == Trigger.MANUAL and (
-            resync_due or (allow_deletions and conn.execute(HELD, (account,)).fetchone())
+            resync_due or (allow_deletions and _holds(conn, account))
         ):
             trigger = Trigger.RESYNC
-        run = uuid4()
-        names |= {"id": run, "domain": domain, "trigger": trigger, "root": ROOT_KEY}
-        conn.execute(OPEN_RUN, names)
-        conn.execute(ADD_ROOT, names)
+        params |= {"id": uuid4(), "domain": domain, "trigger": trigger, "root": ROOT_KEY}
+        _open_with_root(conn, params)
         if forget:
             conn.execute(DROP_STATE, (account,))
         conn.execute(RESYNC_TAKEN, (account,))
-        _carry_on(conn, run, account)
-    return run, True
+        _carry_on(conn, params["id"], account)
+    return params["id"], True
+
+
+def _holds(conn: Conn, account: UUID) -> bool:
+    """Whether deletions of this account are held for a person. Locks nothing."""
+    return conn.execute(HELD, (account,)).fetchone() is not None
+
+
+def _open_with_root(conn: Conn, params: Mapping[str, Any]) -> None:
+    """Insert a run and its root task. The lock on the account keeps others from doing the same."""
+    conn.execute(OPEN_RUN, params)
+    conn.execute(ADD_ROOT, params)
 
 
 def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
-    """Drop all cursors of an account and list everything again.
+    """Drop all cursors of an account, and list everything again.
 
-    A run that is open ends first; then the resync begins.
+    If a run is open, the resync begins after its end.
     """
     with conn.transaction():
         _lock_active(conn, account)
@@ -224,33 +246,52 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
     return request_run(conn, account, trigger=Trigger.RESYNC)
 
 
-def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str, root: bool) -> UUID:
-    """The open run of a lane, share-locked, or a new one. Called inside a transaction."""
-    row = conn.execute(
-        "SELECT integration_domain FROM user_integration WHERE id = %s", (account,)
-    ).fetchone()
+def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str) -> UUID:
+    """Return the open run of a lane, locked FOR SHARE; open one without a root task if there is
+    none.
+
+    Call it in a transaction: the run cannot end before that does, so it can take more tasks.
+
+    Raises:
+      NotFound: There is no such account.
+    """
+    params: dict[str, Any] = {"account": account, "domain": _domain_of(conn, account)}
+    params |= {"lane": lane, "trigger": trigger, "allow": False}
+    while True:
+        _open_if_none(conn, params)
+        run = _share_open(conn, params)
+        if run is not None:
+            return run
+        # The run that `_open_if_none` met has ended in the meantime.
+
+
+def _domain_of(conn: Conn, account: UUID) -> str:
+    """The domain of an account. Locks nothing: a domain never changes."""
+    row = conn.execute(DOMAIN_OF, (account,)).fetchone()
     if row is None:
         raise NotFound("account-not-found", account=account)
-    names: dict[str, Any] = {
-        "id": uuid4(),
-        "account": account,
-        "lane": lane,
-        "domain": row[0],
-        "trigger": trigger,
-    }
-    names |= {"allow": False, "root": ROOT_KEY}
-    made = conn.execute(OPEN_RUN_OR_NONE, names).rowcount
-    if made and root:
-        conn.execute(ADD_ROOT, names)
-    found = conn.execute(SHARE_OPEN_RUN, (account, lane)).fetchone()
-    if found is None:
-        return open_run(conn, account, lane=lane, trigger=trigger, root=root)
-    run: UUID = found[0]
-    return run
+    domain: str = row[0]
+    return domain
+
+
+def _open_if_none(conn: Conn, params: Mapping[str, Any]) -> None:
+    """Insert a run unless one is open. Locks the new run, after the account or the tasks that the
+    caller has locked; waits for another transaction that is just opening a run of this lane.
+    """
+    conn.execute(OPEN_RUN_IF_NONE, {**params, "id": uuid4()})
+
+
+def _share_open(conn: Conn, params: Mapping[str, Any]) -> UUID | None:
+    """Lock the open run FOR SHARE, after the account or the tasks that the caller has locked.
+
+    Waits for a transaction that is just ending the run; returns None if it has ended.
+    """
+    row = conn.execute(SHARE_OPEN_RUN, params).fetchone()
+    return None if row is None else row[0]
 
 
 def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
-    """The account's domain, and whether a resync is due and cursors are to be forgotten."""
+    """Lock an account. Returns its domain, whether a resync is due, and whether to drop cursors."""
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
     if row is None:
         raise NotFound("account-not-found", account=account)

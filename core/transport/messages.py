@@ -1,10 +1,19 @@
-"""Messages as Dramatiq reads them, made without its detours: they are sent by the hundred."""
+"""Messages as Dramatiq reads them, encoded without its detours: the engine sends hundreds at a time.
+
+A message carries named fields (`kwargs`), so that a newer and an older version of the engine can run
+side by side: unknown fields are ignored, and missing optional ones have their defaults. A message
+without a required field is dropped and logged; the leader sends it again until a process of the
+right version takes it. So a new field is optional in the first version that knows it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import MISSING
+from json.encoder import encode_basestring_ascii as quoted
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from dramatiq import Message
@@ -19,41 +28,90 @@ SAVE_OUTPUT = "save_output"
 POLL_QUEUE = "polling"
 SAVE_QUEUE = "save_output"
 
+KEYS = {
+    "epoch": "e",
+    "task_id": "t",
+    "dispatch_no": "n",
+    "dispatch_seq": "s",
+    "run_id": "r",
+    "account_id": "a",
+    "account_version": "v",
+    "domain": "d",
+    "lane": "l",
+    "trigger": "g",
+    "type": "y",
+    "payload": "p",
+    "attempts": "f",
+    "crashes": "c",
+    "snoozes": "z",
+    "suspect": "u",
+}
+"""The key of each field of a `Dispatch` in a message of `run_task`. Keys are short because Redis
+keeps the messages of a whole window. The fields with a default are optional, and left out while all have
+it. `k` is reserved for the token of a dispatch.
+"""
 
-def encode(queue: str, actor: str, id: str, args: Sequence[Any]) -> str:
-    """One message; its id is also its id in Redis."""
-    return json_text(
-        {
-            "queue_name": queue,
-            "actor_name": actor,
-            "args": args,
-            "kwargs": {},
-            "options": {"redis_message_id": id},
-            "message_id": id,
-            "message_timestamp": int(time.time() * 1000),
-        }
-    )
+_FIELDS = {field.name: field for field in dataclasses.fields(Dispatch)}
+_REQUIRED = {name: KEYS[name] for name, field in _FIELDS.items() if field.default is MISSING}
+_OPTIONAL = {KEYS[name]: field.default for name, field in _FIELDS.items() if name not in _REQUIRED}
+_required_in = itemgetter(*_REQUIRED.values())
+_optional_of, _defaults = (
+    attrgetter(*(name for name in _FIELDS if name not in _REQUIRED)),
+    tuple(_OPTIONAL.values()),
+)
+
+_NUMBERS = [name for name in _REQUIRED if _FIELDS[name].type == "int"]
+_TEXTS = [name for name in _REQUIRED if _FIELDS[name].type == "str"]
+_numbers_of, _texts_of = attrgetter(*_NUMBERS), attrgetter(*_TEXTS)
+_FORM = ",".join(f'"{KEYS[name]}":%s' for name in (*_NUMBERS, *_TEXTS, "payload"))
+
+
+def encode(queue: str, actor: str, id: str, fields: Mapping[str, Any]) -> str:
+    """One message with named fields; its id is also its id in Redis."""
+    return _message(queue, actor, id, json_text(fields))
 
 
 def dispatch_message(dispatch: Dispatch) -> str:
-    """The message of a dispatch."""
-    return encode(
-        dispatch.domain, RUN_TASK, dispatch.id, [getattr(dispatch, name) for name in _FIELDS]
+    """The message of a dispatch, as formatted text: twice as fast as encoding a dictionary."""
+    numbers, texts = _numbers_of(dispatch), map(quoted, _texts_of(dispatch))
+    fields = _FORM % (*numbers, *texts, json_text(dispatch.payload))
+    if (optional := _optional_of(dispatch)) != _defaults:
+        fields += "," + json_text(dict(zip(_OPTIONAL, optional, strict=True)))[1:-1]
+    return _message(dispatch.domain, RUN_TASK, dispatch.id, f"{{{fields}}}")
+
+
+def _message(queue: str, actor: str, id: str, fields: str) -> str:
+    queue, actor, id = quoted(queue), quoted(actor), quoted(id)
+    return (
+        f'{{"queue_name":{queue},"actor_name":{actor},"args":[],"kwargs":{fields},'
+        f'"options":{{"redis_message_id":{id}}},"message_id":{id},'
+        f'"message_timestamp":{int(time.time() * 1000)}}}'
     )
 
 
-class TaskMessage(MessageProxy):
-    """A message of `run_task` in a worker, with its dispatch.
-
-    The dispatch is parsed once and shared by all middleware.
+def read_dispatch(fields: Mapping[str, Any]) -> Dispatch:
+    """The dispatch that the fields of a message name.
 
     Raises:
-      TypeError: Its arguments are no dispatch.
+      TypeError: A required field is missing.
+    """
+    try:
+        required = _required_in(fields)
+    except KeyError:
+        missing = [name for name, key in _REQUIRED.items() if key not in fields]
+        raise TypeError(f"a dispatch lacks {', '.join(missing)}") from None
+    if len(fields) == len(_REQUIRED):
+        return Dispatch(*required)
+    return Dispatch(*required, *(fields.get(key, default) for key, default in _OPTIONAL.items()))
+
+
+class TaskMessage(MessageProxy):
+    """A message of `run_task` in a worker. Its dispatch is read once.
+
+    Raises:
+      TypeError: A required field of the dispatch is missing.
     """
 
     def __init__(self, message: Message[Any]) -> None:
         super().__init__(message)
-        self.dispatch = Dispatch(*message.args)
-
-
-_FIELDS = [field.name for field in dataclasses.fields(Dispatch)]
+        self.dispatch = read_dispatch(message.kwargs)

@@ -17,6 +17,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from core.accounts.redaction import describe_redis
 from core.egress import any_host
 from core.errors import ServerUnavailable
 
@@ -248,7 +249,7 @@ class Queues:
         try:
             info: dict[str, Any] = self.client.info()
         except redis.RedisError as error:
-            raise ServerUnavailable("redis-unreachable", detail=describe(error)) from None
+            raise ServerUnavailable("redis-unreachable", detail=describe_redis(error)) from None
         version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
         if version < MINIMUM_VERSION:
             raise ServerUnavailable("redis-too-old", version=info["redis_version"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from core.accounts.redaction import describe_redis
 from core.content.blobs import Blobs
+from core.ledger.fields import from_fields
 from core.ledger.outcomes import Dispatch, Outcome
 from core.transport.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
 from core.transport.queues import UNAVAILABLE, Queues
@@ -35,12 +37,12 @@ class ResultForwarder:
         """
         id = outcome.dispatch.id
         body = json.dumps(outcome.to_json())
-        argument: Any = (
+        fields: Any = (
             {"blob": self._blobs.put(body.encode())}
             if len(body) > LARGEST_BODY
             else json.loads(body)
         )
-        message = encode(SAVE_QUEUE, SAVE_OUTPUT, id, [argument])
+        message = encode(SAVE_QUEUE, SAVE_OUTPUT, id, fields)
         for pause in (0.1, 0.5, 1.0, 2.0, 4.0):
             try:
                 self._queues.hand_over(id, outcome.dispatch.domain, SAVE_QUEUE, message)
@@ -53,23 +55,30 @@ class ResultForwarder:
         self._inflight.release([id])
 
 
-def unpack(argument: dict[str, Any], blobs: Blobs, inflight: InflightTasks) -> Outcome:
+def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> Outcome:
     """The outcome that a message of `save_output` carries.
 
-    One that cannot be read, as of another version of the engine, is let go of: its lease, renewed
-    here, would never run out.
+    Unknown fields are ignored, and missing optional ones have their defaults. If it cannot be read
+    all the same, its task is released: otherwise this process would renew its lease forever.
     """
     try:
-        data = json.loads(blobs.get(argument["blob"])) if "blob" in argument else argument
+        data = json.loads(blobs.get(fields["blob"])) if "blob" in fields else fields
         outcome = Outcome.from_json(data)
     except Exception:
-        if (dispatch := dispatch_of_result(argument)) is not None:
+        if (dispatch := dispatch_of_result(fields)) is not None:
             inflight.release([dispatch.id], done=False)
         raise
     outcome.queue = SAVE_QUEUE
     return outcome
 
 
-def dispatch_of_result(argument: dict[str, Any]) -> Dispatch | None:
-    """Whose result a message of `save_output` carries; None where only a blob's key travels."""
-    return Dispatch(**argument["dispatch"]) if "dispatch" in argument else None
+def dispatch_of_result(fields: Mapping[str, Any]) -> Dispatch | None:
+    """The dispatch whose result a message of `save_output` carries; None where only a blob's key
+    travels.
+
+    Raises:
+      TypeError: A required field is missing.
+    """
+    if not isinstance(fields, Mapping):
+        raise TypeError("a result has no named fields")
+    return None if "blob" in fields else from_fields(Dispatch, fields.get("dispatch", {}))

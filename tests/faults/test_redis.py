@@ -100,7 +100,7 @@ def test_messages_that_nobody_can_read(fleet: Fleet, deployment: Deployment) -> 
     fleet.ready()
     account = connect(deployment, HelloWorld, {"pages": 50, "delay_ms": 20})
     sync(deployment, account)
-    known = encode("hello-world", "%s", "m", ["%s"]).encode()
+    known = encode("hello-world", "%s", "m", {"t": "%s"}).encode()
     junk = [
         b"\xff\xfe",
         b"{}",

@@ -8,8 +8,10 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import dramatiq
 import pytest
@@ -18,7 +20,15 @@ from dramatiq.errors import QueueJoinTimeout
 
 from core.broker import PollingBroker
 from core.embedded.valkey import Valkey
-from core.transport.messages import RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, dispatch_message, encode
+from core.ledger.outcomes import Dispatch
+from core.transport.messages import (
+    RUN_TASK,
+    SAVE_OUTPUT,
+    SAVE_QUEUE,
+    dispatch_message,
+    encode,
+    read_dispatch,
+)
 from core.transport.queues import Queues
 from core.worker.inflight import InflightTasks
 from core.worker.process import WorkerProcess
@@ -182,8 +192,13 @@ UNREADABLE = {
             }
         ).encode()
     ),
-    "a dispatch of another version": encode("q", RUN_TASK, "1", [1, 2, 3]).encode(),
+    "a dispatch without named fields": encode("q", RUN_TASK, "1", {}).encode(),
+    "a dispatch that lacks some": encode("q", RUN_TASK, "1", {"t": 1, "n": 2, "e": 3}).encode(),
     "a dispatch of nothing": encode("q", RUN_TASK, "1", None).encode(),  # type: ignore[arg-type]
+    "a dispatch of a list": encode("q", RUN_TASK, "1", [1]).encode(),  # type: ignore[arg-type]
+    "a result of nothing": encode("q", SAVE_OUTPUT, "1", {}).encode(),
+    "a result of a list": encode("q", SAVE_OUTPUT, "1", [1]).encode(),  # type: ignore[arg-type]
+    "a result of a number": encode("q", SAVE_OUTPUT, "1", {"dispatch": 1}).encode(),
     "empty": b"",
 }
 
@@ -208,7 +223,7 @@ def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_one_comes(
     broker: PollingBroker, queues: Queues, work: Callable
 ) -> None:
     put, database = put_actor(broker)
-    queues.send("q", {"1": encode("q", "unheard-of", "1", [])})
+    queues.send("q", {"1": encode("q", "unheard-of", "1", {})})
     put.send("a", "1")
     logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
     work()
@@ -303,12 +318,78 @@ def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
     assert inflight.not_started() == [dispatches[0]]
 
 
+@pytest.fixture
+def ran(broker: PollingBroker) -> list[Dispatch]:
+    """The dispatches that the actor `run_task` has run."""
+    dispatches: list[Dispatch] = []
+
+    @dramatiq.actor(broker=broker, queue_name="shop", actor_name=RUN_TASK)
+    def run_task(**fields: Any) -> None:
+        dispatches.append(read_dispatch(fields))
+
+    return dispatches
+
+
+def of_version(dispatch: Dispatch, change: Callable[[dict[str, Any]], Any]) -> dict[str, str]:
+    """Its message, as another version of the engine writes it."""
+    message = json.loads(dispatch_message(dispatch))
+    change(message["kwargs"])
+    return {dispatch.id: json.dumps(message)}
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "an unknown field": lambda fields: fields.update(k="a token", later={"more": [1]}),
+    "without an optional field": lambda fields: fields.pop("f"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_message_of_another_version_runs(
+    queues: Queues,
+    inflight: InflightTasks,
+    work: Callable,
+    until: Callable,
+    dispatches,
+    ran,
+    change: str,
+) -> None:
+    one = replace(dispatches[0], crashes=1)  # so that the message has all optional fields
+    queues.send("shop", of_version(one, CHANGES[change]))
+    work()
+    until(lambda: ran)
+    assert ran == [one]
+
+
+def test_a_message_without_a_required_field_is_dropped_each_time_and_logged_once(
+    queues: Queues,
+    inflight: InflightTasks,
+    work: Callable,
+    until: Callable,
+    dispatches,
+    ran,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad, good, _ = dispatches
+    work()
+    for _ in range(3):  # as the leader sends it again
+        queues.send("shop", of_version(bad, lambda fields: fields.pop("p")))
+        until(lambda: not queues.length("shop"))
+    queues.send("shop", {good.id: dispatch_message(good)})
+    until(lambda: ran)
+    assert ran == [good]
+    lines = [record.getMessage() for record in caplog.records if record.name == "core.broker"]
+    assert lines == [
+        f"dropping the unreadable message {bad.id} on 'shop': a dispatch lacks payload"
+    ]
+    assert inflight.to_renew() == [(good.task_id, 1)]
+
+
 def test_a_result_is_held_while_it_is_saved_and_not_given_back(
     desk, broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     one = dispatches[0]
-    body = json.loads(json.dumps(desk.outcome(one).to_json()))
-    queues.send(SAVE_QUEUE, {one.id: encode(SAVE_QUEUE, SAVE_OUTPUT, one.id, [body])})
+    body = json.loads(json.dumps(desk.outcome(one).to_json())) | {"of_the_next_version": True}
+    queues.send(SAVE_QUEUE, {one.id: encode(SAVE_QUEUE, SAVE_OUTPUT, one.id, body)})
     broker.declare_queue(SAVE_QUEUE)
     consumer = broker.consume(SAVE_QUEUE, prefetch=8, timeout=50)
     message = next(consumer)

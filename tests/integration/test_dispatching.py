@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict
 from uuid import uuid4
 
+import pytest
+
 from core.ledger import dispatching, leadership
 from core.ledger.dispatching import RING_START, Portion
+from core.ledger.outcomes import Dispatch
+
+DISPATCH = Dispatch(
+    epoch=1, task_id=2, dispatch_no=3, dispatch_seq=4, run_id="r", account_id="a", account_version=5, domain="d",
+    lane="l", trigger="g", type="t", payload={"p": 1}, attempts=6, crashes=7, snoozes=8, suspect=True,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shuffled", range(5))
+def test_rows_become_dispatches_whatever_the_order_of_their_columns(conn, shuffled: int) -> None:
+    columns = [f"x.{name}" for name in (*asdict(DISPATCH), "other")]
+    random.Random(shuffled).shuffle(columns)
+    types = (
+        "epoch int, task_id int, dispatch_no int, dispatch_seq int, run_id text, account_id text, account_version int,"
+        " domain text, lane text, trigger text, type text, payload jsonb, attempts int, crashes int, snoozes int,"
+        " suspect bool, other int"
+    )  # fmt: skip
+    row = json.dumps(asdict(DISPATCH) | {"other": 9})
+    cursor = conn.cursor(row_factory=dispatching.DISPATCH_ROW)
+    found = cursor.execute(
+        f"SELECT {', '.join(columns)} FROM json_to_record(%s) AS x({types})", (row,)
+    )
+    assert found.fetchall() == [DISPATCH]
+
+
+def test_a_row_that_lacks_a_column_is_no_dispatch(conn) -> None:
+    with pytest.raises(ValueError, match="dispatch_no"):
+        conn.cursor(row_factory=dispatching.DISPATCH_ROW).execute("SELECT 1 AS epoch, 2 AS task_id")
 
 
 def test_only_the_leader_claims(desk) -> None:

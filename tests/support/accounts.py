@@ -54,7 +54,7 @@ def sync(deployment: Deployment, account: UUID) -> UUID:
 def tick(deployment: Deployment, times: int = 1) -> None:
     """Send `poll_due`, as periodiq does."""
     ids = [str(uuid4()) for _ in range(times)]
-    deployment.queues.send("polling", {one: encode("polling", "poll_due", one, []) for one in ids})
+    deployment.queues.send("polling", {one: encode("polling", "poll_due", one, {}) for one in ids})
 
 
 def set_due(deployment: Deployment, *accounts: UUID) -> None:

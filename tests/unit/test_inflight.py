@@ -92,9 +92,9 @@ def test_one_suspect_at_a_time(dispatch: Make) -> None:
 
 def test_a_result_that_cannot_be_read_is_let_go_of(dispatch: Make) -> None:
     inflight, one = InflightTasks(), dispatch()
-    argument = Outcome(one).to_json() | {"of_the_next_version": True}
+    fields = Outcome(one).to_json() | {"stop": {"reason": "credentials"}}
     inflight.receive(one, started=True)
     with pytest.raises(TypeError):
-        unpack(argument, None, inflight)  # type: ignore[arg-type]
+        unpack(fields, None, inflight)  # type: ignore[arg-type]
     assert inflight.to_renew() == []
     assert inflight.receive(one, started=True)

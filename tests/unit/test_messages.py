@@ -1,21 +1,35 @@
-"""Messages as Dramatiq reads them."""
+"""Messages as Dramatiq reads them, and as other versions of the engine write them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
+import pytest
 from dramatiq import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ledger.outcomes import Dispatch
-from core.transport.messages import RUN_TASK, dispatch_message, encode
+from core.ledger.fields import from_fields
+from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
+from core.transport.messages import (
+    KEYS,
+    RUN_TASK,
+    TaskMessage,
+    dispatch_message,
+    encode,
+    read_dispatch,
+)
+
+OPTIONAL = {"attempts": 2, "crashes": 1, "snoozes": 3, "suspect": True}
 
 
 def test_dramatiq_reads_a_dispatch_back_whole(dispatch: Callable[..., Dispatch]) -> None:
     sent = dispatch(task_id=5, dispatch_no=3, payload={"a": [1, "é\0", None]}, suspect=True)
     message: Message = Message.decode(dispatch_message(sent).encode())
-    assert Dispatch(*message.args) == sent
+    assert TaskMessage(message).dispatch == sent
     assert (message.queue_name, message.actor_name) == ("shop", RUN_TASK)
     assert message.message_id == message.options["redis_message_id"] == sent.id == "5-3"
     assert abs(message.message_datetime.timestamp() - message.message_timestamp / 1000) < 1
@@ -26,6 +40,87 @@ def test_it_encodes_as_dramatiq_itself_would(dispatch: Callable[..., Dispatch]) 
     assert Message.decode(Message.decode(text).encode()) == Message.decode(text)
 
 
-@given(st.lists(st.none() | st.booleans() | st.integers() | st.text()))
-def test_any_arguments_survive(arguments: list[object]) -> None:
-    assert list(Message.decode(encode("q", "a", "1", arguments).encode()).args) == arguments
+@given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()))
+def test_any_fields_survive(fields: dict[str, object]) -> None:
+    message: Message = Message.decode(encode('q"', "a\n", "1", fields).encode())
+    assert (message.queue_name, message.actor_name, message.kwargs) == ('q"', "a\n", fields)
+
+
+def test_every_field_of_a_dispatch_has_one_key_and_the_tokens_is_free() -> None:
+    assert list(KEYS) == [field.name for field in fields(Dispatch)]
+    assert len(set(KEYS.values())) == len(KEYS)
+    assert "k" not in KEYS.values()
+
+
+@pytest.mark.parametrize("optional", [{}, OPTIONAL, {"snoozes": 1}])
+@pytest.mark.parametrize("texts", ["step", 'é"\\\n', "\ud800"])
+def test_formatted_text_is_what_the_encoder_would_write(
+    dispatch: Callable[..., Dispatch], optional: dict[str, Any], texts: str
+) -> None:
+    one = dispatch(type=texts, domain=texts, payload={texts: texts}, **optional)
+    message = json.loads(dispatch_message(one))
+    named = {KEYS[field.name]: getattr(one, field.name) for field in fields(Dispatch)}
+    if not optional:
+        named = {key: value for key, value in named.items() if key not in "fczu"}
+    assert message["kwargs"] == named
+    assert message["queue_name"] == texts
+
+
+def sent(dispatch: Dispatch) -> dict[str, Any]:
+    """The fields of its message."""
+    named: dict[str, Any] = json.loads(dispatch_message(dispatch))["kwargs"]
+    return named
+
+
+def test_unknown_fields_of_a_newer_version_are_ignored(dispatch: Callable[..., Dispatch]) -> None:
+    for one in (dispatch(), dispatch(**OPTIONAL)):
+        assert read_dispatch(sent(one) | {"k": "token", "later": [1]}) == one
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_a_missing_optional_field_has_its_default(
+    dispatch: Callable[..., Dispatch], name: str
+) -> None:
+    named = sent(dispatch(**OPTIONAL))
+    del named[KEYS[name]]
+    assert read_dispatch(named) == dispatch(**{**OPTIONAL, name: type(OPTIONAL[name])()})
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if name not in OPTIONAL])
+def test_a_missing_required_field_is_named(dispatch: Callable[..., Dispatch], name: str) -> None:
+    named = sent(dispatch(**OPTIONAL))
+    del named[KEYS[name]]
+    with pytest.raises(TypeError, match=f"a dispatch lacks {name}$"):
+        read_dispatch(named)
+
+
+def test_a_result_of_another_version_is_read(dispatch: Callable[..., Dispatch]) -> None:
+    outcome = Outcome(
+        dispatch(**OPTIONAL), block=Block("k", 1.0, "r"), stop=Stop("credentials", "d", 1)
+    )
+    data = json.loads(json.dumps(outcome.to_json()))
+    for part in (data, data["dispatch"], data["block"], data["stop"]):
+        part["of_the_next_version"] = True
+    assert Outcome.from_json(data) == outcome
+    older = {"dispatch": {name: data["dispatch"][name] for name in KEYS if name not in OPTIONAL}}
+    assert Outcome.from_json(older) == Outcome(dispatch())
+
+
+def test_a_result_without_a_required_field_is_refused(dispatch: Callable[..., Dispatch]) -> None:
+    for part, name in (("dispatch", "epoch"), ("block", "reason"), ("stop", "detail")):
+        data = Outcome(
+            dispatch(), block=Block("k", 1.0, "r"), stop=Stop("credentials", "d", 1)
+        ).to_json()
+        del data[part][name]
+        with pytest.raises(TypeError, match=name):
+            Outcome.from_json(data)
+    with pytest.raises(TypeError, match="task_id"):
+        Outcome.from_json({})
+
+
+@pytest.mark.parametrize("data", [None, 7, "text", [1]])
+def test_what_has_no_named_fields_is_refused(data: Any) -> None:
+    with pytest.raises(TypeError):
+        from_fields(Block, data)
+    with pytest.raises(TypeError):
+        read_dispatch(data)

@@ -36,7 +36,7 @@ SELECT array_agg(DISTINCT state), sum(tasks_done),
 FROM sync_run WHERE id = ANY(%s) HAVING count(*) FILTER (WHERE state = 'running') = 0
 """
 
-LONGEST_LOG = 20_000
+MAX_LOG_CHARS = 20_000
 """Characters of the workers' log that a failure shows."""
 
 STATE = {
@@ -48,7 +48,7 @@ STATE = {
         "SELECT id, dispatch_no, suspect FROM sync_task WHERE state = 'queued' ORDER BY id LIMIT 20"
     ),
     "processes": "SELECT kind, pid, draining, (clock_timestamp() - seen_at)::text FROM process",
-    "leader": "SELECT leader, (leader_until - clock_timestamp())::text FROM ledger",
+    "leader": "SELECT leader, (leader_until - clock_timestamp())::text FROM engine_state",
     "messages": None,
 }
 
@@ -131,7 +131,7 @@ class Engine:
             except Exception as error:
                 # Its folder is thrown away with all that is in it.
                 error.add_note(
-                    f"{self._state()}\n{log.read_text('utf-8', 'replace')[-LONGEST_LOG:]}"
+                    f"{self._state()}\n{log.read_text('utf-8', 'replace')[-MAX_LOG_CHARS:]}"
                 )
                 raise
             finally:
@@ -140,7 +140,7 @@ class Engine:
     def ready(self, processes: int) -> bool:
         """Whether so many processes serve, and one of them leads."""
         _, serve = serving(self.conn).get("polling", (0, 0))
-        leading = self.conn.execute("SELECT leader_until > now() FROM ledger").fetchone()
+        leading = self.conn.execute("SELECT leader_until > now() FROM engine_state").fetchone()
         return serve >= processes and bool(leading and leading[0])
 
     def account(self, domain: str = "noop", **config: Any) -> UUID:

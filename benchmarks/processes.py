@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parent.parent
-LONGEST_END = 30.0
+MAX_SHUTDOWN_SECONDS = 30.0
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def program(arguments: Sequence[str], environment: Mapping[str, str], log: Path)
         finally:
             started.terminate()
             with suppress(subprocess.TimeoutExpired):
-                started.wait(LONGEST_END)
+                started.wait(MAX_SHUTDOWN_SECONDS)
             with suppress(ProcessLookupError):
                 os.killpg(started.pid, signal.SIGKILL)
             started.wait()

@@ -11,16 +11,16 @@ from core.errors import (
     TransientError,
 )
 from core.hookspecs import hookimpl
-from core.integration.base import BaseIntegration, Destination, Empty, ResyncOnChange
+from core.integration.base import BaseIntegration, Destination, NoFields, ResyncOnChange
 from core.integration.context import AccountInfo, BlobWriter, Context, RunInfo, TaskInfo
-from core.integration.limits import AccountIdentity, AtOnce, Limit, Manifest, OAuth, Rate
+from core.integration.limits import AccountIdentity, Concurrency, Limit, Manifest, OAuth, Rate
 from core.integration.results import Blob, Listing, Task, TaskOutput, TaskResult
 from core.integration.tasks import TaskMethod, task
 
 __all__ = [
     "AccountIdentity",
     "AccountInfo",
-    "AtOnce",
+    "Concurrency",
     "BaseIntegration",
     "Blob",
     "BlobWriter",
@@ -29,7 +29,7 @@ __all__ = [
     "CredentialsInvalid",
     "CursorExpired",
     "Destination",
-    "Empty",
+    "NoFields",
     "IntegrationError",
     "Limit",
     "Listing",

@@ -30,7 +30,7 @@ SHORTEST_IN_BASE64 = 6
 PASSWORDS = ("password", "sslpassword")
 """Parameters of libpq, and of redis-py, that are secrets."""
 
-LONGEST_TEXT = 2_000
+MAX_TEXT_CHARS = 2_000
 """Characters of an error that are kept."""
 
 
@@ -168,6 +168,6 @@ def error_text(error: BaseException, strike: Callable[[str], str]) -> str:
     It holds the class and the message, without secrets or control characters.
     """
     message = strike(message_of(error))
-    clean = "".join(char if char.isprintable() else " " for char in message[: LONGEST_TEXT * 2])
+    clean = "".join(char if char.isprintable() else " " for char in message[: MAX_TEXT_CHARS * 2])
     name = type(error).__name__
-    return f"{name}: {' '.join(clean.split())}"[:LONGEST_TEXT] if clean.strip() else name
+    return f"{name}: {' '.join(clean.split())}"[:MAX_TEXT_CHARS] if clean.strip() else name

@@ -65,7 +65,7 @@ ON CONFLICT (user_id, integration_domain, identity) DO UPDATE SET
     consecutive_failures = 0,
     resync_due = user_integration.resync_due OR user_integration.config <> excluded.config
         AND %(resync)s,
-    forget_state = user_integration.forget_state OR user_integration.config <> excluded.config
+    drop_state = user_integration.drop_state OR user_integration.config <> excluded.config
         AND %(resync)s,
     next_sync_at = now(), updated_at = now()
 RETURNING id, version = 1
@@ -87,7 +87,7 @@ _CORRECTED = f"status_reason = '{AccountStateReason.CONFIGURATION}'"
 SET_CONFIG = f"""
 UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = version + 1,
     public_hosts_only = public_hosts_only OR %(public_hosts_only)s,
-    resync_due = resync_due OR %(resync)s, forget_state = forget_state OR %(resync)s,
+    resync_due = resync_due OR %(resync)s, drop_state = drop_state OR %(resync)s,
     next_sync_at = CASE WHEN %(resync)s THEN now() ELSE next_sync_at END,
     sync_status = CASE WHEN {_CORRECTED} THEN '{AccountState.ACTIVE}' ELSE sync_status END,
     status_reason = CASE WHEN {_CORRECTED} THEN NULL ELSE status_reason END,

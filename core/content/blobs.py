@@ -20,7 +20,7 @@ from obstore.store import LocalStore, from_url
 
 from core.db.pool import Database
 from core.errors import SettingsError, TransientError
-from core.results.outputs import INLINE_BYTES
+from core.results.outputs import MAX_INLINE_BYTES
 from core.results.rows import StoredBlob
 
 CHUNK = 1024 * 1024
@@ -227,7 +227,7 @@ class SpooledWriter:
     def _finish(self) -> StoredBlob:
         size, sha256 = self.tell(), self._hash.hexdigest()
         self._open.flush()
-        if size > INLINE_BYTES:
+        if size > MAX_INLINE_BYTES:
             return StoredBlob(size, sha256, key=self._blobs.put_file(self._path, sha256))
         self._open.seek(0)
         return StoredBlob(size, sha256, data=self._open.read())

@@ -6,7 +6,7 @@ A row remembers two writers: `content_seq`, the dispatch that wrote its content,
 the last one that changed anything. A write with a smaller number than what it would replace is
 late, and ignored.
 
-Every change also writes `changed_in`, the number of its transaction: what the change feed is
+Every change also writes `changed_xid`, the number of its transaction: what the change feed is
 ordered by (ADR 0040). For new rows that is the column's default.
 """
 
@@ -62,7 +62,7 @@ ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
     digest = CASE WHEN c.metadata_seq < excluded.metadata_seq
         THEN excluded.digest ELSE ''::bytea END,
     metadata_seq = greatest(c.metadata_seq, excluded.metadata_seq),
-    updated_at = now(), deleted_at = NULL, changed_in = excluded.changed_in
+    updated_at = now(), deleted_at = NULL, changed_xid = excluded.changed_xid
 WHERE c.content_seq < excluded.content_seq
     OR c.content_seq = excluded.content_seq AND c.deleted_at IS NOT NULL
 RETURNING user_integration_id::text, external_id
@@ -83,7 +83,7 @@ WITH incoming AS MATERIALIZED (
 UPDATE user_integration_content c SET
     metadata = c.metadata || l.metadata, fingerprint = coalesce(l.fingerprint, c.fingerprint),
     digest = '', metadata_seq = l.seq, updated_at = now(),
-    changed_in = pg_current_xact_id()::text::bigint
+    changed_xid = pg_current_xact_id()::text::bigint
 FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
@@ -111,7 +111,7 @@ WITH RECURSIVE incoming AS MATERIALIZED (
 )
 UPDATE user_integration_content c
 SET deleted_at = now(), updated_at = now(), content_seq = b.seq, metadata_seq = b.seq,
-    changed_in = pg_current_xact_id()::text::bigint
+    changed_xid = pg_current_xact_id()::text::bigint
 FROM locked b
 WHERE c.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 RETURNING c.user_integration_id::text, b.root

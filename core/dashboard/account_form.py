@@ -19,7 +19,7 @@ from core.service.accounts.validation import Invalid
 
 Part = Literal["config", "credentials"]
 
-MOST_MINUTES = 525_600
+MAX_INTERVAL_MINUTES = 525_600
 UNFIT = 422
 
 _MINUTES = re.compile(r"[0-9]{1,6}")
@@ -187,8 +187,8 @@ class Asked:
         text = self.text("interval").strip()
         if not text:
             return None
-        if not _MINUTES.fullmatch(text) or not 1 <= int(text) <= MOST_MINUTES:
-            self.problems["interval"] = f"use whole minutes, from 1 to {MOST_MINUTES:,}"
+        if not _MINUTES.fullmatch(text) or not 1 <= int(text) <= MAX_INTERVAL_MINUTES:
+            self.problems["interval"] = f"use whole minutes, from 1 to {MAX_INTERVAL_MINUTES:,}"
             raise Unusable
         return int(text)
 

@@ -28,16 +28,16 @@ SECONDS = 1.0
 COST = 10
 """So many times longer than a look took is the pause after it."""
 
-MOST_AT_ONCE = 4
+MAX_CONCURRENT_RENDERS = 4
 """Looks. Whoever waits for one holds none of the threads that answer requests."""
 
 KEEPALIVE_SECONDS = 15.0
 ASK_AGAIN_SECONDS = 15.0
 """How soon a token that is revoked ends the stream."""
 
-KEPT_SECONDS = 60.0
+CACHE_SECONDS = 60.0
 
-MOST_STREAMS = 60
+MAX_STREAMS = 60
 """Of one token: pages that are open at once.
 
 The server has a bound for all connections together, which nobody shall use up.
@@ -62,7 +62,7 @@ class Live:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, ...], _Kept] = {}
         self._streams: Counter[UUID] = Counter()
-        self._rendering = asyncio.Semaphore(MOST_AT_ONCE)
+        self._rendering = asyncio.Semaphore(MAX_CONCURRENT_RENDERS)
 
     async def look(
         self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0
@@ -86,7 +86,7 @@ class Live:
             return kept.html, kept.pause
 
     def _forget(self) -> None:
-        long_ago = time.monotonic() - KEPT_SECONDS
+        long_ago = time.monotonic() - CACHE_SECONDS
         for key in [
             key
             for key, kept in self._kept.items()
@@ -107,7 +107,7 @@ class Live:
         Parameters:
           token: Whose stream it is.
         """
-        if self._streams[token] >= MOST_STREAMS:
+        if self._streams[token] >= MAX_STREAMS:
             yield "retry: 30000\n\n"
             return
         kept = self._kept.setdefault(key, _Kept())

@@ -21,23 +21,23 @@ from typing import TypeAlias
 from core.results.text import mended
 from core.web.downloads import image_type
 
-MOST_BYTES = 5_000_000
+MAX_MESSAGE_BYTES = 5_000_000
 """Of a mail; its body stands before what is attached."""
 
-MOST_WORK = 20_000_000
+MAX_BOUNDARY_COMPARISONS = 20_000_000
 """Lines by boundaries: the parser compares each line with the boundaries of all parts around it."""
 
-MOST_DELIMITERS = 20_000
+MAX_DELIMITERS = 20_000
 """Lines that may begin a part: the parser makes all of them, before any are counted."""
 
-MOST_PARTS = 500
-MOST_DEPTH = 20
-LONGEST_HEADER = 8_000
-MOST_PARAMETERS = 100
+MAX_PARTS = 500
+MAX_DEPTH = 20
+MAX_HEADER_CHARS = 8_000
+MAX_PARAMETERS = 100
 """Of a header about a part; finding where each ends reads the header up to there again."""
 
-LONGEST_TEXT = 200_000
-MOST_IMAGE_BYTES = 3_000_000
+MAX_TEXT_CHARS = 200_000
+MAX_IMAGE_BYTES = 3_000_000
 """Of all inline images together."""
 
 HEADINGS = ("From", "To", "Cc", "Subject", "Date")
@@ -76,25 +76,27 @@ class _Bounded(Compat32):
     def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(list(sourcelines))
         if name[:8].lower() == "content-":
-            value = ";".join(value.split(";", MOST_PARAMETERS + 1)[: MOST_PARAMETERS + 1])
-        return name[:LONGEST_HEADER], value[:LONGEST_HEADER]
+            value = ";".join(value.split(";", MAX_PARAMETERS + 1)[: MAX_PARAMETERS + 1])
+        return name[:MAX_HEADER_CHARS], value[:MAX_HEADER_CHARS]
 
 
 def read(data: bytes) -> Letter | None:
     """Parse these bytes as a mail; None if they are not one, or parsing would take too long.
 
     Parameters:
-      data: Its beginning, if it is longer than `MOST_BYTES`.
+      data: Its beginning, if it is longer than `MAX_MESSAGE_BYTES`.
     """
     # To the parser a line ends by either, or by both together.
     lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
     if (
-        lines * (1 + data.lower().count(b"boundary")) > MOST_WORK
-        or len(_DELIMITER.findall(data)) > MOST_DELIMITERS
+        lines * (1 + data.lower().count(b"boundary")) > MAX_BOUNDARY_COMPARISONS
+        or len(_DELIMITER.findall(data)) > MAX_DELIMITERS
     ):
         return None
     try:
-        return _letter(message_from_bytes(data, policy=_Bounded()), cut=len(data) >= MOST_BYTES)
+        return _letter(
+            message_from_bytes(data, policy=_Bounded()), cut=len(data) >= MAX_MESSAGE_BYTES
+        )
     # The parser has faults of many kinds, and mails are made to find them.
     except Exception:  # noqa: BLE001
         return None
@@ -102,7 +104,7 @@ def read(data: bytes) -> Letter | None:
 
 def _letter(message: Part, *, cut: bool) -> Letter:
     letter = Letter(headings=_headings(message), cut=cut)
-    room = MOST_IMAGE_BYTES
+    room = MAX_IMAGE_BYTES
     for part in _leaves(message):
         type = part.get_content_type()
         if part.get_content_disposition() != "attachment" and not part.is_multipart():
@@ -127,12 +129,12 @@ def _letter(message: Part, *, cut: bool) -> Letter:
 def _leaves(message: Part) -> Iterator[Part]:
     """The parts that hold something, in their order; a mail in a mail is one of them."""
     waiting, seen = [(message, 0)], 0
-    while waiting and seen < MOST_PARTS:
+    while waiting and seen < MAX_PARTS:
         part, depth = waiting.pop()
         seen += 1
         payload = part.get_payload()
         if part.get_content_maintype() == "multipart" and isinstance(payload, list):
-            if depth < MOST_DEPTH:
+            if depth < MAX_DEPTH:
                 waiting.extend(
                     (one, depth + 1) for one in reversed(payload) if isinstance(one, Message)
                 )
@@ -146,7 +148,7 @@ def _headings(message: Part) -> list[tuple[str, str]]:
 
 def decoded(value: object) -> str:
     """A header for people: encoded words (RFC 2047) decoded, if they can be."""
-    raw = str(value)[:LONGEST_HEADER]
+    raw = str(value)[:MAX_HEADER_CHARS]
     try:
         text = str(make_header(decode_header(raw)))
     except (HeaderParseError, LookupError, ValueError):

@@ -17,17 +17,17 @@ from core.service.content import reader as content_reader
 from core.web.downloads import image_type, media_type
 from core.web.problems import Refused
 
-LONGEST_TEXT = 200_000
+MAX_TEXT_CHARS = 200_000
 """Bytes that are shown in the page."""
 
-MOST_AT_ONCE = 2
+MAX_CONCURRENT_PREVIEWS = 2
 PATIENCE_SECONDS = 10.0
 """How many mails are parsed concurrently, and how many seconds other mails wait for that.
 
 A mail that was made to be slow takes seconds of the interpreter.
 """
 
-_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
+_slots = threading.BoundedSemaphore(MAX_CONCURRENT_PREVIEWS)
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -101,24 +101,24 @@ def look(engine: Backend, row: dict[str, Any]) -> Preview:
 def _look(engine: Backend, row: dict[str, Any]) -> Preview:
     type = media_type(row["content_type"])
     if type == "message/rfc822":
-        letter = mail.read(beginning(engine, row["id"], mail.MOST_BYTES))
+        letter = mail.read(beginning(engine, row["id"], mail.MAX_MESSAGE_BYTES))
         if letter is not None:
             text = letter.text
             return Preview(
                 "mail",
-                text and text[:LONGEST_TEXT],
+                text and text[:MAX_TEXT_CHARS],
                 letter,
-                letter.cut or len(text or "") > LONGEST_TEXT,
+                letter.cut or len(text or "") > MAX_TEXT_CHARS,
             )
     if type in ("text/html", "application/xhtml+xml"):
         return Preview("html")
-    data = beginning(engine, row["id"], LONGEST_TEXT + 1)
+    data = beginning(engine, row["id"], MAX_TEXT_CHARS + 1)
     if image_type(data):
         return Preview("image")
     if not data or not _is_text(type, data):
         return Preview("none")
-    shown = mail.decode(data[:LONGEST_TEXT], charset(row["content_type"]))
-    return Preview("text", shown, cut=len(data) > LONGEST_TEXT)
+    shown = mail.decode(data[:MAX_TEXT_CHARS], charset(row["content_type"]))
+    return Preview("text", shown, cut=len(data) > MAX_TEXT_CHARS)
 
 
 def document(engine: Backend, row: dict[str, Any]) -> str | None:
@@ -135,7 +135,7 @@ def document(engine: Backend, row: dict[str, Any]) -> str | None:
 def _document(engine: Backend, row: dict[str, Any]) -> str | None:
     type, images = media_type(row["content_type"]), {}
     if type == "message/rfc822":
-        letter = mail.read(beginning(engine, row["id"], mail.MOST_BYTES))
+        letter = mail.read(beginning(engine, row["id"], mail.MAX_MESSAGE_BYTES))
         html = letter.html if letter is not None else None
         images = letter.images if letter is not None else {}
     elif type in ("text/html", "application/xhtml+xml"):

@@ -17,15 +17,15 @@ LONGEST = 500_000
 Parsing costs the square of what somebody nests or repeats on purpose.
 """
 
-MOST_TAGS = 10_000
+MAX_TAGS = 10_000
 
-MOST_REPEATED = 20_000_000
+MAX_REPEATED_CHARS = 20_000_000
 """Characters of tags that an HTML parser adds by itself.
 
 It opens an unclosed tag, such as `<b>`, again in each block.
 """
 
-MOST_IMAGES = 20_000_000
+MAX_INLINE_IMAGES_CHARS = 20_000_000
 """Characters of inline images; a mail may name one of its images any number of times."""
 
 TAGS = {
@@ -108,7 +108,7 @@ def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, b
       images: Inline images of the same mail, as `data:` URLs by their content id.
     """
     kept = _bounded(html)
-    room = MOST_REPEATED // max(kept.count("<"), 1) // ALIKE
+    room = MAX_REPEATED_CHARS // max(kept.count("<"), 1) // ALIKE
     cleaner = nh3.Cleaner(
         tags=TAGS,
         clean_content_tags=DROPPED_WHOLE,
@@ -144,12 +144,12 @@ def _few_kinds(html: str, room: int) -> str:
 
 
 def _bounded(html: str) -> str:
-    parts = html[:LONGEST].split("<", MOST_TAGS + 1)
-    return "<".join(parts[: MOST_TAGS + 1])
+    parts = html[:LONGEST].split("<", MAX_TAGS + 1)
+    return "<".join(parts[: MAX_TAGS + 1])
 
 
 def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
-    room = MOST_IMAGES
+    room = MAX_INLINE_IMAGES_CHARS
 
     # nh3's signature.
     def filtered(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001

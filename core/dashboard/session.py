@@ -26,7 +26,7 @@ from core.web.problems import Refused
 
 COOKIE = "polling_session"
 LASTS_SECONDS = 12 * 3600
-MOST_FIELDS = 2_000
+MAX_FIELDS = 2_000
 
 
 class SignInFirst(Exception):
@@ -131,7 +131,7 @@ def posted(request: Request, engine: Engine, body: RawBody) -> Form:
     if not _from_here(request, engine.settings.public_url):
         raise Refused("form-from-another-site")
     try:
-        return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
+        return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
         raise Refused("form-invalid") from None
 

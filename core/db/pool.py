@@ -31,7 +31,7 @@ A plan that was prepared while a table was small reads all of it when it has gro
 analyzes it, a minute later or more.
 """
 
-MOST_IDLE_SECONDS = 10
+MAX_IDLE_IN_TRANSACTION_SECONDS = 10
 """Seconds that a session may be idle within a transaction before PostgreSQL ends it.
 
 A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with
@@ -41,7 +41,7 @@ them its tasks from all others. One that resumes repeats its transaction.
 TUNE = f"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
     set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false),
-    set_config('idle_in_transaction_session_timeout', '{MOST_IDLE_SECONDS * 1000}', false)
+    set_config('idle_in_transaction_session_timeout', '{MAX_IDLE_IN_TRANSACTION_SECONDS * 1000}', false)
 """
 
 CONNECT: dict[str, Any] = {

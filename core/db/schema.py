@@ -90,10 +90,10 @@ CURRENT_TRANSACTION = "pg_current_xact_id()::text::bigint"
 """The number of the writing transaction; as bigint, since clients cannot sort xid8."""
 
 
-def _changed_in() -> Column[Any]:
+def _changed_xid() -> Column[Any]:
     """Which transaction wrote the row last: what the change feed is ordered by (ADR 0040)."""
     return Column(
-        "changed_in", BigInteger, nullable=False, server_default=text(CURRENT_TRANSACTION)
+        "changed_xid", BigInteger, nullable=False, server_default=text(CURRENT_TRANSACTION)
     )
 
 
@@ -126,7 +126,7 @@ user_integration = Table(
     _flag("resync_due"),
     # The next run begins without any cursor: somebody asked for a resync, or changed what is
     # listed.
-    _flag("forget_state"),
+    _flag("drop_state"),
     Column("refresh_holder", UUID),
     _moment("refresh_until"),
     # Somebody with a user's token chose where it connects to: never to loopback or a private
@@ -309,9 +309,9 @@ user_integration_content = Table(
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
     _moment("deleted_at"),
-    _changed_in(),
+    _changed_xid(),
     UniqueConstraint("user_integration_id", "external_id"),
-    Index("user_integration_content_changes", "changed_in", "id"),
+    Index("user_integration_content_changes", "changed_xid", "id"),
     Index("user_integration_content_parent", "user_integration_id", "parent"),
     Index(
         "user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")
@@ -335,7 +335,7 @@ search_progress = Table(
     "search_progress",
     metadata,
     Column("one", Boolean, primary_key=True, server_default=text("true")),
-    _count("changed_in", BigInteger),
+    _count("changed_xid", BigInteger),
     _count("content_id", BigInteger),
     CheckConstraint("one", name="one_row"),
 )
@@ -345,9 +345,9 @@ erased_account = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("user_integration_id", UUID, nullable=False, unique=True),
-    _changed_in(),
+    _changed_xid(),
     _moment("erased_at", default=True),
-    Index("erased_account_changes", "changed_in", "id"),
+    Index("erased_account_changes", "changed_xid", "id"),
 )
 
 held_deletion = Table(

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LONGEST_PATH = 1_900
+MAX_PATH_BYTES = 1_900
 """Bytes. An FTP command is one line, and servers end it at 2,048."""
 
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 """Directories below one another that the FTP integration enters."""
 
-LONGEST_SHOWN = 100
+MAX_SHOWN_CHARS = 100
 
 FILE = "file"
 """The kind of content that the FTP integration keeps a file as."""
@@ -69,7 +69,7 @@ def refusal(root: Path, path: Path) -> str | None:
     below = os.fsencode(path.relative_to(root))
     if "\n" in path.name or "\r" in path.name:
         return "names with a line break"
-    if len(below) > LONGEST_PATH:
+    if len(below) > MAX_PATH_BYTES:
         return "paths too long for an FTP command"
     try:
         found = path.stat()
@@ -87,7 +87,7 @@ def refusal(root: Path, path: Path) -> str | None:
 
 def _unservable(path: Path, mode: int, depth: int) -> str | None:
     if stat.S_ISDIR(mode):
-        if depth > MOST_DEPTH:
+        if depth > MAX_DEPTH:
             return "directories too deep"
         return None if os.access(path, os.R_OK | os.X_OK) else "unreadable directories"
     if not stat.S_ISREG(mode):
@@ -118,7 +118,7 @@ def shown(name: str) -> str:
     """A name as a terminal can show it."""
     text = os.fsencode(name).decode("utf-8", "replace")
     text = "".join(char if char.isprintable() else "�" for char in text)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def digest(path: Path) -> str | None:

@@ -23,7 +23,7 @@ KEPT = ("account", "kind", "items", "size", "as text", "as bytes", "as blob")
 DONE = ("account", "run", "tasks", "parked", "saved", "unchanged", "deleted")
 STORED = ("texts", "binaries", "blobs")
 FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
-MOST_NAMED = 10
+MAX_NAMED_FILES = 10
 
 
 def leftovers(console: Console, tree: Tree) -> None:
@@ -73,9 +73,9 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _verdict(console: Console, comparison: Comparison) -> None:
-    for name in comparison.changed[:MOST_NAMED]:
+    for name in comparison.changed[:MAX_NAMED_FILES]:
         console.print(f"  changed while the demo ran, and not compared: {name}")
-    for name, how in comparison.wrong[:MOST_NAMED]:
+    for name, how in comparison.wrong[:MAX_NAMED_FILES]:
         console.print(f"  {how}: {name}")
     if not comparison.wrong:
         said = "The file is" if comparison.equal == 1 else f"All {comparison.equal:,} files are"

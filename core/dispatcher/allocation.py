@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.integration.base import START
-from core.integration.limits import AtOnce, Limit, Rate
+from core.integration.limits import Concurrency, Limit, Rate
 from core.ledger.dispatching import InFlight, Portion, Waiting
 from core.limits.budgets import Wanted
 from core.limits.keys import account_key, from_json, limit_key, overridden, weight
@@ -64,7 +64,7 @@ class Rules:
     def types(self, limit: Limit) -> set[str] | None:
         """The types that take of a limit; None for all of them."""
         touched = {type for type in self.costs if self.weight(limit, type) > 0}
-        return None if isinstance(limit, AtOnce) and touched == set(self.costs) else touched
+        return None if isinstance(limit, Concurrency) and touched == set(self.costs) else touched
 
 
 def allocate(
@@ -105,7 +105,7 @@ def _used(flying: Iterable[InFlight], rules: Rules) -> Counter[str]:
     used = Counter[str]()
     for flight in flying:
         for limit in rules.limits(flight):
-            if isinstance(limit, AtOnce):
+            if isinstance(limit, Concurrency):
                 used[rules.key(limit, flight)] += flight.count * rules.weight(limit, flight.type)
     return used
 
@@ -185,8 +185,8 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
         )
         if not heaviest or (isinstance(limit, Rate) and key not in rules.available):
             continue
-        left = (limit.tasks if isinstance(limit, AtOnce) else rules.available[key]) - used[key]
-        if isinstance(limit, AtOnce):
+        left = (limit.tasks if isinstance(limit, Concurrency) else rules.available[key]) - used[key]
+        if isinstance(limit, Concurrency):
             # A task that weighs more than the limit goes alone, rather than never.
             heaviest = min(heaviest, limit.tasks)
         free = max(left, 0) // heaviest

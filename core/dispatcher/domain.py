@@ -28,7 +28,7 @@ throughput: with a tenth of a second, a disk whose commits took 50 ms held the e
 its speed.
 """
 
-MOST_PASSED = 5_000
+MAX_PASSED_ACCOUNTS = 5_000
 """Held-back accounts that one scan passes over before it pauses: they may be paused, or blocked."""
 
 
@@ -108,7 +108,7 @@ class Domain:
         """
         self.passed += accounts
         self.hold_back(seconds)
-        if more and self.passed < MOST_PASSED:
+        if more and self.passed < MAX_PASSED_ACCOUNTS:
             self.phase = Phase.SCANNING
         else:
             self.passed = 0

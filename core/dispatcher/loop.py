@@ -38,8 +38,8 @@ POLL_SECONDS = 1.0
 REFRESH_AFTER_WAKEUP_SECONDS = 0.1
 """How soon after the latest refresh a wake-up causes one: the work may be for new workers."""
 
-SHORTEST_PAUSE_SECONDS = 0.002
-LONGEST_PAUSE_SECONDS = 0.05
+MIN_PAUSE_SECONDS = 0.002
+MAX_PAUSE_SECONDS = 0.05
 
 HELD_BACK_SECONDS = 0.02
 """How soon to scan again for accounts whose concurrency limits are used up."""
@@ -47,7 +47,7 @@ HELD_BACK_SECONDS = 0.02
 WAKEUP_CHECK_SECONDS = 0.05
 """How soon idle domains hear of new work while another domain keeps the leader busy."""
 
-MOST_ACCOUNTS = 64
+MAX_ACCOUNTS_PER_LOOK = 64
 """Accounts in one scan; the next scan begins behind them."""
 
 CATALOG_SECONDS = 30.0
@@ -79,7 +79,7 @@ class Dispatcher:
         self._leading = False
         self._led_at = self._refreshed_at = self._wakeup_checked_at = 0.0
         self._refresh_due = self._catalogs_due = 0.0
-        self._pause = SHORTEST_PAUSE_SECONDS
+        self._pause = MIN_PAUSE_SECONDS
 
     def run(self) -> None:
         """Dispatch until told to stop. While a server is away, wait and try again."""
@@ -178,7 +178,7 @@ class Dispatcher:
 
     def _dispatch(self, conn: Conn, name: str, domain: Domain, free: int, window: int) -> int:
         """Scan for accounts with ready tasks, claim a portion of each, and send the tasks."""
-        most = min(free, MOST_ACCOUNTS)
+        most = min(free, MAX_ACCOUNTS_PER_LOOK)
         waiting = dispatching.waiting(conn, name, domain.cursor, most)
         if not waiting:
             domain.found_nothing()
@@ -222,13 +222,13 @@ class Dispatcher:
         a wake-up, the retry of a domain that limits hold back, or the next poll.
         """
         if sent:
-            self._pause = SHORTEST_PAUSE_SECONDS
+            self._pause = MIN_PAUSE_SECONDS
             self._sleep(self._pause)
             return
         scans = [domain.next_scan_in(self._pause) for _, domain in self._served()]
-        seconds = max(min([POLL_SECONDS, *scans]), SHORTEST_PAUSE_SECONDS)
-        self._pause = min(self._pause * 1.5, LONGEST_PAUSE_SECONDS)
-        if seconds <= LONGEST_PAUSE_SECONDS:
+        seconds = max(min([POLL_SECONDS, *scans]), MIN_PAUSE_SECONDS)
+        self._pause = min(self._pause * 1.5, MAX_PAUSE_SECONDS)
+        if seconds <= MAX_PAUSE_SECONDS:
             self._sleep(seconds)
         else:
             self._listen(seconds)
@@ -247,7 +247,7 @@ class Dispatcher:
         does no harm, and a late wake-up does.
         """
         until_refresh = self._refresh_due - time.monotonic()
-        if self._queues.wait_for_work(max(min(seconds, until_refresh), SHORTEST_PAUSE_SECONDS)):
+        if self._queues.wait_for_work(max(min(seconds, until_refresh), MIN_PAUSE_SECONDS)):
             soon = self._refreshed_at + REFRESH_AFTER_WAKEUP_SECONDS
             self._refresh_due = min(self._refresh_due, soon)
             for domain in self._domains.values():

@@ -29,7 +29,7 @@ from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
 from core.transport.queues import Queues
 from core.worker.ended_runs import announce
 
-MOST_BLOBS = 100
+MAX_BLOBS_PER_PASS = 100
 """Blobs deleted at a time."""
 
 DELETE_SECONDS = 0.5
@@ -252,7 +252,7 @@ class Maintenance:
             self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
     def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a job like the others; it opens its own connections
-        collected = self._blobs.collect(most=MOST_BLOBS, seconds=DELETE_SECONDS)
+        collected = self._blobs.collect(most=MAX_BLOBS_PER_PASS, seconds=DELETE_SECONDS)
         if collected:
             self._collecting.due = time.monotonic() + DELETE_AGAIN_SECONDS
             log.info("deleted %d blobs that no row names", collected)

@@ -19,7 +19,7 @@ IN_FLIGHT_SECONDS = 0.05
 budgets.
 """
 
-SHORTEST_SECONDS = 0.01
+MIN_WAIT_SECONDS = 0.01
 
 
 class RateHeadroom:
@@ -70,4 +70,4 @@ def retry_in(wanted: Sequence[Wanted]) -> float:
     without any budget.
     """
     waits = [gcra(one.limit, one.heaviest)[0] * one.heaviest / 1_000_000 for one in wanted]
-    return max(min(waits), SHORTEST_SECONDS) if waits else float("inf")
+    return max(min(waits), MIN_WAIT_SECONDS) if waits else float("inf")

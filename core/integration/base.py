@@ -18,7 +18,7 @@ START = "start"
 """The type of every run's first task, which calls `BaseIntegration.start`."""
 
 
-class Empty(BaseModel):
+class NoFields(BaseModel):
     """The config or credentials of an integration that has none."""
 
 
@@ -38,8 +38,8 @@ class Destination:
     """
 
 
-ConfigT = TypeVar("ConfigT", bound=BaseModel, default=Empty)
-CredentialsT = TypeVar("CredentialsT", bound=BaseModel, default=Empty)
+ConfigT = TypeVar("ConfigT", bound=BaseModel, default=NoFields)
+CredentialsT = TypeVar("CredentialsT", bound=BaseModel, default=NoFields)
 
 
 class BaseIntegration(Generic[ConfigT, CredentialsT]):
@@ -51,8 +51,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
     """
 
     manifest: ClassVar[Manifest]
-    config_model: ClassVar[type[BaseModel]] = Empty
-    credentials_model: ClassVar[type[BaseModel]] = Empty
+    config_model: ClassVar[type[BaseModel]] = NoFields
+    credentials_model: ClassVar[type[BaseModel]] = NoFields
     task_specs: ClassVar[Mapping[str, TaskSpec]] = {}
 
     config: ConfigT

@@ -106,7 +106,7 @@ class Context(Protocol):
         """
         ...
 
-    def known(self, ids: Iterable[str]) -> dict[str, str | None]:
+    def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
         """Those of `ids` that are kept and not deleted, with their fingerprints."""
         ...
 

@@ -43,7 +43,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class AtOnce:
+class Concurrency:
     """At most `tasks` under way at the same time in the whole fleet.
 
     Counts every task of the integration once, unless a task's `cost` names it: then that many
@@ -59,7 +59,7 @@ class AtOnce:
             raise ValueError(f"limit {self.name!r}: tasks must be 1 or more")
 
 
-Limit = Rate | AtOnce
+Limit = Rate | Concurrency
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class TaskOutput:
       content_type: Its media type, such as `text/plain`.
       metadata: More of it, as JSON.
       fingerprint: What tells a changed item from an unchanged one without fetching it;
-        `Context.known` gives it back.
+        `Context.fingerprints` gives it back.
       code: 200 keeps the whole item; 206 changes only the metadata given; 410 marks it and its
         children deleted.
     """

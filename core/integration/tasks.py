@@ -31,7 +31,7 @@ class TaskSpec:
       name: The method's name, which is the task's type.
       fn: The function.
       cost: Units it takes of each limit before it runs.
-      time_limit: Seconds it may run. Default: `POLLING_TASK_TIME_LIMIT`.
+      time_limit: Seconds it may run. Default: `POLLING_TASK_TIMEOUT_SECONDS`.
     """
 
     name: str
@@ -137,7 +137,7 @@ def task(
 
     Parameters:
       cost: Units it takes of each limit before it runs, such as `{"quota": 20}`. Default: none.
-      time_limit: Seconds it may run. Default: `POLLING_TASK_TIME_LIMIT`, 300.
+      time_limit: Seconds it may run. Default: `POLLING_TASK_TIMEOUT_SECONDS`, 300.
     """
 
     def decorate(fn: Callable[..., TaskResult]) -> TaskDescriptor[Any, Any]:

@@ -32,7 +32,7 @@ from core.states import Lane, Operation, RunState, TaskState
 # Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
 # which is small only as long as the dead can be cleared away.
 FENCE = f"""
-SELECT t.id, t.dispatch_no, (SELECT epoch FROM ledger), r.start_seq, r.started_at,
+SELECT t.id, t.dispatch_no, (SELECT epoch FROM engine_state), r.start_seq, r.started_at,
     r.allow_deletions, t.carried, r.over_limit
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
@@ -79,7 +79,7 @@ ON CONFLICT (run_id, dedup_key) DO NOTHING
 RETURNING parent_id
 """
 
-MOST_ERRORS = 20
+MAX_ERRORS = 20
 """Errors kept of one task, the latest."""
 
 # The rows are locked by the fence already. A task that would have waited too long in all is parked.
@@ -99,7 +99,7 @@ UPDATE sync_task t SET
                 coalesce(t.errors, '[]') || jsonb_build_object(
                     'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)
             ) WITH ORDINALITY AS x(e, n)
-            ORDER BY n DESC LIMIT {MOST_ERRORS}
+            ORDER BY n DESC LIMIT {MAX_ERRORS}
         ) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
     followups = f.followups,

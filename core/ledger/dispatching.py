@@ -80,7 +80,7 @@ DISPATCH_COLUMNS = """
 # picked apart, so that neither kind keeps the other from going.
 CLAIM = f"""
 WITH me AS MATERIALIZED (
-    SELECT epoch FROM ledger
+    SELECT epoch FROM engine_state
     WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
 ), portion AS MATERIALIZED (
     SELECT p.* FROM me, json_to_recordset(%(portions)s::json)
@@ -118,7 +118,7 @@ SELECT (SELECT epoch FROM me) AS epoch, {DISPATCH_COLUMNS}
 FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
-"""  # noqa: S608  the fragment is our own
+"""
 
 # Tasks that should be in Redis, and are sent again as they were if they are not.
 QUEUED = f"""
@@ -126,7 +126,7 @@ SELECT id, dispatch_no FROM sync_task
 WHERE state = '{TaskState.QUEUED}' AND integration_domain = %s
 """
 AS_SENT = f"""
-SELECT (SELECT epoch FROM ledger) AS epoch, {DISPATCH_COLUMNS}
+SELECT (SELECT epoch FROM engine_state) AS epoch, {DISPATCH_COLUMNS}
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 JOIN sync_run r ON r.id = t.run_id
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id

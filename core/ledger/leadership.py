@@ -21,22 +21,24 @@ VACANT_SECONDS = 20.0
 """After this long without a leader, any worker process starts a dispatcher."""
 
 LEAD = """
-UPDATE ledger SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 second'
+UPDATE engine_state SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 second'
 WHERE leader IS NULL OR leader = %(me)s OR leader_until < clock_timestamp()
 RETURNING epoch
 """
-RESIGN = "UPDATE ledger SET leader = NULL, leader_until = NULL WHERE leader = %s"
+RESIGN = "UPDATE engine_state SET leader = NULL, leader_until = NULL WHERE leader = %s"
 VACANT = """
 SELECT leader_until IS NULL OR leader_until < clock_timestamp() - %s * interval '1 second'
-FROM ledger
+FROM engine_state
 """
-NEW_EPOCH = "UPDATE ledger SET epoch = %s WHERE epoch = %s"
+NEW_EPOCH = "UPDATE engine_state SET epoch = %s WHERE epoch = %s"
 STATUS = """
 SELECT epoch, leader, leader_until, last_tick_at, budgets_started,
-    clock_timestamp() AS now FROM ledger
+    clock_timestamp() AS now FROM engine_state
 """
 SEQUENCE = "SELECT last_value FROM dispatch_seq"
-START_BUDGETS = "UPDATE ledger SET budgets_started = true WHERE NOT budgets_started RETURNING 1"
+START_BUDGETS = (
+    "UPDATE engine_state SET budgets_started = true WHERE NOT budgets_started RETURNING 1"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.qu
 RETURNING draining
 """
 ACTIVITY = """
-INSERT INTO activity AS a (minute, tasks, rows)
+INSERT INTO throughput AS a (minute, tasks, rows)
 VALUES (date_trunc('minute', clock_timestamp()), %s, %s)
 ON CONFLICT (minute) DO UPDATE SET tasks = a.tasks + excluded.tasks, rows = a.rows + excluded.rows
 """

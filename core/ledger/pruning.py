@@ -33,7 +33,7 @@ DELETE FROM sync_task WHERE id = ANY (ARRAY(
 MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"
 PRUNE_BLOCKS = "DELETE FROM limit_block WHERE until < now() - interval '1 hour'"
 PRUNE_KEYS = "DELETE FROM idempotency_key WHERE created_at < now() - interval '1 day'"
-PRUNE_ACTIVITY = "DELETE FROM activity WHERE minute < now() - interval '1 day'"
+PRUNE_ACTIVITY = "DELETE FROM throughput WHERE minute < now() - interval '1 day'"
 PRUNE_FLOWS = "DELETE FROM oauth_flow WHERE expires_at < now()"
 PRUNE_SEEN = f"""
 DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r

@@ -20,7 +20,7 @@ ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 # `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = f"""
 WITH due AS (
-    SELECT a.id, a.integration_domain, a.resync_due, a.forget_state FROM user_integration a
+    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state FROM user_integration a
     WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
       AND NOT EXISTS (SELECT FROM sync_run r
           WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
@@ -41,19 +41,19 @@ WITH due AS (
     FROM run
 ), claimed AS (
     UPDATE user_integration a SET
-        resync_due = false, forget_state = false,
+        resync_due = false, drop_state = false,
         next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
     FROM run WHERE a.id = run.user_integration_id
 )
-SELECT run.id, run.user_integration_id, due.forget_state
+SELECT run.id, run.user_integration_id, due.drop_state
 FROM run JOIN due ON due.id = run.user_integration_id
 """
 
-TICK = "UPDATE ledger SET last_tick_at = clock_timestamp()"
+TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
 
 DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
 LOCK_ACCOUNT = """
-SELECT sync_status, integration_domain, resync_due, forget_state
+SELECT sync_status, integration_domain, resync_due, drop_state
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
 """
 JOIN_OPEN_RUN = f"""
@@ -84,9 +84,9 @@ VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {_NO_PAYLOAD}, %(r
 """
 # Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
 HELD = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
-RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, forget_state = false WHERE id = %s"
+RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, drop_state = false WHERE id = %s"
 RESYNC_DUE = """
-UPDATE user_integration SET resync_due = true, forget_state = true, next_sync_at = now()
+UPDATE user_integration SET resync_due = true, drop_state = true, next_sync_at = now()
 WHERE id = %s
 """
 

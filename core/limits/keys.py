@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.errors import SettingsError
-from core.integration.limits import AtOnce, Limit, Rate
+from core.integration.limits import Concurrency, Limit, Rate
 from core.settings import LimitOverride
 
 WHOLE_ACCOUNT = ""
@@ -23,7 +23,7 @@ def _override(limit: Limit, override: LimitOverride | None) -> Limit:
     if override is None:
         return limit
     given = override.model_dump(exclude_none=True)
-    allowed = {"tasks"} if isinstance(limit, AtOnce) else {"units", "per"}
+    allowed = {"tasks"} if isinstance(limit, Concurrency) else {"units", "per"}
     if set(given) - allowed:
         kind = type(limit).__name__
         raise SettingsError(
@@ -41,14 +41,14 @@ def to_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:
 
 
 def _row(limit: Limit) -> dict[str, Any]:
-    if isinstance(limit, AtOnce):
+    if isinstance(limit, Concurrency):
         return {"name": limit.name, "tasks": limit.tasks, "by": limit.by}
     return {"name": limit.name, "units": limit.units, "per": limit.per, "by": limit.by}
 
 
 def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
     """The other way."""
-    return [AtOnce(**row) if "tasks" in row else Rate(**row) for row in rows]
+    return [Concurrency(**row) if "tasks" in row else Rate(**row) for row in rows]
 
 
 def limit_key(limit: Limit, *, domain: str, account_id: str, group: str | None) -> str:
@@ -71,6 +71,6 @@ def account_key(account_id: str) -> str:
 def weight(limit: Limit, cost: Mapping[str, int]) -> int:
     """Units of a limit that one task takes.
 
-    An `AtOnce` counts every task once unless the task says otherwise.
+    An `Concurrency` counts every task once unless the task says otherwise.
     """
-    return cost.get(limit.name, 1 if isinstance(limit, AtOnce) else 0)
+    return cost.get(limit.name, 1 if isinstance(limit, Concurrency) else 0)

@@ -14,7 +14,7 @@ from core.states import TaskState
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
 """Seconds of a run's duration."""
 
-MOST_SERIES = 2_000
+MAX_SERIES = 2_000
 """Of one process: error classes come from plugins, and there might be no end of them."""
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
@@ -32,7 +32,7 @@ class Counters:
         """Add to one of them."""
         key = (name, tuple(sorted(labels.items())))
         with self._lock:
-            if key in self._counts or len(self._counts) < MOST_SERIES:
+            if key in self._counts or len(self._counts) < MAX_SERIES:
                 self._counts[key] = self._counts.get(key, 0) + number
 
     def saved(self, saved: Sequence[Saved], ended: Sequence[Run]) -> None:

@@ -16,7 +16,7 @@ from core.states import TaskState
 from core.worker.inflight import InflightTasks
 
 FIRST_PAUSE_SECONDS = 0.2
-LONGEST_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 1.0
 
 
 class Leases(TaskMiddleware):
@@ -30,7 +30,7 @@ class Leases(TaskMiddleware):
       inflight: The in-flight tasks of the process.
       database: Where the start of a suspect is committed before it runs.
       hand_over: Saves the outcome of a suspect that has to wait: `ready` again, after at most
-        `LONGEST_PAUSE_SECONDS`.
+        `MAX_PAUSE_SECONDS`.
     """
 
     def __init__(
@@ -53,9 +53,7 @@ class Leases(TaskMiddleware):
 
     def _requeue(self, dispatch: Dispatch) -> None:
         # With jitter, or all suspects would return in one moment and all but one be requeued again.
-        pause = min(
-            FIRST_PAUSE_SECONDS * 2 ** min(dispatch.dispatch_no - 2, 5), LONGEST_PAUSE_SECONDS
-        )
+        pause = min(FIRST_PAUSE_SECONDS * 2 ** min(dispatch.dispatch_no - 2, 5), MAX_PAUSE_SECONDS)
         delay = random.uniform(pause / 2, pause)
         self._hand_over(
             Outcome(

@@ -54,7 +54,7 @@ class TimeLimit(TaskMiddleware):
     Parameters:
       inflight: The in-flight tasks of the process.
       registry: The time limits that task types declare, in seconds.
-      seconds: The limit of a task whose type declares none (`POLLING_TASK_TIME_LIMIT`).
+      seconds: The limit of a task whose type declares none (`POLLING_TASK_TIMEOUT_SECONDS`).
       stopping: Set when the process shuts down: no thread is replaced any more.
     """
 

@@ -30,7 +30,7 @@ Plugins' own, and what they say by `ctx.log`, may hold what people have.
 
 PLUGINS_WORDS = "core.task"
 
-LONGEST_MESSAGE = 1_000
+MAX_MESSAGE_CHARS = 1_000
 """Characters."""
 
 END_SECONDS = 3.0
@@ -181,7 +181,7 @@ class _Handler(logging.Handler):
         try:
             level = "fatal" if record.levelno >= logging.CRITICAL else "error"
             event: dict[str, Any] = {"level": level, "logger": record.name}
-            event["message"] = record.getMessage()[:LONGEST_MESSAGE]
+            event["message"] = record.getMessage()[:MAX_MESSAGE_CHARS]
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:
                 event["exception"] = {"values": _stacks(error)}

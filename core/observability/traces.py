@@ -25,7 +25,7 @@ NAME = "integration-polling"
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
-LONGEST_CLASS = 80
+MAX_CLASS_NAME_CHARS = 80
 """Characters."""
 
 END_SECONDS = 3.0
@@ -159,5 +159,5 @@ def mark_failed(span: Span, error: str) -> None:
     span.set_status(Status(StatusCode.ERROR))
     struck = _strike(error)  # a plugin gives its classes what names it likes
     span.set_attribute(
-        "error.type", struck if struck == error and len(error) <= LONGEST_CLASS else "other"
+        "error.type", struck if struck == error and len(error) <= MAX_CLASS_NAME_CHARS else "other"
     )

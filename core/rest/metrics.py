@@ -24,7 +24,7 @@ from core.service.backend import Backend
 from core.service.fleet import snapshot
 from core.service.fleet.snapshot import FRESHNESS, Figures
 
-KEPT_SECONDS = 5.0
+CACHE_SECONDS = 5.0
 """Several scrapers at once cost one look."""
 
 COUNTERS = {
@@ -52,12 +52,12 @@ class Metrics:
         self._backend = backend
         self._lock = threading.Lock()
         self._text = ""
-        self._looked = -KEPT_SECONDS
+        self._looked = -CACHE_SECONDS
 
     def text(self) -> str:
         """All figures, in Prometheus's text format."""
         with self._lock:
-            if time.monotonic() - self._looked >= KEPT_SECONDS:
+            if time.monotonic() - self._looked >= CACHE_SECONDS:
                 with self._backend.database.connection() as conn:
                     found = snapshot.look(conn, self._backend.settings)
                 self._text, self._looked = render(found), time.monotonic()

@@ -33,12 +33,12 @@ from core.results.text import mended
 from core.states import AccountStateReason, Trigger
 
 FIRST_BACKOFF_SECONDS = 2.0
-LONGEST_BACKOFF_SECONDS = 3_600.0
+MAX_BACKOFF_SECONDS = 3_600.0
 
-SHORTEST_SNOOZE_SECONDS = 1.0
-LONGEST_SNOOZE_SECONDS = 86_400.0
+MIN_SNOOZE_SECONDS = 1.0
+MAX_SNOOZE_SECONDS = 86_400.0
 FIRST_BLIND_SNOOZE_SECONDS = 10.0
-LONGEST_BLIND_SNOOZE_SECONDS = 900.0
+MAX_DEFAULT_SNOOZE_SECONDS = 900.0
 """When the provider does not say how long to wait."""
 
 OUTAGE_SECONDS = (1.0, 3.0)
@@ -296,7 +296,7 @@ def backoff(attempt: int, draw: Draw = random.uniform) -> float:
     """Seconds before the next attempt: exponential, with full jitter so that failures do not
     return in step.
     """
-    ceiling = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 40))
+    ceiling = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 40))
     return draw(0, ceiling)
 
 
@@ -306,8 +306,6 @@ def snooze(retry_after: object, snoozes: int, draw: Draw = random.uniform) -> fl
     Where it says nothing, or nothing that is a finite number, the pause grows each time.
     """
     if isinstance(retry_after, int | float) and -math.inf < retry_after < math.inf:
-        return float(min(max(retry_after, SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS))
-    ceiling = min(
-        LONGEST_BLIND_SNOOZE_SECONDS, FIRST_BLIND_SNOOZE_SECONDS * 2.0 ** min(snoozes, 10)
-    )
+        return float(min(max(retry_after, MIN_SNOOZE_SECONDS), MAX_SNOOZE_SECONDS))
+    ceiling = min(MAX_DEFAULT_SNOOZE_SECONDS, FIRST_BLIND_SNOOZE_SECONDS * 2.0 ** min(snoozes, 10))
     return ceiling * draw(0.5, 1)

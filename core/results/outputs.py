@@ -14,7 +14,7 @@ from core.results.rows import ListingRow, OutputRow, StoredBlob
 from core.results.text import decode_json, encode_json, fits, json_fits, mended, mended_json
 from core.states import Operation
 
-INLINE_BYTES = 1024 * 1024
+MAX_INLINE_BYTES = 1024 * 1024
 """Larger content goes to the blob store."""
 
 MAX_ID_BYTES = 2_048
@@ -184,8 +184,8 @@ def _metadata(output: TaskOutput) -> tuple[dict[str, Any], int]:
         return {}, 0
     what = f"metadata of {output.id[:80]!r}"
     encoded = encode_json(mapping(output.metadata, what), what)
-    if len(encoded) > INLINE_BYTES:
-        raise ResultInvalid(f"{what} is larger than {INLINE_BYTES} bytes; keep it as content")
+    if len(encoded) > MAX_INLINE_BYTES:
+        raise ResultInvalid(f"{what} is larger than {MAX_INLINE_BYTES} bytes; keep it as content")
     if not json_fits(encoded):
         encoded = mended_json(encoded)
     # A copy of our own: a generator may change what it has yielded.
@@ -219,7 +219,7 @@ def _content(content: object, blobs: BlobStore) -> Content:
             f"content is a {type(content).__name__}; use text, bytes, or a blob of ctx.blob()"
         )
     size, hash = len(data), hashlib.sha256(data).hexdigest()
-    if size > INLINE_BYTES:
+    if size > MAX_INLINE_BYTES:
         return Content(blob=blobs.put(data), size=size, hash=hash)
     if isinstance(content, str) and fits(content):
         return Content(text=content, size=size, hash=hash)

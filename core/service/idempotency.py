@@ -14,7 +14,7 @@ from uuid import UUID
 from core.errors import InvalidInput, WrongState
 from core.service.backend import Backend
 
-KEPT_HOURS = 24
+RETENTION_HOURS = 24
 ABANDONED_SECONDS = 300
 """A request that was not answered by then has died with its process: its key may be used again."""
 
@@ -68,7 +68,7 @@ def once(
     names: dict[str, Any] = {"token": token, "key": key, "digest": backend.vault.digest(request)}
     with backend.database.connection() as conn:
         begun = conn.execute(
-            BEGIN, names | {"kept": KEPT_HOURS, "abandoned": ABANDONED_SECONDS}
+            BEGIN, names | {"kept": RETENTION_HOURS, "abandoned": ABANDONED_SECONDS}
         ).fetchone()
         if begun is None:
             return _earlier(backend, conn.execute(FOUND, names).fetchone(), request)

@@ -13,27 +13,27 @@ from core.errors import InvalidInput, ServerUnavailable
 
 BOUND = "SELECT set_config('statement_timeout', %s, true)"
 
-LONGEST_SECONDS = 20.0
+MAX_QUERY_SECONDS = 20.0
 
-MOST_AT_ONCE = 10
+MAX_CONCURRENT_QUERIES = 10
 """Slots of one process, which has 24 connections and forty threads.
 
 Small requests are answered while the slots are full.
 """
 
-MOST_WAITING = 9
+MAX_WAITING_QUERIES = 9
 PATIENCE_SECONDS = 2.0
 """A few more wait for a moment: many that ask at once do not ask for long.
 
 Each of them holds a connection meanwhile.
 """
 
-_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
-_waiting = threading.BoundedSemaphore(MOST_WAITING)
+_slots = threading.BoundedSemaphore(MAX_CONCURRENT_QUERIES)
+_waiting = threading.BoundedSemaphore(MAX_WAITING_QUERIES)
 
 
 @contextmanager
-def within(conn: Conn, seconds: float = LONGEST_SECONDS) -> Iterator[None]:
+def within(conn: Conn, seconds: float = MAX_QUERY_SECONDS) -> Iterator[None]:
     """A transaction, each of whose statements may take so long.
 
     Raises:

@@ -6,7 +6,7 @@ import hashlib
 from types import TracebackType
 from typing import Self
 
-from core.results.outputs import INLINE_BYTES
+from core.results.outputs import MAX_INLINE_BYTES
 from core.results.rows import StoredBlob
 
 
@@ -57,7 +57,7 @@ class MemoryWriter:
     def blob(self) -> StoredBlob:
         if self._blob is None:
             data = bytes(self._opened())
-            inline = len(data) <= INLINE_BYTES
+            inline = len(data) <= MAX_INLINE_BYTES
             self._blob = StoredBlob(
                 len(data),
                 hashlib.sha256(data).hexdigest(),

@@ -111,7 +111,7 @@ class ContentTable:
         """The ids of what was kept and marked deleted."""
         return {item.id for item in self._items() if item.deleted}
 
-    def known(self, ids: Iterable[str]) -> dict[str, str | None]:
+    def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
         """Those of `ids` that are live, with their fingerprints."""
         rows = (self._rows.get(id) for id in ids)
         items = (row.item for row in rows if row is not None and row.item is not None)

@@ -81,8 +81,8 @@ class HarnessContext:
         except ValidationError:
             raise CursorExpired(partition) from None
 
-    def known(self, ids: Iterable[str]) -> dict[str, str | None]:
-        return self._account.content.known(ids)
+    def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
+        return self._account.content.fingerprints(ids)
 
     def blob(self, key: str | None = None) -> MemoryWriter:
         if key is not None:

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from core.errors import PermanentError
 from core.integration.base import BaseIntegration
 from core.integration.context import RunInfo
-from core.integration.limits import AtOnce, Limit
+from core.integration.limits import Concurrency, Limit
 from core.integration.results import Listing, Task
 from core.results.decisions import (
     CONFLICT_SECONDS,
@@ -62,7 +62,7 @@ class Ledger:
         self.tasks: list[Task] = []
         self._account, self._integration, self._queue = account, integration, queue
         self._max_attempts, self._max_tasks = max_attempts, max_tasks
-        self._at_once = {limit.name for limit in limits if isinstance(limit, AtOnce)}
+        self._at_once = {limit.name for limit in limits if isinstance(limit, Concurrency)}
         self._runs: dict[str, Run] = {}
 
     # Runs

@@ -37,7 +37,7 @@ if not ids then return {} end
 return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
 """
 
-LARGEST_FETCH = 500
+MAX_FETCHED_MESSAGES = 500
 """Ids taken at once; Lua unpacks them onto its stack."""
 
 
@@ -128,7 +128,7 @@ class Queues:
           sure: How many are taken though none be left for others; beyond it, half of those that
             wait. Default: `most`.
         """
-        most = min(most, LARGEST_FETCH)
+        most = min(most, MAX_FETCHED_MESSAGES)
         bounds = [most, most if sure is None else sure]
         reply = cast(Any, self._fetch(keys=[self._list(queue), self._hash(queue)], args=bounds))
         if not reply:

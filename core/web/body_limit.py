@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.web.problems import Refused, problem
 
-MOST_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 """Of a request's body. The largest there is holds a config and credentials."""
 
 
@@ -18,7 +18,7 @@ class BodySize:
       most: Bytes.
     """
 
-    def __init__(self, app: ASGIApp, most: int = MOST_BYTES) -> None:
+    def __init__(self, app: ASGIApp, most: int = MAX_BODY_BYTES) -> None:
         self.app = app
         self.most = most
 

@@ -58,12 +58,12 @@ def admin(who: Who) -> Principal:
 Admin = Annotated[Principal, Depends(admin)]
 
 NO_NUL = r"^[^\x00]*$"
-LARGEST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 
 AccountId = Annotated[UUID, Path(description="The user integration's id.")]
 RunId = Annotated[UUID, Path(description="The run's id.")]
-TaskId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The task's id.")]
-ContentId = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The content's id.")]
+TaskId = Annotated[int, Path(ge=1, le=MAX_ID, description="The task's id.")]
+ContentId = Annotated[int, Path(ge=1, le=MAX_ID, description="The content's id.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 After = Annotated[
     str | None,

@@ -25,7 +25,7 @@ HARMLESS = {
 _MEDIA_TYPE = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 )
-LONGEST_NAME = 255
+MAX_NAME_CHARS = 255
 
 IMAGES = (
     ("image/png", re.compile(rb"\x89PNG\r\n\x1a\n")),
@@ -90,5 +90,5 @@ def _disposition(name: str) -> str:
 
     https://www.rfc-editor.org/rfc/rfc6266
     """
-    last = re.split(r"[/\\]", name)[-1][:LONGEST_NAME].encode("utf-8", "replace")
+    last = re.split(r"[/\\]", name)[-1][:MAX_NAME_CHARS].encode("utf-8", "replace")
     return f"attachment; filename*=UTF-8''{quote(last, safe='') or 'content'}"

@@ -32,8 +32,8 @@ HEADERS: Mapping[int, Mapping[str, str]] = {
     503: {"Retry-After": "5"},
 }
 """What answers of these statuses carry."""
-LONGEST_PLACE = 200
-MOST_ERRORS = 20
+MAX_LOCATION_CHARS = 200
+MAX_ERRORS = 20
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa:
     The errors also hold the input, which may be a password.
     """
     assert isinstance(error, RequestValidationError)
-    errors = [_field_error(one) for one in error.errors()[:MOST_ERRORS]]
+    errors = [_field_error(one) for one in error.errors()[:MAX_ERRORS]]
     return problem(Refused("invalid-request"), errors=errors)
 
 
@@ -130,7 +130,7 @@ def _field_error(one: Mapping[str, Any]) -> FieldError:
     )
     if one["type"] == "json_invalid":
         return FieldError(where="body", message="invalid JSON")
-    where = ".".join(str(part) for part in one["loc"])[:LONGEST_PLACE]
+    where = ".".join(str(part) for part in one["loc"])[:MAX_LOCATION_CHARS]
     return FieldError(where=_clean(where), message=_clean(message))
 
 

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 from core.web.problems import Refused
 
-MOST_AT_ONCE = 16
+MAX_CONCURRENT_CALLS = 16
 """Of the 40 threads that answer requests."""
 
-_slots = threading.BoundedSemaphore(MOST_AT_ONCE)
+_slots = threading.BoundedSemaphore(MAX_CONCURRENT_CALLS)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from core.web.feed_watcher import Pulse
 SHUTDOWN_SECONDS = 10
 """For requests under way when it shall end; those that wait for changes are answered at once."""
 
-MOST_AT_ONCE = 1_000
+MAX_CONNECTIONS = 1_000
 """Connections; more are told to come again."""
 
 
@@ -39,7 +39,7 @@ def serve(
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        limit_concurrency=MOST_AT_ONCE,
+        limit_concurrency=MAX_CONNECTIONS,
     )
     with listener:
         begun(listener.getsockname()[1])
@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=MOST_AT_ONCE)
+        return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
     except OSError as error:
         raise SettingsError(
             "address-in-use", host=host, port=port, detail=error.strerror or str(error)

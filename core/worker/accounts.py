@@ -21,7 +21,7 @@ from core.limits.keys import limit_key, overridden, weight
 from core.plugins import Registry
 from core.settings import LimitOverride
 
-MOST_CACHED = 2_000
+MAX_CACHED_ACCOUNTS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Accounts:
         with self._lock:
             self._loaded[id] = loaded
             self._loaded.move_to_end(id)
-            while len(self._loaded) > MOST_CACHED:
+            while len(self._loaded) > MAX_CACHED_ACCOUNTS:
                 self._loaded.popitem(last=False)
         return loaded
 

@@ -29,7 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 READ_STATE = (
     "SELECT value, version FROM sync_state WHERE user_integration_id = %s AND partition = %s"
 )
-KNOWN = """
+FINGERPRINTS = """
 SELECT external_id, fingerprint FROM user_integration_content
 WHERE user_integration_id = %s AND external_id = ANY(%s) AND deleted_at IS NULL
 """
@@ -102,12 +102,12 @@ class TaskContext:
         except ValidationError:
             raise CursorExpired(partition) from None
 
-    def known(self, ids: Iterable[str]) -> dict[str, str | None]:
+    def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
         wanted = list(ids)
         if not wanted:
             return {}
         with self._services.database.connection() as conn:
-            return dict(conn.execute(KNOWN, (self._dispatch.account_id, wanted)).fetchall())
+            return dict(conn.execute(FINGERPRINTS, (self._dispatch.account_id, wanted)).fetchall())
 
     def blob(self, key: str | None = None) -> SpooledWriter:
         if key is None:

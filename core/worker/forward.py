@@ -16,7 +16,7 @@ from core.transport.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
 from core.transport.queues import UNAVAILABLE, Queues
 from core.worker.inflight import InflightTasks
 
-LARGEST_BODY = 256 * 1024
+MAX_INLINE_RESULT_BYTES = 256 * 1024
 """Bytes of JSON that travel through Redis; of more, only a blob's key does."""
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class ResultForwarder:
         body = json.dumps(outcome.to_json())
         fields: Any = (
             {"blob": self._blobs.put(body.encode())}
-            if len(body) > LARGEST_BODY
+            if len(body) > MAX_INLINE_RESULT_BYTES
             else json.loads(body)
         )
         message = encode(SAVE_QUEUE, SAVE_OUTPUT, id, fields)

@@ -39,7 +39,7 @@ from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
 
-SHORTEST_PATIENCE_SECONDS = 5.0
+MIN_STALL_SECONDS = 5.0
 """Seconds that Python may hang before the process is ended, unless its leases are shorter."""
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class WorkerProcess:
         anew. By then the leases of what this process held have run out; whoever supervises it
         starts another one.
         """
-        patience = max(self.settings.lease_seconds, SHORTEST_PATIENCE_SECONDS)
+        patience = max(self.settings.lease_seconds, MIN_STALL_SECONDS)
         while True:
             faulthandler.dump_traceback_later(patience, exit=True, file=2)
             if self._ended.wait(1.0):

@@ -13,7 +13,7 @@ from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
 
-MOST_LEFT = 40
+MAX_HANDOVERS = 40
 """How often a task is left to others, in half an hour or so; no deploy takes longer."""
 
 
@@ -69,7 +69,7 @@ class Runner:
         return outcome
 
     def _deploying(self, dispatch: Dispatch) -> bool:
-        if dispatch.snoozes >= MOST_LEFT:
+        if dispatch.snoozes >= MAX_HANDOVERS:
             return False
         with self.services.database.connection() as conn:
             return processes.other_version(conn, catalog_entry(self.registry, dispatch.domain))

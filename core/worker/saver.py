@@ -32,12 +32,12 @@ from core.worker.inflight import InflightTasks
 GATHER_SECONDS = 0.02
 """How long outcomes that add no tasks wait for company, while other tasks are running."""
 
-MOST_OUTCOMES = 256
-MOST_ROWS = 5_000
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BATCH_OUTCOMES = 256
+MAX_BATCH_ROWS = 5_000
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Bounds of one batch; a larger outcome goes alone."""
 
-MOST_BUFFERED = 64 * 1024 * 1024
+MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 """Bytes of outcomes that may wait; beyond it, threads wait before they hand over."""
 
 STUCK_SECONDS = 600.0
@@ -46,7 +46,7 @@ STUCK_SECONDS = 600.0
 Longer ones never end: an observer that hangs, a lock that is never let go.
 """
 
-MOST_TRIES = 10
+MAX_BATCH_TRIES = 10
 """Tries of one batch against a server that answers, before its outcomes are tried one by one."""
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class _SaveQueue:
     @property
     def full(self) -> bool:
         """Whether there is enough for a batch."""
-        return len(self.waiting) >= MOST_OUTCOMES
+        return len(self.waiting) >= MAX_BATCH_OUTCOMES
 
 
 class Saver:
@@ -154,7 +154,7 @@ class Saver:
         queue = self._follow_ups if outcome.tasks else self._results
         with self._room:
             self._room.wait_for(
-                lambda: self._bytes < MOST_BUFFERED or self._releasing or self._stopping
+                lambda: self._bytes < MAX_BUFFERED_BYTES or self._releasing or self._stopping
             )
             queue.waiting.append(outcome)
             self._bytes += outcome.size
@@ -182,9 +182,9 @@ class Saver:
                 queue.arrived.wait_for(lambda: queue.full or self._stopping, queue.patience)
             batch: list[Outcome] = []
             rows = size = 0
-            while queue.waiting and len(batch) < MOST_OUTCOMES:
+            while queue.waiting and len(batch) < MAX_BATCH_OUTCOMES:
                 rows, size = rows + queue.waiting[0].rows, size + queue.waiting[0].size
-                if batch and (rows > MOST_ROWS or size > MOST_BYTES):
+                if batch and (rows > MAX_BATCH_ROWS or size > MAX_BATCH_BYTES):
                     break
                 batch.append(queue.waiting.popleft())
             self._bytes -= sum(outcome.size for outcome in batch)
@@ -278,7 +278,7 @@ class Saver:
         while True:
             self._step()
             try:
-                if otherwise is not None and tries >= MOST_TRIES and self._answers():
+                if otherwise is not None and tries >= MAX_BATCH_TRIES and self._answers():
                     return otherwise()
                 return action()
             except UNAVAILABLE as error:

@@ -210,7 +210,7 @@ def upgrade() -> None:
         sa.Column("last_sync_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("consecutive_failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("resync_due", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("forget_state", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("drop_state", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("refresh_holder", sa.UUID(), nullable=True),
         sa.Column("refresh_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
@@ -406,7 +406,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("NOT pruned"),
     )
     # The ledger has one row, and an epoch of its own from the first day.
-    op.execute(f"INSERT INTO ledger (epoch) VALUES ({secrets.randbits(62)})")
+    op.execute(f"INSERT INTO engine_state (epoch) VALUES ({secrets.randbits(62)})")
 
 
 def downgrade() -> None:

@@ -44,17 +44,17 @@ def upgrade() -> None:
 
 def _change_feed() -> None:
     # A constant first, which rewrites nothing: what is there already comes first in the feed.
-    changed_in = sa.Column(
-        "changed_in", sa.BigInteger(), server_default=sa.text("0"), nullable=False
+    changed_xid = sa.Column(
+        "changed_xid", sa.BigInteger(), server_default=sa.text("0"), nullable=False
     )
-    op.add_column("user_integration_content", changed_in)
-    op.alter_column("user_integration_content", "changed_in", server_default=CURRENT_TRANSACTION)
+    op.add_column("user_integration_content", changed_xid)
+    op.alter_column("user_integration_content", "changed_xid", server_default=CURRENT_TRANSACTION)
     op.create_table(
         "erased_account",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("user_integration_id", sa.UUID(), nullable=False),
         sa.Column(
-            "changed_in", sa.BigInteger(), server_default=CURRENT_TRANSACTION, nullable=False
+            "changed_xid", sa.BigInteger(), server_default=CURRENT_TRANSACTION, nullable=False
         ),
         moment("erased_at", default=True),
         sa.PrimaryKeyConstraint("id", name=op.f("erased_account_pkey")),
@@ -62,7 +62,7 @@ def _change_feed() -> None:
             "user_integration_id", name=op.f("erased_account_user_integration_id_key")
         ),
     )
-    op.create_index("erased_account_changes", "erased_account", ["changed_in", "id"])
+    op.create_index("erased_account_changes", "erased_account", ["changed_xid", "id"])
 
 
 def _search() -> None:
@@ -84,7 +84,7 @@ def _search() -> None:
     op.create_table(
         "search_progress",
         sa.Column("one", sa.Boolean(), server_default=sa.text("true"), nullable=False),
-        sa.Column("changed_in", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("changed_xid", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("content_id", sa.BigInteger(), server_default="0", nullable=False),
         sa.CheckConstraint("one", name=op.f("search_progress_one_row")),
         sa.PrimaryKeyConstraint("one", name=op.f("search_progress_pkey")),
@@ -154,6 +154,6 @@ def downgrade() -> None:
         "erased_account",
     ):
         op.drop_table(table)
-    op.drop_column("user_integration_content", "changed_in")
+    op.drop_column("user_integration_content", "changed_xid")
     op.drop_column("process", "figures")
     op.drop_column("user_integration", "public_hosts_only")

@@ -20,7 +20,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    _build("user_integration_content_changes", "user_integration_content", ["changed_in", "id"])
+    _build("user_integration_content_changes", "user_integration_content", ["changed_xid", "id"])
     _build(
         "sync_run_by_domain",
         "sync_run",

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from integration_polling_gmail.attachments import Attachment
-from integration_polling_gmail.mime import MOST_DEPTH, MOST_PARTS, MessageParser
+from integration_polling_gmail.mime import MAX_DEPTH, MAX_PARTS, MessageParser
 from integration_polling_gmail.payload import attachment_of
 from integration_polling_gmail.text import text_of_html
 from reading import ID, Read
@@ -341,7 +341,7 @@ def nested(depth: int) -> bytes:
 
 
 def test_nesting_has_a_bound() -> None:
-    assert Read(nested(MOST_DEPTH)).text == "deep"
+    assert Read(nested(MAX_DEPTH)).text == "deep"
     read = Read(nested(5_000))
     assert len(read.attachments) == 1, "what is deeper is one piece"
 
@@ -349,10 +349,10 @@ def test_nesting_has_a_bound() -> None:
 def test_parts_have_a_bound() -> None:
     raw = (
         b"Content-Type: multipart/mixed; boundary=A\n\n"
-        + b"--A\nContent-Type: image/png\n\nx\n" * (MOST_PARTS + 500)
+        + b"--A\nContent-Type: image/png\n\nx\n" * (MAX_PARTS + 500)
     )
     read = Read(raw)
-    assert len(read.attachments) == MOST_PARTS
+    assert len(read.attachments) == MAX_PARTS
     assert read.metadata["truncated"]
 
 
@@ -365,7 +365,7 @@ def test_metadata_has_a_bound() -> None:
         f"To: {addresses}\nCc: {addresses}\nBcc: {addresses}\n\nx",
         f"{many}\n\nx",
         f"Subject: {'x' * 1_000_000}\n\nx",
-        "Content-Type: multipart/mixed; boundary=A\n\n" + parts * MOST_PARTS,
+        "Content-Type: multipart/mixed; boundary=A\n\n" + parts * MAX_PARTS,
     ):
         for row in Read(raw.encode()).rows.values():
             assert len(json.dumps(dict(row.metadata))) < 1024 * 1024

@@ -23,7 +23,7 @@ CLOCK = str(Path(fleets.__file__).parent / "clock")
 WRONG = (
     "SELECT extract(epoch FROM clock - seen_at)::int FROM process WHERE kind = 'worker' ORDER BY 1"
 )
-TICKED = "SELECT last_tick_at FROM ledger WHERE last_tick_at IS NOT NULL"
+TICKED = "SELECT last_tick_at FROM engine_state WHERE last_tick_at IS NOT NULL"
 
 TREE = {
     "pages": 8,

@@ -30,7 +30,7 @@ DONE = 50_000
 LEFT = 2_000
 CLAIMED = 48
 
-MOST_PAGES = DONE // 10
+MAX_PAGES = DONE // 10
 """Ten dead rows a page are passed quickly; a page for each of them, or three as in an early
 version, is another matter.
 """
@@ -58,7 +58,7 @@ def left_open(deployment: Deployment) -> Iterator[None]:
     """Somebody's transaction, idle: whatever dies from now on has to be kept for it."""
     with psycopg.connect(deployment.database_url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        connection.execute("SELECT count(*) FROM ledger")
+        connection.execute("SELECT count(*) FROM engine_state")
         yield
 
 
@@ -84,8 +84,8 @@ def test_a_claim_reads_little_beside_the_dead(deployment: Deployment) -> None:
             "lease": 60,
         }
         names: dict[str, Any] = {"domain": "hello-world", "after": RING_START, "most": 64} | claim
-        assert _pages(connection, dispatching.CLAIM, names) < MOST_PAGES
-        assert _pages(connection, dispatching.WAITING, names) < MOST_PAGES
+        assert _pages(connection, dispatching.CLAIM, names) < MAX_PAGES
+        assert _pages(connection, dispatching.WAITING, names) < MAX_PAGES
         assert _pages(connection, completion.CANDIDATES, ([str(run)],)) < FEW_PAGES
     database.close()
 

@@ -177,7 +177,7 @@ def healthy(desk: Desk) -> processes.Process:
     process = processes.Process(uuid4(), "worker", "host", 17, [DOMAIN], 8)
     processes.heartbeat(desk.conn, process, datetime.now(UTC))
     leadership.lead(desk.conn, desk.me)
-    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp()")
+    desk.conn.execute("UPDATE engine_state SET last_tick_at = clock_timestamp()")
     return process
 
 

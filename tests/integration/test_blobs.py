@@ -13,9 +13,9 @@ import pytest
 from core import TaskOutput
 from core.content.blobs import SpooledWriter, clean_spool, open_store
 from core.errors import SettingsError
-from core.results.outputs import INLINE_BYTES
+from core.results.outputs import MAX_INLINE_BYTES
 
-LARGE = b"0123456789abcdef" * (INLINE_BYTES // 8)
+LARGE = b"0123456789abcdef" * (MAX_INLINE_BYTES // 8)
 
 
 def test_what_was_put_comes_back_under_its_hash(blobs) -> None:
@@ -158,7 +158,7 @@ def test_a_writer_hashes_and_keeps_what_was_written(blobs, resumable: bool, data
     blob = f.blob
     assert (blob.size, blob.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert (blob.data if blob.key is None else blobs.get(blob.key)) == data
-    assert (blob.key is None) == (len(data) <= INLINE_BYTES)
+    assert (blob.key is None) == (len(data) <= MAX_INLINE_BYTES)
     assert list(blobs.spool.iterdir()) == []
 
 

@@ -55,7 +55,7 @@ def test_what_happens_is_told_in_its_order(desk) -> None:
 
 
 def test_a_user_hears_of_its_own_alone(desk, monkeypatch) -> None:
-    monkeypatch.setattr(changes, "MOST_SCANNED", 3)
+    monkeypatch.setattr(changes, "MAX_SCANNED_ROWS", 3)
     mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
     for number in range(5):
         desk.keep(other, *(TaskOutput(f"{number}-{item}", "x") for item in range(4)))
@@ -115,7 +115,7 @@ def write(conn, account, *ids, content="x"):
 
 
 REACHED = """
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > max(changed_in)
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > max(changed_xid)
 FROM user_integration_content
 """
 
@@ -207,15 +207,15 @@ def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(
     rush = Rush(desk.account("a", user_id="u"), connect, seed)
     rush.run()
     rows = {row["id"]: row for row in listings.content.pages(desk.conn)}
-    place = dict(desk.rows("SELECT id, changed_in FROM user_integration_content"))
+    place = dict(desk.rows("SELECT id, changed_xid FROM user_integration_content"))
     assert len(rows) > WRITERS * 10
     for found in rush.read:
-        entries = [(change.content["changed_in"], change.content["id"]) for change in found]
+        entries = [(change.content["changed_xid"], change.content["id"]) for change in found]
         assert len(entries) == len(set(entries)), "a change was told twice"
         assert entries == sorted(entries)
         latest = {change.content["id"]: change.content for change in found}
         assert set(latest) == set(rows), "an item was never told of"
-        assert {id: row["changed_in"] for id, row in latest.items()} == place, (
+        assert {id: row["changed_xid"] for id, row in latest.items()} == place, (
             "a last change was not told"
         )
         assert {id: row["deleted_at"] for id, row in latest.items()} == {
@@ -282,7 +282,7 @@ def test_rows_of_another_cluster_are_told_after_a_restore(desk) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
     desk.conn.execute(
-        "UPDATE user_integration_content SET changed_in = 9e15 WHERE external_id = '1'"
+        "UPDATE user_integration_content SET changed_xid = 9e15 WHERE external_id = '1'"
     )
     assert told(all_of(desk.conn)[0]) == [("created", "2")]
     assert changes.mend(desk.conn)
@@ -320,7 +320,7 @@ def test_a_reader_that_waits_in_vain_gets_its_cursor(api) -> None:
 
 
 def test_others_changes_keep_no_reader_longer_than_it_waits(api, desk, monkeypatch) -> None:
-    monkeypatch.setattr(changes, "MOST_SCANNED", 1)
+    monkeypatch.setattr(changes, "MAX_SCANNED_ROWS", 1)
     desk.keep(
         desk.account("a", user_id="v"), *(TaskOutput(f"{number}", "x") for number in range(100))
     )

@@ -14,9 +14,9 @@ import pytest
 from support.hostile_texts import fill
 from support.waiting import until
 
-from core.dashboard.live import MOST_STREAMS, Live
+from core.dashboard.live import MAX_STREAMS, Live
 from core.errors import InvalidInput
-from core.service.query_timeout import MOST_AT_ONCE
+from core.service.query_timeout import MAX_CONCURRENT_QUERIES
 
 EVENTS = {"Accept": "text/event-stream"}
 
@@ -56,7 +56,7 @@ def test_one_token_has_no_more_streams_than_it_may() -> None:
         live, pulse, who = Live(), SimpleNamespace(ended=False), uuid4()
         streams = [
             live.stream((str(n),), who, lambda: "page", lambda: True, pulse)
-            for n in range(MOST_STREAMS)
+            for n in range(MAX_STREAMS)
         ]
         for stream in streams:
             await anext(stream)
@@ -205,11 +205,12 @@ def test_who_looks_for_much_leaves_room_for_who_asks_for_little(dashboard, datab
         ]
         with psycopg.connect(database_url, autocommit=True) as looker:
             until(
-                lambda: looker.execute(waiting).fetchone()[0] >= MOST_AT_ONCE, "as many look as may"
+                lambda: looker.execute(waiting).fetchone()[0] >= MAX_CONCURRENT_QUERIES,
+                "as many look as may",
             )
             refused = until(lambda: [one for one in sent if one.done()], "the others are refused")
             assert other.get("/v1/user-integrations").json() == {"items": [], "cursor": None}
-            assert looker.execute(waiting).fetchone()[0] == MOST_AT_ONCE
+            assert looker.execute(waiting).fetchone()[0] == MAX_CONCURRENT_QUERIES
         holder.rollback()
         assert {one.result().status_code for one in refused} == {503}
         assert sorted({one.result().status_code for one in sent}) == [200, 503]

@@ -13,7 +13,7 @@ from support.signed_in import signed_in
 
 from core import TaskOutput
 from core.dashboard import mail, previews, sanitizer
-from core.results.outputs import INLINE_BYTES
+from core.results.outputs import MAX_INLINE_BYTES
 from core.service.content import listing as content_listing
 
 DAY = datetime(2026, 3, 14, 23, 30, tzinfo=UTC)
@@ -134,7 +134,7 @@ def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
     )
     page = who.get(f"/content/{ids['long']}").text
     assert "This is its beginning." in page
-    assert previews.LONGEST_TEXT < len(page) < previews.LONGEST_TEXT + 10_000
+    assert previews.MAX_TEXT_CHARS < len(page) < previews.MAX_TEXT_CHARS + 10_000
     assert who.get(f"/content/{ids['long']}/raw").text == long
     assert "It is empty." in who.get(f"/content/{ids['empty']}").text
     assert "Grüße" in who.get(f"/content/{ids['latin']}").text
@@ -215,7 +215,7 @@ def test_a_mail_is_shown_by_its_best_part_with_its_inline_images(dashboard, keep
     related.add_attachment(b"%PDF", maintype="application", subtype="pdf", filename="Übersicht.pdf")
     big = letter("big")
     big.add_attachment(
-        b"\0" * INLINE_BYTES, maintype="application", subtype="zip", filename="big.zip"
+        b"\0" * MAX_INLINE_BYTES, maintype="application", subtype="zip", filename="big.zip"
     )
     ids = keep(
         TaskOutput("both", related.as_bytes(), content_type="message/rfc822"),
@@ -281,9 +281,9 @@ def test_styles_that_load_nothing_are_kept(given, kept) -> None:
 def test_what_is_made_to_be_slow_is_cut(monkeypatch) -> None:
     shown, cut = sanitizer.sanitize("<div>" * 1_000_000)
     assert cut
-    assert shown.count("<div>") <= sanitizer.MOST_TAGS
+    assert shown.count("<div>") <= sanitizer.MAX_TAGS
     assert sanitizer.sanitize("<p>few</p>") == ("<p>few</p>", False)
-    monkeypatch.setattr(mail, "MOST_WORK", 10)
+    monkeypatch.setattr(mail, "MAX_BOUNDARY_COMPARISONS", 10)
     assert mail.read(b"a: b\nboundary\n" * 10) is None
 
 

@@ -54,7 +54,9 @@ def test_a_dispatcher_is_no_worker(dashboard: Dashboard, healthy, desk) -> None:
 def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
     dashboard: Dashboard, healthy, desk
 ) -> None:
-    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'")
+    desk.conn.execute(
+        "UPDATE engine_state SET last_tick_at = clock_timestamp() - interval '3.6 minutes'"
+    )
     assert standing(dashboard.sign_in().get("/").text, "scheduler") == "warn"
 
 
@@ -88,16 +90,16 @@ def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
     processes.note_activity(desk.conn, 34, 0)
     desk.conn.execute(
         """
-        INSERT INTO activity (minute, tasks, rows)
+        INSERT INTO throughput (minute, tasks, rows)
         VALUES (date_trunc('minute', now()) - interval '2 hours', 9, 9)
         """
     )
     page = dashboard.sign_in().get("/").text
     assert "last hour: 1,234;" in page
     assert "last hour: 600;" in page
-    desk.conn.execute("UPDATE activity SET minute = minute - interval '1 day' WHERE tasks = 9")
+    desk.conn.execute("UPDATE throughput SET minute = minute - interval '1 day' WHERE tasks = 9")
     pruning.prune(desk.conn)
-    assert desk.rows("SELECT tasks FROM activity") == [(1_234,)]
+    assert desk.rows("SELECT tasks FROM throughput") == [(1_234,)]
 
 
 @contextmanager
@@ -156,17 +158,17 @@ def test_pages_that_are_slow_leave_threads_to_the_others() -> None:
             asyncio.create_task(live.look((str(number),), partial(render, number)))
             for number in range(100)
         ]
-        while len(rendering) < streaming.MOST_AT_ONCE:
+        while len(rendering) < streaming.MAX_CONCURRENT_RENDERS:
             await asyncio.sleep(0.01)
         go_on.set()
         await asyncio.gather(*looks)
 
     asyncio.run(look_all())
-    assert max(most) == streaming.MOST_AT_ONCE
+    assert max(most) == streaming.MAX_CONCURRENT_RENDERS
 
 
 def test_what_nobody_looks_at_any_more_is_forgotten(monkeypatch) -> None:
-    monkeypatch.setattr(streaming, "KEPT_SECONDS", -1_000.0)
+    monkeypatch.setattr(streaming, "CACHE_SECONDS", -1_000.0)
 
     async def look() -> int:
         live = streaming.Live()

@@ -173,7 +173,7 @@ def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> 
 
 def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "AT_ONCE", 5)
-    monkeypatch.setattr(parked, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(parked, "MAX_BULK_SECONDS", 0.0)
     shelf(desk.account(), 8)
     who = signed_in(dashboard)
     answer = who.post("/parked/discard-all")

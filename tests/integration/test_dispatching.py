@@ -52,7 +52,7 @@ def test_a_leader_whose_time_is_over_claims_nothing(desk) -> None:
     account = desk.account()
     desk.run(account)
     leadership.lead(desk.conn, desk.me)
-    desk.conn.execute("UPDATE ledger SET leader_until = now() - interval '1 s'")
+    desk.conn.execute("UPDATE engine_state SET leader_until = now() - interval '1 s'")
     assert (
         dispatching.claim(desk.conn, desk.me, "shop", [Portion(str(account), "live", 5)], 60) == []
     )
@@ -258,7 +258,7 @@ def test_one_leads_until_its_time_is_over_by_the_databases_clock(desk, connect, 
     other = names[won.index(False)]
     assert leadership.lead(desk.conn, leader)
     assert not leadership.lead(desk.conn, other)
-    desk.conn.execute("UPDATE ledger SET leader_until = clock_timestamp() - interval '1 ms'")
+    desk.conn.execute("UPDATE engine_state SET leader_until = clock_timestamp() - interval '1 ms'")
     assert leadership.lead(desk.conn, other)
     assert not leadership.lead(desk.conn, leader)
 
@@ -276,7 +276,7 @@ def test_who_resigns_makes_room_at_once_and_only_for_itself(desk) -> None:
 def test_vacant_only_after_a_while(desk) -> None:
     leadership.lead(desk.conn, uuid4())
     assert not leadership.vacant(desk.conn)
-    desk.conn.execute("UPDATE ledger SET leader_until = clock_timestamp() - interval '5 s'")
+    desk.conn.execute("UPDATE engine_state SET leader_until = clock_timestamp() - interval '5 s'")
     assert not leadership.vacant(desk.conn, 20)
     assert leadership.vacant(desk.conn, 4)
 

@@ -93,7 +93,7 @@ class Ledger(RuleBasedStateMachine):
             "TRUNCATE sync_task, user_integration_content, sync_seen, sync_state, user_integration"
             " CASCADE"
         )
-        self.conn.execute("UPDATE ledger SET leader = NULL, leader_until = NULL")
+        self.conn.execute("UPDATE engine_state SET leader = NULL, leader_until = NULL")
         self.conn.close()
 
     # Rules

@@ -21,15 +21,15 @@ FLEET = ("workers", "dispatcher", "scheduler")
 CASES: dict[str, tuple[str, dict[str, str]]] = {
     "all is well": ("SELECT", {}),
     "a late tick": (
-        "UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.4 minutes'",
+        "UPDATE engine_state SET last_tick_at = clock_timestamp() - interval '3.4 minutes'",
         {},
     ),
     "a silent scheduler": (
-        "UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'",
+        "UPDATE engine_state SET last_tick_at = clock_timestamp() - interval '3.6 minutes'",
         {"scheduler": "warn"},
     ),
     "a scheduler that never ticked": (
-        "UPDATE ledger SET last_tick_at = NULL",
+        "UPDATE engine_state SET last_tick_at = NULL",
         {"scheduler": "warn"},
     ),
     "a late heartbeat": (
@@ -41,11 +41,11 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
         {"workers": "warn"},
     ),
     "no leader": (
-        "UPDATE ledger SET leader_until = clock_timestamp() - interval '1 second'",
+        "UPDATE engine_state SET leader_until = clock_timestamp() - interval '1 second'",
         {"dispatcher": "fail"},
     ),
     "neither worker nor leader": (
-        "WITH gone AS (DELETE FROM process) UPDATE ledger SET leader = NULL, leader_until = NULL",
+        "WITH gone AS (DELETE FROM process) UPDATE engine_state SET leader = NULL, leader_until = NULL",
         {"workers": "warn", "dispatcher": "warn"},
     ),
 }

@@ -224,10 +224,10 @@ def test_it_polls_itself_when_the_scheduler_is_silent(maintenance: Maintenance, 
     maintenance._check_ticks(desk.conn)
     assert desk.runs() == []
     maintenance._silent_since = time.monotonic() - 10_000
-    desk.conn.execute("UPDATE ledger SET last_tick_at = now()")
+    desk.conn.execute("UPDATE engine_state SET last_tick_at = now()")
     maintenance._check_ticks(desk.conn)
     assert desk.runs() == []
-    desk.conn.execute("UPDATE ledger SET last_tick_at = now() - interval '1 h'")
+    desk.conn.execute("UPDATE engine_state SET last_tick_at = now() - interval '1 h'")
     maintenance._check_ticks(desk.conn)
     assert desk.runs() == ["running"]
 
@@ -319,7 +319,7 @@ def test_a_leader_at_rest_hears_of_work_however_soon_it_will_look_around(
     monkeypatch.setattr(
         dispatcher._stop, "wait", lambda _: pytest.fail("it sleeps, and hears nothing")
     )
-    dispatcher._refresh_due = time.monotonic() + loop.LONGEST_PAUSE_SECONDS / 2
+    dispatcher._refresh_due = time.monotonic() + loop.MAX_PAUSE_SECONDS / 2
     queues.wake()
     dispatcher._wait(0)
     assert dispatcher._domains["shop"].phase is Phase.SCANNING
@@ -328,8 +328,8 @@ def test_a_leader_at_rest_hears_of_work_however_soon_it_will_look_around(
 def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so_many(
     dispatcher: Dispatcher, desk, queues, database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "MOST_ACCOUNTS", 2)
-    monkeypatch.setattr(domain, "MOST_PASSED", 10)
+    monkeypatch.setattr(loop, "MAX_ACCOUNTS_PER_LOOK", 2)
+    monkeypatch.setattr(domain, "MAX_PASSED_ACCOUNTS", 10)
     serve(desk, "shop")
     *held_back, behind = sorted(desk.account(f"a{number}") for number in range(40))
     for account in (*held_back, behind):

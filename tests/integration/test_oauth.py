@@ -21,8 +21,8 @@ from core import (
     BaseIntegration,
     Context,
     CredentialsInvalid,
-    Empty,
     Manifest,
+    NoFields,
     OAuth,
     TaskResult,
 )
@@ -123,7 +123,7 @@ def integrations(provider):
         access_token: SecretStr
         refresh_token: SecretStr
 
-    class Cloud(BaseIntegration[Empty, Tokens]):
+    class Cloud(BaseIntegration[NoFields, Tokens]):
         manifest = Manifest(
             "cloud",
             "Cloud",

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from core import BaseIntegration, Empty, Manifest, hookimpl
+from core import BaseIntegration, Manifest, NoFields, hookimpl
 from core.egress import Egress, EgressRefused, any_host, is_public
 from core.errors import InvalidInput
 from core.plugins import Registry
@@ -63,7 +63,7 @@ def loaded_caller(listener) -> Callable[[bool], LoadedAccount]:
         account: Any = SimpleNamespace(
             id=1, version=1, credentials_version=1, public_hosts_only=public_only
         )
-        return LoadedAccount(account, Closing, Empty(), Empty(), (), str)
+        return LoadedAccount(account, Closing, NoFields(), NoFields(), (), str)
 
     return loaded
 

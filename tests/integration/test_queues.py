@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from core.transport.queues import LARGEST_FETCH, UNAVAILABLE, Queues
+from core.transport.queues import MAX_FETCHED_MESSAGES, UNAVAILABLE, Queues
 
 
 def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(
@@ -42,7 +42,7 @@ def test_many_who_fetch_at_once_share_the_messages(queues: Queues, together) -> 
 
 def test_a_fetch_is_bounded_by_what_lua_can_unpack(queues: Queues) -> None:
     queues.send("q", {str(n): "x" for n in range(20_000)})
-    assert len(queues.fetch("q", 20_000)) == LARGEST_FETCH
+    assert len(queues.fetch("q", 20_000)) == MAX_FETCHED_MESSAGES
 
 
 def test_waiting_ends_when_a_message_comes_and_takes_nothing(queues: Queues) -> None:

@@ -231,7 +231,7 @@ def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
 
 def test_a_query_that_takes_too_long_gives_its_connection_back(api, desk, monkeypatch) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "x"))
-    monkeypatch.setattr(content_listing, "LONGEST_SECONDS", 0.2)
+    monkeypatch.setattr(content_listing, "MAX_SEARCH_SECONDS", 0.2)
     slow = content_listing.PAGE.replace("c.kind =", "pg_sleep(30) IS NOT NULL AND c.kind =")
     monkeypatch.setattr(content_listing, "PAGE", slow)
     user = api.user("u")
@@ -308,7 +308,7 @@ def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(
 
 
 def test_words_are_found_again_after_a_restore_into_another_cluster(api, desk, until) -> None:
-    desk.conn.execute("UPDATE search_progress SET changed_in = 9e15, content_id = 5")
+    desk.conn.execute("UPDATE search_progress SET changed_xid = 9e15, content_id = 5")
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "needle"))
     user = api.user("u")
     until(lambda: names(user.get(PLACE, params={"q": "needle"})) == ["1"])

@@ -30,7 +30,7 @@ def figures(api):
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch) -> None:
-    monkeypatch.setattr("core.rest.metrics.KEPT_SECONDS", 0)
+    monkeypatch.setattr("core.rest.metrics.CACHE_SECONDS", 0)
 
 
 def test_alive_needs_nobody(api) -> None:
@@ -47,7 +47,9 @@ def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
     api, healthy, desk, figures
 ) -> None:
     # It ticks every two.
-    desk.conn.execute("UPDATE ledger SET last_tick_at = clock_timestamp() - interval '3.6 minutes'")
+    desk.conn.execute(
+        "UPDATE engine_state SET last_tick_at = clock_timestamp() - interval '3.6 minutes'"
+    )
     answer = api.client(None).get("/readyz")
     assert (answer.status_code, answer.json()["status"], answer.json()["checks"]["scheduler"]) == (
         200,

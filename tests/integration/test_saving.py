@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from core import Task
 from core.ledger import scheduling
-from core.ledger.commit import MOST_ERRORS, parked
+from core.ledger.commit import MAX_ERRORS, parked
 from core.ledger.leadership import renew_epoch, status
 from core.ledger.outcomes import Block, Outcome, Stop
 from core.results.parking import MAX_SNOOZED_SECONDS
@@ -126,12 +126,12 @@ def test_each_state_leaves_its_traces(desk) -> None:
 
 def test_only_the_latest_errors_are_kept(desk) -> None:
     dispatch = desk.root(desk.account())
-    for number in range(MOST_ERRORS + 5):
+    for number in range(MAX_ERRORS + 5):
         desk.save(Outcome(dispatch, state="ready", error=str(number)))
         (dispatch,) = desk.claim()
     errors = desk.value("SELECT errors FROM sync_task")
     assert [error["error"] for error in errors] == [
-        str(number) for number in range(5, MOST_ERRORS + 5)
+        str(number) for number in range(5, MAX_ERRORS + 5)
     ]
 
 

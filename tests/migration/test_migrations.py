@@ -149,6 +149,9 @@ def test_a_missing_or_other_schema_says_what_to_do(empty_database_url: str) -> N
 
 def test_the_ledger_has_its_one_row(database_url: str) -> None:
     with open_connection(database_url) as conn:
-        assert conn.execute("SELECT count(*), min(epoch) > 0 FROM ledger").fetchone() == (1, True)
+        assert conn.execute("SELECT count(*), min(epoch) > 0 FROM engine_state").fetchone() == (
+            1,
+            True,
+        )
         with pytest.raises(psycopg.errors.UniqueViolation):
-            conn.execute("INSERT INTO ledger (epoch) VALUES (1)")
+            conn.execute("INSERT INTO engine_state (epoch) VALUES (1)")

@@ -27,7 +27,7 @@ MOST_SECONDS = 4.0
 STALL_SECONDS = 12.0
 
 LEAD = """
-UPDATE ledger SET leader = gen_random_uuid(),
+UPDATE engine_state SET leader = gen_random_uuid(),
     leader_until = clock_timestamp() + interval '3 seconds'
 """
 
@@ -156,7 +156,7 @@ def transaction_left_open(world: World, dice: random.Random) -> None:
     def idle() -> None:
         with suppress(psycopg.Error), psycopg.connect(world.deployment.database_url) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.execute("SELECT count(*) FROM ledger")
+            connection.execute("SELECT count(*) FROM engine_state")
             time.sleep(30)
 
     threading.Thread(target=idle, daemon=True).start()

@@ -61,7 +61,7 @@ class Deployment:
         return ours | {
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
-            "POLLING_NAMESPACE": self.namespace,
+            "POLLING_REDIS_NAMESPACE": self.namespace,
             "POLLING_HOME": str(self.home),
             "POLLING_SECRET_KEYS": self.secret_key,
         }
@@ -106,7 +106,7 @@ def make_deployment(database_url: str, redis_url: str, home: Path, name: str) ->
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {TEMPLATE}')
     deployment = Deployment(_at(database_url, name), redis_url, home, name)
     # A copy of a database is another database: its messages must not match the other's.
-    deployment.rows("UPDATE ledger SET epoch = (random() * 1e15)::bigint")
+    deployment.rows("UPDATE engine_state SET epoch = (random() * 1e15)::bigint")
     return deployment
 
 

@@ -184,13 +184,16 @@ class Fleet:
         """
         until = "clock_timestamp() - %s * interval '1 second'"
         self.deployment.rows(
-            f"UPDATE ledger SET leader_until = {until} WHERE leader IS NOT NULL", vacant_seconds
+            f"UPDATE engine_state SET leader_until = {until} WHERE leader IS NOT NULL",
+            vacant_seconds,
         )
 
     def led(self) -> bool:
         """Whether somebody leads now."""
         return bool(
-            self.deployment.rows("SELECT 1 FROM ledger WHERE leader_until > clock_timestamp()")
+            self.deployment.rows(
+                "SELECT 1 FROM engine_state WHERE leader_until > clock_timestamp()"
+            )
         )
 
     def until(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from support.deployment import Deployment
 
 EVERYBODY_LEADS = """
-ALTER TABLE ledger RENAME TO ledger_row;
+ALTER TABLE engine_state RENAME TO ledger_row;
 CREATE TABLE lead (connection int PRIMARY KEY, leader uuid, leader_until timestamptz);
 CREATE VIEW ledger AS SELECT epoch, budgets_started, last_tick_at,
     (SELECT leader FROM lead WHERE connection = pg_backend_pid()) AS leader,

@@ -11,8 +11,8 @@ from pydantic import BaseModel, SecretStr
 
 from core import (
     AccountIdentity,
-    AtOnce,
     BaseIntegration,
+    Concurrency,
     Context,
     CursorExpired,
     Limit,
@@ -43,12 +43,12 @@ class Cursor(BaseModel):
 
 class Shop(BaseIntegration[Config, Credentials]):
     manifest = Manifest(
-        "shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), AtOnce("connections", 4)]
+        "shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), Concurrency("connections", 4)]
     )
 
     @classmethod
     def limits(cls, config: Config) -> Sequence[Limit]:
-        return [AtOnce("connections", len(config.folder))]
+        return [Concurrency("connections", len(config.folder))]
 
     def check(self) -> AccountIdentity:
         return AccountIdentity(self.credentials.token.get_secret_value(), self.config.folder)
@@ -68,7 +68,7 @@ class Shop(BaseIntegration[Config, Credentials]):
 
     @task
     def page(self, ctx: Context, number: int) -> TaskResult:
-        ids = [str(item) for item in range(number) if str(item) not in ctx.known(["1"])]
+        ids = [str(item) for item in range(number) if str(item) not in ctx.fingerprints(["1"])]
         return TaskResult(
             output=(TaskOutput(id, "text", metadata={"n": number}) for id in ids),
             tasks=self.items(ids),

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from core import AtOnce, BaseIntegration, Context, Empty, Manifest, Rate, TaskResult, task
+from core import BaseIntegration, Concurrency, Context, Manifest, NoFields, Rate, TaskResult, task
 from core.accounts.redaction import redactor
 from core.accounts.store import Account
 from core.ledger.outcomes import Dispatch
@@ -22,11 +22,11 @@ class Credentials(BaseModel):
     password: SecretStr = SecretStr("hunter-2-hunter")
 
 
-class Shop(BaseIntegration[Empty, Credentials]):
+class Shop(BaseIntegration[NoFields, Credentials]):
     """An integration that the tests never run for real."""
 
     manifest = Manifest(
-        "shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), AtOnce("connections", 4)]
+        "shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), Concurrency("connections", 4)]
     )
 
     @task
@@ -60,5 +60,5 @@ def loaded() -> LoadedAccount:
     )  # fmt: skip
     credentials = Credentials()
     return LoadedAccount(
-        account, Shop, Empty(), credentials, tuple(Shop.manifest.limits), redactor(credentials)
+        account, Shop, NoFields(), credentials, tuple(Shop.manifest.limits), redactor(credentials)
     )

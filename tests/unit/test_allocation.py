@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dispatcher.allocation import Rules, allocate
-from core.dispatcher.loop import MOST_ACCOUNTS
-from core.integration.limits import AtOnce, Limit
+from core.dispatcher.loop import MAX_ACCOUNTS_PER_LOOK
+from core.integration.limits import Concurrency, Limit
 from core.ledger.dispatching import InFlight, Portion, Waiting
 from core.limits.keys import account_key, to_json
 
@@ -92,7 +92,9 @@ class World:
             self.flying[key] -= count
             self.done[key[0]] += count
 
-    def used(self, limit: AtOnce, among: set[str], costs: Mapping[str, Mapping[str, int]]) -> int:
+    def used(
+        self, limit: Concurrency, among: set[str], costs: Mapping[str, Mapping[str, int]]
+    ) -> int:
         return sum(
             n * costs[type].get(limit.name, 1)
             for (a, _, type), n in self.flying.items()
@@ -177,7 +179,7 @@ SCOPES = ["account", "group", "integration"]
 def test_limits_of_tasks_at_once_hold_in_every_scope(
     scope: str, ready: dict, tasks: int, window: int, seed: int
 ) -> None:
-    limit = AtOnce("c", tasks, scope)  # type: ignore[arg-type]
+    limit = Concurrency("c", tasks, scope)  # type: ignore[arg-type]
     groups = {account: "first" if account < "d" else "second" for account in ACCOUNTS}
     world, random = World(ready, {account: [limit] for account in ACCOUNTS}, groups), Random(seed)
     together = {
@@ -214,7 +216,7 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
         ("b", "backfill", "download"): 60,
     }
     ready |= {(account, "live", type): 10 for account in "cdef" for type in TYPES}
-    world = World(ready, {account: [AtOnce("c", tasks, scope)] for account in ACCOUNTS})
+    world = World(ready, {account: [Concurrency("c", tasks, scope)] for account in ACCOUNTS})
     random, finished = Random(1), {}
     for turn in range(20_000):
         waiting = world.waiting()
@@ -237,7 +239,7 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
 @given(
     tasks=st.lists(st.integers(1, 400), min_size=2, max_size=40),
     window=st.integers(2, 64),
-    most=st.sampled_from([3, 8, MOST_ACCOUNTS]),
+    most=st.sampled_from([3, 8, MAX_ACCOUNTS_PER_LOOK]),
     seed=st.integers(0, 2**32),
 )
 def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
@@ -275,7 +277,7 @@ def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
 
 
 def test_live_tasks_that_a_limit_exempts_do_not_wait_for_the_backfill() -> None:
-    limits: list[Limit] = [AtOnce("c", 20)]
+    limits: list[Limit] = [Concurrency("c", 20)]
     world = World({("a", "live", "list"): 5, ("a", "backfill", "download"): 10_000}, {"a": limits})
     random = Random(1)
     for _ in range(50):
@@ -291,7 +293,7 @@ def test_live_tasks_that_a_limit_exempts_do_not_wait_for_the_backfill() -> None:
 
 def test_a_task_heavier_than_its_limit_does_not_stop_the_others_for_ever() -> None:
     world = World(
-        {("a", "live", "download"): 5, ("a", "live", "heavy"): 1}, {"a": [AtOnce("c", 1)]}
+        {("a", "live", "download"): 5, ("a", "live", "heavy"): 1}, {"a": [Concurrency("c", 1)]}
     )
     random = Random(1)
     for _ in range(50):
@@ -313,7 +315,7 @@ def test_where_limits_touch_every_type_nothing_is_asked_for_by_type() -> None:
     """
     every: dict[str, dict[str, int]] = {"start": {"c": 0}, "list": {}, "download": {}}
     some: dict[str, dict[str, int]] = {**every, "free": {"c": 0}}
-    account = waits("a", limits=[AtOnce("c", 5)])
+    account = waits("a", limits=[Concurrency("c", 5)])
     assert allocate(24, 24, [], [account], rules(every)) == [Portion("a", "live", 5)]
     assert allocate(24, 24, [], [account], rules(some)) == [
         Portion("a", "live", 24, ["download", "list"], 5)
@@ -339,13 +341,13 @@ def test_an_account_that_is_blocked_is_passed_over() -> None:
 
 
 def test_a_blocked_limit_stops_the_types_that_take_of_it_and_no_others() -> None:
-    limits: list[Limit] = [AtOnce("c", 50)]
+    limits: list[Limit] = [Concurrency("c", 50)]
     portions = allocate(24, 24, [], [waits("a", limits=limits)], rules(blocked={"account/a/c"}))
     assert portions == [Portion("a", "live", 24, without_types=["download", "heavy"])]
 
 
 def test_a_blocked_limit_of_every_type_stops_the_account() -> None:
-    limits: list[Limit] = [AtOnce("c", 50)]
+    limits: list[Limit] = [Concurrency("c", 50)]
     costs: dict[str, dict[str, int]] = {"download": {}, "list": {}}
     blocked = {"account/a/c"}
     assert allocate(24, 24, [], [waits("a", limits=limits)], rules(costs, blocked)) == []
@@ -358,7 +360,7 @@ def test_an_operators_figure_holds_instead_of_the_plugins() -> None:
     from core.settings import LimitOverride
 
     limited = Rules("d", {"download": {}}, {"c": LimitOverride(tasks=3)})
-    assert allocate(24, 24, [], [waits("a", limits=[AtOnce("c", 50)])], limited) == [
+    assert allocate(24, 24, [], [waits("a", limits=[Concurrency("c", 50)])], limited) == [
         Portion("a", "live", 3)
     ]
 

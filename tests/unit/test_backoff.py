@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from core.results.decisions import (
     FIRST_BACKOFF_SECONDS,
-    LONGEST_BACKOFF_SECONDS,
-    LONGEST_BLIND_SNOOZE_SECONDS,
-    LONGEST_SNOOZE_SECONDS,
-    SHORTEST_SNOOZE_SECONDS,
+    MAX_BACKOFF_SECONDS,
+    MAX_DEFAULT_SNOOZE_SECONDS,
+    MAX_SNOOZE_SECONDS,
+    MIN_SNOOZE_SECONDS,
     backoff,
     snooze,
 )
@@ -24,7 +24,7 @@ from core.results.decisions import (
 def test_backoff_is_bounded_by_its_doubling_ceiling_and_by_an_hour(attempt: int) -> None:
     ceiling = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 60), 3_600.0)
     assert 0 <= backoff(attempt) <= ceiling
-    assert LONGEST_BACKOFF_SECONDS == 3_600.0
+    assert MAX_BACKOFF_SECONDS == 3_600.0
 
 
 def test_backoff_has_full_jitter() -> None:
@@ -34,9 +34,7 @@ def test_backoff_has_full_jitter() -> None:
 
 @given(seconds=st.floats(0, 1e300) | st.integers(0, 10**12))
 def test_what_the_provider_says_is_kept_within_a_second_and_a_day(seconds: float) -> None:
-    assert snooze(seconds, 0) == min(
-        max(float(seconds), SHORTEST_SNOOZE_SECONDS), LONGEST_SNOOZE_SECONDS
-    )
+    assert snooze(seconds, 0) == min(max(float(seconds), MIN_SNOOZE_SECONDS), MAX_SNOOZE_SECONDS)
 
 
 GARBAGE: list[Any] = ["soon", "", b"1", object(), [], {}, math.nan, math.inf, -math.inf, None, 1j]
@@ -55,10 +53,10 @@ def test_garbage_is_a_wait_that_nobody_named(retry_after: Any) -> None:
 @example(retry_after=10**400, snoozes=0)
 @example(retry_after=-(10**400), snoozes=0)
 def test_no_value_makes_it_wait_for_ever_or_not_at_all(retry_after: Any, snoozes: int) -> None:
-    assert SHORTEST_SNOOZE_SECONDS <= snooze(retry_after, snoozes) <= LONGEST_SNOOZE_SECONDS
+    assert MIN_SNOOZE_SECONDS <= snooze(retry_after, snoozes) <= MAX_SNOOZE_SECONDS
 
 
 @given(snoozes=st.integers(0, 10**9))
 def test_blind_snoozes_grow_up_to_a_quarter_of_an_hour(snoozes: int) -> None:
-    ceiling = min(10.0 * 2.0 ** min(snoozes, 20), LONGEST_BLIND_SNOOZE_SECONDS)
+    ceiling = min(10.0 * 2.0 ** min(snoozes, 20), MAX_DEFAULT_SNOOZE_SECONDS)
     assert ceiling / 2 <= snooze(None, snoozes) <= ceiling

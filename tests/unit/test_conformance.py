@@ -15,8 +15,8 @@ from core import (
     AccountIdentity,
     BaseIntegration,
     Context,
-    Empty,
     Manifest,
+    NoFields,
     PermanentError,
     Task,
     TaskOutput,
@@ -37,7 +37,7 @@ class Counter(BaseModel):
     count: int = 0
 
 
-class Good(BaseIntegration[Empty, Credentials]):
+class Good(BaseIntegration[NoFields, Credentials]):
     """Two dozen items, each a task, and a counter of them."""
 
     manifest = Manifest("good", "Good")
@@ -168,7 +168,7 @@ class Racing(Good):
     """Reads a counter in `known` and writes it blindly: what ran in between is lost."""
 
     def result(self, ctx: Context, number: int) -> TaskResult:
-        known = ctx.known(map(str, range(24)))
+        known = ctx.fingerprints(map(str, range(24)))
         return TaskResult([TaskOutput(str(number), fingerprint=str(len({*known} - {str(number)})))])
 
 

@@ -15,7 +15,7 @@ def test_an_image_that_is_named_a_thousand_times_is_sent_a_few_times() -> None:
     image = f"data:image/png;base64,{base64.b64encode(PNG + b'x' * 2_000_000).decode()}"
     shown, _ = sanitizer.sanitize('<img src="cid:one">' * 1_000, {"one": image})
     assert 1 <= shown.count("data:") < 10
-    assert len(shown) < sanitizer.MOST_IMAGES + 100_000
+    assert len(shown) < sanitizer.MAX_INLINE_IMAGES_CHARS + 100_000
     shown, _ = sanitizer.sanitize(
         '<img src="cid:one"><p>and</p><img src="cid:one">', {"one": image[:10_000]}
     )
@@ -38,7 +38,7 @@ def test_tags_that_are_left_open_do_not_multiply() -> None:
     for name, tags in kinds.items():
         html = f"<p>{''.join(tags)}{'<p>x' * 2_000}"
         shown, _ = sanitizer.sanitize(html)
-        assert len(shown) < 2 * sanitizer.MOST_REPEATED, name
+        assert len(shown) < 2 * sanitizer.MAX_REPEATED_CHARS, name
         assert shown.count("x</") >= 1, name
 
 
@@ -80,7 +80,7 @@ def test_a_part_has_no_more_parameters_than_are_worth_reading() -> None:
     assert dict(message.headings)["Subject"] == ";" * 200
     assert (
         mail._Bounded().header_source_parse([data.split("\n", maxsplit=1)[0] + "\n"])[1].count(";")
-        == mail.MOST_PARAMETERS
+        == mail.MAX_PARAMETERS
     )
     attached = mail.read(named.encode())
     assert attached is not None

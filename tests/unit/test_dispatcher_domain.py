@@ -54,7 +54,7 @@ def test_what_no_time_can_help_waits_for_a_wake_up(now: list[float]) -> None:
 def test_a_scan_passes_over_so_many_accounts_and_then_pauses(
     now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domains, "MOST_PASSED", 10)
+    monkeypatch.setattr(domains, "MAX_PASSED_ACCOUNTS", 10)
     one = Domain(threads=4)
     for passed in (4, 8):
         one.begin_scan()

@@ -15,16 +15,16 @@ from pydantic import BaseModel, JsonValue
 
 from core import (
     AccountIdentity,
-    AtOnce,
     BaseIntegration,
+    Concurrency,
     ConfigurationError,
     Context,
     CredentialsInvalid,
     CursorExpired,
-    Empty,
     Limit,
     Listing,
     Manifest,
+    NoFields,
     PermanentError,
     Rate,
     RateLimited,
@@ -48,10 +48,12 @@ class Counter(BaseModel):
     count: int = 0
 
 
-class Scripted(BaseIntegration[Empty, Token]):
+class Scripted(BaseIntegration[NoFields, Token]):
     """Runs what a test has written: `root` is its first step."""
 
-    manifest = Manifest("scripted", "Scripted", limits=[Rate("quota", 1, 1), AtOnce("slots", 1)])
+    manifest = Manifest(
+        "scripted", "Scripted", limits=[Rate("quota", 1, 1), Concurrency("slots", 1)]
+    )
     script: ClassVar[Script]
     opened: ClassVar[int] = 0
 
@@ -243,7 +245,7 @@ class TestListings:
         def script(ctx: Context, name: str) -> TaskResult:
             if name == "root":
                 return TaskResult(tasks=[step("page")])
-            if ctx.known(["a"]):
+            if ctx.fingerprints(["a"]):
                 raise PermanentError("no")
             return self.listed("a")
 
@@ -618,7 +620,7 @@ class TestFaults:
 def test_limits_are_asked_with_the_config() -> None:
     class Configured(Scripted):
         @classmethod
-        def limits(cls, config: Empty) -> Sequence[Limit]:
+        def limits(cls, config: NoFields) -> Sequence[Limit]:
             return [Rate("mine", 3, 1)]
 
     harness = Harness(Configured)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import SettingsError
-from core.integration.limits import AtOnce, Limit, Manifest, Rate
+from core.integration.limits import Concurrency, Limit, Manifest, Rate
 from core.limits.keys import account_key, from_json, limit_key, overridden, to_json, weight
 from core.settings import LimitOverride
 
 SCOPES = st.sampled_from(["account", "group", "integration"])
 RATES = st.builds(Rate, st.text(min_size=1), st.integers(1, 10**6), st.floats(0.001, 1e6), SCOPES)
-LIMITS = RATES | st.builds(AtOnce, st.text(min_size=1), st.integers(1, 10**6), SCOPES)
+LIMITS = RATES | st.builds(Concurrency, st.text(min_size=1), st.integers(1, 10**6), SCOPES)
 
 
 @given(limits=st.lists(LIMITS))
@@ -22,7 +22,11 @@ def test_a_row_holds_a_limit_whole(limits: list[Limit]) -> None:
 
 
 def test_an_override_replaces_only_what_it_names() -> None:
-    limits = [Rate("quota", 100, 60.0, "group"), AtOnce("connections", 4), Rate("other", 1, 1.0)]
+    limits = [
+        Rate("quota", 100, 60.0, "group"),
+        Concurrency("connections", 4),
+        Rate("other", 1, 1.0),
+    ]
     figures = {
         "quota": LimitOverride(units=7),
         "connections": LimitOverride(tasks=1),
@@ -30,7 +34,7 @@ def test_an_override_replaces_only_what_it_names() -> None:
     }
     assert overridden(limits, figures) == [
         Rate("quota", 7, 60.0, "group"),
-        AtOnce("connections", 1),
+        Concurrency("connections", 1),
         limits[2],
     ]
 
@@ -39,8 +43,8 @@ def test_an_override_replaces_only_what_it_names() -> None:
     ("limit", "figures"),
     [
         (Rate("x", 1, 1.0), LimitOverride(tasks=2)),
-        (AtOnce("x", 1), LimitOverride(units=2)),
-        (AtOnce("x", 1), LimitOverride(per=2)),
+        (Concurrency("x", 1), LimitOverride(units=2)),
+        (Concurrency("x", 1), LimitOverride(per=2)),
     ],
 )
 def test_an_override_of_the_wrong_kind_is_refused(limit: Limit, figures: LimitOverride) -> None:
@@ -72,15 +76,15 @@ def test_without_a_group_an_account_is_its_own() -> None:
 
 
 def test_at_once_counts_every_task_unless_its_cost_says_otherwise() -> None:
-    assert weight(AtOnce("c", 4), {}) == 1
-    assert weight(AtOnce("c", 4), {"c": 0}) == 0
-    assert weight(AtOnce("c", 4), {"c": 2}) == 2
+    assert weight(Concurrency("c", 4), {}) == 1
+    assert weight(Concurrency("c", 4), {"c": 0}) == 0
+    assert weight(Concurrency("c", 4), {"c": 2}) == 2
     assert weight(Rate("q", 4, 1.0), {}) == 0
     assert weight(Rate("q", 4, 1.0), {"q": 3}) == 3
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Rate("x", 0, 1.0), lambda: Rate("x", 1, 0.0), lambda: AtOnce("x", 0)]
+    "make", [lambda: Rate("x", 0, 1.0), lambda: Rate("x", 1, 0.0), lambda: Concurrency("x", 0)]
 )
 def test_a_limit_of_nothing_is_refused(make: object) -> None:
     with pytest.raises(ValueError, match="'x'"):

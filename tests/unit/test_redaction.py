@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from core import Manifest, OAuth
-from core.accounts.redaction import LONGEST_TEXT, error_text, operator_redactor, redactor
+from core.accounts.redaction import MAX_TEXT_CHARS, error_text, operator_redactor, redactor
 from core.environment import Environment
 from core.integration.context import ContextLogger
 
@@ -123,7 +123,7 @@ def test_a_very_short_secret_does_not_strike_out_every_text() -> None:
 def test_an_error_is_one_bounded_line() -> None:
     text = error_text(ValueError("first\nsecond\x00\x1b[31m " + "x" * 10_000), str)
     assert text.startswith("ValueError: first second [31m x")
-    assert len(text) <= LONGEST_TEXT
+    assert len(text) <= MAX_TEXT_CHARS
     assert text.isprintable()
     assert error_text(ValueError(""), str) == "ValueError"
 
@@ -132,7 +132,8 @@ def test_an_error_is_cut_after_the_secret_was_struck_out() -> None:
     """Half a secret at the cut would not be recognized."""
     secret = "s3cret-" * 8
     text = error_text(
-        ValueError("x" * (2 * LONGEST_TEXT - 10) + secret), redactor(Token(value=SecretStr(secret)))
+        ValueError("x" * (2 * MAX_TEXT_CHARS - 10) + secret),
+        redactor(Token(value=SecretStr(secret))),
     )
     assert "s3cret" not in text
 

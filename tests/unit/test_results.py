@@ -22,7 +22,7 @@ from core import Listing, Task, TaskOutput, TaskResult
 from core.errors import ResultInvalid
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.results import result as bounds
-from core.results.outputs import INLINE_BYTES, MAX_ID_BYTES, output_row
+from core.results.outputs import MAX_ID_BYTES, MAX_INLINE_BYTES, output_row
 from core.results.result import MAX_PAYLOAD_BYTES, MAX_TASKS, dedup_key
 from core.results.rows import OutputRow, TaskRow
 from core.results.text import fits
@@ -90,8 +90,8 @@ def test_fifty_megabytes_of_text_go_to_the_blob_store(store: Store) -> None:
 
 
 def test_the_largest_inline_content_is_inline(store: Store) -> None:
-    assert row(store, "a", b"x" * INLINE_BYTES).blob is None
-    assert row(store, "a", b"x" * (INLINE_BYTES + 1)).bytes is None
+    assert row(store, "a", b"x" * MAX_INLINE_BYTES).blob is None
+    assert row(store, "a", b"x" * (MAX_INLINE_BYTES + 1)).bytes is None
     assert len(store.kept) == 1
 
 
@@ -156,7 +156,7 @@ def test_metadata_is_bounded_and_made_readable(store: Store) -> None:
         "k\ufffd": ["\ufffd", {"x": "\ufffd"}]
     }
     with pytest.raises(ResultInvalid, match="larger than"):
-        row(store, "a", metadata={"m": "x" * INLINE_BYTES})
+        row(store, "a", metadata={"m": "x" * MAX_INLINE_BYTES})
 
 
 JSON = st.recursive(

@@ -11,7 +11,7 @@ from core.cli import serve
 from core.errors import SettingsError
 from core.web.downloads import media_type
 from core.web.problems import Refused
-from core.web.provider_slots import MOST_AT_ONCE, asking
+from core.web.provider_slots import MAX_CONCURRENT_CALLS, asking
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
@@ -33,7 +33,7 @@ def test_nobody_else_loads_it() -> None:
 
 
 def test_those_who_wait_for_providers_leave_room_for_others() -> None:
-    waiting = [asking() for _ in range(MOST_AT_ONCE)]
+    waiting = [asking() for _ in range(MAX_CONCURRENT_CALLS)]
     for one in waiting:
         one.__enter__()
     with pytest.raises(Refused), asking():

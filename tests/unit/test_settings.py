@@ -84,10 +84,10 @@ def test_they_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("POLLING_BATCH_SIZE", "0"),
         ("POLLING_LEASE_SECONDS", "-1"),
-        ("POLLING_DELETE_GUARD", "1.5"),
+        ("POLLING_MAX_DELETED_SHARE", "1.5"),
         ("POLLING_LOG_LEVEL", "LOUD"),
         ("POLLING_CRON_SCHEDULE", "hourly"),
-        ("POLLING_NAMESPACE", "a b"),
+        ("POLLING_REDIS_NAMESPACE", "a b"),
         ("POLLING_LIMITS", '{"gmail": {"quota": {"speed": 1}}}'),
         ("POLLING_THREADS", "many"),
     ],

@@ -25,8 +25,8 @@ from core.web.dependencies import After, ContentId, Engine
 router = APIRouter()
 
 DELETED = {"": False, "only": True, "also": None}
-MOST_METADATA = 200
-LONGEST_VALUE = 2_000
+MAX_METADATA_ROWS = 200
+MAX_VALUE_CHARS = 2_000
 
 
 @router.get("/content")
@@ -147,6 +147,6 @@ def _parent(conn: Conn, row: Row) -> Row | None:
 def _metadata(metadata: dict[str, Any]) -> list[tuple[str, str]]:
     shown = [
         (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-        for name, value in list(metadata.items())[:MOST_METADATA]
+        for name, value in list(metadata.items())[:MAX_METADATA_ROWS]
     ]
-    return [(name[:200], value[:LONGEST_VALUE]) for name, value in shown]
+    return [(name[:200], value[:MAX_VALUE_CHARS]) for name, value in shown]

@@ -17,12 +17,12 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.service.runs import parked
 from core.service.runs.parked import Outcome, Wanted
-from core.web.dependencies import LARGEST_ID, After, Engine
+from core.web.dependencies import MAX_ID, After, Engine
 from core.web.problems import Refused
 
 router = APIRouter()
 
-Count = Annotated[int | None, Query(ge=0, le=LARGEST_ID)]
+Count = Annotated[int | None, Query(ge=0, le=MAX_ID)]
 
 
 def _filters(

@@ -24,17 +24,17 @@ from core.service.runs import progress
 from core.service.runs import tree as run_tree
 from core.service.runs.progress import Progress
 from core.states import STOPPED_TASKS, RunState, TaskState
-from core.web.dependencies import LARGEST_ID, After, Engine, RunId, TaskId
+from core.web.dependencies import MAX_ID, After, Engine, RunId, TaskId
 
 router = APIRouter()
 
 STATES = RunState.used()
 FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
 
-LONGEST_SHOWN = 20_000
+MAX_SHOWN_CHARS = 20_000
 """Characters of a payload."""
 
-Parent = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]
+Parent = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 
 
 @router.get("/runs")
@@ -178,7 +178,7 @@ def _task(conn: Conn, who: Viewer, task: int) -> Mapping[str, Any]:
     return {
         "task": row,
         "account": listings.accounts.one(conn, "account", row["user_integration_id"]),
-        "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:LONGEST_SHOWN],
+        "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:MAX_SHOWN_CHARS],
         "above": run_tree.ancestors(conn, task)[:-1],
         "stopped": row["state"] in STOPPED_TASKS and row["retried_as"] is None,
     }

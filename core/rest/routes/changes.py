@@ -16,7 +16,7 @@ from core.web.feed_watcher import Pulse
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"])
 
-LONGEST_WAIT_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 
 
 @router.get("", responses=problems(401, 410, 422))
@@ -30,7 +30,7 @@ async def read_changes(
         float,
         Query(
             ge=0,
-            le=LONGEST_WAIT_SECONDS,
+            le=MAX_WAIT_SECONDS,
             description="Seconds to wait for a change if there is none",
         ),
     ] = 0,

@@ -34,7 +34,7 @@ WHERE key = ANY(%(keys)s)
 TELL = """
 INSERT INTO erased_account (user_integration_id) VALUES (%s)
 ON CONFLICT (user_integration_id) DO UPDATE
-SET changed_in = pg_current_xact_id()::text::bigint, erased_at = now()
+SET changed_xid = pg_current_xact_id()::text::bigint, erased_at = now()
 """
 # Once it is locked, no run begins and nothing is connected; what did so meanwhile is erased in
 # another round.

@@ -40,7 +40,7 @@ COUNT_PARKED = f"""
 SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted
 """
 
-MOST_COUNTED = 10_000
+MAX_COUNTED_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The latest parked tasks of an account, and their number, counted up to `MOST_COUNTED`."""
+    """The latest parked tasks of an account, and their number, counted up to `MAX_COUNTED_ROWS`."""
 
     rows: list[Row]
     number: int
@@ -108,5 +108,5 @@ def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]
 
 def parked(conn: Conn, account: UUID, *, limit: int = 10) -> Parked:
     """The latest parked tasks of an account."""
-    names = {"id": account, "limit": limit, "most": MOST_COUNTED}
+    names = {"id": account, "limit": limit, "most": MAX_COUNTED_ROWS}
     return Parked(fetch(conn, LATEST_PARKED, names), fetch(conn, COUNT_PARKED, names)[0]["number"])

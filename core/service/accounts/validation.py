@@ -20,7 +20,7 @@ M = TypeVar("M", bound=BaseModel)
 
 Values = Mapping[str, Any]
 
-LONGEST_PROBLEM = 500
+MAX_PROBLEM_CHARS = 500
 DECIDES_WHERE = "this decides where the credentials are sent: give the credentials too"
 
 
@@ -65,7 +65,7 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
     except ValidationError as error:
         secrets = values if what == "credentials" else {}
         found = {
-            name: _without(text, secrets)[:LONGEST_PROBLEM]
+            name: _without(text, secrets)[:MAX_PROBLEM_CHARS]
             for name, text in problems(error).items()
         }
         raise Invalid(

@@ -20,7 +20,7 @@ from core.service.listings import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, bounded, encode_cursor, invalid_cursor
 from core.service.tokens import Principal
 
-MOST_SCANNED = 5_000
+MAX_SCANNED_ROWS = 5_000
 """Changes looked at for one page: those of others are passed over, and the cursor moves on."""
 
 LATEST = "latest"
@@ -28,7 +28,7 @@ LATEST = "latest"
 
 CONTENT, ERASED = 0, 1
 
-KEY = Keyset({"source": "text", "changed_in": "bigint", "kind": "bigint", "id": "bigint"})
+KEY = Keyset({"source": "text", "changed_xid": "bigint", "kind": "bigint", "id": "bigint"})
 
 # Numbers of transactions mean nothing in another cluster, or after it was taken back in time:
 # cursors name both.
@@ -39,53 +39,53 @@ FROM pg_control_system() s, pg_control_checkpoint() c
 LAST_ID = 2**63 - 1
 NEWEST = """
 SELECT greatest(
-    (SELECT changed_in FROM user_integration_content WHERE changed_in < h.xmin
-        ORDER BY changed_in DESC, id DESC LIMIT 1),
-    (SELECT changed_in FROM erased_account WHERE changed_in < h.xmin
-        ORDER BY changed_in DESC, id DESC LIMIT 1))
+    (SELECT changed_xid FROM user_integration_content WHERE changed_xid < h.xmin
+        ORDER BY changed_xid DESC, id DESC LIMIT 1),
+    (SELECT changed_xid FROM erased_account WHERE changed_xid < h.xmin
+        ORDER BY changed_xid DESC, id DESC LIMIT 1))
 FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin) h
 """
-HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_in"
+HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid"
 
-# Both parts are served by their index on (changed_in, id), from the cursor on.
+# Both parts are served by their index on (changed_xid, id), from the cursor on.
 SCAN = """
 WITH horizon AS MATERIALIZED (
-    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_in
+    SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid
 )
 (
-    SELECT c.changed_in, 0 AS kind, c.id, c.user_integration_id AS account
+    SELECT c.changed_xid, 0 AS kind, c.id, c.user_integration_id AS account
     FROM user_integration_content c
-    WHERE (c.changed_in, c.id) > (%(changed_in)s, %(content_id)s)
-      AND c.changed_in < (SELECT changed_in FROM horizon)
-    ORDER BY c.changed_in, c.id LIMIT %(most)s
+    WHERE (c.changed_xid, c.id) > (%(changed_xid)s, %(content_id)s)
+      AND c.changed_xid < (SELECT changed_xid FROM horizon)
+    ORDER BY c.changed_xid, c.id LIMIT %(most)s
 ) UNION ALL (
-    SELECT e.changed_in, 1, e.id, e.user_integration_id FROM erased_account e
-    WHERE (e.changed_in, e.id) > (%(changed_in)s, %(erased_id)s)
-      AND e.changed_in < (SELECT changed_in FROM horizon)
-    ORDER BY e.changed_in, e.id LIMIT %(most)s
+    SELECT e.changed_xid, 1, e.id, e.user_integration_id FROM erased_account e
+    WHERE (e.changed_xid, e.id) > (%(changed_xid)s, %(erased_id)s)
+      AND e.changed_xid < (SELECT changed_xid FROM horizon)
+    ORDER BY e.changed_xid, e.id LIMIT %(most)s
 )
 ORDER BY 1, 2, 3 LIMIT %(most)s
 """
 OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
 # What changed again since it was scanned is left out: it comes later, at its new place.
 READ = f"""
-SELECT c.changed_in, {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
-JOIN unnest(%(ids)s::bigint[], %(changed_in)s::bigint[])
+SELECT c.changed_xid, {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
+JOIN unnest(%(ids)s::bigint[], %(changed_xid)s::bigint[])
     AS s(scanned_id, scanned_in) ON s.scanned_id = c.id
-WHERE c.changed_in = s.scanned_in
+WHERE c.changed_xid = s.scanned_in
 """
 
 # Rows that were written in another cluster, whose transactions had higher numbers: this one's
 # readers would wait for them.
 RESTAMP = """
-UPDATE user_integration_content SET changed_in = pg_current_xact_id()::text::bigint WHERE id IN (
+UPDATE user_integration_content SET changed_xid = pg_current_xact_id()::text::bigint WHERE id IN (
     SELECT id FROM user_integration_content
-    WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
-    ORDER BY changed_in DESC LIMIT 5000)
+    WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+    ORDER BY changed_xid DESC LIMIT 5000)
 """
 RESTAMP_ERASED = """
-UPDATE erased_account SET changed_in = pg_current_xact_id()::text::bigint
-WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+UPDATE erased_account SET changed_xid = pg_current_xact_id()::text::bigint
+WHERE changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
 """
 
 
@@ -131,7 +131,7 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
     limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
     place = _place(conn, source, after)
-    most = limit if principal.is_admin else MOST_SCANNED
+    most = limit if principal.is_admin else MAX_SCANNED_ROWS
     scanned = fetch(conn, SCAN, _names(place) | {"most": most})
     visible = _visible(conn, principal, scanned)[:limit]
     if len(visible) == limit:
@@ -147,29 +147,29 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
 
 
 def _names(place: Place) -> Row:
-    changed_in, kind, id = place
+    changed_xid, kind, id = place
     return {
-        "changed_in": changed_in,
+        "changed_xid": changed_xid,
         "content_id": id if kind == CONTENT else LAST_ID,
         "erased_id": id if kind == ERASED else -1,
     }
 
 
 def _of(row: Row) -> Place:
-    return row["changed_in"], row["kind"], row["id"]
+    return row["changed_xid"], row["kind"], row["id"]
 
 
 def _place(conn: Conn, source: str, after: str | None) -> Place:
     if after is None:
         return -1, CONTENT, 0
     if after == LATEST:
-        return fetch(conn, HORIZON, {})[0]["changed_in"] - 1, ERASED, LAST_ID
-    made_by, changed_in, kind, id = KEY.decode(after)
-    if min(changed_in, id) < -1 or kind not in (CONTENT, ERASED):
+        return fetch(conn, HORIZON, {})[0]["changed_xid"] - 1, ERASED, LAST_ID
+    made_by, changed_xid, kind, id = KEY.decode(after)
+    if min(changed_xid, id) < -1 or kind not in (CONTENT, ERASED):
         raise invalid_cursor()
     if made_by != source:
         raise InvalidInput("cursor-outdated")
-    return changed_in, kind, id
+    return changed_xid, kind, id
 
 
 def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[Row]:
@@ -183,7 +183,7 @@ def _changes(conn: Conn, entries: Sequence[Row]) -> list[Change]:
     named = [entry for entry in entries if entry["kind"] == CONTENT]
     names = {
         "ids": [entry["id"] for entry in named],
-        "changed_in": [entry["changed_in"] for entry in named],
+        "changed_xid": [entry["changed_xid"] for entry in named],
     }
     rows = {row["id"]: row for row in fetch(conn, READ, names)} if named else {}
     changes = []

@@ -25,10 +25,10 @@ from core.service.listings import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import within
 
-LONGEST_TEXT = 100_000
+MAX_TEXT_CHARS = 100_000
 """Characters of an item that are searched."""
 
-LONGEST_SECONDS = 20.0
+MAX_SEARCH_SECONDS = 20.0
 """That a query may take.
 
 A word that nearly all texts have, or nearly none shall have, is looked for in the texts of
@@ -99,11 +99,11 @@ ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
 # Asked every second by each `polling serve`: an idle installation shall stay idle. A place of
 # another cluster is none.
 WAITING = """
-SELECT changed_in >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+SELECT changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     OR EXISTS (
         SELECT FROM user_integration_content c
-        WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id)
-          AND c.changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+        WHERE (c.changed_xid, c.id) > (p.changed_xid, p.content_id)
+          AND c.changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
 FROM search_progress p
 """
 
@@ -113,17 +113,17 @@ FROM search_progress p
 # weakly: savers do not wait, those who erase do.
 LOCK_PROGRESS = """
 SELECT CASE
-    WHEN changed_in < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_in
+    WHEN changed_xid < pg_snapshot_xmax(pg_current_snapshot())::text::bigint THEN changed_xid
     ELSE 0 END, content_id
 FROM search_progress FOR UPDATE SKIP LOCKED
 """
 FOLLOW = """
 WITH changed AS MATERIALIZED (
-    SELECT id, changed_in, name, left(content_text, %(longest)s) AS content_text
+    SELECT id, changed_xid, name, left(content_text, %(longest)s) AS content_text
     FROM user_integration_content
-    WHERE (changed_in, id) > (%(changed_in)s, %(content_id)s)
-      AND changed_in < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-    ORDER BY changed_in, id LIMIT %(portion)s
+    WHERE (changed_xid, id) > (%(changed_xid)s, %(content_id)s)
+      AND changed_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+    ORDER BY changed_xid, id LIMIT %(portion)s
 ), kept AS (
     INSERT INTO content_search (content_id, document)
     SELECT c.id, to_tsvector('simple', concat_ws(' ', changed.name, changed.content_text))
@@ -131,13 +131,13 @@ WITH changed AS MATERIALIZED (
     ORDER BY c.user_integration_id, c.external_id FOR KEY SHARE OF c
     ON CONFLICT (content_id) DO UPDATE SET document = excluded.document
 )
-SELECT changed_in, id FROM changed ORDER BY changed_in DESC, id DESC LIMIT 1
+SELECT changed_xid, id FROM changed ORDER BY changed_xid DESC, id DESC LIMIT 1
 """
-ADVANCE = "UPDATE search_progress SET changed_in = %(changed_in)s, content_id = %(content_id)s"
+ADVANCE = "UPDATE search_progress SET changed_xid = %(changed_xid)s, content_id = %(content_id)s"
 BEHIND = """
 SELECT count(*) FROM (
     SELECT FROM user_integration_content c, search_progress p
-    WHERE (c.changed_in, c.id) > (p.changed_in, p.content_id) LIMIT 10000
+    WHERE (c.changed_xid, c.id) > (p.changed_xid, p.content_id) LIMIT 10000
 ) waiting
 """
 
@@ -177,7 +177,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     """
     names = asdict(wanted) | KEY.names(limit, after)
     try:
-        with within(conn, LONGEST_SECONDS):
+        with within(conn, MAX_SEARCH_SECONDS):
             rows = fetch(conn, PAGE if wanted.q is None else SEARCH, names, prepare=False)
     except (psycopg.InternalError, ProgramLimitExceeded):
         if wanted.q is None:
@@ -187,7 +187,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     return KEY.page(rows, limit)
 
 
-def follow(conn: Conn, portion: int = PORTION, longest: int = LONGEST_TEXT) -> int | None:
+def follow(conn: Conn, portion: int = PORTION, longest: int = MAX_TEXT_CHARS) -> int | None:
     """Make the next portion of changed content searchable. None: another process is at it.
 
     Parameters:
@@ -201,14 +201,14 @@ def follow(conn: Conn, portion: int = PORTION, longest: int = LONGEST_TEXT) -> i
         if progress is None:
             return None
         names = {
-            "changed_in": progress[0],
+            "changed_xid": progress[0],
             "content_id": progress[1],
             "portion": portion,
             "longest": longest,
         }
         last = conn.execute(FOLLOW, names).fetchone()
         if last is not None:
-            conn.execute(ADVANCE, {"changed_in": last[0], "content_id": last[1]})
+            conn.execute(ADVANCE, {"changed_xid": last[0], "content_id": last[1]})
     return int(last is not None)
 
 
@@ -223,7 +223,7 @@ def follow_whatever_comes(conn: Conn) -> int | None:
 
     Search finds such an item by its name, and the other items are not affected.
     """
-    for portion, longest in ((PORTION, LONGEST_TEXT), (1, LONGEST_TEXT), (1, 0)):
+    for portion, longest in ((PORTION, MAX_TEXT_CHARS), (1, MAX_TEXT_CHARS), (1, 0)):
         try:
             return follow(conn, portion, longest)
         except psycopg.DatabaseError as error:

@@ -10,7 +10,7 @@ from core.db.rows import Row, fetch
 from core.service.fleet.liveness import ALIVE, DUE
 
 LAST_HOUR = """
-SELECT minute, tasks, rows FROM activity WHERE minute > clock_timestamp() - interval '1 hour'
+SELECT minute, tasks, rows FROM throughput WHERE minute > clock_timestamp() - interval '1 hour'
 ORDER BY minute
 """
 NOW = "SELECT clock_timestamp() AS now"

@@ -70,7 +70,7 @@ WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) O
 AT_ONCE = 100
 """Tasks of one transaction."""
 
-LONGEST_SECONDS = 10.0
+MAX_BULK_SECONDS = 10.0
 """That one request goes on for; what is left then is told."""
 
 Act = Callable[[Backend, Sequence[int]], list[int]]
@@ -173,7 +173,7 @@ def _some(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> O
 
 
 def _all(backend: Backend, act: Act, wanted: Wanted) -> Outcome:
-    deadline, outcome = time.monotonic() + LONGEST_SECONDS, Outcome()
+    deadline, outcome = time.monotonic() + MAX_BULK_SECONDS, Outcome()
     names: dict[str, Any] = asdict(wanted) | {
         "limit": AT_ONCE,
         "after_account": UUID(int=0),

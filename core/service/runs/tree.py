@@ -79,7 +79,7 @@ ORDER BY r.started_at DESC LIMIT 1
 
 KEY = Keyset({"id": "bigint"})
 
-MOST_ANCESTORS = 30
+MAX_ANCESTORS = 30
 """Of a breadcrumb; a chain of pages may be thousands of tasks deep."""
 
 
@@ -166,7 +166,7 @@ def tasks(
 
 def ancestors(conn: Conn, task: int) -> list[Row]:
     """The task and what it came from, the eldest first; the nearest ones of a long chain."""
-    return fetch(conn, ANCESTORS, {"task": task, "most": MOST_ANCESTORS})
+    return fetch(conn, ANCESTORS, {"task": task, "most": MAX_ANCESTORS})
 
 
 def background_run(conn: Conn, task: int) -> UUID | None:

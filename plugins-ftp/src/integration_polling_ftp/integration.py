@@ -9,8 +9,8 @@ from functools import cached_property
 
 from core import (
     AccountIdentity,
-    AtOnce,
     BaseIntegration,
+    Concurrency,
     ConfigurationError,
     Context,
     Limit,
@@ -48,11 +48,11 @@ class Ftp(BaseIntegration[Config, Credentials]):
     it.
     """
 
-    manifest = Manifest("ftp", "FTP", limits=[AtOnce(CONNECTIONS, 4)])
+    manifest = Manifest("ftp", "FTP", limits=[Concurrency(CONNECTIONS, 4)])
 
     @classmethod
     def limits(cls, config: Config) -> Sequence[Limit]:
-        return [AtOnce(CONNECTIONS, config.max_connections)]
+        return [Concurrency(CONNECTIONS, config.max_connections)]
 
     @cached_property
     def session(self) -> Session:
@@ -91,7 +91,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
         if path == self.root:
             trail = tuple(filter(None, [self.session.unique(path)]))
         found = self._read(ctx, path)
-        known = ctx.known(found.files)
+        known = ctx.fingerprints(found.files)
         return TaskResult(
             output=[*_no_longer_directories(known), *_directories(found, path)],
             seen=found.files,

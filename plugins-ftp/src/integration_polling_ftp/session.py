@@ -15,7 +15,7 @@ from integration_polling_ftp.errors import Dropped, Unsupported, translated
 from integration_polling_ftp.listing import Entry, parse_facts, parse_line
 
 BLOCK = 64 * 1024
-MAX_LINE = 16 * 1024
+MAX_LINE_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class Session:
         for block in self._transfer(command):
             *lines, rest = (rest + block).split(b"\n")
             yield from map(_line, lines)
-            if len(rest) > MAX_LINE:
+            if len(rest) > MAX_LINE_BYTES:
                 raise TransientError("a line of the listing has no end")
         if rest:
             yield _line(rest)

@@ -31,7 +31,7 @@ PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS, ATTACHMENT_UN
     20,
 )
 
-MOST_ERROR_BYTES = 64 * 1024
+MAX_ERROR_BYTES = 64 * 1024
 TIMEOUT = httpx2.Timeout(60, connect=10)
 HISTORY_TYPES = ("messageAdded", "messageDeleted", "labelAdded", "labelRemoved")
 
@@ -176,9 +176,9 @@ def _beginning(response: httpx2.Response) -> bytes:
     body = bytearray()
     for piece in response.iter_bytes():
         body += piece
-        if len(body) > MOST_ERROR_BYTES:
+        if len(body) > MAX_ERROR_BYTES:
             break
-    return bytes(body[:MOST_ERROR_BYTES])
+    return bytes(body[:MAX_ERROR_BYTES])
 
 
 def _require(is_asked_for: bool) -> None:

@@ -43,7 +43,7 @@ ACCOUNT_REASONS = frozenset(
 )
 """Errors of all calls of an account: it stops instead of parking thousands of tasks."""
 
-LONGEST_TEXT = 300
+MAX_TEXT_CHARS = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0
 POSSIBLE_YEARS = range(2004, 9000)
 """Of the clock in an answer."""
@@ -116,7 +116,7 @@ def _text(error: Mapping[str, Any], status: int) -> str:
 
     Never the whole body: a proxy may repeat the request in it, with its token.
     """
-    words = " ".join(str(error.get("message") or "").split())[:LONGEST_TEXT]
+    words = " ".join(str(error.get("message") or "").split())[:MAX_TEXT_CHARS]
     return f"Gmail answered {status}: {words}" if words else f"Gmail answered {status}"
 
 

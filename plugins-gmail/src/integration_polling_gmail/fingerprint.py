@@ -2,7 +2,7 @@
 
 It holds the policy under which the message was kept, and its labels.
 
-`Context.known` gives it back for any ids, so that a change of labels needs no call: the labels that
+`Context.fingerprints` gives it back for any ids, so that a change of labels needs no call: the labels that
 were, and what the history says was added and removed.
 """
 

@@ -17,13 +17,13 @@ from email.utils import getaddresses, parsedate_to_datetime
 
 from integration_polling_gmail.charsets import clean, decoded
 
-LONGEST_STRUCTURED = 4_096
+MAX_STRUCTURED_HEADER_CHARS = 4_096
 """Characters of a Content-Type and the like: the library's reading of parameters is quadratic."""
 
-LONGEST_VALUE = 32_768
-LONGEST_ADDRESSES = 16_384
-LONGEST_NAME = 255
-MOST_KEPT = 32 * 1024
+MAX_VALUE_CHARS = 32_768
+MAX_ADDRESSES_CHARS = 16_384
+MAX_NAME_CHARS = 255
+MAX_KEPT_CHARS = 32 * 1024
 """Characters of all headers that are kept as metadata."""
 
 _TYPE = re.compile(r"[^\s/;,\"]{1,127}/[^\s/;,\"]{1,127}")
@@ -55,7 +55,7 @@ def readable(value: str) -> str:
 
     The result has no character that JSON or PostgreSQL cannot hold.
     """
-    plain = _unescaped(value[:LONGEST_VALUE])
+    plain = _unescaped(value[:MAX_VALUE_CHARS])
     try:
         parts = decode_header(plain) if "=?" in plain else [(plain, None)]
     except Exception:  # noqa: BLE001  broken base64 and more, each with another error
@@ -77,7 +77,7 @@ def _unescaped(value: str) -> str:
 def kept(headers: Message) -> dict[str, list[str]]:
     """All fields by lower-case name, as far as there is room; the source has the rest."""
     found: dict[str, list[str]] = {}
-    room = MOST_KEPT
+    room = MAX_KEPT_CHARS
     for name, value in fields(headers):
         if not _PLAIN_NAME.fullmatch(name):
             continue
@@ -92,7 +92,7 @@ def kept(headers: Message) -> dict[str, list[str]]:
 def addresses(headers: Message, name: str) -> list[dict[str, str]]:
     """The people a field names. What cannot be read as an address is kept as a name."""
     whole = ", ".join(value for other, value in fields(headers) if other.lower() == name)
-    joined = [_SPACE.sub(" ", whole[:LONGEST_ADDRESSES])] if whole else []
+    joined = [_SPACE.sub(" ", whole[:MAX_ADDRESSES_CHARS])] if whole else []
     try:
         pairs = getaddresses(joined, strict=False)
     except TypeError:  # Python before 3.11.10 has no `strict`
@@ -131,14 +131,14 @@ def content_type(headers: Message) -> str:
     value = raw(headers, "Content-Type")
     if value is None:
         return headers.get_default_type()
-    found = _TYPE.match(value[:LONGEST_STRUCTURED].strip())
+    found = _TYPE.match(value[:MAX_STRUCTURED_HEADER_CHARS].strip())
     return found[0].lower().encode("ascii", "replace").decode() if found else "text/plain"
 
 
 def disposition(headers: Message) -> str:
     """`attachment`, `inline`, or nothing."""
     return (
-        (raw(headers, "Content-Disposition") or "")[:LONGEST_STRUCTURED]
+        (raw(headers, "Content-Disposition") or "")[:MAX_STRUCTURED_HEADER_CHARS]
         .partition(";")[0]
         .strip()
         .lower()[:100]
@@ -151,7 +151,7 @@ def parameter(headers: Message, field: str, name: str) -> str | None:
     if value is None:
         return None
     alone = Message(compat32)
-    alone[field] = _unescaped(value[:LONGEST_STRUCTURED])
+    alone[field] = _unescaped(value[:MAX_STRUCTURED_HEADER_CHARS])
     try:
         found = alone.get_param(name, header=field)
     # ValueError and IndexError on parameters that are numbered wrong.
@@ -171,13 +171,13 @@ def filename(headers: Message) -> str | None:
     if name is None:
         return None
     last = re.split(r"[/\\]", readable(name))[-1].strip()
-    return last[:LONGEST_NAME] or None
+    return last[:MAX_NAME_CHARS] or None
 
 
 def content_id(headers: Message) -> str | None:
     """By which the HTML of the message names it."""
     found = (text(headers, "Content-ID") or "").strip("<> ")
-    return found[:LONGEST_NAME] or None
+    return found[:MAX_NAME_CHARS] or None
 
 
 def instant(milliseconds: object) -> datetime | None:

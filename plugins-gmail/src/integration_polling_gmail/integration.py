@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core import (
-    AtOnce,
+    Concurrency,
     Context,
     CursorExpired,
     Listing,
@@ -59,8 +59,8 @@ from integration_polling_gmail.session import GmailSession
 from integration_polling_gmail.settings import GmailSettings
 
 HISTORY = "history"
-MOST_RESTARTS = 3
-MOST_CHANGED = 1_000
+MAX_RESTARTS = 3
+MAX_CHANGED_IDS = 1_000
 """Ids that a history passes to a listing; the backfill fetches what is beyond them."""
 
 RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
@@ -77,7 +77,11 @@ class Gmail(GmailSession):
     manifest = Manifest(
         "gmail",
         "Gmail",
-        limits=[Rate(QUOTA, 6_000, 60), Rate(PROJECT, 1_200_000, 60, by="group"), AtOnce(USER, 8)],
+        limits=[
+            Rate(QUOTA, 6_000, 60),
+            Rate(PROJECT, 1_200_000, 60, by="group"),
+            Concurrency(USER, 8),
+        ],
         oauth=OAuth(
             "https://accounts.google.com/o/oauth2/v2/auth",
             "{GOOGLE_TOKEN_URL}",
@@ -113,7 +117,7 @@ class Gmail(GmailSession):
         now = _history_id(self._asked(ctx, self.api.profile))
         found = self._asked(ctx, self.api.labels)
         rows = label_rows(found)
-        again = bool(ctx.known(row.id for row in rows))
+        again = bool(ctx.fingerprints(row.id for row in rows))
         # the id alone is the same twice, if nothing has happened in between
         generation = f"{now}-{ctx.run.id[:8]}"
         history = History(
@@ -154,7 +158,7 @@ class Gmail(GmailSession):
         try:
             answer = self._asked(ctx, lambda: self._page(labels[label], page))
         except BadRequest:
-            if page is None or restarts >= MOST_RESTARTS:
+            if page is None or restarts >= MAX_RESTARTS:
                 raise
             ctx.log.info("Gmail has forgotten a page of the listing: it begins again")
             return TaskResult(
@@ -162,7 +166,7 @@ class Gmail(GmailSession):
             )
         token = _next_page(answer, page)
         ids = [_message_id(entry) for entry in listed(answer, "messages")]
-        known = ctx.known(ids)
+        known = ctx.fingerprints(ids)
         found = set(ids)
         missing = tuple(id for id in changed if id not in found)
         following: list[Task] = []
@@ -175,7 +179,7 @@ class Gmail(GmailSession):
         if following:
             return TaskResult(tasks=tasks, seen=list(known))
         # Their labels were updated in this run, so that no sweep would take them.
-        gone = [TaskOutput.gone(id) for id in ctx.known(missing)]
+        gone = [TaskOutput.gone(id) for id in ctx.fingerprints(missing)]
         state = (
             {HISTORY: history.model_copy(update={"is_listing": False})}
             if history.is_listing
@@ -252,7 +256,7 @@ class Gmail(GmailSession):
         output, tasks = self._applied(ctx, changes, history)
         if self.config.query:
             moved = [id for id, change in changes.items() if not change.is_deleted]
-            changed = (*changed, *moved)[:MOST_CHANGED]
+            changed = (*changed, *moved)[:MAX_CHANGED_IDS]
             listing = listing or bool(moved)
         if (token := _next_page(answer, page)) is not None:
             following = self.get_history.task(since, token, changed, listing, run)
@@ -272,7 +276,7 @@ class Gmail(GmailSession):
     def _applied(
         self, ctx: Context, changes: Mapping[str, Change], history: History
     ) -> tuple[list[TaskOutput], list[Task]]:
-        known = ctx.known(changes)
+        known = ctx.fingerprints(changes)
         output: list[TaskOutput] = []
         tasks: list[Task] = []
         for id, change in changes.items():
@@ -289,7 +293,7 @@ class Gmail(GmailSession):
             elif change.steps:
                 self._relabelled(id, change, Fingerprint.read(known[id]), history, output, tasks)
         named = sorted(labels_named(changes))
-        if len(ctx.known(map(label_row_id, named))) < len(named):
+        if len(ctx.fingerprints(map(label_row_id, named))) < len(named):
             tasks.append(self.get_labels.task())
         return output, tasks
 
@@ -341,7 +345,7 @@ class Gmail(GmailSession):
 
     def _is_kept(self, ctx: Context, id: str, generation: str) -> bool:
         """Whether a live run has fetched it already."""
-        fingerprint = Fingerprint.read(ctx.known([id]).get(id))
+        fingerprint = Fingerprint.read(ctx.fingerprints([id]).get(id))
         return fingerprint is not None and (fingerprint.generation, fingerprint.policy) == (
             generation,
             self.config.policy,
@@ -358,7 +362,7 @@ class Gmail(GmailSession):
         if self.config.attachments != "none":
             return rows
         ids = [captured.attachment.external_id(message.id) for captured in message.attachments]
-        dropped = [TaskOutput.gone(id) for id in ctx.known(ids)]
+        dropped = [TaskOutput.gone(id) for id in ctx.fingerprints(ids)]
         return [*(row for row in rows if row.kind != "attachment"), *dropped]
 
     def _large(self, message: Message) -> list[Task]:
@@ -377,7 +381,7 @@ class Gmail(GmailSession):
         Gmail's id of it is good only for the message as it was just got.
         """
         id = attachment_id(message, attachment.part_id)
-        if self.config.attachments != "all" or not ctx.known([message]):
+        if self.config.attachments != "all" or not ctx.fingerprints([message]):
             return TaskResult()  # it was queued for long, and is wanted no more
         try:
             payload = self._asked(ctx, lambda: self.api.payload(message))
@@ -391,7 +395,7 @@ class Gmail(GmailSession):
             raise TransientError(
                 "Gmail no longer knows the attachment by the id that it has just given"
             ) from None
-        if not ctx.known([message]):
+        if not ctx.fingerprints([message]):
             return TaskResult()  # deleted meanwhile, with the attachments it had then
         kept = attachment.model_copy(update={"size": blob.blob.size})
         return TaskResult([kept.output(message, instant(internal_date), blob.blob)])
@@ -408,7 +412,7 @@ class Gmail(GmailSession):
             return TaskResult([TaskOutput.gone(id)])
         if not in_scope(self.config, history, labels):
             return TaskResult([TaskOutput.gone(id)])
-        fingerprint = Fingerprint.read(ctx.known([id]).get(id))
+        fingerprint = Fingerprint.read(ctx.fingerprints([id]).get(id))
         if fingerprint is None or set(fingerprint.labels) == labels:
             return TaskResult(seen=[id])
         return TaskResult([_update(id, fingerprint.with_labels(labels, generation))])

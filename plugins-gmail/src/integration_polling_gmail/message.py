@@ -19,11 +19,11 @@ from integration_polling_gmail.attachments import MEGABYTE, Attachment, Capture,
 from integration_polling_gmail.charsets import clean
 from integration_polling_gmail.fingerprint import Fingerprint
 from integration_polling_gmail.mime import MessageParser, Part, Write
-from integration_polling_gmail.text import MOST_IN_ALL, MOST_TEXT, TextPart, readable_text
+from integration_polling_gmail.text import MAX_TEXT_BYTES, MAX_TOTAL_BYTES, TextPart, readable_text
 
-LONGEST_SUBJECT = 1_000
+MAX_SUBJECT_CHARS = 1_000
 
-MOST_LISTED = 100
+MAX_LISTED_ATTACHMENTS = 100
 """Attachments that the message's own metadata name; each has a row of its own."""
 
 
@@ -53,7 +53,7 @@ class Message:
         subject = headers.text(fields, "subject")
         yield TaskOutput(
             self.id, readable_text(self.texts), kind="message",
-            name=subject and subject[:LONGEST_SUBJECT], timestamp=when, content_type="text/plain",
+            name=subject and subject[:MAX_SUBJECT_CHARS], timestamp=when, content_type="text/plain",
             metadata=self._metadata(), fingerprint=fingerprint.text,
         )  # fmt: skip
         if self.source.blob.size:
@@ -84,14 +84,15 @@ class Message:
             "size": size if isinstance(size, int) else None,
             "headers": {name: [*values] for name, values in headers.kept(fields).items()},
             "attachments": [
-                captured.attachment.metadata() for captured in self.attachments[:MOST_LISTED]
+                captured.attachment.metadata()
+                for captured in self.attachments[:MAX_LISTED_ATTACHMENTS]
             ],
         }
         return found | ({"truncated": True} if self.parser.is_truncated else {})
 
 
 def _line(value: object) -> str | None:
-    return value[:LONGEST_SUBJECT] if isinstance(value, str) else None
+    return value[:MAX_SUBJECT_CHARS] if isinstance(value, str) else None
 
 
 class MessageReader:
@@ -144,8 +145,8 @@ class MessageReader:
 
     def _opened(self, part: Part) -> Write | None:
         if part.is_text:
-            room = MOST_IN_ALL - sum(len(each.data) for each in self._texts)
-            self._texts.append(TextPart.of(part, min(room, MOST_TEXT)))
+            room = MAX_TOTAL_BYTES - sum(len(each.data) for each in self._texts)
+            self._texts.append(TextPart.of(part, min(room, MAX_TEXT_BYTES)))
             return self._texts[-1].write
         self._capture = Capture(self._ctx, part, self._most)
         return self._capture.write

@@ -19,13 +19,13 @@ from email.policy import compat32
 from integration_polling_gmail.headers import content_type, disposition, filename, parameter, raw
 from integration_polling_gmail.transfer import TransferDecoder, decoder
 
-MOST_DEPTH = 50
+MAX_DEPTH = 50
 """Multiparts within multiparts; a deeper one is kept as what it is, in one piece."""
 
-MOST_PARTS = 1_000
-MOST_HEADER_BYTES = 256 * 1024
-LONGEST_LINE = 64 * 1024
-MOST_PREAMBLE = 256 * 1024
+MAX_PARTS = 1_000
+MAX_HEADER_BYTES = 256 * 1024
+MAX_LINE_BYTES = 64 * 1024
+MAX_PREAMBLE_BYTES = 256 * 1024
 
 _HEADERS = re.compile(rb"(?:(?:>?From |[!-9;-~]*:|[\t ])[^\n]*(?:\n|\Z))*")
 """Header lines as the library knows them."""
@@ -136,13 +136,13 @@ class MessageParser:
             self._write(line)
         elif is_start and line in BLANK:
             self._end_headers(line)
-        elif len(self._block) + len(line) <= MOST_HEADER_BYTES:
+        elif len(self._block) + len(line) <= MAX_HEADER_BYTES:
             self._block += line
 
     def _write(self, line: bytes) -> None:
         if self._body is not None:
             self._body.feed(line)
-        elif not self._parts and len(self._preamble) < MOST_PREAMBLE:
+        elif not self._parts and len(self._preamble) < MAX_PREAMBLE_BYTES:
             self._preamble += line
 
     def _delimits(self, line: bytes) -> bool:
@@ -167,7 +167,7 @@ class MessageParser:
     def _end_headers(self, blank: bytes = b"") -> None:
         if self._block is None:
             return
-        if self._parts >= MOST_PARTS:
+        if self._parts >= MAX_PARTS:
             self._block, self.is_truncated = None, True
             return
         block, self._block = bytes(self._block), None
@@ -190,7 +190,7 @@ class MessageParser:
     def _opens_multipart(self, headers: Message) -> bool:
         kind = content_type(headers)
         boundary = (parameter(headers, "Content-Type", "boundary") or "").rstrip()
-        if not kind.startswith("multipart/") or not boundary or len(self._stack) >= MOST_DEPTH:
+        if not kind.startswith("multipart/") or not boundary or len(self._stack) >= MAX_DEPTH:
             return False
         delimiter = b"--" + boundary.encode("utf-8", "replace")
         if delimiter in self._depths:
@@ -227,7 +227,7 @@ class _Lines:
         if self._rest and lines:
             lines[0] = bytes(self._rest) + lines[0]
             self._rest.clear()
-        if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) <= LONGEST_LINE:
+        if lines and not lines[-1].endswith(b"\n") and len(lines[-1]) <= MAX_LINE_BYTES:
             self._rest += lines.pop()
         return self._marked(lines)
 

@@ -9,7 +9,7 @@ from core import PermanentError
 from integration_polling_gmail.api import dicts
 from integration_polling_gmail.attachments import Attachment
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 
 
 def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
@@ -44,7 +44,7 @@ def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
 
 def _parts(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     waiting = [payload]
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         if not waiting:
             return
         part = waiting.pop()

@@ -13,10 +13,10 @@ from typing import Any
 
 from core import PermanentError, TransientError
 
-MOST_JSON = 32 * 1024 * 1024
+MAX_JSON_BYTES = 32 * 1024 * 1024
 """Bytes of an answer without its large string."""
 
-MOST_BYTES = 128 * 1024 * 1024
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """Bytes of the large string, decoded. Gmail takes in mail of up to 50 MB."""
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -106,8 +106,8 @@ class LargeString:
 
     def _keep(self, data: bytes) -> None:
         self._rest += data
-        if len(self._rest) > MOST_JSON:
-            raise PermanentError(f"Gmail's answer is larger than {MOST_JSON:,} bytes")
+        if len(self._rest) > MAX_JSON_BYTES:
+            raise PermanentError(f"Gmail's answer is larger than {MAX_JSON_BYTES:,} bytes")
 
     def _take(self, data: bytes) -> None:
         string, mark, after = (self._carry + data).partition(b'"')
@@ -124,8 +124,8 @@ class LargeString:
 
     def _emit(self, data: bytes) -> None:
         self.size += len(data)
-        if self.size > MOST_BYTES:
-            raise PermanentError(f"it is larger than {MOST_BYTES:,} bytes")
+        if self.size > MAX_ANSWER_BYTES:
+            raise PermanentError(f"it is larger than {MAX_ANSWER_BYTES:,} bytes")
         if data:
             self._write(data)
 

@@ -15,7 +15,7 @@ from integration_polling_gmail.charsets import clean, decoded
 from integration_polling_gmail.headers import parameter
 from integration_polling_gmail.mime import Part
 
-MOST_TEXT = 1024 * 1024
+MAX_TEXT_BYTES = 1024 * 1024
 """Bytes of one part that are read; the source has the rest."""
 
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
@@ -29,7 +29,7 @@ _UNREAD = (
     etree.Entity,
 )
 
-MOST_IN_ALL = 4 * 1024 * 1024
+MAX_TOTAL_BYTES = 4 * 1024 * 1024
 """Bytes of all parts of a message that are read."""
 
 
@@ -43,7 +43,7 @@ class TextPart:
     choice: str
     is_html: bool
     charset: str | None
-    room: int = MOST_TEXT
+    room: int = MAX_TEXT_BYTES
     data: bytearray = field(default_factory=bytearray)
 
     @classmethod

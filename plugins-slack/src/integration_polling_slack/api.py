@@ -21,7 +21,7 @@ from integration_polling_slack.account import Credentials, SlackSettings, tokens
 from integration_polling_slack.errors import meaning
 
 TIMEOUT_SECONDS = 30
-MOST_BYTES = 64 * 1024 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Of an answer; a longer one is cut, and then is no JSON."""
 
 _WORD = re.compile(r"[A-Za-z0-9_:.,-]{1,200}")
@@ -41,7 +41,7 @@ class _Client(WebClient):
 
     def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
         with opener(self.proxy).open(req, timeout=self.timeout) as response:
-            body = response.read(MOST_BYTES).decode("utf-8", "replace")
+            body = response.read(MAX_ANSWER_BYTES).decode("utf-8", "replace")
             return {"status": response.status, "headers": response.headers, "body": body}
 
 

@@ -37,7 +37,7 @@ class Attachments(Directory):
         found = [
             (File.of(place.id(one["ts"]), data), data) for one in changed for data in files_of(one)
         ]
-        known = ctx.known([file.key for file, _ in found])
+        known = ctx.fingerprints([file.key for file, _ in found])
         for file, data in found:
             if file.mode == "tombstone":
                 kept.output += [TaskOutput.gone(file.key)] if file.key in known else []
@@ -70,7 +70,7 @@ class Attachments(Directory):
         kept = Kept()
         if isinstance(data, dict) and data.get("id") == file:
             found = File.of(message, data)
-            self._add_file(kept, found, ctx.known([found.key]).get(found.key))
+            self._add_file(kept, found, ctx.fingerprints([found.key]).get(found.key))
         return TaskResult(kept.output, kept.tasks, seen=kept.seen)
 
     @task(cost={files.LIMIT: 1}, time_limit=3600)

@@ -48,9 +48,9 @@ RESTRICTED = ("conversations.history", "conversations.replies")
 PAGE = 200
 """People or channels in one call."""
 
-MOST_PAGES = 5_000
+MAX_PAGES = 5_000
 
-MOST_RESTARTS = 3
+MAX_RESTARTS = 3
 """Times that a list may begin anew."""
 
 FEW_PAGES = 5
@@ -333,7 +333,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         Raises:
           PermanentError: It has no end.
         """
-        if answer.cursor and (answer.cursor == cursor or page >= MOST_PAGES):
+        if answer.cursor and (answer.cursor == cursor or page >= MAX_PAGES):
             raise PermanentError("the pages of the list go in circles")
         return answer.cursor
 
@@ -344,7 +344,7 @@ def _one_more(restarts: int) -> int:
     Raises:
       PermanentError: Often enough.
     """
-    if restarts >= MOST_RESTARTS:
+    if restarts >= MAX_RESTARTS:
         raise PermanentError("Slack refuses its own cursor again and again")
     return restarts + 1
 

@@ -26,7 +26,7 @@ LIMIT = "files"
 """The limit that a refused download blocks."""
 
 BLOCK = 256 * 1024
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 LONGEST = 1_000
 """Characters of a name or an address."""
 
@@ -175,7 +175,7 @@ def _opened(
     """The response, behind redirects that are followed by hand: the token goes to Slack alone."""
     url, whole = quote(file.url, safe=string.punctuation), offset == 0
     try:
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             headers = {} if whole else {"Range": f"bytes={offset}-"}
             if _takes_token(settings, url):
                 headers["Authorization"] = f"Bearer {token.get_secret_value()}"

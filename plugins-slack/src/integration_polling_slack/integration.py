@@ -30,7 +30,7 @@ from integration_polling_slack.messages import Message, Place, Version
 from integration_polling_slack.names import Names
 from integration_polling_slack.walking import (
     FEW,
-    MOST_RESTARTS,
+    MAX_RESTARTS,
     RECENT,
     ChannelState,
     Page,
@@ -38,7 +38,7 @@ from integration_polling_slack.walking import (
     partition,
 )
 
-MOST_REPLIES_NAMED = 100
+MAX_NAMED_REPLIES = 100
 """Replies of a thread whose deletion is seen one by one."""
 
 
@@ -247,7 +247,7 @@ class Slack(Attachments):
         they are now.
         """
         place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
-        known = ctx.known([place.id(one["ts"]) for one in page.messages])
+        known = ctx.fingerprints([place.id(one["ts"]) for one in page.messages])
         whole, threads = page.walk.is_whole, dict[str, Task]()
         for one in page.messages:
             ts, id = one["ts"], place.id(one["ts"])
@@ -315,7 +315,7 @@ class Slack(Attachments):
         }
         # As it is before the call: what another task keeps meanwhile is not gone because this
         # answer lacks it.
-        known: Mapping[str, str | None] = ctx.known([f"{channel}:{ts}"])
+        known: Mapping[str, str | None] = ctx.fingerprints([f"{channel}:{ts}"])
         try:
             answer = self._call(
                 ctx,
@@ -326,7 +326,7 @@ class Slack(Attachments):
                 limit=self.config.page,
             )
         except InvalidCursor:
-            if not cursor or restarts >= MOST_RESTARTS:
+            if not cursor or restarts >= MAX_RESTARTS:
                 raise
             return TaskResult(
                 tasks=[self.get_thread.task(**given, version=version, restarts=restarts + 1)]
@@ -358,7 +358,7 @@ class Slack(Attachments):
         self, ctx: Context, channel: str, root: str, replies: Sequence[Message], *, whole: bool
     ) -> Kept:
         place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
-        known = ctx.known([place.id(one["ts"]) for one in replies])
+        known = ctx.fingerprints([place.id(one["ts"]) for one in replies])
         for one in replies:
             id, own = place.id(one["ts"]), Version(messages.own_version(one))
             if known.get(id) == str(own) and not whole:
@@ -419,7 +419,7 @@ def _end_of_thread(
         return []
     before, output = Version.parse(known[root]), list[TaskOutput]()
     seen = [one["ts"] for one in replies]
-    here = seen if is_alone and len(replies) <= MOST_REPLIES_NAMED else None
+    here = seen if is_alone and len(replies) <= MAX_NAMED_REPLIES else None
     if here is not None:
         gone = set(filter(timestamps.is_ts, before.replies.split(","))) - set(here)
         channel = root.partition(":")[0]

@@ -14,11 +14,11 @@ from integration_polling_slack.text import Name
 
 Message = Mapping[str, Any]
 
-LARGEST_PART = 20_000
-LARGE_PARTS = {"blocks": 300_000, "attachments": 300_000}
+MAX_PART_CHARS = 20_000
+MAX_PART_CHARS_BY_NAME = {"blocks": 300_000, "attachments": 300_000}
 """Characters of JSON of one part of the metadata; a row's metadata has at most 1 MiB."""
 
-LONGEST_NAME = 200
+MAX_NAME_CHARS = 200
 """Characters."""
 
 _COMPARED = (
@@ -122,7 +122,7 @@ def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
     name = f"{place.name(place.channel) or place.channel} {_author(message, place.name)}"
     return TaskOutput(
         place.id(ts), text.readable(message, place.name), kind="message", parent=parent,
-        name=name[:LONGEST_NAME], timestamp=timestamps.moment(ts), content_type="text/plain",
+        name=name[:MAX_NAME_CHARS], timestamp=timestamps.moment(ts), content_type="text/plain",
         metadata=_metadata(message, place), fingerprint=fingerprint,
     )  # fmt: skip
 
@@ -164,7 +164,7 @@ def _metadata(message: Message, place: Place) -> dict[str, Any]:
     return {
         key: value
         for key, value in kept.items()
-        if value and len(json.dumps(value)) <= LARGE_PARTS.get(key, LARGEST_PART)
+        if value and len(json.dumps(value)) <= MAX_PART_CHARS_BY_NAME.get(key, MAX_PART_CHARS)
     }
 
 

@@ -16,13 +16,13 @@ from integration_polling_slack.messages import Message, is_reply
 FEW = 10
 """So many deletions at once are believed; more are left to the engine's guard."""
 
-MOST_EMPTY = 10
+MAX_EMPTY_PAGES = 10
 """Pages without a message that may follow each other."""
 
-MOST_RESTARTS = 3
+MAX_RESTARTS = 3
 """Times that a walk may begin anew at the same place."""
 
-MOST_REWALKS = 3
+MAX_REWALKS = 3
 """Times that a channel's history is gone back to for threads that could not be read with it."""
 
 RECENT = 200
@@ -81,7 +81,7 @@ class Walk(BaseModel):
         low = timestamps.oldest([self.low, *seen])
         empty = 0 if seen else self.empty + 1
         same_place = cursor == self.cursor if cursor else not seen
-        if has_more and (same_place or (seen and low == self.low) or empty > MOST_EMPTY):
+        if has_more and (same_place or (seen and low == self.low) or empty > MAX_EMPTY_PAGES):
             raise PermanentError("the pages of the history go in circles")
         changes = {
             "newest": timestamps.newest([self.newest, *seen]),
@@ -101,7 +101,7 @@ class Walk(BaseModel):
         """
         latest = self.low or self.latest
         restarts = self.restarts + 1 if latest == self.latest else 1
-        if not self.cursor or restarts > MOST_RESTARTS:
+        if not self.cursor or restarts > MAX_RESTARTS:
             raise PermanentError("Slack refuses its own cursor again and again")
         return self.model_copy(update={"latest": latest, "cursor": "", "restarts": restarts})
 
@@ -152,7 +152,7 @@ class ChannelState(BaseModel):
           though it can.
         """
         rewalks = self.rewalks + (self.unreadable is None)
-        if rewalks > MOST_REWALKS:
+        if rewalks > MAX_REWALKS:
             return None
         changes: dict[str, Any] = {"rewalks": rewalks, "settled": ""}
         changes["backfill"] = _through(self.backfill, ts, oldest)

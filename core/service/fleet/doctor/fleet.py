@@ -13,7 +13,7 @@ from core.plugins import Registry
 from core.service import formatting
 from core.service.fleet import health
 from core.service.fleet.doctor.check import Check
-from core.service.fleet.doctor.servers import LARGEST_SKEW_SECONDS
+from core.service.fleet.doctor.servers import MAX_CLOCK_SKEW_SECONDS
 from core.service.fleet.liveness import ALIVE
 from core.settings import Settings
 from core.states import AccountState
@@ -40,7 +40,7 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
     yield from _served(conn, serving, registry)
     yield _dispatcher(status, serving)
     yield _scheduler(status, settings, bool(serving))
-    for row in fetch(conn, SKEWED, {"largest": LARGEST_SKEW_SECONDS}):
+    for row in fetch(conn, SKEWED, {"largest": MAX_CLOCK_SKEW_SECONDS}):
         message = f"the clock of {row['host']} differs by {row['skew']:.0f} s from the database's"
         yield Check("clock", "warn", message, Advice("synchronize-clocks"))
 

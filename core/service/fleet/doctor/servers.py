@@ -12,7 +12,7 @@ from core.service.fleet.doctor.check import Check, failed
 from core.settings import Settings
 from core.transport.queues import Queues
 
-LARGEST_SKEW_SECONDS = 5.0
+MAX_CLOCK_SKEW_SECONDS = 5.0
 
 
 def urls(settings: Settings, environment: Environment | PollingError) -> tuple[str, str] | None:
@@ -91,7 +91,7 @@ def clock(conn: Conn) -> Check:
     after = datetime.now(UTC)
     assert row is not None
     skew = max((before - row[0]).total_seconds(), (row[0] - after).total_seconds(), 0.0)
-    if skew > LARGEST_SKEW_SECONDS:
+    if skew > MAX_CLOCK_SKEW_SECONDS:
         return Check(
             "clock",
             "warn",

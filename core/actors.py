@@ -57,17 +57,17 @@ try:
     settings = get_settings()
     environment = get_environment()
     configure(settings.log_level, settings.log_format)
-    queues = Queues(environment.redis_url, settings.namespace)
+    queues = Queues(environment.redis_url, settings.redis_namespace)
     # Not yet open: the scheduler, and a command that imports this module, connect to nothing.
     process = WorkerProcess(settings, environment, queues, get_registry())
 except PollingError as error:
     sys.exit(f"error: {error}\n{error.next_step('cli')}")
 
-observability.begin(
+observability.start(
     "scheduler" if Path(sys.argv[0]).name == "periodiq" else "worker", process.redactor
 )
 inflight, hand_over = process.inflight, process.hand_over
-time_limit = TimeLimit(inflight, process.registry, settings.task_time_limit, process.stopping)
+time_limit = TimeLimit(inflight, process.registry, settings.task_timeout_seconds, process.stopping)
 
 # `before_` hooks run from the first to the last, `after_` hooks the other way round.
 MIDDLEWARE: list[dramatiq.Middleware] = [

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import platformdirs
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     Field,
@@ -66,11 +68,11 @@ class Settings(BaseSettings):
     """How long a dispatched task may go without a renewal."""
     max_attempts: PositiveInt = 3
     """Attempts of a task before it is parked."""
-    task_time_limit: PositiveFloat = 300.0
+    task_timeout_seconds: PositiveFloat = 300.0
     """Seconds a task may run, unless its `@task` says otherwise."""
     retention_days: PositiveFloat = 30.0
     """Days until the tasks of an ended run are pruned; parked ones never are."""
-    delete_guard: float = Field(0.5, ge=0, le=1)
+    max_deleted_share: float = Field(0.5, ge=0, le=1)
     """The share of a listing that may vanish at once before the deletion is held for a person."""
     limits: dict[str, dict[str, LimitOverride]] = Field(default_factory=dict)
     """JSON: figures by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
@@ -88,7 +90,7 @@ class Settings(BaseSettings):
     """Let accounts from a user's token connect to loopback, private and link-local hosts."""
     redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated: where OAuth may send a browser afterwards, besides `public_url`."""
-    namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    redis_namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The prefix of every key in Redis."""
     plugins: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated modules to load beside the entry points: a plugin under development."""
@@ -122,13 +124,23 @@ class Settings(BaseSettings):
         return self.blob_url or str(self.home / "blobs")
 
 
+RENAMED = {
+    "POLLING_DELETE_GUARD": "POLLING_MAX_DELETED_SHARE",
+    "POLLING_NAMESPACE": "POLLING_REDIS_NAMESPACE",
+    "POLLING_TASK_TIME_LIMIT": "POLLING_TASK_TIMEOUT_SECONDS",
+}
+"""Old names of settings: they are refused, so that none is ignored silently."""
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The settings of this process, read once.
 
     Raises:
-      SettingsError: A setting has a value that cannot work; the value itself is not repeated.
+      SettingsError: A setting has an old name, or a value that cannot work; the value itself is
+        not repeated.
     """
+    _refuse_renamed()
     try:
         return Settings()
     except ValidationError as error:
@@ -136,3 +148,10 @@ def get_settings() -> Settings:
         name = str(first["loc"][0]) if first["loc"] else "a setting"
         name = name if name.isupper() else f"POLLING_{name.upper()}"
         raise SettingsError("setting-invalid", setting=name, problem=first["msg"]) from None
+
+
+def _refuse_renamed() -> None:
+    given = {*os.environ, *dotenv_values(".env")}
+    for old, new in RENAMED.items():
+        if old in given:
+            raise SettingsError("setting-renamed", setting=old, replacement=new)

@@ -94,7 +94,7 @@ class Supervisor:
                 for child in self._children:  # all of them before any other thing that may fail
                     child.kill()
                 for child in self._children:
-                    child.bury(selector)
+                    child.reap(selector)
         return 0 if self._clean else 1
 
     def _step(self, selector: selectors.BaseSelector, guard: _Guard) -> None:
@@ -113,7 +113,7 @@ class Supervisor:
         for child in self._children:
             if child.running and child.ended():
                 child.kill()
-                child.bury(selector)
+                child.reap(selector)
 
     def _timeout(self, now: float) -> float | None:
         if self._kill_at is not None:
@@ -214,7 +214,7 @@ class _Child:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def bury(self, selector: selectors.BaseSelector) -> None:
+    def reap(self, selector: selectors.BaseSelector) -> None:
         """Reads its last words, and makes it due again."""
         if self._process is None:
             return

@@ -89,9 +89,9 @@ MUTATIONS = [
     Mutation(
         "the check of completion apart",
         (("core/worker/saver.py",
-          "            return save(conn, outcomes, delete_guard=self._delete_guard)",
+          "            return save(conn, outcomes, max_deleted_share=self._delete_guard)",
           "            with conn.transaction():\n"
-          "                saved = save(conn, outcomes, delete_guard=self._delete_guard)\n"
+          "                saved = save(conn, outcomes, max_deleted_share=self._delete_guard)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
           "            return saved"),
          ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),

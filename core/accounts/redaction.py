@@ -42,7 +42,7 @@ def redactor(credentials: BaseModel) -> Callable[[str], str]:
 
     It finds secrets that are plain, or encoded as in URLs and headers.
     """
-    return _striking(secrets_of(credentials))
+    return _redacting(secrets_of(credentials))
 
 
 def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
@@ -51,7 +51,7 @@ def operator_redactor(environment: Environment, registry: Registry) -> Callable[
     These are keys, passwords of servers, and secrets of integrations.
     """
     passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
-    return _striking([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
+    return _redacting([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
 
 
 def _passwords(url: str) -> Iterator[str]:
@@ -84,19 +84,21 @@ def _settings_secrets(registry: Registry) -> Iterator[str]:
                     yield secret if isinstance(secret, str) else secret.decode(errors="replace")
 
 
-def _striking(secrets: Iterable[str]) -> Callable[[str], str]:
-    shapes = {shape for secret in secrets if len(secret) >= SHORTEST for shape in _shapes(secret)}
+def _redacting(secrets: Iterable[str]) -> Callable[[str], str]:
+    shapes = {
+        shape for secret in secrets if len(secret) >= SHORTEST for shape in _encodings(secret)
+    }
     ordered = sorted(shapes, key=len, reverse=True)
 
-    def strike(text: str) -> str:
+    def redact(text: str) -> str:
         for shape in ordered:
             text = text.replace(shape, "***")
         return text
 
-    return strike
+    return redact
 
 
-def _shapes(secret: str) -> set[str]:
+def _encodings(secret: str) -> set[str]:
     raw = secret.encode("utf-8", "surrogatepass")
     written = {
         quote(raw),
@@ -162,12 +164,12 @@ def _first_problem(error: ValidationError) -> str:
     )
 
 
-def error_text(error: BaseException, strike: Callable[[str], str]) -> str:
+def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
     """One bounded, harmless line about an exception.
 
     It holds the class and the message, without secrets or control characters.
     """
-    message = strike(message_of(error))
+    message = redact(message_of(error))
     clean = "".join(char if char.isprintable() else " " for char in message[: MAX_TEXT_CHARS * 2])
     name = type(error).__name__
     return f"{name}: {' '.join(clean.split())}"[:MAX_TEXT_CHARS] if clean.strip() else name

@@ -97,7 +97,7 @@ def show(id: Id, json: Json = False) -> None:
         found = lookup.account_id(conn, id)
         row = listings.accounts.one(conn, "account", found)
         totals = listings.account_totals(conn, found)
-        waits = progress.waits(conn, store.load(conn, found))
+        waits = progress.blockers(conn, store.load(conn, found))
         if json:
             dump(row | totals | {"waits": [wait.reason for wait in waits]})
             return

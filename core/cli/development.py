@@ -75,7 +75,7 @@ def dry_run(
     ):
         result = harness.sync()
         _show(harness, sample, json)
-        _tell(harness, result, json)
+        _report(harness, result, json)
     raise typer.Exit(CODES[result.state])
 
 
@@ -103,7 +103,7 @@ def _show(harness: Harness, sample: int, json: bool) -> None:
         table(("KIND", "SIZE", "NAME", "EXTERNAL ID"), cells)
 
 
-def _tell(harness: Harness, result: SyncResult, json: bool) -> None:
+def _report(harness: Harness, result: SyncResult, json: bool) -> None:
     from core.accounts.redaction import error_text, redactor
 
     strike = redactor(harness.credentials)

@@ -34,7 +34,7 @@ def drain(
     host = None if everywhere else socket.gethostname()
     deadline = time.monotonic() + timeout
     with backend() as opened, opened.database.connection() as conn:
-        asked = drain.mark(conn, host)
+        asked = drain.request_drain(conn, host)
         if not asked:
             note(
                 "No worker runs "
@@ -42,7 +42,7 @@ def drain(
             )
             return
         with busy(f"Waiting for {asked} workers …"):
-            while left := drain.busy(conn, host):
+            while left := drain.busy_processes(conn, host):
                 if time.monotonic() >= deadline:
                     tasks = max(row["alone"] for row in left)
                     fail(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.service.backend import Backend
-    from core.service.runs.progress import Wait
+    from core.service.runs.progress import Blocker
 
 
 class Watcher:
@@ -81,7 +81,7 @@ class Watcher:
             self._bar.stop()
 
 
-def with_advice(wait: Wait) -> str:
+def with_advice(wait: Blocker) -> str:
     """What is waited for, and what to do about it."""
     return wait.reason + (f". {wait.advice.next_step('cli')}" if wait.advice else "")
 

@@ -93,7 +93,7 @@ def show(id: RunId, json: Json = False) -> None:
         row = listings.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         waits = (
-            progress.waits(conn, progress.load_account(conn, now), now)
+            progress.blockers(conn, progress.load_account(conn, now), now)
             if now.state == RunState.RUNNING
             else []
         )

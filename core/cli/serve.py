@@ -47,7 +47,7 @@ def serve(
 
         require_schema(backend.database.url)
         configure(backend.settings.log_level, backend.settings.log_format)
-        observability.begin(
+        observability.start(
             "api", lambda: operator_redactor(session.environment(), backend.registry)
         )
         rest = build(backend)
@@ -59,7 +59,7 @@ def serve(
         try:
             run(traced(Site(rest)), lambda: rest.state.pulse, host, port, begun)
         finally:
-            observability.end()
+            observability.stop()
 
 
 def address(host: str, port: int) -> str:

@@ -60,7 +60,7 @@ def sync(
         with opened.database.connection() as conn:
             account = lookup.account_id(conn, id)
         run, is_new = run_actions.sync(opened, account, allow_deletions=allow_deletions)
-        _begun(run, is_new, wait, json)
+        _started(run, is_new, wait, json)
         if wait:
             raise typer.Exit(follow(opened, run, timeout, json))
 
@@ -82,12 +82,12 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
         run, is_new = run_actions.resync(opened, account)
         if not is_new:
             note("A run is open: the resync begins when it has ended.")
-        _begun(run, is_new, wait, json)
+        _started(run, is_new, wait, json)
         if wait:
             raise typer.Exit(follow(opened, run, timeout, json))
 
 
-def _begun(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
+def _started(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
     if json and not wait:
         dump({"run_id": str(run), "state": RunState.RUNNING, "is_new": is_new})
     elif not json and not wait:
@@ -112,11 +112,11 @@ def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int
         fail_with(stopped)
         return STOPPED
     if not json:
-        _tell(now)
+        _report(now)
     return CODES.get(now.state, TIMED_OUT)
 
 
-def _tell(now: Progress) -> None:
+def _report(now: Progress) -> None:
     figures = now.summary()
     if now.state == RunState.RUNNING:
         fail(

@@ -97,5 +97,5 @@ def revoke(
     from core.service import tokens
 
     with backend() as opened, opened.database.connection() as conn:
-        tokens.revoke(conn, tokens.find(conn, id))
+        tokens.revoke(conn, tokens.find_token(conn, id))
     say("Revoked: no request with it is answered from now on.")

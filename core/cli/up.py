@@ -47,7 +47,7 @@ def run(
     from core.db.migrate import migrate
 
     migrate(environment.database_url)
-    queues = Queues(environment.redis_url, settings.namespace)
+    queues = Queues(environment.redis_url, settings.redis_namespace)
     queues.require()
     queues.close()
     ended = threading.Event()

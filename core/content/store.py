@@ -119,7 +119,7 @@ RETURNING c.user_integration_id::text, b.root
 
 # Of an item that was never kept, or is deleted already: so that a download which is under way does
 # not bring it in.
-BURY = """
+TOMBSTONE = """
 INSERT INTO user_integration_content AS c (
     user_integration_id, integration_domain, external_id, kind, digest,
     content_seq, metadata_seq, deleted_at)
@@ -248,11 +248,11 @@ def delete(conn: Conn, gone: Iterable[tuple[Writer, str]]) -> Counter[Key]:
     return Counter((account, root) for account, root in conn.execute(DELETE, (json_text(rows),)))
 
 
-def bury(conn: Conn, gone: Iterable[tuple[Writer, str]]) -> None:
+def tombstone(conn: Conn, gone: Iterable[tuple[Writer, str]]) -> None:
     """Leave a tombstone where nothing was kept yet."""
     rows = _gone(gone)
     if rows:
-        conn.execute(BURY, (json_text(rows),))
+        conn.execute(TOMBSTONE, (json_text(rows),))
 
 
 def _gone(gone: Iterable[tuple[Writer, str]]) -> list[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ from core.errors import PollingError
 from core.integration.base import Integration
 from core.service.accounts import actions as account_actions
 from core.service.accounts import validation
-from core.service.accounts.validation import Invalid
+from core.service.accounts.validation import InvalidFields
 
 Part = Literal["config", "credentials"]
 
@@ -29,7 +29,7 @@ class Unusable(Exception):
     """What is wrong is noted beside the fields."""
 
 
-class Asked:
+class AccountForm:
     """What a person is asked for.
 
     Parameters:
@@ -64,21 +64,21 @@ class Asked:
         }
 
     @property
-    def config(self) -> list[forms.Drawn]:
+    def config(self) -> list[forms.RenderedField]:
         """The fields of the config."""
         return self._drawn("config", self._stored)
 
     @property
-    def credentials(self) -> list[forms.Drawn]:
+    def credentials(self) -> list[forms.RenderedField]:
         """The fields of the credentials; what is stored in them is not known here."""
         return self._drawn("credentials", None)
 
     @property
-    def optional_credentials(self) -> list[forms.Drawn]:
+    def optional_credentials(self) -> list[forms.RenderedField]:
         """The same where they may be left out as a whole: a browser does not ask for them."""
         return [replace(one, field=replace(one.field, required=False)) for one in self.credentials]
 
-    def _drawn(self, part: Part, stored: Mapping[str, Any] | None) -> list[forms.Drawn]:
+    def _drawn(self, part: Part, stored: Mapping[str, Any] | None) -> list[forms.RenderedField]:
         typed = self._form.below(f"{part}.") if self._form is not None else None
         beginning = f"{part}."
         wrong = {
@@ -86,7 +86,9 @@ class Asked:
             for name, text in self.problems.items()
             if name.startswith(beginning)
         }
-        return forms.draw(self._fields[part], part, values=stored, typed=typed, problems=wrong)
+        return forms.render_fields(
+            self._fields[part], part, values=stored, typed=typed, problems=wrong
+        )
 
     def text(self, name: str) -> str:
         """What stands in a plain field."""
@@ -101,7 +103,7 @@ class Asked:
             yield
         except Unusable:
             self.status = UNFIT
-        except Invalid as error:
+        except InvalidFields as error:
             self._note("credentials" if error.code == "credentials-invalid" else "config", error)
             self.status = UNFIT
         except PollingError as error:
@@ -144,11 +146,11 @@ class Asked:
             return values
         try:
             check(self.integration, values)
-        except Invalid as error:
+        except InvalidFields as error:
             self._note(part, error)
         return values
 
-    def _note(self, part: Part, error: Invalid) -> None:
+    def _note(self, part: Part, error: InvalidFields) -> None:
         """Beside the fields; what belongs to none of them, above all."""
         known = {one.name for one in self._fields[part]}
         self.problems |= {

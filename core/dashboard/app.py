@@ -85,7 +85,7 @@ def _build(rest: FastAPI) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.Error, _database)
     app.add_exception_handler(PoolTimeout, _busy)
-    app.add_middleware(problems.Unforeseen)
+    app.add_middleware(problems.UnexpectedErrors)
     app.add_middleware(BodySize)
     app.add_middleware(PageHeaders)
     return app
@@ -94,7 +94,7 @@ def _build(rest: FastAPI) -> FastAPI:
 # Starlette's signature.
 async def _sign_in_first(request: Request, error: Exception) -> Response:  # noqa: ARG001
     if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
-        return _told(401, "Your session has ended", "Sign in and try again.")
+        return _error_page(401, "Your session has ended", "Sign in and try again.")
     wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     return RedirectResponse(
         "/sign-in" + rendering.query(next=wanted if wanted != "/" else None), 303
@@ -107,7 +107,9 @@ async def _polling_error(request: Request, error: Exception) -> Response:  # noq
 
 
 def _failed(error: PollingError) -> Response:
-    return _told(error.status, TITLES.get(error.status, "That did not work"), sentences(error))
+    return _error_page(
+        error.status, TITLES.get(error.status, "That did not work"), sentences(error)
+    )
 
 
 async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -125,7 +127,7 @@ async def _database(request: Request, error: Exception) -> Response:
 
 
 async def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return _failed(problems.Refused("database-busy"))
+    return _failed(problems.HttpProblem("database-busy"))
 
 
 TITLES = {
@@ -140,7 +142,7 @@ TITLES = {
 }
 
 
-def _told(status: int, title: str, detail: str) -> Response:
+def _error_page(status: int, title: str, detail: str) -> Response:
     return Response(
         rendering.page("error.html", {"title": title, "detail": detail}),
         status,

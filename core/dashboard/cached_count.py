@@ -12,7 +12,7 @@ COST = 100
 """So many times longer than a count took, it stands."""
 
 
-class Counting:
+class CachedCount:
     """A count that is looked at again and again.
 
     Parameters:

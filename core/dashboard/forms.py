@@ -57,7 +57,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RenderedField:
     """A field as a page shows it.
 
     Attributes:
@@ -111,14 +111,14 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
     ]
 
 
-def draw(
+def render_fields(
     fields: Sequence[Field],
     prefix: str,
     *,
     values: Mapping[str, Any] | None = None,
     typed: Typed | None = None,
     problems: Mapping[str, str] = {},
-) -> list[Drawn]:
+) -> list[RenderedField]:
     """Fields as a page shows them.
 
     Parameters:
@@ -133,7 +133,9 @@ def draw(
         text = texts[-1] if texts and one.kind != "several" else ""
         error = problems.get(one.name)
         drawn.append(
-            Drawn(one, f"{prefix}-{index}", f"{prefix}.{one.name}", text, frozenset(texts), error)
+            RenderedField(
+                one, f"{prefix}-{index}", f"{prefix}.{one.name}", text, frozenset(texts), error
+            )
         )
     return drawn
 

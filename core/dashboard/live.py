@@ -20,7 +20,7 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from core.errors import PollingError
-from core.web.feed_watcher import Pulse
+from core.web.feed_watcher import FeedWatcher
 
 SECONDS = 1.0
 """Between two looks, at the least."""
@@ -100,7 +100,7 @@ class Live:
         token: UUID,
         render: Callable[[], str],
         allowed: Callable[[], bool],
-        pulse: Pulse,
+        pulse: FeedWatcher,
     ) -> AsyncGenerator[str, None]:
         """Yield events until the viewer leaves or loses access, or the subject or server is gone.
 
@@ -128,7 +128,7 @@ class Live:
         key: tuple[str, ...],
         render: Callable[[], str],
         allowed: Callable[[], bool],
-        pulse: Pulse,
+        pulse: FeedWatcher,
     ) -> AsyncIterator[str]:
         sent, spoken, asked, since = "", time.monotonic(), time.monotonic(), time.monotonic()
         yield "retry: 3000\n\n"

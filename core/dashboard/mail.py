@@ -51,7 +51,7 @@ Part: TypeAlias = "Message[str, str]"
 
 
 @dataclass(slots=True)
-class Letter:
+class MailPreview:
     """A mail.
 
     Attributes:
@@ -80,7 +80,7 @@ class _Bounded(Compat32):
         return name[:MAX_HEADER_CHARS], value[:MAX_HEADER_CHARS]
 
 
-def read(data: bytes) -> Letter | None:
+def read(data: bytes) -> MailPreview | None:
     """Parse these bytes as a mail; None if they are not one, or parsing would take too long.
 
     Parameters:
@@ -102,8 +102,8 @@ def read(data: bytes) -> Letter | None:
         return None
 
 
-def _letter(message: Part, *, cut: bool) -> Letter:
-    letter = Letter(headings=_headings(message), cut=cut)
+def _letter(message: Part, *, cut: bool) -> MailPreview:
+    letter = MailPreview(headings=_headings(message), cut=cut)
     room = MAX_IMAGE_BYTES
     for part in _leaves(message):
         type = part.get_content_type()
@@ -175,7 +175,7 @@ def decode(data: bytes, charset: str | None) -> str:
     return mended(text) or ""
 
 
-def _add_image(letter: Letter, part: Part, room: int) -> int:
+def _add_image(letter: MailPreview, part: Part, room: int) -> int:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
     type = image_type(data[:32])

@@ -11,11 +11,11 @@ from email.message import Message
 from typing import Any, Literal
 
 from core.dashboard import mail, sanitizer
-from core.dashboard.mail import Letter
+from core.dashboard.mail import MailPreview
 from core.service.backend import Backend
 from core.service.content import reader as content_reader
 from core.web.downloads import image_type, media_type
-from core.web.problems import Refused
+from core.web.problems import HttpProblem
 
 MAX_TEXT_CHARS = 200_000
 """Bytes that are shown in the page."""
@@ -73,32 +73,32 @@ class Preview:
 
     kind: Literal["mail", "html", "image", "text", "none"]
     text: str | None = None
-    letter: Letter | None = None
+    letter: MailPreview | None = None
     cut: bool = False
 
 
 @contextmanager
-def _in_turn() -> Iterator[None]:
+def _slot() -> Iterator[None]:
     if not _slots.acquire(timeout=PATIENCE_SECONDS):
-        raise Refused("previews-busy")
+        raise HttpProblem("previews-busy")
     try:
         yield
     finally:
         _slots.release()
 
 
-def look(engine: Backend, row: dict[str, Any]) -> Preview:
+def preview(engine: Backend, row: dict[str, Any]) -> Preview:
     """What can be shown of this item.
 
     Raises:
       NotFound: It is gone, or its blob is.
       Refused: Too many are being looked at.
     """
-    with _in_turn():
-        return _look(engine, row)
+    with _slot():
+        return _preview(engine, row)
 
 
-def _look(engine: Backend, row: dict[str, Any]) -> Preview:
+def _preview(engine: Backend, row: dict[str, Any]) -> Preview:
     type = media_type(row["content_type"])
     if type == "message/rfc822":
         letter = mail.read(beginning(engine, row["id"], mail.MAX_MESSAGE_BYTES))
@@ -128,7 +128,7 @@ def document(engine: Backend, row: dict[str, Any]) -> str | None:
       NotFound: It is gone, or its blob is.
       Refused: Too many are being looked at.
     """
-    with _in_turn():
+    with _slot():
         return _document(engine, row)
 
 

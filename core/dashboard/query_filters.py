@@ -19,13 +19,13 @@ Text = Annotated[str, Query(max_length=1_000, pattern=NO_NUL)]
 """A field of a filter form; empty if nothing was given."""
 
 
-def account(conn: Conn, who: Viewer, text: str) -> UUID | None:
+def account(conn: Conn, principal: Viewer, text: str) -> UUID | None:
     """The account that was typed, by its name or id; None if nothing was.
 
     Raises:
       NotFound, InvalidInput: The viewer sees none of it, or several.
     """
-    return lookup.account_of(conn, who.user_id, text.strip()) if text.strip() else None
+    return lookup.account_of(conn, principal.user_id, text.strip()) if text.strip() else None
 
 
 def day(text: str, later: int = 0) -> datetime | None:

@@ -16,7 +16,7 @@ from core.web.dependencies import Engine
 
 Look = Callable[[Conn], Mapping[str, Any]]
 
-SAID = {
+FLASH_MESSAGES = {
     "connected": (
         "The account is connected. Its first run is due, and begins with the scheduler's next tick."
     ),
@@ -42,13 +42,13 @@ SAID = {
 """What a page says after something was done, by the word in its address."""
 
 
-class Pages:
+class PageRenderer:
     """Answers one request."""
 
-    def __init__(self, request: Request, engine: Engine, who: Signed) -> None:
+    def __init__(self, request: Request, engine: Engine, principal: Signed) -> None:
         self._request = request
         self._engine: Backend = engine
-        self._who: Viewer = who
+        self._who: Viewer = principal
 
     def show(self, name: str, values: Mapping[str, Any], status: int = 200) -> Response:
         """A whole page."""
@@ -85,13 +85,13 @@ class Pages:
             return dict(look(conn))
 
     def _common(self) -> dict[str, Any]:
-        said = SAID.get(self._request.query_params.get("said", ""))
+        said = FLASH_MESSAGES.get(self._request.query_params.get("said", ""))
         return {"who": self._who, "path": self._request.url.path, "said": said}
 
 
-Show = Annotated[Pages, Depends(Pages)]
+Show = Annotated[PageRenderer, Depends(PageRenderer)]
 
 
-def then(path: str, said: str | None = None) -> Response:
+def redirect(path: str, said: str | None = None) -> Response:
     """To another page, after something was done."""
     return RedirectResponse(path + rendering.query(said=said), 303)

@@ -22,7 +22,7 @@ from core.service import tokens
 from core.service.backend import Backend
 from core.service.tokens import Principal
 from core.web.dependencies import Engine, RawBody
-from core.web.problems import Refused
+from core.web.problems import HttpProblem
 
 COOKIE = "polling_session"
 LASTS_SECONDS = 12 * 3600
@@ -92,7 +92,7 @@ def operator(who: Signed) -> Viewer:
       Refused: It is a user.
     """
     if not who.is_admin:
-        raise Refused("operator-only")
+        raise HttpProblem("operator-only")
     return who
 
 
@@ -129,11 +129,11 @@ def posted(request: Request, engine: Engine, body: RawBody) -> Form:
       Refused: It comes from another site, or is no form.
     """
     if not _from_here(request, engine.settings.public_url):
-        raise Refused("form-from-another-site")
+        raise HttpProblem("form-from-another-site")
     try:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
     except ValueError:
-        raise Refused("form-invalid") from None
+        raise HttpProblem("form-invalid") from None
 
 
 def _from_here(request: Request, public_url: str | None) -> bool:
@@ -164,7 +164,7 @@ def acted(who: Signed, form: Posted) -> Form:
       Refused: It was not.
     """
     if not hmac.compare_digest(form.get("csrf").encode(), who.csrf.encode()):
-        raise Refused("form-of-another-session")
+        raise HttpProblem("form-of-another-session")
     return form
 
 

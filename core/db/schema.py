@@ -334,10 +334,10 @@ content_search = Table(
 search_progress = Table(
     "search_progress",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     _count("changed_xid", BigInteger),
     _count("content_id", BigInteger),
-    CheckConstraint("one", name="one_row"),
+    CheckConstraint("singleton", name="singleton"),
 )
 
 erased_account = Table(
@@ -410,13 +410,13 @@ process = Table(
     # The process's own clock at its last heartbeat, for `polling doctor`.
     _moment("clock"),
     # What it has counted since it began, for `/metrics`.
-    Column("figures", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("counters", JSONB, nullable=False, server_default=text("'{}'")),
     _moment("started_at", default=True),
     _moment("seen_at", default=True),
 )
 
-activity = Table(
-    "activity",
+throughput = Table(
+    "throughput",
     metadata,
     # What all workers together ended and changed in it.
     Column("minute", DateTime(timezone=True), primary_key=True),
@@ -424,10 +424,10 @@ activity = Table(
     _count("rows", BigInteger),
 )
 
-ledger = Table(
-    "ledger",
+engine_state = Table(
+    "engine_state",
     metadata,
-    Column("one", Boolean, primary_key=True, server_default=text("true")),
+    Column("singleton", Boolean, primary_key=True, server_default=text("true")),
     # Changes when the database has gone back in time, so that messages of the time lost match
     # nothing.
     Column("epoch", BigInteger, nullable=False),
@@ -435,7 +435,7 @@ ledger = Table(
     Column("leader", UUID),
     _moment("leader_until"),
     _moment("last_tick_at"),
-    CheckConstraint("one", name="one_row"),
+    CheckConstraint("singleton", name="singleton"),
 )
 
 api_token = Table(

@@ -26,13 +26,13 @@ def main() -> int:
     """What the fork of `dramatiq core.actors` runs until it is told to end."""
     settings = get_settings()
     configure(settings.log_level, settings.log_format)
-    observability.begin("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))
+    observability.start("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))
     dispatcher = Dispatcher(settings, get_environment(), threading.Event())
     try:
         dispatcher.run()
     finally:
         dispatcher.close()
-        observability.end()
+        observability.stop()
         leave_environment()
     return 0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from core.integration.base import START
 from core.integration.limits import Concurrency, Limit, Rate
 from core.ledger.dispatching import InFlight, Portion, Waiting
-from core.limits.budgets import Wanted
+from core.limits.budgets import UnitRequest
 from core.limits.keys import account_key, from_json, limit_key, overridden, weight
 from core.settings import LimitOverride
 from core.states import Lane
@@ -49,14 +49,14 @@ class Rules:
         """How much of a limit a task of this type takes."""
         return weight(limit, self.costs.get(type, {}))
 
-    def rates(self, accounts: Iterable[Waiting]) -> list[Wanted]:
+    def rates(self, accounts: Iterable[Waiting]) -> list[UnitRequest]:
         """The rate limits that tasks of these accounts take from, each once."""
-        found: dict[str, Wanted] = {}
+        found: dict[str, UnitRequest] = {}
         for account in accounts:
             for limit in self.limits(account):
                 heaviest = max((self.weight(limit, type) for type in self.costs), default=0)
                 if isinstance(limit, Rate) and heaviest:
-                    found[self.key(limit, account)] = Wanted(
+                    found[self.key(limit, account)] = UnitRequest(
                         self.key(limit, account), limit, 0, heaviest
                     )
         return list(found.values())

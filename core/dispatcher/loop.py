@@ -71,7 +71,7 @@ class Dispatcher:
         self._settings = settings
         self._stop = stop
         self._database = Database(environment.database_url, size=2)
-        self._queues = Queues(environment.redis_url, settings.namespace)
+        self._queues = Queues(environment.redis_url, settings.redis_namespace)
         self._maintenance = Maintenance(settings, self._database, self._queues, get_registry())
         self._domains: dict[str, Domain] = defaultdict(Domain)
         self._costs: dict[str, dispatching.Catalog] = {}

@@ -12,7 +12,7 @@ from core.dispatcher.allocation import Rules
 from core.integration.limits import Rate
 from core.ledger.dispatching import Waiting
 from core.ledger.outcomes import Dispatch
-from core.limits.budgets import Budgets, Wanted, gcra
+from core.limits.budgets import Budgets, UnitRequest, gcra
 
 IN_FLIGHT_SECONDS = 0.05
 """How long the units of dispatched tasks count here, until the workers have taken them from the
@@ -32,7 +32,7 @@ class RateHeadroom:
         self._budgets = budgets
         self._recent: deque[tuple[float, str, int]] = deque()
 
-    def left(self, wanted: Sequence[Wanted]) -> dict[str, int]:
+    def left(self, wanted: Sequence[UnitRequest]) -> dict[str, int]:
         """Return the units left, by key."""
         if not wanted:
             return {}
@@ -50,7 +50,7 @@ class RateHeadroom:
         rules: Rules,
         waiting: Sequence[Waiting],
         dispatches: Sequence[Dispatch],
-        wanted: Sequence[Wanted],
+        wanted: Sequence[UnitRequest],
     ) -> None:
         """Remember the units that these dispatches will take."""
         if not wanted:
@@ -65,7 +65,7 @@ class RateHeadroom:
                     self._recent.append((now, rules.key(limit, account), units))
 
 
-def retry_in(wanted: Sequence[Wanted]) -> float:
+def retry_in(wanted: Sequence[UnitRequest]) -> float:
     """Return the seconds until the quickest of these budgets has the units of one task; infinite
     without any budget.
     """

@@ -75,6 +75,12 @@ ENTRIES: Catalog = {
         OPERATOR + "correct this setting",
         cli="Correct it in the environment or in .env",
     ),
+    "setting-renamed": entry(
+        500,
+        "{setting} is now called {replacement}",
+        OPERATOR + "rename this setting",
+        cli="Rename it in the environment or in .env",
+    ),
     "setting-missing": entry(
         500,
         "{setting} is not set",

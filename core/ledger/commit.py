@@ -146,7 +146,7 @@ class _Counts:
     followups: int = 0
 
 
-def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Saved:
+def save(conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float) -> Saved:
     """Commit these outcomes in one transaction; those that the fence refuses are dropped.
 
     Raises: psycopg.Error: Nothing was saved, or, when the connection broke during the commit, maybe
@@ -156,7 +156,7 @@ def save(conn: Conn, outcomes: Sequence[Outcome], *, delete_guard: float) -> Sav
         try:
             with conn.transaction():
                 passed, runs = _pass_fence(conn, outcomes)
-                return _Batch(conn, passed, runs, delete_guard).save() if passed else Saved()
+                return _Batch(conn, passed, runs, max_deleted_share).save() if passed else Saved()
         except ResultConflict:
             continue
     raise psycopg.OperationalError("state partitions are written too often at once")
@@ -201,10 +201,10 @@ class _Batch:
     """
 
     def __init__(
-        self, conn: Conn, outcomes: list[Outcome], runs: dict[int, _Run], delete_guard: float
+        self, conn: Conn, outcomes: list[Outcome], runs: dict[int, _Run], max_deleted_share: float
     ) -> None:
         self.conn = conn
-        self.guard = delete_guard
+        self.guard = max_deleted_share
         self.runs = runs
         self.outcomes = outcomes
         self.counts = {outcome.dispatch.task_id: _Counts() for outcome in outcomes}
@@ -227,7 +227,7 @@ class _Batch:
         # What is gone goes first: a result may delete a folder and keep a file that is now in it.
         gone = [(writer, row.id) for writer, row in rows[Operation.TOMBSTONE]]
         deleted = content.delete(self.conn, gone)
-        content.bury(self.conn, gone)
+        content.tombstone(self.conn, gone)
         kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
         changed = content.upsert(self.conn, kept) | content.update(self.conn, updates)
         for writer, row in (*kept, *updates):

@@ -17,11 +17,11 @@ ALIVE = f"seen_at > clock_timestamp() - interval '{ALIVE_SECONDS:.0f} seconds'"
 """The same as a condition on a row of `process`, by the database's clock."""
 
 HEARTBEAT = """
-INSERT INTO process (id, kind, host, pid, queues, threads, clock, figures)
-VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(figures)s)
+INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters)
+VALUES (%(id)s, %(kind)s, %(host)s, %(pid)s, %(queues)s, %(threads)s, %(clock)s, %(counters)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.queues,
     threads = excluded.threads,
-    clock = excluded.clock, figures = excluded.figures
+    clock = excluded.clock, counters = excluded.counters
 RETURNING draining
 """
 ACTIVITY = """
@@ -69,14 +69,14 @@ class Process:
     threads: int
 
 
-def heartbeat(conn: Conn, process: Process, clock: object, figures: Sequence[Any] = ()) -> bool:
+def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[Any] = ()) -> bool:
     """Record that this process lives, and its counters.
 
     Returns whether an operator asked it to drain.
     """
     params = {"id": process.id, "kind": process.kind, "host": process.host, "pid": process.pid}
     params |= {"queues": list(process.queues), "threads": process.threads, "clock": clock}
-    row = conn.execute(HEARTBEAT, params | {"figures": json.dumps(list(figures))}).fetchone()
+    row = conn.execute(HEARTBEAT, params | {"counters": json.dumps(list(counters))}).fetchone()
     return bool(row and row[0])
 
 

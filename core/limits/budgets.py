@@ -88,7 +88,7 @@ return left
 TAKE, FORCE = 1, 2
 
 
-class Wanted(NamedTuple):
+class UnitRequest(NamedTuple):
     """Units of one budget.
 
     Parameters:
@@ -103,7 +103,7 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Exhausted:
     """A budget is exhausted: which (an index into what was asked), and for how many seconds."""
 
     index: int
@@ -129,11 +129,11 @@ class Budgets:
         self._script = client.register_script(SCRIPT)
         self._left = client.register_script(LEFT)
 
-    def take(self, wanted: Sequence[Wanted]) -> Wait | None:
+    def take(self, wanted: Sequence[UnitRequest]) -> Exhausted | None:
         """Take what is wanted of each budget, or of none if one of them is spent."""
         return self._run(TAKE, wanted)
 
-    def left(self, wanted: Sequence[Wanted]) -> dict[str, int]:
+    def left(self, wanted: Sequence[UnitRequest]) -> dict[str, int]:
         """Units that each budget has left, by key. Takes nothing."""
         if not wanted:
             return {}
@@ -143,11 +143,11 @@ class Budgets:
         left = cast("list[int]", self._left(keys=self._keys(wanted), args=numbers))
         return dict(zip([one.key for one in wanted], left, strict=True))
 
-    def charge(self, wanted: Wanted) -> None:
+    def charge(self, wanted: UnitRequest) -> None:
         """Take units even if none are left: debt, paid off before the next task."""
         self._run(FORCE, [wanted])
 
-    def _run(self, mode: int, wanted: Sequence[Wanted]) -> Wait | None:
+    def _run(self, mode: int, wanted: Sequence[UnitRequest]) -> Exhausted | None:
         if not wanted:
             return None
         arguments: list[Any] = [mode]
@@ -157,10 +157,10 @@ class Budgets:
         while True:
             wait, which = cast("list[int]", self._script(keys=self._keys(wanted), args=arguments))
             if wait >= 0:
-                return Wait(which - 1, wait / 1_000_000) if wait else None
+                return Exhausted(which - 1, wait / 1_000_000) if wait else None
             self._mark()
 
-    def _keys(self, wanted: Sequence[Wanted]) -> list[str]:
+    def _keys(self, wanted: Sequence[UnitRequest]) -> list[str]:
         return [
             self._key("budgets"),
             *(self._key(f"budget/{one.key}") for one in wanted),

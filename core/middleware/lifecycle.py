@@ -88,7 +88,7 @@ class Lifecycle(Middleware):
         self._stop.set()
         if self._stand_in is not None:
             self._stand_in.join(timeout=10)
-        observability.end()
+        observability.stop()
         leave_environment()
 
     def _lead(self) -> None:

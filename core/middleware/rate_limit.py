@@ -13,7 +13,7 @@ from dramatiq.middleware import SkipMessage
 from core.errors import ServerUnavailable
 from core.integration.limits import Rate
 from core.ledger.outcomes import Block, Dispatch, Outcome
-from core.limits.budgets import Budgets, Wanted
+from core.limits.budgets import Budgets, UnitRequest
 from core.limits.keys import weight
 from core.metrics.counters import Counters
 from core.middleware.base import TaskMiddleware
@@ -70,7 +70,7 @@ class RateLimit(TaskMiddleware):
         except Exception:  # noqa: BLE001
             return  # the task itself fails with it, and its outcome is decided there
         wanted = [
-            Wanted(loaded.key(limit), limit, units, loaded.heaviest(limit))
+            UnitRequest(loaded.key(limit), limit, units, loaded.heaviest(limit))
             for limit in loaded.limits
             if isinstance(limit, Rate) and (units := weight(limit, spec.cost)) > 0
         ]

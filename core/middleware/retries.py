@@ -79,7 +79,7 @@ class Retries(TaskMiddleware):
         if exception is None:
             return
         loaded = self._runner.used(dispatch)
-        strike = (
+        redact = (
             loaded.redact if loaded is not None else self._accounts.redactor(dispatch.account_id)
         )
         outcome = outcome_of(
@@ -87,7 +87,7 @@ class Retries(TaskMiddleware):
             exception,
             self.max_attempts,
             loaded,
-            strike,
+            redact,
             self._accounts.credentials_version,
         )
         log.log(
@@ -108,7 +108,7 @@ class Retries(TaskMiddleware):
         if outcome.state == TaskState.PARKED or outcome.stop:
             level = "error" if outcome.state == TaskState.PARKED else "warning"
             report_task(
-                exception, outcome.error or outcome.reason or "", tags_of(dispatch), strike, level
+                exception, outcome.error or outcome.reason or "", tags_of(dispatch), redact, level
             )
         self._hand_over(outcome)
 
@@ -129,7 +129,7 @@ def outcome_of(
     exception: BaseException,
     max_attempts: int,
     loaded: LoadedAccount | None,
-    strike: Callable[[str], str],
+    redact: Callable[[str], str],
     stored_version: Callable[[str], int],
 ) -> Outcome:
     """The outcome of a task that raised.
@@ -140,20 +140,20 @@ def outcome_of(
       strike: Removes the account's secrets from a text.
       stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
-    decision = decide(exception, dispatch, max_attempts, redact=strike, describe=message_of)
+    decision = decide(exception, dispatch, max_attempts, redact=redact, describe=message_of)
     try:
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
-        decision = decide(error, dispatch, max_attempts, redact=strike, describe=message_of)
+        decision = decide(error, dispatch, max_attempts, redact=redact, describe=message_of)
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     if isinstance(decision, Retry | Crashed | StopAccount | Park):
-        outcome.error = _error(exception, strike, decision.reason)
+        outcome.error = _error(exception, redact, decision.reason)
     return outcome
 
 
-def _error(exception: BaseException, strike: Callable[[str], str], reason: str) -> str:
+def _error(exception: BaseException, redact: Callable[[str], str], reason: str) -> str:
     try:
-        return error_text(exception, strike)
+        return error_text(exception, redact)
     except Exception:  # noqa: BLE001  a plugin's exception may raise when it is read
         return reason
 

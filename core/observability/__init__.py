@@ -19,7 +19,7 @@ from core.observability import errors, traces
 Strike = Callable[[str], str]
 
 
-def begin(part: str, strike: Callable[[], Strike]) -> None:
+def start(part: str, redact: Callable[[], Strike]) -> None:
     """Switch on what the environment asks for, in this process.
 
     Parameters:
@@ -27,11 +27,11 @@ def begin(part: str, strike: Callable[[], Strike]) -> None:
       strike: Makes what takes every secret that this process knows out of a text; called only if it
         is needed.
     """
-    errors.begin(part, strike)
-    traces.begin(part, strike)
+    errors.start(part, redact)
+    traces.start(part, redact)
 
 
-def end() -> None:
+def stop() -> None:
     """Send what is left; waits for some seconds at most."""
-    traces.end()
-    errors.end()
+    traces.stop()
+    errors.stop()

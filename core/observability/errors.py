@@ -40,7 +40,7 @@ Strike = Callable[[str], str]
 _on = False
 
 
-def begin(part: str, make_strike: Callable[[], Strike]) -> None:
+def start(part: str, make_strike: Callable[[], Strike]) -> None:
     """Begin to report, if a DSN is set."""
     global _on
     if _on or not os.environ.get("SENTRY_DSN"):
@@ -53,7 +53,7 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
             " 'integration-polling[sentry]'"
         )
         return
-    strike = make_strike()
+    redact = make_strike()
     sentry_sdk.init(
         release=os.environ.get("SENTRY_RELEASE")
         or f"integration-polling@{version('integration-polling')}",
@@ -67,7 +67,7 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
         max_request_body_size="never",
         max_breadcrumbs=0,
         traces_sample_rate=None,
-        before_send=lambda event, hint: _struck(event, strike),  # noqa: ARG005  the SDK's signature
+        before_send=lambda event, hint: _redacted(event, redact),  # noqa: ARG005  the SDK's signature
     )
     sentry_sdk.get_global_scope().set_tag("process", part)
     logging.getLogger().addHandler(_Handler(logging.ERROR))
@@ -86,7 +86,7 @@ def _transport() -> type[HttpTransport]:
     return Transport
 
 
-def end() -> None:
+def stop() -> None:
     """Send what is left."""
     global _on
     if not _on:
@@ -106,7 +106,7 @@ def report_task(
     error: BaseException | None,
     text: str,
     tags: Mapping[str, str],
-    strike: Strike = str,
+    redact: Strike = str,
     level: str = "error",
 ) -> None:
     """Report a task that needs a person.
@@ -127,7 +127,7 @@ def report_task(
             {"values": _stacks(error)} if error is not None else {"values": [{"type": name}]}
         )
         event["exception"]["values"][-1]["value"] = text.partition(": ")[2] or text
-        _capture(_walk(event, strike))
+        _capture(_walk(event, redact))
     except Exception:
         log.warning("a task's error could not be reported", exc_info=True)
 
@@ -154,21 +154,21 @@ def _capture(event: Any) -> None:
     sentry_sdk.capture_event(event)
 
 
-def _struck(event: Any, strike: Strike) -> Any:
+def _redacted(event: Any, redact: Strike) -> Any:
     """The event without any secret that is known; one that cannot be struck is not sent."""
     try:
-        return _walk(event, strike)
+        return _walk(event, redact)
     except Exception:  # noqa: BLE001  anything may be in it
         return None
 
 
-def _walk(value: Any, strike: Strike) -> Any:
+def _walk(value: Any, redact: Strike) -> Any:
     if isinstance(value, str):
-        return strike(value)
+        return redact(value)
     if isinstance(value, Mapping):
-        return {key: _walk(item, strike) for key, item in value.items()}
+        return {key: _walk(item, redact) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_walk(item, strike) for item in value]
+        return [_walk(item, redact) for item in value]
     return value
 
 

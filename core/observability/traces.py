@@ -40,7 +40,7 @@ _strike: Strike = str
 _OFF: AbstractContextManager[None] = nullcontext()
 
 
-def begin(part: str, make_strike: Callable[[], Strike]) -> None:
+def start(part: str, make_strike: Callable[[], Strike]) -> None:
     """Begin to export, if an endpoint is set."""
     global _provider, _tracer, _strike
     if _tracer is not None or not wanted():
@@ -77,7 +77,7 @@ def begin(part: str, make_strike: Callable[[], Strike]) -> None:
     _tracer = _provider.get_tracer(NAME, version(NAME))
 
 
-def end() -> None:
+def stop() -> None:
     """Export what is left, within `END_SECONDS`.
 
     The SDK's own bounds do not hold: a collector that takes connections and says nothing keeps

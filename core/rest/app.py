@@ -26,10 +26,10 @@ from core.rest.routes import (
     users,
 )
 from core.service.backend import Backend
-from core.service.content.listing import Follower
+from core.service.content.listing import SearchIndexer
 from core.web import problems
 from core.web.body_limit import BodySize
-from core.web.feed_watcher import Pulse
+from core.web.feed_watcher import FeedWatcher
 
 ABOUT = """
 What people have in other services, kept here and polled on a schedule.
@@ -52,8 +52,8 @@ def build(backend: Backend) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.pulse = Pulse(backend)
-        follower = Follower(backend.database)
+        app.state.pulse = FeedWatcher(backend)
+        follower = SearchIndexer(backend.database)
         follower.start()
         try:
             yield

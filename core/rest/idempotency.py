@@ -11,22 +11,22 @@ from pydantic import BaseModel
 
 from core.service import idempotency
 from core.service.backend import Backend
-from core.service.idempotency import Answer
+from core.service.idempotency import RecordedResponse
 from core.service.tokens import Principal
 
 
-def answer(status: int, body: BaseModel) -> Answer:
+def answer(status: int, body: BaseModel) -> RecordedResponse:
     """What a route comes to."""
-    return Answer(status, body.model_dump(mode="json"))
+    return RecordedResponse(status, body.model_dump(mode="json"))
 
 
 def once(
     request: Request,
     backend: Backend,
-    who: Principal,
+    principal: Principal,
     key: str | None,
     body: bytes,
-    act: Callable[[], Answer],
+    act: Callable[[], RecordedResponse],
     location: Callable[[Any], str],
 ) -> JSONResponse:
     """Act, or answer as an earlier request with this key was answered.
@@ -39,10 +39,10 @@ def once(
     whole = b"\0".join(
         [request.method.encode(), request.url.path.encode(), request.url.query.encode(), body]
     )
-    return _response(idempotency.once(backend, who.token_id, key, whole, act), location)
+    return _response(idempotency.once(backend, principal.token_id, key, whole, act), location)
 
 
-def _response(made: Answer, location: Callable[[Any], str]) -> JSONResponse:
+def _response(made: RecordedResponse, location: Callable[[Any], str]) -> JSONResponse:
     headers: Mapping[str, str] = {"Location": location(made.body)}
     if made.replayed:
         headers = {**headers, "Idempotency-Replayed": "true"}

@@ -161,7 +161,7 @@ def _counted(processes: Sequence[Row]) -> Iterator[Metric]:
         for name, (about, labels) in COUNTERS.items()
     }
     for process in processes:
-        for name, given, number in process["figures"]:
+        for name, given, number in process["counters"]:
             if name in families:  # a worker of another version may count something else
                 labels = [str(given.get(label, "")) for label in COUNTERS[name][1]]
                 families[name].add_metric([process["process"], *labels], number)
@@ -174,7 +174,7 @@ def _durations(processes: Sequence[Row]) -> Metric:
     )
     for process in processes:
         counts: dict[tuple[str, str], dict[str, float]] = {}
-        for name, given, number in process["figures"]:
+        for name, given, number in process["counters"]:
             if name in ("run_seconds", "run_seconds_sum"):
                 counts.setdefault((given["domain"], given["lane"]), {})[given.get("le", "sum")] = (
                     number

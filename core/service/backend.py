@@ -60,7 +60,7 @@ def open_backend(settings: Settings, environment: Environment, *, connections: i
     return Backend(
         settings,
         Database(environment.database_url, size=connections),
-        Queues(environment.redis_url, settings.namespace),
+        Queues(environment.redis_url, settings.redis_namespace),
         Vault(environment.secret_keys),
         get_registry(),
     )

@@ -42,7 +42,7 @@ FORGET = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecordedResponse:
     """What a request came to; `replayed` if that was an earlier one."""
 
     status: int
@@ -51,8 +51,8 @@ class Answer:
 
 
 def once(
-    backend: Backend, token: UUID, key: str, request: bytes, act: Callable[[], Answer]
-) -> Answer:
+    backend: Backend, token: UUID, key: str, request: bytes, act: Callable[[], RecordedResponse]
+) -> RecordedResponse:
     """Do what is asked, unless a request with this key has done it.
 
     A request that fails is forgotten: it changed nothing, and may be sent again with the same key.
@@ -71,7 +71,7 @@ def once(
             BEGIN, names | {"kept": RETENTION_HOURS, "abandoned": ABANDONED_SECONDS}
         ).fetchone()
         if begun is None:
-            return _earlier(backend, conn.execute(FOUND, names).fetchone(), request)
+            return _recorded(backend, conn.execute(FOUND, names).fetchone(), request)
     try:
         answer = act()
     except BaseException:
@@ -83,7 +83,7 @@ def once(
     return answer
 
 
-def _earlier(backend: Backend, found: tuple[Any, ...] | None, request: bytes) -> Answer:
+def _recorded(backend: Backend, found: tuple[Any, ...] | None, request: bytes) -> RecordedResponse:
     if found is None:  # it failed and was forgotten in this very moment
         raise WrongState("idempotency-key-in-use")
     digest, status, body = found
@@ -91,4 +91,4 @@ def _earlier(backend: Backend, found: tuple[Any, ...] | None, request: bytes) ->
         raise InvalidInput("idempotency-key-misused")
     if status is None:
         raise WrongState("idempotency-key-in-use")
-    return Answer(status, body, replayed=True)
+    return RecordedResponse(status, body, replayed=True)

@@ -77,7 +77,7 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class CreatedToken:
     """A new token; `secret` is shown once and kept nowhere."""
 
     id: UUID
@@ -87,7 +87,7 @@ class Created:
 
 def create(
     conn: Conn, *, user_id: str | None, name: str = "", days: float | None = None
-) -> Created:
+) -> CreatedToken:
     """A new token.
 
     Parameters:
@@ -107,7 +107,7 @@ def create(
     names = {"id": id, "name": name, "user_id": user_id, "digest": _digest(secret), "days": days}
     row = conn.execute(CREATE, names).fetchone()
     assert row is not None
-    return Created(id, secret, row[0])
+    return CreatedToken(id, secret, row[0])
 
 
 def revoke(conn: Conn, id: UUID) -> None:
@@ -150,7 +150,7 @@ def token_rows(conn: Conn) -> list[Row]:
     return list(tokens.pages(conn))
 
 
-def find(conn: Conn, text: str) -> UUID:
+def find_token(conn: Conn, text: str) -> UUID:
     """The token whose id begins with this.
 
     Raises:

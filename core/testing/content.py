@@ -96,9 +96,9 @@ class ContentTable:
     these methods follow one by one.
     """
 
-    def __init__(self, delete_guard: float, store: MemoryStore) -> None:
+    def __init__(self, max_deleted_share: float, store: MemoryStore) -> None:
         self._rows: dict[str, _Kept] = {}
-        self._delete_guard = delete_guard
+        self._delete_guard = max_deleted_share
         self._store = store
         self._children: defaultdict[str | None, set[str]] = defaultdict(set)
         self._seen: set[tuple[str, str]] = set()

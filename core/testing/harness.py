@@ -31,7 +31,7 @@ class Harness:
       integration: The class.
       config, credentials: As JSON or as the integration's models. Default: their models' defaults.
       faults: What goes wrong on the way. Default: nothing.
-      delete_guard: The share of a listing that may vanish at once.
+      max_deleted_share: The share of a listing that may vanish at once.
       max_attempts: Attempts of a task before it is parked.
       max_tasks: Tasks of one run; in a larger one, tasks with follow-ups are parked.
     """
@@ -43,7 +43,7 @@ class Harness:
         credentials: Mapping[str, Any] | BaseModel | None = None,
         *,
         faults: Faults | None = None,
-        delete_guard: float = 0.5,
+        max_deleted_share: float = 0.5,
         max_attempts: int = 3,
         max_tasks: int = 100_000,
     ) -> None:
@@ -54,7 +54,7 @@ class Harness:
         self._account = Account(
             AccountInfo(str(uuid4()), str(uuid4()), "harness", integration.manifest.domain),
             frozenset(limit.name for limit in limits if isinstance(limit, Rate)),
-            ContentTable(delete_guard, blobs),
+            ContentTable(max_deleted_share, blobs),
             blobs,
         )
         self._injector = Injector(faults or Faults())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from core.web.problems import Refused, problem
+from core.web.problems import HttpProblem, problem
 
 MAX_BODY_BYTES = 1024 * 1024
 """Of a request's body. The largest there is holds a config and credentials."""
@@ -44,4 +44,4 @@ class BodySize:
         await self.app(scope, counted, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await problem(Refused("too-large"))(scope, receive, send)
+        await problem(HttpProblem("too-large"))(scope, receive, send)

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from core.service import tokens
 from core.service.backend import Backend
 from core.service.tokens import Principal
-from core.web.problems import Refused
+from core.web.problems import HttpProblem
 
 bearer = HTTPBearer(auto_error=False, description="A token from the operator.")
 
@@ -24,7 +24,7 @@ def _backend(request: Request) -> Backend:
 Engine = Annotated[Backend, Depends(_backend)]
 
 
-def principal(
+def authenticated(
     engine: Engine, given: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 ) -> Principal:
     """Who asks.
@@ -37,21 +37,21 @@ def principal(
             found = tokens.authenticate(conn, given.credentials)
         if found is not None:
             return found
-        raise Refused("token-invalid")
-    raise Refused("token-missing")
+        raise HttpProblem("token-invalid")
+    raise HttpProblem("token-missing")
 
 
-Who = Annotated[Principal, Depends(principal)]
+Authenticated = Annotated[Principal, Depends(authenticated)]
 
 
-def admin(who: Who) -> Principal:
+def admin(who: Authenticated) -> Principal:
     """An operator.
 
     Raises:
       Refused: It is a user.
     """
     if not who.is_admin:
-        raise Refused("operator-only")
+        raise HttpProblem("operator-only")
     return who
 
 
@@ -105,7 +105,7 @@ def seen_user(who: Principal, wanted: str | None) -> str | None:
       Refused: It asks for another user's.
     """
     if who.user_id is not None and wanted is not None and wanted != who.user_id:
-        raise Refused("token-of-another-user")
+        raise HttpProblem("token-of-another-user")
     return who.user_id or wanted
 
 

@@ -14,7 +14,7 @@ from core.service.content import changes
 SECONDS = 0.25
 
 
-class Pulse:
+class FeedWatcher:
     """How far the change feed reaches, as it was a moment ago."""
 
     def __init__(self, backend: Backend) -> None:
@@ -32,7 +32,7 @@ class Pulse:
                 self._looked = time.monotonic()
             return self._newest
 
-    async def beyond(self, place: int, seconds: float) -> bool:
+    async def wait_beyond(self, place: int, seconds: float) -> bool:
         """Wait until it reaches further, for so many seconds at most, or until the server ends.
 
         Returns whether it does.
@@ -61,4 +61,4 @@ class Pulse:
 
     def _look(self) -> int:
         with self._backend.database.connection() as conn:
-            return changes.newest(conn)
+            return changes.latest_xid(conn)

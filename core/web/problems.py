@@ -60,7 +60,7 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = None
 
 
-class Refused(PollingError):
+class HttpProblem(PollingError):
     """A surface turns a request away, whatever it asks for."""
 
 
@@ -105,7 +105,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(psycopg.Error, database)
     app.add_exception_handler(PoolTimeout, _busy)
-    app.add_middleware(Unforeseen)
+    app.add_middleware(UnexpectedErrors)
 
 
 async def _polling_error(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001  Starlette's signature
@@ -120,7 +120,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa:
     """
     assert isinstance(error, RequestValidationError)
     errors = [_field_error(one) for one in error.errors()[:MAX_ERRORS]]
-    return problem(Refused("invalid-request"), errors=errors)
+    return problem(HttpProblem("invalid-request"), errors=errors)
 
 
 def _field_error(one: Mapping[str, Any]) -> FieldError:
@@ -143,12 +143,12 @@ def http_error(status: int) -> PollingError:
     """What Starlette and FastAPI answer by themselves, as an error of the catalogue."""
     match status:
         case 404:
-            return Refused("address-not-found")
+            return HttpProblem("address-not-found")
         case 405:
-            return Refused("method-not-allowed")
+            return HttpProblem("method-not-allowed")
         case 413:
-            return Refused("too-large")
-    return Refused("bad-request")
+            return HttpProblem("too-large")
+    return HttpProblem("bad-request")
 
 
 async def database(request: Request, error: Exception) -> JSONResponse:
@@ -158,14 +158,14 @@ async def database(request: Request, error: Exception) -> JSONResponse:
         log.warning("PostgreSQL is not available: %s", describe(error))
         return await _busy(request, error)
     _log(request.method, request.url.path, error)
-    return problem(Refused("internal-error"))
+    return problem(HttpProblem("internal-error"))
 
 
 async def _busy(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    return problem(Refused("database-busy"))
+    return problem(HttpProblem("database-busy"))
 
 
-class Unforeseen:
+class UnexpectedErrors:
     """Answers what nobody foresaw.
 
     Starlette's own way would raise it again, and the server would log its text and its frames.
@@ -189,11 +189,11 @@ class Unforeseen:
                 raise
             _log(scope["method"], scope["path"], error)
             if begun:
-                raise Cut from None
-            await problem(Refused("internal-error"))(scope, receive, send)
+                raise TruncatedResponse from None
+            await problem(HttpProblem("internal-error"))(scope, receive, send)
 
 
-class Cut(Exception):
+class TruncatedResponse(Exception):
     """An answer that had begun could not be finished: the connection is closed."""
 
 

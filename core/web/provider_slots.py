@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.web.problems import Refused
+from core.web.problems import HttpProblem
 
 MAX_CONCURRENT_CALLS = 16
 """Of the 40 threads that answer requests."""
@@ -18,14 +18,14 @@ _slots = threading.BoundedSemaphore(MAX_CONCURRENT_CALLS)
 
 
 @contextmanager
-def asking() -> Iterator[None]:
+def provider_slot() -> Iterator[None]:
     """Around everything that asks a provider.
 
     Raises:
       Refused: Too many do already.
     """
     if not _slots.acquire(blocking=False):
-        raise Refused("checks-busy")
+        raise HttpProblem("checks-busy")
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from core.errors import SettingsError
-from core.web.feed_watcher import Pulse
+from core.web.feed_watcher import FeedWatcher
 
 SHUTDOWN_SECONDS = 10
 """For requests under way when it shall end; those that wait for changes are answered at once."""
@@ -20,7 +20,11 @@ MAX_CONNECTIONS = 1_000
 
 
 def serve(
-    site: ASGIApp, pulse: Callable[[], Pulse], host: str, port: int, begun: Callable[[int], None]
+    site: ASGIApp,
+    pulse: Callable[[], FeedWatcher],
+    host: str,
+    port: int,
+    begun: Callable[[int], None],
 ) -> None:
     """Answer requests until told to end.
 
@@ -47,7 +51,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, pulse: Callable[[], Pulse]) -> None:
+    def __init__(self, config: uvicorn.Config, pulse: Callable[[], FeedWatcher]) -> None:
         super().__init__(config)
         self._pulse = pulse
 

@@ -19,7 +19,7 @@ from core.errors import CursorExpired, PermanentError
 from core.integration.context import AccountInfo, ContextLogger, RunInfo, TaskInfo
 from core.integration.limits import Rate
 from core.ledger.outcomes import Dispatch
-from core.limits.budgets import Budgets, Wanted
+from core.limits.budgets import Budgets, UnitRequest
 from core.states import Lane, Trigger
 from core.worker.accounts import Accounts, LoadedAccount
 from core.worker.instance_pool import Instance
@@ -121,7 +121,7 @@ class TaskContext:
         for one in self._loaded.limits:
             if one.name == limit and isinstance(one, Rate):
                 self._services.budgets.charge(
-                    Wanted(self._loaded.key(one), one, units, self._loaded.heaviest(one))
+                    UnitRequest(self._loaded.key(one), one, units, self._loaded.heaviest(one))
                 )
                 return
         raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")

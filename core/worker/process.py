@@ -80,7 +80,7 @@ class WorkerProcess:
             queues,
             self.inflight,
             registry,
-            delete_guard=settings.delete_guard,
+            max_deleted_share=settings.max_deleted_share,
             counters=self.counters,
         )
         self._send = self.saver.hand_over

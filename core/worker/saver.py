@@ -91,14 +91,14 @@ class Saver:
         inflight: InflightTasks,
         registry: Registry,
         *,
-        delete_guard: float,
+        max_deleted_share: float,
         counters: Counters | None = None,
     ) -> None:
         self._database = database
         self._queues = queues
         self._inflight = inflight
         self._registry = registry
-        self._delete_guard = delete_guard
+        self._delete_guard = max_deleted_share
         self._counters = counters or Counters()
         self._bytes = 0
         lock = threading.Lock()
@@ -257,7 +257,7 @@ class Saver:
 
     def _commit(self, outcomes: Sequence[Outcome]) -> Saved:
         with self._database.connection() as conn:
-            return save(conn, outcomes, delete_guard=self._delete_guard)
+            return save(conn, outcomes, max_deleted_share=self._delete_guard)
 
     def _answers(self) -> bool:
         try:

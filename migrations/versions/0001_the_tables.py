@@ -1,6 +1,9 @@
 """The tables
 
 Revision: 0001, the first
+
+Nothing was released before it. From here on a revision expands the schema first, and a later one
+contracts it: the version before must run beside the new schema.
 """
 
 from __future__ import annotations
@@ -18,6 +21,25 @@ down_revision = None
 def upgrade() -> None:
     op.execute(sa.schema.CreateSequence(sa.Sequence("dispatch_seq")))
     op.create_table(
+        "api_token",
+        sa.Column("id", sa.UUID(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=True),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("api_token_pkey")),
+        sa.UniqueConstraint("digest", name=op.f("api_token_digest_key")),
+    )
+    op.create_index("api_token_user", "api_token", ["user_id"], unique=False)
+    op.create_table(
         "blob",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
@@ -29,6 +51,36 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("key", name=op.f("blob_pkey")),
     )
+    op.create_table(
+        "engine_state",
+        sa.Column("singleton", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("budgets_started", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("leader", sa.UUID(), nullable=True),
+        sa.Column("leader_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_tick_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("singleton", name=op.f("engine_state_singleton")),
+        sa.PrimaryKeyConstraint("singleton", name=op.f("engine_state_pkey")),
+    )
+    op.create_table(
+        "erased_account",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("user_integration_id", sa.UUID(), nullable=False),
+        sa.Column(
+            "changed_xid",
+            sa.BigInteger(),
+            server_default=sa.text("pg_current_xact_id()::text::bigint"),
+            nullable=False,
+        ),
+        sa.Column(
+            "erased_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("erased_account_pkey")),
+        sa.UniqueConstraint(
+            "user_integration_id", name=op.f("erased_account_user_integration_id_key")
+        ),
+    )
+    op.create_index("erased_account_changes", "erased_account", ["changed_xid", "id"], unique=False)
     op.create_table(
         "integration",
         sa.Column("domain", sa.Text(), nullable=False),
@@ -42,23 +94,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("domain", name=op.f("integration_pkey")),
     )
     op.create_table(
-        "ledger",
-        sa.Column("one", sa.Boolean(), server_default=sa.text("true"), nullable=False),
-        sa.Column("epoch", sa.BigInteger(), nullable=False),
-        sa.Column("budgets_started", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("leader", sa.UUID(), nullable=True),
-        sa.Column("leader_until", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_tick_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("one", name=op.f("ledger_one_row")),
-        sa.PrimaryKeyConstraint("one", name=op.f("ledger_pkey")),
-    )
-    op.create_table(
         "limit_block",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("until", sa.DateTime(timezone=True), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("key", name=op.f("limit_block_pkey")),
     )
+    op.create_table(
+        "oauth_flow",
+        sa.Column("state_digest", sa.LargeBinary(), nullable=False),
+        sa.Column("integration_domain", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("user_integration_id", sa.UUID(), nullable=True),
+        sa.Column("name", sa.Text(), nullable=True),
+        sa.Column("poll_interval_minutes", sa.Integer(), nullable=True),
+        sa.Column("config", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("verifier", sa.Text(), nullable=False),
+        sa.Column("redirect_to", sa.Text(), nullable=True),
+        sa.Column(
+            "public_hosts_only", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("state_digest", name=op.f("oauth_flow_pkey")),
+    )
+    op.create_index("oauth_flow_age", "oauth_flow", ["expires_at"], unique=False)
     op.create_table(
         "process",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -70,6 +129,12 @@ def upgrade() -> None:
         sa.Column("draining", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("clock", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
+            "counters",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.Column(
             "started_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
@@ -79,6 +144,14 @@ def upgrade() -> None:
             "seen_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("process_pkey")),
+    )
+    op.create_table(
+        "search_progress",
+        sa.Column("singleton", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("changed_xid", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("content_id", sa.BigInteger(), server_default="0", nullable=False),
+        sa.CheckConstraint("singleton", name=op.f("search_progress_singleton")),
+        sa.PrimaryKeyConstraint("singleton", name=op.f("search_progress_pkey")),
     )
     op.create_table(
         "sync_seen",
@@ -185,6 +258,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('parked', 'cancelled') AND retried_as IS NULL"),
     )
     op.create_table(
+        "throughput",
+        sa.Column("minute", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("tasks", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("rows", sa.BigInteger(), server_default="0", nullable=False),
+        sa.PrimaryKeyConstraint("minute", name=op.f("throughput_pkey")),
+    )
+    op.create_table(
         "user_integration",
         sa.Column("id", sa.UUID(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -213,6 +293,9 @@ def upgrade() -> None:
         sa.Column("drop_state", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("refresh_holder", sa.UUID(), nullable=True),
         sa.Column("refresh_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "public_hosts_only", sa.Boolean(), server_default=sa.text("false"), nullable=False
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -290,6 +373,12 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "changed_xid",
+            sa.BigInteger(),
+            server_default=sa.text("pg_current_xact_id()::text::bigint"),
+            nullable=False,
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("user_integration_content_pkey")),
         sa.UniqueConstraint(
             "user_integration_id",
@@ -305,10 +394,35 @@ def upgrade() -> None:
         postgresql_where=sa.text("blob_key IS NOT NULL"),
     )
     op.create_index(
+        "user_integration_content_changes",
+        "user_integration_content",
+        ["changed_xid", "id"],
+        unique=False,
+    )
+    op.create_index(
         "user_integration_content_parent",
         "user_integration_content",
         ["user_integration_id", "parent"],
         unique=False,
+    )
+    op.create_table(
+        "content_search",
+        sa.Column("content_id", sa.BigInteger(), nullable=False),
+        sa.Column("document", postgresql.TSVECTOR(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["content_id"],
+            ["user_integration_content.id"],
+            name=op.f("content_search_content_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("content_id", name=op.f("content_search_pkey")),
+    )
+    op.create_index(
+        "content_search_document",
+        "content_search",
+        ["document"],
+        unique=False,
+        postgresql_using="gin",
     )
     op.create_table(
         "held_deletion",
@@ -340,6 +454,28 @@ def upgrade() -> None:
         ["user_integration_id"],
         unique=False,
     )
+    op.create_table(
+        "idempotency_key",
+        sa.Column("token_id", sa.UUID(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("request_digest", sa.LargeBinary(), nullable=False),
+        sa.Column("status", sa.SmallInteger(), nullable=True),
+        sa.Column("answer", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["token_id"],
+            ["api_token.id"],
+            name=op.f("idempotency_key_token_id_fkey"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("token_id", "key", name=op.f("idempotency_key_pkey")),
+    )
+    op.create_index("idempotency_key_age", "idempotency_key", ["created_at"], unique=False)
     op.create_table(
         "sync_run",
         sa.Column("id", sa.UUID(), nullable=False),
@@ -383,6 +519,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("sync_run_pkey")),
     )
     op.create_index(
+        "sync_run_by_domain",
+        "sync_run",
+        ["integration_domain", "user_integration_id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'running'"),
+    )
+    op.create_index(
         "sync_run_history",
         "sync_run",
         ["user_integration_id", sa.literal_column("started_at DESC")],
@@ -405,8 +548,9 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("NOT pruned"),
     )
-    # The ledger has one row, and an epoch of its own from the first day.
+    # One row each. The ledger has an epoch of its own from the first day.
     op.execute(f"INSERT INTO engine_state (epoch) VALUES ({secrets.randbits(62)})")
+    op.execute("INSERT INTO search_progress DEFAULT VALUES")
 
 
 def downgrade() -> None:
@@ -418,10 +562,18 @@ def downgrade() -> None:
     )
     op.drop_index("sync_run_latest", table_name="sync_run")
     op.drop_index("sync_run_history", table_name="sync_run")
+    op.drop_index(
+        "sync_run_by_domain", table_name="sync_run", postgresql_where=sa.text("state = 'running'")
+    )
     op.drop_table("sync_run")
+    op.drop_index("idempotency_key_age", table_name="idempotency_key")
+    op.drop_table("idempotency_key")
     op.drop_index(op.f("held_deletion_user_integration_id"), table_name="held_deletion")
     op.drop_table("held_deletion")
+    op.drop_index("content_search_document", table_name="content_search", postgresql_using="gin")
+    op.drop_table("content_search")
     op.drop_index("user_integration_content_parent", table_name="user_integration_content")
+    op.drop_index("user_integration_content_changes", table_name="user_integration_content")
     op.drop_index(
         "user_integration_content_blob",
         table_name="user_integration_content",
@@ -436,6 +588,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("sync_status = 'active'"),
     )
     op.drop_table("user_integration")
+    op.drop_table("throughput")
     op.drop_index(
         "sync_task_stopped",
         table_name="sync_task",
@@ -450,9 +603,16 @@ def downgrade() -> None:
     op.drop_table("sync_task")
     op.drop_table("sync_state")
     op.drop_table("sync_seen")
+    op.drop_table("search_progress")
     op.drop_table("process")
+    op.drop_index("oauth_flow_age", table_name="oauth_flow")
+    op.drop_table("oauth_flow")
     op.drop_table("limit_block")
-    op.drop_table("ledger")
     op.drop_table("integration")
+    op.drop_index("erased_account_changes", table_name="erased_account")
+    op.drop_table("erased_account")
+    op.drop_table("engine_state")
     op.drop_table("blob")
+    op.drop_index("api_token_user", table_name="api_token")
+    op.drop_table("api_token")
     op.execute(sa.schema.DropSequence(sa.Sequence("dispatch_seq")))

@@ -116,7 +116,7 @@ class Desk:
 
     def save(self, *outcomes: Outcome, guard: float = 0.5, conn: Conn | None = None) -> Saved:
         """Save as the saver does, without asking for the end of runs."""
-        return commit.save(conn or self.conn, outcomes, delete_guard=guard)
+        return commit.save(conn or self.conn, outcomes, max_deleted_share=guard)
 
     def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> Saved:
         """Save what it returned, and end its run if that was the last task."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.budget_model import Budget
 
 from core.integration.limits import Rate
-from core.limits.budgets import Budgets, Wanted, gcra
+from core.limits.budgets import Budgets, UnitRequest, gcra
 from core.transport.queues import Queues
 
 
@@ -23,7 +23,7 @@ def budgets(queues: Queues) -> Budgets:
 
 
 def take(budgets: Budgets, limit: Rate, units: int = 1, key: str = "k"):
-    return budgets.take([Wanted(key, limit, units)])
+    return budgets.take([UnitRequest(key, limit, units)])
 
 
 def test_the_burst_is_there_at_once_and_then_it_says_how_long_to_wait(budgets: Budgets) -> None:
@@ -62,13 +62,13 @@ def test_many_who_take_at_once_never_get_more_than_the_limit_in_any_window(
 
 def test_all_or_nothing_of_several_budgets(budgets: Budgets) -> None:
     wide, narrow = Rate("wide", 1_000, 1_000.0), Rate("narrow", 1, 1_000.0)
-    assert budgets.take([Wanted("w", wide, 1), Wanted("n", narrow, 1)]) is None
-    before = budgets.left([Wanted("w", wide, 0)])
+    assert budgets.take([UnitRequest("w", wide, 1), UnitRequest("n", narrow, 1)]) is None
+    before = budgets.left([UnitRequest("w", wide, 0)])
     for _ in range(3):
-        wait = budgets.take([Wanted("w", wide, 1), Wanted("n", narrow, 1)])
+        wait = budgets.take([UnitRequest("w", wide, 1), UnitRequest("n", narrow, 1)])
         assert wait is not None
         assert wait.index == 1
-    assert budgets.left([Wanted("w", wide, 0)]) == before
+    assert budgets.left([UnitRequest("w", wide, 0)]) == before
 
 
 def test_budgets_are_counted_apart_by_key(budgets: Budgets) -> None:
@@ -80,9 +80,9 @@ def test_budgets_are_counted_apart_by_key(budgets: Budgets) -> None:
 
 def test_a_charge_is_debt_that_is_paid_off_before_anybody_takes_more(budgets: Budgets) -> None:
     limit = Rate("q", 100, 100.0)
-    budgets.charge(Wanted("k", limit, 50))
+    budgets.charge(UnitRequest("k", limit, 50))
     first = take(budgets, limit)
-    budgets.charge(Wanted("k", limit, 50))
+    budgets.charge(UnitRequest("k", limit, 50))
     second = take(budgets, limit)
     assert first is not None
     assert second is not None
@@ -92,10 +92,10 @@ def test_a_charge_is_debt_that_is_paid_off_before_anybody_takes_more(budgets: Bu
 def test_what_is_left_is_what_can_be_taken(budgets: Budgets) -> None:
     limit = Rate("q", 200, 1_000.0)
     assert take(budgets, limit) is None
-    left = budgets.left([Wanted("k", limit, 0)])["k"]
+    left = budgets.left([UnitRequest("k", limit, 0)])["k"]
     assert left == 9
     assert [take(budgets, limit) for _ in range(left)] == [None] * left
-    assert budgets.left([Wanted("k", limit, 0)]) == {"k": 0}
+    assert budgets.left([UnitRequest("k", limit, 0)]) == {"k": 0}
     assert take(budgets, limit) is not None
     assert budgets.left([]) == {}
     assert budgets.take([]) is None
@@ -108,7 +108,7 @@ def test_new_budgets_begin_full_and_flushed_ones_begin_spent(
     assert take(budgets, limit) is None
     flush()
     assert take(budgets, limit) is not None
-    assert budgets.left([Wanted("k", limit, 0)]) == {"k": 0}
+    assert budgets.left([UnitRequest("k", limit, 0)]) == {"k": 0}
 
 
 def test_flushed_budgets_begin_to_fill_at_once(budgets: Budgets, flush: Callable[[], None]) -> None:
@@ -152,7 +152,7 @@ def test_the_script_counts_as_the_model_does(
     model = Budget(limit, heaviest)
     for kind, asked in steps:
         cost = min(asked, heaviest)
-        wanted = Wanted("k", limit, cost, heaviest)
+        wanted = UnitRequest("k", limit, cost, heaviest)
         if kind == "charge":
             budgets.charge(wanted)
             model.charge(cost)

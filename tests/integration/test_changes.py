@@ -285,8 +285,8 @@ def test_rows_of_another_cluster_are_told_after_a_restore(desk) -> None:
         "UPDATE user_integration_content SET changed_xid = 9e15 WHERE external_id = '1'"
     )
     assert told(all_of(desk.conn)[0]) == [("created", "2")]
-    assert changes.mend(desk.conn)
-    assert not changes.mend(desk.conn)
+    assert changes.repair_horizon(desk.conn)
+    assert not changes.repair_horizon(desk.conn)
     assert told(all_of(desk.conn)[0]) == [("created", "2"), ("created", "1")]
 
 

@@ -113,7 +113,7 @@ def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(
     dispatches = siblings(desk, 2)
     desk.conn.execute(TOGETHER)
     savers = [
-        Saver(database, queues, InflightTasks(), Registry(), delete_guard=0.5) for _ in dispatches
+        Saver(database, queues, InflightTasks(), Registry(), max_deleted_share=0.5) for _ in dispatches
     ]
     threads = [
         threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))
@@ -149,7 +149,7 @@ def test_two_threads_of_a_process_that_save_the_last_two_tasks_do_not_leave_the_
     inflight = AskedTogether()
     for dispatch in dispatches:
         inflight.receive(dispatch)
-    saver = Saver(database, queues, inflight, Registry(), delete_guard=0.5)
+    saver = Saver(database, queues, inflight, Registry(), max_deleted_share=0.5)
     threads = [
         threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))
         for dispatch in dispatches

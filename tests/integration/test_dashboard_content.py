@@ -61,7 +61,7 @@ def test_content_is_searched_and_filtered(dashboard, desk, keep) -> None:
     )
     keep(TaskOutput.gone("old"))
     desk.keep(desk.account("other", user_id="v"), TaskOutput("3", "their invoice"))
-    while content_listing.follow(desk.conn):
+    while content_listing.index_portion(desk.conn):
         pass
     who = signed_in(dashboard, "u")
 

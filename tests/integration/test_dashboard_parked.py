@@ -164,7 +164,7 @@ def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> 
         return retry(engine, ids)
 
     monkeypatch.setattr(parked.runs, "retry", retried_and_parked_again)
-    outcome = parked.retry_all(backend, parked.Wanted())
+    outcome = parked.retry_all(backend, parked.ParkedFilter())
     assert (outcome.done, outcome.refused, outcome.more) == (5, 0, False)
     now = states(desk)
     assert {now[id] for id in before} == {"retried"}
@@ -224,7 +224,7 @@ def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> No
         plan = "\n".join(
             line
             for (line,) in desk.conn.execute(
-                "EXPLAIN " + statement, asdict(parked.Wanted()) | {"limit": 50, "after": None}
+                "EXPLAIN " + statement, asdict(parked.ParkedFilter()) | {"limit": 50, "after": None}
             )
         )
         assert "sync_task_stopped" in plan, plan

@@ -191,11 +191,11 @@ def test_types_that_make_one_another_are_each_shown_once() -> None:
         row("item", "page", 4),
         row("page", "item", 5),
     ]
-    branches = run_tree.arrange(rows)
+    branches = run_tree.nest(rows)
     assert [(one.type, one.depth, one.known, one.others) for one in branches] == [
         ("start", 0, 1, ()), ("page", 1, 3, ("item",)), ("item", 2, 1, ()),
     ]  # fmt: skip
-    assert [one.type for one in run_tree.arrange([row("a", "b", 1), row("b", "a", 2)])] == [
+    assert [one.type for one in run_tree.nest([row("a", "b", 1), row("b", "a", 2)])] == [
         "a",
         "b",
     ]

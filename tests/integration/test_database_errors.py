@@ -201,7 +201,7 @@ def test_a_result_that_cannot_be_saved_is_parked_without_its_row(
         return upsert(conn, rows)
 
     monkeypatch.setattr(content_saving, "upsert", refuse)
-    saver = Saver(database, queues, Held(), registry, delete_guard=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, Held(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     caplog.set_level("DEBUG")
     saver.hand_over(outcome)
@@ -218,7 +218,7 @@ def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, capl
     registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
     outcome = desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", SECRET)])
     outcome.outputs[0]["kind"] = None  # what is left of the row is in DETAIL
-    saver = Saver(database, queues, Held(), registry, delete_guard=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, Held(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(outcome)
     until(lambda: "task_parked" in dict(told), "the observer is told")
@@ -277,7 +277,7 @@ def test_reports_to_sentry_have_no_row(database: Database, monkeypatch) -> None:
     monkeypatch.setenv("SENTRY_DSN", "http://key@127.0.0.1:1/1")
     monkeypatch.setattr(reports, "_capture", sent.append)
     monkeypatch.setattr(reports, "END_SECONDS", 0.1)
-    reports.begin("worker", lambda: str)
+    reports.start("worker", lambda: str)
     try:
         error = raised(run(database, "SELECT %s::int"))
         tags = {"domain": "shop", "type": "step"}
@@ -288,7 +288,7 @@ def test_reports_to_sentry_have_no_row(database: Database, monkeypatch) -> None:
         except psycopg.Error:
             logging.getLogger("core.test").exception("the saver failed with %s", error)
     finally:
-        reports.end()
+        reports.stop()
     assert len(sent) == 3
     assert "invalid_text_representation" in repr(sent)
     assert SECRET not in repr(sent)

@@ -295,7 +295,7 @@ class Ledger(RuleBasedStateMachine):
         one = outcome.dispatch
         task = self.tasks[one.task_id]
         current = task.state == "queued" and task.dispatch_no == one.dispatch_no
-        applied = save(self.conn, [outcome], delete_guard=0.5).applied
+        applied = save(self.conn, [outcome], max_deleted_share=0.5).applied
         assert bool(applied) == current, (
             "the fence lets a dispatch through exactly if it is the current one"
         )

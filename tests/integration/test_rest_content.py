@@ -21,7 +21,7 @@ def follow(conn):
     """Make all that is committed searchable."""
 
     def catch_up() -> None:
-        while content_listing.follow(conn):
+        while content_listing.index_portion(conn):
             pass
 
     return catch_up
@@ -194,7 +194,7 @@ def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
     desk.keep(mine, TaskOutput("1", "needle"), TaskOutput("s", shared), TaskOutput("o", own))
     desk.keep(other, TaskOutput("s", shared))
     desk.conn.execute("UPDATE blob SET touched_at = now() - interval '2 hours'")
-    while content_listing.follow(desk.conn):
+    while content_listing.index_portion(desk.conn):
         pass
     token = api.token("u/1")
     new = {"integration_domain": "locked", "user_id": "u/1", "credentials": {"password": "x"}}
@@ -296,7 +296,7 @@ def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(
 
     def follow_all() -> int:
         portions = 0
-        while content_listing.follow(conn, 50) != 0:
+        while content_listing.index_portion(conn, 50) != 0:
             portions += 1
         return portions
 

@@ -23,7 +23,7 @@ def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> No
         tasks=[Task("step", {"number": 1}), Task("step", {"number": 2})],
     )
     content, page = desk.claim()
-    saver = Saver(database, queues, InflightTasks(), Registry(), delete_guard=0.5)
+    saver = Saver(database, queues, InflightTasks(), Registry(), max_deleted_share=0.5)
     saver.start()
     stranger = connect()
     with stranger.transaction():
@@ -50,7 +50,7 @@ def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_i
     done in the meantime.
     """
     inflight = InflightTasks()
-    saver = Saver(database, queues, inflight, Registry(), delete_guard=0.5)
+    saver = Saver(database, queues, inflight, Registry(), max_deleted_share=0.5)
     roots = [desk.root(desk.account(f"a{number}")) for number in range(50)]
     for root in roots:
         inflight.receive(root)
@@ -86,7 +86,7 @@ def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(
         assert goes_on.wait(20)
 
     saver = Saver(
-        database, queues, InflightTasks(), SimpleNamespace(observe=observe), delete_guard=0.5
+        database, queues, InflightTasks(), SimpleNamespace(observe=observe), max_deleted_share=0.5
     )  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", "text")]))

@@ -67,7 +67,7 @@ FIELDS = forms.fields_of(Everything)
 BY_NAME = {one.name: one for one in FIELDS}
 
 
-def typed(drawn: list[forms.Drawn]) -> dict[str, list[str]]:
+def typed(drawn: list[forms.RenderedField]) -> dict[str, list[str]]:
     """What a browser sends of a form that nobody touched."""
     sent = {}
     for one in drawn:
@@ -117,18 +117,18 @@ def test_what_a_browser_checks_by_itself() -> None:
 def test_labels_and_hints() -> None:
     assert (BY_NAME["is_on"].label, BY_NAME["must"].label) == ("Is on", "What it must be")
     assert BY_NAME["host"].hint == "Where it is"
-    (names,) = [one for one in forms.draw(FIELDS, "config") if one.field.name == "names"]
+    (names,) = [one for one in forms.render_fields(FIELDS, "config") if one.field.name == "names"]
     assert (names.note, names.described) == ("One a line.", f"{names.id}-hint")
 
 
 def test_defaults_are_filled_in_and_sent_back() -> None:
-    values, problems = forms.read(FIELDS, typed(forms.draw(FIELDS, "config")))
+    values, problems = forms.read(FIELDS, typed(forms.render_fields(FIELDS, "config")))
     assert problems == {}
     assert values == {
         "port": 21, "over": 5, "root": "/", "code": "ab", "either": "a", "is_on": True,
         "mood": "good", "level": 1, "kinds": ["a", "b"], "names": [], "union": 3,
     }  # fmt: skip
-    (must,) = [one for one in forms.draw(FIELDS, "config") if one.field.name == "must"]
+    (must,) = [one for one in forms.render_fields(FIELDS, "config") if one.field.name == "must"]
     assert must.blank  # or else a browser would choose for its owner
 
 
@@ -157,7 +157,7 @@ CONFIGS = st.fixed_dictionaries(
 @given(CONFIGS)
 def test_what_is_stored_comes_back_from_a_form_that_nobody_touched(config: dict[str, Any]) -> None:
     stored = Everything.model_validate(config | {"password": "p"}).model_dump(mode="json")
-    sent = typed(forms.draw(FIELDS, "config", values=stored)) | {"password": ["p"]}
+    sent = typed(forms.render_fields(FIELDS, "config", values=stored)) | {"password": ["p"]}
     values, problems = forms.read(FIELDS, sent)
     assert problems == {}
     assert Everything.model_validate(values).model_dump(mode="json") == stored
@@ -216,7 +216,10 @@ def test_secrets_are_never_drawn() -> None:
         "several": [inner],
     }
     sent = {name: [hidden] for name in everything}
-    for drawn in (forms.draw(FIELDS, "x", values=everything), forms.draw(FIELDS, "x", typed=sent)):
+    for drawn in (
+        forms.render_fields(FIELDS, "x", values=everything),
+        forms.render_fields(FIELDS, "x", typed=sent),
+    ):
         assert hidden not in repr(drawn)
 
 
@@ -225,11 +228,11 @@ def test_defaults_of_secrets_are_none() -> None:
         password: SecretStr = SecretStr("anonymous@")
         key: Annotated[SecretStr, Field(json_schema_extra={"default": "leaked"})] = SecretStr("x")
 
-    assert [one.text for one in forms.draw(forms.fields_of(Login), "c")] == ["", ""]
+    assert [one.text for one in forms.render_fields(forms.fields_of(Login), "c")] == ["", ""]
 
 
 def test_what_was_typed_goes_before_what_is_stored() -> None:
-    drawn = forms.draw(
+    drawn = forms.render_fields(
         FIELDS,
         "config",
         values={"root": "/stored"},

@@ -24,19 +24,19 @@ ERRORS = {
     name
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.PollingError)
-} | {"Refused", "Invalid", "DiskFull"}
+} | {"HttpProblem", "InvalidFields", "DiskFull"}
 STATUSES = {
     "NotFound": {404},
     "WrongState": {409},
     "InvalidInput": {410, 422},
-    "Invalid": {422},
+    "InvalidFields": {422},
     "ServerUnavailable": {503},
     "DiskFull": {503},
     "SettingsError": {500},
     "VaultError": {409, 500},
     "PollingError": {500, 502},
 }
-"""What the class of an error says about its status; `Refused` may have any."""
+"""What the class of an error says about its status; `HttpProblem` may have any."""
 COMMANDS = (
     r"\bpolling (accounts|check|config|connect|content|demo|disconnect|doctor|drain|dry-run|env)"
 )
@@ -234,7 +234,7 @@ def test_the_catalogue_imports_nothing_of_the_engine() -> None:
 
 def test_only_surfaces_ask_for_words() -> None:
     """Below them an error is a code and fields."""
-    above = ("cli", "rest", "dashboard", "actors.py", "errors.py")
+    above = ("cli", "rest", "web", "dashboard", "actors.py", "errors.py")
     asking = {
         path.relative_to(CORE).parts[0]
         for path in SOURCES

@@ -220,7 +220,7 @@ class TestListings:
         window = Listing(since=days[1], until=days[2])
         harness = scripted(
             in_turn(TaskResult([*items, item("timeless")]), TaskResult(listed=[window])),
-            delete_guard=1,
+            max_deleted_share=1,
         )
         harness.sync()
         harness.sync()
@@ -249,7 +249,7 @@ class TestListings:
                 raise PermanentError("no")
             return self.listed("a")
 
-        harness = scripted(script, delete_guard=1)
+        harness = scripted(script, max_deleted_share=1)
         harness.sync()
         assert harness.sync().state == "partial"
         assert set(harness.content) == {"a"}
@@ -513,7 +513,7 @@ class TestContext:
     def test_known_has_the_fingerprints_of_what_is_kept(self) -> None:
         harness = scripted(keeps(item("a", fingerprint="1"), item("b")))
         harness.sync()
-        assert harness.context().known(["a", "b", "c"]) == {"a": "1", "b": None}
+        assert harness.context().fingerprints(["a", "b", "c"]) == {"a": "1", "b": None}
 
     def test_a_blob_is_resumed_on_the_next_attempt_and_forgotten_once_kept(self) -> None:
         told: list[int] = []

@@ -15,7 +15,7 @@ from dramatiq.middleware import SkipMessage
 
 from core.errors import VaultError
 from core.ledger.outcomes import Dispatch, Outcome
-from core.limits.budgets import Wait
+from core.limits.budgets import Exhausted
 from core.metrics.counters import Counters
 from core.middleware import leases as module
 from core.middleware.base import TaskMiddleware
@@ -127,7 +127,7 @@ def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
     worker: Any, message: Any, costly: None, rate_limit: RateLimit
 ) -> None:
     asked: list[Any] = []
-    worker.budgets.take = lambda wanted: asked.append(wanted) or Wait(0, 5.0)
+    worker.budgets.take = lambda wanted: asked.append(wanted) or Exhausted(0, 5.0)
     with pytest.raises(SkipMessage):
         rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
     ((key, limit, units, heaviest),) = asked[0]

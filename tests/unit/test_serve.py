@@ -10,8 +10,8 @@ import pytest
 from core.cli import serve
 from core.errors import SettingsError
 from core.web.downloads import media_type
-from core.web.problems import Refused
-from core.web.provider_slots import MAX_CONCURRENT_CALLS, asking
+from core.web.problems import HttpProblem
+from core.web.provider_slots import MAX_CONCURRENT_CALLS, provider_slot
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
@@ -33,14 +33,14 @@ def test_nobody_else_loads_it() -> None:
 
 
 def test_those_who_wait_for_providers_leave_room_for_others() -> None:
-    waiting = [asking() for _ in range(MAX_CONCURRENT_CALLS)]
+    waiting = [provider_slot() for _ in range(MAX_CONCURRENT_CALLS)]
     for one in waiting:
         one.__enter__()
-    with pytest.raises(Refused), asking():
+    with pytest.raises(HttpProblem), provider_slot():
         pass
     for one in waiting:
         one.__exit__(None, None, None)
-    with asking():
+    with provider_slot():
         pass
 
 

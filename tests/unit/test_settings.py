@@ -28,7 +28,7 @@ def test_the_defaults_that_are_promised() -> None:
         100,
         60.0,
     )
-    assert (settings.max_attempts, settings.task_time_limit, settings.delete_guard) == (
+    assert (settings.max_attempts, settings.task_timeout_seconds, settings.max_deleted_share) == (
         3,
         300.0,
         0.5,

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from core.accounts import store
-from core.dashboard.cached_count import Counting
+from core.dashboard.cached_count import CachedCount
 from core.dashboard.responses import Show
 from core.dashboard.session import Signed
 from core.db.pool import Conn
@@ -107,11 +107,14 @@ def render(
     Raises:
       NotFound: There is no such account, or it is another user's.
     """
-    counting = Counting(lambda conn: listings.account_totals(conn, account))
+    counting = CachedCount(lambda conn: listings.account_totals(conn, account))
 
     def look(conn: Conn) -> dict[str, Any]:
         tokens.require(conn, principal, "account", account)
-        return _look(engine, conn, account, counting) | {"wrong": wrong, "wrong_name": wrong_name}
+        return _collect(engine, conn, account, counting) | {
+            "wrong": wrong,
+            "wrong_name": wrong_name,
+        }
 
     if wrong is None and wrong_name is None:
         return show.live("account.html", look)
@@ -119,7 +122,7 @@ def render(
         return show.show("account.html", look(conn), status)
 
 
-def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dict[str, Any]:
+def _collect(engine: Backend, conn: Conn, account: UUID, counting: CachedCount) -> dict[str, Any]:
     row, found = listings.accounts.one(conn, "account", account), store.load(conn, account)
     runs = listings.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
     open_runs = {
@@ -137,13 +140,13 @@ def _look(engine: Backend, conn: Conn, account: UUID, counting: Counting) -> dic
         and bool(integration.credentials_model.model_fields),
         "browser": integration is not None
         and oauth.missing_settings(engine.settings, integration) == [],
-        "waits": progress.waits(conn, found, live),
+        "waits": progress.blockers(conn, found, live),
         "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
         "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),
         "runs": runs.rows,
         "open": open_runs,
         "more_runs": runs.cursor is not None,
-        "parked": account_listing.parked(conn, account),
+        "parked": account_listing.parked_summary(conn, account),
         "totals": counting.look(conn),
         "states": listings.states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False

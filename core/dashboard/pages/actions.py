@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 
 from core.dashboard.pages.accounts import render
-from core.dashboard.responses import Show, then
+from core.dashboard.responses import Show, redirect
 from core.dashboard.session import Acted, Signed, Viewer
 from core.dashboard.wording import sentences
 from core.errors import NotFound, PollingError
@@ -20,18 +20,20 @@ from core.service.accounts import erase as account_erase
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.web.dependencies import AccountId, Engine
-from core.web.provider_slots import asking
+from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/accounts/{account}")
 
 
 @router.post("/sync")
-def sync(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def sync(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """A run now; with `allow_deletions`, also of what was held for a person."""
     allow = form.get("allow_deletions") == "yes"
     return _act(
         engine,
-        who,
+        principal,
         show,
         account,
         lambda: run_actions.sync(engine, account, allow_deletions=allow),
@@ -40,47 +42,55 @@ def sync(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acte
 
 
 @router.post("/resync")
-def resync(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def resync(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """Forget all cursors, and list everything again."""
     return _act(
-        engine, who, show, account, lambda: run_actions.resync(engine, account), "requested"
+        engine, principal, show, account, lambda: run_actions.resync(engine, account), "requested"
     )
 
 
 @router.post("/pause")
-def pause(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def pause(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """No more runs."""
 
     def act() -> None:
         with engine.database.connection() as conn:
             account_actions.pause(conn, account)
 
-    return _act(engine, who, show, account, act, "paused")
+    return _act(engine, principal, show, account, act, "paused")
 
 
 @router.post("/resume")
-def resume(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def resume(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """Go on."""
     return _act(
-        engine, who, show, account, lambda: account_actions.resume(engine, account), "resumed"
+        engine, principal, show, account, lambda: account_actions.resume(engine, account), "resumed"
     )
 
 
 @router.post("/check")
-def check(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def check(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """Ask the provider whether the credentials still work."""
 
     def act() -> None:
-        with asking():
+        with provider_slot():
             account_actions.check_account(engine, account)
 
-    return _act(engine, who, show, account, act, "works")
+    return _act(engine, principal, show, account, act, "works")
 
 
 @router.post("/disconnect")
 def disconnect(
     engine: Engine,
-    who: Signed,
+    principal: Signed,
     show: Show,
     account: AccountId,
     form: Acted,
@@ -91,34 +101,36 @@ def disconnect(
         with engine.database.connection() as conn:
             account_disconnect.disconnect(conn, account)
 
-    return _act(engine, who, show, account, act, "disconnected")
+    return _act(engine, principal, show, account, act, "disconnected")
 
 
 @router.post("/erase")
-def erase(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def erase(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """All of it goes, if its name was typed."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who.principal, "account", account)
+        tokens.require(conn, principal.principal, "account", account)
         name = listings.accounts.one(conn, "account", account)["name"]
     typed = form.get("name")
     if typed.split() != name.split():
-        return render(engine, who.principal, show, account, wrong_name=typed, status=422)
+        return render(engine, principal.principal, show, account, wrong_name=typed, status=422)
     account_erase.erase_account(engine, account)
-    return then("/accounts", "erased")
+    return redirect("/accounts", "erased")
 
 
 def _act(
-    engine: Backend, who: Viewer, show: Show, account: UUID, act: Callable[[], Any], said: str
+    engine: Backend, principal: Viewer, show: Show, account: UUID, act: Callable[[], Any], said: str
 ) -> Response:
     """Do it, and go back to the account's page; what went wrong is said there."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who.principal, "account", account)
+        tokens.require(conn, principal.principal, "account", account)
     try:
         act()
     except NotFound:
         raise
     except PollingError as error:
         return render(
-            engine, who.principal, show, account, wrong=sentences(error), status=error.status
+            engine, principal.principal, show, account, wrong=sentences(error), status=error.status
         )
-    return then(f"/accounts/{account}", said)
+    return redirect(f"/accounts/{account}", said)

@@ -9,8 +9,8 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 
 from core.dashboard import rendering
-from core.dashboard.account_form import Asked
-from core.dashboard.responses import Show, then
+from core.dashboard.account_form import AccountForm
+from core.dashboard.responses import Show, redirect
 from core.dashboard.session import Acted, Signed
 from core.errors import NotFound
 from core.integration.base import Integration
@@ -19,7 +19,7 @@ from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
 from core.service.backend import Backend
 from core.web.dependencies import NO_NUL, Engine
-from core.web.provider_slots import asking
+from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/integrations")
 
@@ -38,7 +38,7 @@ REASONS = {
 
 
 @router.get("")
-def integrations(engine: Engine, who: Signed, show: Show) -> Response:
+def integrations(engine: Engine, principal: Signed, show: Show) -> Response:
     """What can be connected, and what could not be loaded."""
     found = engine.registry
     cards = [
@@ -46,7 +46,7 @@ def integrations(engine: Engine, who: Signed, show: Show) -> Response:
             "domain": domain,
             "name": one.manifest.name,
             "version": found.versions[domain],
-            "docs": web_address(one.manifest.docs),
+            "docs": http_url(one.manifest.docs),
         }
         for domain, one in sorted(
             found.integrations.items(), key=lambda item: item[1].manifest.name.lower()
@@ -54,14 +54,14 @@ def integrations(engine: Engine, who: Signed, show: Show) -> Response:
     ]
     return show.show(
         "integrations.html",
-        {"cards": cards, "quarantined": found.quarantined if who.is_admin else []},
+        {"cards": cards, "quarantined": found.quarantined if principal.is_admin else []},
     )
 
 
 @router.get("/connected")
 def connected(
     engine: Engine,
-    who: Signed,
+    principal: Signed,
     show: Show,
     user_integration_id: UUID | None = None,
     error: Annotated[str, Query(max_length=60, pattern=NO_NUL)] = "failed",
@@ -74,8 +74,8 @@ def connected(
     """
     if user_integration_id is not None:
         with engine.database.connection() as conn:
-            tokens.require(conn, who.principal, "account", user_integration_id)
-        return then(
+            tokens.require(conn, principal.principal, "account", user_integration_id)
+        return redirect(
             f"/accounts/{user_integration_id}",
             "reconnected" if account is not None else "connected",
         )
@@ -89,18 +89,18 @@ def connected(
 @router.get("/{domain}/connect")
 def connect_page(engine: Engine, show: Show, domain: Domain) -> Response:
     """Asks for what an account of this integration needs."""
-    asked = Asked(engine.registry.get(domain), user="default")
+    asked = AccountForm(engine.registry.get(domain), user="default")
     return _page(engine, show, asked)
 
 
 @router.post("/{domain}/connect")
-def connect(engine: Engine, who: Signed, show: Show, domain: Domain, form: Acted) -> Response:
+def connect(engine: Engine, principal: Signed, show: Show, domain: Domain, form: Acted) -> Response:
     """Check the account with its provider, and store it."""
-    asked = Asked(engine.registry.get(domain), form)
+    asked = AccountForm(engine.registry.get(domain), form)
     with asked.trying():
         config, credentials = asked.values("config", "credentials")
-        name, user, minutes = asked.name(), who.user_id or asked.user(), asked.minutes()
-        with asking():
+        name, user, minutes = asked.name(), principal.user_id or asked.user(), asked.minutes()
+        with provider_slot():
             made = account_actions.connect(
                 engine,
                 domain,
@@ -109,47 +109,49 @@ def connect(engine: Engine, who: Signed, show: Show, domain: Domain, form: Acted
                 user_id=user,
                 name=name,
                 interval_minutes=minutes,
-                public_only=not who.is_admin,
+                public_only=not principal.is_admin,
             )
     if asked.failed:
         return _page(engine, show, asked)
     engine.wake()
-    return then(f"/accounts/{made.id}", "connected" if made.is_new else "connected-again")
+    return redirect(f"/accounts/{made.id}", "connected" if made.is_new else "connected-again")
 
 
 @router.post("/{domain}/authorize")
-def authorize(engine: Engine, who: Signed, show: Show, domain: Domain, form: Acted) -> Response:
+def authorize(
+    engine: Engine, principal: Signed, show: Show, domain: Domain, form: Acted
+) -> Response:
     """Begin connecting in the browser."""
-    asked = Asked(engine.registry.get(domain), form)
+    asked = AccountForm(engine.registry.get(domain), form)
     with asked.trying():
         (config,) = asked.values("config")
-        begun = oauth.begin(
+        begun = oauth.start(
             engine,
             domain,
-            user_id=who.user_id or asked.user(),
+            user_id=principal.user_id or asked.user(),
             name=asked.name(),
             config=config,
             interval_minutes=asked.minutes(),
-            redirect_to=way_back(engine, domain=domain),
-            public_only=not who.is_admin,
+            redirect_to=callback_url(engine, domain=domain),
+            public_only=not principal.is_admin,
         )
     if asked.failed:
         return _page(engine, show, asked)
-    return onward(show, asked.integration, begun.url)
+    return redirect_page(show, asked.integration, begun.url)
 
 
-def _page(engine: Backend, show: Show, asked: Asked) -> Response:
+def _page(engine: Backend, show: Show, asked: AccountForm) -> Response:
     missing = oauth.missing_settings(engine.settings, asked.integration)
     values = {
         "asked": asked,
         "integration": asked.integration.manifest,
-        "docs": web_address(asked.integration.manifest.docs),
+        "docs": http_url(asked.integration.manifest.docs),
         "missing": missing,
     }
     return show.show("connect.html", values, asked.status)
 
 
-def way_back(engine: Backend, **noted: object) -> str | None:
+def callback_url(engine: Backend, **noted: object) -> str | None:
     """The address to which the provider returns the browser.
 
     It is a page of the dashboard, if the dashboard's public address is known.
@@ -161,7 +163,7 @@ def way_back(engine: Backend, **noted: object) -> str | None:
     return wanted if wanted is not None and oauth.may_redirect(engine.settings, wanted) else None
 
 
-def onward(show: Show, integration: Integration, url: str) -> Response:
+def redirect_page(show: Show, integration: Integration, url: str) -> Response:
     """Show a page with the link to the provider.
 
     After a form, a browser follows no redirect to another site (`form-action`).
@@ -169,7 +171,7 @@ def onward(show: Show, integration: Integration, url: str) -> Response:
     Raises:
       NotFound: The provider's address is none that a browser goes to.
     """
-    if web_address(url) is None:
+    if http_url(url) is None:
         raise NotFound("sign-in-address-invalid", integration=integration.manifest.name)
     return show.show(
         "onward.html",
@@ -177,6 +179,6 @@ def onward(show: Show, integration: Integration, url: str) -> Response:
     )
 
 
-def web_address(text: str | None) -> str | None:
+def http_url(text: str | None) -> str | None:
     """An address that may be linked to."""
     return text if text is not None and text.lower().startswith(("https://", "http://")) else None

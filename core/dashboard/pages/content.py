@@ -32,7 +32,7 @@ MAX_VALUE_CHARS = 2_000
 @router.get("/content")
 def list_content(
     engine: Engine,
-    who: Signed,
+    principal: Signed,
     show: Show,
     q: Text = "",
     account: Text = "",
@@ -56,7 +56,7 @@ def list_content(
     shown = {"filters": filters, "domains": query_filters.domains(engine, domain), "wrong": None}
     with engine.database.connection() as conn:
         try:
-            page = content_listing.page(conn, _wanted(conn, who, filters), after=after)
+            page = content_listing.page(conn, _filter(conn, principal, filters), after=after)
         except (InvalidInput, NotFound) as error:
             nothing: dict[str, Any] = {"items": [], "cursor": None, "wrong": sentences(error)}
             return show.show("contents.html", shown | nothing, 422)
@@ -66,19 +66,19 @@ def list_content(
 
 @router.get("/content/{content_id}")
 def show_content(
-    engine: Engine, who: Signed, show: Show, content_id: ContentId, after: After = None
+    engine: Engine, principal: Signed, show: Show, content_id: ContentId, after: After = None
 ) -> Response:
     """One item: what is known of it, what it looks like, and what belongs to it."""
     with engine.database.connection() as conn:
-        row = _row(conn, who, content_id)
+        row = _row(conn, principal, content_id)
         account = listings.accounts.one(conn, "account", row["user_integration_id"])
-        wanted = content_listing.Wanted(
+        wanted = content_listing.ContentFilter(
             account=row["user_integration_id"], parent=row["external_id"], deleted=None
         )
         children = content_listing.page(conn, wanted, limit=20, after=after)
         parent = _parent(conn, row)
     try:
-        preview = previews.look(engine, row)
+        preview = previews.preview(engine, row)
     except NotFound:
         preview = None
     values = {
@@ -94,9 +94,9 @@ def show_content(
 
 
 @router.get("/content/{content_id}/preview")
-def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Response:
+def preview_content(engine: Engine, principal: Signed, content_id: ContentId) -> Response:
     """Show the item's HTML in a page without scripts or remote content, for the preview frame."""
-    html = previews.document(engine, _seen(engine, who, content_id))
+    html = previews.document(engine, _visible_row(engine, principal, content_id))
     if html is None:
         raise NotFound("content-has-no-preview")
     return HTMLResponse(html, headers=previews.HEADERS)
@@ -104,16 +104,20 @@ def preview_content(engine: Engine, who: Signed, content_id: ContentId) -> Respo
 
 @router.get("/content/{content_id}/raw")
 def raw_content(
-    engine: Engine, who: Signed, content_id: ContentId, inline: bool = False
+    engine: Engine, principal: Signed, content_id: ContentId, inline: bool = False
 ) -> Response:
     """Its bytes, as a download; an image in place, if that is asked for."""
-    return downloads.download(engine, _seen(engine, who, content_id), image=inline, typed=False)
+    return downloads.download(
+        engine, _visible_row(engine, principal, content_id), image=inline, typed=False
+    )
 
 
-def _wanted(conn: Conn, who: Viewer, filters: dict[str, str]) -> content_listing.Wanted:
-    return content_listing.Wanted(
-        account=query_filters.account(conn, who, filters["account"]),
-        user=who.user_id,
+def _filter(
+    conn: Conn, principal: Viewer, filters: dict[str, str]
+) -> content_listing.ContentFilter:
+    return content_listing.ContentFilter(
+        account=query_filters.account(conn, principal, filters["account"]),
+        user=principal.user_id,
         domain=filters["domain"] or None,
         kind=filters["kind"] or None,
         since=query_filters.day(filters["since"]),
@@ -123,13 +127,13 @@ def _wanted(conn: Conn, who: Viewer, filters: dict[str, str]) -> content_listing
     )
 
 
-def _seen(engine: Backend, who: Viewer, id: int) -> Row:
+def _visible_row(engine: Backend, principal: Viewer, id: int) -> Row:
     with engine.database.connection() as conn:
-        return _row(conn, who, id)
+        return _row(conn, principal, id)
 
 
-def _row(conn: Conn, who: Viewer, id: int) -> Row:
-    tokens.require(conn, who.principal, "content", id)
+def _row(conn: Conn, principal: Viewer, id: int) -> Row:
+    tokens.require(conn, principal.principal, "content", id)
     return listings.content.one(conn, "content", id)
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from core.dashboard.account_form import Asked, Part
-from core.dashboard.pages.connect import onward, way_back, web_address
-from core.dashboard.responses import Show, then
+from core.dashboard.account_form import AccountForm, Part
+from core.dashboard.pages.connect import callback_url, http_url, redirect_page
+from core.dashboard.responses import Show, redirect
 from core.dashboard.session import Acted, Signed, Viewer
 from core.errors import NotFound
 from core.integration.base import Integration
@@ -21,7 +21,7 @@ from core.service.accounts import oauth
 from core.service.backend import Backend
 from core.states import AccountState
 from core.web.dependencies import AccountId, Engine
-from core.web.provider_slots import asking
+from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/accounts/{account}")
 
@@ -34,122 +34,131 @@ class Opened:
     integration: Integration
 
 
-def _open(engine: Backend, who: Viewer, account: UUID) -> Opened:
+def _open(engine: Backend, principal: Viewer, account: UUID) -> Opened:
     with engine.database.connection() as conn:
-        tokens.require(conn, who.principal, "account", account)
+        tokens.require(conn, principal.principal, "account", account)
         row = listings.accounts.one(conn, "account", account)
     return Opened(row, engine.registry.get(row["integration_domain"]))
 
 
 @router.get("/settings")
-def settings_page(engine: Engine, who: Signed, show: Show, account: AccountId) -> Response:
+def settings_page(engine: Engine, principal: Signed, show: Show, account: AccountId) -> Response:
     """Asks for its name, interval and config, filled with what they are."""
-    return _settings(show, _open(engine, who, account))
+    return _settings(show, _open(engine, principal, account))
 
 
 @router.post("/settings")
 def change_settings(
-    engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
 ) -> Response:
     """Change its name and interval, or its config."""
-    opened = _open(engine, who, account)
+    opened = _open(engine, principal, account)
     if form.get("part") == "config":
-        return _change_config(engine, who, show, opened, form)
-    asked = Asked(opened.integration, form)
+        return _change_config(engine, principal, show, opened, form)
+    asked = AccountForm(opened.integration, form)
     with asked.trying():
         name, minutes = asked.name(), asked.minutes()
         account_actions.configure(
-            engine, account, name=name, interval_minutes=minutes, public_only=not who.is_admin
+            engine, account, name=name, interval_minutes=minutes, public_only=not principal.is_admin
         )
     return (
         _settings(show, opened, plain=asked)
         if asked.failed
-        else then(f"/accounts/{account}", "changed")
+        else redirect(f"/accounts/{account}", "changed")
     )
 
 
 def _change_config(
-    engine: Backend, who: Viewer, show: Show, opened: Opened, form: Acted
+    engine: Backend, principal: Viewer, show: Show, opened: Opened, form: Acted
 ) -> Response:
     account, resync = opened.row["id"], False
-    asked = Asked(opened.integration, form, config=opened.row["config"])
+    asked = AccountForm(opened.integration, form, config=opened.row["config"])
     with asked.trying():
         parts: Sequence[Part] = (
             ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
         )
         config, *credentials = asked.values(*parts)
-        with asking():
+        with provider_slot():
             resync = account_actions.configure(
                 engine,
                 account,
                 config=config,
                 credentials=credentials[0] if credentials else None,
-                public_only=not who.is_admin,
+                public_only=not principal.is_admin,
             )
     if asked.failed:
         return _settings(show, opened, config=asked)
-    return then(f"/accounts/{account}", "changed-lists-again" if resync else "changed")
+    return redirect(f"/accounts/{account}", "changed-lists-again" if resync else "changed")
 
 
 def _settings(
-    show: Show, opened: Opened, *, plain: Asked | None = None, config: Asked | None = None
+    show: Show,
+    opened: Opened,
+    *,
+    plain: AccountForm | None = None,
+    config: AccountForm | None = None,
 ) -> Response:
     row, integration = opened.row, opened.integration
     shown = {
         "account": row,
         "integration": integration.manifest,
         "plain": (
-            plain or Asked(integration, name=row["name"], interval=row["poll_interval_minutes"])
+            plain
+            or AccountForm(integration, name=row["name"], interval=row["poll_interval_minutes"])
         ),
-        "asked": config or Asked(integration, config=row["config"]),
+        "asked": config or AccountForm(integration, config=row["config"]),
     }
     failed = plain or config
     return show.show("account-settings.html", shown, failed.status if failed is not None else 200)
 
 
 @router.get("/credentials")
-def credentials_page(engine: Engine, who: Signed, show: Show, account: AccountId) -> Response:
+def credentials_page(engine: Engine, principal: Signed, show: Show, account: AccountId) -> Response:
     """Asks for new credentials."""
-    opened = _open(engine, who, account)
-    return _credentials(engine, show, opened, Asked(opened.integration))
+    opened = _open(engine, principal, account)
+    return _credentials(engine, show, opened, AccountForm(opened.integration))
 
 
 @router.post("/credentials")
-def reconnect(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def reconnect(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """Give it new credentials; it goes on where it stopped."""
-    opened = _open(engine, who, account)
-    asked = Asked(opened.integration, form)
+    opened = _open(engine, principal, account)
+    asked = AccountForm(opened.integration, form)
     with asked.trying():
         (credentials,) = asked.values("credentials")
-        with asking():
+        with provider_slot():
             account_actions.reconnect(
-                engine, account, credentials=credentials, public_only=not who.is_admin
+                engine, account, credentials=credentials, public_only=not principal.is_admin
             )
     if asked.failed:
         return _credentials(engine, show, opened, asked)
-    return then(f"/accounts/{account}", "reconnected")
+    return redirect(f"/accounts/{account}", "reconnected")
 
 
 @router.post("/authorize")
-def authorize(engine: Engine, who: Signed, show: Show, account: AccountId, form: Acted) -> Response:
+def authorize(
+    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+) -> Response:
     """Begin reconnecting in the browser."""
-    opened = _open(engine, who, account)
-    asked = Asked(opened.integration)
+    opened = _open(engine, principal, account)
+    asked = AccountForm(opened.integration)
     with asked.trying():
-        begun = oauth.begin(
+        begun = oauth.start(
             engine,
             opened.row["integration_domain"],
             user_id=opened.row["user_id"],
             account=account,
-            redirect_to=way_back(engine, account=account),
-            public_only=not who.is_admin,
+            redirect_to=callback_url(engine, account=account),
+            public_only=not principal.is_admin,
         )
     if asked.failed:
         return _credentials(engine, show, opened, asked)
-    return onward(show, opened.integration, begun.url)
+    return redirect_page(show, opened.integration, begun.url)
 
 
-def _credentials(engine: Backend, show: Show, opened: Opened, asked: Asked) -> Response:
+def _credentials(engine: Backend, show: Show, opened: Opened, asked: AccountForm) -> Response:
     missing = oauth.missing_settings(engine.settings, opened.integration)
     if (
         not asked.credentials
@@ -160,7 +169,7 @@ def _credentials(engine: Backend, show: Show, opened: Opened, asked: Asked) -> R
     values = {
         "account": opened.row,
         "integration": opened.integration.manifest,
-        "docs": web_address(opened.integration.manifest.docs),
+        "docs": http_url(opened.integration.manifest.docs),
         "asked": asked,
         "missing": missing,
     }

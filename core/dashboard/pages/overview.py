@@ -21,14 +21,14 @@ router = APIRouter()
 
 
 @router.get("/")
-def overview(engine: Engine, who: Signed, show: Show) -> Response:
+def overview(engine: Engine, principal: Signed, show: Show) -> Response:
     """Freshness, liveness, the queue, and the last hour; a user's first page is the accounts."""
-    if not who.is_admin:
+    if not principal.is_admin:
         return RedirectResponse("/accounts", 303)
-    return show.live("overview.html", lambda conn: _look(engine, conn))
+    return show.live("overview.html", lambda conn: _collect(engine, conn))
 
 
-def _look(engine: Backend, conn: Conn) -> dict[str, Any]:
+def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
     found = snapshot.look(conn, engine.settings)
     hour = activity.last_hour(conn)
     processes = activity.processes(conn)

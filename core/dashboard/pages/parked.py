@@ -16,9 +16,9 @@ from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
 from core.service.runs import parked
-from core.service.runs.parked import Outcome, Wanted
+from core.service.runs.parked import BulkResult, ParkedFilter
 from core.web.dependencies import MAX_ID, After, Engine
-from core.web.problems import Refused
+from core.web.problems import HttpProblem
 
 router = APIRouter()
 
@@ -37,7 +37,7 @@ Filters = Annotated[dict[str, str], Depends(_filters)]
 @router.get("/parked")
 def list_parked(
     engine: Engine,
-    who: Signed,
+    principal: Signed,
     show: Show,
     filters: Filters,
     after: After = None,
@@ -60,7 +60,7 @@ def list_parked(
 
     def look(conn: Conn) -> Mapping[str, Any]:
         try:
-            wanted = _wanted(conn, who, filters)
+            wanted = _filter(conn, principal, filters)
             page = parked.page(conn, wanted, after=after)
             groups = parked.groups(conn, wanted)
         except (InvalidInput, NotFound) as problem:
@@ -78,51 +78,55 @@ def list_parked(
 
 
 @router.post("/parked/retry")
-def retry(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
+def retry(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
     """Try the ticked ones again."""
-    return _told(filters, "retried", parked.retry(engine, _ticked(form), who.user_id))
+    return _redirect_with_result(
+        filters, "retried", parked.retry(engine, _selected_ids(form), principal.user_id)
+    )
 
 
 @router.post("/parked/discard")
-def discard(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
+def discard(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
     """Drop the ticked ones for good."""
-    return _told(filters, "discarded", parked.discard(engine, _ticked(form), who.user_id))
+    return _redirect_with_result(
+        filters, "discarded", parked.discard(engine, _selected_ids(form), principal.user_id)
+    )
 
 
 @router.post("/parked/retry-all")
 # The form proves it.
-def retry_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
+def retry_all(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
     """Try all again that match."""
     with engine.database.connection() as conn:
-        wanted = _wanted(conn, who, filters)
-    return _told(filters, "retried", parked.retry_all(engine, wanted))
+        wanted = _filter(conn, principal, filters)
+    return _redirect_with_result(filters, "retried", parked.retry_all(engine, wanted))
 
 
 @router.post("/parked/discard-all")
-def discard_all(engine: Engine, who: Signed, form: Acted, filters: Filters) -> Response:
+def discard_all(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
     """Drop all for good that match."""
     with engine.database.connection() as conn:
-        wanted = _wanted(conn, who, filters)
-    return _told(filters, "discarded", parked.discard_all(engine, wanted))
+        wanted = _filter(conn, principal, filters)
+    return _redirect_with_result(filters, "discarded", parked.discard_all(engine, wanted))
 
 
-def _wanted(conn: Conn, who: Viewer, filters: Mapping[str, str]) -> Wanted:
-    return Wanted(
-        user=who.user_id,
-        account=query_filters.account(conn, who, filters["account"]),
+def _filter(conn: Conn, principal: Viewer, filters: Mapping[str, str]) -> ParkedFilter:
+    return ParkedFilter(
+        user=principal.user_id,
+        account=query_filters.account(conn, principal, filters["account"]),
         domain=filters["domain"] or None,
         type=filters["type"] or None,
         error=filters["error"] or None,
     )
 
 
-def _ticked(form: Form) -> list[int]:
+def _selected_ids(form: Form) -> list[int]:
     ids = [int(id) for id in form.all("task") if id.isascii() and id.isdigit() and len(id) < 19]
     if not ids:
-        raise Refused("no-task-selected")
+        raise HttpProblem("no-task-selected")
     return ids
 
 
-def _told(filters: Mapping[str, str], done: str, outcome: Outcome) -> Response:
+def _redirect_with_result(filters: Mapping[str, str], done: str, outcome: BulkResult) -> Response:
     told = {done: outcome.done, "refused": outcome.refused or None, "more": outcome.more or None}
     return RedirectResponse("/parked" + rendering.query(**filters, **told), 303)

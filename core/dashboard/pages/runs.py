@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 
 from core.dashboard import query_filters
 from core.dashboard.query_filters import Text
-from core.dashboard.responses import Show, then
+from core.dashboard.responses import Show, redirect
 from core.dashboard.session import Acted, Signed, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
@@ -40,7 +40,7 @@ Parent = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 @router.get("/runs")
 def list_runs(
     engine: Engine,
-    who: Signed,
+    principal: Signed,
     show: Show,
     account: Text = "",
     domain: Text = "",
@@ -57,9 +57,9 @@ def list_runs(
             "domains": query_filters.domains(engine, domain),
         }
         try:
-            wanted = run_listing.Wanted(
-                who.user_id,
-                query_filters.account(conn, who, account),
+            wanted = run_listing.RunFilter(
+                principal.user_id,
+                query_filters.account(conn, principal, account),
                 domain or None,
                 state or None,
             )
@@ -73,63 +73,68 @@ def list_runs(
 
 @router.get("/runs/{run}")
 def show_run(
-    engine: Engine, who: Signed, show: Show, run: RunId, parent: Parent = None, after: After = None
+    engine: Engine,
+    principal: Signed,
+    show: Show,
+    run: RunId,
+    parent: Parent = None,
+    after: After = None,
 ) -> Response:
     """One run as it is now: how far it is, what it waits for, and its tasks."""
     with engine.database.connection() as conn:
-        _require(conn, who, run, parent)
-    return show.live("run.html", lambda conn: _run(conn, who, run, parent, after))
+        _require(conn, principal, run, parent)
+    return show.live("run.html", lambda conn: _run(conn, principal, run, parent, after))
 
 
 @router.post("/runs/{run}/cancel")
 # The form proves it.
-def cancel_run(engine: Engine, who: Signed, form: Acted, run: RunId) -> Response:
+def cancel_run(engine: Engine, principal: Signed, form: Acted, run: RunId) -> Response:
     """End it now."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who.principal, "run", run)
+        tokens.require(conn, principal.principal, "run", run)
     run_actions.cancel(engine, run)
-    return then(f"/runs/{run}", "cancelled")
+    return redirect(f"/runs/{run}", "cancelled")
 
 
 @router.get("/tasks/{task}")
-def show_task(engine: Engine, who: Signed, show: Show, task: TaskId) -> Response:
+def show_task(engine: Engine, principal: Signed, show: Show, task: TaskId) -> Response:
     """One task, with the errors of its attempts."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who.principal, "task", task)
-    return show.live("task.html", lambda conn: _task(conn, who, task))
+        tokens.require(conn, principal.principal, "task", task)
+    return show.live("task.html", lambda conn: _task(conn, principal, task))
 
 
 @router.post("/tasks/{task}/retry")
-def retry_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:
+def retry_task(engine: Engine, principal: Signed, form: Acted, task: TaskId) -> Response:
     """Try a parked one again."""
-    _require_task(engine, who, task)
+    _require_task(engine, principal, task)
     run_actions.retry(engine, [task])
-    return then(f"/tasks/{task}", "retried")
+    return redirect(f"/tasks/{task}", "retried")
 
 
 @router.post("/tasks/{task}/discard")
-def discard_task(engine: Engine, who: Signed, form: Acted, task: TaskId) -> Response:
+def discard_task(engine: Engine, principal: Signed, form: Acted, task: TaskId) -> Response:
     """Drop a parked one for good."""
-    _require_task(engine, who, task)
+    _require_task(engine, principal, task)
     run_actions.discard(engine, [task])
-    return then(f"/tasks/{task}", "discarded")
+    return redirect(f"/tasks/{task}", "discarded")
 
 
-def _require_task(engine: Backend, who: Viewer, task: int) -> None:
+def _require_task(engine: Backend, principal: Viewer, task: int) -> None:
     with engine.database.connection() as conn:
-        tokens.require(conn, who.principal, "task", task)
+        tokens.require(conn, principal.principal, "task", task)
 
 
-def _require(conn: Conn, who: Viewer, run: UUID, parent: int | None) -> None:
-    tokens.require(conn, who.principal, "run", run)
+def _require(conn: Conn, principal: Viewer, run: UUID, parent: int | None) -> None:
+    tokens.require(conn, principal.principal, "run", run)
     if parent is not None:
-        tokens.require(conn, who.principal, "task", parent)
+        tokens.require(conn, principal.principal, "task", parent)
 
 
 def _run(
-    conn: Conn, who: Viewer, run: UUID, parent: int | None, after: str | None
+    conn: Conn, principal: Viewer, run: UUID, parent: int | None, after: str | None
 ) -> Mapping[str, Any]:
-    _require(conn, who, run, parent)
+    _require(conn, principal, run, parent)
     row = listings.runs.one(conn, "run", run)
     now = progress.progress(conn, run)
     account = progress.load_account(conn, now)
@@ -143,7 +148,7 @@ def _run(
         "figures": figures,
         "seconds": now.run["seconds"],
         "bar": _bar(now),
-        "waits": progress.waits(conn, account, now) if running else [],
+        "waits": progress.blockers(conn, account, now) if running else [],
         "branches": run_tree.by_type(conn, run),
         "parent": parent,
         "above": run_tree.ancestors(conn, parent) if parent is not None else [],
@@ -172,8 +177,8 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
     return pieces
 
 
-def _task(conn: Conn, who: Viewer, task: int) -> Mapping[str, Any]:
-    tokens.require(conn, who.principal, "task", task)
+def _task(conn: Conn, principal: Viewer, task: int) -> Mapping[str, Any]:
+    tokens.require(conn, principal.principal, "task", task)
     row = listings.tasks.one(conn, "task", task)
     return {
         "task": row,

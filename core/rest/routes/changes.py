@@ -11,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from core.rest.routes import problems
 from core.rest.schemas import Change, Changes, Content
 from core.service.content import changes
-from core.web.dependencies import After, Engine, Limit, Who
-from core.web.feed_watcher import Pulse
+from core.web.dependencies import After, Authenticated, Engine, Limit
+from core.web.feed_watcher import FeedWatcher
 
 router = APIRouter(prefix="/v1/changes", tags=["changes"])
 
@@ -23,7 +23,7 @@ MAX_WAIT_SECONDS = 60
 async def read_changes(
     request: Request,
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     after: After = None,
     limit: Limit = 100,
     wait: Annotated[
@@ -43,12 +43,12 @@ async def read_changes(
     Read until `more` is false, keep the cursor, and go on from there at any time. An item that
     changed twice in between is told once, as it is now.
     """
-    pulse: Pulse = request.app.state.pulse
+    pulse: FeedWatcher = request.app.state.pulse
     deadline = time.monotonic() + wait
 
     def read(cursor: str | None) -> changes.Feed:
         with engine.database.connection() as conn:
-            return changes.read(conn, who, after=cursor, limit=limit)
+            return changes.read(conn, principal, after=cursor, limit=limit)
 
     while True:
         # Looked up before reading: what comes in between is noticed.
@@ -58,7 +58,7 @@ async def read_changes(
         if feed.changes or left <= 0 or pulse.ended:
             return _answer(feed)
         after = feed.cursor
-        if not feed.more and not await pulse.beyond(reaches, left):
+        if not feed.more and not await pulse.wait_beyond(reaches, left):
             return _answer(feed)
         if await request.is_disconnected():
             return _answer(feed)

@@ -17,12 +17,12 @@ from core.web import downloads
 from core.web.dependencies import (
     NO_NUL,
     After,
+    Authenticated,
     ContentId,
     DomainFilter,
     Engine,
     Limit,
     UserFilter,
-    Who,
     seen_user,
 )
 
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 @router.get("", responses=problems(401, 403, 422))
 def list_content(
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     account: Annotated[UUID | None, Query(description="Only of this user integration")] = None,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
@@ -73,9 +73,9 @@ def list_content(
     after: After = None,
 ) -> Page[Content]:
     """Content, by account and external id."""
-    wanted = content_listing.Wanted(
+    wanted = content_listing.ContentFilter(
         account=account,
-        user=seen_user(who, user_id),
+        user=seen_user(principal, user_id),
         domain=domain,
         external_id=external_id,
         parent=parent,
@@ -92,9 +92,9 @@ def list_content(
 
 
 @router.get("/{content_id}", responses=problems(401, 404, 422))
-def get_content(engine: Engine, who: Who, content_id: ContentId) -> Content:
+def get_content(engine: Engine, principal: Authenticated, content_id: ContentId) -> Content:
     """One item, without its bytes."""
-    return Content.model_validate(_row(engine, who, content_id))
+    return Content.model_validate(_row(engine, principal, content_id))
 
 
 @router.get(
@@ -103,12 +103,14 @@ def get_content(engine: Engine, who: Who, content_id: ContentId) -> Content:
     responses=problems(401, 404, 422)
     | {200: {"description": "Its bytes", "content": {"application/octet-stream": {}}}},
 )
-def get_raw_content(engine: Engine, who: Who, content_id: ContentId) -> StreamingResponse:
+def get_raw_content(
+    engine: Engine, principal: Authenticated, content_id: ContentId
+) -> StreamingResponse:
     """Its bytes, as a download: no browser shows them in place."""
-    return downloads.download(engine, _row(engine, who, content_id))
+    return downloads.download(engine, _row(engine, principal, content_id))
 
 
-def _row(engine: Engine, who: Who, id: int) -> dict[str, Any]:
+def _row(engine: Engine, principal: Authenticated, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "content", id)
+        tokens.require(conn, principal, "content", id)
         return listings.content.one(conn, "content", id)

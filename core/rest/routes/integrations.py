@@ -10,14 +10,14 @@ from core.integration.base import Integration as Class
 from core.plugins import Registry
 from core.rest.routes import problems
 from core.rest.schemas import Integration, Page
-from core.web.dependencies import NO_NUL, Engine, Who
+from core.web.dependencies import NO_NUL, Authenticated, Engine
 
 router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 
 
 @router.get("", responses=problems(401))
 # Any token will do.
-def list_integrations(engine: Engine, who: Who) -> Page[Integration]:  # noqa: ARG001
+def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integration]:  # noqa: ARG001
     """List the installed integrations, with the schemas of their config and credentials."""
     found = engine.registry
     items = [
@@ -29,7 +29,7 @@ def list_integrations(engine: Engine, who: Who) -> Page[Integration]:  # noqa: A
 @router.get("/{domain}", responses=problems(401, 404, 422))
 def get_integration(
     engine: Engine,
-    who: Who,  # noqa: ARG001
+    principal: Authenticated,  # noqa: ARG001
     domain: Annotated[str, Path(max_length=63, pattern=NO_NUL)],
 ) -> Integration:
     """One of them."""

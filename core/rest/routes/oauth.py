@@ -13,8 +13,8 @@ from core.rest.routes.user_integrations import owner
 from core.rest.schemas import Authorization
 from core.service import listings, tokens
 from core.service.accounts import oauth
-from core.web.dependencies import NO_NUL, Engine, Who
-from core.web.provider_slots import asking
+from core.web.dependencies import NO_NUL, Authenticated, Engine
+from core.web.provider_slots import provider_slot
 
 router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
 
@@ -25,7 +25,7 @@ SECRETIVE = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
 @router.post("/{domain}/authorize", status_code=201, responses=problems(401, 403, 404, 413, 422))
 def start_authorization(
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     domain: Annotated[str, Path(max_length=63, pattern=NO_NUL)],
     new: NewAuthorization,
 ) -> Authorization:
@@ -38,12 +38,12 @@ def start_authorization(
     """
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:
-            tokens.require(conn, who, "account", new.user_integration_id)
+            tokens.require(conn, principal, "account", new.user_integration_id)
             row = listings.accounts.one(conn, "account", new.user_integration_id)
     user = owner(
-        who, new.user_id or (row["user_id"] if new.user_integration_id is not None else None)
+        principal, new.user_id or (row["user_id"] if new.user_integration_id is not None else None)
     )
-    begun = oauth.begin(
+    begun = oauth.start(
         engine,
         domain,
         user_id=user,
@@ -52,7 +52,7 @@ def start_authorization(
         config=new.config,
         interval_minutes=new.poll_interval_minutes,
         redirect_to=new.redirect_to,
-        public_only=not who.is_admin,
+        public_only=not principal.is_admin,
     )
     return Authorization(url=begun.url, expires_at=begun.expires_at)
 
@@ -85,7 +85,7 @@ def finish_authorization(
 
     It needs no token: the state is the one of the flow that was begun.
     """
-    with asking():
+    with provider_slot():
         done = oauth.finish(engine, state=state, code=code, error=error)
     if done.url is not None:
         return RedirectResponse(done.url, 303, headers=SECRETIVE)

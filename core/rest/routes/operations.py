@@ -44,7 +44,7 @@ def readyz(engine: Engine) -> JSONResponse:
 @router.get("/metrics", response_class=Response, responses=problems(401, 403) | {
     200: {"description": "Figures in Prometheus's text format", "content": {"text/plain": {}}}
 })  # fmt: skip
-def metrics(request: Request, who: Admin) -> Response:  # noqa: ARG001  operators alone
+def metrics(request: Request, principal: Admin) -> Response:  # noqa: ARG001  operators alone
     """Figures for Prometheus, which sends an operator's token: `authorization:
     {credentials_file: …}`.
     """

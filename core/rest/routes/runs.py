@@ -15,7 +15,7 @@ from core.service.runs import actions as run_actions
 from core.service.runs import progress
 from core.service.tokens import Principal
 from core.states import RunState, TaskState
-from core.web.dependencies import After, Engine, Limit, RunId, Who
+from core.web.dependencies import After, Authenticated, Engine, Limit, RunId
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
@@ -23,24 +23,24 @@ FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "
 
 
 @router.get("/{run}", responses=problems(401, 404, 422))
-def get_run(engine: Engine, who: Who, run: RunId) -> RunInFull:
+def get_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
     """One run, with its counts as they are now."""
-    return _read(engine, who, run)
+    return _read(engine, principal, run)
 
 
 @router.post("/{run}/cancel", responses=problems(401, 404, 409, 422))
-def cancel_run(engine: Engine, who: Who, run: RunId) -> RunInFull:
+def cancel_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
     """End it now. Its open tasks go on in the account's next run."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "run", run)
+        tokens.require(conn, principal, "run", run)
     run_actions.cancel(engine, run)
-    return _read(engine, who, run)
+    return _read(engine, principal, run)
 
 
 @router.get("/{run}/tasks", responses=problems(401, 404, 422))
 def list_tasks(
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     run: RunId,
     state: Annotated[TaskState | None, Query()] = None,
     limit: Limit = 50,
@@ -48,18 +48,18 @@ def list_tasks(
 ) -> Page[Task]:
     """Its tasks, the newest first."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "run", run)
+        tokens.require(conn, principal, "run", run)
         page = listings.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)
     return Page[Task].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-def _read(engine: Backend, who: Principal, run: UUID) -> RunInFull:
+def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "run", run)
+        tokens.require(conn, principal, "run", run)
         row: dict[str, Any] = listings.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         running = row["state"] == RunState.RUNNING
-        waits = progress.waits(conn, progress.load_account(conn, now), now) if running else []
+        waits = progress.blockers(conn, progress.load_account(conn, now), now) if running else []
     if running:
         row |= {name: getattr(now, name) for name in FIGURES}
     counts = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}

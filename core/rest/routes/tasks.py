@@ -10,33 +10,33 @@ from core.service import listings, tokens
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.tokens import Principal
-from core.web.dependencies import Engine, TaskId, Who
+from core.web.dependencies import Authenticated, Engine, TaskId
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 
 @router.get("/{task}", responses=problems(401, 404, 422))
-def get_task(engine: Engine, who: Who, task: TaskId) -> Task:
+def get_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
     """One task, with the errors of its attempts."""
-    return _read(engine, who, task)
+    return _read(engine, principal, task)
 
 
 @router.post("/{task}/retry", responses=problems(401, 404, 409, 422))
-def retry_task(engine: Engine, who: Who, task: TaskId) -> Retried:
+def retry_task(engine: Engine, principal: Authenticated, task: TaskId) -> Retried:
     """Try a parked task again: a copy of it goes on in the account's open run, or in a new one."""
-    _read(engine, who, task)
+    _read(engine, principal, task)
     return Retried(tasks=run_actions.retry(engine, [task]))
 
 
 @router.post("/{task}/discard", responses=problems(401, 404, 409, 422))
-def discard_task(engine: Engine, who: Who, task: TaskId) -> Task:
+def discard_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
     """Drop a parked task for good. What it would have brought may be missing."""
-    _read(engine, who, task)
+    _read(engine, principal, task)
     run_actions.discard(engine, [task])
-    return _read(engine, who, task)
+    return _read(engine, principal, task)
 
 
-def _read(engine: Backend, who: Principal, task: int) -> Task:
+def _read(engine: Backend, principal: Principal, task: int) -> Task:
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "task", task)
+        tokens.require(conn, principal, "task", task)
         return Task.model_validate(listings.tasks.one(conn, "task", task))

@@ -31,7 +31,7 @@ from core.service.accounts import actions as account_actions
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.backend import Backend
-from core.service.idempotency import Answer
+from core.service.idempotency import RecordedResponse
 from core.service.runs import actions as run_actions
 from core.service.runs import progress
 from core.service.tokens import Principal
@@ -39,30 +39,30 @@ from core.states import AccountState, RunState
 from core.web.dependencies import (
     AccountId,
     After,
+    Authenticated,
     DomainFilter,
     Engine,
     IdempotencyKey,
     Limit,
     RawBody,
     UserFilter,
-    Who,
     seen_user,
 )
-from core.web.provider_slots import asking
+from core.web.provider_slots import provider_slot
 
 PREFIX = "/v1/user-integrations"
 
 router = APIRouter(prefix=PREFIX, tags=["user integrations"])
 
 
-def owner(who: Principal, wanted: str | None) -> str:
+def owner(principal: Principal, wanted: str | None) -> str:
     """Whose account it will be.
 
     Raises:
       Refused: A user's token names another user.
       InvalidInput: An operator's token names none.
     """
-    user = seen_user(who, wanted)
+    user = seen_user(principal, wanted)
     if user is None:
         raise InvalidInput("user-id-missing")
     return user
@@ -71,7 +71,7 @@ def owner(who: Principal, wanted: str | None) -> str:
 @router.get("", responses=problems(401, 403, 422))
 def list_user_integrations(
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
     sync_status: Annotated[AccountState | None, Query()] = None,
@@ -87,7 +87,7 @@ def list_user_integrations(
             conn,
             limit=limit,
             after=after,
-            user_id=seen_user(who, user_id),
+            user_id=seen_user(principal, user_id),
             integration_domain=domain,
             sync_status=sync_status,
             due_before=due_before,
@@ -119,7 +119,7 @@ def list_user_integrations(
 def create_user_integration(
     request: Request,
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     new: NewUserIntegration,
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
@@ -129,10 +129,10 @@ def create_user_integration(
     The same account of the same user is connected once: it gets this config and these credentials,
     and goes on.
     """
-    user = owner(who, new.user_id)
+    user = owner(principal, new.user_id)
 
-    def act() -> Answer:
-        with asking():
+    def act() -> RecordedResponse:
+        with provider_slot():
             made = account_actions.connect(
                 engine,
                 new.integration_domain,
@@ -141,25 +141,34 @@ def create_user_integration(
                 user_id=user,
                 name=new.name,
                 interval_minutes=new.poll_interval_minutes,
-                public_only=not who.is_admin,
+                public_only=not principal.is_admin,
             )
         engine.wake()
         return idempotency.answer(201 if made.is_new else 200, _read(engine, made.id))
 
     return idempotency.once(
-        request, engine, who, idempotency_key, body, act, lambda made: f"{PREFIX}/{made['id']}"
+        request,
+        engine,
+        principal,
+        idempotency_key,
+        body,
+        act,
+        lambda made: f"{PREFIX}/{made['id']}",
     )
 
 
 @router.get("/{account}", responses=problems(401, 404, 422))
 def get_user_integration(
-    engine: Engine, who: Who, account: AccountId, totals: Annotated[bool, Query()] = False
+    engine: Engine,
+    principal: Authenticated,
+    account: AccountId,
+    totals: Annotated[bool, Query()] = False,
 ) -> UserIntegrationInFull:
     """One account, and what it waits for."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "account", account)
+        tokens.require(conn, principal, "account", account)
         row = listings.accounts.one(conn, "account", account)
-        waits = progress.waits(conn, store.load(conn, account))
+        waits = progress.blockers(conn, store.load(conn, account))
         counted = listings.account_totals(conn, account) if totals else None
     return UserIntegrationInFull(
         **UserIntegration.model_validate(row).model_dump(),
@@ -170,15 +179,15 @@ def get_user_integration(
 
 @router.patch("/{account}", responses=problems(401, 404, 409, 413, 422, 502))
 def change_user_integration(
-    engine: Engine, who: Who, account: AccountId, changes: UserIntegrationChanges
+    engine: Engine, principal: Authenticated, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
     """Change its name, interval, config or credentials.
 
     The provider checks config and credentials first.
     """
-    _require(engine, who, account)
-    public_only = not who.is_admin
-    with asking():
+    _require(engine, principal, account)
+    public_only = not principal.is_admin
+    with provider_slot():
         if changes.config is None and changes.credentials is not None:
             account_actions.reconnect(
                 engine, account, credentials=changes.credentials, public_only=public_only
@@ -198,7 +207,7 @@ def change_user_integration(
 @router.delete("/{account}", status_code=204, responses=problems(401, 404, 422))
 def delete_user_integration(
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     account: AccountId,
     content: Annotated[
         Literal["keep", "delete"],
@@ -211,7 +220,7 @@ def delete_user_integration(
     ],
 ) -> Response:
     """Disconnect an account: its credentials go at once."""
-    _require(engine, who, account)
+    _require(engine, principal, account)
     if content == "delete":
         account_erase.erase_account(engine, account)
     else:
@@ -221,27 +230,33 @@ def delete_user_integration(
 
 
 @router.post("/{account}/pause", responses=problems(401, 404, 409, 422))
-def pause_user_integration(engine: Engine, who: Who, account: AccountId) -> UserIntegration:
+def pause_user_integration(
+    engine: Engine, principal: Authenticated, account: AccountId
+) -> UserIntegration:
     """No more runs; what runs now is finished and kept."""
-    _require(engine, who, account)
+    _require(engine, principal, account)
     with engine.database.connection() as conn:
         account_actions.pause(conn, account)
     return _read(engine, account)
 
 
 @router.post("/{account}/resume", responses=problems(401, 404, 409, 422))
-def resume_user_integration(engine: Engine, who: Who, account: AccountId) -> UserIntegration:
+def resume_user_integration(
+    engine: Engine, principal: Authenticated, account: AccountId
+) -> UserIntegration:
     """Go on where it was paused."""
-    _require(engine, who, account)
+    _require(engine, principal, account)
     account_actions.resume(engine, account)
     return _read(engine, account)
 
 
 @router.post("/{account}/check", responses=problems(401, 404, 409, 422, 502))
-def check_user_integration(engine: Engine, who: Who, account: AccountId) -> Identity:
+def check_user_integration(
+    engine: Engine, principal: Authenticated, account: AccountId
+) -> Identity:
     """Ask the provider whether the credentials still work."""
-    _require(engine, who, account)
-    with asking():
+    _require(engine, principal, account)
+    with provider_slot():
         identity = account_actions.check_account(engine, account)
     return Identity(id=identity.id, name=identity.name)
 
@@ -261,7 +276,7 @@ _REQUESTED = problems(401, 404, 409, 413, 422) | {
 def sync_user_integration(
     request: Request,
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     account: AccountId,
     body: RawBody,
     sync: Sync | None = None,
@@ -272,7 +287,7 @@ def sync_user_integration(
     return _requested(
         request,
         engine,
-        who,
+        principal,
         account,
         body,
         idempotency_key,
@@ -284,7 +299,7 @@ def sync_user_integration(
 def resync_user_integration(
     request: Request,
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     account: AccountId,
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
@@ -293,7 +308,7 @@ def resync_user_integration(
     return _requested(
         request,
         engine,
-        who,
+        principal,
         account,
         body,
         idempotency_key,
@@ -304,27 +319,27 @@ def resync_user_integration(
 def _requested(
     request: Request,
     engine: Backend,
-    who: Principal,
+    principal: Principal,
     account: UUID,
     body: bytes,
     key: str | None,
     ask: Callable[[], tuple[UUID, bool]],
 ) -> JSONResponse:
-    _require(engine, who, account)
+    _require(engine, principal, account)
 
-    def act() -> Answer:
+    def act() -> RecordedResponse:
         run, new = ask()
         return idempotency.answer(201 if new else 200, Requested(run_id=run, new=new))
 
     return idempotency.once(
-        request, engine, who, key, body, act, lambda made: f"/v1/runs/{made['run_id']}"
+        request, engine, principal, key, body, act, lambda made: f"/v1/runs/{made['run_id']}"
     )
 
 
 @router.get("/{account}/runs", responses=problems(401, 404, 422))
 def list_runs(
     engine: Engine,
-    who: Who,
+    principal: Authenticated,
     account: AccountId,
     state: Annotated[RunState | None, Query()] = None,
     limit: Limit = 50,
@@ -332,7 +347,7 @@ def list_runs(
 ) -> Page[Run]:
     """Its runs, the newest first."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "account", account)
+        tokens.require(conn, principal, "account", account)
         page = listings.runs.page(
             conn, limit=limit, after=after, user_integration_id=account, state=state
         )
@@ -341,20 +356,24 @@ def list_runs(
 
 @router.get("/{account}/state", responses=problems(401, 404, 422))
 def get_state(
-    engine: Engine, who: Who, account: AccountId, limit: Limit = 50, after: After = None
+    engine: Engine,
+    principal: Authenticated,
+    account: AccountId,
+    limit: Limit = 50,
+    after: After = None,
 ) -> Page[State]:
     """What the plugin remembers between runs, by partition."""
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "account", account)
+        tokens.require(conn, principal, "account", account)
         page = listings.states.page(
             conn, limit=limit, after=after, user_integration_id=account, forgotten=False
         )
     return Page[State].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
-def _require(engine: Backend, who: Principal, account: UUID) -> None:
+def _require(engine: Backend, principal: Principal, account: UUID) -> None:
     with engine.database.connection() as conn:
-        tokens.require(conn, who, "account", account)
+        tokens.require(conn, principal, "account", account)
 
 
 def _read(engine: Backend, account: UUID) -> UserIntegration:

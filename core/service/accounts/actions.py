@@ -19,7 +19,7 @@ from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 from core.limits.keys import to_json
 from core.results.text import fits, mended
-from core.service.accounts.check import Checked, check
+from core.service.accounts.check import CheckResult, check
 from core.service.accounts.validation import (
     Values,
     config_of,
@@ -47,7 +47,7 @@ DEFAULT_INTERVAL_MINUTES = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class ConnectedAccount:
     """A stored account; `is_new` unless the same user had the same identity before."""
 
     id: UUID
@@ -66,7 +66,7 @@ def connect(
     name: str | None = None,
     interval_minutes: int | None = None,
     public_only: bool = False,
-) -> Connected:
+) -> ConnectedAccount:
     """Check an account with its provider and store it; its first run is due at once.
 
     The same identity of the same user is the same account: it gets this config and these
@@ -85,7 +85,7 @@ def connect(
     integration = backend.registry.get(domain)
     require_text(user_id=user_id, name=name)
     valid = config_of(integration, config)
-    guarded = _guarded(backend, public_only)
+    guarded = _is_public_only(backend, public_only)
     checked = check(integration, valid, credentials_of(integration, credentials), egress=guarded)
     with backend.database.connection() as conn:
         return _store(
@@ -93,7 +93,7 @@ def connect(
         )
 
 
-def _guarded(backend: Backend, public_only: bool) -> AbstractContextManager[None]:
+def _is_public_only(backend: Backend, public_only: bool) -> AbstractContextManager[None]:
     limited = public_only and not backend.settings.allow_private_hosts
     return backend.egress.for_account(public_only=limited)
 
@@ -102,13 +102,13 @@ def _store(
     conn: Conn,
     backend: Backend,
     integration: Integration,
-    checked: Checked,
+    checked: CheckResult,
     config: BaseModel,
     user_id: str,
     name: str | None,
     interval_minutes: int | None,
     public_only: bool,
-) -> Connected:
+) -> ConnectedAccount:
     identity = checked.identity
     domain, key = integration.manifest.domain, mended(identity.id) or ""
     known = conn.execute(KNOWN_ALREADY, (user_id, domain, key)).fetchone()
@@ -124,16 +124,16 @@ def _store(
         identity=key,
         group=identity.group,
         config=stored(config),
-        credentials=sealed(backend, checked.credentials),
+        credentials=seal_credentials(backend, checked.credentials),
         limits=to_json(integration.limits(config)),
         poll_interval_minutes=interval_minutes or kept_interval,
         resync=known is not None and needs_resync(integration.config_model, before, stored(config)),
         public_hosts_only=public_only,
     )
-    return Connected(account, name, identity, is_new)
+    return ConnectedAccount(account, name, identity, is_new)
 
 
-def sealed(backend: Backend, credentials: BaseModel) -> str | None:
+def seal_credentials(backend: Backend, credentials: BaseModel) -> str | None:
     """Credentials as they are stored; none for an integration without any."""
     return backend.vault.seal(credentials) if type(credentials).model_fields else None
 
@@ -152,14 +152,14 @@ def reconnect(
     account, integration, config = _load(backend, id)
     if credentials is None and integration.credentials_model.model_fields:
         raise InvalidInput("credentials-missing")
-    guarded = _guarded(backend, public_only or account.public_hosts_only)
+    guarded = _is_public_only(backend, public_only or account.public_hosts_only)
     checked = check(
         integration, config, credentials_of(integration, credentials or {}), egress=guarded
     )
     _require_same(account, checked.identity)
     names = {
         "id": id,
-        "credentials": sealed(backend, checked.credentials),
+        "credentials": seal_credentials(backend, checked.credentials),
         "group": checked.identity.group,
     }
     with backend.database.connection() as conn:
@@ -189,7 +189,7 @@ def _check_same(
     public_only: bool = False,
 ) -> AccountIdentity:
     """Ask with the stored credentials; raises InvalidInput if that leads to another account."""
-    guarded = _guarded(backend, public_only or account.public_hosts_only)
+    guarded = _is_public_only(backend, public_only or account.public_hosts_only)
     credentials, renew = _credentials(backend, account), _renewing(backend, account)
     checked = check(integration, config, credentials, renew, egress=guarded)
     _require_same(account, checked.identity)
@@ -241,11 +241,11 @@ def _set_config(
         require_same_destination(integration, account.config, stored(config))
     renewed: Mapping[str, Any] | None = None
     if given is not None:
-        guarded = _guarded(backend, public_only or account.public_hosts_only)
+        guarded = _is_public_only(backend, public_only or account.public_hosts_only)
         checked = check(integration, config, credentials_of(integration, given), egress=guarded)
         _require_same(account, checked.identity)
         renewed = {
-            "credentials": sealed(backend, checked.credentials),
+            "credentials": seal_credentials(backend, checked.credentials),
             "group": checked.identity.group,
         }
     elif account.sync_status != AccountState.DISCONNECTED:

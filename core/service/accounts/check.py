@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """The account's identity and its working credentials.
 
     The credentials differ from those given if they had to be renewed.
@@ -46,7 +46,7 @@ def check(
     renew: Renew | None = None,
     *,
     egress: AbstractContextManager[None],
-) -> Checked:
+) -> CheckResult:
     """Build an instance, initialize it, ask `check()`, and close it.
 
     Credentials that are refused are renewed once, as a token may simply be old.
@@ -59,14 +59,17 @@ def check(
       InvalidInput: The credentials or the config do not work, and why; secrets are struck out.
       PollingError: The provider cannot be asked now.
     """
-    with egress, _explained(integration, credentials):
+    with egress, _translated_errors(integration, credentials):
         with _opened(integration, config, credentials) as instance:
             try:
-                return Checked(_identity(instance), credentials)
+                return CheckResult(_identity(instance), credentials)
             except CredentialsInvalid as refused:
                 newer = _renewed(instance, renew or (lambda one: one.refresh()), refused)
-        with _explained(integration, newer), _opened(integration, config, newer) as instance:
-            return Checked(_identity(instance), newer)
+        with (
+            _translated_errors(integration, newer),
+            _opened(integration, config, newer) as instance,
+        ):
+            return CheckResult(_identity(instance), newer)
 
 
 def _identity(instance: BaseIntegration[Any, Any]) -> AccountIdentity:
@@ -99,30 +102,30 @@ def _opened(
 
 
 @contextmanager
-def _explained(integration: Integration, credentials: BaseModel) -> Iterator[None]:
+def _translated_errors(integration: Integration, credentials: BaseModel) -> Iterator[None]:
     """Turn what a plugin raises into one line without secrets."""
-    strike, name = redactor(credentials), integration.manifest.name
+    redact, name = redactor(credentials), integration.manifest.name
     try:
         yield
     except PollingError:
         raise
     except CredentialsInvalid as error:
         raise InvalidInput(
-            "credentials-rejected", integration=name, reason=_line(error, strike)
+            "credentials-rejected", integration=name, reason=_one_line(error, redact)
         ) from None
     except ConfigurationError as error:
-        raise InvalidInput("config-rejected", reason=_line(error, strike)) from None
+        raise InvalidInput("config-rejected", reason=_one_line(error, redact)) from None
     except IntegrationError as error:
         raise PollingError(
-            "provider-unavailable", integration=name, reason=_line(error, strike)
+            "provider-unavailable", integration=name, reason=_one_line(error, redact)
         ) from None
     except Exception as error:  # noqa: BLE001  plugin code
-        log.debug("check of %s failed: %s", name, error_text(error, strike))
+        log.debug("check of %s failed: %s", name, error_text(error, redact))
         raise PollingError(
-            "check-failed", integration=name, reason=error_text(error, strike)
+            "check-failed", integration=name, reason=error_text(error, redact)
         ) from None
 
 
-def _line(error: Exception, strike: Callable[[str], str]) -> str:
-    text = error_text(error, strike)
+def _one_line(error: Exception, redact: Callable[[str], str]) -> str:
+    text = error_text(error, redact)
     return text.removeprefix(f"{type(error).__name__}: ").rstrip(".")

@@ -79,13 +79,13 @@ def erase_account(backend: Backend, account: UUID, total: Erased | None = None) 
             with suppress(WrongState):  # connected again in this very moment
                 for count in account_disconnect.erase(conn, account):
                     total.rows += count
-                gone = _forget_account(conn, account)
+                gone = _delete_account(conn, account)
     total.accounts += 1
     total.blobs += _erase_blobs(backend, sorted(keys))
     return total
 
 
-def _forget_account(conn: Conn, account: UUID) -> bool:
+def _delete_account(conn: Conn, account: UUID) -> bool:
     """Whether it is gone; not if it was connected again while the rest of it was erased."""
     with conn.transaction():
         conn.execute(LOCK_ACCOUNT, (account,))
@@ -102,14 +102,14 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
         with backend.database.connection() as conn:
             accounts = [account for (account,) in conn.execute(ACCOUNTS, (user_id,))]
             if not accounts:
-                _forget_user(conn, user_id)
+                _delete_user(conn, user_id)
                 return total
         for account in accounts:
             with suppress(NotFound):  # somebody else erases it, too
                 erase_account(backend, account, total)
 
 
-def _forget_user(conn: Conn, user_id: str) -> None:
+def _delete_user(conn: Conn, user_id: str) -> None:
     for statement in (FORGET_FLOWS, FORGET_ANSWERS, FORGET_TOKENS):
         conn.execute(statement, (user_id,))
 

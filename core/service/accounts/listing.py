@@ -14,7 +14,7 @@ from core.service import listings
 from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs.parked import CONDITION
-from core.service.runs.progress import Wait
+from core.service.runs.progress import Blocker
 from core.settings import Settings
 
 Due = Literal["now", "over"]
@@ -44,16 +44,16 @@ MAX_COUNTED_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class AccountRow:
     """An account of a page, with what it waits for first, if for anything."""
 
     row: Row
-    wait: Wait | None
+    wait: Blocker | None
     overdue: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class ParkedSummary:
     """The latest parked tasks of an account, and their number, counted up to `MAX_COUNTED_ROWS`."""
 
     rows: list[Row]
@@ -71,7 +71,7 @@ def page(
     due: Due | None = None,
     after: str | None = None,
     limit: int = 50,
-) -> tuple[list[Listed], str | None]:
+) -> tuple[list[AccountRow], str | None]:
     """Some accounts, the oldest first, and the cursor of the next page.
 
     Parameters:
@@ -93,10 +93,10 @@ def page(
         **(liveness.overdue_params(settings) if listing is OVERDUE else {}),
     )
     ids = [row["id"] for row in found.rows]
-    waits = progress.first_waits(conn, store.load_several(conn, ids))
+    waits = progress.first_blockers(conn, store.load_several(conn, ids))
     late = overdue_of(conn, settings, ids)
     return [
-        Listed(row, waits.get(row["id"]), row["id"] in late) for row in found.rows
+        AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in found.rows
     ], found.cursor
 
 
@@ -106,7 +106,9 @@ def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]
     return {row["id"] for row in rows}
 
 
-def parked(conn: Conn, account: UUID, *, limit: int = 10) -> Parked:
+def parked_summary(conn: Conn, account: UUID, *, limit: int = 10) -> ParkedSummary:
     """The latest parked tasks of an account."""
     names = {"id": account, "limit": limit, "most": MAX_COUNTED_ROWS}
-    return Parked(fetch(conn, LATEST_PARKED, names), fetch(conn, COUNT_PARKED, names)[0]["number"])
+    return ParkedSummary(
+        fetch(conn, LATEST_PARKED, names), fetch(conn, COUNT_PARKED, names)[0]["number"]
+    )

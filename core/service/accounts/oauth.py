@@ -61,7 +61,7 @@ _CODE = re.compile(r"[a-z_]{1,60}")
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class StartedAuthorization:
     """Where to send the browser."""
 
     url: str
@@ -69,7 +69,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class FinishedAuthorization:
     """The result of a connection attempt: an account, or an error's code.
 
     It includes the address that the browser goes to now, if the request named one.
@@ -94,7 +94,7 @@ class Finished:
         return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-def begin(
+def start(
     backend: Backend,
     domain: str,
     *,
@@ -105,7 +105,7 @@ def begin(
     interval_minutes: int | None = None,
     redirect_to: str | None = None,
     public_only: bool = False,
-) -> Begun:
+) -> StartedAuthorization:
     """Begin a flow for this person.
 
     Parameters:
@@ -148,10 +148,12 @@ def begin(
     }
     with backend.database.connection() as conn:
         row = fetch(conn, BEGIN, names | {"minutes": LASTS_MINUTES})[0]
-    return Begun(str(url), row["expires_at"])
+    return StartedAuthorization(str(url), row["expires_at"])
 
 
-def finish(backend: Backend, *, state: str, code: str | None, error: str | None) -> Finished:
+def finish(
+    backend: Backend, *, state: str, code: str | None, error: str | None
+) -> FinishedAuthorization:
     """What the browser came back with: exchange the code, and store or reconnect the account.
 
     Raises:
@@ -163,17 +165,17 @@ def finish(backend: Backend, *, state: str, code: str | None, error: str | None)
         raise InvalidInput("sign-in-link-invalid")
     flow = flows[0]
     if code is None:
-        return Finished(
+        return FinishedAuthorization(
             None, error if error and _CODE.fullmatch(error) else "failed", flow["redirect_to"]
         )
     try:
-        return Finished(_connect(backend, flow, code), None, flow["redirect_to"])
+        return FinishedAuthorization(_connect(backend, flow, code), None, flow["redirect_to"])
     except NotFound:
-        return Finished(None, "not_found", flow["redirect_to"])
+        return FinishedAuthorization(None, "not_found", flow["redirect_to"])
     except InvalidInput:
-        return Finished(None, "refused", flow["redirect_to"])
+        return FinishedAuthorization(None, "refused", flow["redirect_to"])
     except PollingError:
-        return Finished(None, "unavailable", flow["redirect_to"])
+        return FinishedAuthorization(None, "unavailable", flow["redirect_to"])
 
 
 def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:

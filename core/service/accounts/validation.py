@@ -24,7 +24,7 @@ MAX_PROBLEM_CHARS = 500
 DECIDES_WHERE = "this decides where the credentials are sent: give the credentials too"
 
 
-class Invalid(InvalidInput):
+class InvalidFields(InvalidInput):
     """A config, or credentials, that do not validate.
 
     Attributes:
@@ -65,18 +65,18 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
     except ValidationError as error:
         secrets = values if what == "credentials" else {}
         found = {
-            name: _without(text, secrets)[:MAX_PROBLEM_CHARS]
+            name: _redacted(text, secrets)[:MAX_PROBLEM_CHARS]
             for name, text in problems(error).items()
         }
-        raise Invalid(
+        raise InvalidFields(
             "config-invalid" if what == "config" else "credentials-invalid",
-            problem=_without(first_problem(error), secrets),
+            problem=_redacted(first_problem(error), secrets),
             domain=integration.manifest.domain,
             problems=found,
         ) from None
     try:
         dumped = valid.model_dump(mode="json")
-        fit = _can_be_kept(dumped)
+        fit = _is_storable(dumped)
     except UnicodeError:  # half a character in a name
         fit = False
     if not fit:
@@ -107,7 +107,7 @@ def problems(error: ValidationError) -> dict[str, str]:
     return found
 
 
-def _without(text: str, values: Values) -> str:
+def _redacted(text: str, values: Values) -> str:
     """A validator of a plugin may repeat what it was given."""
     for secret in sorted(_strings(values), key=len, reverse=True):
         if len(secret) >= 4:
@@ -126,14 +126,14 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _can_be_kept(value: Any) -> bool:
+def _is_storable(value: Any) -> bool:
     """Whether PostgreSQL takes its texts, names and all."""
     if isinstance(value, str):
         return fits(value)
     if isinstance(value, Mapping):
-        return all(_can_be_kept(part) for pair in value.items() for part in pair)
+        return all(_is_storable(part) for pair in value.items() for part in pair)
     if isinstance(value, list | tuple):
-        return all(map(_can_be_kept, value))
+        return all(map(_is_storable, value))
     return True
 
 
@@ -154,7 +154,7 @@ def require_same_destination(integration: Integration, before: Values, after: Va
     """Raise InvalidInput if a `Destination` field differs and stored credentials would go there."""
     moved = _changed(integration.config_model, before, after, Destination)
     if moved and integration.credentials_model.model_fields:
-        raise Invalid(
+        raise InvalidFields(
             "destination-changed",
             problem=f"{', '.join(moved)}: {DECIDES_WHERE}",
             problems=dict.fromkeys(moved, DECIDES_WHERE),

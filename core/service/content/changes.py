@@ -114,7 +114,7 @@ class Feed:
     more: bool
 
 
-Place = tuple[int, int, int]
+Position = tuple[int, int, int]
 
 
 def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: int = 100) -> Feed:
@@ -130,14 +130,14 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
     """
     limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
-    place = _place(conn, source, after)
+    place = _position(conn, source, after)
     most = limit if principal.is_admin else MAX_SCANNED_ROWS
-    scanned = fetch(conn, SCAN, _names(place) | {"most": most})
+    scanned = fetch(conn, SCAN, _params(place) | {"most": most})
     visible = _visible(conn, principal, scanned)[:limit]
     if len(visible) == limit:
-        place = _of(visible[-1])
+        place = _position_of(visible[-1])
     elif scanned:
-        place = _of(scanned[-1])
+        place = _position_of(scanned[-1])
     more = len(scanned) == most or len(visible) == limit
     return Feed(
         _changes(conn, visible),
@@ -146,7 +146,7 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
     )
 
 
-def _names(place: Place) -> Row:
+def _params(place: Position) -> Row:
     changed_xid, kind, id = place
     return {
         "changed_xid": changed_xid,
@@ -155,11 +155,11 @@ def _names(place: Place) -> Row:
     }
 
 
-def _of(row: Row) -> Place:
+def _position_of(row: Row) -> Position:
     return row["changed_xid"], row["kind"], row["id"]
 
 
-def _place(conn: Conn, source: str, after: str | None) -> Place:
+def _position(conn: Conn, source: str, after: str | None) -> Position:
     if after is None:
         return -1, CONTENT, 0
     if after == LATEST:
@@ -201,7 +201,7 @@ def _kind(row: Row) -> Kind:
     return "created" if row["created_at"] == row["updated_at"] else "updated"
 
 
-def newest(conn: Conn) -> int:
+def latest_xid(conn: Conn) -> int:
     """How far the feed reaches now.
 
     What a waiting reader compares: it grows when there may be something new.
@@ -210,7 +210,7 @@ def newest(conn: Conn) -> int:
     return row[0] if row and row[0] is not None else -1
 
 
-def mend(conn: Conn) -> bool:
+def repair_horizon(conn: Conn) -> bool:
     """After a restore into another cluster: place what was written there into this one's feed.
 
     Whether there was any.

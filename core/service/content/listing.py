@@ -145,7 +145,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ContentFilter:
     """Which content; None does not filter.
 
     Attributes:
@@ -169,7 +169,7 @@ class Wanted:
     q: str | None = None
 
 
-def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
+def page(conn: Conn, wanted: ContentFilter, *, limit: int = 50, after: str | None = None) -> Page:
     """One page, by account and external id.
 
     Raises:
@@ -187,7 +187,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     return KEY.page(rows, limit)
 
 
-def follow(conn: Conn, portion: int = PORTION, longest: int = MAX_TEXT_CHARS) -> int | None:
+def index_portion(conn: Conn, portion: int = PORTION, longest: int = MAX_TEXT_CHARS) -> int | None:
     """Make the next portion of changed content searchable. None: another process is at it.
 
     Parameters:
@@ -212,20 +212,20 @@ def follow(conn: Conn, portion: int = PORTION, longest: int = MAX_TEXT_CHARS) ->
     return int(last is not None)
 
 
-def behind(conn: Conn) -> int:
+def index_lag(conn: Conn) -> int:
     """How many changes are not searchable yet; counts no further than 10,000."""
     row = conn.execute(BEHIND).fetchone()
     return row[0] if row else 0
 
 
-def follow_whatever_comes(conn: Conn) -> int | None:
+def index_pending(conn: Conn) -> int | None:
     """Update the search documents; handle an item that has no valid document by itself.
 
     Search finds such an item by its name, and the other items are not affected.
     """
     for portion, longest in ((PORTION, MAX_TEXT_CHARS), (1, MAX_TEXT_CHARS), (1, 0)):
         try:
-            return follow(conn, portion, longest)
+            return index_portion(conn, portion, longest)
         except psycopg.DatabaseError as error:
             if passes(error) or longest == 0:
                 raise
@@ -236,7 +236,7 @@ def follow_whatever_comes(conn: Conn) -> int | None:
     raise AssertionError
 
 
-class Follower:
+class SearchIndexer:
     """A thread that keeps content searchable, beside the requests of `polling serve`."""
 
     def __init__(self, database: Database) -> None:
@@ -259,11 +259,11 @@ class Follower:
             try:
                 with self._database.connection() as conn:
                     if time.monotonic() - mended >= MEND_SECONDS:
-                        while changes.mend(conn):
+                        while changes.repair_horizon(conn):
                             pass
                         mended = time.monotonic()
                     waiting = conn.execute(WAITING).fetchone()
-                    more = follow_whatever_comes(conn) if waiting and waiting[0] else None
+                    more = index_pending(conn) if waiting and waiting[0] else None
             except UNAVAILABLE as error:
                 log.warning("content is not made searchable now: %s", error)
                 more = None

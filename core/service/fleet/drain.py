@@ -33,7 +33,7 @@ ORDER BY p.host, p.pid
 """
 
 
-def mark(conn: Conn, host: str | None = None) -> int:
+def request_drain(conn: Conn, host: str | None = None) -> int:
     """Ask the workers of a host, or all of them, to take no more work.
 
     Returns how many were asked.
@@ -41,7 +41,7 @@ def mark(conn: Conn, host: str | None = None) -> int:
     return conn.execute(MARK, {"host": host}).rowcount
 
 
-def busy(conn: Conn, host: str | None = None) -> list[Row]:
+def busy_processes(conn: Conn, host: str | None = None) -> list[Row]:
     """Those of the workers asked that may still hold tasks.
 
     `alone` says how many tasks, where nobody else serves their domains; `shared`, that somebody

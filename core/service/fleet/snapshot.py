@@ -64,7 +64,7 @@ WHERE {ALIVE} GROUP BY 1 ORDER BY 1
 # A dispatcher may be a thread of a worker: its counters are its own.
 COUNTED = f"""
 SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
-    figures FROM process
+    counters FROM process
 WHERE {ALIVE} ORDER BY 1
 """
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
@@ -114,5 +114,5 @@ def look(conn: Conn, settings: Settings) -> Figures:
         silent_seconds=status.silent_seconds,
         leads=status.leads,
         horizon_seconds=fetch(conn, HORIZON, {})[0]["seconds"],
-        unsearchable=content_listing.behind(conn),
+        unsearchable=content_listing.index_lag(conn),
     )

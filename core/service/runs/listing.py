@@ -39,7 +39,7 @@ ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RunFilter:
     """Which runs; None does not filter."""
 
     user: str | None = None
@@ -48,7 +48,7 @@ class Wanted:
     state: str | None = None
 
 
-def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
+def page(conn: Conn, wanted: RunFilter, *, limit: int = 50, after: str | None = None) -> Page:
     """One page of runs, each with its account's name.
 
     Raises:

@@ -77,7 +77,7 @@ Act = Callable[[Backend, Sequence[int]], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ParkedFilter:
     """Which parked tasks; None does not filter.
 
     Attributes:
@@ -92,7 +92,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Outcome:
+class BulkResult:
     """What became of many tasks.
 
     Attributes:
@@ -106,7 +106,7 @@ class Outcome:
     more: bool = False
 
 
-def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = None) -> Page:
+def page(conn: Conn, wanted: ParkedFilter, *, limit: int = 50, after: str | None = None) -> Page:
     """One page, the newest first.
 
     Raises:
@@ -118,7 +118,7 @@ def page(conn: Conn, wanted: Wanted, *, limit: int = 50, after: str | None = Non
     return KEY.page(rows, limit)
 
 
-def groups(conn: Conn, wanted: Wanted) -> list[Row]:
+def groups(conn: Conn, wanted: ParkedFilter) -> list[Row]:
     """Count parked tasks by integration, type and class of the last error.
 
     Returns the largest hundred groups.
@@ -130,7 +130,7 @@ def groups(conn: Conn, wanted: Wanted) -> list[Row]:
         return fetch(conn, GROUPS, asdict(wanted), prepare=False)
 
 
-def count(conn: Conn, wanted: Wanted) -> int:
+def count(conn: Conn, wanted: ParkedFilter) -> int:
     """How many there are.
 
     Raises:
@@ -141,39 +141,39 @@ def count(conn: Conn, wanted: Wanted) -> int:
     return number
 
 
-def retry(backend: Backend, ids: Sequence[int], user: str | None) -> Outcome:
+def retry(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
     """Try these again, those of the user; None: of anybody.
 
     One that is not parked any more keeps none of the others from it.
     """
-    return _some(backend, run_actions.retry, ids, user)
+    return _apply_to_ids(backend, run_actions.retry, ids, user)
 
 
-def discard(backend: Backend, ids: Sequence[int], user: str | None) -> Outcome:
+def discard(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
     """Drop these for good, as with `retry`."""
-    return _some(backend, run_actions.discard, ids, user)
+    return _apply_to_ids(backend, run_actions.discard, ids, user)
 
 
-def retry_all(backend: Backend, wanted: Wanted) -> Outcome:
+def retry_all(backend: Backend, wanted: ParkedFilter) -> BulkResult:
     """Try all again that match and are parked now; what is parked meanwhile is left."""
-    return _all(backend, run_actions.retry, wanted)
+    return _apply_to_filter(backend, run_actions.retry, wanted)
 
 
-def discard_all(backend: Backend, wanted: Wanted) -> Outcome:
+def discard_all(backend: Backend, wanted: ParkedFilter) -> BulkResult:
     """Drop all for good that match and are parked now."""
-    return _all(backend, run_actions.discard, wanted)
+    return _apply_to_filter(backend, run_actions.discard, wanted)
 
 
-def _some(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> Outcome:
+def _apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> BulkResult:
     with backend.database.connection() as conn:
         found = fetch(conn, NAMED, {"ids": list(set(ids)), "user": user})
-    outcome = Outcome(refused=len(set(ids)) - len(found))
+    outcome = BulkResult(refused=len(set(ids)) - len(found))
     _portion(backend, act, found, outcome)
     return outcome
 
 
-def _all(backend: Backend, act: Act, wanted: Wanted) -> Outcome:
-    deadline, outcome = time.monotonic() + MAX_BULK_SECONDS, Outcome()
+def _apply_to_filter(backend: Backend, act: Act, wanted: ParkedFilter) -> BulkResult:
+    deadline, outcome = time.monotonic() + MAX_BULK_SECONDS, BulkResult()
     names: dict[str, Any] = asdict(wanted) | {
         "limit": AT_ONCE,
         "after_account": UUID(int=0),
@@ -193,7 +193,7 @@ def _all(backend: Backend, act: Act, wanted: Wanted) -> Outcome:
         names |= {"after_account": found[-1]["user_integration_id"], "after_task": found[-1]["id"]}
 
 
-def _portion(backend: Backend, act: Act, found: Iterable[Row], outcome: Outcome) -> None:
+def _portion(backend: Backend, act: Act, found: Iterable[Row], outcome: BulkResult) -> None:
     """An account at a time: two that act on many at once lock no accounts in different orders."""
     for _, tasks in groupby(found, key=lambda row: row["user_integration_id"]):
         ids = [task["id"] for task in tasks]
@@ -204,7 +204,7 @@ def _portion(backend: Backend, act: Act, found: Iterable[Row], outcome: Outcome)
             _singly(backend, act, ids, outcome)
 
 
-def _singly(backend: Backend, act: Act, ids: Iterable[int], outcome: Outcome) -> None:
+def _singly(backend: Backend, act: Act, ids: Iterable[int], outcome: BulkResult) -> None:
     for id in ids:
         try:
             act(backend, [id])

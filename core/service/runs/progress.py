@@ -93,7 +93,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Blocker:
     """The reason why a run waits: what, until when if known, and which action helps, if any."""
 
     reason: str
@@ -113,7 +113,7 @@ def progress(conn: Conn, run: UUID) -> Progress:
     return Progress(rows[0], **fetch(conn, COUNTS, {"run": run})[0])
 
 
-def waits(conn: Conn, account: Account, now: Progress | None = None) -> list[Wait]:
+def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:
     """What an account waits for, the weightiest first; empty while it simply works."""
     found = [
         *_status(account),
@@ -125,7 +125,7 @@ def waits(conn: Conn, account: Account, now: Progress | None = None) -> list[Wai
     return found
 
 
-def first_waits(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Wait]:
+def first_blockers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Blocker]:
     """What each of these accounts waits for first; those that simply work are left out.
 
     It costs what one account costs.
@@ -140,15 +140,15 @@ def load_account(conn: Conn, run: Progress) -> Account:
     return store.load(conn, run.run["user_integration_id"])
 
 
-def _status(account: Account) -> list[Wait]:
+def _status(account: Account) -> list[Blocker]:
     match account.sync_status:
         case AccountState.PAUSED:
-            return [Wait("the account is paused", advice=stopped(account).advice)]
+            return [Blocker("the account is paused", advice=stopped(account).advice)]
         case AccountState.ERROR:
             text = f"the account has stopped: {account.status_detail or account.status_reason}"
-            return [Wait(text, advice=stopped(account).advice)]
+            return [Blocker(text, advice=stopped(account).advice)]
         case AccountState.DISCONNECTED:
-            return [Wait("the account is disconnected", advice=stopped(account).advice)]
+            return [Blocker("the account is disconnected", advice=stopped(account).advice)]
     return []
 
 
@@ -163,23 +163,23 @@ def _fleet(conn: Conn) -> _Fleet:
     return _Fleet(processes.serving(conn), status.leads)
 
 
-def _workers(fleet: _Fleet, account: Account) -> list[Wait]:
+def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
     if not fleet.serving:
-        return [Wait("no worker runs", advice=Advice("start-engine"))]
+        return [Blocker("no worker runs", advice=Advice("start-engine"))]
     if account.integration_domain not in fleet.serving:
         domain = account.integration_domain
         return [
-            Wait(
+            Blocker(
                 f"no worker serves {domain}",
                 advice=Advice("start-worker-with-plugin", {"domain": domain}),
             )
         ]
     if not fleet.leads:
-        return [Wait("no dispatcher leads; one takes over within 20 s")]
+        return [Blocker("no dispatcher leads; one takes over within 20 s")]
     return []
 
 
-def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Wait]]:
+def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
     beginnings = {account.id: _beginnings(account) for account in accounts}
     rows = fetch(
         conn,
@@ -188,7 +188,7 @@ def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Wait]]:
     )
     return {
         id: [
-            Wait(_limit(row["key"], row["reason"]), row["until"])
+            Blocker(_limit(row["key"], row["reason"]), row["until"])
             for row in rows
             if row["key"].startswith(several)
         ]
@@ -212,10 +212,12 @@ def _limit(key: str, reason: str | None) -> str:
     return f"{limit}: {reason}" if reason else limit
 
 
-def _snoozed(conn: Conn, now: Progress) -> list[Wait]:
+def _snoozed(conn: Conn, now: Progress) -> list[Blocker]:
     if now.next_at is None or now.next_at <= now.now:
         return []
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
     return [
-        Wait(f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at)
+        Blocker(
+            f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at
+        )
     ]

@@ -111,10 +111,10 @@ def by_type(conn: Conn, run: UUID) -> list[Branch]:
     """
     with within(conn):
         conn.execute(HASHED)
-        return arrange(fetch(conn, TYPES, {"run": run}))
+        return nest(fetch(conn, TYPES, {"run": run}))
 
 
-def arrange(rows: Sequence[Row]) -> list[Branch]:
+def nest(rows: Sequence[Row]) -> list[Branch]:
     """Rows by type and maker, the first made first, as a tree read from the top."""
     below: dict[str | None, list[str]] = {}
     made_by: dict[str, list[Any]] = {}

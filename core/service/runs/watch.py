@@ -11,7 +11,7 @@ from core.errors import PollingError
 from core.service.accounts.actions import require_running
 from core.service.backend import Backend
 from core.service.runs import progress
-from core.service.runs.progress import Progress, Wait
+from core.service.runs.progress import Blocker, Progress
 from core.states import RunState
 
 REASONS_SECONDS = 1.0
@@ -43,7 +43,7 @@ class RunWatcher:
 
     def __init__(self, backend: Backend, run: UUID) -> None:
         self._backend, self._run = backend, run
-        self.waits: list[Wait] = []
+        self.waits: list[Blocker] = []
         self.stopped: PollingError | None = None
         self.is_away = False
         self._asked = -REASONS_SECONDS
@@ -81,7 +81,7 @@ class RunWatcher:
                 self._asked = began
                 account = progress.load_account(conn, self.now)
                 self.stopped = _stopped(account)
-                self.waits = progress.waits(conn, account, self.now)
+                self.waits = progress.blockers(conn, account, self.now)
 
 
 def _stopped(account: Account) -> PollingError | None:

@@ -28,7 +28,7 @@ def examine(
     urls = servers.urls(settings, environment)
     if urls is None:
         return
-    yield servers.redis(urls[1], settings.namespace)
+    yield servers.redis(urls[1], settings.redis_namespace)
     postgres = servers.postgres(urls[0])
     yield postgres
     if postgres.status == "fail":

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 import pluggy
+from pydantic import ValidationError
 
 from core.egress import any_host
 from core.errors import NotFound
@@ -171,9 +172,16 @@ class Registry:
 def _text(error: BaseException) -> str:
     """What went wrong; an exception whose text cannot be made has its name alone."""
     try:
-        return f"{type(error).__name__}: {error}"[:500]
+        said = _without_input(error) if isinstance(error, ValidationError) else str(error)
+        return f"{type(error).__name__}: {said}"[:500]
     except Exception:  # noqa: BLE001  plugin code
         return type(error).__name__
+
+
+def _without_input(error: ValidationError) -> str:
+    """The first problem of settings or a manifest; what was given may be a secret."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _manager() -> pluggy.PluginManager:

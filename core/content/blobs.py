@@ -62,7 +62,7 @@ def open_store(location: str) -> Any:
     try:
         return from_url(location)
     except Exception as error:  # noqa: BLE001  each kind of store has errors of its own
-        raise SettingsError("blob-url-invalid", detail=str(error)[:200]) from None
+        raise SettingsError("blob-url-invalid", detail=type(error).__name__) from None
 
 
 class Blobs:

@@ -107,7 +107,7 @@ ENTRIES: Catalog = {
     ),
     "blob-url-invalid": entry(
         500,
-        "POLLING_BLOB_URL cannot be used: {detail}",
+        "POLLING_BLOB_URL cannot be used ({detail})",
         OPERATOR + "correct this setting",
         cli="Use a directory, s3://, gs:// or az://",
     ),

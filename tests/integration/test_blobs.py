@@ -142,6 +142,9 @@ def test_a_writer_during_the_collection_waits_and_uploads_anew(
 def test_what_cannot_be_a_store_says_so() -> None:
     with pytest.raises(SettingsError, match="POLLING_BLOB_URL"):
         open_store("gopher://x")
+    with pytest.raises(SettingsError) as caught:
+        open_store("gopher://someone:correct-horse@x")
+    assert "correct-horse" not in str(caught.value)
 
 
 # The writer

@@ -81,6 +81,17 @@ def test_a_broken_plugin_is_quarantined_and_the_others_work(modules: Any, kind: 
         registry.get("broken")
 
 
+def test_settings_that_do_not_validate_are_not_repeated(modules: Any) -> None:
+    broken = (
+        "from pydantic import BaseModel, SecretStr\n"
+        "class Given(BaseModel):\n    key: SecretStr\n    port: int\n"
+        "Given.model_validate({'key': 'x', 'port': 'correct-horse'})\n"
+    )
+    (quarantined,) = discover(modules(broken=broken)).quarantined
+    assert "port: Input should be a valid integer" in quarantined.error
+    assert "correct-horse" not in quarantined.error
+
+
 def test_a_plugin_that_brings_one_domain_twice_is_quarantined(modules: Any) -> None:
     twice = (
         good()

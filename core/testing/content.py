@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from core.results.rows import ListingRow, OutputRow, ResultRows
+from core.results.text import encode_json
 from core.states import Operation
 from core.testing.blobs import MemoryStore
 
@@ -213,7 +214,9 @@ class ContentTable:
             return "ignored"
         metadata = before.item.metadata | row.metadata
         fingerprint = before.item.fingerprint if row.fingerprint is None else row.fingerprint
-        if metadata == before.item.metadata and fingerprint == before.item.fingerprint:
+        # As JSON, where 1 and true are two things.
+        told = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
+        if told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or ""):
             return "unchanged"
         before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint)
         before.digest, before.metadata_seq, before.updated = "", sequence, now

@@ -161,11 +161,11 @@ class Ledger:
         swept = account.content.sweep(
             listing, run.info.id, run.began, sequence, account.tick(), allow=self.allow_deletions
         )
-        if swept is None:
-            since, until = moment(listing.since), moment(listing.until)
-            self.result.held.append(Listing(listing.parent, since, until))
-        else:
-            self.result.outputs["deleted"] += swept
+        place = Listing(listing.parent, moment(listing.since), moment(listing.until))
+        # A later listing of the same place answers what was held.
+        held = [each for each in self.result.held if each != place]
+        self.result.held = [*held, place] if swept is None else held
+        self.result.outputs["deleted"] += swept or 0
 
     # What an exception does
 

@@ -1,0 +1,94 @@
+"""The engine and the kit judge alike: whatever a task returns or raises, the worker with its saver
+and PostgreSQL, and `core.testing.Harness`, do the same with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.judges import Engine, Kit, Verdict
+from support.odd_results import DEEDS, KEPT, PARKED, PLAIN_DEEDS, WAITS, Deed
+
+from core import CursorExpired, TaskOutput, TaskResult
+from core.worker.process import set_current
+
+BEFORE = Deed(lambda: TaskResult([TaskOutput("b", "before")]))
+"""What stands there when a named deed is done."""
+
+
+@pytest.fixture
+def engine(desk, database, queues, vault, blobs) -> Iterator[Engine]:
+    yield Engine(desk, database, queues, vault, blobs)
+    set_current(None)
+
+
+def both(engine: Engine, *deeds: Deed) -> Verdict:
+    """What both say of the last one, after they have agreed on each."""
+    theirs, ours = engine.judge(deeds), Kit().judge(deeds)
+    for deed, one, other in zip(deeds, theirs, ours, strict=True):
+        assert one == other, deed
+        assert_same_wait(one, other)
+    return theirs[-1]
+
+
+def assert_same_wait(engine: Verdict, kit: Verdict) -> None:
+    """The kit takes the longest of what the engine draws between."""
+    if kit.wait is not None and kit.stopped is None:
+        assert engine.wait is not None
+        assert engine.wait <= kit.wait * 1.05
+        assert engine.wait >= kit.wait / 2 - 1 or kit.attempts, "only a retry is drawn from 0"
+
+
+@pytest.mark.parametrize("name", PARKED)
+def test_both_park_it_and_keep_nothing_of_it(engine: Engine, name: str) -> None:
+    verdict = both(engine, BEFORE, Deed(PARKED[name], name=name))
+    assert (verdict.state, list(verdict.content), verdict.states) == ("parked", ["b"], {})
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_both_keep_it_alike(engine: Engine, name: str) -> None:
+    verdict = both(engine, BEFORE, Deed(KEPT[name], name=name))
+    assert verdict.state == "done"
+    assert set(verdict.content) >= {"b"}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_both_let_it_wait_for_as_long(engine: Engine, name: str) -> None:
+    make, seconds = WAITS[name]
+    deed = Deed(make, name=name)
+    assert both(engine, deed).state == "ready"
+    (kit,) = Kit().judge([deed])
+    assert kit.wait == seconds
+
+
+@pytest.mark.parametrize(
+    ("make", "trigger", "state"),
+    [
+        (lambda: TaskResult(state={"p": None}), "manual", "done"),
+        (lambda: CursorExpired("p"), "manual", "done"),
+        (lambda: CursorExpired("p"), "resync", "parked"),
+    ],
+)
+def test_both_do_the_same_with_a_cursor(
+    engine: Engine, make: Callable[[], Any], trigger: str, state: str
+) -> None:
+    assert both(engine, Deed(make, trigger=trigger)).state == state
+
+
+untimed = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@untimed
+@given(deeds=st.lists(DEEDS, min_size=1, max_size=3))
+def test_both_judge_whatever_comes_alike(engine: Engine, deeds: list[Deed]) -> None:
+    both(engine, *deeds)
+
+
+@untimed
+@given(deeds=st.lists(PLAIN_DEEDS, min_size=2, max_size=6))
+def test_both_keep_and_delete_the_same(engine: Engine, deeds: list[Deed]) -> None:
+    both(engine, *deeds)

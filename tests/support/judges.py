@@ -1,0 +1,256 @@
+"""Two judges of one deed: the engine, on its own database, and the harness of the kit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from uuid import UUID
+
+from core import BaseIntegration, Context, Manifest, Rate, Task, TaskResult, task
+from core.accounts.vault import Vault
+from core.content.blobs import Blobs
+from core.db.pool import Database
+from core.ledger.dispatching import Portion
+from core.ledger.outcomes import Dispatch, Outcome
+from core.middleware.retries import Retries
+from core.plugins import Registry
+from core.queues import Queues
+from core.testing import Harness
+from core.testing.outcome import SyncResult
+from core.worker.accounts import Accounts
+from core.worker.context import Services
+from core.worker.held import Held
+from core.worker.instances import Instances
+from core.worker.process import set_current
+from core.worker.running import Runner
+from core.worker.saver import Saver
+from support.odd_results import Deed
+
+DOMAIN = "odd"
+MAX_ATTEMPTS = 3
+GUARD = 0.5
+
+
+class Odd(BaseIntegration):
+    """Its first task does what a test says."""
+
+    manifest = Manifest(DOMAIN, "Odd", limits=[Rate("quota", 1_000, 1)])
+    deed: ClassVar[Deed]
+
+    def start(self, ctx: Context) -> TaskResult:
+        result: TaskResult = type(self).deed.do(ctx)
+        return result
+
+    @task
+    def step(self, ctx: Context, number: int = 0) -> TaskResult:
+        return TaskResult()
+
+
+@dataclass
+class Verdict:
+    """What became of a task, and of its account.
+
+    Attributes:
+      wait: Seconds until it may run again; None unless it is ready.
+      stopped: Why the account was stopped.
+      deleted, written: Rows that were marked deleted, and rows that were written or found
+        unchanged.
+    """
+
+    state: str
+    attempts: int | None = None
+    wait: float | None = field(default=None, compare=False)
+    stopped: str | None = None
+    resync: bool = False
+    content: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    states: dict[str, Any] = field(default_factory=dict)
+    tasks: list[tuple[Any, ...]] = field(default_factory=list)
+    deleted: int = 0
+    written: int = 0
+    held: int = 0
+
+
+class Engine:
+    """The runner, the middleware `retries`, the saver and PostgreSQL, in this process."""
+
+    CONTENT = """
+    SELECT external_id, content_text, content_bytes, blob_key, kind, parent, name,
+        external_timestamp, content_type, metadata, fingerprint, size, hash
+    FROM user_integration_content
+    WHERE user_integration_id = %s AND deleted_at IS NULL
+    """
+    TASK = """
+    SELECT t.state, t.attempts,
+        extract(epoch FROM t.available_at - clock_timestamp())::float, a.status_reason,
+        a.resync_due, t.outputs_deleted, t.outputs_saved + t.outputs_unchanged,
+        (SELECT count(*) FROM held_deletion h WHERE h.run_id = t.run_id)
+    FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id WHERE t.id = %s
+    """
+
+    def __init__(
+        self, desk: Any, database: Database, queues: Queues, vault: Vault, blobs: Blobs
+    ) -> None:
+        self.desk, self.blobs = desk, blobs
+        registry = Registry({DOMAIN: Odd}, {DOMAIN: None})
+        accounts = Accounts(database, vault, registry, {})
+        services = Services(database, accounts, blobs, None, lambda: False)  # type: ignore[arg-type]
+        self.runner = Runner(services, Instances(), registry)
+        self.saver = Saver(database, queues, Held(), registry, delete_guard=GUARD)
+        self.names = itertools.count()
+        self.handed: list[Outcome] = []
+        set_current(
+            SimpleNamespace(
+                runner=self.runner,
+                accounts=accounts,
+                database=database,
+                hand_over=self.handed.append,
+            )  # type: ignore[arg-type]
+        )
+
+    def judge(self, deeds: Sequence[Deed]) -> list[Verdict]:
+        """What becomes of these deeds of one account, one run each."""
+        account = self.desk.account(str(next(self.names)), domain=DOMAIN, credentials=None)
+        return [self._judge(account, deed) for deed in deeds]
+
+    def _judge(self, account: UUID, deed: Deed) -> Verdict:
+        self.desk.conn.execute("SELECT setval('dispatch_seq', nextval('dispatch_seq'))")
+        run = self.desk.run(account, trigger=deed.trigger)
+        self.desk.conn.execute(
+            "UPDATE sync_task SET attempts = %s, snoozed_seconds = %s WHERE run_id = %s",
+            (deed.attempts, deed.snoozed, run),
+        )
+        (dispatch,) = self.desk.claim(Portion(str(account), "live", 1), domain=DOMAIN)
+        Odd.deed = deed
+        self._run(dispatch)
+        (outcome,) = self.handed
+        self.handed.clear()
+        self.saver.save([outcome])
+        verdict = self._verdict(account, dispatch)
+        self._clear(account)
+        return verdict
+
+    def _run(self, dispatch: Dispatch) -> None:
+        try:
+            self.handed.append(self.runner.run(dispatch))
+        except BaseException as error:  # noqa: BLE001  as Dramatiq does
+            Retries(MAX_ATTEMPTS).after(dispatch, None, error)  # type: ignore[arg-type]
+
+    def _verdict(self, account: UUID, dispatch: Dispatch) -> Verdict:
+        ((state, attempts, wait, stopped, resync, deleted, written, held),) = self.desk.rows(
+            self.TASK, dispatch.task_id
+        )
+        return Verdict(
+            state,
+            attempts if state == "ready" else None,
+            wait if state == "ready" else None,
+            stopped,
+            resync,
+            {row[0]: self._item(row) for row in self.desk.rows(self.CONTENT, account)},
+            dict(
+                self.desk.rows(
+                    "SELECT partition, value FROM sync_state WHERE user_integration_id = %s"
+                    " AND value IS NOT NULL",
+                    account,
+                )
+            ),
+            sorted(
+                self.desk.rows(
+                    "SELECT type, payload::text, priority, lane FROM sync_task WHERE parent_id = %s",
+                    dispatch.task_id,
+                )
+            ),
+            deleted or 0,
+            written or 0,
+            held,
+        )
+
+    def _item(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        _, text, data, key, *rest = row
+        content = self.blobs.get(key) if key is not None else data
+        return (text if text is not None else content, *rest)
+
+    def _clear(self, account: UUID) -> None:
+        """As if everything else had been done and corrected."""
+        self.desk.conn.execute(
+            "UPDATE sync_task SET state = 'done' WHERE user_integration_id = %s"
+            " AND state IN ('ready', 'queued')",
+            (account,),
+        )
+        self.desk.conn.execute(
+            "UPDATE sync_run SET state = 'succeeded', finished_at = clock_timestamp()"
+            " WHERE user_integration_id = %s AND state = 'running'",
+            (account,),
+        )
+        self.desk.conn.execute(
+            "UPDATE user_integration SET sync_status = 'active', status_reason = NULL,"
+            " resync_due = false, forget_state = false WHERE id = %s",
+            (account,),
+        )
+
+
+class Kit:
+    """The harness."""
+
+    def judge(self, deeds: Sequence[Deed]) -> list[Verdict]:
+        """The same with `core.testing.Harness`."""
+        harness = Harness(Odd, delete_guard=GUARD, max_attempts=MAX_ATTEMPTS)
+        return [self._judge(harness, deed) for deed in deeds]
+
+    def _judge(self, harness: Harness, deed: Deed) -> Verdict:
+        ledger, queue = harness._ledger, harness._queue
+        ledger.result, ledger.resync = SyncResult(), False
+        ledger.start(deed.trigger, Task("start"))
+        entry = queue.take()
+        assert entry is not None
+        entry.attempts, entry.snoozed = deed.attempts, deed.snoozed
+        Odd.deed, now = deed, queue.clock
+        harness._settle(harness._worker.attempt(entry, harness._account.tick(), harness._injector))
+        result = ledger.result
+        queued = [(now, each) for _, each in queue._ready]
+        queued += [(at, each) for at, _, each in queue._waiting]
+        state = "parked" if result.parked else "done" if result.tasks_done else "ready"
+        verdict = Verdict(
+            state,
+            entry.attempts if state == "ready" else None,
+            next((at - now for at, each in queued if each is entry), None),
+            _stopped(result.error),
+            ledger.resync,
+            {id: _item(item) for id, item in harness.content.items()},
+            dict(harness.state),
+            sorted(
+                (each.task.type, _json(each.task.payload), each.task.priority, each.run.info.lane)
+                for _, each in queued
+                if each is not entry
+            ),
+            result.outputs_deleted,
+            result.outputs_saved + result.outputs_unchanged,
+            len(result.held),
+        )
+        ledger.finish()
+        queue._ready.clear()
+        queue._waiting.clear()
+        queue._blocked.clear()
+        return verdict
+
+
+def _stopped(error: Exception | None) -> str | None:
+    names = {"CredentialsInvalid": "credentials", "ConfigurationError": "configuration"}
+    return None if error is None else names[type(error).__name__]
+
+
+def _item(item: Any) -> tuple[Any, ...]:
+    content = item.content.decode() if item.is_text else item.content
+    return (
+        content, item.kind, item.parent, item.name, item.timestamp, item.content_type, item.metadata, item.fingerprint,
+        item.size, item.hash,
+    )  # fmt: skip
+
+
+def _json(payload: Any) -> str:
+    """As PostgreSQL writes it."""
+    import json
+
+    return json.dumps(payload, ensure_ascii=False)

@@ -1,0 +1,328 @@
+"""What a plugin may return or raise, the odd included: for tests of the rules in `core.results`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import redis
+from hypothesis import strategies as st
+from pydantic import BaseModel, RootModel
+
+from core import (
+    ConfigurationError,
+    CredentialsInvalid,
+    CursorExpired,
+    Listing,
+    PermanentError,
+    RateLimited,
+    SkipItem,
+    Task,
+    TaskOutput,
+    TaskResult,
+    TransientError,
+)
+from core.errors import NotFound, ResultInvalid, ServerUnavailable, TaskUnfit, VaultError
+
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  that is the point
+
+
+class Cursor(BaseModel):
+    value: Any = 0
+
+
+class Bare(RootModel[Any]):
+    """A state that is not an object."""
+
+
+class Unreadable(PermanentError):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Incomplete(RateLimited):
+    """It lacks what its class has."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "bare")
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What one task does: reads partitions, then returns or raises.
+
+    Attributes:
+      make: Makes the result, or the exception, anew for each judge.
+      attempts, snoozed: Of the task so far; `snoozed` in seconds.
+    """
+
+    make: Callable[[], Any]
+    reads: tuple[str, ...] = ()
+    attempts: int = 0
+    snoozed: float = 0.0
+    trigger: str = "manual"
+    name: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        shown = self.name or repr(self.make())[:2_000]
+        return f"Deed({shown}, {self.reads}, {self.attempts}, {self.snoozed}, {self.trigger})"
+
+    def do(self, ctx: Any) -> Any:
+        for partition in self.reads:
+            ctx.state(partition, Bare)
+        made = self.make()
+        if isinstance(made, BaseException):
+            raise made
+        return made
+
+
+def returns(**fields: Any) -> Callable[[], TaskResult]:
+    return lambda: TaskResult(**fields)
+
+
+def keeps(*args: Any, **fields: Any) -> Callable[[], TaskResult]:
+    return returns(output=[TaskOutput(*args, **fields)])
+
+
+def _many(count: int) -> Iterator[TaskOutput]:
+    return (TaskOutput(str(number)) for number in range(count))
+
+
+def _megabytes(count: int) -> Iterator[TaskOutput]:
+    return (TaskOutput(str(number), "x" * 1_000_000) for number in range(count))
+
+
+PARKED: Mapping[str, Callable[[], Any]] = {
+    "metadata over 1 MiB": keeps("a", metadata={"m": "x" * 2**20}),
+    "code=300": keeps("a", code=300),
+    "priority 2**40": returns(tasks=[Task("step", priority=2**40)]),
+    "NUL in a payload": returns(tasks=[Task("step", {"number": "\0"})]),
+    "NUL in a state": returns(state={"p": Cursor(value="\0")}),
+    "a lone surrogate in a state": returns(state={"p": Cursor(value="\ud800")}),
+    "a partition name of 2,000 characters": returns(state={"p" * 2_000: None}),
+    "a partition name with NUL": returns(state={"\0": Cursor()}),
+    "a state of 2 MiB": returns(state={"p": Cursor(value="x" * 2**21)}),
+    "a name of 100,000 characters": keeps("a", name="x" * 100_000),
+    "100,001 outputs": lambda: TaskResult(_many(100_001)),
+    "68 MB inline": lambda: TaskResult(_megabytes(68)),
+    "kind=5": keeps("a", kind=5),
+    "Listing.since without a time zone": returns(listed=[Listing(since=NAIVE)]),
+    "a parent of 3,000 bytes": keeps("a", parent="x" * 3_000),
+    "NUL in a fingerprint": keeps("a", fingerprint="\0"),
+    "metadata that is not a mapping": keeps("a", metadata=5),
+    "a payload that is not a mapping": returns(tasks=[Task("step", 5)]),  # type: ignore[arg-type]
+    "a state that is not a mapping": returns(state=[5]),
+    "no result": lambda: None,
+    "NotFound": lambda: NotFound("gone"),
+    "CursorExpired of a partition that cannot exist": lambda: CursorExpired("\0"),
+}
+"""Each parks its task at the first attempt, and nothing of it is kept."""
+
+KEPT: Mapping[str, Callable[[], Any]] = {
+    "bytearray content": keeps("a", bytearray(b"\0x")),
+    "memoryview content": keeps("a", memoryview(b"\0x")),
+    "a lone surrogate in the name": keeps("a", name="x\ud800"),
+    "a lone surrogate in the text": keeps("a", "x\ud800"),
+    "NUL in the text": keeps("a", "x\0"),
+    "NUL in metadata": keeps("a", metadata={"m\0": ["\0\\u0000", "\ud800\U0001f600"]}),
+    "a text of 2 MB": keeps("a", "é" * 1_000_000),
+    "an offset that PostgreSQL cannot read": keeps(
+        "a", timestamp=datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=20, microseconds=1)))
+    ),
+    "a child kept and its parent gone": lambda: TaskResult(
+        [TaskOutput("b", "x", parent="a"), TaskOutput("a", "x"), TaskOutput.gone("a")]
+    ),
+    "an update of the same result": lambda: TaskResult(
+        [
+            TaskOutput("a", "x", metadata={"x": 1}),
+            TaskOutput.update("a", metadata={"y": 2}, fingerprint="f"),
+        ]
+    ),
+}
+"""Each is kept."""
+
+WAITS: Mapping[str, tuple[Callable[[], Any], float]] = {
+    "RateLimited(inf)": (lambda: RateLimited(retry_after=math.inf), 10),
+    "RateLimited(nan)": (lambda: RateLimited(retry_after=math.nan), 10),
+    'RateLimited("soon")': (lambda: RateLimited(retry_after="soon"), 10),  # type: ignore[arg-type]
+    "RateLimited(1e12)": (lambda: RateLimited(retry_after=1e12), 86_400),
+    "RateLimited(-1)": (lambda: RateLimited(retry_after=-1), 1),
+    "RateLimited of a limit with NUL": (lambda: RateLimited(retry_after=9, limit="q\0"), 9),
+    "RateLimited without attributes": (Incomplete, 4),
+    "an exception that cannot be read": (Unreadable, 4),
+}
+"""Each makes its task wait, for at most so many seconds."""
+
+
+# Drawn ones
+
+
+def mostly(good: st.SearchStrategy[Any], *odd: Any, share: int = 40) -> st.SearchStrategy[Any]:
+    """One in `share` is odd: a result has many places, and one odd one parks its task.
+
+    Not by `one_of`, which takes out what it has twice.
+    """
+    return st.sampled_from(range(share)).flatmap(
+        lambda number: st.sampled_from(odd) if number == share - 1 else good
+    )
+
+
+TEXT = st.text("ab\0\ud800\U0001f600\\", max_size=4)
+IDS = mostly(st.sampled_from("abc"), "", "x\0", "\ud800", "é" * 1_025, "x" * 2_049, 5, None, b"a")
+PARENTS = mostly(st.none() | st.sampled_from("abc"), "", "x" * 3_000, "\0", 5)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from([0.5, -1.25]) | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+NO_JSON = (math.nan, object(), {1, 2}, b"x", {1: 2, "a": 3})
+METADATA = mostly(
+    st.dictionaries(TEXT, JSON, max_size=2), 5, None, [("a", 1)], *({"m": odd} for odd in NO_JSON)
+)
+OFFSETS = st.sampled_from([0, 5.5, -12, 14, 15.5, 23, 0.0001])
+MOMENTS = mostly(
+    st.none()
+    | st.builds(
+        lambda year, hours: datetime(year, 1, 1, tzinfo=timezone(timedelta(hours=hours))),
+        st.sampled_from([1, 1990, 2026, 9999]),
+        OFFSETS,
+    ),
+    NAIVE,
+    "2026-01-01",
+    1,
+)
+CONTENT = mostly(
+    st.none() | TEXT | st.binary(max_size=4) | st.builds(bytearray, st.binary(max_size=4)),
+    5,
+    ["x"],
+    object(),
+)
+NAMES = mostly(st.none() | TEXT, 5, b"x", "x" * 65_537)
+OUTPUTS = mostly(
+    st.builds(
+        TaskOutput,
+        IDS,
+        CONTENT,
+        mostly(st.sampled_from(["item", ""]) | TEXT, 5, None),
+        PARENTS,
+        NAMES,
+        MOMENTS,
+        NAMES,
+        METADATA,
+        mostly(st.none() | st.sampled_from("fg"), 5, "\0", "\ud800"),
+        mostly(st.sampled_from([200, 200, 200, 206, 206, 410]), 0, 300, None, "200", [200], True),
+    ),
+    None,
+    "a",
+    Task("step"),
+)
+TASKS = mostly(
+    st.builds(
+        Task,
+        mostly(st.just("step"), "start", "unknown", 5, []),
+        mostly(
+            st.builds(lambda value: {"number": value}, st.integers(0, 3)),
+            {},
+            {"number": "\0"},
+            {"number": "\ud800"},
+            {"number": "x" * 70_000},
+            None,
+            5,
+            *({"number": odd} for odd in NO_JSON),
+        ),
+        st.none() | st.sampled_from(["k", "\0", "\ud800", 5]),
+        mostly(st.integers(-3, 3), 2**31, -(2**31) - 1, "1", None, True),
+        st.sampled_from([True, False, "yes", 0]),
+    ),
+    None,
+    "step",
+)
+PARTITIONS = mostly(st.sampled_from("pq"), "", "\0", "\ud800", "x" * 1_025, "\U0001f600" * 600, 5)
+STATES = mostly(
+    st.none() | st.builds(Cursor, value=JSON) | st.builds(Bare, JSON),
+    5,
+    {"value": 1},
+    Cursor(value=math.nan),
+)
+LISTINGS = mostly(st.builds(Listing, PARENTS, MOMENTS, MOMENTS), None, "place")
+
+
+def _lists(items: st.SearchStrategy[Any], *odd: Any) -> st.SearchStrategy[Any]:
+    return mostly(st.lists(items, max_size=3), *odd)
+
+
+RESULTS = mostly(
+    st.builds(
+        TaskResult,
+        _lists(OUTPUTS, None, 5),
+        _lists(TASKS, None, 5),
+        mostly(st.dictionaries(PARTITIONS, STATES, max_size=2), None, 5),
+        _lists(IDS, None, 5),
+        _lists(LISTINGS, None, 5),
+    ),
+    None,
+    "done",
+    [],
+)
+WORDS = st.sampled_from(["", "no", "x\0\ud800", "x" * 1_000])
+EXCEPTIONS = st.one_of(
+    *(
+        st.builds(kind, WORDS)
+        for kind in (
+            SkipItem, TransientError, PermanentError, CredentialsInvalid, ConfigurationError, NotFound,
+            ServerUnavailable, VaultError, TaskUnfit, ResultInvalid, ValueError, KeyError, OSError, SystemExit,
+            GeneratorExit, asyncio.CancelledError, redis.ConnectionError,
+        )
+    ),
+    st.builds(CursorExpired, PARTITIONS),
+    st.builds(
+        lambda reason, after, limit: RateLimited(reason, retry_after=after, limit=limit),
+        WORDS,
+        st.none() | st.floats() | st.integers() | st.sampled_from(["soon", b"1", 10**400, 1j]),
+        st.sampled_from([None, "quota", "unknown", "", "\0", 5, ["quota"]]),
+    ),
+    st.builds(Unreadable),
+    st.builds(Incomplete),
+)  # fmt: skip
+
+DEEDS = st.builds(
+    lambda made, reads, attempts, snoozed, trigger: Deed(
+        lambda: made, tuple(reads), attempts, snoozed, trigger
+    ),
+    st.sampled_from([RESULTS, RESULTS, RESULTS, EXCEPTIONS]).flatmap(lambda drawn: drawn),
+    st.lists(st.sampled_from("pq"), max_size=2, unique=True),
+    st.integers(0, 2),
+    st.sampled_from([0.0, 600_000.0]),
+    st.sampled_from(["manual", "manual", "resync"]),
+)
+
+# Nothing odd: many changes of a few items
+PLACES = st.none() | st.sampled_from("ab")
+PLAIN_OUTPUTS = st.builds(
+    TaskOutput,
+    st.sampled_from("abcd"),
+    st.sampled_from([None, "x", "y", b"\0"]),
+    parent=PLACES,
+    timestamp=st.none() | st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 5)]),
+    metadata=st.dictionaries(st.sampled_from("mn"), st.sampled_from([0, 1, True])),
+    fingerprint=st.none() | st.sampled_from(["", "f", "g"]),
+    code=st.sampled_from([200, 200, 200, 206, 410]),
+)
+PLAIN_LISTINGS = st.builds(
+    Listing,
+    PLACES,
+    since=st.none() | st.just(datetime(2026, 1, 3, tzinfo=UTC)),
+    until=st.none() | st.just(datetime(2026, 1, 3, tzinfo=UTC)),
+)
+PLAIN_DEEDS = st.builds(
+    lambda output, seen, listed: Deed(
+        lambda: TaskResult(output, seen=seen, listed=listed),
+    ),
+    st.lists(PLAIN_OUTPUTS, max_size=5),
+    st.lists(st.sampled_from("abcd"), max_size=3),
+    st.lists(PLAIN_LISTINGS, max_size=2),
+)

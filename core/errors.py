@@ -22,10 +22,11 @@ class RateLimited(IntegrationError):
 
     Parameters:
       reason: Shown to people while the account waits.
-      retry_after: Seconds until the limit is open again. Default: a backoff that grows with each
-        refusal. Negative, absurd or non-finite values are clamped to between 1 second and 1 day.
-      limit: The name of the limit that is exhausted; tasks that do not use it go on. Default: the
-        whole account waits.
+      retry_after: Seconds until the limit is open again, clamped to between 1 second and 1 day.
+        Default, and for anything that is not a finite number: a pause that grows with each refusal,
+        from 10 s to 15 min.
+      limit: The name of the exhausted limit; tasks that do not use it continue. Default: the
+        complete account waits.
     """
 
     def __init__(

@@ -177,6 +177,11 @@ MUTATIONS = [
         ("tests/unit/test_allocation.py",),
     ),
     Mutation(
+        "one set of rules for engine and kit",
+        (("core/testing/ledger.py", "if snoozes and snoozed_too_long(", "if not snoozes and snoozed_too_long("),),
+        ("tests/integration/test_two_judges.py",),
+    ),
+    Mutation(
         "the epoch of a restored database",
         (("core/ledger/commit.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
         ("tests/integration/test_saving.py",),

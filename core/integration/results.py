@@ -50,7 +50,8 @@ class TaskOutput:
 
     Parameters:
       id: The item's id in the account; at most 2,048 bytes of UTF-8.
-      content: Text, bytes, a blob, or nothing.
+      content: Text, bytes, a blob, or nothing. Text with a NUL or a lone surrogate is kept as
+        bytes; in names and metadata, both become U+FFFD.
       kind: What sort of item: `message`, `source`, `attachment`, `file`, …
       parent: The id of the item (or the name of the place) it belongs to.
       name: For people: a subject, a file name.

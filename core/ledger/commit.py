@@ -82,7 +82,8 @@ RETURNING parent_id
 MAX_ERRORS = 20
 """Errors kept of one task, the latest."""
 
-# The rows are locked by the fence already. A task that would have waited too long in all is parked.
+# The rows are locked by the fence already. A task that would have waited too long in all is parked:
+# Cause.SNOOZED of core.results.parking.
 FINISH = f"""
 UPDATE sync_task t SET
     state = CASE WHEN f.snooze > 0

@@ -42,6 +42,7 @@ WITH held AS MATERIALIZED (
 UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 """
 
+# The third crash parks: Cause.CRASHES of core.results.parking.
 EXPIRE = f"""
 WITH expired AS MATERIALIZED (
     SELECT id FROM sync_task WHERE state = '{TaskState.QUEUED}' AND lease_until < clock_timestamp()

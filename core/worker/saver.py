@@ -252,6 +252,7 @@ class Saver:
         return saved
 
     def _park(self, outcome: Outcome, error: Exception) -> Saved:
+        # Cause.UNSAVABLE of core.results.parking
         reason = f"the result cannot be saved: {describe(error)}"
         return self._commit([parked(outcome, reason)])
 

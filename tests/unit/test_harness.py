@@ -5,6 +5,7 @@ does.
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from core import (
     TransientError,
     task,
 )
+from core.errors import ServerUnavailable
 from core.testing import Faults, Harness
 
 Script = Callable[[Context, str], TaskResult]
@@ -463,6 +465,38 @@ class TestExceptions:
             {"a"},
         )
 
+    def test_waiting_for_a_server_that_is_not_there_ends(self) -> None:
+        script, _ = failing(ServerUnavailable("away"), 10_000)
+        with pytest.raises(RuntimeError, match="does not have"):
+            scripted(script).sync()
+
+    @pytest.mark.parametrize("ending", [SystemExit(3), GeneratorExit(), CancelledError()])
+    def test_what_would_end_a_thread_is_an_attempt(self, ending: BaseException) -> None:
+        def script(ctx: Context, name: str) -> TaskResult:
+            raise ending
+
+        result = scripted(script).sync()
+        assert (result.state, result.parked[0].attempts) == ("partial", 3)
+        assert type(ending).__name__ in str(result.parked[0].error)
+
+    def test_ctrl_c_passes_through(self) -> None:
+        def script(ctx: Context, name: str) -> TaskResult:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            scripted(script).sync()
+
+    def test_a_cursor_that_expires_in_the_backfill_of_a_resync_is_parked(self) -> None:
+        triggers: list[str] = []
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            if name == "root":
+                return TaskResult(tasks=[step("old", background=True)])
+            triggers.append(ctx.run.trigger)
+            raise CursorExpired("p")
+
+        assert (scripted(script).sync().state, triggers) == ("partial", ["manual", "resync"])
+
     def test_an_expired_cursor_drops_its_partition_and_resyncs_once(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             if ctx.run.trigger == "resync":
@@ -532,13 +566,29 @@ class TestContext:
         harness.sync()
         assert told == [0, 4, 0, 4]
 
+    def test_a_large_blob_is_not_part_of_the_result(self) -> None:
+        """100 of a megabyte would be more than a result may carry."""
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            outputs = []
+            for number in range(100):
+                with ctx.blob() as blob:
+                    blob.write(b"x" * 1_100_000)
+                outputs.append(TaskOutput(str(number), blob.blob))
+            return TaskResult(outputs)
+
+        harness = scripted(script)
+        assert harness.sync().state == "succeeded"
+        assert harness.content["7"].size == 1_100_000
+
     def test_charges_name_a_limit(self) -> None:
         harness = scripted(always(TaskResult()))
         context = harness.context()
         context.charge("quota", 3)
         assert harness.charged == {"quota": 3}
-        with pytest.raises(PermanentError, match="no rate limit"):
-            context.charge("typo")
+        for wrong in ("typo", "slots"):
+            with pytest.raises(PermanentError, match="no rate limit"):
+                context.charge(wrong)
 
     def test_refreshed_credentials_stay(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:

@@ -1,0 +1,175 @@
+"""The rules for what a task returns or raises, without a database; `test_two_judges` compares the
+engine and the kit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.judges import MAX_ATTEMPTS, Kit, Odd
+from support.odd_results import EXCEPTIONS, KEPT, PARKED, RESULTS, WAITS, Deed
+
+from core.errors import (
+    CursorExpired,
+    NotFound,
+    PermanentError,
+    ResultInvalid,
+    TaskUnfit,
+    TransientError,
+)
+from core.results import parking
+from core.results.decisions import Done, Expired, Park, Retry, Snooze, StopAccount, Wait, decide
+from core.results.outputs import MAX_ID_BYTES
+from core.results.parking import Cause
+from core.results.result import result_rows
+from core.results.signals import TimeLimitExceeded
+from core.results.text import encode_json, fits, json_fits, mended_json
+from core.testing.blobs import MemoryStore
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def tries(**given: Any) -> Any:
+    return SimpleNamespace(
+        **{"attempts": 0, "crashes": 0, "snoozes": 0, "trigger": "manual", **given}
+    )
+
+
+@pytest.mark.parametrize("name", PARKED)
+def test_the_kit_parks_it(name: str) -> None:
+    (verdict,) = Kit().judge([Deed(PARKED[name], name=name)])
+    assert (verdict.state, verdict.content, verdict.states) == ("parked", {}, {})
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_kit_keeps_it(name: str) -> None:
+    (verdict,) = Kit().judge([Deed(KEPT[name], name=name)])
+    assert (verdict.state, set(verdict.content) <= {"a", "b"}) == ("done", True)
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_the_kit_lets_it_wait(name: str) -> None:
+    make, seconds = WAITS[name]
+    (verdict,) = Kit().judge([Deed(make, name=name)])
+    assert (verdict.state, verdict.wait) == ("ready", seconds)
+
+
+@given(result=RESULTS)
+def test_a_result_becomes_rows_that_can_be_stored_or_is_refused(result: Any) -> None:
+    try:
+        rows = result_rows(result, Odd, MemoryStore(), {})
+    except ResultInvalid:
+        return
+    for row in rows.outputs:
+        assert 0 < len(row.id.encode()) <= MAX_ID_BYTES
+        texts = [row.id, row.kind, row.parent, row.name, row.type, row.text, row.fingerprint]
+        assert all(fits(text) for text in texts if text is not None)
+        assert json_fits(encode_json(row.metadata, "metadata"))
+    for value in [*(task.payload for task in rows.tasks), *(state.value for state in rows.states)]:
+        assert json_fits(encode_json(value, "value"))
+    assert len({row.id for row in rows.outputs}) == len(rows.outputs)
+
+
+@given(
+    error=EXCEPTIONS,
+    attempts=st.integers(0, 5),
+    snoozes=st.integers(0, 10**9),
+    trigger=st.sampled_from(["manual", "resync"]),
+)
+def test_every_exception_has_a_decision_with_a_reason_that_can_be_stored(
+    error: BaseException, attempts: int, snoozes: int, trigger: str
+) -> None:
+    decision = decide(
+        error, tries(attempts=attempts, snoozes=snoozes, trigger=trigger), MAX_ATTEMPTS
+    )
+    assert decision.reason
+    assert fits(decision.reason)
+    if isinstance(decision, Wait | Retry | Snooze):
+        assert 0 <= decision.seconds <= 86_400
+    if isinstance(decision, Snooze):
+        assert decision.limit is None or fits(decision.limit)
+
+
+@pytest.mark.parametrize(
+    ("error", "given", "cause"),
+    [
+        (PermanentError("no"), {}, Cause.REFUSED),
+        (NotFound("no"), {}, Cause.REFUSED),
+        (ResultInvalid("no"), {}, Cause.INVALID),
+        (TaskUnfit("no"), {}, Cause.INVALID),
+        (TransientError("no"), {"attempts": 2}, Cause.ATTEMPTS),
+        (TimeLimitExceeded("no"), {"crashes": 2}, Cause.CRASHES),
+        (CursorExpired("p"), {"trigger": "resync"}, Cause.CURSOR),
+        (CursorExpired("\0"), {}, Cause.CURSOR),
+    ],
+    ids=repr,
+)
+def test_what_parks_names_its_cause(
+    error: BaseException, given: dict[str, Any], cause: Cause
+) -> None:
+    decision = decide(error, tries(**given), 3)
+    assert isinstance(decision, Park)
+    assert decision.cause is cause
+
+
+def test_the_list_of_what_parks_is_complete_here_and_in_the_docs() -> None:
+    assert parking.__doc__
+    page = (DOCS / "reference" / "plugin-api.md").read_text("utf-8")
+    for cause in Cause:
+        assert f"| `{cause.name}` |" in parking.__doc__
+        assert f"| `{cause}` |" in page
+
+
+def test_a_limit_is_named_by_a_text_and_none_is_the_account() -> None:
+    from core import RateLimited
+
+    def limit(named: Any) -> str | None:
+        decision = decide(RateLimited(limit=named), tries(), 3)
+        assert isinstance(decision, Snooze)
+        return decision.limit
+
+    assert [limit(named) for named in (None, "", "quota", "q\0", 5)] == [
+        None,
+        None,
+        "quota",
+        "q\ufffd",
+        "5",
+    ]
+
+
+def test_what_a_plugin_says_of_the_account_or_its_cursor_is_not_an_attempt() -> None:
+    from core import ConfigurationError, CredentialsInvalid, SkipItem
+
+    errors = [
+        SkipItem("a draft"), CursorExpired("p"), CredentialsInvalid("no"), ConfigurationError("no"),
+    ]  # fmt: skip
+    assert [type(decide(error, tries(attempts=2), 3)) for error in errors] == [
+        Done,
+        Expired,
+        StopAccount,
+        StopAccount,
+    ]
+
+
+TEXTS = st.text("a\0\\u0d8\ud800\udc00\U0001f600", max_size=6)
+
+
+@given(value=st.dictionaries(TEXTS, st.lists(TEXTS, max_size=3), max_size=3))
+def test_json_is_mended_as_its_texts_are(value: dict[str, list[str]]) -> None:
+    import json
+
+    from core.results.text import mended
+
+    # JSON knows no difference between a pair of surrogates and the character that they make.
+    joined = json.loads(json.dumps(value))
+    expected = {mended(key): [mended(text) for text in texts] for key, texts in joined.items()}
+    encoded = encode_json(value, "value")
+    assert json.loads(mended_json(encoded)) == expected or len(expected) < len(joined)
+    assert json_fits(encoded) == all(
+        fits(text) for key, texts in joined.items() for text in (key, *texts)
+    )

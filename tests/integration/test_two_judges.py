@@ -4,16 +4,15 @@ and PostgreSQL, and `core.testing.Harness`, do the same with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.judges import Engine, Kit, Verdict
-from support.odd_results import DEEDS, KEPT, PARKED, PLAIN_DEEDS, WAITS, Deed
+from support.odd_results import DEEDS, EFFECTS, KEPT, PARKED, PLAIN_DEEDS, WAITS, Bare, Deed
 
-from core import CursorExpired, TaskOutput, TaskResult
+from core import TaskOutput, TaskResult
 from core.worker.process import set_current
 
 BEFORE = Deed(lambda: TaskResult([TaskOutput("b", "before")]))
@@ -65,18 +64,11 @@ def test_both_let_it_wait_for_as_long(engine: Engine, name: str) -> None:
     assert kit.wait == seconds
 
 
-@pytest.mark.parametrize(
-    ("make", "trigger", "state"),
-    [
-        (lambda: TaskResult(state={"p": None}), "manual", "done"),
-        (lambda: CursorExpired("p"), "manual", "done"),
-        (lambda: CursorExpired("p"), "resync", "parked"),
-    ],
-)
-def test_both_do_the_same_with_a_cursor(
-    engine: Engine, make: Callable[[], Any], trigger: str, state: str
-) -> None:
-    assert both(engine, Deed(make, trigger=trigger)).state == state
+@pytest.mark.parametrize("name", EFFECTS)
+def test_both_do_the_same_with_the_task(engine: Engine, name: str) -> None:
+    deed, state = EFFECTS[name]
+    before = Deed(lambda: TaskResult([TaskOutput("b", "before")], state={"p": Bare(1)}))
+    assert both(engine, before, deed).state == state
 
 
 untimed = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -27,6 +27,7 @@ from core import (
     TransientError,
 )
 from core.errors import NotFound, ResultInvalid, ServerUnavailable, TaskUnfit, VaultError
+from core.results.parking import MAX_SNOOZED_SECONDS
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  that is the point
 
@@ -156,6 +157,55 @@ WAITS: Mapping[str, tuple[Callable[[], Any], float]] = {
     "an exception that cannot be read": (Unreadable, 4),
 }
 """Each makes its task wait, for at most so many seconds."""
+
+
+EFFECTS: Mapping[str, tuple[Deed, str]] = {
+    "SkipItem": (Deed(lambda: SkipItem("a draft")), "done"),
+    "TransientError": (Deed(lambda: TransientError("down")), "ready"),
+    "TransientError, the last attempt": (
+        Deed(lambda: TransientError("down"), attempts=2),
+        "parked",
+    ),
+    "an unknown one": (Deed(lambda: KeyError("x"), attempts=1), "ready"),
+    "SystemExit": (Deed(lambda: SystemExit(3)), "ready"),
+    "PermanentError": (Deed(lambda: PermanentError("no")), "parked"),
+    "RateLimited": (Deed(lambda: RateLimited(retry_after=9), attempts=2), "ready"),
+    "RateLimited for a week": (
+        Deed(lambda: RateLimited(retry_after=9), snoozed=MAX_SNOOZED_SECONDS),
+        "parked",
+    ),
+    "VaultError": (Deed(lambda: VaultError("no key"), attempts=2), "ready"),
+    "VaultError for a week": (
+        Deed(lambda: VaultError("no key"), snoozed=MAX_SNOOZED_SECONDS),
+        "parked",
+    ),
+    "ServerUnavailable": (
+        Deed(lambda: ServerUnavailable("away"), attempts=2, snoozed=MAX_SNOOZED_SECONDS),
+        "ready",
+    ),
+    "an error of Redis": (Deed(lambda: redis.ConnectionError("away"), attempts=2), "ready"),
+    "CredentialsInvalid": (Deed(lambda: CredentialsInvalid("no"), attempts=2), "ready"),
+    "ConfigurationError": (Deed(lambda: ConfigurationError("no"), attempts=2), "ready"),
+    "CursorExpired": (Deed(lambda: CursorExpired("p")), "done"),
+    "CursorExpired in a resync": (Deed(lambda: CursorExpired("p"), trigger="resync"), "parked"),
+    "a result, after a week": (
+        Deed(keeps("a"), attempts=2, snoozed=MAX_SNOOZED_SECONDS),
+        "done",
+    ),
+    "follow-ups, one of them in the background": (
+        Deed(
+            returns(
+                tasks=[
+                    Task("step", {"number": 1}, priority=3),
+                    Task("step", {"number": 2}, background=True),
+                    Task("step", {"number": 1}),
+                ]
+            )
+        ),
+        "done",
+    ),
+}
+"""What each does to its task."""
 
 
 # Drawn ones
@@ -296,7 +346,7 @@ DEEDS = st.builds(
     st.sampled_from([RESULTS, RESULTS, RESULTS, EXCEPTIONS]).flatmap(lambda drawn: drawn),
     st.lists(st.sampled_from("pq"), max_size=2, unique=True),
     st.integers(0, 2),
-    st.sampled_from([0.0, 600_000.0]),
+    st.sampled_from([0.0, MAX_SNOOZED_SECONDS]),
     st.sampled_from(["manual", "manual", "resync"]),
 )
 

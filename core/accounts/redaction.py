@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
-from redis import RedisError, ResponseError
+from redis import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from core.accounts.vault import secrets_of
 from core.db.errors import database_error, describe
@@ -33,6 +33,10 @@ PASSWORDS = ("password", "sslpassword")
 MAX_TEXT_CHARS = 2_000
 """Characters of an error that are kept."""
 
+
+_ABOUT_SERVER = (ReadOnlyError, OutOfMemoryError)
+"""Replies whose text repeats no argument; redis-py takes the code off these."""
+_ABOUT_SERVER_CODES = {"CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
 
 MAX_DESCRIPTION_CHARS = 200
 
@@ -131,12 +135,15 @@ def _in_base64(raw: bytes) -> set[str]:
 def describe_redis(error: RedisError) -> str:
     """One line about an error of Redis.
 
-    An error reply is described by its class and code alone: its text may repeat the command with
-    its arguments, as it does for every command of a pipeline.
+    A reply that is an error may repeat the command with its arguments, as every one in a pipeline
+    does: only what the server says about itself is passed on.
     """
     if isinstance(error, ResponseError):
-        code = re.match(r"[A-Z]{3,}\b", str(error).rpartition("caused error: ")[2])
-        return f"{type(error).__name__} {code[0]}" if code else type(error).__name__
+        text = str(error).rpartition("caused error: ")[2]
+        code = (re.match(r"[A-Z]{3,}\b", text) or [""])[0]
+        if isinstance(error, _ABOUT_SERVER) or code in _ABOUT_SERVER_CODES:
+            return text.splitlines()[0][:MAX_DESCRIPTION_CHARS]
+        return f"{type(error).__name__} {code}".strip()
     return (str(error).splitlines() or [""])[0][:MAX_DESCRIPTION_CHARS] or type(error).__name__
 
 

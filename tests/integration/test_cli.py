@@ -308,9 +308,9 @@ def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
             given=json.dumps(login | {"password": "nope-nope"}),
         )
         assert "nope-nope" not in error
-        assert "no credentials" in cli.fails("reconnect", id)
+        assert "credentials are missing" in cli.fails("reconnect", id)
         cli.ok("reconnect", id, "--credentials", "-", given=json.dumps(login))
-    assert "cannot be asked now" in cli.fails("check", id)
+    assert "FTP is not available" in cli.fails("check", id)
     listed = cli.ok("content", "--account", id)
     assert "\x1b" not in listed.out
     assert "[red]" in listed.out

@@ -343,6 +343,23 @@ def test_errors_of_redis_repeat_no_command(queues) -> None:
     assert describe_redis(raised(pipeline)) == "ResponseError WRONGTYPE"  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (redis.ReadOnlyError("You can't write against a read only replica."), "read only replica"),
+        (redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "memory"),
+        (redis.ResponseError("NOREPLICAS Not enough good replicas to write."), "good replicas"),
+        (redis.ConnectionError("Error 111 connecting to localhost:1. Refused."), "Error 111"),
+    ],
+)
+def test_the_cause_is_said_of_a_redis_that_refuses(error: redis.RedisError, said: str) -> None:
+    assert said in describe_redis(error)
+    error.args = (f"Command # 1 (SET k {SECRET}) of pipeline caused error: {error}",)
+    if isinstance(error, redis.ResponseError):
+        assert said in describe_redis(error)
+        assert SECRET not in describe_redis(error)
+
+
 def test_errors_of_pydantic_show_no_input() -> None:
     class Answer(BaseModel):
         count: int

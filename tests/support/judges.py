@@ -9,6 +9,11 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import UUID
 
+from core.queues import Queues
+from core.worker.held import Held
+from core.worker.instances import Instances
+from core.worker.running import Runner
+
 from core import BaseIntegration, Context, Manifest, Rate, Task, TaskResult, task
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs
@@ -17,15 +22,11 @@ from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.retries import Retries
 from core.plugins import Registry
-from core.queues import Queues
 from core.testing import Harness
 from core.testing.outcome import SyncResult
 from core.worker.accounts import Accounts
 from core.worker.context import Services
-from core.worker.held import Held
-from core.worker.instances import Instances
 from core.worker.process import set_current
-from core.worker.running import Runner
 from core.worker.saver import Saver
 from support.odd_results import Deed
 

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from core.service import idempotency
+from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.idempotency import RecordedResponse
-from core.service.tokens import Principal
 
 
 def answer(status: int, body: BaseModel) -> RecordedResponse:

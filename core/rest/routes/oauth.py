@@ -7,10 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 
-from core.rest.requests import NewAuthorization
 from core.rest.routes import problems
 from core.rest.routes.user_integrations import owner
-from core.rest.schemas import Authorization
+from core.rest.schemas import Authorization, NewAuthorization
 from core.service import authorization, listings
 from core.service.accounts import oauth
 from core.web.dependencies import NO_NUL, Authenticated, Engine

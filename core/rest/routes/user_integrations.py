@@ -13,16 +13,19 @@ from pydantic import AwareDatetime
 from core.accounts import store
 from core.errors import InvalidInput
 from core.rest import idempotency
-from core.rest.requests import NewUserIntegration, Sync, UserIntegrationChanges
+from core.rest.idempotency import RecordedResponse
 from core.rest.routes import problems
 from core.rest.schemas import (
     Identity,
+    NewUserIntegration,
     Page,
     Requested,
     Run,
     State,
+    Sync,
     Totals,
     UserIntegration,
+    UserIntegrationChanges,
     UserIntegrationInFull,
     Wait,
 )
@@ -32,7 +35,6 @@ from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.authorization import Principal
 from core.service.backend import Backend
-from core.service.idempotency import RecordedResponse
 from core.service.runs import actions as run_actions
 from core.service.runs import progress
 from core.states import AccountState, RunState
@@ -144,7 +146,7 @@ def create_user_integration(
                 public_only=not principal.is_admin,
             )
         engine.wake()
-        return idempotency.answer(201 if made.is_new else 200, _read(engine, made.id))
+        return idempotency.response(201 if made.is_new else 200, _read(engine, made.id))
 
     return idempotency.once(
         request,
@@ -329,7 +331,7 @@ def _requested(
 
     def act() -> RecordedResponse:
         run, new = ask()
-        return idempotency.answer(201 if new else 200, Requested(run_id=run, new=new))
+        return idempotency.response(201 if new else 200, Requested(run_id=run, new=new))
 
     return idempotency.once(
         request, engine, principal, key, body, act, lambda made: f"/v1/runs/{made['run_id']}"

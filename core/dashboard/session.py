@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl, urlsplit
 from fastapi import Depends, Request, Response
 
 from core.service import tokens
+from core.service.authorization import Principal
 from core.service.backend import Backend
-from core.service.tokens import Principal
 from core.web.dependencies import Engine, RawBody
 from core.web.problems import HttpProblem
 

@@ -1,13 +1,11 @@
-"""REST over HTTP: the API of `polling serve` under `/v1`, and the endpoints for monitoring.
+"""The REST API of `polling serve` under `/v1`, and the endpoints for monitoring.
 
 It needs the extra `serve`.
 
-    app            all of it put together      server      uvicorn, until it is told to end
-    dependencies   who asks, and what for      problems    errors as RFC 9457 says
-    requests       what is sent                answers     what comes back
-    idempotent     `Idempotency-Key`           body_size   how much may be sent
-    pulse          waiting for changes         metrics     figures for Prometheus
+    app            assembles the application   schemas     requests and responses
+    idempotency    `Idempotency-Key`           metrics     metrics for Prometheus
+    routes         a module for each resource
 
-`routes` has a module for each kind of thing. What they do stands in `core.service`, which knows no
-HTTP.
+`core.web` holds what the REST API shares with the dashboard. The operations themselves are in
+`core.service`, which does not know HTTP.
 """

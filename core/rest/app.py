@@ -26,7 +26,7 @@ from core.rest.routes import (
     users,
 )
 from core.service.backend import Backend
-from core.service.content.listing import SearchIndexer
+from core.service.content.search_index import SearchIndexer
 from core.web import problems
 from core.web.body_limit import BodySize
 from core.web.feed_watcher import FeedWatcher

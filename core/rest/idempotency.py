@@ -1,22 +1,65 @@
-"""Answering a creation, with `Idempotency-Key` or without."""
+"""`Idempotency-Key`: perform a request once, and answer its repetitions with the first response.
+
+A key belongs to its token. Request bodies hold passwords, so the table holds only a keyed digest of
+the request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from core.service import idempotency
+from core.errors import InvalidInput, WrongState
+from core.service.authorization import Principal
 from core.service.backend import Backend
-from core.service.idempotency import RecordedResponse
-from core.service.tokens import Principal
+
+RETENTION_HOURS = 24
+ABANDONED_SECONDS = 300
+"""Age in seconds at which an unanswered request counts as lost with its process.
+
+Its key may be used again.
+"""
+
+# One statement: of two concurrent requests, exactly one gets a row.
+RESERVE_KEY = """
+INSERT INTO idempotency_key AS k (token_id, key, request_digest)
+VALUES (%(token)s, %(key)s, %(digest)s)
+ON CONFLICT (token_id, key) DO UPDATE
+SET request_digest = excluded.request_digest, created_at = now(), status = NULL, answer = NULL
+WHERE k.created_at < now() - %(kept)s * interval '1 hour'
+   OR k.status IS NULL AND k.created_at < now() - %(abandoned)s * interval '1 second'
+RETURNING 1
+"""
+FIND_KEY = """
+SELECT request_digest, status, answer FROM idempotency_key
+WHERE token_id = %(token)s AND key = %(key)s
+"""
+RECORD_RESPONSE = """
+UPDATE idempotency_key SET status = %(status)s, answer = %(answer)s
+WHERE token_id = %(token)s AND key = %(key)s
+"""
+RELEASE_KEY = (
+    "DELETE FROM idempotency_key WHERE token_id = %(token)s AND key = %(key)s AND status IS NULL"
+)
 
 
-def answer(status: int, body: BaseModel) -> RecordedResponse:
-    """What a route comes to."""
+@dataclass(frozen=True, slots=True)
+class RecordedResponse:
+    """The response to a request; `replayed` if an earlier request with this key got it."""
+
+    status: int
+    body: Any
+    replayed: bool = False
+
+
+def response(status: int, body: BaseModel) -> RecordedResponse:
+    """Make the response of a route."""
     return RecordedResponse(status, body.model_dump(mode="json"))
 
 
@@ -29,21 +72,70 @@ def once(
     act: Callable[[], RecordedResponse],
     location: Callable[[Any], str],
 ) -> JSONResponse:
-    """Act, or answer as an earlier request with this key was answered.
+    """Perform a request, or replay the response of an earlier request with this key.
+
+    A failed request releases its key: it changed nothing, and the client may retry it.
 
     Parameters:
-      location: From the answer's body to where what was created can be read.
+      key: The value of `Idempotency-Key`. None: perform the request unconditionally.
+      body: The raw body of the request.
+      act: Performs the request.
+      location: Returns the path of the created object, given the body of the response.
+
+    Raises:
+      WrongState: The first request with this key is still in progress.
+      InvalidInput: The key was used for another request.
+      Exception: Whatever `act` raises.
     """
-    if key is None:
-        return _response(act(), location)
-    whole = b"\0".join(
+    recorded = act() if key is None else _recorded(request, backend, principal, key, body, act)
+    headers = {"Location": location(recorded.body)}
+    if recorded.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return JSONResponse(recorded.body, recorded.status, headers=headers)
+
+
+def _recorded(
+    request: Request,
+    backend: Backend,
+    principal: Principal,
+    key: str,
+    body: bytes,
+    act: Callable[[], RecordedResponse],
+) -> RecordedResponse:
+    content = b"\0".join(
         [request.method.encode(), request.url.path.encode(), request.url.query.encode(), body]
     )
-    return _response(idempotency.once(backend, principal.token_id, key, whole, act), location)
+    params: dict[str, Any] = {
+        "token": principal.token_id,
+        "key": key,
+        "digest": backend.vault.digest(content),
+    }
+    with backend.database.connection() as conn:
+        reserved = conn.execute(
+            RESERVE_KEY, params | {"kept": RETENTION_HOURS, "abandoned": ABANDONED_SECONDS}
+        ).fetchone()
+        if reserved is None:
+            return _replayed(backend, conn.execute(FIND_KEY, params).fetchone(), content)
+    try:
+        recorded = act()
+    except BaseException:
+        with backend.database.connection() as conn:
+            conn.execute(RELEASE_KEY, params)
+        raise
+    with backend.database.connection() as conn:
+        conn.execute(
+            RECORD_RESPONSE,
+            params | {"status": recorded.status, "answer": json.dumps(recorded.body)},
+        )
+    return recorded
 
 
-def _response(made: RecordedResponse, location: Callable[[Any], str]) -> JSONResponse:
-    headers: Mapping[str, str] = {"Location": location(made.body)}
-    if made.replayed:
-        headers = {**headers, "Idempotency-Replayed": "true"}
-    return JSONResponse(made.body, made.status, headers=dict(headers))
+def _replayed(backend: Backend, row: tuple[Any, ...] | None, content: bytes) -> RecordedResponse:
+    if row is None:  # the first request failed and released the key between the two statements
+        raise WrongState("idempotency-key-in-use")
+    digest, status, body = row
+    if not backend.vault.is_digest(bytes(digest), content):
+        raise InvalidInput("idempotency-key-misused")
+    if status is None:
+        raise WrongState("idempotency-key-in-use")
+    return RecordedResponse(status, body, replayed=True)

@@ -41,7 +41,7 @@ class Keyset:
     """The columns that order a listing, and identify a row in it.
 
     A statement that is read by it orders by these columns, compares them with `place`, and has the
-    limit that `names` gives: one row more than the page, which says whether another page follows.
+    limit that `params` returns: one row more than the page, which says whether another page follows.
 
     Parameters:
       columns: The columns with their types, the most significant one first.
@@ -66,7 +66,7 @@ class Keyset:
         column, kind = next(iter(self.columns.items()))
         return f"%(after_{column})s::{kind} IS NULL"
 
-    def names(self, limit: int, after: str | None) -> Row:
+    def params(self, limit: int, after: str | None) -> Row:
         """The values of `limit`, and of `place`: each is None without a cursor.
 
         Raises:
@@ -79,7 +79,7 @@ class Keyset:
         return {"limit": bounded(limit) + 1, **place}
 
     def page(self, rows: Sequence[Row], limit: int) -> Page:
-        """The page of rows that were read with the `names` of this limit."""
+        """The page of rows that were read with the `params` of this limit."""
         shown = list(rows[: bounded(limit)])
         return Page(shown, self.encode(shown[-1]) if len(rows) > len(shown) else None)
 
@@ -160,7 +160,7 @@ class PagedQuery:
         unknown = [name for name in filters if f"%({name})s" not in self.statement]
         if unknown:
             raise TypeError(f"{self.table} cannot be filtered by {', '.join(unknown)}")
-        params = dict.fromkeys(self.filters) | filters | self.key.names(limit, after)
+        params = dict.fromkeys(self.filters) | filters | self.key.params(limit, after)
         return self.key.page(fetch(conn, self.statement, params, prepare=False), limit)
 
     def pages(self, conn: Conn, **filters: Any) -> Iterator[Row]:

@@ -9,8 +9,8 @@ from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from core.service import tokens
+from core.service.authorization import Principal
 from core.service.backend import Backend
-from core.service.tokens import Principal
 from core.web.problems import HttpProblem
 
 bearer = HTTPBearer(auto_error=False, description="A token from the operator.")

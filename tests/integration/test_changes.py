@@ -16,9 +16,9 @@ from core.content import store
 from core.errors import InvalidInput
 from core.service import listings
 from core.service.accounts import erase as account_erase
+from core.service.authorization import Principal
 from core.service.content import changes
 from core.service.pagination import encode_cursor
-from core.service.tokens import Principal
 
 ADMIN = Principal(uuid4(), None)
 WRITERS, READERS, ROUNDS, ITEMS = 6, 2, 40, 12

@@ -14,7 +14,7 @@ from support.signed_in import signed_in
 from core import TaskOutput
 from core.dashboard import mail, previews, sanitizer
 from core.results.outputs import MAX_INLINE_BYTES
-from core.service.content import listing as content_listing
+from core.service.content import search_index
 
 DAY = datetime(2026, 3, 14, 23, 30, tzinfo=UTC)
 
@@ -61,7 +61,7 @@ def test_content_is_searched_and_filtered(dashboard, desk, keep) -> None:
     )
     keep(TaskOutput.gone("old"))
     desk.keep(desk.account("other", user_id="v"), TaskOutput("3", "their invoice"))
-    while content_listing.index_portion(desk.conn):
+    while search_index.index_batch(desk.conn):
         pass
     who = signed_in(dashboard, "u")
 

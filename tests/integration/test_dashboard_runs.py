@@ -220,7 +220,7 @@ def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, s
            FROM generate_series(1, 5000) n RETURNING 1""",
         run, account, root,
     )  # fmt: skip
-    names = {"run": run, "parent": root} | run_tree.KEY.names(50, None)
+    names = {"run": run, "parent": root} | run_tree.KEY.params(50, None)
     with (
         backend.database.connection() as conn,
         conn.transaction(),

@@ -10,6 +10,7 @@ from core import TaskOutput
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.content import listing as content_listing
+from core.service.content import search_index
 from core.service.pagination import encode_cursor
 
 PLACE = "/v1/user-integration-content"
@@ -21,7 +22,7 @@ def follow(conn):
     """Make all that is committed searchable."""
 
     def catch_up() -> None:
-        while content_listing.index_portion(conn):
+        while search_index.index_batch(conn):
             pass
 
     return catch_up
@@ -194,7 +195,7 @@ def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
     desk.keep(mine, TaskOutput("1", "needle"), TaskOutput("s", shared), TaskOutput("o", own))
     desk.keep(other, TaskOutput("s", shared))
     desk.conn.execute("UPDATE blob SET touched_at = now() - interval '2 hours'")
-    while content_listing.index_portion(desk.conn):
+    while search_index.index_batch(desk.conn):
         pass
     token = api.token("u/1")
     new = {"integration_domain": "locked", "user_id": "u/1", "credentials": {"password": "x"}}
@@ -296,7 +297,7 @@ def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(
 
     def follow_all() -> int:
         portions = 0
-        while content_listing.index_portion(conn, 50) != 0:
+        while search_index.index_batch(conn, 50) != 0:
             portions += 1
         return portions
 

@@ -55,7 +55,7 @@ def test_a_cursor_leads_back_to_its_row(which: str, data: st.DataObject) -> None
     row = {column: data.draw(VALUES[kind]) for column, kind in key.columns.items()}
     cursor = key.encode(row)
     assert dict(zip(key.columns, key.decode(cursor), strict=True)) == row
-    assert key.names(10, cursor) == {"limit": 11} | {f"after_{name}": row[name] for name in row}
+    assert key.params(10, cursor) == {"limit": 11} | {f"after_{name}": row[name] for name in row}
 
 
 @pytest.mark.parametrize("which", KEYS)
@@ -78,7 +78,7 @@ def test_other_values_are_refused_or_are_a_key(which: str, values: list[Any]) ->
 @pytest.mark.parametrize("cursor", ["", "x", "W10", "eyJhIjoxfQ", "\ud800", "é", "W1tb" * 9_000])
 def test_what_is_no_cursor_is_refused(which: str, cursor: str) -> None:
     with pytest.raises(InvalidInput, match=r"^invalid cursor"):
-        KEYS[which].names(10, cursor)
+        KEYS[which].params(10, cursor)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_text_that_postgresql_cannot_hold_is_refused(text: object) -> None:
 @given(st.integers(-5, 3 * MAX_PAGE_ROWS), st.integers(0, 2 * MAX_PAGE_ROWS))
 def test_a_page_is_cut_at_its_limit(limit: int, there: int) -> None:
     key = Keyset({"id": "bigint"})
-    rows = [{"id": id} for id in range(min(there, key.names(limit, None)["limit"]))]
+    rows = [{"id": id} for id in range(min(there, key.params(limit, None)["limit"]))]
     page = key.page(rows, limit)
     assert page.rows == rows[: bounded(limit)]
     assert 1 <= bounded(limit) <= MAX_PAGE_ROWS

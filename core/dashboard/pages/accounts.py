@@ -13,7 +13,7 @@ from core.dashboard.cached_count import CachedCount
 from core.dashboard.responses import Show
 from core.dashboard.session import Signed
 from core.db.pool import Conn
-from core.service import listings, tokens
+from core.service import authorization, listings
 from core.service.accounts import listing as account_listing
 from core.service.accounts import oauth
 from core.service.backend import Backend
@@ -90,7 +90,7 @@ def account_page(engine: Engine, who: Signed, show: Show, account: AccountId) ->
 
 def render(
     engine: Backend,
-    principal: tokens.Principal,
+    principal: authorization.Principal,
     show: Show,
     account: UUID,
     *,
@@ -110,7 +110,7 @@ def render(
     counting = CachedCount(lambda conn: listings.account_totals(conn, account))
 
     def look(conn: Conn) -> dict[str, Any]:
-        tokens.require(conn, principal, "account", account)
+        authorization.require(conn, principal, "account", account)
         return _collect(engine, conn, account, counting) | {
             "wrong": wrong,
             "wrong_name": wrong_name,

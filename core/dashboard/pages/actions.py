@@ -13,7 +13,7 @@ from core.dashboard.responses import Show, redirect
 from core.dashboard.session import Acted, Signed, Viewer
 from core.dashboard.wording import sentences
 from core.errors import NotFound, PollingError
-from core.service import listings, tokens
+from core.service import authorization, listings
 from core.service.accounts import actions as account_actions
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
@@ -110,7 +110,7 @@ def erase(
 ) -> Response:
     """All of it goes, if its name was typed."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal.principal, "account", account)
+        authorization.require(conn, principal.principal, "account", account)
         name = listings.accounts.one(conn, "account", account)["name"]
     typed = form.get("name")
     if typed.split() != name.split():
@@ -124,7 +124,7 @@ def _act(
 ) -> Response:
     """Do it, and go back to the account's page; what went wrong is said there."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal.principal, "account", account)
+        authorization.require(conn, principal.principal, "account", account)
     try:
         act()
     except NotFound:

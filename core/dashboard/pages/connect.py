@@ -14,7 +14,7 @@ from core.dashboard.responses import Show, redirect
 from core.dashboard.session import Acted, Signed
 from core.errors import NotFound
 from core.integration.base import Integration
-from core.service import tokens
+from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
 from core.service.backend import Backend
@@ -74,7 +74,7 @@ def connected(
     """
     if user_integration_id is not None:
         with engine.database.connection() as conn:
-            tokens.require(conn, principal.principal, "account", user_integration_id)
+            authorization.require(conn, principal.principal, "account", user_integration_id)
         return redirect(
             f"/accounts/{user_integration_id}",
             "reconnected" if account is not None else "connected",

@@ -16,7 +16,7 @@ from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
-from core.service import listings, lookup, tokens
+from core.service import authorization, listings, lookup
 from core.service.backend import Backend
 from core.service.content import listing as content_listing
 from core.web import downloads
@@ -133,7 +133,7 @@ def _visible_row(engine: Backend, principal: Viewer, id: int) -> Row:
 
 
 def _row(conn: Conn, principal: Viewer, id: int) -> Row:
-    tokens.require(conn, principal.principal, "content", id)
+    authorization.require(conn, principal.principal, "content", id)
     return listings.content.one(conn, "content", id)
 
 

@@ -15,7 +15,7 @@ from core.dashboard.responses import Show, redirect
 from core.dashboard.session import Acted, Signed, Viewer
 from core.errors import NotFound
 from core.integration.base import Integration
-from core.service import listings, tokens
+from core.service import authorization, listings
 from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
 from core.service.backend import Backend
@@ -36,7 +36,7 @@ class Opened:
 
 def _open(engine: Backend, principal: Viewer, account: UUID) -> Opened:
     with engine.database.connection() as conn:
-        tokens.require(conn, principal.principal, "account", account)
+        authorization.require(conn, principal.principal, "account", account)
         row = listings.accounts.one(conn, "account", account)
     return Opened(row, engine.registry.get(row["integration_domain"]))
 

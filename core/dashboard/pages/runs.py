@@ -16,7 +16,7 @@ from core.dashboard.session import Acted, Signed, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
-from core.service import listings, tokens
+from core.service import authorization, listings
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import listing as run_listing
@@ -91,7 +91,7 @@ def show_run(
 def cancel_run(engine: Engine, principal: Signed, form: Acted, run: RunId) -> Response:
     """End it now."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal.principal, "run", run)
+        authorization.require(conn, principal.principal, "run", run)
     run_actions.cancel(engine, run)
     return redirect(f"/runs/{run}", "cancelled")
 
@@ -100,7 +100,7 @@ def cancel_run(engine: Engine, principal: Signed, form: Acted, run: RunId) -> Re
 def show_task(engine: Engine, principal: Signed, show: Show, task: TaskId) -> Response:
     """One task, with the errors of its attempts."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal.principal, "task", task)
+        authorization.require(conn, principal.principal, "task", task)
     return show.live("task.html", lambda conn: _task(conn, principal, task))
 
 
@@ -122,13 +122,13 @@ def discard_task(engine: Engine, principal: Signed, form: Acted, task: TaskId) -
 
 def _require_task(engine: Backend, principal: Viewer, task: int) -> None:
     with engine.database.connection() as conn:
-        tokens.require(conn, principal.principal, "task", task)
+        authorization.require(conn, principal.principal, "task", task)
 
 
 def _require(conn: Conn, principal: Viewer, run: UUID, parent: int | None) -> None:
-    tokens.require(conn, principal.principal, "run", run)
+    authorization.require(conn, principal.principal, "run", run)
     if parent is not None:
-        tokens.require(conn, principal.principal, "task", parent)
+        authorization.require(conn, principal.principal, "task", parent)
 
 
 def _run(
@@ -178,7 +178,7 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
 
 
 def _task(conn: Conn, principal: Viewer, task: int) -> Mapping[str, Any]:
-    tokens.require(conn, principal.principal, "task", task)
+    authorization.require(conn, principal.principal, "task", task)
     row = listings.tasks.one(conn, "task", task)
     return {
         "task": row,

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 
 from core.rest.routes import problems
 from core.rest.schemas import Content, Page
-from core.service import listings, tokens
+from core.service import authorization, listings
 from core.service.content import listing as content_listing
 from core.web import downloads
 from core.web.dependencies import (
@@ -112,5 +112,5 @@ def get_raw_content(
 
 def _row(engine: Engine, principal: Authenticated, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "content", id)
+        authorization.require(conn, principal, "content", id)
         return listings.content.one(conn, "content", id)

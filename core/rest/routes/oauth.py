@@ -7,11 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 
-from core.rest.requests import NewAuthorization
 from core.rest.routes import problems
 from core.rest.routes.user_integrations import owner
-from core.rest.schemas import Authorization
-from core.service import listings, tokens
+from core.rest.schemas import Authorization, NewAuthorization
+from core.service import authorization, listings
 from core.service.accounts import oauth
 from core.web.dependencies import NO_NUL, Authenticated, Engine
 from core.web.provider_slots import provider_slot
@@ -38,7 +37,7 @@ def start_authorization(
     """
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:
-            tokens.require(conn, principal, "account", new.user_integration_id)
+            authorization.require(conn, principal, "account", new.user_integration_id)
             row = listings.accounts.one(conn, "account", new.user_integration_id)
     user = owner(
         principal, new.user_id or (row["user_id"] if new.user_integration_id is not None else None)

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
 from core.rest.schemas import Page, RunInFull, Task, Wait
-from core.service import listings, tokens
+from core.service import authorization, listings
+from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import progress
-from core.service.tokens import Principal
 from core.states import RunState, TaskState
 from core.web.dependencies import After, Authenticated, Engine, Limit, RunId
 
@@ -32,7 +32,7 @@ def get_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
 def cancel_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
     """End it now. Its open tasks go on in the account's next run."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "run", run)
+        authorization.require(conn, principal, "run", run)
     run_actions.cancel(engine, run)
     return _read(engine, principal, run)
 
@@ -48,14 +48,14 @@ def list_tasks(
 ) -> Page[Task]:
     """Its tasks, the newest first."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "run", run)
+        authorization.require(conn, principal, "run", run)
         page = listings.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)
     return Page[Task].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
 def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "run", run)
+        authorization.require(conn, principal, "run", run)
         row: dict[str, Any] = listings.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         running = row["state"] == RunState.RUNNING

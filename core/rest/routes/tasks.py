@@ -6,10 +6,10 @@ from fastapi import APIRouter
 
 from core.rest.routes import problems
 from core.rest.schemas import Retried, Task
-from core.service import listings, tokens
+from core.service import authorization, listings
+from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
-from core.service.tokens import Principal
 from core.web.dependencies import Authenticated, Engine, TaskId
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -38,5 +38,5 @@ def discard_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task
 
 def _read(engine: Backend, principal: Principal, task: int) -> Task:
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "task", task)
+        authorization.require(conn, principal, "task", task)
         return Task.model_validate(listings.tasks.one(conn, "task", task))

@@ -13,28 +13,30 @@ from pydantic import AwareDatetime
 from core.accounts import store
 from core.errors import InvalidInput
 from core.rest import idempotency
-from core.rest.requests import NewUserIntegration, Sync, UserIntegrationChanges
+from core.rest.idempotency import RecordedResponse
 from core.rest.routes import problems
 from core.rest.schemas import (
     Identity,
+    NewUserIntegration,
     Page,
     Requested,
     Run,
     State,
+    Sync,
     Totals,
     UserIntegration,
+    UserIntegrationChanges,
     UserIntegrationInFull,
     Wait,
 )
-from core.service import listings, tokens
+from core.service import authorization, listings
 from core.service.accounts import actions as account_actions
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
+from core.service.authorization import Principal
 from core.service.backend import Backend
-from core.service.idempotency import RecordedResponse
 from core.service.runs import actions as run_actions
 from core.service.runs import progress
-from core.service.tokens import Principal
 from core.states import AccountState, RunState
 from core.web.dependencies import (
     AccountId,
@@ -144,7 +146,7 @@ def create_user_integration(
                 public_only=not principal.is_admin,
             )
         engine.wake()
-        return idempotency.answer(201 if made.is_new else 200, _read(engine, made.id))
+        return idempotency.response(201 if made.is_new else 200, _read(engine, made.id))
 
     return idempotency.once(
         request,
@@ -166,7 +168,7 @@ def get_user_integration(
 ) -> UserIntegrationInFull:
     """One account, and what it waits for."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "account", account)
+        authorization.require(conn, principal, "account", account)
         row = listings.accounts.one(conn, "account", account)
         waits = progress.blockers(conn, store.load(conn, account))
         counted = listings.account_totals(conn, account) if totals else None
@@ -329,7 +331,7 @@ def _requested(
 
     def act() -> RecordedResponse:
         run, new = ask()
-        return idempotency.answer(201 if new else 200, Requested(run_id=run, new=new))
+        return idempotency.response(201 if new else 200, Requested(run_id=run, new=new))
 
     return idempotency.once(
         request, engine, principal, key, body, act, lambda made: f"/v1/runs/{made['run_id']}"
@@ -347,7 +349,7 @@ def list_runs(
 ) -> Page[Run]:
     """Its runs, the newest first."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "account", account)
+        authorization.require(conn, principal, "account", account)
         page = listings.runs.page(
             conn, limit=limit, after=after, user_integration_id=account, state=state
         )
@@ -364,7 +366,7 @@ def get_state(
 ) -> Page[State]:
     """What the plugin remembers between runs, by partition."""
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "account", account)
+        authorization.require(conn, principal, "account", account)
         page = listings.states.page(
             conn, limit=limit, after=after, user_integration_id=account, forgotten=False
         )
@@ -373,7 +375,7 @@ def get_state(
 
 def _require(engine: Backend, principal: Principal, account: UUID) -> None:
     with engine.database.connection() as conn:
-        tokens.require(conn, principal, "account", account)
+        authorization.require(conn, principal, "account", account)
 
 
 def _read(engine: Backend, account: UUID) -> UserIntegration:

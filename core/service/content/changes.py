@@ -16,9 +16,9 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
+from core.service.authorization import Principal
 from core.service.listings import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, bounded, encode_cursor, invalid_cursor
-from core.service.tokens import Principal
 
 MAX_SCANNED_ROWS = 5_000
 """Changes looked at for one page: those of others are passed over, and the cursor moves on."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.ledger import leadership
-from core.service.content import listing as content_listing
+from core.service.content import search_index
 from core.service.fleet import liveness
 from core.service.fleet.liveness import ALIVE
 from core.service.runs.parked import CONDITION, ERROR_CLASS
@@ -114,5 +114,5 @@ def look(conn: Conn, settings: Settings) -> Figures:
         silent_seconds=status.silent_seconds,
         leads=status.leads,
         horizon_seconds=fetch(conn, HORIZON, {})[0]["seconds"],
-        unsearchable=content_listing.index_lag(conn),
+        unsearchable=search_index.index_lag(conn),
     )

@@ -54,7 +54,7 @@ def page(conn: Conn, wanted: RunFilter, *, limit: int = 50, after: str | None = 
     Raises:
       InvalidInput: The cursor is invalid, or looking takes too long.
     """
-    names = asdict(wanted) | KEY.names(limit, after)
+    names = asdict(wanted) | KEY.params(limit, after)
     statement = ALL if wanted.user is None and wanted.account is None else OF_ACCOUNTS
     with within(conn):
         rows = fetch(conn, statement, names, prepare=False)

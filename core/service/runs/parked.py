@@ -112,7 +112,7 @@ def page(conn: Conn, wanted: ParkedFilter, *, limit: int = 50, after: str | None
     Raises:
       InvalidInput: The cursor is invalid, or looking takes too long.
     """
-    names = asdict(wanted) | KEY.names(limit, after)
+    names = asdict(wanted) | KEY.params(limit, after)
     with within(conn):
         rows = fetch(conn, PAGE, names, prepare=False)
     return KEY.page(rows, limit)

@@ -155,7 +155,7 @@ def tasks(
     Raises:
       InvalidInput: The cursor is invalid, or looking takes too long.
     """
-    names = {"run": run, "parent": parent} | KEY.names(limit, after)
+    names = {"run": run, "parent": parent} | KEY.params(limit, after)
     with within(conn):
         conn.execute(HASHED)
         page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, names), limit)

@@ -1,0 +1,57 @@
+"""Authorization: the principal of a request, and the owner of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.service.missing import not_found
+
+OWNERS = {
+    "account": "SELECT user_id FROM user_integration WHERE id = %s",
+    "run": """
+        SELECT a.user_id FROM sync_run r JOIN user_integration a ON a.id = r.user_integration_id
+        WHERE r.id = %s
+    """,
+    "task": """
+        SELECT a.user_id FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
+        WHERE t.id = %s
+    """,
+    "content": """
+        SELECT a.user_id FROM user_integration_content c
+        JOIN user_integration a ON a.id = c.user_integration_id
+        WHERE c.id = %s
+    """,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The user that a token belongs to; without a user, an operator, who sees all rows."""
+
+    token_id: UUID
+    user_id: str | None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether the principal is an operator."""
+        return self.user_id is None
+
+    def owns(self, user_id: str) -> bool:
+        """Whether the principal may see the rows of this user."""
+        return self.user_id is None or self.user_id == user_id
+
+
+def require(conn: Conn, principal: Principal, what: str, id: UUID | int) -> None:
+    """Check that the row exists and that the principal may see it.
+
+    Parameters:
+      what: `account`, `run`, `task` or `content`.
+
+    Raises:
+      NotFound: The row does not exist, or it belongs to another user.
+    """
+    owner = conn.execute(OWNERS[what].encode(), (id,)).fetchone()
+    if owner is None or not principal.owns(owner[0]):
+        raise not_found(what, id)

@@ -29,7 +29,7 @@ def test_an_hour_has_a_bar_for_each_minute_and_the_highest_fills_it() -> None:
         now,
     )
     heights = {bar.x: bar.height for bar in chart.bars if bar.height}
-    assert (len(chart.bars), chart.total, chart.most) == (60, 750, 10.0)
+    assert (len(chart.bars), chart.total, chart.peak) == (60, 750, 10.0)
     assert heights == {29: HEIGHT, 59: HEIGHT / 2}, "half a minute has passed: 150 are 5 a second"
 
 

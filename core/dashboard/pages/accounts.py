@@ -153,7 +153,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         "open": open_runs,
         "more_runs": runs.cursor is not None,
         "parked": account_listing.parked_summary(conn, account),
-        "totals": totals.look(conn),
+        "totals": totals.get(conn),
         "states": listings.states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False
         ),

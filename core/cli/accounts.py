@@ -28,7 +28,7 @@ def list_accounts(
     context: typer.Context,
     user_id: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only of this integration.")] = None,
-    status: Annotated[
+    state: Annotated[
         str | None, typer.Option(help="active, paused, error or disconnected.")
     ] = None,
     limit: Limit = None,
@@ -40,7 +40,7 @@ def list_accounts(
     Examples:
 
     \b
-      polling accounts --status error
+      polling accounts --state error
       polling accounts --json
     """
     if context.invoked_subcommand is not None:
@@ -51,7 +51,7 @@ def list_accounts(
         listing.show(
             conn,
             listings.accounts,
-            ("ID", "NAME", "INTEGRATION", "STATUS", "LAST SYNC", "NEXT"),
+            ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "NEXT"),
             _cells,
             command="polling accounts",
             empty="No accounts. Connect one: polling connect hello-world",
@@ -61,7 +61,7 @@ def list_accounts(
             wide="NAME",
             user_id=user_id,
             integration_domain=domain,
-            sync_status=status,
+            sync_status=state,
         )
 
 
@@ -174,7 +174,7 @@ def disconnect(
     from core.service.accounts import disconnect as account_disconnect
 
     if keep_content is None:
-        raise typer.BadParameter("say --keep-content or --delete-content")
+        raise typer.BadParameter("use --keep-content or --delete-content")
     with backend() as opened:
         found = _resolve(opened, id)
         with opened.database.connection() as conn:

@@ -16,8 +16,8 @@ app = typer.Typer(help="Make, list and revoke tokens of the REST API.", no_args_
 
 @app.command("create")
 def create(
-    user: Annotated[
-        str | None, typer.Option(help="The user whose rows it sees, and no others.")
+    user_id: Annotated[
+        str | None, typer.Option(help="The user whose rows the token can read.")
     ] = None,
     admin: Annotated[
         bool, typer.Option("--admin", help="An operator's: it sees everything.")
@@ -33,15 +33,15 @@ def create(
     Examples:
 
     \b
-      polling tokens create --user me
+      polling tokens create --user-id me
       polling tokens create --admin --name prometheus --days 90
     """
     from core.service import tokens
 
-    if admin == (user is not None):
-        raise typer.BadParameter("say --user U or --admin, one of them")
+    if admin == (user_id is not None):
+        raise typer.BadParameter("use either --user-id U or --admin")
     with backend() as opened, opened.database.connection() as conn:
-        made = tokens.create(conn, user_id=user, name=name, days=days)
+        made = tokens.create(conn, user_id=user_id, name=name, days=days)
     if json:
         dump({"id": str(made.id), "token": made.secret})
         return

@@ -1,4 +1,4 @@
-"""A form about an account: as it is shown, and as it was sent, with what is wrong with it."""
+"""The form of an account: rendered, submitted, and with its problems."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from core.service.accounts import actions as account_actions
 from core.service.accounts import validation
 from core.service.accounts.validation import InvalidFields
 
-Part = Literal["config", "credentials"]
+FormPart = Literal["config", "credentials"]
 
 MAX_INTERVAL_MINUTES = 525_600
-UNFIT = 422
+UNPROCESSABLE = 422
 
 _MINUTES = re.compile(r"[0-9]{1,6}")
 
 
-class Unusable(Exception):
-    """What is wrong is noted beside the fields."""
+class InvalidForm(Exception):
+    """The form is invalid; its problems are recorded by field."""
 
 
 class AccountForm:
-    """What a person is asked for.
+    """The config, credentials and plain fields of an account as a form.
 
     Parameters:
-      form: What was sent. Default: nothing yet.
-      config: What is stored. Default: the fields have their defaults.
-      plain: What stands in the plain fields, by name.
+      form: The submitted form. Default: none is submitted yet.
+      config: The stored config. Default: the fields have their defaults.
+      plain: Values of the plain fields (name, user, interval), by name.
 
     Attributes:
-      problems: What is wrong with each field, by its input's name.
-      wrong: What is wrong with the whole of it.
-      status: Of the answer.
+      problems: The problem of each field, by the name of its input.
+      wrong: The problem of the form as a whole; None if there is none.
+      status: HTTP status of the response.
     """
 
     def __init__(
@@ -66,66 +66,70 @@ class AccountForm:
     @property
     def config(self) -> list[forms.RenderedField]:
         """The fields of the config."""
-        return self._drawn("config", self._stored)
+        return self._render("config", self._stored)
 
     @property
     def credentials(self) -> list[forms.RenderedField]:
-        """The fields of the credentials; what is stored in them is not known here."""
-        return self._drawn("credentials", None)
+        """The fields of the credentials, without stored values."""
+        return self._render("credentials", None)
 
     @property
     def optional_credentials(self) -> list[forms.RenderedField]:
-        """The same where they may be left out as a whole: a browser does not ask for them."""
-        return [replace(one, field=replace(one.field, required=False)) for one in self.credentials]
+        """The fields of credentials that may be left out as a whole: a browser requires none."""
+        return [
+            replace(field, spec=replace(field.spec, required=False)) for field in self.credentials
+        ]
 
-    def _drawn(self, part: Part, stored: Mapping[str, Any] | None) -> list[forms.RenderedField]:
+    def _render(
+        self, part: FormPart, stored: Mapping[str, Any] | None
+    ) -> list[forms.RenderedField]:
         typed = self._form.below(f"{part}.") if self._form is not None else None
-        beginning = f"{part}."
+        prefix = f"{part}."
         wrong = {
-            name.removeprefix(beginning): text
+            name.removeprefix(prefix): text
             for name, text in self.problems.items()
-            if name.startswith(beginning)
+            if name.startswith(prefix)
         }
         return forms.render_fields(
             self._fields[part], part, values=stored, typed=typed, problems=wrong
         )
 
     def text(self, name: str) -> str:
-        """What stands in a plain field."""
+        """Return the value of a plain field."""
         return (
             self._form.get(name) if self._form is not None else forms.as_text(self._plain.get(name))
         )
 
     @contextmanager
-    def trying(self) -> Iterator[None]:
-        """A context that records errors of the input or of the provider instead of raising them."""
+    def recording_errors(self) -> Iterator[None]:
+        """Record errors of the input and of the provider instead of raising them."""
         try:
             yield
-        except Unusable:
-            self.status = UNFIT
+        except InvalidForm:
+            self.status = UNPROCESSABLE
         except InvalidFields as error:
-            self._note("credentials" if error.code == "credentials-invalid" else "config", error)
-            self.status = UNFIT
+            self._record("credentials" if error.code == "credentials-invalid" else "config", error)
+            self.status = UNPROCESSABLE
         except PollingError as error:
             self.wrong, self.status = sentences(error), error.status
 
     @property
     def failed(self) -> bool:
-        """Whether something is wrong."""
+        """Whether an error was recorded."""
         return self.status >= 400
 
-    def values(self, *parts: Part) -> list[dict[str, Any]]:
-        """The values that were sent.
+    def values(self, *parts: FormPart) -> list[dict[str, Any]]:
+        """Return the submitted values of parts of the form.
 
         Raises:
-          Unusable: They do not validate.
+          InvalidForm: The values do not validate.
         """
-        found = [self._values(part) for part in parts]
+        values = [self._values(part) for part in parts]
         if self.problems or self.wrong:
-            raise Unusable
-        return found
+            raise InvalidForm
+        return values
 
-    def _values(self, part: Part) -> dict[str, Any]:
+    def _values(self, part: FormPart) -> dict[str, Any]:
         assert self._form is not None
         fields, check = (
             self._fields[part],
@@ -133,8 +137,8 @@ class AccountForm:
         )
         values, unreadable = forms.read(fields, self._form.below(f"{part}."))
         if part == "config":
-            # A model that takes any field has more than the form knows.
-            known = {one.name for one in fields}
+            # A model that allows extra fields has fields that the form does not show.
+            known = {field.name for field in fields}
             is_open = self.integration.config_model.model_config.get("extra") == "allow"
             values = {
                 name: value
@@ -147,12 +151,12 @@ class AccountForm:
         try:
             check(self.integration, values)
         except InvalidFields as error:
-            self._note(part, error)
+            self._record(part, error)
         return values
 
-    def _note(self, part: Part, error: InvalidFields) -> None:
-        """Beside the fields; what belongs to none of them, above all."""
-        known = {one.name for one in self._fields[part]}
+    def _record(self, part: FormPart, error: InvalidFields) -> None:
+        """Record problems by field; a problem of no field concerns the whole form."""
+        known = {field.name for field in self._fields[part]}
         self.problems |= {
             f"{part}.{name}": text for name, text in error.problems.items() if name in known
         }
@@ -160,10 +164,10 @@ class AccountForm:
             self.wrong = sentence(error.message)
 
     def name(self) -> str | None:
-        """The account's name, if one was given.
+        """Return the name of the account; None if the field is empty.
 
         Raises:
-          Unusable: It can be none.
+          InvalidForm: The name is invalid.
         """
         text = self.text("name").strip()
         if text:
@@ -171,27 +175,27 @@ class AccountForm:
         return text or None
 
     def user(self) -> str:
-        """Whose account it is.
+        """Return the user of the account; `default` if the field is empty.
 
         Raises:
-          Unusable: It can be nobody.
+          InvalidForm: The user id is invalid.
         """
         text = self.text("user").strip() or "default"
         self._require("user", lambda: account_actions.require_text(user=text))
         return text
 
     def minutes(self) -> int | None:
-        """The interval, if one was given.
+        """Return the interval in minutes; None if the field is empty.
 
         Raises:
-          Unusable: It can be none.
+          InvalidForm: The interval is invalid.
         """
         text = self.text("interval").strip()
         if not text:
             return None
         if not _MINUTES.fullmatch(text) or not 1 <= int(text) <= MAX_INTERVAL_MINUTES:
             self.problems["interval"] = f"use whole minutes, from 1 to {MAX_INTERVAL_MINUTES:,}"
-            raise Unusable
+            raise InvalidForm
         return int(text)
 
     def _require(self, name: str, check: Any) -> None:
@@ -199,4 +203,4 @@ class AccountForm:
             check()
         except PollingError:
             self.problems[name] = "use 1 to 500 characters"
-            raise Unusable from None
+            raise InvalidForm from None

@@ -26,7 +26,7 @@ from core.dashboard.pages import (
     parked,
     runs,
 )
-from core.dashboard.session import SignInFirst
+from core.dashboard.session import SignInRequired
 from core.dashboard.wording import sentences
 from core.errors import PollingError
 from core.rest.app import Headers
@@ -79,7 +79,7 @@ def _build(rest: FastAPI) -> FastAPI:
     for module in PAGES:
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC))
-    app.add_exception_handler(SignInFirst, _sign_in_first)
+    app.add_exception_handler(SignInRequired, _sign_in_required)
     app.add_exception_handler(PollingError, _polling_error)
     app.add_exception_handler(RequestValidationError, _not_found)
     app.add_exception_handler(HTTPException, _http)
@@ -92,13 +92,11 @@ def _build(rest: FastAPI) -> FastAPI:
 
 
 # Starlette's signature.
-async def _sign_in_first(request: Request, error: Exception) -> Response:  # noqa: ARG001
+async def _sign_in_required(request: Request, error: Exception) -> Response:  # noqa: ARG001
     if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
         return _error_page(401, "Your session has ended", "Sign in and try again.")
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return RedirectResponse(
-        "/sign-in" + rendering.query(next=wanted if wanted != "/" else None), 303
-    )
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse("/sign-in" + rendering.query(next=path if path != "/" else None), 303)
 
 
 async def _polling_error(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -1,4 +1,4 @@
-"""Counting what takes its time: the longer it took, the longer the count is kept."""
+"""A cache for slow counts: the longer a count takes, the longer it is cached."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 from core.db.pool import Conn
 
-COST = 100
-"""So many times longer than a count took, it stands."""
+CACHE_FACTOR = 100
+"""How long a count is cached, in multiples of its duration."""
 
 
 class CachedCount:
-    """A count that is looked at again and again.
+    """A count that is read repeatedly.
 
     Parameters:
-      count: Asks the database.
+      count: Queries the database.
     """
 
     def __init__(self, count: Callable[[Conn], Any]) -> None:
         self._count = count
-        self._found: Any = None
-        self._until = float("-inf")
+        self._value: Any = None
+        self._expires_at = float("-inf")
 
-    def look(self, conn: Conn) -> Any:
-        """The latest count."""
-        begun = time.monotonic()
-        if begun >= self._until:
-            self._found = self._count(conn)
-            ended = time.monotonic()
-            self._until = ended + COST * (ended - begun)
-        return self._found
+    def get(self, conn: Conn) -> Any:
+        """Return the cached count, or count anew if it has expired."""
+        started_at = time.monotonic()
+        if started_at >= self._expires_at:
+            self._value = self._count(conn)
+            ended_at = time.monotonic()
+            self._expires_at = ended_at + CACHE_FACTOR * (ended_at - started_at)
+        return self._value

@@ -1,4 +1,4 @@
-"""Plots, as what a template needs to draw them in SVG."""
+"""Charts: the values that a template draws as SVG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEIGHT = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One minute; lengths in the units of the drawing."""
+    """One minute; lengths are in units of the SVG view box."""
 
     x: int
     height: float
@@ -24,40 +24,41 @@ class Chart:
     """The last hour, minute by minute.
 
     Attributes:
-      most: Of the highest bar, a second.
-      total: Of all of them.
+      peak: The rate of the highest bar, per second.
+      total: The sum of all counts.
     """
 
     title: str
     bars: Sequence[Bar]
-    most: float
+    peak: float
     total: int
-    begins: datetime
-    ends: datetime
+    starts_at: datetime
+    ends_at: datetime
 
 
-def last_hour(title: str, counted: dict[datetime, int], now: datetime) -> Chart:
-    """A bar for each minute up to now.
+def last_hour(title: str, counts: dict[datetime, int], now: datetime) -> Chart:
+    """Return a chart with a bar for each of the last 60 minutes.
 
     Parameters:
-      counted: How much by minute; none where nothing happened.
-      now: The minute that is not over counts by the seconds that are.
+      counts: Counts by minute; minutes without events may be missing.
+      now: The end of the chart. The rate of the current minute is by its elapsed seconds.
     """
-    this = now.replace(second=0, microsecond=0)
-    minutes = [this - timedelta(minutes=MINUTES - 1 - index) for index in range(MINUTES)]
+    current = now.replace(second=0, microsecond=0)
+    minutes = [current - timedelta(minutes=MINUTES - 1 - index) for index in range(MINUTES)]
     rates = [
-        counted.get(minute, 0) / (60 if minute != this else max((now - this).total_seconds(), 5))
+        counts.get(minute, 0)
+        / (60 if minute != current else max((now - current).total_seconds(), 5))
         for minute in minutes
     ]
-    most = max(rates)
+    peak = max(rates)
     bars = [
         Bar(
             index,
-            round(HEIGHT * rate / most, 1) if most else 0.0,
+            round(HEIGHT * rate / peak, 1) if peak else 0.0,
             f"{minute:%H:%M} UTC: {rate:,.1f}/s",
         )
         for index, (minute, rate) in enumerate(zip(minutes, rates, strict=True))
     ]
     return Chart(
-        title, bars, most, sum(counted.get(minute, 0) for minute in minutes), minutes[0], now
+        title, bars, peak, sum(counts.get(minute, 0) for minute in minutes), minutes[0], now
     )

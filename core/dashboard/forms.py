@@ -1,9 +1,7 @@
 """Forms from the JSON schemas of an integration's config and credentials.
 
-They turn a schema into fields, and fields into values.
-
-What a schema says may be odd, and what a form sends hostile: a field that is none of the plain ones
-is a text of JSON, and the plugin's model has the last word about every value.
+A schema becomes fields, and a submitted form becomes values. Schemas may be unusual and forms
+hostile: a field of any other type is entered as JSON, and the plugin's model validates every value.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ Kind = Literal["text", "secret", "number", "flag", "choice", "several", "lines",
 Schema = Mapping[str, Any]
 Typed = Mapping[str, Sequence[str]]
 
-DEEPEST = 12
-"""References followed one after the other."""
+MAX_REFERENCES = 12
+"""References and single options that are followed in a row."""
 
 NO_JSON = "this is no JSON"
 
@@ -33,15 +31,15 @@ _PORTABLE = re.compile(r"\^[^\\|()$^]*\$")
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a form.
+class FieldSpec:
+    """One field of a form, as its schema describes it.
 
     Attributes:
       nullable: Whether it may be null, which an empty input stands for.
-      default: What the model takes where nothing is given.
-      secret: What was typed, or is stored, is never put back into the page.
+      default: The value of the model if the field is left out.
+      secret: Whether typed and stored values are kept out of pages.
       choices: The values to choose from.
-      attributes: What a browser checks by itself.
+      attributes: Attributes of the input, which a browser checks.
     """
 
     name: str
@@ -58,16 +56,16 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class RenderedField:
-    """A field as a page shows it.
+    """A field with the values of its input.
 
     Attributes:
-      id, name: The input's.
-      text: What stands in it; for `several`, nothing.
-      chosen: Which choices are made, as their texts.
-      blank: Whether a choice may be left open.
+      id, name: The id and name of the input.
+      text: The value of the input; empty for `several`.
+      chosen: The selected choices, as texts.
+      error: The problem with the value; None if there is none.
     """
 
-    field: Field
+    spec: FieldSpec
     id: str
     name: str
     text: str
@@ -75,91 +73,94 @@ class RenderedField:
     error: str | None
 
     @property
-    def blank(self) -> bool:
-        """Whether no choice is one, too: or else a browser would choose the first by itself."""
-        return self.field.nullable or self.text not in {as_text(one) for one in self.field.choices}
+    def allows_empty(self) -> bool:
+        """Whether the choice may be left empty; otherwise a browser selects the first one."""
+        return self.spec.nullable or self.text not in {
+            as_text(choice) for choice in self.spec.choices
+        }
 
     @property
     def options(self) -> list[tuple[str, bool]]:
-        """Texts of the choices, and whether they are made."""
-        return [(text, text in self.chosen) for text in map(as_text, self.field.choices)]
+        """The texts of the choices, and whether each is selected."""
+        return [(text, text in self.chosen) for text in map(as_text, self.spec.choices)]
 
     @property
-    def described(self) -> str:
-        """The ids of what says more about it."""
+    def described_by(self) -> str:
+        """The ids of the elements that describe the input."""
         parts = (f"{self.id}-hint" if self.note else "", f"{self.id}-error" if self.error else "")
         return " ".join(filter(None, parts))
 
     @property
     def note(self) -> str:
-        """The hint, and what its kind needs to be said."""
-        more = {"lines": "One a line.", "json": "As JSON."}.get(self.field.kind, "")
-        hint = (self.field.hint or "").strip()
+        """The hint of the author, and of the kind of field."""
+        more = {"lines": "One a line.", "json": "As JSON."}.get(self.spec.kind, "")
+        hint = (self.spec.hint or "").strip()
         return (
             f"{hint}{'' if not hint or hint[-1] in '.!?' else '.'} {more}".strip() if more else hint
         )
 
 
-def fields_of(model: type[BaseModel]) -> list[Field]:
-    """The fields of a model."""
-    whole = model.model_json_schema()
-    top, _ = _plain(whole, whole)
+def fields_of(model: type[BaseModel]) -> list[FieldSpec]:
+    """Return the fields of a model."""
+    root = model.model_json_schema()
+    top, _ = _resolve(root, root)
     required = top.get("required", ())
     return [
-        _field(whole, name, part, name in required)
-        for name, part in top.get("properties", {}).items()
+        _field(root, name, schema, name in required)
+        for name, schema in top.get("properties", {}).items()
     ]
 
 
 def render_fields(
-    fields: Sequence[Field],
+    fields: Sequence[FieldSpec],
     prefix: str,
     *,
     values: Mapping[str, Any] | None = None,
     typed: Typed | None = None,
     problems: Mapping[str, str] = {},
 ) -> list[RenderedField]:
-    """Fields as a page shows them.
+    """Return fields with the values of their inputs.
 
     Parameters:
-      prefix: Of the inputs' names and ids.
-      values: What is stored. Default: each field's own default.
-      typed: What was sent, which goes before.
-      problems: What is wrong with each, by its name.
+      prefix: Prefix of the names and ids of the inputs.
+      values: Stored values. Default: the default of each field.
+      typed: Submitted texts; they take precedence over `values`.
+      problems: The problem of each field, by name.
     """
-    drawn = []
-    for index, one in enumerate(fields):
-        texts = [] if one.secret else _texts(one, values, typed)
-        text = texts[-1] if texts and one.kind != "several" else ""
-        error = problems.get(one.name)
-        drawn.append(
+    rendered = []
+    for index, spec in enumerate(fields):
+        texts = [] if spec.secret else _input_texts(spec, values, typed)
+        text = texts[-1] if texts and spec.kind != "several" else ""
+        error = problems.get(spec.name)
+        rendered.append(
             RenderedField(
-                one, f"{prefix}-{index}", f"{prefix}.{one.name}", text, frozenset(texts), error
+                spec, f"{prefix}-{index}", f"{prefix}.{spec.name}", text, frozenset(texts), error
             )
         )
-    return drawn
+    return rendered
 
 
-def read(fields: Sequence[Field], typed: Typed) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of a submitted form, for a model to validate, and the problems of unreadable ones.
+def read(fields: Sequence[FieldSpec], typed: Typed) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of a submitted form, for a model to validate, and problems by field.
 
-    What was left empty is left out, and so has its default; unless that is to take a default away.
+    Empty fields are left out and take their defaults; an empty nullable field that has a default
+    is null.
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    for one in fields:
+    for spec in fields:
         try:
-            value = _value(one, [text.replace("\r\n", "\n") for text in typed.get(one.name, ())])
+            value = _parse(spec, [text.replace("\r\n", "\n") for text in typed.get(spec.name, ())])
         except (ValueError, RecursionError):
-            problems[one.name] = NO_JSON
+            problems[spec.name] = NO_JSON
             continue
         if value is not _ABSENT:
-            values[one.name] = value
+            values[spec.name] = value
     return values, problems
 
 
 def as_text(value: Any) -> str:
-    """A value as it stands in an input."""
+    """Return a value as the text of an input."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -169,54 +170,54 @@ def as_text(value: Any) -> str:
 # ----------------------------------------------------------------------------------------------
 
 
-def _field(whole: Schema, name: str, part: Schema, required: bool) -> Field:
-    plain, nullable = _plain(whole, part)
-    kind, choices = _kind(whole, plain, nullable)
-    secret = kind == "secret" or (kind == "json" and _holds_secret(whole, plain))
-    return Field(
+def _field(root: Schema, name: str, schema: Schema, required: bool) -> FieldSpec:
+    resolved, nullable = _resolve(root, schema)
+    kind, choices = _kind(root, resolved, nullable)
+    secret = kind == "secret" or (kind == "json" and _holds_secret(root, resolved))
+    return FieldSpec(
         name=name,
-        label=_label(name, part),
+        label=_label(name, schema),
         kind=kind,
-        hint=part.get("description") or plain.get("description"),
+        hint=schema.get("description") or resolved.get("description"),
         required=required,
         nullable=nullable,
-        default=None if secret else part.get("default"),
+        default=None if secret else schema.get("default"),
         secret=secret,
         choices=choices,
-        attributes=_attributes(kind, plain),
+        attributes=_attributes(kind, resolved),
     )
 
 
-def _plain(whole: Schema, part: Schema) -> tuple[dict[str, Any], bool]:
-    """A part with its references followed, and without the null that it may also be."""
-    plain, nullable = dict(part), False
-    for _ in range(DEEPEST):
-        options = plain.get("anyOf") or plain.get("oneOf") or plain.get("allOf") or ()
-        several = [one for one in options if one.get("type") != "null"]
-        nullable = nullable or len(several) < len(options)
-        if "$ref" in plain:
-            name = str(plain.pop("$ref")).removeprefix("#/$defs/")
-            plain = {**whole.get("$defs", {}).get(name, {}), **plain}
-        elif len(several) == 1:
+def _resolve(root: Schema, schema: Schema) -> tuple[dict[str, Any], bool]:
+    """Return a schema with its references followed, and whether it also allows null."""
+    resolved, nullable = dict(schema), False
+    for _ in range(MAX_REFERENCES):
+        options = resolved.get("anyOf") or resolved.get("oneOf") or resolved.get("allOf") or ()
+        non_null = [option for option in options if option.get("type") != "null"]
+        nullable = nullable or len(non_null) < len(options)
+        if "$ref" in resolved:
+            name = str(resolved.pop("$ref")).removeprefix("#/$defs/")
+            resolved = {**root.get("$defs", {}).get(name, {}), **resolved}
+        elif len(non_null) == 1:
             rest = {
                 name: value
-                for name, value in plain.items()
+                for name, value in resolved.items()
                 if name not in ("anyOf", "oneOf", "allOf")
             }
-            plain = {**several[0], **rest}
+            resolved = {**non_null[0], **rest}
         else:
             break
-    return plain, nullable
+    return resolved, nullable
 
 
-def _kind(whole: Schema, plain: Schema, nullable: bool) -> tuple[Kind, Sequence[Any]]:
-    if (choices := _choices(plain)) is not None:
+def _kind(root: Schema, resolved: Schema, nullable: bool) -> tuple[Kind, Sequence[Any]]:
+    if (choices := _choices(resolved)) is not None:
         return "choice", choices
-    if plain.get("type") == "array":
-        items, _ = _plain(whole, plain.get("items") or {})
-        return _kind_of_list(items) if "prefixItems" not in plain else ("json", ())
-    match plain.get("type"), plain.get("format"):
-        case "string", _ if plain.get("writeOnly"):
+    if resolved.get("type") == "array":
+        items, _ = _resolve(root, resolved.get("items") or {})
+        return _kind_of_list(items) if "prefixItems" not in resolved else ("json", ())
+    match resolved.get("type"), resolved.get("format"):
+        case "string", _ if resolved.get("writeOnly"):
             return "secret", ()
         case "string", "password":
             return "secret", ()
@@ -241,76 +242,85 @@ def _kind_of_list(items: Schema) -> tuple[Kind, Sequence[Any]]:
     )
 
 
-def _choices(plain: Schema) -> Sequence[Any] | None:
-    choices = [plain["const"]] if "const" in plain else plain.get("enum")
+def _choices(resolved: Schema) -> Sequence[Any] | None:
+    choices = [resolved["const"]] if "const" in resolved else resolved.get("enum")
     scalar = choices and all(
-        isinstance(one, str | int | float | bool) and one != "" for one in choices
+        isinstance(choice, str | int | float | bool) and choice != "" for choice in choices
     )
     return choices if scalar else None
 
 
-def _holds_secret(whole: Schema, part: Schema, seen: frozenset[str] = frozenset()) -> bool:
-    """Whether a secret may be anywhere in it."""
-    if part.get("writeOnly") or part.get("format") == "password":
+def _holds_secret(root: Schema, schema: Schema, seen: frozenset[str] = frozenset()) -> bool:
+    """Return whether a schema has a secret at any depth."""
+    if schema.get("writeOnly") or schema.get("format") == "password":
         return True
-    name = str(part.get("$ref", "")).removeprefix("#/$defs/")
-    inner = [whole.get("$defs", {}).get(name, {})] if name and name not in seen else []
-    return any(_holds_secret(whole, one, seen | {name}) for one in (*_below(part), *inner))
-
-
-def _below(part: Schema) -> Iterator[Schema]:
-    yield from (one for one in part.get("properties", {}).values() if isinstance(one, Mapping))
-    for word in ("anyOf", "oneOf", "allOf", "prefixItems"):
-        yield from part.get(word, ())
-    yield from (
-        part[word]
-        for word in ("items", "additionalProperties")
-        if isinstance(part.get(word), Mapping)
+    name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+    target = [root.get("$defs", {}).get(name, {})] if name and name not in seen else []
+    return any(
+        _holds_secret(root, inner, seen | {name}) for inner in (*_subschemas(schema), *target)
     )
 
 
-def _label(name: str, part: Schema) -> str:
-    """The author's title; pydantic's title of the name is set in sentence case."""
-    title = part.get("title")
+def _subschemas(schema: Schema) -> Iterator[Schema]:
+    yield from (
+        inner for inner in schema.get("properties", {}).values() if isinstance(inner, Mapping)
+    )
+    for word in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        yield from schema.get(word, ())
+    yield from (
+        schema[word]
+        for word in ("items", "additionalProperties")
+        if isinstance(schema.get(word), Mapping)
+    )
+
+
+def _label(name: str, schema: Schema) -> str:
+    """Return the title of the author; a title from the name is set in sentence case."""
+    title = schema.get("title")
     own = title and title != name.title().replace("_", " ")
     return str(title) if own else (name.replace("_", " ").strip() or name).capitalize()
 
 
-def _attributes(kind: Kind, plain: Schema) -> dict[str, str]:
+def _attributes(kind: Kind, resolved: Schema) -> dict[str, str]:
     if kind == "number":
-        whole = plain.get("type") == "integer"
-        found: dict[str, Any] = {
-            "min": plain.get("minimum"),
-            "max": plain.get("maximum"),
-            "step": 1 if whole else "any",
+        is_integer = resolved.get("type") == "integer"
+        attributes: dict[str, Any] = {
+            "min": resolved.get("minimum"),
+            "max": resolved.get("maximum"),
+            "step": 1 if is_integer else "any",
         }
-        if whole and "exclusiveMinimum" in plain:
-            found["min"] = int(plain["exclusiveMinimum"]) + 1
-        if whole and "exclusiveMaximum" in plain:
-            found["max"] = int(plain["exclusiveMaximum"]) - 1
+        if is_integer and "exclusiveMinimum" in resolved:
+            attributes["min"] = int(resolved["exclusiveMinimum"]) + 1
+        if is_integer and "exclusiveMaximum" in resolved:
+            attributes["max"] = int(resolved["exclusiveMaximum"]) - 1
     elif kind == "text":
-        pattern = str(plain.get("pattern", ""))
-        found = {"minlength": plain.get("minLength"), "maxlength": plain.get("maxLength")}
-        found["pattern"] = pattern[1:-1] if _PORTABLE.fullmatch(pattern) else None
-        found["placeholder"] = (
-            "2026-01-31T12:00:00Z" if plain.get("format") == "date-time" else None
+        pattern = str(resolved.get("pattern", ""))
+        attributes = {
+            "minlength": resolved.get("minLength"),
+            "maxlength": resolved.get("maxLength"),
+        }
+        attributes["pattern"] = pattern[1:-1] if _PORTABLE.fullmatch(pattern) else None
+        attributes["placeholder"] = (
+            "2026-01-31T12:00:00Z" if resolved.get("format") == "date-time" else None
         )
     else:
-        found = {}
-    return {name: str(value) for name, value in found.items() if value is not None}
+        attributes = {}
+    return {name: str(value) for name, value in attributes.items() if value is not None}
 
 
 # From values to texts and back
 # ----------------------------------------------------------------------------------------
 
 
-def _texts(one: Field, values: Mapping[str, Any] | None, typed: Typed | None) -> list[str]:
+def _input_texts(
+    spec: FieldSpec, values: Mapping[str, Any] | None, typed: Typed | None
+) -> list[str]:
     if typed is not None:
-        return list(typed.get(one.name, ()))
-    value = one.default if values is None else values.get(one.name, one.default)
-    match one.kind:
+        return list(typed.get(spec.name, ()))
+    value = spec.default if values is None else values.get(spec.name, spec.default)
+    match spec.kind:
         case "several":
-            return [as_text(part) for part in value or ()]
+            return [as_text(item) for item in value or ()]
         case "lines":
             return ["\n".join(map(str, value or ()))]
         case "flag":
@@ -320,41 +330,43 @@ def _texts(one: Field, values: Mapping[str, Any] | None, typed: Typed | None) ->
     return [as_text(value)]
 
 
-def _value(one: Field, texts: Sequence[str]) -> Any:
-    """What was typed, as a value; raises ValueError for what is no JSON."""
+def _parse(spec: FieldSpec, texts: Sequence[str]) -> Any:
+    """Return submitted texts as a value; raise ValueError for invalid JSON."""
     text = texts[-1] if texts else ""
-    match one.kind:
+    match spec.kind:
         case "flag":
             return text == "on"
         case "several":
-            return [choice for choice in one.choices if as_text(choice) in texts] or _nothing(
-                one, []
+            return [choice for choice in spec.choices if as_text(choice) in texts] or _empty_value(
+                spec, []
             )
         case "lines":
-            return [line.strip() for line in text.split("\n") if line.strip()] or _nothing(one, [])
-    if text == "" or (one.kind not in ("text", "secret") and not text.strip()):
-        return _nothing(one, _ABSENT)
-    match one.kind:
+            return [line.strip() for line in text.split("\n") if line.strip()] or _empty_value(
+                spec, []
+            )
+    if text == "" or (spec.kind not in ("text", "secret") and not text.strip()):
+        return _empty_value(spec, _ABSENT)
+    match spec.kind:
         case "choice":
-            return next((choice for choice in one.choices if as_text(choice) == text), text)
+            return next((choice for choice in spec.choices if as_text(choice) == text), text)
         case "number":
             return _number(text.strip())
         case "json":
-            return json.loads(text, parse_constant=_refuse)
+            return json.loads(text, parse_constant=_refuse_constant)
     return text
 
 
-def _nothing(one: Field, otherwise: Any) -> Any:
-    """What an empty input means: null, where a field may be that."""
-    if not one.nullable:
-        return otherwise
-    return None if one.default is not None else _ABSENT
+def _empty_value(spec: FieldSpec, fallback: Any) -> Any:
+    """Return the value of an empty input: null if the field is nullable and has a default."""
+    if not spec.nullable:
+        return fallback
+    return None if spec.default is not None else _ABSENT
 
 
 def _number(text: str) -> Any:
-    """A number; what is none is left for the model to refuse."""
+    """Return a number; any other text is returned for the model to refuse."""
     return json.loads(text) if _NUMBER.fullmatch(text) and not re.match(r"-?0[0-9]", text) else text
 
 
-def _refuse(name: str) -> Any:
+def _refuse_constant(name: str) -> Any:
     raise ValueError(name)

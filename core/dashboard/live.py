@@ -2,9 +2,9 @@
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-A page that is asked for as `text/event-stream` answers with its live part, whenever that has
-changed. However many look at the same page, it is rendered once; and the more a look costs, the
-rarer it is.
+A page that is requested as `text/event-stream` answers with its live part whenever that changes. A
+part is rendered once for all its viewers; the longer rendering takes, the longer is the pause
+before the next one.
 """
 
 from __future__ import annotations
@@ -22,77 +22,77 @@ from starlette.concurrency import run_in_threadpool
 from core.errors import PollingError
 from core.web.feed_watcher import FeedWatcher
 
-SECONDS = 1.0
-"""Between two looks, at the least."""
+MIN_PAUSE_SECONDS = 1.0
+"""Minimum pause between two renderings."""
 
-COST = 10
-"""So many times longer than a look took is the pause after it."""
+PAUSE_FACTOR = 10
+"""The pause after a rendering, in multiples of its duration."""
 
 MAX_CONCURRENT_RENDERS = 4
-"""Looks. Whoever waits for one holds none of the threads that answer requests."""
+"""A stream that waits for a rendering holds no thread of those that answer requests."""
 
 KEEPALIVE_SECONDS = 15.0
-ASK_AGAIN_SECONDS = 15.0
-"""How soon a token that is revoked ends the stream."""
+AUTHORIZATION_SECONDS = 15.0
+"""Interval at which a stream checks its token."""
 
 CACHE_SECONDS = 60.0
 
 MAX_STREAMS = 60
-"""Of one token: pages that are open at once.
+"""Concurrent streams of one token.
 
-The server has a bound for all connections together, which nobody shall use up.
+The server limits all connections together; one token must not use them all.
 """
 
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(slots=True)
-class _Kept:
+class _CacheEntry:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     html: str = ""
     streams: int = 0
-    looked: float = 0.0
+    rendered_at: float = 0.0
     fresh_until: float = 0.0
-    pause: float = SECONDS
+    pause: float = MIN_PAUSE_SECONDS
 
 
 class Live:
-    """The live parts that somebody looks at just now."""
+    """A cache of rendered live parts, and the streams that send them."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, ...], _Kept] = {}
+        self._cache: dict[tuple[str, ...], _CacheEntry] = {}
         self._streams: Counter[UUID] = Counter()
         self._rendering = asyncio.Semaphore(MAX_CONCURRENT_RENDERS)
 
-    async def look(
+    async def get(
         self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0
     ) -> tuple[str, float]:
-        """What this part looks like, and in how many seconds to look again.
+        """Return the HTML of a live part, and the seconds until it should be read again.
 
         Parameters:
-          key: The same for those who see the same.
-          since: When the viewer began, by the monotonic clock: a look from before then would take
-            the page back to what it was before somebody acted on it.
+          key: Identifies the part; equal for viewers who see the same rows.
+          since: When the stream of the viewer started, by `time.monotonic`. An older rendering is
+            not returned: it could show the state before an action of the viewer.
         """
-        self._forget()
-        kept = self._kept.setdefault(key, _Kept())
-        async with kept.lock:
-            if time.monotonic() >= kept.fresh_until or kept.looked < since:
+        self._evict()
+        entry = self._cache.setdefault(key, _CacheEntry())
+        async with entry.lock:
+            if time.monotonic() >= entry.fresh_until or entry.rendered_at < since:
                 async with self._rendering:
-                    kept.looked = begun = time.monotonic()
-                    kept.html = await run_in_threadpool(render)
-                kept.pause = max(SECONDS, COST * (time.monotonic() - begun))
-                kept.fresh_until = time.monotonic() + kept.pause * 0.9
-            return kept.html, kept.pause
+                    entry.rendered_at = started_at = time.monotonic()
+                    entry.html = await run_in_threadpool(render)
+                entry.pause = max(MIN_PAUSE_SECONDS, PAUSE_FACTOR * (time.monotonic() - started_at))
+                entry.fresh_until = time.monotonic() + entry.pause * 0.9
+            return entry.html, entry.pause
 
-    def _forget(self) -> None:
-        long_ago = time.monotonic() - CACHE_SECONDS
+    def _evict(self) -> None:
+        expired_before = time.monotonic() - CACHE_SECONDS
         for key in [
             key
-            for key, kept in self._kept.items()
-            if 0 < kept.fresh_until < long_ago and not kept.streams
+            for key, entry in self._cache.items()
+            if 0 < entry.fresh_until < expired_before and not entry.streams
         ]:
-            del self._kept[key]
+            del self._cache[key]
 
     async def stream(
         self,
@@ -102,26 +102,27 @@ class Live:
         allowed: Callable[[], bool],
         pulse: FeedWatcher,
     ) -> AsyncGenerator[str, None]:
-        """Yield events until the viewer leaves or loses access, or the subject or server is gone.
+        """Yield events until the client disconnects, the viewer loses access, or the server stops.
 
         Parameters:
-          token: Whose stream it is.
+          token: The token of the viewer.
+          allowed: Returns whether the token is still valid.
         """
         if self._streams[token] >= MAX_STREAMS:
             yield "retry: 30000\n\n"
             return
-        kept = self._kept.setdefault(key, _Kept())
+        entry = self._cache.setdefault(key, _CacheEntry())
         self._streams[token] += 1
-        kept.streams += 1
+        entry.streams += 1
         try:
             async for text in self._events(key, render, allowed, pulse):
                 yield text
         finally:
-            kept.streams -= 1
-            if not kept.streams and self._kept.get(key) is kept:
-                del self._kept[key]
+            entry.streams -= 1
+            if not entry.streams and self._cache.get(key) is entry:
+                del self._cache[key]
             self._streams[token] -= 1
-            self._streams += Counter()  # without those that have none
+            self._streams += Counter()  # removes zero counts
 
     async def _events(
         self,
@@ -130,35 +131,39 @@ class Live:
         allowed: Callable[[], bool],
         pulse: FeedWatcher,
     ) -> AsyncIterator[str]:
-        sent, spoken, asked, since = "", time.monotonic(), time.monotonic(), time.monotonic()
+        sent_html, last_event_at, authorized_at, since = (
+            "",
+            time.monotonic(),
+            time.monotonic(),
+            time.monotonic(),
+        )
         yield "retry: 3000\n\n"
         while not pulse.ended:
             now = time.monotonic()
-            if now - asked >= ASK_AGAIN_SECONDS:
+            if now - authorized_at >= AUTHORIZATION_SECONDS:
                 if not await run_in_threadpool(allowed):
                     yield event("end", "")
                     return
-                asked = now
+                authorized_at = now
             try:
-                html, pause = await self.look(key, render, since)
-            # It is gone, or the viewer may not see it any more: the page itself says so.
+                html, pause = await self.get(key, render, since)
+            # The subject was deleted, or the viewer lost access: the page shows the error.
             except PollingError:
                 yield event("end", "")
                 return
-            if html != sent:
+            if html != sent_html:
                 yield event("live", html)
-                sent, spoken = html, now
-            elif now - spoken >= KEEPALIVE_SECONDS:
+                sent_html, last_event_at = html, now
+            elif now - last_event_at >= KEEPALIVE_SECONDS:
                 yield ": still here\n\n"
-                spoken = now
+                last_event_at = now
             await pulse.pause(pause)
 
 
 def event(name: str, data: str) -> str:
-    """One event.
+    """Return one event.
 
-    A carriage return ends a line as well: left as it is, a text from outside could begin an event
-    of its own.
+    A carriage return also ends a line; without the split, untrusted text could start an event.
     """
     lines = "".join(f"data: {line}\n" for line in LINE_END.split(data))
     return f"event: {name}\n{lines}\n"

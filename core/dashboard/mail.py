@@ -1,7 +1,6 @@
-"""A mail, as far as it is shown: its heading, its body as text and as HTML, and what is attached.
+"""The preview of a mail: its headers, its body as text and as HTML, and its attachments.
 
-Mails are made by anybody. What is read of one is bounded in size, in parts and in depth, as is the
-work of taking it apart.
+Mails are untrusted. The size, the parts, the depth and the cost of parsing are bounded.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from core.results.text import mended
 from core.web.downloads import image_type
 
 MAX_MESSAGE_BYTES = 5_000_000
-"""Of a mail; its body stands before what is attached."""
+"""Bytes of a mail that are parsed; its body precedes its attachments."""
 
 MAX_BOUNDARY_COMPARISONS = 20_000_000
 """Lines by boundaries: the parser compares each line with the boundaries of all parts around it."""
@@ -40,10 +39,10 @@ MAX_TEXT_CHARS = 200_000
 MAX_IMAGE_BYTES = 3_000_000
 """Of all inline images together."""
 
-HEADINGS = ("From", "To", "Cc", "Subject", "Date")
+SHOWN_HEADERS = ("From", "To", "Cc", "Subject", "Date")
 
 # Their decoders are slow, or do something else than decoding.
-NO_CHARSETS = {"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"}
+REFUSED_CHARSETS = {"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"}
 
 _DELIMITER = re.compile(rb"[\r\n]--")
 
@@ -52,25 +51,25 @@ Part: TypeAlias = "Message[str, str]"
 
 @dataclass(slots=True)
 class MailPreview:
-    """A mail.
+    """The shown parts of a mail.
 
     Attributes:
-      headings: What it says of itself, by name.
-      text, html: Its body; None if it has none of this kind.
-      images: Its inline images, as `data:` URLs by their content ids.
-      attachments: Names and types.
-      cut: Whether there is more than what was read.
+      headers: Names and values.
+      text, html: The body; None if it has none of this type.
+      images: Inline images, as `data:` URLs by content id.
+      attachments: Names and content types.
+      truncated: Whether the mail is longer than what was parsed.
     """
 
-    headings: list[tuple[str, str]] = field(default_factory=list)
+    headers: list[tuple[str, str]] = field(default_factory=list)
     text: str | None = None
     html: str | None = None
     images: dict[str, str] = field(default_factory=dict)
     attachments: list[tuple[str, str]] = field(default_factory=list)
-    cut: bool = False
+    truncated: bool = False
 
 
-class _Bounded(Compat32):
+class _BoundedPolicy(Compat32):
     """Parsing a header's parameters takes the square of its length."""
 
     def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
@@ -81,10 +80,10 @@ class _Bounded(Compat32):
 
 
 def read(data: bytes) -> MailPreview | None:
-    """Parse these bytes as a mail; None if they are not one, or parsing would take too long.
+    """Parse a mail; return None if the bytes are not a mail, or parsing would take too long.
 
     Parameters:
-      data: Its beginning, if it is longer than `MAX_MESSAGE_BYTES`.
+      data: The mail; its beginning, if it is longer than `MAX_MESSAGE_BYTES`.
     """
     # To the parser a line ends by either, or by both together.
     lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
@@ -94,60 +93,65 @@ def read(data: bytes) -> MailPreview | None:
     ):
         return None
     try:
-        return _letter(
-            message_from_bytes(data, policy=_Bounded()), cut=len(data) >= MAX_MESSAGE_BYTES
+        return _preview(
+            message_from_bytes(data, policy=_BoundedPolicy()),
+            truncated=len(data) >= MAX_MESSAGE_BYTES,
         )
     # The parser has faults of many kinds, and mails are made to find them.
     except Exception:  # noqa: BLE001
         return None
 
 
-def _letter(message: Part, *, cut: bool) -> MailPreview:
-    letter = MailPreview(headings=_headings(message), cut=cut)
+def _preview(message: Part, *, truncated: bool) -> MailPreview:
+    preview = MailPreview(headers=_headers(message), truncated=truncated)
     room = MAX_IMAGE_BYTES
     for part in _leaves(message):
         type = part.get_content_type()
         if part.get_content_disposition() != "attachment" and not part.is_multipart():
-            if type == "text/plain" and letter.text is None:
-                letter.text = _text(part)
+            if type == "text/plain" and preview.text is None:
+                preview.text = _text(part)
                 continue
-            if type == "text/html" and letter.html is None:
-                letter.html = _text(part)
+            if type == "text/html" and preview.html is None:
+                preview.html = _text(part)
                 continue
             if (
                 part.get("Content-ID")
                 and type.startswith("image/")
-                and (length := _add_image(letter, part, room))
+                and (length := _add_image(preview, part, room))
             ):
                 room -= length
                 continue
         name = part.get_filename()
-        letter.attachments.append((decoded(name) if name else "(no name)", type[:200]))
-    return letter
+        preview.attachments.append((decode_header_text(name) if name else "(no name)", type[:200]))
+    return preview
 
 
 def _leaves(message: Part) -> Iterator[Part]:
-    """The parts that hold something, in their order; a mail in a mail is one of them."""
-    waiting, seen = [(message, 0)], 0
-    while waiting and seen < MAX_PARTS:
-        part, depth = waiting.pop()
+    """Yield the parts with content, in order; an attached mail is one part."""
+    pending, seen = [(message, 0)], 0
+    while pending and seen < MAX_PARTS:
+        part, depth = pending.pop()
         seen += 1
         payload = part.get_payload()
         if part.get_content_maintype() == "multipart" and isinstance(payload, list):
             if depth < MAX_DEPTH:
-                waiting.extend(
-                    (one, depth + 1) for one in reversed(payload) if isinstance(one, Message)
+                pending.extend(
+                    (child, depth + 1) for child in reversed(payload) if isinstance(child, Message)
                 )
         else:
             yield part
 
 
-def _headings(message: Part) -> list[tuple[str, str]]:
-    return [(name, decoded(message[name])) for name in HEADINGS if message[name] is not None]
+def _headers(message: Part) -> list[tuple[str, str]]:
+    return [
+        (name, decode_header_text(message[name]))
+        for name in SHOWN_HEADERS
+        if message[name] is not None
+    ]
 
 
-def decoded(value: object) -> str:
-    """A header for people: encoded words (RFC 2047) decoded, if they can be."""
+def decode_header_text(value: object) -> str:
+    """Return the text of a header; encoded words (RFC 2047) are decoded if they are valid."""
     raw = str(value)[:MAX_HEADER_CHARS]
     try:
         text = str(make_header(decode_header(raw)))
@@ -159,29 +163,29 @@ def decoded(value: object) -> str:
 def _text(part: Part) -> str:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
-    return decode(data, part.get_content_charset())
+    return decode_text(data, part.get_content_charset())
 
 
-def decode(data: bytes, charset: str | None) -> str:
+def decode_text(data: bytes, charset: str | None) -> str:
     """Decode text in a named charset.
 
     An unknown charset is read as UTF-8, and unreadable bytes become U+FFFD.
     """
     try:
-        found = codecs.lookup(charset or "utf-8").name
-        text = data.decode("utf-8" if found in NO_CHARSETS else found, "replace")
+        codec = codecs.lookup(charset or "utf-8").name
+        text = data.decode("utf-8" if codec in REFUSED_CHARSETS else codec, "replace")
     except (LookupError, ValueError):
         text = data.decode("utf-8", "replace")
     return mended(text) or ""
 
 
-def _add_image(letter: MailPreview, part: Part, room: int) -> int:
+def _add_image(preview: MailPreview, part: Part, room: int) -> int:
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
     type = image_type(data[:32])
     if type is None or len(data) > room:
         return 0
-    letter.images[str(part["Content-ID"]).strip().strip("<>")] = (
+    preview.images[str(part["Content-ID"]).strip().strip("<>")] = (
         f"data:{type};base64,{base64.b64encode(data).decode()}"
     )
     return len(data)

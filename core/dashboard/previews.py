@@ -1,4 +1,4 @@
-"""What of an item can be shown, and how."""
+"""Previews of content: text, images, HTML and mails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_TEXT_CHARS = 200_000
 """Bytes that are shown in the page."""
 
 MAX_CONCURRENT_PREVIEWS = 2
-PATIENCE_SECONDS = 10.0
+SLOT_TIMEOUT_SECONDS = 10.0
 """How many mails are parsed concurrently, and how many seconds other mails wait for that.
 
 A mail that was made to be slow takes seconds of the interpreter.
@@ -55,31 +55,31 @@ img {{ max-width: 100%; height: auto; }} pre {{ white-space: pre-wrap; }}
 </style></head>
 <body>{body}{end}</body></html>
 """
-CUT = "<hr><p>It goes on; this is as much as is shown here.</p>"
+TRUNCATED_NOTE = "<hr><p>It goes on; this is as much as is shown here.</p>"
 
 TEXT_TYPES = ("application/json", "application/xml", "application/javascript", "application/yaml")
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """How an item is shown.
+    """The preview of an item.
 
     Attributes:
-      kind: `none`: as a download only.
-      text: To be shown as it stands, escaped.
-      letter: Of a mail.
-      cut: Whether there is more.
+      kind: The form of the preview; `none` if the item can only be downloaded.
+      text: Text to show, escaped.
+      mail: The parsed mail, if `kind` is `mail`.
+      truncated: Whether the item is longer than the preview.
     """
 
     kind: Literal["mail", "html", "image", "text", "none"]
     text: str | None = None
-    letter: MailPreview | None = None
-    cut: bool = False
+    mail: MailPreview | None = None
+    truncated: bool = False
 
 
 @contextmanager
 def _slot() -> Iterator[None]:
-    if not _slots.acquire(timeout=PATIENCE_SECONDS):
+    if not _slots.acquire(timeout=SLOT_TIMEOUT_SECONDS):
         raise HttpProblem("previews-busy")
     try:
         yield
@@ -88,11 +88,11 @@ def _slot() -> Iterator[None]:
 
 
 def preview(engine: Backend, row: dict[str, Any]) -> Preview:
-    """What can be shown of this item.
+    """Return the preview of an item.
 
     Raises:
-      NotFound: It is gone, or its blob is.
-      Refused: Too many are being looked at.
+      NotFound: The item or its blob does not exist.
+      Refused: Too many previews are in progress.
     """
     with _slot():
         return _preview(engine, row)
@@ -101,32 +101,32 @@ def preview(engine: Backend, row: dict[str, Any]) -> Preview:
 def _preview(engine: Backend, row: dict[str, Any]) -> Preview:
     type = media_type(row["content_type"])
     if type == "message/rfc822":
-        letter = mail.read(beginning(engine, row["id"], mail.MAX_MESSAGE_BYTES))
-        if letter is not None:
-            text = letter.text
+        mail_preview = mail.read(read_start(engine, row["id"], mail.MAX_MESSAGE_BYTES))
+        if mail_preview is not None:
+            text = mail_preview.text
             return Preview(
                 "mail",
                 text and text[:MAX_TEXT_CHARS],
-                letter,
-                letter.cut or len(text or "") > MAX_TEXT_CHARS,
+                mail_preview,
+                mail_preview.truncated or len(text or "") > MAX_TEXT_CHARS,
             )
     if type in ("text/html", "application/xhtml+xml"):
         return Preview("html")
-    data = beginning(engine, row["id"], MAX_TEXT_CHARS + 1)
+    data = read_start(engine, row["id"], MAX_TEXT_CHARS + 1)
     if image_type(data):
         return Preview("image")
     if not data or not _is_text(type, data):
         return Preview("none")
-    shown = mail.decode(data[:MAX_TEXT_CHARS], charset(row["content_type"]))
-    return Preview("text", shown, cut=len(data) > MAX_TEXT_CHARS)
+    text = mail.decode_text(data[:MAX_TEXT_CHARS], charset(row["content_type"]))
+    return Preview("text", text, truncated=len(data) > MAX_TEXT_CHARS)
 
 
 def document(engine: Backend, row: dict[str, Any]) -> str | None:
-    """The item's HTML as a page without scripts or remote content; None if it has none.
+    """Return the HTML of an item as a page without scripts or remote content; None if it has none.
 
     Raises:
-      NotFound: It is gone, or its blob is.
-      Refused: Too many are being looked at.
+      NotFound: The item or its blob does not exist.
+      Refused: Too many previews are in progress.
     """
     with _slot():
         return _document(engine, row)
@@ -135,37 +135,38 @@ def document(engine: Backend, row: dict[str, Any]) -> str | None:
 def _document(engine: Backend, row: dict[str, Any]) -> str | None:
     type, images = media_type(row["content_type"]), {}
     if type == "message/rfc822":
-        letter = mail.read(beginning(engine, row["id"], mail.MAX_MESSAGE_BYTES))
-        html = letter.html if letter is not None else None
-        images = letter.images if letter is not None else {}
+        mail_preview = mail.read(read_start(engine, row["id"], mail.MAX_MESSAGE_BYTES))
+        html = mail_preview.html if mail_preview is not None else None
+        images = mail_preview.images if mail_preview is not None else {}
     elif type in ("text/html", "application/xhtml+xml"):
-        html = mail.decode(
-            beginning(engine, row["id"], sanitizer.LONGEST * 2), charset(row["content_type"])
+        html = mail.decode_text(
+            read_start(engine, row["id"], sanitizer.MAX_HTML_CHARS * 2),
+            charset(row["content_type"]),
         )
     else:
         html = None
     if html is None:
         return None
-    body, cut = sanitizer.sanitize(html, images)
-    return DOCUMENT.format(body=body, end=CUT if cut else "")
+    body, truncated = sanitizer.sanitize(html, images)
+    return DOCUMENT.format(body=body, end=TRUNCATED_NOTE if truncated else "")
 
 
-def beginning(engine: Backend, id: int, most: int) -> bytes:
-    """An item's first bytes.
+def read_start(engine: Backend, id: int, max_bytes: int) -> bytes:
+    """Return at most `max_bytes` bytes from the start of an item.
 
     Raises:
-      NotFound: It is gone, or its blob is.
+      NotFound: The item or its blob does not exist.
     """
-    found = bytearray()
+    data = bytearray()
     for portion in content_reader.read(engine, id):
-        found += portion[: most - len(found)]
-        if len(found) >= most:
+        data += portion[: max_bytes - len(data)]
+        if len(data) >= max_bytes:
             break
-    return bytes(found)
+    return bytes(data)
 
 
 def charset(content_type: str | None) -> str | None:
-    """The charset that a content type names, if it names one."""
+    """Return the charset of a content type; None if it has none."""
     parsed: Message[str, str] = Message()
     parsed["Content-Type"] = " ".join((content_type or "")[:500].split())
     return parsed.get_content_charset()

@@ -19,16 +19,16 @@ Text = Annotated[str, Query(max_length=1_000, pattern=NO_NUL)]
 """A field of a filter form; empty if nothing was given."""
 
 
-def account(conn: Conn, principal: Viewer, text: str) -> UUID | None:
+def find_account(conn: Conn, viewer: Viewer, text: str) -> UUID | None:
     """The account that was typed, by its name or id; None if nothing was.
 
     Raises:
       NotFound, InvalidInput: The viewer sees none of it, or several.
     """
-    return lookup.account_of(conn, principal.user_id, text.strip()) if text.strip() else None
+    return lookup.account_of(conn, viewer.user_id, text.strip()) if text.strip() else None
 
 
-def day(text: str, later: int = 0) -> datetime | None:
+def parse_day(text: str, offset_days: int = 0) -> datetime | None:
     """Midnight, in UTC, of a day as browsers send it; None if nothing was given.
 
     Parameters:
@@ -40,11 +40,11 @@ def day(text: str, later: int = 0) -> datetime | None:
     if not text:
         return None
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=later)
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=offset_days)
     except (ValueError, OverflowError):
         raise InvalidInput("day-invalid", text=text[:20]) from None
 
 
-def domains(engine: Backend, given: str) -> list[str]:
+def domains(engine: Backend, selected: str) -> list[str]:
     """What integrations there are to choose from."""
-    return sorted({*engine.registry.integrations, *([given] if given else [])})
+    return sorted({*engine.registry.integrations, *([selected] if selected else [])})

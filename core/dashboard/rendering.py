@@ -1,4 +1,4 @@
-"""Templates, and how they show numbers and times."""
+"""Templates, and their filters for numbers and times."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from core.states import AccountState, AccountStateReason, Lane, RunState, TaskSt
 
 @cache
 def environment() -> Environment:
-    """All templates escape what they are given."""
-    made = Environment(
+    """Return the Jinja environment; all templates escape their values."""
+    env = Environment(
         loader=PackageLoader("core.dashboard"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    env.filters |= {
         "ago": formatting.ago,
         "span": formatting.span,
         "number": formatting.number,
         "size": formatting.size,
         "moment": formatting.moment,
-        "past": past,
+        "is_past": is_past,
         "pretty": pretty,
     }
-    made.globals["query"] = query
-    words = (AccountState, AccountStateReason, Lane, RunState, TaskState)
-    made.globals |= {word.__name__: word for word in words}
-    return made
+    env.globals["query"] = query
+    enums = (AccountState, AccountStateReason, Lane, RunState, TaskState)
+    env.globals |= {enum.__name__: enum for enum in enums}
+    return env
 
 
 def page(name: str, values: Mapping[str, Any]) -> str:
-    """A whole page."""
+    """Render a whole page."""
     return environment().get_template(name).render(values)
 
 
 def live_part(name: str, values: Mapping[str, Any]) -> str:
-    """The part of a page that changes by itself: its block `live`."""
+    """Render the live part of a page: its block `live`."""
     template = environment().get_template(name)
     return "".join(template.blocks["live"](template.new_context(dict(values))))
 
 
 def query(**values: object) -> str:
-    """A query string of what is given; None and the empty text are left out."""
-    given = {name: value for name, value in values.items() if value not in (None, "")}
-    return f"?{urlencode(given)}" if given else ""
+    """Return a query string; None and empty values are left out."""
+    params = {name: value for name, value in values.items() if value not in (None, "")}
+    return f"?{urlencode(params)}" if params else ""
 
 
-def past(at: datetime) -> bool:
-    """Whether it is over."""
+def is_past(at: datetime) -> bool:
+    """Return whether a time has passed."""
     return at <= datetime.now(UTC)
 
 
 def pretty(value: object) -> str:
-    """JSON, for people."""
+    """Return indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)

@@ -1,4 +1,4 @@
-"""How a page is answered: whole, or as a stream of its live part."""
+"""Responses of the dashboard: whole pages, streams of their live parts, and redirects."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fastapi import Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from core.dashboard import rendering
-from core.dashboard.session import Signed, Viewer, find_viewer
+from core.dashboard.session import SignedIn, Viewer, find_viewer
 from core.db.pool import Conn
 from core.service.backend import Backend
 from core.web.dependencies import Engine
 
-Look = Callable[[Conn], Mapping[str, Any]]
+Loader = Callable[[Conn], Mapping[str, Any]]
 
 FLASH_MESSAGES = {
     "connected": (
@@ -39,40 +39,41 @@ FLASH_MESSAGES = {
     "discarded": "Discarded.",
     "cancelled": "Cancelled. Its open tasks go on in the next run.",
 }
-"""What a page says after something was done, by the word in its address."""
+"""What a page shows after an action, by the parameter `flash` of its address."""
 
 
 class PageRenderer:
-    """Answers one request."""
+    """Render the response to one request."""
 
-    def __init__(self, request: Request, engine: Engine, principal: Signed) -> None:
+    def __init__(self, request: Request, engine: Engine, viewer: SignedIn) -> None:
         self._request = request
         self._engine: Backend = engine
-        self._who: Viewer = principal
+        self._viewer: Viewer = viewer
 
-    def show(self, name: str, values: Mapping[str, Any], status: int = 200) -> Response:
-        """A whole page."""
+    def page(self, name: str, values: Mapping[str, Any], status: int = 200) -> Response:
+        """Return a whole page."""
         return HTMLResponse(rendering.page(name, self._common() | dict(values)), status)
 
-    def live(self, name: str, look: Look) -> Response:
-        """A page, or, for who asks for a stream of events, its live part as it changes.
+    def live(self, name: str, load: Loader) -> Response:
+        """Return a whole page, or a stream of its live part if the client accepts events.
 
         Parameters:
-          look: What it shows; asked again and again. The same for all who see the same rows.
+          load: Reads the values of the template. It is called for each update, and its result must
+            be the same for all viewers who may see the same rows.
         """
         if "text/event-stream" not in self._request.headers.get("accept", ""):
-            return self.show(name, self._looked(look))
+            return self.page(name, self._load(load))
         key = (
             str(self._request.url.path),
             str(self._request.url.query),
-            self._who.user_id or "",
-            str(self._who.is_admin),
+            self._viewer.user_id or "",
+            str(self._viewer.is_admin),
         )
         state = self._request.app.state
         stream = state.live.stream(
             key,
-            self._who.principal.token_id,
-            lambda: rendering.live_part(name, self._common() | self._looked(look)),
+            self._viewer.principal.token_id,
+            lambda: rendering.live_part(name, self._common() | self._load(load)),
             lambda: find_viewer(self._engine, self._request) is not None,
             state.rest.state.pulse,
         )
@@ -80,18 +81,22 @@ class PageRenderer:
             stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
         )
 
-    def _looked(self, look: Look) -> dict[str, Any]:
+    def _load(self, load: Loader) -> dict[str, Any]:
         with self._engine.database.connection() as conn:
-            return dict(look(conn))
+            return dict(load(conn))
 
     def _common(self) -> dict[str, Any]:
-        said = FLASH_MESSAGES.get(self._request.query_params.get("said", ""))
-        return {"who": self._who, "path": self._request.url.path, "said": said}
+        flash = FLASH_MESSAGES.get(self._request.query_params.get("flash", ""))
+        return {"viewer": self._viewer, "path": self._request.url.path, "flash": flash}
 
 
-Show = Annotated[PageRenderer, Depends(PageRenderer)]
+Renderer = Annotated[PageRenderer, Depends(PageRenderer)]
 
 
-def redirect(path: str, said: str | None = None) -> Response:
-    """To another page, after something was done."""
-    return RedirectResponse(path + rendering.query(said=said), 303)
+def redirect(path: str, flash: str | None = None) -> Response:
+    """Redirect to a page after an action.
+
+    Parameters:
+      flash: A key of `FLASH_MESSAGES`. Default: no message.
+    """
+    return RedirectResponse(path + rendering.query(flash=flash), 303)

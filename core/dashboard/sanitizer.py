@@ -1,7 +1,7 @@
-"""HTML from outside, made fit to be looked at: nothing in it acts, loads or leads anywhere.
+"""Sanitize untrusted HTML: remove scripts, forms, links and remote content.
 
-It is the first of three fences. The answer's Content-Security-Policy lets a browser load nothing
-and run nothing, and the sandbox of the frame holds what would submit, open or navigate.
+This is the first of three protections. The Content-Security-Policy of the response prevents loading
+and scripts, and the sandbox of the frame prevents submitting, opening and navigating.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import nh3
 
-LONGEST = 500_000
+MAX_HTML_CHARS = 500_000
 """Characters that are parsed.
 
 Parsing costs the square of what somebody nests or repeats on purpose.
@@ -37,12 +37,12 @@ TAGS = {
     "sub", "summary", "sup", "table", "tbody", "td", "tfoot", "th", "thead", "time", "tr", "tt",
     "u", "ul", "var", "wbr",
 }  # fmt: skip
-DROPPED_WHOLE = {
+REMOVED_WITH_CONTENT = {
     "script", "style", "title", "template", "noscript", "iframe", "object", "embed", "applet",
     "svg", "math", "select", "textarea", "audio", "video", "canvas", "noembed", "noframes", "xmp",
     "plaintext",
 }  # fmt: skip
-"""These go with what is in them; of all others that are not kept, the text stays."""
+"""Tags that are removed with their content; of other tags that are not allowed, the text stays."""
 
 ATTRIBUTES = {
     "*": {
@@ -81,7 +81,7 @@ STYLES = {
     "white-space", "width", "word-break", "word-spacing",
 }  # fmt: skip
 _COLOURS = re.compile(r"\b(?:rgb|hsl)a?\([\d\s.,%/deg]*\)", re.IGNORECASE)
-_LOADS = re.compile(r"[\\(@<]|/\*")
+_LOADING = re.compile(r"[\\(@<]|/\*")
 """Functions name what could be loaded; the others hide them."""
 
 # Of those that are alike it opens three anew
@@ -92,8 +92,8 @@ _FORMATTING = re.compile(
     r"""((?:\s+[\w:-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=`]+))?)*\s*/?>)?""",
     re.IGNORECASE,
 )
-ALIKE = 3
-A_TAG = 20
+MAX_REOPENED = 3
+TAG_OVERHEAD_CHARS = 20
 """Characters that a tag costs beside its own: its end tag, and its memory while it is parsed."""
 
 _INLINE = re.compile(
@@ -102,16 +102,16 @@ _INLINE = re.compile(
 
 
 def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, bool]:
-    """What of it may be shown, and whether that is not all of it because it is too much.
+    """Return safe HTML, and whether the input was truncated.
 
     Parameters:
       images: Inline images of the same mail, as `data:` URLs by their content id.
     """
-    kept = _bounded(html)
-    room = MAX_REPEATED_CHARS // max(kept.count("<"), 1) // ALIKE
+    truncated = _truncate(html)
+    room = MAX_REPEATED_CHARS // max(truncated.count("<"), 1) // MAX_REOPENED
     cleaner = nh3.Cleaner(
         tags=TAGS,
-        clean_content_tags=DROPPED_WHOLE,
+        clean_content_tags=REMOVED_WITH_CONTENT,
         attributes=ATTRIBUTES,
         attribute_filter=_filter(images or {}),
         link_rel=None,
@@ -119,32 +119,32 @@ def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, b
         url_relative="deny",
         filter_style_properties=STYLES,
     )
-    return cleaner.clean(_few_kinds(kept, room)), len(kept) < len(html)
+    return cleaner.clean(_limit_formatting(truncated, room)), len(truncated) < len(html)
 
 
-def _few_kinds(html: str, room: int) -> str:
+def _limit_formatting(html: str, room: int) -> str:
     """Limit the formatting tags to so many kinds that their lengths fit into `room`.
 
     Further kinds format nothing.
     """
     kinds: set[str] = set()
 
-    def kept(found: re.Match[str]) -> str:
+    def limit(match: re.Match[str]) -> str:
         nonlocal room
-        if found[0] not in kinds:
-            cost = len(found[0]) + A_TAG
+        if match[0] not in kinds:
+            cost = len(match[0]) + TAG_OVERHEAD_CHARS
             # What is not read to its end here may be a kind of its own.
-            if found[2] is None or cost > room:
-                return f"<span{found[0][1 + len(found[1]) :]}"
+            if match[2] is None or cost > room:
+                return f"<span{match[0][1 + len(match[1]) :]}"
             room -= cost
-            kinds.add(found[0])
-        return found[0]
+            kinds.add(match[0])
+        return match[0]
 
-    return _FORMATTING.sub(kept, html)
+    return _FORMATTING.sub(limit, html)
 
 
-def _bounded(html: str) -> str:
-    parts = html[:LONGEST].split("<", MAX_TAGS + 1)
+def _truncate(html: str) -> str:
+    parts = html[:MAX_HTML_CHARS].split("<", MAX_TAGS + 1)
     return "<".join(parts[: MAX_TAGS + 1])
 
 
@@ -152,11 +152,13 @@ def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
     room = MAX_INLINE_IMAGES_CHARS
 
     # nh3's signature.
-    def filtered(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001
+    def filter_attribute(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001
         nonlocal room
         if attribute == "style":
             return ";".join(
-                one for one in value.split(";") if not _LOADS.search(_COLOURS.sub("", one))
+                declaration
+                for declaration in value.split(";")
+                if not _LOADING.search(_COLOURS.sub("", declaration))
             )
         if attribute == "src":
             source = _source(value.strip(), images)
@@ -164,7 +166,7 @@ def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
             return source if room >= 0 else None
         return value
 
-    return filtered
+    return filter_attribute
 
 
 def _source(value: str, images: Mapping[str, str]) -> str | None:

@@ -25,20 +25,20 @@ from core.web.dependencies import Engine, RawBody
 from core.web.problems import HttpProblem
 
 COOKIE = "polling_session"
-LASTS_SECONDS = 12 * 3600
+SESSION_SECONDS = 12 * 3600
 MAX_FIELDS = 2_000
 
 
-class SignInFirst(Exception):
-    """Nobody is signed in, or no longer."""
+class SignInRequired(Exception):
+    """Nobody is signed in, or the session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Somebody who is signed in.
+    """A signed-in user.
 
     Attributes:
-      csrf: What forms of this session carry.
+      csrf: The token that forms of this session carry.
     """
 
     principal: Principal
@@ -46,61 +46,61 @@ class Viewer:
 
     @property
     def is_admin(self) -> bool:
-        """Whether it is an operator."""
+        """Whether the viewer is an operator."""
         return self.principal.is_admin
 
     @property
     def user_id(self) -> str | None:
-        """Whose rows it sees; None sees all."""
+        """The user whose rows the viewer may see; None for an operator, who sees all."""
         return self.principal.user_id
 
 
 def find_viewer(engine: Backend, request: Request) -> Viewer | None:
-    """Who is signed in, if anybody is."""
+    """Return the signed-in user; None if nobody is signed in."""
     token = request.cookies.get(COOKIE)
     if not token:
         return None
     with engine.database.connection() as conn:
-        found = tokens.authenticate(conn, token)
-    return Viewer(found, csrf_of(token)) if found is not None else None
+        principal = tokens.authenticate(conn, token)
+    return Viewer(principal, csrf_of(token)) if principal is not None else None
 
 
 def csrf_of(token: str) -> str:
-    """What a session's forms carry."""
+    """Return the token that the forms of a session carry."""
     return hmac.new(token.encode("utf-8", "surrogatepass"), b"csrf", hashlib.sha256).hexdigest()
 
 
-def viewer(request: Request, engine: Engine) -> Viewer:
-    """Who is signed in.
+def require_viewer(request: Request, engine: Engine) -> Viewer:
+    """Return the signed-in user.
 
     Raises:
-      SignInFirst: Nobody is.
+      SignInRequired: Nobody is signed in.
     """
-    found = find_viewer(engine, request)
-    if found is None:
-        raise SignInFirst
-    return found
+    viewer = find_viewer(engine, request)
+    if viewer is None:
+        raise SignInRequired
+    return viewer
 
 
-Signed = Annotated[Viewer, Depends(viewer)]
+SignedIn = Annotated[Viewer, Depends(require_viewer)]
 
 
-def operator(who: Signed) -> Viewer:
-    """An operator.
+def require_operator(viewer: SignedIn) -> Viewer:
+    """Return the signed-in operator.
 
     Raises:
-      Refused: It is a user.
+      Refused: The viewer is not an operator.
     """
-    if not who.is_admin:
+    if not viewer.is_admin:
         raise HttpProblem("operator-only")
-    return who
+    return viewer
 
 
-Operator = Annotated[Viewer, Depends(operator)]
+Operator = Annotated[Viewer, Depends(require_operator)]
 
 
 class Form:
-    """The fields of a form, as they were sent."""
+    """The fields of a submitted form."""
 
     def __init__(self, fields: Sequence[tuple[str, str]]) -> None:
         self.fields = fields
@@ -115,20 +115,20 @@ class Form:
 
     def below(self, prefix: str) -> Mapping[str, list[str]]:
         """The values of all fields that begin with this, by the rest of their names."""
-        found: dict[str, list[str]] = {}
+        values: dict[str, list[str]] = {}
         for key, value in self.fields:
             if key.startswith(prefix):
-                found.setdefault(key.removeprefix(prefix), []).append(value)
-        return found
+                values.setdefault(key.removeprefix(prefix), []).append(value)
+        return values
 
 
-def posted(request: Request, engine: Engine, body: RawBody) -> Form:
-    """What a form of ours sent.
+def posted_form(request: Request, engine: Engine, body: RawBody) -> Form:
+    """Return the form in the body of a request.
 
     Raises:
-      Refused: It comes from another site, or is no form.
+      Refused: Another site sent it, or the body is not a form.
     """
-    if not _from_here(request, engine.settings.public_url):
+    if not _is_same_origin(request, engine.settings.public_url):
         raise HttpProblem("form-from-another-site")
     try:
         return Form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS))
@@ -136,64 +136,64 @@ def posted(request: Request, engine: Engine, body: RawBody) -> Form:
         raise HttpProblem("form-invalid") from None
 
 
-def _from_here(request: Request, public_url: str | None) -> bool:
-    """Whether a page of ours sent it, as far as the browser says.
+def _is_same_origin(request: Request, public_url: str | None) -> bool:
+    """Return whether a page of this site sent the request, as far as the browser tells.
 
-    To a site without TLS it says no more than its Origin.
+    To a site without TLS, a browser sends its Origin at most.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None or origin is None:
         return site in (None, "same-origin", "none")
     # A proxy may pass another host on, or leave out the port.
-    here = [f"//{request.headers.get(name, '')}" for name in ("host", "x-forwarded-host")]
+    own_hosts = [f"//{request.headers.get(name, '')}" for name in ("host", "x-forwarded-host")]
     try:
         return urlsplit(origin).hostname in {
-            urlsplit(one).hostname for one in (*here, public_url or "")
+            urlsplit(host).hostname for host in (*own_hosts, public_url or "")
         } - {None}
     except ValueError:
         return False
 
 
-Posted = Annotated[Form, Depends(posted)]
+PostedForm = Annotated[Form, Depends(posted_form)]
 
 
-def acted(who: Signed, form: Posted) -> Form:
-    """A form that the one who is signed in sent from a page of ours.
+def action_form(viewer: SignedIn, form: PostedForm) -> Form:
+    """Return the form of an action, which the viewer sent from a page of this session.
 
     Raises:
-      Refused: It was not.
+      Refused: The CSRF token does not match the session.
     """
-    if not hmac.compare_digest(form.get("csrf").encode(), who.csrf.encode()):
+    if not hmac.compare_digest(form.get("csrf").encode(), viewer.csrf.encode()):
         raise HttpProblem("form-of-another-session")
     return form
 
 
-Acted = Annotated[Form, Depends(acted)]
+ActionForm = Annotated[Form, Depends(action_form)]
 
 
-def sign_in(engine: Backend, answer: Response, token: str, *, secure: bool) -> bool:
-    """Begin a session; returns whether the token is good."""
+def sign_in(engine: Backend, response: Response, token: str, *, secure: bool) -> bool:
+    """Set the session cookie; return whether the token is valid."""
     with engine.database.connection() as conn:
-        good = tokens.authenticate(conn, token) is not None
-    if good:
-        answer.set_cookie(
+        is_valid = tokens.authenticate(conn, token) is not None
+    if is_valid:
+        response.set_cookie(
             COOKIE,
             token,
-            max_age=LASTS_SECONDS,
+            max_age=SESSION_SECONDS,
             path="/",
             secure=secure,
             httponly=True,
             samesite="lax",
         )
-    return good
+    return is_valid
 
 
-def sign_out(answer: Response) -> None:
-    """End it, in this browser."""
-    answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+def sign_out(response: Response) -> None:
+    """Delete the session cookie of this browser."""
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
 
 
-def own_path(wanted: str) -> str:
-    """A path of this site to go to; the beginning if it is anything else."""
-    plain = wanted.startswith("/") and not wanted.startswith(("//", "/\\")) and wanted.isprintable()
-    return wanted if plain and "\\" not in wanted else "/"
+def local_path(path: str) -> str:
+    """Return `path` if it is a path of this site; otherwise `/`."""
+    is_local = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if is_local and "\\" not in path else "/"

@@ -22,7 +22,7 @@ STEPS: Mapping[str, Steps] = {
     "wait-for-leader": Steps("A process takes over within 20 s; if not, restart the workers"),
     "synchronize-clocks": Steps("Synchronize the clocks (NTP)"),
     "review-stopped-accounts": Steps(
-        "Look at the stopped accounts", cli="See: polling accounts --status error"
+        "Look at the stopped accounts", cli="See: polling accounts --state error"
     ),
     "review-parked-tasks": Steps(
         "Look at the parked tasks", cli="See: polling tasks --state parked"

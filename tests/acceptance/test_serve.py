@@ -55,7 +55,7 @@ def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[
 
 def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, fleet) -> None:
     url, process = served
-    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)[
+    token = json.loads(polling(deployment, "tokens", "create", "--user-id", "me", "--json").stdout)[
         "token"
     ]
     with httpx2.Client(
@@ -87,7 +87,7 @@ def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, 
 
 def test_who_waits_for_changes_is_answered_when_it_shall_end(served, deployment) -> None:
     url, process = served
-    token = json.loads(polling(deployment, "tokens", "create", "--user", "me", "--json").stdout)[
+    token = json.loads(polling(deployment, "tokens", "create", "--user-id", "me", "--json").stdout)[
         "token"
     ]
     answers = []

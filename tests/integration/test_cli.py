@@ -84,7 +84,7 @@ def test_the_api_answers_where_it_said(cli: Cli) -> None:
         cli.ok("tokens", "revoke", token["id"][:8])
         assert client.get("/v1/integrations").status_code == 401
     assert "token nothing not found" in cli.fails("tokens", "revoke", "nothing")
-    assert "--user U or --admin" in cli.fails("tokens", "create", code=2)
+    assert "--user-id U or --admin" in cli.fails("tokens", "create", code=2)
 
 
 def test_serve_says_which_port_is_taken(cli: Cli) -> None:
@@ -219,7 +219,7 @@ def test_an_account_that_stops_ends_the_wait_and_goes_on_when_reconnected(cli: C
     assert "credentials" in error
     assert "polling reconnect" in error
     assert "credentials" in cli.fails("sync", "stops")
-    rows = cli.ok("accounts", "--status", "error", "--json").rows()
+    rows = cli.ok("accounts", "--state", "error", "--json").rows()
     assert "stops" in [row["name"] for row in rows]
 
     run = cli.ok("runs", "--account", "stops", "--json").json()["id"]

@@ -275,7 +275,7 @@ def press(browser, account, what, **fields):
     answer = browser.post(f"/accounts/{account}/{what}", fields)
     if answer.status_code == 303:
         answer = browser.get(answer.headers["location"])
-    said = re.search(r'<p class="(?:said|wrong)" role="(?:status|alert)">([^<]*)', answer.text)
+    said = re.search(r'<p class="(?:flash|wrong)" role="(?:status|alert)">([^<]*)', answer.text)
     return answer.status_code, said[1] if said else None
 
 
@@ -348,7 +348,7 @@ def test_erasing_asks_for_the_name(dashboard, desk) -> None:
     answer = browser.submit(
         f"/accounts/{account}", f"/accounts/{account}/erase", {"name": " My account "}
     )
-    assert (answer.status_code, answer.headers["location"]) == (303, "/accounts?said=erased")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/accounts?flash=erased")
     assert desk.value("SELECT count(*) FROM user_integration") == 0
     assert desk.value("SELECT count(*) FROM user_integration_content") == 0
     assert "are gone" in browser.get(answer.headers["location"]).text
@@ -366,7 +366,7 @@ def change(browser, account, part, **changes):
 def test_name_and_interval(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     answer = change(browser, account, "interval", name=f"New {XSS}", interval="9")
-    assert answer.headers["location"] == f"/accounts/{account}?said=changed"
+    assert answer.headers["location"] == f"/accounts/{account}?flash=changed"
     assert desk.rows("SELECT name, poll_interval_minutes FROM user_integration") == [
         (f"New {XSS}", 9)
     ]
@@ -387,11 +387,11 @@ def test_a_config_is_filled_in_and_changed(dashboard, desk) -> None:
         dashboard.sign_in("ann"),
     )
     answer = change(browser, account, "part")
-    assert answer.headers["location"].endswith("?said=changed")
+    assert answer.headers["location"].endswith("?flash=changed")
     config = {"host": "here.example", "query": "", "size": 7, "more": "not in the form"}
     assert desk.value("SELECT config FROM user_integration") == config
     answer = change(browser, account, "part", **{"config.query": "from:x"})
-    assert answer.headers["location"].endswith("?said=changed-lists-again")
+    assert answer.headers["location"].endswith("?flash=changed-lists-again")
     assert desk.value("SELECT config FROM user_integration") == config | {"query": "from:x"}
     answer = change(browser, account, "part", **{"config.size": "many", "config.query": "kept"})
     assert answer.status_code == 422
@@ -433,7 +433,7 @@ def test_new_credentials_let_it_go_on(dashboard, desk) -> None:
     assert (answer.status_code, SECRET in answer.text) == (422, False)
     assert desk.value("SELECT sync_status FROM user_integration") == "error"
     answer = browser.submit(place, place, {"credentials.password": "newer"})
-    assert answer.headers["location"] == f"/accounts/{account}?said=reconnected"
+    assert answer.headers["location"] == f"/accounts/{account}?flash=reconnected"
     assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [
         ("active", 2)
     ]

@@ -46,7 +46,7 @@ def test_what_nobody_looks_at_any_more_is_not_kept() -> None:
                 ("event: end", "event: live")
             )
             await stream.aclose()
-        return len(live._kept)
+        return len(live._cache)
 
     assert asyncio.run(looks()) == 0
 

@@ -105,7 +105,7 @@ def test_an_account_is_connected_by_its_form(dashboard, desk) -> None:
         SELECT id, user_id, name, poll_interval_minutes, config, public_hosts_only
         FROM user_integration
         """)
-    assert answer.headers["location"] == f"/accounts/{id}?said=connected"
+    assert answer.headers["location"] == f"/accounts/{id}?flash=connected"
     assert (user, name, interval, limited) == ("ann", "Mine", 7, False)
     assert config == {
         "name": "someone", "pages": 5, "mood": "bad", "kinds": ["a", "c"], "labels": ["one", "two"],
@@ -124,7 +124,7 @@ def test_a_form_that_nobody_touched_has_the_defaults(dashboard, desk) -> None:
     )
     assert (user, name, interval, limited) == ("ann", "me", 15, True)
     again = dashboard.sign_in("ann").submit(PLACE, PLACE, {"credentials.password": SECRET})
-    assert again.headers["location"].endswith("?said=connected-again")
+    assert again.headers["location"].endswith("?flash=connected-again")
 
 
 def test_a_user_connects_for_nobody_else(dashboard, desk) -> None:
@@ -295,7 +295,7 @@ def test_an_account_is_reconnected_in_the_browser(public, desk) -> None:
         == f"{public.url}/integrations/connected?account={account}"
     )
     back = browser.get("/integrations/connected", account=account, user_integration_id=account)
-    assert back.headers["location"] == f"{place}?said=reconnected"
+    assert back.headers["location"] == f"{place}?flash=reconnected"
     failed = browser.get("/integrations/connected", account=account, error="refused").text
     assert f'href="{place}/credentials"' in failed
 

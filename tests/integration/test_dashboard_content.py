@@ -292,4 +292,4 @@ def test_what_is_made_to_be_slow_is_cut(monkeypatch) -> None:
     [None, "utf-8", "punycode", "idna", "undefined", "unicode_escape", "zip", "x" * 999, "\0", "é"],
 )
 def test_no_charset_is_too_strange(charset) -> None:
-    assert mail.decode(b"plain \xff words", charset).startswith("plain ")
+    assert mail.decode_text(b"plain \xff words", charset).startswith("plain ")

@@ -115,7 +115,7 @@ def test_a_user_of_any_name_sees_their_own(dashboard, conn) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/runs?account=", "/runs?domain=", "/runs?state=", "/runs?after=", "/runs?said=",
+        "/runs?account=", "/runs?domain=", "/runs?state=", "/runs?after=", "/runs?flash=",
         "/parked?account=", "/parked?domain=", "/parked?type=", "/parked?error=", "/parked?after=",
         "/content?q=", "/content?account=", "/content?kind=", "/content?domain=",
         "/content?deleted=", "/content?since=", "/content?until=", "/content?after=",

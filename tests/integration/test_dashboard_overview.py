@@ -155,7 +155,7 @@ def test_pages_that_are_slow_leave_threads_to_the_others() -> None:
     async def look_all() -> None:
         live = streaming.Live()
         looks = [
-            asyncio.create_task(live.look((str(number),), partial(render, number)))
+            asyncio.create_task(live.get((str(number),), partial(render, number)))
             for number in range(100)
         ]
         while len(rendering) < streaming.MAX_CONCURRENT_RENDERS:
@@ -173,7 +173,7 @@ def test_what_nobody_looks_at_any_more_is_forgotten(monkeypatch) -> None:
     async def look() -> int:
         live = streaming.Live()
         for number in range(10):
-            await live.look((str(number),), lambda: "page")
-        return len(live._kept)
+            await live.get((str(number),), lambda: "page")
+        return len(live._cache)
 
     assert asyncio.run(look()) <= 2

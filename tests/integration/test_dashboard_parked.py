@@ -48,7 +48,7 @@ def shown(page) -> list[int]:
 
 
 def said(page) -> str:
-    found = re.search(r'<p class="said" role="status">(.*?)</p>', page.text, re.DOTALL)
+    found = re.search(r'<p class="flash" role="status">(.*?)</p>', page.text, re.DOTALL)
     return " ".join(found[1].split()) if found else ""
 
 

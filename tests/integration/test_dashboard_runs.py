@@ -235,8 +235,8 @@ def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) ->
     _, run, *_ = made
     who = signed_in(dashboard, "u")
     assert "Waits: no worker runs" in text(who.get(f"/runs/{run}"))
-    assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?said=cancelled"
-    page = text(who.get(f"/runs/{run}?said=cancelled"))
+    assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?flash=cancelled"
+    page = text(who.get(f"/runs/{run}?flash=cancelled"))
     assert "cancelled by hand" in page
     assert "Its open tasks go on in the next run" in page
     assert "Cancel the run" not in page

@@ -77,9 +77,11 @@ def test_a_part_has_no_more_parameters_than_are_worth_reading() -> None:
     )
     message = mail.read(data.encode())
     assert message is not None
-    assert dict(message.headings)["Subject"] == ";" * 200
+    assert dict(message.headers)["Subject"] == ";" * 200
     assert (
-        mail._Bounded().header_source_parse([data.split("\n", maxsplit=1)[0] + "\n"])[1].count(";")
+        mail._BoundedPolicy()
+        .header_source_parse([data.split("\n", maxsplit=1)[0] + "\n"])[1]
+        .count(";")
         == mail.MAX_PARAMETERS
     )
     attached = mail.read(named.encode())

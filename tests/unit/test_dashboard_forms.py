@@ -72,11 +72,11 @@ def typed(drawn: list[forms.RenderedField]) -> dict[str, list[str]]:
     sent = {}
     for one in drawn:
         name = one.name.partition(".")[2]
-        if one.field.kind in ("flag", "several"):
+        if one.spec.kind in ("flag", "several"):
             sent[name] = sorted(one.chosen)
-        elif one.field.kind == "choice":
+        elif one.spec.kind == "choice":
             chosen = [text for text, is_chosen in one.options if is_chosen]
-            sent[name] = chosen or ([""] if one.blank else [one.options[0][0]])
+            sent[name] = chosen or ([""] if one.allows_empty else [one.options[0][0]])
         else:
             sent[name] = [one.text.replace("\n", "\r\n")]
     return sent
@@ -117,8 +117,8 @@ def test_what_a_browser_checks_by_itself() -> None:
 def test_labels_and_hints() -> None:
     assert (BY_NAME["is_on"].label, BY_NAME["must"].label) == ("Is on", "What it must be")
     assert BY_NAME["host"].hint == "Where it is"
-    (names,) = [one for one in forms.render_fields(FIELDS, "config") if one.field.name == "names"]
-    assert (names.note, names.described) == ("One a line.", f"{names.id}-hint")
+    (names,) = [one for one in forms.render_fields(FIELDS, "config") if one.spec.name == "names"]
+    assert (names.note, names.described_by) == ("One a line.", f"{names.id}-hint")
 
 
 def test_defaults_are_filled_in_and_sent_back() -> None:
@@ -128,8 +128,8 @@ def test_defaults_are_filled_in_and_sent_back() -> None:
         "port": 21, "over": 5, "root": "/", "code": "ab", "either": "a", "is_on": True,
         "mood": "good", "level": 1, "kinds": ["a", "b"], "names": [], "union": 3,
     }  # fmt: skip
-    (must,) = [one for one in forms.render_fields(FIELDS, "config") if one.field.name == "must"]
-    assert must.blank  # or else a browser would choose for its owner
+    (must,) = [one for one in forms.render_fields(FIELDS, "config") if one.spec.name == "must"]
+    assert must.allows_empty  # or else a browser would choose for its owner
 
 
 CONFIGS = st.fixed_dictionaries(
@@ -239,9 +239,9 @@ def test_what_was_typed_goes_before_what_is_stored() -> None:
         typed={"root": ["/typed"]},
         problems={"root": "no"},
     )
-    (root,) = [one for one in drawn if one.field.name == "root"]
-    assert (root.text, root.error, root.described) == ("/typed", "no", f"{root.id}-error")
-    (is_on,) = [one for one in drawn if one.field.name == "is_on"]
+    (root,) = [one for one in drawn if one.spec.name == "root"]
+    assert (root.text, root.error, root.described_by) == ("/typed", "no", f"{root.id}-error")
+    (is_on,) = [one for one in drawn if one.spec.name == "is_on"]
     assert not is_on.chosen  # a box that was not ticked is not sent
 
 

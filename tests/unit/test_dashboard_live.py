@@ -21,12 +21,10 @@ def test_who_looks_at_the_same_shares_a_look() -> None:
     async def look() -> None:
         live, numbers = Live(), count(1)
         seen = await asyncio.gather(
-            *(live.look(KEY, lambda: str(next(numbers))) for _ in range(100))
+            *(live.get(KEY, lambda: str(next(numbers))) for _ in range(100))
         )
         assert {html for html, _ in seen} == {"1"}
-        assert (await live.look(("/parked", "", "v", "False"), lambda: str(next(numbers))))[
-            0
-        ] == "2"
+        assert (await live.get(("/parked", "", "v", "False"), lambda: str(next(numbers))))[0] == "2"
 
     asyncio.run(look())
 
@@ -36,9 +34,9 @@ def test_who_comes_after_a_look_gets_a_new_one() -> None:
 
     async def look() -> None:
         live, numbers = Live(), count(1)
-        await live.look(KEY, lambda: str(next(numbers)))
+        await live.get(KEY, lambda: str(next(numbers)))
         came = time.monotonic()
-        assert (await live.look(KEY, lambda: str(next(numbers)), came))[0] == "2"
-        assert (await live.look(KEY, lambda: str(next(numbers)), came))[0] == "2"
+        assert (await live.get(KEY, lambda: str(next(numbers)), came))[0] == "2"
+        assert (await live.get(KEY, lambda: str(next(numbers)), came))[0] == "2"
 
     asyncio.run(look())

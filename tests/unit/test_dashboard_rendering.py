@@ -10,7 +10,7 @@ pytest.importorskip("jinja2", reason="the extra `serve`")
 
 from core.dashboard import rendering
 from core.dashboard.charts import HEIGHT, last_hour
-from core.dashboard.session import own_path
+from core.dashboard.session import local_path
 
 
 def test_a_query_leaves_out_what_is_not_given() -> None:
@@ -29,7 +29,7 @@ def test_an_hour_has_a_bar_for_each_minute_and_the_highest_fills_it() -> None:
         now,
     )
     heights = {bar.x: bar.height for bar in chart.bars if bar.height}
-    assert (len(chart.bars), chart.total, chart.most) == (60, 750, 10.0)
+    assert (len(chart.bars), chart.total, chart.peak) == (60, 750, 10.0)
     assert heights == {29: HEIGHT, 59: HEIGHT / 2}, "half a minute has passed: 150 are 5 a second"
 
 
@@ -51,4 +51,4 @@ def test_nothing_in_an_hour_is_no_bar() -> None:
     ],
 )
 def test_one_is_sent_to_paths_of_this_site_alone(wanted: str, path: str) -> None:
-    assert own_path(wanted) == path
+    assert local_path(wanted) == path

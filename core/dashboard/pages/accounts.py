@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Response
 
 from core.accounts import store
 from core.dashboard.cached_count import CachedCount
-from core.dashboard.responses import Show
-from core.dashboard.session import Signed
+from core.dashboard.responses import Renderer
+from core.dashboard.session import SignedIn
 from core.db.pool import Conn
 from core.service import authorization, listings
 from core.service.accounts import listing as account_listing
@@ -27,18 +27,18 @@ STATES = AccountState.used()
 RUNS_SHOWN = 10
 PARTITIONS_SHOWN = 50
 
-Word = Annotated[str, Query(max_length=500, pattern=NO_NUL)]
+FilterText = Annotated[str, Query(max_length=500, pattern=NO_NUL)]
 
 
 @router.get("")
 def account_list(
     engine: Engine,
-    who: Signed,
-    show: Show,
+    viewer: SignedIn,
+    renderer: Renderer,
     status: AccountState | Literal[""] = "",
     domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
-    user: Word = "",
-    name: Word = "",
+    user: FilterText = "",
+    name: FilterText = "",
     due: Literal["", "now", "over"] = "",
     after: Annotated[str, Query(max_length=20_000, pattern=NO_NUL)] = "",
 ) -> Response:
@@ -46,16 +46,16 @@ def account_list(
     filters = {
         "status": status,
         "domain": domain,
-        "user": user if who.is_admin else "",
+        "user": user if viewer.is_admin else "",
         "name": name,
         "due": due,
     }
 
-    def look(conn: Conn) -> dict[str, Any]:
-        listed, cursor = account_listing.page(
+    def load(conn: Conn) -> dict[str, Any]:
+        rows, cursor = account_listing.page(
             conn,
             engine.settings,
-            user_id=who.user_id or user or None,
+            user_id=viewer.user_id or user or None,
             domain=domain or None,
             status=status or None,
             name=name.strip() or None,
@@ -63,7 +63,7 @@ def account_list(
             after=after or None,
         )
         return {
-            "listed": listed,
+            "rows": rows,
             "cursor": cursor,
             "filters": filters,
             "first": not after,
@@ -71,27 +71,32 @@ def account_list(
             "states": STATES,
         }
 
-    return show.live("accounts.html", look)
+    return renderer.live("accounts.html", load)
 
 
-def _domains(engine: Backend, wanted: str) -> list[tuple[str, str]]:
-    """What can be chosen from: what is installed here, and what was asked for."""
-    names = {domain: one.manifest.name for domain, one in engine.registry.integrations.items()}
-    if wanted:
-        names.setdefault(wanted, wanted)
-    return sorted(names.items(), key=lambda one: one[1].lower())
+def _domains(engine: Backend, selected: str) -> list[tuple[str, str]]:
+    """Return the installed integrations and the selected one, as domains and names."""
+    names = {
+        domain: integration.manifest.name
+        for domain, integration in engine.registry.integrations.items()
+    }
+    if selected:
+        names.setdefault(selected, selected)
+    return sorted(names.items(), key=lambda item: item[1].lower())
 
 
 @router.get("/{account}")
-def account_page(engine: Engine, who: Signed, show: Show, account: AccountId) -> Response:
+def account_page(
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
+) -> Response:
     """One account."""
-    return render(engine, who.principal, show, account)
+    return render(engine, viewer.principal, renderer, account)
 
 
 def render(
     engine: Backend,
     principal: authorization.Principal,
-    show: Show,
+    renderer: Renderer,
     account: UUID,
     *,
     wrong: str | None = None,
@@ -107,23 +112,24 @@ def render(
     Raises:
       NotFound: There is no such account, or it is another user's.
     """
-    counting = CachedCount(lambda conn: listings.account_totals(conn, account))
+    totals = CachedCount(lambda conn: listings.account_totals(conn, account))
 
-    def look(conn: Conn) -> dict[str, Any]:
+    def load(conn: Conn) -> dict[str, Any]:
         authorization.require(conn, principal, "account", account)
-        return _collect(engine, conn, account, counting) | {
+        return _collect(engine, conn, account, totals) | {
             "wrong": wrong,
             "wrong_name": wrong_name,
         }
 
     if wrong is None and wrong_name is None:
-        return show.live("account.html", look)
+        return renderer.live("account.html", load)
     with engine.database.connection() as conn:
-        return show.show("account.html", look(conn), status)
+        return renderer.page("account.html", load(conn), status)
 
 
-def _collect(engine: Backend, conn: Conn, account: UUID, counting: CachedCount) -> dict[str, Any]:
-    row, found = listings.accounts.one(conn, "account", account), store.load(conn, account)
+def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) -> dict[str, Any]:
+    row = listings.accounts.one(conn, "account", account)
+    stored_account = store.load(conn, account)
     runs = listings.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
     open_runs = {
         run["id"]: progress.progress(conn, run["id"])
@@ -134,20 +140,20 @@ def _collect(engine: Backend, conn: Conn, account: UUID, counting: CachedCount) 
     integration = engine.registry.integrations.get(row["integration_domain"])
     return {
         "account": row,
-        "public_only": found.public_hosts_only,
+        "public_only": stored_account.public_hosts_only,
         "integration": integration.manifest.name if integration is not None else None,
         "takes_credentials": integration is not None
         and bool(integration.credentials_model.model_fields),
         "browser": integration is not None
         and oauth.missing_settings(engine.settings, integration) == [],
-        "waits": progress.blockers(conn, found, live),
+        "waits": progress.blockers(conn, stored_account, live),
         "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
         "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),
         "runs": runs.rows,
         "open": open_runs,
         "more_runs": runs.cursor is not None,
         "parked": account_listing.parked_summary(conn, account),
-        "totals": counting.look(conn),
+        "totals": totals.get(conn),
         "states": listings.states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False
         ),

@@ -9,8 +9,8 @@ from uuid import UUID
 from fastapi import APIRouter, Response
 
 from core.dashboard.pages.accounts import render
-from core.dashboard.responses import Show, redirect
-from core.dashboard.session import Acted, Signed, Viewer
+from core.dashboard.responses import Renderer, redirect
+from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.errors import NotFound, PollingError
 from core.service import authorization, listings
@@ -27,14 +27,14 @@ router = APIRouter(prefix="/accounts/{account}")
 
 @router.post("/sync")
 def sync(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """A run now; with `allow_deletions`, also of what was held for a person."""
     allow = form.get("allow_deletions") == "yes"
     return _act(
         engine,
-        principal,
-        show,
+        viewer,
+        renderer,
         account,
         lambda: run_actions.sync(engine, account, allow_deletions=allow),
         "requested",
@@ -43,17 +43,17 @@ def sync(
 
 @router.post("/resync")
 def resync(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Forget all cursors, and list everything again."""
     return _act(
-        engine, principal, show, account, lambda: run_actions.resync(engine, account), "requested"
+        engine, viewer, renderer, account, lambda: run_actions.resync(engine, account), "requested"
     )
 
 
 @router.post("/pause")
 def pause(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """No more runs."""
 
@@ -61,22 +61,27 @@ def pause(
         with engine.database.connection() as conn:
             account_actions.pause(conn, account)
 
-    return _act(engine, principal, show, account, act, "paused")
+    return _act(engine, viewer, renderer, account, act, "paused")
 
 
 @router.post("/resume")
 def resume(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Go on."""
     return _act(
-        engine, principal, show, account, lambda: account_actions.resume(engine, account), "resumed"
+        engine,
+        viewer,
+        renderer,
+        account,
+        lambda: account_actions.resume(engine, account),
+        "resumed",
     )
 
 
 @router.post("/check")
 def check(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Ask the provider whether the credentials still work."""
 
@@ -84,16 +89,16 @@ def check(
         with provider_slot():
             account_actions.check_account(engine, account)
 
-    return _act(engine, principal, show, account, act, "works")
+    return _act(engine, viewer, renderer, account, act, "works")
 
 
 @router.post("/disconnect")
 def disconnect(
     engine: Engine,
-    principal: Signed,
-    show: Show,
+    viewer: SignedIn,
+    renderer: Renderer,
     account: AccountId,
-    form: Acted,
+    form: ActionForm,
 ) -> Response:
     """Its credentials go, and it runs no more; what it kept stays."""
 
@@ -101,36 +106,41 @@ def disconnect(
         with engine.database.connection() as conn:
             account_disconnect.disconnect(conn, account)
 
-    return _act(engine, principal, show, account, act, "disconnected")
+    return _act(engine, viewer, renderer, account, act, "disconnected")
 
 
 @router.post("/erase")
 def erase(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """All of it goes, if its name was typed."""
     with engine.database.connection() as conn:
-        authorization.require(conn, principal.principal, "account", account)
+        authorization.require(conn, viewer.principal, "account", account)
         name = listings.accounts.one(conn, "account", account)["name"]
     typed = form.get("name")
     if typed.split() != name.split():
-        return render(engine, principal.principal, show, account, wrong_name=typed, status=422)
+        return render(engine, viewer.principal, renderer, account, wrong_name=typed, status=422)
     account_erase.erase_account(engine, account)
     return redirect("/accounts", "erased")
 
 
 def _act(
-    engine: Backend, principal: Viewer, show: Show, account: UUID, act: Callable[[], Any], said: str
+    engine: Backend,
+    viewer: Viewer,
+    renderer: Renderer,
+    account: UUID,
+    act: Callable[[], Any],
+    flash: str,
 ) -> Response:
     """Do it, and go back to the account's page; what went wrong is said there."""
     with engine.database.connection() as conn:
-        authorization.require(conn, principal.principal, "account", account)
+        authorization.require(conn, viewer.principal, "account", account)
     try:
         act()
     except NotFound:
         raise
     except PollingError as error:
         return render(
-            engine, principal.principal, show, account, wrong=sentences(error), status=error.status
+            engine, viewer.principal, renderer, account, wrong=sentences(error), status=error.status
         )
-    return redirect(f"/accounts/{account}", said)
+    return redirect(f"/accounts/{account}", flash)

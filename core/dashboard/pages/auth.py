@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from core.dashboard import rendering, session
-from core.dashboard.session import Acted, Posted
+from core.dashboard.session import ActionForm, PostedForm
 from core.web.dependencies import Engine
 
 router = APIRouter()
@@ -17,29 +17,29 @@ router = APIRouter()
 @router.get("/sign-in")
 def sign_in_page(next: Annotated[str, Query(max_length=2_000)] = "/") -> Response:
     """Asks for a token."""
-    return _page(session.own_path(next))
+    return _page(session.local_path(next))
 
 
 @router.post("/sign-in")
-def sign_in(request: Request, engine: Engine, form: Posted) -> Response:
+def sign_in(request: Request, engine: Engine, form: PostedForm) -> Response:
     """Begin a session."""
-    onward = session.own_path(form.get("next") or "/")
-    answer = RedirectResponse(onward, 303)
+    next_path = session.local_path(form.get("next") or "/")
+    response = RedirectResponse(next_path, 303)
     # TLS may end at a proxy: then only the browser, or the settings, know of it.
-    known = (engine.settings.public_url, str(request.url), request.headers.get("origin"))
-    secure = any(one is not None and one.startswith("https:") for one in known)
-    if session.sign_in(engine, answer, form.get("token").strip(), secure=secure):
-        return answer
-    return _page(onward, "This token is unknown, expired or revoked.", 401)
+    urls = (engine.settings.public_url, str(request.url), request.headers.get("origin"))
+    secure = any(url is not None and url.startswith("https:") for url in urls)
+    if session.sign_in(engine, response, form.get("token").strip(), secure=secure):
+        return response
+    return _page(next_path, "This token is unknown, expired or revoked.", 401)
 
 
 @router.post("/sign-out")
-def sign_out(form: Acted) -> Response:
+def sign_out(form: ActionForm) -> Response:
     """End it."""
-    answer = RedirectResponse("/sign-in", 303)
-    session.sign_out(answer)
-    return answer
+    response = RedirectResponse("/sign-in", 303)
+    session.sign_out(response)
+    return response
 
 
-def _page(onward: str, wrong: str | None = None, status: int = 200) -> Response:
-    return HTMLResponse(rendering.page("sign-in.html", {"next": onward, "wrong": wrong}), status)
+def _page(next_path: str, wrong: str | None = None, status: int = 200) -> Response:
+    return HTMLResponse(rendering.page("sign-in.html", {"next": next_path, "wrong": wrong}), status)

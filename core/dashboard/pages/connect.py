@@ -10,8 +10,8 @@ from fastapi import APIRouter, Path, Query, Response
 
 from core.dashboard import rendering
 from core.dashboard.account_form import AccountForm
-from core.dashboard.responses import Show, redirect
-from core.dashboard.session import Acted, Signed
+from core.dashboard.responses import Renderer, redirect
+from core.dashboard.session import ActionForm, SignedIn
 from core.errors import NotFound
 from core.integration.base import Integration
 from core.service import authorization
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/integrations")
 
 Domain = Annotated[str, Path(max_length=63, pattern=NO_NUL)]
 
-CAME_BACK = "/integrations/connected"
+CALLBACK_PATH = "/integrations/connected"
 
 REASONS = {
     "access_denied": "You, or the provider, did not allow it.",
@@ -38,31 +38,31 @@ REASONS = {
 
 
 @router.get("")
-def integrations(engine: Engine, principal: Signed, show: Show) -> Response:
+def integrations(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
     """What can be connected, and what could not be loaded."""
-    found = engine.registry
+    registry = engine.registry
     cards = [
         {
             "domain": domain,
-            "name": one.manifest.name,
-            "version": found.versions[domain],
-            "docs": http_url(one.manifest.docs),
+            "name": integration.manifest.name,
+            "version": registry.versions[domain],
+            "docs": http_url(integration.manifest.docs),
         }
-        for domain, one in sorted(
-            found.integrations.items(), key=lambda item: item[1].manifest.name.lower()
+        for domain, integration in sorted(
+            registry.integrations.items(), key=lambda item: item[1].manifest.name.lower()
         )
     ]
-    return show.show(
+    return renderer.page(
         "integrations.html",
-        {"cards": cards, "quarantined": found.quarantined if principal.is_admin else []},
+        {"cards": cards, "quarantined": registry.quarantined if viewer.is_admin else []},
     )
 
 
 @router.get("/connected")
 def connected(
     engine: Engine,
-    principal: Signed,
-    show: Show,
+    viewer: SignedIn,
+    renderer: Renderer,
     user_integration_id: UUID | None = None,
     error: Annotated[str, Query(max_length=60, pattern=NO_NUL)] = "failed",
     domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
@@ -74,7 +74,7 @@ def connected(
     """
     if user_integration_id is not None:
         with engine.database.connection() as conn:
-            authorization.require(conn, principal.principal, "account", user_integration_id)
+            authorization.require(conn, viewer.principal, "account", user_integration_id)
         return redirect(
             f"/accounts/{user_integration_id}",
             "reconnected" if account is not None else "connected",
@@ -83,25 +83,31 @@ def connected(
     if account is None and domain in engine.registry.integrations:
         again = f"/integrations/{domain}/connect"
     values = {"reason": REASONS.get(error, "It did not work."), "code": error, "again": again}
-    return show.show("not-connected.html", values)
+    return renderer.page("not-connected.html", values)
 
 
 @router.get("/{domain}/connect")
-def connect_page(engine: Engine, show: Show, domain: Domain) -> Response:
+def connect_page(engine: Engine, renderer: Renderer, domain: Domain) -> Response:
     """Asks for what an account of this integration needs."""
-    asked = AccountForm(engine.registry.get(domain), user="default")
-    return _page(engine, show, asked)
+    account_form = AccountForm(engine.registry.get(domain), user="default")
+    return _page(engine, renderer, account_form)
 
 
 @router.post("/{domain}/connect")
-def connect(engine: Engine, principal: Signed, show: Show, domain: Domain, form: Acted) -> Response:
+def connect(
+    engine: Engine, viewer: SignedIn, renderer: Renderer, domain: Domain, form: ActionForm
+) -> Response:
     """Check the account with its provider, and store it."""
-    asked = AccountForm(engine.registry.get(domain), form)
-    with asked.trying():
-        config, credentials = asked.values("config", "credentials")
-        name, user, minutes = asked.name(), principal.user_id or asked.user(), asked.minutes()
+    account_form = AccountForm(engine.registry.get(domain), form)
+    with account_form.recording_errors():
+        config, credentials = account_form.values("config", "credentials")
+        name, user, minutes = (
+            account_form.name(),
+            viewer.user_id or account_form.user(),
+            account_form.minutes(),
+        )
         with provider_slot():
-            made = account_actions.connect(
+            connection = account_actions.connect(
                 engine,
                 domain,
                 config=config,
@@ -109,61 +115,65 @@ def connect(engine: Engine, principal: Signed, show: Show, domain: Domain, form:
                 user_id=user,
                 name=name,
                 interval_minutes=minutes,
-                public_only=not principal.is_admin,
+                public_only=not viewer.is_admin,
             )
-    if asked.failed:
-        return _page(engine, show, asked)
+    if account_form.failed:
+        return _page(engine, renderer, account_form)
     engine.wake()
-    return redirect(f"/accounts/{made.id}", "connected" if made.is_new else "connected-again")
+    return redirect(
+        f"/accounts/{connection.id}", "connected" if connection.is_new else "connected-again"
+    )
 
 
 @router.post("/{domain}/authorize")
 def authorize(
-    engine: Engine, principal: Signed, show: Show, domain: Domain, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, domain: Domain, form: ActionForm
 ) -> Response:
     """Begin connecting in the browser."""
-    asked = AccountForm(engine.registry.get(domain), form)
-    with asked.trying():
-        (config,) = asked.values("config")
-        begun = oauth.start(
+    account_form = AccountForm(engine.registry.get(domain), form)
+    with account_form.recording_errors():
+        (config,) = account_form.values("config")
+        authorization = oauth.start(
             engine,
             domain,
-            user_id=principal.user_id or asked.user(),
-            name=asked.name(),
+            user_id=viewer.user_id or account_form.user(),
+            name=account_form.name(),
             config=config,
-            interval_minutes=asked.minutes(),
+            interval_minutes=account_form.minutes(),
             redirect_to=callback_url(engine, domain=domain),
-            public_only=not principal.is_admin,
+            public_only=not viewer.is_admin,
         )
-    if asked.failed:
-        return _page(engine, show, asked)
-    return redirect_page(show, asked.integration, begun.url)
+    if account_form.failed:
+        return _page(engine, renderer, account_form)
+    return redirect_page(renderer, account_form.integration, authorization.url)
 
 
-def _page(engine: Backend, show: Show, asked: AccountForm) -> Response:
-    missing = oauth.missing_settings(engine.settings, asked.integration)
+def _page(engine: Backend, renderer: Renderer, account_form: AccountForm) -> Response:
+    missing = oauth.missing_settings(engine.settings, account_form.integration)
     values = {
-        "asked": asked,
-        "integration": asked.integration.manifest,
-        "docs": http_url(asked.integration.manifest.docs),
+        "form": account_form,
+        "integration": account_form.integration.manifest,
+        "docs": http_url(account_form.integration.manifest.docs),
         "missing": missing,
     }
-    return show.show("connect.html", values, asked.status)
+    return renderer.page("connect.html", values, account_form.status)
 
 
-def callback_url(engine: Backend, **noted: object) -> str | None:
+def callback_url(engine: Backend, **params: object) -> str | None:
     """The address to which the provider returns the browser.
 
     It is a page of the dashboard, if the dashboard's public address is known.
     """
     public = engine.settings.public_url
-    wanted = (
-        public.rstrip("/") + CAME_BACK + rendering.query(**noted) if public is not None else None
+    url = (
+        public.rstrip("/") + CALLBACK_PATH + rendering.query(**params)
+        if public is not None
+        else None
     )
-    return wanted if wanted is not None and oauth.may_redirect(engine.settings, wanted) else None
+    return url if url is not None and oauth.may_redirect(engine.settings, url) else None
 
 
-def redirect_page(show: Show, integration: Integration, url: str) -> Response:
+def redirect_page(renderer: Renderer, integration: Integration, url: str) -> Response:
     """Show a page with the link to the provider.
 
     After a form, a browser follows no redirect to another site (`form-action`).
@@ -173,7 +183,7 @@ def redirect_page(show: Show, integration: Integration, url: str) -> Response:
     """
     if http_url(url) is None:
         raise NotFound("sign-in-address-invalid", integration=integration.manifest.name)
-    return show.show(
+    return renderer.page(
         "onward.html",
         {"name": integration.manifest.name, "url": url, "host": urlsplit(url).hostname},
     )

@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse
 
 from core.dashboard import previews, query_filters
 from core.dashboard.query_filters import Text
-from core.dashboard.responses import Show
-from core.dashboard.session import Signed, Viewer
+from core.dashboard.responses import Renderer
+from core.dashboard.session import SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
@@ -32,8 +32,8 @@ MAX_VALUE_CHARS = 2_000
 @router.get("/content")
 def list_content(
     engine: Engine,
-    principal: Signed,
-    show: Show,
+    viewer: SignedIn,
+    renderer: Renderer,
     q: Text = "",
     account: Text = "",
     domain: Text = "",
@@ -53,29 +53,29 @@ def list_content(
         "since": since,
         "until": until,
     }
-    shown = {"filters": filters, "domains": query_filters.domains(engine, domain), "wrong": None}
+    values = {"filters": filters, "domains": query_filters.domains(engine, domain), "wrong": None}
     with engine.database.connection() as conn:
         try:
-            page = content_listing.page(conn, _filter(conn, principal, filters), after=after)
+            page = content_listing.page(conn, _filter(conn, viewer, filters), after=after)
         except (InvalidInput, NotFound) as error:
-            nothing: dict[str, Any] = {"items": [], "cursor": None, "wrong": sentences(error)}
-            return show.show("contents.html", shown | nothing, 422)
+            empty: dict[str, Any] = {"items": [], "cursor": None, "wrong": sentences(error)}
+            return renderer.page("contents.html", values | empty, 422)
         items = lookup.with_account_names(conn, page.rows)
-    return show.show("contents.html", shown | {"items": items, "cursor": page.cursor})
+    return renderer.page("contents.html", values | {"items": items, "cursor": page.cursor})
 
 
 @router.get("/content/{content_id}")
 def show_content(
-    engine: Engine, principal: Signed, show: Show, content_id: ContentId, after: After = None
+    engine: Engine, viewer: SignedIn, renderer: Renderer, content_id: ContentId, after: After = None
 ) -> Response:
     """One item: what is known of it, what it looks like, and what belongs to it."""
     with engine.database.connection() as conn:
-        row = _row(conn, principal, content_id)
+        row = _row(conn, viewer, content_id)
         account = listings.accounts.one(conn, "account", row["user_integration_id"])
-        wanted = content_listing.ContentFilter(
+        child_filter = content_listing.ContentFilter(
             account=row["user_integration_id"], parent=row["external_id"], deleted=None
         )
-        children = content_listing.page(conn, wanted, limit=20, after=after)
+        children = content_listing.page(conn, child_filter, limit=20, after=after)
         parent = _parent(conn, row)
     try:
         preview = previews.preview(engine, row)
@@ -88,15 +88,15 @@ def show_content(
         "cursor": children.cursor,
         "parent": parent,
     }
-    return show.show(
+    return renderer.page(
         "content.html", values | {"preview": preview, "metadata": _metadata(row["metadata"])}
     )
 
 
 @router.get("/content/{content_id}/preview")
-def preview_content(engine: Engine, principal: Signed, content_id: ContentId) -> Response:
+def preview_content(engine: Engine, viewer: SignedIn, content_id: ContentId) -> Response:
     """Show the item's HTML in a page without scripts or remote content, for the preview frame."""
-    html = previews.document(engine, _visible_row(engine, principal, content_id))
+    html = previews.document(engine, _visible_row(engine, viewer, content_id))
     if html is None:
         raise NotFound("content-has-no-preview")
     return HTMLResponse(html, headers=previews.HEADERS)
@@ -104,36 +104,36 @@ def preview_content(engine: Engine, principal: Signed, content_id: ContentId) ->
 
 @router.get("/content/{content_id}/raw")
 def raw_content(
-    engine: Engine, principal: Signed, content_id: ContentId, inline: bool = False
+    engine: Engine, viewer: SignedIn, content_id: ContentId, inline: bool = False
 ) -> Response:
     """Its bytes, as a download; an image in place, if that is asked for."""
     return downloads.download(
-        engine, _visible_row(engine, principal, content_id), image=inline, typed=False
+        engine, _visible_row(engine, viewer, content_id), image=inline, typed=False
     )
 
 
-def _filter(
-    conn: Conn, principal: Viewer, filters: dict[str, str]
-) -> content_listing.ContentFilter:
+def _filter(conn: Conn, viewer: Viewer, filters: dict[str, str]) -> content_listing.ContentFilter:
     return content_listing.ContentFilter(
-        account=query_filters.account(conn, principal, filters["account"]),
-        user=principal.user_id,
+        account=query_filters.find_account(conn, viewer, filters["account"]),
+        user=viewer.user_id,
         domain=filters["domain"] or None,
         kind=filters["kind"] or None,
-        since=query_filters.day(filters["since"]),
-        until=query_filters.day(filters["until"], later=1),  # people mean the whole of the last day
+        since=query_filters.parse_day(filters["since"]),
+        until=query_filters.parse_day(
+            filters["until"], offset_days=1
+        ),  # people mean the whole of the last day
         deleted=DELETED.get(filters["deleted"], False),
         q=filters["q"].strip() or None,
     )
 
 
-def _visible_row(engine: Backend, principal: Viewer, id: int) -> Row:
+def _visible_row(engine: Backend, viewer: Viewer, id: int) -> Row:
     with engine.database.connection() as conn:
-        return _row(conn, principal, id)
+        return _row(conn, viewer, id)
 
 
-def _row(conn: Conn, principal: Viewer, id: int) -> Row:
-    authorization.require(conn, principal.principal, "content", id)
+def _row(conn: Conn, viewer: Viewer, id: int) -> Row:
+    authorization.require(conn, viewer.principal, "content", id)
     return listings.content.one(conn, "content", id)
 
 
@@ -142,15 +142,15 @@ def _parent(conn: Conn, row: Row) -> Row | None:
     if row["parent"] is None:
         return None
     account = row["user_integration_id"]
-    found = listings.content_of_account.page(
+    page = listings.content_of_account.page(
         conn, limit=1, user_integration_id=account, external_id=row["parent"]
     )
-    return found.rows[0] if found.rows else None
+    return page.rows[0] if page.rows else None
 
 
 def _metadata(metadata: dict[str, Any]) -> list[tuple[str, str]]:
-    shown = [
+    pairs = [
         (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
         for name, value in list(metadata.items())[:MAX_METADATA_ROWS]
     ]
-    return [(name[:200], value[:MAX_VALUE_CHARS]) for name, value in shown]
+    return [(name[:200], value[:MAX_VALUE_CHARS]) for name, value in pairs]

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from core.dashboard.account_form import AccountForm, Part
+from core.dashboard.account_form import AccountForm, FormPart
 from core.dashboard.pages.connect import callback_url, http_url, redirect_page
-from core.dashboard.responses import Show, redirect
-from core.dashboard.session import Acted, Signed, Viewer
+from core.dashboard.responses import Renderer, redirect
+from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.errors import NotFound
 from core.integration.base import Integration
 from core.service import authorization, listings
@@ -27,150 +27,158 @@ router = APIRouter(prefix="/accounts/{account}")
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class EditedAccount:
     """An account that somebody may change, and its integration."""
 
     row: dict[str, Any]
     integration: Integration
 
 
-def _open(engine: Backend, principal: Viewer, account: UUID) -> Opened:
+def _load(engine: Backend, viewer: Viewer, account: UUID) -> EditedAccount:
     with engine.database.connection() as conn:
-        authorization.require(conn, principal.principal, "account", account)
+        authorization.require(conn, viewer.principal, "account", account)
         row = listings.accounts.one(conn, "account", account)
-    return Opened(row, engine.registry.get(row["integration_domain"]))
+    return EditedAccount(row, engine.registry.get(row["integration_domain"]))
 
 
 @router.get("/settings")
-def settings_page(engine: Engine, principal: Signed, show: Show, account: AccountId) -> Response:
+def settings_page(
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
+) -> Response:
     """Asks for its name, interval and config, filled with what they are."""
-    return _settings(show, _open(engine, principal, account))
+    return _settings(renderer, _load(engine, viewer, account))
 
 
 @router.post("/settings")
 def change_settings(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Change its name and interval, or its config."""
-    opened = _open(engine, principal, account)
+    edited = _load(engine, viewer, account)
     if form.get("part") == "config":
-        return _change_config(engine, principal, show, opened, form)
-    asked = AccountForm(opened.integration, form)
-    with asked.trying():
-        name, minutes = asked.name(), asked.minutes()
+        return _change_config(engine, viewer, renderer, edited, form)
+    account_form = AccountForm(edited.integration, form)
+    with account_form.recording_errors():
+        name, minutes = account_form.name(), account_form.minutes()
         account_actions.configure(
-            engine, account, name=name, interval_minutes=minutes, public_only=not principal.is_admin
+            engine, account, name=name, interval_minutes=minutes, public_only=not viewer.is_admin
         )
     return (
-        _settings(show, opened, plain=asked)
-        if asked.failed
+        _settings(renderer, edited, general=account_form)
+        if account_form.failed
         else redirect(f"/accounts/{account}", "changed")
     )
 
 
 def _change_config(
-    engine: Backend, principal: Viewer, show: Show, opened: Opened, form: Acted
+    engine: Backend, viewer: Viewer, renderer: Renderer, edited: EditedAccount, form: ActionForm
 ) -> Response:
-    account, resync = opened.row["id"], False
-    asked = AccountForm(opened.integration, form, config=opened.row["config"])
-    with asked.trying():
-        parts: Sequence[Part] = (
+    account, resync = edited.row["id"], False
+    account_form = AccountForm(edited.integration, form, config=edited.row["config"])
+    with account_form.recording_errors():
+        parts: Sequence[FormPart] = (
             ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
         )
-        config, *credentials = asked.values(*parts)
+        config, *credentials = account_form.values(*parts)
         with provider_slot():
             resync = account_actions.configure(
                 engine,
                 account,
                 config=config,
                 credentials=credentials[0] if credentials else None,
-                public_only=not principal.is_admin,
+                public_only=not viewer.is_admin,
             )
-    if asked.failed:
-        return _settings(show, opened, config=asked)
+    if account_form.failed:
+        return _settings(renderer, edited, config=account_form)
     return redirect(f"/accounts/{account}", "changed-lists-again" if resync else "changed")
 
 
 def _settings(
-    show: Show,
-    opened: Opened,
+    renderer: Renderer,
+    edited: EditedAccount,
     *,
-    plain: AccountForm | None = None,
+    general: AccountForm | None = None,
     config: AccountForm | None = None,
 ) -> Response:
-    row, integration = opened.row, opened.integration
-    shown = {
+    row, integration = edited.row, edited.integration
+    values = {
         "account": row,
         "integration": integration.manifest,
-        "plain": (
-            plain
+        "general_form": (
+            general
             or AccountForm(integration, name=row["name"], interval=row["poll_interval_minutes"])
         ),
-        "asked": config or AccountForm(integration, config=row["config"]),
+        "config_form": config or AccountForm(integration, config=row["config"]),
     }
-    failed = plain or config
-    return show.show("account-settings.html", shown, failed.status if failed is not None else 200)
+    submitted = general or config
+    return renderer.page(
+        "account-settings.html", values, submitted.status if submitted is not None else 200
+    )
 
 
 @router.get("/credentials")
-def credentials_page(engine: Engine, principal: Signed, show: Show, account: AccountId) -> Response:
+def credentials_page(
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
+) -> Response:
     """Asks for new credentials."""
-    opened = _open(engine, principal, account)
-    return _credentials(engine, show, opened, AccountForm(opened.integration))
+    edited = _load(engine, viewer, account)
+    return _credentials(engine, renderer, edited, AccountForm(edited.integration))
 
 
 @router.post("/credentials")
 def reconnect(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Give it new credentials; it goes on where it stopped."""
-    opened = _open(engine, principal, account)
-    asked = AccountForm(opened.integration, form)
-    with asked.trying():
-        (credentials,) = asked.values("credentials")
+    edited = _load(engine, viewer, account)
+    account_form = AccountForm(edited.integration, form)
+    with account_form.recording_errors():
+        (credentials,) = account_form.values("credentials")
         with provider_slot():
             account_actions.reconnect(
-                engine, account, credentials=credentials, public_only=not principal.is_admin
+                engine, account, credentials=credentials, public_only=not viewer.is_admin
             )
-    if asked.failed:
-        return _credentials(engine, show, opened, asked)
+    if account_form.failed:
+        return _credentials(engine, renderer, edited, account_form)
     return redirect(f"/accounts/{account}", "reconnected")
 
 
 @router.post("/authorize")
 def authorize(
-    engine: Engine, principal: Signed, show: Show, account: AccountId, form: Acted
+    engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Begin reconnecting in the browser."""
-    opened = _open(engine, principal, account)
-    asked = AccountForm(opened.integration)
-    with asked.trying():
-        begun = oauth.start(
+    edited = _load(engine, viewer, account)
+    account_form = AccountForm(edited.integration)
+    with account_form.recording_errors():
+        authorization = oauth.start(
             engine,
-            opened.row["integration_domain"],
-            user_id=opened.row["user_id"],
+            edited.row["integration_domain"],
+            user_id=edited.row["user_id"],
             account=account,
             redirect_to=callback_url(engine, account=account),
-            public_only=not principal.is_admin,
+            public_only=not viewer.is_admin,
         )
-    if asked.failed:
-        return _credentials(engine, show, opened, asked)
-    return redirect_page(show, opened.integration, begun.url)
+    if account_form.failed:
+        return _credentials(engine, renderer, edited, account_form)
+    return redirect_page(renderer, edited.integration, authorization.url)
 
 
-def _credentials(engine: Backend, show: Show, opened: Opened, asked: AccountForm) -> Response:
-    missing = oauth.missing_settings(engine.settings, opened.integration)
+def _credentials(
+    engine: Backend, renderer: Renderer, edited: EditedAccount, account_form: AccountForm
+) -> Response:
+    missing = oauth.missing_settings(engine.settings, edited.integration)
     if (
-        not asked.credentials
+        not account_form.credentials
         and missing is None
-        and opened.row["sync_status"] not in (AccountState.DISCONNECTED, AccountState.ERROR)
+        and edited.row["sync_status"] not in (AccountState.DISCONNECTED, AccountState.ERROR)
     ):
-        raise NotFound("account-takes-no-credentials", integration=opened.integration.manifest.name)
+        raise NotFound("account-takes-no-credentials", integration=edited.integration.manifest.name)
     values = {
-        "account": opened.row,
-        "integration": opened.integration.manifest,
-        "docs": http_url(opened.integration.manifest.docs),
-        "asked": asked,
+        "account": edited.row,
+        "integration": edited.integration.manifest,
+        "docs": http_url(edited.integration.manifest.docs),
+        "form": account_form,
         "missing": missing,
     }
-    return show.show("account-credentials.html", values, asked.status)
+    return renderer.page("account-credentials.html", values, account_form.status)

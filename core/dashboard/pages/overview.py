@@ -8,8 +8,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import RedirectResponse
 
 from core.dashboard.charts import last_hour
-from core.dashboard.responses import Show
-from core.dashboard.session import Signed
+from core.dashboard.responses import Renderer
+from core.dashboard.session import SignedIn
 from core.db.pool import Conn
 from core.ledger import leadership
 from core.service.backend import Backend
@@ -21,28 +21,30 @@ router = APIRouter()
 
 
 @router.get("/")
-def overview(engine: Engine, principal: Signed, show: Show) -> Response:
+def overview(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
     """Freshness, liveness, the queue, and the last hour; a user's first page is the accounts."""
-    if not principal.is_admin:
+    if not viewer.is_admin:
         return RedirectResponse("/accounts", 303)
-    return show.live("overview.html", lambda conn: _collect(engine, conn))
+    return renderer.live("overview.html", lambda conn: _collect(engine, conn))
 
 
 def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
-    found = snapshot.look(conn, engine.settings)
+    fleet = snapshot.look(conn, engine.settings)
     hour = activity.last_hour(conn)
     processes = activity.processes(conn)
     return {
         "health": health.look(engine),
-        "found": found,
-        "accounts": _by(found.accounts, "status"),
-        "tasks": _by(found.tasks, "state"),
-        "overdue": sum(row["number"] for row in found.overdue),
-        "parked": sum(row["number"] for row in found.parked),
-        "waited": max((row["seconds"] for row in found.queue_age), default=0.0),
+        "fleet": fleet,
+        "accounts": _total_by(fleet.accounts, "status"),
+        "tasks": _total_by(fleet.tasks, "state"),
+        "overdue": sum(row["number"] for row in fleet.overdue),
+        "parked": sum(row["number"] for row in fleet.parked),
+        "max_wait_seconds": max((row["seconds"] for row in fleet.queue_age), default=0.0),
         "due": activity.due(conn),
         "processes": processes,
-        "workers": [one for one in processes if one["alive"] and one["kind"] == "worker"],
+        "workers": [
+            process for process in processes if process["alive"] and process["kind"] == "worker"
+        ],
         "leader": leadership.status(conn),
         "own_queues": (POLL_QUEUE, SAVE_QUEUE),
         "charts": [
@@ -54,9 +56,9 @@ def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
     }
 
 
-def _by(rows: list[dict[str, Any]], name: str) -> dict[str, int]:
-    """Numbers added up by one of their labels."""
-    found: dict[str, int] = {}
+def _total_by(rows: list[dict[str, Any]], name: str) -> dict[str, int]:
+    """Sum the numbers by the value of one label."""
+    totals: dict[str, int] = {}
     for row in rows:
-        found[row[name]] = found.get(row[name], 0) + row["number"]
-    return found
+        totals[row[name]] = totals.get(row[name], 0) + row["number"]
+    return totals

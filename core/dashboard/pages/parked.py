@@ -10,8 +10,8 @@ from fastapi.responses import RedirectResponse
 
 from core.dashboard import query_filters, rendering
 from core.dashboard.query_filters import Text
-from core.dashboard.responses import Show
-from core.dashboard.session import Acted, Form, Signed, Viewer
+from core.dashboard.responses import Renderer
+from core.dashboard.session import ActionForm, Form, SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
@@ -37,8 +37,8 @@ Filters = Annotated[dict[str, str], Depends(_filters)]
 @router.get("/parked")
 def list_parked(
     engine: Engine,
-    principal: Signed,
-    show: Show,
+    viewer: SignedIn,
+    renderer: Renderer,
     filters: Filters,
     after: After = None,
     retried: Count = None,
@@ -50,23 +50,23 @@ def list_parked(
 
     After a bulk action, the page also shows its result.
     """
-    told = {"retried": retried, "discarded": discarded, "refused": refused or 0, "more": more}
-    shown = {
+    result = {"retried": retried, "discarded": discarded, "refused": refused or 0, "more": more}
+    values = {
         "filters": filters,
-        "told": told,
+        "result": result,
         "domains": query_filters.domains(engine, filters["domain"]),
     }
-    nothing = {"tasks": [], "groups": [], "number": 0, "cursor": None}
+    empty = {"tasks": [], "groups": [], "number": 0, "cursor": None}
 
-    def look(conn: Conn) -> Mapping[str, Any]:
+    def load(conn: Conn) -> Mapping[str, Any]:
         try:
-            wanted = _filter(conn, principal, filters)
-            page = parked.page(conn, wanted, after=after)
-            groups = parked.groups(conn, wanted)
-        except (InvalidInput, NotFound) as problem:
-            return shown | nothing | {"wrong": sentences(problem)}
-        number = parked.count(conn, wanted)
-        return shown | {
+            task_filter = _filter(conn, viewer, filters)
+            page = parked.page(conn, task_filter, after=after)
+            groups = parked.groups(conn, task_filter)
+        except (InvalidInput, NotFound) as error:
+            return values | empty | {"wrong": sentences(error)}
+        number = parked.count(conn, task_filter)
+        return values | {
             "tasks": page.rows,
             "groups": groups,
             "number": number,
@@ -74,46 +74,46 @@ def list_parked(
             "wrong": None,
         }
 
-    return show.live("parked.html", look)
+    return renderer.live("parked.html", load)
 
 
 @router.post("/parked/retry")
-def retry(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
+def retry(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
     """Try the ticked ones again."""
     return _redirect_with_result(
-        filters, "retried", parked.retry(engine, _selected_ids(form), principal.user_id)
+        filters, "retried", parked.retry(engine, _selected_ids(form), viewer.user_id)
     )
 
 
 @router.post("/parked/discard")
-def discard(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
+def discard(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
     """Drop the ticked ones for good."""
     return _redirect_with_result(
-        filters, "discarded", parked.discard(engine, _selected_ids(form), principal.user_id)
+        filters, "discarded", parked.discard(engine, _selected_ids(form), viewer.user_id)
     )
 
 
 @router.post("/parked/retry-all")
 # The form proves it.
-def retry_all(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
+def retry_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
     """Try all again that match."""
     with engine.database.connection() as conn:
-        wanted = _filter(conn, principal, filters)
-    return _redirect_with_result(filters, "retried", parked.retry_all(engine, wanted))
+        task_filter = _filter(conn, viewer, filters)
+    return _redirect_with_result(filters, "retried", parked.retry_all(engine, task_filter))
 
 
 @router.post("/parked/discard-all")
-def discard_all(engine: Engine, principal: Signed, form: Acted, filters: Filters) -> Response:
+def discard_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
     """Drop all for good that match."""
     with engine.database.connection() as conn:
-        wanted = _filter(conn, principal, filters)
-    return _redirect_with_result(filters, "discarded", parked.discard_all(engine, wanted))
+        task_filter = _filter(conn, viewer, filters)
+    return _redirect_with_result(filters, "discarded", parked.discard_all(engine, task_filter))
 
 
-def _filter(conn: Conn, principal: Viewer, filters: Mapping[str, str]) -> ParkedFilter:
+def _filter(conn: Conn, viewer: Viewer, filters: Mapping[str, str]) -> ParkedFilter:
     return ParkedFilter(
-        user=principal.user_id,
-        account=query_filters.account(conn, principal, filters["account"]),
+        user=viewer.user_id,
+        account=query_filters.find_account(conn, viewer, filters["account"]),
         domain=filters["domain"] or None,
         type=filters["type"] or None,
         error=filters["error"] or None,
@@ -127,6 +127,6 @@ def _selected_ids(form: Form) -> list[int]:
     return ids
 
 
-def _redirect_with_result(filters: Mapping[str, str], done: str, outcome: BulkResult) -> Response:
-    told = {done: outcome.done, "refused": outcome.refused or None, "more": outcome.more or None}
-    return RedirectResponse("/parked" + rendering.query(**filters, **told), 303)
+def _redirect_with_result(filters: Mapping[str, str], action: str, result: BulkResult) -> Response:
+    params = {action: result.done, "refused": result.refused or None, "more": result.more or None}
+    return RedirectResponse("/parked" + rendering.query(**filters, **params), 303)

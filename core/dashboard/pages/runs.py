@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query, Response
 
 from core.dashboard import query_filters
 from core.dashboard.query_filters import Text
-from core.dashboard.responses import Show, redirect
-from core.dashboard.session import Acted, Signed, Viewer
+from core.dashboard.responses import Renderer, redirect
+from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
@@ -29,7 +29,7 @@ from core.web.dependencies import MAX_ID, After, Engine, RunId, TaskId
 router = APIRouter()
 
 STATES = RunState.used()
-FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
+COUNTERS = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
 
 MAX_SHOWN_CHARS = 20_000
 """Characters of a payload."""
@@ -40,8 +40,8 @@ Parent = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 @router.get("/runs")
 def list_runs(
     engine: Engine,
-    principal: Signed,
-    show: Show,
+    viewer: SignedIn,
+    renderer: Renderer,
     account: Text = "",
     domain: Text = "",
     state: Text = "",
@@ -50,102 +50,102 @@ def list_runs(
     """All that the viewer sees, the newest first."""
     filters = {"account": account, "domain": domain, "state": state}
 
-    def look(conn: Conn) -> Mapping[str, Any]:
-        shown = {
+    def load(conn: Conn) -> Mapping[str, Any]:
+        values = {
             "filters": filters,
             "states": STATES,
             "domains": query_filters.domains(engine, domain),
         }
         try:
-            wanted = run_listing.RunFilter(
-                principal.user_id,
-                query_filters.account(conn, principal, account),
+            run_filter = run_listing.RunFilter(
+                viewer.user_id,
+                query_filters.find_account(conn, viewer, account),
                 domain or None,
                 state or None,
             )
-            page = run_listing.page(conn, wanted, after=after)
+            page = run_listing.page(conn, run_filter, after=after)
         except (InvalidInput, NotFound) as error:
-            return shown | {"runs": [], "cursor": None, "wrong": sentences(error)}
-        return shown | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
+            return values | {"runs": [], "cursor": None, "wrong": sentences(error)}
+        return values | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
 
-    return show.live("runs.html", look)
+    return renderer.live("runs.html", load)
 
 
 @router.get("/runs/{run}")
 def show_run(
     engine: Engine,
-    principal: Signed,
-    show: Show,
+    viewer: SignedIn,
+    renderer: Renderer,
     run: RunId,
     parent: Parent = None,
     after: After = None,
 ) -> Response:
     """One run as it is now: how far it is, what it waits for, and its tasks."""
     with engine.database.connection() as conn:
-        _require(conn, principal, run, parent)
-    return show.live("run.html", lambda conn: _run(conn, principal, run, parent, after))
+        _require(conn, viewer, run, parent)
+    return renderer.live("run.html", lambda conn: _run(conn, viewer, run, parent, after))
 
 
 @router.post("/runs/{run}/cancel")
 # The form proves it.
-def cancel_run(engine: Engine, principal: Signed, form: Acted, run: RunId) -> Response:
+def cancel_run(engine: Engine, viewer: SignedIn, form: ActionForm, run: RunId) -> Response:
     """End it now."""
     with engine.database.connection() as conn:
-        authorization.require(conn, principal.principal, "run", run)
+        authorization.require(conn, viewer.principal, "run", run)
     run_actions.cancel(engine, run)
     return redirect(f"/runs/{run}", "cancelled")
 
 
 @router.get("/tasks/{task}")
-def show_task(engine: Engine, principal: Signed, show: Show, task: TaskId) -> Response:
+def show_task(engine: Engine, viewer: SignedIn, renderer: Renderer, task: TaskId) -> Response:
     """One task, with the errors of its attempts."""
     with engine.database.connection() as conn:
-        authorization.require(conn, principal.principal, "task", task)
-    return show.live("task.html", lambda conn: _task(conn, principal, task))
+        authorization.require(conn, viewer.principal, "task", task)
+    return renderer.live("task.html", lambda conn: _task(conn, viewer, task))
 
 
 @router.post("/tasks/{task}/retry")
-def retry_task(engine: Engine, principal: Signed, form: Acted, task: TaskId) -> Response:
+def retry_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId) -> Response:
     """Try a parked one again."""
-    _require_task(engine, principal, task)
+    _require_task(engine, viewer, task)
     run_actions.retry(engine, [task])
     return redirect(f"/tasks/{task}", "retried")
 
 
 @router.post("/tasks/{task}/discard")
-def discard_task(engine: Engine, principal: Signed, form: Acted, task: TaskId) -> Response:
+def discard_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId) -> Response:
     """Drop a parked one for good."""
-    _require_task(engine, principal, task)
+    _require_task(engine, viewer, task)
     run_actions.discard(engine, [task])
     return redirect(f"/tasks/{task}", "discarded")
 
 
-def _require_task(engine: Backend, principal: Viewer, task: int) -> None:
+def _require_task(engine: Backend, viewer: Viewer, task: int) -> None:
     with engine.database.connection() as conn:
-        authorization.require(conn, principal.principal, "task", task)
+        authorization.require(conn, viewer.principal, "task", task)
 
 
-def _require(conn: Conn, principal: Viewer, run: UUID, parent: int | None) -> None:
-    authorization.require(conn, principal.principal, "run", run)
+def _require(conn: Conn, viewer: Viewer, run: UUID, parent: int | None) -> None:
+    authorization.require(conn, viewer.principal, "run", run)
     if parent is not None:
-        authorization.require(conn, principal.principal, "task", parent)
+        authorization.require(conn, viewer.principal, "task", parent)
 
 
 def _run(
-    conn: Conn, principal: Viewer, run: UUID, parent: int | None, after: str | None
+    conn: Conn, viewer: Viewer, run: UUID, parent: int | None, after: str | None
 ) -> Mapping[str, Any]:
-    _require(conn, principal, run, parent)
+    _require(conn, viewer, run, parent)
     row = listings.runs.one(conn, "run", run)
     now = progress.progress(conn, run)
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
-    figures = {name: getattr(now, name) if running else row[name] for name in FIGURES}
+    counters = {name: getattr(now, name) if running else row[name] for name in COUNTERS}
     tasks = run_tree.tasks(conn, run, parent, after=after)
     return {
         "run": row,
         "now": now,
         "account": account,
-        "figures": figures,
+        "counters": counters,
         "seconds": now.run["seconds"],
         "bar": _bar(now),
         "waits": progress.blockers(conn, account, now) if running else [],
@@ -177,8 +177,8 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
     return pieces
 
 
-def _task(conn: Conn, principal: Viewer, task: int) -> Mapping[str, Any]:
-    authorization.require(conn, principal.principal, "task", task)
+def _task(conn: Conn, viewer: Viewer, task: int) -> Mapping[str, Any]:
+    authorization.require(conn, viewer.principal, "task", task)
     row = listings.tasks.one(conn, "task", task)
     return {
         "task": row,

@@ -11,9 +11,9 @@ What a connection may reach depends on the context (`contextvars`) in which it i
     Egress.for_account(public_only=True)    public addresses only
     Egress.for_account(public_only=False)   any address
     any_host()                              any address: a connection of the engine or the operator
-    none of these                           any address, until the process first works for an account
-                                            that is limited to public addresses; from then on,
-                                            public addresses only
+    none of these                           any address, until the process first works for an
+                                            account that is limited to public addresses; from then
+                                            on, public addresses only
 
 A new thread begins without a context, so a private address is refused to every thread that a plugin
 starts, to thread pools that exist before the task, and to the executors of an event loop. Nobody

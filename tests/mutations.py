@@ -51,8 +51,10 @@ MUTATIONS = [
     Mutation(
         "the fence",
         (("core/ledger/commit.py",
-          "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no", ""),
-         ("core/ledger/commit.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
+          "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END"
+          " = named.dispatch_no", ""),
+         ("core/ledger/commit.py",
+          "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
         ("tests/integration/test_saving.py",),
     ),
     Mutation(
@@ -67,7 +69,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the catalogue's fields",
-        (("core/service/tokens.py", 'NotFound("token-not-found", token=text)', 'NotFound("token-not-found", id=text)'),),
+        (("core/service/tokens.py",
+          'NotFound("token-not-found", token=text)', 'NotFound("token-not-found", id=text)'),),
         ("tests/unit/test_error_catalog.py",),
     ),
     Mutation(
@@ -77,13 +80,15 @@ MUTATIONS = [
     ),
     Mutation(
         "the renewal of leases",
-        (("core/ledger/leases.py", "UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id",
+        (("core/ledger/leases.py",
+          "UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id",
           "UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id AND false"),),
         ("tests/integration/test_leases.py",),
     ),
     Mutation(
         "sending again what Redis lost",
-        (("core/dispatcher/maintenance.py", "            if missing:", "            if not missing:"),),
+        (("core/dispatcher/maintenance.py",
+          "            if missing:", "            if not missing:"),),
         ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
@@ -99,7 +104,8 @@ MUTATIONS = [
     ),
     Mutation(
         "tasks that do not wait behind content",
-        (("core/worker/saver.py", "self._follow_ups if outcome.tasks else self._results", "self._results"),),
+        (("core/worker/saver.py",
+          "self._follow_ups if outcome.tasks else self._results", "self._results"),),
         ("tests/integration/test_saver.py",),
     ),
     Mutation(
@@ -110,7 +116,8 @@ MUTATIONS = [
     ),
     Mutation(
         "messages of another version",
-        (("core/transport/messages.py", "fields.get(key, default) for key", "fields[key] for key"),),
+        (("core/transport/messages.py",
+          "fields.get(key, default) for key", "fields[key] for key"),),
         ("tests/unit/test_messages.py", "tests/integration/test_broker.py"),
     ),
     Mutation(
@@ -157,7 +164,8 @@ MUTATIONS = [
     ),
     Mutation(
         "middleware that fails closed",
-        (("core/middleware/base.py", "raise SkipMessage(str(type(error).__name__)) from None", "return"),),
+        (("core/middleware/base.py",
+          "raise SkipMessage(str(type(error).__name__)) from None", "return"),),
         ("tests/unit/test_middleware.py",),
     ),
     Mutation(
@@ -168,7 +176,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the limit of unknown threads",
-        (("core/egress.py", "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
+        (("core/egress.py",
+          "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
         ("tests/integration/test_public_hosts.py",),
     ),
     Mutation(

@@ -1,6 +1,6 @@
 """The dashboard: HTML pages for people, rendered here and served beside the REST API.
 
-All data that pages show is untrusted: templates escape it, and the Content-Security-Policy allows
-no script but the file of the dashboard. Pages call `core.service`, as the API does, with the rights
-of the viewer.
+Everything that pages show comes from outside and is hostile: templates escape all of it, and the
+Content-Security-Policy runs no script but our one file. Pages ask `core.service` as the API does,
+as whoever is signed in.
 """

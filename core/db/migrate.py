@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
@@ -74,3 +76,18 @@ def migrate(url: str, revision: str = "head") -> bool:
         except DBAPIError as error:
             raise PollingError("migration-failed", detail=describe(error)) from None
         return True
+
+
+def build_index(name: str, table: str, columns: Sequence[str], **options: Any) -> None:
+    """Build an index beside writers: the step of a migration, which calls it from `upgrade`.
+
+    An earlier attempt that was killed leaves an invalid index behind, which is dropped first. What
+    the migration did before is committed.
+
+    Parameters:
+      columns: The names of columns, in the order of the index.
+      options: More arguments of Alembic's `create_index`, such as `unique` or `postgresql_where`.
+    """
+    with op.get_context().autocommit_block():
+        op.drop_index(name, table_name=table, postgresql_concurrently=True, if_exists=True)
+        op.create_index(name, table, columns, postgresql_concurrently=True, **options)

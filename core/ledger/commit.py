@@ -87,7 +87,8 @@ MAX_ERRORS = 20
 FINISH = f"""
 UPDATE sync_task t SET
     state = CASE WHEN f.snooze > 0
-        AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS} THEN '{TaskState.PARKED}' ELSE f.state END,
+        AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS} THEN '{TaskState.PARKED}'
+        ELSE f.state END,
     available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
         ELSE t.available_at END,
     attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,

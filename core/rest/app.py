@@ -34,11 +34,12 @@ from core.web.feed_watcher import FeedWatcher
 ABOUT = """
 What people have in other services, kept here and polled on a schedule.
 
-Send a token with every request: `Authorization: Bearer …`. An operator creates it. A user's token sees
-what is that user's; what is another's is answered as if it were not there.
+Send a token with every request: `Authorization: Bearer …`. An operator creates it. A user's token
+sees what is that user's; what is another's is answered as if it were not there.
 
 Listings are read page by page: give a page's `cursor` as `after`. Errors are problem details
-([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); their `code` stays the same whatever the text says.
+([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); their `code` stays the same whatever the text
+says.
 """
 
 ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, oauth, operations)

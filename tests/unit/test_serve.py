@@ -25,9 +25,9 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
 
 def test_nobody_else_loads_it() -> None:
     program = (
-        "import sys; import core, core.testing, core.cli.app, core.cli.up, core.service.accounts.actions,"
-        " core.service.accounts.oauth, core.worker.process;sys.exit(bool({'fastapi', 'uvicorn', 'authlib',"
-        " 'prometheus_client'} & set(sys.modules)))"
+        "import sys; import core, core.testing, core.cli.app, core.cli.up,"
+        " core.service.accounts.actions, core.service.accounts.oauth, core.worker.process;"
+        "sys.exit(bool({'fastapi', 'uvicorn', 'authlib', 'prometheus_client'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

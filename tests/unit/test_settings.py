@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import SettingsError
-from core.settings import LimitOverride, Settings, get_settings
+from core.settings import RENAMED, LimitOverride, Settings, get_settings
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +15,8 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable of ours, and no `.env`."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"POLLING_{name.upper()}", raising=False)
+    for name in RENAMED:
+        monkeypatch.delenv(name, raising=False)
     for name in ("DATABASE_URL", "REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -101,6 +103,39 @@ def test_a_value_that_cannot_work_is_named_and_not_repeated(
     assert name in str(caught.value)
     assert caught.value.next_step("cli")
     assert len(value) == 1 or value not in str(caught.value).removeprefix(name)
+
+
+OLD_NAMES = [
+    ("POLLING_DELETE_GUARD", "POLLING_MAX_DELETED_SHARE"),
+    ("POLLING_NAMESPACE", "POLLING_REDIS_NAMESPACE"),
+    ("POLLING_TASK_TIME_LIMIT", "POLLING_TASK_TIMEOUT_SECONDS"),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_NAMES)
+@pytest.mark.parametrize("source", ["environment", "file"])
+@pytest.mark.parametrize("both", [False, True])
+def test_an_old_name_is_refused_and_the_new_one_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, old: str, new: str, both: bool
+) -> None:
+    """Also where the new name is set too: nobody could tell which value holds."""
+    given = {old: "1"} | ({new: "1"} if both else {})
+    if source == "file":
+        lines = "".join(f"{name}={value}\n" for name, value in given.items())
+        (tmp_path / ".env").write_text(lines)
+    else:
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        get_settings()
+    assert caught.value.code == "setting-renamed"
+    assert old in str(caught.value)
+    assert new in f"{caught.value} {caught.value.next_step('cli')}"
+
+
+def test_every_old_name_leads_to_a_setting() -> None:
+    assert list(RENAMED.items()) == OLD_NAMES
+    assert set(RENAMED.values()) <= {f"POLLING_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ COLUMNS = {"lane", "state", "status", "status_reason", "sync_status", "trigger"}
 
 # `'error'` is also a key in JSON: `errors->-1->>'error'`.
 TYPED_OUT = re.compile(
-    rf"(?<!>)'({'|'.join(sorted(WORDS - {'error'}))})'|\b({'|'.join(COLUMNS)})\s*(=|<>|IN)\s*\(?'error'"
+    rf"(?<!>)'({'|'.join(sorted(WORDS - {'error'}))})'"
+    rf"|\b({'|'.join(COLUMNS)})\s*(=|<>|IN)\s*\(?'error'"
 )
 SQL = re.compile(
     r"\b(SELECT|INSERT INTO|DELETE FROM|UPDATE \S+.* SET|WHERE|GROUP BY|ORDER BY)\b"

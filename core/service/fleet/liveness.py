@@ -50,8 +50,8 @@ WHERE sync_status = '{AccountState.ACTIVE}'
   AND next_sync_at < clock_timestamp()
       - greatest({OVERDUE_INTERVALS} * poll_interval_minutes * interval '1 minute',
       %(silent_after)s * interval '1 second')
-  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
-      AND r.state = '{RunState.RUNNING}')
+  AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id
+      AND r.lane = '{Lane.LIVE}' AND r.state = '{RunState.RUNNING}')
 """
 """The overdue accounts, as the FROM and WHERE of a query on `user_integration a`."""
 

@@ -20,14 +20,17 @@ FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
 # Ready and queued ones by their partial indexes; a task that waits for its time is not late.
 TASKS = f"""
 SELECT integration_domain AS domain, state, count(*) AS number FROM (
-    SELECT integration_domain, '{TaskState.READY}' AS state FROM sync_task WHERE state = '{TaskState.READY}'
-    UNION ALL SELECT integration_domain, '{TaskState.QUEUED}' FROM sync_task WHERE state = '{TaskState.QUEUED}'
+    SELECT integration_domain, '{TaskState.READY}' AS state FROM sync_task
+    WHERE state = '{TaskState.READY}'
+    UNION ALL SELECT integration_domain, '{TaskState.QUEUED}' FROM sync_task
+    WHERE state = '{TaskState.QUEUED}'
 ) open_ones GROUP BY 1, 2 ORDER BY 1, 2
 """
 QUEUE_AGE = f"""
 SELECT integration_domain AS domain,
     greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
-FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp() GROUP BY 1 ORDER BY 1
+FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp()
+GROUP BY 1 ORDER BY 1
 """
 # By `sync_task_stopped`.
 PARKED = f"""

@@ -26,18 +26,21 @@ FROM sync_run WHERE id = %(run)s
 """
 # Served by the unique index that begins with the run.
 COUNTS = f"""
-SELECT count(*)::int AS known, (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
+SELECT count(*)::int AS known,
+    (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
     (count(*) FILTER (WHERE state = '{TaskState.PARKED}'))::int AS tasks_parked,
     (count(*) FILTER (WHERE state = '{TaskState.QUEUED}'))::int AS queued,
     (count(*) FILTER (WHERE state = '{TaskState.READY}'))::int AS ready,
     coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
     coalesce(sum(outputs_unchanged), 0)::bigint AS outputs_unchanged,
     coalesce(sum(outputs_deleted), 0)::bigint AS outputs_deleted,
-    min(available_at) FILTER (WHERE state = '{TaskState.READY}') AS next_at, clock_timestamp() AS now
+    min(available_at) FILTER (WHERE state = '{TaskState.READY}') AS next_at,
+    clock_timestamp() AS now
 FROM sync_task WHERE run_id = %(run)s
 """
 WHY_LATER = f"""
-SELECT reason FROM sync_task WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
+SELECT reason FROM sync_task
+WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
 ORDER BY available_at LIMIT 1
 """
 # The table has a row for each limit that is used up now.

@@ -2,8 +2,8 @@
 
 It holds the policy under which the message was kept, and its labels.
 
-`Context.fingerprints` gives it back for any ids, so that a change of labels needs no call: the labels that
-were, and what the history says was added and removed.
+`Context.fingerprints` returns it for any ids, so that a change of labels needs no call: the labels
+that were, and what the history says was added and removed.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ GROUP BY host HAVING max(abs(extract(epoch FROM clock - seen_at))) > %(largest)s
 """
 DRAINING = f"SELECT id FROM process WHERE draining AND kind = 'worker' AND {ALIVE}"
 WANTED = f"""
-SELECT DISTINCT integration_domain AS domain FROM user_integration WHERE sync_status = '{AccountState.ACTIVE}'
-ORDER BY 1
+SELECT DISTINCT integration_domain AS domain FROM user_integration
+WHERE sync_status = '{AccountState.ACTIVE}' ORDER BY 1
 """
 
 START = Advice("start-engine")

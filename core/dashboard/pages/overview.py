@@ -29,11 +29,11 @@ def overview(engine: Engine, principal: Signed, show: Show) -> Response:
 
 
 def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
-    found = snapshot.look(conn, engine.settings)
+    found = snapshot.collect(conn, engine.settings)
     hour = activity.last_hour(conn)
     processes = activity.processes(conn)
     return {
-        "health": health.look(engine),
+        "health": health.check(engine),
         "found": found,
         "accounts": _by(found.accounts, "status"),
         "tasks": _by(found.tasks, "state"),

@@ -29,7 +29,7 @@ class Watcher:
 
     def look(self) -> str:
         """Read the run again, and show it. Returns its state."""
-        state = self.run.look()
+        state = self.run.refresh()
         self._explain()
         self._draw()
         return state

@@ -75,7 +75,7 @@ def watch(
     with show(console, tree) as step:
         while True:
             # Asked first: what is counted afterwards is all there is.
-            states = [watcher.look() for watcher in watchers]
+            states = [watcher.refresh() for watcher in watchers]
             seen = _seen(backend, accounts[0], watchers)
             step(seen, _reason(watchers))
             if "running" not in states:

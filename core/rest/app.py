@@ -86,12 +86,12 @@ def build(backend: Backend) -> FastAPI:
 
 def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The OpenAPI document, with the problems that routes name."""
-    made = document()
+    openapi = document()
     _, problem = models_json_schema(
         [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
     )
-    made["components"]["schemas"] |= problem["$defs"]
-    return made
+    openapi["components"]["schemas"] |= problem["$defs"]
+    return openapi
 
 
 class Headers:

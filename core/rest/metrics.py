@@ -22,10 +22,10 @@ from core.db.rows import Row
 from core.metrics.counters import BUCKETS
 from core.service.backend import Backend
 from core.service.fleet import snapshot
-from core.service.fleet.snapshot import FRESHNESS, Figures
+from core.service.fleet.snapshot import FRESHNESS, Snapshot
 
 CACHE_SECONDS = 5.0
-"""Several scrapers at once cost one look."""
+"""Seconds that a snapshot is reused, so that several scrapers cost one set of queries."""
 
 COUNTERS = {
     "saves": ("Saving transactions", ()),
@@ -44,7 +44,7 @@ Each has the label `process`, as it begins at 0 with each.
 
 
 class Metrics:
-    """Answers scrapes."""
+    """Serves scrapes from a cached snapshot."""
 
     MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,78 +52,90 @@ class Metrics:
         self._backend = backend
         self._lock = threading.Lock()
         self._text = ""
-        self._looked = -CACHE_SECONDS
+        self._collected_at = -CACHE_SECONDS
 
     def text(self) -> str:
-        """All figures, in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         with self._lock:
-            if time.monotonic() - self._looked >= CACHE_SECONDS:
+            if time.monotonic() - self._collected_at >= CACHE_SECONDS:
                 with self._backend.database.connection() as conn:
-                    found = snapshot.look(conn, self._backend.settings)
-                self._text, self._looked = render(found), time.monotonic()
+                    current = snapshot.collect(conn, self._backend.settings)
+                self._text, self._collected_at = render(current), time.monotonic()
             return self._text
 
 
-def render(found: Figures) -> str:
-    """Figures as text."""
+def render(current: Snapshot) -> str:
+    """Render a snapshot in Prometheus's text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(found))
+    registry.register(_SnapshotCollector(current))
     return generate_latest(registry).decode()
 
 
-class _Once(Collector):
-    def __init__(self, found: Figures) -> None:
-        self._found = found
+class _SnapshotCollector(Collector):
+    def __init__(self, current: Snapshot) -> None:
+        self._snapshot = current
 
     def collect(self) -> Iterable[Metric]:
-        yield from _now(self._found)
-        yield from _fresh(self._found.ages)
-        yield from _counted(self._found.counted)
-        yield _durations(self._found.counted)
+        yield from _gauges(self._snapshot)
+        yield from _fresh(self._snapshot.ages)
+        yield from _counted(self._snapshot.counted)
+        yield _durations(self._snapshot.counted)
 
 
-def _now(found: Figures) -> Iterator[Metric]:
-    yield _gauge("tasks", "Open tasks", ("domain", "state"), found.tasks)
+def _gauges(current: Snapshot) -> Iterator[Metric]:
+    yield _gauge("tasks", "Open tasks", ("domain", "state"), current.tasks)
     yield _gauge(
         "tasks_parked",
         "Tasks that failed for good and wait for a person",
         ("domain", "error"),
-        found.parked,
+        current.parked,
     )
     yield _gauge(
         "queue_age_seconds",
         "How long the oldest task that could run has waited",
         ("domain",),
-        found.queue_age,
+        current.queue_age,
         "seconds",
     )
-    yield _gauge("runs_open", "Runs that are open", ("domain", "lane"), found.runs)
+    yield _gauge("runs_open", "Runs that are open", ("domain", "lane"), current.runs)
     yield _gauge(
-        "run_oldest_seconds", "Age of the oldest open run", ("domain", "lane"), found.runs, "oldest"
+        "run_oldest_seconds",
+        "Age of the oldest open run",
+        ("domain", "lane"),
+        current.runs,
+        "oldest",
     )
-    yield _gauge("accounts", "Connected accounts", ("domain", "status"), found.accounts)
+    yield _gauge("accounts", "Connected accounts", ("domain", "status"), current.accounts)
     yield _gauge(
         "accounts_overdue",
         "Accounts that should have been polled by now",
         ("domain",),
-        found.overdue,
+        current.overdue,
     )
-    yield _gauge("processes", "Processes that live", ("kind",), found.processes)
-    yield _gauge("threads", "Their threads", ("kind",), found.processes, "threads")
+    yield _gauge("processes", "Processes that live", ("kind",), current.processes)
+    yield _gauge("threads", "Their threads", ("kind",), current.processes, "threads")
     for name, about, number in (
-        ("limits_blocked", "Limits that are used up or refused now", found.blocked),
-        ("deletions_held", "Listings of which so much vanished that a person is asked", found.held),
-        ("scheduler_silent_seconds", "Since the last tick of the scheduler", found.silent_seconds),
-        ("dispatcher_leads", "Whether somebody dispatches", float(found.leads)),
+        ("limits_blocked", "Limits that are used up or refused now", current.blocked),
+        (
+            "deletions_held",
+            "Listings of which so much vanished that a person is asked",
+            current.held,
+        ),
+        (
+            "scheduler_silent_seconds",
+            "Since the last tick of the scheduler",
+            current.silent_seconds,
+        ),
+        ("dispatcher_leads", "Whether somebody dispatches", float(current.leads)),
         (
             "changes_held_back_seconds",
             "Age of the oldest writing transaction; the feed waits for it",
-            found.horizon_seconds,
+            current.horizon_seconds,
         ),
         (
             "changes_unsearchable",
             "Changes that are not searchable yet; counted up to 10,000",
-            found.unsearchable,
+            current.unsearchable,
         ),
     ):
         gauge = GaugeMetricFamily(f"polling_{name}", about)
@@ -161,9 +173,9 @@ def _counted(processes: Sequence[Row]) -> Iterator[Metric]:
         for name, (about, labels) in COUNTERS.items()
     }
     for process in processes:
-        for name, given, number in process["counters"]:
+        for name, tags, number in process["counters"]:
             if name in families:  # a worker of another version may count something else
-                labels = [str(given.get(label, "")) for label in COUNTERS[name][1]]
+                labels = [str(tags.get(label, "")) for label in COUNTERS[name][1]]
                 families[name].add_metric([process["process"], *labels], number)
     yield from families.values()
 
@@ -174,15 +186,17 @@ def _durations(processes: Sequence[Row]) -> Metric:
     )
     for process in processes:
         counts: dict[tuple[str, str], dict[str, float]] = {}
-        for name, given, number in process["counters"]:
+        for name, tags, number in process["counters"]:
             if name in ("run_seconds", "run_seconds_sum"):
-                counts.setdefault((given["domain"], given["lane"]), {})[given.get("le", "sum")] = (
+                counts.setdefault((tags["domain"], tags["lane"]), {})[tags.get("le", "sum")] = (
                     number
                 )
-        for (domain, lane), found in sorted(counts.items()):
+        for (domain, lane), buckets in sorted(counts.items()):
             bounds = [*map(str, BUCKETS), "+Inf"]
             filled = zip(
-                bounds, itertools.accumulate(found.get(bound, 0) for bound in bounds), strict=True
+                bounds, itertools.accumulate(buckets.get(bound, 0) for bound in bounds), strict=True
             )
-            family.add_metric([process["process"], domain, lane], list(filled), found.get("sum", 0))
+            family.add_metric(
+                [process["process"], domain, lane], list(filled), buckets.get("sum", 0)
+            )
     return family

@@ -1,4 +1,4 @@
-"""From what a person types to an id: the UUID, a unique beginning of it, or an account's name."""
+"""Resolve user input to an id: a UUID, a unique prefix of one, or the name of an account."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from core.results.text import fits
 from core.service.missing import not_found
 from core.service.pagination import PLURALS
 
-SHORTEST = 4
-"""Characters of a UUID that may stand for it."""
+MIN_PREFIX_CHARS = 4
+"""Minimum length of a UUID prefix in characters, without dashes."""
 
-# A beginning is a range of the primary key.
+# A prefix is a range of the primary key.
 ACCOUNTS = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6
@@ -26,8 +26,8 @@ NAMED = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE name = %s ORDER BY created_at, id LIMIT 6
 """
-# By the index on names and the primary key.
-SEEN = """
+# Served by the index on names and by the primary key.
+VISIBLE = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE (name = %(text)s OR id = %(id)s) AND (%(user)s::text IS NULL OR user_id = %(user)s)
 ORDER BY created_at, id LIMIT 6
@@ -43,48 +43,48 @@ _HEX = re.compile(r"[0-9a-f]{1,32}")
 
 
 def account_id(conn: Conn, text: str) -> UUID:
-    """The account a person means: by its name, its UUID, or a unique beginning of that.
+    """Find an account by its name, its UUID, or a unique prefix of its UUID.
 
     Raises:
-      NotFound: There is none.
-      InvalidInput: There are several; they are listed.
+      NotFound: No account matches.
+      InvalidInput: Several accounts match; the message lists them.
     """
-    found = conn.execute(NAMED, (text,)).fetchall() if "\0" not in text else []
-    if not found:
-        found = _beginning(conn, ACCOUNTS, text)
-    return _only(found, text, "account")
+    matches = conn.execute(NAMED, (text,)).fetchall() if "\0" not in text else []
+    if not matches:
+        matches = _by_prefix(conn, ACCOUNTS, text)
+    return _only(matches, text, "account")
 
 
 def account_of(conn: Conn, user: str | None, text: str) -> UUID:
-    """The account that somebody means who sees only this user's: by its name or its UUID.
+    """Find an account of a user by its name or its UUID.
 
     Parameters:
-      user: None sees all.
+      user: The user that the account belongs to. None: any user.
 
     Raises:
-      NotFound: They see none of it.
-      InvalidInput: There are several; they are listed.
+      NotFound: No account matches.
+      InvalidInput: Several accounts match; the message lists them.
     """
     try:
         id = UUID(text)
     except ValueError:
         id = None
-    names = {"text": text, "id": id, "user": user}
-    found = conn.execute(SEEN, names).fetchall() if fits(text) else []
-    return _only(found, text, "account")
+    params = {"text": text, "id": id, "user": user}
+    matches = conn.execute(VISIBLE, params).fetchall() if fits(text) else []
+    return _only(matches, text, "account")
 
 
 def run_id(conn: Conn, text: str) -> UUID:
-    """The run a person means.
+    """Find a run by its UUID or a unique prefix of it.
 
     Raises:
       NotFound, InvalidInput: As for accounts.
     """
-    return _only(_beginning(conn, RUNS, text), text, "run")
+    return _only(_by_prefix(conn, RUNS, text), text, "run")
 
 
 def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
-    """Rows of accounts, each with its account's name."""
+    """Add the name of its account to each row."""
     names: dict[UUID, str] = dict(
         conn.execute(NAMES, ([row["user_integration_id"] for row in rows],)).fetchall()
     )
@@ -92,32 +92,32 @@ def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
 
 
 def number(text: str, what: str) -> int:
-    """The id of a task or of content.
+    """Parse the id of a task or of content.
 
     Raises:
-      InvalidInput: It is no number.
+      InvalidInput: The text is not a valid id.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
         raise InvalidInput("id-not-a-number", text=text, kind=what, listing=PLURALS[what])
     return int(text)
 
 
-def _beginning(conn: Conn, statement: str, text: str) -> list[tuple[Any, ...]]:
+def _by_prefix(conn: Conn, statement: str, text: str) -> list[tuple[Any, ...]]:
     digits = text.replace("-", "").lower()
-    if len(digits) < SHORTEST or not _HEX.fullmatch(digits):
+    if len(digits) < MIN_PREFIX_CHARS or not _HEX.fullmatch(digits):
         return []
-    names = {"low": UUID(digits.ljust(32, "0")), "high": UUID(digits.ljust(32, "f"))}
-    return conn.execute(statement, names).fetchall()
+    params = {"low": UUID(digits.ljust(32, "0")), "high": UUID(digits.ljust(32, "f"))}
+    return conn.execute(statement, params).fetchall()
 
 
-def _only(found: Sequence[tuple[Any, ...]], text: str, what: str) -> UUID:
-    if not found:
+def _only(matches: Sequence[tuple[Any, ...]], text: str, what: str) -> UUID:
+    if not matches:
         raise not_found(what, text)
-    if len(found) > 1:
-        named = "; ".join(f"{one} ({about})" for one, about in found[:5])
-        more = "; …" if len(found) > 5 else ""
+    if len(matches) > 1:
+        named = "; ".join(f"{id} ({about})" for id, about in matches[:5])
+        more = "; …" if len(matches) > 5 else ""
         if what == "account":
             raise InvalidInput("account-ambiguous", text=text, matches=named + more)
         raise InvalidInput("run-ambiguous", text=text, matches=named + more)
-    only: UUID = found[0][0]
-    return only
+    id: UUID = matches[0][0]
+    return id

@@ -1,4 +1,4 @@
-"""Listings that are read page by page: the only definition of a page, a cursor and its refusal.
+"""Pagination: the only definition of a page and of a cursor.
 
 A cursor is the key of the last row that was read, so a page costs the same wherever it lies.
 """
@@ -30,7 +30,7 @@ Type = Literal["bigint", "text", "timestamptz", "uuid"]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some rows, and the cursor of the next page; None after the last one."""
+    """The rows of one page, and the cursor of the next page; None on the last page."""
 
     rows: list[Row]
     cursor: str | None
@@ -41,7 +41,7 @@ class Keyset:
     """The columns that order a listing, and identify a row in it.
 
     A statement that is read by it orders by these columns, compares them with `place`, and has the
-    limit that `params` returns: one row more than the page, which says whether another page follows.
+    limit that `params` returns: one row more than the page, to see whether another page follows.
 
     Parameters:
       columns: The columns with their types, the most significant one first.
@@ -52,11 +52,11 @@ class Keyset:
     @property
     def place(self) -> str:
         """The cursor's key, as a row of placeholders: `(%(after_id)s::bigint)`."""
-        names = (f"%(after_{column})s::{kind}" for column, kind in self.columns.items())
-        return f"({', '.join(names)})"
+        placeholders = (f"%(after_{column})s::{kind}" for column, kind in self.columns.items())
+        return f"({', '.join(placeholders)})"
 
     @property
-    def names_of_columns(self) -> str:
+    def column_list(self) -> str:
         """The columns, as a list for SQL."""
         return ", ".join(self.columns)
 
@@ -67,7 +67,7 @@ class Keyset:
         return f"%(after_{column})s::{kind} IS NULL"
 
     def params(self, limit: int, after: str | None) -> Row:
-        """The values of `limit`, and of `place`: each is None without a cursor.
+        """Return the query parameters: `limit`, and those of `place` (None without a cursor).
 
         Raises:
           InvalidInput: The cursor does not fit this listing.
@@ -84,11 +84,11 @@ class Keyset:
         return Page(shown, self.encode(shown[-1]) if len(rows) > len(shown) else None)
 
     def encode(self, row: Mapping[str, Any]) -> str:
-        """The cursor of the page that begins after this row."""
+        """Return the cursor of the page that begins after this row."""
         return encode_cursor([row[column] for column in self.columns])
 
     def decode(self, cursor: str) -> list[Any]:
-        """The key that a cursor stands for.
+        """Return the key that a cursor encodes.
 
         Raises:
           InvalidInput: The cursor does not fit this listing.
@@ -136,7 +136,7 @@ class PagedQuery:
         order = ", ".join(f"{column} {direction}" for column in self.key.columns)
         statement = f"""
         SELECT {self.columns} FROM {self.table} WHERE {self.where}{filters}
-          AND ({self.key.is_first_page} OR ({self.key.names_of_columns}) {further} {self.key.place})
+          AND ({self.key.is_first_page} OR ({self.key.column_list}) {further} {self.key.place})
         ORDER BY {order} LIMIT %(limit)s
         """
         object.__setattr__(self, "statement", statement)
@@ -164,7 +164,7 @@ class PagedQuery:
         return self.key.page(fetch(conn, self.statement, params, prepare=False), limit)
 
     def pages(self, conn: Conn, **filters: Any) -> Iterator[Row]:
-        """Read all rows, a page at a time."""
+        """Read all rows, one page at a time."""
         after: str | None = None
         while True:
             page = self.page(conn, limit=MAX_PAGE_ROWS, after=after, **filters)
@@ -177,7 +177,7 @@ class PagedQuery:
         """Read one row by its id.
 
         Raises:
-          NotFound: There is none.
+          NotFound: The row does not exist.
         """
         rows = fetch(conn, self.by_id, {"id": id})
         if not rows:
@@ -186,21 +186,21 @@ class PagedQuery:
 
 
 def bounded(limit: int) -> int:
-    """The rows of a page for which somebody asks for `limit`."""
+    """Clamp a requested page size to the range from 1 to `MAX_PAGE_ROWS` rows."""
     return min(max(limit, 1), MAX_PAGE_ROWS)
 
 
 def encode_cursor(place: Sequence[object]) -> str:
-    """A place in a listing, as text that fits into a URL."""
+    """Encode a position in a listing as URL-safe text."""
     text = json.dumps(list(place), default=str)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str) -> list[Any]:
-    """The values of a cursor, of whatever types and number.
+    """Return the values of a cursor. Their types and number are not checked.
 
     Raises:
-      InvalidInput: It is not a cursor.
+      InvalidInput: The text is not a cursor.
     """
     try:
         place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
@@ -212,7 +212,7 @@ def decode_cursor(cursor: str) -> list[Any]:
 
 
 def invalid_cursor() -> InvalidInput:
-    """The refusal of a cursor that somebody made up, or took from another listing."""
+    """The error for a cursor that is malformed or belongs to another listing."""
     return InvalidInput("cursor-invalid")
 
 
@@ -229,10 +229,10 @@ def _text(value: Any) -> str:
 
 
 def _moment(value: Any) -> datetime:
-    found = datetime.fromisoformat(value)
-    if found.tzinfo is None:
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
         raise ValueError
-    return found
+    return moment
 
 
 _READ: Mapping[str, Callable[[Any], Any]] = {

@@ -150,8 +150,8 @@ class Scaffold:
     def package(self) -> str:
         return f"integration_polling_{self.domain.replace('-', '_')}"
 
-    def names(self) -> dict[str, str]:
-        """What stands in the templates."""
+    def variables(self) -> dict[str, str]:
+        """Return the variables of the templates."""
         words = [word for word in self.domain.split("-") if word]
         return {
             "domain": self.domain,
@@ -174,28 +174,28 @@ def scaffold(directory: Path, domain: str | None = None, commands: Sequence[str]
     Raises:
       InvalidInput: There is something in the directory, or the domain cannot be one.
     """
-    made = Scaffold(_domain(domain or directory.resolve().name))
+    plugin = Scaffold(_domain(domain or directory.resolve().name))
     files = {
         "pyproject.toml": PYPROJECT,
         "README.md": README,
-        f"src/{made.package}/__init__.py": SOURCE,
-        f"src/{made.package}/py.typed": "",
-        f"tests/test_{made.package.removeprefix('integration_polling_')}.py": TESTS,
+        f"src/{plugin.package}/__init__.py": SOURCE,
+        f"src/{plugin.package}/py.typed": "",
+        f"tests/test_{plugin.package.removeprefix('integration_polling_')}.py": TESTS,
     }
-    names = made.names()
-    names["commands"] = "".join(f"    {command} {made.domain}\n" for command in commands)
+    variables = plugin.variables()
+    variables["commands"] = "".join(f"    {command} {plugin.domain}\n" for command in commands)
     try:
         if directory.exists() and any(directory.iterdir()):
             raise InvalidInput("plugin-directory-not-empty", directory=directory)
         for name, text in files.items():
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(Template(text).substitute(names), "utf-8")
+            path.write_text(Template(text).substitute(variables), "utf-8")
     except OSError as error:
         raise InvalidInput(
             "plugin-directory-unwritable", directory=directory, detail=error.strerror
         ) from None
-    return made
+    return plugin
 
 
 def _domain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What routes ask for: the backend, who is asking, and parameters that many of them take."""
+"""Dependencies of routes: the backend, the principal, and common parameters."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Engine = Annotated[Backend, Depends(_backend)]
 
 
 def authenticated(
-    engine: Engine, given: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+    engine: Engine, bearer_token: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 ) -> Principal:
-    """Who asks.
+    """Authenticate the request.
 
     Raises:
-      Refused: There is no token, or it is none of ours, expired or revoked.
+      HttpProblem: The token is missing, unknown, expired or revoked.
     """
-    if given is not None:
+    if bearer_token is not None:
         with engine.database.connection() as conn:
-            found = tokens.authenticate(conn, given.credentials)
-        if found is not None:
-            return found
+            principal = tokens.authenticate(conn, bearer_token.credentials)
+        if principal is not None:
+            return principal
         raise HttpProblem("token-invalid")
     raise HttpProblem("token-missing")
 
@@ -44,15 +44,15 @@ def authenticated(
 Authenticated = Annotated[Principal, Depends(authenticated)]
 
 
-def admin(who: Authenticated) -> Principal:
-    """An operator.
+def admin(principal: Authenticated) -> Principal:
+    """Require an operator's token.
 
     Raises:
-      Refused: It is a user.
+      HttpProblem: The token belongs to a user.
     """
-    if not who.is_admin:
+    if not principal.is_admin:
         raise HttpProblem("operator-only")
-    return who
+    return principal
 
 
 Admin = Annotated[Principal, Depends(admin)]
@@ -98,19 +98,19 @@ IdempotencyKey = Annotated[
 ]
 
 
-def seen_user(who: Principal, wanted: str | None) -> str | None:
-    """The user a listing is narrowed to: for a user's token always its own.
+def visible_user(principal: Principal, user: str | None) -> str | None:
+    """Return the user whose rows a listing shows: with a user's token, always that user.
 
     Raises:
-      Refused: It asks for another user's.
+      HttpProblem: A user's token asks for the rows of another user.
     """
-    if who.user_id is not None and wanted is not None and wanted != who.user_id:
+    if principal.user_id is not None and user is not None and user != principal.user_id:
         raise HttpProblem("token-of-another-user")
-    return who.user_id or wanted
+    return principal.user_id or user
 
 
 async def raw_body(request: Request) -> bytes:
-    """The body as it was sent."""
+    """Return the raw body of the request."""
     return await request.body()
 
 

@@ -79,10 +79,10 @@ def image_type(beginning: bytes) -> str | None:
     return next((name for name, pattern in IMAGES if pattern.match(beginning)), None)
 
 
-def media_type(given: str | None) -> str:
-    """The media type without its parameters, if it is one; bytes otherwise."""
-    found = _MEDIA_TYPE.match((given or "").strip())
-    return found[0].lower() if found else "application/octet-stream"
+def media_type(declared: str | None) -> str:
+    """Return the media type without its parameters; `application/octet-stream` if it is invalid."""
+    match = _MEDIA_TYPE.match((declared or "").strip())
+    return match[0].lower() if match else "application/octet-stream"
 
 
 def _disposition(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Waiting for changes: the database is polled four times a second for any number of readers."""
+"""Wait for changes. The database is polled four times a second, for any number of readers."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ SECONDS = 0.25
 
 
 class FeedWatcher:
-    """How far the change feed reaches, as it was a moment ago."""
+    """Caches the end of the change feed for `SECONDS`."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._lock = asyncio.Lock()
         self._ended = asyncio.Event()
         self._newest = -1
-        self._looked = 0.0
+        self._read_at = 0.0
 
     async def newest(self) -> int:
-        """How far it reaches; what was looked up a moment ago will do."""
+        """Return the transaction id of the newest change, at most `SECONDS` old."""
         async with self._lock:
-            if time.monotonic() - self._looked >= SECONDS:
-                self._newest = await run_in_threadpool(self._look)
-                self._looked = time.monotonic()
+            if time.monotonic() - self._read_at >= SECONDS:
+                self._newest = await run_in_threadpool(self._read)
+                self._read_at = time.monotonic()
             return self._newest
 
-    async def wait_beyond(self, place: int, seconds: float) -> bool:
-        """Wait until it reaches further, for so many seconds at most, or until the server ends.
+    async def wait_beyond(self, xid: int, seconds: float) -> bool:
+        """Wait until the feed has a change after `xid`, or the server stops.
 
-        Returns whether it does.
+        Parameters:
+          seconds: Maximum time to wait.
+
+        Returns:
+          Whether there is such a change.
         """
         deadline = time.monotonic() + seconds
-        while await self.newest() <= place:
+        while await self.newest() <= xid:
             left = deadline - time.monotonic()
             if left <= 0 or self.ended:
                 return False
@@ -46,19 +50,19 @@ class FeedWatcher:
         return True
 
     async def pause(self, seconds: float) -> None:
-        """Wait for so long, or until the server ends."""
+        """Wait for `seconds`, or until the server stops."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), seconds)
 
     @property
     def ended(self) -> bool:
-        """Whether nobody shall wait any more."""
+        """Whether the server is stopping."""
         return self._ended.is_set()
 
     def end(self) -> None:
-        """Let all go who wait; called in the event loop."""
+        """Wake all waiting readers. Call it in the event loop."""
         self._ended.set()
 
-    def _look(self) -> int:
+    def _read(self) -> int:
         with self._backend.database.connection() as conn:
             return changes.latest_xid(conn)

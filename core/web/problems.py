@@ -119,18 +119,20 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa:
     The errors also hold the input, which may be a password.
     """
     assert isinstance(error, RequestValidationError)
-    errors = [_field_error(one) for one in error.errors()[:MAX_ERRORS]]
+    errors = [_field_error(detail) for detail in error.errors()[:MAX_ERRORS]]
     return problem(HttpProblem("invalid-request"), errors=errors)
 
 
-def _field_error(one: Mapping[str, Any]) -> FieldError:
+def _field_error(detail: Mapping[str, Any]) -> FieldError:
     # A validator's own words may repeat what it was given.
     message = (
-        one["msg"] if one["type"] not in ("value_error", "assertion_error") else "cannot be used"
+        detail["msg"]
+        if detail["type"] not in ("value_error", "assertion_error")
+        else "cannot be used"
     )
-    if one["type"] == "json_invalid":
+    if detail["type"] == "json_invalid":
         return FieldError(where="body", message="invalid JSON")
-    where = ".".join(str(part) for part in one["loc"])[:MAX_LOCATION_CHARS]
+    where = ".".join(str(part) for part in detail["loc"])[:MAX_LOCATION_CHARS]
     return FieldError(where=_clean(where), message=_clean(message))
 
 

@@ -13,24 +13,24 @@ from core.errors import SettingsError
 from core.web.feed_watcher import FeedWatcher
 
 SHUTDOWN_SECONDS = 10
-"""For requests under way when it shall end; those that wait for changes are answered at once."""
+"""Grace period for running requests at shutdown; long polls are answered immediately."""
 
 MAX_CONNECTIONS = 1_000
-"""Connections; more are told to come again."""
+"""Maximum number of connections; further ones get status 503."""
 
 
 def serve(
     site: ASGIApp,
-    pulse: Callable[[], FeedWatcher],
+    feed_watcher: Callable[[], FeedWatcher],
     host: str,
     port: int,
-    begun: Callable[[int], None],
+    on_listening: Callable[[int], None],
 ) -> None:
-    """Answer requests until told to end.
+    """Serve requests until SIGTERM or Ctrl-C.
 
     Parameters:
-      pulse: What those wait for who wait; there is one once it has begun.
-      begun: Told the port once it listens there.
+      feed_watcher: Returns the watcher that long polls wait for; called after startup.
+      on_listening: Called with the port once the server listens.
 
     Raises:
       SettingsError: The address cannot be listened on.
@@ -46,18 +46,18 @@ def serve(
         limit_concurrency=MAX_CONNECTIONS,
     )
     with listener:
-        begun(listener.getsockname()[1])
-        _Server(config, pulse).run(sockets=[listener])
+        on_listening(listener.getsockname()[1])
+        _Server(config, feed_watcher).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, pulse: Callable[[], FeedWatcher]) -> None:
+    def __init__(self, config: uvicorn.Config, feed_watcher: Callable[[], FeedWatcher]) -> None:
         super().__init__(config)
-        self._pulse = pulse
+        self._feed_watcher = feed_watcher
 
     async def shutdown(self, *arguments: Any, **more: Any) -> None:
         """Answer waiting requests before the grace period, which would cut them off."""
-        self._pulse().end()
+        self._feed_watcher().end()
         await super().shutdown(*arguments, **more)
 
 

@@ -139,7 +139,7 @@ def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk,
 
 
 def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> None:
-    monkeypatch.setattr(parked, "AT_ONCE", 7)
+    monkeypatch.setattr(parked, "BATCH_TASKS", 7)
     accounts = [desk.account(f"a{n}", user_id="u" if n else "other") for n in range(3)]
     mine = [id for account in accounts[1:] for id in shelf(account, 10)]
     others = [*shelf(accounts[0], 3), *shelf(accounts[1], 2, error="Timeout: x")]
@@ -155,7 +155,7 @@ def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> 
 
 
 def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> None:
-    monkeypatch.setattr(parked, "AT_ONCE", 2)
+    monkeypatch.setattr(parked, "BATCH_TASKS", 2)
     account, retry = desk.account(), parked.runs.retry
     before, after = shelf(account, 5), []
 
@@ -172,7 +172,7 @@ def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> 
 
 
 def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, monkeypatch) -> None:
-    monkeypatch.setattr(parked, "AT_ONCE", 5)
+    monkeypatch.setattr(parked, "BATCH_TASKS", 5)
     monkeypatch.setattr(parked, "MAX_BULK_SECONDS", 0.0)
     shelf(desk.account(), 8)
     who = signed_in(dashboard)

@@ -302,9 +302,9 @@ def test_reports_to_sentry_have_no_row(database: Database, monkeypatch) -> None:
 def test_neither_rest_nor_its_log_shows_a_row(
     api, database, monkeypatch, caplog, statement: str
 ) -> None:
-    from core.service import listings
+    from core.service.pagination import PagedQuery
 
-    monkeypatch.setattr(listings.Listing, "page", lambda *_, **__: run(database, statement)())
+    monkeypatch.setattr(PagedQuery, "page", lambda *_, **__: run(database, statement)())
     caplog.set_level("DEBUG")
     answer = api.user("u").get("/v1/user-integrations")
     assert answer.status_code == (503 if statement == PASSING else 500)

@@ -57,11 +57,11 @@ def test_everybody_says_the_same_of_the_fleet(api, healthy, desk, case: str) -> 
     statement, different = CASES[case]
     desk.conn.execute(statement)
     expected = dict.fromkeys(FLEET, "ok") | different
-    looked = health.look(api.backend)
+    looked = health.check(api.backend)
     assert {name: looked[name] for name in FLEET} == expected
     checks = {check.name: check.status for check in fleet.examine(desk.conn, SETTINGS, Registry())}
     assert {name: checks[name] for name in FLEET} == expected
-    found = snapshot.look(desk.conn, SETTINGS)
+    found = snapshot.collect(desk.conn, SETTINGS)
     assert found.leads == (expected["dispatcher"] == "ok")
     silent = found.silent_seconds > liveness.silent_after_seconds(SETTINGS)
     assert silent == (expected["scheduler"] == "warn")
@@ -96,9 +96,9 @@ def _says_overdue(api: Any, desk: Any) -> list[bool]:
     listed, _ = account_listing.page(desk.conn, SETTINGS)
     over, _ = account_listing.page(desk.conn, SETTINGS, due="over")
     return [
-        health.look(api.backend)["accounts"] == "warn",
+        health.check(api.backend)["accounts"] == "warn",
         any(check.message.endswith("overdue") for check in accounts.examine(desk.conn, SETTINGS)),
-        bool(snapshot.look(desk.conn, SETTINGS).overdue),
+        bool(snapshot.collect(desk.conn, SETTINGS).overdue),
         any(entry.overdue for entry in listed),
         bool(over),
     ]
@@ -111,4 +111,4 @@ def _says_overdue(api: Any, desk: Any) -> list[bool]:
 def test_everybody_says_the_same_of_the_schema(api, desk, revision: str, status: str) -> None:
     desk.conn.execute("UPDATE alembic_version SET version_num = %s", (revision,))
     check: doctor.Check = servers.schema(api.backend.database.url)
-    assert (health.look(api.backend)["schema"], check.status) == (status, status)
+    assert (health.check(api.backend)["schema"], check.status) == (status, status)

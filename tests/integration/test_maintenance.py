@@ -170,7 +170,7 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
     maintenance._sweep_from = 0.0
     maintenance._sweep(desk.conn)
     maintenance._heartbeat(desk.conn)
-    text = metrics.render(snapshot.look(desk.conn, settings))
+    text = metrics.render(snapshot.collect(desk.conn, settings))
     leader = f"{socket.gethostname()}:{os.getpid()}:dispatcher"
     for state in ("succeeded", "failed"):
         labels = f'domain="shop",lane="live",process="{leader}",state="{state}"'
@@ -180,7 +180,7 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
         in text
     )
     maintenance.deregister(desk.conn)
-    assert leader not in metrics.render(snapshot.look(desk.conn, settings))
+    assert leader not in metrics.render(snapshot.collect(desk.conn, settings))
 
 
 def test_a_database_that_went_back_in_time_gets_a_new_epoch(

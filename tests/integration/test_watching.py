@@ -21,37 +21,37 @@ LARGE = b"\xff" * (2 * 1024 * 1024)
 def test_a_watcher_says_how_far_a_run_is_and_what_it_waits_for(backend, desk) -> None:
     root = desk.root(desk.account())
     watcher = RunWatcher(backend, root.run_id)
-    assert watcher.look() == "running"
+    assert watcher.refresh() == "running"
     assert (watcher.now.known, watcher.now.tasks_done) == (1, 0)
     assert [wait.reason for wait in watcher.waits] == ["no worker runs"]
     assert watcher.stopped is None
     assert MIN_PAUSE_SECONDS <= watcher.pause <= MAX_PAUSE_SECONDS
     desk.finish(root, output=[TaskOutput("1", "x")])
-    assert watcher.look() == "succeeded"
+    assert watcher.refresh() == "succeeded"
     assert (watcher.now.outputs_saved, watcher.waits) == (1, [])
 
 
 def test_a_watcher_asks_for_reasons_now_and_then(backend, desk, healthy, monkeypatch) -> None:
     account = desk.account()
     watcher = RunWatcher(backend, desk.run(account))
-    watcher.look()
+    watcher.refresh()
     desk.conn.execute(
         "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
     )
-    watcher.look()
+    watcher.refresh()
     assert watcher.stopped is None, "it asked again within a second"
     monkeypatch.setattr("core.service.runs.watch.REASONS_SECONDS", 0)
-    watcher.look()
+    watcher.refresh()
     assert watcher.stopped is not None
     desk.conn.execute("UPDATE user_integration SET sync_status = 'active', status_reason = NULL")
-    watcher.look()
+    watcher.refresh()
     assert watcher.stopped is None
 
 
 def test_a_watcher_sits_out_an_outage_once_it_has_seen_the_run(backend, desk, monkeypatch) -> None:
     run = desk.run(desk.account())
     watcher, late = RunWatcher(backend, run), RunWatcher(backend, run)
-    watcher.look()
+    watcher.refresh()
 
     @contextmanager
     def away(_self):
@@ -60,17 +60,17 @@ def test_a_watcher_sits_out_an_outage_once_it_has_seen_the_run(backend, desk, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(type(backend.database), "connection", away)
-        assert watcher.look() == "running"
+        assert watcher.refresh() == "running"
         assert watcher.is_away
         with pytest.raises(ServerUnavailable):
-            late.look()
-    watcher.look()
+            late.refresh()
+    watcher.refresh()
     assert not watcher.is_away
 
 
 def test_an_unknown_run_cannot_be_watched(backend, desk) -> None:
     with pytest.raises(NotFound):
-        RunWatcher(backend, desk.me).look()
+        RunWatcher(backend, desk.me).refresh()
 
 
 def test_digests_are_those_of_the_stored_bytes(backend, desk) -> None:

@@ -29,11 +29,11 @@ def overview(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
 
 
 def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
-    fleet = snapshot.look(conn, engine.settings)
+    fleet = snapshot.collect(conn, engine.settings)
     hour = activity.last_hour(conn)
     processes = activity.processes(conn)
     return {
-        "health": health.look(engine),
+        "health": health.check(engine),
         "fleet": fleet,
         "accounts": _total_by(fleet.accounts, "status"),
         "tasks": _total_by(fleet.tasks, "state"),

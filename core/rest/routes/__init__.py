@@ -24,7 +24,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems that a route may answer with, as the OpenAPI document lists them."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     # Who takes a body may get one that cannot be read.
-    told = {*statuses, 503} | ({400} if 413 in statuses else set())
+    documented = {*statuses, 503} | ({400} if 413 in statuses else set())
     return {
-        status: {"description": _MEANINGS[status], "content": content} for status in sorted(told)
+        status: {"description": _MEANINGS[status], "content": content}
+        for status in sorted(documented)
     }

@@ -67,10 +67,10 @@ async def read_changes(
 def _answer(feed: changes.Feed) -> Changes:
     items = [
         Change(
-            change=one.kind,
-            user_integration_id=one.account,
-            content=None if one.content is None else Content.model_validate(one.content),
+            change=change.kind,
+            user_integration_id=change.account,
+            content=None if change.content is None else Content.model_validate(change.content),
         )
-        for one in feed.changes
+        for change in feed.changes
     ]
     return Changes(changes=items, cursor=feed.cursor, more=feed.more)

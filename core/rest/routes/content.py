@@ -23,7 +23,7 @@ from core.web.dependencies import (
     Engine,
     Limit,
     UserFilter,
-    seen_user,
+    visible_user,
 )
 
 router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
@@ -73,9 +73,9 @@ def list_content(
     after: After = None,
 ) -> Page[Content]:
     """Content, by account and external id."""
-    wanted = content_listing.ContentFilter(
+    content_filter = content_listing.ContentFilter(
         account=account,
-        user=seen_user(principal, user_id),
+        user=visible_user(principal, user_id),
         domain=domain,
         external_id=external_id,
         parent=parent,
@@ -87,7 +87,7 @@ def list_content(
         q=q,
     )
     with engine.database.connection() as conn:
-        page = content_listing.page(conn, wanted, limit=limit, after=after)
+        page = content_listing.page(conn, content_filter, limit=limit, after=after)
     return Page[Content].model_validate({"items": page.rows, "cursor": page.cursor})
 
 

@@ -19,9 +19,10 @@ router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 # Any token will do.
 def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integration]:  # noqa: ARG001
     """List the installed integrations, with the schemas of their config and credentials."""
-    found = engine.registry
+    registry = engine.registry
     items = [
-        _integration(found, integration) for _, integration in sorted(found.integrations.items())
+        _integration(registry, integration)
+        for _, integration in sorted(registry.integrations.items())
     ]
     return Page(items=items, cursor=None)
 

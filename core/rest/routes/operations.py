@@ -34,7 +34,7 @@ def readyz(engine: Engine) -> JSONResponse:
     `degraded`: they can, and something else needs a look: no worker, a silent scheduler, an account
     that is not polled. `accounts` tells freshness, the others liveness; figures are at `/metrics`.
     """
-    checks = health.look(engine)
+    checks = health.check(engine)
     ready = health.is_ready(checks)
     fine = all(standing == "ok" for standing in checks.values())
     status = "ok" if fine else "degraded" if ready else "unavailable"
@@ -48,5 +48,5 @@ def metrics(request: Request, principal: Admin) -> Response:  # noqa: ARG001  op
     """Figures for Prometheus, which sends an operator's token: `authorization:
     {credentials_file: …}`.
     """
-    found: Metrics = request.app.state.metrics
-    return Response(found.text(), media_type=found.MEDIA_TYPE)
+    collector: Metrics = request.app.state.metrics
+    return Response(collector.text(), media_type=collector.MEDIA_TYPE)

@@ -48,7 +48,7 @@ from core.web.dependencies import (
     Limit,
     RawBody,
     UserFilter,
-    seen_user,
+    visible_user,
 )
 from core.web.provider_slots import provider_slot
 
@@ -57,14 +57,14 @@ PREFIX = "/v1/user-integrations"
 router = APIRouter(prefix=PREFIX, tags=["user integrations"])
 
 
-def owner(principal: Principal, wanted: str | None) -> str:
-    """Whose account it will be.
+def owner(principal: Principal, user_id: str | None) -> str:
+    """Return the user that a new account will belong to.
 
     Raises:
-      Refused: A user's token names another user.
-      InvalidInput: An operator's token names none.
+      HttpProblem: A user's token names another user.
+      InvalidInput: An operator's token names no user.
     """
-    user = seen_user(principal, wanted)
+    user = visible_user(principal, user_id)
     if user is None:
         raise InvalidInput("user-id-missing")
     return user
@@ -89,7 +89,7 @@ def list_user_integrations(
             conn,
             limit=limit,
             after=after,
-            user_id=seen_user(principal, user_id),
+            user_id=visible_user(principal, user_id),
             integration_domain=domain,
             sync_status=sync_status,
             due_before=due_before,
@@ -135,7 +135,7 @@ def create_user_integration(
 
     def act() -> RecordedResponse:
         with provider_slot():
-            made = account_actions.connect(
+            connected = account_actions.connect(
                 engine,
                 new.integration_domain,
                 config=new.config,
@@ -146,7 +146,7 @@ def create_user_integration(
                 public_only=not principal.is_admin,
             )
         engine.wake()
-        return idempotency.response(201 if made.is_new else 200, _read(engine, made.id))
+        return idempotency.response(201 if connected.is_new else 200, _read(engine, connected.id))
 
     return idempotency.once(
         request,
@@ -155,7 +155,7 @@ def create_user_integration(
         idempotency_key,
         body,
         act,
-        lambda made: f"{PREFIX}/{made['id']}",
+        lambda body: f"{PREFIX}/{body['id']}",
     )
 
 
@@ -334,7 +334,7 @@ def _requested(
         return idempotency.response(201 if new else 200, Requested(run_id=run, new=new))
 
     return idempotency.once(
-        request, engine, principal, key, body, act, lambda made: f"/v1/runs/{made['run_id']}"
+        request, engine, principal, key, body, act, lambda body: f"/v1/runs/{body['run_id']}"
     )
 
 

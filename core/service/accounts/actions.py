@@ -157,13 +157,13 @@ def reconnect(
         integration, config, credentials_of(integration, credentials or {}), egress=guarded
     )
     _require_same(account, checked.identity)
-    names = {
+    params = {
         "id": id,
         "credentials": seal_credentials(backend, checked.credentials),
         "group": checked.identity.group,
     }
     with backend.database.connection() as conn:
-        conn.execute(store.SET_CREDENTIALS, {**names, "public_hosts_only": public_only})
+        conn.execute(store.SET_CREDENTIALS, {**params, "public_hosts_only": public_only})
     backend.wake()
     return checked.identity
 
@@ -231,18 +231,20 @@ def configure(
 
 
 def _set_config(
-    backend: Backend, id: UUID, values: Values, given: Values | None, public_only: bool
+    backend: Backend, id: UUID, values: Values, credentials: Values | None, public_only: bool
 ) -> bool:
     with backend.database.connection() as conn:
         account = store.load(conn, id)
     integration = backend.registry.get(account.integration_domain)
     config = config_of(integration, values)
-    if public_only and given is None:
+    if public_only and credentials is None:
         require_same_destination(integration, account.config, stored(config))
     renewed: Mapping[str, Any] | None = None
-    if given is not None:
+    if credentials is not None:
         guarded = _is_public_only(backend, public_only or account.public_hosts_only)
-        checked = check(integration, config, credentials_of(integration, given), egress=guarded)
+        checked = check(
+            integration, config, credentials_of(integration, credentials), egress=guarded
+        )
         _require_same(account, checked.identity)
         renewed = {
             "credentials": seal_credentials(backend, checked.credentials),
@@ -252,15 +254,15 @@ def _set_config(
         _check_same(backend, account, integration, config, public_only=public_only)
     resync = needs_resync(integration.config_model, account.config, stored(config))
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
-    names: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
+    params: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
     values = {"config": json.dumps(stored(config)), "limits": json.dumps(limits)}
     # What it was compared with, and asked about, is what it takes the place of.
-    values["instead_of"] = json.dumps(account.config) if given is None else None
+    values["instead_of"] = json.dumps(account.config) if credentials is None else None
     with backend.database.connection() as conn, conn.transaction():
-        if conn.execute(store.SET_CONFIG, names | values).rowcount == 0:
+        if conn.execute(store.SET_CONFIG, params | values).rowcount == 0:
             raise WrongState("config-changed-by-others")
         if renewed is not None:
-            conn.execute(store.SET_CREDENTIALS, names | dict(renewed))
+            conn.execute(store.SET_CREDENTIALS, params | dict(renewed))
     backend.wake()
     return resync
 

@@ -64,7 +64,7 @@ def check(
             try:
                 return CheckResult(_identity(instance), credentials)
             except CredentialsInvalid as refused:
-                newer = _renewed(instance, renew or (lambda one: one.refresh()), refused)
+                newer = _renewed(instance, renew or (lambda plugin: plugin.refresh()), refused)
         with (
             _translated_errors(integration, newer),
             _opened(integration, config, newer) as instance,

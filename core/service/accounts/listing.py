@@ -82,7 +82,7 @@ def page(
       InvalidInput: The cursor is invalid.
     """
     listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE
-    found = listing.page(
+    accounts_page = listing.page(
         conn,
         limit=limit,
         after=after,
@@ -92,12 +92,12 @@ def page(
         name=name,
         **(liveness.overdue_params(settings) if listing is OVERDUE else {}),
     )
-    ids = [row["id"] for row in found.rows]
+    ids = [row["id"] for row in accounts_page.rows]
     waits = progress.first_blockers(conn, store.load_several(conn, ids))
     late = overdue_of(conn, settings, ids)
     return [
-        AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in found.rows
-    ], found.cursor
+        AccountRow(row, waits.get(row["id"]), row["id"] in late) for row in accounts_page.rows
+    ], accounts_page.cursor
 
 
 def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]:
@@ -108,7 +108,7 @@ def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]
 
 def parked_summary(conn: Conn, account: UUID, *, limit: int = 10) -> ParkedSummary:
     """The latest parked tasks of an account."""
-    names = {"id": account, "limit": limit, "most": MAX_COUNTED_ROWS}
+    params = {"id": account, "limit": limit, "most": MAX_COUNTED_ROWS}
     return ParkedSummary(
-        fetch(conn, LATEST_PARKED, names), fetch(conn, COUNT_PARKED, names)[0]["number"]
+        fetch(conn, LATEST_PARKED, params), fetch(conn, COUNT_PARKED, params)[0]["number"]
     )

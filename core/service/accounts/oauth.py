@@ -134,20 +134,20 @@ def start(
         url, _ = client.create_authorization_url(
             oauth.authorize_url, state=state, code_verifier=verifier, **dict(oauth.extra)
         )
-    names: dict[str, Any] = {
+    params: dict[str, Any] = {
         "state": _digest(state),
         "domain": domain,
         "user_id": user_id,
         "account": account,
     }
-    names |= {"name": name, "interval": interval_minutes, "config": json.dumps(kept)}
-    names |= {
+    params |= {"name": name, "interval": interval_minutes, "config": json.dumps(kept)}
+    params |= {
         "verifier": backend.vault.seal_text(verifier),
         "redirect_to": redirect_to,
         "public_only": public_only,
     }
     with backend.database.connection() as conn:
-        row = fetch(conn, BEGIN, names | {"minutes": LASTS_MINUTES})[0]
+        row = fetch(conn, BEGIN, params | {"minutes": LASTS_MINUTES})[0]
     return StartedAuthorization(str(url), row["expires_at"])
 
 
@@ -192,7 +192,7 @@ def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
             backend, account, credentials=credentials, public_only=public_only
         )
         return account
-    made = account_actions.connect(
+    connected = account_actions.connect(
         backend,
         flow["integration_domain"],
         config=flow["config"],
@@ -203,7 +203,7 @@ def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
         public_only=public_only,
     )
     backend.wake()
-    return made.id
+    return connected.id
 
 
 def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mapping[str, Any]:
@@ -283,13 +283,13 @@ def may_redirect(settings: Settings, url: str) -> bool:
     if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
         return False
     allowed = [*settings.redirect_urls, *([settings.public_url] if settings.public_url else [])]
-    return any(_below(url, one) for one in allowed)
+    return any(_below(url, base) for base in allowed)
 
 
 def _below(url: str, allowed: str) -> bool:
     try:
-        wanted, base = urlsplit(url), urlsplit(allowed)
-        same = (wanted.scheme, wanted.hostname, wanted.port) == (
+        target, base = urlsplit(url), urlsplit(allowed)
+        same = (target.scheme, target.hostname, target.port) == (
             base.scheme,
             base.hostname,
             base.port,
@@ -298,14 +298,14 @@ def _below(url: str, allowed: str) -> bool:
         return False
     if (
         not same
-        or wanted.scheme not in ("https", "http")
-        or "@" in wanted.netloc
-        or wanted.fragment
+        or target.scheme not in ("https", "http")
+        or "@" in target.netloc
+        or target.fragment
     ):
         return False
-    path, segments = base.path.rstrip("/"), re.split(r"/|%2f", wanted.path, flags=re.IGNORECASE)
+    path, segments = base.path.rstrip("/"), re.split(r"/|%2f", target.path, flags=re.IGNORECASE)
     dotted = any(segment.lower().replace("%2e", ".") in (".", "..") for segment in segments)
-    return not dotted and (wanted.path == path or wanted.path.startswith(f"{path}/"))
+    return not dotted and (target.path == path or target.path.startswith(f"{path}/"))
 
 
 def oauth_of(integration: Integration) -> OAuth:
@@ -315,7 +315,11 @@ def oauth_of(integration: Integration) -> OAuth:
         raise InvalidInput("sign-in-not-offered", domain=manifest.domain)
     named = manifest.oauth.settings_named
     values = (
-        {one.name: one.value for one in operator_settings(manifest.settings) if one.name in named}
+        {
+            setting.name: setting.value
+            for setting in operator_settings(manifest.settings)
+            if setting.name in named
+        }
         if named
         else {}
     )
@@ -327,8 +331,8 @@ def oauth_of(integration: Integration) -> OAuth:
 
 def _require_account(backend: Backend, account: UUID, domain: str, user_id: str) -> None:
     with backend.database.connection() as conn:
-        found = store.load(conn, account)
-    if (found.integration_domain, found.user_id) != (domain, user_id):
+        existing = store.load(conn, account)
+    if (existing.integration_domain, existing.user_id) != (domain, user_id):
         raise NotFound("account-not-found", account=account)
 
 

@@ -64,7 +64,7 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
         valid = model.model_validate(values)
     except ValidationError as error:
         secrets = values if what == "credentials" else {}
-        found = {
+        redacted = {
             name: _redacted(text, secrets)[:MAX_PROBLEM_CHARS]
             for name, text in problems(error).items()
         }
@@ -72,7 +72,7 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
             "config-invalid" if what == "config" else "credentials-invalid",
             problem=_redacted(first_problem(error), secrets),
             domain=integration.manifest.domain,
-            problems=found,
+            problems=redacted,
         ) from None
     try:
         dumped = valid.model_dump(mode="json")
@@ -99,12 +99,12 @@ def first_problem(error: ValidationError) -> str:
 
 def problems(error: ValidationError) -> dict[str, str]:
     """What is wrong with each field first, by its name."""
-    found: dict[str, str] = {}
-    for one in error.errors(include_url=False, include_input=False, include_context=False):
-        name, *deeper = [str(part) for part in one["loc"]] or [""]
-        message = one["msg"].removeprefix("Value error, ")
-        found.setdefault(name, f"{'.'.join(deeper)}: {message}" if deeper else message)
-    return found
+    messages: dict[str, str] = {}
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        name, *deeper = [str(part) for part in detail["loc"]] or [""]
+        message = detail["msg"].removeprefix("Value error, ")
+        messages.setdefault(name, f"{'.'.join(deeper)}: {message}" if deeper else message)
+    return messages
 
 
 def _redacted(text: str, values: Values) -> str:
@@ -178,7 +178,7 @@ def _marked(model: type[BaseModel], mark: type) -> list[str]:
 
 
 def _is(mark: type, marks: Iterable[Any]) -> bool:
-    return any(one is mark or isinstance(one, mark) for one in marks)
+    return any(entry is mark or isinstance(entry, mark) for entry in marks)
 
 
 def _within(annotation: Any, mark: type, seen: frozenset[Any] = frozenset()) -> bool:
@@ -190,8 +190,10 @@ def _within(annotation: Any, mark: type, seen: frozenset[Any] = frozenset()) -> 
     ):
         deeper = annotation.model_fields.values()
         return any(
-            _is(mark, one.metadata) or _within(one.annotation, mark, seen | {annotation})
-            for one in deeper
+            _is(mark, field.metadata) or _within(field.annotation, mark, seen | {annotation})
+            for field in deeper
         )
     marks = getattr(annotation, "__metadata__", ())
-    return _is(mark, marks) or any(_within(one, mark, seen) for one in get_args(annotation))
+    return _is(mark, marks) or any(
+        _within(argument, mark, seen) for argument in get_args(annotation)
+    )

@@ -181,11 +181,11 @@ def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[R
 
 def _changes(conn: Conn, entries: Sequence[Row]) -> list[Change]:
     named = [entry for entry in entries if entry["kind"] == CONTENT]
-    names = {
+    params = {
         "ids": [entry["id"] for entry in named],
         "changed_xid": [entry["changed_xid"] for entry in named],
     }
-    rows = {row["id"]: row for row in fetch(conn, READ, names)} if named else {}
+    rows = {row["id"]: row for row in fetch(conn, READ, params)} if named else {}
     changes = []
     for entry in entries:
         if entry["kind"] == ERASED:

@@ -70,13 +70,13 @@ def digests(backend: Backend, account: UUID, kind: str) -> Iterator[tuple[str, s
 
 
 def _blob_digest(backend: Backend, key: str) -> str | None:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
         for portion in _blob(backend, key):
-            found.update(portion)
+            digest.update(portion)
     except NotFound:
         return None
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def _blob(backend: Backend, key: str) -> Iterator[bytes]:

@@ -24,10 +24,11 @@ SCHEMA = "SELECT version_num FROM alembic_version"
 ANY_OVERDUE = f"SELECT EXISTS (SELECT {liveness.OVERDUE}) AS overdue"
 
 
-def look(backend: Backend) -> dict[str, CheckStatus]:
-    """How each part stands.
+def check(backend: Backend) -> dict[str, CheckStatus]:
+    """Check the database, the schema, the fleet, the accounts and Redis.
 
-    `fail` of `database` or `schema` means that no request can be answered; the rest is for people.
+    `fail` of `database` or `schema` means that no request can be answered; the other statuses are
+    for the operator.
     """
     checks: dict[str, CheckStatus] = {"database": "ok"}
     try:
@@ -85,5 +86,5 @@ def _fleet(conn: Conn, settings: Settings) -> dict[str, CheckStatus]:
 
 
 def _accounts(conn: Conn, settings: Settings) -> CheckStatus:
-    found = fetch(conn, ANY_OVERDUE, liveness.overdue_params(settings))
-    return "warn" if found[0]["overdue"] else "ok"
+    rows = fetch(conn, ANY_OVERDUE, liveness.overdue_params(settings))
+    return "warn" if rows[0]["overdue"] else "ok"

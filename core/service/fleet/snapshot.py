@@ -1,4 +1,4 @@
-"""What is so now, in numbers: for `/metrics`, and for whoever draws it."""
+"""The current state of the fleet in numbers, for `/metrics` and the dashboard."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Everything at one moment; lists have a row for each combination of labels."""
+class Snapshot:
+    """The numbers at one moment. A list has a row for each combination of labels."""
 
     tasks: list[Row]
     queue_age: list[Row]
@@ -99,10 +99,10 @@ class Figures:
     unsearchable: int
 
 
-def look(conn: Conn, settings: Settings) -> Figures:
-    """Count all of it. It takes as long as counting the accounts and the open tasks does."""
+def collect(conn: Conn, settings: Settings) -> Snapshot:
+    """Collect all numbers. The cost is that of counting the accounts and the open tasks."""
     status = leadership.status(conn)
-    return Figures(
+    return Snapshot(
         tasks=fetch(conn, TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),
         parked=fetch(conn, PARKED, {}),

@@ -1,4 +1,4 @@
-"""What a person does with runs and tasks. Work that is made wakes the dispatcher."""
+"""Actions of users on runs and tasks. An action that creates work wakes the dispatcher."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from core.service.backend import Backend
 
 
 def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> tuple[UUID, bool]:
-    """A run of this account now, or the one that is open. Returns its id and whether it is new.
+    """Start a run of this account, unless one is open. Return its id and whether it is new.
 
     Parameters:
-      allow_deletions: Also delete what the guard would hold for a person.
+      allow_deletions: Delete items even if the delete guard would hold the deletion.
 
     Raises:
       InvalidInput: The account is paused, has stopped, or is disconnected.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
-        found = scheduling.request_run(conn, account, allow_deletions=allow_deletions)
+        run = scheduling.request_run(conn, account, allow_deletions=allow_deletions)
     backend.wake()
-    return found
+    return run
 
 
 def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
-    """Forget all cursors and list everything again; an open run ends first.
+    """Delete all cursors and list everything again; an open run ends first.
 
     Returns the run and whether it is new.
 
@@ -37,22 +37,22 @@ def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
-        found = scheduling.request_resync(conn, account)
+        run = scheduling.request_resync(conn, account)
     backend.wake()
-    return found
+    return run
 
 
 def cancel(backend: Backend, run: UUID) -> None:
-    """End a run now; its open tasks go on in the account's next run."""
+    """Cancel a run; its open tasks resume in the account's next run."""
     with backend.database.connection() as conn:
         controls.cancel_run(conn, run)
 
 
 def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
-    """Try parked tasks again. Returns the ids of the new tasks.
+    """Retry parked tasks. Return the ids of the new tasks.
 
     Raises:
-      NotFound, InvalidInput: A task is not there, or not parked; none of them is tried.
+      NotFound, InvalidInput: A task does not exist or is not parked; no task is retried.
     """
     with backend.database.connection() as conn:
         copies = controls.retry(conn, tasks)
@@ -61,9 +61,9 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
 
 
 def discard(backend: Backend, tasks: Sequence[int]) -> list[int]:
-    """Drop parked tasks for good: what they would have brought may be missing.
+    """Discard parked tasks: the content that they would have saved may be missing.
 
-    Returns their ids.
+    Return their ids.
     """
     with backend.database.connection() as conn, conn.transaction():
         return controls.discard(conn, tasks)

@@ -1,4 +1,4 @@
-"""Runs of all accounts, the newest first."""
+"""List the runs of all accounts, the newest first."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ORDER BY r.started_at DESC, r.id DESC LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs; None does not filter."""
+    """Conditions on runs. None: any value."""
 
     user: str | None = None
     account: UUID | None = None
@@ -48,14 +48,14 @@ class RunFilter:
     state: str | None = None
 
 
-def page(conn: Conn, wanted: RunFilter, *, limit: int = 50, after: str | None = None) -> Page:
-    """One page of runs, each with its account's name.
+def page(conn: Conn, run_filter: RunFilter, *, limit: int = 50, after: str | None = None) -> Page:
+    """Read one page of runs, each with the name of its account.
 
     Raises:
-      InvalidInput: The cursor is invalid, or looking takes too long.
+      InvalidInput: The cursor is invalid, or the query takes too long.
     """
-    names = asdict(wanted) | KEY.params(limit, after)
-    statement = ALL if wanted.user is None and wanted.account is None else OF_ACCOUNTS
+    params = asdict(run_filter) | KEY.params(limit, after)
+    statement = ALL if run_filter.user is None and run_filter.account is None else OF_ACCOUNTS
     with within(conn):
-        rows = fetch(conn, statement, names, prepare=False)
+        rows = fetch(conn, statement, params, prepare=False)
     return KEY.page(rows, limit)

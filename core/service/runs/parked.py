@@ -55,33 +55,33 @@ SELECT t.integration_domain AS domain, t.type, {ERROR_CLASS} AS error, count(*) 
 """
 COUNT = f"SELECT count(*) AS number {_FOUND}"
 # In the order of the index: account by account.
-PORTION = f"""
+NEXT_BATCH = f"""
 SELECT t.id, t.user_integration_id {_FOUND}
   AND t.id <= %(newest)s
   AND (t.user_integration_id, t.id) > (%(after_account)s::uuid, %(after_task)s)
 ORDER BY t.user_integration_id, t.id LIMIT %(limit)s
 """
 NEWEST = "SELECT coalesce(max(id), 0) AS id FROM sync_task"
-NAMED = """
+BY_IDS = """
 SELECT t.id, t.user_integration_id FROM sync_task t
 JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) ORDER BY 2, 1
 """
-AT_ONCE = 100
+BATCH_TASKS = 100
 """Tasks of one transaction."""
 
 MAX_BULK_SECONDS = 10.0
-"""That one request goes on for; what is left then is told."""
+"""Seconds after which one request stops; the result then says that tasks are left."""
 
 Act = Callable[[Backend, Sequence[int]], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class ParkedFilter:
-    """Which parked tasks; None does not filter.
+    """Conditions on parked tasks. None: any value.
 
     Attributes:
-      error: The class of the last error; `other` for those that have none.
+      error: The class of the last error; `other` for tasks without an error.
     """
 
     user: str | None = None
@@ -93,12 +93,12 @@ class ParkedFilter:
 
 @dataclass(slots=True)
 class BulkResult:
-    """What became of many tasks.
+    """The result of an action on many tasks.
 
     Attributes:
-      done: How many it was done to.
-      refused: How many were not parked any more, or are not there.
-      more: Whether time ran out before all had their turn.
+      done: Number of tasks that the action changed.
+      refused: Number of tasks that do not exist or were no longer parked.
+      more: Whether time ran out before all matching tasks were processed.
     """
 
     done: int = 0
@@ -106,19 +106,21 @@ class BulkResult:
     more: bool = False
 
 
-def page(conn: Conn, wanted: ParkedFilter, *, limit: int = 50, after: str | None = None) -> Page:
-    """One page, the newest first.
+def page(
+    conn: Conn, parked_filter: ParkedFilter, *, limit: int = 50, after: str | None = None
+) -> Page:
+    """Read one page, the newest first.
 
     Raises:
-      InvalidInput: The cursor is invalid, or looking takes too long.
+      InvalidInput: The cursor is invalid, or the query takes too long.
     """
-    names = asdict(wanted) | KEY.params(limit, after)
+    params = asdict(parked_filter) | KEY.params(limit, after)
     with within(conn):
-        rows = fetch(conn, PAGE, names, prepare=False)
+        rows = fetch(conn, PAGE, params, prepare=False)
     return KEY.page(rows, limit)
 
 
-def groups(conn: Conn, wanted: ParkedFilter) -> list[Row]:
+def groups(conn: Conn, parked_filter: ParkedFilter) -> list[Row]:
     """Count parked tasks by integration, type and class of the last error.
 
     Returns the largest hundred groups.
@@ -127,87 +129,90 @@ def groups(conn: Conn, wanted: ParkedFilter) -> list[Row]:
       InvalidInput: Counting takes too long.
     """
     with within(conn):
-        return fetch(conn, GROUPS, asdict(wanted), prepare=False)
+        return fetch(conn, GROUPS, asdict(parked_filter), prepare=False)
 
 
-def count(conn: Conn, wanted: ParkedFilter) -> int:
-    """How many there are.
+def count(conn: Conn, parked_filter: ParkedFilter) -> int:
+    """Count the parked tasks that match.
 
     Raises:
       InvalidInput: Counting takes too long.
     """
     with within(conn):
-        number: int = fetch(conn, COUNT, asdict(wanted), prepare=False)[0]["number"]
+        number: int = fetch(conn, COUNT, asdict(parked_filter), prepare=False)[0]["number"]
     return number
 
 
 def retry(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
-    """Try these again, those of the user; None: of anybody.
+    """Retry the parked tasks of these ids.
 
-    One that is not parked any more keeps none of the others from it.
+    A task that is no longer parked does not stop the others.
+
+    Parameters:
+      user: Only tasks of this user's accounts. None: of any user.
     """
     return _apply_to_ids(backend, run_actions.retry, ids, user)
 
 
 def discard(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
-    """Drop these for good, as with `retry`."""
+    """Discard the parked tasks of these ids. Parameters: as for `retry`."""
     return _apply_to_ids(backend, run_actions.discard, ids, user)
 
 
-def retry_all(backend: Backend, wanted: ParkedFilter) -> BulkResult:
-    """Try all again that match and are parked now; what is parked meanwhile is left."""
-    return _apply_to_filter(backend, run_actions.retry, wanted)
+def retry_all(backend: Backend, parked_filter: ParkedFilter) -> BulkResult:
+    """Retry all matching tasks that are parked now, not those that are parked later."""
+    return _apply_to_filter(backend, run_actions.retry, parked_filter)
 
 
-def discard_all(backend: Backend, wanted: ParkedFilter) -> BulkResult:
-    """Drop all for good that match and are parked now."""
-    return _apply_to_filter(backend, run_actions.discard, wanted)
+def discard_all(backend: Backend, parked_filter: ParkedFilter) -> BulkResult:
+    """Discard all matching tasks that are parked now."""
+    return _apply_to_filter(backend, run_actions.discard, parked_filter)
 
 
 def _apply_to_ids(backend: Backend, act: Act, ids: Sequence[int], user: str | None) -> BulkResult:
     with backend.database.connection() as conn:
-        found = fetch(conn, NAMED, {"ids": list(set(ids)), "user": user})
-    outcome = BulkResult(refused=len(set(ids)) - len(found))
-    _portion(backend, act, found, outcome)
-    return outcome
+        rows = fetch(conn, BY_IDS, {"ids": list(set(ids)), "user": user})
+    result = BulkResult(refused=len(set(ids)) - len(rows))
+    _apply_to_batch(backend, act, rows, result)
+    return result
 
 
-def _apply_to_filter(backend: Backend, act: Act, wanted: ParkedFilter) -> BulkResult:
-    deadline, outcome = time.monotonic() + MAX_BULK_SECONDS, BulkResult()
-    names: dict[str, Any] = asdict(wanted) | {
-        "limit": AT_ONCE,
+def _apply_to_filter(backend: Backend, act: Act, parked_filter: ParkedFilter) -> BulkResult:
+    deadline, result = time.monotonic() + MAX_BULK_SECONDS, BulkResult()
+    params: dict[str, Any] = asdict(parked_filter) | {
+        "limit": BATCH_TASKS,
         "after_account": UUID(int=0),
         "after_task": 0,
     }
     with backend.database.connection() as conn:
-        names["newest"] = fetch(conn, NEWEST, {})[0]["id"]
+        params["newest"] = fetch(conn, NEWEST, {})[0]["id"]
     while True:
         with backend.database.connection() as conn, within(conn):
-            found = fetch(conn, PORTION, names, prepare=False)
-        _portion(backend, act, found, outcome)
-        if len(found) < AT_ONCE:
-            return outcome
+            rows = fetch(conn, NEXT_BATCH, params, prepare=False)
+        _apply_to_batch(backend, act, rows, result)
+        if len(rows) < BATCH_TASKS:
+            return result
         if time.monotonic() >= deadline:
-            outcome.more = True
-            return outcome
-        names |= {"after_account": found[-1]["user_integration_id"], "after_task": found[-1]["id"]}
+            result.more = True
+            return result
+        params |= {"after_account": rows[-1]["user_integration_id"], "after_task": rows[-1]["id"]}
 
 
-def _portion(backend: Backend, act: Act, found: Iterable[Row], outcome: BulkResult) -> None:
-    """An account at a time: two that act on many at once lock no accounts in different orders."""
-    for _, tasks in groupby(found, key=lambda row: row["user_integration_id"]):
+def _apply_to_batch(backend: Backend, act: Act, rows: Iterable[Row], result: BulkResult) -> None:
+    """Process one account at a time, so that concurrent bulk actions lock accounts in one order."""
+    for _, tasks in groupby(rows, key=lambda row: row["user_integration_id"]):
         ids = [task["id"] for task in tasks]
         try:
             act(backend, ids)
-            outcome.done += len(ids)
+            result.done += len(ids)
         except (NotFound, WrongState):
-            _singly(backend, act, ids, outcome)
+            _apply_singly(backend, act, ids, result)
 
 
-def _singly(backend: Backend, act: Act, ids: Iterable[int], outcome: BulkResult) -> None:
+def _apply_singly(backend: Backend, act: Act, ids: Iterable[int], result: BulkResult) -> None:
     for id in ids:
         try:
             act(backend, [id])
-            outcome.done += 1
+            result.done += 1
         except (NotFound, WrongState):
-            outcome.refused += 1
+            result.refused += 1

@@ -1,4 +1,4 @@
-"""How far a run is, and what it waits for."""
+"""The progress of a run, and the reasons why it waits."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ ORDER BY available_at LIMIT 1
 # The table has a row for each limit that is used up now.
 BLOCKS = """
 SELECT key, until, reason FROM limit_block
-WHERE until > clock_timestamp() AND key ^@ ANY(%(beginnings)s) ORDER BY until DESC
+WHERE until > clock_timestamp() AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run as it is now.
+    """The state of a run at one moment.
 
-    `known` is how many tasks are known so far: more may come while it runs.
+    `known` is the number of tasks so far; it may grow while the run is open.
     """
 
     run: dict[str, Any]
@@ -75,8 +75,11 @@ class Progress:
         return str(self.run["state"])
 
     def summary(self) -> dict[str, Any]:
-        """What `polling sync --wait --json` ends with: the run's own figures, once it has ended."""
-        names = (
+        """Return the last line of `polling sync --wait --json`.
+
+        After the end of the run, the numbers are those that the run recorded.
+        """
+        columns = (
             "tasks_done",
             "tasks_parked",
             "outputs_saved",
@@ -85,7 +88,7 @@ class Progress:
         )
         figures = {
             name: self.run[name] if self.state != RunState.RUNNING else getattr(self, name)
-            for name in names
+            for name in columns
         }
         return {
             "run_id": str(self.run["id"]),
@@ -105,10 +108,10 @@ class Blocker:
 
 
 def progress(conn: Conn, run: UUID) -> Progress:
-    """Counts of a run by the state of its tasks.
+    """Count the tasks of a run by state.
 
     Raises:
-      NotFound: There is no such run.
+      NotFound: The run does not exist.
     """
     rows = fetch(conn, RUN, {"run": run})
     if not rows:
@@ -117,29 +120,32 @@ def progress(conn: Conn, run: UUID) -> Progress:
 
 
 def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:
-    """What an account waits for, the weightiest first; empty while it simply works."""
-    found = [
+    """Return what blocks an account, the most important reason first; empty if nothing does."""
+    reasons = [
         *_status(account),
         *_workers(_fleet(conn), account),
         *_blocks(conn, [account])[account.id],
     ]
-    if not found and now is not None and now.state == RunState.RUNNING and now.queued == 0:
-        found = _snoozed(conn, now)
-    return found
+    if not reasons and now is not None and now.state == RunState.RUNNING and now.queued == 0:
+        reasons = _snoozed(conn, now)
+    return reasons
 
 
 def first_blockers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Blocker]:
-    """What each of these accounts waits for first; those that simply work are left out.
+    """Return the most important blocker of each account; accounts without one are left out.
 
-    It costs what one account costs.
+    The number of queries does not depend on the number of accounts.
     """
     fleet, blocks = _fleet(conn), _blocks(conn, accounts)
-    found = {one.id: [*_status(one), *_workers(fleet, one), *blocks[one.id]] for one in accounts}
-    return {id: waits[0] for id, waits in found.items() if waits}
+    reasons = {
+        account.id: [*_status(account), *_workers(fleet, account), *blocks[account.id]]
+        for account in accounts
+    }
+    return {id: of_account[0] for id, of_account in reasons.items() if of_account}
 
 
 def load_account(conn: Conn, run: Progress) -> Account:
-    """The account of a run, as it is now."""
+    """Load the current account of a run."""
     return store.load(conn, run.run["user_integration_id"])
 
 
@@ -183,24 +189,24 @@ def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
 
 
 def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
-    beginnings = {account.id: _beginnings(account) for account in accounts}
+    prefixes = {account.id: _prefixes(account) for account in accounts}
     rows = fetch(
         conn,
         BLOCKS,
-        {"beginnings": sorted({one for several in beginnings.values() for one in several})},
+        {"prefixes": sorted({prefix for of_account in prefixes.values() for prefix in of_account})},
     )
     return {
         id: [
             Blocker(_limit(row["key"], row["reason"]), row["until"])
             for row in rows
-            if row["key"].startswith(several)
+            if row["key"].startswith(of_account)
         ]
-        for id, several in beginnings.items()
+        for id, of_account in prefixes.items()
     }
 
 
-def _beginnings(account: Account) -> tuple[str, ...]:
-    """Of the keys of all limits that hold it up."""
+def _prefixes(account: Account) -> tuple[str, ...]:
+    """Return the key prefixes of all limits that apply to the account."""
     domain, group = account.integration_domain, account.limit_group
     return (
         f"account/{account.id}/",

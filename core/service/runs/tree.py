@@ -123,18 +123,18 @@ def nest(rows: Sequence[Row]) -> list[Branch]:
         if not makers:
             below.setdefault(row["made_by"], []).append(row["type"])
         makers.append(row["made_by"])
-    found: list[Branch] = []
+    branches: list[Branch] = []
 
     def add(maker: str | None, depth: int) -> None:
         for type in below.pop(maker, []):
-            others = [one for one in made_by[type][1:] if one not in (None, type)]
-            found.append(_count(Branch(type, depth, others=tuple(others)), rows))
+            others = [maker for maker in made_by[type][1:] if maker not in (None, type)]
+            branches.append(_count(Branch(type, depth, others=tuple(others)), rows))
             add(type, depth + 1)
 
     add(None, 0)
     while below:  # what no root leads to, if there could be any
         add(next(iter(below)), 0)
-    return found
+    return branches
 
 
 def _count(branch: Branch, rows: Sequence[Row]) -> Branch:
@@ -153,12 +153,12 @@ def tasks(
     Without a task, it lists the run's root tasks.
 
     Raises:
-      InvalidInput: The cursor is invalid, or looking takes too long.
+      InvalidInput: The cursor is invalid, or the query takes too long.
     """
-    names = {"run": run, "parent": parent} | KEY.params(limit, after)
+    params = {"run": run, "parent": parent} | KEY.params(limit, after)
     with within(conn):
         conn.execute(HASHED)
-        page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, names), limit)
+        page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, params), limit)
     with within(conn):
         rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
     return Page(rows, page.cursor)

@@ -1,4 +1,4 @@
-"""Watching a run until it ends: how far it is, what it waits for, and why it cannot end."""
+"""Watch a run until it ends: its progress, its blockers, and why it cannot end."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ REASONS_SECONDS = 1.0
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 
 PAUSE_PER_COST = 5
-"""The pause after a look is so many times as long as the look took: counting the tasks of a large
-run takes a while, and must not be all that the database does.
+"""The pause after a refresh, as a multiple of the duration of the refresh.
+
+Counting the tasks of a large run is slow; the pause bounds the share of the database's time.
 """
 
 
 class RunWatcher:
-    """Reads a run again and again; one thread uses it.
+    """Polls a run. For use by one thread.
 
     Parameters:
       run: The run's id.
 
     Attributes:
-      now: The run as the latest look found it.
-      waits: What it waits for, the weightiest first; empty while it simply works.
-      stopped: Why it cannot go on without a person, if so.
-      is_away: Whether PostgreSQL did not answer the latest look; the rest is what an earlier one
-        found.
+      now: The run at the latest refresh.
+      waits: The blockers of the run, the most important first; empty if nothing blocks it.
+      stopped: The error that a user must resolve before the run can continue, if any.
+      is_away: Whether PostgreSQL did not answer the latest refresh; the other attributes then
+        hold the result of an earlier one.
     """
 
     now: Progress
@@ -46,39 +47,39 @@ class RunWatcher:
         self.waits: list[Blocker] = []
         self.stopped: PollingError | None = None
         self.is_away = False
-        self._asked = -REASONS_SECONDS
+        self._reasons_read_at = -REASONS_SECONDS
         self._cost = 0.0
 
     @property
     def pause(self) -> float:
-        """Seconds until the next look."""
+        """Seconds until the next refresh."""
         return min(max(MIN_PAUSE_SECONDS, PAUSE_PER_COST * self._cost), MAX_PAUSE_SECONDS)
 
-    def look(self) -> str:
-        """Read the run again, and return its state.
+    def refresh(self) -> str:
+        """Read the run, and return its state.
 
         Raises:
-          NotFound: There is no such run.
-          ServerUnavailable: PostgreSQL does not answer the first look. Later looks tolerate that.
+          NotFound: The run does not exist.
+          ServerUnavailable: PostgreSQL does not answer the first refresh. Later ones tolerate that.
         """
-        began = time.monotonic()
+        started = time.monotonic()
         try:
-            self._look(began)
+            self._refresh(started)
             self.is_away = False
         except UNAVAILABLE:
             if not hasattr(self, "now"):
                 raise
             self.is_away = True
-        self._cost = time.monotonic() - began
+        self._cost = time.monotonic() - started
         return self.now.state
 
-    def _look(self, began: float) -> None:
+    def _refresh(self, started: float) -> None:
         with self._backend.database.connection() as conn:
             self.now = progress.progress(conn, self._run)
             if self.now.state != RunState.RUNNING:
                 self.waits = []
-            elif began - self._asked >= REASONS_SECONDS:
-                self._asked = began
+            elif started - self._reasons_read_at >= REASONS_SECONDS:
+                self._reasons_read_at = started
                 account = progress.load_account(conn, self.now)
                 self.stopped = _stopped(account)
                 self.waits = progress.blockers(conn, account, self.now)

@@ -72,9 +72,9 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
 
 def examine(conn: Conn, settings: Settings) -> Iterator[Check]:
     """What waits for a person."""
-    found = fetch(conn, TROUBLES, liveness.overdue_params(settings))[0]
+    counts = fetch(conn, TROUBLES, liveness.overdue_params(settings))[0]
     for name, (what, state, advice) in WORDS.items():
-        if found[name]:
-            yield Check(what, "warn", f"{found[name]} {state}", Advice(advice))
-    if not any(found.values()):
+        if counts[name]:
+            yield Check(what, "warn", f"{counts[name]} {state}", Advice(advice))
+    if not any(counts.values()):
         yield Check("accounts", "ok", "nothing waits for a person")

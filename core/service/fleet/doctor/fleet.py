@@ -46,18 +46,18 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
 
 
 def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
-    found = health.workers(serving)
+    check_status = health.workers(serving)
     if not serving and fetch(conn, DRAINING, {}):
         return Check(
             "workers",
-            found,
+            check_status,
             "those that run were told to drain, and take no tasks",
             Advice("restart-draining-workers"),
         )
     if not serving:
-        return Check("workers", found, "none runs", START)
+        return Check("workers", check_status, "none runs", START)
     threads, count = max(serving.values())
-    return Check("workers", found, f"{count} processes, {threads} threads")
+    return Check("workers", check_status, f"{count} processes, {threads} threads")
 
 
 def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry) -> Iterator[Check]:
@@ -76,29 +76,29 @@ def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry)
 
 
 def _dispatcher(status: leadership.Status, serving: dict[str, tuple[int, int]]) -> Check:
-    found = health.dispatcher(status, serving)
-    if found == "ok":
-        return Check("dispatcher", found, "leads")
+    check_status = health.dispatcher(status, serving)
+    if check_status == "ok":
+        return Check("dispatcher", check_status, "leads")
     if not serving:
-        return Check("dispatcher", found, "none, as no worker runs", START)
+        return Check("dispatcher", check_status, "none, as no worker runs", START)
     return Check(
         "dispatcher",
-        found,
+        check_status,
         "no one leads, although workers run",
         Advice("wait-for-leader"),
     )
 
 
 def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> Check:
-    found = health.scheduler(status, settings)
+    check_status = health.scheduler(status, settings)
     advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
     if status.last_tick_at is None:
-        return Check("scheduler", found, "has not ticked yet", advice)
+        return Check("scheduler", check_status, "has not ticked yet", advice)
     silent = formatting.span(status.silent_seconds)
-    if found == "ok":
-        return Check("scheduler", found, f"ticked {silent} ago")
+    if check_status == "ok":
+        return Check("scheduler", check_status, f"ticked {silent} ago")
     stand_in = STAND_IN_TICKS * tick_seconds(settings.cron_schedule)
     polls = "polls" if status.silent_seconds > stand_in else "will poll"
     return Check(
-        "scheduler", found, f"silent for {silent}; the leader {polls} in its place", advice
+        "scheduler", check_status, f"silent for {silent}; the leader {polls} in its place", advice
     )

@@ -65,19 +65,22 @@ def _settings(registry: Registry) -> Iterator[Check]:
         manifest = integration.manifest
         name = f"settings of {domain}"
         try:
-            found = operator_settings(manifest.settings)
+            settings = operator_settings(manifest.settings)
         except PollingError as error:
             yield failed(name, error)
             continue
         oauth = manifest.oauth
-        names = [oauth.client_id_setting, oauth.client_secret_setting] if oauth else []
-        missing = [name for name in names if not environment_value(name)]
-        shown = [_shown(one) for one in found if one.given or not _is_client(one)]
-        said = [f"not set: {', '.join(missing)}"] * bool(missing) + [", ".join(shown)] * bool(shown)
+        client_settings = [oauth.client_id_setting, oauth.client_secret_setting] if oauth else []
+        missing = [name for name in client_settings if not environment_value(name)]
+        shown = [
+            _shown(setting) for setting in settings if setting.given or not _is_client(setting)
+        ]
+        messages = [f"not set: {', '.join(missing)}"] if missing else []
+        messages += [", ".join(shown)] if shown else []
         if missing:
-            yield Check(name, "warn", "; ".join(said), Advice("set-client-settings"))
-        elif said:
-            yield Check(name, "ok", "; ".join(said))
+            yield Check(name, "warn", "; ".join(messages), Advice("set-client-settings"))
+        elif messages:
+            yield Check(name, "ok", "; ".join(messages))
 
 
 def _is_client(setting: OperatorSetting) -> bool:

@@ -70,16 +70,16 @@ def schema(url: str) -> Check:
     """Is the schema this version's?"""
     from core.db import version
 
-    found, wanted = version.current(url), version.HEAD
-    status = health.schema(found)
+    current, required = version.current(url), version.HEAD
+    status = health.schema(current)
     if status == "ok":
-        return Check("schema", status, f"revision {found}")
+        return Check("schema", status, f"revision {current}")
     if status == "warn":
-        return Check("schema", status, f"it is at {found}, newer than this version's {wanted}")
+        return Check("schema", status, f"it is at {current}, newer than this version's {required}")
     message = (
         "the database has no schema yet"
-        if found is None
-        else f"it is at {found}, this version needs {wanted}"
+        if current is None
+        else f"it is at {current}, this version needs {required}"
     )
     return Check("schema", status, message, Advice("migrate-database"))
 

@@ -1,11 +1,11 @@
 """`polling`: the command line.
 
-    running    one call of it, and how it ends
-    app        every command, and where it stands
+    entry      one call of the command line, and its exit code
+    app        all commands, and their places in the help
     session    settings, servers and the backend
-    output     tables, JSON, and harmless text
-    given      --set, --config and --credentials
-    asking     the same, field by field on a terminal
+    output     tables, JSON lines and escaped text
+    inputs     the options --set, --config and --credentials
+    prompts    the same, prompted field by field on a terminal
 
 Each other module holds some commands. They import the engine where they need it, so that `polling
 --help` is quick.

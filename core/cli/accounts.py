@@ -1,4 +1,4 @@
-"""Accounts: listing them, and what a person does with one."""
+"""Commands for accounts: list, show, check, pause, resume and disconnect."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def list_accounts(
         return
     from core.service import listings
 
-    with backend() as opened, opened.database.connection() as conn:
-        listing.show(
+    with backend() as engine, engine.database.connection() as conn:
+        listing.print_page(
             conn,
             listings.accounts,
             ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "NEXT"),
@@ -72,11 +72,11 @@ def _cells(row: Row) -> tuple[object, ...]:
         row["integration_domain"],
         row["sync_status"],
         ago(row["last_sync_at"]),
-        _next(row) if row["sync_status"] == AccountState.ACTIVE else "",
+        _next_sync(row) if row["sync_status"] == AccountState.ACTIVE else "",
     )
 
 
-def _next(row: Row) -> str:
+def _next_sync(row: Row) -> str:
     return "due" if row["next_sync_at"] <= datetime.now(UTC) else ago(row["next_sync_at"])
 
 
@@ -93,11 +93,11 @@ def show(id: Id, json: Json = False) -> None:
     from core.service import listings, lookup
     from core.service.runs import progress
 
-    with backend() as opened, opened.database.connection() as conn:
-        found = lookup.account_id(conn, id)
-        row = listings.accounts.one(conn, "account", found)
-        totals = listings.account_totals(conn, found)
-        waits = progress.blockers(conn, store.load(conn, found))
+    with backend() as engine, engine.database.connection() as conn:
+        account_id = lookup.account_id(conn, id)
+        row = listings.accounts.one(conn, "account", account_id)
+        totals = listings.account_totals(conn, account_id)
+        waits = progress.blockers(conn, store.load(conn, account_id))
         if json:
             dump(row | totals | {"waits": [wait.reason for wait in waits]})
             return
@@ -116,13 +116,13 @@ def check(id: Id) -> None:
     """
     from core.service.accounts.actions import check_account
 
-    with backend() as opened:
-        identity = check_account(opened, _resolve(opened, id))
+    with backend() as engine:
+        identity = check_account(engine, _resolve(engine, id))
     say(f"It works: {identity.name} ({identity.id})")
 
 
 def pause(id: Id) -> None:
-    """No more runs of an account, until it is resumed.
+    """Stop new runs of an account until it is resumed.
 
     Example:
 
@@ -131,15 +131,15 @@ def pause(id: Id) -> None:
     """
     from core.service.accounts import actions as account_actions
 
-    with backend() as opened:
-        found = _resolve(opened, id)
-        with opened.database.connection() as conn:
-            account_actions.pause(conn, found)
-    say(f"Paused. Go on with: polling resume {short(found)}")
+    with backend() as engine:
+        account_id = _resolve(engine, id)
+        with engine.database.connection() as conn:
+            account_actions.pause(conn, account_id)
+    say(f"Paused. To resume it: polling resume {short(account_id)}")
 
 
 def resume(id: Id) -> None:
-    """Go on with an account that was paused.
+    """Resume a paused account.
 
     Example:
 
@@ -148,8 +148,8 @@ def resume(id: Id) -> None:
     """
     from core.service.accounts import actions as account_actions
 
-    with backend() as opened:
-        account_actions.resume(opened, _resolve(opened, id))
+    with backend() as engine:
+        account_actions.resume(engine, _resolve(engine, id))
     say("Resumed: its next run is due now.")
 
 
@@ -163,7 +163,7 @@ def disconnect(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Forget an account's credentials at once, and keep or delete its content.
+    """Delete an account's credentials now, and keep or delete its content.
 
     Examples:
 
@@ -175,15 +175,15 @@ def disconnect(
 
     if keep_content is None:
         raise typer.BadParameter("use --keep-content or --delete-content")
-    with backend() as opened:
-        found = _resolve(opened, id)
-        with opened.database.connection() as conn:
+    with backend() as engine:
+        account_id = _resolve(engine, id)
+        with engine.database.connection() as conn:
             if not keep_content and not yes:
-                _confirm(account_disconnect.count_content(conn, found))
-            account_disconnect.disconnect(conn, found)
+                _confirm(account_disconnect.count_content(conn, account_id))
+            account_disconnect.disconnect(conn, account_id)
             if not keep_content:
                 with busy("Deleting its content …"):
-                    for _ in account_disconnect.erase(conn, found):
+                    for _ in account_disconnect.erase(conn, account_id):
                         pass
     say(
         "Disconnected: its credentials are gone, its content "
@@ -192,7 +192,7 @@ def disconnect(
 
 
 def _confirm(items: int) -> None:
-    """Ask a person before content goes; a script that says --delete-content means it."""
+    """Ask for confirmation on a terminal; a script confirms by `--delete-content`."""
     if (
         items
         and sys.stdin.isatty()
@@ -201,8 +201,8 @@ def _confirm(items: int) -> None:
         raise typer.Exit(1)
 
 
-def _resolve(opened: Backend, text: str) -> Any:
+def _resolve(engine: Backend, text: str) -> Any:
     from core.service import lookup
 
-    with opened.database.connection() as conn:
+    with engine.database.connection() as conn:
         return lookup.account_id(conn, text)

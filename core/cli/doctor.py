@@ -33,9 +33,9 @@ def doctor(json: Json = False) -> None:
     checks = []
     for check in examine(session.settings(), _environment(), session.registry()):
         checks.append(check)
-        _dump(check) if json else _show(check)
+        _print_json(check) if json else _print_check(check)
     if not json:
-        _conclude(checks)
+        _print_summary(checks)
     raise typer.Exit(1 if any(check.status == "fail" for check in checks) else 0)
 
 
@@ -48,7 +48,7 @@ def _environment() -> Environment | PollingError:
         return error
 
 
-def _dump(check: Check) -> None:
+def _print_json(check: Check) -> None:
     dump(
         {
             "name": check.name,
@@ -59,20 +59,20 @@ def _dump(check: Check) -> None:
     )
 
 
-def _show(check: Check) -> None:
+def _print_check(check: Check) -> None:
     from rich.table import Table
 
-    drawn = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
-    drawn.add_column(width=1, style=STATES[check.status])
-    drawn.add_column(width=20, no_wrap=True, overflow="ellipsis")
-    drawn.add_column(overflow="fold")
-    drawn.add_row(MARKS[check.status], clean(check.name), clean(check.message))
+    grid = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_column(width=1, style=STATES[check.status])
+    grid.add_column(width=20, no_wrap=True, overflow="ellipsis")
+    grid.add_column(overflow="fold")
+    grid.add_row(MARKS[check.status], clean(check.name), clean(check.message))
     if check.advice:
-        drawn.add_row("", "", f"→ {clean(check.advice.next_step('cli'))}")
-    stdout().print(drawn)
+        grid.add_row("", "", f"→ {clean(check.advice.next_step('cli'))}")
+    stdout().print(grid)
 
 
-def _conclude(checks: list[Check]) -> None:
+def _print_summary(checks: list[Check]) -> None:
     failed = sum(check.status == "fail" for check in checks)
     warned = sum(check.status == "warn" for check in checks)
     say(f"{failed} failed, {warned} to look at." if failed or warned else "All is well.")

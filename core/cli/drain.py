@@ -33,22 +33,22 @@ def drain(
 
     host = None if everywhere else socket.gethostname()
     deadline = time.monotonic() + timeout
-    with backend() as opened, opened.database.connection() as conn:
-        asked = drain.request_drain(conn, host)
-        if not asked:
+    with backend() as engine, engine.database.connection() as conn:
+        workers = drain.request_drain(conn, host)
+        if not workers:
             note(
                 "No worker runs "
                 + ("anywhere." if everywhere else "on this host. All hosts: polling drain --all")
             )
             return
-        with busy(f"Waiting for {asked} workers …"):
-            while left := drain.busy_processes(conn, host):
+        with busy(f"Waiting for {workers} workers …"):
+            while busy_workers := drain.busy_processes(conn, host):
                 if time.monotonic() >= deadline:
-                    tasks = max(row["alone"] for row in left)
+                    tasks = max(row["alone"] for row in busy_workers)
                     fail(
-                        f"{len(left)} workers have not finished, {tasks} tasks are left",
+                        f"{len(busy_workers)} workers have not finished, {tasks} tasks are left",
                         "Wait longer: --timeout 600",
                     )
                     raise typer.Exit(4)
                 time.sleep(0.5)
-    say(f"{asked} workers have finished what they held.")
+    say(f"{workers} workers have finished what they held.")

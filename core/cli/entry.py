@@ -22,30 +22,30 @@ from core.errors import PollingError, ServerUnavailable
 def run(argv: Sequence[str]) -> int:
     """Run one command; every error becomes one line on standard error.
 
-    Embedded servers are let go of at the end.
+    Embedded servers are released at the end.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    with _terminable():
-        code = _guarded(argv)
-        _leave()
+    with _sigterm_as_exit():
+        code = _run_guarded(argv)
+        _stop_servers()
     return code
 
 
-def _guarded(argv: Sequence[str]) -> int:
+def _run_guarded(argv: Sequence[str]) -> int:
     try:
         code = _invoke(argv)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read us has enough; Python shall not complain about that at its end either.
+        # The reader has closed the pipe; the flush at exit must not fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except Exception as error:  # noqa: BLE001  the last one to catch it
         return _report(error)
 
@@ -67,8 +67,8 @@ def _report(error: Exception) -> int:
         return 130
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         return _report_usage(error)
-    if (known := _explained(error)) is not None:
-        fail_with(known)
+    if (catalogued := _catalogued(error)) is not None:
+        fail_with(catalogued)
     else:
         fail(f"{type(error).__name__}: {_text(error)}", "See more with POLLING_LOG_LEVEL=DEBUG")
     if os.environ.get("POLLING_LOG_LEVEL", "").upper() == "DEBUG":
@@ -79,7 +79,7 @@ def _report(error: Exception) -> int:
 
 
 def _report_usage(error: Any) -> int:
-    """Wrong options and the like; what it is told without a subcommand is the help."""
+    """Report wrong usage; a group without a subcommand has printed its help."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return int(error.exit_code)  # the help is printed already
@@ -88,8 +88,8 @@ def _report_usage(error: Any) -> int:
     return int(error.exit_code)
 
 
-def _explained(error: Exception) -> PollingError | None:
-    """Servers that went away, and a schema that does not fit, as errors of the catalogue."""
+def _catalogued(error: Exception) -> PollingError | None:
+    """Return the error of the catalogue for a lost server or an unsuitable schema."""
     if "psycopg" in sys.modules:
         import psycopg
 
@@ -118,23 +118,23 @@ def _text(error: Exception) -> str:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: with everything that it has to let go of."""
+def _sigterm_as_exit() -> Iterator[None]:
+    """Make SIGTERM end a command as Ctrl-C does, so that it releases its resources."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         sys.exit(143)
 
-    before = signal.getsignal(signal.SIGTERM)
+    previous = signal.getsignal(signal.SIGTERM)
     with contextlib.suppress(ValueError):  # not in the main thread: a test, perhaps
         signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous)
 
 
-def _leave() -> None:
+def _stop_servers() -> None:
     """Release embedded servers and ignore further Ctrl-C, which would leave them running."""
     if "core.environment" not in sys.modules:
         return

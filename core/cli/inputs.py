@@ -22,7 +22,10 @@ BY_FILE = "Give them by --credentials @FILE, or - for standard input"
 
 
 def config(
-    integration: Integration, words: Sequence[str], document: str | None, base: Mapping[str, Any]
+    integration: Integration,
+    assignments: Sequence[str],
+    document: str | None,
+    base: Mapping[str, Any],
 ) -> Values:
     """The config: a document, or what was stored, with single fields set.
 
@@ -34,9 +37,9 @@ def config(
     Raises:
       InvalidInput: There is no such field, or it is a secret.
     """
-    values = dict(base) if document is None else _object(document, "--config")
-    for word in words:
-        key, equals, text = word.partition("=")
+    values = dict(base) if document is None else _json_object(document, "--config")
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise InvalidInput("set-without-value")
         _set(integration, values, key, text)
@@ -45,18 +48,18 @@ def config(
     return values
 
 
-def credentials(integration: Integration, given: str | None) -> Values | None:
+def credentials(integration: Integration, argument: str | None) -> Values | None:
     """The credentials, from a file or from standard input.
 
     Raises:
       InvalidInput: They stand on the command line, where everybody on this machine can read them;
         or are no JSON.
     """
-    if given is None:
+    if argument is None:
         return None
-    if given != "-" and not given.startswith("@"):
+    if argument != "-" and not argument.startswith("@"):
         raise InvalidInput("secret-on-command-line")
-    values = _object(given, "--credentials")
+    values = _json_object(argument, "--credentials")
     if not integration.credentials_model.model_fields and values:
         raise InvalidInput(
             "integration-takes-no-credentials", integration=integration.manifest.domain
@@ -69,18 +72,18 @@ def _set(integration: Integration, values: Values, key: str, text: str) -> None:
     first, *deeper = [key] if key in fields else key.split(".")
     _require_field(integration, first)
     schema, field = integration.config_model.model_json_schema(), fields.get(first, {})
-    place, last = values, first
+    target, last = values, first
     for name in deeper:
-        inner = place.get(last)
-        place[last] = dict(inner) if isinstance(inner, dict) else {}
-        place, last, field = place[last], name, _inner(resolved(schema, field), name)
-    place[last] = parsed(schema, field, text)
+        inner = target.get(last)
+        target[last] = dict(inner) if isinstance(inner, dict) else {}
+        target, last, field = target[last], name, _inner(resolve(schema, field), name)
+    target[last] = parse_value(schema, field, text)
 
 
 def _inner(field: Schema, name: str) -> Schema:
     extra = field.get("additionalProperties")
-    found = field.get("properties", {}).get(name, extra if isinstance(extra, dict) else {})
-    return dict(found)
+    result = field.get("properties", {}).get(name, extra if isinstance(extra, dict) else {})
+    return dict(result)
 
 
 def _require_field(integration: Integration, name: str) -> None:
@@ -99,8 +102,8 @@ def _require_field(integration: Integration, name: str) -> None:
 
 def properties(model: type[BaseModel]) -> dict[str, Schema]:
     """The fields of a model by the name that a person gives them, as JSON schemas."""
-    found: dict[str, Schema] = model.model_json_schema().get("properties", {})
-    return found
+    result: dict[str, Schema] = model.model_json_schema().get("properties", {})
+    return result
 
 
 def is_secret(field: Schema) -> bool:
@@ -108,16 +111,16 @@ def is_secret(field: Schema) -> bool:
     return bool(field.get("writeOnly")) or any(is_secret(part) for part in field.get("anyOf", ()))
 
 
-def parsed(schema: Schema, field: Schema, text: str) -> Any:
+def parse_value(schema: Schema, field: Schema, text: str) -> Any:
     """Parse a word as the value of a field.
 
     Text stays text, and all else is JSON; lists may be written with commas.
     """
-    field = resolved(schema, field)
+    field = resolve(schema, field)
     kinds = {
         kind
         for part in (field, *field.get("anyOf", ()))
-        for kind in [resolved(schema, part).get("type")]
+        for kind in [resolve(schema, part).get("type")]
         if kind
     }
     if "string" in kinds and not (text == "null" and "null" in kinds):
@@ -128,16 +131,16 @@ def parsed(schema: Schema, field: Schema, text: str) -> Any:
         return [part.strip() for part in text.split(",")] if "array" in kinds else text
 
 
-def resolved(schema: Schema, field: Schema) -> Schema:
+def resolve(schema: Schema, field: Schema) -> Schema:
     """A field with its reference followed."""
     name = str(field.get("$ref", "")).removeprefix("#/$defs/")
     return dict(schema.get("$defs", {}).get(name, {})) if name else field
 
 
-def _object(given: str, option: str) -> Values:
+def _json_object(argument: str, option: str) -> Values:
     """A JSON object from a word, a file or standard input; what cannot be read is not repeated."""
     try:
-        value = json.loads(_text(given, option))
+        value = json.loads(_read_argument(argument, option))
     except ValueError:
         raise InvalidInput("option-not-json", option=option) from None
     if not isinstance(value, dict):
@@ -145,12 +148,12 @@ def _object(given: str, option: str) -> Values:
     return value
 
 
-def _text(given: str, option: str) -> str:
-    if given == "-":
+def _read_argument(argument: str, option: str) -> str:
+    if argument == "-":
         return sys.stdin.read()
-    if not given.startswith("@"):
-        return given
-    path = Path(given[1:])
+    if not argument.startswith("@"):
+        return argument
+    path = Path(argument[1:])
     try:
         return path.read_text("utf-8")
     except OSError as error:

@@ -43,15 +43,15 @@ def list_integrations(context: typer.Context, json: Json = False) -> None:
 
 
 def _rows() -> Iterator[dict[str, Any]]:
-    found = registry()
-    for domain, integration in sorted(found.integrations.items()):
+    installed = registry()
+    for domain, integration in sorted(installed.integrations.items()):
         yield {
             "domain": domain,
             "name": integration.manifest.name,
-            "version": found.versions[domain],
+            "version": installed.versions[domain],
             "error": None,
         }
-    for plugin in found.quarantined:
+    for plugin in installed.quarantined:
         yield {
             "domain": plugin.name,
             "name": plugin.distribution,
@@ -72,16 +72,16 @@ def show(
     \b
       polling integrations show ftp
     """
-    found = registry()
-    integration = found.get(domain)
+    installed = registry()
+    integration = installed.get(domain)
     if json:
-        dump(_document(integration, found.versions[domain]))
+        dump(_document(integration, installed.versions[domain]))
         return
     manifest = integration.manifest
     about = {
         "domain": domain,
         "name": manifest.name,
-        "version": found.versions[domain],
+        "version": installed.versions[domain],
         "docs": manifest.docs,
     }
     tasks = {
@@ -89,8 +89,8 @@ def show(
         "limits": ", ".join(map(str, manifest.limits)),
     }
     describe(about | tasks)
-    _fields("Config (--set, --config)", integration.config_model)
-    _fields("Credentials (--credentials)", integration.credentials_model)
+    _print_fields("Config (--set, --config)", integration.config_model)
+    _print_fields("Credentials (--credentials)", integration.credentials_model)
 
 
 def _document(integration: Integration, version: str | None) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _document(integration: Integration, version: str | None) -> dict[str, Any]:
     }
 
 
-def _fields(title: str, model: type[BaseModel]) -> None:
+def _print_fields(title: str, model: type[BaseModel]) -> None:
     stdout().print(f"\n{title}", style="bold")
     required = set(model.model_json_schema().get("required", ()))
     rows = []

@@ -41,13 +41,13 @@ def rotate() -> None:
 
     from core.service.accounts import key_rotation
 
-    with backend() as opened:
-        with opened.database.connection() as conn:
+    with backend() as engine:
+        with engine.database.connection() as conn:
             total = key_rotation.count_sealed(conn)
         done = 0
         with Progress(console=stderr(), transient=True, disable=not stderr().is_terminal) as bar:
             task = bar.add_task("Sealing", total=total)
-            for count in key_rotation.rotate(opened):
+            for count in key_rotation.rotate(engine):
                 done += count
                 bar.advance(task, count)
     say(f"Sealed the credentials of {done} accounts with the first key.")

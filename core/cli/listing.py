@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PAGE = 50
 
 
-def show(
+def print_page(
     conn: Conn,
     listing: PagedQuery,
     columns: Sequence[str],
@@ -29,22 +29,23 @@ def show(
     wide: str | None = None,
     **filters: Any,
 ) -> None:
-    """Print a listing.
+    """Print a page of a listing.
 
     Parameters:
-      cells: The cells of a row.
-      command: What shows the next page, but for `--after CURSOR`.
-      empty: What is said where there is nothing.
-      wide: The column that gives way when there is little room.
+      cells: Returns the cells of a row.
+      command: The command that shows the next page, without `--after CURSOR`.
+      empty: The text for an empty listing.
+      limit: Rows to print. Default: 50; all with `json`.
+      wide: The column that shrinks on a narrow terminal. Default: the last one.
     """
     if json and limit is None and after is None:
         dump_all(listing.pages(conn, **filters))
         return
-    left, rows = limit or PAGE, []
-    while left > 0:
-        page = listing.page(conn, limit=left, after=after, **filters)
+    remaining, rows = limit or PAGE, []
+    while remaining > 0:
+        page = listing.page(conn, limit=remaining, after=after, **filters)
         rows += page.rows
-        left, after = left - len(page.rows), page.cursor
+        remaining, after = remaining - len(page.rows), page.cursor
         if after is None:
             break
     if json:

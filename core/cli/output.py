@@ -37,13 +37,13 @@ STATES = {
 }
 """Colours of states."""
 
-GAP, NARROWEST = 2, 10
-"""Columns of a terminal: between two cells of a table, and what one has at least."""
+GAP, MIN_COLUMN_WIDTH = 2, 10
+"""Terminal columns: between two cells of a table, and the minimum width of a cell."""
 
 
 @lru_cache(maxsize=1)
 def stdout() -> Console:
-    """Where answers go."""
+    """Return the console of standard output, for results."""
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False)
@@ -51,7 +51,7 @@ def stdout() -> Console:
 
 @lru_cache(maxsize=1)
 def stderr() -> Console:
-    """Where errors, notes and progress go."""
+    """Return the console of standard error, for errors, notes and progress."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -67,42 +67,42 @@ def clean(value: object, *, lines: bool = False) -> str:
     """
     text = "" if value is None else str(value)
     keep = "\n\t" if lines else ""
-    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
 
 
-def _escaped(char: str) -> str:
+def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
 
 def say(text: str) -> None:
-    """One line of an answer."""
+    """Print one line of a result."""
     stdout().print(clean(text), soft_wrap=True)
 
 
 def note(text: str) -> None:
-    """One line beside the answer."""
+    """Print one note to standard error."""
     stderr().print(clean(text), soft_wrap=True, style="dim")
 
 
 def fail(message: str, hint: str | None = None) -> None:
-    """An error, and what to do."""
+    """Print an error and a hint to standard error."""
     stderr().print(clean(f"error: {message}"), soft_wrap=True, style="red")
     if hint:
         stderr().print(clean(hint), soft_wrap=True)
 
 
 def fail_with(error: PollingError) -> None:
-    """An error of the catalogue, and what to do on the command line."""
+    """Print an error of the catalogue and its next step on the command line."""
     fail(error.message, error.next_step("cli"))
 
 
 def dump(value: object) -> None:
-    """One JSON document on one line; ASCII, so that any terminal and any program can take it."""
+    """Print a value as one line of JSON in ASCII, which every terminal and program can read."""
     sys.stdout.write(json.dumps(value, default=_jsonable) + "\n")
 
 
 def dump_all(rows: Iterable[object]) -> None:
-    """One JSON document per line."""
+    """Print one JSON document per line."""
     for row in rows:
         dump(row)
 
@@ -114,33 +114,33 @@ def _jsonable(value: object) -> object:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, wide: str | None = None
 ) -> None:
-    """A table that fits the terminal: cells are cut rather than wrapped.
+    """Print a table that fits the terminal; long cells are truncated.
 
     Parameters:
-      wide: The column that gives way when there is little room. Default: the last one.
+      wide: The column that shrinks on a narrow terminal. Default: the last one.
     """
     from rich.table import Table
 
     cells = [[cell(value) for value in row] for row in rows]
     widths = [
-        max(len(name), *(row[place].cell_len for row in cells))
-        for place, name in enumerate(columns)
+        max(len(name), *(row[index].cell_len for row in cells))
+        for index, name in enumerate(columns)
     ]
-    gives_way = columns.index(wide) if wide else len(columns) - 1
-    room = stdout().width - sum(
-        width + GAP for place, width in enumerate(widths) if place != gives_way
+    flexible = columns.index(wide) if wide else len(columns) - 1
+    width_left = stdout().width - sum(
+        width + GAP for index, width in enumerate(widths) if index != flexible
     )
-    widths[gives_way] = min(widths[gives_way], max(room, NARROWEST))
-    drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    widths[flexible] = min(widths[flexible], max(width_left, MIN_COLUMN_WIDTH))
+    grid = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
     for name, width in zip(columns, widths, strict=True):
-        drawn.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
+        grid.add_column(name, no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
-        drawn.add_row(*row)
-    stdout().print(drawn)
+        grid.add_row(*row)
+    stdout().print(grid)
 
 
 def cell(value: object) -> Text:
-    """A value as a cell; states are coloured."""
+    """Return a value as a cell; states have colours."""
     from rich.text import Text
 
     text = clean(value)
@@ -148,19 +148,19 @@ def cell(value: object) -> Text:
 
 
 def describe(row: Mapping[str, Any]) -> None:
-    """Names and values, one to a line."""
+    """Print names and values, one pair per line."""
     from rich.table import Table
 
-    drawn = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    drawn.add_column(style="bold", no_wrap=True)
-    drawn.add_column(overflow="fold")
+    grid = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
     for name, value in row.items():
         if value not in (None, "", {}, []):
-            drawn.add_row(clean(name.replace("_", " ")), cell(_shown(value)))
-    stdout().print(drawn)
+            grid.add_row(clean(name.replace("_", " ")), cell(_display_value(value)))
+    stdout().print(grid)
 
 
-def _shown(value: object) -> object:
+def _display_value(value: object) -> object:
     if isinstance(value, datetime):
         return f"{moment(value)} ({ago(value)})"
     return (
@@ -171,5 +171,5 @@ def _shown(value: object) -> object:
 
 
 def short(id: object) -> str:
-    """As much of a UUID as a person needs."""
+    """Return the first eight characters of a UUID."""
     return str(id)[:8]

@@ -81,11 +81,11 @@ def migrate() -> None:
     from core.db import version
     from core.db.migrate import migrate as bring_up_to_date
 
-    before = version.current(url)
+    previous = version.current(url)
     changed = bring_up_to_date(url)
     say(
         f"The schema is at {version.HEAD}"
-        + (f"; it was {before or 'empty'}." if changed else " already.")
+        + (f"; it was {previous or 'empty'}." if changed else " already.")
     )
 
 
@@ -103,13 +103,13 @@ def env(json: Json = False) -> None:
     if settings.database_url is not None and settings.redis_url is not None:
         urls = (settings.database_url.get_secret_value(), settings.redis_url.get_secret_value())
     else:
-        found = session.environment()
-        urls = (found.database_url, found.redis_url)
-    named = dict(zip(("DATABASE_URL", "REDIS_URL"), urls, strict=True))
+        environment = session.environment()
+        urls = (environment.database_url, environment.redis_url)
+    variables = dict(zip(("DATABASE_URL", "REDIS_URL"), urls, strict=True))
     if json:
-        dump(named)
+        dump(variables)
         return
-    for name, url in named.items():
+    for name, url in variables.items():
         say(f"{name}={url}")
     if is_embedded(settings):
         note("The embedded servers run while a command uses them: keep `polling up` running.")

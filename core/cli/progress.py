@@ -25,35 +25,35 @@ class Watcher:
         self.run = RunWatcher(backend, run)
         self._bar = _bar()
         self._task: Any = None
-        self._said: str | None = None
+        self._last_reason: str | None = None
 
-    def look(self) -> str:
+    def update(self) -> str:
         """Read the run again, and show it. Returns its state."""
         state = self.run.refresh()
-        self._explain()
+        self._show_blocker()
         self._draw()
         return state
 
-    def _explain(self) -> None:
-        waits = self.run.waits if self.run.stopped is None else []
+    def _show_blocker(self) -> None:
+        blockers = self.run.waits if self.run.stopped is None else []
         if self.run.is_away:
-            self._describe("PostgreSQL does not answer")
-        elif waits:
-            first = waits[0]
-            until = f", goes on {ago(first.until)}" if first.until else ""
-            step = f". {first.advice.next_step('cli')}" if first.advice else ""
-            self._describe(f"{first.reason}{until}{step}", first.reason)
+            self._show_reason("PostgreSQL does not answer")
+        elif blockers:
+            blocker = blockers[0]
+            until = f", goes on {ago(blocker.until)}" if blocker.until else ""
+            step = f". {blocker.advice.next_step('cli')}" if blocker.advice else ""
+            self._show_reason(f"{blocker.reason}{until}{step}", blocker.reason)
         else:
-            self._describe("")
+            self._show_reason("")
 
-    def _describe(self, text: str, key: str | None = None) -> None:
+    def _show_reason(self, text: str, key: str | None = None) -> None:
         """Once for each reason; the bar shows it as long as it holds."""
         key = text if key is None else key
         if self._bar is not None:
             self._bar.update(self._task, why=clean(text))
-        elif text and key != self._said:
+        elif text and key != self._last_reason:
             note(f"Waits: {text}")
-        self._said = key
+        self._last_reason = key
 
     def _draw(self) -> None:
         if self._bar is not None:
@@ -81,9 +81,9 @@ class Watcher:
             self._bar.stop()
 
 
-def with_advice(wait: Blocker) -> str:
+def with_advice(blocker: Blocker) -> str:
     """What is waited for, and what to do about it."""
-    return wait.reason + (f". {wait.advice.next_step('cli')}" if wait.advice else "")
+    return blocker.reason + (f". {blocker.advice.next_step('cli')}" if blocker.advice else "")
 
 
 def _bar() -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from pydantic import BaseModel, ValidationError
 
-from core.cli.inputs import Schema, Values, is_secret, parsed, properties
+from core.cli.inputs import Schema, Values, is_secret, parse_value, properties
 from core.cli.output import clean, fail, note
 
 Ask = Callable[..., Any]
@@ -21,15 +21,15 @@ def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def config(model: type[BaseModel], given: Values) -> Values:
+def config(model: type[BaseModel], known: Values) -> Values:
     """The config with the fields that are missing; the others may stay as they are."""
-    fields = {name: field for name, field in properties(model).items() if name not in given}
+    fields = {name: field for name, field in properties(model).items() if name not in known}
     required = {name: field for name, field in fields.items() if _is_required(model, name)}
     optional = {name: field for name, field in fields.items() if name not in required}
-    wanted = dict(required)
-    if optional and not given and typer.confirm(_offer(optional), default=False, err=True):
-        wanted |= optional
-    return _ask_until_valid(model, given, wanted)
+    selected = dict(required)
+    if optional and not known and typer.confirm(_offer_text(optional), default=False, err=True):
+        selected |= optional
+    return _ask_until_valid(model, known, selected)
 
 
 def credentials(model: type[BaseModel]) -> Values:
@@ -37,7 +37,7 @@ def credentials(model: type[BaseModel]) -> Values:
     return _ask_until_valid(model, {}, properties(model))
 
 
-def _offer(optional: Mapping[str, Schema]) -> str:
+def _offer_text(optional: Mapping[str, Schema]) -> str:
     names = ", ".join(list(optional)[:4]) + (", …" if len(optional) > 4 else "")
     return f"Change any of the defaults ({clean(names)})?"
 
@@ -46,19 +46,21 @@ def _is_required(model: type[BaseModel], name: str) -> bool:
     return name in model.model_json_schema().get("required", ())
 
 
-def _ask_until_valid(model: type[BaseModel], given: Values, wanted: Mapping[str, Schema]) -> Values:
+def _ask_until_valid(
+    model: type[BaseModel], known: Values, selected: Mapping[str, Schema]
+) -> Values:
     """Ask for all, and again for those that do not validate."""
-    values, left = dict(given), dict(wanted)
-    while left:
-        for name, field in left.items():
+    values, remaining = dict(known), dict(selected)
+    while remaining:
+        for name, field in remaining.items():
             answer = _ask(model, name, field)
             values.pop(name, None)
             if answer is not None:
                 values[name] = answer
-        wrong = _problems(model, values)
-        for name, problem in wrong.items():
+        problems = _problems(model, values)
+        for name, problem in problems.items():
             fail(f"{name}: {problem}")
-        left = {name: field for name, field in wanted.items() if name in wrong}
+        remaining = {name: field for name, field in selected.items() if name in problems}
     return values
 
 
@@ -66,10 +68,10 @@ def _problems(model: type[BaseModel], values: Values) -> dict[str, str]:
     try:
         model.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        errors = error.errors(include_url=False, include_input=False, include_context=False)
         return {
             str(problem["loc"][0]): problem["msg"].removeprefix("Value error, ")
-            for problem in problems
+            for problem in errors
             if problem["loc"]
         }
     return {}
@@ -81,7 +83,7 @@ def _ask(model: type[BaseModel], name: str, field: Schema) -> Any:
     if about:
         note(f"  {about}")
     required, hidden = _is_required(model, name), is_secret(field)
-    default = None if required else "" if hidden else _words(field.get("default"))
+    default = None if required else "" if hidden else _default_text(field.get("default"))
     text = str(
         typer.prompt(
             clean(name), default=default, hide_input=hidden, show_default=not hidden, err=True
@@ -89,10 +91,10 @@ def _ask(model: type[BaseModel], name: str, field: Schema) -> Any:
     )
     if not required and text == default:
         return None
-    return text if hidden else parsed(model.model_json_schema(), field, text)
+    return text if hidden else parse_value(model.model_json_schema(), field, text)
 
 
-def _words(default: object) -> str:
+def _default_text(default: object) -> str:
     if default is None:
         return ""
     return default if isinstance(default, str) else json.dumps(default)

@@ -10,7 +10,7 @@ from core.cli import listing
 from core.cli.output import describe, dump, note, say, short
 from core.cli.progress import with_advice
 from core.cli.session import backend
-from core.cli.types import After, Json, Limit, OfAccount, RunId
+from core.cli.types import AccountFilter, After, Json, Limit, RunId
 from core.service.formatting import ago, span
 from core.states import RunState
 
@@ -23,7 +23,7 @@ app = typer.Typer(help="List the runs, show one, or cancel one.")
 @app.callback(invoke_without_command=True)
 def list_runs(
     context: typer.Context,
-    account: OfAccount = None,
+    account: AccountFilter = None,
     state: Annotated[
         str | None, typer.Option(help="running, succeeded, partial, failed or cancelled.")
     ] = None,
@@ -43,8 +43,8 @@ def list_runs(
         return
     from core.service import listings, lookup
 
-    with backend() as opened, opened.database.connection() as conn:
-        listing.show(
+    with backend() as engine, engine.database.connection() as conn:
+        listing.print_page(
             conn,
             listings.runs,
             ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "TOOK", "SAVED", "PARKED"),
@@ -88,7 +88,7 @@ def show(id: RunId, json: Json = False) -> None:
     from core.service import listings, lookup
     from core.service.runs import progress
 
-    with backend() as opened, opened.database.connection() as conn:
+    with backend() as engine, engine.database.connection() as conn:
         run = lookup.run_id(conn, id)
         row = listings.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
@@ -120,8 +120,8 @@ def cancel(id: RunId) -> None:
     from core.service import lookup
     from core.service.runs import actions as run_actions
 
-    with backend() as opened:
-        with opened.database.connection() as conn:
+    with backend() as engine:
+        with engine.database.connection() as conn:
             run = lookup.run_id(conn, id)
-        run_actions.cancel(opened, run)
+        run_actions.cancel(engine, run)
     say("Cancelled: its open tasks go on in the account's next run.")

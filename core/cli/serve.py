@@ -52,37 +52,37 @@ def serve(
         )
         rest = build(backend)
 
-        def begun(at: int) -> None:
+        def announce(at: int) -> None:
             note(address(host, at))
             note("Ctrl-C ends it. To sign in: polling tokens create --admin")
 
         try:
-            run(traced(Site(rest)), lambda: rest.state.pulse, host, port, begun)
+            run(traced(Site(rest)), lambda: rest.state.pulse, host, port, announce)
         finally:
             observability.stop()
 
 
 def address(host: str, port: int) -> str:
     """Where it is reached, and described."""
-    shown = f"[{host}]" if ":" in host else host
-    at = f"http://{shown}:{port}"
+    url_host = f"[{host}]" if ":" in host else host
+    at = f"http://{url_host}:{port}"
     return f"The dashboard is at {at}, the API at {at}/v1 (described by /openapi.json)."
 
 
-def free_port(wanted: int | None) -> int:
+def free_port(requested: int | None) -> int:
     """The requested port, or else the default port, or else any free port.
 
     The caller reports the port to the user.
     """
-    if wanted is not None:
-        return wanted
+    if requested is not None:
+        return requested
     for port in (PORT, 0):
         with suppress(OSError), socket.create_server((HOST, port)) as server:
             return int(server.getsockname()[1])
     return PORT
 
 
-def answers(port: int) -> bool:
+def is_answering(port: int) -> bool:
     """Whether an API answers at this port."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:

@@ -23,16 +23,16 @@ def settings() -> Settings:
     from core.logs import configure
     from core.settings import get_settings
 
-    found = get_settings()
-    configure("DEBUG" if found.log_level == "DEBUG" else "CRITICAL")
-    return found
+    current = get_settings()
+    configure("DEBUG" if current.log_level == "DEBUG" else "CRITICAL")
+    return current
 
 
 def environment() -> Environment:
-    """Where the servers are; embedded ones are started, which takes a second.
+    """Return the URLs of the servers; start embedded servers, which takes a second.
 
     Raises:
-      ServerUnavailable, SettingsError: What is missing, and what to do.
+      ServerUnavailable, SettingsError: A server or a setting is missing; the error names it.
     """
     from core.environment import get_environment, is_embedded
 
@@ -42,8 +42,8 @@ def environment() -> Environment:
 
 def database_url() -> str:
     """Where PostgreSQL is; neither keys nor Redis are needed to know that where it is given."""
-    given = settings().database_url
-    return given.get_secret_value() if given is not None else environment().database_url
+    url = settings().database_url
+    return url.get_secret_value() if url is not None else environment().database_url
 
 
 @contextmanager
@@ -56,16 +56,16 @@ def backend(connections: int = 4) -> Iterator[Backend]:
     Raises:
       ServerUnavailable, SettingsError: What is missing, and what to do.
     """
-    found = environment()
+    servers = environment()
     from core.db.pool import open_connection
     from core.service.backend import open_backend
 
-    open_connection(found.database_url).close()
-    opened = open_backend(settings(), found, connections=connections)
+    open_connection(servers.database_url).close()
+    engine = open_backend(settings(), servers, connections=connections)
     try:
-        yield opened
+        yield engine
     finally:
-        opened.close()
+        engine.close()
 
 
 def busy(text: str) -> Any:

@@ -56,13 +56,13 @@ def sync(
     from core.service import lookup
     from core.service.runs import actions as run_actions
 
-    with backend() as opened:
-        with opened.database.connection() as conn:
+    with backend() as engine:
+        with engine.database.connection() as conn:
             account = lookup.account_id(conn, id)
-        run, is_new = run_actions.sync(opened, account, allow_deletions=allow_deletions)
-        _started(run, is_new, wait, json)
+        run, is_new = run_actions.sync(engine, account, allow_deletions=allow_deletions)
+        _report_start(run, is_new, wait, json)
         if wait:
-            raise typer.Exit(follow(opened, run, timeout, json))
+            raise typer.Exit(wait_for_end(engine, run, timeout, json))
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
@@ -76,18 +76,18 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
     from core.service import lookup
     from core.service.runs import actions as run_actions
 
-    with backend() as opened:
-        with opened.database.connection() as conn:
+    with backend() as engine:
+        with engine.database.connection() as conn:
             account = lookup.account_id(conn, id)
-        run, is_new = run_actions.resync(opened, account)
+        run, is_new = run_actions.resync(engine, account)
         if not is_new:
             note("A run is open: the resync begins when it has ended.")
-        _started(run, is_new, wait, json)
+        _report_start(run, is_new, wait, json)
         if wait:
-            raise typer.Exit(follow(opened, run, timeout, json))
+            raise typer.Exit(wait_for_end(engine, run, timeout, json))
 
 
-def _started(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
+def _report_start(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
     if json and not wait:
         dump({"run_id": str(run), "state": RunState.RUNNING, "is_new": is_new})
     elif not json and not wait:
@@ -97,11 +97,11 @@ def _started(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
         note(f"Joined run {short(run)}, which is open already.")
 
 
-def follow(opened: Backend, run: UUID, timeout: float | None, json: bool) -> int:
+def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) -> int:
     """Wait for a run's end, say what it came to, and return the exit code."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    with Watcher(opened, run) as watcher:
-        while watcher.look() == "running" and watcher.run.stopped is None:
+    with Watcher(engine, run) as watcher:
+        while watcher.update() == "running" and watcher.run.stopped is None:
             if deadline is not None and time.monotonic() >= deadline:
                 break
             time.sleep(watcher.run.pause)

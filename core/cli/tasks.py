@@ -9,7 +9,7 @@ import typer
 from core.cli import listing
 from core.cli.output import describe, dump, say
 from core.cli.session import backend
-from core.cli.types import After, Json, Limit, OfAccount
+from core.cli.types import AccountFilter, After, Json, Limit
 from core.service.formatting import ago
 from core.states import TaskState
 
@@ -25,7 +25,7 @@ Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' numb
 def list_tasks(
     context: typer.Context,
     run: Annotated[str | None, typer.Option(metavar="ID", help="Only of this run.")] = None,
-    account: OfAccount = None,
+    account: AccountFilter = None,
     state: Annotated[TaskState | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = None,
     after: After = None,
@@ -43,8 +43,8 @@ def list_tasks(
         return
     from core.service import listings, lookup
 
-    with backend() as opened, opened.database.connection() as conn:
-        listing.show(
+    with backend() as engine, engine.database.connection() as conn:
+        listing.print_page(
             conn,
             listings.tasks,
             ("ID", "TYPE", "STATE", "TRIES", "SINCE", "REASON"),
@@ -86,7 +86,7 @@ def show(
     """
     from core.service import listings, lookup
 
-    with backend() as opened, opened.database.connection() as conn:
+    with backend() as engine, engine.database.connection() as conn:
         row = listings.tasks.one(conn, "task", lookup.number(id, "task"))
     dump(row) if json else describe(row)
 
@@ -103,9 +103,9 @@ def retry(ids: Ids, json: Json = False) -> None:
     from core.service import lookup
     from core.service.runs import actions as run_actions
 
-    with backend() as opened:
-        copies = run_actions.retry(opened, [lookup.number(word, "task") for word in ids])
-    dump({"tasks": copies}) if json else say(f"Trying again, as {_named(copies)}.")
+    with backend() as engine:
+        copies = run_actions.retry(engine, [lookup.number(id, "task") for id in ids])
+    dump({"tasks": copies}) if json else say(f"Trying again, as {_task_list(copies)}.")
 
 
 @app.command("discard")
@@ -120,14 +120,14 @@ def discard(ids: Ids, json: Json = False) -> None:
     from core.service import lookup
     from core.service.runs import actions as run_actions
 
-    with backend() as opened:
-        dropped = run_actions.discard(opened, [lookup.number(word, "task") for word in ids])
-    dump({"tasks": dropped}) if json else say(
-        f"Discarded {_named(dropped)}: what they would have brought may be missing."
+    with backend() as engine:
+        discarded = run_actions.discard(engine, [lookup.number(id, "task") for id in ids])
+    dump({"tasks": discarded}) if json else say(
+        f"Discarded {_task_list(discarded)}: what they would have brought may be missing."
     )
 
 
-def _named(ids: list[int]) -> str:
+def _task_list(ids: list[int]) -> str:
     return (
         f"task{'s' if len(ids) != 1 else ''} {', '.join(map(str, ids))}"
         if ids

@@ -40,15 +40,15 @@ def create(
 
     if admin == (user_id is not None):
         raise typer.BadParameter("use either --user-id U or --admin")
-    with backend() as opened, opened.database.connection() as conn:
-        made = tokens.create(conn, user_id=user_id, name=name, days=days)
+    with backend() as engine, engine.database.connection() as conn:
+        token = tokens.create(conn, user_id=user_id, name=name, days=days)
     if json:
-        dump({"id": str(made.id), "token": made.secret})
+        dump({"id": str(token.id), "token": token.secret})
         return
-    say(made.secret)
+    say(token.secret)
     note(
         "Send it as: Authorization: Bearer … Take it back with: polling tokens revoke"
-        f" {short(made.id)}"
+        f" {short(token.id)}"
     )
 
 
@@ -63,7 +63,7 @@ def list_tokens(json: Json = False) -> None:
     """
     from core.service import tokens
 
-    with backend() as opened, opened.database.connection() as conn:
+    with backend() as engine, engine.database.connection() as conn:
         rows = tokens.token_rows(conn)
     if json:
         dump_all(rows)
@@ -96,6 +96,6 @@ def revoke(
     """
     from core.service import tokens
 
-    with backend() as opened, opened.database.connection() as conn:
+    with backend() as engine, engine.database.connection() as conn:
         tokens.revoke(conn, tokens.find_token(conn, id))
     say("Revoked: no request with it is answered from now on.")

@@ -14,7 +14,7 @@ Id = Annotated[
 RunId = Annotated[
     str, typer.Argument(metavar="ID", help="The run's UUID, or a unique beginning of it.")
 ]
-OfAccount = Annotated[
+AccountFilter = Annotated[
     str | None,
     typer.Option(
         "--account", metavar="ID", help="Only of this account: its UUID, a beginning, or its name."

@@ -54,7 +54,7 @@ def run(
     port = serve.free_port(port) if serve.installed() else None
     announcer = threading.Thread(
         target=_announce,
-        args=(settings, environment, processes, port, _running(environment), ended),
+        args=(settings, environment, processes, port, _running_workers(environment), ended),
     )
     announcer.start()
     try:
@@ -90,7 +90,7 @@ def _programs(
     ]
 
 
-def _running(environment: Environment) -> set[UUID]:
+def _running_workers(environment: Environment) -> set[UUID]:
     """Workers that others started."""
     with open_connection(environment.database_url) as conn:
         return liveness.live_workers(conn)
@@ -108,8 +108,8 @@ def _announce(
     while not ended.wait(0.2):
         try:
             with open_connection(environment.database_url) as conn:
-                if _is_up(conn, processes, before) and (port is None or serve.answers(port)):
-                    _welcome(settings, environment, conn, port)
+                if _is_up(conn, processes, before) and (port is None or serve.is_answering(port)):
+                    _print_welcome(settings, environment, conn, port)
                     return
         except UNAVAILABLE:
             continue  # it says so itself
@@ -120,7 +120,9 @@ def _is_up(conn: Conn, processes: int, before: set[UUID]) -> bool:
     return len(ours) >= processes and leadership.status(conn).leads
 
 
-def _welcome(settings: Settings, environment: Environment, conn: Conn, port: int | None) -> None:
+def _print_welcome(
+    settings: Settings, environment: Environment, conn: Conn, port: int | None
+) -> None:
     connected = conn.execute("SELECT EXISTS (SELECT FROM user_integration)").fetchone()
     place = (
         f"under {settings.home.absolute()}"

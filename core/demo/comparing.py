@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from core.demo.files import FILE, Tree, digest, has_changed, path_of, shown
+from core.demo.files import FILE, Tree, digest, has_changed, path_of, printable
 from core.service.backend import Backend
 from core.service.content.reader import digests
 
@@ -31,7 +31,7 @@ def compare(backend: Backend, account: UUID, tree: Tree) -> Comparison:
     stored = {path_of(id): sha256 for id, sha256 in digests(backend, account, FILE)}
     result = Comparison()
     for path, file in sorted(tree.files.items()):
-        whole, name = tree.root / path, shown(path)
+        whole, name = tree.root / path, printable(path)
         on_disk, kept = digest(whole), stored.get(path)
         if kept is not None and kept == on_disk:
             result.equal += 1

@@ -62,15 +62,15 @@ def backend(settings: Settings) -> Iterator[Backend]:
       ServerUnavailable, SettingsError: What is missing, and what to do.
     """
     try:
-        found = get_environment()
-        if current(found.database_url) is None:
-            migrate(found.database_url)
-        require_schema(found.database_url)
-        opened = open_backend(settings, found)
+        servers = get_environment()
+        if current(servers.database_url) is None:
+            migrate(servers.database_url)
+        require_schema(servers.database_url)
+        engine = open_backend(settings, servers)
         try:
-            yield opened
+            yield engine
         finally:
-            opened.close()
+            engine.close()
     finally:
         leave_environment()
 
@@ -84,9 +84,13 @@ class Workers:
     def __init__(self, settings: Settings, log: Path) -> None:
         self.log = log
         command = worker_command(settings.processes, settings.threads)
-        with log.open("wb") as said:
+        with log.open("wb") as log_file:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                start_new_session=True,
             )
 
     def require(self) -> None:
@@ -100,8 +104,8 @@ class Workers:
     def last_words(self) -> str:
         """The last line of their log that is worth reading."""
         lines = self.log.read_text("utf-8", "replace").splitlines()
-        said = [line for line in lines if "error" in line.lower()] or lines or ["they said nothing"]
-        return said[-1].strip()[:300]
+        errors = [line for line in lines if "error" in line.lower()] or lines or ["no output"]
+        return errors[-1].strip()[:300]
 
     def stop(self) -> None:
         """Ask them to end, and kill what is left after a while or at a second Ctrl-C."""
@@ -133,7 +137,7 @@ def connect(
     Raises:
       NotFound, InvalidInput, PollingError: As `accounts.connect`.
     """
-    made = account_actions.connect(
+    connection = account_actions.connect(
         backend,
         domain,
         config=config,
@@ -141,8 +145,8 @@ def connect(
         user_id=USER,
         name=f"demo-{domain}",
     )
-    run, _ = run_actions.sync(backend, made.id)
-    return Account(made.id, domain, run)
+    run, _ = run_actions.sync(backend, connection.id)
+    return Account(connection.id, domain, run)
 
 
 def pause(backend: Backend, account: Account) -> None:

@@ -72,17 +72,17 @@ def refusal(root: Path, path: Path) -> str | None:
     if len(below) > MAX_PATH_BYTES:
         return "paths too long for an FTP command"
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return (
             "broken links" if path.is_symlink() else "things that vanished or may not be looked at"
         )
     if path.is_symlink():
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(status.st_mode):
             return "links to directories"
         if not path.resolve().is_relative_to(root):
             return "links that lead out of the directory"
-    return _unservable(path, found.st_mode, below.count(b"/") + 1)
+    return _unservable(path, status.st_mode, below.count(b"/") + 1)
 
 
 def _unservable(path: Path, mode: int, depth: int) -> str | None:
@@ -98,23 +98,23 @@ def _unservable(path: Path, mode: int, depth: int) -> str | None:
 def scan(root: Path) -> Tree:
     """Everything in a directory, as it is now."""
     tree = Tree(root)
-    waiting = [root]
-    while waiting:
-        for path in waiting.pop().iterdir():
+    pending = [root]
+    while pending:
+        for path in pending.pop().iterdir():
             name = str(path.relative_to(root))
             if reason := refusal(root, path):
                 tree.left_out[reason] += 1
-                tree.examples.setdefault(reason, shown(name))
+                tree.examples.setdefault(reason, printable(name))
             elif path.is_dir():
                 tree.directories += 1
-                waiting.append(path)
+                pending.append(path)
             else:
-                found = path.stat()
-                tree.files[name] = File(found.st_size, found.st_mtime_ns)
+                status = path.stat()
+                tree.files[name] = File(status.st_size, status.st_mtime_ns)
     return tree
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name as a terminal can show it."""
     text = os.fsencode(name).decode("utf-8", "replace")
     text = "".join(char if char.isprintable() else "�" for char in text)
@@ -133,10 +133,10 @@ def digest(path: Path) -> str | None:
 def has_changed(path: Path, file: File) -> bool:
     """Whether a file is another one than when the demo began."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return True
-    return (found.st_size, found.st_mtime_ns) != (file.size, file.changed)
+    return (status.st_size, status.st_mtime_ns) != (file.size, file.changed)
 
 
 def path_of(external_id: str) -> str:

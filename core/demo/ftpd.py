@@ -49,7 +49,7 @@ def _server(root: Path, username: str, password: str, port: int) -> Any:
         """Shows what can be served, and nothing else."""
 
         def listdir(self, path: str) -> list[str]:
-            return [found.name for found in Path(path).iterdir() if refusal(root, found) is None]
+            return [entry.name for entry in Path(path).iterdir() if refusal(root, entry) is None]
 
     class Handler(FTPHandler):  # type: ignore[misc]
         """Names go over the wire as the bytes that they are."""

@@ -39,9 +39,9 @@ def run(directory: Path | None = None) -> None:
       SystemExit: It was interrupted.
     """
     console = Console(highlight=False, markup=False, emoji=False)
-    given = get_settings().model_fields_set
+    fields_before = get_settings().model_fields_set
     home = engine.choose_home()
-    is_temporary = get_settings().model_fields_set != given
+    is_temporary = get_settings().model_fields_set != fields_before
     try:
         with _interruptible():
             _run(console, directory, home)
@@ -59,7 +59,7 @@ def run(directory: Path | None = None) -> None:
 def _run(console: Console, directory: Path | None, home: Path) -> None:
     tree = _tree(console, directory, home)
     console.print(
-        f"Below {files.shown(str(tree.root))}: files {len(tree.files):,}, directories"
+        f"Below {files.printable(str(tree.root))}: files {len(tree.files):,}, directories"
         f" {tree.directories:,}"
     )
     leftovers(console, tree)
@@ -129,11 +129,11 @@ def _interruptible() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = {
+    previous = {
         number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
     }
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -78,14 +78,16 @@ def _verdict(console: Console, comparison: Comparison) -> None:
     for name, how in comparison.wrong[:MAX_NAMED_FILES]:
         console.print(f"  {how}: {name}")
     if not comparison.wrong:
-        said = "The file is" if comparison.equal == 1 else f"All {comparison.equal:,} files are"
-        console.print(f"{said} in the content table, byte for byte (SHA-256).", style="bold green")
+        subject = "The file is" if comparison.equal == 1 else f"All {comparison.equal:,} files are"
+        console.print(
+            f"{subject} in the content table, byte for byte (SHA-256).", style="bold green"
+        )
 
 
 def next_steps(console: Console, home: Path) -> None:
     """Print where the data lies, and the commands to try next."""
     settings = get_settings()
-    given = f"POLLING_HOME={quote(str(home))} " if "POLLING_HOME" in os.environ else ""
+    prefix = f"POLLING_HOME={quote(str(home))} " if "POLLING_HOME" in os.environ else ""
     if settings.database_url is None:
         console.print(f"The database, blobs and logs lie in {home}", soft_wrap=True)
     console.print("The ftp account is paused: its server has ended.")
@@ -96,4 +98,4 @@ def next_steps(console: Console, home: Path) -> None:
         ("polling up", "workers and scheduler; Ctrl-C ends them"),
         ("polling connect hello-world --name hello", "an account of your own"),
     ):
-        console.print(f"  {given}{command}  # {why}", soft_wrap=True)
+        console.print(f"  {prefix}{command}  # {why}", soft_wrap=True)

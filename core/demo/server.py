@@ -40,12 +40,12 @@ def serving(directory: Path, log: Path, username: str, port: int | None = None) 
         raise SettingsError("demo-ftp-missing")
     password = secrets.token_urlsafe(16)
     with (
-        log.open("wb") as said,
+        log.open("wb") as log_file,
         subprocess.Popen(
             [sys.executable, "-m", "core.demo.ftpd", str(directory), username, str(port or 0)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=log_file,
             start_new_session=True,
         ) as process,
     ):

@@ -19,7 +19,7 @@ from core.service.backend import Backend
 from core.service.formatting import number, size
 from core.service.runs.watch import RunWatcher
 
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 LINE_SECONDS = 3.0
 STALLED_SECONDS = 180.0
 """Without any change for this long, something is wrong that waiting does not mend."""
@@ -28,7 +28,7 @@ RATE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Counts:
     """How far the runs are: files and bytes kept, and tasks that are closed or known."""
 
     files: int
@@ -37,7 +37,7 @@ class Seen:
     tasks: int
 
 
-class Pace:
+class Throughput:
     """Tasks a second, over the last seconds."""
 
     def __init__(self) -> None:
@@ -71,31 +71,31 @@ def watch(
     """
     watchers = [RunWatcher(backend, account.run) for account in accounts]
     show = _bars if console.is_terminal else _lines
-    last, moved = Seen(0, 0, 0, 0), time.monotonic()
+    last, moved = Counts(0, 0, 0, 0), time.monotonic()
     with show(console, tree) as step:
         while True:
             # Asked first: what is counted afterwards is all there is.
             states = [watcher.refresh() for watcher in watchers]
-            seen = _seen(backend, accounts[0], watchers)
-            step(seen, _reason(watchers))
+            counts = _count(backend, accounts[0], watchers)
+            step(counts, _reason(watchers))
             if "running" not in states:
                 return
             alive()
             _require_movable(watchers)
-            if seen != last:
-                last, moved = seen, time.monotonic()
+            if counts != last:
+                last, moved = counts, time.monotonic()
             elif time.monotonic() - moved > STALLED_SECONDS:
                 raise _stalled(watchers)
-            time.sleep(max(LOOK_SECONDS, *(watcher.pause for watcher in watchers)))
+            time.sleep(max(POLL_SECONDS, *(watcher.pause for watcher in watchers)))
 
 
-def _seen(backend: Backend, account: Account, watchers: Sequence[RunWatcher]) -> Seen:
+def _count(backend: Backend, account: Account, watchers: Sequence[RunWatcher]) -> Counts:
     with backend.database.connection() as conn:
         kept = {row["kind"]: row for row in listings.account_kinds(conn, account.id)}
     files = kept.get(FILE, {"items": 0, "bytes": 0})
     tasks = sum(watcher.now.known for watcher in watchers)
     waiting = sum(watcher.now.ready + watcher.now.queued for watcher in watchers)
-    return Seen(files["items"], files["bytes"], tasks - waiting, tasks)
+    return Counts(files["items"], files["bytes"], tasks - waiting, tasks)
 
 
 def _require_movable(watchers: Sequence[RunWatcher]) -> None:
@@ -115,7 +115,7 @@ def _reason(watchers: Sequence[RunWatcher]) -> str:
     return next((wait.reason for watcher in watchers for wait in watcher.waits), "")
 
 
-Step = Callable[[Seen, str], None]
+Step = Callable[[Counts, str], None]
 
 
 @contextmanager
@@ -123,51 +123,51 @@ def _bars(console: Console, tree: Tree) -> Iterator[Step]:
     columns = (
         TextColumn("{task.description:>6}", markup=False),
         BarColumn(None),
-        TextColumn("{task.fields[said]}", markup=False),
+        TextColumn("{task.fields[text]}", markup=False),
     )
     files, total = len(tree.files), tree.bytes
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bars = [
-            progress.add_task(name, total=all_of_it, said="")
+            progress.add_task(name, total=all_of_it, text="")
             for name, all_of_it in (("files", files), ("bytes", total), ("tasks", None))
         ]
-        pace = Pace()
+        throughput = Throughput()
 
-        def step(seen: Seen, why: str) -> None:
-            said = f"{number(seen.files)} of {number(files)}"
-            _set(progress, bars[0], seen.files, files, said)
-            _set(progress, bars[1], seen.bytes, total, f"{size(seen.bytes)} of {size(total)}")
-            _set(progress, bars[2], seen.closed, seen.tasks, _tasks(seen, pace, why))
+        def step(counts: Counts, why: str) -> None:
+            text = f"{number(counts.files)} of {number(files)}"
+            _set(progress, bars[0], counts.files, files, text)
+            _set(progress, bars[1], counts.bytes, total, f"{size(counts.bytes)} of {size(total)}")
+            _set(progress, bars[2], counts.closed, counts.tasks, _tasks(counts, throughput, why))
 
         yield step
 
 
-def _set(progress: Progress, bar: TaskID, done: int, total: int, said: str) -> None:
+def _set(progress: Progress, bar: TaskID, done: int, total: int, text: str) -> None:
     # A bar without a total moves on its own: nothing of nothing is all of it.
-    progress.update(bar, completed=done if total else 1, total=total or 1, said=said)
+    progress.update(bar, completed=done if total else 1, total=total or 1, text=text)
 
 
 @contextmanager
 def _lines(console: Console, tree: Tree) -> Iterator[Step]:
-    pace, due = Pace(), time.monotonic() + LINE_SECONDS
+    throughput, due = Throughput(), time.monotonic() + LINE_SECONDS
     files, total = len(tree.files), tree.bytes
 
-    def step(seen: Seen, why: str) -> None:
+    def step(counts: Counts, why: str) -> None:
         nonlocal due
-        tasks = _tasks(seen, pace, why)
+        tasks = _tasks(counts, throughput, why)
         if time.monotonic() < due:
             return
         due = time.monotonic() + LINE_SECONDS
         console.print(
-            f"{number(seen.files)} of {number(files)} files, {size(seen.bytes)} of {size(total)},"
-            f" tasks {tasks}",
+            f"{number(counts.files)} of {number(files)} files, {size(counts.bytes)} of"
+            f" {size(total)}, tasks {tasks}",
             soft_wrap=True,
         )
 
     yield step
 
 
-def _tasks(seen: Seen, pace: Pace, why: str) -> str:
-    rate = number(round(pace.per_second(seen.closed)))
+def _tasks(counts: Counts, throughput: Throughput, why: str) -> str:
+    rate = number(round(throughput.per_second(counts.closed)))
     state = f"waits: {why}" if why else f"{rate} tasks/s"
-    return f"{number(seen.closed)} of {number(seen.tasks)}, {state}"
+    return f"{number(counts.closed)} of {number(counts.tasks)}, {state}"

@@ -1,11 +1,14 @@
 """`polling`: the command line.
 
-    running    one call of it, and how it ends
-    app        every command, and where it stands
+    entry      one call of it, and its exit code
+    app        every command, and its place in the help
     session    settings, servers and the backend
-    output     tables, JSON, and harmless text
-    given      --set, --config and --credentials
-    asking     the same, field by field on a terminal
+    output     tables, JSON, and text without terminal commands
+    inputs     --set, --config and --credentials
+    prompts    the same, field by field on a terminal
+    listing    pages as tables, or as JSON lines
+    progress   the progress bar of a run
+    types      options that many commands have
 
 Each other module holds some commands. They import the engine where they need it, so that `polling
 --help` is quick.

@@ -47,6 +47,9 @@ UNRESOLVED = "unresolved"
 """Stands for what an f-string inserts that is not a named piece of SQL, such as a state."""
 
 
+MODULE_LISTED = re.compile(r"(?:^ *|  +)([a-z_]+) {2,}(?=\S)", re.MULTILINE)
+"""A module in the docstring of its package: its name, two spaces or more, and what it holds."""
+
 TABLES = set(
     re.findall(r'Table\(\s*"(\w+)"', (ROOT / "core" / "db" / "schema.py").read_text("utf-8"))
 )
@@ -218,6 +221,17 @@ def test_the_index_of_writers_lists_exactly_the_statements_of_core() -> None:
         "no longer true": [],
     }
     assert len(listed) == len({*listed})
+
+
+@pytest.mark.parametrize("package", [file for file in MODULES if file.endswith("__init__.py")])
+def test_a_package_lists_modules_that_exist(package: str) -> None:
+    folder = (ROOT / package).parent
+    names = MODULE_LISTED.findall(ast.get_docstring(parse(package)) or "")
+    assert not [
+        name
+        for name in names
+        if not (folder / f"{name}.py").exists() and not (folder / name).is_dir()
+    ]
 
 
 def test_the_index_of_writers_is_grouped_by_table() -> None:

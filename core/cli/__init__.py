@@ -1,11 +1,14 @@
 """`polling`: the command line.
 
-    entry      one call of the command line, and its exit code
-    app        all commands, and their places in the help
+    entry      one call of it, and its exit code
+    app        every command, and its place in the help
     session    settings, servers and the backend
-    output     tables, JSON lines and escaped text
-    inputs     the options --set, --config and --credentials
-    prompts    the same, prompted field by field on a terminal
+    output     tables, JSON, and text without terminal commands
+    inputs     --set, --config and --credentials
+    prompts    the same, field by field on a terminal
+    listing    pages as tables, or as JSON lines
+    progress   the progress bar of a run
+    types      options that many commands have
 
 Each other module holds some commands. They import the engine where they need it, so that `polling
 --help` is quick.

@@ -1,1 +1,5 @@
-"""Rate limits: the keys they are counted under, and the budgets of the fleet."""
+"""Rate limits of the fleet.
+
+keys     an account's limits, with the operator's figures, and the keys that count them
+budgets  the budgets in Redis, which all workers share
+"""

@@ -1,1 +1,4 @@
-"""Counters of a process, for `/metrics` and the dashboard."""
+"""What one process counts, for `/metrics` and the dashboard.
+
+counters  the counters, which each heartbeat writes to the database
+"""

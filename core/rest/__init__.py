@@ -1,11 +1,11 @@
-"""The REST API of `polling serve` under `/v1`, and the endpoints for monitoring.
+"""The HTTP API of `polling serve` under `/v1`, and the endpoints for monitoring.
 
-It needs the extra `serve`.
+It needs the extra `serve`. What it shares with the dashboard is in `core.web`.
 
-    app            assembles the application   schemas     requests and responses
-    idempotency    `Idempotency-Key`           metrics     metrics for Prometheus
-    routes         a module for each resource
+app          routes, errors, bounds and headers around one backend
+requests     the bodies of requests           schemas  the bodies of responses
+idempotency  the header `Idempotency-Key`     metrics  figures for Prometheus
+routes       a module for each resource
 
-`core.web` holds what the REST API shares with the dashboard. The operations themselves are in
-`core.service`, which does not know HTTP.
+Routes call the operations of `core.service`, which knows no HTTP.
 """

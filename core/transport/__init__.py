@@ -1,1 +1,5 @@
-"""Redis: its queues, and the messages that travel through it."""
+"""Redis as the transport of tasks.
+
+queues    the commands on the queues, which hold a small window of the ledger
+messages  the messages in them, as Dramatiq reads them
+"""

@@ -47,7 +47,7 @@ class Quarantined:
 class Observers:
     """A thread that calls observers one after the other.
 
-    What is told while a thousand calls wait is dropped, and logged.
+    A call is dropped and logged while a thousand others wait.
     """
 
     def __init__(self) -> None:
@@ -57,8 +57,10 @@ class Observers:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def tell(self, manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> None:
-        """Call a hook's observers soon."""
+    def notify(
+        self, manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]
+    ) -> None:
+        """Queue a call of a hook's observers."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
@@ -79,7 +81,7 @@ class Observers:
                             *(arguments[name] for name in implementation.argnames)
                         )
                 except BaseException as error:  # noqa: BLE001  plugin code
-                    # Its text may quote what it was told, or rows of a database of its own.
+                    # Its text may quote its arguments, or rows of a database of its own.
                     log.error(
                         "the observer %s of %s failed: %s",
                         implementation.plugin_name,
@@ -89,7 +91,7 @@ class Observers:
             self._calls.task_done()
 
     def drain(self, seconds: float) -> None:
-        """Wait until what was told is done, for some seconds at most."""
+        """Wait until all queued calls are done, for `seconds` at most."""
         deadline = time.monotonic() + seconds
         while self._calls.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -130,7 +132,7 @@ class Registry:
     def observe(self, hook: str, **arguments: Any) -> None:
         """Notify every observer in a thread of its own; one that fails or hangs changes nothing."""
         if getattr(self.manager.hook, hook).get_hookimpls():
-            self._observers.tell(self.manager, hook, arguments)
+            self._observers.notify(self.manager, hook, arguments)
 
     def _add(
         self, name: str, distribution: str | None, version: str | None, load: Callable[[], object]

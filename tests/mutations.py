@@ -89,11 +89,11 @@ MUTATIONS = [
     Mutation(
         "the check of completion apart",
         (("core/worker/saver.py",
-          "            return save(conn, outcomes, max_deleted_share=self._delete_guard)",
+          "            return commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)",
           "            with conn.transaction():\n"
-          "                saved = save(conn, outcomes, max_deleted_share=self._delete_guard)\n"
+          "                result = commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
-          "            return saved"),
+          "            return result"),
          ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),
         ("tests/integration/test_completion.py",),
     ),

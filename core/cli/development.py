@@ -106,13 +106,13 @@ def _show(harness: Harness, sample: int, json: bool) -> None:
 def _report(harness: Harness, result: SyncResult, json: bool) -> None:
     from core.accounts.redaction import error_text, redactor
 
-    strike = redactor(harness.credentials)
+    redact = redactor(harness.credentials)
     tell = note if json else say
     tell(
         f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked;"
         f" {len(harness.content)} items"
     )
     if result.error is not None:
-        fail(error_text(result.error, strike), "The account would wait for a person")
+        fail(error_text(result.error, redact), "The account would wait for a person")
     for parked in result.parked[:5]:
-        fail(f"{parked.task.type} was parked: {error_text(parked.error, strike)}")
+        fail(f"{parked.task.type} was parked: {error_text(parked.error, redact)}")

@@ -17,7 +17,7 @@ from periodiq import cron
 
 from core.content.blobs import Blobs
 from core.db.errors import remove_values
-from core.db.pool import UNAVAILABLE, Conn, Database, passes
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, processes, pruning, scheduling
 from core.metrics.counters import Counters, error_class
 from core.observability.errors import report_task
@@ -25,8 +25,7 @@ from core.plugins import Registry
 from core.settings import Settings
 from core.states import TaskState
 from core.transport.messages import SAVE_QUEUE, dispatch_message
-from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.transport.queues import Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.ended_runs import announce
 
 MAX_BLOBS_PER_PASS = 100
@@ -118,7 +117,7 @@ class Maintenance:
             job.due = now + job.seconds
             try:
                 job.run(conn)
-            except (*UNAVAILABLE, *REDIS_UNAVAILABLE):
+            except (*DATABASE_UNAVAILABLE, *REDIS_UNAVAILABLE):
                 raise
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):

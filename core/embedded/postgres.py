@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from core.embedded.account import Account, give, reachable_install, run_as, server_account
+from core.embedded.account import Account, chown_tree, reachable_install, run_as, server_account
 from core.embedded.daemon import Daemon, State, clean_environment
 from core.embedded.locks import private_folder
 from core.embedded.sockets import discard_socket_folder, socket_folder
@@ -85,12 +85,12 @@ class Postgres:
 
     def _initialize(self, install: Path, account: Account | None) -> None:
         if (self._data / "PG_VERSION").exists():
-            give(self._data, account)
+            chown_tree(self._data, account)
             return
         # Under another name first: what a crash leaves of it is never taken for a database.
         draft = self._data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
-        give(private_folder(draft), account)
+        chown_tree(private_folder(draft), account)
         command = [
             str(install / "bin" / "initdb"),
             "-D",

@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from core.embedded.account import Account, give
+from core.embedded.account import Account, chown_tree
 
 # The kernel's limit is 104 bytes on macOS and 108 on Linux.
 _LONGEST = 100
@@ -28,7 +28,7 @@ def socket_folder(folder: Path, name: str, account: Account | None = None) -> Pa
     link = _link(folder)
     if not _private(link, account):
         place = Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))  # short, on every system
-        give(place, account)
+        chown_tree(place, account)
         link.unlink(missing_ok=True)
         link.symlink_to(place)
     return link.readlink()

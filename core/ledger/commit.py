@@ -124,13 +124,13 @@ RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
 
 
 @dataclass(slots=True)
-class Saved:
-    """What a batch did, for those who act after the commit.
+class CommitResult:
+    """The effects of a transaction, for what follows its commit.
 
     Attributes:
       applied: The outcomes that passed the fence, with the task's new state.
       changed: External ids created, changed or deleted, by (account, domain).
-      added: Whether tasks were added or put back, so that the dispatcher has work.
+      added: Whether tasks were added or returned to `ready`, so that the dispatcher has work.
     """
 
     applied: list[tuple[Outcome, str]] = field(default_factory=list)
@@ -146,7 +146,9 @@ class _Counts:
     followups: int = 0
 
 
-def save(conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float) -> Saved:
+def commit_outcomes(
+    conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float
+) -> CommitResult:
     """Commit these outcomes in one transaction; those that the fence refuses are dropped.
 
     Raises: psycopg.Error: Nothing was saved, or, when the connection broke during the commit, maybe
@@ -156,7 +158,11 @@ def save(conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float) -
         try:
             with conn.transaction():
                 passed, runs = _pass_fence(conn, outcomes)
-                return _Batch(conn, passed, runs, max_deleted_share).save() if passed else Saved()
+                return (
+                    _Commit(conn, passed, runs, max_deleted_share).run()
+                    if passed
+                    else CommitResult()
+                )
         except ResultConflict:
             continue
     raise psycopg.OperationalError("state partitions are written too often at once")
@@ -192,8 +198,8 @@ def _pass_fence(conn: Conn, outcomes: Sequence[Outcome]) -> tuple[list[Outcome],
     return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs
 
 
-class _Batch:
-    """One try of the saving transaction, after the fence.
+class _Commit:
+    """One attempt of the transaction that commits outcomes, after the fence.
 
     Parameters:
       outcomes: Those that have passed it, in the order of their dispatch.
@@ -208,16 +214,16 @@ class _Batch:
         self.runs = runs
         self.outcomes = outcomes
         self.counts = {outcome.dispatch.task_id: _Counts() for outcome in outcomes}
-        self.saved = Saved()
+        self.result = CommitResult()
 
-    def save(self) -> Saved:
+    def run(self) -> CommitResult:
         self.outcomes = write_states(self.conn, self.outcomes)
         added = self._prepare_tasks()
         self._write_content()
         self._insert_tasks(added)
         self._stop_accounts()
         self._finish()
-        return self.saved
+        return self.result
 
     # Content
     # ----------------------------------------------------------------------------------------------
@@ -237,7 +243,7 @@ class _Batch:
                 self.counts[writer.task].unchanged += 1
         for writer, id in gone:
             self.counts[writer.task].deleted += deleted[writer.account, id]
-        self._remember_seen(changed)
+        self._record_seen(changed)
         self._sweep()
         self._note_changed(changed | set(deleted))
 
@@ -256,7 +262,7 @@ class _Batch:
                 latest[key] = write
         return {operation: list(latest.values()) for operation, latest in rows.items()}
 
-    def _remember_seen(self, changed: set[content.Key]) -> None:
+    def _record_seen(self, changed: set[content.Key]) -> None:
         """Record the unchanged items of a listing; changed ones have a new sequence number.
 
         The record lasts until the listing is complete.
@@ -269,7 +275,7 @@ class _Batch:
                 for row in outcome.outputs
                 if row.operation is not Operation.TOMBSTONE and (account, row.id) not in changed
             )
-        content.remember_seen(self.conn, seen)
+        content.record_seen(self.conn, seen)
 
     def _sweep(self) -> None:
         for outcome in self.outcomes:
@@ -288,7 +294,7 @@ class _Batch:
     def _note_changed(self, changed: set[content.Key]) -> None:
         domains = {each.dispatch.account_id: each.dispatch.domain for each in self.outcomes}
         for account, id in sorted(changed):
-            self.saved.changed.setdefault((account, domains[account]), []).append(id)
+            self.result.changed.setdefault((account, domains[account]), []).append(id)
 
     # Tasks
     # ----------------------------------------------------------------------------------------------
@@ -344,7 +350,7 @@ class _Batch:
             )
             for task, count in inserted.items():
                 self.counts[task].followups = count
-            self.saved.added = bool(inserted)
+            self.result.added = bool(inserted)
 
     # Accounts and blocks
     # ----------------------------------------------------------------------------------------------
@@ -368,10 +374,10 @@ class _Batch:
             _finished(outcome, self.counts[outcome.dispatch.task_id]) for outcome in self.outcomes
         ]
         states: dict[int, str] = dict(self.conn.execute(FINISH, (json_text(rows),)).fetchall())
-        self.saved.applied = [
+        self.result.applied = [
             (outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes
         ]
-        self.saved.added |= any(state == TaskState.READY for state in states.values())
+        self.result.added |= any(state == TaskState.READY for state in states.values())
 
 
 def _array(numbers: Iterable[int]) -> str:

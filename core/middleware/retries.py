@@ -137,7 +137,7 @@ def outcome_of(
     Parameters:
       max_attempts: Attempts before a task is parked.
       loaded: The account as the task had it; None if it could not be loaded.
-      strike: Removes the account's secrets from a text.
+      redact: Redacts the account's secrets in a text.
       stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
     decision = decide(exception, dispatch, max_attempts, redact=redact, describe=message_of)

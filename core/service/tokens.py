@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput, NotFound
-from core.results.text import fits
+from core.results.text import is_storable
 from core.service.missing import not_found
 from core.service.pagination import Keyset, PagedQuery
 
@@ -100,7 +100,7 @@ def create(
     """
     for what, text in (("user id", user_id), ("name", name)):
         if text is not None and (
-            not fits(text) or len(text) > 500 or (what == "user id" and not text.strip())
+            not is_storable(text) or len(text) > 500 or (what == "user id" and not text.strip())
         ):
             raise InvalidInput("text-invalid", field=what)
     secret, id = PREFIX + secrets.token_urlsafe(32), uuid4()

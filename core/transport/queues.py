@@ -21,7 +21,7 @@ from core.accounts.redaction import describe_redis
 from core.egress import any_host
 from core.errors import ServerUnavailable
 
-UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+REDIS_UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 """What a command raises while Redis is away, is loading, is read-only or out of memory."""
 
 MINIMUM_VERSION = (6, 2)
@@ -174,8 +174,8 @@ class Queues:
             pipe.hdel(self._hash(source), id)
             pipe.execute()
 
-    def put_back(self, queue: str, ids: Sequence[str]) -> None:
-        """Put taken messages back to the front of their queue."""
+    def requeue(self, queue: str, ids: Sequence[str]) -> None:
+        """Return fetched messages to the front of their queue."""
         if ids:
             self.client.lpush(self._list(queue), *reversed(ids))
 
@@ -236,7 +236,7 @@ class Queues:
         """
         try:
             self._impatient.ping()
-        except UNAVAILABLE:
+        except REDIS_UNAVAILABLE:
             return False
         return True
 

@@ -113,7 +113,8 @@ def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(
     dispatches = siblings(desk, 2)
     desk.conn.execute(TOGETHER)
     savers = [
-        Saver(database, queues, InflightTasks(), Registry(), max_deleted_share=0.5) for _ in dispatches
+        Saver(database, queues, InflightTasks(), Registry(), max_deleted_share=0.5)
+        for _ in dispatches
     ]
     threads = [
         threading.Thread(target=saver.save, args=([desk.outcome(dispatch)],))

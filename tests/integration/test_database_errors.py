@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from core.dispatcher.chores import Chores
 from core.worker.held import Held
 from pydantic import BaseModel
 from sqlalchemy import text
@@ -24,6 +23,7 @@ from core.content import store as content_saving
 from core.db.errors import describe
 from core.db.migrate import engine
 from core.db.pool import Database, open_connection
+from core.dispatcher.maintenance import Job, Maintenance
 from core.errors import PollingError, ServerUnavailable
 from core.logs import place
 from core.observability import errors as reports
@@ -228,14 +228,14 @@ def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, capl
     assert SECRET not in f"{reason} {told} {caplog.text}"
 
 
-def test_a_chore_of_the_leader_logs_no_row(database, caplog) -> None:
+def test_a_job_of_the_leader_logs_no_row(database, caplog) -> None:
     def fails(conn: Any) -> None:
         conn.execute("SELECT %s::int", (SECRET,))
 
-    chores = Chores.__new__(Chores)
-    chores._chores = [SimpleNamespace(due=0.0, seconds=1.0, do=fails)]  # type: ignore[list-item]
+    maintenance = Maintenance.__new__(Maintenance)
+    maintenance._jobs = [Job(seconds=1.0, run=fails)]
     with database.connection() as conn:
-        chores.do_due(conn)
+        maintenance.run_due(conn)
     assert "invalid_text_representation" in caplog.text
     assert SECRET not in caplog.text
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import psycopg
 from psycopg.errors import ProgramLimitExceeded
 
-from core.db.pool import UNAVAILABLE, Conn, Database, passes
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.db.rows import fetch
 from core.errors import InvalidInput
 from core.service.content import changes
@@ -264,7 +264,7 @@ class SearchIndexer:
                         mended = time.monotonic()
                     waiting = conn.execute(WAITING).fetchone()
                     more = index_pending(conn) if waiting and waiting[0] else None
-            except UNAVAILABLE as error:
+            except DATABASE_UNAVAILABLE as error:
                 log.warning("content is not made searchable now: %s", error)
                 more = None
             except Exception:

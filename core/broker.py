@@ -173,11 +173,11 @@ class BlockingConsumer(Consumer):
         # What is taken ahead because tasks were fast is taken by halves: the next ones may be slow,
         # and siblings idle.
         sure = max(self.prefetch - len(self._here), 1)
-        found = self.queues.fetch(self.queue_name, room, sure)
-        if not found and self.queues.wait(self.queue_name):
-            found = self.queues.fetch(self.queue_name, room, sure)
-        self._taken.extend(found)
-        return bool(found)
+        fetched = self.queues.fetch(self.queue_name, room, sure)
+        if not fetched and self.queues.wait(self.queue_name):
+            fetched = self.queues.fetch(self.queue_name, room, sure)
+        self._taken.extend(fetched)
+        return bool(fetched)
 
     def _room(self) -> int:
         """Wait until half of the places are free, so that fetches come in portions.

@@ -139,8 +139,8 @@ class Registry:
     ) -> None:
         try:
             plugin = load()
-            found = list(_integrations_of(plugin, name))
-            self._check(found)
+            classes = list(_integrations_of(plugin, name))
+            self._check(classes)
             self.manager.register(plugin, name=f"{distribution or 'module'}:{name}")
         except (KeyboardInterrupt, _Interrupted):
             raise
@@ -150,13 +150,13 @@ class Registry:
             log.error("the plugin %s cannot be loaded and is left out: %s", name, text)
             self.quarantined.append(Quarantined(name, distribution, text))
             return
-        for integration in found:
+        for integration in classes:
             self.integrations[integration.manifest.domain] = integration
             self.versions[integration.manifest.domain] = version
 
-    def _check(self, found: Iterable[Integration]) -> None:
+    def _check(self, classes: Iterable[Integration]) -> None:
         taken = dict(self.integrations)
-        for integration in found:
+        for integration in classes:
             manifest = integration.manifest
             if manifest.domain in taken:
                 raise ValueError(
@@ -174,8 +174,8 @@ class Registry:
 def _text(error: BaseException) -> str:
     """What went wrong; an exception whose text cannot be made has its name alone."""
     try:
-        said = _without_input(error) if isinstance(error, ValidationError) else str(error)
-        return f"{type(error).__name__}: {said}"[:500]
+        message = _without_input(error) if isinstance(error, ValidationError) else str(error)
+        return f"{type(error).__name__}: {message}"[:500]
     except Exception:  # noqa: BLE001  plugin code
         return type(error).__name__
 

@@ -53,7 +53,7 @@ MUTATIONS = [
         (("core/ledger/commit.py",
           "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no", ""),
          ("core/ledger/commit.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
-        ("tests/integration/test_saving.py",),
+        ("tests/integration/test_commit.py",),
     ),
     Mutation(
         "errors without values of rows",
@@ -143,12 +143,12 @@ MUTATIONS = [
         (("core/ledger/commit.py",
           "decode(key, 'hex'), priority, carried",
           "decode(md5(id::text), 'hex'), priority, carried"),),
-        ("tests/integration/test_saving.py",),
+        ("tests/integration/test_commit.py",),
     ),
     Mutation(
         "compare and set of state",
         (("core/ledger/state.py", "return row.read is not None and (", "return False and ("),),
-        ("tests/integration/test_saving.py",),
+        ("tests/integration/test_commit.py",),
     ),
     Mutation(
         "the sort before the upsert",
@@ -169,7 +169,7 @@ MUTATIONS = [
     Mutation(
         "the limit of unknown threads",
         (("core/egress.py", "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
-        ("tests/integration/test_public_hosts.py",),
+        ("tests/integration/test_egress.py",),
     ),
     Mutation(
         "a fair share of what is free",
@@ -179,7 +179,7 @@ MUTATIONS = [
     Mutation(
         "the epoch of a restored database",
         (("core/ledger/commit.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
-        ("tests/integration/test_saving.py",),
+        ("tests/integration/test_commit.py",),
     ),
 ]  # fmt: skip
 

@@ -135,9 +135,9 @@ class Maintenance:
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
             return
-        saving, *found = self._queues.ids(SAVE_QUEUE, *domains)
+        saving, *ids_by_domain = self._queues.ids(SAVE_QUEUE, *domains)
         known: set[str] = set()
-        for domain, ids in zip(domains, found, strict=True):
+        for domain, ids in zip(domains, ids_by_domain, strict=True):
             queued = dispatching.queued(conn, domain)
             known |= queued.keys()
             missing = [queued[id] for id in queued.keys() - ids - saving]
@@ -178,34 +178,34 @@ class Maintenance:
         if not expired:
             return
         log.warning("%d task leases expired; requeued as suspects", len(expired))
-        for one in expired:
-            self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
-            if one.state == TaskState.PARKED:
+        for task in expired:
+            self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
+            if task.state == TaskState.PARKED:
                 self._counters.count(
                     "tasks",
-                    domain=one.domain,
+                    domain=task.domain,
                     state=TaskState.PARKED,
                     error=error_class(leases.DIED),
                 )
-                task = {
-                    "id": one.task_id,
-                    "run_id": one.run_id,
-                    "account_id": one.account_id,
-                    "domain": one.domain,
+                description = {
+                    "id": task.task_id,
+                    "run_id": task.run_id,
+                    "account_id": task.account_id,
+                    "domain": task.domain,
                 }
                 self._registry.observe(
-                    "task_parked", task=task | {"type": one.type, "error": leases.DIED}
+                    "task_parked", task=description | {"type": task.type, "error": leases.DIED}
                 )
-                names = {
-                    "domain": one.domain,
-                    "type": one.type,
-                    "account": str(one.account_id),
-                    "run": str(one.run_id),
+                tags = {
+                    "domain": task.domain,
+                    "type": task.type,
+                    "account": str(task.account_id),
+                    "run": str(task.run_id),
                 }
-                report_task(None, leases.DIED, names | {"task": str(one.task_id)})
+                report_task(None, leases.DIED, tags | {"task": str(task.task_id)})
         self._announce(
             completion.end_runs(
-                conn, {one.run_id for one in expired if one.state == TaskState.PARKED}
+                conn, {task.run_id for task in expired if task.state == TaskState.PARKED}
             )
         )
 

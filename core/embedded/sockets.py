@@ -53,10 +53,10 @@ def _private(link: Path, account: Account | None) -> bool:
     """
     if not link.is_dir():
         return False
-    found = link.readlink().lstat()
+    status = link.readlink().lstat()
     owner = account.pw_uid if account else os.geteuid()
     return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == owner
-        and stat.S_IMODE(found.st_mode) == 0o700
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == owner
+        and stat.S_IMODE(status.st_mode) == 0o700
     )

@@ -330,13 +330,13 @@ class _Commit:
 
     def _backfill_run(self, outcome: Outcome) -> str:
         dispatch = outcome.dispatch
-        names = {
+        params = {
             "account": dispatch.account_id,
             "domain": dispatch.domain,
             "trigger": dispatch.trigger,
         }
         while True:
-            self.conn.execute(OPEN_BACKFILL, {**names, "id": uuid4()})
+            self.conn.execute(OPEN_BACKFILL, {**params, "id": uuid4()})
             if self.runs[dispatch.task_id].allow_deletions:
                 self.conn.execute(ALLOW_BACKFILL, (dispatch.account_id,))
             row = self.conn.execute(SHARE_BACKFILL, (dispatch.account_id,)).fetchone()

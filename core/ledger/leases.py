@@ -95,15 +95,15 @@ LeaseKeys = Sequence[tuple[int, int]]
 
 def renew(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
     """Extend the leases of the tasks that a process has in flight."""
-    conn.execute(RENEW, _names(held, lease_seconds))
+    conn.execute(RENEW, _params(held, lease_seconds))
 
 
 def renew_waiting(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
     """Extend the leases of tasks whose message still waits in Redis."""
-    conn.execute(RENEW_WAITING, _names(held, lease_seconds))
+    conn.execute(RENEW_WAITING, _params(held, lease_seconds))
 
 
-def _names(held: LeaseKeys, lease_seconds: float) -> dict[str, object]:
+def _params(held: LeaseKeys, lease_seconds: float) -> dict[str, object]:
     return {
         "tasks": [task for task, _ in held],
         "numbers": [number for _, number in held],

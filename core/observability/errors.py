@@ -80,9 +80,9 @@ def _transport() -> type[HttpTransport]:
     from sentry_sdk.transport import HttpTransport
 
     class Transport(HttpTransport):
-        def _request(self, *args: Any, **given: Any) -> Any:
+        def _request(self, *args: Any, **kwargs: Any) -> Any:
             with any_host():
-                return super()._request(*args, **given)
+                return super()._request(*args, **kwargs)
 
     return Transport
 
@@ -142,10 +142,10 @@ def _stacks(error: BaseException) -> list[dict[str, Any]]:
     from sentry_sdk.utils import event_from_exception
 
     event: Any = event_from_exception(error, client_options=get_client().options)[0]
-    values: list[dict[str, Any]] = [dict(one) for one in event["exception"]["values"]]
-    for one in values:
-        one["value"] = ""
-        one.pop("mechanism", None)
+    values: list[dict[str, Any]] = [dict(value) for value in event["exception"]["values"]]
+    for value in values:
+        value["value"] = ""
+        value.pop("mechanism", None)
     return values
 
 

@@ -59,9 +59,9 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
     class Exporter(OTLPSpanExporter):
         """The collector may be in a private network, see `core.egress`."""
 
-        def export(self, *args: Any, **given: Any) -> Any:
+        def export(self, *args: Any, **kwargs: Any) -> Any:
             with any_host():
-                return super().export(*args, **given)
+                return super().export(*args, **kwargs)
 
     _redact = make_redactor()
     resource = Resource.create()

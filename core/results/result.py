@@ -69,7 +69,9 @@ def result_rows(
         rows.tasks.append(row)
         _weigh(rows, weight)
     rows.seen = seen_ids(_bounded(result.seen, MAX_SEEN, "seen ids"))
-    rows.listed = [listing_row(one) for one in _bounded(result.listed, MAX_OUTPUTS, "listings")]
+    rows.listed = [
+        listing_row(listing) for listing in _bounded(result.listed, MAX_OUTPUTS, "listings")
+    ]
     rows.states = [
         state_row(partition, value, read)
         for partition, value in mapping(result.state, "the state").items()

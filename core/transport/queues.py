@@ -63,9 +63,9 @@ def _at_any_host(kind: type[Any]) -> type[Any]:
     """This kind of connection, which also connects while plugins may not: see `core.egress`."""
 
     class Connection(kind):  # type: ignore[misc]
-        def connect_check_health(self, *args: Any, **given: Any) -> None:
+        def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
             with any_host():
-                super().connect_check_health(*args, **given)
+                super().connect_check_health(*args, **kwargs)
 
     return Connection
 

@@ -41,7 +41,8 @@ them its tasks from all others. One that resumes repeats its transaction.
 TUNE = f"""
 SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
     set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false),
-    set_config('idle_in_transaction_session_timeout', '{MAX_IDLE_IN_TRANSACTION_SECONDS * 1000}', false)
+    set_config(
+        'idle_in_transaction_session_timeout', '{MAX_IDLE_IN_TRANSACTION_SECONDS * 1000}', false)
 """
 
 CONNECT: dict[str, Any] = {

@@ -53,7 +53,8 @@ class Domain:
       threads: Threads of live workers that serve it; without any, the leader does not scan it.
       cursor: The account where the latest scan ended; the next one begins behind it.
       phase: Whether to scan.
-      retry_at: When to scan at the latest, by `time.monotonic`; infinite unless limits hold it back.
+      retry_at: When to scan at the latest, by `time.monotonic`; infinite unless limits hold it
+        back.
       passed: Held-back accounts in a row that this scan has passed over.
       throughput: When how many tasks were sent, within the last second.
     """
@@ -97,7 +98,7 @@ class Domain:
         self.phase, self.passed = Phase.IDLE, 0
 
     def hold_back(self, seconds: float) -> None:
-        """Nothing can be sent before `seconds` have passed; if they are infinite, before a wake-up."""
+        """Scan again after `seconds`; if they are infinite, after the next wake-up."""
         self.phase = Phase.HELD_BACK if seconds < float("inf") else Phase.IDLE
         self.retry_at = time.monotonic() + seconds
 

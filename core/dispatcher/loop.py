@@ -233,8 +233,9 @@ class Dispatcher:
             self._listen(seconds)
 
     def _sleep(self, seconds: float) -> None:
-        """Pause for a moment that is too short for Redis, which checks the clocks of blocked clients
-        ten times a second.
+        """Pause for a time that is too short for a blocking command of Redis.
+
+        Redis checks the timeouts of blocked clients ten times a second.
         """
         self._stop.wait(seconds)
         self._check_wakeup()

@@ -87,8 +87,10 @@ class Maintenance:
         ]
 
     def after_gap(self) -> None:
-        """Wait one full lease before the next sweep: this process has just begun to lead, or had lost
-        a server, and other processes may have been unable to renew their leases.
+        """Delay the next sweep by one full lease.
+
+        This process has just begun to lead, or had lost a server; other processes may have been
+        unable to renew their leases.
         """
         now = time.monotonic()
         self._sweep_from = now + self._settings.lease_seconds
@@ -129,8 +131,8 @@ class Maintenance:
         """Send messages again that Redis has lost, with the same `dispatch_no`; delete messages of
         tasks that are no longer queued.
 
-        Redis is read first: a message that was acknowledged before then belongs to a committed task,
-        and the leader dispatches nothing in the meantime.
+        Redis is read first: a message that was acknowledged before then belongs to a committed
+        task, and the leader dispatches nothing in the meantime.
         """
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
@@ -155,8 +157,8 @@ class Maintenance:
             self._queues.ack({SAVE_QUEUE: orphans})
 
     def _renew_waiting(self, conn: Conn) -> None:
-        """Renew the leases of messages that wait in Redis for a thread, and of results that wait for
-        a saver.
+        """Renew the leases of tasks that wait in Redis for a thread, and of results that wait for a
+        saver.
         """
         waiting = [
             id

@@ -1,7 +1,7 @@
 """The ledger: runs and tasks in PostgreSQL, the only truth about what has to be done.
 
-scheduling   opens runs           dispatching  ready -> queued        leases     queued -> ready again
-saving       queued -> done …     completion   ends a run             controls   retry, discard, cancel
-leadership   who dispatches       processes    who lives              pruning    deletes old rows
-state        compare and set      outcomes     the outcome of a task
+scheduling   opens runs         dispatching  ready -> queued        leases    queued -> ready again
+commit       queued -> done …   completion   ends a run             controls  retry, discard, cancel
+leadership   who dispatches     processes    who lives              pruning   deletes old rows
+state        compare and set    outcomes     the outcome of a task
 """

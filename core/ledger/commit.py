@@ -85,8 +85,8 @@ MAX_ERRORS = 20
 # The rows are locked by the fence already. A task that would have waited too long in all is parked.
 FINISH = f"""
 UPDATE sync_task t SET
-    state = CASE WHEN f.snooze > 0
-        AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS} THEN '{TaskState.PARKED}' ELSE f.state END,
+    state = CASE WHEN f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS}
+        THEN '{TaskState.PARKED}' ELSE f.state END,
     available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
         ELSE t.available_at END,
     attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,

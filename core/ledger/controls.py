@@ -128,8 +128,9 @@ def _require_all(requested: Sequence[int], existing: Sequence[int]) -> None:
 
 
 def cancel_run(conn: Conn, run: UUID) -> None:
-    """End a run now. Its open tasks resume in the next run of the account; the results of tasks that
-    run now are refused.
+    """End a run now.
+
+    Its open tasks resume in the next run of the account. Results of running tasks are refused.
 
     Raises:
       NotFound: There is no such run.

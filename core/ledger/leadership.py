@@ -21,7 +21,8 @@ VACANT_SECONDS = 20.0
 """After this long without a leader, any worker process starts a dispatcher."""
 
 LEAD = """
-UPDATE engine_state SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 second'
+UPDATE engine_state
+SET leader = %(me)s, leader_until = clock_timestamp() + %(lead)s * interval '1 second'
 WHERE leader IS NULL OR leader = %(me)s OR leader_until < clock_timestamp()
 RETURNING epoch
 """

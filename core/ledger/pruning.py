@@ -27,7 +27,8 @@ ORDER BY finished_at LIMIT 100
 """
 PRUNE_TASKS = f"""
 DELETE FROM sync_task WHERE id = ANY (ARRAY(
-    SELECT id FROM sync_task WHERE run_id = %s AND (state = '{TaskState.DONE}' OR retried_as IS NOT NULL)
+    SELECT id FROM sync_task
+    WHERE run_id = %s AND (state = '{TaskState.DONE}' OR retried_as IS NOT NULL)
     LIMIT 5000))
 """
 MARK_PRUNED = "UPDATE sync_run SET pruned = true WHERE id = %s"

@@ -67,8 +67,8 @@ INSERT INTO sync_run (
 SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
 FROM dispatch_seq
 """
-# The unique index `sync_run_open` decides: the statement waits for a transaction that has inserted a
-# run of this lane and not yet committed.
+# The unique index `sync_run_open` decides: the statement waits for a transaction that has inserted
+# a run of this lane and not yet committed.
 OPEN_RUN_IF_NONE = f"""{OPEN_RUN}
 ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
 """
@@ -97,9 +97,9 @@ UPDATE sync_state SET
 WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
-# Tasks of cancelled runs, and parked ones with fewer than three automatic retries, resume in the new
-# run as copies, which conflict with no task that the run already has. Three statements: a single one
-# compared every task with every copy.
+# Tasks of cancelled runs, and parked ones with fewer than three automatic retries, resume in the
+# new run as copies, which conflict with no task that the run already has. Three statements: a
+# single one compared every task with every copy.
 TO_CARRY = f"""
 SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
 WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL

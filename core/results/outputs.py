@@ -89,7 +89,8 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> tuple[OutputRow, int]:
     digest = _digest(kind, parent, name, ts, media_type, content.hash, fingerprint, metadata)
     return (
         OutputRow(
-            operation, id, fingerprint, metadata, kind, parent, name, ts, media_type, *content, digest
+            operation, id, fingerprint, metadata, kind, parent, name, ts, media_type, *content,
+            digest,
         ),
         weight + len(content.text or "") + len(content.bytes or ""),
     )  # fmt: skip
@@ -105,8 +106,8 @@ def amended(row: OutputRow, update: OutputRow) -> OutputRow:
         return merged
     return merged._replace(
         digest=_digest(
-            merged.kind, merged.parent, merged.name, merged.ts, merged.type, merged.hash, merged.fingerprint,
-            merged.metadata,
+            merged.kind, merged.parent, merged.name, merged.ts, merged.type, merged.hash,
+            merged.fingerprint, merged.metadata,
         )
     )  # fmt: skip
 

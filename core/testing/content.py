@@ -58,8 +58,8 @@ class Item:
     @classmethod
     def of(cls, row: OutputRow, store: MemoryStore) -> Item:
         return cls(
-            row.id, _content(row, store), row.text is not None, row.kind, row.parent, row.name, moment(row.ts), row.type,
-            row.metadata, row.fingerprint,
+            row.id, _content(row, store), row.text is not None, row.kind, row.parent, row.name,
+            moment(row.ts), row.type, row.metadata, row.fingerprint,
         )  # fmt: skip
 
 

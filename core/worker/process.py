@@ -159,8 +159,7 @@ class WorkerProcess:
             self._record_throughput()
         except DATABASE_UNAVAILABLE as error:
             log.warning(
-                "PostgreSQL is away at shutdown; the leases of tasks that have not started will expire:"
-                " %s",
+                "PostgreSQL is away at shutdown; unstarted tasks return after their leases: %s",
                 error,
             )
         self._ended.set()

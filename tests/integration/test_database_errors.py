@@ -41,7 +41,8 @@ CREATE FUNCTION pg_temp.fail(word text) RETURNS int LANGUAGE plpgsql AS
 CREATE FUNCTION pg_temp.deeper(word text) RETURNS int LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE format('SELECT %L::int', word); RETURN 1; END $$;
 CREATE FUNCTION pg_temp.busy(word text) RETURNS int LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01', DETAIL = word, HINT = word; END $$;
+    $$ BEGIN RAISE EXCEPTION 'deadlock detected'
+        USING ERRCODE = '40P01', DETAIL = word, HINT = word; END $$;
 """
 BY_CONDITION = {
     "SELECT %s::int": "invalid_text_representation",

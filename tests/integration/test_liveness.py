@@ -45,7 +45,8 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
         {"dispatcher": "fail"},
     ),
     "neither worker nor leader": (
-        "WITH gone AS (DELETE FROM process) UPDATE engine_state SET leader = NULL, leader_until = NULL",
+        "WITH gone AS (DELETE FROM process)"
+        " UPDATE engine_state SET leader = NULL, leader_until = NULL",
         {"workers": "warn", "dispatcher": "warn"},
     ),
 }

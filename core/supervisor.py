@@ -264,11 +264,11 @@ class _Guard:
         if groups == self._protected and self._process.poll() is None:
             return
         try:
-            self._tell(groups)
+            self._send(groups)
         except BrokenPipeError:  # somebody killed it
             self._end()
             self._process = self._start()
-            self._tell(groups)
+            self._send(groups)
         self._protected = groups
 
     def __enter__(self) -> Self:
@@ -276,10 +276,10 @@ class _Guard:
 
     def __exit__(self, *_: object) -> None:
         with suppress(BrokenPipeError):
-            self._tell([])
+            self._send([])
         self._end()
 
-    def _tell(self, groups: list[int]) -> None:
+    def _send(self, groups: list[int]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join(f"-{group}" for group in groups).encode() + b"\n")
 

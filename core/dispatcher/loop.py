@@ -81,7 +81,7 @@ class Dispatcher:
         self._pause = MIN_PAUSE_SECONDS
 
     def run(self) -> None:
-        """Dispatch until told to stop. While a server is away, wait and try again."""
+        """Dispatch until the event `stop` is set. While a server is away, wait and try again."""
         pause = 0.1
         while not self._stop.is_set():
             try:
@@ -141,7 +141,7 @@ class Dispatcher:
         self._led_at = now
         if self._leading and not was:
             log.info("this process leads the dispatch now")
-            self._maintenance.begin(conn)
+            self._maintenance.start(conn)
         return self._leading
 
     def _refresh_workers(self, conn: Conn) -> None:

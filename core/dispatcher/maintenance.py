@@ -97,7 +97,7 @@ class Maintenance:
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
 
-    def begin(self, conn: Conn) -> None:
+    def start(self, conn: Conn) -> None:
         """Prepare to lead."""
         self.after_gap()
         self._check_epoch(conn)

@@ -230,10 +230,7 @@ class Queues:
         self.client.delete(self._list(queue), self._hash(queue))
 
     def answers(self) -> bool:
-        """Whether the server answers at once.
-
-        It is asked a single time: who asks has other things to tell, and little time.
-        """
+        """Whether the server answers within `HINT_SECONDS`. Tries once."""
         try:
             self._impatient.ping()
         except REDIS_UNAVAILABLE:

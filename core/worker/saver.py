@@ -129,7 +129,7 @@ class Saver:
 
     @property
     def alive(self) -> bool:
-        """Whether it still saves, or has ended because it was told to."""
+        """Whether its threads run, or `stop` has ended them."""
         return all(queue.thread.is_alive() for queue in self._save_queues) or self._stopping
 
     @property

@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from core.worker.held import Held
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -28,6 +27,7 @@ from core.errors import PollingError, ServerUnavailable
 from core.logs import place
 from core.observability import errors as reports
 from core.plugins import Registry
+from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
 SECRET = "correct-horse-4711"
@@ -202,7 +202,7 @@ def test_a_result_that_cannot_be_saved_is_parked_without_its_row(
         return upsert(conn, rows)
 
     monkeypatch.setattr(content_saving, "upsert", refuse)
-    saver = Saver(database, queues, Held(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     caplog.set_level("DEBUG")
     saver.hand_over(outcome)
@@ -219,7 +219,7 @@ def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, capl
     registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
     outcome = desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", SECRET)])
     outcome.outputs[0]["kind"] = None  # what is left of the row is in DETAIL
-    saver = Saver(database, queues, Held(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(outcome)
     until(lambda: "task_parked" in dict(told), "the observer is told")

@@ -41,8 +41,9 @@ CREATE FUNCTION pg_temp.fail(word text) RETURNS int LANGUAGE plpgsql AS
 CREATE FUNCTION pg_temp.deeper(word text) RETURNS int LANGUAGE plpgsql AS
     $$ BEGIN EXECUTE format('SELECT %L::int', word); RETURN 1; END $$;
 CREATE FUNCTION pg_temp.busy(word text) RETURNS int LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION 'deadlock detected'
-        USING ERRCODE = '40P01', DETAIL = word, HINT = word; END $$;
+    $$ BEGIN
+        RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01', DETAIL = word, HINT = word;
+    END $$;
 """
 BY_CONDITION = {
     "SELECT %s::int": "invalid_text_representation",
@@ -301,9 +302,9 @@ def test_reports_to_sentry_have_no_row(database: Database, monkeypatch) -> None:
 def test_neither_rest_nor_its_log_shows_a_row(
     api, database, monkeypatch, caplog, statement: str
 ) -> None:
-    from core.service import listings
+    from core.service.pagination import PagedQuery
 
-    monkeypatch.setattr(listings.Listing, "page", lambda *_, **__: run(database, statement)())
+    monkeypatch.setattr(PagedQuery, "page", lambda *_, **__: run(database, statement)())
     caplog.set_level("DEBUG")
     answer = api.user("u").get("/v1/user-integrations")
     assert answer.status_code == (503 if statement == PASSING else 500)

@@ -24,7 +24,7 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 
 from core.accounts.redaction import describe_redis
 from core.transport.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
-from core.transport.queues import UNAVAILABLE, Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.forward import dispatch_of_result
 from core.worker.inflight import InflightTasks
 
@@ -43,8 +43,8 @@ SLOW_SECONDS = 0.25
 The other processes get the rest.
 """
 
-MOST_UNREADABLE = 1_000
-"""Ids of unreadable messages that a consumer remembers, to log each of them once."""
+MAX_UNREADABLE_IDS = 1_000
+"""The most ids of unreadable messages that a consumer remembers, to log each of them once."""
 
 
 class PollingBroker(RedisBroker):
@@ -134,7 +134,7 @@ class BlockingConsumer(Consumer):
         self.timeout = timeout / 1000
         self._taken: deque[tuple[str, bytes | None]] = deque()
         self._here: dict[str, float] = {}
-        self._unreadable: deque[str] = deque(maxlen=MOST_UNREADABLE)
+        self._unreadable: deque[str] = deque(maxlen=MAX_UNREADABLE_IDS)
         self._average = 0.0
         self._changed = threading.Condition()
         self._away = False
@@ -151,7 +151,7 @@ class BlockingConsumer(Consumer):
                 if not self._take():
                     return None
                 self._away = False
-            except UNAVAILABLE as error:
+            except REDIS_UNAVAILABLE as error:
                 self._wait_out(error)
                 return None
 
@@ -173,11 +173,11 @@ class BlockingConsumer(Consumer):
         # What is taken ahead because tasks were fast is taken by halves: the next ones may be slow,
         # and siblings idle.
         sure = max(self.prefetch - len(self._here), 1)
-        found = self.queues.fetch(self.queue_name, room, sure)
-        if not found and self.queues.wait(self.queue_name):
-            found = self.queues.fetch(self.queue_name, room, sure)
-        self._taken.extend(found)
-        return bool(found)
+        fetched = self.queues.fetch(self.queue_name, room, sure)
+        if not fetched and self.queues.wait(self.queue_name):
+            fetched = self.queues.fetch(self.queue_name, room, sure)
+        self._taken.extend(fetched)
+        return bool(fetched)
 
     def _room(self) -> int:
         """Wait until half of the places are free, so that fetches come in portions.
@@ -240,7 +240,7 @@ class BlockingConsumer(Consumer):
         """
         self._gone(message)
         if message.actor_name not in (RUN_TASK, SAVE_OUTPUT):
-            self._forget(message)
+            self._acknowledge(message)
 
     def nack(self, message: MessageProxy) -> None:
         """It names an actor that is not known here: dropped.
@@ -248,14 +248,14 @@ class BlockingConsumer(Consumer):
         If it was a task, the leader sends it again.
         """
         self._gone(message)
-        self._forget(message)
+        self._acknowledge(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """At shutdown: what was taken and not begun goes back.
+        """Return fetched messages that have not started to the queue, at shutdown.
 
-        Tasks are given back to the ledger by the process.
+        Tasks are an exception: the process releases them to the ledger.
         """
-        self._put_back(
+        self._requeue(
             [
                 message.options["redis_message_id"]
                 for message in messages
@@ -264,15 +264,15 @@ class BlockingConsumer(Consumer):
         )
 
     def close(self) -> None:
-        """Messages that were taken and never handed out go back."""
+        """Return fetched messages that no thread has received to the queue."""
         left = [id for id, body in self._taken if body is not None]
         self._taken.clear()
-        self._put_back(left)
+        self._requeue(left)
 
-    def _put_back(self, ids: Sequence[str]) -> None:
+    def _requeue(self, ids: Sequence[str]) -> None:
         try:
-            self.queues.put_back(self.queue_name, ids)
-        except UNAVAILABLE as error:
+            self.queues.requeue(self.queue_name, ids)
+        except REDIS_UNAVAILABLE as error:
             log.warning(
                 "Redis is away; %d messages come back by their leases: %s",
                 len(ids),
@@ -280,7 +280,7 @@ class BlockingConsumer(Consumer):
             )
 
     def give_up(self, id: str) -> None:
-        """Its thread will not come back: its place is free."""
+        """Free the place of a message whose thread is lost."""
         with self._changed:
             self._here.pop(id, None)
             self._changed.notify()
@@ -293,10 +293,10 @@ class BlockingConsumer(Consumer):
             if self._room() > 0:
                 self._changed.notify()
 
-    def _forget(self, message: MessageProxy) -> None:
+    def _acknowledge(self, message: MessageProxy) -> None:
         try:
             self.queues.ack({self.queue_name: [message.options["redis_message_id"]]})
-        except UNAVAILABLE as error:
+        except REDIS_UNAVAILABLE as error:
             log.warning(
                 "Redis is away; an acknowledgement is left to the leader: %s", describe_redis(error)
             )

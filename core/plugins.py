@@ -47,7 +47,7 @@ class Quarantined:
 class Observers:
     """A thread that calls observers one after the other.
 
-    What is told while a thousand calls wait is dropped, and logged.
+    A call is dropped and logged while a thousand others wait.
     """
 
     def __init__(self) -> None:
@@ -57,8 +57,10 @@ class Observers:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def tell(self, manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]) -> None:
-        """Call a hook's observers soon."""
+    def notify(
+        self, manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]
+    ) -> None:
+        """Queue a call of a hook's observers."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
@@ -79,7 +81,7 @@ class Observers:
                             *(arguments[name] for name in implementation.argnames)
                         )
                 except BaseException as error:  # noqa: BLE001  plugin code
-                    # Its text may quote what it was told, or rows of a database of its own.
+                    # Its text may quote its arguments, or rows of a database of its own.
                     log.error(
                         "the observer %s of %s failed: %s",
                         implementation.plugin_name,
@@ -89,7 +91,7 @@ class Observers:
             self._calls.task_done()
 
     def drain(self, seconds: float) -> None:
-        """Wait until what was told is done, for some seconds at most."""
+        """Wait until all queued calls are done, for `seconds` at most."""
         deadline = time.monotonic() + seconds
         while self._calls.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -130,15 +132,15 @@ class Registry:
     def observe(self, hook: str, **arguments: Any) -> None:
         """Notify every observer in a thread of its own; one that fails or hangs changes nothing."""
         if getattr(self.manager.hook, hook).get_hookimpls():
-            self._observers.tell(self.manager, hook, arguments)
+            self._observers.notify(self.manager, hook, arguments)
 
     def _add(
         self, name: str, distribution: str | None, version: str | None, load: Callable[[], object]
     ) -> None:
         try:
             plugin = load()
-            found = list(_integrations_of(plugin, name))
-            self._check(found)
+            classes = list(_integrations_of(plugin, name))
+            self._check(classes)
             self.manager.register(plugin, name=f"{distribution or 'module'}:{name}")
         except (KeyboardInterrupt, _Interrupted):
             raise
@@ -148,13 +150,13 @@ class Registry:
             log.error("the plugin %s cannot be loaded and is left out: %s", name, text)
             self.quarantined.append(Quarantined(name, distribution, text))
             return
-        for integration in found:
+        for integration in classes:
             self.integrations[integration.manifest.domain] = integration
             self.versions[integration.manifest.domain] = version
 
-    def _check(self, found: Iterable[Integration]) -> None:
+    def _check(self, classes: Iterable[Integration]) -> None:
         taken = dict(self.integrations)
-        for integration in found:
+        for integration in classes:
             manifest = integration.manifest
             if manifest.domain in taken:
                 raise ValueError(
@@ -172,8 +174,8 @@ class Registry:
 def _text(error: BaseException) -> str:
     """What went wrong; an exception whose text cannot be made has its name alone."""
     try:
-        said = _without_input(error) if isinstance(error, ValidationError) else str(error)
-        return f"{type(error).__name__}: {said}"[:500]
+        message = _without_input(error) if isinstance(error, ValidationError) else str(error)
+        return f"{type(error).__name__}: {message}"[:500]
     except Exception:  # noqa: BLE001  plugin code
         return type(error).__name__
 

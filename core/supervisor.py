@@ -16,7 +16,7 @@ from typing import Self
 
 Echo = Callable[[str, str], None]
 
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_MIN_RESTART_SECONDS, _MAX_RESTART_SECONDS = 0.5, 30.0
 _SETTLED_AFTER = 60.0
 _CHUNK = 65536
 _CHUNKS_IN_PIPE = 2
@@ -149,7 +149,7 @@ class _Child:
         self._echo = echo
         self._process: subprocess.Popen[bytes] | None = None
         self._born = 0.0
-        self._wait = _FIRST_WAIT
+        self._wait = _MIN_RESTART_SECONDS
         self._partial = b""
 
     @property
@@ -238,9 +238,9 @@ class _Child:
     def _schedule(self, reason: str) -> None:
         now = time.monotonic()
         if now - self._born >= _SETTLED_AFTER:
-            self._wait = _FIRST_WAIT
+            self._wait = _MIN_RESTART_SECONDS
         self.due = now + self._wait
-        self._wait = min(_LONGEST_WAIT, self._wait * 2)
+        self._wait = min(_MAX_RESTART_SECONDS, self._wait * 2)
         self._echo(self.program.name, reason)
 
     def _flush(self) -> None:
@@ -253,33 +253,33 @@ class _Child:
 
 
 class _Guard:
-    """A process that outlives us just long enough to kill what we leave behind."""
+    """A process that outlives this one just long enough to kill the groups that it leaves."""
 
     def __init__(self) -> None:
-        self._told: list[int] = []
+        self._protected: list[int] = []
         self._process = self._start()
 
     def protect(self, groups: list[int]) -> None:
-        """Tells it which process groups run now."""
-        if groups == self._told and self._process.poll() is None:
+        """Send it the process groups that run now."""
+        if groups == self._protected and self._process.poll() is None:
             return
         try:
-            self._tell(groups)
+            self._send(groups)
         except BrokenPipeError:  # somebody killed it
             self._end()
             self._process = self._start()
-            self._tell(groups)
-        self._told = groups
+            self._send(groups)
+        self._protected = groups
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(BrokenPipeError):
-            self._tell([])
+            self._send([])
         self._end()
 
-    def _tell(self, groups: list[int]) -> None:
+    def _send(self, groups: list[int]) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(" ".join(f"-{group}" for group in groups).encode() + b"\n")
 

@@ -208,7 +208,7 @@ def settings(
         _env_file=None,
         database_url=database_url,
         redis_url=servers.redis_url,
-        namespace=queues.namespace,
+        redis_namespace=queues.namespace,
         secret_keys=secret_key,
         home=tmp_path,
     )

@@ -51,11 +51,9 @@ MUTATIONS = [
     Mutation(
         "the fence",
         (("core/ledger/commit.py",
-          "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END"
-          " = named.dispatch_no", ""),
-         ("core/ledger/commit.py",
-          "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
-        ("tests/integration/test_saving.py",),
+          "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no", ""),
+         ("core/ledger/commit.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
+        ("tests/integration/test_commit.py",),
     ),
     Mutation(
         "errors without values of rows",
@@ -94,11 +92,11 @@ MUTATIONS = [
     Mutation(
         "the check of completion apart",
         (("core/worker/saver.py",
-          "            return save(conn, outcomes, max_deleted_share=self._delete_guard)",
+          "            return commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)",
           "            with conn.transaction():\n"
-          "                saved = save(conn, outcomes, max_deleted_share=self._delete_guard)\n"
+          "                result = commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
-          "            return saved"),
+          "            return result"),
          ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),
         ("tests/integration/test_completion.py",),
     ),
@@ -150,12 +148,12 @@ MUTATIONS = [
         (("core/ledger/commit.py",
           "decode(key, 'hex'), priority, carried",
           "decode(md5(id::text), 'hex'), priority, carried"),),
-        ("tests/integration/test_saving.py",),
+        ("tests/integration/test_commit.py",),
     ),
     Mutation(
         "compare and set of state",
         (("core/ledger/state.py", "return row.read is not None and (", "return False and ("),),
-        ("tests/integration/test_saving.py",),
+        ("tests/integration/test_commit.py",),
     ),
     Mutation(
         "the sort before the upsert",
@@ -176,9 +174,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the limit of unknown threads",
-        (("core/egress.py",
-          "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
-        ("tests/integration/test_public_hosts.py",),
+        (("core/egress.py", "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
+        ("tests/integration/test_egress.py",),
     ),
     Mutation(
         "a fair share of what is free",
@@ -193,7 +190,7 @@ MUTATIONS = [
     Mutation(
         "the epoch of a restored database",
         (("core/ledger/commit.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
-        ("tests/integration/test_saving.py",),
+        ("tests/integration/test_commit.py",),
     ),
 ]  # fmt: skip
 

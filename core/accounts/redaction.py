@@ -1,4 +1,4 @@
-"""Striking an account's secrets out of text that people and logs will see."""
+"""Redacts an account's secrets in text that people and logs will see."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from core.errors import SettingsError
 from core.integration.operator import environment_value, operator_settings
 from core.plugins import Registry
 
-SHORTEST = 4
-"""Characters; a shorter secret would strike out half of every text."""
+MIN_SECRET_CHARS = 4
+"""Shorter secrets are not redacted: they would remove half of every text."""
 
-SHORTEST_IN_BASE64 = 6
-"""Characters."""
+MIN_BASE64_CHARS = 6
+"""The shortest part of a secret in Base64 that is redacted."""
 
 PASSWORDS = ("password", "sslpassword")
 """Parameters of libpq, and of redis-py, that are secrets."""
@@ -46,7 +46,7 @@ def redactor(credentials: BaseModel) -> Callable[[str], str]:
 
     It finds secrets that are plain, or encoded as in URLs and headers.
     """
-    return _redacting(secrets_of(credentials))
+    return _redactor_of(secrets_of(credentials))
 
 
 def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
@@ -55,11 +55,11 @@ def operator_redactor(environment: Environment, registry: Registry) -> Callable[
     These are keys, passwords of servers, and secrets of integrations.
     """
     passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
-    return _redacting([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
+    return _redactor_of([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
 
 
 def _passwords(url: str) -> Iterator[str]:
-    """Those of a URL, in its query too, and of a connection string (`host=… password=…`)."""
+    """The passwords of a URL and its query, or of a connection string (`host=… password=…`)."""
     with suppress(ValueError):
         parts = urlsplit(url)
         yield from (unquote(parts.password),) if parts.password else ()
@@ -82,15 +82,18 @@ def _settings_secrets(registry: Registry) -> Iterator[str]:
             else None
         ) or ""
         with suppress(SettingsError):  # who needs it says so
-            for one in operator_settings(manifest.settings):
-                if isinstance(one.value, SecretStr | SecretBytes):
-                    secret = one.value.get_secret_value()
+            for setting in operator_settings(manifest.settings):
+                if isinstance(setting.value, SecretStr | SecretBytes):
+                    secret = setting.value.get_secret_value()
                     yield secret if isinstance(secret, str) else secret.decode(errors="replace")
 
 
-def _redacting(secrets: Iterable[str]) -> Callable[[str], str]:
+def _redactor_of(secrets: Iterable[str]) -> Callable[[str], str]:
     shapes = {
-        shape for secret in secrets if len(secret) >= SHORTEST for shape in _encodings(secret)
+        shape
+        for secret in secrets
+        if len(secret) >= MIN_SECRET_CHARS
+        for shape in _encodings(secret)
     }
     ordered = sorted(shapes, key=len, reverse=True)
 
@@ -125,7 +128,7 @@ def _in_base64(raw: bytes) -> set[str]:
         first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             middle = encode(padded).decode()[first:last]
-            shapes |= {middle} if len(middle) >= SHORTEST_IN_BASE64 else set()
+            shapes |= {middle} if len(middle) >= MIN_BASE64_CHARS else set()
     whole = {
         encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)
     }

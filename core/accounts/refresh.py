@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from core.db.pool import UNAVAILABLE, Conn, Database
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
 from core.errors import IntegrationError, TransientError
 
 LEASE_SECONDS = 60.0
@@ -97,7 +97,7 @@ def _renew(
     try:
         ciphertext = renew()
     except BaseException as error:
-        with contextlib.suppress(*UNAVAILABLE), database.connection() as conn:
+        with contextlib.suppress(*DATABASE_UNAVAILABLE), database.connection() as conn:
             conn.execute(RELEASE, (account_id, holder))
         if isinstance(error, Exception) and not isinstance(error, IntegrationError):
             # Its text may hold the new tokens, which no redactor knows yet.
@@ -121,7 +121,7 @@ def _store(database: Database, account_id: UUID, version: int, ciphertext: str) 
                 stored = conn.execute(STORE, arguments).fetchone()
                 newer = None if stored else conn.execute(NEWER, (account_id, version)).fetchone()
             break
-        except UNAVAILABLE:
+        except DATABASE_UNAVAILABLE:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.5)

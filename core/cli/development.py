@@ -110,8 +110,8 @@ def _print_result(harness: Harness, result: SyncResult, json: bool) -> None:
     from core.accounts.redaction import error_text, redactor
 
     redact = redactor(harness.credentials)
-    write = note if json else say
-    write(
+    tell = note if json else say
+    tell(
         f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked;"
         f" {len(harness.content)} items"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.cli import serve
 from core.cli.output import clean
-from core.db.pool import UNAVAILABLE, open_connection
+from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.ledger import leadership
 from core.service.fleet import liveness
 from core.supervisor import Program, Supervisor, worker_command
@@ -111,7 +111,7 @@ def _announce(
                 if _is_up(conn, processes, before) and (port is None or serve.is_answering(port)):
                     _print_welcome(settings, environment, conn, port)
                     return
-        except UNAVAILABLE:
+        except DATABASE_UNAVAILABLE:
             continue  # it says so itself
 
 

@@ -155,12 +155,12 @@ WHERE user_integration_id = %(account)s AND deleted_at IS NULL
 VANISHED = f"{_VANISHED} AND parent = %(parent)s"
 VANISHED_AT_ROOT = f"{_VANISHED} AND parent IS NULL"
 
-HOLD = """
+HOLD_DELETION = """
 INSERT INTO held_deletion (user_integration_id, run_id, parent, since, until, vanished, total)
 VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(total)s)
 """
-# A later listing of the same place answers what was held.
-UNHOLD = """
+# A later listing of the same place supersedes the held deletion.
+DROP_HELD_DELETION = """
 DELETE FROM held_deletion
 WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
   AND since IS NOT DISTINCT FROM %(since)s::timestamptz
@@ -237,33 +237,33 @@ def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[
     return {(account, id) for account, id in conn.execute(statement, (json_text(rows),))}
 
 
-def delete(conn: Conn, gone: Iterable[tuple[Writer, str]]) -> Counter[Key]:
+def delete(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> Counter[Key]:
     """Mark these ids and what hangs below them deleted.
 
     Returns how many rows by the (account, id) that was named.
     """
-    rows = _gone(gone)
+    rows = _deletion_rows(deletions)
     if not rows:
         return Counter()
     return Counter((account, root) for account, root in conn.execute(DELETE, (json_text(rows),)))
 
 
-def tombstone(conn: Conn, gone: Iterable[tuple[Writer, str]]) -> None:
+def tombstone(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> None:
     """Leave a tombstone where nothing was kept yet."""
-    rows = _gone(gone)
+    rows = _deletion_rows(deletions)
     if rows:
         conn.execute(TOMBSTONE, (json_text(rows),))
 
 
-def _gone(gone: Iterable[tuple[Writer, str]]) -> list[Mapping[str, Any]]:
+def _deletion_rows(deletions: Iterable[tuple[Writer, str]]) -> list[Mapping[str, Any]]:
     return [
         {"account": writer.account, "domain": writer.domain, "seq": writer.seq, "id": id}
-        for writer, id in gone
+        for writer, id in deletions
     ]
 
 
-def remember_seen(conn: Conn, seen: Iterable[tuple[str, str]]) -> None:
-    """Note that (run, external id) is still at the source."""
+def record_seen(conn: Conn, seen: Iterable[tuple[str, str]]) -> None:
+    """Record that (run, external id) is still at the source."""
     rows = [{"run": run, "id": id} for run, id in seen]
     if rows:
         conn.execute(SEEN, (json_text(rows),))
@@ -291,8 +291,8 @@ def sweep(
     place |= listing._asdict()
     statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
     total, vanished = conn.execute(statement, place).fetchall()[0]
-    conn.execute(UNHOLD, place)
+    conn.execute(DROP_HELD_DELETION, place)
     if len(vanished) > guard * total:
-        conn.execute(HOLD, {**place, "vanished": len(vanished), "total": total})
+        conn.execute(HOLD_DELETION, {**place, "vanished": len(vanished), "total": total})
         return 0
     return sum(delete(conn, [(writer, id) for id in vanished]).values())

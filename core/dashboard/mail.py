@@ -17,7 +17,7 @@ from email.message import Message
 from email.policy import Compat32
 from typing import TypeAlias
 
-from core.results.text import mended
+from core.results.text import sanitize
 from core.web.downloads import image_type
 
 MAX_MESSAGE_BYTES = 5_000_000
@@ -157,7 +157,7 @@ def decode_header_text(value: object) -> str:
         text = str(make_header(decode_header(raw)))
     except (HeaderParseError, LookupError, ValueError):
         text = raw
-    return mended(" ".join(text.split())[:1_000]) or ""
+    return sanitize(" ".join(text.split())[:1_000]) or ""
 
 
 def _text(part: Part) -> str:
@@ -176,7 +176,7 @@ def decode_text(data: bytes, charset: str | None) -> str:
         text = data.decode("utf-8" if codec in REFUSED_CHARSETS else codec, "replace")
     except (LookupError, ValueError):
         text = data.decode("utf-8", "replace")
-    return mended(text) or ""
+    return sanitize(text) or ""
 
 
 def _add_image(preview: MailPreview, part: Part, room: int) -> int:

@@ -27,8 +27,8 @@ def describe(error: BaseException) -> str:
     the name of the condition takes its place, such as `invalid_text_representation`. Of any other
     error, this is the first line.
     """
-    found = database_error(error)
-    text = _first_line(error) if found is None else _cause(found)
+    cause = database_error(error)
+    text = _first_line(error) if cause is None else _cause(cause)
     return (text or type(error).__name__)[:MAX_CHARS]
 
 
@@ -43,9 +43,9 @@ def remove_values(error: BaseException) -> None:
 
     Class and SQLSTATE stay as they are, so the error can still be handled.
     """
-    for one in _chain(error):
-        if isinstance(one, psycopg.Error):
-            one.args = (describe(one),)
+    for link in _chain(error):
+        if isinstance(link, psycopg.Error):
+            link.args = (describe(link),)
 
 
 def _cause(error: psycopg.Error) -> str:
@@ -76,9 +76,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
+        link = waiting.pop()
+        if link is None or id(link) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        waiting += [one.__cause__, one.__context__]
+        seen.add(id(link))
+        yield link
+        waiting += [link.__cause__, link.__context__]

@@ -17,8 +17,8 @@ from core.errors import ServerUnavailable
 
 Conn = Connection[tuple[Any, ...]]
 
-UNAVAILABLE = (ServerUnavailable,)
-"""What `Database.connection` raises when the server is away; waiting and trying again is right."""
+DATABASE_UNAVAILABLE = (ServerUnavailable,)
+"""The errors of `Database.connection` when the server is away: wait, and try again."""
 
 _DISK_FULL = "53100"
 
@@ -140,7 +140,7 @@ class Database:
             self._pool.open()
         try:
             with self._pool.connection() as connection:
-                self._forget_old_plans(connection)
+                self._discard_cached_plans(connection)
                 yield connection
         except psycopg.Error as error:
             if passes(error):
@@ -151,7 +151,7 @@ class Database:
         """Set the maximum number of connections."""
         self._pool.resize(0, size)
 
-    def _forget_old_plans(self, connection: Conn) -> None:
+    def _discard_cached_plans(self, connection: Conn) -> None:
         uses = self._uses.get(connection, 0)
         if uses >= self._plan_uses:
             connection.execute("DISCARD PLANS")

@@ -26,7 +26,7 @@ def dataclass_row(cls: type[T]) -> Callable[[Cursor[Any]], RowMaker[T]]:
     Raises, when a statement runs:
       ValueError: A field has no column.
     """
-    names = [field.name.encode() for field in fields(cls)]
+    field_names = [field.name.encode() for field in fields(cls)]
 
     def factory(cursor: Cursor[Any]) -> RowMaker[T]:
         result = cursor.pgresult
@@ -34,7 +34,7 @@ def dataclass_row(cls: type[T]) -> Callable[[Cursor[Any]], RowMaker[T]]:
             return no_result
         # Not `cursor.description`, which costs as much as ten rows.
         columns = [result.fname(index) for index in range(result.nfields)]
-        in_order = itemgetter(*map(columns.index, names))
+        in_order = itemgetter(*map(columns.index, field_names))
 
         def make(values: Sequence[Any]) -> T:
             return cls(*in_order(values))

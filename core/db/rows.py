@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 def fetch(
-    conn: Conn, statement: str, names: Mapping[str, Any], *, prepare: bool | None = None
+    conn: Conn, statement: str, params: Mapping[str, Any], *, prepare: bool | None = None
 ) -> list[Row]:
     """Run a query, and load all its rows.
 
@@ -22,4 +22,4 @@ def fetch(
         not given cost nothing. Default: a query that is repeated is planned once.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(cast(Any, statement), names, prepare=prepare).fetchall()
+        return cursor.execute(cast(Any, statement), params, prepare=prepare).fetchall()

@@ -27,8 +27,8 @@ def current(url: str) -> str | None:
 
 def require_schema(url: str) -> None:
     """Raise ServerUnavailable, with the action to take, if the schema is missing or outdated."""
-    found = current(url)
-    if found is None:
+    revision = current(url)
+    if revision is None:
         raise ServerUnavailable("schema-missing")
-    if found != HEAD:
-        raise ServerUnavailable("schema-mismatch", found=found, needed=HEAD)
+    if revision != HEAD:
+        raise ServerUnavailable("schema-mismatch", found=revision, needed=HEAD)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """What the fork of `dramatiq core.actors` runs until it is told to end."""
+    """The main function of the fork of `dramatiq core.actors`; it runs until a signal."""
     settings = get_settings()
     configure(settings.log_level, settings.log_format)
     observability.start("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))

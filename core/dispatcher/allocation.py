@@ -51,15 +51,15 @@ class Rules:
 
     def rates(self, accounts: Iterable[Waiting]) -> list[UnitRequest]:
         """The rate limits that tasks of these accounts take from, each once."""
-        found: dict[str, UnitRequest] = {}
+        requests: dict[str, UnitRequest] = {}
         for account in accounts:
             for limit in self.limits(account):
                 heaviest = max((self.weight(limit, type) for type in self.costs), default=0)
                 if isinstance(limit, Rate) and heaviest:
-                    found[self.key(limit, account)] = UnitRequest(
+                    requests[self.key(limit, account)] = UnitRequest(
                         self.key(limit, account), limit, 0, heaviest
                     )
-        return list(found.values())
+        return list(requests.values())
 
     def types(self, limit: Limit) -> set[str] | None:
         """The types that take of a limit; None for all of them."""
@@ -92,9 +92,11 @@ def allocate(
         slots = min(most - held[account.account], max(share, 1), free)
         if slots <= 0:
             continue
-        given = _portions(account, slots, backfilling[account.account], most, used, rules)
-        free -= sum(portion.most for portion in given)
-        portions += given
+        account_portions = _portions(
+            account, slots, backfilling[account.account], most, used, rules
+        )
+        free -= sum(portion.most for portion in account_portions)
+        portions += account_portions
         if free <= 0:
             break
     return portions

@@ -98,9 +98,7 @@ class Domain:
         self.phase, self.passed = Phase.IDLE, 0
 
     def hold_back(self, seconds: float) -> None:
-        """Nothing can be sent before `seconds` have passed; if they are infinite, before a
-        wake-up.
-        """
+        """Scan again after `seconds`; if they are infinite, after the next wake-up."""
         self.phase = Phase.HELD_BACK if seconds < float("inf") else Phase.IDLE
         self.retry_at = time.monotonic() + seconds
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from core.accounts.redaction import message_of
-from core.db.pool import UNAVAILABLE, Conn, Database
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.domain import Domain, Phase
 from core.dispatcher.maintenance import Maintenance
@@ -28,8 +28,7 @@ from core.limits.budgets import Budgets
 from core.plugins import get_registry
 from core.settings import Settings
 from core.transport.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
-from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.transport.queues import Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 
 LEAD_AGAIN_SECONDS = 3.0
 POLL_SECONDS = 1.0
@@ -82,7 +81,7 @@ class Dispatcher:
         self._pause = MIN_PAUSE_SECONDS
 
     def run(self) -> None:
-        """Dispatch until told to stop. While a server is away, wait and try again."""
+        """Dispatch until the event `stop` is set. While a server is away, wait and try again."""
         pause = 0.1
         while not self._stop.is_set():
             try:
@@ -90,7 +89,7 @@ class Dispatcher:
                     while not self._stop.is_set():
                         self._step(conn)
                         pause = 0.1
-            except (*UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
+            except (*DATABASE_UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
                 log.warning("a server is away, the dispatcher waits: %s", message_of(error))
             except Exception:
                 log.exception("the dispatcher failed; it starts again")
@@ -107,7 +106,7 @@ class Dispatcher:
             with self._database.connection() as conn:
                 leadership.resign(conn, self.id)
                 self._maintenance.deregister(conn)
-        except UNAVAILABLE as error:
+        except DATABASE_UNAVAILABLE as error:
             log.warning("could not resign; the lead runs out by itself: %s", error)
         self._database.close()
         self._queues.close()
@@ -142,7 +141,7 @@ class Dispatcher:
         self._led_at = now
         if self._leading and not was:
             log.info("this process leads the dispatch now")
-            self._maintenance.begin(conn)
+            self._maintenance.start(conn)
         return self._leading
 
     def _refresh_workers(self, conn: Conn) -> None:
@@ -234,8 +233,9 @@ class Dispatcher:
             self._listen(seconds)
 
     def _sleep(self, seconds: float) -> None:
-        """Pause for a moment that is too short for Redis, which checks the clocks of blocked
-        clients ten times a second.
+        """Pause for a time that is too short for a blocking command of Redis.
+
+        Redis checks the timeouts of blocked clients ten times a second.
         """
         self._stop.wait(seconds)
         self._check_wakeup()

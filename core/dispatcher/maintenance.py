@@ -17,7 +17,7 @@ from periodiq import cron
 
 from core.content.blobs import Blobs
 from core.db.errors import remove_values
-from core.db.pool import UNAVAILABLE, Conn, Database, passes
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.ledger import completion, dispatching, leadership, leases, processes, pruning, scheduling
 from core.metrics.counters import Counters, error_class
 from core.observability.errors import report_task
@@ -25,8 +25,7 @@ from core.plugins import Registry
 from core.settings import Settings
 from core.states import TaskState
 from core.transport.messages import SAVE_QUEUE, dispatch_message
-from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.transport.queues import Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.ended_runs import announce
 
 MAX_BLOBS_PER_PASS = 100
@@ -88,15 +87,17 @@ class Maintenance:
         ]
 
     def after_gap(self) -> None:
-        """Wait one full lease before the next sweep: this process has just begun to lead, or had
-        lost a server, and other processes may have been unable to renew their leases.
+        """Delay the next sweep by one full lease.
+
+        This process has just begun to lead, or had lost a server; other processes may have been
+        unable to renew their leases.
         """
         now = time.monotonic()
         self._sweep_from = now + self._settings.lease_seconds
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
 
-    def begin(self, conn: Conn) -> None:
+    def start(self, conn: Conn) -> None:
         """Prepare to lead."""
         self.after_gap()
         self._check_epoch(conn)
@@ -118,7 +119,7 @@ class Maintenance:
             job.due = now + job.seconds
             try:
                 job.run(conn)
-            except (*UNAVAILABLE, *REDIS_UNAVAILABLE):
+            except (*DATABASE_UNAVAILABLE, *REDIS_UNAVAILABLE):
                 raise
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
@@ -136,9 +137,9 @@ class Maintenance:
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
             return
-        saving, *found = self._queues.ids(SAVE_QUEUE, *domains)
+        saving, *ids_by_domain = self._queues.ids(SAVE_QUEUE, *domains)
         known: set[str] = set()
-        for domain, ids in zip(domains, found, strict=True):
+        for domain, ids in zip(domains, ids_by_domain, strict=True):
             queued = dispatching.queued(conn, domain)
             known |= queued.keys()
             missing = [queued[id] for id in queued.keys() - ids - saving]
@@ -156,8 +157,8 @@ class Maintenance:
             self._queues.ack({SAVE_QUEUE: orphans})
 
     def _renew_waiting(self, conn: Conn) -> None:
-        """Renew the leases of messages that wait in Redis for a thread, and of results that wait
-        for a saver.
+        """Renew the leases of tasks that wait in Redis for a thread, and of results that wait for a
+        saver.
         """
         waiting = [
             id
@@ -179,34 +180,34 @@ class Maintenance:
         if not expired:
             return
         log.warning("%d task leases expired; requeued as suspects", len(expired))
-        for one in expired:
-            self._queues.ack({one.domain: [f"{one.task_id}-{one.dispatch_no}"]})
-            if one.state == TaskState.PARKED:
+        for task in expired:
+            self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
+            if task.state == TaskState.PARKED:
                 self._counters.count(
                     "tasks",
-                    domain=one.domain,
+                    domain=task.domain,
                     state=TaskState.PARKED,
                     error=error_class(leases.DIED),
                 )
-                task = {
-                    "id": one.task_id,
-                    "run_id": one.run_id,
-                    "account_id": one.account_id,
-                    "domain": one.domain,
+                description = {
+                    "id": task.task_id,
+                    "run_id": task.run_id,
+                    "account_id": task.account_id,
+                    "domain": task.domain,
                 }
                 self._registry.observe(
-                    "task_parked", task=task | {"type": one.type, "error": leases.DIED}
+                    "task_parked", task=description | {"type": task.type, "error": leases.DIED}
                 )
-                names = {
-                    "domain": one.domain,
-                    "type": one.type,
-                    "account": str(one.account_id),
-                    "run": str(one.run_id),
+                tags = {
+                    "domain": task.domain,
+                    "type": task.type,
+                    "account": str(task.account_id),
+                    "run": str(task.run_id),
                 }
-                report_task(None, leases.DIED, names | {"task": str(one.task_id)})
+                report_task(None, leases.DIED, tags | {"task": str(task.task_id)})
         self._announce(
             completion.end_runs(
-                conn, {one.run_id for one in expired if one.state == TaskState.PARKED}
+                conn, {task.run_id for task in expired if task.state == TaskState.PARKED}
             )
         )
 

@@ -69,5 +69,8 @@ def retry_in(wanted: Sequence[UnitRequest]) -> float:
     """Return the seconds until the quickest of these budgets has the units of one task; infinite
     without any budget.
     """
-    waits = [gcra(one.limit, one.heaviest)[0] * one.heaviest / 1_000_000 for one in wanted]
+    waits = [
+        gcra(request.limit, request.heaviest)[0] * request.heaviest / 1_000_000
+        for request in wanted
+    ]
     return max(min(waits), MIN_WAIT_SECONDS) if waits else float("inf")

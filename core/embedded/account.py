@@ -1,4 +1,4 @@
-"""As whom PostgreSQL runs when we are root, which it refuses to be."""
+"""The system user that runs PostgreSQL when we are root: PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def server_account(data: Path) -> Account | None:
         owner = pwd.getpwuid(data.stat().st_uid)
         if owner.pw_uid != 0:
             return owner
-    return _existing(_NAME) or _make() or pwd.getpwnam("nobody")
+    return _find_user(_NAME) or _create_user() or pwd.getpwnam("nobody")
 
 
 def run_as(account: Account | None) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def run_as(account: Account | None) -> dict[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
 
 
-def give(folder: Path, account: Account | None) -> None:
-    """Makes the folder and all in it the account's."""
+def chown_tree(folder: Path, account: Account | None) -> None:
+    """Make the account the owner of the folder and of all that is in it."""
     if account is None or folder.stat().st_uid == account.pw_uid:
         return
     for path in (*folder.rglob("*"), folder):  # the folder last: until then it is not done
@@ -100,13 +100,13 @@ def _copy(install: Path, copy: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
 
 
-def _existing(name: str) -> Account | None:
+def _find_user(name: str) -> Account | None:
     with suppress(KeyError):
         return pwd.getpwnam(name)
     return None
 
 
-def _make() -> Account | None:
+def _create_user() -> Account | None:
     program = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program:
         options = [
@@ -119,4 +119,4 @@ def _make() -> Account | None:
             "/bin/false",
         ]
         subprocess.run([program, *options, _NAME], capture_output=True, check=False)
-    return _existing(_NAME)
+    return _find_user(_NAME)

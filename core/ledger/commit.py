@@ -86,9 +86,8 @@ MAX_ERRORS = 20
 # Cause.SNOOZED of core.results.parking.
 FINISH = f"""
 UPDATE sync_task t SET
-    state = CASE WHEN f.snooze > 0
-        AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS} THEN '{TaskState.PARKED}'
-        ELSE f.state END,
+    state = CASE WHEN f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS}
+        THEN '{TaskState.PARKED}' ELSE f.state END,
     available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
         ELSE t.available_at END,
     attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,
@@ -126,13 +125,13 @@ RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
 
 
 @dataclass(slots=True)
-class Saved:
-    """What a batch did, for those who act after the commit.
+class CommitResult:
+    """The effects of a transaction, for what follows its commit.
 
     Attributes:
       applied: The outcomes that passed the fence, with the task's new state.
       changed: External ids created, changed or deleted, by (account, domain).
-      added: Whether tasks were added or put back, so that the dispatcher has work.
+      added: Whether tasks were added or returned to `ready`, so that the dispatcher has work.
     """
 
     applied: list[tuple[Outcome, str]] = field(default_factory=list)
@@ -148,7 +147,9 @@ class _Counts:
     followups: int = 0
 
 
-def save(conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float) -> Saved:
+def commit_outcomes(
+    conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float
+) -> CommitResult:
     """Commit these outcomes in one transaction; those that the fence refuses are dropped.
 
     Raises: psycopg.Error: Nothing was saved, or, when the connection broke during the commit, maybe
@@ -158,7 +159,11 @@ def save(conn: Conn, outcomes: Sequence[Outcome], *, max_deleted_share: float) -
         try:
             with conn.transaction():
                 passed, runs = _pass_fence(conn, outcomes)
-                return _Batch(conn, passed, runs, max_deleted_share).save() if passed else Saved()
+                return (
+                    _Commit(conn, passed, runs, max_deleted_share).run()
+                    if passed
+                    else CommitResult()
+                )
         except ResultConflict:
             continue
     raise psycopg.OperationalError("state partitions are written too often at once")
@@ -194,8 +199,8 @@ def _pass_fence(conn: Conn, outcomes: Sequence[Outcome]) -> tuple[list[Outcome],
     return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs
 
 
-class _Batch:
-    """One try of the saving transaction, after the fence.
+class _Commit:
+    """One attempt of the transaction that commits outcomes, after the fence.
 
     Parameters:
       outcomes: Those that have passed it, in the order of their dispatch.
@@ -210,16 +215,16 @@ class _Batch:
         self.runs = runs
         self.outcomes = outcomes
         self.counts = {outcome.dispatch.task_id: _Counts() for outcome in outcomes}
-        self.saved = Saved()
+        self.result = CommitResult()
 
-    def save(self) -> Saved:
+    def run(self) -> CommitResult:
         self.outcomes = write_states(self.conn, self.outcomes)
         added = self._prepare_tasks()
         self._write_content()
         self._insert_tasks(added)
         self._stop_accounts()
         self._finish()
-        return self.saved
+        return self.result
 
     # Content
     # ----------------------------------------------------------------------------------------------
@@ -239,7 +244,7 @@ class _Batch:
                 self.counts[writer.task].unchanged += 1
         for writer, id in gone:
             self.counts[writer.task].deleted += deleted[writer.account, id]
-        self._remember_seen(changed)
+        self._record_seen(changed)
         self._sweep()
         self._note_changed(changed | set(deleted))
 
@@ -258,7 +263,7 @@ class _Batch:
                 latest[key] = write
         return {operation: list(latest.values()) for operation, latest in rows.items()}
 
-    def _remember_seen(self, changed: set[content.Key]) -> None:
+    def _record_seen(self, changed: set[content.Key]) -> None:
         """Record the unchanged items of a listing; changed ones have a new sequence number.
 
         The record lasts until the listing is complete.
@@ -271,7 +276,7 @@ class _Batch:
                 for row in outcome.outputs
                 if row.operation is not Operation.TOMBSTONE and (account, row.id) not in changed
             )
-        content.remember_seen(self.conn, seen)
+        content.record_seen(self.conn, seen)
 
     def _sweep(self) -> None:
         for outcome in self.outcomes:
@@ -290,7 +295,7 @@ class _Batch:
     def _note_changed(self, changed: set[content.Key]) -> None:
         domains = {each.dispatch.account_id: each.dispatch.domain for each in self.outcomes}
         for account, id in sorted(changed):
-            self.saved.changed.setdefault((account, domains[account]), []).append(id)
+            self.result.changed.setdefault((account, domains[account]), []).append(id)
 
     # Tasks
     # ----------------------------------------------------------------------------------------------
@@ -326,13 +331,13 @@ class _Batch:
 
     def _backfill_run(self, outcome: Outcome) -> str:
         dispatch = outcome.dispatch
-        names = {
+        params = {
             "account": dispatch.account_id,
             "domain": dispatch.domain,
             "trigger": dispatch.trigger,
         }
         while True:
-            self.conn.execute(OPEN_BACKFILL, {**names, "id": uuid4()})
+            self.conn.execute(OPEN_BACKFILL, {**params, "id": uuid4()})
             if self.runs[dispatch.task_id].allow_deletions:
                 self.conn.execute(ALLOW_BACKFILL, (dispatch.account_id,))
             row = self.conn.execute(SHARE_BACKFILL, (dispatch.account_id,)).fetchone()
@@ -346,7 +351,7 @@ class _Batch:
             )
             for task, count in inserted.items():
                 self.counts[task].followups = count
-            self.saved.added = bool(inserted)
+            self.result.added = bool(inserted)
 
     # Accounts and blocks
     # ----------------------------------------------------------------------------------------------
@@ -370,10 +375,10 @@ class _Batch:
             _finished(outcome, self.counts[outcome.dispatch.task_id]) for outcome in self.outcomes
         ]
         states: dict[int, str] = dict(self.conn.execute(FINISH, (json_text(rows),)).fetchall())
-        self.saved.applied = [
+        self.result.applied = [
             (outcome, states[outcome.dispatch.task_id]) for outcome in self.outcomes
         ]
-        self.saved.added |= any(state == TaskState.READY for state in states.values())
+        self.result.added |= any(state == TaskState.READY for state in states.values())
 
 
 def _array(numbers: Iterable[int]) -> str:

@@ -85,14 +85,14 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
       InvalidInput: A task is not parked, or was tried again already.
     """
     with conn.transaction():
-        found = conn.execute(PARKED, (list(tasks),)).fetchall()
-        _require_all(tasks, [row[0] for row in found])
-        for task, _, _, _, state, retried_as in found:
+        rows = conn.execute(PARKED, (list(tasks),)).fetchall()
+        _require_all(tasks, [row[0] for row in rows])
+        for task, _, _, _, state, retried_as in rows:
             if state not in STOPPED_TASKS:
                 raise WrongState("task-not-parked", task=task)
             if retried_as is not None:
                 raise WrongState("task-retried", task=task, copy=retried_as)
-        return [copy for row in found if (copy := _copy(conn, row[0], row[2], row[3])) is not None]
+        return [copy for row in rows if (copy := _copy(conn, row[0], row[2], row[3])) is not None]
 
 
 def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
@@ -121,15 +121,16 @@ def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
     return dropped
 
 
-def _require_all(wanted: Sequence[int], found: Sequence[int]) -> None:
-    missing = set(wanted) - set(found)
+def _require_all(requested: Sequence[int], existing: Sequence[int]) -> None:
+    missing = set(requested) - set(existing)
     if missing:
         raise NotFound("task-not-found", task=min(missing))
 
 
 def cancel_run(conn: Conn, run: UUID) -> None:
-    """End a run now. Its open tasks resume in the next run of the account; the results of tasks
-    that run now are refused.
+    """End a run now.
+
+    Its open tasks resume in the next run of the account. Results of running tasks are refused.
 
     Raises:
       NotFound: There is no such run.
@@ -141,17 +142,17 @@ def cancel_run(conn: Conn, run: UUID) -> None:
     if peek is None:
         raise NotFound("run-not-found", run=run)
     account, domain, lane = peek
-    names = {"run": run, "account": account, "domain": domain, "lane": lane}
+    params = {"run": run, "account": account, "domain": domain, "lane": lane}
     with conn.transaction():
         conn.execute("SELECT id FROM user_integration WHERE id = %s FOR NO KEY UPDATE", (account,))
         # Savers lock tasks before runs. Those that add tasks meanwhile are caught by going on until
         # none is open.
-        conn.execute(LOCK_OPEN_TASKS, names)
+        conn.execute(LOCK_OPEN_TASKS, params)
         locked = conn.execute(LOCK_RUN, (run,)).fetchone()
         if locked is None or locked[3] != "running":
             raise WrongState("run-ended", state=locked[3] if locked else "nothing")
-        while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, names)]:
+        while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, params)]:
             conn.execute(CANCEL_TASKS, (tasks,))
-        conn.execute(CANCEL_RUN, names)
+        conn.execute(CANCEL_RUN, params)
         if lane == Lane.LIVE:
             conn.execute(NEXT_SYNC, (account,))

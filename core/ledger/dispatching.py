@@ -199,15 +199,15 @@ def in_flight(conn: Conn, domain: str) -> list[InFlight]:
 
 def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiting]:
     """Up to `most` accounts with ready tasks, those behind `after` in the ring first."""
-    names: dict[str, Any] = {"domain": domain, "after": after, "most": most}
+    params: dict[str, Any] = {"domain": domain, "after": after, "most": most}
     cursor = conn.cursor(row_factory=dataclass_row(Waiting))
-    found = cursor.execute(WAITING, names).fetchall()
-    if len(found) < most and str(after) != str(RING_START):
-        names |= {"after": RING_START, "most": most - len(found)}
-        there = {account.account for account in found}
-        again = cursor.execute(WAITING, names)
-        found += [account for account in again if account.account not in there]
-    return found
+    accounts = cursor.execute(WAITING, params).fetchall()
+    if len(accounts) < most and str(after) != str(RING_START):
+        params |= {"after": RING_START, "most": most - len(accounts)}
+        seen = {account.account for account in accounts}
+        again = cursor.execute(WAITING, params)
+        accounts += [account for account in again if account.account not in seen]
+    return accounts
 
 
 def blocked(conn: Conn) -> set[str]:
@@ -223,8 +223,8 @@ def claim(
     Nothing, if `leader` is not the leader any more.
     """
     encoded = json.dumps([asdict(portion) for portion in portions])
-    names = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
-    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM, names).fetchall()
+    params = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
+    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM, params).fetchall()
 
 
 def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:

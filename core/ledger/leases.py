@@ -90,21 +90,21 @@ class Expired:
     type: str
 
 
-Held = Sequence[tuple[int, int]]
+LeaseKeys = Sequence[tuple[int, int]]
 """(task, dispatch_no) pairs."""
 
 
-def renew(conn: Conn, held: Held, lease_seconds: float) -> None:
+def renew(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
     """Extend the leases of the tasks that a process has in flight."""
-    conn.execute(RENEW, _names(held, lease_seconds))
+    conn.execute(RENEW, _params(held, lease_seconds))
 
 
-def renew_waiting(conn: Conn, held: Held, lease_seconds: float) -> None:
+def renew_waiting(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
     """Extend the leases of tasks whose message still waits in Redis."""
-    conn.execute(RENEW_WAITING, _names(held, lease_seconds))
+    conn.execute(RENEW_WAITING, _params(held, lease_seconds))
 
 
-def _names(held: Held, lease_seconds: float) -> dict[str, object]:
+def _params(held: LeaseKeys, lease_seconds: float) -> dict[str, object]:
     return {
         "tasks": [task for task, _ in held],
         "numbers": [number for _, number in held],
@@ -122,6 +122,6 @@ def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:
     return conn.execute(START_SUSPECT, (task, dispatch_no)).fetchone() is not None
 
 
-def release(conn: Conn, held: Held) -> None:
+def release(conn: Conn, held: LeaseKeys) -> None:
     """Return tasks that a stopping worker has not started to `ready`. They are not suspects."""
     conn.execute(RELEASE, ([task for task, _ in held], [number for _, number in held]))

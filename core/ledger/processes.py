@@ -24,7 +24,7 @@ ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), queues = excluded.qu
     clock = excluded.clock, counters = excluded.counters
 RETURNING draining
 """
-ACTIVITY = """
+RECORD_THROUGHPUT = """
 INSERT INTO throughput AS a (minute, tasks, rows)
 VALUES (date_trunc('minute', clock_timestamp()), %s, %s)
 ON CONFLICT (minute) DO UPDATE SET tasks = a.tasks + excluded.tasks, rows = a.rows + excluded.rows
@@ -80,10 +80,10 @@ def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[An
     return bool(row and row[0])
 
 
-def note_activity(conn: Conn, tasks: int, rows: int) -> None:
+def record_throughput(conn: Conn, tasks: int, rows: int) -> None:
     """Add tasks that a process ended, and rows that it changed, to the current minute."""
     if tasks or rows:
-        conn.execute(ACTIVITY, (tasks, rows))
+        conn.execute(RECORD_THROUGHPUT, (tasks, rows))
 
 
 def deregister(conn: Conn, process: UUID) -> None:

@@ -149,8 +149,8 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
     """
     with conn.transaction():
         rows = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
-        for _, account, forget in rows:
-            if forget:
+        for _, account, drop_state in rows:
+            if drop_state:
                 conn.execute(DROP_STATE, (account,))
         claimed = [(run, account) for run, account, _ in rows]
         stopped = {
@@ -206,7 +206,7 @@ def request_run(
       InvalidInput: The account is paused, in error or disconnected.
     """
     with conn.transaction():
-        domain, resync_due, forget = _lock_active(conn, account)
+        domain, resync_due, drop_state = _lock_active(conn, account)
         params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "allow": allow_deletions}
         joined = conn.execute(JOIN_OPEN_RUN, params).fetchone()
         if joined is not None:
@@ -217,7 +217,7 @@ def request_run(
             trigger = Trigger.RESYNC
         params |= {"id": uuid4(), "domain": domain, "trigger": trigger, "root": ROOT_KEY}
         _open_with_root(conn, params)
-        if forget:
+        if drop_state:
             conn.execute(DROP_STATE, (account,))
         conn.execute(RESYNC_TAKEN, (account,))
         _carry_on(conn, params["id"], account)

@@ -56,10 +56,10 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
     wanted = [key for outcome in outcomes for key, _ in _writes(outcome)]
     if not wanted:
         return list(outcomes)
-    found = conn.execute(
+    locked = conn.execute(
         LOCK_STATE, ([account for account, _ in wanted], [partition for _, partition in wanted])
     )
-    current = {(account, partition): (version, seq) for account, partition, version, seq in found}
+    current = {(account, partition): (version, seq) for account, partition, version, seq in locked}
     rows: dict[Key, dict[str, Any]] = {}
     passed = []
     for outcome in outcomes:

@@ -138,10 +138,12 @@ class Budgets:
         if not wanted:
             return {}
         numbers = [
-            number for one in wanted for number in (*gcra(one.limit, one.heaviest), one.heaviest)
+            number
+            for request in wanted
+            for number in (*gcra(request.limit, request.heaviest), request.heaviest)
         ]
         left = cast("list[int]", self._left(keys=self._keys(wanted), args=numbers))
-        return dict(zip([one.key for one in wanted], left, strict=True))
+        return dict(zip([request.key for request in wanted], left, strict=True))
 
     def charge(self, wanted: UnitRequest) -> None:
         """Take units even if none are left: debt, paid off before the next task."""
@@ -151,9 +153,9 @@ class Budgets:
         if not wanted:
             return None
         arguments: list[Any] = [mode]
-        for one in wanted:
-            heaviest = max(one.heaviest, one.units if mode == TAKE else 1)
-            arguments += [*gcra(one.limit, heaviest), heaviest, one.units]
+        for request in wanted:
+            heaviest = max(request.heaviest, request.units if mode == TAKE else 1)
+            arguments += [*gcra(request.limit, heaviest), heaviest, request.units]
         while True:
             wait, which = cast("list[int]", self._script(keys=self._keys(wanted), args=arguments))
             if wait >= 0:
@@ -163,7 +165,7 @@ class Budgets:
     def _keys(self, wanted: Sequence[UnitRequest]) -> list[str]:
         return [
             self._key("budgets"),
-            *(self._key(f"budget/{one.key}") for one in wanted),
+            *(self._key(f"budget/{request.key}") for request in wanted),
         ]
 
     def _mark(self) -> None:

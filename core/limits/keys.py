@@ -22,9 +22,9 @@ def overridden(limits: Iterable[Limit], overrides: Mapping[str, LimitOverride]) 
 def _override(limit: Limit, override: LimitOverride | None) -> Limit:
     if override is None:
         return limit
-    given = override.model_dump(exclude_none=True)
+    values = override.model_dump(exclude_none=True)
     allowed = {"tasks"} if isinstance(limit, Concurrency) else {"units", "per"}
-    if set(given) - allowed:
+    if set(values) - allowed:
         kind = type(limit).__name__
         raise SettingsError(
             "limit-override-invalid",
@@ -32,7 +32,7 @@ def _override(limit: Limit, override: LimitOverride | None) -> Limit:
             kind=kind,
             allowed=" and ".join(sorted(allowed)),
         )
-    return replace(limit, **given)
+    return replace(limit, **values)
 
 
 def to_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:

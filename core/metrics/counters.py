@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from core.ledger.commit import Saved
+from core.ledger.commit import CommitResult
 from core.ledger.completion import Run
 from core.ledger.outcomes import Outcome
 from core.states import TaskState
@@ -26,7 +26,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[Key, float] = {}
-        self._told = (0, 0)
+        self._reported = (0, 0)
 
     def count(self, name: str, number: float = 1, /, **labels: str) -> None:
         """Add to one of them."""
@@ -35,13 +35,13 @@ class Counters:
             if key in self._counts or len(self._counts) < MAX_SERIES:
                 self._counts[key] = self._counts.get(key, 0) + number
 
-    def saved(self, saved: Sequence[Saved], ended: Sequence[Run]) -> None:
-        """What a batch came to."""
-        self.count("saves", len(saved))
-        for one in saved:
-            for outcome, state in one.applied:
+    def count_commits(self, commits: Sequence[CommitResult], ended: Sequence[Run]) -> None:
+        """Count the results of a batch, and the runs that ended with it."""
+        self.count("saves", len(commits))
+        for commit in commits:
+            for outcome, state in commit.applied:
                 self._task(outcome, state)
-            for (_, domain), ids in one.changed.items():
+            for (_, domain), ids in commit.changed.items():
                 self.count("outputs_changed", len(ids), domain=domain)
         self.ended(ended)
 
@@ -67,16 +67,19 @@ class Counters:
         bound = next((str(bound) for bound in BUCKETS if seconds <= bound), "+Inf")
         self.count("run_seconds", le=bound, **labels)
 
-    def activity(self) -> tuple[int, int]:
-        """Tasks that ended and rows that changed since this was last asked."""
+    def take_throughput(self) -> tuple[int, int]:
+        """Return the tasks that ended and the rows that changed since the last call."""
         with self._lock:
-            told, self._told = self._told, (self._total("tasks"), self._total("outputs_changed"))
-        return self._told[0] - told[0], self._told[1] - told[1]
+            before, self._reported = (
+                self._reported,
+                (self._total("tasks"), self._total("outputs_changed")),
+            )
+        return self._reported[0] - before[0], self._reported[1] - before[1]
 
-    def not_told(self, tasks: int, rows: int) -> None:
-        """What was asked for could not be passed on: it is told the next time."""
+    def restore_throughput(self, tasks: int, rows: int) -> None:
+        """Add figures of `take_throughput` that could not be recorded to those of its next call."""
         with self._lock:
-            self._told = (self._told[0] - tasks, self._told[1] - rows)
+            self._reported = (self._reported[0] - tasks, self._reported[1] - rows)
 
     def _total(self, name: str) -> int:
         return int(sum(number for (one, _), number in self._counts.items() if one == name))

@@ -12,7 +12,7 @@ from dramatiq import Broker, Worker
 from dramatiq.middleware import Middleware
 
 from core import observability
-from core.db.pool import UNAVAILABLE
+from core.db.pool import DATABASE_UNAVAILABLE
 from core.environment import leave_environment
 from core.errors import PollingError
 from core.worker.process import WorkerProcess
@@ -79,8 +79,8 @@ class Lifecycle(Middleware):
         self._process.stopping.set()
         self._process.saver.release_waiters()
         try:
-            self._process.give_back(self._process.inflight.not_started())
-        except UNAVAILABLE as error:
+            self._process.release(self._process.inflight.not_started())
+        except DATABASE_UNAVAILABLE as error:
             log.warning("PostgreSQL is away: %s", error)
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
@@ -113,7 +113,7 @@ class Lifecycle(Middleware):
             thread.pause()
         while process.inflight.not_started():
             try:
-                process.give_back(process.inflight.not_started())
-            except UNAVAILABLE as error:
+                process.release(process.inflight.not_started())
+            except DATABASE_UNAVAILABLE as error:
                 log.warning("PostgreSQL is away: %s", error)
                 time.sleep(1)

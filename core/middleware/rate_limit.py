@@ -19,7 +19,7 @@ from core.metrics.counters import Counters
 from core.middleware.base import TaskMiddleware
 from core.plugins import Registry
 from core.states import TaskState
-from core.transport.queues import UNAVAILABLE
+from core.transport.queues import REDIS_UNAVAILABLE
 from core.worker.accounts import Accounts
 from core.worker.inflight import InflightTasks
 
@@ -76,7 +76,7 @@ class RateLimit(TaskMiddleware):
         ]
         try:
             wait = self._budgets.take(wanted)
-        except UNAVAILABLE:
+        except REDIS_UNAVAILABLE:
             self._snooze(
                 dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None
             )

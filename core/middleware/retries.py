@@ -115,13 +115,13 @@ class Retries(TaskMiddleware):
 
 def tags_of(dispatch: Dispatch) -> dict[str, str]:
     """Which task a report is about."""
-    names = {
+    tags = {
         "domain": dispatch.domain,
         "type": dispatch.type,
         "account": dispatch.account_id,
         "run": dispatch.run_id,
     }
-    return names | {"task": str(dispatch.task_id), "lane": dispatch.lane}
+    return tags | {"task": str(dispatch.task_id), "lane": dispatch.lane}
 
 
 def outcome_of(
@@ -137,7 +137,7 @@ def outcome_of(
     Parameters:
       max_attempts: Attempts before a task is parked.
       loaded: The account as the task had it; None if it could not be loaded.
-      strike: Removes the account's secrets from a text.
+      redact: Redacts the account's secrets in a text.
       stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
     decision = decide(exception, dispatch, max_attempts, redact=redact, describe=message_of)
@@ -200,5 +200,5 @@ def _key(dispatch: Dispatch, loaded: LoadedAccount | None, limit: str | None) ->
     """What is blocked: a limit, under the key that all who share it have; or the account."""
     if loaded is None or limit is None:
         return account_key(dispatch.account_id)
-    keys = [loaded.key(one) for one in loaded.limits if one.name == limit]
+    keys = [loaded.key(each) for each in loaded.limits if each.name == limit]
     return keys[0] if keys else f"account/{dispatch.account_id}/{limit}"

@@ -151,7 +151,7 @@ class TimeLimit(TaskMiddleware):
             self._worker.workers.remove(thread)
             self._worker._add_worker()
         for dispatch in self._inflight.orphaned():
-            self._forget(dispatch)
+            self._drop(dispatch)
 
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
         """The stuck thread stops by itself if it ever comes back.
@@ -172,10 +172,10 @@ class TimeLimit(TaskMiddleware):
             thread.stop()
             self._worker.workers.remove(thread)
             self._worker._add_worker()
-        self._forget(dispatch)
+        self._drop(dispatch)
 
-    def _forget(self, dispatch: Dispatch) -> None:
-        """Its place among the messages taken is free; its lease runs out."""
+    def _drop(self, dispatch: Dispatch) -> None:
+        """Free the place of its message, and let its lease expire."""
         thread = self._worker.consumers.get(dispatch.domain) if self._worker is not None else None
         give_up = getattr(thread and thread.consumer, "give_up", None)
         if give_up is not None:

@@ -7,7 +7,7 @@ Their usual environment variables enable them; disabled, they cost nothing.
 
 Both are extras. We import nothing of them where they are off. What leaves here has no secrets and
 no content: no local variables, no bodies, no texts of exceptions but those that the ledger keeps,
-struck as it keeps them.
+redacted as it keeps them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from core.observability import errors, traces
+from core.observability.errors import Redactor
 
-Strike = Callable[[str], str]
 
-
-def start(part: str, redact: Callable[[], Strike]) -> None:
+def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
     """Switch on what the environment asks for, in this process.
 
     Parameters:
       part: Which of our processes this is: `worker`, `dispatcher`, `scheduler`, `api`.
-      strike: Makes what takes every secret that this process knows out of a text; called only if it
-        is needed.
+      make_redactor: Returns a function that redacts every secret that this process knows. It is
+        called only if it is needed.
     """
-    errors.start(part, redact)
-    traces.start(part, redact)
+    errors.start(part, make_redactor)
+    traces.start(part, make_redactor)
 
 
 def stop() -> None:

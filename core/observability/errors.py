@@ -35,12 +35,13 @@ MAX_MESSAGE_CHARS = 1_000
 
 END_SECONDS = 3.0
 
-Strike = Callable[[str], str]
+Redactor = Callable[[str], str]
+"""Replaces secrets in a text."""
 
 _on = False
 
 
-def start(part: str, make_strike: Callable[[], Strike]) -> None:
+def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
     """Begin to report, if a DSN is set."""
     global _on
     if _on or not os.environ.get("SENTRY_DSN"):
@@ -53,7 +54,7 @@ def start(part: str, make_strike: Callable[[], Strike]) -> None:
             " 'integration-polling[sentry]'"
         )
         return
-    redact = make_strike()
+    redact = make_redactor()
     sentry_sdk.init(
         release=os.environ.get("SENTRY_RELEASE")
         or f"integration-polling@{version('integration-polling')}",
@@ -79,9 +80,9 @@ def _transport() -> type[HttpTransport]:
     from sentry_sdk.transport import HttpTransport
 
     class Transport(HttpTransport):
-        def _request(self, *args: Any, **given: Any) -> Any:
+        def _request(self, *args: Any, **kwargs: Any) -> Any:
             with any_host():
-                return super()._request(*args, **given)
+                return super()._request(*args, **kwargs)
 
     return Transport
 
@@ -106,7 +107,7 @@ def report_task(
     error: BaseException | None,
     text: str,
     tags: Mapping[str, str],
-    redact: Strike = str,
+    redact: Redactor = str,
     level: str = "error",
 ) -> None:
     """Report a task that needs a person.
@@ -115,7 +116,7 @@ def report_task(
       error: What it raised, for its stack; its own words are not sent.
       text: What the ledger keeps of it.
       tags: Which task it was.
-      strike: Takes its account's secrets out of a text.
+      redact: Redacts the account's secrets. Default: changes nothing.
     """
     if not _on:
         return
@@ -141,10 +142,10 @@ def _stacks(error: BaseException) -> list[dict[str, Any]]:
     from sentry_sdk.utils import event_from_exception
 
     event: Any = event_from_exception(error, client_options=get_client().options)[0]
-    values: list[dict[str, Any]] = [dict(one) for one in event["exception"]["values"]]
-    for one in values:
-        one["value"] = ""
-        one.pop("mechanism", None)
+    values: list[dict[str, Any]] = [dict(value) for value in event["exception"]["values"]]
+    for value in values:
+        value["value"] = ""
+        value.pop("mechanism", None)
     return values
 
 
@@ -154,15 +155,15 @@ def _capture(event: Any) -> None:
     sentry_sdk.capture_event(event)
 
 
-def _redacted(event: Any, redact: Strike) -> Any:
-    """The event without any secret that is known; one that cannot be struck is not sent."""
+def _redacted(event: Any, redact: Redactor) -> Any:
+    """Redact every known secret in an event. Return None, so that it is not sent, if that fails."""
     try:
         return _walk(event, redact)
     except Exception:  # noqa: BLE001  anything may be in it
         return None
 
 
-def _walk(value: Any, redact: Strike) -> Any:
+def _walk(value: Any, redact: Redactor) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from core.egress import any_host
+from core.observability.errors import Redactor
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -30,19 +31,17 @@ MAX_CLASS_NAME_CHARS = 80
 
 END_SECONDS = 3.0
 
-Strike = Callable[[str], str]
-
 log = logging.getLogger(__name__)
 
 _provider: TracerProvider | None = None
 _tracer: Tracer | None = None
-_strike: Strike = str
+_redact: Redactor = str
 _OFF: AbstractContextManager[None] = nullcontext()
 
 
-def start(part: str, make_strike: Callable[[], Strike]) -> None:
+def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
     """Begin to export, if an endpoint is set."""
-    global _provider, _tracer, _strike
+    global _provider, _tracer, _redact
     if _tracer is not None or not wanted():
         return
     try:
@@ -60,19 +59,19 @@ def start(part: str, make_strike: Callable[[], Strike]) -> None:
     class Exporter(OTLPSpanExporter):
         """The collector may be in a private network, see `core.egress`."""
 
-        def export(self, *args: Any, **given: Any) -> Any:
+        def export(self, *args: Any, **kwargs: Any) -> Any:
             with any_host():
-                return super().export(*args, **given)
+                return super().export(*args, **kwargs)
 
-    _strike = make_strike()
-    said = Resource.create()
-    if str(said.attributes.get("service.name", "")).startswith("unknown_service"):
-        said = said.merge(Resource({"service.name": NAME}))
+    _redact = make_redactor()
+    resource = Resource.create()
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": NAME}))
     ours = Resource({"service.version": version(NAME), "polling.process": part})
     # It is ours alone: libraries that find one in the process, as FastAPI does, note the words of
     # exceptions in their spans. The second one's values win: the operator's. We end it ourselves:
     # at exit, it would wait for as long as it takes.
-    _provider = TracerProvider(resource=ours.merge(said), shutdown_on_exit=False)
+    _provider = TracerProvider(resource=ours.merge(resource), shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(Exporter()))
     _tracer = _provider.get_tracer(NAME, version(NAME))
 
@@ -157,7 +156,8 @@ def mark_failed(span: Span, error: str) -> None:
     from opentelemetry.trace import Status, StatusCode
 
     span.set_status(Status(StatusCode.ERROR))
-    struck = _strike(error)  # a plugin gives its classes what names it likes
+    redacted = _redact(error)  # a plugin gives its classes what names it likes
     span.set_attribute(
-        "error.type", struck if struck == error and len(error) <= MAX_CLASS_NAME_CHARS else "other"
+        "error.type",
+        redacted if redacted == error and len(error) <= MAX_CLASS_NAME_CHARS else "other",
     )

@@ -29,7 +29,7 @@ from core.errors import (
 from core.results.parking import MAX_CRASHES, Cause
 from core.results.result import partition_fits
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
-from core.results.text import mended
+from core.results.text import sanitize
 from core.states import AccountStateReason, Trigger
 
 FIRST_BACKOFF_SECONDS = 2.0
@@ -197,7 +197,7 @@ def _no_key(case: Case) -> Decision:
 def _rate_limited(case: Case) -> Decision:
     seconds = snooze(case.error.retry_after, case.tries.snoozes, case.draw)
     named = case.error.limit
-    limit = None if named is None else mended(str(named)[:MAX_LIMIT_CHARS])
+    limit = None if named is None else sanitize(str(named)[:MAX_LIMIT_CHARS])
     return Snooze(case.reason, seconds, limit or None)
 
 
@@ -278,7 +278,7 @@ def decide(
     """
     kind = ServerUnavailable if _is_redis_error(error) else type(error)
     try:
-        reason = (mended(redact(describe(error))) or type(error).__name__)[:MAX_REASON_CHARS]
+        reason = (sanitize(redact(describe(error))) or type(error).__name__)[:MAX_REASON_CHARS]
         rule = next(rule for kinds, rule in RULES if issubclass(kind, kinds))
         return rule(Case(error, reason, tries, max_attempts, draw))
     except Exception as unreadable:  # noqa: BLE001  without a decision the task would be held for ever

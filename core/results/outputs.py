@@ -11,7 +11,14 @@ from typing import Any, NamedTuple, Protocol
 from core.errors import ResultInvalid
 from core.integration.results import Listing, TaskOutput
 from core.results.rows import ListingRow, OutputRow, StoredBlob
-from core.results.text import decode_json, encode_json, fits, json_fits, mended, mended_json
+from core.results.text import (
+    decode_json,
+    encode_json,
+    is_storable,
+    is_storable_json,
+    sanitize,
+    sanitize_json,
+)
 from core.states import Operation
 
 MAX_INLINE_BYTES = 1024 * 1024
@@ -73,11 +80,11 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> tuple[OutputRow, int]:
     metadata, weight = _metadata(output)
     if operation is Operation.UPDATE:
         return OutputRow(operation, id, fingerprint, metadata), weight
-    kind = mended(_string(output.kind, "kind")) or "item"
+    kind = sanitize(_string(output.kind, "kind")) or "item"
     parent = None if output.parent is None else external_id(output.parent)
-    name = mended(_string(output.name, "name"))
+    name = sanitize(_string(output.name, "name"))
     ts = timestamp(output.timestamp)
-    media_type = mended(_string(output.content_type, "content_type"))
+    media_type = sanitize(_string(output.content_type, "content_type"))
     content = _content(output.content, blobs)
     digest = _digest(kind, parent, name, ts, media_type, content.hash, fingerprint, metadata)
     return (
@@ -119,7 +126,7 @@ def external_id(value: object) -> str:
     """
     if not isinstance(value, str) or not value:
         raise ResultInvalid("an output's id must be a text that is not empty")
-    if not fits(value):
+    if not is_storable(value):
         raise ResultInvalid(f"the id {value[:80]!r} has a NUL or a lone surrogate")
     if len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
         raise ResultInvalid(f"the id {value[:80]!r}… is longer than {MAX_ID_BYTES} bytes")
@@ -172,9 +179,9 @@ def _string(value: object, what: str) -> str | None:
 
 
 def _fingerprint(value: object) -> str | None:
-    """It is compared, so it is refused where a name would be mended."""
+    """Fingerprints are compared, so one that cannot be stored is refused, not sanitized."""
     fingerprint = _string(value, "fingerprint")
-    if fingerprint is not None and not fits(fingerprint):
+    if fingerprint is not None and not is_storable(fingerprint):
         raise ResultInvalid("an output's fingerprint has a NUL or a lone surrogate")
     return fingerprint
 
@@ -187,8 +194,8 @@ def _metadata(output: TaskOutput) -> tuple[dict[str, Any], int]:
     encoded = encode_json(mapping(output.metadata, what), what)
     if len(encoded) > MAX_INLINE_BYTES:
         raise ResultInvalid(f"{what} is larger than {MAX_INLINE_BYTES} bytes; keep it as content")
-    if not json_fits(encoded):
-        encoded = mended_json(encoded)
+    if not is_storable_json(encoded):
+        encoded = sanitize_json(encoded)
     # A copy of our own: a generator may change what it has yielded.
     return decode_json(encoded, what), len(encoded)
 
@@ -222,7 +229,7 @@ def _content(content: object, blobs: BlobStore) -> Content:
     size, hash = len(data), hashlib.sha256(data).hexdigest()
     if size > MAX_INLINE_BYTES:
         return Content(blob=blobs.put(data), size=size, hash=hash)
-    if isinstance(content, str) and fits(content):
+    if isinstance(content, str) and is_storable(content):
         return Content(text=content, size=size, hash=hash)
     return Content(bytes=base64.b64encode(data).decode(), size=size, hash=hash)
 

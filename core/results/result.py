@@ -14,7 +14,7 @@ from core.integration.base import Integration
 from core.integration.results import Task, TaskResult
 from core.results.outputs import BlobStore, amended, listing_row, mapping, output_row, seen_ids
 from core.results.rows import OutputRow, ResultRows, StateRow, TaskRow
-from core.results.text import decode_json, encode_json, fits, json_fits
+from core.results.text import decode_json, encode_json, is_storable, is_storable_json
 from core.states import Operation
 
 MAX_OUTPUTS = 100_000
@@ -69,7 +69,9 @@ def result_rows(
         rows.tasks.append(row)
         _weigh(rows, weight)
     rows.seen = seen_ids(_bounded(result.seen, MAX_SEEN, "seen ids"))
-    rows.listed = [listing_row(one) for one in _bounded(result.listed, MAX_OUTPUTS, "listings")]
+    rows.listed = [
+        listing_row(listing) for listing in _bounded(result.listed, MAX_OUTPUTS, "listings")
+    ]
     rows.states = [
         state_row(partition, value, read)
         for partition, value in mapping(result.state, "the state").items()
@@ -133,7 +135,7 @@ def task_row(task: Task, integration: Integration) -> tuple[TaskRow, int]:
     encoded = encode_json(mapping(task.payload, what), what)
     if len(encoded) > MAX_PAYLOAD_BYTES:
         raise ResultInvalid(f"{what} has {len(encoded):,} bytes; {MAX_PAYLOAD_BYTES:,} are allowed")
-    if not json_fits(encoded):
+    if not is_storable_json(encoded):
         raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
     # Compared, not looked up: a range is searched one by one for a subclass of int.
     if (
@@ -153,7 +155,7 @@ def partition_fits(partition: object) -> bool:
     return (
         isinstance(partition, str)
         and 0 < len(partition) <= MAX_PARTITION_CHARS
-        and fits(partition)
+        and is_storable(partition)
         and len(partition.encode()) <= MAX_PARTITION_BYTES
     )
 
@@ -180,6 +182,6 @@ def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
     encoded = encode_json(dumped, what)
     if len(encoded) > MAX_STATE_BYTES:
         raise ResultInvalid(f"{what} is larger than 1 MiB; split it into partitions")
-    if not json_fits(encoded):
+    if not is_storable_json(encoded):
         raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
     return StateRow(partition, dumped, read.get(partition))

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for PostgreSQL, which holds neither NUL nor lone surrogates."""
+"""Text from outside, sanitized for PostgreSQL, which stores neither NUL nor lone surrogates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from core.errors import ResultInvalid
 
-_UNFIT = re.compile("[\x00\ud800-\udfff]")
-_UNFIT_ESCAPED = re.compile(r"\\u(?:0000|d[89a-f])")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNSTORABLE_ESCAPED = re.compile(r"\\u(?:0000|d[89a-f])")
 # An escaped backslash and a surrogate pair are matched too, so that no part of them is taken for
 # something else.
 _ESCAPES = re.compile(
@@ -21,16 +21,17 @@ _ESCAPES = re.compile(
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), sort_keys=True).encode
 
 
-def fits(text: str) -> bool:
-    """Whether PostgreSQL can hold it as text."""
-    return _UNFIT.search(text) is None
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can store it as text."""
+    return _UNSTORABLE.search(text) is None
 
 
-def mended(text: str | None) -> str | None:
-    """Text with what cannot be held replaced by U+FFFD: for names and the like, where a readable
-    form is all that matters.
+def sanitize(text: str | None) -> str | None:
+    """Replace each character that PostgreSQL cannot store by U+FFFD.
+
+    For names and other text that only has to be readable.
     """
-    return None if text is None else _UNFIT.sub("\ufffd", text)
+    return None if text is None else _UNSTORABLE.sub("\ufffd", text)
 
 
 def encode_json(value: Any, what: str) -> str:
@@ -68,18 +69,18 @@ def json_text(value: Any) -> str:
         return json.dumps(value)
 
 
-def json_fits(encoded: str) -> bool:
-    """Whether PostgreSQL can hold the text of `encode_json` as `jsonb`."""
-    if _UNFIT_ESCAPED.search(encoded) is None:
+def is_storable_json(encoded: str) -> bool:
+    """Whether PostgreSQL can store the text of `encode_json` as `jsonb`."""
+    if _UNSTORABLE_ESCAPED.search(encoded) is None:
         return True
-    return not any(_is_unfit(match[0]) for match in _ESCAPES.finditer(encoded))
+    return not any(_is_unstorable(match[0]) for match in _ESCAPES.finditer(encoded))
 
 
-def mended_json(encoded: str) -> str:
-    """The text of `encode_json` with every string and key mended."""
-    return _ESCAPES.sub(lambda match: r"\ufffd" if _is_unfit(match[0]) else match[0], encoded)
+def sanitize_json(encoded: str) -> str:
+    """Sanitize every string and key in the text of `encode_json`."""
+    return _ESCAPES.sub(lambda match: r"\ufffd" if _is_unstorable(match[0]) else match[0], encoded)
 
 
-def _is_unfit(escape: str) -> bool:
+def _is_unstorable(escape: str) -> bool:
     """Whether it is a NUL or a lone surrogate, and not a pair of surrogates or a backslash."""
     return len(escape) == len(r"\u0000")

@@ -11,7 +11,7 @@ from core.egress import Egress
 from core.environment import Environment
 from core.plugins import Registry, get_registry
 from core.settings import Settings
-from core.transport.queues import UNAVAILABLE, Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Backend:
         """
         try:
             self.queues.wake()
-        except UNAVAILABLE:
+        except REDIS_UNAVAILABLE:
             return False
         return True
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
-from core.results.text import fits
+from core.results.text import is_storable
 from core.service.missing import not_found
 
 MAX_PAGE_ROWS = 1_000
@@ -223,7 +223,7 @@ def _number(value: Any) -> int:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not fits(value):
+    if not isinstance(value, str) or not is_storable(value):
         raise ValueError
     return value
 

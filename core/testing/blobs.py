@@ -94,6 +94,6 @@ class Spool:
         buffer = bytearray() if key is None else self._buffers.setdefault(key, bytearray())
         return MemoryWriter(buffer, self._store)
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         """Its content is committed now."""
         self._buffers.pop(key, None)

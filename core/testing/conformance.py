@@ -142,9 +142,9 @@ class IntegrationConformance:
         )
         wrong = self.connect(server)
         wrong.reconnect(_with_wrong_secrets(wrong.credentials))
-        told = f"{_told(right)} {_told(wrong)} {caplog.text}"
-        assert not [secret for secret in {*secrets, WRONG} if secret in told], (
-            "a secret stands in what it told"
+        visible = f"{_visible_text(right)} {_visible_text(wrong)} {caplog.text}"
+        assert not [secret for secret in {*secrets, WRONG} if secret in visible], (
+            "a secret is in a text that people see"
         )
 
 
@@ -184,7 +184,7 @@ def _with_wrong_secrets(model: BaseModel) -> BaseModel:
     return model.model_copy(update=wrong)
 
 
-def _told(harness: Harness) -> str:
+def _visible_text(harness: Harness) -> str:
     """Everything that an account shows after a sync: content, state, payloads and errors."""
     result = harness.sync()
     items = harness.content.values()

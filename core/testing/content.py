@@ -99,7 +99,7 @@ class ContentTable:
 
     def __init__(self, max_deleted_share: float, store: MemoryStore) -> None:
         self._rows: dict[str, _Kept] = {}
-        self._delete_guard = max_deleted_share
+        self._max_deleted_share = max_deleted_share
         self._store = store
         self._children: defaultdict[str | None, set[str]] = defaultdict(set)
         self._seen: set[tuple[str, str]] = set()
@@ -165,7 +165,7 @@ class ContentTable:
             and row.updated < began
             and (run, item.id) not in self._seen
         ]
-        if len(gone) > self._delete_guard * len(inside) and not allow:
+        if len(gone) > self._max_deleted_share * len(inside) and not allow:
             return None
         return sum(self._delete(id, sequence, now) for id in gone)
 

@@ -122,7 +122,7 @@ class Ledger:
             self._sweep(listing, entry.run, sequence)
         self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:
-            account.spool.forget(key)
+            account.spool.delete(key)
         self.result.tasks_done += 1
         return None
 

@@ -1,4 +1,4 @@
-"""Messages as Dramatiq reads them, encoded without its detours: the engine sends hundreds together.
+"""Messages in Dramatiq's format, with a faster encoder: the engine sends hundreds at a time.
 
 A message carries named fields (`kwargs`), so that a newer and an older version of the engine can
 run side by side: unknown fields are ignored, and missing optional ones have their defaults. A
@@ -46,9 +46,10 @@ KEYS = {
     "snoozes": "z",
     "suspect": "u",
 }
-"""The key of each field of a `Dispatch` in a message of `run_task`. Keys are short because Redis
-keeps the messages of a whole window. The fields with a default are optional, and left out while all
-have it. `k` is reserved for the token of a dispatch.
+"""The key of each field of a `Dispatch` in a message of `run_task`.
+
+Keys are short because Redis keeps the messages of a whole window. The fields with a default are
+optional, and left out while all have it. `k` is reserved for the token of a dispatch.
 """
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Dispatch)}

@@ -21,7 +21,7 @@ from core.accounts.redaction import describe_redis
 from core.egress import any_host
 from core.errors import ServerUnavailable
 
-UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+REDIS_UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 """What a command raises while Redis is away, is loading, is read-only or out of memory."""
 
 MINIMUM_VERSION = (6, 2)
@@ -63,9 +63,9 @@ def _at_any_host(kind: type[Any]) -> type[Any]:
     """This kind of connection, which also connects while plugins may not: see `core.egress`."""
 
     class Connection(kind):  # type: ignore[misc]
-        def connect_check_health(self, *args: Any, **given: Any) -> None:
+        def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
             with any_host():
-                super().connect_check_health(*args, **given)
+                super().connect_check_health(*args, **kwargs)
 
     return Connection
 
@@ -174,8 +174,8 @@ class Queues:
             pipe.hdel(self._hash(source), id)
             pipe.execute()
 
-    def put_back(self, queue: str, ids: Sequence[str]) -> None:
-        """Put taken messages back to the front of their queue."""
+    def requeue(self, queue: str, ids: Sequence[str]) -> None:
+        """Return fetched messages to the front of their queue."""
         if ids:
             self.client.lpush(self._list(queue), *reversed(ids))
 
@@ -230,13 +230,10 @@ class Queues:
         self.client.delete(self._list(queue), self._hash(queue))
 
     def answers(self) -> bool:
-        """Whether the server answers at once.
-
-        It is asked a single time: who asks has other things to tell, and little time.
-        """
+        """Whether the server answers within `HINT_SECONDS`. Tries once."""
         try:
             self._impatient.ping()
-        except UNAVAILABLE:
+        except REDIS_UNAVAILABLE:
             return False
         return True
 

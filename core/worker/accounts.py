@@ -102,20 +102,20 @@ class Accounts:
         return row[0] if row is not None else 0
 
     def redactor(self, account_id: str) -> Callable[[str], str]:
-        """What strikes out the account's secrets; nothing, if it was never loaded here."""
+        """Return a function that redacts the account's secrets: none if it is not loaded here."""
         with self._lock:
             loaded = self._loaded.get(account_id)
         return loaded.redact if loaded is not None else str
 
-    def strike(self, text: str) -> str:
-        """A text without the secrets of any account that is loaded here.
+    def redact_all(self, text: str) -> str:
+        """Redact the secrets of every account that is loaded here.
 
-        Slow: for what is rare and leaves this host.
+        It is slow: use it for rare texts that leave this host.
         """
         with self._lock:
             loaded = list(self._loaded.values())
-        for one in loaded:
-            text = one.redact(text)
+        for account in loaded:
+            text = account.redact(text)
         return text
 
     def seal(self, credentials: BaseModel) -> str:

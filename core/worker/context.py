@@ -74,13 +74,13 @@ class TaskContext:
     @property
     def log(self) -> ContextLogger:
         dispatch = self._dispatch
-        names = {
+        fields = {
             "account": dispatch.account_id,
             "run": dispatch.run_id,
             "task": dispatch.task_id,
             "domain": dispatch.domain,
         }
-        return ContextLogger(log, names, self._loaded.redact)
+        return ContextLogger(log, fields, self._loaded.redact)
 
     @property
     def loaded(self) -> LoadedAccount:
@@ -118,10 +118,10 @@ class TaskContext:
         return SpooledWriter(self._services.blobs, name, resumable=True)
 
     def charge(self, limit: str, units: int = 1) -> None:
-        for one in self._loaded.limits:
-            if one.name == limit and isinstance(one, Rate):
+        for each in self._loaded.limits:
+            if each.name == limit and isinstance(each, Rate):
                 self._services.budgets.charge(
-                    UnitRequest(self._loaded.key(one), one, units, self._loaded.heaviest(one))
+                    UnitRequest(self._loaded.key(each), each, units, self._loaded.heaviest(each))
                 )
                 return
         raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")

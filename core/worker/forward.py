@@ -13,7 +13,7 @@ from core.content.blobs import Blobs
 from core.ledger.fields import from_fields
 from core.ledger.outcomes import Dispatch, Outcome
 from core.transport.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
-from core.transport.queues import UNAVAILABLE, Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.inflight import InflightTasks
 
 MAX_INLINE_RESULT_BYTES = 256 * 1024
@@ -47,7 +47,7 @@ class ResultForwarder:
             try:
                 self._queues.hand_over(id, outcome.dispatch.domain, SAVE_QUEUE, message)
                 break
-            except UNAVAILABLE as error:
+            except REDIS_UNAVAILABLE as error:
                 log.warning(
                     "Redis is away, trying again in %.1f s: %s", pause, describe_redis(error)
                 )

@@ -118,9 +118,10 @@ class InflightTasks:
             self._suspect = None
             self._lane_free.notify()
 
-    def to_renew(self) -> list[tuple[int, int]]:
-        """(task, dispatch_no) of each lease to renew: neither those of a dead thread's task, nor of
-        a task past its deadline.
+    def active_leases(self) -> list[tuple[int, int]]:
+        """Return the (task, dispatch_no) of each lease to renew.
+
+        Leases of dead threads' tasks and of tasks past their deadline are left to expire.
         """
         now = time.monotonic()
         with self._lock:

@@ -74,8 +74,8 @@ class InstancePool:
             raise
         return instance
 
-    def give_back(self, instance: Instance) -> None:
-        """Keep it for the next task."""
+    def release(self, instance: Instance) -> None:
+        """Return an instance to the pool, for the next task of its account."""
         instance.since = time.monotonic()
         with self._lock:
             self._idle[instance.account_id].append(instance)
@@ -96,9 +96,14 @@ class InstancePool:
         """Close those that waited longer than this, in seconds."""
         limit = time.monotonic() - older_than
         with self._lock:
-            old = [one for idle in self._idle.values() for one in idle if one.since <= limit]
+            old = [
+                instance
+                for idle in self._idle.values()
+                for instance in idle
+                if instance.since <= limit
+            ]
             for id in list(self._idle):
-                self._idle[id] = [one for one in self._idle[id] if one.since > limit]
+                self._idle[id] = [instance for instance in self._idle[id] if instance.since > limit]
                 if not self._idle[id]:
                     del self._idle[id]
         for instance in old:

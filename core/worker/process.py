@@ -17,7 +17,7 @@ from core.accounts.redaction import describe_redis, operator_redactor
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs, clean_spool
 from core.db.errors import describe
-from core.db.pool import UNAVAILABLE, Database
+from core.db.pool import DATABASE_UNAVAILABLE, Database
 from core.egress import Egress
 from core.environment import Environment
 from core.ledger import leadership, leases, processes
@@ -27,8 +27,7 @@ from core.metrics.counters import Counters
 from core.plugins import Registry, catalog
 from core.settings import Settings
 from core.transport.messages import SAVE_QUEUE
-from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.transport.queues import Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.accounts import Accounts
 from core.worker.context import Services
 from core.worker.forward import ResultForwarder
@@ -143,7 +142,7 @@ class WorkerProcess:
         process has loaded.
         """
         operators = operator_redactor(self._environment, self.registry)
-        return lambda text: operators(self.accounts.strike(text))
+        return lambda text: operators(self.accounts.redact_all(text))
 
     def close(self, timeout: float = 60.0) -> None:
         """Save all outcomes, release tasks that have not started, and deregister this process.
@@ -154,13 +153,14 @@ class WorkerProcess:
         self.stopping.set()
         self.saver.stop(timeout)
         try:
-            self.give_back(self.inflight.not_started())
+            self.release(self.inflight.not_started())
             with self.database.connection() as conn:
                 processes.deregister(conn, self._process.id)
-            self._note_activity()
-        except UNAVAILABLE as error:
+            self._record_throughput()
+        except DATABASE_UNAVAILABLE as error:
             log.warning(
-                "PostgreSQL is away at shutdown; leases bring back what was not begun: %s", error
+                "PostgreSQL is away at shutdown; unstarted tasks return after their leases: %s",
+                error,
             )
         self._ended.set()
         self._heart.join(timeout=5)
@@ -169,8 +169,8 @@ class WorkerProcess:
         closer.join(timeout=5)
         self.database.close()
 
-    def give_back(self, dispatches: Sequence[Dispatch]) -> None:
-        """Taken and not begun: ready again, for whoever comes next."""
+    def release(self, dispatches: Sequence[Dispatch]) -> None:
+        """Return tasks that have not started to `ready`, and remove their messages."""
         if not dispatches:
             return
         with self.database.connection() as conn:
@@ -185,7 +185,8 @@ class WorkerProcess:
             self.queues.ack(by_queue, wake=True)
         except REDIS_UNAVAILABLE as error:
             log.warning(
-                "Redis is away; the leader clears what was given back: %s", describe_redis(error)
+                "Redis is away; the leader removes messages of released tasks: %s",
+                describe_redis(error),
             )
 
     def _watch(self) -> None:
@@ -220,12 +221,12 @@ class WorkerProcess:
                     self._renew()
                     renewed = now
                 if now - beaten >= (1.0 if self.draining.is_set() else HEARTBEAT_SECONDS):
-                    self._say_alive()
+                    self._heartbeat()
                     beaten = now
-            except UNAVAILABLE as error:
+            except DATABASE_UNAVAILABLE as error:
                 log.warning("PostgreSQL is away: %s", error)
             except Exception:
-                log.exception("the heartbeat failed; it goes on")
+                log.exception("the heartbeat failed; it is tried again")
             if not self.saver.alive or self.saver.stuck:
                 why = "stands still" if self.saver.alive else "has died"
                 log.critical(
@@ -234,44 +235,45 @@ class WorkerProcess:
                 os._exit(1)
 
     def _renew(self) -> None:
-        tasks = self.inflight.to_renew()
+        tasks = self.inflight.active_leases()
         if tasks:
             with self.database.connection() as conn:
                 leases.renew(conn, tasks, self.settings.lease_seconds)
 
-    def _say_alive(self) -> None:
+    def _heartbeat(self) -> None:
         with self.database.connection() as conn:
             if not self._registered:
                 processes.register(conn, catalog(self.registry))
                 self._registered = True
-            # A worker that drains says that it serves nothing as soon as it holds nothing: then it
-            # may be stopped.
+            # A draining worker registers no queues once it has no tasks: then it may be stopped.
             process = (
                 replace(self._process, queues=[])
                 if self.draining.is_set() and not len(self.inflight)
                 else self._process
             )
-            asked = processes.heartbeat(conn, process, datetime.now(UTC), self.counters.written())
+            drain_requested = processes.heartbeat(
+                conn, process, datetime.now(UTC), self.counters.written()
+            )
             if time.monotonic() - self._began > leadership.VACANT_SECONDS and leadership.vacant(
                 conn
             ):
                 self.on_vacancy()
-        if asked and not self.draining.is_set():
+        if drain_requested and not self.draining.is_set():
             self.draining.set()
             self.on_drain()
-        self._note_activity()
+        self._record_throughput()
 
-    def _note_activity(self) -> None:
-        """For plots: nothing that matters waits for it, or fails with it."""
-        told = self.counters.activity()
-        if not any(told):
+    def _record_throughput(self) -> None:
+        """Record this process's throughput for plots; a failure is logged and stops nothing."""
+        throughput = self.counters.take_throughput()
+        if not any(throughput):
             return
         try:
             with self.database.connection() as conn:
-                processes.note_activity(conn, *told)
+                processes.record_throughput(conn, *throughput)
         except Exception as error:  # noqa: BLE001
-            self.counters.not_told(*told)
-            log.warning("what was done is not noted for the dashboard yet: %s", describe(error))
+            self.counters.restore_throughput(*throughput)
+            log.warning("the throughput could not be recorded yet: %s", describe(error))
 
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:

@@ -65,7 +65,7 @@ class Runner:
                 raise LeftToOthers(f"waits for another version of the plugin: {error}") from None
             raise
         self._used.pop(dispatch.id, None)
-        self.instances.give_back(instance)
+        self.instances.release(instance)
         return outcome
 
     def _deploying(self, dispatch: Dispatch) -> bool:

@@ -1,8 +1,8 @@
-"""Two threads that save what tasks came to, many outcomes in one transaction.
+"""Two threads that save the outcomes of tasks, many in one transaction.
 
-One has the outcomes that add tasks, and saves them at once: others wait for that work, which must
-not wait until content is saved. The other one has all the rest, and gathers it for some
-milliseconds.
+The first thread saves outcomes that add tasks, without delay: workers wait for these tasks, and the
+tasks must not wait until content is saved. The second thread saves all other outcomes, which it
+gathers for some milliseconds.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from typing import TypeVar
 
 from core.accounts.redaction import describe_redis
 from core.db.errors import describe
-from core.db.pool import UNAVAILABLE, Database, DiskFull
-from core.ledger.commit import Saved, parked, save
+from core.db.pool import DATABASE_UNAVAILABLE, Database, DiskFull
+from core.ledger.commit import CommitResult, commit_outcomes, parked
 from core.ledger.completion import Run, end_runs
 from core.ledger.outcomes import Outcome
 from core.metrics.counters import Counters
 from core.observability.traces import span
 from core.plugins import Registry
 from core.states import TaskState
-from core.transport.queues import UNAVAILABLE as REDIS_UNAVAILABLE
-from core.transport.queues import Queues
+from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 
@@ -43,7 +42,7 @@ MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 STUCK_SECONDS = 600.0
 """For one step of saving, observers included.
 
-Longer ones never end: an observer that hangs, a lock that is never let go.
+Longer ones never end: an observer that hangs, a lock that is never released.
 """
 
 MAX_BATCH_TRIES = 10
@@ -77,7 +76,7 @@ class _SaveQueue:
 
 
 class Saver:
-    """Saves what tasks came to, retrying while the servers are away.
+    """Saves the outcomes of tasks, and retries while the servers are away.
 
     Parameters:
       inflight: Releases tasks whose outcome is saved.
@@ -98,7 +97,7 @@ class Saver:
         self._queues = queues
         self._inflight = inflight
         self._registry = registry
-        self._delete_guard = max_deleted_share
+        self._max_deleted_share = max_deleted_share
         self._counters = counters or Counters()
         self._bytes = 0
         lock = threading.Lock()
@@ -130,7 +129,7 @@ class Saver:
 
     @property
     def alive(self) -> bool:
-        """Whether it still saves, or has ended because it was told to."""
+        """Whether its threads run, or `stop` has ended them."""
         return all(queue.thread.is_alive() for queue in self._save_queues) or self._stopping
 
     @property
@@ -144,7 +143,7 @@ class Saver:
         )
 
     def release_waiters(self) -> None:
-        """The process is about to stop: threads that wait for room go on, so that they can end."""
+        """Release threads that wait for room, so that a process that stops can end them."""
         with self._room:
             self._releasing = True
             self._room.notify_all()
@@ -209,22 +208,22 @@ class Saver:
         self._steps[threading.get_ident()] = time.monotonic()
 
     def _save(self, outcomes: Sequence[Outcome]) -> None:
-        saved = self._until_available(
+        commits = self._until_available(
             lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes)
         )
-        # Let go of before it is asked which runs are complete, so that two threads do not leave
-        # that to each other.
+        # Release the tasks before the check for complete runs: otherwise two threads could leave
+        # that check to each other.
         self._inflight.release(outcome.dispatch.id for outcome in outcomes)
         ended = self._until_available(lambda: self._end_runs(outcomes))
-        self._acknowledge(outcomes, wake=any(one.added for one in saved))
+        self._acknowledge(outcomes, wake=any(commit.added for commit in commits))
         self._step()
-        self._counters.saved(saved, ended)
-        self._tell(saved, ended)
+        self._counters.count_commits(commits, ended)
+        self._notify_observers(commits, ended)
 
-    def _save_or_halve(self, outcomes: list[Outcome]) -> list[Saved]:
+    def _save_or_halve(self, outcomes: list[Outcome]) -> list[CommitResult]:
         try:
             return [self._commit(outcomes)]
-        except UNAVAILABLE:
+        except DATABASE_UNAVAILABLE:
             raise
         # Whatever is wrong with one outcome must not keep the others.
         except Exception as error:  # noqa: BLE001
@@ -236,35 +235,34 @@ class Saver:
                 ]
             return [self._park(outcomes[0], error)]
 
-    def _save_singly(self, outcomes: Sequence[Outcome]) -> list[Saved]:
+    def _save_singly(self, outcomes: Sequence[Outcome]) -> list[CommitResult]:
         """Handle a batch that fails as if the server were away, while the server is there.
 
         A task that causes this alone is parked.
         """
-        saved = []
+        commits = []
         for outcome in outcomes:
             try:
-                saved += self._save_or_halve([outcome])
-            except UNAVAILABLE as error:
+                commits += self._save_or_halve([outcome])
+            except DATABASE_UNAVAILABLE as error:
                 if isinstance(error, DiskFull) or not self._answers():
                     raise
-                saved.append(self._park(outcome, error))
-        return saved
+                commits.append(self._park(outcome, error))
+        return commits
 
-    def _park(self, outcome: Outcome, error: Exception) -> Saved:
-        # Cause.UNSAVABLE of core.results.parking
+    def _park(self, outcome: Outcome, error: Exception) -> CommitResult:
         reason = f"the result cannot be saved: {describe(error)}"
         return self._commit([parked(outcome, reason)])
 
-    def _commit(self, outcomes: Sequence[Outcome]) -> Saved:
+    def _commit(self, outcomes: Sequence[Outcome]) -> CommitResult:
         with self._database.connection() as conn:
-            return save(conn, outcomes, max_deleted_share=self._delete_guard)
+            return commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)
 
     def _answers(self) -> bool:
         try:
             with self._database.connection() as conn:
                 conn.execute("SELECT 1")
-        except UNAVAILABLE:
+        except DATABASE_UNAVAILABLE:
             return False
         return True
 
@@ -282,7 +280,7 @@ class Saver:
                 if otherwise is not None and tries >= MAX_BATCH_TRIES and self._answers():
                     return otherwise()
                 return action()
-            except UNAVAILABLE as error:
+            except DATABASE_UNAVAILABLE as error:
                 log.warning("saving failed, trying again in %.1f s: %s", pause, error)
                 tries += not isinstance(error, DiskFull)
             time.sleep(pause)
@@ -316,13 +314,13 @@ class Saver:
                 describe_redis(error),
             )
 
-    def _tell(self, saved: Sequence[Saved], ended: Sequence[Run]) -> None:
-        for one in saved:
-            for (account, domain), ids in one.changed.items():
+    def _notify_observers(self, commits: Sequence[CommitResult], ended: Sequence[Run]) -> None:
+        for commit in commits:
+            for (account, domain), ids in commit.changed.items():
                 self._registry.observe(
                     "content_saved", domain=domain, account_id=account, external_ids=ids
                 )
-            for outcome, state in one.applied:
+            for outcome, state in commit.applied:
                 if state == TaskState.PARKED:
                     self._registry.observe("task_parked", task=_described(outcome))
         announce(self._registry, ended)

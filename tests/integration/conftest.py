@@ -16,8 +16,8 @@ from core import BaseIntegration, Context, Manifest, TaskOutput, TaskResult, tas
 from core.accounts import store
 from core.content.blobs import Blobs
 from core.db.pool import Conn, Database
-from core.ledger import commit, completion, dispatching, leadership, processes, scheduling
-from core.ledger.commit import Saved
+from core.ledger import completion, dispatching, leadership, processes, scheduling
+from core.ledger.commit import CommitResult, commit_outcomes
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 
@@ -114,11 +114,13 @@ class Desk:
         """What it comes to when it returns this."""
         return result_outcome(dispatch, TaskResult(**result), Shop, self.blobs, read)
 
-    def save(self, *outcomes: Outcome, guard: float = 0.5, conn: Conn | None = None) -> Saved:
+    def save(
+        self, *outcomes: Outcome, guard: float = 0.5, conn: Conn | None = None
+    ) -> CommitResult:
         """Save as the saver does, without asking for the end of runs."""
-        return commit.save(conn or self.conn, outcomes, max_deleted_share=guard)
+        return commit_outcomes(conn or self.conn, outcomes, max_deleted_share=guard)
 
-    def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> Saved:
+    def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> CommitResult:
         """Save what it returned, and end its run if that was the last task."""
         saved = self.save(self.outcome(dispatch, **result), guard=guard)
         completion.end_runs(self.conn, {dispatch.run_id})

@@ -381,7 +381,7 @@ def test_a_message_without_a_required_field_is_dropped_each_time_and_logged_once
     assert lines == [
         f"dropping the unreadable message {bad.id} on 'shop': a dispatch lacks payload"
     ]
-    assert inflight.to_renew() == [(good.task_id, 1)]
+    assert inflight.active_leases() == [(good.task_id, 1)]
 
 
 def test_a_result_is_held_while_it_is_saved_and_not_given_back(
@@ -393,7 +393,7 @@ def test_a_result_is_held_while_it_is_saved_and_not_given_back(
     broker.declare_queue(SAVE_QUEUE)
     consumer = broker.consume(SAVE_QUEUE, prefetch=8, timeout=50)
     message = next(consumer)
-    assert (message.actor_name, inflight.to_renew(), inflight.not_started()) == (
+    assert (message.actor_name, inflight.active_leases(), inflight.not_started()) == (
         SAVE_OUTPUT,
         [(one.task_id, 1)],
         [],

@@ -105,7 +105,7 @@ def test_on_no_page_of_an_account_is_a_text_more_than_text(dashboard, conn) -> N
 
 def test_a_user_of_any_name_sees_their_own(dashboard, conn) -> None:
     for name, text in TEXTS:
-        user = (hostile_texts.mended(text) or "")[:400].strip() or "u"
+        user = (hostile_texts.sanitize(text) or "")[:400].strip() or "u"
         filled = fill(conn, name, text, user=user)
         person = signed_in(dashboard, user)
         for page in (f"/runs/{filled.run}", "/runs", "/parked", "/content"):

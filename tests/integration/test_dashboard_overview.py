@@ -86,8 +86,8 @@ def test_a_users_first_page_is_the_accounts(dashboard: Dashboard) -> None:
 
 
 def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
-    processes.note_activity(desk.conn, 1_200, 600)
-    processes.note_activity(desk.conn, 34, 0)
+    processes.record_throughput(desk.conn, 1_200, 600)
+    processes.record_throughput(desk.conn, 34, 0)
     desk.conn.execute(
         """
         INSERT INTO throughput (minute, tasks, rows)

@@ -15,8 +15,8 @@ from core.ledger.outcomes import Dispatch
 
 DISPATCH = Dispatch(
     epoch=1, task_id=2, dispatch_no=3, dispatch_seq=4, run_id="r", account_id="a",
-    account_version=5, domain="d", lane="l", trigger="g", type="t", payload={"p": 1}, attempts=6,
-    crashes=7, snoozes=8, suspect=True,
+    account_version=5, domain="d", lane="l", trigger="g", type="t", payload={"p": 1},
+    attempts=6, crashes=7, snoozes=8, suspect=True,
 )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def test_rows_become_dispatches_whatever_the_order_of_their_columns(conn, shuffl
         "epoch int, task_id int, dispatch_no int, dispatch_seq int, run_id text, account_id text,"
         " account_version int, domain text, lane text, trigger text, type text, payload jsonb,"
         " attempts int, crashes int, snoozes int, suspect bool, other int"
-    )
+    )  # fmt: skip
     row = json.dumps(asdict(DISPATCH) | {"other": 9})
     cursor = conn.cursor(row_factory=dispatching.DISPATCH_ROW)
     found = cursor.execute(

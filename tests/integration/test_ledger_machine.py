@@ -31,7 +31,7 @@ from core.accounts import store
 from core.db.pool import Conn, open_connection
 from core.errors import InvalidInput
 from core.ledger import controls, dispatching, leadership, leases, scheduling
-from core.ledger.commit import save
+from core.ledger.commit import commit_outcomes
 from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
@@ -236,7 +236,7 @@ class Ledger(RuleBasedStateMachine):
         self._complete(one)
 
     @rule(one=dispatches)
-    def give_back(self, one: Dispatch) -> None:
+    def release(self, one: Dispatch) -> None:
         leases.release(self.conn, [(one.task_id, one.dispatch_no)])
         task = self.tasks[one.task_id]
         if task.state == "queued" and task.dispatch_no == one.dispatch_no:
@@ -295,7 +295,7 @@ class Ledger(RuleBasedStateMachine):
         one = outcome.dispatch
         task = self.tasks[one.task_id]
         current = task.state == "queued" and task.dispatch_no == one.dispatch_no
-        applied = save(self.conn, [outcome], max_deleted_share=0.5).applied
+        applied = commit_outcomes(self.conn, [outcome], max_deleted_share=0.5).applied
         assert bool(applied) == current, (
             "the fence lets a dispatch through exactly if it is the current one"
         )

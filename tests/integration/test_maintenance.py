@@ -125,7 +125,7 @@ def test_after_a_gap_it_waits_a_whole_lease_before_it_sweeps(
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    maintenance.begin(desk.conn)
+    maintenance.start(desk.conn)
     maintenance._sweep(desk.conn)
     assert set(desk.tasks().values()) == {"queued"}
     assert maintenance._sweep_from > time.monotonic() + 55

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from core.transport.queues import MAX_FETCHED_MESSAGES, UNAVAILABLE, Queues
+from core.transport.queues import MAX_FETCHED_MESSAGES, REDIS_UNAVAILABLE, Queues
 
 
 def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(
@@ -81,11 +81,11 @@ def test_a_hand_over_keeps_the_id_on_one_queue(queues: Queues) -> None:
     assert queues.fetch("b", 1) == [("1", b"result")]
 
 
-def test_what_is_put_back_comes_first_in_its_order(queues: Queues) -> None:
+def test_requeued_messages_come_first_in_their_order(queues: Queues) -> None:
     queues.send("q", {str(n): "x" for n in range(4)})
     queues.fetch("q", 2)
-    queues.put_back("q", ["0", "1"])
-    queues.put_back("q", [])
+    queues.requeue("q", ["0", "1"])
+    queues.requeue("q", [])
     assert queues.waiting("q") == ["0", "1", "2", "3"]
 
 
@@ -104,7 +104,7 @@ def test_namespaces_are_apart(queues: Queues, servers) -> None:
 
 
 def woken(queues: Queues) -> bool:
-    with suppress(*UNAVAILABLE):
+    with suppress(*REDIS_UNAVAILABLE):
         queues.wake()
         return True
     return False

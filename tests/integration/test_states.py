@@ -43,7 +43,7 @@ A, R, T = AccountState, RunState, TaskState
 
 
 # Steps
-# --------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def stopped(dispatch: Dispatch, reason: AccountStateReason) -> Outcome:
@@ -196,7 +196,7 @@ def test_every_change_of_a_scenario_is_in_the_table() -> None:
 
 
 # Random changes
-# --------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 Choose = Callable[[Any], Any]
 """Chooses one of several."""
@@ -244,9 +244,9 @@ class World:
     def end_lease(self) -> None:
         end_lease(self.desk, self.choose(self.dispatches))
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         dispatch = self.choose(self.dispatches)
-        leases.give_back(self.conn, [(dispatch.task_id, dispatch.dispatch_no)])
+        leases.release(self.conn, [(dispatch.task_id, dispatch.dispatch_no)])
 
     def disconnect(self) -> None:
         account_disconnect.disconnect(self.conn, self.account)
@@ -275,7 +275,7 @@ class World:
 
 STEPS = [
     *(World.dispatch, World.finish, World.fail) * 3,
-    *(World.tick, World.request, World.end_lease, World.give_back, World.change_account) * 2,
+    *(World.tick, World.request, World.end_lease, World.release, World.change_account) * 2,
     *(World.disconnect, World.cancel, World.retry_or_discard),
 ]
 EMPTY = """

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from core.db.pool import Conn
-from core.results.text import mended
+from core.results.text import sanitize
 
 RUN = "alert('hacked')"
 REMOTE = "http://tracker.invalid"
@@ -194,7 +194,7 @@ _SUBJECT = base64.b64encode(f"<script>{RUN}</script>".encode()).decode()
 MAILS: list[tuple[str, bytes]] = [
     (
         "all texts as HTML",
-        _mail("".join(f"<div>{mended(text)}</div>" for _, text in TEXTS if len(text) < 1_000)),
+        _mail("".join(f"<div>{sanitize(text)}</div>" for _, text in TEXTS if len(text) < 1_000)),
     ),
     ("html", _mail(_HTML)),
     (
@@ -365,7 +365,7 @@ def fill(
     Parameters:
       user: Whose account. Default: the text is the user's id too.
     """
-    held = mended(text) or ""
+    held = sanitize(text) or ""
     number = next(_numbers)
     short = _bytes(held, 1_000) + f" {number}"
     values = {

@@ -64,7 +64,7 @@ def test_what_waits_runs_or_is_to_be_saved_is_renewed(dispatch: Make) -> None:
     inflight.start(runs, 60)
     inflight.start(unsaved, 60)
     inflight.finish(unsaved)
-    assert sorted(inflight.to_renew()) == [(1, 1), (2, 1), (3, 1)]
+    assert sorted(inflight.active_leases()) == [(1, 1), (2, 1), (3, 1)]
     assert inflight.not_started() == [waits]
     assert inflight.running == 1
 
@@ -75,7 +75,7 @@ def test_what_a_dead_thread_left_or_ran_past_its_limit_is_not_renewed(dispatch: 
     thread.start()
     thread.join()
     inflight.start(dispatch(task_id=2), -1)
-    assert inflight.to_renew() == []
+    assert inflight.active_leases() == []
 
 
 def test_one_suspect_at_a_time(dispatch: Make) -> None:
@@ -96,5 +96,5 @@ def test_a_result_that_cannot_be_read_is_let_go_of(dispatch: Make) -> None:
     inflight.receive(one, started=True)
     with pytest.raises(TypeError):
         unpack(fields, None, inflight)  # type: ignore[arg-type]
-    assert inflight.to_renew() == []
+    assert inflight.active_leases() == []
     assert inflight.receive(one, started=True)

@@ -52,7 +52,7 @@ def test_one_that_was_given_back_serves_the_next_task(
     first = instances.take(mine)
     second = instances.take(mine)
     assert first is not second, "one task at a time each"
-    instances.give_back(first)
+    instances.release(first)
     assert instances.take(mine) is first
     assert not closed
 
@@ -62,7 +62,7 @@ def test_one_of_an_older_version_is_closed(
 ) -> None:
     instances = InstancePool(Egress())
     old = instances.take(account(5))
-    instances.give_back(old)
+    instances.release(old)
     assert instances.take(account(6)) is not old
     assert closed == [old.integration]
 
@@ -70,7 +70,7 @@ def test_one_of_an_older_version_is_closed(
 def test_the_idle_are_closed_once(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
     instances, mine = InstancePool(Egress()), account()
     idle = instances.take(mine)
-    instances.give_back(idle)
+    instances.release(idle)
     instances.close_idle(older_than=60)
     assert not closed
     for _ in range(2):
@@ -89,7 +89,7 @@ def test_whatever_close_raises_ends_nothing_else(
 ) -> None:
     instances, mine = InstancePool(Egress()), account(ends=error)
     for instance in (instances.take(mine), instances.take(mine)):
-        instances.give_back(instance)
+        instances.release(instance)
     instances.close_idle(older_than=0)
     assert len(closed) == 2
 

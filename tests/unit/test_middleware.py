@@ -86,7 +86,7 @@ def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
     with pytest.raises(SkipMessage):
         Broken(worker.inflight).before_process_message(None, one)  # type: ignore[arg-type]
     leases.after_skip_message(None, one)  # type: ignore[arg-type]
-    assert worker.inflight.to_renew() == []
+    assert worker.inflight.active_leases() == []
 
 
 def test_messages_of_other_actors_are_left_alone(worker: Any) -> None:

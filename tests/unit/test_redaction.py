@@ -48,9 +48,9 @@ SHAPES: dict[str, Callable[[str], str]] = {
 @given(secret=SECRETS)
 def test_a_secret_is_struck_out_in_every_shape_it_travels_in(shape: str, secret: str) -> None:
     written = SHAPES[shape](secret)
-    struck = redactor(Token(value=SecretStr(secret)))(f"<{written}>")
-    assert "***" in struck
-    assert written.strip("'\"=") not in struck or written.strip("'\"=") in "<***>"
+    redacted = redactor(Token(value=SecretStr(secret)))(f"<{written}>")
+    assert "***" in redacted
+    assert written.strip("'\"=") not in redacted or written.strip("'\"=") in "<***>"
 
 
 UNSTRUCK: dict[str, Callable[[str], str]] = {
@@ -79,9 +79,9 @@ def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(
         whole = encode(before + raw + after).decode()
         own = whole[-(-len(before) * 8 // 6) : (len(before) + len(raw)) * 8 // 6]
         pieces = {own[at : at + 6] for at in range(len(own) - 5)}
-        struck = redactor(Token(value=SecretStr(secret)))(whole)
-        assert "***" in struck
-        left = struck.split("***")
+        redacted = redactor(Token(value=SecretStr(secret)))(whole)
+        assert "***" in redacted
+        left = redacted.split("***")
         # What may stand there by chance, in the neighbours' own text, is not of the secret.
         others = whole.replace(own, " ")
         assert not [
@@ -93,10 +93,10 @@ def test_the_password_of_a_basic_header_is_struck_out() -> None:
     secret = "hunter-2-hunter"
     for user in ("u", "us", "user"):
         header = base64.b64encode(f"{user}:{secret}".encode()).decode()
-        struck = redactor(Token(value=SecretStr(secret)))(f"Authorization: Basic {header}")
-        assert "***" in struck
+        redacted = redactor(Token(value=SecretStr(secret)))(f"Authorization: Basic {header}")
+        assert "***" in redacted
         own = header[-(-(len(user) + 1) * 8 // 6) :].rstrip("=")
-        assert not [own[at : at + 6] for at in range(len(own) - 5) if own[at : at + 6] in struck]
+        assert not [own[at : at + 6] for at in range(len(own) - 5) if own[at : at + 6] in redacted]
 
 
 def test_secrets_are_found_wherever_a_model_keeps_them() -> None:
@@ -116,7 +116,7 @@ def test_a_secret_that_is_part_of_another_does_not_uncover_the_rest() -> None:
     assert redactor(model)("abcd-efgh abcd") == "*** ***"
 
 
-def test_a_very_short_secret_does_not_strike_out_every_text() -> None:
+def test_a_very_short_secret_does_not_redact_every_text() -> None:
     assert redactor(Token(value=SecretStr("a")))("a banana") == "a banana"
 
 
@@ -138,11 +138,11 @@ def test_an_error_is_cut_after_the_secret_was_struck_out() -> None:
     assert "s3cret" not in text
 
 
-def test_a_tasks_log_strikes_out_secrets_in_messages_arguments_and_exceptions(
+def test_a_tasks_log_redacts_secrets_in_messages_arguments_and_exceptions(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    strike = redactor(Token(value=SecretStr("hunter-2")))
-    log = ContextLogger(logging.getLogger("core.task"), {"account": "a"}, strike)
+    redact = redactor(Token(value=SecretStr("hunter-2")))
+    log = ContextLogger(logging.getLogger("core.task"), {"account": "a"}, redact)
     with caplog.at_level(logging.INFO):
         log.info("using hunter-2")
         log.info("using %s and %r", "hunter-2", {"password": "hunter-2"})
@@ -167,8 +167,8 @@ def test_a_tasks_log_strikes_out_secrets_in_messages_arguments_and_exceptions(
 )
 def test_the_database_s_password_is_struck_out_however_it_is_given(url: str) -> None:
     environment = Environment(url, "redis://h", ("the-key",), embedded=False)
-    strike = operator_redactor(environment, SimpleNamespace(integrations={}))
-    assert strike("it says 'pass word' to the-key") == "it says '***' to ***"
+    redact = operator_redactor(environment, SimpleNamespace(integrations={}))
+    assert redact("it says 'pass word' to the-key") == "it says '***' to ***"
 
 
 def test_the_secret_of_an_oauth_client_is_struck_out_though_no_settings_declare_it(
@@ -184,5 +184,5 @@ def test_the_secret_of_an_oauth_client_is_struck_out_though_no_settings_declare_
     )
     shop = SimpleNamespace(manifest=Manifest("shop", "Shop", oauth=oauth))
     environment = Environment("postgresql://h/db", "redis://h", (), embedded=False)
-    strike = operator_redactor(environment, SimpleNamespace(integrations={"shop": shop}))
-    assert strike("invalid client: the-client-secret") == "invalid client: ***"
+    redact = operator_redactor(environment, SimpleNamespace(integrations={"shop": shop}))
+    assert redact("invalid client: the-client-secret") == "invalid client: ***"

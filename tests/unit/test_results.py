@@ -25,7 +25,7 @@ from core.results import result as bounds
 from core.results.outputs import MAX_ID_BYTES, MAX_INLINE_BYTES, output_row
 from core.results.result import MAX_PAYLOAD_BYTES, MAX_TASKS, dedup_key
 from core.results.rows import OutputRow, TaskRow
-from core.results.text import fits
+from core.results.text import is_storable
 from core.states import Operation
 
 
@@ -75,10 +75,10 @@ def test_content_is_kept_exactly_as_text_or_as_bytes(content: str | bytes) -> No
     data = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
     if kept.text is not None:
         assert kept.text == content
-        assert fits(kept.text)
+        assert is_storable(kept.text)
     else:
         assert base64.b64decode(kept.bytes or "") == data
-        assert isinstance(content, bytes) or not fits(content)
+        assert isinstance(content, bytes) or not is_storable(content)
     assert (kept.size, kept.hash) == (len(data), hashlib.sha256(data).hexdigest())
 
 

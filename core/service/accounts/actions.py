@@ -18,7 +18,7 @@ from core.errors import InvalidInput, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 from core.limits.keys import to_json
-from core.results.text import fits, mended
+from core.results.text import is_storable, sanitize
 from core.service.accounts.check import CheckResult, check
 from core.service.accounts.validation import (
     Values,
@@ -110,12 +110,12 @@ def _store(
     public_only: bool,
 ) -> ConnectedAccount:
     identity = checked.identity
-    domain, key = integration.manifest.domain, mended(identity.id) or ""
+    domain, key = integration.manifest.domain, sanitize(identity.id) or ""
     known = conn.execute(KNOWN_ALREADY, (user_id, domain, key)).fetchone()
     kept_name, before, kept_interval = (
         known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
     )
-    name = mended(name or kept_name) or key
+    name = sanitize(name or kept_name) or key
     account, is_new = store.connect(
         conn,
         user_id=user_id,
@@ -346,7 +346,7 @@ def _renewing(backend: Backend, account: Account) -> Any:
 
 
 def _require_same(account: Account, identity: AccountIdentity) -> None:
-    if (mended(identity.id) or "") != account.identity:
+    if (sanitize(identity.id) or "") != account.identity:
         raise InvalidInput(
             "account-identity-mismatch",
             identity=identity.id,
@@ -358,5 +358,5 @@ def _require_same(account: Account, identity: AccountIdentity) -> None:
 def require_text(**values: str | None) -> None:
     """Raises InvalidInput for what can be no name, or no user's id."""
     for field, value in values.items():
-        if value is not None and (not value.strip() or not fits(value) or len(value) > 500):
+        if value is not None and (not value.strip() or not is_storable(value) or len(value) > 500):
             raise InvalidInput("text-invalid", field=field.replace("_", " "))

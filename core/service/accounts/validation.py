@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from core.accounts.vault import secrets_of
 from core.errors import InvalidInput
 from core.integration.base import Destination, Integration, ResyncOnChange
-from core.results.text import fits
+from core.results.text import is_storable
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -129,7 +129,7 @@ def _strings(value: Any) -> Iterator[str]:
 def _is_storable(value: Any) -> bool:
     """Whether PostgreSQL takes its texts, names and all."""
     if isinstance(value, str):
-        return fits(value)
+        return is_storable(value)
     if isinstance(value, Mapping):
         return all(_is_storable(part) for pair in value.items() for part in pair)
     if isinstance(value, list | tuple):

@@ -6,7 +6,7 @@ import time
 from uuid import UUID
 
 from core.accounts.store import Account
-from core.db.pool import UNAVAILABLE
+from core.db.pool import DATABASE_UNAVAILABLE
 from core.errors import PollingError
 from core.service.accounts.actions import require_running
 from core.service.backend import Backend
@@ -66,7 +66,7 @@ class RunWatcher:
         try:
             self._refresh(started)
             self.is_away = False
-        except UNAVAILABLE:
+        except DATABASE_UNAVAILABLE:
             if not hasattr(self, "now"):
                 raise
             self.is_away = True

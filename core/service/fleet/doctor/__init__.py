@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.db.pool import UNAVAILABLE, open_connection
+from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.plugins import Registry
@@ -49,6 +49,6 @@ def _database(
             yield servers.clock(conn)
             yield from fleet.examine(conn, settings, registry)
             yield from accounts.examine(conn, settings)
-    except UNAVAILABLE as error:
+    except DATABASE_UNAVAILABLE as error:
         message = f"went away while it was examined: {error}"
         yield Check("PostgreSQL", "fail", message, Advice("try-again"))

@@ -175,7 +175,7 @@ def test_unix_sockets_are_kept_away(tmp_path, egress) -> None:
 
 
 # Threads
-# --------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -369,7 +369,7 @@ def test_an_instance_is_closed_for_its_account(listener, egress, pool, loaded_ca
     for public_only in (True, False):
         instances = InstancePool(egress)
         with egress.for_account(public_only=public_only):
-            instances.give_back(instances.take(loaded_caller(public_only)))
+            instances.release(instances.take(loaded_caller(public_only)))
         pool.submit(instances.close_idle, -1).result()
         assert called(listener) is not public_only
 

@@ -27,7 +27,7 @@ from core.limits.keys import account_key
 from core.middleware.retries import Retries, outcome_of
 from core.results.decisions import KEY_SECONDS, PAUSED_SECONDS
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
-from core.results.text import fits
+from core.results.text import is_storable
 from core.worker.accounts import LoadedAccount
 from core.worker.inflight import InflightTasks
 
@@ -208,7 +208,7 @@ def test_no_secret_and_nothing_unfit_for_postgresql_gets_into_an_outcome(
     outcome = come_to(error("GET /?p=hunter-2-hunter gave \x00\ud800"))
     texts = [outcome.reason or "", outcome.error or "", str(outcome.block), str(outcome.stop)]
     assert "hunter-2" not in "".join(texts)
-    assert all(map(fits, texts))
+    assert all(map(is_storable, texts))
 
 
 class Unreadable(Exception):

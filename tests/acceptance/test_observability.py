@@ -120,11 +120,11 @@ def test_errors_of_our_own_arrive_without_the_words_of_exceptions(
 ) -> None:
     program = f"""
 import logging
-from core import observing
+from core import observability
 from core.accounts.redaction import operator_redactor
 from core.environment import get_environment
 from core.plugins import get_registry
-observing.begin("worker", lambda: operator_redactor(get_environment(), get_registry()))
+observability.start("worker", lambda: operator_redactor(get_environment(), get_registry()))
 try:
     raise ValueError({BODY!r})
 except ValueError as error:
@@ -134,7 +134,7 @@ except ValueError as error:
     logging.getLogger("core.task").error("a plugin says %s", {BODY!r}, exc_info=True)
     logging.getLogger("some.library").error("%s", {BODY!r})
 logging.getLogger("core.worker").warning("no error: %s", {BODY!r})
-observing.end()
+observability.stop()
 """
     environment = deployment.environment() | observed
     subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True)
@@ -151,14 +151,14 @@ def test_it_is_reached_in_a_private_network_while_plugins_may_not_go_there(
 ) -> None:
     program = """
 import logging
-from core import observing
+from core import observability
 from core.egress import Egress
 from core.observability import traces
-observing.begin("worker", lambda: str)
+observability.start("worker", lambda: str)
 with Egress().for_account(public_only=True):
     logging.getLogger("core.worker").error("the first thing that is sent")
     with traces.span("save"): pass
-observing.end()
+observability.stop()
 """
     environment = deployment.environment() | observed
     subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, check=True)
@@ -186,16 +186,16 @@ def test_a_class_that_is_named_like_a_secret(
     collector: Collector, observed: dict[str, str]
 ) -> None:
     program = f"""
-from core import observing
+from core import observability
 from core.observability import errors, traces
-observing.begin("worker", lambda: lambda text: text.replace({SECRET!r}, "***"))
+observability.start("worker", lambda: lambda text: text.replace({SECRET!r}, "***"))
 error = type({SECRET!r}, (Exception,), {{}})("x")
 try:
     with traces.span("task"):
         raise error
 except Exception:
     errors.report_task(error, "x", {{"domain": "hostile", "type": "step"}})
-observing.end()
+observability.stop()
 """
     subprocess.run([sys.executable, "-c", program], env=os.environ | observed, check=True)
     assert [span["error.type"] for span in collector.spans()] == ["other"]
@@ -264,12 +264,12 @@ def test_a_collector_that_never_answers_keeps_no_process_from_ending(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     program = """
-from core import observing
+from core import observability
 from core.observability import traces
-observing.begin("worker", lambda: str)
+observability.start("worker", lambda: str)
 for _ in range(2_000):
     with traces.span("save"): pass
-observing.end()
+observability.stop()
 """
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"

@@ -16,7 +16,7 @@ from core.ledger.leadership import renew_epoch, status
 from core.ledger.outcomes import Block, Outcome, Stop
 from core.results.parking import MAX_SNOOZED_SECONDS
 from core.results.rows import OutputRow
-from core.results.text import fits
+from core.results.text import is_storable
 from core.states import Operation
 
 
@@ -415,4 +415,4 @@ def test_whatever_an_exception_says_can_be_saved(desk) -> None:
     outcome = outcome_of(dispatch, ValueError("\x00\ud800\x1b"), 3, None, str, lambda _: 0)
     desk.save(outcome)
     reason, error = desk.rows("SELECT reason, errors->0->>'error' FROM sync_task")[0]
-    assert fits(reason + error)
+    assert is_storable(reason + error)

@@ -11,8 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 import redis
-from core.dispatcher.chores import Chores
-from core.worker.held import Held
 from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -24,10 +22,12 @@ from core.content import store as content_saving
 from core.db.errors import describe
 from core.db.migrate import engine
 from core.db.pool import Database, open_connection
+from core.dispatcher.maintenance import Job, Maintenance
 from core.errors import PollingError, ServerUnavailable
 from core.logs import place
 from core.observability import errors as reports
 from core.plugins import Registry
+from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
 SECRET = "correct-horse-4711"
@@ -203,7 +203,7 @@ def test_a_result_that_cannot_be_saved_is_parked_without_its_row(
         return upsert(conn, rows)
 
     monkeypatch.setattr(content_saving, "upsert", refuse)
-    saver = Saver(database, queues, Held(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     caplog.set_level("DEBUG")
     saver.hand_over(outcome)
@@ -220,7 +220,7 @@ def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, capl
     registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
     outcome = desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", SECRET)])
     outcome.outputs[0]["kind"] = None  # what is left of the row is in DETAIL
-    saver = Saver(database, queues, Held(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
+    saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(outcome)
     until(lambda: "task_parked" in dict(told), "the observer is told")
@@ -230,14 +230,14 @@ def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, capl
     assert SECRET not in f"{reason} {told} {caplog.text}"
 
 
-def test_a_chore_of_the_leader_logs_no_row(database, caplog) -> None:
+def test_a_job_of_the_leader_logs_no_row(database, caplog) -> None:
     def fails(conn: Any) -> None:
         conn.execute("SELECT %s::int", (SECRET,))
 
-    chores = Chores.__new__(Chores)
-    chores._chores = [SimpleNamespace(due=0.0, seconds=1.0, do=fails)]  # type: ignore[list-item]
+    maintenance = Maintenance.__new__(Maintenance)
+    maintenance._jobs = [Job(1.0, fails)]
     with database.connection() as conn:
-        chores.do_due(conn)
+        maintenance.run_due(conn)
     assert "invalid_text_representation" in caplog.text
     assert SECRET not in caplog.text
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput
-from core.results.text import is_storable
+from core.results.text import fits
 from core.service.missing import not_found
 from core.service.pagination import PLURALS
 
@@ -69,9 +69,9 @@ def account_of(conn: Conn, user: str | None, text: str) -> UUID:
         id = UUID(text)
     except ValueError:
         id = None
-    names = {"text": text, "id": id, "user": user}
-    found = conn.execute(SEEN, names).fetchall() if is_storable(text) else []
-    return _only(found, text, "account")
+    params = {"text": text, "id": id, "user": user}
+    matches = conn.execute(VISIBLE, params).fetchall() if fits(text) else []
+    return _only(matches, text, "account")
 
 
 def run_id(conn: Conn, text: str) -> UUID:

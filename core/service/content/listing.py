@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 from psycopg.errors import ProgramLimitExceeded
 
-from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
+from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import InvalidInput
 from core.service.listings import CONTENT_COLUMNS_OF_C
@@ -116,90 +116,3 @@ def page(
         # PostgreSQL's parser fails on a few dozen punctuation marks in a row: a line of dashes.
         raise InvalidInput("search-invalid") from None
     return KEY.page(rows, limit)
-
-
-def index_portion(conn: Conn, portion: int = PORTION, longest: int = MAX_TEXT_CHARS) -> int | None:
-    """Make the next portion of changed content searchable. None: another process is at it.
-
-    Parameters:
-      longest: Characters of an item's text that are searched; 0 leaves its name.
-
-    Returns:
-      1 if there was any, 0 if all that is committed is searchable.
-    """
-    with conn.transaction():
-        progress = conn.execute(LOCK_PROGRESS).fetchone()
-        if progress is None:
-            return None
-        names = {
-            "changed_xid": progress[0],
-            "content_id": progress[1],
-            "portion": portion,
-            "longest": longest,
-        }
-        last = conn.execute(FOLLOW, names).fetchone()
-        if last is not None:
-            conn.execute(ADVANCE, {"changed_xid": last[0], "content_id": last[1]})
-    return int(last is not None)
-
-
-def index_lag(conn: Conn) -> int:
-    """How many changes are not searchable yet; counts no further than 10,000."""
-    row = conn.execute(BEHIND).fetchone()
-    return row[0] if row else 0
-
-
-def index_pending(conn: Conn) -> int | None:
-    """Update the search documents; handle an item that has no valid document by itself.
-
-    Search finds such an item by its name, and the other items are not affected.
-    """
-    for portion, longest in ((PORTION, MAX_TEXT_CHARS), (1, MAX_TEXT_CHARS), (1, 0)):
-        try:
-            return index_portion(conn, portion, longest)
-        except psycopg.DatabaseError as error:
-            if passes(error) or longest == 0:
-                raise
-            log.warning(
-                "content could not be made searchable (%s): going on in smaller steps",
-                type(error).__name__,
-            )
-    raise AssertionError
-
-
-class SearchIndexer:
-    """A thread that keeps content searchable, beside the requests of `polling serve`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="search", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the portion under way."""
-        self._ended.set()
-        self._thread.join(timeout=10)
-
-    def _run(self) -> None:
-        mended = -MEND_SECONDS
-        while not self._ended.is_set():
-            try:
-                with self._database.connection() as conn:
-                    if time.monotonic() - mended >= MEND_SECONDS:
-                        while changes.repair_horizon(conn):
-                            pass
-                        mended = time.monotonic()
-                    waiting = conn.execute(WAITING).fetchone()
-                    more = index_pending(conn) if waiting and waiting[0] else None
-            except DATABASE_UNAVAILABLE as error:
-                log.warning("content is not made searchable now: %s", error)
-                more = None
-            except Exception:
-                log.exception("content could not be made searchable; it is tried again")
-                more = None
-            if not more:
-                self._ended.wait(PAUSE_SECONDS)

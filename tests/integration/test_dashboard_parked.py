@@ -156,14 +156,14 @@ def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> 
 
 def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "BATCH_TASKS", 2)
-    account, retry = desk.account(), parked.runs.retry
+    account, retry = desk.account(), parked.run_actions.retry
     before, after = shelf(account, 5), []
 
     def retried_and_parked_again(engine, ids):
         after.extend(shelf(account, len(ids), error="Again: it failed"))
         return retry(engine, ids)
 
-    monkeypatch.setattr(parked.runs, "retry", retried_and_parked_again)
+    monkeypatch.setattr(parked.run_actions, "retry", retried_and_parked_again)
     outcome = parked.retry_all(backend, parked.ParkedFilter())
     assert (outcome.done, outcome.refused, outcome.more) == (5, 0, False)
     now = states(desk)
@@ -224,7 +224,7 @@ def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> No
         plan = "\n".join(
             line
             for (line,) in desk.conn.execute(
-                "EXPLAIN " + statement, asdict(parked.ParkedFilter()) | {"limit": 50, "after": None}
+                "EXPLAIN " + statement, asdict(parked.ParkedFilter()) | parked.KEY.params(50, None)
             )
         )
         assert "sync_task_stopped" in plan, plan

@@ -1,4 +1,4 @@
-"""What the operations of this layer work with."""
+"""The resources that service operations use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.transport.queues import REDIS_UNAVAILABLE, Queues
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One for each process; nothing is connected before it is used."""
+    """The resources of a process. Connections are opened on first use."""
 
     settings: Settings
     database: Database
@@ -31,9 +31,9 @@ class Backend:
         return Blobs(self.database, self.settings.blob_location, self.settings.home / "spool")
 
     def wake(self) -> bool:
-        """Tell the dispatcher that there is work.
+        """Notify the dispatcher of new work.
 
-        False if Redis is away: then it looks by itself, a second later.
+        Return False if Redis is unavailable; the dispatcher then polls within a second.
         """
         try:
             self.queues.wake()
@@ -42,20 +42,20 @@ class Backend:
         return True
 
     def close(self) -> None:
-        """Close all connections, and stop checking those of others."""
+        """Close all connections, and stop the egress checks."""
         self.egress.close()
         self.database.close()
         self.queues.close()
 
 
 def open_backend(settings: Settings, environment: Environment, *, connections: int = 4) -> Backend:
-    """The backend of this environment.
+    """Open the backend of an environment.
 
     Parameters:
-      connections: To PostgreSQL, at most.
+      connections: Maximum number of connections to PostgreSQL.
 
     Raises:
-      SettingsError: A secret key is none.
+      SettingsError: A secret key is invalid.
     """
     return Backend(
         settings,

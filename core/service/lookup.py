@@ -10,7 +10,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput
-from core.results.text import fits
+from core.results.text import is_storable
 from core.service.missing import not_found
 from core.service.pagination import PLURALS
 
@@ -70,7 +70,7 @@ def account_of(conn: Conn, user: str | None, text: str) -> UUID:
     except ValueError:
         id = None
     params = {"text": text, "id": id, "user": user}
-    matches = conn.execute(VISIBLE, params).fetchall() if fits(text) else []
+    matches = conn.execute(VISIBLE, params).fetchall() if is_storable(text) else []
     return _only(matches, text, "account")
 
 

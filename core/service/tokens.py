@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput, NotFound
-from core.results.text import fits
+from core.results.text import is_storable
 from core.service.authorization import Principal
 from core.service.pagination import Keyset, PagedQuery
 
@@ -66,7 +66,7 @@ def create(
     """
     for field, text in (("user id", user_id), ("name", name)):
         if text is not None and (
-            not fits(text) or len(text) > 500 or (field == "user id" and not text.strip())
+            not is_storable(text) or len(text) > 500 or (field == "user id" and not text.strip())
         ):
             raise InvalidInput("text-invalid", field=field)
     secret, id = PREFIX + secrets.token_urlsafe(32), uuid4()

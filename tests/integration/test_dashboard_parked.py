@@ -224,7 +224,7 @@ def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> No
         plan = "\n".join(
             line
             for (line,) in desk.conn.execute(
-                "EXPLAIN " + statement, asdict(parked.ParkedFilter()) | {"limit": 50, "after": None}
+                "EXPLAIN " + statement, asdict(parked.ParkedFilter()) | parked.KEY.params(50, None)
             )
         )
         assert "sync_task_stopped" in plan, plan

@@ -55,7 +55,7 @@ def test_a_watcher_sits_out_an_outage_once_it_has_seen_the_run(backend, desk, mo
 
     @contextmanager
     def away(_self):
-        raise ServerUnavailable("PostgreSQL does not answer", "")
+        raise ServerUnavailable("postgres-unreachable", detail="refused")
         yield
 
     with monkeypatch.context() as patched:

@@ -1,4 +1,4 @@
-"""Connecting accounts, and everything a person changes about one."""
+"""Connect accounts, and change them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from core.service.accounts.validation import (
 from core.service.backend import Backend
 from core.states import AccountState, AccountStateReason
 
-KNOWN_ALREADY = """
+FIND_BY_IDENTITY = """
 SELECT id, name, config, poll_interval_minutes FROM user_integration
 WHERE user_id = %s AND integration_domain = %s AND identity = %s
 """
@@ -67,20 +67,20 @@ def connect(
     interval_minutes: int | None = None,
     public_only: bool = False,
 ) -> ConnectedAccount:
-    """Check an account with its provider and store it; its first run is due at once.
+    """Check an account with its provider and store it; its first run is due immediately.
 
     The same identity of the same user is the same account: it gets this config and these
-    credentials, and goes on.
+    credentials, and resumes.
 
     Parameters:
-      name: For people. Default: as the provider calls it.
-      interval_minutes: Between the end of a run and the next one. Default: 15, or what a known
-        account has.
-      public_only: Whether it may connect to public addresses alone, from now on.
+      name: A display name. Default: the name that the provider returns.
+      interval_minutes: Minutes between the end of a run and the next run. Default: 15, or the
+        interval of the existing account.
+      public_only: Whether the account may connect only to public addresses from now on.
 
     Raises:
-      NotFound: There is no such integration.
-      InvalidInput: Something does not validate, or the provider refuses it.
+      NotFound: The integration does not exist.
+      InvalidInput: A value does not validate, or the provider refuses the credentials.
     """
     integration = backend.registry.get(domain)
     require_text(user_id=user_id, name=name)
@@ -111,7 +111,7 @@ def _store(
 ) -> ConnectedAccount:
     identity = checked.identity
     domain, key = integration.manifest.domain, sanitize(identity.id) or ""
-    known = conn.execute(KNOWN_ALREADY, (user_id, domain, key)).fetchone()
+    known = conn.execute(FIND_BY_IDENTITY, (user_id, domain, key)).fetchone()
     kept_name, before, kept_interval = (
         known[1:] if known else (identity.name, {}, DEFAULT_INTERVAL_MINUTES)
     )
@@ -134,20 +134,20 @@ def _store(
 
 
 def seal_credentials(backend: Backend, credentials: BaseModel) -> str | None:
-    """Credentials as they are stored; none for an integration without any."""
+    """Encrypt credentials for storage; None for an integration without credentials."""
     return backend.vault.seal(credentials) if type(credentials).model_fields else None
 
 
 def reconnect(
     backend: Backend, id: UUID, *, credentials: Values | None = None, public_only: bool = False
 ) -> AccountIdentity:
-    """Give an account new credentials, and let it go on where it stopped.
+    """Give an account new credentials; it resumes where it stopped.
 
     Parameters:
-      public_only: Whether it may connect to public addresses alone, from now on.
+      public_only: Whether the account may connect only to public addresses from now on.
 
     Raises:
-      InvalidInput: They do not work, or open another account.
+      InvalidInput: The credentials do not work, or belong to another account.
     """
     account, integration, config = _load(backend, id)
     if credentials is None and integration.credentials_model.model_fields:
@@ -256,7 +256,7 @@ def _set_config(
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
     params: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
     values = {"config": json.dumps(stored(config)), "limits": json.dumps(limits)}
-    # What it was compared with, and asked about, is what it takes the place of.
+    # The update replaces only the config that was compared and checked.
     values["instead_of"] = json.dumps(account.config) if credentials is None else None
     with backend.database.connection() as conn, conn.transaction():
         if conn.execute(store.SET_CONFIG, params | values).rowcount == 0:

@@ -1,4 +1,4 @@
-"""Letting go of an account: its credentials at once, its content in portions."""
+"""Disconnect an account, and erase its data in batches."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ from core.errors import InvalidInput, WrongState
 from core.ledger import controls
 from core.states import AccountState, RunState
 
-PORTION = 5_000
+BATCH_ROWS = 5_000
+"""Rows that one statement deletes."""
 
 OPEN_RUNS = (
     f"SELECT id FROM sync_run WHERE user_integration_id = %s AND state = '{RunState.RUNNING}'"
 )
 
-# In the order in which nothing is left that points to what is gone. Indexes serve each: content and
-# states by the account, tasks and what was seen by the account's runs. Content is locked in
-# everybody's order.
+# The order deletes referencing rows before the rows that they reference. Indexes serve each
+# statement: content and states by the account, tasks and seen items by its runs. Content is locked
+# in the order that all writers use.
 ERASE = (
     """
     DELETE FROM user_integration_content WHERE id IN (
         SELECT id FROM user_integration_content WHERE user_integration_id = %(account)s
-        ORDER BY external_id LIMIT %(portion)s FOR UPDATE)
+        ORDER BY external_id LIMIT %(batch_rows)s FOR UPDATE)
     """,
     "DELETE FROM sync_state WHERE user_integration_id = %(account)s",
     """
     DELETE FROM sync_task WHERE id IN (
         SELECT t.id FROM sync_run r JOIN sync_task t ON t.run_id = r.id
-        WHERE r.user_integration_id = %(account)s LIMIT %(portion)s)
+        WHERE r.user_integration_id = %(account)s LIMIT %(batch_rows)s)
     """,
     """
     DELETE FROM sync_seen WHERE (run_id, external_id) IN (
         SELECT s.run_id, s.external_id FROM sync_run r JOIN sync_seen s ON s.run_id = r.id
-        WHERE r.user_integration_id = %(account)s LIMIT %(portion)s)
+        WHERE r.user_integration_id = %(account)s LIMIT %(batch_rows)s)
     """,
     "DELETE FROM held_deletion WHERE user_integration_id = %(account)s",
     """
     DELETE FROM sync_run WHERE id IN (
-        SELECT id FROM sync_run WHERE user_integration_id = %(account)s LIMIT %(portion)s)
+        SELECT id FROM sync_run WHERE user_integration_id = %(account)s LIMIT %(batch_rows)s)
     """,
 )
 
 
 def disconnect(conn: Conn, account: UUID) -> None:
-    """Wipe an account's credentials and end its runs; results that are under way are refused.
-    Content stays.
+    """Delete an account's credentials and cancel its runs. Its content stays.
+
+    Results of tasks that still run are refused.
 
     Raises:
-      NotFound: There is no such account.
+      NotFound: The account does not exist.
     """
     store.load(conn, account)
     conn.execute(store.DISCONNECT, (account,))
@@ -58,14 +60,14 @@ def disconnect(conn: Conn, account: UUID) -> None:
         try:
             controls.cancel_run(conn, run)
         except InvalidInput:
-            continue  # it has ended by itself meanwhile
+            continue  # it ended in the meantime
 
 
 def erase(conn: Conn, account: UUID) -> Iterator[int]:
-    """Delete all data of a disconnected account except its row; yield each portion's size.
+    """Delete all data of a disconnected account except its row; yield the rows of each batch.
 
-    A command that is interrupted leaves the rest for the next one. Blobs go later, once nothing
-    names them.
+    After an interruption, the next call deletes the rest. Blobs are collected later, once no row
+    references them.
 
     Raises:
       InvalidInput: The account is connected.
@@ -73,14 +75,14 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     if store.load(conn, account).sync_status != AccountState.DISCONNECTED:
         raise WrongState("account-connected", account=account)
     for statement in ERASE:
-        count = PORTION
-        while count >= PORTION:
-            count = conn.execute(statement, {"account": account, "portion": PORTION}).rowcount
+        count = BATCH_ROWS
+        while count >= BATCH_ROWS:
+            count = conn.execute(statement, {"account": account, "batch_rows": BATCH_ROWS}).rowcount
             yield count
 
 
 def count_content(conn: Conn, account: UUID) -> int:
-    """How many items of an account are kept."""
+    """Count the stored items of an account, deleted ones included."""
     row = conn.execute(
         "SELECT count(*) FROM user_integration_content WHERE user_integration_id = %s", (account,)
     ).fetchone()

@@ -1,4 +1,4 @@
-"""Erasing what was kept of an account, or of a person: rows, and the blobs that only they named."""
+"""Erase the data of an account or a user: rows, and blobs that no other row references."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ BLOBS = """
 SELECT DISTINCT blob_key FROM user_integration_content
 WHERE user_integration_id = %s AND blob_key IS NOT NULL
 """
-# The leader collects what was touched longer ago than the grace. A later writer of the same content
-# touches it again.
-HASTEN = """
+# The leader collects blobs that were touched before the grace period. A later writer of the same
+# content touches its blob again.
+BACKDATE_UNREFERENCED = """
 UPDATE blob b SET touched_at = least(touched_at, now() - %(seconds)s * interval '1 second')
 WHERE key = ANY(%(keys)s)
   AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
-TELL = """
+RECORD_ERASURE = """
 INSERT INTO erased_account (user_integration_id) VALUES (%s)
 ON CONFLICT (user_integration_id) DO UPDATE
 SET changed_xid = pg_current_xact_id()::text::bigint, erased_at = now()
 """
-# Once it is locked, no run begins and nothing is connected; what did so meanwhile is erased in
-# another round.
+# While the row is locked, no run begins and the account cannot be connected. If either happened
+# before the lock, another round erases the new data.
 LOCK_ACCOUNT = "SELECT id FROM user_integration WHERE id = %s FOR UPDATE"
-FORGET_ACCOUNT = f"""
+DELETE_ACCOUNT = f"""
 DELETE FROM user_integration a WHERE id = %s AND sync_status = '{AccountState.DISCONNECTED}'
   AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id)
   AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.user_integration_id = a.id)
 """
-FORGET_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
-# Answers to an operator's requests name the person, too, for the day that they are kept.
-FORGET_ANSWERS = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
-FORGET_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
+DELETE_FLOWS = "DELETE FROM oauth_flow WHERE user_id = %s"
+# Recorded responses to an operator's requests also contain the user id, for a day.
+DELETE_RESPONSES = "DELETE FROM idempotency_key WHERE answer->>'user_id' = %s"
+DELETE_TOKENS = "DELETE FROM api_token WHERE user_id = %s"
 
 
 @dataclass(slots=True)
 class Erased:
-    """How much is gone."""
+    """The number of erased accounts, rows and blobs."""
 
     accounts: int = 0
     rows: int = 0
@@ -62,12 +62,11 @@ class Erased:
 def erase_account(backend: Backend, account: UUID, total: Erased | None = None) -> Erased:
     """Disconnect an account and delete all its data and its row.
 
-    If it is interrupted, call it again to finish.
-
-    The change feed tells that the account was erased, after the last of its content is gone.
+    After an interruption, call it again to finish. Once the last content is deleted, the change
+    feed has an entry that the account was erased.
 
     Raises:
-      NotFound: There is no such account.
+      NotFound: The account does not exist.
     """
     total = total or Erased()
     keys: set[str] = set()
@@ -76,7 +75,7 @@ def erase_account(backend: Backend, account: UUID, total: Erased | None = None) 
         while not gone:
             account_disconnect.disconnect(conn, account)
             keys.update(key for (key,) in conn.execute(BLOBS, (account,)))
-            with suppress(WrongState):  # connected again in this very moment
+            with suppress(WrongState):  # reconnected in the meantime
                 for count in account_disconnect.erase(conn, account):
                     total.rows += count
                 gone = _delete_account(conn, account)
@@ -86,12 +85,12 @@ def erase_account(backend: Backend, account: UUID, total: Erased | None = None) 
 
 
 def _delete_account(conn: Conn, account: UUID) -> bool:
-    """Whether it is gone; not if it was connected again while the rest of it was erased."""
+    """Delete the row; return False if the account was reconnected during the erasure."""
     with conn.transaction():
         conn.execute(LOCK_ACCOUNT, (account,))
-        gone = conn.execute(FORGET_ACCOUNT, (account,)).rowcount > 0
+        gone = conn.execute(DELETE_ACCOUNT, (account,)).rowcount > 0
         if gone:
-            conn.execute(TELL, (account,))
+            conn.execute(RECORD_ERASURE, (account,))
     return gone
 
 
@@ -105,12 +104,12 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
                 _delete_user(conn, user_id)
                 return total
         for account in accounts:
-            with suppress(NotFound):  # somebody else erases it, too
+            with suppress(NotFound):  # another process erased it
                 erase_account(backend, account, total)
 
 
 def _delete_user(conn: Conn, user_id: str) -> None:
-    for statement in (FORGET_FLOWS, FORGET_ANSWERS, FORGET_TOKENS):
+    for statement in (DELETE_FLOWS, DELETE_RESPONSES, DELETE_TOKENS):
         conn.execute(statement, (user_id,))
 
 
@@ -123,5 +122,7 @@ def _erase_blobs(backend: Backend, keys: list[str]) -> int:
         return 0
     gone = backend.blobs.collect(grace=SETTLED_SECONDS, most=len(keys), keys=keys)
     with backend.database.connection() as conn:
-        conn.execute(HASTEN, {"keys": keys, "seconds": UNREFERENCED_SECONDS - SETTLED_SECONDS})
+        conn.execute(
+            BACKDATE_UNREFERENCED, {"keys": keys, "seconds": UNREFERENCED_SECONDS - SETTLED_SECONDS}
+        )
     return gone

@@ -1,9 +1,9 @@
-"""Connecting an account in a browser: to the provider's consent screen and back.
+"""Connect an account in a browser, through the provider's consent screen (OAuth).
 
 The flow is OAuth 2.0 (RFC 6749), with PKCE (RFC 7636) wherever the provider supports it.
 
-A flow is begun by somebody with a token, and finished by a browser without one: what the browser
-brings is the state, 256 random bits that work once and for ten minutes. Only their digest is kept.
+A request with a token starts a flow; a browser without a token finishes it. The browser presents
+the state: 256 random bits that work once, for ten minutes. The database holds only their digest.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from authlib.integrations.httpx_client import OAuth2Client
 
 CALLBACK = "/v1/oauth/callback"
-LASTS_MINUTES = 10
-PROVIDER_SECONDS = 20.0
+FLOW_MINUTES = 10
+PROVIDER_TIMEOUT_SECONDS = 20.0
 
-BEGIN = """
+CREATE_FLOW = """
 INSERT INTO oauth_flow (
     state_digest, integration_domain, user_id, user_integration_id, name, poll_interval_minutes,
     config, verifier, redirect_to, public_hosts_only, expires_at
@@ -50,8 +50,8 @@ VALUES (
 )
 RETURNING expires_at
 """
-# Deleted as it is read: of two browsers with one state, one goes on.
-TAKE = """
+# The row is deleted when it is read: of two browsers with the same state, one continues.
+CLAIM_FLOW = """
 DELETE FROM oauth_flow WHERE state_digest = %(state)s
 RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config,
     verifier, redirect_to, public_hosts_only, expires_at > now() AS valid
@@ -62,7 +62,7 @@ _CODE = re.compile(r"[a-z_]{1,60}")
 
 @dataclass(frozen=True, slots=True)
 class StartedAuthorization:
-    """Where to send the browser."""
+    """The address of the consent screen, and when the flow expires."""
 
     url: str
     expires_at: datetime
@@ -81,7 +81,7 @@ class FinishedAuthorization:
 
     @property
     def url(self) -> str | None:
-        """Where the browser goes, with the outcome in its query."""
+        """The address that the browser goes to, with the result in its query."""
         if self.redirect_to is None:
             return None
         outcome = (
@@ -106,23 +106,23 @@ def start(
     redirect_to: str | None = None,
     public_only: bool = False,
 ) -> StartedAuthorization:
-    """Begin a flow for this person.
+    """Start a flow for a user.
 
     Parameters:
-      account: Reconnect this one, and no other; its config stays. Default: whatever account the
-        person chooses at the provider.
-      redirect_to: Where the browser goes afterwards.
+      account: The only account that the flow may reconnect; its config stays. Default: any account
+        that the user chooses at the provider.
+      redirect_to: The address that the browser goes to at the end.
 
     Raises:
-      NotFound: There is no such integration, or no such account of this user.
-      InvalidInput: The integration is not connected in a browser, or may not send one there; or the
+      NotFound: The integration, or the account of this user, does not exist.
+      InvalidInput: The integration does not support OAuth, `redirect_to` is not allowed, or the
         config does not validate.
       SettingsError: The operator has set no OAuth client, or no public URL.
     """
     account_actions.require_text(user_id=user_id, name=name)
     integration = backend.registry.get(domain)
     oauth = oauth_of(integration)
-    kept: Values = {}  # in clear: only what an account would keep so
+    kept: Values = {}  # not encrypted: it holds only what an account stores in clear
     if account is None:
         kept = stored(config_of(integration, config or {}))
     else:
@@ -147,20 +147,20 @@ def start(
         "public_only": public_only,
     }
     with backend.database.connection() as conn:
-        row = fetch(conn, BEGIN, params | {"minutes": LASTS_MINUTES})[0]
+        row = fetch(conn, CREATE_FLOW, params | {"minutes": FLOW_MINUTES})[0]
     return StartedAuthorization(str(url), row["expires_at"])
 
 
 def finish(
     backend: Backend, *, state: str, code: str | None, error: str | None
 ) -> FinishedAuthorization:
-    """What the browser came back with: exchange the code, and store or reconnect the account.
+    """Exchange the code that the browser returned with, and store or reconnect the account.
 
     Raises:
-      InvalidInput: The state is none of ours, was used already, or is too old.
+      InvalidInput: The state is unknown, already used, or expired.
     """
     with backend.database.connection() as conn:
-        flows = fetch(conn, TAKE, {"state": _digest(state)})
+        flows = fetch(conn, CLAIM_FLOW, {"state": _digest(state)})
     if not flows or not flows[0]["valid"]:
         raise InvalidInput("sign-in-link-invalid")
     flow = flows[0]
@@ -207,11 +207,11 @@ def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
 
 
 def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mapping[str, Any]:
-    """The provider's tokens. Its words are not passed on: they may hold the code, or a token."""
+    """Exchange the code for tokens. Errors omit the provider's text: it may hold a secret."""
     from authlib.integrations.base_client import OAuthError
 
     try:
-        # The address is the operator's, or the plugin's.
+        # The operator or the plugin sets the address, not a user.
         with any_host(), _client(backend.settings, oauth) as client:
             proof = {"code_verifier": verifier} if oauth.pkce else {}
             token = client.fetch_token(
@@ -220,13 +220,13 @@ def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mappi
     except OAuthError as error:
         kind = error.error if _CODE.fullmatch(str(error.error)) else "an error"
         raise InvalidInput("sign-in-refused", reason=kind) from None
-    except Exception as error:  # noqa: BLE001  the network, or an answer that is none
+    except Exception as error:  # noqa: BLE001  a network error, or an invalid response
         raise PollingError("sign-in-failed", reason=type(error).__name__) from None
     return dict(token)
 
 
 def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the plugin makes of the answer. Its exceptions may hold a token."""
+    """Let the plugin convert the response. Its exceptions may hold a token."""
     try:
         return integration.credentials_from_oauth(token)
     except Exception as error:  # noqa: BLE001  plugin code
@@ -257,7 +257,7 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
         scope=" ".join(oauth.scopes),
         redirect_uri=settings.public_url.rstrip("/") + CALLBACK,
         code_challenge_method="S256" if oauth.pkce else None,
-        timeout=PROVIDER_SECONDS,
+        timeout=PROVIDER_TIMEOUT_SECONDS,
     )
 
 
@@ -309,7 +309,7 @@ def _below(url: str, allowed: str) -> bool:
 
 
 def oauth_of(integration: Integration) -> OAuth:
-    """The integration's OAuth part, at the endpoints that the operator has set."""
+    """Return the integration's OAuth declaration, with the endpoints that the operator set."""
     manifest = integration.manifest
     if manifest.oauth is None:
         raise InvalidInput("sign-in-not-offered", domain=manifest.domain)

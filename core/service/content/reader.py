@@ -24,6 +24,8 @@ STORED = PagedQuery(
         WHEN content_bytes IS NOT NULL THEN encode(sha256(content_bytes), 'hex') END AS digest""",
     "user_integration_content",
     Keyset({"external_id": "text"}),
+    filters=listings.content.filters,
+    bounds=listings.content.bounds,
 )
 
 

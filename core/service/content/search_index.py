@@ -12,7 +12,7 @@ import time
 
 import psycopg
 
-from core.db.pool import UNAVAILABLE, Conn, Database, passes
+from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.service.content import changes
 
 MAX_TEXT_CHARS = 100_000
@@ -159,7 +159,7 @@ class SearchIndexer:
                         repaired_at = time.monotonic()
                     pending = conn.execute(IS_PENDING).fetchone()
                     more = index_pending(conn) if pending and pending[0] else None
-            except UNAVAILABLE as error:
+            except DATABASE_UNAVAILABLE as error:
                 log.warning("search index not updated, database unavailable: %s", error)
                 more = None
             except Exception:

@@ -1,4 +1,4 @@
-"""Letting workers finish what they hold before a deploy."""
+"""Drain workers before a deploy: they finish their tasks and take no new ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from core.service.fleet.liveness import ALIVE
 from core.states import TaskState
 
 # What a draining worker no longer serves gets no new tasks.
-MARK = f"""
+REQUEST_DRAIN = f"""
 UPDATE process SET draining = true
 WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
   AND {ALIVE}
@@ -34,18 +34,15 @@ ORDER BY p.host, p.pid
 
 
 def request_drain(conn: Conn, host: str | None = None) -> int:
-    """Ask the workers of a host, or all of them, to take no more work.
-
-    Returns how many were asked.
-    """
-    return conn.execute(MARK, {"host": host}).rowcount
+    """Tell the workers of a host, or all workers, to take no new tasks; return their number."""
+    return conn.execute(REQUEST_DRAIN, {"host": host}).rowcount
 
 
 def busy_processes(conn: Conn, host: str | None = None) -> list[Row]:
-    """Those of the workers asked that may still hold tasks.
+    """Return the draining workers that may still hold tasks.
 
-    `alone` says how many tasks, where nobody else serves their domains; `shared`, that somebody
-    does.
+    `alone` is the number of their tasks that no other worker can take; `shared` says that other
+    workers serve some of their queues.
     """
     rows = fetch(conn, DRAINING, {"host": host})
     return [row for row in rows if row["alone"] or row["shared"]]

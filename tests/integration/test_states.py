@@ -21,7 +21,7 @@ from support.state_changes import MACHINES, Change, forbidden, noted, watch
 from core import Task
 from core.accounts import store
 from core.errors import PollingError
-from core.ledger import completion, leases, parking, scheduling
+from core.ledger import completion, controls, leases, scheduling
 from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.service.accounts import disconnect as account_disconnect
 from core.states import (
@@ -118,7 +118,7 @@ def a_task_is_parked_and_discarded(desk: Any) -> None:
     desk.finish(desk.root(desk.account()), tasks=[Task("step")])
     (dispatch,) = desk.claim()
     save(desk, parked(dispatch))
-    parking.discard(desk.conn, [dispatch.task_id])
+    controls.discard(desk.conn, [dispatch.task_id])
 
 
 @shows((RUNS, R.RUNNING, R.FAILED))
@@ -135,8 +135,8 @@ def the_root_task_is_parked(desk: Any) -> None:
 def a_run_is_cancelled_and_its_tasks_are_discarded(desk: Any) -> None:
     root = desk.root(desk.account())
     desk.add(UUID(root.run_id), "ready")
-    parking.cancel_run(desk.conn, UUID(root.run_id))
-    parking.discard(desk.conn, list(desk.tasks()))
+    controls.cancel_run(desk.conn, UUID(root.run_id))
+    controls.discard(desk.conn, list(desk.tasks()))
 
 
 @shows((ACCOUNTS, A.ACTIVE, A.PAUSED), (ACCOUNTS, A.PAUSED, A.ACTIVE))
@@ -264,13 +264,13 @@ class World:
 
     def cancel(self) -> None:
         runs = self.desk.rows("SELECT id FROM sync_run ORDER BY started_at, lane")
-        parking.cancel_run(self.conn, self.choose(runs)[0])
+        controls.cancel_run(self.conn, self.choose(runs)[0])
 
     def retry_or_discard(self) -> None:
         found = self.desk.rows(
             f"SELECT id FROM sync_task WHERE state IN ({literals(STOPPED_TASKS)}) ORDER BY id"
         )
-        self.choose([parking.retry, parking.discard])(self.conn, [self.choose(found)[0]])
+        self.choose([controls.retry, controls.discard])(self.conn, [self.choose(found)[0]])
 
 
 STEPS = [

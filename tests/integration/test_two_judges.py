@@ -4,8 +4,6 @@ and PostgreSQL, and `core.testing.Harness`, do the same with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,16 +11,14 @@ from support.judges import Engine, Kit, Verdict
 from support.odd_results import DEEDS, EFFECTS, KEPT, PARKED, PLAIN_DEEDS, WAITS, Bare, Deed
 
 from core import TaskOutput, TaskResult
-from core.worker.process import set_current
 
 BEFORE = Deed(lambda: TaskResult([TaskOutput("b", "before")]))
 """What stands there when a named deed is done."""
 
 
 @pytest.fixture
-def engine(desk, database, queues, vault, blobs) -> Iterator[Engine]:
-    yield Engine(desk, database, queues, vault, blobs)
-    set_current(None)
+def engine(desk, database, queues, vault, blobs) -> Engine:
+    return Engine(desk, database, queues, vault, blobs)
 
 
 def both(engine: Engine, *deeds: Deed) -> Verdict:

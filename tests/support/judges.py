@@ -5,28 +5,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import UUID
-
-from core.queues import Queues
-from core.worker.held import Held
-from core.worker.instances import Instances
-from core.worker.running import Runner
 
 from core import BaseIntegration, Context, Manifest, Rate, Task, TaskResult, task
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs
 from core.db.pool import Database
+from core.egress import Egress
 from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.retries import Retries
 from core.plugins import Registry
 from core.testing import Harness
 from core.testing.outcome import SyncResult
+from core.transport.queues import Queues
 from core.worker.accounts import Accounts
 from core.worker.context import Services
-from core.worker.process import set_current
+from core.worker.inflight import InflightTasks
+from core.worker.instance_pool import InstancePool
+from core.worker.runner import Runner
 from core.worker.saver import Saver
 from support.odd_results import Deed
 
@@ -97,19 +95,14 @@ class Engine:
         self.desk, self.blobs = desk, blobs
         registry = Registry({DOMAIN: Odd}, {DOMAIN: None})
         accounts = Accounts(database, vault, registry, {})
-        services = Services(database, accounts, blobs, None, lambda: False)  # type: ignore[arg-type]
-        self.runner = Runner(services, Instances(), registry)
-        self.saver = Saver(database, queues, Held(), registry, delete_guard=GUARD)
+        egress = Egress()
+        services = Services(database, accounts, blobs, None, lambda: False, egress)  # type: ignore[arg-type]
+        runner, inflight = Runner(services, InstancePool(egress), registry), InflightTasks()
+        self.runner = runner
+        self.saver = Saver(database, queues, inflight, registry, max_deleted_share=GUARD)
         self.names = itertools.count()
         self.handed: list[Outcome] = []
-        set_current(
-            SimpleNamespace(
-                runner=self.runner,
-                accounts=accounts,
-                database=database,
-                hand_over=self.handed.append,
-            )  # type: ignore[arg-type]
-        )
+        self.retries = Retries(inflight, runner, accounts, self.handed.append, MAX_ATTEMPTS)
 
     def judge(self, deeds: Sequence[Deed]) -> list[Verdict]:
         """What becomes of these deeds of one account, one run each."""
@@ -137,7 +130,7 @@ class Engine:
         try:
             self.handed.append(self.runner.run(dispatch))
         except BaseException as error:  # noqa: BLE001  as Dramatiq does
-            Retries(MAX_ATTEMPTS).after(dispatch, None, error)  # type: ignore[arg-type]
+            self.retries.after(dispatch, None, error)  # type: ignore[arg-type]
 
     def _verdict(self, account: UUID, dispatch: Dispatch) -> Verdict:
         ((state, attempts, wait, stopped, resync, deleted, written, held),) = self.desk.rows(
@@ -159,7 +152,8 @@ class Engine:
             ),
             sorted(
                 self.desk.rows(
-                    "SELECT type, payload::text, priority, lane FROM sync_task WHERE parent_id = %s",
+                    "SELECT type, payload::text, priority, lane FROM sync_task"
+                    " WHERE parent_id = %s",
                     dispatch.task_id,
                 )
             ),
@@ -187,7 +181,7 @@ class Engine:
         )
         self.desk.conn.execute(
             "UPDATE user_integration SET sync_status = 'active', status_reason = NULL,"
-            " resync_due = false, forget_state = false WHERE id = %s",
+            " resync_due = false, drop_state = false WHERE id = %s",
             (account,),
         )
 
@@ -197,7 +191,7 @@ class Kit:
 
     def judge(self, deeds: Sequence[Deed]) -> list[Verdict]:
         """The same with `core.testing.Harness`."""
-        harness = Harness(Odd, delete_guard=GUARD, max_attempts=MAX_ATTEMPTS)
+        harness = Harness(Odd, max_deleted_share=GUARD, max_attempts=MAX_ATTEMPTS)
         return [self._judge(harness, deed) for deed in deeds]
 
     def _judge(self, harness: Harness, deed: Deed) -> Verdict:
@@ -245,8 +239,8 @@ def _stopped(error: Exception | None) -> str | None:
 def _item(item: Any) -> tuple[Any, ...]:
     content = item.content.decode() if item.is_text else item.content
     return (
-        content, item.kind, item.parent, item.name, item.timestamp, item.content_type, item.metadata, item.fingerprint,
-        item.size, item.hash,
+        content, item.kind, item.parent, item.name, item.timestamp, item.content_type,
+        item.metadata, item.fingerprint, item.size, item.hash,
     )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ PARKED: Mapping[str, Callable[[], Any]] = {
     "a payload that is not a mapping": returns(tasks=[Task("step", 5)]),  # type: ignore[arg-type]
     "a state that is not a mapping": returns(state=[5]),
     "no result": lambda: None,
-    "NotFound": lambda: NotFound("gone"),
+    "NotFound": lambda: NotFound("content-not-found", content="gone"),
     "CursorExpired of a partition that cannot exist": lambda: CursorExpired("\0"),
 }
 """Each parks its task at the first attempt, and nothing of it is kept."""
@@ -174,13 +174,13 @@ EFFECTS: Mapping[str, tuple[Deed, str]] = {
         Deed(lambda: RateLimited(retry_after=9), snoozed=MAX_SNOOZED_SECONDS),
         "parked",
     ),
-    "VaultError": (Deed(lambda: VaultError("no key"), attempts=2), "ready"),
+    "VaultError": (Deed(lambda: VaultError("credentials-not-decrypted"), attempts=2), "ready"),
     "VaultError for a week": (
-        Deed(lambda: VaultError("no key"), snoozed=MAX_SNOOZED_SECONDS),
+        Deed(lambda: VaultError("credentials-not-decrypted"), snoozed=MAX_SNOOZED_SECONDS),
         "parked",
     ),
     "ServerUnavailable": (
-        Deed(lambda: ServerUnavailable("away"), attempts=2, snoozed=MAX_SNOOZED_SECONDS),
+        Deed(lambda: ServerUnavailable("postgres-unavailable", detail="away"), attempts=2, snoozed=MAX_SNOOZED_SECONDS),
         "ready",
     ),
     "an error of Redis": (Deed(lambda: redis.ConnectionError("away"), attempts=2), "ready"),
@@ -323,11 +323,14 @@ EXCEPTIONS = st.one_of(
     *(
         st.builds(kind, WORDS)
         for kind in (
-            SkipItem, TransientError, PermanentError, CredentialsInvalid, ConfigurationError, NotFound,
-            ServerUnavailable, VaultError, TaskUnfit, ResultInvalid, ValueError, KeyError, OSError, SystemExit,
+            SkipItem, TransientError, PermanentError, CredentialsInvalid, ConfigurationError,
+            TaskUnfit, ResultInvalid, ValueError, KeyError, OSError, SystemExit,
             GeneratorExit, asyncio.CancelledError, redis.ConnectionError,
         )
     ),
+    st.builds(lambda word: NotFound("content-not-found", content=word), WORDS),
+    st.builds(lambda word: ServerUnavailable("postgres-unavailable", detail=word), WORDS),
+    st.just(VaultError("credentials-not-decrypted")),
     st.builds(CursorExpired, PARTITIONS),
     st.builds(
         lambda reason, after, limit: RateLimited(reason, retry_after=after, limit=limit),

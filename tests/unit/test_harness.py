@@ -466,7 +466,7 @@ class TestExceptions:
         )
 
     def test_waiting_for_a_server_that_is_not_there_ends(self) -> None:
-        script, _ = failing(ServerUnavailable("away"), 10_000)
+        script, _ = failing(ServerUnavailable("postgres-unavailable", detail="away"), 10_000)
         with pytest.raises(RuntimeError, match="does not have"):
             scripted(script).sync()
 

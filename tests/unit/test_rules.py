@@ -28,7 +28,7 @@ from core.results.outputs import MAX_ID_BYTES
 from core.results.parking import Cause
 from core.results.result import result_rows
 from core.results.signals import TimeLimitExceeded
-from core.results.text import encode_json, fits, json_fits, mended_json
+from core.results.text import encode_json, is_storable, is_storable_json, sanitize_json
 from core.testing.blobs import MemoryStore
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -68,10 +68,10 @@ def test_a_result_becomes_rows_that_can_be_stored_or_is_refused(result: Any) -> 
     for row in rows.outputs:
         assert 0 < len(row.id.encode()) <= MAX_ID_BYTES
         texts = [row.id, row.kind, row.parent, row.name, row.type, row.text, row.fingerprint]
-        assert all(fits(text) for text in texts if text is not None)
-        assert json_fits(encode_json(row.metadata, "metadata"))
+        assert all(is_storable(text) for text in texts if text is not None)
+        assert is_storable_json(encode_json(row.metadata, "metadata"))
     for value in [*(task.payload for task in rows.tasks), *(state.value for state in rows.states)]:
-        assert json_fits(encode_json(value, "value"))
+        assert is_storable_json(encode_json(value, "value"))
     assert len({row.id for row in rows.outputs}) == len(rows.outputs)
 
 
@@ -88,18 +88,18 @@ def test_every_exception_has_a_decision_with_a_reason_that_can_be_stored(
         error, tries(attempts=attempts, snoozes=snoozes, trigger=trigger), MAX_ATTEMPTS
     )
     assert decision.reason
-    assert fits(decision.reason)
+    assert is_storable(decision.reason)
     if isinstance(decision, Wait | Retry | Snooze):
         assert 0 <= decision.seconds <= 86_400
     if isinstance(decision, Snooze):
-        assert decision.limit is None or fits(decision.limit)
+        assert decision.limit is None or is_storable(decision.limit)
 
 
 @pytest.mark.parametrize(
     ("error", "given", "cause"),
     [
         (PermanentError("no"), {}, Cause.REFUSED),
-        (NotFound("no"), {}, Cause.REFUSED),
+        (NotFound("content-not-found", content="7"), {}, Cause.REFUSED),
         (ResultInvalid("no"), {}, Cause.INVALID),
         (TaskUnfit("no"), {}, Cause.INVALID),
         (TransientError("no"), {"attempts": 2}, Cause.ATTEMPTS),
@@ -163,13 +163,13 @@ TEXTS = st.text("a\0\\u0d8\ud800\udc00\U0001f600", max_size=6)
 def test_json_is_mended_as_its_texts_are(value: dict[str, list[str]]) -> None:
     import json
 
-    from core.results.text import mended
+    from core.results.text import sanitize
 
     # JSON knows no difference between a pair of surrogates and the character that they make.
     joined = json.loads(json.dumps(value))
-    expected = {mended(key): [mended(text) for text in texts] for key, texts in joined.items()}
+    expected = {sanitize(key): [sanitize(text) for text in texts] for key, texts in joined.items()}
     encoded = encode_json(value, "value")
-    assert json.loads(mended_json(encoded)) == expected or len(expected) < len(joined)
-    assert json_fits(encoded) == all(
-        fits(text) for key, texts in joined.items() for text in (key, *texts)
+    assert json.loads(sanitize_json(encoded)) == expected or len(expected) < len(joined)
+    assert is_storable_json(encoded) == all(
+        is_storable(text) for key, texts in joined.items() for text in (key, *texts)
     )

@@ -17,7 +17,7 @@ app = typer.Typer(help="Make, list and revoke tokens of the REST API.", no_args_
 @app.command("create")
 def create(
     user_id: Annotated[
-        str | None, typer.Option(help="The user whose rows the token can read.")
+        str | None, typer.Option(help="The token can read only the rows of this user.")
     ] = None,
     admin: Annotated[
         bool, typer.Option("--admin", help="An operator's: it sees everything.")

@@ -28,9 +28,7 @@ def list_accounts(
     context: typer.Context,
     user_id: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only of this integration.")] = None,
-    state: Annotated[
-        str | None, typer.Option(help="active, paused, error or disconnected.")
-    ] = None,
+    state: Annotated[AccountState | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,

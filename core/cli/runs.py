@@ -24,9 +24,7 @@ app = typer.Typer(help="List the runs, show one, or cancel one.")
 def list_runs(
     context: typer.Context,
     account: AccountFilter = None,
-    state: Annotated[
-        str | None, typer.Option(help="running, succeeded, partial, failed or cancelled.")
-    ] = None,
+    state: Annotated[RunState | None, typer.Option(help="Only in this state.")] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,

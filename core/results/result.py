@@ -178,7 +178,10 @@ def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
     what = f"the state of {partition[:80]!r}"
     if value is not None and not hasattr(value, "model_dump"):
         raise ResultInvalid(f"{what} is a {type(value).__name__}; use a pydantic model")
-    dumped = None if value is None else value.model_dump(mode="json")
+    try:
+        dumped = None if value is None else value.model_dump(mode="json")
+    except UnicodeError:
+        raise ResultInvalid(f"{what} has a NUL or a lone surrogate") from None
     encoded = encode_json(dumped, what)
     if len(encoded) > MAX_STATE_BYTES:
         raise ResultInvalid(f"{what} is larger than 1 MiB; split it into partitions")

@@ -55,7 +55,7 @@ def spans(page: Path) -> list[str]:
 
 
 @cache
-def tests() -> set[str]:
+def names_of_tests() -> set[str]:
     """Return the names of all modules and functions with tests."""
     files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins-*/tests/**/test_*.py")]
     functions = [re.findall(r"def (test_\w+)", file.read_text("utf-8")) for file in files]
@@ -93,7 +93,7 @@ def test_modules_that_are_named_are_there(page: Path) -> None:
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_tests_that_are_named_are_there(page: Path) -> None:
     named = {span for span in spans(page) if re.fullmatch(r"test_\w+", span)}
-    assert not sorted(named - tests())
+    assert not sorted(named - names_of_tests())
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))

@@ -51,8 +51,10 @@ MUTATIONS = [
     Mutation(
         "the fence",
         (("core/ledger/commit.py",
-          "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no", ""),
-         ("core/ledger/commit.py", "SELECT t.id, t.dispatch_no, (SELECT", "SELECT t.id, named.dispatch_no, (SELECT")),
+          "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END"
+          " = named.dispatch_no", ""),
+         ("core/ledger/commit.py", "SELECT t.id, t.dispatch_no, (SELECT",
+          "SELECT t.id, named.dispatch_no, (SELECT")),
         ("tests/integration/test_commit.py",),
     ),
     Mutation(
@@ -92,9 +94,11 @@ MUTATIONS = [
     Mutation(
         "the check of completion apart",
         (("core/worker/saver.py",
-          "            return commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)",
+          "            return commit_outcomes("
+          "conn, outcomes, max_deleted_share=self._max_deleted_share)",
           "            with conn.transaction():\n"
-          "                result = commit_outcomes(conn, outcomes, max_deleted_share=self._max_deleted_share)\n"
+          "                result = commit_outcomes("
+          "conn, outcomes, max_deleted_share=self._max_deleted_share)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
           "            return result"),
          ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),
@@ -174,7 +178,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the limit of unknown threads",
-        (("core/egress.py", "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
+        (("core/egress.py",
+          "if public_only or (public_only is None and self._enforcing):", "if public_only:"),),
         ("tests/integration/test_egress.py",),
     ),
     Mutation(
@@ -184,7 +189,8 @@ MUTATIONS = [
     ),
     Mutation(
         "one set of rules for engine and kit",
-        (("core/testing/ledger.py", "if snoozes and snoozed_too_long(", "if not snoozes and snoozed_too_long("),),
+        (("core/testing/ledger.py",
+          "if snoozes and snoozed_too_long(", "if not snoozes and snoozed_too_long("),),
         ("tests/integration/test_two_judges.py",),
     ),
     Mutation(

@@ -180,7 +180,11 @@ EFFECTS: Mapping[str, tuple[Deed, str]] = {
         "parked",
     ),
     "ServerUnavailable": (
-        Deed(lambda: ServerUnavailable("postgres-unavailable", detail="away"), attempts=2, snoozed=MAX_SNOOZED_SECONDS),
+        Deed(
+            lambda: ServerUnavailable("postgres-unavailable", detail="away"),
+            attempts=2,
+            snoozed=MAX_SNOOZED_SECONDS,
+        ),
         "ready",
     ),
     "an error of Redis": (Deed(lambda: redis.ConnectionError("away"), attempts=2), "ready"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
@@ -221,6 +222,17 @@ def test_the_index_of_writers_lists_exactly_the_statements_of_core() -> None:
         "no longer true": [],
     }
     assert len(listed) == len({*listed})
+
+
+def test_every_part_has_its_paragraph_in_the_order_of_importlinter() -> None:
+    contracts = ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    layers = contracts["importlinter:contract:layers"]["layers"]
+    section = PAGE.split("## The parts, from top to bottom", 1)[1].split("\n## ", 1)[0]
+    parts = re.findall(r"^\*\*(`\w+`(?: \| `\w+`)*)\*\*", section, re.MULTILINE)
+    assert [part.replace("`", "") for part in parts] == [
+        line.strip("()") for line in layers.split("\n") if line
+    ]
 
 
 @pytest.mark.parametrize("package", [file for file in MODULES if file.endswith("__init__.py")])

@@ -173,10 +173,9 @@ def writers(file: str) -> set[str]:
     """Return the rows of the index for a module: what it writes, the file, and the symbol."""
     rows = set()
     for node in parse(file).body:
-        in_class = isinstance(node, ast.ClassDef)
-        for part in node.body if in_class else [node]:
-            names = targets(part) or ["?"]
-            symbol = f"{node.name}.{names[0]}" if in_class else names[0]
+        prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        for part in node.body if isinstance(node, ast.ClassDef) else [node]:
+            symbol = prefix + (targets(part) or ["?"])[0]
             for text in strings(part, file):
                 rows |= {
                     f"| `{table}: {kind}` | `{file}` | `{symbol}` |"

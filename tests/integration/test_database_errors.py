@@ -219,7 +219,9 @@ def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, capl
     told: list[tuple[str, Any]] = []
     registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
     outcome = desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", SECRET)])
-    outcome.outputs[0]["kind"] = None  # what is left of the row is in DETAIL
+    outcome.outputs[0] = outcome.outputs[0]._replace(
+        kind=None
+    )  # what is left of the row is in DETAIL
     saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(outcome)

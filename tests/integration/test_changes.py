@@ -14,11 +14,13 @@ import pytest
 from core import TaskOutput
 from core.content import store
 from core.errors import InvalidInput
+from core.results.rows import OutputRow
 from core.service import listings
 from core.service.accounts import erase as account_erase
 from core.service.authorization import Principal
 from core.service.content import changes
 from core.service.pagination import encode_cursor
+from core.states import Operation
 
 ADMIN = Principal(uuid4(), None)
 WRITERS, READERS, ROUNDS, ITEMS = 6, 2, 40, 12
@@ -97,21 +99,16 @@ def test_nothing_is_told_beyond_a_transaction_that_is_open(desk, connect) -> Non
     assert told(all_of(desk.conn)[0]) == [("created", "0"), ("created", "1")]
 
 
+def writer_of(account):
+    return store.Writer(str(account), "shop", str(uuid4()), 0, time.monotonic_ns())
+
+
 def write(conn, account, *ids, content="x"):
     rows = [
-        {
-            "account": str(account),
-            "domain": "shop",
-            "id": id,
-            "kind": "item",
-            "size": 1,
-            "metadata": {},
-            "text": content,
-        }
-        | {"digest": uuid4().hex, "seq": time.monotonic_ns()}
+        OutputRow(Operation.KEEP, id, kind="item", size=1, text=content, digest=uuid4().hex)
         for id in sorted(ids)
     ]
-    store.upsert(conn, rows)
+    store.upsert(conn, [(writer_of(account), row) for row in rows])
 
 
 REACHED = """
@@ -178,12 +175,7 @@ class Rush:
         write(conn, self.account, *(f"{number}/{id}" for id in ids), content=f"{round}")
         write(conn, self.account, f"{number}/new-{round}")
         if dice.random() < 0.3:
-            doomed = {
-                "account": str(self.account),
-                "id": f"{number}/{ids[0]}",
-                "seq": time.monotonic_ns(),
-            }
-            store.delete(conn, [doomed])
+            store.delete(conn, [(writer_of(self.account), f"{number}/{ids[0]}")])
 
     def _read(self, number) -> None:
         conn, cursor, dice = (

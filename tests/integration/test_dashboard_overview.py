@@ -134,7 +134,7 @@ def test_a_page_streams_its_live_part_as_it_changes(dashboard: Dashboard, health
 
 
 def test_a_token_that_is_revoked_ends_the_stream(dashboard: Dashboard, desk, monkeypatch) -> None:
-    monkeypatch.setattr(streaming, "ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(streaming, "AUTHORIZATION_SECONDS", 0.0)
     with stream(dashboard.sign_in(), "/") as events:
         assert next(events)[0] == "live"
         desk.conn.execute("UPDATE api_token SET revoked_at = now()")

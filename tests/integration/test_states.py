@@ -20,7 +20,7 @@ from support.state_changes import MACHINES, Change, forbidden, noted, watch
 
 from core import Task
 from core.accounts import store
-from core.errors import PollingError
+from core.errors import NotFound, PollingError
 from core.ledger import completion, controls, leases, scheduling
 from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.service.accounts import disconnect as account_disconnect
@@ -295,7 +295,7 @@ def test_only_allowed_changes_happen(watched: Any, data: st.DataObject) -> None:
     def choose(options: Any) -> Any:
         """One of them; a step for which there is none ends."""
         if not options:
-            raise PollingError("there is nothing to choose from")
+            raise NotFound("content-not-found", content="anything to choose from")
         return options[data.draw(st.integers(0, len(options) - 1))]
 
     world = World(watched, choose)

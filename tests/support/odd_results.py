@@ -228,11 +228,9 @@ def mostly(good: st.SearchStrategy[Any], *odd: Any, share: int = 40) -> st.Searc
 TEXT = st.text("ab\0\ud800\U0001f600\\", max_size=4)
 IDS = mostly(st.sampled_from("abc"), "", "x\0", "\ud800", "é" * 1_025, "x" * 2_049, 5, None, b"a")
 PARENTS = mostly(st.none() | st.sampled_from("abc"), "", "x" * 3_000, "\0", 5)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.sampled_from([0.5, -1.25]) | TEXT,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
-    max_leaves=4,
-)
+SCALARS = st.none() | st.booleans() | st.integers() | st.sampled_from([0.5, -1.25]) | TEXT
+LISTS = st.lists(SCALARS, max_size=2) | st.dictionaries(TEXT, SCALARS, max_size=2)
+JSON = SCALARS | LISTS | st.lists(LISTS, max_size=2) | st.dictionaries(TEXT, LISTS, max_size=2)
 NO_JSON = (math.nan, object(), {1, 2}, b"x", {1: 2, "a": 3})
 METADATA = mostly(
     st.dictionaries(TEXT, JSON, max_size=2), 5, None, [("a", 1)], *({"m": odd} for odd in NO_JSON)

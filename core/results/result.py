@@ -180,8 +180,8 @@ def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
         raise ResultInvalid(f"{what} is a {type(value).__name__}; use a pydantic model")
     try:
         dumped = None if value is None else value.model_dump(mode="json")
-    except UnicodeError:
-        raise ResultInvalid(f"{what} has a NUL or a lone surrogate") from None
+    except ValueError as error:  # what pydantic cannot write, lone surrogates in keys included
+        raise ResultInvalid(f"{what} is not valid JSON: {error}") from None
     encoded = encode_json(dumped, what)
     if len(encoded) > MAX_STATE_BYTES:
         raise ResultInvalid(f"{what} is larger than 1 MiB; split it into partitions")

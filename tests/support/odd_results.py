@@ -104,6 +104,8 @@ PARKED: Mapping[str, Callable[[], Any]] = {
     "NUL in a payload": returns(tasks=[Task("step", {"number": "\0"})]),
     "NUL in a state": returns(state={"p": Cursor(value="\0")}),
     "a lone surrogate in a state": returns(state={"p": Cursor(value="\ud800")}),
+    "a lone surrogate in a key of a state": returns(state={"p": Cursor(value={"\ud800": 1})}),
+    "a state that pydantic cannot write": returns(state={"p": Cursor(value=object())}),
     "a partition name of 2,000 characters": returns(state={"p" * 2_000: None}),
     "a partition name with NUL": returns(state={"\0": Cursor()}),
     "a state of 2 MiB": returns(state={"p": Cursor(value="x" * 2**21)}),

@@ -71,6 +71,6 @@ def account_key(account_id: str) -> str:
 def weight(limit: Limit, cost: Mapping[str, int]) -> int:
     """Units of a limit that one task takes.
 
-    An `Concurrency` counts every task once unless the task says otherwise.
+    A `Concurrency` counts every task once unless the task says otherwise.
     """
     return cost.get(limit.name, 1 if isinstance(limit, Concurrency) else 0)

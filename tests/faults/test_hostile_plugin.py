@@ -51,7 +51,7 @@ def test_garbage_parks_its_task_and_no_other(hostile_fleet: Fleet, deployment: D
     assert all(reasons.values()), f"some are parked without a reason: {reasons}"
     assert (
         reasons["flood"]
-        == "one result may carry 100,000 tasks; return a task that goes on with the rest"
+        == "one result may carry 100,000 tasks; return a task that continues with the rest"
     )
     assert_neighbours_done(deployment)
     oracle.assert_runs(hostile_fleet, account, ["partial"])

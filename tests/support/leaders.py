@@ -1,8 +1,8 @@
 """Leaders in the plural: a ledger in which each connection sees a lead of its own, so that every
 dispatcher leads at once.
 
-Only a database that breaks its promises could do that. The engine reads and writes `ledger` as
-ever; it is a view now.
+Only a database that breaks its promises could do that. The engine reads and writes `engine_state`
+as usual; it is a view here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from support.deployment import Deployment
 EVERYBODY_LEADS = """
 ALTER TABLE engine_state RENAME TO ledger_row;
 CREATE TABLE lead (connection int PRIMARY KEY, leader uuid, leader_until timestamptz);
-CREATE VIEW ledger AS SELECT epoch, budgets_started, last_tick_at,
+CREATE VIEW engine_state AS SELECT epoch, budgets_started, last_tick_at,
     (SELECT leader FROM lead WHERE connection = pg_backend_pid()) AS leader,
     coalesce((SELECT leader_until FROM lead WHERE connection = pg_backend_pid()),
         now() + interval '1 hour') AS leader_until
@@ -28,7 +28,8 @@ BEGIN
         SET leader = excluded.leader, leader_until = excluded.leader_until;
     RETURN NEW;
 END $$;
-CREATE TRIGGER lead_apart INSTEAD OF UPDATE ON ledger FOR EACH ROW EXECUTE FUNCTION lead_apart();
+CREATE TRIGGER lead_apart INSTEAD OF UPDATE ON engine_state
+    FOR EACH ROW EXECUTE FUNCTION lead_apart();
 
 CREATE TABLE claim (connection int, at timestamptz);
 CREATE FUNCTION note_claim() RETURNS trigger LANGUAGE plpgsql AS $$

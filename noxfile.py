@@ -6,6 +6,7 @@ Each session makes its own environment by pip.
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -18,6 +19,13 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PLUGINS = sorted(str(path.parent) for path in Path().glob("plugins-*/pyproject.toml"))
 SHOWN = ["plugins-hello-world", "plugins-ftp"]
 FAULTS = ["tests/faults", "plugins-slack/tests/test_fleet.py"]
+FORMS = Path(".github/ISSUE_TEMPLATE")
+GITHUB = {
+    "workflows": [".github/workflows/ci.yml"],
+    "issue-config": [str(FORMS / "config.yml")],
+    "issue-forms": sorted(str(path) for path in FORMS.glob("*.yml") if path.stem != "config"),
+}
+"""Files by the schema that check-jsonschema has for them."""
 LONG = 60
 """Seconds that the demo gets after Ctrl-C to end its servers and workers; nox kills after 0.3 by
 itself.
@@ -103,10 +111,15 @@ def pictures(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting, by ruff."""
+    """Check style, formatting, prose and GitHub's files."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("python", "tools/prose.py")
+    for schema, files in GITHUB.items():
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.github-{schema}", *files)
+    if shutil.which("actionlint"):
+        session.run("actionlint", external=True)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""Benchmarks, each paired with its peer in alternating rounds of one run.
+"""Benchmarks of the engine; each alternates with its peer, round by round, within one run.
 
 Run one with `python -m benchmarks NAME [--json]`.
 """
@@ -13,14 +13,17 @@ NAMES: Mapping[str, str] = {
     ),
     "procrastinate": "the same tree, on Procrastinate and the same PostgreSQL",
     "celery": "the same tree, on Celery and the same Valkey",
-    "dlt": "10,000 items of a server with 50 ms latency, against a dlt pipeline",
-    "upsert": "content rows/s, against the best batch statement of bare psycopg",
-    "claim": "claiming 100 due accounts among 1,000 to 1 million",
+    "dlt": "10,000 items from a service with 50 ms latency, against a dlt pipeline",
+    "upsert": "content rows/s, against the fastest batch statement of bare psycopg",
+    "claim": "claiming 100 due accounts among 1,000 to 1 million accounts",
     "latency": "from a trigger to the first row on an idle system, against the stock consumer",
     "readers": (
-        "a sync beside 200 readers of the API and the dashboard, against the same sync unread"
+        "a sync with 200 readers of the API and the dashboard, against the same sync without them"
     ),
-    "idle": "statements/s and CPU of a fleet that has nothing to do",
+    "idle": "statements/s and CPU of an idle fleet",
     "size": "memory and cost per task of runs up to 100,000 tasks",
 }
-"""Each is a module of this package, with `run(bed, options)`."""
+"""The description of each benchmark, by name.
+
+Each name is a module of this package with `run(bed, options)`.
+"""

@@ -18,14 +18,14 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run benchmarks and print their results, or write the page from kept results."""
+    """Run benchmarks and print their results, or write the page from the stored results."""
     arguments = _parser().parse_args(words)
     if arguments.name == "page":
         from benchmarks.page import write
 
-        print(f"Written: {write(RESULTS)}")
+        print(f"Wrote {write(RESULTS)}")
         return 0
-    # Ended from outside, it still ends its servers and workers.
+    # On SIGTERM, stop the servers and workers too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options = Options(
         arguments.rounds or (1 if arguments.quick else 3), arguments.quick, arguments.rows
@@ -41,8 +41,8 @@ def main(words: list[str] | None = None) -> int:
 
 
 def measure(name: str, options: Options) -> tuple[dict[str, Any], str]:
-    """Run one benchmark on servers of its own; returns its result as JSON, and as text."""
-    # Here, so that `--help` and `page` need no servers and no peers.
+    """Run one benchmark on servers of its own, and return its result as JSON and as text."""
+    # Imported here, so that `--help` and `page` need no servers and no peers.
     from benchmarks.engine import testbed
     from benchmarks.machine import describe, one_line
 
@@ -60,7 +60,7 @@ def measure(name: str, options: Options) -> tuple[dict[str, Any], str]:
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
-    """Write a result where `page` finds it, a line for each of its keys."""
+    """Write a result to the folder that `page` reads, with one line for each key."""
     lines = [
         f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}"
         for key, value in result.items()
@@ -71,8 +71,8 @@ def keep(name: str, result: dict[str, Any]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     extra = {
-        "all": "each of them",
-        "page": "docs/explanation/performance.md, from the results that were kept",
+        "all": "every benchmark",
+        "page": "write docs/explanation/performance.md from the stored results",
     }
     listing = "\n".join(f"  {name:<14} {text}" for name, text in {**NAMES, **extra}.items())
     parser = argparse.ArgumentParser(
@@ -81,21 +81,25 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"benchmarks:\n{listing}",
     )
     parser.add_argument(
-        "name", choices=[*NAMES, "all", "page"], metavar="NAME", help="one of those below"
+        "name", choices=[*NAMES, "all", "page"], metavar="NAME", help="a name from the list below"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print the result as one JSON object, last"
+        "--json", action="store_true", help="print the result as one JSON object after the text"
     )
     parser.add_argument(
-        "--keep", action="store_true", help="keep the result in benchmarks/results, for the page"
+        "--keep", action="store_true", help="store the result in benchmarks/results, for the page"
     )
     parser.add_argument(
-        "--rounds", type=int, help="alternating rounds (default: 3; with --quick 1)"
+        "--rounds", type=int, help="number of alternating rounds (default: 3; with --quick: 1)"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that it works, and nothing else"
+        "--quick",
+        action="store_true",
+        help="use tiny sizes: check that the benchmark works, not its figures",
     )
-    parser.add_argument("--rows", type=int, help="the largest table of `upsert` (default: 500,000)")
+    parser.add_argument(
+        "--rows", type=int, help="rows in the largest table of `upsert` (default: 500,000)"
+    )
     return parser
 
 

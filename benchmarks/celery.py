@@ -1,6 +1,6 @@
 """The same recursive no-op tree on Celery.
 
-`benchmarks.peers.celery` says how Celery is tuned, and what it does not keep.
+`benchmarks.peers.celery` describes how Celery is tuned, and which guarantees it lacks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from benchmarks.report import Budget, Options, Report, ratio
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Tasks/s of both."""
+    """Measure the tasks/s of the engine and of Celery."""
     ours, theirs = [], []
     pages = options.size(100, 5)
     with Engine(bed, "benchmarks.noop") as engine:

@@ -1,4 +1,4 @@
-"""A durable recursive tree, compared with a bare Dramatiq actor that sends to a second one."""
+"""A durable recursive tree, against a bare Dramatiq actor that sends to a second actor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from benchmarks.peers import bare
 from benchmarks.report import Budget, Options, Report, ratio
 
 ACCOUNTS = (2, 4, 8)
-"""That are synced at once, besides the one that is judged."""
+"""Numbers of accounts that are synced concurrently; the budget applies to one account."""
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Tasks/s of ours, chains/s of theirs."""
+    """Measure the tasks/s of the engine and the chains/s of bare Dramatiq."""
     ours, theirs = [], []
     several: dict[int, list[float]] = {accounts: [] for accounts in ACCOUNTS}
     pages, chains = options.size(100, 10), options.size(10_000, 1_000)
@@ -26,7 +26,7 @@ def run(bed: Testbed, options: Options) -> Report:
     budget = Budget("ratio to bare Dramatiq", ratio(ours, theirs), at_least=1.5)
     rows = [
         {
-            "accounts synced at once": accounts,
+            "accounts synced concurrently": accounts,
             "tasks/s": statistics.median(rates),
             "ratio": ratio(rates, theirs),
         }

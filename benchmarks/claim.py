@@ -1,6 +1,6 @@
-"""Claiming 100 due accounts while the table of accounts grows.
+"""Claims of 100 due accounts, in tables of accounts of increasing size.
 
-One statement claims them and creates their runs and root tasks.
+One statement claims the accounts and creates their runs and root tasks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WHERE name = ANY(%s)
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Milliseconds per claim, by number of accounts.
+    """Measure the milliseconds per claim, by number of accounts.
 
     The ratio compares the largest table with the smallest.
     """
@@ -47,12 +47,12 @@ def run(bed: Testbed, options: Options) -> Report:
             engine.conn.execute("VACUUM ANALYZE user_integration")
             for number in range(options.size(CLAIMS, 3) + 1):
                 milliseconds = _claim(engine.conn, size, number)
-                if number:  # the first one of a size warms up
+                if number:  # the first claim of each size is a warm-up
                     claims[size].append(milliseconds)
     ours, first = claims[sizes[-1]], claims[sizes[0]]
     growth = statistics.median(ours) / statistics.median(first)
     budget = Budget(
-        f"time among {sizes[-1]:,} accounts, as a multiple of that among {sizes[0]:,}",
+        f"time among {sizes[-1]:,} accounts, relative to {sizes[0]:,} accounts",
         growth,
         at_most=1.5,
     )
@@ -72,7 +72,7 @@ def run(bed: Testbed, options: Options) -> Report:
 
 
 def _claim(conn: Conn, accounts: int, seed: int) -> float:
-    """Make some due, anywhere in the table; claim them; forget their runs."""
+    """Make random accounts due and claim them; return the milliseconds of the claim."""
     chosen = random.Random(seed).sample(range(accounts), DUE)
     conn.execute(MAKE_DUE, ([f"account-{number}" for number in chosen],))
     begun = time.perf_counter()

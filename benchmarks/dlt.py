@@ -1,11 +1,12 @@
-"""Loading 10,000 items of a service with 50 ms latency into PostgreSQL.
+"""Load 10,000 items of a service with 50 ms latency into PostgreSQL.
 
-A page lists a hundred ids, and each item takes a call of its own.
+A page lists a hundred ids, and each item needs one more call.
 
 Both sides have the same number of connections: as many as `polling up` has threads, and four times
-as many. With few, the latency bounds both: nobody is faster than calls * latency / connections,
-which the table has as the floor. With many, it shows what the engines themselves can do: that is
-the headline. Beside it, both as they come: dlt's thread pool of 5, and our 16 threads.
+as many. With few connections, the latency bounds both sides: the lower bound is
+calls * latency / connections, which the table lists as the floor. With many connections, the
+engines themselves bound the speed. This is the headline figure. The table also lists both sides
+with their defaults: dlt's thread pool of 5, and our 16 threads.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MANY = 4 * FEW
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Seconds of both, by connections."""
+    """Measure the seconds of both sides, by number of connections."""
     pages = options.size(100, 5)
     with Engine(bed, "benchmarks.listed") as engine, service(pages, LATENCY) as url:
 
@@ -37,7 +38,7 @@ def run(bed: Testbed, options: Options) -> Report:
         figures = {
             f"{MANY} connections": rounds(options.rounds, MANY, MANY),
             f"{FEW} connections": rounds(1, FEW, FEW),
-            f"as they come: {FEW} threads, and 5": rounds(1, FEW, None),
+            f"defaults: {FEW} threads (ours), 5 (dlt)": rounds(1, FEW, None),
         }
     ours, theirs = figures[f"{MANY} connections"]
     budget = Budget(

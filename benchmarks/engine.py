@@ -1,4 +1,4 @@
-"""Our side: the real processes on embedded servers, and accounts made directly."""
+"""The engine's side: real processes on embedded servers, with accounts inserted directly."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FROM sync_run WHERE id = ANY(%s) HAVING count(*) FILTER (WHERE state = 'running'
 """
 
 MAX_LOG_CHARS = 20_000
-"""Characters of the workers' log that a failure shows."""
+"""The number of characters of the workers' log in an error message."""
 
 STATE = {
     "tasks": (
@@ -55,13 +55,13 @@ STATE = {
 
 @dataclass(frozen=True, slots=True)
 class Testbed:
-    """Embedded PostgreSQL (fsync on), Valkey and a folder that belong to one benchmark."""
+    """Embedded PostgreSQL (fsync on) and Valkey, and a folder, for one benchmark."""
 
     urls: Urls
     home: Path
 
     def database(self, name: str) -> str:
-        """The URL of a new, empty database on the same server, for a peer."""
+        """Create an empty database on the same server, for a peer; return its URL."""
         with psycopg.connect(self.urls.database_url, autocommit=True) as conn:
             conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             conn.execute(f'CREATE DATABASE "{name}"')
@@ -70,7 +70,7 @@ class Testbed:
 
 @contextmanager
 def testbed() -> Iterator[Testbed]:
-    """Start the servers, migrate, and throw everything away afterwards."""
+    """Start the servers and migrate; delete all data at the end."""
     with tempfile.TemporaryDirectory(prefix="polling-bench-") as folder:
         settings = Settings(_env_file=None, database_url=None, redis_url=None, home=Path(folder))
         with Servers(settings) as urls:
@@ -79,7 +79,7 @@ def testbed() -> Iterator[Testbed]:
 
 
 class Engine:
-    """The fleet of our engine, and what a benchmark asks of it."""
+    """A fleet of the engine, and the operations that benchmarks need."""
 
     def __init__(self, bed: Testbed, *plugins: str) -> None:
         self.urls = bed.urls
@@ -110,7 +110,7 @@ class Engine:
 
     @contextmanager
     def workers(self, processes: int = PROCESSES, threads: int = THREADS) -> Iterator[int]:
-        """`dramatiq core.actors`, ready when all processes have said so; yields its process id."""
+        """Run `dramatiq core.actors`; yield its process id when all processes are ready."""
         arguments = [
             sys.executable,
             "-m",
@@ -126,10 +126,10 @@ class Engine:
         with program(arguments, self.environment, log) as pid:
             self._workers = pid
             try:
-                wait_until(lambda: self.ready(processes), "the workers did not come up", pause=0.05)
+                wait_until(lambda: self.ready(processes), "the workers were not ready", pause=0.05)
                 yield pid
             except Exception as error:
-                # Its folder is thrown away with all that is in it.
+                # The log is deleted with its folder, so the error includes the end of it.
                 error.add_note(
                     f"{self._state()}\n{log.read_text('utf-8', 'replace')[-MAX_LOG_CHARS:]}"
                 )
@@ -138,13 +138,13 @@ class Engine:
                 self._workers = None
 
     def ready(self, processes: int) -> bool:
-        """Whether so many processes serve, and one of them leads."""
+        """Return True if at least this number of processes serve, and a dispatcher leads."""
         _, serve = serving(self.conn).get("polling", (0, 0))
         leading = self.conn.execute("SELECT leader_until > now() FROM engine_state").fetchone()
         return serve >= processes and bool(leading and leading[0])
 
     def account(self, domain: str = "noop", **config: Any) -> UUID:
-        """A new account that is never due by itself: only the benchmark makes runs."""
+        """Create an account that is never due: only the benchmark starts its runs."""
         made = store.connect(
             self.conn, user_id="bench", domain=domain, name=secrets.token_hex(4),
             identity=secrets.token_hex(8), group=None, config=config, credentials=None, limits=[],
@@ -156,13 +156,13 @@ class Engine:
         return made[0]
 
     def start(self, account: UUID) -> UUID:
-        """Request a run."""
+        """Request a run for an account, and return its id."""
         run, _ = scheduling.request_run(self.conn, account)
         self.queues.wake()
         return run
 
     def ended(self, *runs: UUID) -> tuple[int, float] | None:
-        """Tasks done and seconds of succeeded runs; None while one is running.
+        """Return the tasks done and the seconds of succeeded runs; None while one is running.
 
         The database's clock measures the seconds.
         """
@@ -177,14 +177,13 @@ class Engine:
         return int(tasks), float(seconds)
 
     def sync(self, *accounts: UUID, timeout: float = 600.0) -> tuple[int, float]:
-        """Run accounts to the end, all at once; returns tasks done and seconds."""
+        """Sync accounts concurrently until all runs end; return the tasks done and the seconds."""
         runs = [self.start(account) for account in accounts]
         deadline = time.monotonic() + timeout
         while (end := self.ended(*runs)) is None:
             if self._workers is not None and ended(self._workers):
-                # Dramatiq ends them all when one of them dies: nobody is left who could end the
-                # run.
-                raise RuntimeError(f"the workers have ended, and their runs have not: {runs}")
+                # Dramatiq stops all processes when one of them dies.
+                raise RuntimeError(f"the workers exited before these runs ended: {runs}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"these runs did not end: {runs}")
             time.sleep(0.02)
@@ -198,13 +197,13 @@ class Engine:
         )
 
     def tree(self, pages: int, accounts: int = 1) -> float:
-        """Tasks/s of trees of no-op tasks, on dedicated workers.
+        """Measure the tasks/s of trees of no-op tasks, on dedicated workers.
 
-        The workers run a tree of a tenth of the size first, as a warm-up.
+        The workers first run a tree of a tenth of the size, as a warm-up.
 
         Parameters:
-          pages: Of all trees together.
-          accounts: How many trees there are, an account each.
+          pages: The number of pages of all trees together.
+          accounts: The number of trees, with one account each. Default: 1.
         """
         trees = [self.account(pages=max(1, pages // accounts)) for _ in range(accounts)]
         with self.workers():
@@ -214,6 +213,6 @@ class Engine:
         return tasks / seconds
 
     def settle(self) -> None:
-        """Bring the tables into the state that autovacuum keeps them in."""
+        """Vacuum and analyze the tables, as autovacuum would."""
         for table in ("sync_task", "user_integration_content", "sync_seen"):
             self.conn.execute(f"VACUUM ANALYZE {table}")

@@ -1,7 +1,7 @@
-"""A fleet that has nothing to do: `polling up` as it comes, with accounts none of which is due.
+"""An idle fleet: `polling up` with its defaults and a hundred accounts that are not due.
 
-Statements are counted in PostgreSQL's own log (`log_statement = all`), BEGIN and COMMIT among them:
-that is exact, and needs no extension. CPU is what the operating system counts for each process.
+Statements are counted in PostgreSQL's own log (`log_statement = all`), including BEGIN and COMMIT.
+This is exact, and needs no extension. CPU time is the operating system's figure for each process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATEMENT = re.compile(r"LOG:  (?:statement|execute [^:]*):\s+(.*)")
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Statements/s of the whole fleet, and the share of a core that each process takes."""
+    """Measure the statements/s of the fleet, and each process's share of a core."""
     arguments = [
         str(Path(sys.executable).with_name("polling")),
         "up",
@@ -34,9 +34,9 @@ def run(bed: Testbed, options: Options) -> Report:
             engine.account("hello-world")
         engine.conn.execute("ALTER SYSTEM SET log_statement = 'all'")
         with program(arguments, engine.environment, log) as pid:
-            wait_until(lambda: engine.ready(PROCESSES), f"see {log}: the fleet did not come up")
+            wait_until(lambda: engine.ready(PROCESSES), f"see {log}: the fleet was not ready")
             engine.conn.execute("SELECT pg_reload_conf()")
-            time.sleep(options.size(15, 2))  # what a start still has to do
+            time.sleep(options.size(15, 2))  # the start-up must be complete
             statements, shares, seconds = _watch(bed, pid, options.size(60, 5))
     rate = statements.total() / seconds
     budgets = [
@@ -45,7 +45,7 @@ def run(bed: Testbed, options: Options) -> Report:
     ]
     details = {
         "statements": [
-            {"statement": f"`{text}`", "a minute": round(n * 60 / seconds, 1)}
+            {"statement": f"`{text}`", "per minute": round(n * 60 / seconds, 1)}
             for text, n in statements.most_common(8)
         ],
         "processes": [

@@ -1,9 +1,8 @@
 """Latency from a trigger to the first row that another connection sees.
 
-`polling sync` gives the trigger; the system is idle before it.
+The trigger is the call that `polling sync` makes, on an idle system.
 
-The way has two hops: the root task, and the page that it asks for. The peer's way has two hops as
-well.
+The sync has two steps: the root task, and the page that it requests. The peer has two steps too.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from core.settings import Settings
 TRIGGERS = 50
 KEPT = "SELECT EXISTS (SELECT FROM user_integration_content WHERE user_integration_id = %s)"
 PAUSE = (0.5, 1.5)
-"""Seconds of quiet before each trigger: long enough for every consumer to have gone to sleep."""
+"""The range of seconds to wait before each trigger, so that every consumer is asleep."""
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Milliseconds of each trigger, in turns."""
+    """Measure the milliseconds after each trigger, alternating between both sides."""
     ours, theirs = [], []
     with Engine(bed) as engine, engine.workers(), stock.workers(bed) as peer:
         backend = _backend(engine)
@@ -37,16 +36,16 @@ def run(bed: Testbed, options: Options) -> Report:
             account = engine.account("hello-world", pages=1, items=10)
             ours.append(
                 _milliseconds(
-                    lambda: run_actions.sync(backend, account),  # noqa: B023  it runs in this turn
+                    lambda: run_actions.sync(backend, account),  # noqa: B023  called in this iteration
                     lambda: _kept(engine, account),  # noqa: B023
                 )
             )
             theirs.append(_milliseconds(peer.trigger, peer.arrived))
         backend.close()
-    ours, theirs = ours[1:], theirs[1:]  # the first one loads code
-    budget = Budget("median of ours, ms", statistics.median(ours), at_most=60)
+    ours, theirs = ours[1:], theirs[1:]  # the first trigger loads code
+    budget = Budget("our median, ms", statistics.median(ours), at_most=60)
     rows = [_row("ours", ours), _row("stock consumer", theirs)]
-    peer_name = "bare Dramatiq with its stock consumer, two hops and an INSERT"
+    peer_name = "bare Dramatiq with its stock consumer, two actors and an INSERT"
     return Report("latency", "ms", ours, theirs, peer_name, [budget], {"spread": rows})
 
 

@@ -1,6 +1,6 @@
 """An integration for the service of `benchmarks.source`, as a plugin author would write it.
 
-It uses a task for each page and each item.
+It has one task for each page and one for each item.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from core import (
 
 
 class Config(BaseModel):
-    """Where the service is."""
+    """The config of an account: the URL of the service."""
 
     url: str
 
 
 class Listed(BaseIntegration[Config]):
-    """Each instance keeps a connection open."""
+    """The integration; each instance keeps one connection open."""
 
     manifest = Manifest("listed", "Listed items")
 
@@ -56,7 +56,7 @@ class Listed(BaseIntegration[Config]):
         found = self._get(f"/pages/{number}")
         tasks = [self.item.task(id=id) for id in found["ids"]]
         if found["next"] is not None:
-            # Listing goes ahead of the items, so that there is always something to do.
+            # Pages have priority over items, so that the workers never run out of tasks.
             tasks.append(replace(self.page.task(number=found["next"]), priority=1))
         return TaskResult(tasks=tasks)
 
@@ -79,7 +79,7 @@ class Listed(BaseIntegration[Config]):
             self._http.request("GET", path)
             return json.loads(self._http.getresponse().read())
         except (OSError, http.client.HTTPException) as error:
-            self._http.close()  # the next request opens it again
+            self._http.close()  # the next request reconnects
             raise TransientError(f"GET {path}: {error}") from error
 
 

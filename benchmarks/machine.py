@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""A description of the machine on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("dramatiq", "psycopg", "redis", "hiredis", "procrastinate", "celery"
 
 
 def describe(urls: Urls) -> dict[str, str]:
-    """CPU, cores, memory, and the versions of all that takes part."""
+    """Return the CPU, cores, memory, and the versions of servers and packages."""
     with psycopg.connect(urls.database_url) as conn, redis.Redis.from_url(urls.redis_url) as client:
         postgres = conn.info.parameter_status("server_version") or "unknown"
         server = client.info("server")
@@ -34,7 +34,7 @@ def describe(urls: Urls) -> dict[str, str]:
 
 
 def one_line(machine: Mapping[str, str]) -> str:
-    """The same for a terminal."""
+    """Format the description for a terminal."""
     return ", ".join(f"{name} {value}" for name, value in machine.items())
 
 

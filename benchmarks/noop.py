@@ -1,8 +1,7 @@
 """An integration of no-op tasks in a tree.
 
-Pages have a hundred items; each item is a task with one small output.
-
-Loaded by POLLING_PLUGINS; stands for a source so fast that only the engine is measured.
+Each page has a hundred items, and each item is a task with one small output. The setting
+POLLING_PLUGINS loads this module. Its tasks take no time, so that only the engine is measured.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ ITEMS = 100
 
 
 class Config(BaseModel):
-    """How many pages of a hundred items."""
+    """The config of an account: the number of pages of a hundred items."""
 
     pages: int = 100
 
 
 class Noop(BaseIntegration[Config]):
-    """A recursive tree of tasks without any work in them."""
+    """The integration: a recursive tree of tasks that do nothing."""
 
     manifest = Manifest("noop", "No-op")
 
@@ -48,7 +47,7 @@ class Noop(BaseIntegration[Config]):
     def page(self, ctx: Context, page: int) -> TaskResult:
         tasks = [self.item.task(number=page * ITEMS + index) for index in range(ITEMS)]
         if page + 1 < self.config.pages:
-            # Listing goes ahead of the items, so that there is always something to do.
+            # Pages have priority over items, so that the workers never run out of tasks.
             tasks.append(replace(self.page.task(page=page + 1), priority=1))
         return TaskResult(tasks=tasks)
 

@@ -1,6 +1,7 @@
-"""The page docs/explanation/performance.md.
+"""Generate the page docs/explanation/performance.md.
 
-It combines the prose of `performance.md` in this folder with tables and pictures of kept results.
+The page combines the prose of `performance.md` in this folder with tables and pictures of the
+stored results.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Results = Mapping[str, Mapping[str, Any]]
 
 NOTHING = "*Not measured yet.*"
 QUICK = """> **These figures come from a smoke check** (`--quick`): {names}. They show only that the
-> benchmark works.
+> benchmarks work.
 """
 
 
@@ -39,7 +40,7 @@ def write(results: Path, into: Path = EXPLANATION) -> Path:
 
 
 def read(folder: Path) -> Results:
-    """The kept results by name."""
+    """Read the stored results, by name of the benchmark."""
     return {
         name: json.loads(path.read_text("utf-8"))
         for name in NAMES
@@ -48,10 +49,10 @@ def read(folder: Path) -> Results:
 
 
 def page(results: Results, pictures: Collection[str] = ()) -> str:
-    """The whole page.
+    """Return the text of the page.
 
     Parameters:
-      pictures: Names of those that lie beside it.
+      pictures: The names of the pictures that exist.
     """
     quick = [f"`{name}`" for name, result in results.items() if result["quick"]]
     fields = {
@@ -95,7 +96,7 @@ def _judged(name: str, result: Mapping[str, Any], budget: Mapping[str, Any]) -> 
 
 
 def _tables(result: Mapping[str, Any]) -> str:
-    """Rounds, and every detail that is a list of rows."""
+    """Return a table of the rounds, and one for each detail that is a list of rows."""
     rounds = [{"": "ours"} | _spread(result["rounds"]["ours"], result["unit"])]
     if result["rounds"]["peer"]:
         rounds.append({"": result["peer_name"]} | _spread(result["rounds"]["peer"], result["unit"]))
@@ -110,7 +111,7 @@ def _spread(figures: Sequence[float], unit: str) -> dict[str, Any]:
 
 
 def _machine(results: Results) -> str:
-    """A row for each fact.
+    """Return a table with one row for each fact.
 
     If results come from several machines or versions, the row lists each of them.
     """
@@ -128,7 +129,7 @@ def _machine(results: Results) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table; its columns are the keys of the first row."""
+    """Return a Markdown table; its columns are the keys of the first row."""
     columns = list(rows[0])
     lines = [
         columns,
@@ -143,7 +144,7 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that matter, and no exponent."""
+    """Format a number with three significant digits and without an exponent."""
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

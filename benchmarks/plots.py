@@ -1,4 +1,4 @@
-"""The pictures of the page, as SVG, drawn from results."""
+"""Draw the pictures of the page from results, as SVG."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 OURS, PEER = "#1f77b4", "#b0b0b0"
 SIZE = (7.0, 3.2)
 
-mpl.rcParams["svg.hashsalt"] = "polling"  # the same results make the same file
+mpl.rcParams["svg.hashsalt"] = "polling"  # the same results give the same file
 
 Results = Mapping[str, Mapping[str, Any]]
 
 
 def draw(results: Results, folder: Path) -> None:
-    """Write `NAME.svg` for each picture whose results are there."""
+    """Write `NAME.svg` for each picture whose results exist."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (needed, picture) in PICTURES.items():
         if all(one in results for one in needed):
@@ -63,7 +63,7 @@ def _dlt(figure: Figure, results: Results) -> None:
         [row[""].replace(": ", ":\n") for row in rows],
         [{"ours": row["ours, s"], "peer": row["dlt, s"]} for row in rows],
     )
-    axes.set_ylabel("seconds, less is better")
+    axes.set_ylabel("seconds (lower is better)")
 
 
 def _upsert(figure: Figure, results: Results) -> None:
@@ -91,7 +91,7 @@ def _claim(figure: Figure, results: Results) -> None:
     axes.plot(
         [row["accounts"] for row in rows], [row["median, ms"] for row in rows], "o-", color=OURS
     )
-    axes.set(xscale="log", ylim=(0, None), xlabel="accounts", ylabel="ms for 100 due ones")
+    axes.set(xscale="log", ylim=(0, None), xlabel="accounts", ylabel="ms to claim 100 due accounts")
 
 
 def _latency(figure: Figure, results: Results) -> None:
@@ -117,7 +117,12 @@ def _size(figure: Figure, results: Results) -> None:
         place.plot(
             [sample[0] for sample in samples], [sample[column] for sample in samples], color=OURS
         )
-        place.set(ylim=(0, None), xlabel="seconds of the largest run", ylabel="MiB", title=name)
+        place.set(
+            ylim=(0, None),
+            xlabel="seconds since the start",
+            ylabel="MiB",
+            title=name,
+        )
 
 
 PICTURES: Mapping[str, tuple[tuple[str, ...], Callable[[Figure, Results], None]]] = {
@@ -128,4 +133,4 @@ PICTURES: Mapping[str, tuple[tuple[str, ...], Callable[[Figure, Results], None]]
     "latency": (("latency",), _latency),
     "size": (("size",), _size),
 }
-"""By file name: the benchmarks that it shows, and who draws it."""
+"""For each file name: the benchmarks that the picture shows, and the function that draws it."""

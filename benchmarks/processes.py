@@ -1,4 +1,4 @@
-"""Programs that a benchmark starts, and what they use."""
+"""Programs that a benchmark starts, and the resources that they use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAX_SHUTDOWN_SECONDS = 30.0
 
 @contextmanager
 def program(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[int]:
-    """Run a program in a session of its own while the block lasts; yields its process id.
+    """Run a program in a session of its own during the block; yield its process id.
 
     Parameters:
-      environment: Variables to add to ours; this repository is always on its path.
-      log: Where what it says is appended.
+      environment: Variables to add to the environment. `PYTHONPATH` always names this repository.
+      log: The file to which the program's output is appended.
     """
     everything = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with log.open("ab") as output:
@@ -41,17 +41,22 @@ def program(arguments: Sequence[str], environment: Mapping[str, str], log: Path)
 
 
 def ended(pid: int) -> bool:
-    """Whether a program that was started here has ended by itself."""
+    """Return True if a program that was started here has exited."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def wait_until(
     condition: Callable[[], object], what: str, *, seconds: float = 60.0, pause: float = 0.02
 ) -> None:
-    """Ask again and again until it is so.
+    """Poll a condition until it is true.
+
+    Parameters:
+      what: The text of the error.
+      seconds: The time limit. Default: 60.
+      pause: Seconds between two checks. Default: 0.02.
 
     Raises:
-      TimeoutError: It did not come to be; names `what`.
+      TimeoutError: The condition is still false after the time limit.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -61,16 +66,16 @@ def wait_until(
 
 
 def family(parent: int) -> list[psutil.Process]:
-    """A process and all below it."""
+    """Return a process and all its descendants."""
     top = psutil.Process(parent)
     return [top, *top.children(recursive=True)]
 
 
 def cpu_seconds(processes: Sequence[psutil.Process]) -> list[float]:
-    """CPU seconds used so far by each."""
+    """Return the CPU seconds that each process has used so far."""
     return [times.user + times.system for times in (process.cpu_times() for process in processes)]
 
 
 def resident_bytes(processes: Sequence[psutil.Process]) -> list[int]:
-    """Memory that each has in use."""
+    """Return the resident memory of each process."""
     return [process.memory_info().rss for process in processes]

@@ -1,6 +1,6 @@
 """The same recursive no-op tree on Procrastinate.
 
-`benchmarks.peers.procrastinate` says how Procrastinate is tuned.
+`benchmarks.peers.procrastinate` describes how Procrastinate is tuned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from benchmarks.report import Budget, Options, Report, ratio
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Tasks/s of both."""
+    """Measure the tasks/s of the engine and of Procrastinate."""
     ours, theirs = [], []
     pages = options.size(50, 5)
     with Engine(bed, "benchmarks.noop") as engine:

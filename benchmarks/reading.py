@@ -1,12 +1,13 @@
 """Readers of the API and the dashboard.
 
-`python -m benchmarks.reading URL ADMIN_TOKEN READERS REST` reads until it is stopped.
+`python -m benchmarks.reading URL ADMIN_TOKEN READERS REST` reads until SIGTERM, and then prints its
+measurements as JSON.
 
-Each reader is a client with one connection and a habit: most ask for accounts, content, a search,
-runs; a tenth follow the changes by long-poll; one in twenty watches a page of the dashboard live.
-After each answer a reader rests for REST seconds on average, half of that to half as much again; 0
-rests never. What came of it is printed as JSON at the end. No framework: it shall cost little
-beside what is measured.
+Each reader is a client with one connection. Most readers request accounts, content, a search and
+runs. A tenth follow the change feed by long-poll. One in twenty watches a live page of the
+dashboard. After each answer a reader pauses for REST seconds on average, between 0.5 and 1.5 times
+REST. With 0 it never pauses. The module uses no framework, so that it takes little CPU beside the
+measured server.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ LONG_POLL = "/v1/changes?limit=100&wait=20"
 
 @dataclass(slots=True)
 class Seen:
-    """What the readers were answered."""
+    """The counts and times of all answers that the readers received."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     events: int = 0
 
     def data(self, lasted: float) -> dict[str, Any]:
-        """For the benchmark."""
+        """Return the measurements for the benchmark."""
         ordered = sorted(self.seconds) or [0.0]
         errors = {
             status: number for status, number in self.statuses.items() if not status.startswith("2")
@@ -64,15 +65,15 @@ class Seen:
 
 
 class Reader:
-    """One client, on a connection that it keeps."""
+    """A client with one connection that it keeps open."""
 
     def __init__(self, url: str, token: str, rest: float, seen: Seen) -> None:
         self._host, self._token, self._rest, self._seen = urlsplit(url), token, rest, seen
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def asks(self) -> None:
-        """One listing after the other, of an account that there is."""
-        await self._pause()  # not all at the same moment
+        """Request one listing after the other, for the first account."""
+        await self._pause()  # spread the first requests
         account = json.loads(await self._get(ASKED[0]) or b'{"items": [{"id": null}]}')["items"][0][
             "id"
         ]
@@ -84,7 +85,7 @@ class Reader:
             await self._pause()
 
     async def follows(self) -> None:
-        """The changes since it began, and then as they come."""
+        """Follow the change feed, first the existing changes, then new ones."""
         after = ""
         await self._pause()
         while True:
@@ -94,7 +95,7 @@ class Reader:
             await self._pause()
 
     async def watches(self) -> None:
-        """A page of the dashboard, as a browser that is signed in."""
+        """Watch a page of the dashboard, as a signed-in browser does."""
         await self._pause()
         while True:
             try:
@@ -159,16 +160,16 @@ async def _body(reader: asyncio.StreamReader) -> bytes:
 
 @contextmanager
 def readers(url: str, token: str, number: int, rest: float) -> Iterator[dict[str, Any]]:
-    """Run `readers` in a process of their own during the block.
+    """Run readers in a separate process during the block.
 
-    Afterwards the yielded dictionary holds their measurements.
+    After the block, the yielded dictionary holds their measurements.
     """
     seen: dict[str, Any] = {}
     arguments = [sys.executable, "-m", "benchmarks.reading", url, token, str(number), str(rest)]
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         try:
-            started.stdout.readline()  # they are at it
+            started.stdout.readline()  # they have started
             yield seen
         finally:
             started.terminate()
@@ -176,7 +177,7 @@ def readers(url: str, token: str, number: int, rest: float) -> Iterator[dict[str
 
 
 async def read(url: str, token: str, number: int, rest: float) -> None:
-    """Until SIGTERM."""
+    """Run readers until SIGTERM, and print their measurements."""
     seen, ended = Seen(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     habits = []

@@ -1,4 +1,4 @@
-"""What a benchmark measured, and whether it keeps its budgets."""
+"""The results of a benchmark, and the budgets that bound them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks of a benchmark.
+    """The options of the command line.
 
     Attributes:
-      rounds: Alternating rounds. Default: 3, or 1 with `quick`.
-      quick: Sizes so small that the figures mean nothing: only that it works.
-      rows: The largest table of `upsert`. Default: its own.
+      rounds: The number of alternating rounds. Default: 3, or 1 with `quick`.
+      quick: Use sizes so small that the figures are meaningless, to check that a benchmark works.
+        Default: False.
+      rows: The number of rows in the largest table of `upsert`. Default: None, its own default.
     """
 
     rounds: int = 3
@@ -23,13 +24,16 @@ class Options:
     rows: int | None = None
 
     def size(self, full: int, quick: int) -> int:
-        """The one or the other."""
+        """Return `quick` with the option `--quick`, and `full` otherwise."""
         return quick if self.quick else full
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One bound of the contract. Either `at_least` or `at_most` is set, in the unit of `figure`."""
+    """A bound on one figure.
+
+    Either `at_least` or `at_most` is set, in the unit of `figure`.
+    """
 
     what: str
     figure: float
@@ -52,14 +56,14 @@ class Budget:
 
 @dataclass(slots=True)
 class Report:
-    """Rounds of us and of a peer.
+    """The rounds of the engine and of a peer.
 
     Attributes:
-      unit: Of the figures, such as `tasks/s`.
-      ours, peers: A figure a round, in the order they were taken.
-      peer: What the peer is, for people.
-      budgets: Bounds on the ratio, or on whatever the benchmark names.
-      details: More figures by name; lists of rows become tables of the page.
+      unit: The unit of the figures, such as `tasks/s`.
+      ours, peers: One figure for each round, in the order of measurement.
+      peer: A readable description of the peer.
+      budgets: Bounds on the ratio, or on other figures that the benchmark names.
+      details: Further figures by name. Lists of rows become tables of the page.
     """
 
     name: str
@@ -75,7 +79,7 @@ class Report:
         return ratio(self.ours, self.peers) if self.peers else None
 
     def data(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the report as JSON."""
         return {
             "name": self.name,
             "ours": statistics.median(self.ours),
@@ -89,7 +93,7 @@ class Report:
         }
 
     def text(self) -> str:
-        """For people."""
+        """Return the report as text for a terminal."""
         lines = [_line(self.name, self.ours, self.unit)]
         if self.peers:
             lines += [_line(f"  {self.peer}", self.peers, self.unit), f"  ratio {self.ratio:.2f}"]
@@ -101,7 +105,7 @@ class Report:
 
 
 def ratio(ours: Sequence[float], peers: Sequence[float]) -> float:
-    """The median of the ratios round by round: what drifts in the machine drifts for both."""
+    """Return the median of the ratios of the rounds, so that machine load affects both sides."""
     return statistics.median(one / other for one, other in zip(ours, peers, strict=True))
 
 

@@ -1,6 +1,6 @@
 """Memory of Valkey and of the workers for runs of 1,000, 10,000 and 100,000 tasks.
 
-It also measures the time per task for each size.
+The benchmark also measures the time per task for each size.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ MIB = 2**20
 POINTS = 200
 
 Sample = tuple[float, float, float]
-"""Seconds since the start, MiB of Valkey, MiB of all workers together."""
+"""The seconds since the start, the MiB of Valkey, and the MiB of all workers together."""
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """MiB of Valkey at its highest; memory over time; milliseconds of wall time per task."""
+    """Measure Valkey's peak memory in MiB, memory over time, and milliseconds per task."""
     sizes = TASKS[: options.size(len(TASKS), 2)]
     rows: list[dict[str, Any]] = []
     samples: list[Sample] = []
@@ -44,10 +44,12 @@ def run(bed: Testbed, options: Options) -> Report:
     budgets = [
         Budget("peak of Valkey, MiB", peak, at_most=30),
         Budget(
-            "workers' memory in the last quarter, as a multiple of the second", growth, at_most=1.1
+            "workers' memory in the last quarter, relative to the second quarter",
+            growth,
+            at_most=1.1,
         ),
         Budget(
-            f"cost per task in {rows[-1]['tasks']:,}, as a multiple of {rows[0]['tasks']:,}",
+            f"time per task of {rows[-1]['tasks']:,} tasks, relative to {rows[0]['tasks']:,} tasks",
             _growth(rows),
             at_most=1.2,
         ),
@@ -59,7 +61,7 @@ def run(bed: Testbed, options: Options) -> Report:
 def _run(
     engine: Engine, client: redis.Redis, pid: int, tasks: int
 ) -> tuple[list[Sample], int, float]:
-    """One run to its end; its samples, tasks and seconds."""
+    """Execute one run; return its samples, tasks and seconds."""
     run = engine.start(engine.account(pages=tasks // ITEMS))
     workers, begun = family(pid), time.perf_counter()
     samples: list[Sample] = []

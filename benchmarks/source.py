@@ -1,8 +1,8 @@
-"""A service with latency, for `dlt` and for us: pages of a hundred ids, and the items one by one.
+"""A service with latency, for dlt and the engine: pages of a hundred ids, and single items.
 
 `python -m benchmarks.source PAGES LATENCY` prints its port. It answers each request after the
-latency, however many there are: one process, no framework, some 50 microseconds of CPU a request,
-so that it is never what is measured.
+latency, for any number of concurrent requests. It is one process without a framework. A request
+takes some 50 microseconds of CPU, so the service never bounds the measurement.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from benchmarks.processes import ROOT
 
 ITEMS = 100
-TEXT = "What somebody wrote to somebody else. " * 12
+TEXT = "Text somebody wrote to somebody else. " * 12
 
 
 class Service(asyncio.Protocol):
-    """HTTP/1.1 as far as it is needed: GET, keep-alive, JSON."""
+    """A minimal HTTP/1.1 server: GET, keep-alive, JSON."""
 
     def __init__(self, pages: int, latency: float) -> None:
         self._pages, self._latency = pages, latency
@@ -53,7 +53,7 @@ class Service(asyncio.Protocol):
 
 
 def item(id: str) -> dict[str, object]:
-    """What the service has of one item."""
+    """Return one item of the service."""
     return {
         "id": id,
         "name": f"Item {id}",
@@ -64,7 +64,7 @@ def item(id: str) -> dict[str, object]:
 
 @contextmanager
 def service(pages: int, latency: float) -> Iterator[str]:
-    """The service in a process of its own; yields its address."""
+    """Run the service in a separate process, and yield its URL."""
     arguments = [sys.executable, "-m", "benchmarks.source", str(pages), str(latency)]
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
@@ -75,7 +75,7 @@ def service(pages: int, latency: float) -> Iterator[str]:
 
 
 async def serve(pages: int, latency: float) -> None:
-    """Answer until the process is ended."""
+    """Serve until the process is terminated."""
     server = await asyncio.get_running_loop().create_server(
         lambda: Service(pages, latency), "127.0.0.1", 0, backlog=1024
     )

@@ -1,11 +1,11 @@
-"""Saving content, compared with a bare psycopg loop of the best batch statement.
+"""Saving content, against a bare psycopg loop with the fastest batch statement.
 
-It also shows whether the rate stays flat as the table grows.
+The benchmark also shows if the rate stays flat as the table grows.
 
-Both begin at finished rows, and write new items into the same table, in transactions of as many
-rows as the saver gathers: 256 tasks of one row each, and up to 5,000 rows. Ours also finds out
-which rows changed at all, and keeps late writers off. What it costs to make those rows from what a
-plugin returns, checked and hashed, is a figure of its own: worker threads do that, not the saver.
+Both sides start from prepared rows, and write new items into the same table. A transaction has as
+many rows as the saver gathers: 256 tasks of one row each, and up to 5,000 rows. The engine's
+statement also finds the rows that changed, and ignores late writers. Checking and hashing a
+plugin's outputs is a separate figure, because worker threads do that, not the saver.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from core.results.outputs import output_row
 BATCHES = (256, 1_000, 5_000)
 HEADLINE = 1_000
 SIZES = (10_000, 100_000, 500_000, 1_000_000, 5_000_000)
-TEXT = "What somebody wrote to somebody else. " * 12
+TEXT = "Text somebody wrote to somebody else. " * 12
 
-# Accounts of 10,000 items each, whose ids come in no order, as those of a provider do.
+# Accounts of 10,000 items each, with unordered ids, like the ids of a provider.
 FILL = """
 INSERT INTO user_integration_content (
     user_integration_id, integration_domain, external_id, kind, name, content_text, size, hash,
@@ -46,16 +46,16 @@ Save = Callable[[Conn, Sequence[Any]], object]
 
 
 class NoBlobs:
-    """Nothing here is large."""
+    """A blob store that is never called, because no item is large."""
 
     def put(self, data: bytes) -> str:
         raise NotImplementedError
 
 
 def run(bed: Testbed, options: Options) -> Report:
-    """Rows/s by batch and table size.
+    """Measure the rows/s, by batch size and table size.
 
-    The headline is 1,000 rows per transaction in the largest table.
+    The headline figure is for 1,000 rows per transaction in the largest table.
     """
     largest = options.rows or options.size(500_000, 20_000)
     sizes = [*(size for size in SIZES if size < largest), largest]
@@ -79,16 +79,14 @@ def run(bed: Testbed, options: Options) -> Report:
             min(row["ratio"] for row in rows),
             at_least=0.5,
         ),
-        Budget(
-            f"rows/s at {largest:,} rows, as a share of those at {sizes[0]:,}", flat, at_least=0.8
-        ),
+        Budget(f"rows/s at {largest:,} rows, relative to {sizes[0]:,} rows", flat, at_least=0.8),
     ]
     return Report(
         "upsert",
         "rows/s",
         ours,
         theirs,
-        "bare psycopg, its best statement",
+        "bare psycopg, with its fastest statement",
         budgets,
         {"growth": rows},
     )
@@ -99,12 +97,12 @@ def _ours(rounds: Sequence[Mapping[str, float]]) -> list[float]:
 
 
 def _theirs(rounds: Sequence[Mapping[str, float]]) -> list[float]:
-    """The better one of the two statements."""
+    """Return the rate of the faster of the two statements, for each round."""
     return [max(figures["copy"], figures["json"]) for figures in rounds]
 
 
 def _round(conn: Conn, batch: int, count: int) -> dict[str, float]:
-    """Rows/s of each way to save.
+    """Measure the rows/s of each way to save.
 
     The batches alternate, so that other load on the machine affects all ways equally.
     """

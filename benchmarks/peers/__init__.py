@@ -1,1 +1,1 @@
-"""The peers, tuned as their own documentation advises."""
+"""The peers, tuned according to their own documentation."""

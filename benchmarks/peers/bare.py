@@ -1,6 +1,6 @@
 """Bare Dramatiq without a database: its Redis broker and default middleware.
 
-A no-op actor sends to a second one.
+A no-op actor sends to a second no-op actor.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor(queue_name="second")
 def second(number: int) -> None:
-    """Does nothing."""
+    """Do nothing."""
 
 
 @dramatiq.actor(queue_name="first")
 def first(number: int) -> None:
-    """Sends to the second."""
+    """Send a message to the second actor."""
     second.send(number)
 
 
 def chains_per_second(bed: Testbed, chains: int) -> float:
-    """Fill the queue, start the workers, and time the drain.
+    """Fill the queue, start the workers, and measure how fast they empty it.
 
-    Timing starts at a tenth of the messages, so that start-up does not count.
+    The measurement starts after a tenth of the messages, so that start-up does not count.
     """
     local = RedisBroker(url=bed.urls.redis_url, namespace=NAMESPACE)
     for queue in ("first", "second"):
@@ -60,9 +60,10 @@ def chains_per_second(bed: Testbed, chains: int) -> float:
 
 
 def _drain(local: RedisBroker, chains: int) -> float:
-    """What is left of both queues, in chains: a message of the second one is half of one."""
+    """Wait until both queues are empty, and return the chains/s of the last nine tenths."""
 
     def left() -> float:
+        # A message to the second actor is half of a chain.
         firsts, seconds = (
             local.client.hlen(f"{NAMESPACE}:{queue}.msgs") for queue in ("first", "second")
         )

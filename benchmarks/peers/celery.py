@@ -1,14 +1,14 @@
-"""Celery on the same Valkey: the same tree, of tasks that do nothing and keep nothing.
+"""Celery on the same Valkey: the same tree, of tasks that do nothing and store nothing.
 
-Tuned as its documentation advises for many short tasks
+Celery is tuned as its documentation advises for many short tasks
 (https://docs.celeryq.dev/en/stable/userguide/optimizing.html): a prefetch multiplier of 128, and no
-results; and without what nobody here looks at: events, gossip, mingling, heartbeats. A page sends
-its items by one connection. Acknowledgement is late, so that a task whose worker is killed comes
-back, as ours does. Two worker nodes of eight threads each; prefork did about as much with two
-children a node, and less with eight.
+results. Events, gossip, mingling and heartbeats are off, because the benchmark does not use them. A
+page sends its items over one connection. Acknowledgement is late, so that the task of a killed
+worker is redelivered, as in the engine. There are two worker nodes of eight threads each. With two
+children for each node, prefork was about as fast; with eight, it was slower.
 
-Its durability is that of Valkey alone (append-only file, synced each second): there is no database,
-the effects of a task and its follow-ups are not committed together, and a tree that lost a message
+The only durability is Valkey's (append-only file, synced each second). It has no database, and the
+effects of a task and its follow-ups are not committed together. A tree that lost a message
 never ends.
 """
 
@@ -41,7 +41,7 @@ app.conf.update(
 
 @app.task(name="page")
 def page(number: int, pages: int) -> None:
-    """A page of items, by one connection, and the next one ahead of them."""
+    """Send the next page, and then a page of items, over one connection."""
     with app.producer_or_acquire() as producer:
         if number + 1 < pages:
             page.apply_async((number + 1, pages), producer=producer)
@@ -51,13 +51,13 @@ def page(number: int, pages: int) -> None:
 
 @app.task(name="item")
 def item(number: int) -> None:
-    """Does nothing."""
+    """Do nothing."""
 
 
 def tasks_per_second(bed: Testbed, pages: int) -> float:
-    """Start the workers, then the tree; return its duration.
+    """Start the workers, then the tree; return the tasks/s.
 
-    It lasts from the first message until no message is queued or unacknowledged.
+    The tree lasts from the first message until no message is queued or unacknowledged.
     """
     url = bed.urls.redis_url.replace("unix://", "redis+socket://")
     app.conf.broker_url = url
@@ -88,9 +88,10 @@ def tasks_per_second(bed: Testbed, pages: int) -> float:
 
 
 def _ended(client: redis.Redis, pages: int) -> float:
-    """When all was done.
+    """Wait until all tasks are done, and return the time.
 
-    A message is in neither place for a moment while it is fetched, so the workers are asked too.
+    While it is fetched, a message is in neither place for a moment. Therefore the number of tasks
+    that the workers accepted must match too.
     """
     while True:
         queued, held = client.llen("celery"), client.hlen("unacked")

@@ -1,11 +1,14 @@
-"""Procrastinate on the same PostgreSQL: the same tree, of tasks that do nothing and keep nothing.
+"""Procrastinate on the same PostgreSQL: the same tree, of tasks that do nothing and store nothing.
 
-Tuned as its documentation advises (https://procrastinate.readthedocs.io): tasks are coroutines, of
-which each worker runs several at once ("Execute multiple jobs at the same time"); the items of a
-page are deferred by one statement ("Batch defer"); the asynchronous psycopg connector has a
-connection for each and one to spare; jobs are told by NOTIFY, its default; nothing is logged but
-warnings; a worker for each of two processes. Eight at once in each, as many as our threads; 16 and
-30 did no more.
+Procrastinate is tuned as its documentation advises (https://procrastinate.readthedocs.io):
+
+* Tasks are coroutines, and each worker runs several concurrently ("Execute multiple jobs at the
+  same time"): eight, as many as the engine has threads. 16 and 30 were not faster.
+* One statement defers the items of a page ("Batch defer").
+* The asynchronous psycopg connector has one connection for each coroutine and two more.
+* NOTIFY announces jobs, the default.
+* Only warnings are logged.
+* There are two processes with one worker each.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from benchmarks.processes import program, wait_until
 
 app = App(connector=PsycopgConnector(conninfo=os.environ.get("PEER_URL", ""), max_size=THREADS + 2))
 
-# All that was deferred is done when the page that defers more is done too.
+# A page defers the next page before it ends, so no open job means that the tree is complete.
 OPEN = "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE status IN ('todo', 'doing'))"
 TIMES = (
     "SELECT count(DISTINCT job_id), extract(epoch FROM max(at) - min(at)) FROM procrastinate_events"
@@ -33,7 +36,7 @@ FAILED = "SELECT count(*) FROM procrastinate_jobs WHERE status <> 'succeeded'"
 
 @app.task(name="page")
 async def page(number: int, pages: int) -> None:
-    """A page of items, and the next one ahead of them."""
+    """Defer the next page, and then a page of items."""
     if number + 1 < pages:
         await page.configure(priority=1).defer_async(number=number + 1, pages=pages)
     await item.batch_defer_async(*({"number": number * ITEMS + index} for index in range(ITEMS)))
@@ -41,13 +44,13 @@ async def page(number: int, pages: int) -> None:
 
 @app.task(name="item")
 async def item(number: int) -> None:
-    """Does nothing."""
+    """Do nothing."""
 
 
 def tasks_per_second(bed: Testbed, pages: int) -> float:
-    """Start the workers, then the tree; return its duration.
+    """Start the workers, then the tree; return the tasks/s.
 
-    It lasts from its first event to its last, by the database's clock.
+    The tree lasts from its first event to its last, by the database's clock.
     """
     url = bed.database("procrastinate")
     command = [

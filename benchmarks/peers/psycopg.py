@@ -1,4 +1,4 @@
-"""Bare psycopg: the two batch statements that do best, without a check, a comparison or a fence."""
+"""Bare psycopg: the two fastest batch statements, without checks, comparison or fence."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ FROM_JSON = INTO.replace("{source}", f"json_to_recordset(%s::json) AS incoming({
 
 
 def prepare(conn: Conn) -> None:
-    """Make the table that COPY fills; it is emptied by each commit."""
+    """Create the temporary table that COPY fills, and that each commit empties."""
     conn.execute(f"CREATE TEMP TABLE incoming ({TYPED}) ON COMMIT DELETE ROWS")
 
 
 def copy(conn: Conn, rows: Sequence[Row]) -> None:
-    """COPY to a temporary table, and one INSERT … ON CONFLICT from it."""
+    """Save rows with COPY to a temporary table, and one INSERT … ON CONFLICT from it."""
     with conn.cursor() as cursor:
         with cursor.copy("COPY incoming FROM STDIN") as into:
             for row in rows:
@@ -48,5 +48,5 @@ def copy(conn: Conn, rows: Sequence[Row]) -> None:
 
 
 def array(conn: Conn, rows: Sequence[Row]) -> None:
-    """One INSERT … ON CONFLICT from one JSON array."""
+    """Save rows with one INSERT … ON CONFLICT from one JSON array."""
     conn.execute(FROM_JSON, (json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows]),))

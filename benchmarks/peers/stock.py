@@ -1,8 +1,7 @@
 """Bare Dramatiq with its defaults, on an idle system.
 
-An actor sends to a second one, which inserts a row.
-
-Its consumer polls Redis, and sleeps longer each time it finds nothing, up to a second.
+An actor sends to a second actor, which inserts a row. Dramatiq's consumer polls Redis. Each time it
+finds no message, it sleeps longer, up to a second.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ local = threading.local()
 
 @dramatiq.actor(queue_name="first")
 def first(number: int) -> None:
-    """Sends to the second."""
+    """Send a message to the second actor."""
     second.send(number)
 
 
 @dramatiq.actor(queue_name="second")
 def second(number: int) -> None:
-    """Inserts the row, by a connection that its thread keeps."""
+    """Insert the row, over a connection that the thread keeps open."""
     if not hasattr(local, "conn"):
         local.conn = psycopg.connect(os.environ["PEER_URL"], autocommit=True)
     local.conn.execute("INSERT INTO arrived VALUES (%s)", (number,))
 
 
 class Stock:
-    """Sends a message at a time, and sees whether its row is there."""
+    """A client that sends one message at a time and checks for its row."""
 
     def __init__(self, broker: RedisBroker, conn: psycopg.Connection[tuple[bool]]) -> None:
         self._broker, self._conn, self._number = broker, conn, 0
@@ -58,7 +57,7 @@ class Stock:
 
 @contextmanager
 def workers(bed: Testbed) -> Iterator[Stock]:
-    """As many processes and threads as ours, proven to be up."""
+    """Run as many processes and threads as the engine; yield when they process messages."""
     url = bed.database("stock")
     sender = RedisBroker(url=bed.urls.redis_url, namespace="stock")
     sender.declare_queue("first")

@@ -1,7 +1,6 @@
-"""The browser's part of the tutorial `first-account.md`, done by Chromium, and its pictures: `nox
--s pictures`.
+"""Take the pictures of the tutorial `first-account.md` with Chromium: `nox -s pictures`.
 
-What is clicked here is what the tutorial says to click: its test walks the same way.
+The module follows the tutorial's steps in the browser. A test follows the same steps.
 """
 
 from __future__ import annotations
@@ -26,22 +25,24 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SECONDS = 60.0
 WIDTH, HEIGHT = 1200, 750
 LARGEST = 150_000
-"""Bytes of a picture."""
+"""The maximum size of a picture in bytes."""
 
 FORM = {"Name": "Ada", "Pages": "12", "Items": "6", "Delay ms": "250", "Fanout depth": "1"}
-"""Some 500 small tasks, so slow that one can watch them."""
+"""The form's values: some 500 small tasks, slow enough to watch."""
 
 Shoot = Callable[[str], None]
 
 
 def walk(page: Page, url: str, token: str, shoot: Shoot) -> list[str]:
-    """Everything that the tutorial does in the browser.
+    """Follow the tutorial's steps in the browser.
 
     Parameters:
-      shoot: Told the name of each picture when the page looks like it.
+      url: The address of the dashboard.
+      token: An operator's token.
+      shoot: Called with the name of each picture when the page shows it.
 
     Returns:
-      The names of all that was clicked.
+      The names of the clicked elements.
     """
     clicked: list[str] = []
 
@@ -79,7 +80,7 @@ def walk(page: Page, url: str, token: str, shoot: Shoot) -> list[str]:
 
 
 def _search(page: Page, words: str) -> None:
-    """Until it is found: words are indexed a moment after they are kept."""
+    """Repeat the search until it finds an item, because indexing lags behind saving."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         page.get_by_label("Words").fill(words)
@@ -93,7 +94,7 @@ def _search(page: Page, words: str) -> None:
 
 @contextmanager
 def up(home: Path) -> Iterator[tuple[str, str]]:
-    """`polling up` with nothing in it: its address, and an operator's token."""
+    """Run `polling up` without accounts; yield its address and an operator's token."""
     env = os.environ | {"POLLING_HOME": str(home), "POLLING_LOG_LEVEL": "WARNING"}
     log = home / "up.log"
     with log.open("w") as output:
@@ -117,7 +118,7 @@ def up(home: Path) -> Iterator[tuple[str, str]]:
 
 
 def take(browser: Browser, url: str, token: str, into: Path) -> None:
-    """Walk, and keep the pictures."""
+    """Follow the steps, and save the pictures to the folder `into`."""
     page = browser.new_page(
         viewport={"width": WIDTH, "height": HEIGHT},
         color_scheme="light",

@@ -1,4 +1,4 @@
-"""Accounts, runs and ticks, made directly."""
+"""Functions that create accounts, runs and ticks directly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connect(
     config: Mapping[str, Any] | None = None,
     credentials: BaseModel | None = None,
 ) -> UUID:
-    """Store an account of this integration, due at once. Its `check` is not called."""
+    """Store an account of this integration, due immediately, without calling its `check`."""
     valid = integration.config_model.model_validate(config or {})
     name = f"account-{next(_names)}"
     with deployment.connection() as connection:
@@ -44,7 +44,7 @@ def connect(
 
 
 def sync(deployment: Deployment, account: UUID) -> UUID:
-    """Ask for a run, as `polling sync` does. Returns its id."""
+    """Request a run, as `polling sync` does, and return its id."""
     with deployment.connection() as connection:
         run, _ = request_run(connection, account)
     deployment.queues.wake()
@@ -52,7 +52,7 @@ def sync(deployment: Deployment, account: UUID) -> UUID:
 
 
 def tick(deployment: Deployment, times: int = 1) -> None:
-    """Send `poll_due`, as periodiq does."""
+    """Send `poll_due` messages, as periodiq does."""
     ids = [str(uuid4()) for _ in range(times)]
     deployment.queues.send("polling", {one: encode("polling", "poll_due", one, {}) for one in ids})
 

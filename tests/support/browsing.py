@@ -1,4 +1,4 @@
-"""People who sit before a real Chromium: Debian's, or whichever is in the path."""
+"""Users of a real Chromium: Debian's, or another one in the path."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ FLAGS = (
     "--disable-sync",
 )
 MISSING = (
-    "there is no Chromium: install it (Debian: apt-get install chromium fonts-dejavu-core), or put"
-    " one in the path"
+    "Chromium was not found: install it (Debian: apt-get install chromium fonts-dejavu-core), or"
+    " put one in the path"
 )
 
 SECONDS = 30.0
-"""Until something shows: generous, for a busy machine."""
+"""The timeout until an element shows: long enough for a busy machine."""
 
 PHONE, DESK = (390, 844), (1280, 900)
 
@@ -55,28 +55,26 @@ document.addEventListener("securitypolicyviolation", (event) => {
 
 
 def executable() -> str | None:
-    """Where Chromium is, if it is anywhere."""
+    """Return the path of Chromium, or None if it is not installed."""
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
 def launch(playwright: Playwright) -> Browser:
-    """A headless Chromium of our own."""
+    """Start a headless Chromium."""
     root = ("--no-sandbox",) if os.getuid() == 0 else ()
     return playwright.chromium.launch(executable_path=executable(), args=[*FLAGS, *root])
 
 
 @dataclass
 class House:
-    """An installation that runs: `polling serve`, workers, and a scheduler that the tests do
-    without.
-    """
+    """A running installation: `polling serve`, workers, and a scheduler that tests do not use."""
 
     deployment: Deployment
     fleet: Fleet
     url: str
 
     def token(self, user: str | None = None) -> str:
-        """A user's, or, without a name, an operator's."""
+        """Create a token for a user, or without a name for an operator."""
         with self.deployment.connection() as conn:
             return tokens.create(conn, user_id=user).secret
 
@@ -89,7 +87,7 @@ class House:
             yield client
 
     def connect(self, token: str, name: str = "hello", **config: Any) -> str:
-        """A Hello World account of whoever has this token; nothing runs yet."""
+        """Connect a Hello World account for the token's owner, without a run; return its id."""
         body = {
             "integration_domain": "hello-world",
             "config": {"name": name, **config},
@@ -101,12 +99,12 @@ class House:
             return str(answer.json()["id"])
 
     def sync(self, token: str, account: str) -> str:
-        """Ask for a run."""
+        """Request a run, and return its id."""
         with self.api(token) as client:
             return str(client.post(f"/v1/user-integrations/{account}/sync").json()["run_id"])
 
     def synced(self, token: str, account: str) -> str:
-        """A run that has ended."""
+        """Request a run, wait until it ends, and return its id."""
         run = self.sync(token, account)
         ended = "SELECT state FROM sync_run WHERE id = %s AND state <> 'running'"
         self.fleet.until(lambda: self.deployment.rows(ended, run), "the run has ended", SECONDS * 2)
@@ -115,11 +113,11 @@ class House:
 
 @dataclass
 class Window:
-    """One person's window, in a context of its own.
+    """The browser window of one person, in a context of its own.
 
     Attributes:
-      wrong: What a browser complained of, or what ran that should not have.
-      outside: Requests to any other host; none of them left.
+      wrong: Errors and warnings of the browser, and dialogs of scripts that must not run.
+      outside: Requests to other hosts. The window blocks them.
     """
 
     house: House
@@ -129,7 +127,7 @@ class Window:
 
     @classmethod
     def open(cls, browser: Browser, house: House, **options: Any) -> Self:
-        """A window with nobody signed in."""
+        """Open a window without a signed-in user."""
         width, height = options.pop("size", DESK)
         context = browser.new_context(
             base_url=house.url,
@@ -169,39 +167,37 @@ class Window:
         assert answer.status == status, f"{path}: {answer.status}"
 
     def sign_in(self, token: str) -> None:
-        """As people do."""
+        """Sign in through the form."""
         self.go("/sign-in")
         self.page.get_by_label("Token").fill(token)
         self.page.get_by_role("button", name="Sign in").click()
         self.page.wait_for_url(lambda url: "/sign-in" not in url)
 
     def press(self, name: str) -> None:
-        """A button; within the part of the page that changes, as people do: where it is when
-        they press it.
-        """
+        """Press a button at its current place, because live parts of the page move it."""
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def sees(self, what: Locator | str, seconds: float = SECONDS) -> None:
-        """Wait until it shows."""
+        """Wait until a text or an element is visible."""
         found = self.page.get_by_text(what).first if isinstance(what, str) else what
         expect(found).to_be_visible(timeout=seconds * 1000)
 
     def heading(self, name: str | re.Pattern[str]) -> Locator:
-        """A heading of the page."""
+        """Return a heading of the page."""
         return self.page.get_by_role("heading", name=name)
 
     def violations(self) -> list[str]:
-        """What the page's Content-Security-Policy had to stop."""
+        """Return the violations of the page's Content-Security-Policy."""
         return list(self.page.evaluate("window.__violations ?? []"))
 
     def is_quiet(self) -> None:
-        """The browser has nothing to complain of, and nobody else was asked for anything."""
+        """Assert that the browser reported nothing, and made no request to another host."""
         assert not (found := self.violations()), found
         assert not self.wrong, self.wrong
         assert not self.outside, self.outside
 
     def overflow(self) -> int:
-        """Pixels by which the page is wider than its window."""
+        """Return the number of pixels by which the page is wider than its window."""
         return int(
             self.page.evaluate(
                 "document.documentElement.scrollWidth - document.documentElement.clientWidth"

@@ -1,4 +1,4 @@
-"""A rate limit as the script in Redis counts it, by a clock that the test moves."""
+"""A model of the rate limit script in Redis, with a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.limits.budgets import gcra
 
 @dataclass
 class Budget:
-    """What is taken of one limit; all times are microseconds."""
+    """The units taken from one limit; all times are in microseconds."""
 
     limit: Rate
     heaviest: int = 1
@@ -19,7 +19,7 @@ class Budget:
     taken: list[tuple[int, int]] = field(default_factory=list)
 
     def take(self, units: int) -> int:
-        """0 if the units were there, otherwise how long to wait."""
+        """Take units and return 0, or return the microseconds to wait."""
         wait = self.wait()
         if not wait:
             self.charge(units)
@@ -27,23 +27,23 @@ class Budget:
         return wait
 
     def charge(self, units: int) -> None:
-        """Take them whether they are there or not."""
+        """Take units even if the budget is spent."""
         interval, _ = gcra(self.limit, self.heaviest)
         self.tat = max(self.tat, self.now) + units * interval
 
     def wait(self) -> int:
-        """How long nobody gets anything."""
+        """Return the microseconds until units can be taken."""
         _, tolerance = gcra(self.limit, self.heaviest)
         return max(self.tat - tolerance - self.now, 0)
 
     def left(self) -> int:
-        """Units that may be taken now, the last of them by the heaviest task."""
+        """Return the units that can be taken now, if the heaviest task takes the last ones."""
         interval, tolerance = gcra(self.limit, self.heaviest)
         room = self.now + tolerance - max(self.tat, self.now)
         return 0 if room < 0 else room // interval + self.heaviest
 
     def worst_window(self) -> int:
-        """The most units that any window of the limit has seen."""
+        """Return the largest number of units in any window of the limit."""
         window = round(self.limit.per * 1_000_000)
         return max(
             (

@@ -1,6 +1,4 @@
-"""What Sentry and an OpenTelemetry collector are to those who report to them: an HTTP endpoint
-that keeps what it gets.
-"""
+"""An HTTP endpoint that stands in for Sentry and an OpenTelemetry collector."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ from typing import Any
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes everything.
+    """A server that accepts and stores every request.
 
     Attributes:
-      requests: Path and body of each, unpacked.
+      requests: The path and the decompressed body of each request.
     """
 
     daemon_threads = True
@@ -33,12 +31,13 @@ class Collector(ThreadingHTTPServer):
 
     @property
     def dsn(self) -> str:
-        """Of the project 1."""
+        """The DSN of project 1."""
         return f"http://public@127.0.0.1:{self.server_port}/1"
 
     def events(self) -> list[dict[str, Any]]:
-        """Events of Sentry's: an envelope is a line about itself, and for each item one about it
-        and one with it.
+        """Return the events that Sentry's client sent.
+
+        An envelope has a header line, and for each item a header line and a content line.
         """
         found = []
         for path, body in list(self.requests):
@@ -51,7 +50,7 @@ class Collector(ThreadingHTTPServer):
         return found
 
     def spans(self) -> list[dict[str, Any]]:
-        """Spans: name, attributes, whether it failed, and the resource's attributes."""
+        """Return the name, attributes, failure and resource attributes of each span."""
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
             ExportTraceServiceRequest,
         )
@@ -98,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector, while the block lasts."""
+    """Run a collector during the block."""
     with Collector() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

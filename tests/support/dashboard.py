@@ -1,5 +1,6 @@
-"""The dashboard on a real server and port, and browsers that are signed in: they keep cookies,
-and send forms as they are.
+"""The dashboard on a real server and port, and HTTP clients that act as browsers.
+
+The clients keep cookies, and send a form with the fields of the page.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class Form:
     """A form of a page.
 
     Attributes:
-      fields: What a browser would send, several values as a list; without those of buttons.
-      attributes: Of each input, by its name.
+      fields: The values that a browser would send, without those of buttons. Several values of one
+        field are a list.
+      attributes: The attributes of each input, by its name.
     """
 
     action: str
@@ -88,14 +90,14 @@ class _Forms(HTMLParser):
 
 
 def forms(page: str) -> list[Form]:
-    """All forms of a page."""
+    """Return all forms of a page."""
     parser = _Forms()
     parser.feed(page)
     return parser.found
 
 
 def form(page: str, action: str, having: str = "") -> Form:
-    """The form with this action, and with a field of this name."""
+    """Return the only form with this action and, if given, a field with the name `having`."""
     (found,) = [
         one
         for one in forms(page)
@@ -106,7 +108,7 @@ def form(page: str, action: str, having: str = "") -> Form:
 
 @dataclass
 class Browser:
-    """A browser that is signed in."""
+    """A client that acts as a signed-in browser."""
 
     client: httpx2.Client
 
@@ -114,7 +116,7 @@ class Browser:
         return self.client.get(path, params=params or None)
 
     def send(self, path: str, fields: Fields | None = None, **headers: str) -> httpx2.Response:
-        """Send a form with just these fields."""
+        """Send a form with only these fields."""
         body = urlencode(fields or {}, doseq=True)
         return self.client.post(
             path,
@@ -124,7 +126,7 @@ class Browser:
 
     @property
     def csrf(self) -> str:
-        """What this session's forms carry."""
+        """The CSRF token of this session's forms."""
         value: str = form(self.get("/integrations").text, "/sign-out").fields["csrf"]
         return value
 
@@ -135,7 +137,7 @@ class Browser:
     def submit(
         self, page: str, action: str, changes: Fields | None = None, having: str = ""
     ) -> httpx2.Response:
-        """Open a page, change fields of a form on it, and send it; None takes a field out."""
+        """Open a page, change fields of a form, and send it; None removes a field."""
         fields = form(self.get(page).text, action, having).fields | (changes or {})
         return self.send(
             action, {name: value for name, value in fields.items() if value is not None}
@@ -144,14 +146,14 @@ class Browser:
 
 @dataclass
 class Dashboard(Api):
-    """A running dashboard, and browsers that look at it."""
+    """A running dashboard, and the browsers that use it."""
 
     def stranger(self) -> Browser:
-        """Somebody who is not signed in."""
+        """Return a browser that is not signed in."""
         return Browser(self.client(None))
 
     def sign_in(self, user: str | None = None) -> Browser:
-        """A user, or, without a name, an operator."""
+        """Sign in a user, or without a name an operator."""
         browser = self.stranger()
         answer = browser.send("/sign-in", {"token": self.token(user)})
         assert answer.status_code == 303, answer.text

@@ -1,6 +1,4 @@
-"""What `deploy/` says: the programs of its Compose file and of its units, as a test can start
-them.
-"""
+"""The programs of the Compose file and of the systemd units in `deploy/`, for tests to start."""
 
 from __future__ import annotations
 
@@ -18,25 +16,23 @@ UNITS = DEPLOY / "systemd"
 PREFIX = "/opt/polling/bin/"
 
 ROLES = ("migrate", "worker", "scheduler", "api")
-"""Services of ours, named alike in both."""
+"""The engine's services, with the same names in both."""
 
 
 def compose() -> Mapping[str, Any]:
-    """The Compose file; anchors are resolved, variables are not."""
+    """Load the Compose file; anchors are resolved, and variables are not."""
     loaded: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
     return loaded
 
 
 def service(name: str) -> Mapping[str, Any]:
-    """One service of it."""
+    """Return one service of the Compose file."""
     found: Mapping[str, Any] = compose()["services"][name]
     return found
 
 
 def unit(name: str) -> dict[tuple[str, str], list[str]]:
-    """Settings of a unit by section and name, with those of the drop-in that holds for all of
-    them.
-    """
+    """Return a unit's settings by section and name, including the common drop-in's."""
     found: dict[tuple[str, str], list[str]] = {}
     for path in (UNITS / "polling-.service.d" / "common.conf", UNITS / name):
         for section, key, value in _settings(path):
@@ -55,24 +51,24 @@ def _settings(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def unit_name(role: str) -> str:
-    """The file of a service's unit."""
+    """Return the file name of a service's unit."""
     return "polling-worker@.service" if role == "worker" else f"polling-{role}.service"
 
 
 def compose_command(role: str) -> list[str]:
-    """What Compose starts for one of ours, by the programs of this environment."""
+    """Return the command of a Compose service, with the program of this environment."""
     return installed(shlex.split(service(role)["command"]))
 
 
 def unit_command(role: str) -> list[str]:
-    """What systemd starts."""
+    """Return the command of a systemd unit, with the program of this environment."""
     [line] = unit(unit_name(role))["Service", "ExecStart"]
     assert line.startswith(PREFIX)
     return installed(shlex.split(line.removeprefix(PREFIX)))
 
 
 def installed(words: list[str]) -> list[str]:
-    """A command whose program stands beside this Python."""
+    """Replace the program of a command with the one beside this Python."""
     program = Path(sys.executable).with_name(words[0])
-    assert program.exists(), f"{words[0]} is no program that is installed with the engine"
+    assert program.exists(), f"{words[0]} is not installed with the engine"
     return [str(program), *words[1:]]

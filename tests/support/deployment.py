@@ -1,6 +1,4 @@
-"""Where the processes of one test work: a migrated database and a namespace of its own on
-servers that others share.
-"""
+"""The deployment of one test: a migrated database and a namespace on shared servers."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ class Deployment:
 
     Parameters:
       home: A folder for its files.
-      secret_key: Of its vault.
+      secret_key: The key of its vault. Default: a new key.
     """
 
     database_url: str
@@ -42,7 +40,7 @@ class Deployment:
 
     @cached_property
     def queues(self) -> Queues:
-        """Its queues; close them at the end."""
+        """The queues of this installation. The test closes them at the end."""
         return Queues(self.redis_url, self.namespace)
 
     @cached_property
@@ -50,8 +48,9 @@ class Deployment:
         return Vault([self.secret_key])
 
     def environment(self) -> dict[str, str]:
-        """What its processes find in their environment: nothing of ours but where programs and
-        modules are.
+        """Return the environment of its processes.
+
+        From the environment of the tests, it has only the paths of programs, modules and folders.
         """
         ours = {
             name: os.environ[name]
@@ -68,8 +67,9 @@ class Deployment:
 
     @contextmanager
     def connection(self) -> Iterator[Conn]:
-        """A connection of its own, in autocommit mode: it works again as soon as the server
-        does.
+        """Open a new connection in autocommit mode.
+
+        A new connection works as soon as the server does.
         """
         with psycopg.connect(
             self.database_url, autocommit=True, application_name="test"
@@ -77,26 +77,24 @@ class Deployment:
             yield connection
 
     def rows(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        """Run one statement and fetch what it returns."""
+        """Execute one statement, and return its rows."""
         with self.connection() as connection:
             cursor = connection.execute(statement, arguments or None)
             return cursor.fetchall() if cursor.description else []
 
     def value(self, statement: str, *arguments: Any) -> Any:
-        """The first column of the first row."""
+        """Execute one statement, and return the first column of the first row."""
         return self.rows(statement, *arguments)[0][0]
 
     @property
     def queue_names(self) -> list[str]:
-        """Every queue that this installation may use."""
+        """The names of all queues that this installation may use."""
         domains = {domain for (domain,) in self.rows("SELECT domain FROM integration")}
         return sorted(domains | {*get_registry().integrations, SAVE_QUEUE, "polling"})
 
 
 def make_deployment(database_url: str, redis_url: str, home: Path, name: str) -> Deployment:
-    """A deployment in a new database `name` on this server, copied from one that was migrated
-    once.
-    """
+    """Create a deployment in a new database `name`, a copy of a database that is migrated once."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         if not connection.execute(
             "SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)
@@ -105,7 +103,7 @@ def make_deployment(database_url: str, redis_url: str, home: Path, name: str) ->
         migrate(_at(database_url, TEMPLATE))
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE {TEMPLATE}')
     deployment = Deployment(_at(database_url, name), redis_url, home, name)
-    # A copy of a database is another database: its messages must not match the other's.
+    # The copy needs an epoch of its own, so that its messages do not match those of other copies.
     deployment.rows("UPDATE engine_state SET epoch = (random() * 1e15)::bigint")
     return deployment
 

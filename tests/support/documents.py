@@ -1,4 +1,4 @@
-"""What documents tell to do, done: their blocks of commands, by the shell that a reader has."""
+"""Run the blocks of commands in documents, with the shell of a reader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = 120
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This Python first, servers of our own, and nothing that a developer has set."""
+    """Return an environment with this Python, embedded servers, and no settings of a developer."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -35,9 +35,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @contextmanager
 def running(script: str, folder: Path, env: dict[str, str]) -> Iterator[Path]:
-    """A command that stays, in a session of its own, until the block ends; where it writes what
-    it says.
-    """
+    """Run a command in a session of its own until the block ends; yield the path of its output."""
     path = folder / "stays.log"
     with path.open("wb") as log:
         process = subprocess.Popen(
@@ -53,7 +51,7 @@ def running(script: str, folder: Path, env: dict[str, str]) -> Iterator[Path]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(SECONDS)
-        # The shell has ended; what it started ends in its own time.
+        # The shell has exited; its child processes may need more time.
         deadline = time.monotonic() + SECONDS
         with suppress(ProcessLookupError):
             while time.monotonic() < deadline:
@@ -63,7 +61,7 @@ def running(script: str, folder: Path, env: dict[str, str]) -> Iterator[Path]:
 
 
 def run(script: str, folder: Path, env: dict[str, str]) -> str:
-    """What a block of commands prints; it must succeed."""
+    """Run a block of commands, which must succeed, and return its output."""
     done = subprocess.run(
         ["bash", "-euc", script],
         cwd=folder,

@@ -1,5 +1,6 @@
-"""Real processes, started and ended the way people do: `dramatiq core.actors` and `periodiq
-core.actors`.
+"""Real processes, started and stopped as in production.
+
+The programs are `dramatiq core.actors` and `periodiq core.actors`.
 """
 
 from __future__ import annotations
@@ -23,24 +24,25 @@ METERED = {
     "PYTHONPATH": os.pathsep.join([*map(str, FOLDERS), os.environ.get("PYTHONPATH", "")]),
     "POLLING_PLUGINS": "support.metered",
 }
-"""What every fleet finds beside what is installed: a plugin whose calls are counted."""
+"""The settings of every fleet: they add a plugin that logs its calls."""
 HOSTILE = METERED | {"POLLING_PLUGINS": "integration_polling_hostile"}
-"""Settings of a fleet that has the hostile plugin."""
+"""The settings of a fleet with the hostile plugin."""
 GATED = METERED | {"POLLING_PLUGINS": "support.gates.plugin"}
-"""And of one with gates in its plugin; with `modules=["support.gates.broker"]` also right before
-it.
+"""The settings of a fleet with gates in its plugin.
+
+With `modules=["support.gates.broker"]`, it also has a gate right before the plugin.
 """
 
 LEASE_SECONDS = 2.0
-"""Short, so that what a killed process held comes back soon."""
+"""The lease of a task: short, so that the tasks of a killed process are soon redelivered."""
 
 
 class Program:
     """One command with all its processes, in a process group of its own.
 
     Parameters:
-      processes: How many worker processes it has.
-      log: The file that it writes to.
+      processes: The number of its worker processes.
+      log: The file for its output.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Program:
         self.start()
 
     def start(self) -> None:
-        """Start it; a former life must have ended."""
+        """Start the command. A previous start must have exited."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.argv,
@@ -71,11 +73,11 @@ class Program:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """The exit code, or None while the command runs."""
         return self._process.poll()
 
     def children(self) -> set[int]:
-        """Its worker processes and its dispatcher, as far as they live."""
+        """Return the ids of its live worker processes and of its live dispatcher."""
         listed = subprocess.run(
             ["ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "stat="],
             capture_output=True,
@@ -90,14 +92,14 @@ class Program:
         }
 
     def kill(self) -> None:
-        """Kill every process of it at once, also those whose master has died."""
+        """Kill all its processes, including those whose parent has died."""
         # macOS: no permission for a group of zombies.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def terminate(self, seconds: float = 30.0) -> int:
-        """Ask it to end, and return its exit code."""
+        """Send SIGTERM, and return the exit code."""
         self._process.terminate()
         return self._process.wait(seconds)
 
@@ -106,8 +108,8 @@ class Fleet:
     """All programs of a deployment.
 
     Parameters:
-      folder: For its log.
-      variables: Settings of all its programs, beside the deployment's.
+      folder: The folder of its log.
+      variables: Settings for all its programs, in addition to the deployment's.
     """
 
     def __init__(self, deployment: Deployment, folder: Path, **variables: str) -> None:
@@ -126,11 +128,11 @@ class Fleet:
         modules: Sequence[str] = (),
         **variables: str,
     ) -> Program:
-        """Start `dramatiq core.actors`, for some queues only if they are named.
+        """Start `dramatiq core.actors`, for the named queues or for all queues.
 
         Parameters:
-          memory_kib: A bound of each process's address space.
-          modules: What Dramatiq loads beside the actors.
+          memory_kib: The maximum address space of each process in KiB. Default: None, no limit.
+          modules: Modules that Dramatiq loads in addition to the actors.
         """
         bound = (
             []
@@ -151,36 +153,37 @@ class Fleet:
         """Start any command.
 
         Parameters:
-          processes: How many worker processes are its own children.
+          processes: The number of worker processes among its children.
         """
         environment = self.deployment.environment() | self.variables | variables
         self.programs.append(Program(argv, environment, processes, self.log))
         return self.programs[-1]
 
     def ready(self, seconds: float = 20.0) -> None:
-        """Wait until every worker process has said that it lives, and somebody leads."""
+        """Wait until every worker process is registered and a dispatcher leads."""
         wanted = sum(program.processes for program in self.programs)
         self.until(
             lambda: len(self.worker_pids()) == wanted and self.led(), "the fleet is ready", seconds
         )
 
     def worker_pids(self) -> list[int]:
-        """The worker processes that live and have registered themselves."""
+        """Return the ids of the live and registered worker processes."""
         registered = {
             pid for (pid,) in self.deployment.rows("SELECT pid FROM process WHERE kind = 'worker'")
         }
         return sorted(registered & {pid for program in self.programs for pid in program.children()})
 
     def dispatcher_pids(self) -> list[int]:
-        """The forks that dispatch, or would like to."""
+        """Return the ids of the dispatchers, leading or not."""
         children = {
             pid for program in self.programs if program.processes for pid in program.children()
         }
         return sorted(children - set(self.worker_pids()))
 
     def let_the_lead_run_out(self, vacant_seconds: float = 0.0) -> None:
-        """The lead of the dead lasts for 10 s, and stand-ins wait 20 s more: let these have
-        passed.
+        """Expire the leadership of a dead dispatcher, as if `vacant_seconds` had passed since.
+
+        Without this, it lasts 10 s, and a worker process waits 20 s more before it stands in.
         """
         until = "clock_timestamp() - %s * interval '1 second'"
         self.deployment.rows(
@@ -189,7 +192,7 @@ class Fleet:
         )
 
     def led(self) -> bool:
-        """Whether somebody leads now."""
+        """Return True if a dispatcher leads now."""
         return bool(
             self.deployment.rows(
                 "SELECT 1 FROM engine_state WHERE leader_until > clock_timestamp()"
@@ -202,7 +205,7 @@ class Fleet:
         """Wait for a condition.
 
         Parameters:
-          replace: Start programs again that end meanwhile, as a supervisor does.
+          replace: Restart programs that exit in the meantime, as a supervisor does. Default: False.
         """
 
         def step() -> T:
@@ -215,11 +218,11 @@ class Fleet:
         return until(step, what, seconds)
 
     def says(self) -> str:
-        """All that its processes wrote."""
+        """Return the output of all its processes."""
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill all remaining processes."""
         for program in self.programs:
             program.kill()
 

@@ -1,4 +1,4 @@
-"""What became of the hostile plugin's tasks, and of their neighbours."""
+"""Checks of the hostile plugin's tasks and of their neighbours."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ BLAMED = "SELECT max(attempts), max(crashes) FROM sync_task WHERE type = 'neighb
 
 
 def parked(deployment: Deployment) -> dict[str, str]:
-    """The reasons of what is parked, by deed."""
+    """Return the reasons of the parked tasks, by deed."""
     return {deed: reason or "" for deed, reason in deployment.rows(PARKED)}
 
 
 def assert_neighbours_done(deployment: Deployment, crashes: int = 0) -> None:
-    """All of them, each brought its content, and none was blamed for what others did.
+    """Assert that all neighbours are done, with their content, and without failed attempts.
 
     Parameters:
-      crashes: Deaths that one of them may have been suspected of.
+      crashes: The number of crashes that may be counted against a neighbour. Default: 0.
     """
     [(done, known)] = deployment.rows(NEIGHBOURS)
     kept = {name for (name,) in deployment.rows(KEPT)}
@@ -32,4 +32,4 @@ def assert_neighbours_done(deployment: Deployment, crashes: int = 0) -> None:
     )
     [(attempts, died)] = deployment.rows(BLAMED)
     assert not attempts, f"a neighbour was tried {attempts} times"
-    assert (died or 0) <= crashes, f"a neighbour was taken for guilty {died} times"
+    assert (died or 0) <= crashes, f"{died} crashes were counted against a neighbour"

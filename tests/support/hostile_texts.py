@@ -1,8 +1,7 @@
-"""What an attacker would put into names, errors, payloads and mails, and a database that holds it
-in every place there is.
+"""Hostile texts for names, errors, payloads and mails, and functions that store them everywhere.
 
-What runs a script calls `alert('hacked')`; what loads something loads it from `REMOTE`. A test that
-sees either has found a hole.
+Scripts in the texts call `alert('hacked')`, and links and images load from `REMOTE`. If a test
+observes either, the dashboard has a vulnerability.
 """
 
 from __future__ import annotations
@@ -152,7 +151,7 @@ TEXTS: list[tuple[str, str]] = [
         ),
     ),
 ]
-"""Name and text. What PostgreSQL cannot hold of them is replaced as the engine replaces it."""
+"""The name and the text of each case. `fill` sanitizes the text as the engine does."""
 
 
 def _mail(
@@ -259,7 +258,7 @@ MAILS: list[tuple[str, bytes]] = [
         ),
     ),
     ("encoded subject", _mail(_HTML, subject=f"=?utf-8?B?{_SUBJECT}?=")),
-    ("bytes that are no text", _mail(_HTML, subject="caf").replace(b"caf", b"caf\xe9\xff\x00")),
+    ("bytes that are not text", _mail(_HTML, subject="caf").replace(b"caf", b"caf\xe9\xff\x00")),
     (
         "boundary that hides",
         _multipart(f"Content-Type: text/html\r\n\r\n{_HTML}", boundary="x y';\""),
@@ -283,12 +282,12 @@ MAILS: list[tuple[str, bytes]] = [
     ("tags without end", _mail("<div>" * 100_000)),
     ("attributes without end", _mail("<p " + " ".join(f"a{n}" for n in range(50_000)) + ">")),
 ]
-"""Name and bytes."""
+"""The name and the bytes of each mail."""
 
 
 @dataclass(frozen=True)
 class Filled:
-    """Where a text stands."""
+    """The ids of the rows that hold a text."""
 
     name: str
     text: str
@@ -301,7 +300,7 @@ class Filled:
 
     @property
     def pages(self) -> list[str]:
-        """Pages that show it alone."""
+        """The pages that show only this text."""
         return [
             f"/runs?account={self.account}", f"/runs/{self.run}",
             f"/runs/{self.run}?parent={self.task}", f"/tasks/{self.task}",
@@ -311,7 +310,7 @@ class Filled:
 
 
 LISTS = ["/", "/runs", "/parked", "/content", "/accounts", "/integrations"]
-"""Pages that show many of them together."""
+"""Pages that show many texts together."""
 
 _numbers = itertools.count(1)
 
@@ -359,11 +358,12 @@ RETURNING id
 def fill(
     conn: Conn, name: str, text: str, *, user: str | None = None, domain: str = "locked"
 ) -> Filled:
-    """An account, two runs, two parked tasks and three items, with this text wherever one from
-    outside can be.
+    """Insert an account, two runs, two parked tasks and three items with this text.
+
+    The text is in every field whose value comes from outside.
 
     Parameters:
-      user: Whose account. Default: the text is the user's id too.
+      user: The owner of the account. Default: None, which makes the text the user's id too.
     """
     held = sanitize(text) or ""
     number = next(_numbers)
@@ -393,7 +393,7 @@ def fill(
 def fill_mails(
     conn: Conn, account: UUID, mails: Iterable[tuple[str, bytes]] = MAILS, domain: str = "locked"
 ) -> dict[str, int]:
-    """Mails as content of an account; their ids by name."""
+    """Insert mails as content of an account, and return their ids by name."""
     found = {}
     for name, mail in mails:
         values = {
@@ -407,7 +407,7 @@ def fill_mails(
 
 
 def fill_all(conn: Conn, *, user: str | None = None, domain: str = "locked") -> list[Filled]:
-    """All texts."""
+    """Insert rows for every text."""
     return [fill(conn, name, text, user=user, domain=domain) for name, text in TEXTS]
 
 

@@ -1,4 +1,4 @@
-"""Two judges of one deed: the engine, on its own database, and the harness of the kit."""
+"""Two judges of a deed: the engine with a database, and the harness of the kit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GUARD = 0.5
 
 
 class Odd(BaseIntegration):
-    """Its first task does what a test says."""
+    """An integration whose first task does the deed of a test."""
 
     manifest = Manifest(DOMAIN, "Odd", limits=[Rate("quota", 1_000, 1)])
     deed: ClassVar[Deed]
@@ -50,13 +50,13 @@ class Odd(BaseIntegration):
 
 @dataclass
 class Verdict:
-    """What became of a task, and of its account.
+    """The state of a task and of its account after a deed.
 
     Attributes:
-      wait: Seconds until it may run again; None unless it is ready.
-      stopped: Why the account was stopped.
-      deleted, written: Rows that were marked deleted, and rows that were written or found
-        unchanged.
+      wait: The seconds until the task may run again; None unless it is ready.
+      stopped: The reason why the account was stopped, or None.
+      deleted, written: The number of rows that were marked deleted, and of those that were written
+        or found unchanged.
     """
 
     state: str
@@ -105,7 +105,7 @@ class Engine:
         self.retries = Retries(inflight, runner, accounts, self.handed.append, MAX_ATTEMPTS)
 
     def judge(self, deeds: Sequence[Deed]) -> list[Verdict]:
-        """What becomes of these deeds of one account, one run each."""
+        """Run these deeds for one account, one run each; return the verdicts."""
         account = self.desk.account(str(next(self.names)), domain=DOMAIN, credentials=None)
         return [self._judge(account, deed) for deed in deeds]
 
@@ -168,7 +168,7 @@ class Engine:
         return (text if text is not None else content, *rest)
 
     def _clear(self, account: UUID) -> None:
-        """As if everything else had been done and corrected."""
+        """Finish all other tasks and runs, and reset the account."""
         self.desk.conn.execute(
             "UPDATE sync_task SET state = 'done' WHERE user_integration_id = %s"
             " AND state IN ('ready', 'queued')",
@@ -187,10 +187,10 @@ class Engine:
 
 
 class Kit:
-    """The harness."""
+    """The harness of `core.testing`."""
 
     def judge(self, deeds: Sequence[Deed]) -> list[Verdict]:
-        """The same with `core.testing.Harness`."""
+        """Run these deeds in `core.testing.Harness`; return the verdicts."""
         harness = Harness(Odd, max_deleted_share=GUARD, max_attempts=MAX_ATTEMPTS)
         return [self._judge(harness, deed) for deed in deeds]
 
@@ -245,7 +245,7 @@ def _item(item: Any) -> tuple[Any, ...]:
 
 
 def _json(payload: Any) -> str:
-    """As PostgreSQL writes it."""
+    """Return JSON in PostgreSQL's format."""
     import json
 
     return json.dumps(payload, ensure_ascii=False)

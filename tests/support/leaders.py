@@ -1,8 +1,7 @@
-"""Leaders in the plural: a ledger in which each connection sees a lead of its own, so that every
-dispatcher leads at once.
+"""A ledger with several leaders: each connection sees a leadership of its own.
 
-Only a database that breaks its promises could do that. The engine reads and writes `engine_state`
-as usual; it is a view here.
+All dispatchers then lead concurrently, which only a database that breaks its guarantees could
+cause. The engine reads and writes `engine_state` as usual, but here it is a view.
 """
 
 from __future__ import annotations
@@ -46,11 +45,14 @@ WHERE EXISTS (SELECT FROM claim o WHERE o.connection <> c.connection AND o.at BE
 
 
 def let_everybody_lead(deployment: Deployment) -> None:
-    """From now on whoever asks to lead does; call it before the fleet starts."""
+    """Make every dispatcher lead; call this function before the fleet starts."""
     deployment.rows(EVERYBODY_LEADS)
 
 
 def leaders_at_once(deployment: Deployment) -> int:
-    """How many have dispatched a good deal of work while another one did so too."""
+    """Return the number of dispatchers that claimed tasks while another one did.
+
+    A dispatcher counts from 20 claimed tasks.
+    """
     found: int = deployment.value(AT_ONCE)
     return found

@@ -1,7 +1,7 @@
-"""Hello World behind a rate limit, which writes down when each call of its made-up provider began.
+"""Hello World with a rate limit, and a log of the start of each call to its made-up provider.
 
-The fleets of the tests load it as a plugin. The oracle reads the log: whatever happened, the
-provider saw no more than it allows.
+The fleets of the tests load it as a plugin. The oracle reads the log and checks that the provider
+received no more calls than it allows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOG = "calls.log"
 
 
 class Metered(HelloWorld):
-    """The same tree and the same content; each task of it is one call."""
+    """Hello World's tree and content, with one call for each task."""
 
     manifest = Manifest("metered", "Metered Hello", limits=[CALLS])
 
@@ -41,8 +41,10 @@ class Metered(HelloWorld):
 
 
 def note_call(account: str) -> None:
-    """Append a line, in one piece however many processes write: the moment by the host's own
-    clock, and the account.
+    """Append the time and the account to the log.
+
+    The time is the host's monotonic clock. The line is written in one piece, so that several
+    processes can write.
     """
     log = os.open(Path(os.environ["POLLING_HOME"]) / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(log, f"{time.monotonic():.6f} {account}\n".encode())
@@ -50,7 +52,7 @@ def note_call(account: str) -> None:
 
 
 def calls(home: Path) -> dict[str, list[float]]:
-    """When each account's calls began, in order. Empty where nothing metered ran."""
+    """Return the sorted times of each account's calls; empty if no metered task ran."""
     found: dict[str, list[float]] = defaultdict(list)
     if (home / LOG).exists():
         for line in (home / LOG).read_text().splitlines():

@@ -1,4 +1,4 @@
-"""What a plugin may return or raise, the odd included: for tests of the rules in `core.results`."""
+"""Results and exceptions of plugins, including odd ones, to test the rules in `core.results`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from core import (
 from core.errors import NotFound, ResultInvalid, ServerUnavailable, TaskUnfit, VaultError
 from core.results.parking import MAX_SNOOZED_SECONDS
 
-NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  that is the point
+NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  a time without a zone is the test case
 
 
 class Cursor(BaseModel):
@@ -46,7 +46,7 @@ class Unreadable(PermanentError):
 
 
 class Incomplete(RateLimited):
-    """It lacks what its class has."""
+    """An exception without the attributes of its class."""
 
     def __init__(self) -> None:
         Exception.__init__(self, "bare")
@@ -54,11 +54,11 @@ class Incomplete(RateLimited):
 
 @dataclass(frozen=True)
 class Deed:
-    """What one task does: reads partitions, then returns or raises.
+    """The behaviour of one task: it reads partitions, then returns or raises.
 
     Attributes:
-      make: Makes the result, or the exception, anew for each judge.
-      attempts, snoozed: Of the task so far; `snoozed` in seconds.
+      make: Creates the result or the exception, once for each judge.
+      attempts, snoozed: The task's attempts so far, and its snoozed time in seconds.
     """
 
     make: Callable[[], Any]
@@ -123,7 +123,7 @@ PARKED: Mapping[str, Callable[[], Any]] = {
     "NotFound": lambda: NotFound("content-not-found", content="gone"),
     "CursorExpired of a partition that cannot exist": lambda: CursorExpired("\0"),
 }
-"""Each parks its task at the first attempt, and nothing of it is kept."""
+"""Results that park their task at the first attempt, and of which the engine saves nothing."""
 
 KEPT: Mapping[str, Callable[[], Any]] = {
     "bytearray content": keeps("a", bytearray(b"\0x")),
@@ -146,7 +146,7 @@ KEPT: Mapping[str, Callable[[], Any]] = {
         ]
     ),
 }
-"""Each is kept."""
+"""Unusual results that the engine saves."""
 
 WAITS: Mapping[str, tuple[Callable[[], Any], float]] = {
     "RateLimited(inf)": (lambda: RateLimited(retry_after=math.inf), 10),
@@ -158,7 +158,7 @@ WAITS: Mapping[str, tuple[Callable[[], Any], float]] = {
     "RateLimited without attributes": (Incomplete, 4),
     "an exception that cannot be read": (Unreadable, 4),
 }
-"""Each makes its task wait, for at most so many seconds."""
+"""Exceptions that make their task wait, and the maximum seconds of the wait."""
 
 
 EFFECTS: Mapping[str, tuple[Deed, str]] = {
@@ -211,16 +211,17 @@ EFFECTS: Mapping[str, tuple[Deed, str]] = {
         "done",
     ),
 }
-"""What each does to its task."""
+"""Deeds, and the state of the task after them."""
 
 
-# Drawn ones
+# Generated deeds
 
 
 def mostly(good: st.SearchStrategy[Any], *odd: Any, share: int = 40) -> st.SearchStrategy[Any]:
-    """One in `share` is odd: a result has many places, and one odd one parks its task.
+    """Return a strategy that draws an odd value once in `share` times.
 
-    Not by `one_of`, which takes out what it has twice.
+    The share is small, because a result has many values, and one odd value parks its task. `one_of`
+    cannot express the share, because it removes duplicates.
     """
     return st.sampled_from(range(share)).flatmap(
         lambda number: st.sampled_from(odd) if number == share - 1 else good
@@ -357,7 +358,7 @@ DEEDS = st.builds(
     st.sampled_from(["manual", "manual", "resync"]),
 )
 
-# Nothing odd: many changes of a few items
+# Deeds without odd values: many changes of a few items
 PLACES = st.none() | st.sampled_from("ab")
 PLAIN_OUTPUTS = st.builds(
     TaskOutput,

@@ -1,4 +1,4 @@
-"""What must hold after every fault, read from the ledger, the content table and Redis."""
+"""The invariants that must hold after every fault, in the ledger, the content and Redis."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from support.fleet import Fleet
 from support.metered import CALLS, calls
 
 LARGE = {"pages": 10, "items": 14, "fanout_depth": 1, "delay_ms": 10}
-"""A run of some 2,000 tasks that lasts some seconds: long enough for a fault to fall into its
-midst.
-"""
+"""The config of a run with some 2,000 tasks, long enough for a fault in its middle."""
 
 COSTLY = {"pages": 6, "items": 9, "fanout_depth": 1}
-"""A run of Metered of some 550 calls, which its budget stretches over as many seconds as a fault
-needs to fall into it.
+"""The config of a `Metered` run with some 550 calls.
+
+Its budget makes the run long enough for a fault in its middle.
 """
 
 LATE_SECONDS = 0.5
-"""How much later than its units were taken a call may begin: the machine is busy."""
+"""The maximum delay between taking units and the start of the call, on a busy machine."""
 
 OPEN = "SELECT count(*) FROM sync_run WHERE state = 'running'"
 DONE = "SELECT count(*) FROM sync_task WHERE state = 'done'"
@@ -55,7 +54,7 @@ GROUP BY 1, 2, 3, 4, 5 LIMIT 20
 
 
 def hello_tasks(config: Mapping[str, int]) -> int:
-    """How many tasks one run of Hello World has, where none fails for good."""
+    """Return the number of tasks of one Hello World run without permanent failures."""
     valid = Config.model_validate(config)
     levels = range(1, valid.fanout_depth + 2) if valid.fanout_depth else ()
     return (
@@ -67,14 +66,14 @@ def hello_tasks(config: Mapping[str, int]) -> int:
 
 
 def wait_for_progress(fleet: Fleet, tasks: int) -> None:
-    """Wait until so many tasks are done."""
+    """Wait until this number of tasks is done."""
     fleet.until(
         lambda: fleet.deployment.value(DONE) >= tasks, f"{tasks} tasks are done", replace=True
     )
 
 
 def wait_for_quiet(fleet: Fleet, seconds: float = 40.0, *, replace: bool = True) -> None:
-    """Wait until no run is open and nothing is left in Redis."""
+    """Wait until no run is open and the queues in Redis are empty."""
     deployment = fleet.deployment
 
     def quiet() -> bool:
@@ -88,7 +87,7 @@ def wait_for_quiet(fleet: Fleet, seconds: float = 40.0, *, replace: bool = True)
 
 
 def in_redis(deployment: Deployment) -> dict[str, int]:
-    """How many ids are in the list and in the hash of each queue that is not empty."""
+    """Return the number of ids in the list and in the hash of each queue that is not empty."""
     client = deployment.queues.client
     found = {}
     for name in deployment.queue_names:
@@ -98,8 +97,9 @@ def in_redis(deployment: Deployment) -> dict[str, int]:
 
 
 def assert_synced(fleet: Fleet, account: UUID, config: Mapping[str, int]) -> None:
-    """One run of Hello World had all its effects exactly once, and ended once, after its last
-    task.
+    """Assert that one Hello World run had all its effects exactly once.
+
+    The run must also have ended once, after its last task.
     """
     assert_content(fleet.deployment, account, expected(config))
     assert_tasks(fleet.deployment, account, {"done": hello_tasks(config)})
@@ -109,20 +109,20 @@ def assert_synced(fleet: Fleet, account: UUID, config: Mapping[str, int]) -> Non
 
 
 def assert_content(deployment: Deployment, account: UUID, wanted: Mapping[str, str]) -> None:
-    """The content is these ids with these hashes, each written by one commit alone."""
+    """Assert that the content has exactly these ids and hashes, each written by one commit."""
     found = dict(deployment.rows(CONTENT, account))
     missing, surplus = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     assert not missing, f"{len(missing)} of {len(wanted)} items are missing: {sorted(missing)[:5]}"
     assert not surplus, f"{len(surplus)} items too many: {sorted(surplus)[:5]}"
     assert found == wanted, (
-        f"other content in {[key for key in wanted if found[key] != wanted[key]][:5]}"
+        f"different content in {[key for key in wanted if found[key] != wanted[key]][:5]}"
     )
     assert not (twice := deployment.rows(TWICE, account)), f"saved twice: {twice}"
     assert not (rewritten := deployment.rows(REWRITTEN, account)), f"written twice: {rewritten}"
 
 
 def assert_tasks(deployment: Deployment, account: UUID, wanted: Mapping[str, int]) -> None:
-    """The account has exactly so many tasks in each state, and none in another."""
+    """Assert that the account has exactly these numbers of tasks by state."""
     found = dict(deployment.rows(BY_STATE, account))
     assert found == wanted, (
         f"tasks are {found} instead of {dict(wanted)}; left: {deployment.rows(LEFT)}"
@@ -130,9 +130,10 @@ def assert_tasks(deployment: Deployment, account: UUID, wanted: Mapping[str, int
 
 
 def assert_runs(fleet: Fleet, account: UUID, states: list[str]) -> list[int]:
-    """Its runs came to these states, each once and not before its last task.
+    """Assert that the account's runs have these states, and ended once, after their last task.
 
-    Returns how many outputs each saved.
+    Returns:
+      The number of saved outputs of each run.
     """
     runs = fleet.deployment.rows(RUNS, account)
     assert Counter(state for _, state, *_ in runs) == Counter(states)
@@ -147,7 +148,7 @@ def assert_runs(fleet: Fleet, account: UUID, states: list[str]) -> list[int]:
 
 
 def assert_within_budget(deployment: Deployment) -> None:
-    """No account's calls were ever more than its limit allows, in any window of it."""
+    """Assert that no account's calls exceeded its limit, in any window."""
     window = CALLS.per - LATE_SECONDS
     for account, moments in calls(deployment.home).items():
         for index, moment in enumerate(moments[CALLS.units :]):
@@ -158,5 +159,5 @@ def assert_within_budget(deployment: Deployment) -> None:
 
 
 def assert_nobody_convicted(deployment: Deployment) -> None:
-    """No task was found guilty of a death of its process."""
-    assert not (convicted := deployment.rows(CONVICTED)), f"taken for guilty: {convicted}"
+    """Assert that no crash was counted against a task."""
+    assert not (convicted := deployment.rows(CONVICTED)), f"crashes were counted: {convicted}"

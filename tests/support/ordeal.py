@@ -1,4 +1,4 @@
-"""A run that something happens to, and what must have become of it."""
+"""A run with a fault in its middle, and the checks of its end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ def in_a_run(
     after: int = 300,
     quiet: float = 60,
 ) -> Iterator[None]:
-    """Enter it in the midst of a run; when it is left, the run goes on by itself, in the same
-    processes.
+    """Execute the block in the middle of a run, and check that the run then ends correctly.
+
+    The run must resume by itself, in the same processes.
 
     Parameters:
-      after: How many tasks are done first; with 0, it is entered before the run begins.
-      quiet: Seconds that the rest may take.
+      after: The number of tasks that are done before the block. With 0, the block precedes the run.
+        Default: 300.
+      quiet: The time limit for the rest of the run in seconds. Default: 60.
     """
     fleet.workers()
     fleet.ready()
@@ -47,13 +49,13 @@ def in_a_run(
     oracle.assert_synced(fleet, account, config)
     oracle.assert_nobody_convicted(deployment)
     assert deployment.value(ATTEMPTS) == 0, (
-        "an outage of ours was counted as a failure of the plugin"
+        "an outage of the engine's servers was counted as a failure of the plugin"
     )
     assert fleet.worker_pids() == pids
 
 
 def begin_without(server: Server, fleet: Fleet, deployment: Deployment) -> None:
-    """Workers that start while a server is down wait for it."""
+    """Assert that workers that start while a server is down wait for it."""
     config = {"pages": 30}
     account = connect(deployment, HelloWorld, config)
     sync(deployment, account)

@@ -1,4 +1,4 @@
-"""What servers do on bad days, short of dying: each of these lasts while it is entered."""
+"""Outages of servers that keep running; each outage lasts during its block."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOWHERE = ("127.0.0.1", 1)
 
 @contextmanager
 def stalled(server: Server) -> Iterator[None]:
-    """It is there, takes connections, and does nothing."""
+    """Stop the server's process: it accepts connections, and does not answer."""
     pid = server.pid
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -42,14 +42,14 @@ def stalled(server: Server) -> Iterator[None]:
 
 @contextmanager
 def out_of_memory(url: str) -> Iterator[None]:
-    """It refuses whatever would need memory."""
+    """Make Redis refuse every command that needs memory."""
     with _configured(url, "maxmemory", "1", "0"):
         yield
 
 
 @contextmanager
 def too_few_replicas(url: str) -> Iterator[None]:
-    """It refuses all writes, as a master that lost its replicas."""
+    """Make Redis refuse all writes, as a master that lost its replicas."""
     with _configured(url, "min-replicas-to-write", "1", "0"):
         yield
 
@@ -66,7 +66,7 @@ def _configured(url: str, name: str, bad: str, good: str) -> Iterator[None]:
 
 @contextmanager
 def read_only(url: str) -> Iterator[None]:
-    """It is a replica, as after a failover, of a master that nobody reaches."""
+    """Make Redis a replica of an unreachable master, as after a failover."""
     with redis.Redis.from_url(url) as client:
         client.replicaof(*NOWHERE)
         try:
@@ -80,16 +80,17 @@ def read_only(url: str) -> Iterator[None]:
 
 
 def terminate(deployment: Deployment, most: int = 1_000) -> int:
-    """End sessions of the engine, any of them. Returns how many."""
+    """End random sessions of the engine, and return their number."""
     ended: int = deployment.value(TERMINATE, most)
     return ended
 
 
 @contextmanager
 def terminating(deployment: Deployment, seconds: float = 0.5) -> Iterator[list[int]]:
-    """A session of the engine ends every so often.
+    """End a session of the engine every `seconds` during the block.
 
-    Yields how many did, as the only item of a list.
+    Yields:
+      The number of ended sessions, as the only item of a list.
     """
     stop, ended = threading.Event(), [0]
 
@@ -108,11 +109,11 @@ def terminating(deployment: Deployment, seconds: float = 0.5) -> Iterator[list[i
 
 @contextmanager
 def exhausted(deployment: Deployment) -> Iterator[None]:
-    """Others hold every connection that the server has, and the engine's are gone."""
+    """Take every connection of the server, and end the engine's sessions."""
     taken: list[psycopg.Connection[Any]] = []
     try:
         with psycopg.connect(deployment.database_url, autocommit=True) as own:
-            # Again and again: the engine asks for a new one as soon as it lost one.
+            # Repeat this, because the engine opens a new connection as soon as it loses one.
             while _take(deployment, taken) or own.execute(TERMINATE, (1_000,)).fetchone() != (0,):
                 pass
             _take(deployment, taken)
@@ -144,9 +145,9 @@ DISK_FREE = "DROP TRIGGER disk_full ON user_integration_content; DROP FUNCTION d
 
 @contextmanager
 def disk_full(deployment: Deployment) -> Iterator[None]:
-    """Content does not fit on the disk any more.
+    """Make writes of content fail with a full disk.
 
-    Small updates still find room, as on a real disk that is nearly full.
+    Other writes succeed, as on a real disk that is nearly full.
     """
     deployment.rows(DISK_FULL)
     try:

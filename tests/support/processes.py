@@ -1,8 +1,7 @@
-"""Fixtures of `tests/acceptance` and `tests/faults`: real `dramatiq core.actors` processes on
-servers that tests may kill.
+"""Fixtures of `tests/acceptance` and `tests/faults`: real processes and servers to kill.
 
-Each test has a database and a namespace of its own. What the processes wrote is shown when a test
-fails.
+Each test has a database and a namespace of its own. A failed test shows the output of its
+processes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from support.fleet import HOSTILE, Fleet
 from support.servers import Servers
 
 SHOWN = 20_000
-"""Characters of a fleet's log that a failed test shows."""
+"""The number of characters of a fleet's log that a failed test shows."""
 
 _numbers = count(1)
 
@@ -34,7 +33,7 @@ def server_pair() -> Iterator[Servers]:
 
 @pytest.fixture
 def own_servers(server_pair: Servers) -> Servers:
-    """Both servers; a test may do to them what it likes, as long as they keep their data."""
+    """Both servers; a test may stop and kill them, as long as they keep their data."""
     return server_pair.start()
 
 
@@ -51,7 +50,7 @@ def deployment(own_servers: Servers, tmp_path: Path) -> Iterator[Deployment]:
 
 @pytest.fixture
 def make_fleet(deployment: Deployment, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
-    """Makes the fleet of a test; takes settings for all its programs."""
+    """A function that creates a fleet of the test, with settings for all its programs."""
     made: list[Fleet] = []
 
     def make(**variables: str) -> Fleet:
@@ -66,11 +65,11 @@ def make_fleet(deployment: Deployment, tmp_path: Path) -> Iterator[Callable[...,
 
 @pytest.fixture
 def fleet(make_fleet: Callable[..., Fleet]) -> Fleet:
-    """The fleet of most tests; nothing of it runs yet."""
+    """The fleet of most tests, without a started program."""
     return make_fleet()
 
 
 @pytest.fixture
 def hostile_fleet(make_fleet: Callable[..., Fleet]) -> Fleet:
-    """One that has the hostile plugin installed."""
+    """A fleet with the hostile plugin."""
     return make_fleet(**HOSTILE)

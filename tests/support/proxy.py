@@ -1,6 +1,4 @@
-"""A network at its worst: proxies before the servers that lose what they choose, and cut the
-connection there.
-"""
+"""A faulty network: proxies that lose messages to and from the servers, and cut connections."""
 
 from __future__ import annotations
 
@@ -20,23 +18,23 @@ CHUNK = 65_536
 
 
 class Cut(Exception):
-    """The connection ends here, and what was about to be passed on is lost."""
+    """The message is lost, and the proxy closes the connection."""
 
 
 class Hang(Exception):
-    """Nothing is passed on any more, and nobody is told."""
+    """The message is lost, and the connection stays open but silent."""
 
 
 @dataclass
 class Losses:
-    """What a proxy loses: each message that matches, with this probability, and the connection with
-    it.
+    """The messages that a proxy loses; each loss also ends the connection.
 
     Parameters:
-      matches: Whether a message may be lost.
-      rate: The share of those that is lost.
-      hanging: The share of the lost after which the connection stays open in silence.
-      most: How many are lost at most; after that the network is sound.
+      matches: Returns True if a message may be lost.
+      rate: The share of matching messages that are lost.
+      hanging: The share of losses after which the connection stays open but silent. Default: 0.
+      most: The maximum number of losses; after them, no message is lost.
+      seed: The seed of the random choices.
     """
 
     matches: Callable[[Direction, bytes], bool]
@@ -51,7 +49,7 @@ class Losses:
         self._random = random.Random(self.seed)
 
     def __call__(self, direction: Direction, message: bytes) -> None:
-        """Raises `Cut` or `Hang` if this message is to be lost."""
+        """Raise `Cut` or `Hang` if the proxy must lose this message."""
         with self._lock:
             if (
                 self.lost >= self.most
@@ -64,12 +62,12 @@ class Losses:
 
 
 class Proxy:
-    """Listens on a port of its own while it is entered, and passes on to a Unix socket what it does
-    not lose.
+    """A proxy from a TCP port to a Unix socket, which runs during the block.
 
     Parameters:
       server: The path of the server's socket.
-      frames: Splits what has come into whole messages; takes and shortens the buffer.
+      losses: The messages that the proxy loses.
+      frames: Splits the buffer into complete messages, and removes them from the buffer.
     """
 
     def __init__(
@@ -147,21 +145,21 @@ class Proxy:
 
 
 def any_reply(direction: Direction, message: bytes) -> bool:
-    """Whatever the server says."""
+    """Match every reply of the server."""
     return direction == "reply"
 
 
 def redis_proxy(url: str, losses: Losses) -> Proxy:
-    """Before a Redis on a Unix socket. A reply is what one read brings."""
-    return Proxy(unquote(urlsplit(url).path), losses, _whatever_came)
+    """Create a proxy for a Redis on a Unix socket; each read counts as one message."""
+    return Proxy(unquote(urlsplit(url).path), losses, _as_read)
 
 
 def redis_url(proxy: Proxy) -> str:
-    """How the engine reaches it."""
+    """Return the URL of Redis through the proxy."""
     return f"redis://127.0.0.1:{proxy.port}/0"
 
 
-def _whatever_came(direction: Direction, buffer: bytearray, begun: list[bool]) -> Iterator[bytes]:
+def _as_read(direction: Direction, buffer: bytearray, begun: list[bool]) -> Iterator[bytes]:
     came = bytes(buffer)
     buffer.clear()
     yield came
@@ -172,30 +170,28 @@ def _whatever_came(direction: Direction, buffer: bytearray, begun: list[bool]) -
 
 
 def commit_done(direction: Direction, message: bytes) -> bool:
-    """The server's word that a transaction is committed: it is, and nobody learns of it."""
+    """Match the reply to COMMIT: the transaction is committed, but the client does not know."""
     return direction == "reply" and message[:1] == b"C" and message[5:] == b"COMMIT\0"
 
 
 def commit_wanted(direction: Direction, message: bytes) -> bool:
-    """The client's wish to commit: the transaction is rolled back, and nobody learns of that
-    either.
-    """
+    """Match COMMIT: the transaction is rolled back, but the client does not know."""
     return direction == "request" and message[:1] == b"Q" and message[5:] == b"COMMIT\0"
 
 
 def statement_done(direction: Direction, message: bytes) -> bool:
-    """The end of any statement; of one outside a transaction, its commit."""
+    """Match the reply to any statement; outside of a transaction, this is its commit."""
     return direction == "reply" and message[:1] == b"C"
 
 
 def postgres_proxy(url: str, losses: Losses) -> Proxy:
-    """Before a PostgreSQL on a Unix socket, message by message."""
+    """Create a proxy for a PostgreSQL on a Unix socket; it handles protocol messages."""
     folder = parse_qs(urlsplit(url).query)["host"][0]
     return Proxy(f"{folder}/.s.PGSQL.5432", losses, _messages)
 
 
 def postgres_url(url: str, proxy: Proxy) -> str:
-    """How the engine reaches the same database through it."""
+    """Return the URL of the same database through the proxy."""
     database = urlsplit(url).path
     return (
         f"postgresql://postgres@127.0.0.1:{proxy.port}{database}?sslmode=disable&gssencmode=disable"
@@ -203,19 +199,20 @@ def postgres_url(url: str, proxy: Proxy) -> str:
 
 
 def _messages(direction: Direction, buffer: bytearray, begun: list[bool]) -> Iterator[bytes]:
-    """A type and a length that counts itself
-    (https://www.postgresql.org/docs/current/protocol-message-formats.html).
+    """Split the buffer into messages of the PostgreSQL protocol.
 
-    The client's first message has no type.
+    A message starts with its type and a length that includes itself
+    (https://www.postgresql.org/docs/current/protocol-message-formats.html). The client's first
+    message has no type.
     """
     while True:
         typed = 0 if direction == "request" and not begun[0] else 1
         if len(buffer) < typed + 4:
             return
-        whole = typed + int.from_bytes(buffer[typed : typed + 4])
-        if len(buffer) < whole:
+        size = typed + int.from_bytes(buffer[typed : typed + 4])
+        if len(buffer) < size:
             return
         begun[0] = True
-        message = bytes(buffer[:whole])
-        del buffer[:whole]
+        message = bytes(buffer[:size])
+        del buffer[:size]
         yield message

@@ -1,4 +1,4 @@
-"""A broker at its worst: it delivers every message again, at once and late."""
+"""A faulty broker: it delivers every message again, immediately and late."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ PAUSE_SECONDS = 0.001
 
 
 class Redelivery:
-    """While it is entered, each message that is seen on a queue is put there twice more; `again`
-    delivers all anew.
+    """A thread that sends each new message of a queue twice more, during the block.
+
+    `again` sends all messages once more.
 
     Attributes:
-      seen: Bodies by id.
+      seen: The bodies of all messages so far, by id.
     """
 
     def __init__(self, queues: Queues, queue: str) -> None:
@@ -28,7 +29,7 @@ class Redelivery:
         self.seen: dict[str, bytes] = {}
 
     def again(self) -> None:
-        """Deliver everything ever seen once more."""
+        """Send all messages so far once more."""
         self._queues.send(self._queue, self.seen)
 
     def _watch(self) -> None:

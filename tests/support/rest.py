@@ -1,5 +1,6 @@
-"""The API on a real server and port, and integrations to connect: one with secrets, one that
-opens connections of its own.
+"""The API on a real server and port, and integrations to connect.
+
+One integration has secrets, and another opens connections of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Keys(BaseModel):
     @classmethod
     def _says_too_much(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value().startswith("bad"):
-            raise ValueError(f"{value.get_secret_value()} is no password")
+            raise ValueError(f"{value.get_secret_value()} is not a valid password")
         return value
 
 
@@ -58,7 +59,7 @@ class LockedConfig(BaseModel):
 
 
 class Locked(BaseIntegration[LockedConfig, Keys]):
-    """Whose credentials are checked."""
+    """An integration that checks its credentials."""
 
     manifest = Manifest("locked", "Locked")
 
@@ -84,7 +85,7 @@ class Address(BaseModel):
 
 
 class Caller(BaseIntegration[Address]):
-    """Connects to where its config says."""
+    """An integration that connects to the address in its config."""
 
     manifest = Manifest("caller", "Caller")
 
@@ -98,7 +99,7 @@ class Caller(BaseIntegration[Address]):
 
 
 def registry(*more: Any) -> Registry:
-    """What is installed in these tests."""
+    """Return a registry with the integrations of these tests."""
     found = Registry()
     for integration in (Locked, Caller, *more):
         found.integrations[integration.manifest.domain] = integration
@@ -108,7 +109,7 @@ def registry(*more: Any) -> Registry:
 
 @dataclass
 class Api:
-    """A running API, and clients of it."""
+    """A running API and its clients."""
 
     backend: Backend
     url: str
@@ -135,7 +136,7 @@ class Api:
 
 @contextmanager
 def serving(backend: Backend, made: Callable[[FastAPI], Any] = lambda rest: rest) -> Iterator[str]:
-    """The application of a backend, or what is made of it, on a port of its own; its address."""
+    """Serve the API of a backend, or the application that `made` returns; yield its address."""
     config = uvicorn.Config(
         made(build(backend)), host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=1
     )
@@ -152,19 +153,19 @@ def serving(backend: Backend, made: Callable[[FastAPI], Any] = lambda rest: rest
 
 @pytest.fixture
 def integrations() -> Sequence[Any]:
-    """More integrations than the usual ones."""
+    """Further integrations for a test module."""
     return ()
 
 
 @pytest.fixture(scope="session")
 def hooked() -> Egress:
-    """One for all tests: what it adds to the interpreter cannot be removed."""
+    """One `Egress` for all tests, because Python cannot remove its audit hook."""
     return Egress()
 
 
 @pytest.fixture
 def egress(hooked: Egress) -> Iterator[Egress]:
-    """Judges the connections of this process, in which the test itself is a client of the API."""
+    """The `Egress` of this process, in which the test itself may connect to the API."""
     with any_host():
         yield hooked
     hooked.close()

@@ -1,8 +1,7 @@
-"""Two versions of one plugin, for deploys that are under way: the environment says which one a
-program has installed.
+"""Two versions of one plugin, for tests of rolling deploys.
 
-The second one has a task that the first does not know, and a parameter, with a default, that the
-first does not know either.
+The environment names the version that a program has installed. The second version adds a task, and
+a parameter with a default.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Config(BaseModel):
 
 
 class Rolling(BaseIntegration[Config]):
-    """Pages, each a task that brings one item."""
+    """The first version: each page is a task with one item."""
 
     manifest = Manifest("rolling", "Rolling")
 
@@ -41,7 +40,7 @@ class Rolling(BaseIntegration[Config]):
         return AccountIdentity("rolling", "Rolling")
 
     def start(self, ctx: Context) -> TaskResult:
-        # One after the other: a deploy has to meet a run that goes on.
+        # The pages follow each other, so that the run lasts until the deploy.
         return TaskResult(tasks=[self.first()])
 
     def first(self) -> Task:
@@ -49,13 +48,13 @@ class Rolling(BaseIntegration[Config]):
 
     @task
     def page(self, ctx: Context, number: int) -> TaskResult:
-        """A page, and the next one."""
+        """Save the item of a page, and return the next page."""
         more = [Task("page", {"number": number + 1})] if number < self.config.pages else []
         return TaskResult([TaskOutput(f"page-{number}", "text")], more)
 
 
 class Rolling2(Rolling):
-    """The same pages; each has an appendix."""
+    """The second version: the same pages, each with an appendix."""
 
     def first(self) -> Task:
         return self.page.task(number=1, appendix="new")
@@ -69,7 +68,7 @@ class Rolling2(Rolling):
 
     @task
     def appendix(self, ctx: Context, number: int) -> TaskResult:
-        """What only this version knows."""
+        """Save the appendix of a page; only this version has the task."""
         return TaskResult([TaskOutput(f"appendix-{number}", "text")])
 
 

@@ -1,5 +1,6 @@
-"""Real servers for tests that stop, kill and flush them: the embedded ones, in a home of their
-own.
+"""Real servers for tests that stop, kill and flush them.
+
+These are the embedded servers, in a folder of their own.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from support.waiting import until
 
 @dataclass
 class Server:
-    """One server. It keeps its URL and its data, however it ends.
+    """A server that keeps its URL and its data after a stop or a crash.
 
     Attributes:
-      url: Where it is, or was, reached.
+      url: The URL of the server after its last start.
     """
 
     program: Postgres | Valkey
@@ -33,35 +34,35 @@ class Server:
     url: str = ""
 
     def start(self) -> str:
-        """Start it unless it runs; returns its URL once it answers."""
+        """Start the server if it is stopped; return its URL when it answers."""
         self.url = self.program.start()
         return self.url
 
     def stop(self) -> None:
-        """End it as an administrator does."""
+        """Stop the server as an administrator does."""
         self.program.stop()
 
     @property
     def pid(self) -> int:
-        """Of its first process, while it runs."""
+        """The id of its first process, while the server runs."""
         return int(self.pid_file.read_text().split()[0])
 
     def restart(self) -> None:
-        """Stop it and start it again."""
+        """Stop the server and start it again."""
         self.stop()
         self.start()
 
     def kill(self) -> None:
-        """End it as a power failure does, and return when all its processes are gone."""
+        """Kill the server, and return when all its processes have ended."""
         os.kill(self.pid, signal.SIGKILL)
         until(lambda: not self.daemon.alive(), f"{self.daemon.name} is gone")
 
 
 @dataclass
 class Servers:
-    """PostgreSQL and Valkey in one folder, which goes with them."""
+    """PostgreSQL and Valkey in a temporary folder."""
 
-    # Short: a socket that does not fit into its folder would move at every start.
+    # A short path: sockets with a long path are placed in another folder at every start.
     home: Path = field(
         default_factory=lambda: Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))
     )
@@ -78,13 +79,13 @@ class Servers:
         )
 
     def start(self) -> Self:
-        """Start what does not run."""
+        """Start the servers that are stopped."""
         self.postgres.start()
         self.valkey.start()
         return self
 
     def close(self) -> None:
-        """End both, and forget their data."""
+        """Kill both servers, and delete their data."""
         for server in (self.postgres, self.valkey):
             if server.daemon.alive():
                 server.kill()

@@ -1,6 +1,4 @@
-"""Somebody who looks at pages and presses buttons, and for whom each answer is what it should
-be.
-"""
+"""A signed-in client that opens pages and presses buttons, and checks the status of each answer."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from support.dashboard import Browser, Dashboard
 
 @dataclass
 class Person:
-    """A browser without eyes."""
+    """A user of the dashboard, through an HTTP client."""
 
     browser: Browser
 
@@ -25,7 +23,7 @@ class Person:
 
     @property
     def csrf(self) -> str:
-        """What forms of this session carry."""
+        """The CSRF token of this session's forms."""
         return csrf_of(self.client.cookies[COOKIE])
 
     def get(self, path: str, status: int = 200, **params: Any) -> httpx2.Response:
@@ -34,12 +32,12 @@ class Person:
         return answer
 
     def post(self, path: str, status: int = 303, **fields: Any) -> httpx2.Response:
-        """A button that belongs to the form `act`."""
+        """Press a button of the form `act`."""
         answer = self.browser.send(path, {"csrf": self.csrf, **fields})
         assert answer.status_code == status, answer.text
         return answer
 
 
 def signed_in(dashboard: Dashboard, user: str | None = None) -> Person:
-    """A user, or, without a name, an operator."""
+    """Sign in a user, or without a name an operator."""
     return Person(dashboard.sign_in(user))

@@ -1,4 +1,4 @@
-"""Every change of state that a database commits, noted by triggers."""
+"""Triggers that record every committed change of a state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ END $$;
 
 
 def watch(conn: Conn) -> None:
-    """Note the changes of state in this database from now on."""
+    """Start to record the changes of state in this database."""
     conn.execute(WATCH)
     for machine in MACHINES.values():
         conn.execute(
@@ -37,13 +37,13 @@ def watch(conn: Conn) -> None:
 
 
 def noted(conn: Conn) -> list[Change]:
-    """Return the changes since the last call, and forget them."""
+    """Return the recorded changes, and delete them."""
     query = "WITH gone AS (DELETE FROM state_change RETURNING *) SELECT * FROM gone ORDER BY id"
     return [(table, source, target) for _, table, source, target in conn.execute(query)]
 
 
 def forbidden(changes: list[Change]) -> list[Change]:
-    """Return those that `core.states` does not allow."""
+    """Return the changes that `core.states` does not allow."""
     return [
         (table, source, target)
         for table, source, target in changes

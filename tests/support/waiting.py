@@ -1,4 +1,4 @@
-"""Waiting for conditions, never for times."""
+"""Wait for conditions instead of fixed times."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], what: str, seconds: float = 20.0) -> T:
-    """What `condition` returns as soon as that is true.
+    """Wait until `condition` returns a true value, and return that value.
+
+    Parameters:
+      condition: Called every 50 ms.
+      what: A description of the condition for the error.
+      seconds: The time limit. Default: 20.
 
     Raises:
-      AssertionError: It did not come true in time; names `what` was waited for.
+      AssertionError: The condition is still false after the time limit.
     """
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -1,4 +1,4 @@
-"""Work that does not end while faults come: as soon as a run is over, another account has one."""
+"""A continuous workload during faults: when a run ends, another account is synced."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ AT_ONCE = 2
 
 
 class Workload:
-    """Accounts of one configuration, each synced once.
+    """Accounts with the same config, each synced once.
 
     Attributes:
-      accounts: Those so far.
+      accounts: The ids of all accounts so far.
     """
 
     def __init__(self, fleet: Fleet, config: Mapping[str, int], at_once: int = AT_ONCE) -> None:
@@ -27,7 +27,7 @@ class Workload:
         self.accounts: list[UUID] = []
 
     def goes_on(self, tasks: int) -> None:
-        """Wait until so many more tasks are done than there are now."""
+        """Wait until this number of further tasks is done."""
         self._refill()
         wanted = self._done() + tasks
 
@@ -43,7 +43,7 @@ class Workload:
             ) from None
 
     def comes_to_its_end(self) -> None:
-        """Wait until all runs have ended, and look at each account."""
+        """Wait until all runs have ended, and check each account."""
         oracle.wait_for_quiet(self._fleet, 120.0)
         for account in self.accounts:
             oracle.assert_synced(self._fleet, account, self._config)

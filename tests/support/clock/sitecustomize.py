@@ -1,7 +1,8 @@
-"""A wrong clock. Python imports this module as it starts, wherever this folder is on its path.
+"""Give a process a wrong clock.
 
-`CLOCK_AHEAD_SECONDS` is added to what Python code takes for the time of day. Timers and waits,
-which every system measures otherwise, are left alone; so is the clock of the servers.
+Python imports this module when it starts, if this folder is on its path. `CLOCK_AHEAD_SECONDS` is
+added to the time of day in Python code. Timers and waits use other clocks and stay correct, as does
+the clock of the servers.
 """
 
 import datetime as dt
@@ -19,7 +20,7 @@ def _time() -> float:
 
 
 class _Kind(type):
-    """What C code made is one of them as well."""
+    """The type of `_Datetime`: objects that C code created are instances too."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _real)

@@ -1,13 +1,13 @@
-"""Gates: places in the engine at which a test makes processes wait, to kill them right there.
+"""Gates: places in the engine where a test makes processes wait, to kill them there.
 
-A gate is an advisory lock in the database of the test. While the test holds it, whoever comes to
-the gate waits, and `pg_locks` shows that somebody does; otherwise they go through at once. The
-engine knows nothing of gates: they stand at its public seams.
+A gate is an advisory lock in the database of the test. While the test holds the lock, a process
+that reaches the gate waits, and `pg_locks` shows it. Otherwise the process passes immediately. The
+gates use public extension points, so the engine has no code for them.
 
-    gates    what a process does at one, wherever it stands
-    plugin   in plugin code, and in an observer
-    broker   in a middleware of Dramatiq's, the last one
-    kill     in triggers; closing gates, and killing who waits
+* `gates`: the code that a process runs at a gate.
+* `gates.plugin`: gates in plugin code and in an observer.
+* `gates.broker`: a gate in a Dramatiq middleware, the last one.
+* `gates.kill`: gates in triggers, and functions that close gates and kill waiting processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import psycopg
 
 
 class Gate(IntEnum):
-    """Where a process waits; the number is the key of the lock."""
+    """The places where a process can wait; the number is the key of the lock."""
 
     BEFORE_PLUGIN = 1
     IN_PLUGIN = 2
@@ -30,7 +30,7 @@ class Gate(IntEnum):
 
 
 def go_through(gate: Gate) -> None:
-    """Wait here as long as the gate is closed."""
+    """Wait while the gate is closed."""
     with psycopg.connect(
         os.environ["DATABASE_URL"], autocommit=True, application_name="at a gate"
     ) as connection:

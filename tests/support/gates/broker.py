@@ -1,5 +1,6 @@
-"""A gate right before the plugin: a module to load beside the actors, `dramatiq core.actors
-support.gates.broker`.
+"""A gate right before the plugin.
+
+Load this module beside the actors: `dramatiq core.actors support.gates.broker`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from support.gates import Gate, go_through
 
 
 class BeforePlugin(dramatiq.Middleware):
-    """Added last, so that all of the engine's own have been passed."""
+    """The gate as a middleware, added last, so that the engine's middleware runs before it."""
 
     def before_process_message(self, broker: dramatiq.Broker, message: MessageProxy) -> None:
         dispatch = dispatch_of(message)

@@ -1,4 +1,4 @@
-"""Closing gates, and holding what a process writes to Valkey: the side of the test."""
+"""The test's side of gates: close them, and hold the writes of a process to Valkey."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.gates import Gate
 
 LONGEST_PAUSE_MS = 120_000
 
-# A trigger waits inside the statement, so a client that is killed meanwhile takes its transaction
-# along. A deferred one waits inside the commit, which goes through although nobody hears of it.
+# A trigger waits inside the statement. If the client is killed in the meantime, its transaction is
+# rolled back. A deferred trigger waits inside the commit, which succeeds without a client.
 TRIGGERS = f"""
 CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_advisory_xact_lock_shared(TG_ARGV[0]::bigint); RETURN NULL; END $$;
@@ -42,29 +42,29 @@ AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 @dataclass
 class Closed:
-    """A closed gate; it opens for good with `open`, or at the end."""
+    """A closed gate. It stays open after `open`, or after the block."""
 
     gate: Gate
     fleet: Fleet
     _lock: psycopg.Connection[tuple[object, ...]]
 
     def reached(self, by: int = 1) -> None:
-        """Wait until so many wait at it."""
+        """Wait until `by` processes wait at the gate."""
         deployment = self.fleet.deployment
         self.fleet.until(
             lambda: deployment.value(WAITING, self.gate) >= by,
-            f"{by} come to {self.gate.name}",
+            f"{by} processes wait at {self.gate.name}",
             40.0,
         )
 
     def open(self) -> None:
-        """Let those who wait go on."""
+        """Open the gate, so that waiting processes continue."""
         self._lock.execute("SELECT pg_advisory_unlock_all()")
 
 
 @contextmanager
 def closed(fleet: Fleet, gate: Gate) -> Iterator[Closed]:
-    """Close a gate."""
+    """Close a gate during the block."""
     with psycopg.connect(fleet.deployment.database_url, autocommit=True) as lock:
         lock.execute("SELECT pg_advisory_lock(%s)", (gate,))
         yield Closed(gate, fleet, lock)
@@ -72,9 +72,9 @@ def closed(fleet: Fleet, gate: Gate) -> Iterator[Closed]:
 
 @contextmanager
 def writes_held(fleet: Fleet) -> Iterator[None]:
-    """Valkey answers no command that writes.
+    """Pause all write commands in Valkey during the block.
 
-    A client that is killed meanwhile takes its command along.
+    If a client is killed in the meantime, its command is dropped.
     """
     client = fleet.deployment.queues.client
     client.execute_command("CLIENT", "PAUSE", LONGEST_PAUSE_MS, "WRITE")
@@ -85,17 +85,19 @@ def writes_held(fleet: Fleet) -> Iterator[None]:
 
 
 def writing(fleet: Fleet, command: str) -> bool:
-    """Whether somebody waits for Valkey to do this command."""
+    """Return True if a client waits for Valkey to execute this command."""
     clients = fleet.deployment.queues.client.client_list()
     return any(client["cmd"] == command and "b" in client["flags"] for client in clients)
 
 
 def kill_the_writer(fleet: Fleet, pid: int, command: str) -> None:
-    """Kill who waits for this command, and wait until Valkey has dropped it."""
+    """Kill the process that waits for this command, and wait until Valkey has dropped it."""
     send(signal.SIGKILL, pid)
     fleet.until(lambda: not writing(fleet, command), f"Valkey drops the {command}")
 
 
 def nobody_at_gates(fleet: Fleet) -> None:
-    """Wait until PostgreSQL is done with those who were killed at a gate."""
-    fleet.until(lambda: not fleet.deployment.value(AT_GATES), "all have left the gates")
+    """Wait until PostgreSQL has ended the sessions of the processes killed at a gate."""
+    fleet.until(
+        lambda: not fleet.deployment.value(AT_GATES), "all sessions at the gates have ended"
+    )

@@ -11,7 +11,7 @@ from support.metered import CALLS, Metered
 
 
 class Gated(Metered):
-    """Stops in every task but the first."""
+    """An integration that stops in every task except the first."""
 
     manifest = Manifest("gated", "Gated Hello", limits=[CALLS])
 
@@ -27,5 +27,5 @@ def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
 
 @hookimpl
 def content_saved(domain: str, account_id: str, external_ids: Sequence[str]) -> None:
-    """Observers are called when everything else is done: after the ack."""
+    """Stop in an observer, which the engine calls after the ack."""
     go_through(Gate.AFTER_ACK)

@@ -1,11 +1,11 @@
 """A stateful fake of the Gmail API over real HTTP, written from the official reference.
 
-mailbox   messages, labels and the history of what happens to them
-tokens    the token endpoint: rotation, revocation
-search    the part of Gmail's search that the tests use
-parts     a message as Gmail takes it apart
-server    HTTP, quotas, errors in their real shapes, a log of calls
-mails     messages to fill a mailbox with
+* `mailbox`: messages, labels and their history.
+* `tokens`: the token endpoint, with rotation and revocation.
+* `search`: the part of Gmail's search that the tests use.
+* `parts`: a message as Gmail parses it.
+* `server`: HTTP, quotas, errors in Gmail's format, and a log of calls.
+* `mails`: messages for a mailbox.
 """
 
 from support.gmail.mailbox import Mailbox

@@ -1,6 +1,6 @@
-"""One mailbox: messages, labels, and the history of what has happened to them.
+"""A mailbox: messages, labels, and their history.
 
-Every method may be called while a sync runs.
+Tests may call every method while a sync runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from support.gmail.mails import OWNER, plain
 
 FIRST_HISTORY_ID = 17_000_000_000_000_000_000
-"""Twenty digits: more than a signed 64-bit number, and far more than a float, can hold."""
+"""The first history id: twenty digits, more than a signed 64-bit number or a float can hold."""
 
 FIRST_DATE = 1_767_225_600_000
 SYSTEM = (
@@ -34,7 +34,7 @@ SYSTEM = (
 
 @dataclass
 class Stored:
-    """A message; its source may be made when it is first asked for."""
+    """A message; its source may be created at the first access."""
 
     id: str
     thread: str
@@ -50,7 +50,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Record:
-    """One entry of the history."""
+    """A record of the history."""
 
     id: int
     type: str
@@ -59,8 +59,10 @@ class Record:
     labels_then: tuple[str, ...]
 
     def resource(self, *, bare: bool) -> dict[str, Any]:
-        """As the API shows it; `bare` as the reference promises it, without the labels that
-        mostly come along.
+        """Return the record as the API shows it.
+
+        Parameters:
+          bare: Return only the fields that the reference promises, without the message's labels.
         """
         message: dict[str, Any] = {"id": self.message.id, "threadId": self.message.thread}
         full = message if bare else message | {"labelIds": [*self.labels_then]}
@@ -71,11 +73,11 @@ class Record:
 
 
 class Mailbox:
-    """Filled by the tests, read by the server.
+    """A mailbox that tests fill and the server reads.
 
     Parameters:
-      address: Whose it is.
-      seed: Of the gaps between history ids.
+      address: The address of its owner.
+      seed: The seed of the random gaps between history ids.
     """
 
     def __init__(self, address: str = OWNER, seed: int = 0) -> None:
@@ -90,7 +92,7 @@ class Mailbox:
         self._count = 0
         self._order: list[tuple[int, str]] | None = None
 
-    # What happens in it
+    # Changes
 
     def add(
         self,
@@ -98,7 +100,7 @@ class Mailbox:
         labels: Collection[str] = ("INBOX", "UNREAD"),
         date: int | None = None,
     ) -> str:
-        """A message arrives. Returns its id."""
+        """Add a message, and return its id."""
         with self.lock:
             self._count += 1
             id = f"{0x19B0000000000000 + self._count * 0x1000:016x}"
@@ -110,11 +112,11 @@ class Mailbox:
             return id
 
     def fill(self, count: int) -> list[str]:
-        """Many small messages arrive."""
+        """Add small messages, and return their ids."""
         return [self.add(lambda number=number: plain(number)) for number in range(count)]
 
     def delete(self, *ids: str) -> None:
-        """For good."""
+        """Delete messages permanently."""
         with self.lock:
             for id in ids:
                 self._record("messagesDeleted", self.messages.pop(id))
@@ -134,14 +136,14 @@ class Mailbox:
         self.label(id, add=["TRASH"], remove=["INBOX"])
 
     def create_label(self, name: str) -> str:
-        """Returns its id. The history says nothing of it."""
+        """Create a label, which the history does not record; return its id."""
         with self.lock:
             id = f"Label_{len(self.user_labels) + 1}"
             self.user_labels[id] = name
             return id
 
     def forget_history(self) -> None:
-        """What has happened so far can no longer be asked for."""
+        """Expire the history so far."""
         with self.lock:
             self._advance()
             self.oldest_history_id = self.history_id
@@ -157,11 +159,12 @@ class Mailbox:
             Record(self.history_id, type, message, labels, tuple(sorted(message.labels)))
         )
 
-    # What is asked of it
+    # Queries
 
     def listed(self) -> list[tuple[int, str]]:
-        """The place and the id of every message, nearly newest first: neighbours may stand the
-        other way round, as at Gmail.
+        """Return the place and the id of every message, roughly newest first.
+
+        Neighbours may be in the wrong order, as in Gmail.
         """
         with self.lock:
             if self._order is None:
@@ -169,7 +172,7 @@ class Mailbox:
             return self._order
 
     def since(self, history_id: int) -> Iterator[Record]:
-        """The records after this id, oldest first."""
+        """Return the records after this id, oldest first."""
         with self.lock:
             first = bisect.bisect_right(self.records, history_id, key=lambda record: record.id)
             return iter(self.records[first:])
@@ -183,5 +186,5 @@ class Mailbox:
 
 
 def _place(message: Stored) -> int:
-    """Before those that are older, with up to two seconds of disorder that stays the same."""
+    """Return a message's sort key: newest first, with up to two seconds of constant disorder."""
     return -message.internal_date - int(message.id, 16) // 0x1000 * 7919 % 2000

@@ -1,6 +1,4 @@
-"""Messages to fill a mailbox with: built by the standard library, or put together by hand where
-they are to be bad.
-"""
+"""Messages for a mailbox: built with the standard library, or by hand if they must be malformed."""
 
 from __future__ import annotations
 
@@ -18,11 +16,11 @@ def mail(
     attachments: Sequence[tuple[str, str, bytes]] = (),
     **fields: str,
 ) -> bytes:
-    """A good message.
+    """Build a well-formed message.
 
     Parameters:
-      attachments: File name, media type and bytes of each.
-      fields: More header fields, with `_` for `-`.
+      attachments: The file name, media type and bytes of each attachment.
+      fields: Further header fields, with `_` for `-`.
     """
     message = EmailMessage()
     given = {
@@ -45,7 +43,7 @@ def mail(
 
 
 def plain(number: int) -> bytes:
-    """A small message, another for each number, made without the library's cost."""
+    """Build a small message for a number, without the cost of the library."""
     return (
         f"From: {SENDER}\r\nTo: {OWNER}\r\nSubject: Message {number}\r\nMessage-ID:"
         f" <{number}@example.org>\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nThis is message"

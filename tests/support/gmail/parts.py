@@ -1,5 +1,6 @@
-"""A message as Gmail takes it apart for `format=full`, by the standard library: independent of
-what is tested.
+"""A message as Gmail parses it for `format=full`.
+
+The module uses the standard library, so it is independent of the tested parser.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ AttachmentId = Callable[[str], str]
 
 
 def payload(raw: bytes, attachment_id: AttachmentId, *, with_bodies: bool = True) -> dict[str, Any]:
-    """The `payload` of a message resource.
+    """Return the `payload` of a message resource.
 
     Parameters:
-      attachment_id: Gives a fresh id for the attachment at a part.
+      attachment_id: Returns a new id for the attachment of a part.
     """
     return _part(message_from_bytes(raw, policy=compat32), "", attachment_id, with_bodies)
 
 
 def body(raw: bytes, part_id: str) -> bytes:
-    """The decoded bytes of a part."""
+    """Return the decoded bytes of a part."""
     message: Any = message_from_bytes(raw, policy=compat32)
     for number in part_id.split(".") if part_id else ():
         message = message.get_payload(int(number))

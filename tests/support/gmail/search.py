@@ -1,6 +1,4 @@
-"""The part of Gmail's search that the tests use: words and operators, all of which have to
-match.
-"""
+"""The part of Gmail's search that the tests use: words and operators, which must all match."""
 
 from __future__ import annotations
 
@@ -14,10 +12,10 @@ TERM = re.compile(r'(-?)(?:(\w+):)?("[^"]*"|[^\s()]+)')
 
 
 def matches(message: Stored, q: str) -> bool:
-    """Whether a message is found by it.
+    """Return True if a message matches the search.
 
     Raises:
-      NotImplementedError: The fake does not know an operator of it.
+      NotImplementedError: The fake does not support one of the operators.
     """
     return all(
         _matches(message, name, word.strip('"')) != bool(minus)

@@ -1,5 +1,6 @@
-"""The fake over HTTP: quotas, errors in their real shapes, latency, and a log of calls so that
-budgets can be checked.
+"""The fake Gmail server: quotas, errors in Gmail's format, latency, and a log of calls.
+
+Tests check budgets with the log.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ Params = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Call:
-    """One request: what was asked, what it cost, and how it ended.
+    """A request, its cost in units, and its result.
 
-    `at` and `seconds` are of the monotonic clock.
+    `at` and `seconds` are from the monotonic clock.
     """
 
     kind: str
@@ -53,7 +54,7 @@ def error(
     domain: str = "global",
     details: Iterable[Any] = (),
 ) -> Answer:
-    """An error as Gmail words it; see its guide "Resolve errors"."""
+    """Build an error in Gmail's format; see its guide "Resolve errors"."""
     body: dict[str, Any] = {
         "code": code,
         "message": message,
@@ -92,7 +93,7 @@ BAD_PAGE = error(400, "Invalid pageToken", "invalidArgument", "INVALID_ARGUMENT"
 
 
 def rate_limited(code: int, until: str | None) -> Answer:
-    """Both shapes of it, 403 and 429."""
+    """Build a rate limit error in one of its two forms, 403 and 429."""
     after = f"  Retry after {until}" if until else ""
     reason = "userRateLimitExceeded" if code == 403 else "rateLimitExceeded"
     return error(
@@ -108,16 +109,19 @@ class FakeGmail:
     """A server for one mailbox. Use it as a context manager.
 
     Parameters:
-      latency: Seconds that every answer takes.
-      page_size: The most that a page has, to have many pages of few messages.
+      latency: The seconds that every answer takes. Default: 0.
+      page_size: The maximum number of entries in a page. Default: 500.
 
     Attributes:
-      calls: Every request, in the order they ended.
-      at_once: Requests of the user that are let in at the same time.
-      units_per_minute: The user's quota; more is refused as Gmail does.
-      failing: Called with the kind of each request; an answer that it returns is given instead.
-      bare_history: The history says of messages no more than the reference promises.
-      empty_pages: Every second page of the history has a token and no `history` at all.
+      calls: All requests, in the order in which they ended.
+      at_once: The maximum number of concurrent requests of the user.
+      units_per_minute: The user's quota. The server refuses further requests as Gmail does. 0 means
+        unlimited.
+      failing: A function called with the kind and path of each request. If it returns an answer,
+        the server sends that answer.
+      before: A function called with the kind and path before each request.
+      bare_history: The history has only the fields of messages that the reference promises.
+      empty_pages: Every second page of the history has a token and no `history`.
     """
 
     def __init__(
@@ -136,7 +140,7 @@ class FakeGmail:
         self._spent: deque[tuple[float, int]] = deque()
         self._attachments: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
-    # For tests
+    # The side of the tests
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -164,7 +168,7 @@ class FakeGmail:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an operator sets, to be sent here."""
+        """The settings that make the plugin use this server."""
         return {
             "GMAIL_API_URL": self.url,
             "GOOGLE_TOKEN_URL": f"{self.url}/token",
@@ -174,19 +178,19 @@ class FakeGmail:
         }
 
     def credentials(self) -> dict[str, str]:
-        """Of an account that has just been connected."""
+        """Return the credentials of a newly connected account."""
         return {
             "refresh_token": self.tokens.new_refresh_token(),
             "access_token": self.tokens.new_access_token(),
         }
 
     def count(self) -> Counter[str]:
-        """Requests that were answered, by kind."""
+        """Return the number of answered requests, by kind."""
         with self._lock:
             return Counter(call.kind for call in self.calls)
 
     def fail(self, answer: Answer, kind: str, times: int = 1) -> None:
-        """Give the next requests of this kind this answer."""
+        """Answer the next requests of this kind with this answer."""
         left = [times]
 
         def failing(asked: str, path: str) -> Answer | None:
@@ -198,10 +202,10 @@ class FakeGmail:
 
         self.failing = failing
 
-    # The server's side
+    # The side of the server
 
     def answer(self, path: str, params: Params, authorization: str) -> Answer:
-        """One request, with all that may stand in its way."""
+        """Answer a request, subject to failures, tokens, concurrency and quota."""
         kind = _kind(path)
         began = time.monotonic()
         with self._lock:
@@ -342,7 +346,7 @@ class FakeGmail:
         return found
 
     def _new_attachment_id(self, message: str, part: str) -> str:
-        """Another one each time, as Gmail does."""
+        """Create a new attachment id at each call, as Gmail does."""
         id = f"ANGjdJ{secrets.token_urlsafe(40)}"
         with self._lock:
             self._attachments[id] = (message, part)
@@ -370,7 +374,7 @@ def _token(place: tuple[int, str], q: str) -> str:
 
 
 def _place(token: str, q: str) -> tuple[int, str] | tuple[()] | None:
-    """Where the last page ended; nothing for the first, None for a token of another search."""
+    """Return the end of the previous page, () for the first page, or None for an invalid token."""
     if not token:
         return ()
     try:
@@ -398,12 +402,12 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def close_connections(self) -> None:
-        """Clients keep theirs open."""
+        """Close the connections that clients keep open."""
         for connection in list(self._connections):
             self.shutdown_request(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no news: the tests kill them."""
+        """Ignore disconnected clients, because tests kill them."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -437,4 +441,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """The log of calls is enough."""
+        """Write no log, because `FakeGmail.calls` has all requests."""

@@ -1,4 +1,4 @@
-"""The token endpoint, with what it may say: tokens, rotation, revocation, and its refusals."""
+"""The token endpoint: tokens, rotation, revocation and refusals."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Answer = tuple[int, dict[str, Any]]
 
 @dataclass
 class Tokens:
-    """Who may come in.
+    """The valid tokens, and the answers of the token endpoint.
 
     Attributes:
-      rotate: Every refresh token works once, and its use brings another.
-      seconds: How long an access token lives.
+      rotate: Every refresh token works once, and its use returns a new one.
+      seconds: The lifetime of an access token in seconds.
       certificates: Public keys of service accounts, by client address, as PEM.
-      refreshes: How many access tokens were given out by the endpoint.
-      refusal: What it answers instead, if it is set.
+      refreshes: The number of access tokens that the endpoint has issued.
+      refusal: The answer to every request, if it is set.
     """
 
     rotate: bool = False
@@ -55,7 +55,7 @@ class Tokens:
         self._access.clear()
 
     def revoke(self) -> None:
-        """The person takes the consent back."""
+        """Revoke the consent: all tokens become invalid."""
         self._access.clear()
         self._refresh.clear()
 
@@ -64,7 +64,7 @@ class Tokens:
         return kind == "Bearer" and self._access.get(token, 0) > time.monotonic()
 
     def answer(self, form: Mapping[str, str]) -> Answer:
-        """What the endpoint says."""
+        """Answer a request to the token endpoint."""
         time.sleep(self.delay)
         if self.refusal is not None:
             return self.refusal
@@ -96,7 +96,7 @@ class Tokens:
             claims = jwt.decode(
                 assertion, self.certificates, audience="https://oauth2.googleapis.com/token"
             )
-        except Exception as error:  # noqa: BLE001  whatever is wrong with it
+        except Exception as error:  # noqa: BLE001  the assertion may be invalid in any way
             return 400, {"error": "invalid_grant", "error_description": f"Invalid JWT: {error}"}
         self.subjects.append(claims["sub"])
         return 200, self._given()

@@ -1,6 +1,6 @@
-"""Hostile: tasks that do what no plugin should, beside innocent neighbours.
+"""A hostile plugin: tasks that misbehave, beside innocent neighbours.
 
-What they do stands in `deeds`.
+The module `deeds` has the misbehaviour.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ __all__ = ["Config", "Credentials", "Endless", "Hostile", "integrations"]
 
 
 class Config(BaseModel, extra="forbid"):
-    """What the tasks of a run do."""
+    """The config of an account: the tasks of a run."""
 
     deeds: list[str] = Field(
-        default_factory=list, description="Names in `deeds.DEEDS`, a task for each"
+        default_factory=list, description="Names in `deeds.DEEDS`, with one task for each"
     )
-    retry_after: Any = Field(None, description="What a rate-limited answer says, garbage included")
-    flood: NonNegativeInt = Field(0, description="Follow-ups of one task")
+    retry_after: Any = Field(
+        None, description="The wait of a rate-limited answer, possibly invalid"
+    )
+    flood: NonNegativeInt = Field(0, description="The number of follow-ups of one task")
     neighbours: NonNegativeInt = Field(
-        10, description="Innocent tasks, half of them before the others"
+        10, description="The number of innocent tasks, half of them before the others"
     )
-    neighbour_ms: NonNegativeInt = Field(5, description="How long each of them works")
+    neighbour_ms: NonNegativeInt = Field(5, description="The milliseconds of each innocent task")
 
 
 class Credentials(BaseModel):
-    """A secret to give away."""
+    """The credentials: a secret to leak."""
 
     token: SecretStr = SecretStr("")
 
 
 class Hostile(BaseIntegration[Config, Credentials]):
-    """Every deed is a task of its own, `misbehave`."""
+    """An integration with one task, `misbehave`, for each deed."""
 
     manifest = Manifest("hostile", "Hostile", limits=[Rate("quota", 1_000_000, 1.0)])
 
@@ -70,38 +72,36 @@ class Hostile(BaseIntegration[Config, Credentials]):
 
     @task
     def neighbour(self, ctx: Context, number: int) -> TaskResult:
-        """An innocent task."""
+        """Save one item."""
         DEEDS["sleep"](self, ctx)
         return TaskResult([TaskOutput(f"neighbour-{number}", "all is well", kind="neighbour")])
 
     @task(time_limit=1)
     def misbehave(self, ctx: Context, deed: str, number: int) -> TaskResult:
-        """The deed of this name; `number` tells two of them apart."""
+        """Do the deed of this name; `number` distinguishes tasks with the same deed."""
         result: TaskResult = DEEDS[deed](self, ctx)
         return result
 
     @task(cost={"quota": 1})
     def frugal(self, ctx: Context) -> TaskResult:
-        """A task that needs a budget before it runs."""
+        """Save one item; the task needs units of a budget before it runs."""
         return TaskResult([TaskOutput("frugal", "within its means")])
 
     @task
     def flood(self, ctx: Context) -> TaskResult:
-        """So many follow-ups at once."""
+        """Return a large number of follow-ups."""
         return TaskResult(
             tasks=(self.noop.task(number=number) for number in range(self.config.flood))
         )
 
     @task
     def noop(self, ctx: Context, number: int) -> TaskResult:
-        """Nothing."""
+        """Do nothing."""
         return TaskResult()
 
 
 class Endless(BaseIntegration):
-    """A run whose tasks always have one more follow-up; some with one key, some with ever new
-    ones.
-    """
+    """An integration whose tasks always return a follow-up, with the same key or with new keys."""
 
     manifest = Manifest("hostile-endless", "Endless", max_tasks=100)
 
@@ -113,12 +113,12 @@ class Endless(BaseIntegration):
 
     @task
     def circle(self, ctx: Context) -> TaskResult:
-        """Itself again: the same key, so it runs once."""
+        """Return the same task: it has the same key, so it runs once."""
         return TaskResult(tasks=[self.circle.task()])
 
     @task
     def spiral(self, ctx: Context, turn: int) -> TaskResult:
-        """Itself again with a new key: the bound of a run ends it."""
+        """Return the task with a new key: only the bound of a run stops it."""
         return TaskResult(tasks=[self.spiral.task(turn=turn + 1)])
 
 

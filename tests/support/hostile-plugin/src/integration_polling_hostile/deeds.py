@@ -1,4 +1,4 @@
-"""What hostile tasks do. Each takes the integration and the context, as a task does."""
+"""The deeds of hostile tasks. Each takes the integration and the context, as a task does."""
 
 from __future__ import annotations
 
@@ -49,22 +49,20 @@ class Cursor(BaseModel):
 
 
 def sleep(plugin: Any, ctx: Context) -> TaskResult:
-    """Work, as slow services do."""
+    """Wait, as for a slow service."""
     time.sleep(plugin.config.neighbour_ms / 1000)
     return TaskResult()
 
 
 def hang(plugin: Any, ctx: Context) -> TaskResult:
-    """Wait in a system call for what never comes; no exception reaches a thread there."""
+    """Wait in a system call for ever; no exception reaches a thread there."""
     reader, _ = os.pipe()
     os.read(reader, 1)
     return TaskResult()
 
 
 def loop_in_c(plugin: Any, ctx: Context) -> TaskResult:
-    """Loop in C for some seconds with the interpreter's lock held: no other thread of the
-    process runs meanwhile.
-    """
+    """Loop in C for some seconds with the interpreter's lock held, so that no other thread runs."""
     began = time.perf_counter()
     _spin(TRIAL)
     _spin(int(TRIAL * LOOP_SECONDS / (time.perf_counter() - began)))
@@ -72,7 +70,7 @@ def loop_in_c(plugin: Any, ctx: Context) -> TaskResult:
 
 
 def loop_in_c_forever(plugin: Any, ctx: Context) -> TaskResult:
-    """The same without an end."""
+    """Do the same for ever."""
     _spin(FOREVER)
     return TaskResult()
 
@@ -82,13 +80,13 @@ def _spin(rounds: int) -> None:
 
 
 def loop_in_python(plugin: Any, ctx: Context) -> TaskResult:
-    """Loop where an exception can end it."""
+    """Loop in Python, where an exception can end the loop."""
     while True:
         time.sleep(0.01)
 
 
 def swallow(plugin: Any, ctx: Context) -> TaskResult:
-    """Catch whatever comes, for three seconds."""
+    """Catch every exception for three seconds."""
     deadline = time.monotonic() + 3
     while time.monotonic() < deadline:
         with suppress(BaseException):
@@ -97,7 +95,7 @@ def swallow(plugin: Any, ctx: Context) -> TaskResult:
 
 
 def swallow_for_ever(plugin: Any, ctx: Context) -> TaskResult:
-    """The same without an end."""
+    """Do the same for ever."""
     while True:
         with suppress(BaseException):
             time.sleep(0.01)
@@ -108,31 +106,31 @@ def swallow_for_ever(plugin: Any, ctx: Context) -> TaskResult:
 
 
 def exit_process(plugin: Any, ctx: Context) -> TaskResult:
-    """End the process without a word."""
+    """End the process without a message."""
     os._exit(7)
 
 
 def segfault(plugin: Any, ctx: Context) -> TaskResult:
-    """What a faulty extension module does; leaves no core file."""
+    """Crash as a faulty extension module does, without a core file."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.string_at(0)
     return TaskResult()
 
 
 def killed(plugin: Any, ctx: Context) -> TaskResult:
-    """What the kernel does to the process of a task that took all memory."""
+    """Kill the process, as the kernel does when a task takes all memory."""
     os.kill(os.getpid(), signal.SIGKILL)
     return TaskResult()
 
 
 def eat_memory(plugin: Any, ctx: Context) -> TaskResult:
-    """Allocate until the process may not have more; the test limits its address space."""
+    """Allocate memory up to the limit of the process; the test limits its address space."""
     eaten = [bytes(BLOCK) for _ in range(1024)]
     raise PermanentError(f"{len(eaten)} blocks were not too many: the test sets no limit")
 
 
 def system_exit(plugin: Any, ctx: Context) -> TaskResult:
-    """Try to end the thread."""
+    """Try to end the thread with `SystemExit`."""
     raise SystemExit(3)
 
 
@@ -173,10 +171,10 @@ GARBAGE: Mapping[str, Deed] = {
     "return_wrong_id": _garbage(lambda: TaskResult(output=[TaskOutput(7, "x")])),
     "return_content_no_text": _garbage(lambda: TaskResult(output=[TaskOutput("x", 3.14)])),
 }
-"""Results that cannot be kept: each parks its task."""
+"""Invalid results: each parks its task."""
 
 
-# Saying so
+# Raising exceptions
 # --------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +186,7 @@ def _raise(make: Callable[[Any], Exception]) -> Deed:
 
 
 def leak(plugin: Any, ctx: Context) -> TaskResult:
-    """Give the secret away wherever that can be done."""
+    """Leak the secret in every possible place."""
     secret = plugin.credentials.token.get_secret_value()
     ctx.log.warning("the token is %s", secret)
     try:
@@ -199,19 +197,19 @@ def leak(plugin: Any, ctx: Context) -> TaskResult:
 
 
 def expire_cursor(plugin: Any, ctx: Context) -> TaskResult:
-    """The provider forgot our cursor, once."""
+    """Raise `CursorExpired`, except in a resync."""
     if ctx.run.trigger == "resync":
         return TaskResult(state={PARTITION: Cursor(place=1)})
     raise CursorExpired(PARTITION)
 
 
 def ask_for_budget(plugin: Any, ctx: Context) -> TaskResult:
-    """Go on with a task that has a cost."""
+    """Return a follow-up that has a cost."""
     return TaskResult(tasks=[replace(plugin.frugal.task(), priority=1)])
 
 
 def name_one_key(plugin: Any, ctx: Context) -> TaskResult:
-    """Many follow-ups that are one."""
+    """Return many follow-ups with the same key."""
     return TaskResult(
         tasks=[
             replace(plugin.noop.task(number=number), key="the only one") for number in range(100)
@@ -245,4 +243,4 @@ DEEDS: Mapping[str, Deed] = {
     "credentials": _raise(lambda plugin: CredentialsInvalid("the token was revoked")),
     "configuration": _raise(lambda plugin: ConfigurationError("no such folder")),
 }
-"""By name."""
+"""All deeds, by name."""

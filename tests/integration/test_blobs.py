@@ -51,7 +51,7 @@ def test_a_blob_that_no_row_names_is_collected_after_its_grace(desk, blobs, conn
         blobs.get(stray)
 
 
-def test_one_scan_of_the_named_blobs_finds_all_that_are_not_named(blobs, conn, database) -> None:
+def test_named_blobs_are_scanned_once_however_many_are_not_named(blobs, conn, database) -> None:
     count, stray = 2_000, 20
     conn.execute(
         """

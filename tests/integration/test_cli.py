@@ -342,7 +342,7 @@ def test_every_check_of_the_doctor_passes(cli: Cli) -> None:
         assert status[name] == "ok", done.out
 
 
-def test_other_programs_can_read_the_database(cli: Cli) -> None:
+def test_env_and_psql_give_access_to_the_servers(cli: Cli) -> None:
     urls = dict(line.split("=", 1) for line in cli.ok("env").out.splitlines())
     assert urls == cli.ok("env", "--json").json()
     assert urls.keys() == {"DATABASE_URL", "REDIS_URL"}

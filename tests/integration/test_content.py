@@ -157,7 +157,7 @@ def test_an_update_that_removes_something_from_a_nested_value_is_written(desk, w
     assert desk.content("metadata") == {"a": {"labels": [], "by": {"x": 1}, "z": 1}}
 
 
-def test_an_item_is_compared_again_after_an_update(desk, writers) -> None:
+def test_an_item_fetched_after_an_update_is_written_again(desk, writers) -> None:
     first, second, third = writers(3)
     item = TaskOutput("a", "text", metadata={"x": 1})
     keep(desk, first, item)

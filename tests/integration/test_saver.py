@@ -1,4 +1,4 @@
-"""The saver's threads: what waits for what, and what does not."""
+"""The saver's threads: which work waits, and which does not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
 
-def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> None:
-    """However long a batch of content takes to be saved: what adds tasks is work for others."""
+def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> None:
+    """Results that add tasks are saved while a batch of content takes any time."""
     root = desk.root(desk.account("one"))
     desk.finish(
         root,
@@ -43,11 +43,12 @@ def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> No
     saver.stop(20)
 
 
-def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_is_let_go_of(
+def test_runs_end_though_their_root_is_released_after_their_last_task(
     desk, database, queues
 ) -> None:
-    """A result that cannot be saved has its batch halved again and again: what the others add is
-    done in the meantime.
+    """A result that cannot be saved has its batch halved again and again.
+
+    The tasks that the other results add are done in the meantime.
     """
     inflight = InflightTasks()
     saver = Saver(database, queues, inflight, Registry(), max_deleted_share=0.5)
@@ -68,16 +69,15 @@ def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_i
             saved.append(dispatch.id)
         return len(saved) == len(roots) - 1
 
-    until(all_saved, "what they have added is done")
+    until(all_saved, "the added tasks are done")
     saver.stop(20)
     assert sorted(desk.runs()) == ["failed"] + ["succeeded"] * 49
 
 
-def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(
-    desk, database, queues, monkeypatch
-) -> None:
-    """What waits behind it would be held for ever: its process ends, and the leases bring it
-    back.
+def test_a_saver_whose_observer_hangs_counts_as_stuck(desk, database, queues, monkeypatch) -> None:
+    """The results behind it would never be saved.
+
+    Its process ends, and its tasks are redelivered when their leases expire.
     """
     hangs, goes_on = threading.Event(), threading.Event()
 

@@ -193,7 +193,7 @@ def test_two_updates_in_one_batch_both_count(desk, writers) -> None:
     assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
 
 
-def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> None:
+def test_an_update_after_its_item_in_one_result_counts(desk, writers) -> None:
     (one,) = writers(1)
     keep(
         desk,

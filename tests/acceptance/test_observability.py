@@ -178,7 +178,7 @@ def test_the_dispatcher_reports_its_errors_too(
     fleet = make_fleet(**METERED, **observed, POLLING_LIMITS=limits)
     fleet.workers(processes=1)
     sync(deployment, connect(deployment, Metered, {}))
-    [event, *_] = fleet.until(collector.events, "it arrives", 40)
+    [event, *_] = fleet.until(collector.events, "the event arrives", 40)
     assert (event["tags"]["process"], event["logger"]) == ("dispatcher", "core.dispatcher.loop")
     assert "nothing of metered can be dispatched" in event["message"]
 
@@ -212,10 +212,10 @@ def test_requests_have_spans_by_route(
         **observed,
     )
     found = fleet.until(
-        lambda: re.search(r"at (http://127\.0\.0\.1:\d+)", fleet.says()), "it serves", 40
+        lambda: re.search(r"at (http://127\.0\.0\.1:\d+)", fleet.says()), "the API starts", 40
     )
     with httpx2.Client(base_url=found[1], trust_env=False) as client:
-        until(lambda: client.get("/healthz").status_code == 200, "it answers")
+        until(lambda: client.get("/healthz").status_code == 200, "the API answers")
         client.get(f"/v1/tasks/4711?q={BODY}")
         client.get(f"/accounts/{BODY}")
         client.get(f"/nowhere/{BODY}")

@@ -23,7 +23,7 @@ def test_no_reader_is_refused_while_a_sync_runs(fleet, deployment) -> None:
     fleet.workers(processes=1)
     fleet.start(SERVE)
     found = fleet.until(
-        lambda: re.search(r"the API at (http://[\d.:]+\d)", fleet.says()), "it serves", 60
+        lambda: re.search(r"the API at (http://[\d.:]+\d)", fleet.says()), "the API starts", 60
     )
     fleet.ready(60)
     account = connect(deployment, HelloWorld, TREE)

@@ -35,7 +35,7 @@ def served(deployment: Deployment, tmp_path):
     try:
         found = until(
             lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()),
-            "it serves",
+            "the API starts",
         )
         yield found[1], process
     finally:
@@ -62,7 +62,7 @@ def test_an_account_is_connected_over_http_polled_and_read(served, deployment, f
     with httpx2.Client(
         base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False
     ) as client:
-        until(lambda: client.get("/healthz").status_code == 200, "it answers")
+        until(lambda: client.get("/healthz").status_code == 200, "the API answers")
         fleet.workers(processes=1)
         fleet.ready()
         config = {"pages": 2, "items": 3, "name": "me"}
@@ -102,7 +102,7 @@ def test_a_request_that_waits_for_changes_is_answered_at_shutdown(served, deploy
     thread.start()
     used = until(
         lambda: json.loads(polling(deployment, "tokens", "list", "--json").stdout)["last_used_at"],
-        "the request is there",
+        "the request arrives",
     )
     process.send_signal(signal.SIGTERM)
     thread.join(60)

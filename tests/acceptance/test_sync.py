@@ -48,8 +48,8 @@ def test_the_process_that_closes_the_last_task_ends_the_run(
 ) -> None:
     """Completion is a check apart from the saving transaction.
 
-    Inside the saving transaction it would miss siblings that close at the same moment. The leader finds forgotten runs some seconds later. Here it must find almost
-    none.
+    Inside the saving transaction it would miss siblings that close at the same moment. The leader
+    finds forgotten runs some seconds later. Here it must find almost none.
     """
     fleet.workers(threads=8)
     fleet.ready()

@@ -52,7 +52,7 @@ def house(server_pair: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
     try:
         found = until(
             lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", fleet.says()),
-            "it serves",
+            "the dashboard starts",
             60,
         )
         fleet.ready(60)

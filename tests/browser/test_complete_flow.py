@@ -69,7 +69,7 @@ def in_the_dashboard(window: Window, account: str, item: int) -> None:
         window.go("/content?q=%222-3%22")
         return page.locator("tbody tr").count() > 0
 
-    until(found, "its words are found", 60)
+    until(found, "the search finds the content", 60)
     assert page.locator(f"tbody a[href='/content/{item}']").count() == 1
     window.is_quiet()
 

@@ -152,7 +152,7 @@ def test_content_is_found_with_a_search_and_opened(house, window, token) -> None
         page.wait_for_url("**q=*")
         return page.locator("tbody tr").count() > 0
 
-    house.fleet.until(found, "its words are found")
+    house.fleet.until(found, "the search finds the content")
     assert page.locator("tbody tr").count() == 1
     page.locator("tbody a[href^='/content/']").first.click()
     window.sees(window.heading("2-1"))

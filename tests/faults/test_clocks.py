@@ -92,9 +92,11 @@ def test_daylight_saving_time_changes_nothing(
     fleet.scheduler()
     fleet.workers(processes=1)
     account = connect(deployment, HelloWorld, TREE)
-    fleet.until(lambda: ticks_at(fleet, FIRST_TICK[when]), "a tick at the change", 90)
+    fleet.until(
+        lambda: ticks_at(fleet, FIRST_TICK[when]), "the scheduler sends a tick at the change", 90
+    )
     # The account was due once. There is one run, no matter which tick found the account.
-    fleet.until(lambda: deployment.value(RUNS) == 1, "a run", 90)
+    fleet.until(lambda: deployment.value(RUNS) == 1, "the account has a run", 90)
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_content(deployment, account, oracle.expected(TREE))
     oracle.assert_nobody_convicted(deployment)

@@ -72,7 +72,7 @@ def test_the_documented_commands_start_sync_and_stop(
     fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
     migrate = fleet.start(command("migrate"))
     assert until(
-        lambda: migrate.exit_code is not None and [migrate.exit_code], "it has migrated", 60
+        lambda: migrate.exit_code is not None and [migrate.exit_code], "the migration ends", 60
     ) == [0]
     worker, scheduler = (
         fleet.start(command("worker"), processes=1),
@@ -120,7 +120,7 @@ def test_valkey_takes_the_options_of_the_compose_file(tmp_path: Path) -> None:
     server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         queues = Queues(f"unix://{at}", "test")
-        until(lambda: Path(at).exists(), "it listens")
+        until(lambda: Path(at).exists(), "Valkey listens")
         info = queues.require()
         queues.close()
     finally:

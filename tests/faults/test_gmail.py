@@ -274,7 +274,7 @@ def test_twenty_thousand_messages_survive_a_kill_every_five_seconds(
     killer = Killer(gmail_fleet, began)
     gmail_fleet.until(
         lambda: killer.step() or not deployment.value(oracle.OPEN),
-        "it is synced",
+        "the mailbox is synced",
         2_400,
         replace=True,
     )

@@ -101,7 +101,9 @@ def test_results_of_a_worker_that_resumes_too_late_are_refused(
     let_leases_run_out(deployment)
     second = fleet.workers(processes=1)
     fleet.until(
-        lambda: deployment.value(PAGES_DONE) == PAGES["pages"], "the second one does them", 40
+        lambda: deployment.value(PAGES_DONE) == PAGES["pages"],
+        "the second worker does the tasks",
+        40,
     )
     send(signal.SIGCONT, zombie)
     # A worker saves its remaining results when it ends.
@@ -143,12 +145,12 @@ def test_a_worker_that_was_stopped_for_long_repeats_no_task(
     fleet.ready()
     [zombie] = fleet.worker_pids()
     fleet.workers(processes=1)
-    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another one is there")
+    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another worker runs")
     account = connect(deployment, Metered, COSTLY)
     sync(deployment, account)
     oracle.wait_for_progress(fleet, 50)
     send(signal.SIGSTOP, zombie)
-    fleet.until(lambda: not deployment.value(oracle.OPEN), "the other one finishes its work", 60)
+    fleet.until(lambda: not deployment.value(oracle.OPEN), "the other worker finishes the run", 60)
     send(signal.SIGCONT, zombie)
     again = connect(deployment, Metered, COSTLY)
     sync(deployment, again)
@@ -173,7 +175,7 @@ def test_a_worker_that_is_stopped_within_its_transaction_keeps_no_task(
         send(signal.SIGSTOP, zombie)
     fleet.until(lambda: deployment.value(IDLE) > 0, "its transaction is idle")
     fleet.workers(processes=1)
-    fleet.until(lambda: not deployment.value(oracle.OPEN), "another one finishes its work", 60)
+    fleet.until(lambda: not deployment.value(oracle.OPEN), "another worker finishes the run", 60)
     send(signal.SIGCONT, zombie)
     oracle.wait_for_quiet(fleet)
     oracle.assert_synced(fleet, account, COSTLY)
@@ -193,7 +195,7 @@ def test_messages_of_a_leader_that_resumes_too_late_do_nothing(
     fleet.ready()
     [leader] = fleet.dispatcher_pids()
     fleet.workers(processes=1)
-    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another one would lead")
+    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another candidate runs")
     account = connect(deployment, Metered, COSTLY)
     with closed(fleet, Gate.IN_CLAIM) as claim:
         sync(deployment, account)

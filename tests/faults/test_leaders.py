@@ -51,7 +51,7 @@ def test_one_of_many_candidates_leads_and_the_next_takes_over(
     for program in programs[:2]:
         oracle.wait_for_progress(fleet, deployment.value(oracle.DONE) + 100)
         assert program.terminate() == 0
-    fleet.until(fleet.led, "the last one leads")
+    fleet.until(fleet.led, "the last candidate leads")
     oracle.wait_for_quiet(fleet, 60, replace=False)
     for account in accounts:
         oracle.assert_synced(fleet, account, COSTLY)
@@ -64,7 +64,9 @@ def test_two_schedulers_make_one_run_of_each_account(fleet: Fleet, deployment: D
     accounts = [connect(deployment, Metered, TREE) for _ in range(6)]
     for _ in range(2):
         fleet.scheduler(POLLING_CRON_SCHEDULE="* * * * *")
-    fleet.until(lambda: deployment.queues.length("polling") >= 2, "both have sent a tick", 90)
+    fleet.until(
+        lambda: deployment.queues.length("polling") >= 2, "both schedulers have sent a tick", 90
+    )
     fleet.workers(processes=2)
     fleet.until(lambda: deployment.value(RUNS) == 6, "the ticks make runs")
     oracle.wait_for_quiet(fleet, replace=False)

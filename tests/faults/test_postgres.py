@@ -166,7 +166,8 @@ def test_a_deadlock_with_another_transaction_repeats_no_task(
         other.execute("BEGIN")
         other.execute(INVENTED, (LAST_ITEM,))
         fleet.until(
-            lambda: deployment.value(WAIT_FOR, other.info.backend_pid), "a saver waits for us"
+            lambda: deployment.value(WAIT_FOR, other.info.backend_pid),
+            "a saver waits for the other transaction",
         )
         if victim == "the engine":
             assert other.execute(ITS_TASK, (LAST_ITEM,)).fetchone()

@@ -39,7 +39,8 @@ def test_refusals_cost_no_attempt_and_affect_no_other_account(
     ended = "SELECT count(*) FROM sync_run WHERE user_integration_id = %s AND state = 'succeeded'"
     hostile_fleet.until(lambda: deployment.value(ended, calm), "the calm account is synced")
     hostile_fleet.until(
-        lambda: all(deployment.value(SNOOZED, account) for account in storms), "all were refused"
+        lambda: all(deployment.value(SNOOZED, account) for account in storms),
+        "all other accounts were refused",
     )
     for account in storms:
         attempts, crashes, _ = deployment.rows(BOTHERED, account)[0]
@@ -94,7 +95,8 @@ def test_a_task_waits_while_its_account_cannot_be_opened(
     )
     sync(deployment, account)
     hostile_fleet.until(
-        lambda: deployment.rows(FRUGAL) == [("done",)], "it is done while the account is well"
+        lambda: deployment.rows(FRUGAL) == [("done",)],
+        "the task is done while the account can be opened",
     )
     oracle.wait_for_quiet(hostile_fleet)
     deployment.rows(

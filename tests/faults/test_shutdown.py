@@ -69,7 +69,9 @@ def test_sigterm_at_random_moments_suspects_no_task(
         program.start()
         if random.random() < 0.2:
             # The process may have no handler yet, or be in the middle of its start.
-            fleet.until(lambda program=program: program.children(), "it has begun")
+            fleet.until(
+                lambda program=program: program.children(), "the program has started its processes"
+            )
             assert program.terminate() in ENDED
             program.start()
     work.comes_to_its_end()

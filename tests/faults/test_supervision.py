@@ -46,10 +46,10 @@ def test_polling_up_replaces_dead_processes_and_leaves_the_others_alone(
     killed, other = before
     [scheduler] = schedulers(fleet)
     send(signal.SIGKILL, killed, scheduler)
-    after = fleet.until(lambda: workers(deployment, 2), "there are two again", 40)
+    after = fleet.until(lambda: workers(deployment, 2), "two workers run again", 40)
     assert killed not in after
     assert other in after
-    fleet.until(lambda: set(schedulers(fleet)) - {scheduler}, "there is another scheduler")
+    fleet.until(lambda: set(schedulers(fleet)) - {scheduler}, "another scheduler runs")
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, COSTLY)
     oracle.assert_nobody_convicted(deployment)

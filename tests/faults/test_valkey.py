@@ -40,7 +40,9 @@ def test_a_stall_beyond_every_timeout_loses_and_repeats_nothing(
     """
     with in_a_run(fleet, deployment), outages.stalled(own_servers.valkey):
         fleet.until(
-            lambda: says_all(fleet, "Redis is away", "a server is away"), "everybody gives up", 60
+            lambda: says_all(fleet, "Redis is away", "a server is away"),
+            "all processes report the outage",
+            60,
         )
 
 
@@ -58,7 +60,7 @@ def test_refused_writes_lose_and_repeat_nothing(
     refuse, words = REFUSALS[fault]
     with in_a_run(fleet, deployment):
         with refuse(deployment.redis_url):
-            fleet.until(lambda: says_one(fleet, words), "somebody is refused")
+            fleet.until(lambda: says_one(fleet, words), "a process reports the refusal")
             done = deployment.value("SELECT count(*) FROM sync_task WHERE state = 'done'")
         assert done < 2_000, "the run was over before anybody could be refused"
 
@@ -70,7 +72,9 @@ def test_writes_refused_again_and_again_lose_and_repeat_nothing(
     with in_a_run(fleet, deployment):
         for refuse, words in REFUSALS.values():
             with refuse(deployment.redis_url):
-                fleet.until(lambda words=words: says_one(fleet, words), "somebody is refused")
+                fleet.until(
+                    lambda words=words: says_one(fleet, words), "a process reports the refusal"
+                )
 
 
 def test_lost_replies_lose_and_repeat_nothing(

@@ -207,7 +207,7 @@ def test_the_reason_of_a_result_that_cannot_be_saved_has_no_data(
     saver.start()
     caplog.set_level("DEBUG")
     saver.hand_over(outcome)
-    until(lambda: "task_parked" in dict(told), "the observer is told")
+    until(lambda: "task_parked" in dict(told), "the observer runs")
     saver.stop(20)
     (row,) = desk.rows("SELECT state, reason, errors::text FROM sync_task")
     assert row[0] == "parked"
@@ -223,7 +223,7 @@ def test_the_reason_of_a_violated_constraint_has_no_data(desk, database, queues,
     saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(outcome)
-    until(lambda: "task_parked" in dict(told), "the observer is told")
+    until(lambda: "task_parked" in dict(told), "the observer runs")
     saver.stop(20)
     ((reason,),) = desk.rows("SELECT reason FROM sync_task")
     assert 'null value in column "kind"' in reason

@@ -106,7 +106,7 @@ def by_number(place) -> None:
 
 
 def unresolved(place) -> None:
-    """The socket itself resolves this name, below the check. The name is refused as well."""
+    """Connect to a name that the socket itself resolves, below the check."""
     with closing(socket.socket()) as connection:
         connection.connect(("localhost", place[1]))
 

@@ -281,7 +281,7 @@ def test_a_temporary_folder_of_another_user_is_not_used(tmp_path: Path) -> None:
         stop_all(home)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_starts_servers_of_their_own_after_root(home: Path) -> None:
     with Servers(settings(home)) as urls:
         owner = (home / "embedded" / "postgres").stat().st_uid
@@ -304,7 +304,7 @@ def test_an_ordinary_user_starts_servers_of_their_own_after_root(home: Path) -> 
             shutil.rmtree(place)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to avoid being root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as another user")
 def test_programs_below_a_private_folder_are_copied_for_the_account(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

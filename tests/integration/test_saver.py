@@ -34,11 +34,11 @@ def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, c
             "the content waits for a lock",
         )
         saver.hand_over(desk.outcome(page, tasks=[Task("step", {"number": 3})]))
-        until(lambda: desk.value("SELECT count(*) FROM sync_task") == 4, "the task is there")
+        until(lambda: desk.value("SELECT count(*) FROM sync_task") == 4, "the task is saved")
         assert desk.value("SELECT content_text FROM user_integration_content") == "text"
     until(
         lambda: desk.value("SELECT content_text FROM user_integration_content") == "changed",
-        "it is saved",
+        "the content is saved",
     )
     saver.stop(20)
 
@@ -93,7 +93,7 @@ def test_a_saver_whose_observer_hangs_counts_as_stuck(desk, database, queues, mo
     assert hangs.wait(20)
     assert not saver.stuck
     monkeypatch.setattr("core.worker.saver.STUCK_SECONDS", 0.01)
-    until(lambda: saver.stuck, "it is stuck")
+    until(lambda: saver.stuck, "the saver is stuck")
     goes_on.set()
-    until(lambda: not saver.stuck, "it rests")
+    until(lambda: not saver.stuck, "the saver is idle")
     saver.stop(20)

@@ -104,7 +104,7 @@ def test_the_page_in_the_docs_matches_the_stored_results() -> None:
 
 
 def test_a_picture_is_drawn_for_each_plot_in_the_docs(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="only the group `bench` has it")
+    pytest.importorskip("matplotlib", reason="only the group `bench` installs matplotlib")
     write(ROOT / "benchmarks" / "results", tmp_path)
     drawn = {picture.stem for picture in (tmp_path / "performance").glob("*.svg")}
     assert drawn == {
@@ -119,6 +119,6 @@ def test_a_program_that_has_ended_is_noticed_immediately() -> None:
         assert program.stdin is not None
         program.stdin.write(b"\n")
         program.stdin.close()
-        wait_until(lambda: ended(program.pid), "it ends")
+        wait_until(lambda: ended(program.pid), "the program ends")
         assert ended(program.pid)
         assert program.wait() == 0

@@ -11,7 +11,7 @@ from itertools import count
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra `serve`")
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from core.dashboard.live import Live
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-pytest.importorskip("jinja2", reason="the extra `serve`")
+pytest.importorskip("jinja2", reason="needs the extra `serve`")
 
 from core.dashboard import rendering
 from core.dashboard.charts import HEIGHT, last_hour

@@ -479,7 +479,7 @@ class TestExceptions:
         assert (result.state, result.parked[0].attempts) == ("partial", 3)
         assert type(ending).__name__ in str(result.parked[0].error)
 
-    def test_ctrl_c_passes_through(self) -> None:
+    def test_ctrl_c_is_raised_unchanged(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             raise KeyboardInterrupt
 

@@ -36,7 +36,7 @@ def test_every_step_of_the_tutorial_works_in_a_browser(browser, tmp_path) -> Non
                 log = stack.enter_context(running(block, folder, env))
                 until(
                     lambda log=log: "Everything runs" in log.read_text(),
-                    "all services are running",
+                    "everything runs",
                     SECONDS,
                 )
                 url = PICTURES["ADDRESS"].search(log.read_text())[1]

@@ -106,7 +106,7 @@ def test_one_parked_task_and_then_many_are_retried(house, window, token) -> None
     page.locator("tbody a[href^='/tasks/']").first.click()
     window.press("Try it again")
     window.sees("Tried again.")
-    house.fleet.until(lambda: house.deployment.value(PARKED, account) == 3, "one task is retried")
+    house.fleet.until(lambda: house.deployment.value(PARKED, account) == 3, "one is tried again")
     window.go(f"/parked?account={account}")
     page.get_by_label("Tick all on this page").check()
     assert page.locator("tbody input[type=checkbox]:checked").count() == 3
@@ -128,8 +128,7 @@ def test_one_parked_task_and_then_all_are_discarded_after_a_question(house, wind
     assert not page.get_by_role("button", name="Discard the ticked ones").is_visible()
     page.locator("tbody input[type=checkbox]").first.check()
     page.get_by_text("Discard the ticked ones").first.click()
-    # two updates of the live part: they must keep the opened menu and the selection
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(1500)  # two looks of the live part: what was opened and ticked stays
     assert page.locator("tbody input[type=checkbox]:checked").count() == 1
     page.locator("button", has_text="Discard the ticked ones").click()
     window.sees("1 discarded.")

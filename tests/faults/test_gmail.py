@@ -131,7 +131,7 @@ def test_a_mailbox_survives_killed_workers(
     )
 
 
-def test_a_search_set_during_the_first_sync_decides_what_is_kept(
+def test_a_search_that_is_given_while_the_first_sync_runs(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
     """The content that the open backfill has already kept disappears.

@@ -304,7 +304,7 @@ def test_an_ordinary_user_starts_servers_of_their_own_after_root(home: Path) -> 
             shutil.rmtree(place)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts servers as another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to avoid being root")
 def test_programs_below_a_private_folder_are_copied_for_the_account(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

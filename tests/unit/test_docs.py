@@ -248,7 +248,7 @@ def test_the_reference_of_the_api_is_up_to_date() -> None:
     assert text == read("api.md"), "run: python docs/reference/generate.py"
 
 
-def test_the_monitoring_how_to_states_the_numbers_of_the_code() -> None:
+def test_monitoring_states_the_numbers_of_the_definitions() -> None:
     page = (ROOT / "docs" / "how-to" / "monitor.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| (alive|silent|overdue) \| (.*) \|$", page, re.MULTILINE))
     ticks, minutes = liveness.SILENT_TICKS, liveness.silent_after_seconds(Settings()) / 60

@@ -379,7 +379,7 @@ def test_a_payload_that_is_not_json_is_refused(shop: Any, payload: Any) -> None:
 
 
 @pytest.mark.parametrize("payload", [{"a": "\0"}, {"a": ["\ud800"]}, {"\0": 1}], ids=ascii)
-def test_a_payload_that_postgresql_cannot_store_is_refused(shop: Any, payload: Any) -> None:
+def test_a_payload_that_postgresql_cannot_hold_is_refused(shop: Any, payload: Any) -> None:
     with pytest.raises(ResultInvalid, match="NUL or a lone surrogate"):
         task_row(Task("step", payload), shop)
 

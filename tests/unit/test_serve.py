@@ -32,7 +32,7 @@ def test_no_other_command_imports_the_packages_of_serve() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_requests_that_wait_for_providers_leave_room_for_others() -> None:
+def test_those_who_wait_for_providers_leave_room_for_others() -> None:
     waiting = [provider_slot() for _ in range(MAX_CONCURRENT_CALLS)]
     for one in waiting:
         one.__enter__()

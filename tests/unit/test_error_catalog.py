@@ -164,7 +164,7 @@ def test_only_next_steps_of_the_cli_name_commands_and_options() -> None:
     assert [code for code, entry in CATALOG.items() if re.search(COMMANDS, entry.message)] == []
 
 
-def test_the_command_line_names_commands_that_exist() -> None:
+def test_next_steps_of_the_cli_name_commands_that_exist() -> None:
     from typer.main import get_command
 
     from core.cli.app import build
@@ -232,7 +232,7 @@ def test_the_catalogue_imports_nothing_of_the_engine() -> None:
                 ), path
 
 
-def test_only_the_surfaces_render_messages() -> None:
+def test_only_the_surfaces_render_next_steps() -> None:
     """All other modules raise an error as a code with fields."""
     above = ("cli", "rest", "web", "dashboard", "actors.py", "errors.py")
     asking = {

@@ -1,6 +1,4 @@
-"""Real PostgreSQL and Valkey for every test that asks for them, each test in a database and a
-namespace of its own.
-"""
+"""Fixtures of real PostgreSQL and Valkey, with a database and a namespace for each test."""
 
 from __future__ import annotations
 
@@ -39,14 +37,17 @@ from core.transport.queues import Queues
 
 Until = Callable[..., Any]
 
-# No test is timed: what takes long on a busy machine is not wrong.
+# No test has a deadline: a slow test on a busy machine is not an error.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture
 def until() -> Until:
-    """Waits for a condition, never for a time: `until(lambda: …)` returns what it came to."""
+    """Return `until(lambda: …)`, which waits for a condition and returns its value.
+
+    Tests never wait for a fixed time.
+    """
 
     def wait(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
         deadline = time.monotonic() + seconds
@@ -62,7 +63,7 @@ def until() -> Until:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> Iterator[None]:
-    """No test sees the settings, plugins or servers that another one loaded."""
+    """Clear all caches, so that no test gets the settings, plugins or servers of another."""
     yield
     get_settings.cache_clear()
     get_registry.cache_clear()
@@ -76,35 +77,36 @@ def nothing_remembered() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Urls]:
-    """PostgreSQL and Valkey, started by the first test that asks: the environment's, or the ones
-    from the wheels.
+    """Start PostgreSQL and Valkey for the first test that needs them.
+
+    They are the environment's servers, or those from the wheels.
     """
     given = {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")}
     home = Path(tempfile.mkdtemp(prefix="polling-"))
     embedded = Servers(Settings(_env_file=None, home=home, **given))
     try:
         with pytest.MonkeyPatch.context() as patch:
-            # Nobody wants these data after a power failure.
+            # These data need not survive a power failure.
             patch.setitem(postgres._OPTIONS, "fsync", "off")
             urls = embedded.acquire()
     except SettingsError as error:
         shutil.rmtree(home)
         if os.environ.get("CI"):
             raise
-        pytest.skip(f"there are no servers: {error}")
+        pytest.skip(f"PostgreSQL and Valkey are missing: {error}")
     yield urls
     embedded.release()
     shutil.rmtree(home, ignore_errors=True)
 
 
 def on_server(servers: Urls, statement: str) -> None:
-    """Run one statement beside all databases of the tests."""
+    """Run one statement outside of the tests' databases."""
     with psycopg.connect(servers.database_url, autocommit=True) as conn:
         conn.execute(statement)
 
 
 def at(url: str, name: str) -> str:
-    """The same server's database of this name."""
+    """Return the URL of another database of the same server."""
     scheme, rest = url.split("://", 1)
     host, path = rest.split("/", 1)
     return f"{scheme}://{host}/{name}{path[len(urlsplit(url).path) - 1 :]}"
@@ -112,7 +114,7 @@ def at(url: str, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def template(servers: Urls) -> Iterator[str]:
-    """A migrated database that nobody writes to; the tests get copies."""
+    """Create a migrated database, which the tests copy and never change."""
     name = f"polling_test_{secrets.token_hex(6)}"
     on_server(servers, f"CREATE DATABASE {name}")
     migrate(at(servers.database_url, name))
@@ -122,7 +124,7 @@ def template(servers: Urls) -> Iterator[str]:
 
 @pytest.fixture
 def empty_database_url(servers: Urls) -> Iterator[str]:
-    """A database without a schema."""
+    """Create a database without a schema."""
     name = f"polling_test_{secrets.token_hex(6)}"
     on_server(servers, f"CREATE DATABASE {name}")
     yield at(servers.database_url, name)
@@ -131,7 +133,7 @@ def empty_database_url(servers: Urls) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(servers: Urls, template: str) -> Iterator[str]:
-    """A database with the newest schema and nothing in it."""
+    """Create an empty database with the newest schema."""
     name = f"polling_test_{secrets.token_hex(6)}"
     on_server(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield at(servers.database_url, name)
@@ -140,7 +142,7 @@ def database_url(servers: Urls, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The pool of one process."""
+    """Return the connection pool of one process."""
     database = Database(database_url, size=12)
     yield database
     database.close()
@@ -148,14 +150,14 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def conn(database_url: str) -> Iterator[Conn]:
-    """One connection, in autocommit mode."""
+    """Return one connection in autocommit mode."""
     with open_connection(database_url) as conn:
         yield conn
 
 
 @pytest.fixture
 def connect(database_url: str) -> Iterator[Callable[[], Conn]]:
-    """More connections, for tests with several processes in mind."""
+    """Return a function that opens further connections, for tests of several processes."""
     opened: list[Conn] = []
 
     def one_more() -> Conn:
@@ -169,7 +171,7 @@ def connect(database_url: str) -> Iterator[Callable[[], Conn]]:
 
 @pytest.fixture
 def queues(servers: Urls) -> Iterator[Queues]:
-    """Queues in a namespace of their own."""
+    """Return queues in a namespace of their own."""
     queues = Queues(servers.redis_url, f"test-{secrets.token_hex(6)}")
     yield queues
     forget_keys(queues)
@@ -177,7 +179,7 @@ def queues(servers: Urls) -> Iterator[Queues]:
 
 
 def forget_keys(queues: Queues) -> None:
-    """What a flush does, to our own keys only."""
+    """Delete our own keys, as a flush of Redis would."""
     keys = list(queues.client.scan_iter(queues.key("*")))
     if keys:
         queues.client.delete(*keys)
@@ -185,7 +187,7 @@ def forget_keys(queues: Queues) -> None:
 
 @pytest.fixture
 def flush(queues: Queues) -> Callable[[], None]:
-    """Redis loses everything that is ours."""
+    """Return a function that deletes all of our keys in Redis."""
     return lambda: forget_keys(queues)
 
 
@@ -203,7 +205,7 @@ def vault(secret_key: str) -> Vault:
 def settings(
     servers: Urls, database_url: str, queues: Queues, secret_key: str, tmp_path: Path
 ) -> Settings:
-    """The settings of an operator whose servers are these."""
+    """Return the settings of an operator who uses these servers."""
     return Settings(
         _env_file=None,
         database_url=database_url,
@@ -222,9 +224,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell that starts us in the background has it ignored, and so would all that we start.
+    # A shell that starts pytest in the background ignores SIGINT, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    # With servers given that do not answer, nothing below would say so clearly.
+    # Without this check, no message would say clearly that the configured servers do not answer.
     if os.environ.get("CI") and os.environ.get("DATABASE_URL"):
         try:
             open_connection(os.environ["DATABASE_URL"]).close()

@@ -1,8 +1,7 @@
-"""Switches off one mechanism of the engine at a time, in a copy, and shows which tests notice: `nox
--s mutations`.
+"""Disable one mechanism of the engine at a time, in a copy, and count the tests that fail.
 
-A mechanism whose absence no test notices is not protected by any. Exits with 1 if a row is green,
-or cannot be asked.
+`nox -s mutations` runs it. If no test fails, no test protects the mechanism. The script exits with
+1 if a row is green, or if its tests cannot be run.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from core.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 RAN = {0, 1}
-"""What pytest answers when all passed, and when some failed."""
+"""Exit codes of pytest when all tests passed, and when some failed."""
 COPIED = [
     "core",
     "migrations",
@@ -35,11 +34,11 @@ COPIED = [
 
 @dataclass(frozen=True)
 class Mutation:
-    """One mechanism, how it is switched off, and the tests that are asked.
+    """A mechanism, the changes that disable it, and the tests that have to fail.
 
-    Parameters:
-      changes: (file, what stands there, what shall stand there).
-      tests: Paths; a few files, so that the table takes minutes.
+    Attributes:
+      changes: Tuples of (file, present text, replacement).
+      tests: Paths of a few test files, so that the table takes minutes.
     """
 
     name: str
@@ -86,13 +85,13 @@ MUTATIONS = [
         ("tests/integration/test_leases.py",),
     ),
     Mutation(
-        "sending again what Redis lost",
+        "resending after a flush",
         (("core/dispatcher/maintenance.py",
           "            if missing:", "            if not missing:"),),
         ("tests/integration/test_maintenance.py",),
     ),
     Mutation(
-        "the check of completion apart",
+        "completion apart from the commit",
         (("core/worker/saver.py",
           "            return commit_outcomes("
           "conn, outcomes, max_deleted_share=self._max_deleted_share)",
@@ -171,7 +170,7 @@ MUTATIONS = [
         ("tests/unit/test_middleware.py",),
     ),
     Mutation(
-        "budgets of the whole fleet",
+        "budgets shared by the fleet",
         (("core/limits/budgets.py",
           "if ARGV[1] == '2' or wait <= 0 then", "wait = 0; if true then"),),
         ("tests/integration/test_budgets.py",),
@@ -183,7 +182,7 @@ MUTATIONS = [
         ("tests/integration/test_egress.py",),
     ),
     Mutation(
-        "a fair share of what is free",
+        "a fair share of the free places",
         (("core/dispatcher/allocation.py", "share = max(free // len(ready), 1)", "share = free"),),
         ("tests/unit/test_allocation.py",),
     ),
@@ -202,8 +201,9 @@ MUTATIONS = [
 
 
 def main(words: Sequence[str]) -> int:
-    """Print a row a mutation, or those whose names hold one of these words: how many tests
-    noticed.
+    """Print a row for each mutation with the number of tests that fail.
+
+    With `words`, select the mutations whose names contain one of them.
     """
     green = 0
     with (
@@ -216,24 +216,24 @@ def main(words: Sequence[str]) -> int:
             noticed = failures(mutation, urls)
             green += not noticed
             print(
-                f"{'red  ' if noticed else 'GREEN'}  {mutation.name:36} {noticed:3} tests notice",
+                f"{'red  ' if noticed else 'GREEN'}  {mutation.name:36} {noticed:3} tests fail",
                 flush=True,
             )
     return 1 if green else 0
 
 
 def given(home: str) -> dict[str, Any]:
-    """The environment's servers, or embedded ones that all rows share."""
+    """Return settings with the environment's servers, or with embedded ones for all rows."""
     return {name: os.environ.get(name.upper()) for name in ("database_url", "redis_url")} | {
         "home": Path(home)
     }
 
 
 def failures(mutation: Mutation, urls: Urls) -> int:
-    """How many of its tests fail with a mechanism switched off.
+    """Return the number of tests that fail while a mechanism is disabled.
 
     Raises:
-      SystemExit: The mutation does not fit the code any more, or the tests cannot be run.
+      SystemExit: The mutation no longer matches the code, or the tests cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         copy = Path(folder)

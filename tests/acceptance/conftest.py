@@ -1,4 +1,4 @@
-"""A scheduler that runs since before the first test: it sends at full minutes."""
+"""Fixtures of a scheduler that runs before the first test, because it sends at full minutes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from support.servers import Servers
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # By its turn, a full minute has passed.
-    items.sort(key=lambda item: item.name == "test_periodiq_sends_ticks")
+    # When its turn comes, a full minute has passed.
+    items.sort(key=lambda item: item.name == "test_periodiq_sends_a_tick_at_a_full_minute")
 
 
 @pytest.fixture(scope="session")
 def quiet_servers() -> Iterator[Servers]:
-    """Others, that no test kills or flushes."""
+    """Start servers that no test kills or flushes."""
     servers = Servers()
     try:
         yield servers.start()
@@ -29,7 +29,7 @@ def quiet_servers() -> Iterator[Servers]:
 
 @pytest.fixture(scope="session", autouse=True)
 def scheduled(quiet_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A fleet of which only the scheduler runs, since before the first test."""
+    """Start a fleet that consists of a scheduler only, before the first test."""
     home = tmp_path_factory.mktemp("scheduled")
     deployment = make_deployment(
         quiet_servers.postgres.url, quiet_servers.valkey.url, home, "scheduled"

@@ -1,5 +1,6 @@
-"""Sentry and OpenTelemetry, as what receives them sees it: errors and spans of real processes
-arrive, and secrets do not.
+"""Sentry and OpenTelemetry, as a receiver sees them.
+
+Errors and spans of real processes arrive, and secrets do not.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import core.dispatcher, core.middleware.tracing
 from core.observability.traces import span
 with span("save", {}): pass
 import core.rest.app, core.web.tracing
-# redis-py and FastAPI load parts of OpenTelemetry that are installed, whatever anybody wants.
+# redis-py and FastAPI always load parts of OpenTelemetry if they are installed.
 assert not {"sentry_sdk", "opentelemetry.exporter", "opentelemetry.sdk.trace"} & set(sys.modules)
 """
 
@@ -47,7 +48,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def observed(collector: Collector) -> dict[str, str]:
-    """The variables that switch both on."""
+    """Return the variables that enable Sentry and OpenTelemetry."""
     otel = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_SERVICE_NAME": "our-polling",
@@ -60,7 +61,7 @@ def observed(collector: Collector) -> dict[str, str]:
     } | otel
 
 
-def test_a_task_that_fails_for_good_arrives_and_its_secret_does_not(
+def test_the_error_of_a_parked_task_arrives_without_its_secret(
     make_fleet: Callable[..., Fleet],
     deployment: Deployment,
     collector: Collector,
@@ -73,7 +74,7 @@ def test_a_task_that_fails_for_good_arrives_and_its_secret_does_not(
     )
     run = sync(deployment, account)
     oracle.wait_for_quiet(fleet)
-    assert workers.terminate() == 0  # what was not sent yet is sent before it ends
+    assert workers.terminate() == 0  # workers send the rest before they end
     [event] = collector.events()
     tags = event["tags"]
     assert (tags["domain"], tags["type"], tags["process"]) == ("hostile", "misbehave", "worker")
@@ -104,7 +105,7 @@ def test_a_task_that_fails_for_good_arrives_and_its_secret_does_not(
 
 
 def assert_nothing_leaks(collector: Collector) -> None:
-    """Neither plainly nor as JSON writes it."""
+    """Assert that nothing contains a secret, neither as text nor in the form that JSON gives it."""
     sent = b"\n".join(body for _, body in collector.requests)
     for secret in (SECRET, CLIENT_SECRET, BODY):
         for shape in (
@@ -115,7 +116,7 @@ def assert_nothing_leaks(collector: Collector) -> None:
             assert shape not in sent
 
 
-def test_errors_of_our_own_arrive_without_the_words_of_exceptions(
+def test_errors_of_the_engine_arrive_without_exception_messages(
     deployment: Deployment, collector: Collector, observed: dict[str, str], tmp_path: Path
 ) -> None:
     program = f"""
@@ -146,7 +147,7 @@ observability.stop()
     assert_nothing_leaks(collector)
 
 
-def test_it_is_reached_in_a_private_network_while_plugins_may_not_go_there(
+def test_a_collector_in_a_private_network_is_reached_though_plugins_may_not(
     deployment: Deployment, collector: Collector, observed: dict[str, str], tmp_path: Path
 ) -> None:
     program = """
@@ -166,23 +167,23 @@ observability.stop()
     assert [span["name"] for span in collector.spans()] == ["save"]
 
 
-def test_the_dispatcher_reports_too(
+def test_the_dispatcher_reports_its_errors_too(
     make_fleet: Callable[..., Fleet],
     deployment: Deployment,
     collector: Collector,
     observed: dict[str, str],
 ) -> None:
-    """Its limits are what no rate can be."""
+    """A limit that is not a rate makes the dispatcher report an error."""
     limits = json.dumps({"metered": {"calls": {"tasks": 1}}})
     fleet = make_fleet(**METERED, **observed, POLLING_LIMITS=limits)
     fleet.workers(processes=1)
     sync(deployment, connect(deployment, Metered, {}))
-    [event, *_] = fleet.until(collector.events, "it arrives", 40)
+    [event, *_] = fleet.until(collector.events, "the event arrives", 40)
     assert (event["tags"]["process"], event["logger"]) == ("dispatcher", "core.dispatcher.loop")
     assert "nothing of metered can be dispatched" in event["message"]
 
 
-def test_a_class_that_is_named_like_a_secret(
+def test_the_class_name_of_an_exception_is_redacted(
     collector: Collector, observed: dict[str, str]
 ) -> None:
     program = f"""
@@ -211,10 +212,10 @@ def test_requests_have_spans_by_route(
         **observed,
     )
     found = fleet.until(
-        lambda: re.search(r"at (http://127\.0\.0\.1:\d+)", fleet.says()), "it serves", 40
+        lambda: re.search(r"at (http://127\.0\.0\.1:\d+)", fleet.says()), "the API starts", 40
     )
     with httpx2.Client(base_url=found[1], trust_env=False) as client:
-        until(lambda: client.get("/healthz").status_code == 200, "it answers")
+        until(lambda: client.get("/healthz").status_code == 200, "the API answers")
         client.get(f"/v1/tasks/4711?q={BODY}")
         client.get(f"/accounts/{BODY}")
         client.get(f"/nowhere/{BODY}")
@@ -234,7 +235,7 @@ def test_requests_have_spans_by_route(
     assert_nothing_leaks(collector)
 
 
-def test_sampling_is_the_operators(
+def test_the_operator_decides_which_spans_are_sampled(
     make_fleet: Callable[..., Fleet],
     deployment: Deployment,
     collector: Collector,
@@ -248,7 +249,9 @@ def test_sampling_is_the_operators(
     assert collector.requests == []
 
 
-def test_nothing_is_imported_where_it_is_off(deployment: Deployment, tmp_path: Path) -> None:
+def test_nothing_is_imported_when_observability_is_off(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", NOT_IMPORTED],
         env=deployment.environment(),
@@ -260,7 +263,7 @@ def test_nothing_is_imported_where_it_is_off(deployment: Deployment, tmp_path: P
     assert done.returncode == 0, done.stderr
 
 
-def test_a_collector_that_never_answers_keeps_no_process_from_ending(
+def test_a_silent_collector_does_not_keep_a_process_from_ending(
     deployment: Deployment, tmp_path: Path
 ) -> None:
     program = """
@@ -280,7 +283,7 @@ observability.stop()
         )
 
 
-def test_a_variable_without_the_package_is_said(
+def test_a_variable_without_its_package_is_logged(
     deployment: Deployment, collector: Collector, observed: dict[str, str], tmp_path: Path
 ) -> None:
     program = (

@@ -1,4 +1,4 @@
-"""Plugins as they are found: installed by pip into any environment, or broken."""
+"""Plugins as the engine finds them: installed by pip into any environment, or broken."""
 
 from __future__ import annotations
 
@@ -40,12 +40,15 @@ def test_a_broken_plugin_is_quarantined_and_the_others_run(
     )
 
 
-def test_a_wheel_of_a_third_party(fleet: Fleet, deployment: Deployment, tmp_path: Path) -> None:
-    """Built and installed by pip into another environment; its workers find it, and no line
-    changes anywhere.
+def test_workers_find_a_plugin_that_pip_installed(
+    fleet: Fleet, deployment: Deployment, tmp_path: Path
+) -> None:
+    """Build a wheel with pip and install it into another environment.
+
+    The workers of that environment find the plugin, and no other file changes.
     """
     python = environment_beside_ours(tmp_path / "venv")
-    # A copy: building leaves nothing in the checkout.
+    # The build leaves files in its folder, so that it needs a copy.
     shutil.copytree(PLUGIN, tmp_path / "plugin")
     pip(
         "wheel",
@@ -80,7 +83,7 @@ def pip(*arguments: str | Path) -> None:
 
 
 def environment_beside_ours(folder: Path) -> Path:
-    """A new virtual environment that sees what ours has installed. Returns its Python."""
+    """Create an environment that sees the packages of ours, and return its Python."""
     venv.create(folder, symlinks=True)
     [packages] = folder.glob("lib/python*/site-packages")
     ours = sysconfig.get_path("purelib")

@@ -1,6 +1,6 @@
-"""Readers beside a sync: none is refused, and the sync comes to its end.
+"""Readers during a sync: the API refuses no reader, and the sync completes.
 
-What they cost it, `nox -s bench -- readers` measures.
+`nox -s bench -- readers` measures their cost.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SERVE = [sys.executable, "-c", "from core.cli import main; main()", "serve", "--
 TREE = {"pages": 10, "items": 8, "fanout_depth": 1, "delay_ms": 10}
 
 
-def test_nobody_is_refused_while_a_sync_runs(fleet, deployment) -> None:
+def test_no_reader_is_refused_while_a_sync_runs(fleet, deployment) -> None:
     fleet.workers(processes=1)
     fleet.start(SERVE)
     found = fleet.until(
-        lambda: re.search(r"the API at (http://[\d.:]+\d)", fleet.says()), "it serves", 60
+        lambda: re.search(r"the API at (http://[\d.:]+\d)", fleet.says()), "the API starts", 60
     )
     fleet.ready(60)
     account = connect(deployment, HelloWorld, TREE)

@@ -1,6 +1,6 @@
-"""`periodiq core.actors` sends the ticks.
+"""Tests that `periodiq core.actors` sends the ticks.
 
-It does so at full minutes, so it has run since the first test.
+It does so at full minutes. Therefore it has run since the first test.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from support.accounts import connect
 from support.fleet import Fleet
 
 
-def test_periodiq_sends_ticks(scheduled: Fleet) -> None:
+def test_periodiq_sends_a_tick_at_a_full_minute(scheduled: Fleet) -> None:
     deployment = scheduled.deployment
     account = connect(deployment, HelloWorld)
     scheduled.until(lambda: deployment.queues.length("polling"), "a full minute has passed", 70)

@@ -1,5 +1,6 @@
-"""`polling serve` and `polling up`, as people start them: an account is connected by HTTP,
-polled, and read.
+"""`polling serve` and `polling up`, as people start them.
+
+An account is connected over HTTP, polled, and read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ POLLING = [sys.executable, "-c", "from core.cli import main; main()"]
 
 @pytest.fixture
 def served(deployment: Deployment, tmp_path):
-    """The address of `polling serve`, and the process."""
+    """Start `polling serve`, and yield its address and its process."""
     log = tmp_path / "serve.log"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -34,7 +35,7 @@ def served(deployment: Deployment, tmp_path):
     try:
         found = until(
             lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", log.read_text()),
-            "it serves",
+            "the API starts",
         )
         yield found[1], process
     finally:
@@ -53,7 +54,7 @@ def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, fleet) -> None:
+def test_an_account_is_connected_over_http_polled_and_read(served, deployment, fleet) -> None:
     url, process = served
     token = json.loads(polling(deployment, "tokens", "create", "--user-id", "me", "--json").stdout)[
         "token"
@@ -61,7 +62,7 @@ def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, 
     with httpx2.Client(
         base_url=url, headers={"Authorization": f"Bearer {token}"}, trust_env=False
     ) as client:
-        until(lambda: client.get("/healthz").status_code == 200, "it answers")
+        until(lambda: client.get("/healthz").status_code == 200, "the API answers")
         fleet.workers(processes=1)
         fleet.ready()
         config = {"pages": 2, "items": 3, "name": "me"}
@@ -77,7 +78,7 @@ def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, 
         one = changes[0]["content"]
         assert client.get(f"/v1/user-integration-content/{one['id']}/raw").content
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 143  # as every command that SIGTERM ends
+    assert process.wait(20) == 143  # the exit code of every command that SIGTERM ends
     listed = polling(deployment, "tokens", "list", "--json")
     assert json.loads(listed.stdout)["user_id"] == "me"
     revoked = polling(deployment, "tokens", "revoke", json.loads(listed.stdout)["id"][:8])
@@ -85,7 +86,7 @@ def test_connected_by_http_polled_by_workers_and_read_again(served, deployment, 
     assert polling(deployment, "tokens", "create").returncode != 0
 
 
-def test_who_waits_for_changes_is_answered_when_it_shall_end(served, deployment) -> None:
+def test_a_request_that_waits_for_changes_is_answered_at_shutdown(served, deployment) -> None:
     url, process = served
     token = json.loads(polling(deployment, "tokens", "create", "--user-id", "me", "--json").stdout)[
         "token"
@@ -101,18 +102,18 @@ def test_who_waits_for_changes_is_answered_when_it_shall_end(served, deployment)
     thread.start()
     used = until(
         lambda: json.loads(polling(deployment, "tokens", "list", "--json").stdout)["last_used_at"],
-        "the request is there",
+        "the request arrives",
     )
     process.send_signal(signal.SIGTERM)
     thread.join(60)
     assert used
-    assert answers, "it was cut off"
+    assert answers, "the request was cut off"
     assert (answers[0].status_code, answers[0].json()["changes"]) == (200, [])
     assert answers[0].json()["cursor"]
     assert process.wait(60) == 143
 
 
-def test_what_is_logged_names_account_run_and_task(deployment, fleet) -> None:
+def test_log_lines_name_account_run_and_task(deployment, fleet) -> None:
     from integration_polling_hello_world import HelloWorld
     from support import accounts
 

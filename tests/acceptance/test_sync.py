@@ -1,4 +1,4 @@
-"""Runs as they should be: through the commands that people start, in one process or in many."""
+"""Runs without faults, through the commands that people start, in one process or in many."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUP BY r.id
 """
 
 
-def test_a_tick_syncs_what_is_due(fleet: Fleet, deployment: Deployment) -> None:
+def test_a_tick_syncs_the_accounts_that_are_due(fleet: Fleet, deployment: Deployment) -> None:
     fleet.workers()
     fleet.ready()
     account = connect(deployment, HelloWorld, TREE)
@@ -43,13 +43,13 @@ def test_two_schedulers_and_many_ticks_make_one_run(fleet: Fleet, deployment: De
         oracle.assert_synced(fleet, account, TREE)
 
 
-def test_every_run_is_ended_by_whoever_closes_its_last_task(
+def test_the_process_that_closes_the_last_task_ends_the_run(
     fleet: Fleet, deployment: Deployment
 ) -> None:
-    """Completion is a check apart: a look inside the saving transaction misses siblings that close
-    at the same moment.
+    """Completion is a check apart from the saving transaction.
 
-    The leader finds forgotten runs some seconds later; here it must have next to nothing to find.
+    Inside the saving transaction it would miss siblings that close at the same moment. The leader
+    finds forgotten runs some seconds later. Here it must find almost none.
     """
     fleet.workers(threads=8)
     fleet.ready()
@@ -63,11 +63,11 @@ def test_every_run_is_ended_by_whoever_closes_its_last_task(
     at_once = [soon for (soon,) in deployment.rows(LAG)]
     assert len(at_once) == 40
     assert sum(at_once) >= 36, (
-        f"only {sum(at_once)} of 40 runs were ended by those who closed their last tasks"
+        f"only {sum(at_once)} of 40 runs were ended by the process that closed the last task"
     )
 
 
-def test_fetchers_and_savers_apart(
+def test_fetchers_and_savers_in_separate_processes_sync_everything(
     make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
     fleet = make_fleet()

@@ -1,5 +1,6 @@
-"""A browser, and an installation to look at, for each module: Playwright keeps an event loop in the
-thread of the tests, which those that come after must not find there.
+"""Fixtures of a browser and an installation, one of each per module.
+
+Playwright keeps an event loop in the thread of the tests. Later tests must not find it there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def house(server_pair: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """What the tests of a module share; each of them is somebody else."""
+    """Start the installation that the tests of a module share; each test is another user."""
     home = tmp_path_factory.mktemp("house")
     servers = server_pair.start()
     deployment = make_deployment(
@@ -51,7 +52,7 @@ def house(server_pair: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
     try:
         found = until(
             lambda: re.search(r"The dashboard is at (http://[\d.:]+\d)", fleet.says()),
-            "it serves",
+            "the dashboard starts",
             60,
         )
         fleet.ready(60)
@@ -64,8 +65,9 @@ def house(server_pair: Servers, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def open_window(browser: Browser, house: House) -> Iterator[Callable[..., Window]]:
-    """`open_window(token, …)`: a window in which the token's owner is signed in; options of
-    Playwright's contexts.
+    """Return `open_window(token, …)`, which opens a window with the token's owner signed in.
+
+    Further options are those of Playwright's contexts.
     """
     opened: list[Window] = []
 
@@ -82,17 +84,17 @@ def open_window(browser: Browser, house: House) -> Iterator[Callable[..., Window
 
 @pytest.fixture
 def user() -> str:
-    """Somebody new."""
+    """Return the id of a new user."""
     return f"user-{next(_numbers)}"
 
 
 @pytest.fixture
 def token(house: House, user: str) -> str:
-    """The user's."""
+    """Return a token of the user."""
     return house.token(user)
 
 
 @pytest.fixture
 def window(open_window: Callable[..., Window], token: str) -> Window:
-    """The user's window."""
+    """Open a window with the user signed in."""
     return open_window(token)

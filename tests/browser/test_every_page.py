@@ -1,5 +1,6 @@
-"""Every page in both themes, on a desk and on a phone; and with what an attacker would put into
-every name, error and mail.
+"""Every page in both themes, on a desktop and on a phone.
+
+Hostile texts fill every name, error and mail.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from support.browsing import DESK, PHONE, House, Window
 from support.hostile_texts import LISTS, MAILS, TEXTS, Filled, fill, fill_mails
 
 WIDEST = ("one long word", "many marks", "double quote", "out of the table", "long and hostile")
-"""Texts that would tear a page apart."""
+"""Names of the texts that are most likely to break the layout of a page."""
 
 
 @dataclass
 class Lived:
-    """What a house holds in which people live."""
+    """The ids of rows in a house that has been in use."""
 
     account: str
     run: str
@@ -27,7 +28,7 @@ class Lived:
 
     @property
     def pages(self) -> list[str]:
-        """Each kind of page at least once."""
+        """Return each kind of page at least once."""
         torn = [
             page
             for one in self.torn
@@ -64,7 +65,7 @@ def lived(house: House) -> Lived:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_no_page_complains_or_is_wider_than_its_window(
+def test_no_page_logs_an_error_or_is_wider_than_its_window(
     house, lived, open_window, scheme, size
 ) -> None:
     window = open_window(house.token(), size=size, color_scheme=scheme)
@@ -83,7 +84,7 @@ def test_no_page_complains_or_is_wider_than_its_window(
 
 
 def unlabelled(window: Window) -> list[str]:
-    """Fields without a name for those who do not see them."""
+    """Return the fields and links without an accessible name."""
     return list(
         window.page.evaluate(
             """() => {
@@ -100,14 +101,14 @@ def unlabelled(window: Window) -> list[str]:
 
 @pytest.fixture(scope="module")
 def hostile(house: House) -> list[Filled]:
-    """All texts, in all places."""
+    """Fill all places with all texts."""
     with house.deployment.connection() as conn:
         return [fill(conn, name, text, domain="hello-world") for name, text in TEXTS]
 
 
 @pytest.fixture
 def watched(house: House, open_window: Callable[..., Window]) -> Iterator[Window]:
-    """An operator's window in which nothing of it may run, load or lead elsewhere."""
+    """Open an operator's window in which no hostile text may run, load or redirect."""
     window = open_window(house.token())
     yield window
     assert not window.page.context.cookies("http://tracker.invalid")
@@ -115,7 +116,7 @@ def watched(house: House, open_window: Callable[..., Window]) -> Iterator[Window
 
 
 def visit(window: Window, path: str, status: int = 200) -> None:
-    """Open it, and see that it is still our page, and that nothing happened."""
+    """Open a page, and assert that it is the requested one and that no text acted."""
     window.go(path, status)
     assert window.page.url == window.house.url + path
     assert len(window.page.context.pages) == 1
@@ -124,8 +125,9 @@ def visit(window: Window, path: str, status: int = 200) -> None:
 
 @pytest.mark.parametrize("part", range(2))
 def test_no_text_from_outside_acts_on_a_page(hostile, watched, part) -> None:
-    """Each text on some kinds of pages; which ones moves on from text to text, and all are on
-    all by HTTP elsewhere.
+    """Each text is tested on some kinds of pages, and the next text on the next kinds.
+
+    Other tests cover all texts on all pages over HTTP.
     """
     for number, filled in enumerate(hostile):
         account = f"/accounts/{filled.account}"
@@ -146,7 +148,7 @@ def test_no_text_from_outside_acts_on_a_list(hostile, watched) -> None:
 
 
 @pytest.mark.parametrize("part", range(2))
-def test_foreign_html_does_nothing_in_its_frame_or_opened_by_itself(hostile, watched, part) -> None:
+def test_foreign_html_does_nothing_in_its_frame_or_in_a_window(hostile, watched, part) -> None:
     with watched.house.deployment.connection() as conn:
         mails = fill_mails(
             conn, hostile[0].account, [(f"{part} {name}", mail) for name, mail in MAILS]

@@ -1,4 +1,4 @@
-"""Signing in and out, as a person does."""
+"""Signing in and out, as a person does it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from support.browsing import SECONDS
 
 
-def test_a_wrong_token_is_told_and_the_right_one_opens(house, open_window, token) -> None:
+def test_a_wrong_token_is_refused_and_the_right_one_signs_in(house, open_window, token) -> None:
     window = open_window()
     window.go("/accounts")
     assert "/sign-in?next=" in window.page.url
@@ -26,18 +26,18 @@ def test_a_wrong_token_is_told_and_the_right_one_opens(house, open_window, token
     window.is_quiet()
 
 
-def test_signed_out_is_out(window) -> None:
+def test_no_page_is_shown_after_signing_out(window) -> None:
     window.press("Sign out")
     window.sees(window.page.get_by_label("Token"))
     assert window.page.context.cookies() == []
     window.go("/accounts")
     assert "/sign-in" in window.page.url
-    window.page.go_back()  # to what the browser may still have
+    window.page.go_back()  # the browser may have cached this page
     assert window.page.get_by_role("heading", name="Accounts").count() == 0
     window.is_quiet()
 
 
-def test_a_user_finds_no_way_to_what_operators_see(house, window, token) -> None:
+def test_a_user_reaches_no_page_of_operators(house, window, token) -> None:
     assert window.page.get_by_role("link", name="Overview").count() == 0
     window.go("/")
     assert window.page.url == f"{house.url}/accounts"
@@ -47,8 +47,8 @@ def test_a_user_finds_no_way_to_what_operators_see(house, window, token) -> None
     window.go(f"/accounts/{other}", 404)
 
 
-def test_a_revoked_token_ends_the_session_while_it_looks(house, window, user) -> None:
-    """The stream asks again every 15 s; then the page loads itself anew, and that needs a token."""
+def test_a_revoked_token_ends_the_session_of_an_open_page(house, window, user) -> None:
+    """The stream checks the token every 15 s. Then the page reloads itself, and needs a token."""
     with window.page.expect_response(
         lambda answer: "event-stream" in answer.headers.get("content-type", "")
     ):
@@ -59,9 +59,7 @@ def test_a_revoked_token_ends_the_session_while_it_looks(house, window, user) ->
     assert "/sign-in" in window.page.url
 
 
-def test_a_page_that_is_looked_at_again_is_not_shown_to_who_may_not_see_it(
-    house, window, user
-) -> None:
+def test_a_restored_page_is_not_shown_after_its_token_is_revoked(house, window, user) -> None:
     window.go("/runs")
     window.page.evaluate("dispatchEvent(new Event('pagehide'))")
     revoke(house, user)

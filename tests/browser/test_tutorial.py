@@ -1,5 +1,6 @@
-"""The tutorial of the first account, to the letter: its commands in a shell, its clicks in a
-browser, its pictures.
+"""The tutorial of the first account, step by step.
+
+The test runs its commands in a shell, makes its clicks in a browser, and checks its pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PICTURES = runpy.run_path(str(FOLDER / "pictures.py"))
 TOKEN = "polling tokens create --admin\n"
 
 
-def test_the_tutorial_works(browser, tmp_path) -> None:
+def test_every_step_of_the_tutorial_works_in_a_browser(browser, tmp_path) -> None:
     folder, env, text = (
         tmp_path / "tutorial",
         environment(tmp_path / "home"),
@@ -49,12 +50,12 @@ def test_the_tutorial_works(browser, tmp_path) -> None:
     assert re.findall(r"\((\w+)\.png\)", text) == shot
 
 
-def test_the_form_is_filled_in_as_the_tutorial_says() -> None:
+def test_the_script_fills_in_the_values_that_the_tutorial_shows() -> None:
     rows = re.findall(r"^\| ([\w ]+) \| `(\w+)` \|", TUTORIAL.read_text("utf-8"), re.MULTILINE)
     assert dict(rows) == PICTURES["FORM"]
 
 
-def test_its_pictures_are_there_and_small() -> None:
+def test_the_pictures_of_the_tutorial_exist_and_are_small() -> None:
     for name in re.findall(r"\((\w+\.png)\)", TUTORIAL.read_text("utf-8")):
         picture = (FOLDER / name).read_bytes()
         assert picture.startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""What people do with it: connecting, watching, pausing, mending, searching."""
+"""Work in the dashboard: connecting, watching, pausing, retrying, searching."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SEEN = """
 
 
 def state(window: Window, name: str) -> None:
-    """Wait until the page's head says so, without loading it again."""
+    """Wait until the live part of the page shows this state."""
     expect(window.page.locator("h1 .state, dl.facts .state, .state").first).to_have_text(
         name, timeout=SECONDS * 2000
     )
 
 
-def test_an_account_is_connected_by_its_form_and_its_run_watched_to_the_end(house, window) -> None:
+def test_an_account_is_connected_with_its_form_and_its_run_watched(house, window) -> None:
     page = window.page
     page.get_by_role("link", name="Integrations").click()
     page.get_by_role("link", name="Connect Hello World").click()
@@ -54,13 +54,13 @@ def test_an_account_is_connected_by_its_form_and_its_run_watched_to_the_end(hous
     page.wait_for_url("**/runs/*")
     page.evaluate(SEEN)
     state(window, "succeeded")
-    assert page.evaluate("window.__mine") is True, "the page was loaded again"
-    assert len(page.evaluate("[...window.__seen]")) > 2, "it was not seen to go on"
+    assert page.evaluate("window.__mine") is True, "the page was reloaded"
+    assert len(page.evaluate("[...window.__seen]")) > 2, "the page showed no progress"
     window.sees(page.locator("dl.figures", has_text="Saved"))
     window.is_quiet()
 
 
-def test_what_is_wrong_in_a_form_is_told_beside_it(window) -> None:
+def test_an_error_in_a_form_is_shown_beside_its_field(window) -> None:
     window.go("/integrations/hello-world/connect")
     page = window.page
     page.locator("[name='config.fail_rate']").fill("not JSON")
@@ -73,7 +73,7 @@ def test_what_is_wrong_in_a_form_is_told_beside_it(window) -> None:
     assert any(page.locator(f"#{one}.problem").count() for one in described.split())
 
 
-def test_pausing_and_resuming(house, window, token) -> None:
+def test_an_account_is_paused_and_resumed_with_its_buttons(house, window, token) -> None:
     account = house.connect(token)
     window.go(f"/accounts/{account}")
     window.press("Pause")
@@ -89,18 +89,18 @@ def test_pausing_and_resuming(house, window, token) -> None:
 
 
 def change(house, token: str, account: str, **config: Any) -> None:
-    """Give it another config."""
+    """Change the config of an account."""
     with house.api(token) as client:
         answer = client.patch(f"/v1/user-integrations/{account}", json={"config": config})
         assert answer.status_code == 200, answer.text
 
 
-def test_a_parked_task_is_tried_again_and_then_many(house, window, token) -> None:
+def test_one_parked_task_and_then_many_are_retried(house, window, token) -> None:
     account = house.connect(token, pages=4, items=1, fail_rate={"permanent": 1.0})
     house.synced(token, account)
     window.go(f"/parked?account={account}")
     window.sees("permanent on purpose")
-    # What made its tasks fail is over.
+    # The reason why the tasks failed is gone.
     change(house, token, account, name="hello", pages=4, items=1)
     page = window.page
     page.locator("tbody a[href^='/tasks/']").first.click()
@@ -115,12 +115,12 @@ def test_a_parked_task_is_tried_again_and_then_many(house, window, token) -> Non
     window.sees("No task is parked")
     kept = "SELECT count(*) FROM user_integration_content WHERE user_integration_id = %s"
     house.fleet.until(
-        lambda: house.deployment.value(kept, account) == 4, "all of it is kept", SECONDS
+        lambda: house.deployment.value(kept, account) == 4, "all content is kept", SECONDS
     )
     window.is_quiet()
 
 
-def test_a_parked_task_is_discarded_after_a_question_and_all_at_once(house, window, token) -> None:
+def test_one_parked_task_and_then_all_are_discarded_after_a_question(house, window, token) -> None:
     account = house.connect(token, pages=3, items=1, fail_rate={"permanent": 1.0})
     house.synced(token, account)
     window.go(f"/parked?account={account}")
@@ -139,7 +139,7 @@ def test_a_parked_task_is_discarded_after_a_question_and_all_at_once(house, wind
     window.is_quiet()
 
 
-def test_content_is_searched_and_opened(house, window, token) -> None:
+def test_content_is_found_with_a_search_and_opened(house, window, token) -> None:
     account = house.connect(token, pages=2, items=3, seed=4711)
     house.synced(token, account)
     page = window.page
@@ -151,7 +151,7 @@ def test_content_is_searched_and_opened(house, window, token) -> None:
         page.wait_for_url("**q=*")
         return page.locator("tbody tr").count() > 0
 
-    house.fleet.until(found, "its words are found")
+    house.fleet.until(found, "the search finds the content")
     assert page.locator("tbody tr").count() == 1
     page.locator("tbody a[href^='/content/']").first.click()
     window.sees(window.heading("2-1"))
@@ -163,7 +163,7 @@ def test_content_is_searched_and_opened(house, window, token) -> None:
 
 
 def focused(window: Window) -> dict:
-    """What has the focus, and how that shows."""
+    """Return the element with the focus, and how the focus is shown."""
     return dict(
         window.page.evaluate("""() => {
               const one = document.activeElement;
@@ -180,23 +180,23 @@ def focused(window: Window) -> dict:
 
 
 def tab_to(window: Window, name: str) -> None:
-    """Press Tab until that has the focus; what has it on the way shows it."""
+    """Press Tab until an element has the focus, and assert that each one shows its focus."""
     passed = []
-    window.page.wait_for_load_state()  # its style sheet, too
+    window.page.wait_for_load_state()  # including its style sheet
     for _ in range(80):
         window.page.keyboard.press("Tab")
         now = focused(window)
         if now["tag"] == "BODY":
             continue
-        assert now["outline"] >= 2, f"the focus does not show on {now}"
-        assert now["seen"], f"the focus is out of sight, on {now}"
+        assert now["outline"] >= 2, f"the focus is not shown on {now}"
+        assert now["seen"], f"the focused element is out of sight: {now}"
         if name in (now["field"], now["name"]):
             return
         passed.append(now["name"] or now["field"])
     raise AssertionError(f"no Tab leads to {name}; it passes {passed}")
 
 
-def test_everything_by_keyboard_alone(house, open_window, token) -> None:
+def test_the_dashboard_can_be_used_with_the_keyboard_only(house, open_window, token) -> None:
     window = open_window()
     window.go("/sign-in")
     keyboard = window.page.keyboard

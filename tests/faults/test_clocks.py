@@ -1,5 +1,6 @@
-"""Clocks that are wrong, and clocks that are turned: the database's decides what is due, leased,
-blocked and led.
+"""Wrong clocks and daylight saving time.
+
+The database's clock decides whether a task is due, leased or blocked, and who leads.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ TREE = {
     "fanout_depth": 1,
     "fail_rate": {"rate_limited": 0.01, "transient": 0.02},
 }
-"""Some put back for a second, some for their backoff."""
+"""A tree in which some tasks are snoozed for a second, and some wait for their backoff."""
 
 
 def ahead(seconds: float, zone: str = "UTC") -> dict[str, str]:
-    """The environment of a process whose clock is so far ahead."""
+    """Return the environment of a process whose clock is `seconds` ahead."""
     paths = [CLOCK, fleets.HOSTILE["PYTHONPATH"], os.environ.get("PYTHONPATH", "")]
     return fleets.HOSTILE | {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -44,10 +45,10 @@ def ahead(seconds: float, zone: str = "UTC") -> dict[str, str]:
     }
 
 
-def test_ten_minutes_ahead_and_behind(
+def test_workers_whose_clocks_are_ten_minutes_wrong_sync_everything_once(
     make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """The scheduler is further behind than either worker: all its ticks seem old to them."""
+    """The scheduler is further behind than either worker, so that its ticks look old to both."""
     fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
     fleet.workers(processes=1, **ahead(600))
     fleet.workers(processes=1, **ahead(-600))
@@ -73,16 +74,16 @@ CHANGES = {
     "spring": datetime(2027, 3, 28, 1, tzinfo=UTC),
     "autumn": datetime(2026, 10, 25, 1, tzinfo=UTC),
 }
-"""When the clocks of Europe are turned, twice a year at one o'clock UTC."""
+"""The change of European clocks, twice a year at one o'clock UTC."""
 
 FIRST_TICK = {"spring": "2027-03-28 03:00:00+02:00", "autumn": "2026-10-25 02:00:00+01:00"}
 
 
 @pytest.mark.parametrize("when", CHANGES)
-def test_when_the_clocks_are_turned(
+def test_daylight_saving_time_changes_nothing(
     when: str, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """The processes live through the change, in a zone of their own; the database has another."""
+    """The processes live through the change in one time zone; the database has another."""
     before = CHANGES[when] - timedelta(seconds=12)
     environment = ahead(before.timestamp() - time.time(), "Europe/Berlin")
     name = deployment.database_url.split("?")[0].rsplit("/", 1)[1]
@@ -91,9 +92,11 @@ def test_when_the_clocks_are_turned(
     fleet.scheduler()
     fleet.workers(processes=1)
     account = connect(deployment, HelloWorld, TREE)
-    fleet.until(lambda: ticks_at(fleet, FIRST_TICK[when]), "a tick at the change", 90)
-    # Due once: whichever tick found it, there is one run.
-    fleet.until(lambda: deployment.value(RUNS) == 1, "a run", 90)
+    fleet.until(
+        lambda: ticks_at(fleet, FIRST_TICK[when]), "the scheduler sends a tick at the change", 90
+    )
+    # The account was due once. There is one run, no matter which tick found the account.
+    fleet.until(lambda: deployment.value(RUNS) == 1, "the account has a run", 90)
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_content(deployment, account, oracle.expected(TREE))
     oracle.assert_nobody_convicted(deployment)
@@ -101,6 +104,6 @@ def test_when_the_clocks_are_turned(
 
 
 def ticks_at(fleet: Fleet, moment: str) -> bool:
-    """Whether the scheduler has sent a tick at this moment."""
+    """Return True if the scheduler has sent a tick at this moment."""
     said = fleet.says()
     return f"at {moment}" in said or f"at {moment.replace(' ', 'T')}" in said

@@ -1,5 +1,6 @@
-"""The files of `deploy/` work as they stand: their programs are started, used and stopped the
-way Compose and systemd do it.
+"""Tests that the files of `deploy/` work.
+
+Their programs are started, used and stopped as Compose and systemd do it.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ def polling(deployment: Deployment, *words: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("way", STARTS)
-def test_what_is_documented_starts_syncs_and_stops(
+def test_the_documented_commands_start_sync_and_stop(
     way: str, deployment: Deployment, make_fleet, tmp_path: Path
 ) -> None:
-    """As an installation begins: an empty database, then every service in the order of the file,
-    then SIGTERM to each.
+    """Follow an installation from an empty database to SIGTERM.
+
+    The test starts each service in the order of the file.
     """
     deployment.rows("DROP SCHEMA public CASCADE")
     deployment.rows("CREATE SCHEMA public")
@@ -70,13 +72,13 @@ def test_what_is_documented_starts_syncs_and_stops(
     fleet = make_fleet(POLLING_CRON_SCHEDULE="* * * * *")
     migrate = fleet.start(command("migrate"))
     assert until(
-        lambda: migrate.exit_code is not None and [migrate.exit_code], "it has migrated", 60
+        lambda: migrate.exit_code is not None and [migrate.exit_code], "the migration ends", 60
     ) == [0]
     worker, scheduler = (
         fleet.start(command("worker"), processes=1),
         fleet.start(command("scheduler")),
     )
-    # The only thing added: 8080 may be taken here.
+    # The only argument that the test adds: port 8080 may be in use on this machine.
     api = fleet.start([*command("api"), "--port", str(port)])
     fleet.ready(40)
     fleet.until(lambda: answers(port), "the API answers", 40)
@@ -91,7 +93,8 @@ def test_what_is_documented_starts_syncs_and_stops(
     assert scheduler.exit_code is None
     assert (api.terminate(), worker.terminate()) == (143, 0)
     assert "143" in unit(unit_name("api"))["Service", "SuccessExitStatus"]
-    # periodiq has no handler: behind an init, or as an ordinary process, the signal itself ends it.
+    # periodiq has no handler. Behind an init, or as an ordinary process, the signal itself ends the
+    # process.
     assert scheduler.terminate() == -signal.SIGTERM
 
 
@@ -101,7 +104,7 @@ def free_port() -> int:
 
 
 def answers(port: int) -> bool:
-    """As the health check of the API asks, at another port."""
+    """Run the health check of the API at another port, and return True if it succeeds."""
     *_, check = service("api")["healthcheck"]["test"]
     program = check.replace(":8080/", f":{port}/")
     return (
@@ -112,12 +115,12 @@ def answers(port: int) -> bool:
 
 def test_valkey_takes_the_options_of_the_compose_file(tmp_path: Path) -> None:
     _, *options = shlex.split(service("valkey")["command"])
-    at = tempfile.mkdtemp(prefix="polling-") + "/s"  # a path of a socket must be short
+    at = tempfile.mkdtemp(prefix="polling-") + "/s"  # the path of a socket must be short
     command = [str(valkey._program()), *options, "--port", "0", "--unixsocket", at]
     server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         queues = Queues(f"unix://{at}", "test")
-        until(lambda: Path(at).exists(), "it listens")
+        until(lambda: Path(at).exists(), "Valkey listens")
         info = queues.require()
         queues.close()
     finally:
@@ -127,15 +130,15 @@ def test_valkey_takes_the_options_of_the_compose_file(tmp_path: Path) -> None:
     assert (info["maxmemory_policy"], info["aof_enabled"]) == ("noeviction", 1)
 
 
-def test_both_ways_start_the_same_programs() -> None:
-    """The API listens on all addresses of a container, and on the loopback of a host."""
+def test_compose_and_systemd_start_the_same_programs() -> None:
+    """Only `--host` differs: a container listens on all addresses, a host on its loopback."""
     for role in ROLES:
         theirs = [word for word in compose_command(role) if word not in ("--host", "0.0.0.0")]
         assert unit_command(role) == theirs, role
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_service_of_compose_recovers_and_may_do_little(role: str) -> None:
+def test_a_compose_service_restarts_and_has_few_privileges(role: str) -> None:
     found = service(role)
     assert found["init"] is True
     assert found["read_only"] is True
@@ -147,7 +150,7 @@ def test_a_service_of_compose_recovers_and_may_do_little(role: str) -> None:
         assert waits["migrate"] == {"condition": "service_completed_successfully"}
 
 
-def test_what_is_waited_for_has_a_health_check() -> None:
+def test_a_service_that_others_wait_for_has_a_health_check() -> None:
     services = compose()["services"]
     healthy = {
         name
@@ -157,20 +160,20 @@ def test_what_is_waited_for_has_a_health_check() -> None:
     }
     assert healthy == {"postgres", "valkey", "api"}
     assert all("healthcheck" in services[name] for name in healthy)
-    # `docker compose up --wait` fails where one is turned off, and waits for nothing more than a
-    # start where there is none.
+    # `docker compose up --wait` fails if a health check is disabled. For a service without a health
+    # check it waits only until the container has started.
     assert "HEALTHCHECK" not in DOCKERFILE
     assert not any("healthcheck" in services[role] for role in ROLES if role != "api")
 
 
-def test_a_worker_gets_the_time_that_dramatiq_gives_its_tasks() -> None:
+def test_a_worker_gets_as_long_to_stop_as_dramatiq_gives_its_tasks() -> None:
     assert make_argument_parser().get_default("worker_shutdown_timeout") == 600_000
     assert service("worker")["stop_grace_period"] == "11m"
     assert unit("polling-worker@.service")["Service", "TimeoutStopSec"] == ["11min"]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_unit_has_a_user_and_settings_and_comes_back(role: str) -> None:
+def test_a_unit_has_a_user_and_settings_and_restarts(role: str) -> None:
     found = unit(unit_name(role))
     assert found["Service", "User"] == ["polling"]
     assert found["Service", "EnvironmentFile"] == ["/etc/polling/polling.env"]
@@ -187,7 +190,7 @@ def test_every_variable_of_the_compose_file_is_in_the_example_or_has_a_default()
     assert not {name for name, default in used if not default} - set(example)
 
 
-def test_the_image_is_built_of_what_is_here() -> None:
+def test_the_dockerfile_names_plugins_and_paths_that_exist() -> None:
     [plugins] = re.findall(r'^ARG PLUGINS="(.+)"$', DOCKERFILE, re.MULTILINE)
     assert all((ROOT / path / "pyproject.toml").exists() for path in plugins.split())
     assert plugins in (DEPLOY / "compose.yaml").read_text("utf-8")
@@ -196,14 +199,14 @@ def test_the_image_is_built_of_what_is_here() -> None:
     assert all(list(ROOT.glob(pattern)) for pattern in kept)
 
 
-def test_the_page_names_what_is_there() -> None:
+def test_the_how_to_names_units_services_and_files_that_exist() -> None:
     page = PAGE.read_text("utf-8")
     enabled = re.search(r"systemctl enable --now (.+)", page)
     assert enabled
     for name in enabled[1].split():
         file = re.sub(r"@.*", "@", name)
         assert (UNITS / (file if "." in file else f"{file}.service")).exists(), name
-    # Stopping a target waits for none of its units.
+    # Stopping a target does not wait for its units.
     assert all("'polling-*'" in line for line in re.findall(r"systemctl stop [^`\n]+", page))
     for words in re.findall(r"docker compose (?:exec|run)(?: -\S+| --\S+)* (\w+) ", page):
         assert words in compose()["services"], words

@@ -1,4 +1,4 @@
-"""Deploys under way: two versions of a plugin on workers side by side."""
+"""Deploys in progress: workers run two versions of a plugin side by side."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def rolling(make_fleet: Callable[..., Fleet]) -> Fleet:
     return make_fleet(POLLING_PLUGINS="support.rolling")
 
 
-def test_a_newer_version_goes_on_with_the_tasks_of_the_older_one(
+def test_a_newer_version_continues_the_tasks_of_the_older_one(
     rolling: Fleet, deployment: Deployment
 ) -> None:
-    """What the new parameter is missing in has its default."""
+    """A payload without the new parameter gets the parameter's default."""
     old = rolling.workers(processes=1, **OLD)
     account = connect(deployment, Rolling)
     sync(deployment, account)
@@ -40,13 +40,13 @@ def test_a_newer_version_goes_on_with_the_tasks_of_the_older_one(
 
 
 @pytest.mark.timeout(300)
-def test_an_older_version_leaves_to_the_newer_one_what_it_does_not_know(
+def test_an_older_version_leaves_unknown_tasks_to_the_newer_one(
     rolling: Fleet, deployment: Deployment
 ) -> None:
-    """A task without its method, and a parameter that is new: neither is parked while the newer
-    version is about.
+    """The older version parks neither a task without a method nor a task with a new parameter.
 
-    Every second page meets the older version, and waits some seconds before it is offered again.
+    Every second page reaches the older version first. It waits some seconds before it is offered
+    again.
     """
     rolling.workers(processes=1, threads=4, **OLD)
     rolling.ready()
@@ -54,18 +54,19 @@ def test_an_older_version_leaves_to_the_newer_one_what_it_does_not_know(
     rolling.ready()
     account = connect(deployment, Rolling, {"pages": 12})
     sync(deployment, account)
-    # Whichever version began the run: there are tasks of the newer one in it, long before it ends.
+    # Either version may have begun the run. The run contains tasks of the newer version long before
+    # it ends.
     oracle.wait_for_progress(rolling, 1)
     deployment.rows(ADD_NEW)
     deployment.queues.wake()
     oracle.wait_for_quiet(rolling, 200, replace=False)
-    assert deployment.value(WAITED), "the older version never got one of the newer one's tasks"
+    assert deployment.value(WAITED), "the older version never received a task of the newer one"
     oracle.assert_runs(rolling, account, ["succeeded"])
     assert deployment.value(PAGES) == 12
     assert deployment.value(APPENDICES) >= 20
 
 
-def test_what_no_version_knows_is_parked(rolling: Fleet, deployment: Deployment) -> None:
+def test_a_task_that_no_version_knows_is_parked(rolling: Fleet, deployment: Deployment) -> None:
     rolling.workers(processes=1, **OLD)
     account = connect(deployment, Rolling)
     sync(deployment, account)

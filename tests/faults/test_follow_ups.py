@@ -1,4 +1,4 @@
-"""Follow-ups: far too many, in circles, twice, and none."""
+"""Follow-ups: too many, cyclic, duplicate, and none."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ NOOPS = "SELECT count(*) FROM sync_task WHERE type = 'noop'"
 @pytest.mark.parametrize(
     "wanted", [3_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 )
-def test_a_hundred_thousand_at_once(
+def test_a_hundred_thousand_follow_ups_never_fill_redis(
     wanted: int, hostile_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """They are rows at once, while Redis holds a window of them; the long form waits for all."""
+    """The tasks become rows immediately, and Redis holds a window of them.
+
+    The long form waits until all of them are done.
+    """
     hostile_fleet.workers()
     account = connect(deployment, Hostile, {"flood": 100_000, "neighbours": 2})
     sync(deployment, account)
@@ -41,15 +44,15 @@ def test_a_hundred_thousand_at_once(
         oracle.assert_runs(hostile_fleet, account, ["succeeded"])
 
 
-def test_circles_end_by_their_key_and_spirals_by_the_bound(
+def test_the_key_ends_circles_and_the_bound_ends_spirals(
     hostile_fleet: Fleet, deployment: Deployment
 ) -> None:
     workers = hostile_fleet.workers()
     account = connect(deployment, Endless)
     sync(deployment, account)
     oracle.wait_for_progress(hostile_fleet, 200)
-    # The bound is looked at once a minute, and when somebody begins to lead; for runs that are 20 s
-    # old.
+    # The leader checks the bound once a minute and when it begins to lead, for runs older than 20
+    # s.
     deployment.rows("UPDATE sync_run SET started_at = started_at - interval '1 minute'")
     workers.terminate()
     workers.start()
@@ -61,10 +64,10 @@ def test_circles_end_by_their_key_and_spirals_by_the_bound(
     oracle.assert_runs(hostile_fleet, account, ["partial"])
 
 
-def test_one_key_is_one_task_whoever_names_it(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """A hundred times in one result, and in the results of many tasks that end at the same
-    moment.
-    """
+def test_one_key_makes_one_task_however_many_results_name_it(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """One result names the key 100 times, and many tasks that end at the same time name it too."""
     hostile_fleet.workers()
     account = connect(deployment, Hostile, {"deeds": ["name_one_key"] * 30})
     sync(deployment, account)
@@ -74,8 +77,8 @@ def test_one_key_is_one_task_whoever_names_it(hostile_fleet: Fleet, deployment: 
     oracle.assert_runs(hostile_fleet, account, ["succeeded"])
 
 
-def test_a_run_without_any(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """Its first task is its last."""
+def test_a_run_without_follow_ups_succeeds(hostile_fleet: Fleet, deployment: Deployment) -> None:
+    """The first task of the run is its last."""
     hostile_fleet.workers(processes=1)
     account = connect(deployment, Hostile, {"neighbours": 0})
     sync(deployment, account)

@@ -1,5 +1,6 @@
-"""A mailbox through real processes that are killed: every message once, and the next sync costs
-one call.
+"""A mailbox, synced by real processes that are killed.
+
+Every message is kept once, and the next sync costs one call.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from core.ledger.scheduling import request_run
 from core.limits.keys import to_json
 
 LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
-"""So that the quota is not what a test waits for; at most 8 at once stay at most 8."""
+"""Limits so high that the test never waits for the quota. The limit of 8 concurrent calls stays."""
 
 DOWNLOADS = "SELECT count(*) FROM sync_task WHERE type = 'download_email' AND state = 'done'"
 KEPT = """
@@ -53,15 +54,15 @@ def connected(deployment: Deployment, gmail: FakeGmail) -> UUID:
 
 
 def expected(gmail: FakeGmail) -> dict[str, str]:
-    """The sources of all messages, by hash."""
+    """Return the hash of each message's source, by the source's id."""
     return {
         f"{id}/raw": hashlib.sha256(each.raw).hexdigest()
         for id, each in gmail.mailbox.messages.items()
     }
 
 
-def assert_whole(deployment: Deployment, account: UUID, gmail: FakeGmail) -> None:
-    """Every message and its source are kept, and nothing else."""
+def assert_complete(deployment: Deployment, account: UUID, gmail: FakeGmail) -> None:
+    """Assert that every message and its source are kept, and nothing else."""
     rows = deployment.rows(KEPT, account)
     assert {id: hash for id, kind, hash in rows if kind == "source"} == expected(gmail)
     assert {id for id, kind, _ in rows if kind == "message"} == set(gmail.mailbox.messages)
@@ -71,7 +72,7 @@ def assert_whole(deployment: Deployment, account: UUID, gmail: FakeGmail) -> Non
 
 
 def kill_at(fleet: Fleet, *downloads: int) -> None:
-    """Kill a worker process each time so many messages have been fetched."""
+    """Kill a worker process each time this number of messages has been downloaded."""
     for wanted in downloads:
         found = f"{wanted} messages are fetched"
         fleet.until(
@@ -83,8 +84,8 @@ def kill_at(fleet: Fleet, *downloads: int) -> None:
         send(signal.SIGKILL, *fleet.worker_pids()[:1])
 
 
-def quiet_again(fleet: Fleet, gmail: FakeGmail, account: UUID) -> Counter[str]:
-    """What another sync asks for."""
+def calls_of_another_sync(fleet: Fleet, gmail: FakeGmail, account: UUID) -> Counter[str]:
+    """Sync once more and return the number of calls by kind."""
     gmail.calls.clear()
     sync(fleet.deployment, account)
     oracle.wait_for_quiet(fleet, 60)
@@ -94,8 +95,9 @@ def quiet_again(fleet: Fleet, gmail: FakeGmail, account: UUID) -> Counter[str]:
 def test_a_mailbox_survives_killed_workers(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """Mail that arrives and goes while the first sync runs and its workers die is there, or not
-    there, once.
+    """Mail arrives and disappears while the first sync runs and its workers die.
+
+    Each message that remains is kept once.
     """
     gmail.page_size, gmail.latency = 50, 0.02
     ids = gmail.mailbox.fill(300)
@@ -110,7 +112,7 @@ def test_a_mailbox_survives_killed_workers(
     sync(deployment, account)
     kill_at(gmail_fleet, 150)
     oracle.wait_for_quiet(gmail_fleet, 90)
-    assert quiet_again(gmail_fleet, gmail, account).keys() <= {"history", "message"}
+    assert calls_of_another_sync(gmail_fleet, gmail, account).keys() <= {"history", "message"}
     rows = {id: hash for id, kind, hash in deployment.rows(KEPT, account) if kind == "source"}
     assert rows == expected(gmail)
     assert (
@@ -121,19 +123,20 @@ def test_a_mailbox_survives_killed_workers(
     )
     labels = "SELECT metadata->'labels' FROM user_integration_content WHERE external_id = %s"
     assert deployment.value(labels, ids[1]) == ["INBOX"]
-    assert quiet_again(gmail_fleet, gmail, account) == {"history": 1}
-    # A suspect that is killed again has rightly one crash more; two kills park nobody.
+    assert calls_of_another_sync(gmail_fleet, gmail, account) == {"history": 1}
+    # A suspect that is killed again rightly has another crash. Two kills park no task.
     assert not deployment.rows("SELECT id, reason FROM sync_task WHERE state = 'parked'")
     assert gmail.peak <= 8 + 4, (
-        "more at once than the limit, and than a killed process's calls that nobody waits for"
+        "more than the limit, plus a killed process's calls that no caller waits for"
     )
 
 
 def test_a_search_that_is_given_while_the_first_sync_runs(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """What the open backfill has kept before goes; what it still had to fetch, or was fetching
-    just then, stays away.
+    """The content that the open backfill has already kept disappears.
+
+    The content that it had not fetched, or was fetching at that moment, is never kept.
     """
     gmail.mailbox.fill(60)
     wanted = {gmail.mailbox.add(mail("Invoice")) for _ in range(60)}
@@ -153,9 +156,9 @@ def test_a_search_that_is_given_while_the_first_sync_runs(
     sync(deployment, account)
     gmail_fleet.until(lambda: len(held) > 0, "80 messages are fetched", 60)
     gmail_fleet.until(lambda: deployment.value(LIVE) == 0, "the live run is over", 60)
-    # What is between its last look at the cursor and its commit just then would stay until the next
-    # resync.
-    fetched = "all that is fetched is kept, or held"
+    # A download between its last check of the cursor and its commit at this moment would be kept
+    # until the next resync.
+    fetched = "every fetched message is saved, or its call is blocked"
     gmail_fleet.until(
         lambda: deployment.value(DOWNLOADS) + len(held) >= gmail.count()["message"], fetched, 60
     )
@@ -179,11 +182,12 @@ def test_a_search_that_is_given_while_the_first_sync_runs(
     assert (wanted - kept, kept & others) == (set(), set())
 
 
-def test_one_refresh_under_concurrency(
+def test_concurrent_workers_refresh_an_expired_token_once(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """Every worker finds the token expired at once; Google revokes a refresh token by its first
-    use.
+    """Every worker finds the token expired at the same time.
+
+    Google revokes a refresh token after its first use.
     """
     gmail.tokens.rotate, gmail.tokens.delay, gmail.latency = True, 0.5, 0.02
     gmail.mailbox.fill(100)
@@ -194,7 +198,7 @@ def test_one_refresh_under_concurrency(
     gmail_fleet.until(lambda: deployment.value(DOWNLOADS) >= 20, "20 messages are fetched", 60)
     gmail.tokens.expire_access_tokens()
     oracle.wait_for_quiet(gmail_fleet, 60)
-    assert_whole(deployment, account, gmail)
+    assert_complete(deployment, account, gmail)
     assert gmail.tokens.refreshes == 1
     said = gmail_fleet.says() + str(
         deployment.rows("SELECT errors, reason, payload FROM sync_task")
@@ -202,15 +206,16 @@ def test_one_refresh_under_concurrency(
     said += str(deployment.rows("SELECT * FROM sync_state")) + str(
         deployment.rows("SELECT metadata FROM user_integration_content")
     )
-    assert "ya29." not in said, "a token stands in a log, an error or the state"
+    assert "ya29." not in said, "a log, an error or the state contains a token"
     assert "1//refresh" not in said
 
 
-def test_the_quota_of_a_user_holds(
+def test_two_processes_stay_within_the_quota_of_a_user(
     gmail: FakeGmail, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """Two processes, one budget: the fake refuses what is over it, as Gmail does, and is never
-    given the chance.
+    """Two processes share one budget.
+
+    The fake refuses calls beyond the quota, as Gmail does. The test asserts that it never had to.
     """
     units = {"gmail": {"quota": {"units": 1_200}}}
     gmail.units_per_minute = 1_200
@@ -221,17 +226,18 @@ def test_the_quota_of_a_user_holds(
     account = connected(deployment, gmail)
     sync(deployment, account)
     oracle.wait_for_quiet(fleet, 90)
-    assert_whole(deployment, account, gmail)
+    assert_complete(deployment, account, gmail)
     assert {call.status for call in gmail.calls} == {200}
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_googles_own_quota_is_what_bounds_a_sync(
+def test_a_sync_stays_within_googles_own_quota(
     gmail: FakeGmail, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """6,000 units in a minute as they come, 50 ms a call: 600 messages, of which the fake lets
-    nothing through beyond that.
+    """Gmail's default of 6,000 units a minute, 50 ms a call and 600 messages.
+
+    The fake refuses every call beyond the quota.
     """
     gmail.units_per_minute, gmail.latency = 6_000, 0.05
     fleet = make_fleet(**gmail.environment)
@@ -241,7 +247,7 @@ def test_googles_own_quota_is_what_bounds_a_sync(
     account = connected(deployment, gmail)
     sync(deployment, account)
     oracle.wait_for_quiet(fleet, 400)
-    assert_whole(deployment, account, gmail)
+    assert_complete(deployment, account, gmail)
     assert {call.status for call in gmail.calls} == {200}
     began, ended = gmail.calls[0].at, gmail.calls[-1].at
     units = sum(call.units for call in gmail.calls)
@@ -250,11 +256,12 @@ def test_googles_own_quota_is_what_bounds_a_sync(
 
 @pytest.mark.long
 @pytest.mark.timeout(3_000)
-def test_twenty_thousand_messages_with_a_kill_every_five_seconds(
+def test_twenty_thousand_messages_survive_a_kill_every_five_seconds(
     gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """Three programs, as on three machines: Dramatiq ends all of a program when a worker of it
-    dies.
+    """Three programs stand for three machines.
+
+    Dramatiq ends all processes of a program when one of its workers dies.
     """
     gmail.latency = 0.05
     gmail.mailbox.fill(20_000)
@@ -267,7 +274,7 @@ def test_twenty_thousand_messages_with_a_kill_every_five_seconds(
     killer = Killer(gmail_fleet, began)
     gmail_fleet.until(
         lambda: killer.step() or not deployment.value(oracle.OPEN),
-        "it is synced",
+        "the mailbox is synced",
         2_400,
         replace=True,
     )
@@ -275,19 +282,19 @@ def test_twenty_thousand_messages_with_a_kill_every_five_seconds(
     calls, units = gmail.count(), sum(call.units for call in gmail.calls)
     print(
         f"20,000 messages in {seconds:.0f} s, {killer.kills} kills, {units:,} units, {dict(calls)},"
-        f" {gmail.peak} at once"
+        f" {gmail.peak} concurrently"
     )
     oracle.wait_for_quiet(gmail_fleet, 60)
-    assert_whole(deployment, account, gmail)
+    assert_complete(deployment, account, gmail)
     assert sorted(deployment.rows(LANES, account)) == [
         ("backfill", "succeeded"),
         ("live", "succeeded"),
     ]
-    assert quiet_again(gmail_fleet, gmail, account) == {"history": 1}
+    assert calls_of_another_sync(gmail_fleet, gmail, account) == {"history": 1}
 
 
 class Killer:
-    """Kills a worker process every five seconds, each time another."""
+    """Kills a worker process every five seconds, a different one each time."""
 
     def __init__(self, fleet: Fleet, began: float) -> None:
         self.kills = 0

@@ -1,5 +1,6 @@
-"""One bad thing stays one bad thing: tasks that hang, crash, lie and tell secrets, beside
-neighbours that want to work.
+"""One bad thing stays one bad thing: tasks that hang, crash, lie and leak secrets.
+
+Their neighbours, which only want to work, are not affected.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from support.hostile import NEIGHBOURS, assert_neighbours_done, parked
 STATUS = "SELECT sync_status, status_reason FROM user_integration WHERE id = %s"
 
 
-def test_what_kills_its_process_is_parked_after_three_crashes(
+def test_a_task_that_kills_its_process_is_parked_after_three_crashes(
     make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """Their neighbours die with them again and again, and none of those is found guilty."""
+    """The neighbours die with these tasks again and again, and no neighbour is convicted."""
     fleet = make_fleet(**HOSTILE, POLLING_LEASE_SECONDS="1")
     fleet.workers(processes=1)
     account = connect(
@@ -34,8 +35,8 @@ def test_what_kills_its_process_is_parked_after_three_crashes(
     assert parked(deployment) == dict.fromkeys(
         ["segfault", "exit_process"], "its process died or hung while it ran"
     )
-    # One of the two may take a suspected neighbour along the first time, when nobody suspects
-    # itself yet.
+    # One of the two may cause one crash of a suspected neighbour the first time, before it is
+    # itself a suspect.
     assert_neighbours_done(deployment, crashes=1)
     oracle.assert_runs(fleet, account, ["partial"])
 
@@ -57,8 +58,10 @@ def test_garbage_parks_its_task_and_no_other(hostile_fleet: Fleet, deployment: D
     oracle.assert_runs(hostile_fleet, account, ["partial"])
 
 
-def test_what_eats_memory_is_parked(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """The address space of the workers is bounded, as a container's memory is."""
+def test_a_task_that_exhausts_the_memory_is_parked(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """The address space of the workers is limited, like the memory of a container."""
     hostile_fleet.workers(processes=1, memory_kib=3_000_000, POLLING_MAX_ATTEMPTS="2")
     account = connect(deployment, Hostile, {"deeds": ["eat_memory"], "neighbours": 40})
     sync(deployment, account)
@@ -67,10 +70,12 @@ def test_what_eats_memory_is_parked(hostile_fleet: Fleet, deployment: Deployment
     assert_neighbours_done(deployment)
 
 
-def test_a_slot_comes_back_from_what_hangs(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """One thread, and a task in it that never returns.
+def test_a_hanging_task_does_not_keep_its_slot(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """A task that never returns occupies the only thread.
 
-    Its neighbours are slow, so that nothing is fetched ahead.
+    Its neighbours are slow, so that no task is prefetched.
     """
     hostile_fleet.workers(processes=1, threads=1)
     account = connect(
@@ -85,12 +90,12 @@ def test_a_slot_comes_back_from_what_hangs(hostile_fleet: Fleet, deployment: Dep
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_what_hangs_for_good_is_parked_after_three_crashes(
+def test_a_task_that_never_ends_is_parked_after_three_crashes(
     hostile_fleet: Fleet, deployment: Deployment
 ) -> None:
-    """No exception ends them: one hears of none, the other swallows each.
+    """No exception ends these tasks: one never receives it, the other swallows every one.
 
-    Their threads are given up, their leases run out.
+    Their threads are abandoned, and their leases expire.
     """
     hostile_fleet.workers(processes=1)
     account = connect(
@@ -107,9 +112,12 @@ def test_what_hangs_for_good_is_parked_after_three_crashes(
     oracle.assert_runs(hostile_fleet, account, ["partial"])
 
 
-def test_a_loop_in_c(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """It holds the interpreter's lock beyond its lease and those of its neighbours; each of them
-    is done in the end.
+def test_a_loop_in_c_beyond_its_lease_parks_no_neighbour(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """The loop holds the interpreter's lock beyond its own lease and those of its neighbours.
+
+    Each neighbour is done in the end.
     """
     hostile_fleet.workers(processes=1, POLLING_LEASE_SECONDS="1")
     account = connect(
@@ -118,12 +126,12 @@ def test_a_loop_in_c(hostile_fleet: Fleet, deployment: Deployment) -> None:
     sync(deployment, account)
     oracle.wait_for_quiet(hostile_fleet, replace=False)
     assert parked(deployment).keys() <= {"loop_in_c"}
-    # While nobody renews, a neighbour that is watched may seem to have died twice; it is parked for
-    # nothing less than three times.
+    # While no thread renews leases, it may look as if a suspected neighbour had died twice. It
+    # takes three crashes to park a task.
     assert_neighbours_done(deployment, crashes=2)
 
 
-def test_an_endless_loop_in_c_does_not_take_its_process_along(
+def test_an_endless_loop_in_c_does_not_stop_its_neighbours(
     hostile_fleet: Fleet, deployment: Deployment
 ) -> None:
     hostile_fleet.workers(processes=1)
@@ -139,9 +147,10 @@ def test_an_endless_loop_in_c_does_not_take_its_process_along(
     )
 
 
-def test_time_limits_end_what_can_be_ended(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """A loop in Python is parked after three times; who swallows every exception and returns
-    after all has returned.
+def test_a_time_limit_ends_python_code(hostile_fleet: Fleet, deployment: Deployment) -> None:
+    """A loop in Python is parked after three crashes.
+
+    A task that swallows every exception and then returns after all is done.
     """
     hostile_fleet.workers()
     account = connect(deployment, Hostile, {"deeds": ["loop_in_python", "swallow"]})
@@ -151,9 +160,12 @@ def test_time_limits_end_what_can_be_ended(hostile_fleet: Fleet, deployment: Dep
     assert_neighbours_done(deployment)
 
 
-def test_accounts_stop_one_by_one(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """Credentials and configuration that do not work stop their account; an expired cursor
-    starts a resync.
+def test_an_account_that_stops_does_not_stop_the_others(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """Invalid credentials or an invalid configuration stop their account only.
+
+    An expired cursor starts a resync.
     """
     hostile_fleet.workers()
     deeds = ["credentials", "configuration", "expire_cursor", "sleep"]
@@ -163,7 +175,7 @@ def test_accounts_stop_one_by_one(hostile_fleet: Fleet, deployment: Deployment) 
     ended = (
         "SELECT count(*) FROM sync_run WHERE user_integration_id = ANY(%s) AND state = 'succeeded'"
     )
-    hostile_fleet.until(lambda: deployment.value(ended, live) == 2, "the others go on")
+    hostile_fleet.until(lambda: deployment.value(ended, live) == 2, "the other accounts are synced")
     for stopped in ("credentials", "configuration"):
         expected = [("error", stopped)]
         hostile_fleet.until(
@@ -182,7 +194,9 @@ def test_accounts_stop_one_by_one(hostile_fleet: Fleet, deployment: Deployment) 
 SECRET = "s3cr3t/with+specials&and=signs"
 
 
-def test_a_secret_stays_secret(hostile_fleet: Fleet, deployment: Deployment) -> None:
+def test_a_leaked_secret_is_redacted_in_rows_logs_and_redis(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
     hostile_fleet.workers(POLLING_LOG_LEVEL="DEBUG", POLLING_MAX_ATTEMPTS="2")
     account = connect(deployment, Hostile, {"deeds": ["leak"] * 4}, Credentials(token=SECRET))
     sync(deployment, account)
@@ -204,6 +218,6 @@ def test_a_secret_stays_secret(hostile_fleet: Fleet, deployment: Deployment) -> 
 
 
 def everything_in_redis(deployment: Deployment) -> bytes:
-    """Every key of the namespace as Redis would move it."""
+    """Return the dump of every key of the namespace."""
     client = deployment.queues.client
     return b"".join(client.dump(key) or b"" for key in client.scan_iter(deployment.queues.key("*")))

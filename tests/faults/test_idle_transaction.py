@@ -1,5 +1,6 @@
-"""A transaction that somebody left open: no row that dies meanwhile can be cleared away, and
-every index is full of the dead.
+"""A transaction that someone left open.
+
+VACUUM cannot remove any row that dies in the meantime, and every index fills with dead entries.
 """
 
 from __future__ import annotations
@@ -31,14 +32,13 @@ LEFT = 2_000
 CLAIMED = 48
 
 MAX_PAGES = DONE // 10
-"""Ten dead rows a page are passed quickly; a page for each of them, or three as in an early
-version, is another matter.
+"""The bound for claims: reading ten dead rows a page is fast.
+
+A page for each dead row, or three of them as in an early version, would exceed it.
 """
 
 FEW_PAGES = 500
-"""Whoever only asks whether there is anything left begins at the other end, where the living
-are.
-"""
+"""The bound for existence checks: they start at the end of the index that holds live rows."""
 
 FILL = """
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
@@ -55,16 +55,17 @@ WHERE id = ANY (%s)
 
 @contextmanager
 def left_open(deployment: Deployment) -> Iterator[None]:
-    """Somebody's transaction, idle: whatever dies from now on has to be kept for it."""
+    """Hold an idle transaction open, so that PostgreSQL keeps every row that dies from here."""
     with psycopg.connect(deployment.database_url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.execute("SELECT count(*) FROM engine_state")
         yield
 
 
-def test_a_claim_reads_little_beside_the_dead(deployment: Deployment) -> None:
-    """As many tasks as a run of minutes has, all but the last done while nothing can be cleared
-    away.
+def test_a_claim_reads_few_pages_among_dead_rows(deployment: Deployment) -> None:
+    """The run has as many tasks as one that takes minutes, and all but the last are done.
+
+    VACUUM could not remove any of them.
     """
     account = connect(deployment, HelloWorld)
     run = sync(deployment, account)
@@ -95,7 +96,7 @@ def _portion(account: UUID, most: int) -> Portion:
 
 
 def _pages(connection: Conn, statement: str, names: Any) -> int:
-    """How many pages it touches when it is executed."""
+    """Execute the statement and return the number of pages that it touches."""
     row = connection.execute(
         "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement, names
     ).fetchone()
@@ -106,7 +107,7 @@ def _pages(connection: Conn, statement: str, names: Any) -> int:
 
 
 TREE = {"pages": 16, "items": 16, "fanout_depth": 1}
-"""Some 4,400 tasks."""
+"""A tree of about 4,400 tasks."""
 ROUNDS = 6
 SECONDS = """
 SELECT extract(epoch FROM finished_at - started_at)::float FROM sync_run
@@ -117,9 +118,12 @@ FLOOR = 0.5
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_the_throughput_holds(own_servers: Servers, tmp_path: Path) -> None:
-    """Two databases of one server work in turns; in one of them a transaction is open all the
-    time.
+def test_an_open_transaction_costs_less_than_half_of_the_throughput(
+    own_servers: Servers, tmp_path: Path
+) -> None:
+    """Two databases of one server work in turns.
+
+    One of them has an open transaction all the time.
     """
     with ExitStack() as stack:
         fleets = [_fleet(own_servers, tmp_path, name, stack) for name in ("cleared", "held")]

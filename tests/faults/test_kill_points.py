@@ -1,8 +1,7 @@
-"""Every place at which a process may die, reached exactly: it waits there at a gate, and is killed
-with SIGKILL.
+"""Every point at which a process may die, reached exactly.
 
-What the ledger and Redis hold afterwards proves that it was there. Then it has to be done by
-others, within lease and sweep.
+The process waits there at a gate and is killed with SIGKILL. The ledger and Redis then prove that
+it was there. Other processes have to finish its work within a lease and a sweep.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from support.metered import calls
 TREE = {"pages": 2, "items": 4, "fanout_depth": 1}
 
 RECOVERY_SECONDS = 45.0
-"""With leases of 2 s. Dramatiq by itself would not even have noticed after a minute."""
+"""The time to recover with leases of 2 s. Dramatiq alone would not have noticed after a minute."""
 
 STATES = "SELECT state, count(*) FROM sync_task WHERE type <> 'start' GROUP BY state"
 KEPT = "SELECT count(*) FROM user_integration_content"
@@ -41,20 +40,20 @@ IDS = "SELECT id || '-' || dispatch_no FROM sync_task WHERE type <> 'start' AND 
 
 @pytest.fixture
 def gated(make_fleet: Callable[..., Fleet], deployment: Deployment) -> Fleet:
-    """A fleet with all gates in place, and open."""
+    """Return a fleet with all gates in place, and open."""
     deployment.rows(TRIGGERS)
     return make_fleet(**GATED)
 
 
 @pytest.fixture
 def patient(make_fleet: Callable[..., Fleet], deployment: Deployment) -> Fleet:
-    """The same with leases that do not run out: what comes back does so for another reason."""
+    """Return a gated fleet whose leases do not expire, so that only other means redeliver work."""
     deployment.rows(TRIGGERS)
     return make_fleet(**GATED, POLLING_LEASE_SECONDS="120")
 
 
 def start(fleet: Fleet) -> Program:
-    """One worker process and a dispatcher."""
+    """Start one worker process and a dispatcher."""
     return fleet.workers(processes=1, threads=2, modules=["support.gates.broker"])
 
 
@@ -100,11 +99,13 @@ WORKER: dict[Gate, Callable[[Fleet], None]] = {
     Gate.IN_COMMIT: kept_and_not_acknowledged,
     Gate.AFTER_ACK: kept_and_acknowledged,
 }
-"""What must be found when a worker was killed there."""
+"""The state that must be found after a worker was killed at a gate."""
 
 
 @pytest.mark.parametrize("gate", WORKER, ids=lambda gate: gate.name.lower())
-def test_a_worker_is_killed(gate: Gate, gated: Fleet, deployment: Deployment) -> None:
+def test_a_worker_killed_at_any_gate_loses_no_task(
+    gate: Gate, gated: Fleet, deployment: Deployment
+) -> None:
     account = connect(deployment, Gated, TREE)
     with closed(gated, gate) as point:
         workers = start(gated)
@@ -116,8 +117,10 @@ def test_a_worker_is_killed(gate: Gate, gated: Fleet, deployment: Deployment) ->
     recovers(gated, account)
 
 
-def test_a_worker_is_killed_between_commit_and_ack(gated: Fleet, deployment: Deployment) -> None:
-    """It is let into its commit, and Valkey does not take the ack."""
+def test_a_worker_killed_between_commit_and_ack_repeats_no_task(
+    gated: Fleet, deployment: Deployment
+) -> None:
+    """The worker may commit, and Valkey does not take the ack."""
     account = connect(deployment, Gated, TREE)
     with closed(gated, Gate.IN_COMMIT) as commit:
         start(gated)
@@ -131,10 +134,10 @@ def test_a_worker_is_killed_between_commit_and_ack(gated: Fleet, deployment: Dep
     recovers(gated, account)
 
 
-def test_a_worker_is_killed_between_the_last_commit_and_the_end_of_the_run(
+def test_a_run_ends_though_its_worker_is_killed_after_the_last_commit(
     gated: Fleet, deployment: Deployment
 ) -> None:
-    """Nobody is left who would ask whether the run is complete; the leader does."""
+    """No process is left that would check whether the run is complete; the leader does it."""
     account = connect(deployment, Gated, {"pages": 1, "items": 2})
     with deployment.connection() as connection, ExitStack() as held:
         workers = start(gated)
@@ -145,7 +148,7 @@ def test_a_worker_is_killed_between_the_last_commit_and_the_end_of_the_run(
             connection.execute(
                 "SELECT 1 FROM user_integration WHERE id = %s FOR UPDATE", (account,)
             )
-        gated.until(lambda: deployment.value(COMPLETING), "somebody wants to end the run")
+        gated.until(lambda: deployment.value(COMPLETING), "a process tries to end the run")
         workers.kill()
         assert dict(deployment.rows(STATES)) == {"done": 1}
         assert deployment.value(oracle.OPEN) == 1
@@ -159,7 +162,7 @@ WHERE wait_event_type = 'Lock' AND query LIKE '%FOR NO KEY UPDATE OF a%'
 
 
 def recovers(fleet: Fleet, account: UUID, config: dict[str, int] = TREE) -> None:
-    """Somebody starts what has ended, as an operator's supervisor does, and all is done once."""
+    """Assert that all tasks are done once, after a supervisor has restarted the ended programs."""
     fleet.let_the_lead_run_out()
     oracle.wait_for_quiet(fleet, RECOVERY_SECONDS)
     oracle.assert_synced(fleet, account, config)
@@ -172,7 +175,7 @@ def recovers(fleet: Fleet, account: UUID, config: dict[str, int] = TREE) -> None
 
 @contextmanager
 def killed_in_the_claim(fleet: Fleet) -> Iterator[None]:
-    """It has asked for the commit, and does not hear of it."""
+    """Kill the dispatcher after it has sent its commit, before it receives the reply."""
     with closed(fleet, Gate.IN_CLAIM) as claim:
         yield
         claim.reached()
@@ -182,7 +185,7 @@ def killed_in_the_claim(fleet: Fleet) -> Iterator[None]:
 
 @contextmanager
 def killed_before_the_send(fleet: Fleet) -> Iterator[None]:
-    """It has committed, and Valkey does not take the messages."""
+    """Kill the dispatcher after its commit, while Valkey does not take the messages."""
     with closed(fleet, Gate.IN_CLAIM) as claim:
         yield
         claim.reached()
@@ -196,12 +199,10 @@ def killed_before_the_send(fleet: Fleet) -> Iterator[None]:
 @pytest.mark.parametrize(
     "killed", [killed_in_the_claim, killed_before_the_send], ids=lambda one: one.__name__
 )
-def test_the_dispatcher_is_killed_between_commit_and_send(
+def test_a_dispatcher_killed_between_commit_and_send_loses_no_message(
     killed: Callable[[Fleet], AbstractContextManager[None]], patient: Fleet, deployment: Deployment
 ) -> None:
-    """What it never sent is sent by the next one as it was: the root task stays at its first
-    dispatch.
-    """
+    """The next dispatcher sends the messages unchanged: the root task keeps its first dispatch."""
     account = connect(deployment, Gated, TREE)
     start(patient)
     patient.ready()
@@ -212,7 +213,9 @@ def test_the_dispatcher_is_killed_between_commit_and_send(
     is_taken_over(patient, account)
 
 
-def test_the_dispatcher_is_killed_after_the_send(patient: Fleet, deployment: Deployment) -> None:
+def test_a_dispatcher_killed_after_the_send_repeats_no_dispatch(
+    patient: Fleet, deployment: Deployment
+) -> None:
     account = connect(deployment, Gated, TREE)
     start(patient)
     patient.ready()
@@ -225,8 +228,9 @@ def test_the_dispatcher_is_killed_after_the_send(patient: Fleet, deployment: Dep
 
 
 def is_taken_over(fleet: Fleet, account: UUID) -> None:
-    """Its parent does not notice; a worker process stands in, and nothing had to be dispatched a
-    second time.
+    """Assert that a worker process takes over and that no task was dispatched a second time.
+
+    The parent of the dispatcher does not notice that it died.
     """
     fleet.let_the_lead_run_out(18)
     oracle.wait_for_quiet(fleet, RECOVERY_SECONDS, replace=False)

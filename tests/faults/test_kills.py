@@ -1,4 +1,4 @@
-"""Processes that are killed or stopped at any moment: what they held is done by others, once."""
+"""Processes that are killed or stopped at any moment: others finish their tasks, once."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def kill_a_worker(fleet: Fleet, random: Random) -> None:
 
 
 def kill_a_dispatcher(fleet: Fleet, random: Random) -> None:
-    """It is not replaced before its program is: where both have lost theirs, a worker process
-    stands in.
+    """Kill a dispatcher, or a worker if no dispatcher lives.
+
+    Dramatiq does not replace a dispatcher before its program restarts. When both programs have lost
+    theirs, a worker process leads.
     """
     if pids := fleet.dispatcher_pids():
         with suppress(ProcessLookupError):
@@ -59,9 +61,12 @@ KILLS = [kill_a_worker, kill_a_worker, kill_a_dispatcher, kill_a_program, kill_e
 @pytest.mark.parametrize(
     "kills", [6, pytest.param(60, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
 )
-def test_at_random_moments(kills: int, fleet: Fleet, deployment: Deployment) -> None:
-    """Each kind of death in turn, in an order and at moments that the seed decides; a supervisor
-    starts what ends.
+def test_kills_at_random_moments_lose_no_task(
+    kills: int, fleet: Fleet, deployment: Deployment
+) -> None:
+    """Use each kind of kill in turn, in an order and at moments that the seed decides.
+
+    A supervisor restarts programs that have ended.
     """
     random = Random(kills)
     work = Workload(fleet, COSTLY)
@@ -72,17 +77,17 @@ def test_at_random_moments(kills: int, fleet: Fleet, deployment: Deployment) -> 
             order = random.sample(KILLS, len(KILLS))
         work.goes_on(random.randint(1, 150))
         order[turn % len(KILLS)](fleet, random)
-    # Suspects whose process is killed again have a crash more; none has come to three, or it would
+    # A suspect whose process is killed again has another crash. None has reached three, or it would
     # be parked.
     work.comes_to_its_end()
 
 
-def test_a_stopped_worker_comes_back_too_late(
+def test_results_of_a_worker_that_resumes_too_late_are_refused(
     make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """It was stopped in the midst of two tasks.
+    """The worker was stopped in the middle of two tasks.
 
-    They are done by another one meanwhile, and its own results are refused.
+    Another worker does them in the meantime, and the results of the first are refused.
     """
     fleet = make_fleet(**GATED, POLLING_LEASE_SECONDS="60")
     first = fleet.workers(processes=1, threads=2)
@@ -96,23 +101,25 @@ def test_a_stopped_worker_comes_back_too_late(
     let_leases_run_out(deployment)
     second = fleet.workers(processes=1)
     fleet.until(
-        lambda: deployment.value(PAGES_DONE) == PAGES["pages"], "the second one does them", 40
+        lambda: deployment.value(PAGES_DONE) == PAGES["pages"],
+        "the second worker does the tasks",
+        40,
     )
     send(signal.SIGCONT, zombie)
-    # What a worker still has it hands in when it ends.
+    # A worker saves its remaining results when it ends.
     assert first.terminate() == 0
     assert second.exit_code is None
     fleet.let_the_lead_run_out()
     oracle.wait_for_quiet(fleet, replace=False)
     assert len(calls(deployment.home)[str(account)]) >= oracle.hello_tasks(PAGES) - 1 + 2, (
-        "none was run twice"
+        "no task ran twice"
     )
     oracle.assert_synced(fleet, account, PAGES)
     oracle.assert_nobody_convicted(deployment)
 
 
 def let_leases_run_out(deployment: Deployment) -> None:
-    """What the sweeper does after a minute."""
+    """Expire the leases, as the sweeper does after a minute."""
     with deployment.connection() as connection, connection.transaction():
         connection.execute(
             "UPDATE sync_task SET lease_until = now() - interval '1 second' WHERE state = 'queued'"
@@ -127,20 +134,23 @@ WHERE datname = current_database() AND state = 'idle in transaction'
 PAGES_DONE = "SELECT count(*) FROM sync_task WHERE state = 'done' AND type = 'list_page'"
 
 
-def test_a_worker_that_was_stopped_for_long(fleet: Fleet, deployment: Deployment) -> None:
-    """It goes on, or is ended by its own watchdog because it stood still; a supervisor starts it
-    again then.
+def test_a_worker_that_was_stopped_for_long_repeats_no_task(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """The worker resumes, or its own watchdog ends the process because it was stopped.
+
+    In the second case a supervisor restarts it.
     """
     fleet.workers(processes=1)
     fleet.ready()
     [zombie] = fleet.worker_pids()
     fleet.workers(processes=1)
-    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another one is there")
+    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another worker runs")
     account = connect(deployment, Metered, COSTLY)
     sync(deployment, account)
     oracle.wait_for_progress(fleet, 50)
     send(signal.SIGSTOP, zombie)
-    fleet.until(lambda: not deployment.value(oracle.OPEN), "the other one finishes its work", 60)
+    fleet.until(lambda: not deployment.value(oracle.OPEN), "the other worker finishes the run", 60)
     send(signal.SIGCONT, zombie)
     again = connect(deployment, Metered, COSTLY)
     sync(deployment, again)
@@ -150,12 +160,10 @@ def test_a_worker_that_was_stopped_for_long(fleet: Fleet, deployment: Deployment
     oracle.assert_nobody_convicted(deployment)
 
 
-def test_a_worker_that_is_stopped_within_its_transaction(
+def test_a_worker_that_is_stopped_within_its_transaction_keeps_no_task(
     fleet: Fleet, deployment: Deployment
 ) -> None:
-    """PostgreSQL would keep what it has locked for as long as it is stopped, and its tasks from
-    all others.
-    """
+    """Its session ends after some seconds, so that other workers can lock its tasks."""
     deployment.rows(TRIGGERS)
     fleet.workers(processes=1)
     fleet.ready()
@@ -165,21 +173,21 @@ def test_a_worker_that_is_stopped_within_its_transaction(
         sync(deployment, account)
         gate.reached()
         send(signal.SIGSTOP, zombie)
-    fleet.until(lambda: deployment.value(IDLE) > 0, "its transaction stands still")
+    fleet.until(lambda: deployment.value(IDLE) > 0, "its transaction is idle")
     fleet.workers(processes=1)
-    fleet.until(lambda: not deployment.value(oracle.OPEN), "another one finishes its work", 60)
+    fleet.until(lambda: not deployment.value(oracle.OPEN), "another worker finishes the run", 60)
     send(signal.SIGCONT, zombie)
     oracle.wait_for_quiet(fleet)
     oracle.assert_synced(fleet, account, COSTLY)
     oracle.assert_nobody_convicted(deployment)
 
 
-def test_a_stopped_leader_comes_back_too_late(
+def test_messages_of_a_leader_that_resumes_too_late_do_nothing(
     make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """It was stopped between its claim and the sending.
+    """The leader was stopped between its claim and the sending.
 
-    Another one leads meanwhile; what the first then sends is nothing new.
+    Another one leads in the meantime, and the messages that the first then sends are duplicates.
     """
     deployment.rows(TRIGGERS)
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
@@ -187,7 +195,7 @@ def test_a_stopped_leader_comes_back_too_late(
     fleet.ready()
     [leader] = fleet.dispatcher_pids()
     fleet.workers(processes=1)
-    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another one would lead")
+    fleet.until(lambda: len(fleet.worker_pids()) == 2, "another candidate runs")
     account = connect(deployment, Metered, COSTLY)
     with closed(fleet, Gate.IN_CLAIM) as claim:
         sync(deployment, account)

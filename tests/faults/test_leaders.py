@@ -1,4 +1,4 @@
-"""More of what there should be one of: dispatchers that lead, and schedulers."""
+"""Two leaders and two schedulers, though there should be one of each."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ TREE = {"pages": 4, "items": 5, "fanout_depth": 1}
 RUNS = "SELECT count(*) FROM sync_run"
 
 
-def test_two_who_lead_at_once(fleet: Fleet, deployment: Deployment) -> None:
-    """Each believes to be alone, and is told so by the database: they claim, send again, sweep
-    and end runs at the same time.
+def test_two_leaders_at_the_same_time_repeat_no_task(fleet: Fleet, deployment: Deployment) -> None:
+    """The database tells both dispatchers that they lead.
+
+    They claim, send again, sweep and end runs at the same time.
     """
     let_everybody_lead(deployment)
     accounts = [connect(deployment, Metered, COSTLY) for _ in range(3)]
@@ -34,9 +35,12 @@ def test_two_who_lead_at_once(fleet: Fleet, deployment: Deployment) -> None:
     oracle.assert_nobody_convicted(deployment)
 
 
-def test_many_who_would_like_to_lead(fleet: Fleet, deployment: Deployment) -> None:
-    """One of them does, and the next one as soon as that one has ended; many ticks at once make
-    one run of each account.
+def test_one_of_many_candidates_leads_and_the_next_takes_over(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """One candidate leads, and the next takes over as soon as that one has ended.
+
+    Many ticks at the same time make one run of each account.
     """
     accounts = [connect(deployment, Metered, COSTLY) for _ in range(4)]
     programs = [fleet.workers(processes=1, threads=2) for _ in range(3)]
@@ -47,7 +51,7 @@ def test_many_who_would_like_to_lead(fleet: Fleet, deployment: Deployment) -> No
     for program in programs[:2]:
         oracle.wait_for_progress(fleet, deployment.value(oracle.DONE) + 100)
         assert program.terminate() == 0
-    fleet.until(fleet.led, "the last one leads")
+    fleet.until(fleet.led, "the last candidate leads")
     oracle.wait_for_quiet(fleet, 60, replace=False)
     for account in accounts:
         oracle.assert_synced(fleet, account, COSTLY)
@@ -55,12 +59,14 @@ def test_many_who_would_like_to_lead(fleet: Fleet, deployment: Deployment) -> No
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_two_schedulers(fleet: Fleet, deployment: Deployment) -> None:
-    """Two real ones, which send at the same full minute."""
+def test_two_schedulers_make_one_run_of_each_account(fleet: Fleet, deployment: Deployment) -> None:
+    """Two real schedulers send at the same full minute."""
     accounts = [connect(deployment, Metered, TREE) for _ in range(6)]
     for _ in range(2):
         fleet.scheduler(POLLING_CRON_SCHEDULE="* * * * *")
-    fleet.until(lambda: deployment.queues.length("polling") >= 2, "both have sent a tick", 90)
+    fleet.until(
+        lambda: deployment.queues.length("polling") >= 2, "both schedulers have sent a tick", 90
+    )
     fleet.workers(processes=2)
     fleet.until(lambda: deployment.value(RUNS) == 6, "the ticks make runs")
     oracle.wait_for_quiet(fleet, replace=False)

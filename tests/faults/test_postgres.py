@@ -1,4 +1,4 @@
-"""PostgreSQL dies, throws us out, has no room, sides against us, or commits and cannot say so."""
+"""PostgreSQL dies, ends sessions, is full, breaks a deadlock, or commits without a reply."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from support.proxy import (
 from support.servers import Server, Servers
 
 LARGER = {"pages": 20, "items": 16, "fanout_depth": 1, "delay_ms": 10}
-"""Some 5,500 tasks."""
+"""A tree of about 5,500 tasks."""
 
 SMALL = {"pages": 6, "items": 8, "fanout_depth": 1, "delay_ms": 5}
-"""Some 440 tasks."""
+"""A tree of about 440 tasks."""
 
 DISPATCHED = "SELECT max(dispatch_no) FROM sync_task"
 
@@ -35,20 +35,20 @@ def _kill(server: Server) -> None:
 
 
 @pytest.mark.parametrize("end", [Server.restart, _kill], ids=["restarted", "killed"])
-def test_gone_and_back(
+def test_a_restart_of_postgresql_loses_and_repeats_nothing(
     end: Callable[[Server], None], fleet: Fleet, deployment: Deployment, own_servers: Servers
 ) -> None:
     with in_a_run(fleet, deployment):
         end(own_servers.postgres)
 
 
-def test_down_when_workers_start(
+def test_workers_that_start_without_postgresql_wait_for_it(
     fleet: Fleet, deployment: Deployment, own_servers: Servers
 ) -> None:
     begin_without(own_servers.postgres, fleet, deployment)
 
 
-def test_sessions_terminated_all_the_time(fleet: Fleet, deployment: Deployment) -> None:
+def test_terminated_sessions_lose_and_repeat_nothing(fleet: Fleet, deployment: Deployment) -> None:
     with outages.terminating(deployment) as ended, in_a_run(fleet, deployment, after=0):
         pass
     assert ended[0] >= 5
@@ -56,7 +56,9 @@ def test_sessions_terminated_all_the_time(fleet: Fleet, deployment: Deployment) 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_sessions_terminated_for_minutes(fleet: Fleet, deployment: Deployment) -> None:
+def test_sessions_terminated_for_minutes_lose_and_repeat_nothing(
+    fleet: Fleet, deployment: Deployment
+) -> None:
     with (
         outages.terminating(deployment) as ended,
         in_a_run(fleet, deployment, LARGER, after=0, quiet=240),
@@ -65,21 +67,25 @@ def test_sessions_terminated_for_minutes(fleet: Fleet, deployment: Deployment) -
     assert ended[0] >= 20
 
 
-def test_every_connection_taken_by_others(fleet: Fleet, deployment: Deployment) -> None:
+def test_a_run_completes_after_others_took_every_connection(
+    fleet: Fleet, deployment: Deployment
+) -> None:
     with in_a_run(fleet, deployment), outages.exhausted(deployment):
         before = len(fleet.says())
         fleet.until(
             lambda: fleet.says()[before:].count("PostgreSQL is not available") > 2,
-            "nobody gets a connection",
+            "no process gets a connection",
             40,
         )
 
 
-def test_a_disk_that_is_full(fleet: Fleet, deployment: Deployment) -> None:
-    """Everybody waits: no task is blamed for it, and none is run again.
+def test_a_full_disk_makes_savers_wait_and_blames_no_task(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """All savers wait. No task is blamed for the full disk, and none runs again.
 
-    The saver gives up a batch that a server which answers refuses ten times; it must not take this
-    for such a case.
+    The saver gives up a batch that a live server has refused ten times. It must not count a full
+    disk as such a refusal.
     """
     with in_a_run(fleet, deployment), outages.disk_full(deployment):
         fleet.until(
@@ -100,10 +106,10 @@ LOST = {
 
 
 @pytest.mark.parametrize("what", LOST)
-def test_lost(what: str, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """Whether it was done is looked up in the ledger, by doing it again: the fence refuses what
-    was done.
-    """
+def test_lost_commits_and_replies_lose_and_repeat_nothing(
+    what: str, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """The work is repeated, and the fence refuses it if the commit was done."""
     matches, rate = LOST[what]
     losses = Losses(matches, rate, seed=9)
     with postgres_proxy(deployment.database_url, losses) as proxy:
@@ -116,7 +122,9 @@ def test_lost(what: str, make_fleet: Callable[..., Fleet], deployment: Deploymen
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(5))
-def test_lost_for_long(seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
+def test_replies_lost_for_minutes_lose_and_repeat_nothing(
+    seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
     for matches, rate in ((commit_done, 0.3), (statement_done, 0.02)):
         losses = Losses(matches, rate, seed=seed)
         with postgres_proxy(deployment.database_url, losses) as proxy:
@@ -141,14 +149,15 @@ LAST_ITEM = "10-13-13"
 
 
 @pytest.mark.parametrize("victim", ["the engine", "somebody else"])
-def test_a_deadlock(victim: str, make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """A transaction of others holds an item that a saver is about to write, and wants the task that
-    the saver holds.
+def test_a_deadlock_with_another_transaction_repeats_no_task(
+    victim: str, make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """Another transaction locks an item that a saver is about to write.
 
-    Who has waited for `deadlock_timeout` looks whether there is a deadlock, and is ended if there
-    is.
+    Then it wants the task that the saver has locked. The session that has waited for
+    `deadlock_timeout` checks for a deadlock, and is ended if there is one.
     """
-    fleet = make_fleet(POLLING_LEASE_SECONDS="20")  # longer than anybody waits here
+    fleet = make_fleet(POLLING_LEASE_SECONDS="20")  # longer than any wait in this test
     engines, others = ("2s", "1h") if victim == "the engine" else ("1h", "10ms")
     name = deployment.database_url.split("?")[0].rsplit("/", 1)[1]
     deployment.rows(f"ALTER DATABASE \"{name}\" SET deadlock_timeout = '{engines}'")
@@ -157,7 +166,8 @@ def test_a_deadlock(victim: str, make_fleet: Callable[..., Fleet], deployment: D
         other.execute("BEGIN")
         other.execute(INVENTED, (LAST_ITEM,))
         fleet.until(
-            lambda: deployment.value(WAIT_FOR, other.info.backend_pid), "a saver waits for us"
+            lambda: deployment.value(WAIT_FOR, other.info.backend_pid),
+            "a saver waits for the other transaction",
         )
         if victim == "the engine":
             assert other.execute(ITS_TASK, (LAST_ITEM,)).fetchone()

@@ -1,4 +1,7 @@
-"""Refusals of providers, and budgets: waiting costs no attempt, and nobody else anything."""
+"""Refusals by providers, and budgets.
+
+Waiting costs no attempt, and other accounts nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ SNOOZED = "SELECT max(snoozes) > 0 FROM sync_task WHERE user_integration_id = %s
 FRUGAL = "SELECT state FROM sync_task WHERE type = 'frugal'"
 
 
-def test_storms_of_refusals(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """Whatever a provider says of when to come again: no attempt is burned, and other accounts
-    do not notice.
-    """
+def test_refusals_cost_no_attempt_and_affect_no_other_account(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """Refusals cost no attempt and do not affect other accounts, for any `retry_after`."""
     hostile_fleet.workers()
     answers = [0, -5, 3600, "soon", [], None]
     storms = [
@@ -36,7 +39,8 @@ def test_storms_of_refusals(hostile_fleet: Fleet, deployment: Deployment) -> Non
     ended = "SELECT count(*) FROM sync_run WHERE user_integration_id = %s AND state = 'succeeded'"
     hostile_fleet.until(lambda: deployment.value(ended, calm), "the calm account is synced")
     hostile_fleet.until(
-        lambda: all(deployment.value(SNOOZED, account) for account in storms), "all were refused"
+        lambda: all(deployment.value(SNOOZED, account) for account in storms),
+        "all other accounts were refused",
     )
     for account in storms:
         attempts, crashes, _ = deployment.rows(BOTHERED, account)[0]
@@ -45,10 +49,10 @@ def test_storms_of_refusals(hostile_fleet: Fleet, deployment: Deployment) -> Non
     oracle.assert_tasks(deployment, calm, {"done": 31})
 
 
-def test_a_storm_that_passes(fleet: Fleet, deployment: Deployment) -> None:
-    """Half of all calls are refused the first time, in each process anew; in the end nothing is
-    missing.
-    """
+def test_a_run_completes_after_half_of_its_calls_were_refused(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """Half of all calls are refused the first time, in each process, and nothing is lost."""
     fleet.workers(threads=8)
     config = {"pages": 24, "items": 2, "fail_rate": {"rate_limited": 0.5}}
     account = connect(deployment, Metered, config)
@@ -59,8 +63,8 @@ def test_a_storm_that_passes(fleet: Fleet, deployment: Deployment) -> None:
     assert attempts == crashes == 0 < snoozes
 
 
-def test_a_budget_is_one_for_all_processes(fleet: Fleet, deployment: Deployment) -> None:
-    """Three accounts with a budget each; what they could do at once is far more than that."""
+def test_all_processes_share_one_budget_of_an_account(fleet: Fleet, deployment: Deployment) -> None:
+    """Three accounts have a budget each. Without it they could do far more."""
     fleet.workers(processes=1)
     fleet.workers(processes=2)
     accounts = [connect(deployment, Metered, oracle.COSTLY) for _ in range(3)]
@@ -70,15 +74,17 @@ def test_a_budget_is_one_for_all_processes(fleet: Fleet, deployment: Deployment)
     for account in accounts:
         oracle.assert_synced(fleet, account, oracle.COSTLY)
         moments = calls(deployment.home)[str(account)]
-        assert len(moments) > 3 * CALLS.units, "the budget was never asked for more than it has"
+        assert len(moments) > 3 * CALLS.units, "the calls never came near the budget"
 
 
-def test_a_task_with_a_cost_that_cannot_begin(hostile_fleet: Fleet, deployment: Deployment) -> None:
-    """Its budget is asked before it runs, and for that its account is opened: what fails there ends
-    as in the task.
+def test_a_task_waits_while_its_account_cannot_be_opened(
+    hostile_fleet: Fleet, deployment: Deployment
+) -> None:
+    """The budget is requested before the task runs, and for that the account is opened.
 
-    Whether the keys of this process are wrong or the account's credentials cannot be known: the
-    task waits, and says so.
+    An error while the account is opened is treated like an error of the task. It is unknown whether
+    the keys of this process are wrong or the account's credentials. The task waits and states this
+    reason.
     """
     hostile_fleet.workers()
     account = connect(
@@ -89,7 +95,8 @@ def test_a_task_with_a_cost_that_cannot_begin(hostile_fleet: Fleet, deployment: 
     )
     sync(deployment, account)
     hostile_fleet.until(
-        lambda: deployment.rows(FRUGAL) == [("done",)], "it is done while the account is well"
+        lambda: deployment.rows(FRUGAL) == [("done",)],
+        "the task is done while the account can be opened",
     )
     oracle.wait_for_quiet(hostile_fleet)
     deployment.rows(
@@ -99,12 +106,12 @@ def test_a_task_with_a_cost_that_cannot_begin(hostile_fleet: Fleet, deployment: 
         "UPDATE sync_task SET state = 'parked' WHERE type = 'frugal' RETURNING id"
     )
     with deployment.connection() as connection:
-        retry(connection, [task])  # a run of this task alone
+        retry(connection, [task])  # a run with this task only
     deployment.queues.wake()
     waits = (
         "SELECT state, attempts, reason FROM sync_task WHERE retry_of IS NOT NULL AND snoozes = 1"
     )
-    hostile_fleet.until(lambda: deployment.rows(waits), "the task is put back")
+    hostile_fleet.until(lambda: deployment.rows(waits), "the task is snoozed")
     [(state, attempts, reason)] = deployment.rows(waits)
     assert (state, attempts) == ("ready", 0)
     assert "none of the keys decrypts" in reason

@@ -1,4 +1,4 @@
-"""Redis loses messages, or delivers them again and again."""
+"""Redis loses messages, or delivers them several times."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from support.workload import Workload
 from core.transport.messages import encode
 
 
-def test_flushed_again_and_again(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """What was lost is sent again as it was: no lease has to run out for that, and nobody is
-    suspected.
+def test_repeated_flushes_lose_no_message_and_suspect_no_task(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """Lost messages are sent again with the same number, before any lease expires.
+
+    No task becomes a suspect.
     """
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     fleet.workers()
@@ -38,17 +41,18 @@ def test_flushed_again_and_again(make_fleet: Callable[..., Fleet], deployment: D
 
 
 EVERY_SECONDS = 10.0
-"""How often Redis is flushed in the long form."""
+"""The number of seconds between two flushes of Redis in the long form."""
 
 
 @pytest.mark.parametrize(
     "flushes", [3, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 )
-def test_flushed_again_and_again_while_budgets_are_counted(
+def test_budgets_hold_though_redis_is_flushed_repeatedly(
     flushes: int, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """The budgets are lost as well: their limits hold all the same, and work goes on between any
-    two flushes.
+    """The budgets are lost as well, and their limits still hold.
+
+    Work continues between any two flushes.
     """
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
     work = Workload(fleet, COSTLY)
@@ -63,10 +67,10 @@ def test_flushed_again_and_again_while_budgets_are_counted(
     assert deployment.value("SELECT max(crashes) + max(attempts) FROM sync_task") == 0
 
 
-def test_every_message_again_at_once_and_late(fleet: Fleet, deployment: Deployment) -> None:
-    """Late is: when all is done, to processes that never saw it before, in another run, and
-    after that one.
-    """
+def test_messages_delivered_again_immediately_and_late_do_nothing(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """Messages come late: after all tasks are done, to new processes, and in another run."""
     workers = fleet.workers()
     fleet.ready()
     account = connect(deployment, Metered, COSTLY)
@@ -86,7 +90,7 @@ def test_every_message_again_at_once_and_late(fleet: Fleet, deployment: Deployme
     oracle.wait_for_quiet(fleet)
     redelivery.again()
     oracle.wait_for_quiet(fleet)
-    # The second run found everything as it was; what belongs to the first has done nothing in it.
+    # The second run found everything unchanged, and messages of the first did nothing in it.
     again = 2 * oracle.hello_tasks(COSTLY)
     oracle.assert_tasks(deployment, account, {"done": again})
     assert sorted(oracle.assert_runs(fleet, account, ["succeeded"] * 2)) == [0, 540]
@@ -94,8 +98,8 @@ def test_every_message_again_at_once_and_late(fleet: Fleet, deployment: Deployme
     oracle.assert_nobody_convicted(deployment)
 
 
-def test_messages_that_nobody_can_read(fleet: Fleet, deployment: Deployment) -> None:
-    """Other versions and other programs may put anything there; the ledger's own messages go on."""
+def test_unreadable_messages_do_not_stop_the_others(fleet: Fleet, deployment: Deployment) -> None:
+    """Other versions and other programs may send anything; messages of the ledger still arrive."""
     fleet.workers()
     fleet.ready()
     account = connect(deployment, HelloWorld, {"pages": 50, "delay_ms": 20})

@@ -1,4 +1,4 @@
-"""SIGTERM: a deploy in the middle of a run."""
+"""SIGTERM: a deploy during a run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ QUEUED = "SELECT id || '-' || dispatch_no FROM sync_task WHERE state = 'queued'"
 PROCESSES = "SELECT count(*) FROM process"
 
 
-def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
-    """It ends within seconds.
+def test_sigterm_during_a_run_suspects_no_task(fleet: Fleet, deployment: Deployment) -> None:
+    """The workers end within seconds.
 
-    What was not begun is ready, or still waits in Redis, and nothing is suspected.
+    A task that was not begun is ready, or still waits in Redis. No task becomes a suspect.
     """
     workers = fleet.workers()
     fleet.ready()
@@ -35,8 +35,8 @@ def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
         assert workers.terminate() == 0
         assert time.monotonic() - began < 10
         assert deployment.value(SUSPECTS) == 0
-        # What a dispatcher marked and had not sent yet is not there at all; the next one sends it
-        # as it was.
+        # A message that a dispatcher marked and did not send is missing here. The next dispatcher
+        # sends it unchanged.
         queued = {message for (message,) in deployment.rows(QUEUED)}
         [sent] = deployment.queues.ids("hello-world")
         assert queued & sent <= set(deployment.queues.waiting("hello-world"))
@@ -51,12 +51,12 @@ def test_sigterm_in_a_run(fleet: Fleet, deployment: Deployment) -> None:
 @pytest.mark.parametrize(
     "times", [8, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
 )
-def test_sigterm_at_random_moments(
+def test_sigterm_at_random_moments_suspects_no_task(
     times: int, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
-    """While it starts, before it has taken anything, in the midst.
+    """Send SIGTERM during the start, before the first task, and during the work.
 
-    No lease has to run out for what it had.
+    The leases are long: no task may depend on their end.
     """
     random = Random(times)
     fleet = make_fleet(POLLING_LEASE_SECONDS="60")
@@ -68,8 +68,10 @@ def test_sigterm_at_random_moments(
         assert program.terminate() in ENDED
         program.start()
         if random.random() < 0.2:
-            # So early that it has no handler yet, or is in the middle of its start.
-            fleet.until(lambda program=program: program.children(), "it has begun")
+            # The process may have no handler yet, or be in the middle of its start.
+            fleet.until(
+                lambda program=program: program.children(), "the program has started its processes"
+            )
             assert program.terminate() in ENDED
             program.start()
     work.comes_to_its_end()
@@ -77,4 +79,4 @@ def test_sigterm_at_random_moments(
 
 
 ENDED = {0, -15}
-"""By itself, or before it had a handler for the signal."""
+"""The exit codes of a regular end, and of an end before the process had a signal handler."""

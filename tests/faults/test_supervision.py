@@ -1,5 +1,6 @@
-"""Production starts recover by themselves: `polling up`, and a container of
-`deploy/compose.yaml` under its restart policy.
+"""Production starts recover by themselves.
+
+They are `polling up`, and a container of `deploy/compose.yaml` under its restart policy.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SELECT pid FROM process WHERE kind = 'worker'
 """
 
 
-def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(
+def test_polling_up_replaces_dead_processes_and_leaves_the_others_alone(
     fleet: Fleet, deployment: Deployment
 ) -> None:
     up = fleet.start(UP)
@@ -45,10 +46,10 @@ def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(
     killed, other = before
     [scheduler] = schedulers(fleet)
     send(signal.SIGKILL, killed, scheduler)
-    after = fleet.until(lambda: workers(deployment, 2), "there are two again", 40)
+    after = fleet.until(lambda: workers(deployment, 2), "two workers run again", 40)
     assert killed not in after
     assert other in after
-    fleet.until(lambda: set(schedulers(fleet)) - {scheduler}, "there is another scheduler")
+    fleet.until(lambda: set(schedulers(fleet)) - {scheduler}, "another scheduler runs")
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, COSTLY)
     oracle.assert_nobody_convicted(deployment)
@@ -64,12 +65,12 @@ def test_polling_up_replaces_what_dies_and_leaves_the_others_alone(
         pytest.param("the command", marks=pytest.mark.long),
     ],
 )
-def test_the_documented_command_under_a_restart_policy(
+def test_the_documented_command_recovers_under_a_restart_policy(
     victim: str, fleet: Fleet, deployment: Deployment
 ) -> None:
-    """The policy is `replace`: what has ended is started again.
+    """The test stands in for the restart policy: it restarts programs that have ended.
 
-    The command ends when its worker process does.
+    The command ends when its worker process ends.
     """
     subprocess.run(
         compose_command("migrate"), env=deployment.environment(), check=True, capture_output=True
@@ -93,7 +94,7 @@ def test_the_documented_command_under_a_restart_policy(
 
 
 def workers(deployment: Deployment, count: int) -> list[int] | None:
-    """The live worker processes, once they are so many."""
+    """Return the ids of the live worker processes if there are exactly `count`, otherwise None."""
     found = alive({pid for (pid,) in deployment.rows(LIVE)})
     return sorted(found) if len(found) == count else None
 
@@ -103,7 +104,7 @@ def alive(pids: set[int]) -> set[int]:
 
 
 def schedulers(fleet: Fleet) -> list[int]:
-    """The schedulers that this fleet's program has started."""
+    """Return the ids of the schedulers that this fleet's program has started."""
     return [
         pid
         for pid, parent, words in processes()
@@ -112,7 +113,7 @@ def schedulers(fleet: Fleet) -> list[int]:
 
 
 def processes() -> list[tuple[int, int, str]]:
-    """(id, parent, command) of every process that is no zombie."""
+    """Return (id, parent, command) of every process, without zombies."""
     listed = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="],
         capture_output=True,

@@ -1,5 +1,6 @@
-"""Valkey dies, stalls, loses replies, or refuses to write: the processes wait, and go on by
-themselves.
+"""Valkey dies, stalls, loses replies or refuses writes.
+
+The processes wait, and resume by themselves.
 """
 
 from __future__ import annotations
@@ -16,23 +17,26 @@ from support.proxy import Losses, any_reply, redis_proxy, redis_url
 from support.servers import Servers
 
 
-def test_killed(fleet: Fleet, deployment: Deployment, own_servers: Servers) -> None:
+def test_a_killed_valkey_loses_and_repeats_nothing(
+    fleet: Fleet, deployment: Deployment, own_servers: Servers
+) -> None:
     with in_a_run(fleet, deployment):
         own_servers.valkey.kill()
         own_servers.valkey.start()
 
 
-def test_down_when_workers_start(
+def test_workers_that_start_without_valkey_wait_for_it(
     fleet: Fleet, deployment: Deployment, own_servers: Servers
 ) -> None:
     begin_without(own_servers.valkey, fleet, deployment)
 
 
-def test_stalled_beyond_every_timeout(
+def test_a_stall_beyond_every_timeout_loses_and_repeats_nothing(
     fleet: Fleet, deployment: Deployment, own_servers: Servers
 ) -> None:
-    """Consumers, savers and the dispatcher give up their commands; what those had done already
-    is done twice, or lost.
+    """Consumers, savers and the dispatcher abandon their commands.
+
+    The commands that Valkey had already executed take effect twice, or are lost.
     """
     with in_a_run(fleet, deployment), outages.stalled(own_servers.valkey):
         fleet.until(
@@ -48,26 +52,35 @@ REFUSALS: dict[str, tuple[Callable[[str], AbstractContextManager[None]], str]] =
 
 
 @pytest.mark.parametrize("fault", REFUSALS)
-def test_refuses_to_write(fault: str, fleet: Fleet, deployment: Deployment) -> None:
+def test_refused_writes_lose_and_repeat_nothing(
+    fault: str, fleet: Fleet, deployment: Deployment
+) -> None:
     refuse, words = REFUSALS[fault]
     with in_a_run(fleet, deployment):
         with refuse(deployment.redis_url):
-            fleet.until(lambda: says_one(fleet, words), "somebody is refused")
+            fleet.until(lambda: says_one(fleet, words), "a process reports the refusal")
             done = deployment.value("SELECT count(*) FROM sync_task WHERE state = 'done'")
         assert done < 2_000, "the run was over before anybody could be refused"
 
 
-def test_refused_again_and_again(fleet: Fleet, deployment: Deployment) -> None:
-    """Each time the engine comes back to it, it refuses in another way."""
+def test_writes_refused_again_and_again_lose_and_repeat_nothing(
+    fleet: Fleet, deployment: Deployment
+) -> None:
+    """Each time the engine tries Valkey again, Valkey refuses in another way."""
     with in_a_run(fleet, deployment):
         for refuse, words in REFUSALS.values():
             with refuse(deployment.redis_url):
-                fleet.until(lambda words=words: says_one(fleet, words), "somebody is refused")
+                fleet.until(
+                    lambda words=words: says_one(fleet, words), "a process reports the refusal"
+                )
 
 
-def test_replies_lost(make_fleet: Callable[..., Fleet], deployment: Deployment) -> None:
-    """What was asked for was done, and nobody knows: messages are taken by nobody, sent twice,
-    acknowledged or not.
+def test_lost_replies_lose_and_repeat_nothing(
+    make_fleet: Callable[..., Fleet], deployment: Deployment
+) -> None:
+    """Valkey executed the commands, and no process knows.
+
+    Messages are fetched and not received, sent twice, or acknowledged without a reply.
     """
     losses = Losses(any_reply, rate=0.04, hanging=0.03, seed=8)
     with redis_proxy(deployment.redis_url, losses) as proxy:
@@ -79,7 +92,7 @@ def test_replies_lost(make_fleet: Callable[..., Fleet], deployment: Deployment) 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(5))
-def test_replies_lost_for_long(
+def test_replies_lost_for_minutes_lose_and_repeat_nothing(
     seed: int, make_fleet: Callable[..., Fleet], deployment: Deployment
 ) -> None:
     losses = Losses(any_reply, rate=0.06, hanging=0.03, seed=seed)
@@ -90,12 +103,12 @@ def test_replies_lost_for_long(
 
 
 def says_one(fleet: Fleet, words: str) -> bool:
-    """Whether it has said one of these, separated by bars."""
+    """Return True if the log contains one of these texts, which are separated by bars."""
     said = fleet.says()
     return any(word in said for word in words.split("|"))
 
 
 def says_all(fleet: Fleet, *words: str) -> bool:
-    """Whether it has said all of these."""
+    """Return True if the log contains all of these texts."""
     said = fleet.says()
     return all(word in said for word in words)

@@ -1,6 +1,4 @@
-"""The command line in processes of its own, as a new user runs it; and an FTP server to connect
-to.
-"""
+"""The command line in processes of its own, as a new user runs it, and an FTP server."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ USERNAME, PASSWORD = "someone", "correct-horse-battery"
 
 
 def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What the condition says, once it is true."""
+    """Wait until the condition returns a true value, and return that value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -40,14 +38,14 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
 
 @dataclass
 class Done:
-    """What a command said, and its exit code."""
+    """The output of a command, and its exit code."""
 
     code: int
     out: str
     err: str
 
     def json(self) -> Any:
-        """The last line."""
+        """Return the last line, parsed."""
         return json.loads(self.out.splitlines()[-1])
 
     def rows(self) -> list[Any]:
@@ -55,7 +53,7 @@ class Done:
 
 
 class Cli:
-    """Commands with one home; they never ask."""
+    """Runs commands with one home; they never prompt."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
@@ -89,13 +87,16 @@ class Cli:
         return Done(process.returncode, out, err)
 
     def ok(self, *words: str, given: str | None = None) -> Done:
-        """A command that has to succeed."""
+        """Run a command that has to succeed."""
         done = self(*words, given=given)
         assert done.code == 0, done
         return done
 
     def fails(self, *words: str, code: int = 1, given: str | None = None) -> str:
-        """A command that has to fail; its error, which is one line, and the hint below it."""
+        """Run a command that has to fail, and return its error.
+
+        The error is one line, with an optional hint below it.
+        """
         done = self(*words, given=given)
         assert done.code == code, done
         assert done.err.startswith("error: "), done
@@ -103,7 +104,7 @@ class Cli:
         return done.err
 
     def connect(self, name: str, **config: Any) -> str:
-        """A hello-world account; its id."""
+        """Connect a hello-world account, and return its id."""
         words = [
             "connect",
             "hello-world",
@@ -118,7 +119,7 @@ class Cli:
 
 @contextmanager
 def up(cli: Cli) -> Iterator[list[str]]:
-    """`polling up`, from its welcome to its end by Ctrl-C; yields what it says."""
+    """Run `polling up` from its welcome until Ctrl-C, and yield its output."""
     words = ("up", "--processes", "1", "--threads", "4")
     process = cli.start(*words, stderr=subprocess.STDOUT, start_new_session=True)
     lines: list[str] = []
@@ -143,7 +144,7 @@ def up(cli: Cli) -> Iterator[list[str]]:
 
 @contextmanager
 def ftp_server(home: Path) -> Iterator[int]:
-    """A real FTP server over a directory; its port."""
+    """Serve a directory with a real FTP server, and yield its port."""
     authorizer, loop, stopping = DummyAuthorizer(), IOLoop(), threading.Event()
     authorizer.add_user(USERNAME, PASSWORD, str(home), perm="elr")
     handler = type("Handler", (FTPHandler,), {"authorizer": authorizer, "auth_failed_timeout": 0})

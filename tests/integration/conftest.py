@@ -1,4 +1,4 @@
-"""A ledger to play with: accounts, runs, dispatches and results, on the engine's own statements."""
+"""Fixtures for a ledger: accounts, runs, dispatches and results, by the engine's own statements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DOMAIN = "shop"
 
 
 class Shop(BaseIntegration):
-    """What its tasks do is decided by each test, which hands in their results."""
+    """An integration whose task results the tests provide."""
 
     manifest = Manifest(DOMAIN, "Shop")
 
@@ -40,14 +40,14 @@ class Shop(BaseIntegration):
 
 @dataclass
 class Desk:
-    """Does by hand what the scheduler, the dispatcher and a worker do."""
+    """Does manually the work of the scheduler, the dispatcher and a worker."""
 
     conn: Conn
     blobs: Blobs
     me: UUID = field(default_factory=uuid4)
 
     def account(self, name: str = "someone", domain: str = DOMAIN, **given: Any) -> UUID:
-        """A connected account that is due."""
+        """Connect an account that is due, and return its id."""
         defaults: dict[str, Any] = {
             "user_id": "u",
             "identity": name,
@@ -60,7 +60,7 @@ class Desk:
         )[0]
 
     def run(self, account: UUID, **given: Any) -> UUID:
-        """A run now, or the open one."""
+        """Request a run, and return it or the one that is open."""
         return scheduling.request_run(self.conn, account, **given)[0]
 
     def add(
@@ -71,7 +71,7 @@ class Desk:
         priority: int = 0,
         conn: Conn | None = None,
     ) -> list[int]:
-        """More ready tasks of a run, as if its tasks had returned them."""
+        """Insert ready tasks, as if the run's tasks had returned them."""
         statement = """
             INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type,
                 payload, dedup_key,
@@ -93,7 +93,7 @@ class Desk:
         domain: str = DOMAIN,
         conn: Conn | None = None,
     ) -> list[Dispatch]:
-        """Lead, and dispatch these portions; without any, all that is ready."""
+        """Lead, and dispatch these portions, or all ready tasks if there are none."""
         leadership.lead(conn or self.conn, me or self.me)
         if not portions:
             found = self.conn.execute(
@@ -105,29 +105,29 @@ class Desk:
         return dispatching.claim(conn or self.conn, me or self.me, domain, portions, lease)
 
     def root(self, account: UUID, **given: Any) -> Dispatch:
-        """The dispatched root task of a new run."""
+        """Return the dispatched root task of a new run."""
         self.run(account, **given)
         (dispatch,) = self.claim(Portion(str(account), "live", 1, without_types=["step", "page"]))
         return dispatch
 
     def outcome(self, dispatch: Dispatch, read: Mapping[str, int] = {}, **result: Any) -> Outcome:
-        """What it comes to when it returns this."""
+        """Return the outcome of a task that returns this result."""
         return result_outcome(dispatch, TaskResult(**result), Shop, self.blobs, read)
 
     def save(
         self, *outcomes: Outcome, guard: float = 0.5, conn: Conn | None = None
     ) -> CommitResult:
-        """Save as the saver does, without asking for the end of runs."""
+        """Save outcomes as the saver does, without the check whether runs are complete."""
         return commit_outcomes(conn or self.conn, outcomes, max_deleted_share=guard)
 
     def finish(self, dispatch: Dispatch, guard: float = 0.5, **result: Any) -> CommitResult:
-        """Save what it returned, and end its run if that was the last task."""
+        """Save a result, and end its run if that was the last task."""
         saved = self.save(self.outcome(dispatch, **result), guard=guard)
         completion.end_runs(self.conn, {dispatch.run_id})
         return saved
 
     def keep(self, account: UUID, *outputs: TaskOutput, **more: Any) -> None:
-        """A whole run that keeps this."""
+        """Complete a run that keeps these outputs."""
         self.finish(self.root(account), output=outputs, **more)
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
@@ -159,7 +159,7 @@ class Desk:
         return {id: rest[0] if len(rest) == 1 else rest for id, *rest in found}
 
     def alive(self) -> set[str]:
-        """What is kept and not marked deleted."""
+        """Return the ids of the kept items that are not marked deleted."""
         return set(self.content(where="deleted_at IS NULL"))
 
 
@@ -175,7 +175,7 @@ def desk(conn: Conn, blobs: Blobs) -> Desk:
 
 @pytest.fixture
 def healthy(desk: Desk) -> processes.Process:
-    """A fleet that lives, as the ledger sees it."""
+    """Register a live worker and its dispatcher, so that the fleet is healthy."""
     process = processes.Process(uuid4(), "worker", "host", 17, [DOMAIN], 8)
     processes.heartbeat(desk.conn, process, datetime.now(UTC))
     leadership.lead(desk.conn, desk.me)
@@ -190,8 +190,9 @@ def shop() -> type[Shop]:
 
 @pytest.fixture
 def together() -> Callable[..., list[Any]]:
-    """`together(first, second, …)`: what each returned, or raised, when all ran at once in
-    threads of their own.
+    """Return `together(first, second, …)`, which runs functions concurrently.
+
+    Each function has a thread of its own. The result contains what each returned, or raised.
     """
     import threading
 
@@ -218,7 +219,7 @@ def together() -> Callable[..., list[Any]]:
 
 @pytest.fixture
 def blocked_in(conn: Conn, until: Any) -> Callable[[int], None]:
-    """`blocked_in(pid)` returns once that connection waits for a lock."""
+    """Return `blocked_in(pid)`, which returns once that connection waits for a lock."""
 
     def wait(pid: int) -> None:
         until(

@@ -1,4 +1,4 @@
-"""Accounts: one identity is one account, and its credentials are renewed by one task at a time."""
+"""Accounts: one identity is one account, and one task at a time refreshes its credentials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_another_user_or_domain_is_another_account(desk) -> None:
     )
 
 
-def test_many_who_connect_at_once_get_one_account(desk, connect, together) -> None:
+def test_concurrent_connects_make_one_account(desk, connect, together) -> None:
     conns = [connect() for _ in range(6)]
     given = {
         "user_id": "u",
@@ -61,7 +61,7 @@ def test_an_unknown_account_is_not_found(desk) -> None:
         store.load(desk.conn, "11111111-1111-4111-8111-111111111111")
 
 
-def test_eight_tasks_that_refresh_at_once_ask_the_provider_once(desk, database, together) -> None:
+def test_eight_concurrent_refreshes_call_the_provider_once(desk, database, together) -> None:
     account, asked = desk.account(), []
 
     def renew() -> str:
@@ -85,7 +85,7 @@ def desk_state(database, account):
         ).fetchone()
 
 
-def test_new_credentials_are_stored_before_anyone_has_them(desk, database) -> None:
+def test_new_credentials_are_stored_before_they_are_returned(desk, database) -> None:
     account = desk.account()
     answer = refresh(database, account, 1, lambda: "renewed")
     assert answer == Sealed(*desk_state(database, account)[:2])
@@ -93,7 +93,7 @@ def test_new_credentials_are_stored_before_anyone_has_them(desk, database) -> No
     assert desk.value("SELECT version FROM user_integration") == 2
 
 
-def test_no_transaction_is_held_while_the_provider_is_asked(desk, database) -> None:
+def test_no_transaction_is_open_while_the_provider_is_called(desk, database) -> None:
     account = desk.account()
 
     def renew() -> str:
@@ -111,13 +111,13 @@ def test_no_transaction_is_held_while_the_provider_is_asked(desk, database) -> N
     assert refresh(database, account, 1, renew).version == 2
 
 
-def test_who_has_old_ones_gets_the_newer_without_a_call(desk, database) -> None:
+def test_a_task_with_old_credentials_gets_the_newer_ones_without_a_call(desk, database) -> None:
     account = desk.account()
     refresh(database, account, 1, lambda: "renewed")
     assert refresh(database, account, 1, lambda: pytest.fail("asked")) == Sealed("renewed", 2)
 
 
-def test_a_refusal_comes_out_and_the_next_one_may_try_at_once(desk, database) -> None:
+def test_a_refusal_is_raised_and_the_next_refresh_may_try_immediately(desk, database) -> None:
     account = desk.account()
 
     def refused() -> str:
@@ -128,7 +128,7 @@ def test_a_refusal_comes_out_and_the_next_one_may_try_at_once(desk, database) ->
     assert refresh(database, account, 1, lambda: "renewed") == Sealed("renewed", 2)
 
 
-def test_a_refresher_that_died_is_replaced_when_its_lease_is_over(desk, database) -> None:
+def test_another_task_refreshes_when_the_lease_of_a_dead_one_has_expired(desk, database) -> None:
     account = desk.account()
     desk.conn.execute(
         """
@@ -139,7 +139,7 @@ def test_a_refresher_that_died_is_replaced_when_its_lease_is_over(desk, database
     assert refresh(database, account, 1, lambda: "renewed").version == 2
 
 
-def test_a_reconnect_meanwhile_wins_over_the_refresh(desk, database) -> None:
+def test_a_reconnect_during_a_refresh_wins(desk, database) -> None:
     account = desk.account()
 
     def renew() -> str:
@@ -153,7 +153,7 @@ def test_a_reconnect_meanwhile_wins_over_the_refresh(desk, database) -> None:
     assert desk_state(database, account)[0] == "by hand"
 
 
-def test_an_edited_configuration_starts_what_it_had_stopped_and_nothing_else(desk) -> None:
+def test_an_edited_configuration_restarts_only_accounts_that_it_had_stopped(desk) -> None:
     account = desk.account()
     for reason, after in (("configuration", "active"), ("credentials", "error")):
         desk.conn.execute(
@@ -173,7 +173,7 @@ def test_an_edited_configuration_starts_what_it_had_stopped_and_nothing_else(des
         assert desk.rows("SELECT sync_status, resync_due FROM user_integration") == [(after, True)]
 
 
-def test_disconnecting_wipes_the_credentials_at_once(desk) -> None:
+def test_disconnecting_deletes_the_credentials_immediately(desk) -> None:
     account = desk.account()
     desk.conn.execute(store.DISCONNECT, (account,))
     assert desk.rows(

@@ -1,6 +1,4 @@
-"""Large content: stored under its hash, collected when nothing names it, resumed after a
-failure.
-"""
+"""Large content: stored under its hash, collected when no row names it, resumed after a failure."""
 
 from __future__ import annotations
 
@@ -18,14 +16,14 @@ from core.results.outputs import MAX_INLINE_BYTES
 LARGE = b"0123456789abcdef" * (MAX_INLINE_BYTES // 8)
 
 
-def test_what_was_put_comes_back_under_its_hash(blobs) -> None:
+def test_a_blob_is_read_back_by_its_hash(blobs) -> None:
     key = blobs.put(b"content")
     assert key.endswith(hashlib.sha256(b"content").hexdigest())
     assert blobs.get(key) == b"content"
     assert b"".join(map(bytes, blobs.stream(key))) == b"content"
 
 
-def test_writers_of_one_content_at_once_share_one_blob(blobs, conn, together) -> None:
+def test_concurrent_writers_of_one_content_share_one_blob(blobs, conn, together) -> None:
     keys = together(*(lambda: blobs.put(LARGE) for _ in range(8)))
     assert len(set(keys)) == 1
     assert blobs.get(keys[0]) == LARGE
@@ -41,7 +39,7 @@ def test_a_blob_whose_upload_was_lost_is_uploaded_again(blobs, conn) -> None:
     assert blobs.get(key) == b"content"
 
 
-def test_what_nothing_names_is_collected_after_its_grace(desk, blobs, conn) -> None:
+def test_a_blob_that_no_row_names_is_collected_after_its_grace(desk, blobs, conn) -> None:
     desk.keep(desk.account(), TaskOutput("a", LARGE))
     kept = desk.content("blob_key")["a"]
     stray = blobs.put(b"stray")
@@ -53,9 +51,7 @@ def test_what_nothing_names_is_collected_after_its_grace(desk, blobs, conn) -> N
         blobs.get(stray)
 
 
-def test_those_that_are_named_are_looked_through_once_for_all_that_are_not(
-    blobs, conn, database
-) -> None:
+def test_named_blobs_are_scanned_once_however_many_are_not_named(blobs, conn, database) -> None:
     count, stray = 2_000, 20
     conn.execute(
         """
@@ -85,21 +81,21 @@ def test_those_that_are_named_are_looked_through_once_for_all_that_are_not(
 
 
 def probes(conn) -> int:
-    """How often this transaction looked into an index of content."""
+    """Return how often this transaction has scanned an index of content."""
     query = (
         "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'user_integration_content'"
     )
     return conn.execute(query).fetchall()[0][0]
 
 
-def test_those_of_some_keys_are_collected_alone(blobs, conn) -> None:
+def test_collecting_given_keys_leaves_the_other_blobs(blobs, conn) -> None:
     first, second, third = (blobs.put(data) for data in (b"1", b"2", b"3"))
     conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
     assert blobs.collect(keys=[third, first]) == 2
     assert conn.execute("SELECT key FROM blob").fetchall() == [(second,)]
 
 
-def test_a_blob_that_is_put_again_is_young_again(blobs, conn) -> None:
+def test_a_blob_that_is_put_again_is_not_collected(blobs, conn) -> None:
     key = blobs.put(b"content")
     conn.execute("UPDATE blob SET touched_at = now() - interval '2 days'")
     blobs.put(b"content")
@@ -107,7 +103,7 @@ def test_a_blob_that_is_put_again_is_young_again(blobs, conn) -> None:
     assert blobs.get(key) == b"content"
 
 
-def test_a_writer_during_the_collection_waits_and_uploads_anew(
+def test_a_writer_during_the_collection_waits_and_uploads_again(
     blobs, connect, blocked_in, together, until, conn
 ) -> None:
     import threading
@@ -139,7 +135,7 @@ def test_a_writer_during_the_collection_waits_and_uploads_anew(
     assert blobs.get(key) == b"content"
 
 
-def test_what_cannot_be_a_store_says_so() -> None:
+def test_an_invalid_store_is_refused_with_the_reason() -> None:
     with pytest.raises(SettingsError, match="POLLING_BLOB_URL"):
         open_store("gopher://x")
     with pytest.raises(SettingsError) as caught:
@@ -153,7 +149,7 @@ def test_what_cannot_be_a_store_says_so() -> None:
 
 @pytest.mark.parametrize("resumable", [False, True])
 @pytest.mark.parametrize("data", [b"", b"small", LARGE], ids=["empty", "small", "large"])
-def test_a_writer_hashes_and_keeps_what_was_written(blobs, resumable: bool, data: bytes) -> None:
+def test_a_writer_hashes_and_stores_its_content(blobs, resumable: bool, data: bytes) -> None:
     with SpooledWriter(blobs, "f", resumable=resumable) as f:
         for start in range(0, len(data), 700_000):
             assert f.write(data[start : start + 700_000]) == len(data[start : start + 700_000])
@@ -165,7 +161,7 @@ def test_a_writer_hashes_and_keeps_what_was_written(blobs, resumable: bool, data
     assert list(blobs.spool.iterdir()) == []
 
 
-def test_after_a_failure_the_next_attempt_goes_on_where_it_stopped(blobs) -> None:
+def test_the_next_attempt_resumes_where_a_failed_one_stopped(blobs) -> None:
     with suppress(ConnectionError), SpooledWriter(blobs, "f", resumable=True) as f:
         f.write(LARGE[:100])
         raise ConnectionError
@@ -176,7 +172,7 @@ def test_after_a_failure_the_next_attempt_goes_on_where_it_stopped(blobs) -> Non
     assert f.blob.sha256 == hashlib.sha256(LARGE).hexdigest()
 
 
-def test_a_writer_that_is_not_resumable_leaves_nothing(blobs) -> None:
+def test_a_writer_that_is_not_resumable_leaves_no_file(blobs) -> None:
     with suppress(ConnectionError), SpooledWriter(blobs, "f", resumable=False) as f:
         f.write(b"half")
         raise ConnectionError
@@ -184,7 +180,7 @@ def test_a_writer_that_is_not_resumable_leaves_nothing(blobs) -> None:
 
 
 @pytest.mark.parametrize("resumable", [False, True])
-def test_a_restart_forgets_what_was_written(blobs, resumable: bool) -> None:
+def test_a_restart_discards_the_written_bytes(blobs, resumable: bool) -> None:
     with SpooledWriter(blobs, "f", resumable=resumable) as f:
         f.write(b"of the old version")
         f.restart()
@@ -196,7 +192,7 @@ def test_a_restart_forgets_what_was_written(blobs, resumable: bool) -> None:
     )
 
 
-def test_two_writers_of_one_key_at_once_do_not_mix(blobs) -> None:
+def test_concurrent_writers_of_one_key_do_not_mix(blobs) -> None:
     with (
         SpooledWriter(blobs, "f", resumable=True) as first,
         SpooledWriter(blobs, "f", resumable=True) as second,
@@ -209,7 +205,7 @@ def test_two_writers_of_one_key_at_once_do_not_mix(blobs) -> None:
     assert list(blobs.spool.iterdir()) == []
 
 
-def test_an_old_spool_is_cleaned(blobs) -> None:
+def test_old_files_of_the_spool_are_deleted(blobs) -> None:
     blobs.spool.mkdir(parents=True)
     (blobs.spool / "left").write_text("x")
     clean_spool(blobs.spool)

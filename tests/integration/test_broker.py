@@ -1,5 +1,6 @@
-"""The broker: what Dramatiq's own tests of its Redis broker promise and we keep, on real workers
-and a real Valkey.
+"""The broker, on real workers and a real Valkey.
+
+It keeps the promises that Dramatiq's own tests of its Redis broker make.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from core.worker.process import WorkerProcess
 
 @pytest.fixture
 def broker(queues: Queues, inflight: InflightTasks, process: SimpleNamespace) -> PollingBroker:
-    queues.BLOCK_SECONDS = 1.0  # so that workers stop sooner
+    queues.BLOCK_SECONDS = 1.0  # workers stop sooner
     accepting = partial(WorkerProcess.accepting, process)  # type: ignore[arg-type]
     return PollingBroker(queues, [], inflight=inflight, accepting=accepting)
 
@@ -51,7 +52,7 @@ def loud_again() -> Iterator[None]:
 
 @pytest.fixture
 def work(broker: PollingBroker) -> Iterator[Callable[[], Worker]]:
-    """`work()` starts a worker of 4 threads."""
+    """Return `work()`, which starts a worker of 4 threads."""
     workers: list[Worker] = []
 
     def start(**given) -> Worker:
@@ -67,13 +68,13 @@ def work(broker: PollingBroker) -> Iterator[Callable[[], Worker]]:
 
 @pytest.fixture
 def process() -> SimpleNamespace:
-    """What stands for the worker process."""
+    """Return a stand-in for the worker process."""
     return SimpleNamespace(stopping=threading.Event(), draining=threading.Event())
 
 
 @pytest.fixture
 def inflight() -> InflightTasks:
-    """The in-flight tasks of that process."""
+    """Return the in-flight tasks of that process."""
     return InflightTasks()
 
 
@@ -99,7 +100,7 @@ def test_messages_are_processed_and_acknowledged(
     assert (queues.length("q"), queues.waiting("q")) == (0, [])
 
 
-def test_a_message_sent_while_the_worker_waits_comes_at_once(
+def test_a_message_sent_while_the_worker_waits_arrives_immediately(
     broker: PollingBroker, work: Callable
 ) -> None:
     came = threading.Event()
@@ -115,7 +116,7 @@ def test_a_message_sent_while_the_worker_waits_comes_at_once(
         assert came.wait(10)
 
 
-def test_two_workers_share_a_queue_and_nothing_is_done_twice(
+def test_two_workers_share_a_queue_and_repeat_no_message(
     broker: PollingBroker, work: Callable
 ) -> None:
     done: list[int] = []
@@ -132,7 +133,9 @@ def test_two_workers_share_a_queue_and_nothing_is_done_twice(
     assert sorted(done) == list(range(300))
 
 
-def test_an_actor_that_fails_is_not_tried_again_here(broker: PollingBroker, work: Callable) -> None:
+def test_the_broker_does_not_retry_an_actor_that_fails(
+    broker: PollingBroker, work: Callable
+) -> None:
     tried: list[int] = []
     logging.getLogger("dramatiq").setLevel(logging.CRITICAL)
 
@@ -147,7 +150,7 @@ def test_an_actor_that_fails_is_not_tried_again_here(broker: PollingBroker, work
     assert tried == [1]
 
 
-def test_an_id_given_is_kept_so_that_sending_again_is_no_second_message(
+def test_sending_a_message_with_the_same_id_again_adds_none(
     broker: PollingBroker, queues: Queues
 ) -> None:
     put, _ = put_actor(broker)
@@ -157,14 +160,16 @@ def test_an_id_given_is_kept_so_that_sending_again_is_no_second_message(
     assert queues.ids("q") == [{"7-1"}]
 
 
-def test_there_are_no_delays_and_no_delay_queues(broker: PollingBroker) -> None:
+def test_a_delayed_message_is_refused_and_there_are_no_delay_queues(broker: PollingBroker) -> None:
     put, _ = put_actor(broker)
     with pytest.raises(ValueError, match="no delay queues"):
         put.send_with_options(args=("a", "b"), delay=100)
     assert broker.get_declared_queues() == {"q"}
 
 
-def test_flush_and_join(broker: PollingBroker, queues: Queues) -> None:
+def test_joining_times_out_until_the_queue_is_flushed(
+    broker: PollingBroker, queues: Queues
+) -> None:
     put, _ = put_actor(broker)
     put.send("a", "b")
     with pytest.raises(QueueJoinTimeout):
@@ -204,7 +209,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_an_unreadable_message_is_dropped_and_the_next_one_comes(
+def test_an_unreadable_message_is_dropped_and_the_next_one_processed(
     broker: PollingBroker, queues: Queues, inflight: InflightTasks, work: Callable, kind: str
 ) -> None:
     put, database = put_actor(broker)
@@ -219,7 +224,7 @@ def test_an_unreadable_message_is_dropped_and_the_next_one_comes(
     assert consumer.is_alive()
 
 
-def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_one_comes(
+def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_processed(
     broker: PollingBroker, queues: Queues, work: Callable
 ) -> None:
     put, database = put_actor(broker)
@@ -231,7 +236,7 @@ def test_a_message_for_an_unknown_actor_is_dropped_and_the_next_one_comes(
     assert database == {"a": "1"}
 
 
-def test_a_body_that_was_acknowledged_meanwhile_is_passed_over(
+def test_a_message_acknowledged_before_it_is_fetched_is_skipped(
     broker: PollingBroker, queues: Queues, work: Callable
 ) -> None:
     put, database = put_actor(broker)
@@ -249,7 +254,7 @@ def test_a_body_that_was_acknowledged_meanwhile_is_passed_over(
 
 @pytest.fixture
 def dispatches(desk):
-    """Three tasks that are queued."""
+    """Return three queued tasks."""
     root = desk.root(desk.account())
     desk.add(root.run_id, "a", "b")
     return [root, *desk.claim()]
@@ -261,7 +266,7 @@ def consume(broker: PollingBroker, count: int, prefetch: int = 8) -> tuple:
     return consumer, [next(consumer) for _ in range(count)]
 
 
-def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(
+def test_a_task_is_received_once_and_only_its_saver_acknowledges_it(
     broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     for _ in range(3):
@@ -279,7 +284,7 @@ def test_a_task_is_taken_once_and_acknowledged_by_its_saver_only(
     assert len(inflight) == 3
 
 
-def test_a_process_takes_no_more_than_it_may_until_some_are_done(
+def test_a_process_receives_no_more_than_its_bound_until_some_are_done(
     broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
@@ -291,7 +296,7 @@ def test_a_process_takes_no_more_than_it_may_until_some_are_done(
     assert second
 
 
-def test_a_process_whose_tasks_were_fast_takes_more_and_leaves_others_theirs(
+def test_a_process_with_fast_tasks_receives_more_and_leaves_some_to_others(
     broker: PollingBroker, queues: Queues
 ) -> None:
     put, _ = put_actor(broker)
@@ -307,7 +312,7 @@ def test_a_process_whose_tasks_were_fast_takes_more_and_leaves_others_theirs(
     assert queues.waiting("q") == []
 
 
-def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
+def test_tasks_that_were_not_begun_are_returned_at_shutdown(
     broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     queues.send("shop", {dispatch.id: dispatch_message(dispatch) for dispatch in dispatches})
@@ -320,7 +325,7 @@ def test_at_shutdown_what_was_taken_and_not_begun_is_given_back(
 
 @pytest.fixture
 def ran(broker: PollingBroker) -> list[Dispatch]:
-    """The dispatches that the actor `run_task` has run."""
+    """Return the dispatches that the actor `run_task` has run."""
     dispatches: list[Dispatch] = []
 
     @dramatiq.actor(broker=broker, queue_name="shop", actor_name=RUN_TASK)
@@ -331,7 +336,7 @@ def ran(broker: PollingBroker) -> list[Dispatch]:
 
 
 def of_version(dispatch: Dispatch, change: Callable[[dict[str, Any]], Any]) -> dict[str, str]:
-    """Its message, as another version of the engine writes it."""
+    """Return the message of a dispatch, as another version of the engine writes it."""
     message = json.loads(dispatch_message(dispatch))
     change(message["kwargs"])
     return {dispatch.id: json.dumps(message)}
@@ -353,7 +358,7 @@ def test_a_message_of_another_version_runs(
     ran,
     change: str,
 ) -> None:
-    one = replace(dispatches[0], crashes=1)  # so that the message has all optional fields
+    one = replace(dispatches[0], crashes=1)  # the message then has all optional fields
     queues.send("shop", of_version(one, CHANGES[change]))
     work()
     until(lambda: ran)
@@ -371,7 +376,7 @@ def test_a_message_without_a_required_field_is_dropped_each_time_and_logged_once
 ) -> None:
     bad, good, _ = dispatches
     work()
-    for _ in range(3):  # as the leader sends it again
+    for _ in range(3):  # the leader sends it again
         queues.send("shop", of_version(bad, lambda fields: fields.pop("p")))
         until(lambda: not queues.length("shop"))
     queues.send("shop", {good.id: dispatch_message(good)})
@@ -384,7 +389,7 @@ def test_a_message_without_a_required_field_is_dropped_each_time_and_logged_once
     assert inflight.active_leases() == [(good.task_id, 1)]
 
 
-def test_a_result_is_held_while_it_is_saved_and_not_given_back(
+def test_a_result_that_is_being_saved_is_not_returned_at_shutdown(
     desk, broker: PollingBroker, queues: Queues, inflight: InflightTasks, dispatches
 ) -> None:
     one = dispatches[0]
@@ -403,7 +408,7 @@ def test_a_result_is_held_while_it_is_saved_and_not_given_back(
 
 
 @pytest.mark.parametrize("why", ["stopping", "draining"])
-def test_a_process_that_stops_or_drains_takes_nothing_more(
+def test_a_process_that_stops_or_drains_receives_nothing_more(
     broker: PollingBroker,
     queues: Queues,
     process: SimpleNamespace,
@@ -420,7 +425,7 @@ def test_a_process_that_stops_or_drains_takes_nothing_more(
     assert next(consumer).options["redis_message_id"] == dispatches[0].id
 
 
-def test_other_messages_not_begun_go_back_to_the_front(
+def test_other_messages_that_were_not_begun_return_to_the_front(
     broker: PollingBroker, queues: Queues
 ) -> None:
     put, _ = put_actor(broker)
@@ -437,7 +442,7 @@ def test_other_messages_not_begun_go_back_to_the_front(
 # --------------------------------------------------------------------------------------------------
 
 
-def test_workers_go_on_by_themselves_after_redis_was_restarted(
+def test_workers_resume_by_themselves_after_a_restart_of_redis(
     tmp_path_factory, until: Callable
 ) -> None:
     valkey = Valkey(tmp_path_factory.mktemp("v"))

@@ -1,4 +1,4 @@
-"""Rate limits of the whole fleet, in a real Valkey and by its clock."""
+"""Rate limits of the complete fleet, in a real Valkey and by its clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.transport.queues import Queues
 
 @pytest.fixture
 def budgets(queues: Queues) -> Budgets:
-    """Of a ledger that has never counted any."""
+    """Return the budgets of a ledger that has never counted any."""
     first = iter([True])
     return Budgets(queues.client, queues.key, lambda: next(first, False))
 
@@ -26,7 +26,9 @@ def take(budgets: Budgets, limit: Rate, units: int = 1, key: str = "k"):
     return budgets.take([UnitRequest(key, limit, units)])
 
 
-def test_the_burst_is_there_at_once_and_then_it_says_how_long_to_wait(budgets: Budgets) -> None:
+def test_the_burst_is_available_immediately_and_then_take_returns_the_wait(
+    budgets: Budgets,
+) -> None:
     limit = Rate("q", 100, 1_000.0)
     interval, tolerance = gcra(limit, 1)
     assert [take(budgets, limit) for _ in range(tolerance // interval + 1)] == [None] * 5
@@ -36,7 +38,7 @@ def test_the_burst_is_there_at_once_and_then_it_says_how_long_to_wait(budgets: B
     assert 0.9 * interval / 1e6 < wait.seconds <= interval / 1e6
 
 
-def test_many_who_take_at_once_never_get_more_than_the_limit_in_any_window(
+def test_concurrent_takers_never_exceed_the_limit_in_any_window(
     budgets: Budgets, queues: Queues, together: Callable
 ) -> None:
     limit, end = Rate("q", 60, 0.5), time.monotonic() + 2.0
@@ -53,14 +55,14 @@ def test_many_who_take_at_once_never_get_more_than_the_limit_in_any_window(
         return got
 
     taken = sorted(moment for got in together(*([work] * 6)) for moment in got)
-    # Each moment is read a little after its units were taken; within a window that is a fraction of
-    # a steady interval.
+    # Each moment is read a little after its units were taken. Within a window, that is a fraction
+    # of a steady interval.
     worst = max(sum(begin <= moment < begin + 0.49 for moment in taken) for begin in taken)
     assert worst <= 60
     assert len(taken) > 60 * 4 * 0.6
 
 
-def test_all_or_nothing_of_several_budgets(budgets: Budgets) -> None:
+def test_units_of_several_budgets_are_taken_together_or_not_at_all(budgets: Budgets) -> None:
     wide, narrow = Rate("wide", 1_000, 1_000.0), Rate("narrow", 1, 1_000.0)
     assert budgets.take([UnitRequest("w", wide, 1), UnitRequest("n", narrow, 1)]) is None
     before = budgets.left([UnitRequest("w", wide, 0)])
@@ -71,14 +73,14 @@ def test_all_or_nothing_of_several_budgets(budgets: Budgets) -> None:
     assert budgets.left([UnitRequest("w", wide, 0)]) == before
 
 
-def test_budgets_are_counted_apart_by_key(budgets: Budgets) -> None:
+def test_each_key_has_a_budget_of_its_own(budgets: Budgets) -> None:
     limit = Rate("q", 1, 1_000.0)
     assert take(budgets, limit, key="a") is None
     assert take(budgets, limit, key="a") is not None
     assert take(budgets, limit, key="b") is None
 
 
-def test_a_charge_is_debt_that_is_paid_off_before_anybody_takes_more(budgets: Budgets) -> None:
+def test_a_charge_has_to_be_paid_off_before_more_is_taken(budgets: Budgets) -> None:
     limit = Rate("q", 100, 100.0)
     budgets.charge(UnitRequest("k", limit, 50))
     first = take(budgets, limit)
@@ -89,7 +91,7 @@ def test_a_charge_is_debt_that_is_paid_off_before_anybody_takes_more(budgets: Bu
     assert second.seconds > first.seconds + 40
 
 
-def test_what_is_left_is_what_can_be_taken(budgets: Budgets) -> None:
+def test_exactly_the_units_that_are_left_can_be_taken(budgets: Budgets) -> None:
     limit = Rate("q", 200, 1_000.0)
     assert take(budgets, limit) is None
     left = budgets.left([UnitRequest("k", limit, 0)])["k"]
@@ -111,7 +113,9 @@ def test_new_budgets_begin_full_and_flushed_ones_begin_spent(
     assert budgets.left([UnitRequest("k", limit, 0)]) == {"k": 0}
 
 
-def test_flushed_budgets_begin_to_fill_at_once(budgets: Budgets, flush: Callable[[], None]) -> None:
+def test_flushed_budgets_begin_to_fill_immediately(
+    budgets: Budgets, flush: Callable[[], None]
+) -> None:
     limit = Rate("q", 100, 1_000.0)
     interval, _ = gcra(limit, 1)
     take(budgets, limit)
@@ -119,7 +123,7 @@ def test_flushed_budgets_begin_to_fill_at_once(budgets: Budgets, flush: Callable
     wait = take(budgets, limit)
     assert wait is not None
     assert wait.seconds <= interval / 1_000_000, (
-        "it fills at its steady rate, and is not shut for a whole window"
+        "it fills at its steady rate, and is not empty for a complete window"
     )
 
 
@@ -143,9 +147,7 @@ def test_the_script_counts_as_the_model_does(
     flush: Callable[[], None],
     queues: Queues,
 ) -> None:
-    """In a window so long that the time which passes here is none: a unit comes back after a
-    month.
-    """
+    """A unit of this window takes a month, so that the duration of the test does not matter."""
     flush()
     queues.mark("budgets", 0)
     limit = Rate("q", units, 400 * 30 * 86_400.0)

@@ -1,4 +1,4 @@
-"""The change feed: everything, once, in an order in which no reader misses anything."""
+"""The change feed: every change, once, in an order in which no reader misses any."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITERS, READERS, ROUNDS, ITEMS = 6, 2, 40, 12
 
 
 def all_of(conn, principal=ADMIN, after=None, limit=7):
-    """Every change after a cursor, and the cursor behind them."""
+    """Return every change after a cursor, and the cursor after them."""
     found = []
     while True:
         feed = changes.read(conn, principal, after=after, limit=limit)
@@ -41,7 +41,7 @@ def told(found):
     return [(change.kind, change.content and change.content["external_id"]) for change in found]
 
 
-def test_what_happens_is_told_in_its_order(desk) -> None:
+def test_changes_are_returned_in_their_order(desk) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
     first, cursor = all_of(desk.conn)
@@ -56,7 +56,7 @@ def test_what_happens_is_told_in_its_order(desk) -> None:
     assert all_of(desk.conn, after=cursor)[0] == []
 
 
-def test_a_user_hears_of_its_own_alone(desk, monkeypatch) -> None:
+def test_a_user_reads_changes_of_their_own_accounts_only(desk, monkeypatch) -> None:
     monkeypatch.setattr(changes, "MAX_SCANNED_ROWS", 3)
     mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
     for number in range(5):
@@ -68,7 +68,7 @@ def test_a_user_hears_of_its_own_alone(desk, monkeypatch) -> None:
     ]
 
 
-def test_an_account_that_is_erased_is_told_to_operators(desk, api) -> None:
+def test_operators_read_that_an_account_was_erased(desk, api) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
     _, cursor = all_of(desk.conn)
@@ -80,7 +80,7 @@ def test_an_account_that_is_erased_is_told_to_operators(desk, api) -> None:
     assert all_of(desk.conn, after=cursor)[0] == []
 
 
-def test_latest_begins_with_what_comes(desk) -> None:
+def test_latest_returns_only_later_changes(desk) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
     _, cursor = all_of(desk.conn, after=changes.LATEST)
@@ -88,11 +88,11 @@ def test_latest_begins_with_what_comes(desk) -> None:
     assert told(all_of(desk.conn, after=cursor)[0]) == [("created", "2")]
 
 
-def test_nothing_is_told_beyond_a_transaction_that_is_open(desk, connect) -> None:
+def test_no_change_after_an_open_transaction_is_returned(desk, connect) -> None:
     account = desk.account("a", user_id="u")
     slow = connect()
     with slow.transaction():
-        slow.execute("SELECT pg_current_xact_id()")  # takes a number
+        slow.execute("SELECT pg_current_xact_id()")  # takes a transaction id
         desk.keep(account, TaskOutput("1", "x"))
         assert all_of(desk.conn)[0] == []
         write(slow, account, "0")
@@ -118,14 +118,14 @@ FROM user_integration_content
 
 
 class Abandoned(Exception):
-    """A writer rolls back."""
+    """A writer that rolls back."""
 
 
 class Rush:
-    """Writers that commit in any order, and readers that follow along.
+    """Writers that commit in any order, and readers that follow them.
 
     Attributes:
-      read: What each reader was told.
+      read: The changes that each reader received.
     """
 
     def __init__(self, account, connect, seed) -> None:
@@ -162,8 +162,8 @@ class Rush:
         for round in range(ROUNDS):
             with suppress(Abandoned), self.conns[number].transaction():
                 self._change(self.conns[number], number, round, dice)
-                # Held open for an uneven time: numbers are taken in one order, and committed in
-                # another.
+                # The transaction stays open for a varying time, so that ids are taken in one order
+                # and committed in another.
                 self.conns[number].execute(
                     "SELECT pg_sleep(%s)", (dice.choice([0, 0, 0.002, 0.02]),)
                 )
@@ -185,17 +185,15 @@ class Rush:
         )
         last = False
         while not last:
-            # Others in the cluster, such as autovacuum, may hold the feed back for a moment.
+            # Others in the cluster, such as autovacuum, may delay the feed for a moment.
             last = self.done.is_set() and conn.execute(REACHED).fetchone()[0]
             found, cursor = all_of(conn, after=cursor, limit=dice.choice([1, 5, 50]))
             self.read[number] += found
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(
-    desk, connect, seed
-) -> None:
-    """In the end each reader has every item as it is, and was told no change twice."""
+def test_concurrent_long_transactions_cause_no_gap_and_no_repeat(desk, connect, seed) -> None:
+    """In the end each reader has the current state of every item, and received no change twice."""
     rush = Rush(desk.account("a", user_id="u"), connect, seed)
     rush.run()
     rows = {row["id"]: row for row in listings.content.pages(desk.conn)}
@@ -203,12 +201,12 @@ def test_no_gap_and_no_repeat_under_writers_that_hold_their_transactions_open(
     assert len(rows) > WRITERS * 10
     for found in rush.read:
         entries = [(change.content["changed_xid"], change.content["id"]) for change in found]
-        assert len(entries) == len(set(entries)), "a change was told twice"
+        assert len(entries) == len(set(entries)), "a change was returned twice"
         assert entries == sorted(entries)
         latest = {change.content["id"]: change.content for change in found}
-        assert set(latest) == set(rows), "an item was never told of"
+        assert set(latest) == set(rows), "an item was never returned"
         assert {id: row["changed_xid"] for id, row in latest.items()} == place, (
-            "a last change was not told"
+            "a last change was not returned"
         )
         assert {id: row["deleted_at"] for id, row in latest.items()} == {
             id: row["deleted_at"] for id, row in rows.items()
@@ -248,7 +246,7 @@ def test_a_forged_date_at_the_edge_of_the_calendar_stops_no_reader(desk, hours) 
         [],
     ],
 )
-def test_a_made_up_cursor_is_refused(conn, place) -> None:
+def test_a_forged_cursor_is_refused(conn, place) -> None:
     with pytest.raises(InvalidInput, match=r"^invalid cursor"):
         changes.read(conn, ADMIN, after=encode_cursor(place))
 
@@ -256,12 +254,12 @@ def test_a_made_up_cursor_is_refused(conn, place) -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "====", "é", "bnVsbA", "W1tbW1tb", "\x00", "W1tbW1tb" * 3000]
 )
-def test_what_is_no_cursor_is_refused(conn, text) -> None:
+def test_an_invalid_cursor_is_refused(conn, text) -> None:
     with pytest.raises(InvalidInput, match=r"^invalid cursor"):
         changes.read(conn, ADMIN, after=text)
 
 
-def test_a_cursor_of_another_database_says_so(api) -> None:
+def test_a_cursor_of_another_database_is_refused_with_the_reason(api) -> None:
     cursor = encode_cursor(["7000000000000000000.1", 5, 0, 5])
     answer = api.admin.get("/v1/changes", params={"after": cursor})
     assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (
@@ -270,7 +268,7 @@ def test_a_cursor_of_another_database_says_so(api) -> None:
     )
 
 
-def test_rows_of_another_cluster_are_told_after_a_restore(desk) -> None:
+def test_changes_of_another_cluster_are_returned_after_a_restore(desk) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"), TaskOutput("2", "x"))
     desk.conn.execute(
@@ -286,7 +284,7 @@ def test_rows_of_another_cluster_are_told_after_a_restore(desk) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_waits_is_answered_when_something_comes(api, desk) -> None:
+def test_a_waiting_reader_is_answered_when_a_change_arrives(api, desk) -> None:
     account, user = desk.account("a", user_id="u"), api.user("u")
     cursor = user.get("/v1/changes").json()["cursor"]
     answers = []
@@ -305,13 +303,13 @@ def test_a_reader_that_waits_is_answered_when_something_comes(api, desk) -> None
     assert answers[0][1] < 40
 
 
-def test_a_reader_that_waits_in_vain_gets_its_cursor(api) -> None:
+def test_a_waiting_reader_without_changes_gets_a_cursor(api) -> None:
     answer = api.user("u").get("/v1/changes", params={"wait": 0.3}).json()
     assert (answer["changes"], answer["more"]) == ([], False)
     assert answer["cursor"]
 
 
-def test_others_changes_keep_no_reader_longer_than_it_waits(api, desk, monkeypatch) -> None:
+def test_changes_of_others_delay_no_reader_beyond_its_wait(api, desk, monkeypatch) -> None:
     monkeypatch.setattr(changes, "MAX_SCANNED_ROWS", 1)
     desk.keep(
         desk.account("a", user_id="v"), *(TaskOutput(f"{number}", "x") for number in range(100))
@@ -320,7 +318,7 @@ def test_others_changes_keep_no_reader_longer_than_it_waits(api, desk, monkeypat
     assert (answer["changes"], answer["more"]) == ([], True)
 
 
-def test_an_item_that_changes_while_it_is_read_is_told_at_its_new_place_alone(
+def test_an_item_that_changes_during_a_read_is_returned_only_at_its_new_place(
     desk, monkeypatch
 ) -> None:
     account = desk.account("a", user_id="u")

@@ -1,5 +1,6 @@
-"""The command line as a new user meets it: real servers, `polling up` in one terminal, commands
-in another.
+"""The command line as a new user meets it.
+
+It uses real servers, with `polling up` in one terminal and commands in another.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ def stop_servers(home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
-    """With `polling up` beside it, which must end cleanly and take its servers along."""
+    """Run `polling up` beside the commands. It must end cleanly and stop its servers."""
     cli = Cli(tmp_path_factory.mktemp("cli"))
     try:
         with cli_support.up(cli) as lines:
             assert any(str(cli.home) in line for line in lines), (
-                "it does not say where the data lie"
+                "the output does not name the data directory"
             )
             said = re.search(r"the API at (http://127\.0\.0\.1:\d+)/v1", "".join(lines))
-            assert said, "it does not say where the API is"
+            assert said, "the output does not name the address of the API"
             cli.api = said[1]
             yield cli
         assert not servers_run(cli.home)
@@ -62,16 +63,16 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Cli]:
-    """Without anything beside it."""
+    """Run commands without `polling up`."""
     cli = Cli(tmp_path)
     yield cli
     stop_servers(cli.home)
 
 
-# The way a new user goes
+# With `polling up` beside the commands
 
 
-def test_the_api_answers_where_it_said(cli: Cli) -> None:
+def test_the_api_answers_at_the_printed_address(cli: Cli) -> None:
     token = cli.ok("tokens", "create", "--admin", "--name", "test", "--json").json()
     with httpx2.Client(base_url=cli.api, trust_env=False, timeout=30) as client:
         assert client.get("/v1/integrations").status_code == 401
@@ -87,12 +88,12 @@ def test_the_api_answers_where_it_said(cli: Cli) -> None:
     assert "--user-id U or --admin" in cli.fails("tokens", "create", code=2)
 
 
-def test_serve_says_which_port_is_taken(cli: Cli) -> None:
+def test_serve_names_the_port_that_is_in_use(cli: Cli) -> None:
     port = cli.api.rpartition(":")[2]
     assert f"port {port}" in cli.fails("serve", "--port", port)
 
 
-def test_from_connecting_to_content(cli: Cli) -> None:
+def test_a_connected_account_is_synced_and_its_content_shown(cli: Cli) -> None:
     id = cli.connect("first", pages=2, items=3)
     done = cli.ok("sync", "first", "--wait", "--json").json()
     assert done == {
@@ -130,7 +131,7 @@ def test_tables_fit_80_columns(cli: Cli) -> None:
         assert max(map(len, lines)) <= 80, words
 
 
-def test_pages_follow_each_other(cli: Cli) -> None:
+def test_a_cursor_leads_from_one_page_to_the_next(cli: Cli) -> None:
     id = cli.connect("pages", pages=3, items=5)
     cli.ok("sync", id, "--wait")
     everything = [
@@ -149,7 +150,7 @@ def test_pages_follow_each_other(cli: Cli) -> None:
     assert "cursor" in cli.fails("runs", "--after", "WyJ4IiwgInkiXQ")
 
 
-def test_pausing_and_resuming(cli: Cli) -> None:
+def test_a_paused_account_is_not_synced_until_it_is_resumed(cli: Cli) -> None:
     cli.connect("rests")
     assert "resume" in cli.ok("pause", "rests").out
     assert "is paused" in cli.fails("sync", "rests")
@@ -170,7 +171,7 @@ def test_two_accounts_of_one_name_are_ambiguous(cli: Cli) -> None:
     cli.ok("pause", first)
 
 
-def test_the_same_account_again_is_the_same(cli: Cli) -> None:
+def test_connecting_the_same_account_again_returns_the_same_id(cli: Cli) -> None:
     assert cli.connect("same") == cli.connect("same", pages=1)
 
 
@@ -194,7 +195,7 @@ def test_the_same_account_again_is_the_same(cli: Cli) -> None:
         (["connect", "ftp", "--credentials", f'{{"password": "{SECRET}"}}'], "command line"),
     ],
 )
-def test_mistakes_are_one_line(cli: Cli, words: list[str], said: str) -> None:
+def test_an_error_of_the_user_is_one_line(cli: Cli, words: list[str], said: str) -> None:
     error = cli.fails(*words)
     assert said in error
     assert SECRET not in error
@@ -213,7 +214,7 @@ def test_parked_tasks_are_shown_retried_and_discarded(cli: Cli) -> None:
     assert "not parked" in cli.fails("tasks", "discard", str(parked[1]["id"]))
 
 
-def test_an_account_that_stops_ends_the_wait_and_goes_on_when_reconnected(cli: Cli) -> None:
+def test_an_account_that_stops_ends_the_wait_and_resumes_when_reconnected(cli: Cli) -> None:
     cli.connect("stops", fanout_depth=1, fail_rate={"credentials": 0.02}, seed=1)
     error = cli.fails("sync", "stops", "--wait")
     assert "credentials" in error
@@ -225,8 +226,9 @@ def test_an_account_that_stops_ends_the_wait_and_goes_on_when_reconnected(cli: C
     run = cli.ok("runs", "--account", "stops", "--json").json()["id"]
 
     def ends() -> bool:
-        """Each of its tasks that fails does so once in a run, so some reconnecting gets this one
-        to its end.
+        """Reconnect if necessary, and return True once the run has succeeded.
+
+        Each failing task fails once in a run, so that some reconnect lets the run succeed.
         """
         if cli.ok("accounts", "show", "stops", "--json").json()["sync_status"] == "error":
             cli.ok("reconnect", "stops")
@@ -235,7 +237,7 @@ def test_an_account_that_stops_ends_the_wait_and_goes_on_when_reconnected(cli: C
     until(ends, 120)
 
 
-def test_time_is_up(cli: Cli) -> None:
+def test_waiting_ends_with_code_4_after_the_timeout(cli: Cli) -> None:
     cli.connect("slow", pages=40, delay_ms=1000)
     done = cli("sync", "slow", "--wait", "--timeout", "0.5", "--json")
     assert (done.code, done.json()["state"]) == (4, "running")
@@ -255,7 +257,7 @@ def test_ctrl_c_ends_the_wait_quietly(cli: Cli) -> None:
     cli.ok("disconnect", id, "--keep-content")
 
 
-def test_changing_the_config(cli: Cli) -> None:
+def test_config_changes_name_interval_and_fields(cli: Cli) -> None:
     id = cli.connect("changes")
     cli.ok(
         "config",
@@ -274,7 +276,7 @@ def test_changing_the_config(cli: Cli) -> None:
     assert "another account" in cli.fails("config", id, "--set", "name=someone-else")
 
 
-def test_disconnecting_deletes_what_it_is_told_to(cli: Cli) -> None:
+def test_disconnecting_keeps_or_deletes_the_content_as_requested(cli: Cli) -> None:
     for name, option, left in (("stays", "--keep-content", 30), ("goes", "--delete-content", 0)):
         id = cli.connect(name)
         cli.ok("sync", id, "--wait")
@@ -286,7 +288,7 @@ def test_disconnecting_deletes_what_it_is_told_to(cli: Cli) -> None:
         assert bool(cli.ok("runs", "--account", id, "--json").out) == bool(left)
 
 
-def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
+def test_no_output_contains_the_ftp_password(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "served").mkdir()
     hostile = tmp_path / "served" / "a [red]\x1b[2Jname"
     hostile.write_bytes(b"\x00\xff content")
@@ -323,7 +325,7 @@ def test_ftp_and_its_password(cli: Cli, tmp_path: Path) -> None:
     cli.ok("disconnect", id, "--delete-content")
 
 
-def test_the_doctor_finds_nothing(cli: Cli) -> None:
+def test_every_check_of_the_doctor_passes(cli: Cli) -> None:
     done = cli.ok("doctor", "--json")
     status = {check["name"]: check["status"] for check in done.rows()}
     for name in (
@@ -340,7 +342,7 @@ def test_the_doctor_finds_nothing(cli: Cli) -> None:
         assert status[name] == "ok", done.out
 
 
-def test_the_database_is_open_to_others(cli: Cli) -> None:
+def test_env_and_psql_give_access_to_the_servers(cli: Cli) -> None:
     urls = dict(line.split("=", 1) for line in cli.ok("env").out.splitlines())
     assert urls == cli.ok("env", "--json").json()
     assert urls.keys() == {"DATABASE_URL", "REDIS_URL"}
@@ -348,7 +350,7 @@ def test_the_database_is_open_to_others(cli: Cli) -> None:
     assert "already" in cli.ok("migrate").out
 
 
-def test_keys_are_rotated(cli: Cli, tmp_path: Path) -> None:
+def test_rotating_keys_seals_every_credential_with_the_new_key(cli: Cli, tmp_path: Path) -> None:
     with cli_support.ftp_server(tmp_path) as port:
         words = ["--set", "host=127.0.0.1", "--set", f"port={port}", "--credentials", "-", "--json"]
         login = {"username": cli_support.USERNAME, "password": SECRET}
@@ -365,7 +367,7 @@ def test_keys_are_rotated(cli: Cli, tmp_path: Path) -> None:
     cli.ok("disconnect", id, "--delete-content")
 
 
-def test_it_asks_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
+def test_connect_prompts_for_fields_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     said = bytearray()
 
@@ -379,7 +381,7 @@ def test_it_asks_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
             "connect", "ftp", "--set", f"port={port}", stdin=theirs, stdout=theirs, stderr=theirs
         )
         os.close(theirs)
-        # The space after a prompt comes once the terminal has stopped to show what is typed.
+        # The space after a prompt arrives once the terminal no longer echoes input.
         answers = [
             (b"host: ", "127.0.0.1"),
             (b"[anonymous]: ", cli_support.USERNAME),
@@ -398,7 +400,7 @@ def test_it_asks_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
     assert SECRET.encode() not in said
 
 
-# Without anything beside it
+# Without `polling up`
 
 
 def test_a_command_starts_the_servers_for_its_own_duration(alone: Cli) -> None:
@@ -406,7 +408,7 @@ def test_a_command_starts_the_servers_for_its_own_duration(alone: Cli) -> None:
     assert not servers_run(alone.home)
 
 
-def test_waiting_without_a_worker_says_so_and_ends_with_sigterm(alone: Cli) -> None:
+def test_waiting_without_a_worker_prints_a_warning_and_sigterm_ends_it(alone: Cli) -> None:
     alone.connect("hello")
     process = alone.start("sync", "hello", "--wait")
     assert process.stderr is not None
@@ -417,7 +419,7 @@ def test_waiting_without_a_worker_says_so_and_ends_with_sigterm(alone: Cli) -> N
     assert not servers_run(alone.home)
 
 
-def test_a_reader_that_has_enough_is_no_error(alone: Cli) -> None:
+def test_a_closed_output_pipe_is_not_an_error(alone: Cli) -> None:
     alone.connect("hello")
     process = alone.start("accounts", "--json")
     assert process.stdout is not None
@@ -447,20 +449,22 @@ def test_a_reader_that_has_enough_is_no_error(alone: Cli) -> None:
         ({"POLLING_LOG_LEVEL": "LOUD"}, "POLLING_LOG_LEVEL"),
     ],
 )
-def test_broken_settings_are_one_line(tmp_path: Path, settings: dict[str, str], said: str) -> None:
+def test_an_error_in_the_settings_is_one_line(
+    tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
     error = Cli(tmp_path, **settings).fails("accounts")
     assert said in error
     assert "\n" in error.rstrip("\n"), "no hint"
 
 
-def test_the_doctor_shows_what_is_set_for_integrations(tmp_path: Path) -> None:
+def test_the_doctor_shows_the_settings_of_integrations(tmp_path: Path) -> None:
     given = {
         "GMAIL_CLIENT_ID": "our-client",
         "GMAIL_CLIENT_SECRET": SECRET,
         "GMAIL_API_URL": "http://localhost:1",
     }
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
-    # A folder's `.env` comes after the environment.
+    # A folder's `.env` has lower priority than the environment.
     done = Cli(
         tmp_path, SLACK_API_URL=f"nonsense-{SECRET}", DATABASE_URL="postgresql://localhost:1/x"
     )("doctor", "--json")
@@ -474,7 +478,7 @@ def test_the_doctor_shows_what_is_set_for_integrations(tmp_path: Path) -> None:
     assert SECRET not in done.out + done.err
 
 
-def test_the_doctor_goes_on_where_servers_are_down(tmp_path: Path) -> None:
+def test_the_doctor_checks_the_rest_when_servers_are_down(tmp_path: Path) -> None:
     key = Cli(tmp_path).ok("keys", "new").out.strip()
     urls = {
         "DATABASE_URL": "postgresql://someone:hidden-word@localhost:1/x",
@@ -493,7 +497,7 @@ def test_the_doctor_goes_on_where_servers_are_down(tmp_path: Path) -> None:
     assert "hidden-word" not in done.out + done.err
 
 
-def test_the_doctor_sees_a_missing_schema_and_a_policy_that_evicts(alone: Cli) -> None:
+def test_the_doctor_reports_a_missing_schema_and_an_evicting_redis(alone: Cli) -> None:
     from core.embedded import Servers
     from core.settings import Settings
 
@@ -518,7 +522,7 @@ def test_the_doctor_sees_a_missing_schema_and_a_policy_that_evicts(alone: Cli) -
         assert cli.ok("accounts").out.startswith("No accounts")
 
 
-def test_a_new_plugin_is_installed_and_runs(tmp_path: Path) -> None:
+def test_a_new_plugin_can_be_installed_and_run(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     cli.ok("new", "my-notes")
     pip = [

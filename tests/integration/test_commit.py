@@ -1,6 +1,4 @@
-"""The saving transaction: a batch is committed whole, once, and only by the dispatch that the
-ledger has out.
-"""
+"""The saving transaction: a batch is committed completely, once, for current dispatches only."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ def everything(desk) -> list[object]:
 
 
 @pytest.mark.parametrize("wrong", ["dispatch_no", "epoch", "task_id"])
-def test_a_result_that_does_not_match_is_dropped_whole(desk, wrong: str) -> None:
+def test_nothing_is_kept_of_a_result_that_does_not_match(desk, wrong: str) -> None:
     from core import TaskOutput
 
     dispatch = desk.root(desk.account())
@@ -65,7 +63,7 @@ def test_the_same_result_twice_is_saved_once(desk) -> None:
     assert everything(desk) == before
 
 
-def test_two_savers_of_one_result_at_once_save_it_once(desk, connect, together) -> None:
+def test_concurrent_savers_of_one_result_save_it_once(desk, connect, together) -> None:
     dispatches = [desk.root(desk.account(f"a{number}")) for number in range(20)]
     outcomes = [desk.outcome(dispatch, tasks=steps(1, 2)) for dispatch in dispatches]
     conns = [connect() for _ in range(4)]
@@ -74,13 +72,13 @@ def test_two_savers_of_one_result_at_once_save_it_once(desk, connect, together) 
     assert desk.value("SELECT count(*) FROM sync_task WHERE type = 'step'") == 40
 
 
-def test_results_of_the_epoch_before_are_refused(desk) -> None:
+def test_results_of_the_previous_epoch_are_refused(desk) -> None:
     dispatch = desk.root(desk.account())
     renew_epoch(desk.conn, status(desk.conn).epoch)
     assert desk.save(desk.outcome(dispatch)).applied == []
 
 
-def test_a_batch_is_saved_whole_or_not_at_all(desk) -> None:
+def test_a_batch_is_saved_completely_or_not_at_all(desk) -> None:
     from core import TaskOutput
 
     good, bad = desk.root(desk.account("a")), desk.root(desk.account("b"))
@@ -96,7 +94,7 @@ def test_a_batch_is_saved_whole_or_not_at_all(desk) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_each_state_leaves_its_traces(desk) -> None:
+def test_the_row_of_a_task_shows_its_outcome(desk) -> None:
     dispatch = desk.root(desk.account())
     saved = desk.save(
         Outcome(
@@ -147,7 +145,7 @@ def test_snoozed_time_is_capped(desk) -> None:
     assert desk.rows("SELECT state, snoozes, attempts FROM sync_task") == [("parked", 8, 0)]
 
 
-def test_a_block_is_for_everybody_and_never_shortened(desk) -> None:
+def test_a_block_applies_to_all_and_is_never_shortened(desk) -> None:
     first, second = desk.root(desk.account("a")), desk.root(desk.account("b"))
     desk.save(
         Outcome(first, state="ready", block=Block("k", 100, "x")),
@@ -199,12 +197,12 @@ def test_a_state_is_written_with_its_task_and_can_be_removed(desk) -> None:
 
 
 def many(desk, count: int):
-    """This many tasks of one run, all dispatched."""
+    """Return `count` dispatched tasks of one run."""
     desk.finish(desk.root(desk.account()), tasks=steps(*range(count)))
     return desk.claim()
 
 
-def test_a_write_after_a_read_that_is_out_of_date_drops_the_result_whole(desk) -> None:
+def test_a_state_write_after_an_outdated_read_drops_the_complete_result(desk) -> None:
     from core import TaskOutput
 
     first, second = many(desk, 2)
@@ -225,7 +223,7 @@ def test_a_write_after_a_read_that_is_out_of_date_drops_the_result_whole(desk) -
     assert desk.rows("SELECT attempts FROM sync_task WHERE id = %s", second.task_id) == [(0,)]
 
 
-def test_of_two_writers_in_one_batch_that_read_the_same_one_runs_again(desk) -> None:
+def test_of_two_writers_that_read_the_same_state_one_runs_again(desk) -> None:
     first, second = many(desk, 2)
     saved = desk.save(
         *(
@@ -237,7 +235,7 @@ def test_of_two_writers_in_one_batch_that_read_the_same_one_runs_again(desk) -> 
     assert version(desk) == 1
 
 
-def test_a_counter_that_many_raise_at_once_loses_nothing(desk, connect, together) -> None:
+def test_concurrent_increments_of_a_counter_lose_none(desk, connect, together) -> None:
     dispatches = many(desk, 12)
 
     def raise_counter(dispatch, conn) -> None:
@@ -265,7 +263,7 @@ def test_a_counter_that_many_raise_at_once_loses_nothing(desk, connect, together
     assert state(desk) == {"p": {"count": 12}}
 
 
-def test_a_task_dispatched_earlier_that_has_read_the_newest_state_may_write_it(desk) -> None:
+def test_an_earlier_task_that_has_read_the_newest_state_may_write_it(desk) -> None:
     early, late = many(desk, 2)
     desk.save(desk.outcome(late, read={"p": 0}, state={"p": Counter(count=1)}))
     desk.save(desk.outcome(early, read={"p": 1}, state={"p": Counter(count=2)}))
@@ -273,7 +271,7 @@ def test_a_task_dispatched_earlier_that_has_read_the_newest_state_may_write_it(d
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_without_a_read_the_one_dispatched_last_wins_whoever_saves_last(
+def test_without_a_read_the_state_of_the_last_dispatched_task_wins(
     desk, in_one_batch: bool
 ) -> None:
     early, late = many(desk, 2)
@@ -290,7 +288,7 @@ def test_without_a_read_the_one_dispatched_last_wins_whoever_saves_last(
 # --------------------------------------------------------------------------------------------------
 
 
-def test_an_expired_cursor_drops_its_partition_and_makes_a_resync_due_at_once(desk) -> None:
+def test_an_expired_cursor_drops_its_partition_and_makes_a_resync_due(desk) -> None:
     from core import TaskOutput
 
     account = desk.account()
@@ -307,14 +305,14 @@ def test_an_expired_cursor_drops_its_partition_and_makes_a_resync_due_at_once(de
     assert desk.alive() == {"kept"}
 
 
-def test_writers_dispatched_before_the_expired_one_cannot_bring_the_cursor_back(desk) -> None:
+def test_earlier_writers_cannot_restore_an_expired_cursor(desk) -> None:
     older, expired = many(desk, 2)
     desk.save(Outcome(expired, expired="p"))
     desk.save(desk.outcome(older, state={"p": Counter(count=1)}))
     assert state(desk) == {"p": None}
 
 
-def test_nor_can_those_that_were_under_way_with_it(desk) -> None:
+def test_tasks_running_with_an_expired_cursor_cannot_restore_it(desk) -> None:
     expired, newer = many(desk, 2)
     desk.save(desk.outcome(newer, state={"p": Counter(count=1)}))
     desk.save(Outcome(expired, expired="p"))
@@ -325,7 +323,7 @@ def test_nor_can_those_that_were_under_way_with_it(desk) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_follow_ups_are_rows_in_the_plugins_order_with_their_parent(desk) -> None:
+def test_follow_ups_are_stored_in_the_plugins_order_with_their_parent(desk) -> None:
     root = desk.root(desk.account())
     saved = desk.save(
         desk.outcome(root, tasks=[Task("step", {"number": n}, priority=n % 3) for n in (3, 1, 2)])
@@ -377,7 +375,7 @@ def test_background_follow_ups_go_to_a_run_of_their_own(desk) -> None:
     assert desk.value("SELECT count(*) FROM sync_run WHERE state = 'running'") == 0
 
 
-def test_background_follow_ups_from_many_at_once_share_one_run(desk, connect, together) -> None:
+def test_concurrent_background_follow_ups_share_one_run(desk, connect, together) -> None:
     dispatches = many(desk, 8)
     conns = [connect() for _ in dispatches]
     together(
@@ -395,7 +393,7 @@ def test_background_follow_ups_from_many_at_once_share_one_run(desk, connect, to
     )
 
 
-def test_a_run_over_its_bound_adds_no_more_and_says_why(desk) -> None:
+def test_a_run_over_its_bound_adds_no_task_and_states_the_reason(desk) -> None:
     root = desk.root(desk.account())
     desk.conn.execute("UPDATE sync_run SET over_limit = 'too many'")
     desk.save(desk.outcome(root, tasks=steps(1)))
@@ -408,7 +406,7 @@ def test_the_largest_result_is_saved(desk) -> None:
     assert desk.value("SELECT count(*) FROM sync_task") == 20_001
 
 
-def test_whatever_an_exception_says_can_be_saved(desk) -> None:
+def test_the_message_of_any_exception_can_be_saved(desk) -> None:
     from core.middleware.retries import outcome_of
 
     dispatch = desk.root(desk.account())

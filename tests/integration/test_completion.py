@@ -15,13 +15,13 @@ from core.worker.saver import Saver
 
 
 def siblings(desk, count: int):
-    """The root is done, and this many tasks are dispatched."""
+    """Return `count` dispatched tasks of a run whose root is done."""
     root = desk.root(desk.account())
     desk.finish(root, tasks=[Task("step", {"number": number}) for number in range(count)])
     return desk.claim()
 
 
-def test_it_ends_after_the_last_task_and_counts_what_was_done(desk) -> None:
+def test_a_run_ends_after_its_last_task_and_counts_its_results(desk) -> None:
     account = desk.account()
     desk.keep(account, TaskOutput("same"), TaskOutput("gone"))
     root = desk.root(account)
@@ -39,7 +39,7 @@ def test_it_ends_after_the_last_task_and_counts_what_was_done(desk) -> None:
     assert row == [("succeeded", 3, 0, 1, 1, 1, False)]
 
 
-def test_a_hundred_savers_who_close_siblings_at_once_end_it_once(desk, connect, together) -> None:
+def test_a_hundred_concurrent_savers_of_siblings_end_a_run_once(desk, connect, together) -> None:
     dispatches = siblings(desk, 100)
     conns = [connect() for _ in range(10)]
 
@@ -57,7 +57,7 @@ def test_a_hundred_savers_who_close_siblings_at_once_end_it_once(desk, connect, 
     assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 101)]
 
 
-def test_many_runs_whose_last_two_tasks_close_at_once_all_end_once(desk, connect, together) -> None:
+def test_runs_whose_last_two_tasks_close_concurrently_end_once(desk, connect, together) -> None:
     pairs = []
     for number in range(25):
         root = desk.root(desk.account(f"a{number}"))
@@ -77,9 +77,10 @@ def test_many_runs_whose_last_two_tasks_close_at_once_all_end_once(desk, connect
     assert set(desk.runs()) == {"succeeded"}
 
 
-def test_asked_inside_the_saving_transaction_nobody_would_end_it(desk, connect) -> None:
-    """Why the check is a transaction of its own: each of two savers sees the other's task still
-    open.
+def test_a_check_inside_the_saving_transaction_would_end_no_run(desk, connect) -> None:
+    """Each of two savers sees the other's task as open.
+
+    Therefore the check is a transaction of its own.
     """
     first, second = siblings(desk, 2)
     one, two = connect(), connect()
@@ -104,11 +105,12 @@ COMMITTING = (
 COMMITTING += "(SELECT oid FROM pg_database WHERE datname = current_database())"
 
 
-def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(
+def test_savers_that_commit_the_last_two_tasks_concurrently_end_the_run(
     desk, database, queues, until
 ) -> None:
-    """Both have written all they write before either has committed: only what is asked after the
-    commit can see the end.
+    """Both savers have written everything before either commits.
+
+    Only a check after the commit can see that the run is complete.
     """
     dispatches = siblings(desk, 2)
     desk.conn.execute(TOGETHER)
@@ -131,7 +133,7 @@ def test_two_savers_that_commit_the_last_two_tasks_at_one_moment_end_the_run(
 
 
 class AskedTogether(InflightTasks):
-    """Two threads ask it at one moment which runs this process still has tasks of."""
+    """In-flight tasks whose threads ask together which runs still have tasks in this process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,7 +145,7 @@ class AskedTogether(InflightTasks):
         return super().runs
 
 
-def test_two_threads_of_a_process_that_save_the_last_two_tasks_do_not_leave_the_end_to_each_other(
+def test_threads_that_save_the_last_two_tasks_concurrently_end_the_run(
     desk, database, queues
 ) -> None:
     dispatches = siblings(desk, 2)
@@ -162,7 +164,7 @@ def test_two_threads_of_a_process_that_save_the_last_two_tasks_do_not_leave_the_
     assert desk.rows("SELECT state, tasks_done FROM sync_run") == [("succeeded", 3)]
 
 
-def test_a_process_that_died_before_asking_is_made_up_for(desk) -> None:
+def test_the_leader_ends_a_run_whose_process_died_before_the_check(desk) -> None:
     (last,) = siblings(desk, 1)
     desk.save(desk.outcome(last))
     assert [run["state"] for run in completion.end_forgotten_runs(desk.conn)] == ["succeeded"]
@@ -170,7 +172,7 @@ def test_a_process_that_died_before_asking_is_made_up_for(desk) -> None:
 
 
 @pytest.mark.parametrize("state", ["ready", "queued"])
-def test_an_open_task_keeps_it_open(desk, state: str) -> None:
+def test_an_open_task_keeps_its_run_open(desk, state: str) -> None:
     first, second = siblings(desk, 2)
     desk.conn.execute("UPDATE sync_task SET state = %s WHERE id = %s", (state, second.task_id))
     desk.finish(first)
@@ -178,10 +180,8 @@ def test_an_open_task_keeps_it_open(desk, state: str) -> None:
     assert completion.end_forgotten_runs(desk.conn) == []
 
 
-def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect, together) -> None:
-    """Retrying locks the run: either the copy is in it, or in a new one; never in one that has
-    ended.
-    """
+def test_a_retry_and_the_end_of_its_run_exclude_each_other(desk, connect, together) -> None:
+    """A retry locks the run, so that its copy never joins a run that has ended."""
     from core.ledger.controls import retry
 
     for number in range(15):
@@ -206,7 +206,7 @@ def test_a_task_added_from_outside_and_the_end_exclude_each_other(desk, connect,
 
 
 @pytest.mark.parametrize(("bad", "state"), [("step", "partial"), ("start", "failed")])
-def test_parked_tasks_do_not_keep_it_open(desk, bad: str, state: str) -> None:
+def test_parked_tasks_do_not_keep_a_run_open(desk, bad: str, state: str) -> None:
     root = desk.root(desk.account())
     if bad == "start":
         desk.save(parked(desk.outcome(root), "no"))
@@ -229,7 +229,7 @@ def test_the_end_of_a_backfill_does_not_move_the_next_sync(desk) -> None:
     assert desk.value("SELECT next_sync_at FROM user_integration") == before
 
 
-def test_the_end_waits_for_who_is_adding_a_task_and_then_sees_it(desk, connect, blocked_in) -> None:
+def test_the_end_of_a_run_waits_for_a_task_that_is_being_added(desk, connect, blocked_in) -> None:
     """Without the lock on the run, the copy would be left in a run that has ended."""
     import threading
 

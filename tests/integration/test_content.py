@@ -1,6 +1,4 @@
-"""What is kept: one row for each item, written only when it changed, by the writer that was
-dispatched last.
-"""
+"""Kept content: one row per item, written only on a change, by the task dispatched last."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from core.ledger import controls
 
 @pytest.fixture
 def writers(desk):
-    """`writers(3)`: dispatches of one run, in the order of their sequence."""
+    """Return `writers(3)`, which dispatches tasks of one run in the order of their sequence."""
 
     def make(count: int):
         root = desk.root(desk.account())
@@ -43,7 +41,7 @@ def physical(desk) -> list[tuple[str, ...]]:
     )
 
 
-def test_an_item_is_kept_in_its_columns(desk, writers) -> None:
+def test_an_item_is_stored_in_its_columns(desk, writers) -> None:
     (one,) = writers(1)
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     item = TaskOutput(
@@ -92,7 +90,7 @@ def test_an_unchanged_item_writes_nothing(desk, writers) -> None:
     assert counts(desk, second) == (0, 2, 0)
 
 
-def test_only_what_changed_is_written_and_told(desk, writers) -> None:
+def test_only_changed_items_are_written_and_enter_the_feed(desk, writers) -> None:
     first, second = writers(2)
     keep(desk, first, TaskOutput("a", "1"), TaskOutput("b", "1"))
     before = physical(desk)
@@ -102,16 +100,14 @@ def test_only_what_changed_is_written_and_told(desk, writers) -> None:
     assert counts(desk, second) == (2, 1, 0)
 
 
-def test_an_id_twice_in_a_result_is_one_row_the_last_one(desk, writers) -> None:
+def test_the_last_of_two_outputs_with_one_id_is_kept(desk, writers) -> None:
     (one,) = writers(1)
     keep(desk, one, TaskOutput("a", "first"), TaskOutput("a", "second"))
     assert desk.content() == {"a": "second"}
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_the_content_dispatched_last_stands_whoever_saves_last(
-    desk, writers, in_one_batch: bool
-) -> None:
+def test_the_content_of_the_last_dispatched_task_wins(desk, writers, in_one_batch: bool) -> None:
     early, late = writers(2)
     outcomes = [
         desk.outcome(late, output=[TaskOutput("a", "late")]),
@@ -122,8 +118,7 @@ def test_the_content_dispatched_last_stands_whoever_saves_last(
     assert desk.content() == {"a": "late"}
 
 
-# 206
-# --------------------------------------------------------------------------------------------------
+# The operation `update`
 
 
 def test_an_update_changes_only_the_metadata_given(desk, writers) -> None:
@@ -162,7 +157,7 @@ def test_an_update_that_removes_something_from_a_nested_value_is_written(desk, w
     assert desk.content("metadata") == {"a": {"labels": [], "by": {"x": 1}, "z": 1}}
 
 
-def test_an_item_that_an_update_changed_is_compared_afresh(desk, writers) -> None:
+def test_an_item_fetched_after_an_update_is_written_again(desk, writers) -> None:
     first, second, third = writers(3)
     item = TaskOutput("a", "text", metadata={"x": 1})
     keep(desk, first, item)
@@ -198,7 +193,7 @@ def test_two_updates_in_one_batch_both_count(desk, writers) -> None:
     assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
 
 
-def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> None:
+def test_an_update_after_its_item_in_one_result_counts(desk, writers) -> None:
     (one,) = writers(1)
     keep(
         desk,
@@ -209,11 +204,10 @@ def test_an_update_after_the_whole_item_in_one_result_counts(desk, writers) -> N
     assert desk.content("metadata") == {"a": {"x": 1, "y": 1}}
 
 
-# 410
-# --------------------------------------------------------------------------------------------------
+# The operation `tombstone`
 
 
-def test_what_is_gone_takes_its_children_with_it(desk, writers) -> None:
+def test_a_tombstone_covers_the_children_of_an_item(desk, writers) -> None:
     first, second = writers(2)
     tree = [
         TaskOutput("a"),
@@ -239,14 +233,14 @@ def test_another_accounts_item_of_the_same_id_stays(desk) -> None:
     assert desk.value("SELECT count(*) FROM user_integration_content WHERE deleted_at IS NULL") == 2
 
 
-def test_what_comes_back_is_alive_again(desk, writers) -> None:
+def test_an_item_that_returns_is_no_longer_deleted(desk, writers) -> None:
     for number, one in enumerate(writers(3)):
         keep(desk, one, TaskOutput.gone("a") if number == 1 else TaskOutput("a", "text"))
         assert desk.alive() == (set() if number == 1 else {"a"})
 
 
 @pytest.mark.parametrize("in_one_batch", [False, True])
-def test_a_slow_download_cannot_revive_what_was_removed(desk, writers, in_one_batch: bool) -> None:
+def test_a_slow_download_cannot_restore_a_deleted_item(desk, writers, in_one_batch: bool) -> None:
     first, download, tombstone = writers(3)
     keep(desk, first, TaskOutput("a", "old"))
     outcomes = [
@@ -258,7 +252,7 @@ def test_a_slow_download_cannot_revive_what_was_removed(desk, writers, in_one_ba
     assert desk.alive() == set()
 
 
-def test_a_late_tombstone_does_not_remove_what_was_fetched_after_it(desk, writers) -> None:
+def test_a_late_tombstone_does_not_delete_an_item_fetched_after_it(desk, writers) -> None:
     first, tombstone, download = writers(3)
     keep(desk, first, TaskOutput("a", "old"))
     keep(desk, download, TaskOutput("a", "new"))
@@ -266,14 +260,14 @@ def test_a_late_tombstone_does_not_remove_what_was_fetched_after_it(desk, writer
     assert desk.alive() == {"a"}
 
 
-def test_a_slow_first_download_cannot_revive_it_either(desk, writers) -> None:
+def test_a_slow_first_download_cannot_restore_a_deleted_item(desk, writers) -> None:
     download, tombstone = writers(2)
     keep(desk, tombstone, TaskOutput.gone("a"))
     keep(desk, download, TaskOutput("a", "new"))
     assert desk.alive() == set()
 
 
-def test_what_was_never_kept_leaves_a_tombstone_and_nothing_is_told_of_it(desk, writers) -> None:
+def test_an_item_that_was_never_kept_gets_a_tombstone_outside_the_feed(desk, writers) -> None:
     tombstone, download = writers(2)
     saved = keep(desk, tombstone, TaskOutput.gone("a"))
     assert desk.content("deleted_at IS NOT NULL, content_seq") == {
@@ -285,7 +279,7 @@ def test_what_was_never_kept_leaves_a_tombstone_and_nothing_is_told_of_it(desk, 
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_of_one_result_the_later_word_about_an_item_counts(desk, writers, known: bool) -> None:
+def test_the_later_output_about_an_item_in_one_result_wins(desk, writers, known: bool) -> None:
     first, second, third = writers(3)
     if known:
         keep(desk, first, TaskOutput("p", "old"))
@@ -295,7 +289,7 @@ def test_of_one_result_the_later_word_about_an_item_counts(desk, writers, known:
     assert desk.alive() == set()
 
 
-def test_many_writers_of_the_same_items_at_once_do_not_deadlock(
+def test_concurrent_writers_of_the_same_items_do_not_deadlock(
     desk, writers, connect, together
 ) -> None:
     dispatches = writers(12)
@@ -331,19 +325,20 @@ CREATE TRIGGER slow BEFORE INSERT ON user_integration_content FOR EACH ROW
 """
 
 
-def test_two_who_name_the_same_items_in_opposite_order_wait_for_each_other_only_one_way(
+def test_writers_of_the_same_items_in_opposite_order_do_not_deadlock(
     desk, writers, connect, blocked_in
 ) -> None:
-    """The first stands between its two items while the second begins: taken as they come, each
-    would hold what the other wants.
+    """The first task waits between its two items while the second begins.
+
+    Without a common order, each would hold the row that the other waits for.
     """
     import threading
 
     first, second = writers(2)
     slow, other = connect(), connect()
     for conn in (slow, other):
-        # As in a large table: one after the other, as they come. In a small one, the planner's hash
-        # table has an order of its own.
+        # As in a large table, take the rows one after the other, in the given order. In a small
+        # one, the planner's hash table has an order of its own.
         conn.execute(
             "SELECT set_config(name, 'off', false) FROM unnest(%s::text[]) AS name", (SHUFFLING,)
         )
@@ -372,7 +367,7 @@ def test_two_who_name_the_same_items_in_opposite_order_wait_for_each_other_only_
     assert desk.alive() == {"a", "b"}
 
 
-def test_a_late_tombstone_that_waited_for_a_newer_writer_leaves_its_work(
+def test_a_late_tombstone_that_waited_for_a_newer_writer_changes_nothing(
     desk, writers, connect, blocked_in
 ) -> None:
     import threading
@@ -417,12 +412,12 @@ def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(
 
 
 def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[str]:
-    """What is left after a run that listed this."""
+    """Return the items that remain after a run with this listing."""
     desk.finish(desk.root(account, **given), seen=seen, output=output, listed=listed or [Listing()])
     return desk.alive()
 
 
-def test_a_complete_listing_marks_deleted_what_it_no_longer_holds(desk) -> None:
+def test_a_complete_listing_marks_missing_items_deleted(desk) -> None:
     account = desk.account()
     desk.keep(
         account,
@@ -448,7 +443,7 @@ def test_without_a_listing_nothing_is_deleted(desk) -> None:
     assert desk.alive() == {"a"}
 
 
-def test_a_listing_reaches_no_further_than_it_says(desk) -> None:
+def test_a_listing_deletes_nothing_outside_its_scope(desk) -> None:
     account = desk.account()
     days = {
         f"d{day}": TaskOutput(f"d{day}", parent="box", timestamp=datetime(2026, 1, day, tzinfo=UTC))
@@ -473,7 +468,7 @@ def test_a_listing_reaches_no_further_than_it_says(desk) -> None:
     }
 
 
-def test_what_was_seen_on_earlier_pages_of_the_run_stays(desk) -> None:
+def test_items_seen_on_earlier_pages_of_the_run_stay(desk) -> None:
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
     root = desk.root(account)
@@ -488,7 +483,7 @@ def test_what_was_seen_on_earlier_pages_of_the_run_stays(desk) -> None:
     assert desk.rows("SELECT * FROM sync_seen") == []
 
 
-def test_what_was_written_since_the_run_began_stays_whoever_wrote_it(desk) -> None:
+def test_items_that_any_task_wrote_since_the_run_began_stay(desk) -> None:
     account = desk.account()
     desk.keep(account, TaskOutput("old"), TaskOutput("kept"))
     root = desk.root(account)
@@ -513,7 +508,7 @@ def test_a_listing_that_loses_more_than_the_guard_allows_is_held(desk) -> None:
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
 
 
-def test_a_later_listing_that_is_well_again_answers_what_was_held(desk) -> None:
+def test_a_later_complete_listing_drops_held_deletions(desk) -> None:
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
     vanished(desk, account)
@@ -521,7 +516,7 @@ def test_a_later_listing_that_is_well_again_answers_what_was_held(desk) -> None:
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
 
 
-def test_exactly_the_guards_share_may_go(desk) -> None:
+def test_exactly_the_share_of_the_guard_may_be_deleted(desk) -> None:
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
     assert vanished(desk, account, seen=["a", "b"]) == {"a", "b"}
@@ -538,8 +533,9 @@ def test_a_page_that_was_parked_never_sweeps(desk) -> None:
 
 
 def cancelled_after_a_page(desk, account):
-    """What a run has kept and seen that was cancelled before its last page, and that page in the
-    next run, with its root.
+    """Cancel a run before its last page, and return the dispatches of the next run.
+
+    The cancelled run has kept and seen items. The next run has that page and a root.
     """
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
     root = desk.root(account)
@@ -561,7 +557,7 @@ def test_a_page_carried_over_from_a_cancelled_run_deletes_nothing(desk) -> None:
     assert desk.alive() == set("abc")
 
 
-def test_nor_does_a_page_that_follows_it(desk) -> None:
+def test_a_page_that_follows_a_carried_page_deletes_nothing(desk) -> None:
     dispatches = cancelled_after_a_page(desk, desk.account())
     desk.finish(dispatches["page"], seen=["c"], tasks=[Task("page", {"number": 3})])
     (after,) = desk.claim()
@@ -569,8 +565,8 @@ def test_nor_does_a_page_that_follows_it(desk) -> None:
     assert desk.alive() == set("abcd")
 
 
-def test_what_a_slow_task_of_another_run_keeps_meanwhile_stays(desk) -> None:
-    """Its number is smaller than all that the listing's run began with."""
+def test_an_item_that_a_slow_task_of_another_run_keeps_stays(desk) -> None:
+    """Its sequence is smaller than that of the listing's run."""
     account = desk.account()
     desk.keep(account, TaskOutput("kept"), TaskOutput("vanished"))
     desk.finish(desk.root(account), tasks=[Task("page", background=True)])
@@ -582,7 +578,7 @@ def test_what_a_slow_task_of_another_run_keeps_meanwhile_stays(desk) -> None:
     assert desk.alive() == {"kept", "history"}
 
 
-def test_a_result_may_delete_a_folder_and_keep_a_file_that_is_in_it(desk, writers) -> None:
+def test_a_result_may_delete_a_folder_and_keep_a_file_in_it(desk, writers) -> None:
     first, second = writers(2)
     keep(
         desk,
@@ -601,9 +597,10 @@ def test_a_result_may_delete_a_folder_and_keep_a_file_that_is_in_it(desk, writer
     assert desk.alive() == {"p/kept", "p/new"}
 
 
-def test_what_a_listing_in_the_background_holds_goes_when_a_person_allows_it(desk) -> None:
-    """The run that is asked for lists again, though it might have read on from a cursor; its
-    backfill is allowed what it is.
+def test_deletions_held_in_a_backfill_are_done_when_a_person_allows_them(desk) -> None:
+    """The requested run lists again, although it could have resumed from a cursor.
+
+    Its backfill inherits the permission to delete.
     """
     account = desk.account()
     desk.keep(account, *(TaskOutput(id, "x") for id in "abcd"))

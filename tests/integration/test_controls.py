@@ -1,6 +1,6 @@
-"""What people do with tasks and runs: try again, drop, cancel.
+"""Controls of tasks and runs: retry, discard, cancel.
 
-Nothing is lost by it but what was dropped.
+They lose nothing except discarded tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def park(desk, dispatch) -> None:
 
 
 def one_parked(desk, account, *, ended: bool = True):
-    """A parked task of a run that has ended, or goes on."""
+    """Return a parked task of a run that has ended, or is still open."""
     root = desk.root(account)
     desk.finish(root, tasks=[Task("step", {"number": 1}), *([] if ended else [Task("page")])])
     bad = next(dispatch for dispatch in desk.claim() if dispatch.type == "step")
@@ -53,7 +53,7 @@ def test_a_retry_during_the_run_is_a_copy_in_it_and_the_run_succeeds(desk) -> No
     assert desk.runs() == ["succeeded"]
 
 
-def test_a_second_retry_is_refused_even_at_once(desk, connect, together) -> None:
+def test_a_second_retry_is_refused_even_when_concurrent(desk, connect, together) -> None:
     bad = one_parked(desk, desk.account())
     conns = [connect() for _ in range(4)]
     answers = together(*(lambda conn=conn: controls.retry(conn, [bad.task_id]) for conn in conns))
@@ -76,7 +76,7 @@ def test_only_parked_tasks_are_retried_or_discarded_all_or_none(desk) -> None:
     ]
 
 
-def test_discard_drops_it_for_good(desk) -> None:
+def test_a_discarded_task_is_never_run_again(desk) -> None:
     account = desk.account()
     bad = one_parked(desk, account)
     assert controls.discard(desk.conn, [bad.task_id]) == [bad.task_id]
@@ -87,7 +87,7 @@ def test_discard_drops_it_for_good(desk) -> None:
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 0
 
 
-def test_it_is_tried_again_by_itself_in_the_next_three_runs(desk) -> None:
+def test_a_parked_task_is_retried_automatically_in_the_next_three_runs(desk) -> None:
     account = desk.account()
     one_parked(desk, account)
     tried = []
@@ -107,7 +107,7 @@ def test_it_is_tried_again_by_itself_in_the_next_three_runs(desk) -> None:
     )
 
 
-def test_a_parked_backfill_task_is_tried_again_in_a_backfill(desk) -> None:
+def test_a_parked_backfill_task_is_retried_in_a_backfill(desk) -> None:
     account = desk.account()
     desk.finish(desk.root(account), tasks=[Task("step", background=True)])
     park(desk, *desk.claim())
@@ -150,7 +150,7 @@ def test_cancelling_carries_open_tasks_into_the_next_run(desk) -> None:
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'ready'") == 1
 
 
-def test_carrying_thousands_of_tasks_takes_no_time(desk) -> None:
+def test_carrying_thousands_of_tasks_is_fast(desk) -> None:
     account = desk.account()
     run = desk.run(account)
     desk.conn.execute(
@@ -179,7 +179,7 @@ def test_a_run_cancelled_before_its_root_ran_does_not_run_it_twice(desk) -> None
     assert desk.rows("SELECT type FROM sync_task WHERE state = 'ready'") == [("start",)]
 
 
-def test_follow_ups_that_a_saver_adds_meanwhile_are_cancelled_too(
+def test_follow_ups_that_a_saver_adds_during_a_cancellation_are_cancelled(
     desk, connect, together, blocked_in
 ) -> None:
     root = desk.root(desk.account())
@@ -198,7 +198,7 @@ def test_follow_ups_that_a_saver_adds_meanwhile_are_cancelled_too(
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'cancelled'") == 3
 
 
-def test_a_run_that_has_ended_or_never_was_cannot_be_cancelled(desk) -> None:
+def test_a_run_that_has_ended_or_is_unknown_cannot_be_cancelled(desk) -> None:
     root = desk.root(desk.account())
     desk.finish(root)
     with pytest.raises(InvalidInput, match="ended already, as succeeded"):
@@ -207,7 +207,7 @@ def test_a_run_that_has_ended_or_never_was_cannot_be_cancelled(desk) -> None:
         controls.cancel_run(desk.conn, uuid4())
 
 
-def test_pruning_leaves_what_is_parked_and_what_is_young(desk) -> None:
+def test_pruning_leaves_parked_and_recent_tasks(desk) -> None:
     from core.ledger import pruning
 
     account = desk.account()
@@ -233,7 +233,7 @@ SELECT id, user_integration_id, 'shop', 'live', 'start', '{}', '', 'done' FROM o
 """
 
 
-def test_however_many_runs_have_grown_old_all_are_pruned_a_while_at_a_time(desk) -> None:
+def test_any_number_of_old_runs_is_pruned_in_portions(desk) -> None:
     from core.ledger import pruning
 
     desk.conn.execute(OLD_RUNS, (desk.account(),))
@@ -243,7 +243,7 @@ def test_however_many_runs_have_grown_old_all_are_pruned_a_while_at_a_time(desk)
     assert desk.tasks() == {}
 
 
-def test_a_run_that_makes_ever_new_keys_is_bounded(desk) -> None:
+def test_a_run_that_makes_new_keys_endlessly_is_bounded(desk) -> None:
     from core.ledger import processes, pruning
 
     processes.register(

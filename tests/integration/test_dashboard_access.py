@@ -1,4 +1,4 @@
-"""Who gets into the dashboard, what keeps other sites out, and that nobody sees another's rows."""
+"""Access to the dashboard: sessions, requests from other sites, and rows of other users."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ FIELDS = {
 
 
 def routes():
-    """(method, path) of every page and every button."""
+    """Yield (method, path) of every page and every button."""
     for route in itertools.chain.from_iterable(module.router.routes for module in PAGES):
         yield from ((method, route.path) for method in sorted(route.methods - {"HEAD"}))
 
 
 @pytest.fixture
 def owned(dashboard, desk):
-    """An account of the user `owner` with everything that there can be below it; values for the
-    parameters of all routes.
+    """Connect an account of the user `owner` with rows of every kind.
+
+    The result contains values for the parameters of all routes.
     """
     account = desk.account(MARK, user_id="owner", config={"name": MARK})
     desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK}))
@@ -46,7 +47,7 @@ def owned(dashboard, desk):
     desk.conn.execute(
         "INSERT INTO sync_state VALUES (%s, 'p', %s, 1, 1)", (account, json.dumps(MARK))
     )
-    # Which takes credentials.
+    # This integration takes credentials.
     desk.conn.execute("UPDATE user_integration SET integration_domain = 'locked'")
     content = desk.value("SELECT id FROM user_integration_content")
     return {
@@ -63,7 +64,7 @@ def owned(dashboard, desk):
 # --------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_token_opens_nothing(dashboard) -> None:
+def test_a_wrong_token_starts_no_session(dashboard) -> None:
     for token in (
         "",
         "polling_" + "x" * 43,
@@ -79,7 +80,9 @@ def test_a_wrong_token_opens_nothing(dashboard) -> None:
 @pytest.mark.parametrize(
     ("public", "secure"), [(None, False), ("https://polling.example.org", True)]
 )
-def test_what_the_cookie_may_be_used_for(dashboard, monkeypatch, public, secure) -> None:
+def test_the_session_cookie_is_http_only_and_secure_over_https(
+    dashboard, monkeypatch, public, secure
+) -> None:
     monkeypatch.setattr(dashboard.backend.settings, "public_url", public)
     answer = dashboard.stranger().send("/sign-in", {"token": dashboard.token()})
     flags = {
@@ -91,7 +94,7 @@ def test_what_the_cookie_may_be_used_for(dashboard, monkeypatch, public, secure)
     assert "samesite=lax" in answer.headers["set-cookie"].lower()
 
 
-def test_signing_out_ends_the_session_here(dashboard) -> None:
+def test_signing_out_ends_the_session(dashboard) -> None:
     browser = dashboard.sign_in()
     assert browser.send("/sign-out").status_code == 403
     answer = browser.post("/sign-out")
@@ -120,14 +123,14 @@ def test_a_token_that_is_revoked_ends_all_its_sessions(dashboard, desk) -> None:
         "",
     ],
 )
-def test_signing_in_leads_to_pages_of_this_site_alone(dashboard, wanted) -> None:
+def test_signing_in_redirects_to_pages_of_this_site_only(dashboard, wanted) -> None:
     stranger = dashboard.stranger()
     answer = stranger.send("/sign-in", {"token": dashboard.token(), "next": wanted})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert 'name="next" value="/"' in stranger.get("/sign-in", next=wanted).text
 
 
-def test_it_leads_to_where_one_wanted_to_go(dashboard) -> None:
+def test_signing_in_redirects_to_the_requested_page(dashboard) -> None:
     wanted = dashboard.stranger().get("/accounts?status=error").headers["location"]
     assert wanted == "/sign-in?next=%2Faccounts%3Fstatus%3Derror"
     page = dashboard.stranger().get(wanted).text
@@ -138,7 +141,7 @@ def test_it_leads_to_where_one_wanted_to_go(dashboard) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_forms_of_other_sites_do_nothing(dashboard, owned, desk) -> None:
+def test_forms_from_other_sites_are_refused(dashboard, owned, desk) -> None:
     browser, other = dashboard.sign_in("owner"), dashboard.sign_in("owner")
     place, right = f"/accounts/{owned['account']}/pause", browser.csrf
     for fields in ({}, {"csrf": ""}, {"csrf": right[:-1]}, {"csrf": other.csrf}, {"csrf": "ü"}):
@@ -182,7 +185,7 @@ def test_every_page_forbids_scripts_and_frames(dashboard, owned) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_shown_or_done_without_a_session(dashboard, owned) -> None:
+def test_without_a_session_no_page_is_shown_and_no_button_works(dashboard, owned) -> None:
     stranger, seen = dashboard.stranger(), 0
     for method, path in routes():
         if path in OPEN:
@@ -204,8 +207,8 @@ def test_nothing_is_shown_or_done_without_a_session(dashboard, owned) -> None:
     assert seen > 20
 
 
-def test_no_page_tells_a_user_of_another(dashboard, owned, desk) -> None:
-    """All pages and all buttons, with the ids of another's account, run, task and content."""
+def test_no_page_shows_a_user_the_rows_of_another(dashboard, owned, desk) -> None:
+    """Request all pages and press all buttons with the ids of another user's rows."""
     state = """
     SELECT id, name, user_id, sync_status, version, poll_interval_minutes, config
     FROM user_integration
@@ -230,7 +233,7 @@ def test_no_page_tells_a_user_of_another(dashboard, owned, desk) -> None:
             FIELDS | csrf | ({"task": owned["task"], "tasks": owned["task"]} if filtered else {})
         )
         answer = foreign.get(filled, **params) if method == "GET" else foreign.send(filled, fields)
-        # What was typed may stand there again, in its own field.
+        # The page may repeat the text that the user typed, in its own field.
         assert MARK not in answer.text.replace(f'value="{MARK}"', ""), (method, path)
         if set(re.findall(r"{([a-z_]+)}", path)) - {"domain"}:
             assert answer.status_code in (403, 404), (method, path, answer.status_code)
@@ -242,8 +245,8 @@ def test_no_page_tells_a_user_of_another(dashboard, owned, desk) -> None:
     assert desk.rows(work) == tasks
 
 
-def test_the_owner_sees_what_a_foreigner_does_not(dashboard, owned) -> None:
-    """Or else the test above would prove nothing."""
+def test_the_owner_sees_the_rows_that_another_user_does_not(dashboard, owned) -> None:
+    """Without this, the test above would prove nothing."""
     owner = dashboard.sign_in("owner")
     for path in (
         "/accounts",
@@ -255,7 +258,7 @@ def test_the_owner_sees_what_a_foreigner_does_not(dashboard, owned) -> None:
         assert (answer.status_code, MARK in answer.text) == (200, True), path
 
 
-def test_what_is_another_s_is_answered_as_if_it_were_not_there(dashboard, owned) -> None:
+def test_rows_of_other_users_are_answered_like_missing_ones(dashboard, owned) -> None:
     foreign = dashboard.sign_in("foreign")
     other, nowhere = owned["account"], "00000000-0000-4000-8000-000000000000"
     for path in ("/accounts/{}", "/accounts/{}/settings"):

@@ -1,4 +1,4 @@
-"""Accounts in the dashboard: lists, one of them, its buttons, and changing it."""
+"""Accounts in the dashboard: lists, the page of an account, its buttons, and its settings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def integrations():
 
 
 def connect(dashboard, domain="locked", user="ann", password=SECRET, **config):
-    """An account, connected by its user's own token."""
+    """Connect an account with its user's token, and return its id."""
     new = {"integration_domain": domain, "config": config, "credentials": {"password": password}}
     answer = dashboard.user(user).post("/v1/user-integrations", json=new)
     assert answer.status_code == 201, answer.text
@@ -59,7 +59,7 @@ def connect(dashboard, domain="locked", user="ann", password=SECRET, **config):
 
 
 def names(page: str) -> list[str]:
-    """Of the accounts that a page lists."""
+    """Return the names of the accounts that a page lists."""
     return re.findall(r'<th scope="row">\s*<a href="/accounts/[^"]+">([^<]*)</a>', page)
 
 
@@ -67,7 +67,7 @@ def names(page: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_accounts_are_filtered(dashboard, desk) -> None:
+def test_the_account_list_is_filtered_by_each_field(dashboard, desk) -> None:
     for name, user, domain, status in [
         ("Alpha", "ann", "locked", "active"),
         ("beta", "ann", "caller", "paused"),
@@ -111,7 +111,7 @@ def test_accounts_are_filtered(dashboard, desk) -> None:
     assert operator.get("/accounts", status="asleep").status_code == 404
 
 
-def test_those_overdue_are_told(dashboard, desk) -> None:
+def test_overdue_accounts_are_marked_and_filtered(dashboard, desk) -> None:
     for name, minutes in (("late", 60), ("due", 1)):
         desk.account(name)
         desk.conn.execute(
@@ -145,7 +145,7 @@ def test_lists_are_read_page_by_page(dashboard, desk) -> None:
     assert operator.get("/accounts", after="nonsense").status_code == 422
 
 
-def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
+def test_the_account_list_shows_the_first_reason_to_wait(dashboard, desk) -> None:
     ids = {
         name: desk.account(name, group="g" if name == "grouped" else None)
         for name in ("blocked", "grouped", "free", "stopped")
@@ -171,7 +171,7 @@ def test_a_list_says_what_each_waits_for_first(dashboard, desk) -> None:
 
 
 def serving(desk) -> None:
-    """A worker and a leader, as far as the ledger knows."""
+    """Register a worker and a leader in the ledger."""
     desk.conn.execute(
         """
         INSERT INTO process (id, kind, host, pid, queues, threads, seen_at)
@@ -188,7 +188,7 @@ def serving(desk) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_an_account_tells_how_it_is(dashboard, desk) -> None:
+def test_the_page_of_an_account_shows_its_condition(dashboard, desk) -> None:
     account = desk.account("mine", user_id="ann", config={"shown": "in the config"})
     desk.keep(account, TaskOutput("1", "text"), TaskOutput("2", "more"))
     run = desk.run(account)
@@ -211,7 +211,7 @@ def test_an_account_tells_how_it_is(dashboard, desk) -> None:
     assert "<script>alert" not in page
 
 
-def test_why_it_stopped_and_what_to_do(dashboard, desk) -> None:
+def test_a_stopped_account_shows_the_reason_and_the_remedy(dashboard, desk) -> None:
     account = connect(dashboard)
     stop = """
     UPDATE user_integration SET sync_status = 'error', status_reason = %s,
@@ -236,7 +236,7 @@ def test_a_plugin_that_is_not_installed_hides_nothing(dashboard, desk) -> None:
     assert browser.post(f"/accounts/{account}/pause").status_code == 303
 
 
-def test_its_live_part_is_the_same_for_all_sessions(dashboard, desk) -> None:
+def test_the_live_part_of_an_account_is_shared_by_all_sessions(dashboard, desk) -> None:
     account = connect(dashboard)
     browser = dashboard.sign_in("ann")
     csrf, place = browser.csrf, f"/accounts/{account}"
@@ -254,7 +254,7 @@ def test_its_live_part_is_the_same_for_all_sessions(dashboard, desk) -> None:
     assert 'name="csrf"' not in seen
 
 
-def test_what_is_erased_ends_for_those_who_look_at_it(dashboard, desk) -> None:
+def test_the_stream_of_an_erased_account_ends(dashboard, desk) -> None:
     account = connect(dashboard)
     browser = dashboard.sign_in("ann")
     with browser.client.stream(
@@ -271,7 +271,7 @@ def test_what_is_erased_ends_for_those_who_look_at_it(dashboard, desk) -> None:
 
 
 def press(browser, account, what, **fields):
-    """What a page says after a button was pressed."""
+    """Press a button, and return the status and the message of the next page."""
     answer = browser.post(f"/accounts/{account}/{what}", fields)
     if answer.status_code == 303:
         answer = browser.get(answer.headers["location"])
@@ -279,7 +279,7 @@ def press(browser, account, what, **fields):
     return answer.status_code, said[1] if said else None
 
 
-def test_buttons_do_what_they_say(dashboard, desk) -> None:
+def test_every_button_of_an_account_works(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     status = "SELECT sync_status FROM user_integration"
     assert press(browser, account, "pause") == (200, "Paused. What runs now is finished and kept.")
@@ -290,7 +290,7 @@ def test_buttons_do_what_they_say(dashboard, desk) -> None:
     )
     assert (
         "data-live" not in browser.post(f"/accounts/{account}/sync").text
-    )  # what went wrong stays to be read
+    )  # an error stays until the reader leaves the page
     assert desk.runs() == []
     assert press(browser, account, "resume") == (200, "It goes on.")
     assert press(browser, account, "check") == (200, "The credentials work.")
@@ -308,7 +308,7 @@ def test_buttons_do_what_they_say(dashboard, desk) -> None:
     assert press(browser, account, "resume")[0] == 409
 
 
-def test_what_the_provider_says_stands_on_the_page(dashboard, desk, vault) -> None:
+def test_the_page_shows_the_answer_of_the_provider(dashboard, desk, vault) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     desk.conn.execute(
         "UPDATE user_integration SET credentials = %s",
@@ -319,7 +319,7 @@ def test_what_the_provider_says_stands_on_the_page(dashboard, desk, vault) -> No
     assert "rejects the credentials" in said
 
 
-def test_deletions_that_are_held_are_let_go(dashboard, desk) -> None:
+def test_held_deletions_can_be_confirmed(dashboard, desk) -> None:
     account, browser = desk.account("held", user_id="ann"), dashboard.sign_in("ann")
     desk.keep(account, TaskOutput("1", "text"))
     desk.conn.execute(
@@ -363,7 +363,7 @@ def change(browser, account, part, **changes):
     return browser.submit(place, place, changes, having=part)
 
 
-def test_name_and_interval(dashboard, desk) -> None:
+def test_the_name_and_the_interval_can_be_changed(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     answer = change(browser, account, "interval", name=f"New {XSS}", interval="9")
     assert answer.headers["location"] == f"/accounts/{account}?flash=changed"
@@ -381,7 +381,7 @@ def test_name_and_interval(dashboard, desk) -> None:
     assert desk.value("SELECT poll_interval_minutes FROM user_integration") == 9
 
 
-def test_a_config_is_filled_in_and_changed(dashboard, desk) -> None:
+def test_the_config_form_is_filled_in_and_can_be_changed(dashboard, desk) -> None:
     account, browser = (
         connect(dashboard, "mailbox", size=7, more="not in the form"),
         dashboard.sign_in("ann"),
@@ -423,7 +423,7 @@ def test_a_user_moves_an_account_only_with_its_credentials(dashboard, desk) -> N
     assert operator.status_code == 303
 
 
-def test_new_credentials_let_it_go_on(dashboard, desk) -> None:
+def test_an_account_resumes_after_new_credentials(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     desk.conn.execute(
         "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"

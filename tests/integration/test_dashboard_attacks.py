@@ -1,6 +1,4 @@
-"""What somebody could try against the dashboard: with no token, with a token of their own, and
-from another site.
-"""
+"""Attacks on the dashboard: without a token, with the attacker's token, and from another site."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from core.service.query_timeout import MAX_CONCURRENT_QUERIES
 EVENTS = {"Accept": "text/event-stream"}
 
 
-def test_a_live_part_that_fails_ends_and_leaves_nothing(dashboard) -> None:
+def test_the_stream_of_a_live_part_that_fails_ends(dashboard) -> None:
     browser = dashboard.sign_in("ann")
     for number in range(3):
         with browser.client.stream(
@@ -32,8 +30,8 @@ def test_a_live_part_that_fails_ends_and_leaves_nothing(dashboard) -> None:
         assert "event: end" in "".join(answer.iter_text())
 
 
-def test_what_nobody_looks_at_any_more_is_not_kept() -> None:
-    """Whatever stands in an address: it is a key, and may be long."""
+def test_the_cache_keeps_no_part_without_a_viewer() -> None:
+    """The key comes from the address, and may be long."""
 
     def fails() -> str:
         raise InvalidInput("cursor-invalid")
@@ -51,7 +49,7 @@ def test_what_nobody_looks_at_any_more_is_not_kept() -> None:
     assert asyncio.run(looks()) == 0
 
 
-def test_one_token_has_no_more_streams_than_it_may() -> None:
+def test_the_number_of_streams_of_one_token_is_bounded() -> None:
     async def opened() -> tuple[list[str], str]:
         live, pulse, who = Live(), SimpleNamespace(ended=False), uuid4()
         streams = [
@@ -87,7 +85,7 @@ def test_one_token_has_no_more_streams_than_it_may() -> None:
         "/%2e%2e/%2e%2e/etc/passwd", "/runs?domain=%F0%9F%92%A9&domain=x",
     ],
 )  # fmt: skip
-def test_an_odd_address_is_no_fault_of_ours(dashboard, path) -> None:
+def test_an_odd_address_causes_no_server_error(dashboard, path) -> None:
     answer = dashboard.sign_in().client.get(path)
     assert answer.status_code in (200, 404, 422), answer.status_code
     assert answer.headers["x-frame-options"] == "DENY"
@@ -96,7 +94,7 @@ def test_an_odd_address_is_no_fault_of_ours(dashboard, path) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://evil.example:80"])
-def test_another_site_signs_nobody_in_even_where_browsers_tell_little(dashboard, origin) -> None:
+def test_another_site_cannot_sign_a_browser_in(dashboard, origin) -> None:
     """Over plain HTTP no browser sends Sec-Fetch-Site, but each sends Origin."""
     stranger = dashboard.stranger()
     answer = stranger.send("/sign-in", {"token": dashboard.token("mallory")}, Origin=origin)
@@ -104,7 +102,7 @@ def test_another_site_signs_nobody_in_even_where_browsers_tell_little(dashboard,
     assert "set-cookie" not in answer.headers
 
 
-def test_the_own_site_signs_in_whoever_it_is_reached_as(dashboard) -> None:
+def test_signing_in_works_under_every_name_of_this_site(dashboard) -> None:
     token = dashboard.token("ann")
     for headers in (
         {"Origin": dashboard.url},
@@ -119,7 +117,7 @@ def test_the_own_site_signs_in_whoever_it_is_reached_as(dashboard) -> None:
 
 
 @pytest.mark.parametrize("path", ["/accounts/", "/v1/runs/", "/v1/user-integrations/"])
-def test_no_answer_leads_to_where_the_host_header_says(dashboard, path) -> None:
+def test_no_answer_redirects_to_the_host_header(dashboard, path) -> None:
     for client in (dashboard.stranger().client, dashboard.admin):
         answer = client.get(path, headers={"Host": "evil.example"})
         assert "evil.example" not in answer.headers.get("location", "")
@@ -128,8 +126,8 @@ def test_no_answer_leads_to_where_the_host_header_says(dashboard, path) -> None:
 @pytest.mark.parametrize(
     "kind", ["text/javascript", "application/x-javascript", "text/css", "text/html"]
 )
-def test_what_is_kept_is_no_script_and_no_style_of_ours(dashboard, conn, kind) -> None:
-    """The policy of pages allows both from this site, and what is kept is on it."""
+def test_content_is_never_served_as_a_script_or_a_style(dashboard, conn, kind) -> None:
+    """The policy of pages allows scripts and styles from this site, which also serves content."""
     id = fill(conn, "plain", "alert(1)").html
     conn.execute("UPDATE user_integration_content SET content_type = %s WHERE id = %s", (kind, id))
     answer = dashboard.sign_in().client.get(f"/content/{id}/raw")
@@ -138,7 +136,7 @@ def test_what_is_kept_is_no_script_and_no_style_of_ours(dashboard, conn, kind) -
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_of_another_users_rows_no_address_says_or_does_anything(dashboard, conn) -> None:
+def test_no_address_shows_or_changes_rows_of_another_user(dashboard, conn) -> None:
     filled = fill(conn, "plain", "plain words", user="ann")
     mallory = dashboard.sign_in("mallory")
     csrf, account, run, item = mallory.csrf, filled.account, filled.run, filled.html
@@ -190,10 +188,10 @@ def everything(conn) -> list[list[tuple]]:
     ]
 
 
-def test_who_looks_for_much_leaves_room_for_who_asks_for_little(dashboard, database_url) -> None:
+def test_many_searches_of_one_user_leave_room_for_others(dashboard, database_url) -> None:
     person, other = dashboard.user("mallory"), dashboard.user("ann")
     with psycopg.connect(database_url) as holder, ThreadPoolExecutor(45) as threads:
-        # As if each search took all the time it may take.
+        # Each search now takes as long as it may.
         holder.execute("LOCK TABLE content_search IN ACCESS EXCLUSIVE MODE")
         waiting = """
         SELECT count(*) FROM pg_stat_activity
@@ -206,7 +204,7 @@ def test_who_looks_for_much_leaves_room_for_who_asks_for_little(dashboard, datab
         with psycopg.connect(database_url, autocommit=True) as looker:
             until(
                 lambda: looker.execute(waiting).fetchone()[0] >= MAX_CONCURRENT_QUERIES,
-                "as many look as may",
+                "as many searches run as may",
             )
             refused = until(lambda: [one for one in sent if one.done()], "the others are refused")
             assert other.get("/v1/user-integrations").json() == {"items": [], "cursor": None}

@@ -1,4 +1,4 @@
-"""Connecting accounts by forms, and in the browser."""
+"""Accounts are connected with forms, and in the browser."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_an_account_is_connected_by_its_form(dashboard, desk) -> None:
     assert "The account is connected" in browser.get(answer.headers["location"]).text
 
 
-def test_a_form_that_nobody_touched_has_the_defaults(dashboard, desk) -> None:
+def test_an_unchanged_form_has_the_defaults(dashboard, desk) -> None:
     answer = dashboard.sign_in("ann").submit(PLACE, PLACE, {"credentials.password": SECRET})
     assert answer.status_code == 303
     config = desk.value("SELECT config FROM user_integration")
@@ -127,7 +127,7 @@ def test_a_form_that_nobody_touched_has_the_defaults(dashboard, desk) -> None:
     assert again.headers["location"].endswith("?flash=connected-again")
 
 
-def test_a_user_connects_for_nobody_else(dashboard, desk) -> None:
+def test_a_user_connects_accounts_for_themselves_only(dashboard, desk) -> None:
     browser = dashboard.sign_in("ann")
     assert "user" not in form(browser.get(PLACE).text, PLACE).fields
     assert (
@@ -137,7 +137,7 @@ def test_a_user_connects_for_nobody_else(dashboard, desk) -> None:
     assert desk.rows("SELECT user_id FROM user_integration") == [("ann",)]
 
 
-def test_what_is_wrong_is_said_beside_each_field_and_what_was_typed_stays(dashboard, desk) -> None:
+def test_errors_are_shown_beside_their_fields_and_the_input_is_kept(dashboard, desk) -> None:
     browser = dashboard.sign_in()
     wrong = {
         "config.pages": "10", "config.mood": "worse", "config.kinds": ["b"], "config.labels": "*",
@@ -175,7 +175,7 @@ def test_what_is_wrong_is_said_beside_each_field_and_what_was_typed_stays(dashbo
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "x", "1.5", "525601", "9" * 5000])
-def test_an_interval_that_cannot_be_one(dashboard, interval) -> None:
+def test_an_invalid_interval_is_refused(dashboard, interval) -> None:
     answer = dashboard.sign_in().submit(
         PLACE, PLACE, {"credentials.password": SECRET, "interval": interval}
     )
@@ -198,7 +198,7 @@ def test_no_page_repeats_a_secret(dashboard, password, caplog) -> None:
     assert SECRET not in caplog.text
 
 
-def test_what_the_provider_says_stands_above_the_form(dashboard) -> None:
+def test_the_answer_of_the_provider_is_shown_above_the_form(dashboard) -> None:
     place = "/integrations/locked/connect"
     fields = {"credentials.password": "wrong", "config.mood": "kept"}
     answer = dashboard.sign_in().submit(place, place, fields)
@@ -207,7 +207,7 @@ def test_what_the_provider_says_stands_above_the_form(dashboard) -> None:
     assert form(answer.text, place).fields["config.mood"] == "kept"
 
 
-def test_what_there_is_to_connect(dashboard, monkeypatch) -> None:
+def test_the_page_lists_the_integrations_to_connect(dashboard, monkeypatch) -> None:
     monkeypatch.setattr(
         dashboard.backend.registry,
         "quarantined",
@@ -234,13 +234,13 @@ CLOUD = "/integrations/cloud/connect"
 
 @pytest.fixture
 def public(dashboard, monkeypatch):
-    """A dashboard whose operator has an OAuth client and a public address."""
+    """Return a dashboard whose operator has an OAuth client and a public address."""
     monkeypatch.setenv("CLOUD_ID", "client")
     monkeypatch.setattr(dashboard.backend.settings, "public_url", dashboard.url)
     return dashboard
 
 
-def test_without_a_client_there_is_no_way_by_the_browser(dashboard) -> None:
+def test_without_a_client_there_is_no_sign_in_at_the_provider(dashboard) -> None:
     page = dashboard.sign_in().get(CLOUD).text
     assert "Connect in the browser" not in page
     assert "<code>POLLING_PUBLIC_URL</code>, <code>CLOUD_ID</code>" in page
@@ -249,7 +249,7 @@ def test_without_a_client_there_is_no_way_by_the_browser(dashboard) -> None:
     assert (answer.status_code, "POLLING_PUBLIC_URL is not set" in answer.text) == (500, True)
 
 
-def test_the_way_to_the_provider_is_a_link(public, desk) -> None:
+def test_connecting_in_the_browser_leads_through_a_link_to_the_provider(public, desk) -> None:
     browser = public.sign_in("ann")
     fields = form(browser.get(CLOUD).text, CLOUD).fields | {
         "config.pages": "4",
@@ -275,7 +275,7 @@ def test_the_way_to_the_provider_is_a_link(public, desk) -> None:
     assert f'href="{CLOUD}"' in page
 
 
-def test_a_config_that_is_wrong_goes_nowhere(public, desk) -> None:
+def test_an_invalid_config_is_not_sent_to_the_provider(public, desk) -> None:
     answer = public.sign_in().post(
         "/integrations/cloud/authorize", {"config.pages": "0", "credentials.password": SECRET}
     )
@@ -300,7 +300,7 @@ def test_an_account_is_reconnected_in_the_browser(public, desk) -> None:
     assert f'href="{place}/credentials"' in failed
 
 
-def test_the_way_back_tells_nothing_of_another_s_account(public, desk) -> None:
+def test_the_return_page_shows_nothing_about_accounts_of_others(public, desk) -> None:
     account = desk.account("secret-name", user_id="owner")
     answer = public.sign_in("ann").get("/integrations/connected", user_integration_id=account)
     assert (answer.status_code, "secret-name" in answer.text) == (404, False)

@@ -1,4 +1,4 @@
-"""The pages of content: searching, an item, and a preview that is of use and does no harm."""
+"""The pages of content: the search, an item, and a preview that is useful and harmless."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ DAY = datetime(2026, 3, 14, 23, 30, tzinfo=UTC)
 
 @pytest.fixture
 def keep(desk):
-    """`keep(output, …)` keeps this in one account of the user `u`; its ids by external id."""
+    """Return `keep(output, …)`, which keeps outputs in one account of the user `u`.
+
+    It returns the ids by external id.
+    """
     account = desk.account("A shop", user_id="u")
 
     def kept(*outputs: TaskOutput) -> dict[str, int]:
@@ -84,7 +87,7 @@ def test_content_is_searched_and_filtered(dashboard, desk, keep) -> None:
     assert len(listed(signed_in(dashboard).get("/content"))) == 3
 
 
-def test_pages_hold_each_once(dashboard, keep) -> None:
+def test_pages_of_content_show_each_item_once(dashboard, keep) -> None:
     ids = keep(*(TaskOutput(f"{n:03}", "x") for n in range(120)))
     who, seen, path = signed_in(dashboard), [], "/content?kind=item"
     while path:
@@ -95,7 +98,7 @@ def test_pages_hold_each_once(dashboard, keep) -> None:
     assert seen == list(ids.values())
 
 
-def test_an_item_is_told_with_what_belongs_to_it(dashboard, keep) -> None:
+def test_the_page_of_an_item_shows_its_metadata_and_children(dashboard, keep) -> None:
     ids = keep(
         TaskOutput(
             "m", "words", name="A mail", metadata={"labels": ["inbox"], "size": 3}, timestamp=DAY
@@ -117,7 +120,7 @@ def test_an_item_is_told_with_what_belongs_to_it(dashboard, keep) -> None:
         stranger.get(f"/content/{ids['m']}{rest}", status=404)
 
 
-def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
+def test_text_is_shown_as_text_and_truncated(dashboard, keep) -> None:
     long = "<b>bold</b> " + "words " * 60_000
     ids = keep(
         TaskOutput("short", "<b>bold</b>"), TaskOutput("long", long), TaskOutput("empty", ""),
@@ -144,7 +147,7 @@ def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
         who.get(f"/content/{ids[name]}/preview", status=404)
 
 
-def test_only_raster_images_are_shown_and_only_as_what_they_are(dashboard, keep) -> None:
+def test_only_raster_images_are_shown_with_their_real_type(dashboard, keep) -> None:
     ids = keep(
         TaskOutput("png", PNG, content_type="image/png"),
         TaskOutput("called html", PNG, content_type="application/octet-stream"),
@@ -185,7 +188,7 @@ def test_only_raster_images_are_shown_and_only_as_what_they_are(dashboard, keep)
     )
 
 
-def test_html_is_shown_in_a_frame_that_may_do_nothing(dashboard, keep) -> None:
+def test_html_is_shown_in_a_frame_without_permissions(dashboard, keep) -> None:
     body = f"""<base href="{REMOTE}"><meta http-equiv=refresh content="0;url={REMOTE}">
         <link rel=preload href="{REMOTE}">
         <h1 style="color: #123456; background: url({REMOTE}/b)">Title</h1>
@@ -207,7 +210,7 @@ def test_html_is_shown_in_a_frame_that_may_do_nothing(dashboard, keep) -> None:
     assert who.get(f"/content/{ids['page']}").headers["x-frame-options"] == "DENY"
 
 
-def test_a_mail_is_shown_by_its_best_part_with_its_inline_images(dashboard, keep) -> None:
+def test_a_mail_is_shown_as_its_best_part_with_inline_images(dashboard, keep) -> None:
     related = letter(
         "as <i>text</i>", f'<p>as html</p><img src="cid:pic"><img src="{REMOTE}/t.gif">'
     )
@@ -249,7 +252,7 @@ def test_a_mail_is_shown_by_its_best_part_with_its_inline_images(dashboard, keep
     assert "big.zip" in page
 
 
-def test_what_is_gone_from_the_store_is_said(dashboard, desk, keep) -> None:
+def test_a_blob_that_is_missing_from_the_store_is_reported(dashboard, desk, keep) -> None:
     ids = keep(TaskOutput("1", "x"))
     desk.rows("""
         UPDATE user_integration_content SET content_text = NULL, blob_key = 'aa/bb/gone', size = 9
@@ -273,12 +276,12 @@ def test_what_is_gone_from_the_store_is_said(dashboard, desk, keep) -> None:
         ("--x: url(//x); color: var(--x)", ""),
     ],
 )
-def test_styles_that_load_nothing_are_kept(given, kept) -> None:
+def test_only_styles_that_load_nothing_are_kept(given, kept) -> None:
     shown, _ = sanitizer.sanitize(f'<p style="{given}">x</p>')
     assert re.sub(r"\s", "", shown) == re.sub(r"\s", "", f'<p style="{kept}">x</p>')
 
 
-def test_what_is_made_to_be_slow_is_cut(monkeypatch) -> None:
+def test_a_preview_that_takes_too_long_is_truncated(monkeypatch) -> None:
     shown, cut = sanitizer.sanitize("<div>" * 1_000_000)
     assert cut
     assert shown.count("<div>") <= sanitizer.MAX_TAGS
@@ -291,5 +294,5 @@ def test_what_is_made_to_be_slow_is_cut(monkeypatch) -> None:
     "charset",
     [None, "utf-8", "punycode", "idna", "undefined", "unicode_escape", "zip", "x" * 999, "\0", "é"],
 )
-def test_no_charset_is_too_strange(charset) -> None:
+def test_text_in_any_charset_is_decoded(charset) -> None:
     assert mail.decode_text(b"plain \xff words", charset).startswith("plain ")

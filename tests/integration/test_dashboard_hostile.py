@@ -1,6 +1,4 @@
-"""No text from outside is anything but text, on any page; and what is shown of foreign HTML can
-do nothing.
-"""
+"""Text from outside is only text on every page, and previews of foreign HTML can do nothing."""
 
 from __future__ import annotations
 
@@ -23,19 +21,19 @@ PREVIEW_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def nodes(html: str) -> Iterator[LexborNode]:
-    """All elements, as a browser reads them."""
+    """Return all elements, as a browser parses them."""
     root = LexborHTMLParser(html).root
     assert root is not None
     return (node for node in root.traverse(include_text=False))
 
 
 def skeleton(html: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Every element with the names of its attributes, in order."""
+    """Return every element with the names of its attributes, in order."""
     return [(node.tag, tuple(sorted(node.attributes))) for node in nodes(html)]
 
 
 def words(html: str) -> str:
-    """All text and all values of attributes, without blanks."""
+    """Return all text and all values of attributes, without spaces."""
     root = LexborHTMLParser(html).root
     values = [value or "" for node in nodes(html) for value in node.attributes.values()]
     return _dense(root.text(deep=True) + " ".join(values))
@@ -46,7 +44,7 @@ def _dense(text: str) -> str:
 
 
 def assert_ours(html: str) -> None:
-    """Nothing acts by itself, and no address leads elsewhere."""
+    """Assert that nothing acts by itself, and that no address leads to another site."""
     for node in nodes(html):
         assert not node.tag.startswith(("!", "-")) or node.tag in (
             "!doctype",
@@ -65,15 +63,15 @@ def assert_ours(html: str) -> None:
 
 @pytest.fixture
 def ours(dashboard, conn):
-    """What pages are made of where all texts are harmless, by the kind of page."""
+    """Return an operator's browser, and the elements of each page with harmless texts."""
     operator = signed_in(dashboard)
     plain = fill(conn, "plain", "plain words")
     return operator, [skeleton(operator.get(page).text) for page in plain.pages]
 
 
-def test_on_no_page_is_a_text_more_than_text(ours, conn) -> None:
+def test_every_text_is_only_text_on_every_page(ours, conn) -> None:
     operator, harmless = ours
-    # The texts that are nothing or that decide what is shown are looked at below.
+    # The next tests cover texts that are empty or that decide which parts are shown.
     for filled in fill_all(conn):
         for page, made_of in zip(filled.pages, harmless, strict=True):
             html = operator.get(page).text
@@ -85,7 +83,7 @@ def test_on_no_page_is_a_text_more_than_text(ours, conn) -> None:
                 )
 
 
-def test_on_no_list_is_a_text_more_than_text(dashboard, conn) -> None:
+def test_every_text_is_only_text_in_every_list(dashboard, conn) -> None:
     fill_all(conn)
     operator = signed_in(dashboard)
     for page in LISTS:
@@ -94,7 +92,7 @@ def test_on_no_list_is_a_text_more_than_text(dashboard, conn) -> None:
         assert_ours(answer.text)
 
 
-def test_on_no_page_of_an_account_is_a_text_more_than_text(dashboard, conn) -> None:
+def test_every_text_is_only_text_on_every_page_of_an_account(dashboard, conn) -> None:
     operator = signed_in(dashboard)
     for filled in fill_all(conn):
         for page in ACCOUNT_PAGES:
@@ -103,7 +101,7 @@ def test_on_no_page_of_an_account_is_a_text_more_than_text(dashboard, conn) -> N
             assert_ours(answer.text)
 
 
-def test_a_user_of_any_name_sees_their_own(dashboard, conn) -> None:
+def test_a_user_with_any_name_sees_their_own_accounts(dashboard, conn) -> None:
     for name, text in TEXTS:
         user = (hostile_texts.sanitize(text) or "")[:400].strip() or "u"
         filled = fill(conn, name, text, user=user)
@@ -122,7 +120,7 @@ def test_a_user_of_any_name_sees_their_own(dashboard, conn) -> None:
         "/sign-in?next=", "/no-such-page?",
     ],
 )  # fmt: skip
-def test_what_an_address_says_is_text_too(dashboard, conn, path) -> None:
+def test_text_from_an_address_is_only_text(dashboard, conn, path) -> None:
     fill(conn, "plain", "plain words")
     operator = signed_in(dashboard)
     part, _, name = path.partition("?")
@@ -134,7 +132,7 @@ def test_what_an_address_says_is_text_too(dashboard, conn, path) -> None:
         assert "set-cookie" not in answer.headers
 
 
-def test_no_text_breaks_out_of_an_event() -> None:
+def test_no_text_breaks_out_of_a_server_sent_event() -> None:
     for _, text in TEXTS:
         sent = event("live", text)
         assert sent.endswith("\n\n")
@@ -144,13 +142,13 @@ def test_no_text_breaks_out_of_an_event() -> None:
         assert lines[-2:] == ["", ""]
 
 
-def test_the_frame_of_hostile_html_holds_nothing_that_acts_or_loads(dashboard, conn) -> None:
+def test_the_preview_of_hostile_html_neither_acts_nor_loads(dashboard, conn) -> None:
     filled = [one for one in fill_all(conn) if one.text]
     mails = fill_mails(conn, filled[0].account)
     operator, seen = signed_in(dashboard), 0
     for id in [*(one.html for one in filled), *mails.values()]:
         answer = operator.client.get(f"/content/{id}/preview")
-        if answer.status_code == 404:  # a mail that has no HTML
+        if answer.status_code == 404:  # a mail without HTML
             continue
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"].startswith(PREVIEW_POLICY)
@@ -159,7 +157,7 @@ def test_the_frame_of_hostile_html_holds_nothing_that_acts_or_loads(dashboard, c
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
         assert answer.headers["referrer-policy"] == "no-referrer"
         assert "set-cookie" not in answer.headers
-        assert_tame(answer.text)
+        assert_harmless(answer.text)
         seen += 1
     assert seen > len(filled) + len(mails) / 2
 
@@ -167,10 +165,11 @@ def test_the_frame_of_hostile_html_holds_nothing_that_acts_or_loads(dashboard, c
 TAME = {"html", "head", "meta", "title", "style", "body", "-doctype", "!doctype"}
 
 
-def assert_tame(html: str) -> None:
-    """What is left of foreign HTML."""
+def assert_harmless(html: str) -> None:
+    """Assert that sanitized HTML neither acts nor loads anything."""
     for node in list(nodes(html)):
-        if node.tag in ("meta", "title", "style", "head", "html"):  # ours, once each
+        # the engine's own elements, once each
+        if node.tag in ("meta", "title", "style", "head", "html"):
             assert len(LexborHTMLParser(html).css(node.tag)) == 1
             continue
         assert node.tag not in (
@@ -213,7 +212,7 @@ def assert_tame(html: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "data"), MAILS, ids=[name for name, _ in MAILS])
-def test_every_mail_is_shown_and_none_takes_long(dashboard, conn, name, data) -> None:
+def test_every_mail_of_the_corpus_is_shown(dashboard, conn, name, data) -> None:
     account = fill(conn, "plain", "plain words").account
     (id,) = fill_mails(conn, account, [(name, data)]).values()
     operator = signed_in(dashboard)
@@ -225,8 +224,8 @@ def test_every_mail_is_shown_and_none_takes_long(dashboard, conn, name, data) ->
     assert raw.headers["content-security-policy"] == "default-src 'none'; sandbox"
 
 
-def test_what_the_corpus_means_to_do_it_would_do_unhindered() -> None:
-    """The corpus has teeth: unescaped, each of these is more than text."""
+def test_the_texts_of_the_corpus_do_harm_when_not_escaped() -> None:
+    """Assert that each of these texts does harm when it is not escaped."""
     acts = [
         text
         for _, text in TEXTS

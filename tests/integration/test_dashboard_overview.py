@@ -1,4 +1,4 @@
-"""The overview, and pages that change by themselves."""
+"""The overview, and the live updates of pages."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ EVENTS = {"Accept": "text/event-stream"}
 
 
 def standing(page: str, name: str) -> str:
-    """How a part of the fleet stands, by the overview."""
+    """Return the condition of a part of the fleet that the overview shows."""
     before, found, _ = page.partition(f'"><b>{name}</b>')
     assert found, f"{name} is not on the page"
     return before.rpartition('<li class="')[2]
 
 
 def figure(page: str, label: str) -> str:
-    """The value of a figure."""
+    """Return the value of a figure."""
     _, found, after = page.partition(label)
     assert found, f"{label} is not on the page"
     return after.partition("<dd>")[2].partition("</dd>")[0]
 
 
-def test_all_is_well(dashboard: Dashboard, healthy) -> None:
+def test_the_overview_of_a_healthy_fleet_has_no_warning(dashboard: Dashboard, healthy) -> None:
     page = dashboard.sign_in().get("/").text
     assert {
         standing(page, name)
@@ -42,7 +42,9 @@ def test_all_is_well(dashboard: Dashboard, healthy) -> None:
     assert "1 process, 8 threads" in " ".join(page.split())
 
 
-def test_a_dispatcher_is_no_worker(dashboard: Dashboard, healthy, desk) -> None:
+def test_the_overview_does_not_count_a_dispatcher_as_a_worker(
+    dashboard: Dashboard, healthy, desk
+) -> None:
     processes.heartbeat(
         desk.conn, processes.Process(uuid4(), "dispatcher", "host", 18, [], 0), datetime.now(UTC)
     )
@@ -51,7 +53,7 @@ def test_a_dispatcher_is_no_worker(dashboard: Dashboard, healthy, desk) -> None:
     assert "1 process" in page
 
 
-def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
+def test_a_silent_scheduler_is_shown_within_two_intervals(
     dashboard: Dashboard, healthy, desk
 ) -> None:
     desk.conn.execute(
@@ -60,7 +62,7 @@ def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
     assert standing(dashboard.sign_in().get("/").text, "scheduler") == "warn"
 
 
-def test_an_overdue_account_is_seen_before_two_intervals_have_passed(
+def test_an_overdue_account_is_shown_within_two_intervals(
     dashboard: Dashboard, healthy, desk
 ) -> None:
     account = desk.account("late")
@@ -75,17 +77,17 @@ def test_an_overdue_account_is_seen_before_two_intervals_have_passed(
     assert figure(dashboard.sign_in().get("/").text, "Overdue") == "1"
 
 
-def test_a_fleet_that_is_gone_is_told_from_content_that_is_old(dashboard: Dashboard) -> None:
+def test_the_overview_tells_a_missing_fleet_from_old_content(dashboard: Dashboard) -> None:
     page = dashboard.sign_in().get("/").text
     assert {standing(page, name) for name in ("workers", "dispatcher", "scheduler")} == {"warn"}
     assert figure(page, "Overdue") == "0"
 
 
-def test_a_users_first_page_is_the_accounts(dashboard: Dashboard) -> None:
+def test_the_first_page_of_a_user_lists_their_accounts(dashboard: Dashboard) -> None:
     assert dashboard.sign_in("ann").get("/").headers["location"] == "/accounts"
 
 
-def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
+def test_the_last_hour_sums_up_the_reports_of_workers(dashboard: Dashboard, desk) -> None:
     processes.record_throughput(desk.conn, 1_200, 600)
     processes.record_throughput(desk.conn, 34, 0)
     desk.conn.execute(
@@ -104,7 +106,7 @@ def test_the_last_hour_is_what_workers_told(dashboard: Dashboard, desk) -> None:
 
 @contextmanager
 def stream(browser: Browser, path: str) -> Iterator[Iterator[tuple[str, str]]]:
-    """Events of a page, by name and data."""
+    """Yield the events of a page as (name, data)."""
 
     def events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
         name, data = "", []
@@ -128,7 +130,7 @@ def test_a_page_streams_its_live_part_as_it_changes(dashboard: Dashboard, health
         name, first = next(events)
         assert (name, figure(first, "Active accounts")) == ("live", "0")
         assert "<html" not in first
-        assert browser.csrf not in first, "it is shared by all sessions"
+        assert browser.csrf not in first, "all sessions share it"
         desk.account("new")
         assert any(figure(html, "Active accounts") == "1" for _, html in events)
 
@@ -141,8 +143,8 @@ def test_a_token_that_is_revoked_ends_the_stream(dashboard: Dashboard, desk, mon
         assert any(name == "end" for name, _ in events)
 
 
-def test_pages_that_are_slow_leave_threads_to_the_others() -> None:
-    """Forty threads answer requests; a hundred viewers of slow pages hold four of them."""
+def test_slow_pages_leave_threads_to_other_requests() -> None:
+    """Forty threads answer requests; a hundred viewers of slow pages occupy only four of them."""
     rendering, most, go_on = set(), [], threading.Event()
 
     def render(number: int) -> str:
@@ -167,7 +169,7 @@ def test_pages_that_are_slow_leave_threads_to_the_others() -> None:
     assert max(most) == streaming.MAX_CONCURRENT_RENDERS
 
 
-def test_what_nobody_looks_at_any_more_is_forgotten(monkeypatch) -> None:
+def test_the_cache_drops_pages_without_viewers(monkeypatch) -> None:
     monkeypatch.setattr(streaming, "CACHE_SECONDS", -1_000.0)
 
     async def look() -> int:

@@ -1,5 +1,6 @@
-"""The page of parked tasks: which it shows, and what it does with one, with many, and with those
-that are gone meanwhile.
+"""The page of parked tasks: the list, and its actions on one task and on many.
+
+Some of these tasks are no longer parked when the action begins.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from core.service.runs import parked
 
 @pytest.fixture
 def shelf(desk):
-    """`shelf(account, count, error=…)` parks so many new tasks of a new run that has ended."""
+    """Return `shelf(account, count, error=…)`, which parks new tasks of a run that has ended."""
 
     def put(
         account, count: int = 1, *, type: str = "step", error: str | None = "CoinFailed: heads"
@@ -59,7 +60,7 @@ def states(desk) -> dict[int, str]:
     }
 
 
-def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> None:
+def test_parked_tasks_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> None:
     mine, other = (
         desk.account("mine", user_id="u"),
         desk.account("other", user_id="v", domain="caller"),
@@ -93,7 +94,7 @@ def test_they_are_listed_newest_first_and_filtered(dashboard, desk, shelf) -> No
     assert "No task is parked that matches" in who.get("/parked", type="nothing").text
 
 
-def test_what_is_not_parked_any_more_is_not_listed(dashboard, desk, shelf) -> None:
+def test_a_task_that_is_no_longer_parked_is_not_listed(dashboard, desk, shelf) -> None:
     again, dropped, cancelled, left = shelf(desk.account(), 4)
     who = signed_in(dashboard)
     who.post("/parked/retry", task=again)
@@ -102,7 +103,7 @@ def test_what_is_not_parked_any_more_is_not_listed(dashboard, desk, shelf) -> No
     assert shown(who.get("/parked")) == [left]
 
 
-def test_pages_hold_each_once(dashboard, desk, shelf) -> None:
+def test_pages_of_parked_tasks_show_each_once(dashboard, desk, shelf) -> None:
     ids = shelf(desk.account(), 120)
     who, seen, path = signed_in(dashboard), [], "/parked"
     while path:
@@ -114,7 +115,7 @@ def test_pages_hold_each_once(dashboard, desk, shelf) -> None:
     assert "120 in all" in page.text
 
 
-def test_the_ticked_ones_are_tried_again_and_no_others(dashboard, desk, shelf) -> None:
+def test_only_the_selected_tasks_are_retried(dashboard, desk, shelf) -> None:
     one, two, three = shelf(desk.account("a"), 3)
     (far,) = shelf(desk.account("b"), 1)
     who = signed_in(dashboard)
@@ -125,7 +126,7 @@ def test_the_ticked_ones_are_tried_again_and_no_others(dashboard, desk, shelf) -
     assert states(desk)[two] == "parked"
 
 
-def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk, shelf) -> None:
+def test_a_task_that_is_no_longer_parked_does_not_stop_the_others(dashboard, desk, shelf) -> None:
     one, two, three = shelf(desk.account(), 3)
     who = signed_in(dashboard)
     who.post("/parked/retry", task=two)
@@ -138,7 +139,7 @@ def test_one_that_is_not_parked_any_more_keeps_no_other_from_it(dashboard, desk,
     assert (now[one], now[two], now[three]) == ("done", "retried", "done")
 
 
-def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> None:
+def test_all_tasks_that_match_are_retried(dashboard, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "BATCH_TASKS", 7)
     accounts = [desk.account(f"a{n}", user_id="u" if n else "other") for n in range(3)]
     mine = [id for account in accounts[1:] for id in shelf(account, 10)]
@@ -154,7 +155,7 @@ def test_all_that_match_are_tried_again(dashboard, desk, shelf, monkeypatch) -> 
     assert {now[id] for id in others} == {"parked"}
 
 
-def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> None:
+def test_tasks_parked_during_a_bulk_retry_are_left(backend, desk, shelf, monkeypatch) -> None:
     monkeypatch.setattr(parked, "BATCH_TASKS", 2)
     account, retry = desk.account(), parked.run_actions.retry
     before, after = shelf(account, 5), []
@@ -171,7 +172,9 @@ def test_what_is_parked_meanwhile_is_left(backend, desk, shelf, monkeypatch) -> 
     assert {now[id] for id in after} == {"parked"}
 
 
-def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, monkeypatch) -> None:
+def test_a_bulk_action_that_takes_too_long_can_be_continued(
+    dashboard, desk, shelf, monkeypatch
+) -> None:
     monkeypatch.setattr(parked, "BATCH_TASKS", 5)
     monkeypatch.setattr(parked, "MAX_BULK_SECONDS", 0.0)
     shelf(desk.account(), 8)
@@ -186,7 +189,7 @@ def test_what_takes_too_long_is_told_and_gone_on_with(dashboard, desk, shelf, mo
     assert shown(who.get("/parked")) == []
 
 
-def test_a_user_cannot_touch_what_is_anothers(dashboard, desk, shelf) -> None:
+def test_a_user_cannot_change_parked_tasks_of_another(dashboard, desk, shelf) -> None:
     ids = shelf(desk.account("a", user_id="u"), 2)
     stranger = signed_in(dashboard, "v")
     answer = stranger.post("/parked/retry", task=ids)
@@ -197,7 +200,7 @@ def test_a_user_cannot_touch_what_is_anothers(dashboard, desk, shelf) -> None:
     assert {states(desk)[id] for id in ids} == {"parked"}
 
 
-def test_nothing_is_done_without_the_forms_token_or_without_ticks(dashboard, desk, shelf) -> None:
+def test_nothing_is_done_without_the_csrf_token_or_a_selection(dashboard, desk, shelf) -> None:
     ids = shelf(desk.account(), 2)
     who = signed_in(dashboard)
     for path in ("retry", "discard", "retry-all", "discard-all"):
@@ -208,7 +211,7 @@ def test_nothing_is_done_without_the_forms_token_or_without_ticks(dashboard, des
     assert {states(desk)[id] for id in ids} == {"parked"}
 
 
-def test_few_parked_among_many_tasks_are_found_by_their_index(desk, shelf) -> None:
+def test_few_parked_tasks_among_many_are_found_through_their_index(desk, shelf) -> None:
     account = desk.account()
     shelf(account, 20)
     run = desk.run(account)

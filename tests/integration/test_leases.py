@@ -1,4 +1,4 @@
-"""Leases: who holds a task keeps it, who lost it is no culprit yet, and three deaths are."""
+"""Leases: a worker keeps its tasks, an expired lease makes a suspect, three deaths convict."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def seconds_left(desk) -> float:
     )
 
 
-def test_a_renewed_lease_lasts_from_now(desk) -> None:
+def test_a_renewed_lease_starts_now(desk) -> None:
     dispatch = desk.root(desk.account())
     leases.renew(desk.conn, [(dispatch.task_id, 1)], 500)
     assert 490 < seconds_left(desk) <= 500
 
 
-def test_another_dispatch_or_a_task_that_is_not_queued_is_not_renewed(desk) -> None:
+def test_only_the_current_dispatch_of_a_queued_task_is_renewed(desk) -> None:
     dispatch = desk.root(desk.account())
     leases.renew(desk.conn, [(dispatch.task_id, 2)], 500)
     assert seconds_left(desk) < 61
@@ -37,7 +37,7 @@ def test_another_dispatch_or_a_task_that_is_not_queued_is_not_renewed(desk) -> N
     assert desk.rows("SELECT state, lease_until FROM sync_task") == [("ready", None)]
 
 
-def test_renewal_and_sweeper_skip_rows_that_a_saver_holds(desk, connect) -> None:
+def test_renewal_and_sweeper_skip_rows_that_a_saver_has_locked(desk, connect) -> None:
     dispatch = desk.root(desk.account())
     saver = connect()
     desk.conn.execute("SET statement_timeout = '5s'")
@@ -49,7 +49,7 @@ def test_renewal_and_sweeper_skip_rows_that_a_saver_holds(desk, connect) -> None
     assert seconds_left(desk) < 0
 
 
-def test_what_waits_in_redis_is_renewed_only_when_some_of_its_lease_is_used(desk) -> None:
+def test_a_waiting_message_is_renewed_only_when_part_of_its_lease_is_used(desk) -> None:
     dispatch = desk.root(desk.account())
     before = desk.value("SELECT xmin::text FROM sync_task")
     leases.renew_waiting(desk.conn, [(dispatch.task_id, 1)], 60)
@@ -82,7 +82,7 @@ def test_a_suspect_that_never_began_is_not_convicted(desk) -> None:
     assert desk.rows("SELECT state, crashes FROM sync_task") == [("queued", 0)]
 
 
-def test_the_third_death_of_a_suspect_that_had_begun_parks_it(desk) -> None:
+def test_the_third_death_of_a_started_suspect_parks_it(desk) -> None:
     dispatch = desk.root(desk.account())
     expire(desk, dispatch)
     states = []
@@ -98,14 +98,14 @@ def test_the_third_death_of_a_suspect_that_had_begun_parks_it(desk) -> None:
     assert desk.value("SELECT finished_at IS NOT NULL AND reason IS NOT NULL FROM sync_task")
 
 
-def test_a_suspect_whose_dispatch_is_void_does_not_start(desk) -> None:
+def test_a_suspect_of_an_outdated_dispatch_does_not_start(desk) -> None:
     dispatch = desk.root(desk.account())
     assert not leases.start_suspect(desk.conn, dispatch.task_id, dispatch.dispatch_no + 1)
     desk.finish(dispatch)
     assert not leases.start_suspect(desk.conn, dispatch.task_id, dispatch.dispatch_no)
 
 
-def test_the_zombies_result_is_refused_once_its_task_was_dispatched_again(desk) -> None:
+def test_the_result_of_a_zombie_is_refused_after_a_new_dispatch(desk) -> None:
     from core import TaskOutput
 
     zombie = desk.root(desk.account())
@@ -118,7 +118,7 @@ def test_the_zombies_result_is_refused_once_its_task_was_dispatched_again(desk) 
 
 
 @pytest.mark.parametrize("suspect", [False, True])
-def test_what_a_worker_gives_back_is_ready_and_not_suspected_for_it(desk, suspect: bool) -> None:
+def test_a_task_that_a_worker_returns_is_ready_and_no_new_suspect(desk, suspect: bool) -> None:
     dispatch = desk.root(desk.account())
     if suspect:
         expire(desk, dispatch)
@@ -133,7 +133,7 @@ def test_what_a_worker_gives_back_is_ready_and_not_suspected_for_it(desk, suspec
     assert again.dispatch_no == dispatch.dispatch_no + 1
 
 
-def test_nor_is_one_that_has_died_twice_and_only_waited_this_time(desk) -> None:
+def test_a_suspect_that_only_waited_is_not_parked_after_two_deaths(desk) -> None:
     dispatch = desk.root(desk.account())
     desk.conn.execute("UPDATE sync_task SET suspect = true, crashes = 2")
     assert [one.state for one in expire(desk, dispatch)] == ["ready"]

@@ -1,9 +1,7 @@
-"""The ledger against a model in memory: random interleavings of all that can happen to tasks, runs
-and accounts.
+"""The ledger compared with a model in memory, in random interleavings.
 
-Every rule does one thing to the real ledger and to the model. After each step both must agree: on
-every task's state, on which runs are open, on what was kept, and that nothing of an ended run is
-open.
+Every rule does one thing to the real ledger and to the model. After each step both must agree on
+the state of every task, on the open runs, and on the kept content. An ended run has no open task.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ OPEN = ("ready", "queued")
 
 @dataclass
 class ModelTask:
-    """What the model knows of a task."""
+    """The state of a task in the model."""
 
     run: UUID
     key: str
@@ -66,7 +64,7 @@ class ModelTask:
 
 @dataclass
 class ModelRun:
-    """What the model knows of a run."""
+    """The state of a run in the model."""
 
     account: UUID
     lane: str
@@ -74,7 +72,10 @@ class ModelRun:
 
 
 class Ledger(RuleBasedStateMachine):
-    """Dispatches in flight are a bundle: each is finished once, or again and late."""
+    """A state machine whose bundle contains the dispatches in flight.
+
+    Each dispatch is finished once, or again and late.
+    """
 
     database_url = ""
     dispatches = Bundle("dispatches")
@@ -117,7 +118,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule()
     def tick(self) -> None:
-        """Every active account without an open live run is made due, and gets one."""
+        """Make every active account without an open live run due, and claim it."""
         self.conn.execute("UPDATE user_integration SET next_sync_at = now()")
         due = [a for a in self.accounts_ if a not in self.paused and self._open(a, "live") is None]
         made = scheduling.claim_due(self.conn, 10)
@@ -134,7 +135,7 @@ class Ledger(RuleBasedStateMachine):
             self._carry(backfill, account, "backfill")
 
     def _waiting(self, account: UUID, lane: str) -> list[tuple[int, ModelTask]]:
-        """Tasks that go on in the next run."""
+        """Return the tasks that continue in the next run."""
         return [
             (id, task)
             for id, task in self.tasks.items()
@@ -155,8 +156,8 @@ class Ledger(RuleBasedStateMachine):
         )
 
     @rule(target=dispatches, one=dispatches)
-    def bring_back_and_dispatch_again(self, one: Dispatch) -> Any:
-        """What makes late results: the same task is out twice, under two numbers."""
+    def expire_and_dispatch_again(self, one: Dispatch) -> Any:
+        """Dispatch the same task again under another number, so that its first result is late."""
         self.lease_runs_out(one, started=False)
         account = self.accounts_.index(UUID(one.account_id))
         return multiple(*self._claim(account, 9, one.lane))
@@ -184,7 +185,7 @@ class Ledger(RuleBasedStateMachine):
         item=st.sampled_from("xyz"),
     )
     def finish(self, one: Dispatch, new: list[tuple[str, bool]], item: str) -> None:
-        """With output and follow-ups; a dispatch may come in again, and late."""
+        """Save output and follow-ups; the same dispatch may finish again, and late."""
         rows = [TaskRow("t", {}, f"{ord(key):032x}", 0, bg) for key, bg in new]
         outcome = Outcome(one, outputs=[_output(item, one.dispatch_seq)], tasks=rows)
         if self._save(outcome):
@@ -248,7 +249,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(one=consumes(dispatches))
     def forget(self, one: Dispatch) -> None:
-        """No late result of this dispatch will come."""
+        """Expect no late result of this dispatch."""
 
     @rule(account=st.integers(0, 1))
     def pause_or_resume(self, account: int) -> None:
@@ -297,7 +298,7 @@ class Ledger(RuleBasedStateMachine):
         current = task.state == "queued" and task.dispatch_no == one.dispatch_no
         applied = commit_outcomes(self.conn, [outcome], max_deleted_share=0.5).applied
         assert bool(applied) == current, (
-            "the fence lets a dispatch through exactly if it is the current one"
+            "the fence accepts a dispatch exactly if it is the current one"
         )
         return current
 
@@ -334,7 +335,7 @@ class Ledger(RuleBasedStateMachine):
         return row[0]
 
     def _learn(self, run: UUID, _: set[str] | None) -> None:
-        """New rows of a run: they are ready, and no key stands twice."""
+        """Add the new rows of a run to the model: they are ready, and each key is unique."""
         rows = self.conn.execute(
             "SELECT id, dedup_key, lane, state, auto_retries FROM sync_task WHERE run_id = %s",
             (run,),
@@ -400,7 +401,7 @@ def machine(database_url: str) -> Iterator[type[Ledger]]:
     Ledger.database_url = ""
 
 
-def test_the_ledger_does_what_the_model_does(machine: type[Ledger]) -> None:
+def test_the_ledger_agrees_with_the_model(machine: type[Ledger]) -> None:
     case = machine.TestCase
     case.settings = settings(
         max_examples=60,

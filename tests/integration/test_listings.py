@@ -1,4 +1,4 @@
-"""Reading page by page, while others write."""
+"""Pagination while others write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSERT INTO user_integration_content (user_integration_id, integration_domain, e
     digest, content_seq, metadata_seq)
 VALUES (%s, 'shop', %s, 'item', '', 1, 1) ON CONFLICT DO NOTHING
 """
-# Many at one moment: the id decides.
+# Many rows have the same time, so that the id decides.
 CONNECTED = """
 INSERT INTO user_integration (id, user_id, integration_domain, name, identity, config, limits,
     created_at)
@@ -78,11 +78,12 @@ ENDS: dict[str, tuple[object, object]] = {
     meanwhile=st.lists(st.lists(NAMES, max_size=3), max_size=12),
 )
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_pages_cover_what_was_there_once(
+def test_pages_return_every_earlier_row_once(
     which: str, there: set[str], limit: int, meanwhile: list[list[str]], conn: Conn
 ) -> None:
-    """Rows that come between two pages may be seen or not; none is seen twice, and they hide
-    none of those before them.
+    """Rows added between two pages may or may not be returned.
+
+    No row is returned twice, and the new rows hide no earlier row.
     """
     listing, add, filters = LISTINGS[which]
     conn.execute("TRUNCATE user_integration_content, user_integration, sync_task CASCADE")
@@ -102,13 +103,15 @@ def test_pages_cover_what_was_there_once(
         cursor = page.cursor
         for name in meanwhile.pop() if meanwhile else ():
             add(conn, name)
-    assert len(set(seen)) == len(seen), "a row was seen twice"
-    assert before <= set(seen), f"{len(before - set(seen))} rows were not seen"
+    assert len(set(seen)) == len(seen), "a row was returned twice"
+    assert before <= set(seen), f"{len(before - set(seen))} rows were not returned"
 
 
 @pytest.mark.parametrize("which", LISTINGS)
 @pytest.mark.parametrize("end", [0, 1])
-def test_a_cursor_at_the_end_of_its_types_can_be_compared(which: str, end: int, conn: Conn) -> None:
+def test_a_cursor_with_the_smallest_or_largest_values_can_be_compared(
+    which: str, end: int, conn: Conn
+) -> None:
     listing, _, filters = LISTINGS[which]
     cursor = listing.key.encode(
         {column: ENDS[kind][end] for column, kind in listing.key.columns.items()}

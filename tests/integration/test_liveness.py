@@ -1,4 +1,4 @@
-"""Alive, silent, overdue and leading mean the same to everybody who asks."""
+"""All commands, pages and routes mean the same by alive, silent, overdue and leading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.service.fleet.doctor import accounts, fleet, servers
 from core.settings import Settings
 
 SETTINGS = Settings(_env_file=None)
-"""The scheduler ticks every two minutes."""
+"""Settings with which the scheduler ticks every two minutes."""
 
 FLEET = ("workers", "dispatcher", "scheduler")
 
@@ -53,7 +53,7 @@ CASES: dict[str, tuple[str, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_everybody_says_the_same_of_the_fleet(api, healthy, desk, case: str) -> None:
+def test_all_reports_agree_on_the_fleet(api, healthy, desk, case: str) -> None:
     statement, different = CASES[case]
     desk.conn.execute(statement)
     expected = dict.fromkeys(FLEET, "ok") | different
@@ -74,13 +74,13 @@ def test_everybody_says_the_same_of_the_fleet(api, healthy, desk, case: str) -> 
     [
         (10, 7.4, False),
         (10, 7.6, True),
-        (2, 3.4, False),  # never before the scheduler counts as silent
+        (2, 3.4, False),  # an account is never overdue before the scheduler counts as silent
         (2, 3.6, True),
         (60, 44, False),
         (60, 46, True),
     ],
 )
-def test_everybody_says_the_same_of_an_account(
+def test_all_reports_agree_on_an_overdue_account(
     api, desk, interval: int, minutes: float, overdue: bool
 ) -> None:
     account = desk.account("late", poll_interval_minutes=interval)
@@ -88,7 +88,7 @@ def test_everybody_says_the_same_of_an_account(
         "UPDATE user_integration SET next_sync_at = now() - %s * interval '1 minute'", (minutes,)
     )
     assert _says_overdue(api, desk) == [overdue] * 5
-    desk.run(account)  # it is being polled now, however long that takes
+    desk.run(account)  # a run is open, however long it takes
     assert _says_overdue(api, desk) == [False] * 5
 
 
@@ -108,7 +108,7 @@ def _says_overdue(api: Any, desk: Any) -> list[bool]:
     ("revision", "status"),
     [(version.HEAD, "ok"), ("9999", "warn"), ("0000", "fail"), ("x", "fail")],
 )
-def test_everybody_says_the_same_of_the_schema(api, desk, revision: str, status: str) -> None:
+def test_all_reports_agree_on_the_schema(api, desk, revision: str, status: str) -> None:
     desk.conn.execute("UPDATE alembic_version SET version_num = %s", (revision,))
     check: doctor.Check = servers.schema(api.backend.database.url)
     assert (health.check(api.backend)["schema"], check.status) == (status, status)

@@ -1,6 +1,4 @@
-"""What the leader does besides dispatching: nothing stays lost, whatever Redis and the database
-went through.
-"""
+"""The leader's maintenance: no task stays lost after failures of Redis or the database."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ def maintenance(settings, database, queues, desk) -> Maintenance:
 
 @pytest.fixture
 def sent(desk, queues):
-    """Tasks that are queued and in Redis."""
+    """Return `make(count)`, which dispatches tasks and sends them to Redis."""
 
     def make(count: int = 3):
         root = desk.root(desk.account())
@@ -55,7 +53,7 @@ def sent(desk, queues):
     return make
 
 
-def test_what_a_flush_took_is_sent_again_as_it_was(
+def test_flushed_messages_are_sent_again_unchanged(
     maintenance: Maintenance, desk, queues, sent, flush: Callable[[], None]
 ) -> None:
     dispatches = sent()
@@ -69,7 +67,9 @@ def test_what_a_flush_took_is_sent_again_as_it_was(
     assert desk.tasks()[dispatches[0].task_id] == "done"
 
 
-def test_what_is_on_its_way_is_not_sent_twice(maintenance: Maintenance, desk, queues, sent) -> None:
+def test_messages_in_flight_are_not_sent_twice(
+    maintenance: Maintenance, desk, queues, sent
+) -> None:
     sent()
     queues.fetch("shop", 2)
     maintenance._resend(desk.conn)
@@ -79,7 +79,7 @@ def test_what_is_on_its_way_is_not_sent_twice(maintenance: Maintenance, desk, qu
     assert queues.waiting("shop") == []
 
 
-def test_a_dispatcher_killed_before_it_sent_is_made_up_for(
+def test_messages_of_a_dispatcher_killed_before_the_send_are_sent(
     maintenance: Maintenance, desk, queues
 ) -> None:
     root = desk.root(desk.account())
@@ -87,7 +87,7 @@ def test_a_dispatcher_killed_before_it_sent_is_made_up_for(
     assert queues.waiting("shop") == [root.id]
 
 
-def test_what_the_ledger_no_longer_has_queued_is_dropped(
+def test_messages_of_tasks_that_are_no_longer_queued_are_dropped(
     maintenance: Maintenance, desk, queues, sent
 ) -> None:
     first, second, third = sent()
@@ -98,7 +98,9 @@ def test_what_the_ledger_no_longer_has_queued_is_dropped(
     assert queues.ids("shop", SAVE_QUEUE) == [{third.id}, set()]
 
 
-def test_what_waits_in_redis_keeps_its_lease(maintenance: Maintenance, desk, queues, sent) -> None:
+def test_messages_that_wait_in_redis_keep_their_lease(
+    maintenance: Maintenance, desk, queues, sent
+) -> None:
     taken, *_ = sent()
     queues.fetch("shop", 1)
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() + interval '1 s'")
@@ -120,7 +122,7 @@ def test_expired_leases_are_swept_and_their_messages_dropped(
     assert queues.length("shop") == 0
 
 
-def test_after_a_gap_it_waits_a_whole_lease_before_it_sweeps(
+def test_a_new_leader_waits_one_lease_before_it_sweeps(
     maintenance: Maintenance, desk, sent
 ) -> None:
     sent()
@@ -131,7 +133,7 @@ def test_after_a_gap_it_waits_a_whole_lease_before_it_sweeps(
     assert maintenance._sweep_from > time.monotonic() + 55
 
 
-def test_the_third_death_ends_the_run_and_is_told(
+def test_the_third_death_ends_the_run_and_notifies_observers(
     maintenance: Maintenance, desk, sent, monkeypatch
 ) -> None:
     told: list[str] = []
@@ -148,15 +150,13 @@ def test_the_third_death_ends_the_run_and_is_told(
     assert (desk.runs(), told) == (["failed"], ["task_parked", "run_finished"])
 
 
-def test_runs_whose_end_nobody_saw_are_ended(maintenance: Maintenance, desk) -> None:
+def test_complete_runs_that_are_still_open_are_ended(maintenance: Maintenance, desk) -> None:
     desk.save(desk.outcome(desk.root(desk.account())))
     maintenance._end_forgotten_runs(desk.conn)
     assert desk.runs() == ["succeeded"]
 
 
-def test_what_the_leader_ends_is_counted_like_what_workers_end(
-    maintenance: Maintenance, desk, settings
-) -> None:
+def test_metrics_count_runs_that_the_leader_ends(maintenance: Maintenance, desk, settings) -> None:
     desk.save(desk.outcome(desk.root(desk.account())))
     maintenance._end_forgotten_runs(desk.conn)
     crashed = desk.root(desk.account("another"))
@@ -183,9 +183,7 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
     assert leader not in metrics.render(snapshot.collect(desk.conn, settings))
 
 
-def test_a_database_that_went_back_in_time_gets_a_new_epoch(
-    maintenance: Maintenance, desk, queues, sent
-) -> None:
+def test_a_restored_database_gets_a_new_epoch(maintenance: Maintenance, desk, queues, sent) -> None:
     root, *_ = sent()
     before = leadership.status(desk.conn).epoch
     maintenance._check_epoch(desk.conn)
@@ -199,7 +197,7 @@ def test_a_database_that_went_back_in_time_gets_a_new_epoch(
     assert leadership.status(desk.conn).epoch == after
 
 
-def test_a_deploy_is_under_way_while_the_catalog_has_another_version(desk) -> None:
+def test_another_version_in_the_catalog_means_a_deploy_in_progress(desk) -> None:
     mine = {
         "domain": "shop",
         "name": "Shop",
@@ -219,7 +217,7 @@ def test_a_deploy_is_under_way_while_the_catalog_has_another_version(desk) -> No
         assert processes.other_version(desk.conn, mine)
 
 
-def test_it_polls_itself_when_the_scheduler_is_silent(maintenance: Maintenance, desk) -> None:
+def test_the_leader_polls_when_the_scheduler_is_silent(maintenance: Maintenance, desk) -> None:
     desk.account()
     maintenance._check_ticks(desk.conn)
     assert desk.runs() == []
@@ -232,11 +230,11 @@ def test_it_polls_itself_when_the_scheduler_is_silent(maintenance: Maintenance, 
     assert desk.runs() == ["running"]
 
 
-def test_a_schedules_ticks_are_as_far_apart_as_it_says() -> None:
+def test_the_seconds_between_ticks_follow_from_the_schedule() -> None:
     assert (tick_seconds("*/2 * * * *"), tick_seconds("0 * * * *")) == (120.0, 3600.0)
 
 
-def test_each_job_runs_when_it_is_due(maintenance: Maintenance, desk) -> None:
+def test_each_maintenance_job_runs_when_it_is_due(maintenance: Maintenance, desk) -> None:
     done: list[int] = []
     for number, job in enumerate(maintenance._jobs):
         job.run = lambda conn, number=number: done.append(number)
@@ -257,7 +255,7 @@ def dispatcher(settings) -> Iterator[Dispatcher]:
 
 
 def serve(desk, *domains: str) -> None:
-    """As a worker of four threads that is alive and takes nothing."""
+    """Register a worker with four threads that is alive and takes no message."""
     known = {"version": None, "tasks": {"step": {"cost": {}}}, "max_tasks": 10**6}
     processes.register(
         desk.conn, [{"domain": domain, "name": domain, **known} for domain in domains]
@@ -268,9 +266,7 @@ def serve(desk, *domains: str) -> None:
 def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(
     dispatcher: Dispatcher, desk, queues, database
 ) -> None:
-    """The loop itself, one round: a window for the threads that serve the domain, shared by the
-    accounts that wait.
-    """
+    """One round of the loop: the accounts share a window for the threads that serve the domain."""
     serve(desk, "shop")
     huge, small = desk.root(desk.account("huge")), desk.root(desk.account("small"))
     desk.finish(huge, tasks=[Task("step", {"number": n}) for n in range(500)])
@@ -291,7 +287,7 @@ def test_the_dispatcher_moves_ready_tasks_to_redis_fairly(
     assert queues.length("shop") == sum(queued.values())
 
 
-def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
+def test_an_idle_domain_is_woken_while_another_is_busy(
     dispatcher: Dispatcher, desk, queues, database, until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(desk, "shop", "busy")
@@ -300,7 +296,7 @@ def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
         dispatcher._step(conn)
         monkeypatch.setattr(
             loop, "POLL_SECONDS", float("inf")
-        )  # it is not the next poll that finds it
+        )  # the next poll must not find the work
         until(lambda: dispatcher._step(conn) or dispatcher._domains["shop"].phase is Phase.IDLE)
         assert dispatcher._domains["busy"].phase is Phase.SCANNING
         desk.run(desk.account())
@@ -308,16 +304,16 @@ def test_a_domain_at_rest_hears_of_work_while_another_one_is_busy(
         until(lambda: dispatcher._step(conn) or queues.length("shop"))
 
 
-def test_a_leader_at_rest_hears_of_work_however_soon_it_will_look_around(
+def test_an_idle_leader_is_woken_before_its_next_refresh(
     dispatcher: Dispatcher, desk, queues, database, until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To sleep until then cost every third page of a listing some 25 ms."""
+    """Sleeping until the next refresh would delay every third page of a listing by about 25 ms."""
     serve(desk, "shop")
     leadership.resign(desk.conn, desk.me)
     with database.connection() as conn:
         until(lambda: dispatcher._step(conn) or dispatcher._domains["shop"].phase is Phase.IDLE)
     monkeypatch.setattr(
-        dispatcher._stop, "wait", lambda _: pytest.fail("it sleeps, and hears nothing")
+        dispatcher._stop, "wait", lambda _: pytest.fail("the leader sleeps, and misses the wake-up")
     )
     dispatcher._refresh_due = time.monotonic() + loop.MAX_PAUSE_SECONDS / 2
     queues.wake()
@@ -325,7 +321,7 @@ def test_a_leader_at_rest_hears_of_work_however_soon_it_will_look_around(
     assert dispatcher._domains["shop"].phase is Phase.SCANNING
 
 
-def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so_many(
+def test_accounts_behind_blocked_ones_wait_only_for_a_few_rests(
     dispatcher: Dispatcher, desk, queues, database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "MAX_ACCOUNTS_PER_LOOK", 2)
@@ -351,10 +347,10 @@ def test_behind_accounts_that_are_held_back_none_waits_longer_than_a_rest_for_so
     ]
 
 
-def test_workers_that_have_only_just_come_get_work_at_once(
+def test_new_workers_get_work_immediately(
     dispatcher: Dispatcher, desk, database, monkeypatch
 ) -> None:
-    """Not when the leader looks around the next time."""
+    """The dispatcher does not wait for its next look at the workers."""
     monkeypatch.setattr(loop, "POLL_SECONDS", 1_000.0)
     leadership.resign(desk.conn, desk.me)
     with database.connection() as conn:

@@ -1,4 +1,4 @@
-"""Connecting in a browser, against a provider of our own over real HTTP."""
+"""Connecting in a browser, against a local provider over real HTTP."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RING_START = "00000000-0000-0000-0000-000000000000"
 
 
 class Provider(ThreadingHTTPServer):
-    """Gives out codes and tokens as RFC 6749 and 7636 say, each code once."""
+    """A provider that issues codes and tokens as RFC 6749 and 7636 specify, each code once."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments) -> None: ...
 
     def do_GET(self) -> None:
-        """The consent screen; the person always agrees."""
+        """Answer the consent screen; the person always agrees."""
         asked = dict(parse_qsl(urlsplit(self.path).query))
         assert asked["response_type"] == "code"
         code = secrets.token_urlsafe()
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_POST(self) -> None:
-        """The token endpoint."""
+        """Answer the token endpoint."""
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         given = {name: values[0] for name, values in parse_qs(body).items()}
         asked = self.server.codes.pop(given.get("code"), None)
@@ -151,7 +151,7 @@ def integrations(provider):
 
 @pytest.fixture
 def product(api, monkeypatch):
-    """The API where browsers reach it."""
+    """Return the API with the public URL at which browsers reach it."""
     monkeypatch.setattr(api.backend.settings, "public_url", api.url)
     monkeypatch.setattr(
         api.backend.settings, "redirect_urls", ("https://app.example.org/connected",)
@@ -166,7 +166,7 @@ def browser():
 
 
 def consent(client, browser, **more):
-    """The address at which the provider sends the browser back."""
+    """Return the address to which the provider redirects the browser."""
     begun = client.post("/v1/oauth/cloud/authorize", json=more)
     assert begun.status_code == 201, begun.text
     return browser.get(begun.json()["url"]).headers["location"]
@@ -202,7 +202,7 @@ def test_a_person_connects_an_account(product, browser, provider, desk) -> None:
     assert token not in desk.value("SELECT credentials FROM user_integration")
 
 
-def test_a_state_works_once(product, browser, desk) -> None:
+def test_a_sign_in_state_can_be_used_once(product, browser, desk) -> None:
     back = consent(product.user("u"), browser)
     assert browser.get(back).text.startswith("Connected")
     again = browser.get(back)
@@ -210,19 +210,19 @@ def test_a_state_works_once(product, browser, desk) -> None:
     assert desk.value("SELECT count(*) FROM oauth_flow") == 0
 
 
-def test_a_state_ends(product, browser, desk) -> None:
+def test_an_expired_sign_in_state_is_refused(product, browser, desk) -> None:
     back = consent(product.user("u"), browser)
     desk.conn.execute("UPDATE oauth_flow SET expires_at = now() - interval '1 second'")
     assert browser.get(back).status_code == 422
     assert desk.value("SELECT count(*) FROM user_integration") == 0
 
 
-def test_a_state_made_up_is_refused(product, browser) -> None:
+def test_a_forged_sign_in_state_is_refused(product, browser) -> None:
     assert browser.get(f"{product.url}/v1/oauth/callback?state=made-up&code=x").status_code == 422
 
 
-def test_a_stolen_code_is_of_no_use_in_another_flow(product, browser, desk) -> None:
-    """PKCE: the code belongs to the verifier of the flow that it was given for."""
+def test_a_stolen_code_is_refused_in_another_flow(product, browser, desk) -> None:
+    """With PKCE, the code belongs to the verifier of the flow for which it was issued."""
     first, second = (consent(product.user(name), browser) for name in ("u", "attacker"))
     code = dict(parse_qsl(urlsplit(first).query))["code"]
     state = dict(parse_qsl(urlsplit(second).query))["state"]
@@ -233,13 +233,13 @@ def test_a_stolen_code_is_of_no_use_in_another_flow(product, browser, desk) -> N
     assert desk.value("SELECT count(*) FROM user_integration") == 0
 
 
-def test_nothing_of_the_flow_lies_open_in_the_database(product, browser, desk) -> None:
+def test_the_database_stores_no_state_in_plain_text(product, browser, desk) -> None:
     back = consent(product.user("u"), browser)
     rows = str(desk.rows("SELECT oauth_flow::text, encode(state_digest, 'escape') FROM oauth_flow"))
     assert dict(parse_qsl(urlsplit(back).query))["state"] not in rows
 
 
-def test_a_secret_in_the_wrong_place_is_not_kept_in_clear(product, browser, desk) -> None:
+def test_a_misplaced_secret_is_not_stored_in_plain_text(product, browser, desk) -> None:
     user, misplaced = product.user("u"), {"password": SECRET}
     browser.get(consent(user, browser))
     account = str(desk.value("SELECT id FROM user_integration"))
@@ -248,7 +248,7 @@ def test_a_secret_in_the_wrong_place_is_not_kept_in_clear(product, browser, desk
     assert SECRET not in str(desk.rows("SELECT oauth_flow::text FROM oauth_flow"))
 
 
-def test_the_code_is_exchanged_where_the_operator_says(
+def test_the_operator_decides_where_the_code_is_exchanged(
     product, browser, provider, integrations, monkeypatch, desk
 ) -> None:
     class CloudSettings(BaseSettings):
@@ -266,7 +266,7 @@ def test_the_code_is_exchanged_where_the_operator_says(
     assert desk.value("SELECT count(*) FROM user_integration") == 1
 
 
-def test_an_endpoint_that_names_no_setting_is_the_plugins_mistake(provider) -> None:
+def test_an_endpoint_that_names_no_setting_makes_the_manifest_invalid(provider) -> None:
     oauth = OAuth(
         f"{provider.url}/authorize",
         "{CLOUD_URL}/token",
@@ -297,27 +297,29 @@ def test_an_endpoint_that_names_no_setting_is_the_plugins_mistake(provider) -> N
         ("gmail", "GOOGLE_TOKEN_URL", None, "https://oauth2.googleapis.com/token"),
     ],
 )
-def test_the_endpoints_of_gmail_and_slack(domain, name, given, token_url, monkeypatch) -> None:
+def test_settings_change_the_token_endpoints_of_gmail_and_slack(
+    domain, name, given, token_url, monkeypatch
+) -> None:
     monkeypatch.delenv(name, raising=False)
     if given:
         monkeypatch.setenv(name, given)
     assert oauth_of(get_registry().get(domain)).token_url == token_url
 
 
-def test_who_says_no_is_sent_back_with_the_reason(product, browser) -> None:
+def test_a_person_who_refuses_is_redirected_with_the_reason(product, browser) -> None:
     back = consent(product.user("u"), browser, redirect_to="https://app.example.org/connected")
     state = dict(parse_qsl(urlsplit(back).query))["state"]
     refused = browser.get(f"{product.url}/v1/oauth/callback?state={state}&error=access_denied")
     assert refused.headers["location"] == "https://app.example.org/connected?error=access_denied"
 
 
-def test_a_provider_that_is_broken_is_no_error_of_ours(product, browser, provider, caplog) -> None:
+def test_an_error_of_the_provider_is_not_a_server_error(product, browser, provider, caplog) -> None:
     provider.broken = True
     answer = browser.get(consent(product.user("u"), browser))
     assert (answer.status_code, SECRET in answer.text + caplog.text) == (400, False)
 
 
-def test_an_answer_that_a_plugin_cannot_read_is_no_error_of_ours(
+def test_an_answer_that_a_plugin_cannot_read_is_not_a_server_error(
     product, browser, integrations, monkeypatch, caplog
 ) -> None:
     def unread(cls, token):
@@ -329,10 +331,10 @@ def test_an_answer_that_a_plugin_cannot_read_is_no_error_of_ours(
     assert "KeyError" not in caplog.text
 
 
-def test_a_provider_that_refuses_pkce(
+def test_a_plugin_can_connect_to_a_provider_without_pkce(
     product, browser, provider, integrations, monkeypatch
 ) -> None:
-    """It is asked without: by the secret alone."""
+    """The API then connects without PKCE, with the client secret alone."""
     provider.takes_pkce = False
     (cloud,) = integrations
     plain = replace(cloud.manifest, oauth=replace(cloud.manifest.oauth, pkce=False))
@@ -341,7 +343,7 @@ def test_a_provider_that_refuses_pkce(
     assert browser.get(consent(product.user("u"), browser)).status_code == 200
 
 
-def test_reconnecting_lets_the_interrupted_run_go_on(product, browser, desk, provider) -> None:
+def test_an_interrupted_run_resumes_after_reconnecting(product, browser, desk, provider) -> None:
     user = product.user("u")
     browser.get(consent(user, browser))
     account = desk.value("SELECT id FROM user_integration")
@@ -363,7 +365,7 @@ def test_reconnecting_lets_the_interrupted_run_go_on(product, browser, desk, pro
     assert [dispatch.run_id for dispatch in desk.claim(domain="cloud")] == [str(run)]
 
 
-def test_nobody_begins_for_another(product, browser, desk) -> None:
+def test_a_user_connects_only_their_own_accounts(product, browser, desk) -> None:
     browser.get(consent(product.user("u"), browser))
     account = str(desk.value("SELECT id FROM user_integration"))
     foreign = product.user("v")
@@ -382,7 +384,7 @@ def test_nobody_begins_for_another(product, browser, desk) -> None:
     assert foreign.post("/v1/oauth/locked/authorize", json={}).status_code == 422
 
 
-def test_what_an_operator_has_not_set_is_named(product, monkeypatch) -> None:
+def test_the_error_names_the_missing_setting(product, monkeypatch) -> None:
     monkeypatch.delenv("CLOUD_CLIENT_ID")
     answer = product.user("u").post("/v1/oauth/cloud/authorize", json={})
     assert answer.status_code >= 400
@@ -415,7 +417,7 @@ def test_what_an_operator_has_not_set_is_named(product, monkeypatch) -> None:
         ("", False),
     ],
 )
-def test_where_a_browser_may_be_sent(url, allowed) -> None:
+def test_a_browser_is_redirected_to_allowed_urls_only(url, allowed) -> None:
     settings = Settings(
         _env_file=None,
         redirect_urls="https://app.example.org/connected",

@@ -1,6 +1,4 @@
-"""The OpenAPI document keeps its word: requests made from it are answered as it says, one by one
-and along its links.
-"""
+"""The API follows its OpenAPI document, request by request and along its links."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import warnings
 
 import pytest
 
-with warnings.catch_warnings():  # it imports what its own dependencies have deprecated
+with warnings.catch_warnings():  # schemathesis imports deprecated parts of its dependencies
     warnings.simplefilter("ignore")
     import schemathesis
     from schemathesis.checks import not_a_server_error
@@ -33,9 +31,9 @@ CHECKS = [
     response_schema_conformance,
 ]
 LEFT_OUT = {"erase_user", "finish_authorization"}
-"""The first ends the token that asks; the second is sent to other hosts.
+"""Operations that other tests cover.
 
-They have tests of their own.
+The first deletes the token of its caller, and the second makes requests to other hosts.
 """
 
 LINKED = {
@@ -43,7 +41,7 @@ LINKED = {
     "sync_user_integration", "check_user_integration", "delete_user_integration",
     "list_runs", "get_state", "get_run", "list_tasks", "cancel_run",
 }  # fmt: skip
-"""What takes the id of something that was made: it succeeds by a link, or not at all."""
+"""Operations that take the id of a created object, so that only a link lets them succeed."""
 
 BOUNDS = settings(
     deadline=None,
@@ -56,7 +54,7 @@ BOUNDS = settings(
 
 @pytest.fixture
 def document(api):
-    """What the document says, but for routes that would end the test."""
+    """Return the document without the routes that would end the test."""
     made = build(api.backend).openapi()
     for methods in made["paths"].values():
         for method in [
@@ -68,14 +66,14 @@ def document(api):
 
 @pytest.fixture
 def there(api, desk):
-    """Something of everything, so that ids can be met."""
+    """Store an object of every kind, and return the headers of an operator."""
     account = desk.account("somebody", user_id="u", credentials=None)
     desk.keep(account, TaskOutput("1", "text", kind="message"), TaskOutput("2", b"\0", parent="1"))
     desk.run(account)
     return {"Authorization": f"Bearer {api.token()}"}
 
 
-def test_every_route_answers_as_the_document_says(api, document, there) -> None:
+def test_every_route_answers_as_its_document_specifies(api, document, there) -> None:
     schema = schemathesis.openapi.from_dict(document)
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) > 20
@@ -84,14 +82,14 @@ def test_every_route_answers_as_the_document_says(api, document, there) -> None:
         @settings(BOUNDS, max_examples=5)
         @given(case=operation.as_strategy())
         def conforms(case) -> None:
-            case.query.pop("wait", None)  # nobody has that much time
+            case.query.pop("wait", None)  # the test has no time to wait
             case.call_and_validate(base_url=api.url, headers=there, checks=CHECKS)
 
         conforms()
 
 
-def test_its_links_lead_where_they_say(api, document, there) -> None:
-    """Accounts are made, and what is linked is done with them, in any order."""
+def test_every_link_of_the_document_can_be_followed(api, document, there) -> None:
+    """Create accounts and follow the links, in any order."""
     linked = {
         path: what
         for path, what in document["paths"].items()
@@ -120,5 +118,5 @@ def test_its_links_lead_where_they_say(api, document, there) -> None:
     assert len(succeeded & LINKED) >= 2, sorted(succeeded)
 
 
-def test_the_document_has_no_secret_in_it(document) -> None:
+def test_the_openapi_document_contains_no_secret(document) -> None:
     assert SECRET not in str(document)

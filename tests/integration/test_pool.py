@@ -1,4 +1,4 @@
-"""Prepared statements, while the tables grow under them."""
+"""Prepared statements on tables that grow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FETCHED = (
 
 @pytest.fixture
 def database(desk, database_url: str):
-    """One connection, whose plans are made anew whenever it is borrowed."""
+    """Return a database with one connection, which makes new plans whenever it is borrowed."""
     desk.conn.execute("TRUNCATE user_integration_content CASCADE")
     made = Database(database_url, size=1, plan_uses=1)
     yield made
@@ -41,20 +41,20 @@ def fetched(conn: Conn) -> int:
     return conn.execute(FETCHED).fetchall()[0][0]
 
 
-def test_a_plan_of_an_empty_table_is_not_used_for_a_large_one(database: Database) -> None:
+def test_the_plan_for_an_empty_table_is_not_used_for_a_large_one(database: Database) -> None:
     account = str(uuid4())
     with database.connection() as conn:
-        for number in range(10):  # enough for PostgreSQL to settle on one plan
+        for number in range(10):  # enough executions for PostgreSQL to choose one plan
             keep(conn, account, f"first-{number}")
         conn.execute(FILL, (account,))
     with database.connection() as conn, conn.transaction():
-        # What earlier transactions read may not have been reported yet, and counts here as well.
+        # Reads of earlier transactions may be reported late, and count here as well.
         before = fetched(conn)
         keep(conn, account, "last")
         assert fetched(conn) - before < 1_000
 
 
-def test_deleting_many_compares_none_with_another(database: Database) -> None:
+def test_the_cost_of_deleting_rows_is_not_quadratic(database: Database) -> None:
     account, count = str(uuid4()), 1_500
     rows = [{"account": account, "id": f"old-{number}", "seq": 2} for number in range(1, count + 1)]
     with database.connection() as conn, conn.transaction(force_rollback=True):

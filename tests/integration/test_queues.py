@@ -1,4 +1,4 @@
-"""The queues in Redis."""
+"""Tests of the queues in Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from core.transport.queues import MAX_FETCHED_MESSAGES, REDIS_UNAVAILABLE, Queues
 
 
-def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(
+def test_messages_arrive_once_in_order_and_stay_known_until_acknowledged(
     queues: Queues,
 ) -> None:
     queues.send("q", {str(n): f"body {n}" for n in range(5)}, {"seq": 42})
@@ -27,7 +27,7 @@ def test_messages_come_in_their_order_once_and_stay_known_until_acknowledged(
     assert queues.number("never") is None
 
 
-def test_many_who_fetch_at_once_share_the_messages(queues: Queues, together) -> None:
+def test_concurrent_fetches_share_the_messages(queues: Queues, together) -> None:
     queues.send("q", {str(n): "x" for n in range(2_000)})
 
     def fetch() -> list[str]:
@@ -45,7 +45,7 @@ def test_a_fetch_is_bounded_by_what_lua_can_unpack(queues: Queues) -> None:
     assert len(queues.fetch("q", 20_000)) == MAX_FETCHED_MESSAGES
 
 
-def test_waiting_ends_when_a_message_comes_and_takes_nothing(queues: Queues) -> None:
+def test_a_wait_ends_with_a_message_and_does_not_fetch_it(queues: Queues) -> None:
     came: list[bool] = []
     waiter = threading.Thread(target=lambda: came.append(queues.wait("q")))
     waiter.start()
@@ -55,7 +55,7 @@ def test_waiting_ends_when_a_message_comes_and_takes_nothing(queues: Queues) -> 
     assert queues.waiting("q") == ["1"]
 
 
-def test_waiting_for_nothing_ends_by_itself(queues: Queues, monkeypatch) -> None:
+def test_a_wait_without_messages_times_out(queues: Queues, monkeypatch) -> None:
     monkeypatch.setattr(Queues, "BLOCK_SECONDS", 1.0)
     began = time.monotonic()
     assert not queues.wait("q")
@@ -63,7 +63,7 @@ def test_waiting_for_nothing_ends_by_itself(queues: Queues, monkeypatch) -> None
     assert 0.9 < time.monotonic() - began < 5
 
 
-def test_a_wake_is_heard_once_however_often_it_was_called(queues: Queues) -> None:
+def test_several_wake_ups_end_one_wait_only(queues: Queues) -> None:
     for _ in range(3):
         queues.wake()
     assert queues.wait_for_work(1)
@@ -73,7 +73,7 @@ def test_a_wake_is_heard_once_however_often_it_was_called(queues: Queues) -> Non
     assert queues.wait_for_work(1)
 
 
-def test_a_hand_over_keeps_the_id_on_one_queue(queues: Queues) -> None:
+def test_a_hand_over_moves_the_id_to_the_other_queue(queues: Queues) -> None:
     queues.send("a", {"1": "task"})
     queues.fetch("a", 1)
     queues.hand_over("1", "a", "b", "result")
@@ -81,7 +81,7 @@ def test_a_hand_over_keeps_the_id_on_one_queue(queues: Queues) -> None:
     assert queues.fetch("b", 1) == [("1", b"result")]
 
 
-def test_requeued_messages_come_first_in_their_order(queues: Queues) -> None:
+def test_requeued_messages_are_fetched_first_in_order(queues: Queues) -> None:
     queues.send("q", {str(n): "x" for n in range(4)})
     queues.fetch("q", 2)
     queues.requeue("q", ["0", "1"])
@@ -96,7 +96,7 @@ def test_purging_leaves_other_queues(queues: Queues) -> None:
     assert (queues.length("q"), queues.waiting("q"), queues.length("r")) == (0, [], 1)
 
 
-def test_namespaces_are_apart(queues: Queues, servers) -> None:
+def test_namespaces_do_not_share_messages(queues: Queues, servers) -> None:
     other = Queues(servers.redis_url, f"{queues.namespace}-other")
     queues.send("q", {"1": "x"})
     assert other.length("q") == 0
@@ -111,9 +111,10 @@ def woken(queues: Queues) -> bool:
 
 
 @pytest.mark.parametrize("ask", [Queues.answers, woken])
-def test_a_server_that_says_nothing_is_asked_once_where_others_wait(queues: Queues, ask) -> None:
-    """A load balancer would give up on all APIs at once, and requests that only have to wake
-    somebody would take every thread.
+def test_a_silent_server_is_tried_only_once_while_a_request_waits(queues: Queues, ask) -> None:
+    """A silent Redis would take every thread that has to wake the dispatcher.
+
+    A load balancer would also drop all API processes at the same time.
     """
     assert ask(queues)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -126,5 +127,5 @@ def test_a_server_that_says_nothing_is_asked_once_where_others_wait(queues: Queu
             server.accept()
 
 
-def test_the_server_is_checked(queues: Queues) -> None:
+def test_the_first_check_returns_the_version_of_the_server(queues: Queues) -> None:
     assert "redis_version" in queues.require()

@@ -1,4 +1,4 @@
-"""Who sees what: no route answers without a token, and none tells a user of another's rows."""
+"""Access control of the API: tokens, and rows of other users."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from core import TaskOutput
 from core.rest.app import build
 
 OPEN = {"/healthz", "/readyz", "/v1/oauth/callback"}
-"""Routes for those who have no token: they tell nothing of anybody."""
+"""Routes without a token. Their answers contain nothing about any account."""
 
 FOR_ALL = {"list_integrations", "get_integration", "create_user_integration"}
 MARK = "only-the-owner-may-read-this"
 
 
 def operations(document):
-    """(method, path, operation) of every route."""
+    """Yield (method, path, operation) of every route."""
     for path, methods in sorted(document["paths"].items()):
         for method, operation in sorted(methods.items()):
             yield method, path, operation
@@ -29,8 +29,9 @@ def operations(document):
 
 @pytest.fixture
 def owned(api, desk):
-    """An account of the user `owner` with everything that there can be below it; values for the
-    parameters of all routes.
+    """Connect an account of the user `owner` with rows of every kind.
+
+    The result contains values for the parameters of all routes.
     """
     account = desk.account(MARK, user_id="owner", config={"name": MARK})
     desk.keep(account, TaskOutput("1", MARK, name=MARK, metadata={"x": MARK}))
@@ -52,7 +53,7 @@ def owned(api, desk):
 
 
 def call(client, method, path, operation, values, body=None, *, filtered=True):
-    """One request, with all filters that there are or with none."""
+    """Send one request, with every possible filter or without any."""
     filled = path.format(**values)
     values = values if filtered else {}
     queries = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
@@ -75,7 +76,7 @@ BODIES = {
 }
 
 
-def test_every_route_is_closed_without_a_token(api, owned) -> None:
+def test_every_route_needs_a_valid_token(api, owned) -> None:
     strangers = [
         api.client(None),
         api.client("polling_" + "x" * 43),
@@ -93,8 +94,8 @@ def test_every_route_is_closed_without_a_token(api, owned) -> None:
     assert seen > 60
 
 
-def test_no_route_tells_a_user_of_another(api, owned, desk) -> None:
-    """All routes of the document, with the ids of another's account, run, task and content."""
+def test_no_route_shows_a_user_the_rows_of_another(api, owned, desk) -> None:
+    """Call all routes of the document with the ids of another user's rows."""
     before = desk.rows("SELECT id, name, sync_status, version FROM user_integration")
     foreign, seen = api.user("foreign"), 0
     walk = itertools.product(operations(build(api.backend).openapi()), (True, False))
@@ -121,8 +122,8 @@ def test_no_route_tells_a_user_of_another(api, owned, desk) -> None:
     assert desk.value("SELECT count(*) FROM user_integration_content") == 1
 
 
-def test_the_owner_sees_what_a_foreigner_does_not(api, owned) -> None:
-    """Or else the test above would prove nothing."""
+def test_the_owner_sees_the_rows_that_another_user_does_not(api, owned) -> None:
+    """Without this, the test above would prove nothing."""
     owner, seen = api.user("owner"), 0
     for method, path, operation in operations(build(api.backend).openapi()):
         if (
@@ -137,7 +138,7 @@ def test_the_owner_sees_what_a_foreigner_does_not(api, owned) -> None:
     assert seen >= 11
 
 
-def test_what_is_another_s_is_answered_as_if_it_were_not_there(api, owned) -> None:
+def test_rows_of_other_users_are_answered_like_missing_ones(api, owned) -> None:
     foreign = api.user("foreign")
     for path, there, nowhere in [
         ("/v1/user-integrations/{}", owned["account"], str(uuid4())),
@@ -153,7 +154,7 @@ def test_what_is_another_s_is_answered_as_if_it_were_not_there(api, owned) -> No
         assert bodies[0] == bodies[1]
 
 
-def test_a_listing_s_cursor_opens_nothing(api, owned, desk) -> None:
+def test_a_cursor_gives_no_access_to_other_rows(api, owned, desk) -> None:
     for number in range(3):
         desk.account(f"f{number}", domain="locked", user_id="foreign")
     foreign, admin = api.user("foreign"), api.admin
@@ -165,7 +166,7 @@ def test_a_listing_s_cursor_opens_nothing(api, owned, desk) -> None:
             assert MARK not in answer.text
 
 
-def test_a_token_that_is_revoked_is_worth_nothing_at_once(api, desk) -> None:
+def test_a_revoked_token_is_refused_immediately(api, desk) -> None:
     token = api.token("u")
     assert api.client(token).get("/v1/changes").status_code == 200
     assert desk.value("SELECT last_used_at IS NOT NULL FROM api_token")
@@ -173,19 +174,19 @@ def test_a_token_that_is_revoked_is_worth_nothing_at_once(api, desk) -> None:
     assert api.client(token).get("/v1/changes").status_code == 401
 
 
-def test_a_token_is_nowhere_in_the_database(api, desk) -> None:
+def test_the_database_contains_no_token(api, desk) -> None:
     token = api.token("u")
     assert token.removeprefix("polling_") not in str(
         desk.rows("SELECT api_token::text FROM api_token")
     )
 
 
-def test_figures_are_for_operators(api) -> None:
+def test_only_operators_read_metrics(api) -> None:
     assert api.user("u").get("/metrics").status_code == 403
     assert api.admin.get("/metrics").status_code == 200
 
 
-def test_large_bodies_are_refused_announced_or_not(api) -> None:
+def test_large_bodies_are_refused_with_and_without_a_length(api) -> None:
     user = api.user("u")
     large = b'{"integration_domain": "' + b"x" * 2_000_000 + b'"}'
     headers = {"Content-Type": "application/json"}
@@ -202,7 +203,7 @@ def test_large_bodies_are_refused_announced_or_not(api) -> None:
         )
 
 
-def test_errors_nobody_foresaw_tell_nothing(api, monkeypatch, caplog) -> None:
+def test_unexpected_errors_reveal_nothing(api, monkeypatch, caplog) -> None:
     from core.service.pagination import PagedQuery
 
     def broken(*arguments, **more):
@@ -226,7 +227,7 @@ def test_every_error_is_a_problem(api, path) -> None:
     assert {"type", "title", "status"} <= set(answer.json())
 
 
-def test_strange_characters_are_refused_and_not_repeated(api) -> None:
+def test_unstorable_characters_are_refused_and_not_repeated(api) -> None:
     user = api.user("u")
     for path in ("/v1/user-integrations", "/v1/user-integration-content"):
         for name in ("user_id", "domain", "after"):

@@ -1,4 +1,4 @@
-"""Accounts by the API: connecting, changing and letting go, and what never comes out."""
+"""Accounts over the API: connecting, changing and disconnecting them, and keeping secrets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def connect(client, **more):
     return answer.json()
 
 
-def test_an_account_is_connected_read_changed_and_let_go(api) -> None:
+def test_an_account_is_connected_read_changed_and_disconnected(api) -> None:
     user = api.user("u")
     answer = user.post(
         "/v1/user-integrations", json=NEW | {"name": "mine", "poll_interval_minutes": 7}
@@ -61,21 +61,22 @@ def test_an_account_is_connected_read_changed_and_let_go(api) -> None:
         user.patch(place, json={"config": {"name": "me", "mood": "new"}}).json()["config"]["mood"]
         == "new"
     )
-    assert user.delete(place).status_code == 422  # it has to say what happens to the content
+    # the request has to state what happens to the content
+    assert user.delete(place).status_code == 422
     assert user.delete(f"{place}?content=keep").status_code == 204
     assert user.get(place).json()["sync_status"] == "disconnected"
     assert user.delete(f"{place}?content=delete").status_code == 204
     assert user.get(place).status_code == 404
 
 
-def test_connecting_again_is_the_same_account(api) -> None:
+def test_connecting_again_returns_the_same_account(api) -> None:
     user = api.user("u")
     first = connect(user)
     again = user.post("/v1/user-integrations", json=NEW)
     assert (again.status_code, again.json()["id"]) == (200, first["id"])
 
 
-def test_an_operator_names_the_user_and_a_user_no_other(api) -> None:
+def test_only_an_operator_connects_accounts_for_other_users(api) -> None:
     assert api.admin.post("/v1/user-integrations", json=NEW).status_code == 422
     assert connect(api.admin, user_id="v")["user_id"] == "v"
     assert (
@@ -108,7 +109,7 @@ def test_listings_are_filtered_and_paged(api) -> None:
     assert len(admin.get("/v1/user-integrations", params=due).json()["items"]) == 6
 
 
-def test_states_that_do_not_fit_are_conflicts(api) -> None:
+def test_actions_that_do_not_fit_the_state_are_conflicts(api) -> None:
     user = api.user("u")
     place = f"/v1/user-integrations/{connect(user)['id']}"
     assert user.post(f"{place}/pause").json()["sync_status"] == "paused"
@@ -123,7 +124,7 @@ def test_states_that_do_not_fit_are_conflicts(api) -> None:
     assert user.post(f"{place}/check").json() == {"id": "me", "name": "me"}
 
 
-def test_runs_and_tasks(api, desk) -> None:
+def test_runs_and_their_tasks_are_listed_and_controlled(api, desk) -> None:
     user = api.user("u")
     place = f"/v1/user-integrations/{connect(user)['id']}"
     asked = user.post(f"{place}/sync", json={"allow_deletions": True})
@@ -201,7 +202,7 @@ def test_no_validation_message_repeats_what_was_sent(api, body) -> None:
     assert SECRET not in answer.text
 
 
-def test_what_is_no_json_is_not_repeated(api) -> None:
+def test_an_invalid_json_body_is_not_repeated(api) -> None:
     headers = {"Content-Type": "application/json"}
     answer = api.user("u").post(
         "/v1/user-integrations", content=f'{{"x": {SECRET}', headers=headers
@@ -209,8 +210,8 @@ def test_what_is_no_json_is_not_repeated(api) -> None:
     assert (answer.status_code, SECRET in answer.text) == (422, False)
 
 
-def test_a_number_that_json_has_not_is_refused(api, integrations) -> None:
-    """A model may take it, and PostgreSQL would not."""
+def test_a_number_that_json_cannot_represent_is_refused(api, integrations) -> None:
+    """A pydantic model may accept infinity, but PostgreSQL's JSON does not."""
     body = '{"integration_domain": "patient", "config": {"seconds": 1e999}}'
     answer = api.user("u").post(
         "/v1/user-integrations", content=body, headers={"Content-Type": "application/json"}
@@ -218,7 +219,7 @@ def test_a_number_that_json_has_not_is_refused(api, integrations) -> None:
     assert (answer.status_code, "infinite" in answer.text) == (422, True)
 
 
-def test_credentials_never_come_out(api, desk) -> None:
+def test_no_answer_contains_credentials(api, desk) -> None:
     user = api.user("u")
     account = connect(user)
     place = f"/v1/user-integrations/{account['id']}"
@@ -242,7 +243,7 @@ def test_credentials_never_come_out(api, desk) -> None:
     assert not [text for text in texts if sealed in text]
 
 
-def test_new_credentials_wake_an_account_in_error(api, desk) -> None:
+def test_new_credentials_reactivate_an_account_in_error(api, desk) -> None:
     user = api.user("u")
     place = f"/v1/user-integrations/{connect(user)['id']}"
     desk.conn.execute(
@@ -259,7 +260,7 @@ def test_new_credentials_wake_an_account_in_error(api, desk) -> None:
     assert user.patch(place, json=other).status_code == 422
 
 
-def test_a_change_that_is_refused_changes_nothing(api, desk) -> None:
+def test_a_refused_request_changes_nothing(api, desk) -> None:
     user = api.user("u")
     place = f"/v1/user-integrations/{connect(user)['id']}"
     before = desk.rows("SELECT name, credentials_version, version FROM user_integration")
@@ -278,7 +279,7 @@ def test_a_change_that_is_refused_changes_nothing(api, desk) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_a_key_answers_again_and_does_once(api, desk) -> None:
+def test_a_repeated_idempotency_key_acts_once_and_returns_the_same_answer(api, desk) -> None:
     user = api.user("u")
     key = {"Idempotency-Key": "k1"}
     first = user.post("/v1/user-integrations", json=NEW, headers=key)
@@ -296,21 +297,21 @@ def test_a_key_answers_again_and_does_once(api, desk) -> None:
     assert sync.status_code == 422
 
 
-def test_a_key_belongs_to_its_token(api) -> None:
+def test_an_idempotency_key_belongs_to_its_token(api) -> None:
     key = {"Idempotency-Key": "k1"}
     first = api.user("u").post("/v1/user-integrations", json=NEW, headers=key).json()
     second = api.user("v").post("/v1/user-integrations", json=NEW, headers=key).json()
     assert first["id"] != second["id"]
 
 
-def test_a_request_that_failed_may_be_sent_again_with_its_key(api) -> None:
+def test_a_failed_request_may_be_sent_again_with_its_key(api) -> None:
     user, key = api.user("u"), {"Idempotency-Key": "k1"}
     wrong = NEW | {"credentials": {"password": "wrong"}}
     assert user.post("/v1/user-integrations", json=wrong, headers=key).status_code == 422
     assert user.post("/v1/user-integrations", json=NEW, headers=key).status_code == 201
 
 
-def test_of_many_at_once_one_acts(api, desk) -> None:
+def test_one_of_many_concurrent_requests_with_a_key_acts(api, desk) -> None:
     clients = [api.client(api.token("u"))] * 8
     answers, barrier = [], threading.Barrier(8)
 
@@ -332,7 +333,7 @@ def test_of_many_at_once_one_acts(api, desk) -> None:
     assert desk.value("SELECT version FROM user_integration") == 1
 
 
-def test_what_is_kept_of_a_request_tells_nobody_its_password(api, desk) -> None:
+def test_the_stored_request_of_a_key_contains_no_password(api, desk) -> None:
     api.user("u").post("/v1/user-integrations", json=NEW, headers={"Idempotency-Key": "k"})
     digest, answer = desk.rows("SELECT request_digest, answer::text FROM idempotency_key")[0]
     assert SECRET not in answer

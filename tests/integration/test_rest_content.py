@@ -1,4 +1,4 @@
-"""Content by the API: listings, words, bytes, and what hostile names and types do to headers."""
+"""Content over the API: listings, search, bytes, and hostile names and types in headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVIL = 'a"\r\nSet-Cookie: x=y\r\n\r\n<script>.html'
 
 @pytest.fixture
 def follow(conn):
-    """Make all that is committed searchable."""
+    """Return a function that indexes all committed content."""
 
     def catch_up() -> None:
         while search_index.index_batch(conn):
@@ -33,7 +33,7 @@ def names(answer) -> list[str]:
     return [item["external_id"] for item in answer.json()["items"]]
 
 
-def test_filters(api, desk) -> None:
+def test_content_is_filtered_by_each_parameter(api, desk) -> None:
     now = datetime.now(UTC)
     mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="u", domain="caller")
     desk.keep(
@@ -70,7 +70,7 @@ def test_filters(api, desk) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
-def test_pages_over_accounts_hold_each_item_once(api, desk, limit) -> None:
+def test_pages_across_accounts_return_each_item_once(api, desk, limit) -> None:
     wanted = set()
     for account in range(4):
         id = desk.account(f"a{account}", user_id="u" if account else "other")
@@ -88,7 +88,7 @@ def test_pages_over_accounts_hold_each_item_once(api, desk, limit) -> None:
     assert len(found) == len(wanted)
 
 
-def test_words_are_found_where_they_are_ones_own(api, desk, follow) -> None:
+def test_a_search_finds_words_in_the_users_own_content_only(api, desk, follow) -> None:
     mine, other = desk.account("a", user_id="u"), desk.account("b", user_id="v")
     desk.keep(
         mine, TaskOutput("1", "the invoice of May", name="Bill"), TaskOutput("2", "a draft invoice")
@@ -107,20 +107,20 @@ def test_words_are_found_where_they_are_ones_own(api, desk, follow) -> None:
     assert names(user.get(PLACE, params={"q": "'\\ ) & ! :* ("})) == []
 
 
-def test_a_running_api_follows_by_itself(api, desk, until) -> None:
+def test_a_running_api_indexes_new_content_by_itself(api, desk, until) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "needle"))
     user = api.user("u")
     until(lambda: names(user.get(PLACE, params={"q": "needle"})) == ["1"])
 
 
-def test_a_huge_text_is_searched_at_its_beginning_and_breaks_nothing(api, desk, follow) -> None:
+def test_a_huge_text_is_indexed_at_its_start(api, desk, follow) -> None:
     words = " ".join(f"word{number}" for number in range(90_000))
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", words))
     follow()
     assert names(api.user("u").get(PLACE, params={"q": "word7"})) == ["1"]
 
 
-def test_what_cannot_be_made_searchable_keeps_nothing_else_from_it(api, desk, until) -> None:
+def test_content_that_cannot_be_indexed_does_not_stop_the_rest(api, desk, until) -> None:
     desk.conn.execute(
         "ALTER TABLE content_search ADD CHECK (NOT document @@ to_tsquery('simple', 'poison'))"
     )
@@ -135,8 +135,8 @@ def test_what_cannot_be_made_searchable_keeps_nothing_else_from_it(api, desk, un
         until(lambda word=word, id=id: names(user.get(PLACE, params={"q": word})) == [id])
 
 
-def test_bytes_come_as_they_were(api, desk) -> None:
-    blob = bytes(range(256)) * 5_000  # more than a megabyte: it lies in the blob store
+def test_bytes_are_returned_unchanged(api, desk) -> None:
+    blob = bytes(range(256)) * 5_000  # more than a megabyte, so it is in the blob store
     account = desk.account("a", user_id="u")
     desk.keep(
         account,
@@ -165,7 +165,7 @@ def test_bytes_come_as_they_were(api, desk) -> None:
         "x" * 300,
     ],
 )
-def test_no_name_and_no_type_breaks_out_of_its_header(api, desk, type) -> None:
+def test_names_and_types_cannot_inject_headers(api, desk, type) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "<script>alert(1)</script>", name=EVIL, content_type=type))
     user = api.user("u")
@@ -181,7 +181,7 @@ def test_no_name_and_no_type_breaks_out_of_its_header(api, desk, type) -> None:
     )
 
 
-def test_a_blob_that_is_gone_is_told_before_the_answer_begins(api, desk) -> None:
+def test_a_missing_blob_is_reported_before_the_answer_begins(api, desk) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("l", b"\xff" * 2_000_000))
     desk.conn.execute("UPDATE user_integration_content SET blob_key = '00/00/' || repeat('0', 64)")
     user = api.user("u")
@@ -189,7 +189,7 @@ def test_a_blob_that_is_gone_is_told_before_the_answer_begins(api, desk) -> None
     assert user.get(f"{PLACE}/{id}/raw").status_code == 404
 
 
-def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
+def test_erasing_a_user_leaves_no_row_and_no_blob(api, desk, blobs) -> None:
     mine, other = desk.account("a", user_id="u/1"), desk.account("b", user_id="v")
     shared, own = b"\x01" * 2_000_000, b"\x02" * 2_000_000
     desk.keep(mine, TaskOutput("1", "needle"), TaskOutput("s", shared), TaskOutput("o", own))
@@ -221,7 +221,7 @@ def test_erasing_a_user_leaves_nothing(api, desk, blobs) -> None:
     assert api.admin.delete("/v1/users/u%2F1").json() == {"accounts": 0, "rows": 0, "blobs": 0}
 
 
-def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
+def test_blobs_of_an_erased_user_are_deleted_within_an_hour(api, desk) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("o", b"\x02" * 2_000_000))
     assert api.admin.delete("/v1/users/u").json()["blobs"] == 0
     left = desk.value(
@@ -230,7 +230,7 @@ def test_blobs_that_were_just_written_go_within_the_hour(api, desk) -> None:
     assert 0 < left <= 3600
 
 
-def test_a_query_that_takes_too_long_gives_its_connection_back(api, desk, monkeypatch) -> None:
+def test_a_query_that_takes_too_long_releases_its_connection(api, desk, monkeypatch) -> None:
     desk.keep(desk.account("a", user_id="u"), TaskOutput("1", "x"))
     monkeypatch.setattr(content_listing, "MAX_SEARCH_SECONDS", 0.2)
     slow = content_listing.PAGE.replace("c.kind =", "pg_sleep(30) IS NOT NULL AND c.kind =")
@@ -245,8 +245,9 @@ def test_a_query_that_takes_too_long_gives_its_connection_back(api, desk, monkey
 
 @pytest.fixture
 def after_erasing(monkeypatch):
-    """`after_erasing(act)`: `act` is called once, when the last portion of an account is gone
-    and its row is not.
+    """Return `after_erasing(act)`, which calls `act` once during an erasure.
+
+    At that moment the last portion of an account is deleted, and its own row is not.
     """
     erase = account_disconnect.erase
 
@@ -263,9 +264,7 @@ def after_erasing(monkeypatch):
     return install
 
 
-def test_an_account_that_is_connected_again_while_it_is_erased_leaves_nothing(
-    api, desk, after_erasing
-) -> None:
+def test_an_account_reconnected_during_its_erasure_leaves_no_row(api, desk, after_erasing) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
 
@@ -279,17 +278,17 @@ def test_an_account_that_is_connected_again_while_it_is_erased_leaves_nothing(
         assert desk.value(f"SELECT count(*) FROM {table}") == 0, table
 
 
-def test_two_may_erase_one_person_at_once(api, desk, after_erasing) -> None:
+def test_concurrent_erasures_of_one_user_succeed(api, desk, after_erasing) -> None:
     _, second = (desk.account(name, user_id="u") for name in "ab")
     after_erasing(lambda: account_erase.erase_account(api.backend, second))
     assert api.admin.delete("/v1/users/u").status_code == 200
     assert desk.value("SELECT count(*) FROM user_integration") == 0
 
 
-def test_erasing_while_words_are_followed_locks_nobody_out_and_leaves_no_words(
+def test_erasing_during_indexing_neither_deadlocks_nor_leaves_words(
     api, desk, connect, together
 ) -> None:
-    """Both lock many rows of content: in the same order, so that neither has to give up."""
+    """Both lock many rows of content in the same order, so that neither has to abort."""
     accounts = [desk.account(f"a{number}", user_id="u") for number in range(3)]
     for account in accounts:
         desk.keep(account, *(TaskOutput(f"{item:04}", f"needle {item}") for item in range(400)))
@@ -330,7 +329,7 @@ def test_words_are_found_again_after_a_restore_into_another_cluster(api, desk, u
         [1],
     ],
 )
-def test_a_made_up_cursor_is_an_error_of_whoever_made_it(api, desk, place) -> None:
+def test_a_forged_cursor_is_an_invalid_request(api, desk, place) -> None:
     account = desk.account("a", user_id="u")
     desk.keep(account, TaskOutput("1", "x"))
     run, cursor = desk.run(account), encode_cursor(place)
@@ -352,7 +351,7 @@ def test_a_made_up_cursor_is_an_error_of_whoever_made_it(api, desk, place) -> No
         assert answer.status_code < 500
 
 
-def test_a_cursor_opens_no_other_listing(api, desk) -> None:
+def test_a_cursor_is_valid_for_its_own_listing_only(api, desk) -> None:
     account = desk.account("a", user_id="u")
     desk.account("b", user_id="u")
     run = desk.run(account)
@@ -373,5 +372,5 @@ def test_a_cursor_opens_no_other_listing(api, desk) -> None:
     "words",
     ["-" * 1000, "- " * 500, "\U0001f600" * 1000, '"' * 1000, "or " * 333, r"'\:*&|!()<->" * 80],
 )
-def test_words_that_nothing_can_be_made_of_are_no_fault_of_ours(api, words) -> None:
+def test_a_meaningless_search_causes_no_server_error(api, words) -> None:
     assert api.user("u").get(PLACE, params={"q": words}).status_code in (200, 422)

@@ -1,5 +1,6 @@
-"""What operators see: alive, ready, and how much; an account that is not polled and a silent
-scheduler above all.
+"""Operations over the API: health, readiness and metrics.
+
+Above all they show overdue accounts and a silent scheduler.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from core.metrics.counters import Counters, error_class
 
 @pytest.fixture
 def figures(api):
-    """What `/metrics` says now: values by name and labels."""
+    """Return a function that reads the values of `/metrics` by name and labels."""
 
     def scrape():
         text = api.admin.get("/metrics").text
@@ -29,24 +30,22 @@ def figures(api):
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch) -> None:
+def uncached(monkeypatch) -> None:
     monkeypatch.setattr("core.rest.metrics.CACHE_SECONDS", 0)
 
 
-def test_alive_needs_nobody(api) -> None:
+def test_the_health_check_needs_no_server_and_no_token(api) -> None:
     assert api.client(None).get("/healthz").json() == {"status": "ok", "checks": {}}
 
 
-def test_ready_when_all_is_well(api, healthy) -> None:
+def test_a_healthy_fleet_is_ready(api, healthy) -> None:
     answer = api.client(None).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
     assert set(answer.json()["checks"].values()) == {"ok"}
 
 
-def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
-    api, healthy, desk, figures
-) -> None:
-    # It ticks every two.
+def test_a_silent_scheduler_is_reported_within_two_intervals(api, healthy, desk, figures) -> None:
+    # The scheduler ticks every two minutes.
     desk.conn.execute(
         "UPDATE engine_state SET last_tick_at = clock_timestamp() - interval '3.6 minutes'"
     )
@@ -59,31 +58,27 @@ def test_a_silent_scheduler_is_seen_before_two_intervals_have_passed(
     assert figures()[("polling_scheduler_silent_seconds",)] >= 216
 
 
-def test_an_overdue_account_is_seen_before_two_intervals_have_passed(
-    api, healthy, desk, figures
-) -> None:
+def test_an_overdue_account_is_reported_within_two_intervals(api, healthy, desk, figures) -> None:
     account = desk.account("a", poll_interval_minutes=15)
     desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '5 minutes'")
     assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "ok"
     assert ("polling_accounts_overdue", "shop") not in figures()
-    # 29 after the last one.
+    # The last run began 29 minutes ago.
     desk.conn.execute("UPDATE user_integration SET next_sync_at = now() - interval '14 minutes'")
     assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "warn"
     assert figures()[("polling_accounts_overdue", "shop")] == 1
-    desk.run(account)  # it is being polled
+    desk.run(account)  # a run is open
     assert api.client(None).get("/readyz").json()["checks"]["accounts"] == "ok"
 
 
 @pytest.mark.parametrize("found", ["other", "0000"])
-def test_not_ready_with_another_schema(api, desk, found) -> None:
+def test_the_api_is_not_ready_with_another_schema(api, desk, found) -> None:
     desk.conn.execute("UPDATE alembic_version SET version_num = %s", (found,))
     answer = api.client(None).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
 
 
-def test_who_serves_the_old_version_stays_ready_while_the_new_one_is_rolled_out(
-    api, desk, healthy
-) -> None:
+def test_the_old_version_stays_ready_during_a_rollout(api, desk, healthy) -> None:
     desk.conn.execute("UPDATE alembic_version SET version_num = '9999'")
     answer = api.client(None).get("/readyz")
     assert (answer.status_code, answer.json()["status"], answer.json()["checks"]["schema"]) == (
@@ -93,7 +88,7 @@ def test_who_serves_the_old_version_stays_ready_while_the_new_one_is_rolled_out(
     )
 
 
-def test_figures_of_what_is_so_now(api, desk, figures) -> None:
+def test_metrics_show_the_current_state(api, desk, figures) -> None:
     first, second = desk.account("a"), desk.account("b")
     run = desk.run(first)
     desk.add(run, "1", "2", "3")
@@ -117,7 +112,7 @@ def test_figures_of_what_is_so_now(api, desk, figures) -> None:
     assert not [key for key in found if "secret" in str(key)]
 
 
-def test_what_workers_count(api, desk, healthy, figures) -> None:
+def test_metrics_sum_up_the_counters_of_workers(api, desk, healthy, figures) -> None:
     from datetime import UTC, datetime
 
     counted = Counters()
@@ -153,11 +148,11 @@ def test_what_workers_count(api, desk, healthy, figures) -> None:
         (None, ""),
     ],
 )
-def test_an_error_s_class_carries_no_data(text, name) -> None:
+def test_the_error_class_in_a_label_contains_no_data(text, name) -> None:
     assert error_class(text) == name
 
 
-def test_series_are_bounded() -> None:
+def test_the_number_of_series_is_bounded() -> None:
     counted = Counters()
     for number in range(5_000):
         counted.count("tasks", error=f"E{number}")

@@ -1,4 +1,4 @@
-"""The saver's threads: what waits for what, and what does not."""
+"""The saver's threads: which work waits, and which does not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver
 
 
-def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> None:
-    """However long a batch of content takes to be saved: what adds tasks is work for others."""
+def test_results_with_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> None:
+    """Results that add tasks are saved while a batch of content takes any time."""
     root = desk.root(desk.account("one"))
     desk.finish(
         root,
@@ -34,20 +34,21 @@ def test_tasks_do_not_wait_behind_content(desk, database, queues, connect) -> No
             "the content waits for a lock",
         )
         saver.hand_over(desk.outcome(page, tasks=[Task("step", {"number": 3})]))
-        until(lambda: desk.value("SELECT count(*) FROM sync_task") == 4, "the task is there")
+        until(lambda: desk.value("SELECT count(*) FROM sync_task") == 4, "the task is saved")
         assert desk.value("SELECT content_text FROM user_integration_content") == "text"
     until(
         lambda: desk.value("SELECT content_text FROM user_integration_content") == "changed",
-        "it is saved",
+        "the content is saved",
     )
     saver.stop(20)
 
 
-def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_is_let_go_of(
+def test_runs_end_though_their_root_is_released_after_their_last_task(
     desk, database, queues
 ) -> None:
-    """A result that cannot be saved has its batch halved again and again: what the others add is
-    done in the meantime.
+    """A result that cannot be saved has its batch halved again and again.
+
+    The tasks that the other results add are done in the meantime.
     """
     inflight = InflightTasks()
     saver = Saver(database, queues, inflight, Registry(), max_deleted_share=0.5)
@@ -68,16 +69,15 @@ def test_runs_end_though_their_last_task_is_saved_before_the_one_that_added_it_i
             saved.append(dispatch.id)
         return len(saved) == len(roots) - 1
 
-    until(all_saved, "what they have added is done")
+    until(all_saved, "the added tasks are done")
     saver.stop(20)
     assert sorted(desk.runs()) == ["failed"] + ["succeeded"] * 49
 
 
-def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(
-    desk, database, queues, monkeypatch
-) -> None:
-    """What waits behind it would be held for ever: its process ends, and the leases bring it
-    back.
+def test_a_saver_whose_observer_hangs_counts_as_stuck(desk, database, queues, monkeypatch) -> None:
+    """The results behind it would never be saved.
+
+    Its process ends, and its tasks are redelivered when their leases expire.
     """
     hangs, goes_on = threading.Event(), threading.Event()
 
@@ -93,7 +93,7 @@ def test_a_saver_whose_observer_hangs_is_seen_to_be_stuck(
     assert hangs.wait(20)
     assert not saver.stuck
     monkeypatch.setattr("core.worker.saver.STUCK_SECONDS", 0.01)
-    until(lambda: saver.stuck, "it is stuck")
+    until(lambda: saver.stuck, "the saver is stuck")
     goes_on.set()
-    until(lambda: not saver.stuck, "it rests")
+    until(lambda: not saver.stuck, "the saver is idle")
     saver.stop(20)

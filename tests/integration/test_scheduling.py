@@ -1,4 +1,4 @@
-"""Making runs: one for each account that is due, whoever asks and however often."""
+"""Scheduling: one run for each due account, however many schedulers and ticks there are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def due(desk, account: UUID) -> None:
     )
 
 
-def test_two_schedulers_at_once_make_one_run_for_each_account(desk, connect, together) -> None:
+def test_concurrent_schedulers_make_one_run_for_each_account(desk, connect, together) -> None:
     accounts = [desk.account(f"a{number}") for number in range(60)]
     conns = [connect() for _ in range(4)]
     made = together(*(lambda conn=conn: scheduling.poll(conn, 7) for conn in conns))
@@ -39,7 +39,7 @@ def test_a_second_tick_makes_no_second_run(desk) -> None:
     assert desk.runs() == ["running"]
 
 
-def test_a_batch_is_as_large_as_asked_and_the_longest_due_go_first(desk) -> None:
+def test_a_batch_has_the_given_size_and_takes_the_longest_due_first(desk) -> None:
     accounts = [desk.account(f"a{number}") for number in range(5)]
     for age, account in enumerate(accounts):
         desk.conn.execute(
@@ -61,7 +61,7 @@ def test_an_account_that_is_not_active_is_not_polled(desk, status: str) -> None:
         desk.run(account)
 
 
-def test_an_account_whose_time_has_not_come_is_not_polled(desk) -> None:
+def test_an_account_that_is_not_due_is_not_polled(desk) -> None:
     account = desk.account()
     desk.conn.execute(
         "UPDATE user_integration SET next_sync_at = now() + interval '1 min' WHERE id = %s",
@@ -70,7 +70,7 @@ def test_an_account_whose_time_has_not_come_is_not_polled(desk) -> None:
     assert scheduling.poll(desk.conn, 10) == 0
 
 
-def test_a_run_that_is_open_is_joined(desk) -> None:
+def test_a_request_joins_the_open_run(desk) -> None:
     account = desk.account()
     first, new = scheduling.request_run(desk.conn, account)
     assert new
@@ -78,7 +78,7 @@ def test_a_run_that_is_open_is_joined(desk) -> None:
     assert desk.rows("SELECT allow_deletions, trigger FROM sync_run") == [(True, "manual")]
 
 
-def test_many_who_ask_at_once_share_one_run(desk, connect, together) -> None:
+def test_concurrent_requests_share_one_run(desk, connect, together) -> None:
     account = desk.account()
     conns = [connect() for _ in range(6)]
     answers = together(
@@ -109,7 +109,7 @@ def test_the_next_run_is_due_an_interval_after_the_end(desk) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_a_resync_drops_every_cursor_and_starts_at_once(desk) -> None:
+def test_a_resync_drops_every_cursor_and_starts_immediately(desk) -> None:
     account = desk.account()
     desk.conn.execute(
         "INSERT INTO sync_state VALUES (%s, 'p', '1', 1, 1), (%s, 'q', '2', 1, 1)",
@@ -121,7 +121,7 @@ def test_a_resync_drops_every_cursor_and_starts_at_once(desk) -> None:
     assert desk.rows("SELECT id, trigger FROM sync_run") == [(run, "resync")]
 
 
-def test_a_resync_asked_for_during_a_run_begins_after_it(desk) -> None:
+def test_a_resync_requested_during_a_run_begins_after_it(desk) -> None:
     account = desk.account()
     open_root = desk.root(account)
     assert scheduling.request_resync(desk.conn, account) == (UUID(open_root.run_id), False)
@@ -134,7 +134,7 @@ def test_a_resync_asked_for_during_a_run_begins_after_it(desk) -> None:
     assert desk.value("SELECT resync_due FROM user_integration") is False
 
 
-def test_a_cursor_that_the_open_run_writes_does_not_reach_the_resync(desk) -> None:
+def test_a_cursor_that_the_open_run_writes_is_not_used_by_the_resync(desk) -> None:
     from pydantic import BaseModel
 
     class Cursor(BaseModel):

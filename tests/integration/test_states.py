@@ -1,7 +1,7 @@
-"""Only allowed changes of state happen, and every allowed one does.
+"""Only allowed changes of state happen, and every allowed change does happen.
 
-Triggers note each change of state that the engine's statements make: of an account, a run or a
-task. `core/states.py` says which ones there may be.
+Triggers record each change of state of an account, a run or a task that the engine's statements
+make. `core/states.py` lists the allowed ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ A, R, T = AccountState, RunState, TaskState
 
 
 def stopped(dispatch: Dispatch, reason: AccountStateReason) -> Outcome:
-    """The provider refuses the account."""
+    """Return the outcome of a task whose account the provider refuses."""
     return Outcome(dispatch, state=T.READY, reason="refused", stop=Stop(reason, "refused", 1))
 
 
@@ -61,7 +61,7 @@ def reconnect(desk: Any, account: UUID) -> None:
 
 
 def correct(desk: Any, account: UUID) -> None:
-    """Give it a configuration that works."""
+    """Give the account a valid configuration."""
     names = {"id": account, "config": "{}", "limits": "[]", "public_hosts_only": False}
     desk.conn.execute(store.SET_CONFIG, names | {"resync": False, "instead_of": None})
 
@@ -87,7 +87,7 @@ SCENARIOS: dict[Change, Scenario] = {}
 
 
 def shows(*changes: tuple[Any, Word | None, Word]) -> Callable[[Scenario], Scenario]:
-    """The scenario makes these changes of state, and maybe others."""
+    """Register a scenario that makes these changes of state, and maybe others."""
 
     def register(scenario: Scenario) -> Scenario:
         SCENARIOS.update({(machine.table, *change): scenario for machine, *change in changes})
@@ -191,7 +191,7 @@ def test_every_allowed_change_happens(desk: Any, change: Change) -> None:
     assert not forbidden(changes)
 
 
-def test_every_change_of_a_scenario_is_in_the_table() -> None:
+def test_every_change_of_a_scenario_is_an_allowed_one() -> None:
     assert not set(SCENARIOS) - set(ALLOWED)
 
 
@@ -199,11 +199,11 @@ def test_every_change_of_a_scenario_is_in_the_table() -> None:
 # ------------------------------------------------------------------------------------------------
 
 Choose = Callable[[Any], Any]
-"""Chooses one of several."""
+"""A function that chooses one of several options."""
 
 
 class World:
-    """Two accounts, and the dispatches that are out; a dispatch may come back twice, and late."""
+    """Two accounts and their dispatches; a dispatch may finish twice, and late."""
 
     def __init__(self, desk: Any, choose: Choose) -> None:
         self.desk, self.conn, self.choose = desk, desk.conn, choose
@@ -289,11 +289,11 @@ CASCADE
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_only_allowed_changes_happen(watched: Any, data: st.DataObject) -> None:
-    """Whatever is done to accounts, runs and tasks, in whatever order."""
+    """Any actions on accounts, runs and tasks may follow each other in any order."""
     watched.conn.execute(EMPTY)
 
     def choose(options: Any) -> Any:
-        """One of them; a step for which there is none ends."""
+        """Return one of the options; without any, the step ends."""
         if not options:
             raise NotFound("content-not-found", content="anything to choose from")
         return options[data.draw(st.integers(0, len(options) - 1))]
@@ -312,7 +312,7 @@ def watched(desk: Any) -> Any:
 
 
 def test_the_tables_hold_the_words_of_the_enums(conn: Any) -> None:
-    """The CHECK constraints that the migrations made."""
+    """Compare the CHECK constraints of the migrations with the enums."""
     checks = dict(
         conn.execute(
             "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype = 'c'"

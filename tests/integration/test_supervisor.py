@@ -1,4 +1,4 @@
-"""The supervisor in a process of its own, with real programs, real signals and real deaths."""
+"""The supervisor in a process of its own, with real programs, signals and deaths."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ echo = lambda name, line: print(f"{name}|{line}", flush=True)
 sys.exit(Supervisor(programs, grace=float(grace), echo=echo).run())
 """
 SLEEP = "sleep 1000 & echo pid=$!; echo pid=$$; wait"
-"""Says both its ids, and on SIGTERM leaves the other behind, as a master does whose workers
-hang.
+"""A script that prints two process ids.
+
+After SIGTERM it leaves its child running, like a master process whose workers hang.
 """
 DEAF = "trap '' TERM; echo pid=$$; while :; do sleep 1000; done"
 
 
 class Run:
-    """A running supervisor, what it said so far, and every process id among that."""
+    """A running supervisor with its output, and with every process id in it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
 
     def line(self, pattern: str) -> re.Match[str]:
-        """The next line that matches."""
+        """Return the next line that matches."""
         assert self.process.stdout
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
@@ -91,7 +92,7 @@ def supervised(*scripts: str, grace: float = 20) -> Iterator[Run]:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that is dead and waits for its parent does not."""
+    """Return True if the process runs. A zombie does not run."""
     state = subprocess.run(
         ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout
@@ -105,7 +106,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_restarts_a_killed_program_and_leaves_none_of_its_workers() -> None:
+def test_a_killed_program_is_restarted_and_its_workers_are_ended() -> None:
     with supervised(SLEEP) as run:
         worker, first = run.pid("p0"), run.pid("p0")
         os.kill(first, signal.SIGKILL)
@@ -115,7 +116,7 @@ def test_restarts_a_killed_program_and_leaves_none_of_its_workers() -> None:
         assert not alive(worker)
 
 
-def test_waits_longer_before_each_restart() -> None:
+def test_the_supervisor_waits_longer_before_each_restart() -> None:
     with supervised("echo pid=$$; exit 3") as run:
         moments = []
         for _ in range(3):
@@ -126,7 +127,7 @@ def test_waits_longer_before_each_restart() -> None:
         assert moments[2] - moments[1] > 0.9
 
 
-def test_what_cannot_be_started_is_said() -> None:
+def test_a_program_that_cannot_be_started_is_reported() -> None:
     echoed: list[tuple[str, str]] = []
 
     def echo(name: str, line: str) -> None:
@@ -143,7 +144,7 @@ def test_what_cannot_be_started_is_said() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_all(number: signal.Signals) -> None:
+def test_a_signal_ends_all_programs(number: signal.Signals) -> None:
     polite = "trap 'echo bye; exit 0' TERM; sleep 1000 & echo pid=$!; wait"
     with supervised(SLEEP, polite) as run:
         ids = {run.pid("p1")}
@@ -155,7 +156,7 @@ def test_a_signal_ends_all(number: signal.Signals) -> None:
         until(lambda: not any(alive(pid) for pid in ids))
 
 
-def test_what_ignores_sigterm_is_killed_after_the_grace() -> None:
+def test_a_program_that_ignores_sigterm_is_killed_after_the_grace() -> None:
     with supervised(DEAF, SLEEP, grace=1) as run:
         deaf = run.pid("p0")
         began = time.monotonic()
@@ -165,7 +166,7 @@ def test_what_ignores_sigterm_is_killed_after_the_grace() -> None:
         assert not alive(deaf)
 
 
-def test_a_second_ctrl_c_kills_at_once() -> None:
+def test_a_second_ctrl_c_kills_all_programs_immediately() -> None:
     with supervised(
         DEAF, "trap 'echo asked' TERM; echo pid=$$; while :; do sleep 0.01; done", grace=1000
     ) as run:
@@ -179,11 +180,11 @@ def test_a_second_ctrl_c_kills_at_once() -> None:
         assert not alive(deaf)
 
 
-def test_no_orphan_stays_when_the_supervisor_is_killed() -> None:
+def test_no_orphan_remains_when_the_supervisor_is_killed() -> None:
     with supervised(SLEEP, DEAF) as run:
         while len(run.pids) < 3:
             run.line("pid=")
-        # Beyond its first start: the guard has to know the group of the restart.
+        # The guard has to know the process group of a restarted program, too.
         os.kill(run.pids[-1], signal.SIGKILL)
         run.line("ended with SIGKILL")
         count = len(run.pids)
@@ -194,7 +195,7 @@ def test_no_orphan_stays_when_the_supervisor_is_killed() -> None:
         until(lambda: not any(alive(pid) for pid in run.pids))
 
 
-def test_lines_keep_their_program_and_their_shape() -> None:
+def test_output_lines_stay_complete_and_name_their_program() -> None:
     slow = (
         'for i in 1 2 3 4 5 6 7 8 9; do printf "%s" "<slow "; sleep 0.01; echo "$WORD>"; done;'
         ' printf "no end"'

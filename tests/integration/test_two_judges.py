@@ -1,5 +1,7 @@
-"""The engine and the kit judge alike: whatever a task returns or raises, the worker with its saver
-and PostgreSQL, and `core.testing.Harness`, do the same with it.
+"""The engine and the kit judge alike.
+
+For each result and exception of a task, the worker with its saver and PostgreSQL does the same as
+`core.testing.Harness`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from support.odd_results import DEEDS, EFFECTS, KEPT, PARKED, PLAIN_DEEDS, WAITS
 from core import TaskOutput, TaskResult
 
 BEFORE = Deed(lambda: TaskResult([TaskOutput("b", "before")]))
-"""What stands there when a named deed is done."""
+"""A deed that keeps an item before the named deed runs."""
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def engine(desk, database, queues, vault, blobs) -> Engine:
 
 
 def both(engine: Engine, *deeds: Deed) -> Verdict:
-    """What both say of the last one, after they have agreed on each."""
+    """Return the verdict on the last deed, after both have agreed on each."""
     theirs, ours = engine.judge(deeds), Kit().judge(deeds)
     for deed, one, other in zip(deeds, theirs, ours, strict=True):
         assert one == other, deed
@@ -31,7 +33,7 @@ def both(engine: Engine, *deeds: Deed) -> Verdict:
 
 
 def assert_same_wait(engine: Verdict, kit: Verdict) -> None:
-    """The kit takes the longest of what the engine draws between."""
+    """Assert that the kit's wait is the longest that the engine can draw."""
     if kit.wait is not None and kit.stopped is None:
         assert engine.wait is not None
         assert engine.wait <= kit.wait * 1.05
@@ -39,20 +41,20 @@ def assert_same_wait(engine: Verdict, kit: Verdict) -> None:
 
 
 @pytest.mark.parametrize("name", PARKED)
-def test_both_park_it_and_keep_nothing_of_it(engine: Engine, name: str) -> None:
+def test_both_park_the_task_and_keep_nothing_of_its_result(engine: Engine, name: str) -> None:
     verdict = both(engine, BEFORE, Deed(PARKED[name], name=name))
     assert (verdict.state, list(verdict.content), verdict.states) == ("parked", ["b"], {})
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_both_keep_it_alike(engine: Engine, name: str) -> None:
+def test_both_keep_the_same_content(engine: Engine, name: str) -> None:
     verdict = both(engine, BEFORE, Deed(KEPT[name], name=name))
     assert verdict.state == "done"
     assert set(verdict.content) >= {"b"}
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_both_let_it_wait_for_as_long(engine: Engine, name: str) -> None:
+def test_both_wait_for_the_same_time(engine: Engine, name: str) -> None:
     make, seconds = WAITS[name]
     deed = Deed(make, name=name)
     assert both(engine, deed).state == "ready"
@@ -61,7 +63,7 @@ def test_both_let_it_wait_for_as_long(engine: Engine, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EFFECTS)
-def test_both_do_the_same_with_the_task(engine: Engine, name: str) -> None:
+def test_both_set_the_task_to_the_same_state(engine: Engine, name: str) -> None:
     deed, state = EFFECTS[name]
     before = Deed(lambda: TaskResult([TaskOutput("b", "before")], state={"p": Bare(1)}))
     assert both(engine, before, deed).state == state
@@ -72,7 +74,7 @@ untimed = settings(max_examples=200, deadline=None, suppress_health_check=list(H
 
 @untimed
 @given(deeds=st.lists(DEEDS, min_size=1, max_size=3))
-def test_both_judge_whatever_comes_alike(engine: Engine, deeds: list[Deed]) -> None:
+def test_both_judge_random_deeds_alike(engine: Engine, deeds: list[Deed]) -> None:
     both(engine, *deeds)
 
 

@@ -1,4 +1,4 @@
-"""Watching a run, and what the demo asks of the service layer."""
+"""Progress of a run, and the functions that the demo uses from the service layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from core.service.runs.watch import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, RunWat
 LARGE = b"\xff" * (2 * 1024 * 1024)
 
 
-def test_a_watcher_says_how_far_a_run_is_and_what_it_waits_for(backend, desk) -> None:
+def test_a_watcher_shows_progress_and_reasons_to_wait(backend, desk) -> None:
     root = desk.root(desk.account())
     watcher = RunWatcher(backend, root.run_id)
     assert watcher.refresh() == "running"
@@ -31,7 +31,9 @@ def test_a_watcher_says_how_far_a_run_is_and_what_it_waits_for(backend, desk) ->
     assert (watcher.now.outputs_saved, watcher.waits) == (1, [])
 
 
-def test_a_watcher_asks_for_reasons_now_and_then(backend, desk, healthy, monkeypatch) -> None:
+def test_a_watcher_reads_the_reasons_only_every_few_seconds(
+    backend, desk, healthy, monkeypatch
+) -> None:
     account = desk.account()
     watcher = RunWatcher(backend, desk.run(account))
     watcher.refresh()
@@ -39,7 +41,7 @@ def test_a_watcher_asks_for_reasons_now_and_then(backend, desk, healthy, monkeyp
         "UPDATE user_integration SET sync_status = 'error', status_reason = 'credentials'"
     )
     watcher.refresh()
-    assert watcher.stopped is None, "it asked again within a second"
+    assert watcher.stopped is None, "the watcher read the reasons again within a second"
     monkeypatch.setattr("core.service.runs.watch.REASONS_SECONDS", 0)
     watcher.refresh()
     assert watcher.stopped is not None
@@ -48,7 +50,7 @@ def test_a_watcher_asks_for_reasons_now_and_then(backend, desk, healthy, monkeyp
     assert watcher.stopped is None
 
 
-def test_a_watcher_sits_out_an_outage_once_it_has_seen_the_run(backend, desk, monkeypatch) -> None:
+def test_a_watcher_that_has_seen_the_run_survives_an_outage(backend, desk, monkeypatch) -> None:
     run = desk.run(desk.account())
     watcher, late = RunWatcher(backend, run), RunWatcher(backend, run)
     watcher.refresh()
@@ -96,7 +98,7 @@ def test_digests_are_those_of_the_stored_bytes(backend, desk) -> None:
     assert dict(content_reader.digests(backend, account, "file"))["text"] != expected["text"]
 
 
-def test_a_blob_that_is_gone_has_no_digest(backend, desk) -> None:
+def test_a_missing_blob_has_no_digest(backend, desk) -> None:
     account = desk.account()
     desk.keep(account, TaskOutput("large", LARGE, kind="file"))
     desk.conn.execute("UPDATE user_integration_content SET blob_key = 'sha256/none'")
@@ -117,7 +119,7 @@ def test_content_is_counted_by_kind(backend, desk) -> None:
     ]
 
 
-def test_the_demo_serves_a_directory_where_it_did_before(backend, desk) -> None:
+def test_the_demo_serves_a_directory_at_its_previous_port(backend, desk) -> None:
     one, other = (engine.login(Path(root)) for root in ("/srv/one", "/srv/other"))
     assert one != other
     given = {"domain": "ftp", "user_id": engine.USER, "config": {"port": 4711}}

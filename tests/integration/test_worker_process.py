@@ -1,4 +1,4 @@
-"""The heartbeat of a worker: what matters in it does not wait for what does not."""
+"""The heartbeat of a worker: its essential parts do not wait for the others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from core.transport.queues import Queues
 from core.worker.process import WorkerProcess
 
 
-def test_a_worker_that_cannot_tell_its_activity_still_drains_and_tells_it_later(
+def test_a_worker_that_cannot_write_its_throughput_drains_and_writes_it_later(
     database_url: str, tmp_path: Path
 ) -> None:
-    """As where the schema was taken back beneath it."""
+    """The table may be missing, as after a downgrade of the schema."""
     settings = Settings(_env_file=None, database_url=None, redis_url=None, home=tmp_path)
     environment = Environment(database_url, "redis://nobody", (new_key(),), embedded=False)
     registry: Any = SimpleNamespace(integrations={})

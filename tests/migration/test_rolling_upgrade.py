@@ -1,8 +1,8 @@
-"""A rolling upgrade: workers of the version before the newest migration, and today's, on the schema
-that today's code has migrated.
+"""A rolling upgrade: workers of the previous version and of today's on today's schema.
 
-It holds every migration to expand-then-contract: what the version before reads and writes stays,
-and what a migration removes is no longer used by the version before.
+The previous version is the one before the newest migration. The test enforces expand-then-contract
+for every migration. The schema keeps all that the previous version reads and writes. A migration
+removes only what the previous version no longer uses.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {"pages": 5, "items": 6, "fanout_depth": 1, "delay_ms": 10}
-"""Some 200 tasks."""
+"""The config of a tree of about 200 tasks."""
 OURS = {"POLLING_PLUGINS": ""}
 LOADED = "import core, integration_polling_hello_world as h; print(core.__file__, h.__file__)"
 
 
 def git(*arguments: str) -> bytes:
-    """What git answers about this checkout.
+    """Return the output of git for this checkout.
 
     Raises:
-      OSError: There is no git.
-      subprocess.CalledProcessError: There is no history, or not enough of it.
+      OSError: Git is not installed.
+      subprocess.CalledProcessError: The history is missing or too short.
     """
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def previous_version() -> str:
-    """The commit before the one that added the newest migration.
+    """Return the commit before the one that added the newest migration.
 
-    While there is only the baseline, the commit that wrote it: before it, there was another schema.
-    An uncommitted migration is newer than every commit.
+    While the baseline is the only migration, return the commit that wrote it: before it, there was
+    another schema. An uncommitted migration is newer than every commit.
     """
     newest = ScriptDirectory.from_config(alembic_config("")).get_revision("head")
     log = ["log", "-1", "--format=%H"]
@@ -64,16 +64,17 @@ def unpack(folder: Path) -> None:
     """Write the tree of the previous version to `folder`.
 
     Raises:
-      OSError, subprocess.CalledProcessError: As `git`.
+      OSError, subprocess.CalledProcessError: See `git`.
     """
-    git("ls-files", "--error-unmatch", "pyproject.toml")  # not the repository of a folder above
+    # fail in the repository of a parent folder
+    git("ls-files", "--error-unmatch", "pyproject.toml")
     with tarfile.open(fileobj=io.BytesIO(git("archive", previous_version()))) as archive:
         archive.extractall(folder, filter="data")
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Mapping[str, str]:
-    """The environment of programs of the previous version."""
+    """Return the environment for programs of the previous version."""
     folder = tmp_path / "old"
     try:
         unpack(folder)
@@ -96,11 +97,13 @@ def old(tmp_path: Path) -> Mapping[str, str]:
     return variables
 
 
-def test_workers_of_the_previous_version_and_of_this_one_side_by_side(
+def test_workers_of_the_previous_version_work_beside_those_of_this_one(
     old: Mapping[str, str], fleet: Fleet, deployment: Deployment
 ) -> None:
-    """The old ones alone, today's beside them, the old ones beside today's that lead, and the old
-    ones alone again, as after a deploy that is taken back.
+    """Combine old and new workers in four ways, each with a new account.
+
+    The order is: old workers only; new beside old ones; old ones beside new ones that lead; old
+    workers only, as after a rollback.
     """
     accounts = []
     first = fleet.workers(processes=1, **old)
@@ -108,7 +111,7 @@ def test_workers_of_the_previous_version_and_of_this_one_side_by_side(
     new = fleet.workers(processes=1, **OURS)
     accounts.append(synced(fleet, deployment))
     stop(fleet, first)
-    fleet.ready()  # today's lead from here on
+    fleet.ready()  # the new workers lead from here
     fleet.workers(processes=1, **old)
     accounts.append(synced(fleet, deployment))
     stop(fleet, new)
@@ -122,7 +125,7 @@ def test_workers_of_the_previous_version_and_of_this_one_side_by_side(
 
 
 def synced(fleet: Fleet, deployment: Deployment) -> UUID:
-    """Sync a new account to its end by the workers that run now, and check it."""
+    """Sync a new account with the running workers, and check it."""
     fleet.ready()
     account = connect(deployment, HelloWorld, CONFIG)
     sync(deployment, account)
@@ -132,6 +135,6 @@ def synced(fleet: Fleet, deployment: Deployment) -> UUID:
 
 
 def stop(fleet: Fleet, program: Program) -> None:
-    """End workers in order."""
+    """Stop workers with SIGTERM."""
     assert program.terminate() == 0
     fleet.programs.remove(program)

@@ -1,7 +1,11 @@
-"""A soak: real servers, real processes, work without end, and random faults all the time: `nox -s
-soak -- --minutes 30`.
+"""A soak: real servers, real processes, endless work, and random faults.
 
-world       servers, programs and what they wrote       faults   what is done to them
-accounts    the work, and whether it came out right     memory   whether it grows
-metered     a plugin that logs each of its calls        report   what is shown
+`nox -s soak -- --minutes 30` runs it.
+
+* `world`: servers, programs and their log
+* `faults`: the faults that the soak injects
+* `accounts`: the work, and the checks of its result
+* `memory`: the check that memory does not grow
+* `metered`: a plugin that logs each of its calls
+* `report`: progress lines, a table and JSON
 """

@@ -1,5 +1,6 @@
-"""`python -m soak --minutes 30`: exits with 1 if anything was lost, done twice, ended early,
-over its budget, or grew.
+"""Run a soak: `python -m soak --minutes 30`.
+
+It exits with 1 if anything was lost, done twice, ended early, exceeded its budget, or grew.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ import redis
 from support import oracle
 
 from soak.accounts import Accounts
-from soak.faults import Injector, mend
+from soak.faults import Injector, undo
 from soak.memory import Memory
 from soak.metered import UNITS, most_in_a_window
 from soak.report import SHOWN, Result, progress, write
 from soak.world import World
 
 FAULT_SECONDS = 6.5
-"""From one fault to the next: more than 250 in half an hour."""
+"""The number of seconds between two faults, for more than 250 faults in half an hour."""
 
 STEP_SECONDS = 0.5
 LINE_SECONDS = 10.0
 
 QUIET_SECONDS = 240.0
-"""How long the last work may take once nothing more is done to it."""
+"""The number of seconds that the last work may take after the last fault."""
 
 AWAY = (psycopg.Error, redis.RedisError)
 
 
 def main() -> int:
-    """Soak, and tell."""
+    """Run the soak, print its result, and return the exit code."""
     given = _arguments()
-    # Also where it was started with one of them ignored.
+    # This also covers a start with one of the signals ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     with World(given.seed) as world:
@@ -55,7 +56,7 @@ def main() -> int:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End what was started, wherever we are."""
+    """Exit, so that every started program is stopped."""
     raise SystemExit(128 + number)
 
 
@@ -63,12 +64,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long faults are injected")
     parser.add_argument(
-        "--seed", type=int, default=int(time.time()), help="of the work and of the faults"
+        "--seed", type=int, default=int(time.time()), help="random seed for the work and the faults"
     )
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help="write the table there, between the marks of a page if it has them",
+        help="write the table to FILE, between its soak marks if it has any",
     )
     return parser.parse_args()
 
@@ -97,7 +98,7 @@ class _Soak:
                 time.sleep(STEP_SECONDS)
         finally:
             self.injector.stop()
-        mend(self.world)
+        undo(self.world)
         self._come_to_quiet()
         self._say()
         return self._result()
@@ -127,8 +128,8 @@ class _Soak:
         sys.stdout.flush()
 
     def _come_to_quiet(self) -> None:
-        """What is open ends by itself; then everything that is left is looked at once more."""
-        print("no more faults; what is open ends by itself")
+        """Let the open work finish without faults, then judge all remaining accounts again."""
+        print("no more faults; waiting for the open work")
         deadline = time.monotonic() + QUIET_SECONDS
         while self.accounts.open and time.monotonic() < deadline:
             self._step(begin=False)
@@ -138,7 +139,7 @@ class _Soak:
         except AssertionError as error:
             self.accounts.wrong.append(f"not quiet: {error}")
         for account in self.accounts.open:
-            self.accounts.wrong.append(f"account {account} did not come to its end")
+            self.accounts.wrong.append(f"account {account} was not finished")
         self.accounts.judge_kept()
 
     def _result(self) -> Result:
@@ -155,7 +156,7 @@ class _Soak:
             lost=a.lost,
             duplicated=a.duplicated,
             most_calls=most_in_a_window(self.world.calls_log),
-            # A call that has its units may wait in a process that is stopped, one in each thread.
+            # A call that has taken its units may wait in a stopped process: at most one per thread.
             calls_allowed=UNITS + self.world.threads,
             memory=self.memory.growth(self.minutes * 60),
             memory_judged=self.minutes * 60 / 4 >= 10 * LINE_SECONDS,

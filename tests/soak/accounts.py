@@ -1,5 +1,6 @@
-"""The work: accounts that come, are synced, are looked at twice, and go; so that the disk holds
-only the latest of them.
+"""The work: accounts that are connected, synced, judged twice, and deleted.
+
+The disk holds only the latest of them.
 """
 
 from __future__ import annotations
@@ -21,15 +22,13 @@ from soak.metered import Metered
 from soak.world import World
 
 OPEN = 10
-"""Accounts that have work at any time."""
+"""The number of accounts that have work at any time."""
 
 KEPT = 60
-"""Accounts that stay after they were found right, to be looked at again: a late message may come
-yet.
-"""
+"""The number of judged accounts that stay, to be judged again: late messages may still arrive."""
 
 PARKING = sorted({*GARBAGE, "permanent", "transient", "system_exit"} - {"return_endless_outputs"})
-"""Deeds after which a task is parked; without the one that takes much memory on purpose."""
+"""Deeds after which a task is parked, without the one that uses much memory on purpose."""
 
 STATES = """
 SELECT a.id, count(r.id), count(r.id) FILTER (WHERE r.state = 'running') FROM user_integration a
@@ -43,17 +42,17 @@ OF_ACCOUNTS = ("sync_task", "sync_state", "user_integration_content", "sync_run"
 
 @dataclass
 class Job:
-    """An account and what must become of it.
+    """An account and its expected result.
 
-    Parameters:
-      wanted: The content after so many runs: the hash of each item, or None where any will do.
-      tasks: How many tasks of a run end in which state.
-      ends: The state that its runs come to.
-      runs: How many it is to have at least.
-      look: More to ask for, if it has one run only.
-      by_request: Whether its first run is asked for; otherwise the scheduler makes it.
-      amiss: Lost and duplicated, when it was last looked at.
-      done: Tasks done, when it was looked at for the last time.
+    Attributes:
+      wanted: Returns the content after a number of runs: the hash of each item, or None for any.
+      tasks: The number of tasks of a run by final state.
+      ends: The final state of its runs.
+      runs: The minimum number of runs.
+      look: A further check, for an account with one run only.
+      by_request: True if its first run is requested; otherwise the scheduler makes it.
+      amiss: The numbers lost and duplicated when it was last judged.
+      done: The number of done tasks when it was judged for the last time.
     """
 
     account: UUID
@@ -68,11 +67,12 @@ class Job:
 
 
 class Accounts:
-    """Begins jobs, and judges them.
+    """Starts jobs, and judges them.
 
     Attributes:
-      lost, duplicated: Items and tasks, over all accounts that were looked at.
-      wrong: What else was not as it must be.
+      lost: The number of lost items and tasks of all judged accounts.
+      duplicated: The number of duplicated items and tasks of all judged accounts.
+      wrong: Descriptions of all other errors.
     """
 
     def __init__(self, world: World, seed: int) -> None:
@@ -85,10 +85,10 @@ class Accounts:
         self.wrong: list[str] = []
 
     def step(self, *, begin: bool = True) -> None:
-        """Look at those that are open, and begin as many as have ended.
+        """Check the open jobs, and start as many as have ended.
 
         Raises:
-          psycopg.OperationalError: The server is away; the next step does the rest.
+          psycopg.OperationalError: The server is unavailable; the next step does the rest.
         """
         for account, runs, running in self._deployment.rows(STATES, list(self.open)):
             job = self.open[account]
@@ -108,16 +108,16 @@ class Accounts:
             self._begin()
 
     def judge_kept(self) -> None:
-        """Look at all that are still there once more."""
+        """Judge all remaining accounts once more."""
         for job in self._kept:
             self.judge(job, again=True)
 
     @property
     def tasks_done(self) -> int:
-        """Tasks done since the beginning."""
+        """The number of tasks done since the start of the soak."""
         return self._forgotten + int(self._deployment.value(oracle.DONE))
 
-    # Beginning
+    # Starting jobs
     # ----------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -125,14 +125,14 @@ class Accounts:
         [make] = self._dice.choices(list(kinds), list(kinds.values()))
         job = make()
         self.open[job.account] = job
-        # Two of the plugins count on having one run only: the scheduler must not make another one.
+        # Two of the plugins rely on a single run: the scheduler must not make a second one.
         job.by_request = job.runs == 1 or self._dice.random() < 0.5
         self._ask_for(job)
 
     def _ask_for(self, job: Job) -> None:
-        """A run by request, or by the scheduler's next tick.
+        """Request a run, or leave it to the scheduler's next tick.
 
-        Done again where a server was away in the midst of it.
+        The next step repeats this if a server was unavailable.
         """
         self._deployment.rows(RARELY_DUE, job.account)
         if job.by_request:
@@ -193,7 +193,7 @@ class Accounts:
     # ----------------------------------------------------------------------------------------------
 
     def judge(self, job: Job, *, again: bool = False) -> None:
-        """Compare what became of an account with what must have become of it."""
+        """Compare the content, tasks and runs of an account with the expected ones."""
         rows = self._deployment.rows
         runs = len(rows(oracle.RUNS, job.account))
         wanted, found = job.wanted(runs), dict(rows(oracle.CONTENT, job.account))
@@ -226,8 +226,9 @@ class Accounts:
             self.wrong.append(f"account {job.account}: {error}")
 
     def _forget(self, job: Job) -> None:
-        """Look once more, and delete it; again without looking, where a server went away in the
-        midst of it.
+        """Judge the account once more, and delete it.
+
+        If a server became unavailable during the deletion, the next call deletes without judging.
         """
         if job.done is None:
             self.judge(job, again=True)

@@ -1,5 +1,6 @@
-"""What is done to the world, one at a time, at random: all that the tests of single faults do,
-and again, and again.
+"""The faults, injected one at a time and at random, again and again.
+
+They include all faults of the tests of single faults.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from support.redelivery import Redelivery
 from soak.world import LEASE_SECONDS, World
 
 MOST_SECONDS = 4.0
-"""An outage lasts up to this long, but for the stalls that have to outlast timeouts."""
+"""The longest outage in seconds, except for stalls that have to outlast timeouts."""
 
 STALL_SECONDS = 12.0
 
@@ -50,12 +51,12 @@ def _send(pid: int | None, number: signal.Signals) -> None:
 
 
 def worker_killed(world: World, dice: random.Random) -> None:
-    """SIGKILL to a worker process; Dramatiq then ends its siblings."""
+    """Kill a worker process with SIGKILL; Dramatiq then ends its siblings."""
     _send(_worker(world, dice), signal.SIGKILL)
 
 
 def worker_stopped(world: World, dice: random.Random) -> None:
-    """SIGSTOP to a worker process until its leases have run out, then SIGCONT."""
+    """Stop a worker process with SIGSTOP until its leases have expired, then continue it."""
     pid = _worker(world, dice)
     _send(pid, signal.SIGSTOP)
     time.sleep(LEASE_SECONDS + dice.uniform(1, MOST_SECONDS))
@@ -63,29 +64,29 @@ def worker_stopped(world: World, dice: random.Random) -> None:
 
 
 def dispatcher_killed(world: World, dice: random.Random) -> None:
-    """SIGKILL to a dispatcher; Dramatiq does not replace it."""
+    """Kill a dispatcher with SIGKILL; Dramatiq does not replace it."""
     dispatchers = set(world.fleet.dispatcher_pids()) - world.elder.children()
     _send(dice.choice(sorted(dispatchers)) if dispatchers else None, signal.SIGKILL)
 
 
 def program_killed(world: World, dice: random.Random) -> None:
-    """SIGKILL to all processes of a program at once."""
+    """Kill all processes of a program with SIGKILL."""
     _kill(dice.choice(world.victims))
 
 
 def all_killed(world: World, dice: random.Random) -> None:
-    """SIGKILL to all processes of all programs at once, but for the elder."""
+    """Kill all processes of all programs except the elder with SIGKILL."""
     for program in (*world.victims, world.scheduler):
         _kill(program)
 
 
 def program_terminated(world: World, dice: random.Random) -> None:
-    """SIGTERM, as a deploy."""
+    """Stop a program with SIGTERM, as a deploy does."""
     _send(dice.choice(world.victims).pid, signal.SIGTERM)
 
 
 def scheduler_killed(world: World, dice: random.Random) -> None:
-    """SIGKILL to `periodiq core.actors`."""
+    """Kill `periodiq core.actors` with SIGKILL."""
     _kill(world.scheduler)
 
 
@@ -95,7 +96,7 @@ def _kill(program: Program) -> None:
 
 
 def leader_deposed(world: World, dice: random.Random) -> None:
-    """Somebody who does nothing leads for three seconds."""
+    """Let a leader that does nothing lead for three seconds."""
     world.deployment.rows(LEAD)
 
 
@@ -104,38 +105,38 @@ def leader_deposed(world: World, dice: random.Random) -> None:
 
 
 def flushed(world: World, dice: random.Random) -> None:
-    """FLUSHALL."""
+    """Run FLUSHALL."""
     world.deployment.queues.client.flushall()
 
 
 def messages_repeated(world: World, dice: random.Random) -> None:
-    """For some seconds each message is delivered three times at once, and then once more."""
+    """Deliver each message three times for some seconds, and then once more."""
     with Redelivery(world.deployment.queues, "hello-world") as redelivery:
         time.sleep(dice.uniform(1, MOST_SECONDS))
     redelivery.again()
 
 
 def valkey_killed(world: World, dice: random.Random) -> None:
-    """SIGKILL to Valkey, and a new one after a while."""
+    """Kill Valkey with SIGKILL, and start a new one after some time."""
     world.servers.valkey.kill()
     time.sleep(dice.uniform(0, MOST_SECONDS))
     world.servers.valkey.start()
 
 
 def postgres_killed(world: World, dice: random.Random) -> None:
-    """SIGKILL to PostgreSQL, and recovery."""
+    """Kill PostgreSQL with SIGKILL, and let it recover."""
     world.servers.postgres.kill()
     time.sleep(dice.uniform(0, MOST_SECONDS))
     world.servers.postgres.start()
 
 
 def postgres_restarted(world: World, dice: random.Random) -> None:
-    """A fast shutdown of PostgreSQL, and a start."""
+    """Restart PostgreSQL with a fast shutdown."""
     world.servers.postgres.restart()
 
 
 def sessions_terminated(world: World, dice: random.Random) -> None:
-    """`pg_terminate_backend` to two sessions of the engine a second."""
+    """Run `pg_terminate_backend` on two sessions of the engine per second."""
     with outages.terminating(world.deployment):
         time.sleep(dice.uniform(2, MOST_SECONDS))
 
@@ -151,7 +152,7 @@ def _lasting(
 
 
 def transaction_left_open(world: World, dice: random.Random) -> None:
-    """A transaction stays idle for half a minute, while other faults go on."""
+    """Leave a transaction idle for half a minute, while other faults are injected."""
 
     def idle() -> None:
         with suppress(psycopg.Error), psycopg.connect(world.deployment.database_url) as connection:
@@ -167,7 +168,7 @@ KINDS: Mapping[str, tuple[int, Fault]] = {
     "worker stopped beyond its lease": (2, worker_stopped),
     "dispatcher killed": (3, dispatcher_killed),
     "program killed": (2, program_killed),
-    "all killed at once": (1, all_killed),
+    "all programs killed": (1, all_killed),
     "program terminated": (3, program_terminated),
     "scheduler killed": (1, scheduler_killed),
     "leader deposed": (2, leader_deposed),
@@ -194,15 +195,15 @@ KINDS: Mapping[str, tuple[int, Fault]] = {
     "disk full": (1, _lasting(lambda world: outages.disk_full(world.deployment))),
     "transaction left open": (1, transaction_left_open),
 }
-"""How often each comes, and what it does."""
+"""The weight and the function of each fault, by name."""
 
 
 class Injector:
-    """Injects a fault every so often, from a thread of its own.
+    """Injects faults from a thread of its own.
 
-    Parameters:
-      pause: Seconds from the beginning of one to that of the next; at least half of a pause lies
-        between them.
+    Args:
+      pause: Seconds from the start of one fault to the start of the next. At least half of a pause
+        is between them.
     """
 
     def __init__(self, world: World, seed: int, pause: float) -> None:
@@ -219,7 +220,7 @@ class Injector:
         bag: list[str] = []
         while not self._stop.wait(max(due - time.monotonic(), self._pause / 2)):
             due = max(due + self._pause, time.monotonic() - 2 * self._pause)
-            if not bag:  # each kind comes as often as it should, in a random order
+            if not bag:  # each kind occurs as often as its weight, in a random order
                 bag = [name for name, (often, _) in KINDS.items() for _ in range(often)]
                 self._dice.shuffle(bag)
             self._inject(bag.pop())
@@ -230,23 +231,23 @@ class Injector:
             KINDS[name][1](self._world, self._dice)
             self.injected[name] += 1
         except (psycopg.Error, redis.RedisError) as error:
-            # The server may not be ready yet for what should be done to it.
+            # The server may not be ready yet for the next fault.
             self.failed.append(f"{name}: {type(error).__name__}: {error}")
         finally:
             self.now = ""
 
     def stop(self) -> None:
-        """Let the present fault end, and inject no more."""
+        """Let the current fault finish, and inject no more."""
         self._stop.set()
         self._thread.join()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
 
-def mend(world: World) -> None:
-    """Take back what a fault that failed halfway may have left."""
+def undo(world: World) -> None:
+    """Undo the changes that an aborted fault may have left."""
     world.servers.start()
     with redis.Redis.from_url(world.deployment.redis_url) as client:
         client.replicaof("NO", "ONE")

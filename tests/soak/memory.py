@@ -1,4 +1,4 @@
-"""Whether memory grows: samples of processes that are as old as the soak, and of Valkey."""
+"""Samples of the memory of Valkey and of processes that are as old as the soak."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from soak.world import World
 MIB = 1024 * 1024
 
 MAY_GROW_BY, AND_BY_MIB = 1.10, 8.0
-"""From the second quarter to the last: beyond warming up, and below what a leak comes to in half
-an hour.
+"""The allowed growth from the second quarter to the last.
+
+It is more than warming up takes, and less than a leak adds in half an hour.
 """
 
 SHORTEST_JUDGED = 5
-"""Samples of a quarter; in fewer there is nothing but warming up."""
+"""The minimum number of samples of a quarter; fewer show only how a process warms up."""
 
 WORKER, DISPATCHER, VALKEY = "worker", "dispatcher", "Valkey"
 
@@ -30,15 +31,15 @@ REGISTERED = "SELECT pid FROM process WHERE kind = 'worker'"
 
 @dataclass
 class Memory:
-    """Samples in MiB, by what was measured.
+    """Samples in MiB, by process.
 
-    A process is known by its id: one that was replaced is another one.
+    The process id is part of the key: a replaced process has samples of its own.
     """
 
     samples: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def sample(self, world: World, at: float) -> None:
-        """Measure everything now; what is away is left out."""
+        """Measure all processes now; leave out servers that are unavailable."""
         with suppress(redis.RedisError):
             used = world.deployment.queues.client.info("memory")["used_memory"]
             self.samples[VALKEY].append((at, used / MIB))
@@ -48,12 +49,13 @@ class Memory:
                 self.samples[f"{WORKER if pid in workers else DISPATCHER}/{pid}"].append((at, mib))
 
     def latest(self) -> dict[str, float]:
-        """The last sample of each."""
+        """Return the last sample of each process."""
         return {name.split("/")[0]: samples[-1][1] for name, samples in self.samples.items()}
 
     def growth(self, seconds: float) -> dict[str, tuple[float, float] | None]:
-        """Medians of the second and of the last quarter, by kind; None where no process lived
-        through both.
+        """Return the medians of the second and the last quarter, by kind.
+
+        The value is None if no process lived through both.
         """
         found: dict[str, tuple[float, float] | None] = dict.fromkeys((WORKER, DISPATCHER, VALKEY))
         for name, samples in self.samples.items():
@@ -65,7 +67,7 @@ class Memory:
 
 
 def grows(second: float, last: float) -> bool:
-    """Whether that is more than may be."""
+    """Return True if memory grew more than allowed."""
     return last > second * MAY_GROW_BY + AND_BY_MIB
 
 

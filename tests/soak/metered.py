@@ -1,5 +1,6 @@
-"""An integration whose every call costs, and is written down with its time: the record that
-shows whether a budget held.
+"""An integration that logs the time of each of its calls.
+
+Every call has a cost, and the log shows whether the budget held.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from core import (
 )
 
 CALLS_LOG = "SOAK_CALLS_LOG"
-"""The environment variable that names the file."""
+"""The environment variable that names the log file."""
 
 UNITS, SECONDS = 60, 5.0
 
 
 class Config(BaseModel):
-    """How many calls a run makes."""
+    """The configuration of an account: the number of calls of a run."""
 
     calls: int = 40
 
 
 class Metered(BaseIntegration[Config]):
-    """One budget for all of its accounts."""
+    """An integration with one budget for all of its accounts."""
 
     manifest = Manifest(
         "soak-metered", "Metered", limits=[Rate("calls", UNITS, SECONDS, by="integration")]
@@ -53,14 +54,14 @@ class Metered(BaseIntegration[Config]):
 
     @task(cost={"calls": 1})
     def call(self, ctx: Context, number: int) -> TaskResult:
-        """A call to the provider."""
+        """Call the provider."""
         with Path(os.environ[CALLS_LOG]).open("a") as log:
             log.write(f"{time.monotonic():.4f}\n")
         return TaskResult([TaskOutput(f"call-{number}", "answered")])
 
 
 def most_in_a_window(log: Path) -> int:
-    """The most calls in any window of the budget."""
+    """Return the largest number of calls in any window of the budget."""
     times = sorted(float(line) for line in log.read_text().split()) if log.exists() else []
     most = first = 0
     for last, moment in enumerate(times):

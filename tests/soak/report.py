@@ -1,4 +1,4 @@
-"""What a soak came to: a line now and then, a table, and one line of JSON."""
+"""The result of a soak: progress lines, a table, and one line of JSON."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from soak.memory import grows
 MARKS = re.compile(r"(<!-- soak: [^>]* -->).*(<!-- /soak -->)", re.DOTALL)
 
 SHOWN = 10
-"""Wrong things that are told in full."""
+"""The number of failures that are printed in full."""
 
 
 @dataclass
 class Result:
-    """What a soak came to.
+    """The result of a soak.
 
     Attributes:
-      not_done: What had work left when all should have been quiet.
-      most_calls: In any window of the budget; `calls_allowed` is what it may have been.
-      memory: Medians of the second and the last quarter in MiB; None where nothing lived through
+      not_injected: Faults that failed, with their errors.
+      most_calls: The largest number of calls in any window of the budget.
+      calls_allowed: The upper bound of `most_calls`.
+      memory: Medians of the second and the last quarter in MiB; None if no process lived through
         both.
     """
 
@@ -53,7 +54,7 @@ class Result:
 
     @property
     def failures(self) -> list[str]:
-        """Why it failed; empty if it did not."""
+        """The reasons why the soak failed; empty if it passed."""
         found = list(self.wrong)
         if self.lost or self.duplicated:
             found.append(f"{self.lost} lost, {self.duplicated} duplicated")
@@ -64,9 +65,7 @@ class Result:
             )
         for name, medians in self.memory.items() if self.memory_judged else ():
             if medians is None:
-                found.append(
-                    f"the memory of {name} cannot be judged: none lived through the second half"
-                )
+                found.append(f"the memory of {name} cannot be judged: none lived long enough")
             elif grows(*medians):
                 found.append(
                     f"the memory of {name} grew from {medians[0]:.0f} to {medians[1]:.0f} MiB"
@@ -74,7 +73,7 @@ class Result:
         return found
 
     def as_json(self) -> dict[str, object]:
-        """For programs."""
+        """Return the result for programs."""
         return {
             **asdict(self),
             "faults_in_all": sum(self.faults.values()),
@@ -82,7 +81,7 @@ class Result:
         }
 
     def as_markdown(self) -> str:
-        """For the page on reliability."""
+        """Return the table for the page on reliability."""
         lines = [
             "| | |",
             "|---|---|",
@@ -120,7 +119,7 @@ class Result:
 
 
 def write(page: Path, table: str) -> None:
-    """Put the table between the marks of a page, or make a page of it."""
+    """Write the table between the marks of a page, or to a new page."""
     text = page.read_text("utf-8") if page.exists() else ""
     marked = MARKS.sub(lambda found: f"{found[1]}\n{table}{found[2]}", text)
     page.write_text(marked if MARKS.search(text) else table, "utf-8")
@@ -136,7 +135,7 @@ def progress(
     now: str,
     memory: Mapping[str, float],
 ) -> str:
-    """One line on how it goes."""
+    """Return one line on the progress."""
     sizes = ", ".join(f"{name} {mib:.0f}" for name, mib in memory.items())
     latest = f" [{now}]" if now else ""
     return (

@@ -1,5 +1,6 @@
-"""What is soaked: both servers, three programs of workers and the scheduler, restarted as a
-supervisor does.
+"""The tested installation: both servers, three programs of workers, and the scheduler.
+
+The world restarts programs that have ended, as a supervisor does.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ LEASE_SECONDS = 5.0
 PROCESSES, THREADS = 2, 4
 
 LARGEST_LOG = 8 * 1024 * 1024
-"""Bytes of the programs' log before it begins anew."""
+"""The number of bytes of the programs' log at which it is truncated."""
 
 _RUN_ENDED = re.compile(r"run [0-9a-f-]+ of account [0-9a-f-]+ ended.*")
 
 
 class WatchedFleet(Fleet):
-    """Remembers of its log only which runs ended, so that neither disk nor memory fills."""
+    """A fleet that remembers only which runs ended, so that neither disk nor memory fills."""
 
     def __init__(self, deployment: Deployment, folder: Path, **variables: str) -> None:
         super().__init__(deployment, folder, **variables)
@@ -38,16 +39,16 @@ class WatchedFleet(Fleet):
         self.replaced = 0
 
     def says(self) -> str:
-        """Its words on runs that ended."""
+        """Return the log lines about runs that ended."""
         self._follow()
         return "\n".join(self.ended)
 
     def forget(self, account: str) -> None:
-        """Drop what was said on an account."""
+        """Delete the log lines about an account."""
         self.ended = [line for line in self.ended if account not in line]
 
     def supervise(self) -> None:
-        """Start again what has ended."""
+        """Restart programs that have ended."""
         for program in self.programs:
             if program.exit_code is not None:
                 program.kill()
@@ -60,22 +61,21 @@ class WatchedFleet(Fleet):
         with self.log.open("rb") as log:
             log.seek(self._read)
             data = log.read()
-        whole = data.rfind(b"\n") + 1
-        self._read += whole
-        self.ended += _RUN_ENDED.findall(data[:whole].decode("utf-8", "replace"))
+        complete = data.rfind(b"\n") + 1
+        self._read += complete
+        self.ended += _RUN_ENDED.findall(data[:complete].decode("utf-8", "replace"))
         if self._read > LARGEST_LOG:
-            os.truncate(self.log, 0)  # everybody appends
+            os.truncate(self.log, 0)  # all programs append to it
             self._read = 0
 
 
 class World:
-    """Everything, in one folder that goes with it.
+    """The complete installation, in one folder that is deleted at the end.
 
     Attributes:
       victims: The programs that faults may kill.
       keep: Set it to keep the folder, and in it the programs' log.
-      elder: A program that nobody kills, however the servers behave: it shows whether memory grows
-        with age.
+      elder: A program that the soak never kills, to show whether memory grows with age.
     """
 
     def __init__(self, seed: int) -> None:
@@ -87,7 +87,7 @@ class World:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:  # of what was started when the next thing fails
+        with ExitStack() as stack:  # closes everything started before an error
             stack.callback(self._forget)
             stack.callback(self.servers.close)
             self.servers.start()
@@ -130,11 +130,11 @@ class World:
 
     def _forget(self) -> None:
         if self.keep:
-            print(f"what the programs wrote last is in {self.fleet.log}")
+            print(f"the end of the programs' log is in {self.fleet.log}")
         else:
             shutil.rmtree(self.home, ignore_errors=True)
 
     @property
     def threads(self) -> int:
-        """Of all workers."""
+        """The number of threads of all workers."""
         return THREADS * (PROCESSES * len(self.victims) + 1)

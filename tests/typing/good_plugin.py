@@ -1,4 +1,4 @@
-"""What plugin authors write: every line of it passes mypy --strict."""
+"""An example of a plugin; every line of it passes mypy --strict."""
 
 from __future__ import annotations
 

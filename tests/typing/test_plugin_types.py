@@ -1,5 +1,6 @@
-"""What mypy tells a plugin author: right code passes, and the usual mistakes are errors before
-anything runs.
+"""The messages of mypy for plugin authors.
+
+Correct code passes, and the usual mistakes are errors before any code runs.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ WRONG_CLASS_ERRORS = (
 
 
 def mypy(folder: Path, *files: Path) -> str:
-    """What it says, strict, as an author runs it on a checkout beside ours."""
+    """Return the output of mypy --strict, run as by an author with a checkout beside ours."""
     command = [
         sys.executable,
         "-m",
@@ -141,7 +142,7 @@ def mypy(folder: Path, *files: Path) -> str:
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """About everything at once, since each start of mypy takes seconds."""
+    """Return the output for all files together, since each start of mypy takes seconds."""
     folder = tmp_path_factory.mktemp("mypy")
     files = {
         f"mistake_{number}.py": f"{BEGINNING}    {code}\n"
@@ -164,13 +165,13 @@ def about(said: str, file: str) -> list[str]:
     ]
 
 
-def test_right_code_passes(said: str) -> None:
+def test_correct_plugin_code_passes_mypy(said: str) -> None:
     assert about(said, "good_plugin.py") == []
     assert "core/" not in said
 
 
 @pytest.mark.parametrize(("number", "mistake"), list(enumerate(MISTAKES)), ids=list(MISTAKES))
-def test_a_mistake_is_an_error_and_the_only_one(said: str, number: int, mistake: str) -> None:
+def test_each_mistake_causes_exactly_one_error(said: str, number: int, mistake: str) -> None:
     errors = about(said, f"mistake_{number}.py")
     assert len(errors) == 1, errors
     assert MISTAKES[mistake][1] in errors[0]

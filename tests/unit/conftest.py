@@ -1,4 +1,4 @@
-"""Dispatches and accounts without a database."""
+"""Fixtures for dispatches and accounts without a database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Credentials(BaseModel):
 
 
 class Shop(BaseIntegration[NoFields, Credentials]):
-    """An integration that the tests never run for real."""
+    """An integration whose tasks the tests never run."""
 
     manifest = Manifest(
         "shop", "Shop", limits=[Rate("quota", 100, 60.0, by="group"), Concurrency("connections", 4)]
@@ -41,7 +41,7 @@ def shop() -> type[Shop]:
 
 @pytest.fixture
 def dispatch() -> Callable[..., Dispatch]:
-    """Makes dispatches: `dispatch(attempts=2)`."""
+    """Return a function that makes dispatches: `dispatch(attempts=2)`."""
     plain = Dispatch(
         epoch=7, task_id=1, dispatch_no=1, dispatch_seq=1, run_id="run", account_id=str(ACCOUNT),
         account_version=1, domain="shop", lane="live", trigger="schedule", type="step", payload={},
@@ -52,7 +52,7 @@ def dispatch() -> Callable[..., Dispatch]:
 
 @pytest.fixture
 def loaded() -> LoadedAccount:
-    """An account whose credentials are at version 3."""
+    """Return an account whose credentials have version 3."""
     account = Account(
         id=ACCOUNT, user_id="u", integration_domain="shop", name="n", identity="i",
         limit_group="acme", config={}, credentials=None, credentials_version=3, version=5,

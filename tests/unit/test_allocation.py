@@ -1,4 +1,4 @@
-"""Who gets how much of a free window."""
+"""Tests of the shares that accounts get of a free window."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def waits(
 
 @dataclass
 class World:
-    """Accounts with tasks by lane and type, and a claim that takes what portions allow, as the
-    ledger does.
-    """
+    """Accounts with tasks by lane and type, and a claim that obeys portions as the ledger does."""
 
     ready: dict[tuple[str, str, str], int]
     limits: dict[str, list[Limit]] = field(default_factory=dict)
@@ -114,7 +112,9 @@ READY = st.dictionaries(
 
 
 @given(READY, st.integers(1, 64), st.integers(0, 2**32))
-def test_never_more_is_dispatched_than_places_are_free(ready: dict, window: int, seed: int) -> None:
+def test_no_more_tasks_are_dispatched_than_places_are_free(
+    ready: dict, window: int, seed: int
+) -> None:
     world, random = World(ready), Random(seed)
     for _ in range(5):
         free = window - sum(world.flying.values())
@@ -176,7 +176,7 @@ SCOPES = ["account", "group", "integration"]
 
 @pytest.mark.parametrize("scope", SCOPES)
 @given(ready=READY, tasks=st.integers(1, 9), window=st.integers(1, 64), seed=st.integers(0, 2**32))
-def test_limits_of_tasks_at_once_hold_in_every_scope(
+def test_limits_of_concurrent_tasks_hold_in_every_scope(
     scope: str, ready: dict, tasks: int, window: int, seed: int
 ) -> None:
     limit = Concurrency("c", tasks, scope)  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ def test_limits_of_tasks_at_once_hold_in_every_scope(
         free = window - sum(world.flying.values())
         world.claim(allocate(free, window, world.in_flight(), world.waiting(), rules()), random)
         for accounts in together:
-            # A task that weighs more than the limit goes alone, rather than never.
+            # A task that weighs more than the limit runs alone; otherwise it would never run.
             taking = [
                 t
                 for (a, _, t), n in world.flying.items()
@@ -206,9 +206,10 @@ def test_limits_of_tasks_at_once_hold_in_every_scope(
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("tasks", [2, 5, 100])
-def test_nobody_starves(scope: str, tasks: int) -> None:
-    """One huge account, one with a backfill, and small ones: all end, and the small ones long
-    before the huge one.
+def test_no_account_starves_behind_a_huge_one(scope: str, tasks: int) -> None:
+    """One huge account, one with a backfill, and small ones all finish.
+
+    The small ones finish long before the huge one.
     """
     ready = {
         ("a", "live", "download"): 2_000,
@@ -220,7 +221,8 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
     random, finished = Random(1), {}
     for turn in range(20_000):
         waiting = world.waiting()
-        start = turn % max(len(waiting), 1)  # round the ring, as the dispatcher goes
+        # start at another account each time, as the dispatcher does
+        start = turn % max(len(waiting), 1)
         free = 24 - sum(world.flying.values())
         world.claim(
             allocate(free, 24, world.in_flight(), waiting[start:] + waiting[:start], rules()),
@@ -242,11 +244,12 @@ def test_nobody_starves(scope: str, tasks: int) -> None:
     most=st.sampled_from([3, 8, MAX_ACCOUNTS_PER_LOOK]),
     seed=st.integers(0, 2**32),
 )
-def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
+def test_an_account_waits_for_one_window_and_one_turn_of_the_others_at_most(
     tasks: list[int], window: int, most: int, seed: int
 ) -> None:
-    """However much the others have, and however many they are; counted from any moment at which
-    an account has nothing there.
+    """The bound does not depend on the number of tasks of the others.
+
+    It counts from any moment at which an account has no task in the window.
     """
     names = [f"{number:02}" for number in range(len(tasks))]
     world = World(
@@ -254,7 +257,7 @@ def test_nobody_waits_for_more_than_a_window_and_a_turn_of_each_other(
     )
     random, after = Random(seed), ""
     waited = dict.fromkeys(names, 0)
-    # With more places than a page has accounts, each of a page gets several.
+    # If the window is larger than a page of accounts, each account of a page gets several places.
     bound = window + len(names) * -(-window // most)
     for _ in range(60):
         free = window - sum(world.flying.values())
@@ -291,7 +294,7 @@ def test_live_tasks_that_a_limit_exempts_do_not_wait_for_the_backfill() -> None:
     assert world.ready["a", "live", "list"] == 0
 
 
-def test_a_task_heavier_than_its_limit_does_not_stop_the_others_for_ever() -> None:
+def test_a_task_heavier_than_its_limit_does_not_block_the_others_forever() -> None:
     world = World(
         {("a", "live", "download"): 5, ("a", "live", "heavy"): 1}, {"a": [Concurrency("c", 1)]}
     )
@@ -308,8 +311,8 @@ def test_a_task_heavier_than_its_limit_does_not_stop_the_others_for_ever() -> No
     assert world.ready["a", "live", "heavy"] == 0
 
 
-def test_where_limits_touch_every_type_nothing_is_asked_for_by_type() -> None:
-    """To look for types would read all that is ready, where nothing fits.
+def test_a_limit_on_every_type_makes_portions_without_types() -> None:
+    """Selecting by type would read all ready tasks when no task fits.
 
     The root task, which the engine adds, does not count.
     """
@@ -327,20 +330,20 @@ def test_where_limits_touch_every_type_nothing_is_asked_for_by_type() -> None:
     ]
 
 
-def test_alone_an_account_has_the_whole_window() -> None:
+def test_a_single_account_has_the_complete_window() -> None:
     assert allocate(24, 24, [], [waits("a")], rules()) == [Portion("a", "live", 24)]
     assert allocate(24, 24, [], [waits("a", live=False, backfill=True)], rules()) == [
         Portion("a", "backfill", 24)
     ]
 
 
-def test_an_account_that_is_blocked_is_passed_over() -> None:
+def test_a_blocked_account_is_skipped() -> None:
     portions = allocate(24, 24, [], [waits("a"), waits("b")], rules(blocked={account_key("a")}))
     assert [portion.account for portion in portions] == ["b"]
     assert allocate(0, 24, [], [waits("a")], rules()) == []
 
 
-def test_a_blocked_limit_stops_the_types_that_take_of_it_and_no_others() -> None:
+def test_a_blocked_limit_stops_only_the_types_with_a_cost_on_it() -> None:
     limits: list[Limit] = [Concurrency("c", 50)]
     portions = allocate(24, 24, [], [waits("a", limits=limits)], rules(blocked={"account/a/c"}))
     assert portions == [Portion("a", "live", 24, without_types=["download", "heavy"])]
@@ -356,7 +359,7 @@ def test_a_blocked_limit_of_every_type_stops_the_account() -> None:
     ]
 
 
-def test_an_operators_figure_holds_instead_of_the_plugins() -> None:
+def test_a_limit_of_the_operator_replaces_the_plugins() -> None:
     from core.settings import LimitOverride
 
     limited = Rules("d", {"download": {}}, {"c": LimitOverride(tasks=3)})
@@ -365,7 +368,7 @@ def test_an_operators_figure_holds_instead_of_the_plugins() -> None:
     ]
 
 
-def test_a_backfill_that_holds_its_half_gets_no_more_while_live_tasks_wait() -> None:
+def test_a_backfill_with_half_of_the_places_gets_no_more_while_live_tasks_wait() -> None:
     flying = [InFlight("a", None, [], "backfill", "download", 12)]
     assert allocate(12, 24, flying, [waits("a", backfill=True)], rules()) == [
         Portion("a", "live", 12)

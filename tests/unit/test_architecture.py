@@ -1,6 +1,6 @@
-"""ARCHITECTURE.md answers where things are, and lists every statement that writes a table.
+"""ARCHITECTURE.md names the place of everything, and lists every statement that writes a table.
 
-The files are parsed, not imported.
+The test parses the files; it does not import them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUESTIONS = (
     "how to add a config field to the Slack plugin",
     "where rate limits are enforced",
 )
-"""What a newcomer has to find within a minute."""
+"""Questions that a newcomer has to answer within a minute."""
 
 ANSWER = re.compile(r"^\| (?P<question>[^|]+) \| `(?P<file>[\w/.-]+)` \| `(?P<symbol>[\w.]+)` \|")
 WRITER = re.compile(
@@ -42,14 +42,17 @@ WRITE = re.compile(
 UPSERT = re.compile(r"\bDO\s+UPDATE\b", re.IGNORECASE)
 END_OF_SET = re.compile(r"(?:FROM|WHERE|RETURNING)\b", re.IGNORECASE)
 MAX_COLUMNS_CHARS = 18
-"""An update is listed with as many of its first columns as fit, at least one, and `…`."""
+"""The maximum length of the list of updated columns.
+
+The list has as many of the first columns as fit, at least one, and then `…`.
+"""
 
 UNRESOLVED = "unresolved"
-"""Stands for what an f-string inserts that is not a named piece of SQL, such as a state."""
+"""Replaces a value in an f-string that is not a named piece of SQL, such as a state."""
 
 
 MODULE_LISTED = re.compile(r"(?:^ *|  +)([a-z_]+) {2,}(?=\S)", re.MULTILINE)
-"""A module in the docstring of its package: its name, two spaces or more, and what it holds."""
+"""A module in the docstring of its package: its name, two or more spaces, and a description."""
 
 TABLES = set(
     re.findall(r'Table\(\s*"(\w+)"', (ROOT / "core" / "db" / "schema.py").read_text("utf-8"))
@@ -170,7 +173,7 @@ def writes_of(text: str) -> Iterator[tuple[str, str]]:
 
 
 def writers(file: str) -> set[str]:
-    """Return the rows of the index for a module: what it writes, the file, and the symbol."""
+    """Return the rows of the index for a module: (table, kind, file, symbol) of each write."""
     rows = set()
     for node in parse(file).body:
         prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
@@ -189,7 +192,7 @@ def answers() -> list[re.Match[str]]:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_newcomers_question_is_answered(question: str) -> None:
+def test_architecture_md_answers_the_question_of_a_newcomer(question: str) -> None:
     assert question in [answer["question"] for answer in answers()]
 
 
@@ -276,5 +279,5 @@ def test_the_index_of_writers_is_grouped_by_table() -> None:
         ("UPDATE unresolved SET a = 1", [("unresolved", "update a")]),
     ],
 )  # fmt: skip
-def test_a_write_is_found(statement: str, writes: list[tuple[str, str]]) -> None:
+def test_the_index_finds_every_kind_of_write(statement: str, writes: list[tuple[str, str]]) -> None:
     assert list(writes_of(statement)) == writes

@@ -1,4 +1,4 @@
-"""How long a task waits: after a failure, and when a provider asks for it."""
+"""The wait of a task: after a failure, and after a refusal by the provider."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_backoff_has_full_jitter() -> None:
 
 
 @given(seconds=st.floats(0, 1e300) | st.integers(0, 10**12))
-def test_what_the_provider_says_is_kept_within_a_second_and_a_day(seconds: float) -> None:
+def test_the_providers_wait_is_limited_to_between_a_second_and_a_day(seconds: float) -> None:
     assert snooze(seconds, 0) == min(max(float(seconds), MIN_SNOOZE_SECONDS), MAX_SNOOZE_SECONDS)
 
 
@@ -43,7 +43,7 @@ GARBAGE: list[Any] = ["soon", "", b"1", object(), [], {}, math.nan, math.inf, -m
 @pytest.mark.parametrize(
     "retry_after", GARBAGE, ids=lambda value: repr(value).partition(" at 0x")[0]
 )
-def test_garbage_is_a_wait_that_nobody_named(retry_after: Any) -> None:
+def test_an_invalid_retry_after_is_treated_as_missing(retry_after: Any) -> None:
     assert 5.0 <= snooze(retry_after, 0) <= 10.0
 
 
@@ -52,11 +52,11 @@ def test_garbage_is_a_wait_that_nobody_named(retry_after: Any) -> None:
 )
 @example(retry_after=10**400, snoozes=0)
 @example(retry_after=-(10**400), snoozes=0)
-def test_no_value_makes_it_wait_for_ever_or_not_at_all(retry_after: Any, snoozes: int) -> None:
+def test_no_value_makes_a_task_wait_forever_or_not(retry_after: Any, snoozes: int) -> None:
     assert MIN_SNOOZE_SECONDS <= snooze(retry_after, snoozes) <= MAX_SNOOZE_SECONDS
 
 
 @given(snoozes=st.integers(0, 10**9))
-def test_blind_snoozes_grow_up_to_a_quarter_of_an_hour(snoozes: int) -> None:
+def test_snoozes_without_a_given_wait_grow_to_a_quarter_of_an_hour(snoozes: int) -> None:
     ceiling = min(10.0 * 2.0 ** min(snoozes, 20), MAX_DEFAULT_SNOOZE_SECONDS)
     assert ceiling / 2 <= snooze(None, snoozes) <= ceiling

@@ -1,4 +1,7 @@
-"""The benchmarks can be asked for, and their page says what was measured. Nothing is timed here."""
+"""The benchmarks can be run, and their page shows the stored results.
+
+These tests measure nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ TAKEN = {"quick": False, "date": "2026-01-02", "machine": {"CPU": "Abacus", "cor
 
 
 def result(name: str, figure: float, **more: Any) -> dict[str, Any]:
-    """What a benchmark keeps, of a budget of at least 1.5."""
+    """Return a stored result of a benchmark whose budget is at least 1.5."""
     budgets = [Budget("ratio to the peer", figure, at_least=1.5)]
     details = {"growth": [{"rows": 10_000, "ratio": 0.75}], "memory": [(0.1, 2.0, 3.0)]}
     report = Report(
@@ -31,7 +34,7 @@ def result(name: str, figure: float, **more: Any) -> dict[str, Any]:
 
 
 def row(text: str, name: str) -> str:
-    """The row of the first table that is about this benchmark."""
+    """Return the row of the first table that names this benchmark."""
     return next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
 
 
@@ -51,18 +54,18 @@ def test_every_benchmark_can_be_run(name: str) -> None:
     assert [argument.arg for argument in run.args.args] == ["bed", "options"]
 
 
-def test_the_ratio_is_that_of_rounds_side_by_side() -> None:
+def test_the_ratio_compares_rounds_in_pairs() -> None:
     # The machine was three times slower in the second round, for both.
     assert ratio([300.0, 100.0, 290.0], [150.0, 50.0, 145.0]) == 2.0
 
 
 @pytest.mark.parametrize(("figure", "met"), [(1.5, True), (1.49, False)])
-def test_a_lower_bound(figure: float, met: bool) -> None:
+def test_a_budget_with_a_lower_bound_is_met_from_the_bound(figure: float, met: bool) -> None:
     assert Budget("ratio", figure, at_least=1.5).met is met
 
 
 @pytest.mark.parametrize(("figure", "met"), [(0.5, True), (0.51, False)])
-def test_an_upper_bound(figure: float, met: bool) -> None:
+def test_a_budget_with_an_upper_bound_is_met_up_to_the_bound(figure: float, met: bool) -> None:
     assert Budget("ratio", figure, at_most=0.5).met is met
 
 
@@ -76,7 +79,7 @@ def test_the_page_judges_each_budget() -> None:
     assert "| 10,000 | 0.75 |" in text
 
 
-def test_the_page_says_what_was_not_measured() -> None:
+def test_the_page_marks_benchmarks_that_were_not_measured() -> None:
     assert "Not measured" in row(page({"chain": result("chain", 1.6)}), "size")
 
 
@@ -87,12 +90,12 @@ def test_the_page_warns_of_smoke_checks(quick: bool) -> None:
     assert row(text, "chain").endswith("| not judged |") is quick
 
 
-def test_the_page_shows_the_pictures_there_are() -> None:
+def test_the_page_shows_the_existing_pictures() -> None:
     text = page({"claim": result("claim", 1.6)}, {"claim"})
     assert re.findall(r"!\[.*?\]\((.*?)\)", text) == ["performance/claim.svg"]
 
 
-def test_the_page_of_the_repository_is_that_of_its_results() -> None:
+def test_the_page_in_the_docs_matches_the_stored_results() -> None:
     shown = ROOT / "docs" / "explanation" / "performance.md"
     pictures = {picture.stem for picture in (shown.parent / "performance").glob("*.svg")}
     assert page(read(ROOT / "benchmarks" / "results"), pictures) == shown.read_text("utf-8"), (
@@ -100,8 +103,8 @@ def test_the_page_of_the_repository_is_that_of_its_results() -> None:
     )
 
 
-def test_pictures_are_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="only the group `bench` has it")
+def test_a_picture_is_drawn_for_each_plot_in_the_docs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="only the group `bench` installs matplotlib")
     write(ROOT / "benchmarks" / "results", tmp_path)
     drawn = {picture.stem for picture in (tmp_path / "performance").glob("*.svg")}
     assert drawn == {
@@ -109,13 +112,13 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     }
 
 
-def test_workers_that_have_ended_are_seen_at_once() -> None:
-    """Asked again and again, without taking from `program` what it waits for."""
+def test_a_program_that_has_ended_is_noticed_immediately() -> None:
+    """The check may be repeated, and does not consume the exit code that `program` waits for."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as program:
         assert not ended(program.pid)
         assert program.stdin is not None
         program.stdin.write(b"\n")
         program.stdin.close()
-        wait_until(lambda: ended(program.pid), "it ends")
+        wait_until(lambda: ended(program.pid), "the program ends")
         assert ended(program.pid)
         assert program.wait() == 0

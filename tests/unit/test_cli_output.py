@@ -1,4 +1,4 @@
-"""What the command line prints, and what it never does."""
+"""The output of the command line, and characters that it never prints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOSTILE = "\x1b[2Jname\r\n[red]x[/red]\u202egnp.exe\x00\ud800"
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """A terminal of 80 columns."""
+    """Return a terminal of 80 columns."""
     text = io.StringIO()
     console = Console(file=text, width=80, highlight=False, markup=False, emoji=False)
     monkeypatch.setattr(output, "stdout", lambda: console)
@@ -29,7 +29,7 @@ def test_control_characters_are_escaped() -> None:
     assert output.clean(None) == ""
 
 
-def test_markup_in_data_is_data(screen: io.StringIO) -> None:
+def test_markup_in_data_is_printed_as_text(screen: io.StringIO) -> None:
     output.table(("NAME", "ID"), [("[bold]x[/bold]:smile:", 1)])
     assert "[bold]x[/bold]:smile:" in screen.getvalue()
 
@@ -41,7 +41,7 @@ def test_a_hostile_name_stays_on_its_line(screen: io.StringIO) -> None:
     assert not any("\x1b" in line or "\u202e" in line for line in lines)
 
 
-def test_tables_fit_and_cut_what_gives_way(screen: io.StringIO) -> None:
+def test_tables_fit_and_truncate_the_wide_column(screen: io.StringIO) -> None:
     output.table(("ID", "NAME", "LAST"), [("12345678", "n" * 200, "3 min ago")], wide="NAME")
     lines = screen.getvalue().splitlines()
     assert len(lines) == 2
@@ -50,7 +50,7 @@ def test_tables_fit_and_cut_what_gives_way(screen: io.StringIO) -> None:
     assert lines[1].rstrip().endswith("3 min ago")
 
 
-def test_wide_characters_are_measured(screen: io.StringIO) -> None:
+def test_wide_characters_count_as_two_columns(screen: io.StringIO) -> None:
     output.table(("NAME", "ID"), [("漢字" * 40, 1)], wide="NAME")
     assert len(screen.getvalue().splitlines()) == 2
 

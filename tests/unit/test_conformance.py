@@ -1,4 +1,4 @@
-"""The conformance suite passes a good plugin, and finds each thing that a nasty one does."""
+"""The conformance suite passes a good plugin, and finds each fault of the bad ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Counter(BaseModel):
 
 
 class Good(BaseIntegration[NoFields, Credentials]):
-    """Two dozen items, each a task, and a counter of them."""
+    """An integration with 24 items, one task per item, and a counter of them."""
 
     manifest = Manifest("good", "Good")
 
@@ -115,7 +115,7 @@ class Restless(Good):
 
 
 class Appending(Good):
-    """Gives new ids to the same things."""
+    """Gives new ids to the same items."""
 
     def result(self, ctx: Context, number: int) -> TaskResult:
         return TaskResult([TaskOutput(f"{ctx.run.id} {number}")])
@@ -131,7 +131,7 @@ class TuplePayload(Good):
 
 
 class Forgetful(Good):
-    """Believes that what it returned once was kept: lost when the worker dies."""
+    """Assumes that a returned output was kept, which is lost when the worker dies."""
 
     def initialize(self) -> None:
         super().initialize()
@@ -147,14 +147,14 @@ _MEMORY: dict[int, set[int]] = {}
 
 
 class AttemptMinded(Good):
-    """Keeps something else on a second attempt."""
+    """Keeps another output on the second attempt."""
 
     def result(self, ctx: Context, number: int) -> TaskResult:
         return TaskResult([TaskOutput(str(number), str(ctx.task.attempt))])
 
 
 class Ordered(Good):
-    """Numbers its items in the order in which they come."""
+    """Numbers its items in the order in which their tasks run."""
 
     def initialize(self) -> None:
         super().initialize()
@@ -165,7 +165,7 @@ class Ordered(Good):
 
 
 class Racing(Good):
-    """Reads a counter in `known` and writes it blindly: what ran in between is lost."""
+    """Reads a counter in `known` and overwrites it, so that concurrent changes are lost."""
 
     def result(self, ctx: Context, number: int) -> TaskResult:
         known = ctx.fingerprints(map(str, range(24)))
@@ -228,7 +228,7 @@ SHAKEN = [
 def run(
     integration: type[Good], test: str, caplog: pytest.LogCaptureFixture, faults: str = "killed"
 ) -> None:
-    """One test of the suite, as pytest would call it."""
+    """Run one test of the suite, as pytest would."""
 
     class Suite(IntegrationConformance):
         credentials: ClassVar[Mapping[str, Any]] = {"token": SECRET}
@@ -241,7 +241,7 @@ def run(
 
 
 @pytest.mark.parametrize(("integration", "test"), NASTY)
-def test_it_finds_what_is_wrong(
+def test_the_suite_finds_each_fault_of_a_plugin(
     integration: type[Good], test: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(Good, test, caplog)
@@ -251,7 +251,7 @@ def test_it_finds_what_is_wrong(
 
 
 @pytest.mark.parametrize(("integration", "faults"), SHAKEN)
-def test_it_finds_what_breaks_under_faults(
+def test_the_suite_finds_plugins_that_lose_data_under_faults(
     integration: type[Good], faults: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(Good, "faults_change_nothing", caplog, faults)
@@ -260,7 +260,7 @@ def test_it_finds_what_breaks_under_faults(
 
 
 def test_short_secrets_are_refused(caplog: pytest.LogCaptureFixture) -> None:
-    """Finding one of them would mean nothing."""
+    """Such a secret occurs in any text, so that finding it would prove nothing."""
 
     class Short(IntegrationConformance):
         integration = Good

@@ -1,6 +1,4 @@
-"""What is small in a mail, and large or long once it is taken apart: it costs the service
-nothing like that.
-"""
+"""Small mails that would become large or slow when parsed: the service bounds their cost."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from core.dashboard import mail, sanitizer
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_an_image_that_is_named_a_thousand_times_is_sent_a_few_times() -> None:
+def test_an_image_used_a_thousand_times_is_embedded_a_few_times() -> None:
     image = f"data:image/png;base64,{base64.b64encode(PNG + b'x' * 2_000_000).decode()}"
     shown, _ = sanitizer.sanitize('<img src="cid:one">' * 1_000, {"one": image})
     assert 1 <= shown.count("data:") < 10
@@ -22,7 +20,7 @@ def test_an_image_that_is_named_a_thousand_times_is_sent_a_few_times() -> None:
     assert shown.count("data:") == 2
 
 
-def test_tags_that_are_left_open_do_not_multiply() -> None:
+def test_unclosed_tags_do_not_multiply() -> None:
     kinds = {
         "with a value": [f"<font size={number}>" for number in range(2_000)],
         "with a title": [f'<b title="{number}">' for number in range(2_000)],
@@ -42,7 +40,7 @@ def test_tags_that_are_left_open_do_not_multiply() -> None:
         assert shown.count("x</") >= 1, name
 
 
-def test_what_an_ordinary_mail_formats_stays_formatted() -> None:
+def test_the_formatting_of_an_ordinary_mail_is_kept() -> None:
     row = '<tr><td><font face="Arial" size="2" color="#333333"><b>a</b> <i>b</i></font></td></tr>'
     html = f"<table>{row * 500}</table>"
     shown, cut = sanitizer.sanitize(html)
@@ -52,7 +50,7 @@ def test_what_an_ordinary_mail_formats_stays_formatted() -> None:
     ) * 3
 
 
-def test_lines_that_end_by_a_carriage_return_count_as_lines() -> None:
+def test_a_carriage_return_ends_a_line_of_a_mail() -> None:
     nested = b"".join(
         b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (n, n) for n in range(300)
     )
@@ -66,7 +64,7 @@ def test_lines_that_end_by_a_carriage_return_count_as_lines() -> None:
     assert letter.text == "hello"
 
 
-def test_a_part_has_no_more_parameters_than_are_worth_reading() -> None:
+def test_the_number_of_parameters_of_a_header_is_bounded() -> None:
     names = "".join(f" name*{number}=part{number}.;" for number in range(40))
     data = (
         f'Content-Type: text/plain; x="{";" * 7_900}"; charset=latin-1\nSubject: {";" * 200}\n\nx\n'
@@ -89,7 +87,7 @@ def test_a_part_has_no_more_parameters_than_are_worth_reading() -> None:
     assert attached.attachments[0][0].endswith("part39.")
 
 
-def test_no_more_parts_are_made_than_a_mail_may_have() -> None:
+def test_the_number_of_parts_of_a_mail_is_bounded() -> None:
     beginning = b"Content-Type: multipart/mixed; boundary=b\n\n"
     assert mail.read(beginning + b"--b\n\n" * 21_000) is None
     assert mail.read(beginning + b"--b\n\n" * 2_000) is not None

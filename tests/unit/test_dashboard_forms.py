@@ -1,5 +1,6 @@
-"""Forms from schemas: every field has its input, what is typed comes back as it was meant, and a
-secret never does.
+"""Forms from schemas: each field has its input, and a submitted form gives the typed values.
+
+A form never contains a secret.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Level(IntEnum):
 
 
 class Inner(BaseModel):
-    """Somewhere below."""
+    """A nested model."""
 
     key: SecretStr
     name: str = ""
@@ -68,7 +69,7 @@ BY_NAME = {one.name: one for one in FIELDS}
 
 
 def typed(drawn: list[forms.RenderedField]) -> dict[str, list[str]]:
-    """What a browser sends of a form that nobody touched."""
+    """Return the values that a browser submits for an unchanged form."""
     sent = {}
     for one in drawn:
         name = one.name.partition(".")[2]
@@ -82,7 +83,7 @@ def typed(drawn: list[forms.RenderedField]) -> dict[str, list[str]]:
     return sent
 
 
-def test_each_field_has_its_kind() -> None:
+def test_each_field_has_the_input_of_its_type() -> None:
     assert {one.name: one.kind for one in FIELDS} == {
         "host": "text", "port": "number", "over": "number", "ratio": "number", "root": "text",
         "code": "text", "either": "text", "is_on": "flag", "maybe": "choice", "mood": "choice",
@@ -101,7 +102,7 @@ def test_each_field_has_its_kind() -> None:
     assert {one.name for one in FIELDS if one.required} == {"host", "must", "password"}
 
 
-def test_what_a_browser_checks_by_itself() -> None:
+def test_constraints_become_attributes_that_a_browser_checks() -> None:
     assert BY_NAME["host"].attributes == {"minlength": "1", "maxlength": "80"}
     assert BY_NAME["port"].attributes == {"min": "1", "max": "65535", "step": "1"}
     assert BY_NAME["over"].attributes == {"min": "1", "max": "9", "step": "1"}
@@ -110,18 +111,18 @@ def test_what_a_browser_checks_by_itself() -> None:
         or BY_NAME["ratio"].attributes["min"] == "0.0"
     )
     assert BY_NAME["code"].attributes == {"pattern": "[a-z]+"}
-    # Anchors of its own inside: a browser would take it for something else.
+    # The pattern has anchors inside, which a browser would interpret in another way.
     assert BY_NAME["either"].attributes == {}
 
 
-def test_labels_and_hints() -> None:
+def test_labels_and_hints_come_from_the_schema() -> None:
     assert (BY_NAME["is_on"].label, BY_NAME["must"].label) == ("Is on", "What it must be")
     assert BY_NAME["host"].hint == "Where it is"
     (names,) = [one for one in forms.render_fields(FIELDS, "config") if one.spec.name == "names"]
     assert (names.note, names.described_by) == ("One a line.", f"{names.id}-hint")
 
 
-def test_defaults_are_filled_in_and_sent_back() -> None:
+def test_an_unchanged_form_submits_the_defaults() -> None:
     values, problems = forms.read(FIELDS, typed(forms.render_fields(FIELDS, "config")))
     assert problems == {}
     assert values == {
@@ -129,7 +130,7 @@ def test_defaults_are_filled_in_and_sent_back() -> None:
         "mood": "good", "level": 1, "kinds": ["a", "b"], "names": [], "union": 3,
     }  # fmt: skip
     (must,) = [one for one in forms.render_fields(FIELDS, "config") if one.spec.name == "must"]
-    assert must.allows_empty  # or else a browser would choose for its owner
+    assert must.allows_empty  # without it, a browser would submit the first choice
 
 
 CONFIGS = st.fixed_dictionaries(
@@ -155,7 +156,7 @@ CONFIGS = st.fixed_dictionaries(
 
 
 @given(CONFIGS)
-def test_what_is_stored_comes_back_from_a_form_that_nobody_touched(config: dict[str, Any]) -> None:
+def test_an_unchanged_form_submits_the_stored_values(config: dict[str, Any]) -> None:
     stored = Everything.model_validate(config | {"password": "p"}).model_dump(mode="json")
     sent = typed(forms.render_fields(FIELDS, "config", values=stored)) | {"password": ["p"]}
     values, problems = forms.read(FIELDS, sent)
@@ -163,12 +164,12 @@ def test_what_is_stored_comes_back_from_a_form_that_nobody_touched(config: dict[
     assert Everything.model_validate(values).model_dump(mode="json") == stored
 
 
-def test_a_text_of_several_lines_stays_one() -> None:
+def test_line_breaks_in_a_text_are_kept() -> None:
     values, _ = forms.read(FIELDS, {"root": ["a\r\nb"]})
     assert values["root"] == "a\nb"
 
 
-def test_what_is_emptied_is_null_or_has_its_default() -> None:
+def test_an_emptied_field_is_null_or_has_its_default() -> None:
     class Model(BaseModel):
         limit: int | None = 5
         since: date | None = date(2020, 1, 1)
@@ -181,19 +182,19 @@ def test_what_is_emptied_is_null_or_has_its_default() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "nonsense", "NaN", "[" * 100_000])
-def test_what_is_no_json_is_said_beside_the_field(text: str) -> None:
+def test_invalid_json_is_reported_beside_its_field(text: str) -> None:
     values, problems = forms.read(FIELDS, {"rates": [text]})
     assert problems == {"rates": forms.NO_JSON}
     assert "rates" not in values
 
 
 @pytest.mark.parametrize("text", ["x", "1e", "--1", "01", "9" * 5_000, "1_000", "0x10"])
-def test_what_is_no_number_is_left_for_the_model_to_refuse(text: str) -> None:
+def test_an_invalid_number_is_left_to_the_model(text: str) -> None:
     values, problems = forms.read(FIELDS, {"port": [text]})
     assert (values["port"], problems) == (text, {})
 
 
-def test_a_choice_that_is_none_is_left_for_the_model_to_refuse() -> None:
+def test_an_invalid_choice_is_left_to_the_model() -> None:
     values, _ = forms.read(
         FIELDS, {"mood": ["worse"], "level": ["2"], "maybe": ["false"], "kinds": ["c", "z"]}
     )
@@ -205,7 +206,7 @@ def test_a_choice_that_is_none_is_left_for_the_model_to_refuse() -> None:
     )
 
 
-def test_secrets_are_never_drawn() -> None:
+def test_a_form_never_contains_a_secret() -> None:
     hidden = "never-shown-again"
     inner = {"key": hidden, "name": hidden}
     everything = {
@@ -223,7 +224,7 @@ def test_secrets_are_never_drawn() -> None:
         assert hidden not in repr(drawn)
 
 
-def test_defaults_of_secrets_are_none() -> None:
+def test_a_form_contains_no_default_of_a_secret() -> None:
     class Login(BaseModel):
         password: SecretStr = SecretStr("anonymous@")
         key: Annotated[SecretStr, Field(json_schema_extra={"default": "leaked"})] = SecretStr("x")
@@ -231,7 +232,7 @@ def test_defaults_of_secrets_are_none() -> None:
     assert [one.text for one in forms.render_fields(forms.fields_of(Login), "c")] == ["", ""]
 
 
-def test_what_was_typed_goes_before_what_is_stored() -> None:
+def test_typed_values_replace_stored_ones_in_the_form() -> None:
     drawn = forms.render_fields(
         FIELDS,
         "config",
@@ -242,10 +243,10 @@ def test_what_was_typed_goes_before_what_is_stored() -> None:
     (root,) = [one for one in drawn if one.spec.name == "root"]
     assert (root.text, root.error, root.described_by) == ("/typed", "no", f"{root.id}-error")
     (is_on,) = [one for one in drawn if one.spec.name == "is_on"]
-    assert not is_on.chosen  # a box that was not ticked is not sent
+    assert not is_on.chosen  # a browser does not submit an unchecked box
 
 
-def test_models_within_themselves_are_json() -> None:
+def test_recursive_models_are_edited_as_json() -> None:
     assert [(one.kind, one.secret) for one in forms.fields_of(Tree)] == [
         ("text", False),
         ("json", False),

@@ -1,5 +1,6 @@
-"""A live part is rendered once for all who look, and never shows somebody what was before they
-came.
+"""A live part is rendered once for all viewers.
+
+A viewer never gets a part that was rendered before they arrived.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from itertools import count
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the extra `serve`")
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from core.dashboard.live import Live
 
 KEY = ("/parked", "", "u", "False")
 
 
-def test_who_looks_at_the_same_shares_a_look() -> None:
+def test_concurrent_viewers_of_a_part_share_one_rendering() -> None:
     async def look() -> None:
         live, numbers = Live(), count(1)
         seen = await asyncio.gather(
@@ -29,8 +30,8 @@ def test_who_looks_at_the_same_shares_a_look() -> None:
     asyncio.run(look())
 
 
-def test_who_comes_after_a_look_gets_a_new_one() -> None:
-    """They may have acted since: the page that they loaded is newer than what others were shown."""
+def test_a_later_viewer_gets_a_new_rendering() -> None:
+    """The viewer may have acted since, so that their page is newer than the cached part."""
 
     async def look() -> None:
         live, numbers = Live(), count(1)

@@ -1,4 +1,4 @@
-"""What an exception does: each row of the table in the design."""
+"""The effect of each exception: one test for each row of the table in the design."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Decide = Callable[..., Outcome]
 
 @pytest.fixture
 def come_to(dispatch: Callable[..., Dispatch], loaded: LoadedAccount) -> Decide:
-    """`come_to(exception, attempts=2)`: what a task comes to that raised this."""
+    """Return `come_to(exception, attempts=2)`, which makes the outcome of a task that raises it."""
 
     def outcome(exception: BaseException, **given: object) -> Outcome:
         return outcome_of(dispatch(**given), exception, 3, loaded, loaded.redact, lambda _: 0)
@@ -57,14 +57,14 @@ def test_skip_item_is_done_with_the_reason_kept(come_to: Decide) -> None:
 @pytest.mark.parametrize(
     "error", [TransientError("down"), ValueError("down"), OSError("down"), RuntimeError("down")]
 )
-def test_what_may_pass_counts_an_attempt_and_waits(come_to: Decide, error: Exception) -> None:
+def test_a_temporary_error_counts_an_attempt_and_waits(come_to: Decide, error: Exception) -> None:
     outcome = come_to(error)
     assert (outcome.state, outcome.attempt, outcome.snooze, outcome.crash) == ("ready", 1, 0, 0)
     assert 0 <= outcome.delay <= 4.0
     assert outcome.error == f"{type(error).__name__}: down"
 
 
-def test_the_last_attempt_parks(come_to: Decide) -> None:
+def test_the_last_attempt_parks_the_task(come_to: Decide) -> None:
     assert come_to(TransientError("down"), attempts=1).state == "ready"
     outcome = come_to(TransientError("down"), attempts=2)
     assert (outcome.state, outcome.attempt, outcome.reason) == (
@@ -79,7 +79,7 @@ def test_the_last_attempt_parks(come_to: Decide) -> None:
     [PermanentError("no"), ResultInvalid("no"), NotFound("content-not-found", content="7")],
     ids=repr,
 )
-def test_what_cannot_be_helped_parks_at_once(come_to: Decide, error: Exception) -> None:
+def test_a_permanent_error_parks_immediately(come_to: Decide, error: Exception) -> None:
     reason = "content 7 not found" if isinstance(error, NotFound) else "no"
     assert (come_to(error).state, come_to(error).reason) == ("parked", reason)
 
@@ -94,13 +94,13 @@ def test_rate_limited_blocks_the_account_and_counts_no_attempt(
     assert 30 <= outcome.delay <= 31.5
 
 
-def test_rate_limited_with_a_limit_blocks_what_shares_that_limit(come_to: Decide) -> None:
+def test_rate_limited_with_a_limit_blocks_all_that_share_the_limit(come_to: Decide) -> None:
     outcome = come_to(RateLimited(retry_after=1, limit="quota"))
     assert outcome.block is not None
     assert outcome.block.key == "group/shop/acme/quota"
 
 
-def test_a_limit_that_nobody_declared_does_not_block_the_whole_account(
+def test_an_undeclared_limit_does_not_block_the_complete_account(
     come_to: Decide, loaded: LoadedAccount
 ) -> None:
     outcome = come_to(RateLimited(retry_after=1, limit="unheard-of"))
@@ -114,7 +114,7 @@ def test_bad_credentials_stop_the_account_and_keep_the_task(come_to: Decide) -> 
     assert outcome.stop == Stop("credentials", "expired", 3)
 
 
-def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobody(
+def test_a_task_without_a_key_waits_and_stops_no_account(
     come_to: Decide,
 ) -> None:
     outcome = come_to(VaultError("credentials-not-decrypted"), attempts=2, suspect=True)
@@ -138,9 +138,7 @@ def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobod
     ],
     ids=repr,
 )
-def test_our_own_servers_being_away_is_no_attempt_of_the_task(
-    come_to: Decide, error: Exception
-) -> None:
+def test_an_outage_of_our_servers_counts_no_attempt(come_to: Decide, error: Exception) -> None:
     outcome = come_to(error, attempts=2, suspect=True)
     assert (outcome.state, outcome.attempt, outcome.crash, outcome.snooze) == ("ready", 0, 0, 0)
     assert (outcome.stop, outcome.block, outcome.error, outcome.suspect) == (None, None, None, True)
@@ -154,9 +152,7 @@ def test_a_bad_configuration_stops_the_account_and_keeps_the_task(come_to: Decid
 
 
 @pytest.mark.parametrize("snoozes", [0, 5, 39])
-def test_what_is_for_another_version_of_the_plugin_waits_for_it(
-    come_to: Decide, snoozes: int
-) -> None:
+def test_a_task_for_another_plugin_version_waits(come_to: Decide, snoozes: int) -> None:
     outcome = come_to(LeftToOthers("waits"), snoozes=snoozes)
     assert (outcome.state, outcome.snooze, outcome.attempt, outcome.reason) == (
         "ready",
@@ -172,19 +168,19 @@ def test_an_expired_cursor_ends_the_task_and_drops_the_partition(come_to: Decide
     assert (outcome.state, outcome.expired, outcome.outputs) == ("done", "history", [])
 
 
-def test_an_expired_cursor_in_a_resync_parks(come_to: Decide) -> None:
+def test_an_expired_cursor_in_a_resync_parks_the_task(come_to: Decide) -> None:
     outcome = come_to(CursorExpired("history"), trigger="resync")
     assert (outcome.state, outcome.expired) == ("parked", None)
 
 
-def test_over_its_time_limit_is_a_crash_of_a_suspect_and_the_third_parks(come_to: Decide) -> None:
+def test_exceeding_the_time_limit_counts_a_crash_and_the_third_parks(come_to: Decide) -> None:
     outcome = come_to(TimeLimitExceeded("over"))
     assert (outcome.state, outcome.crash, outcome.attempt, outcome.suspect) == ("ready", 1, 0, True)
     assert come_to(TimeLimitExceeded("over"), crashes=1).state == "ready"
     assert come_to(TimeLimitExceeded("over"), crashes=2).state == "parked"
 
 
-def test_a_stopped_account_only_waits(come_to: Decide) -> None:
+def test_a_task_of_a_stopped_account_only_waits(come_to: Decide) -> None:
     outcome = come_to(AccountStopped())
     assert (outcome.state, outcome.attempt, outcome.snooze, outcome.delay) == (
         "ready",
@@ -202,7 +198,7 @@ def test_a_stopped_account_only_waits(come_to: Decide) -> None:
         ConfigurationError, ValueError, TimeLimitExceeded, CursorExpired,
     ],
 )  # fmt: skip
-def test_no_secret_and_nothing_unfit_for_postgresql_gets_into_an_outcome(
+def test_an_outcome_contains_no_secret_and_only_storable_text(
     come_to: Decide, error: type[BaseException]
 ) -> None:
     outcome = come_to(error("GET /?p=hunter-2-hunter gave \x00\ud800"))
@@ -216,12 +212,10 @@ class Unreadable(Exception):
         raise RuntimeError("no text")
 
 
-def test_an_exception_that_cannot_even_be_read_is_handed_over_as_transient(
+def test_an_exception_without_a_readable_text_is_transient(
     dispatch: Callable[..., Dispatch], loaded: LoadedAccount
 ) -> None:
-    """Without an outcome, the task would be held by its process, and its lease renewed, for
-    ever.
-    """
+    """Without an outcome, its process would keep the task and renew its lease forever."""
     handed: list[Outcome] = []
     accounts: Any = SimpleNamespace(
         redactor=lambda _: loaded.redact, credentials_version=lambda _: 0

@@ -1,4 +1,4 @@
-"""When the leader scans a domain, and when it leaves it alone."""
+"""The times at which the leader scans a domain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.dispatcher.domain import Domain, Phase
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time; `now[0] += 1` is a second later."""
+    """Return the clock; `now[0] += 1` advances it by a second."""
     clock = [1_000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     return clock
@@ -30,7 +30,7 @@ def test_a_domain_is_scanned_until_nothing_is_found(now: list[float]) -> None:
     assert one.due()
 
 
-def test_what_limits_hold_back_is_scanned_again_when_they_may_allow_it(now: list[float]) -> None:
+def test_a_domain_held_back_by_limits_is_scanned_when_they_may_allow_it(now: list[float]) -> None:
     one = Domain(threads=4)
     one.begin_scan()
     one.pass_over(3, 0.02, more=False)
@@ -42,7 +42,7 @@ def test_what_limits_hold_back_is_scanned_again_when_they_may_allow_it(now: list
     assert (one.phase, one.retry_at) == (Phase.SCANNING, float("inf"))
 
 
-def test_what_no_time_can_help_waits_for_a_wake_up(now: list[float]) -> None:
+def test_a_domain_without_a_retry_time_waits_for_a_wake_up(now: list[float]) -> None:
     one = Domain(threads=4)
     one.begin_scan()
     one.hold_back(float("inf"))
@@ -51,7 +51,7 @@ def test_what_no_time_can_help_waits_for_a_wake_up(now: list[float]) -> None:
     assert one.due()
 
 
-def test_a_scan_passes_over_so_many_accounts_and_then_pauses(
+def test_a_scan_skips_a_bounded_number_of_accounts_and_then_pauses(
     now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(domains, "MAX_PASSED_ACCOUNTS", 10)
@@ -60,14 +60,15 @@ def test_a_scan_passes_over_so_many_accounts_and_then_pauses(
         one.begin_scan()
         one.pass_over(4, 0.02, more=True)
         assert (one.phase, one.passed) == (Phase.SCANNING, passed)
-        assert one.next_scan_in(0.05) == pytest.approx(0.02)  # not later than what it passed over
+        # the time of the skipped accounts
+        assert one.next_scan_in(0.05) == pytest.approx(0.02)
         assert one.next_scan_in(0.01) == 0.01
     one.begin_scan()
     one.pass_over(4, 0.02, more=True)
     assert (one.phase, one.passed) == (Phase.HELD_BACK, 0)
 
 
-def test_after_sending_it_rests_unless_there_may_be_more(now: list[float]) -> None:
+def test_a_domain_rests_after_sending_unless_more_may_be_ready(now: list[float]) -> None:
     one = Domain(threads=4, passed=7)
     one.begin_scan()
     one.sent(5, more=True)

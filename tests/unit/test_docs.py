@@ -1,4 +1,4 @@
-"""The documentation says everything that there is, and nothing that there is not."""
+"""The documentation is complete, and describes nothing that does not exist."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def read(name: str) -> str:
 
 
 def missing(names: Any, page: str) -> list[str]:
-    """Those that do not stand in backticks on the page."""
+    """Return the names that are not in backticks on the page."""
     words = set(re.findall(r"[\w/-]+", " ".join(re.findall(r"`([^`\n]+)`", page))))
     return sorted(name for name in names if name not in words)
 
 
 def spans(page: Path) -> list[str]:
-    """Return what stands in backticks on a page, outside of fenced code."""
+    """Return the texts in backticks on a page, outside of fenced code."""
     prose = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     return re.findall(r"`([^`]+)`", prose)
 
@@ -63,7 +63,7 @@ def names_of_tests() -> set[str]:
 
 
 def is_module(dotted: str) -> bool:
-    """Whether this is a module or package, or a name that one has."""
+    """Return True if this names a module, a package, or a name in one."""
     path = ROOT / dotted.replace(".", "/")
     if path.is_dir() or path.with_suffix(".py").exists():
         return True
@@ -73,31 +73,31 @@ def is_module(dotted: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
     targets = [target for target, _ in LINK.findall(page.read_text("utf-8")) if "://" not in target]
     assert not [target for target in targets if not (page.parent / target).exists()]
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_files_that_are_named_are_there(page: Path) -> None:
+def test_files_named_in_the_docs_exist(page: Path) -> None:
     named = [path for span in spans(page) for path in FILE.findall(span) if path not in CREATED]
     assert not [path for path in named if not any([*ROOT.glob(path), *page.parent.glob(path)])]
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_modules_that_are_named_are_there(page: Path) -> None:
+def test_modules_named_in_the_docs_exist(page: Path) -> None:
     named = [module for span in spans(page) for module in MODULE.findall(span)]
     assert not [module for module in named if not is_module(module)]
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_tests_that_are_named_are_there(page: Path) -> None:
+def test_tests_named_in_the_docs_exist(page: Path) -> None:
     named = {span for span in spans(page) if re.fullmatch(r"test_\w+", span)}
     assert not sorted(named - names_of_tests())
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: str(page.relative_to(ROOT)))
-def test_symbols_that_are_named_with_their_file_are_there(page: Path) -> None:
+def test_symbols_named_with_their_file_exist(page: Path) -> None:
     named = SYMBOL.findall(page.read_text("utf-8"))
     assert not [
         f"{path}: {name}"
@@ -114,7 +114,7 @@ def test_every_setting_is_documented() -> None:
     assert not missing(names, read("settings.md"))
 
 
-def test_no_setting_is_made_up() -> None:
+def test_every_setting_named_in_the_docs_exists() -> None:
     names = {
         str(field.validation_alias or f"POLLING_{name.upper()}")
         for name, field in Settings.model_fields.items()
@@ -129,7 +129,7 @@ def test_no_setting_is_made_up() -> None:
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command of the command line."""
+    """Yield the words of every command of the command line."""
     below = getattr(command, "commands", {})
     if path and (not below or command.invoke_without_command):
         yield path
@@ -139,7 +139,10 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 
 
 def documented(page: str) -> set[tuple[str, ...]]:
-    """The commands in the tables of the page: `polling tasks` · `show ID` stands for two."""
+    """Return the commands in the tables of a page.
+
+    Two of them may share a cell: `polling tasks` · `show ID`.
+    """
     found = set()
     for cell in re.findall(r"^\| (`polling [^|]*)\|", page, re.MULTILINE):
         group: list[str] = []
@@ -158,12 +161,12 @@ def test_every_command_is_documented() -> None:
     assert not sorted(set(commands(get_command(build()))) - documented(read("commands.md")))
 
 
-def test_no_command_is_made_up() -> None:
+def test_every_command_in_the_reference_exists() -> None:
     page = read("commands.md")
     coming = documented("\n".join(line for line in page.splitlines() if NOT_YET in line))
     there = set(commands(get_command(build())))
     assert not sorted(documented(page) - coming - there)
-    assert not sorted(coming & there), f"they are there: do not call them {NOT_YET!r}"
+    assert not sorted(coming & there), f"these commands exist: do not call them {NOT_YET!r}"
 
 
 def test_every_hook_is_documented() -> None:
@@ -224,20 +227,20 @@ def test_a_decision_has_all_its_parts(record: Path) -> None:
 
 
 @pytest.mark.parametrize("session", ["demo", "tests"])
-def test_the_readme_gives_each_command_in_a_line(session: str) -> None:
+def test_the_readme_shows_each_command_in_one_line(session: str) -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert (
         f"python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox -s {session}" in lines
     )
 
 
-def test_the_glossary_is_in_order() -> None:
+def test_the_glossary_is_in_alphabetical_order() -> None:
     words = re.findall(r"^\*\*(.+?)\*\*", read("glossary.md"), re.MULTILINE)
     assert len(words) > 30
     assert words == sorted(words, key=str.lower)
 
 
-def test_the_reference_of_the_api_is_in_step_with_it() -> None:
+def test_the_reference_of_the_api_is_up_to_date() -> None:
     import runpy
 
     generator = runpy.run_path(str(REFERENCE / "generate.py"))

@@ -1,4 +1,4 @@
-"""The catalogue of errors, against the source text that raises them and the reference."""
+"""The catalogue of errors, compared with the reference and with the code that raises them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STATUSES = {
     "VaultError": {409, 500},
     "PollingError": {500, 502},
 }
-"""What the class of an error says about its status; `HttpProblem` may have any."""
+"""The statuses that the class of an error allows; `HttpProblem` allows any."""
 COMMANDS = (
     r"\bpolling (accounts|check|config|connect|content|demo|disconnect|doctor|drain|dry-run|env)"
 )
@@ -46,7 +46,7 @@ COMMANDS += r"|\bpolling (scheduler|serve|sync|tasks|tokens|up|worker)\b"
 
 @dataclass(frozen=True)
 class Site:
-    """One call that makes an error, or an advice."""
+    """A call that makes an error or an advice."""
 
     place: str
     kind: str
@@ -60,7 +60,7 @@ def trees() -> Iterator[tuple[Path, ast.Module]]:
 
 
 def literals(node: ast.expr) -> tuple[str, ...]:
-    """The codes that an argument may be: a string, or one of two."""
+    """Return the codes that an argument may have: a literal, or one of two."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return (node.value,)
     if isinstance(node, ast.IfExp):
@@ -103,7 +103,7 @@ def every_steps() -> Iterator[tuple[str, Steps]]:
     yield from ADVICE.items()
 
 
-def test_no_code_stands_twice() -> None:
+def test_each_code_is_defined_once() -> None:
     assert sum(len(part) for part in PARTS.values()) == len(CATALOG)
     assert not set(CATALOG) & set(ADVICE)
 
@@ -156,7 +156,7 @@ def test_each_entry_has_a_status_a_plain_message_and_three_next_steps() -> None:
             assert "\n" not in text, f"{code}, {surface}"
 
 
-def test_only_the_command_line_is_told_commands_and_options() -> None:
+def test_only_next_steps_of_the_cli_name_commands_and_options() -> None:
     for code, steps in every_steps():
         for text in (steps.step, steps.rest, steps.dashboard):
             assert "polling " not in text, code
@@ -164,7 +164,7 @@ def test_only_the_command_line_is_told_commands_and_options() -> None:
     assert [code for code, entry in CATALOG.items() if re.search(COMMANDS, entry.message)] == []
 
 
-def test_the_command_line_names_commands_that_exist() -> None:
+def test_next_steps_of_the_cli_name_commands_that_exist() -> None:
     from typer.main import get_command
 
     from core.cli.app import build
@@ -179,7 +179,7 @@ def test_the_command_line_names_commands_that_exist() -> None:
     assert told - known == set()
 
 
-def test_the_rest_names_addresses_that_exist() -> None:
+def test_next_steps_of_the_api_name_routes_that_exist() -> None:
     paths = runpy.run_path(str(ROOT / "docs" / "reference" / "generate.py"))["document"]()["paths"]
     known = {
         (method.upper(), re.sub(r"\{.*?\}", "{}", path))
@@ -196,7 +196,7 @@ def test_the_rest_names_addresses_that_exist() -> None:
 
 
 def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """All string constants but docstrings and those that describe an attribute."""
+    """Yield all string constants without docstrings and descriptions of attributes."""
     documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if (
@@ -232,8 +232,8 @@ def test_the_catalogue_imports_nothing_of_the_engine() -> None:
                 ), path
 
 
-def test_only_surfaces_ask_for_words() -> None:
-    """Below them an error is a code and fields."""
+def test_only_the_surfaces_render_next_steps() -> None:
+    """All other modules raise an error as a code with fields."""
     above = ("cli", "rest", "web", "dashboard", "actors.py", "errors.py")
     asking = {
         path.relative_to(CORE).parts[0]
@@ -243,7 +243,7 @@ def test_only_surfaces_ask_for_words() -> None:
     assert asking <= set(above)
 
 
-def test_the_reference_is_in_step_with_the_catalogue() -> None:
+def test_the_reference_of_errors_is_up_to_date() -> None:
     generator = runpy.run_path(str(ROOT / "docs" / "reference" / "generate.py"))
     page = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
     assert generator["render_errors"]() == page, "run: python docs/reference/generate.py"

@@ -1,4 +1,4 @@
-"""Numbers, sizes, spans and ages as people read them."""
+"""Numbers, sizes, durations and ages in the form that people read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNITS = {
 PART = re.compile(r"([0-9][0-9,]*(?:\.[0-9])?)(?: ([A-Za-z]+))?")
 
 COUNTS = st.one_of(st.integers(-5, 5_000), st.integers(-5, 2**62))
-"""Bytes; a third of them about a boundary between two units."""
+"""Numbers of bytes; a third of them are near a boundary between two units."""
 
 SECONDS = st.one_of(
     st.floats(-5, 200, allow_nan=False),
@@ -42,7 +42,7 @@ SECONDS = st.one_of(
 
 
 def read(text: str) -> list[tuple[float, str]]:
-    """The numbers of a text with their units."""
+    """Return the numbers of a text with their units."""
     parts = PART.findall(text)
     assert " ".join(f"{value} {unit}".strip() for value, unit in parts) == text, text
     return [(float(value.replace(",", "")), unit) for value, unit in parts]
@@ -69,7 +69,7 @@ def value(text: str) -> float:
         (float("inf"), UNKNOWN),
     ],
 )
-def test_spans(seconds: float | None, shown: str) -> None:
+def test_a_duration_has_at_most_two_units(seconds: float | None, shown: str) -> None:
     assert span(seconds) == shown
 
 
@@ -87,7 +87,7 @@ def test_spans(seconds: float | None, shown: str) -> None:
         (None, UNKNOWN),
     ],
 )
-def test_sizes(count: int | None, shown: str) -> None:
+def test_a_size_is_shown_in_binary_units(count: int | None, shown: str) -> None:
     assert size(count) == shown
 
 
@@ -105,11 +105,11 @@ def test_sizes(count: int | None, shown: str) -> None:
         (200_000, "2 d ago"),
     ],
 )
-def test_ages(seconds: float, shown: str) -> None:
+def test_an_age_is_rounded_down_to_one_unit(seconds: float, shown: str) -> None:
     assert ago(NOW - timedelta(seconds=seconds), NOW) == shown
 
 
-def test_what_never_was() -> None:
+def test_a_missing_time_is_shown_as_never() -> None:
     assert ago(None) == "never"
     assert moment(None) == UNKNOWN
 
@@ -124,7 +124,7 @@ def test_a_moment_is_shown_in_utc() -> None:
     ("count", "shown"),
     [(0, "0"), (7, "7"), (0.04, "0.0"), (9.96, "10"), (1_234_567, "1,234,567"), (None, UNKNOWN)],
 )
-def test_numbers(count: float | None, shown: str) -> None:
+def test_a_number_is_shown_with_separators(count: float | None, shown: str) -> None:
     assert number(count) == shown
 
 
@@ -143,15 +143,15 @@ def test_a_longer_time_never_reads_as_shorter(first: float, second: float) -> No
     assert value(span(low)) <= value(span(high))
     parts = read(span(high))
     limits = {"s": 60, "min": 60, "h": 24, "d": float("inf")}
-    assert all(amount < limits[unit] for amount, unit in parts), "a full unit is the next one"
+    assert all(amount < limits[unit] for amount, unit in parts), (
+        "a full unit has to become the next one"
+    )
     assert len(parts) <= 2
     assert abs(value(span(high)) - max(high, 0)) <= max(0.51, 0.05 * high)
 
 
 @given(st.floats(0, 1e9), st.floats(0, 1e9), st.booleans())
-def test_what_is_further_away_never_reads_as_nearer(
-    first: float, second: float, past: bool
-) -> None:
+def test_a_more_distant_time_never_reads_as_nearer(first: float, second: float, past: bool) -> None:
     near, far = (_distance(seconds, past) for seconds in sorted((first, second)))
     assert near <= far
 
@@ -168,7 +168,7 @@ def _distance(seconds: float, past: bool) -> float:
 
 @given(st.one_of(st.floats(), st.integers(-(2**63), 2**63)))
 @pytest.mark.parametrize("shown", [number, span])
-def test_nothing_is_empty_or_negative(shown: Callable[[float], str], any: float) -> None:
+def test_no_shown_value_is_empty_or_negative(shown: Callable[[float], str], any: float) -> None:
     text = shown(any)
     assert text
     assert "-" not in text

@@ -1,6 +1,4 @@
-"""The harness follows the engine's rules: what is kept, what is deleted, and what each exception
-does.
-"""
+"""The harness follows the engine's rules for content, deletions and exceptions."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ class Counter(BaseModel):
 
 
 class Scripted(BaseIntegration[NoFields, Token]):
-    """Runs what a test has written: `root` is its first step."""
+    """Runs the script of a test; `root` is its first step."""
 
     manifest = Manifest(
         "scripted", "Scripted", limits=[Rate("quota", 1, 1), Concurrency("slots", 1)]
@@ -105,7 +103,7 @@ def item(id: str, content: str = "text", **fields: Any) -> TaskOutput:
 
 
 def in_turn(*results: TaskResult) -> Script:
-    """One result per run."""
+    """Return a script with one result per run."""
     turns = iter(results)
     return lambda ctx, name: next(turns)
 
@@ -128,12 +126,12 @@ class TestOutput:
             TaskOutput("a", b"text", kind="file"),
         ],
     )
-    def test_a_changed_item_is(self, changed: TaskOutput) -> None:
+    def test_a_changed_item_is_saved_again(self, changed: TaskOutput) -> None:
         harness = scripted(in_turn(TaskResult([item("a")]), TaskResult([changed])))
         harness.sync()
         assert harness.sync().outputs_saved == 1
 
-    def test_206_changes_metadata_alone(self) -> None:
+    def test_an_update_changes_only_the_metadata(self) -> None:
         update = TaskOutput.update("a", metadata={"y": 2}, fingerprint="2")
         unknown = TaskOutput.update("nobody", metadata={"y": 2})
         harness = scripted(
@@ -145,7 +143,7 @@ class TestOutput:
         assert harness.content["a"].metadata == {"x": 1, "y": 2}
         assert (harness.content["a"].text, harness.content["a"].fingerprint) == ("text", "2")
 
-    def test_410_takes_all_below_it_along(self) -> None:
+    def test_a_tombstone_covers_all_items_below_it(self) -> None:
         tree = [item("a"), item("b", parent="a"), item("c", parent="b"), item("d")]
         harness = scripted(
             in_turn(TaskResult(tree), TaskResult([TaskOutput.gone("a"), TaskOutput.gone("nobody")]))
@@ -178,7 +176,7 @@ class TestOutput:
             TaskOutput("a", 5),  # type: ignore[arg-type]
         ],
     )
-    def test_what_cannot_be_kept_parks_its_task_whole(self, output: TaskOutput) -> None:
+    def test_an_output_that_cannot_be_kept_parks_its_task(self, output: TaskOutput) -> None:
         harness = scripted(keeps(item("good"), output))
         result = harness.sync()
         assert (result.state, result.tasks_parked, harness.content) == ("partial", 1, {})
@@ -190,7 +188,7 @@ class TestListings:
     def listed(self, *ids: str, **fields: Any) -> TaskResult:
         return TaskResult([item(key, parent="place") for key in ids], listed=self.LISTED, **fields)
 
-    def test_what_is_no_longer_listed_is_deleted_with_all_below_it(self) -> None:
+    def test_an_item_missing_from_a_listing_is_deleted_with_all_below_it(self) -> None:
         harness = scripted(
             in_turn(
                 TaskResult([item("below", parent="c")]), self.listed(*"abc"), self.listed(*"ab")
@@ -216,7 +214,7 @@ class TestListings:
         assert (held.outputs_deleted, held.held) == (0, [Listing("place")])
         assert harness.sync(allow_deletions=True).outputs_deleted == 2
 
-    def test_a_window_of_time_and_other_places_are_left_alone(self) -> None:
+    def test_a_listing_of_a_time_window_deletes_nothing_outside_it(self) -> None:
         days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
         items = [item(str(day.day), timestamp=day) for day in days]
         window = Listing(since=days[1], until=days[2])
@@ -228,7 +226,7 @@ class TestListings:
         harness.sync()
         assert harness.deleted == {"2"}
 
-    def test_without_a_place_it_is_about_items_that_have_none(self) -> None:
+    def test_a_listing_without_a_parent_covers_items_without_a_parent(self) -> None:
         first = TaskResult(
             [
                 item("a"),
@@ -295,7 +293,7 @@ class TestTasks:
         ]
         assert [run.lane for run in result.runs] == ["live", "backfill"]
 
-    def test_an_endless_tree_is_cut(self) -> None:
+    def test_an_endless_tree_is_stopped_at_the_bound(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             return TaskResult(tasks=[step(name + "!")])
 
@@ -305,7 +303,7 @@ class TestTasks:
     @pytest.mark.parametrize(
         "payload", [{"name": object()}, {"name": "x" * 70_000}, {"nam": "x"}, {"name": ["x"]}]
     )
-    def test_payloads_that_do_not_fit_are_parked(self, payload: Any) -> None:
+    def test_invalid_payloads_are_parked(self, payload: Any) -> None:
         harness = scripted(
             lambda ctx, name: TaskResult(tasks=[Task("step", payload)] if name == "root" else [])
         )
@@ -317,7 +315,7 @@ class TestTasks:
 
 
 class TestState:
-    def test_it_is_json_between_runs(self) -> None:
+    def test_the_state_is_json_between_runs(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             counter = ctx.state("runs", Counter) or Counter()
             return TaskResult(state={"runs": Counter(count=counter.count + 1)})
@@ -347,7 +345,7 @@ class TestState:
         harness.sync()
         assert harness.state == {}
 
-    def test_a_state_that_no_longer_validates_asks_for_a_resync(self) -> None:
+    def test_a_state_that_no_longer_validates_causes_a_resync(self) -> None:
         triggers: list[str] = []
 
         def script(ctx: Context, name: str) -> TaskResult:
@@ -380,7 +378,7 @@ def failing(error: Exception, times: int) -> tuple[Script, list[int]]:
 
 class TestExceptions:
     @pytest.mark.parametrize("error", [TransientError("x"), KeyError("x")])
-    def test_transient_and_unknown_ones_are_tried_three_times(self, error: Exception) -> None:
+    def test_transient_and_unknown_errors_are_tried_three_times(self, error: Exception) -> None:
         script, attempts = failing(error, 2)
         harness = scripted(script)
         assert (harness.sync().state, attempts) == ("succeeded", [1, 2, 3])
@@ -389,7 +387,7 @@ class TestExceptions:
         result = scripted(script).sync()
         assert (result.state, attempts, result.parked[0].attempts) == ("partial", [1, 2, 3], 3)
 
-    def test_a_permanent_one_parks_at_once_and_its_siblings_go_on(self) -> None:
+    def test_a_permanent_error_parks_immediately_and_its_siblings_continue(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             if name == "bad":
                 raise PermanentError("x")
@@ -412,7 +410,7 @@ class TestExceptions:
         ("after", "seconds"),
         [(-5, 1), (1e12, 86_400), *((odd, 10) for odd in (math.nan, math.inf, "soon", None))],
     )
-    def test_absurd_waits_are_clamped(self, after: Any, seconds: float) -> None:
+    def test_extreme_and_invalid_waits_are_clamped(self, after: Any, seconds: float) -> None:
         script, _ = failing(RateLimited("x", retry_after=after), 1)
         harness = scripted(script)
         harness.sync()
@@ -421,7 +419,7 @@ class TestExceptions:
     @pytest.mark.parametrize(
         ("limit", "order"), [(None, ["limited", "free"]), ("quota", ["free", "limited"])]
     )
-    def test_only_tasks_of_that_limit_wait(self, limit: str | None, order: list[str]) -> None:
+    def test_only_tasks_of_the_named_limit_wait(self, limit: str | None, order: list[str]) -> None:
         done: list[str] = []
         refusals = [RateLimited("x", retry_after=9, limit=limit)]
 
@@ -439,7 +437,7 @@ class TestExceptions:
         assert sorted(done) == sorted(order)
         assert limit is None or done == order
 
-    def test_endless_refusals_park(self) -> None:
+    def test_endless_refusals_park_the_task(self) -> None:
         script, _ = failing(RateLimited("x"), 10_000)
         assert scripted(script).sync().state == "partial"
 
@@ -453,7 +451,7 @@ class TestExceptions:
         )
 
     @pytest.mark.parametrize("error", [CredentialsInvalid("x"), ConfigurationError("x")])
-    def test_a_stopped_account_goes_on_where_it_stopped(self, error: Exception) -> None:
+    def test_a_stopped_account_resumes_after_a_reconnect(self, error: Exception) -> None:
         script, attempts = failing(error, 1)
         harness = scripted(script)
         stopped = harness.sync()
@@ -465,13 +463,15 @@ class TestExceptions:
             {"a"},
         )
 
-    def test_waiting_for_a_server_that_is_not_there_ends(self) -> None:
+    def test_a_task_that_waits_for_a_server_ends_with_an_error(self) -> None:
         script, _ = failing(ServerUnavailable("postgres-unavailable", detail="away"), 10_000)
         with pytest.raises(RuntimeError, match="does not have"):
             scripted(script).sync()
 
     @pytest.mark.parametrize("ending", [SystemExit(3), GeneratorExit(), CancelledError()])
-    def test_what_would_end_a_thread_is_an_attempt(self, ending: BaseException) -> None:
+    def test_an_exception_that_would_end_a_thread_counts_an_attempt(
+        self, ending: BaseException
+    ) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             raise ending
 
@@ -479,7 +479,7 @@ class TestExceptions:
         assert (result.state, result.parked[0].attempts) == ("partial", 3)
         assert type(ending).__name__ in str(result.parked[0].error)
 
-    def test_ctrl_c_passes_through(self) -> None:
+    def test_ctrl_c_is_raised_unchanged(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             raise KeyboardInterrupt
 
@@ -508,12 +508,12 @@ class TestExceptions:
         assert harness.sync().state == "succeeded"
         assert harness.state == {"p": {"count": 9}, "q": {"count": 1}}
 
-    def test_a_cursor_that_expires_in_the_resync_too_is_parked(self) -> None:
+    def test_a_cursor_that_expires_again_in_the_resync_is_parked(self) -> None:
         script, attempts = failing(CursorExpired("p"), 10)
         assert (scripted(script).sync().state, len(attempts)) == ("partial", 2)
 
     def test_an_expired_cursor_fences_off_older_writers(self) -> None:
-        """The writer was dispatched first and is kept last."""
+        """The writer is dispatched first and saved last."""
 
         def script(ctx: Context, name: str) -> TaskResult:
             if name == "root":
@@ -527,7 +527,7 @@ class TestExceptions:
         harness = scripted(script, faults=Faults(overlap=1))
         assert (harness.sync().state, harness.state) == ("succeeded", {})
 
-    def test_a_generator_that_raises_counts_as_its_task(self) -> None:
+    def test_an_error_in_a_generator_is_an_error_of_its_task(self) -> None:
         def outputs() -> Any:
             yield item("a")
             raise PermanentError("in the middle")
@@ -535,7 +535,7 @@ class TestExceptions:
         harness = scripted(lambda ctx, name: TaskResult(outputs()))
         assert (harness.sync().tasks_parked, harness.content) == (1, {})
 
-    def test_start_that_fails_fails_the_run(self) -> None:
+    def test_an_error_in_start_fails_the_run(self) -> None:
         class Broken(Scripted):
             def start(self, ctx: Context) -> TaskResult:
                 raise PermanentError("x")
@@ -544,12 +544,12 @@ class TestExceptions:
 
 
 class TestContext:
-    def test_known_has_the_fingerprints_of_what_is_kept(self) -> None:
+    def test_fingerprints_of_kept_items_are_available(self) -> None:
         harness = scripted(keeps(item("a", fingerprint="1"), item("b")))
         harness.sync()
         assert harness.context().fingerprints(["a", "b", "c"]) == {"a": "1", "b": None}
 
-    def test_a_blob_is_resumed_on_the_next_attempt_and_forgotten_once_kept(self) -> None:
+    def test_a_blob_is_resumed_on_the_next_attempt_until_it_is_kept(self) -> None:
         told: list[int] = []
 
         def script(ctx: Context, name: str) -> TaskResult:
@@ -567,7 +567,7 @@ class TestContext:
         assert told == [0, 4, 0, 4]
 
     def test_a_large_blob_is_not_part_of_the_result(self) -> None:
-        """100 of a megabyte would be more than a result may carry."""
+        """100 of these blobs, of a megabyte each, exceed the bytes that a result may have."""
 
         def script(ctx: Context, name: str) -> TaskResult:
             outputs = []
@@ -581,7 +581,7 @@ class TestContext:
         assert harness.sync().state == "succeeded"
         assert harness.content["7"].size == 1_100_000
 
-    def test_charges_name_a_limit(self) -> None:
+    def test_a_charge_has_to_name_a_rate_limit(self) -> None:
         harness = scripted(always(TaskResult()))
         context = harness.context()
         context.charge("quota", 3)
@@ -590,7 +590,7 @@ class TestContext:
             with pytest.raises(PermanentError, match="no rate limit"):
                 context.charge(wrong)
 
-    def test_refreshed_credentials_stay(self) -> None:
+    def test_refreshed_credentials_are_kept_for_later_runs(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             ctx.refresh_credentials()
             return TaskResult()
@@ -599,7 +599,7 @@ class TestContext:
         harness.sync()
         assert harness.credentials == Token(token="second")
 
-    def test_stopping(self) -> None:
+    def test_a_context_reports_that_the_worker_stops(self) -> None:
         harness = scripted(always(TaskResult()))
         assert not harness.context().stopping
         harness.stopping = True
@@ -632,7 +632,7 @@ class TestFaults:
             (Faults.storm(1), lambda ran: len(ran) > len(set(ran))),
         ],
     )
-    def test_they_strike_and_change_nothing(
+    def test_injected_faults_change_no_result(
         self, faults: Faults, strikes: Callable[[Sequence[str]], bool]
     ) -> None:
         ran: list[str] = []
@@ -644,19 +644,19 @@ class TestFaults:
         assert shaken.content == calm.content
         assert strikes(ran)
 
-    def test_the_same_seed_strikes_the_same_way(self) -> None:
+    def test_the_same_seed_injects_the_same_faults(self) -> None:
         first: list[str] = []
         second: list[str] = []
         for ran in (first, second):
             scripted(self.tree(ran), faults=Faults.storm(5)).sync()
         assert first == second
 
-    def test_certain_transient_errors_are_injected_once_a_task(self) -> None:
+    def test_a_transient_error_is_injected_once_per_task(self) -> None:
         result = scripted(always(TaskResult()), faults=Faults(transient=1)).sync()
         assert [str(error) for error in result.failures] == ["injected fault: transient"] * 2
 
-    def test_a_late_result_does_not_revive_what_was_deleted(self) -> None:
-        """The download was dispatched first and is kept last."""
+    def test_a_late_result_does_not_restore_a_deleted_item(self) -> None:
+        """The download is dispatched first and saved last."""
 
         def script(ctx: Context, name: str) -> TaskResult:
             outputs = {"download": [item("a")], "delete": [TaskOutput.gone("a")]}
@@ -667,7 +667,7 @@ class TestFaults:
         assert set(scripted(script, faults=Faults(overlap=1)).sync().outputs) >= {"ignored"}
 
 
-def test_limits_are_asked_with_the_config() -> None:
+def test_the_harness_uses_the_limits_of_the_config() -> None:
     class Configured(Scripted):
         @classmethod
         def limits(cls, config: NoFields) -> Sequence[Limit]:

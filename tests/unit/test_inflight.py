@@ -1,4 +1,4 @@
-"""What a process holds: each dispatch once, renewed while it is in good hands."""
+"""The in-flight tasks of a process: each dispatch once, renewed while its thread is alive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from core.worker.inflight import InflightTasks
 Make = Callable[..., Dispatch]
 
 
-def test_of_many_deliveries_at_once_one_is_taken_and_one_begins(dispatch: Make) -> None:
+def test_one_of_many_concurrent_deliveries_is_received_and_started(dispatch: Make) -> None:
     inflight, together = InflightTasks(), threading.Barrier(8)
 
     def deliver(number: int) -> tuple[int, int]:
@@ -31,7 +31,7 @@ def test_of_many_deliveries_at_once_one_is_taken_and_one_begins(dispatch: Make) 
     assert len(inflight) == 50
 
 
-def test_what_is_finished_is_refused_and_what_was_given_back_is_not(dispatch: Make) -> None:
+def test_a_finished_dispatch_is_refused_and_a_returned_one_is_not(dispatch: Make) -> None:
     inflight = InflightTasks()
     for number in (1, 2):
         assert inflight.receive(dispatch(task_id=number))
@@ -44,7 +44,7 @@ def test_what_is_finished_is_refused_and_what_was_given_back_is_not(dispatch: Ma
     assert len(inflight) == 2
 
 
-def test_its_memory_of_finished_ones_is_bounded(
+def test_the_memory_of_finished_dispatches_is_bounded(
     dispatch: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 10)
@@ -56,7 +56,7 @@ def test_its_memory_of_finished_ones_is_bounded(
     assert not inflight.receive(dispatch(task_id=99))
 
 
-def test_what_waits_runs_or_is_to_be_saved_is_renewed(dispatch: Make) -> None:
+def test_waiting_running_and_unsaved_tasks_are_renewed(dispatch: Make) -> None:
     inflight = InflightTasks()
     waits, runs, unsaved = (dispatch(task_id=number) for number in (1, 2, 3))
     for one in (waits, runs, unsaved):
@@ -69,7 +69,7 @@ def test_what_waits_runs_or_is_to_be_saved_is_renewed(dispatch: Make) -> None:
     assert inflight.running == 1
 
 
-def test_what_a_dead_thread_left_or_ran_past_its_limit_is_not_renewed(dispatch: Make) -> None:
+def test_tasks_of_dead_threads_and_over_their_limit_are_not_renewed(dispatch: Make) -> None:
     inflight = InflightTasks()
     thread = threading.Thread(target=lambda: inflight.start(dispatch(task_id=1), 60))
     thread.start()
@@ -78,7 +78,7 @@ def test_what_a_dead_thread_left_or_ran_past_its_limit_is_not_renewed(dispatch: 
     assert inflight.active_leases() == []
 
 
-def test_one_suspect_at_a_time(dispatch: Make) -> None:
+def test_a_process_runs_one_suspect_at_a_time(dispatch: Make) -> None:
     inflight = InflightTasks()
     first, second = dispatch(task_id=1, suspect=True), dispatch(task_id=2, suspect=True)
     assert inflight.enter_suspect_lane(first)
@@ -90,7 +90,7 @@ def test_one_suspect_at_a_time(dispatch: Make) -> None:
     assert inflight.enter_suspect_lane(second)
 
 
-def test_a_result_that_cannot_be_read_is_let_go_of(dispatch: Make) -> None:
+def test_a_dispatch_whose_result_cannot_be_read_is_released(dispatch: Make) -> None:
     inflight, one = InflightTasks(), dispatch()
     fields = Outcome(one).to_json() | {"stop": {"reason": "credentials"}}
     inflight.receive(one, started=True)

@@ -1,5 +1,6 @@
-"""InstancePool of integrations: kept for the next task of their account, and closed without harm to
-anybody else.
+"""InstancePool keeps integrations for the next task of their account.
+
+An error while one is closed affects no other.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ def closed() -> list[Any]:
 
 @pytest.fixture
 def account(loaded: LoadedAccount, closed: list[Any]) -> Callable[..., LoadedAccount]:
-    """The account with an integration that notes what is closed, or fails where it is told to."""
+    """Return a function that makes an account.
+
+    Its integration records that it was closed, and raises the given errors.
+    """
 
     def make(
         version: int = 5, *, begins: BaseException | None = None, ends: BaseException | None = None
@@ -45,19 +49,19 @@ def account(loaded: LoadedAccount, closed: list[Any]) -> Callable[..., LoadedAcc
     return make
 
 
-def test_one_that_was_given_back_serves_the_next_task(
+def test_a_released_instance_serves_the_next_task(
     account: Callable[..., LoadedAccount], closed: list[Any]
 ) -> None:
     instances, mine = InstancePool(Egress()), account()
     first = instances.take(mine)
     second = instances.take(mine)
-    assert first is not second, "one task at a time each"
+    assert first is not second, "an instance runs one task at a time"
     instances.release(first)
     assert instances.take(mine) is first
     assert not closed
 
 
-def test_one_of_an_older_version_is_closed(
+def test_an_instance_of_an_older_version_is_closed(
     account: Callable[..., LoadedAccount], closed: list[Any]
 ) -> None:
     instances = InstancePool(Egress())
@@ -67,7 +71,9 @@ def test_one_of_an_older_version_is_closed(
     assert closed == [old.integration]
 
 
-def test_the_idle_are_closed_once(account: Callable[..., LoadedAccount], closed: list[Any]) -> None:
+def test_idle_instances_are_closed_once(
+    account: Callable[..., LoadedAccount], closed: list[Any]
+) -> None:
     instances, mine = InstancePool(Egress()), account()
     idle = instances.take(mine)
     instances.release(idle)
@@ -84,7 +90,7 @@ def test_the_idle_are_closed_once(account: Callable[..., LoadedAccount], closed:
     [RuntimeError("no"), SystemExit(1), GeneratorExit()],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_close_raises_ends_nothing_else(
+def test_an_error_in_close_affects_no_other_instance(
     account: Callable[..., LoadedAccount], closed: list[Any], error: BaseException
 ) -> None:
     instances, mine = InstancePool(Egress()), account(ends=error)
@@ -94,7 +100,7 @@ def test_whatever_close_raises_ends_nothing_else(
     assert len(closed) == 2
 
 
-def test_one_that_cannot_begin_is_closed_and_not_kept(
+def test_an_instance_that_fails_to_initialize_is_closed_and_not_kept(
     account: Callable[..., LoadedAccount], closed: list[Any]
 ) -> None:
     instances = InstancePool(Egress())

@@ -1,4 +1,4 @@
-"""Limits: an operator's figures, what they are counted under, and how much one task takes."""
+"""Limits: the values of an operator, the key of a budget, and the weight of a task."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LIMITS = RATES | st.builds(Concurrency, st.text(min_size=1), st.integers(1, 10**
 
 
 @given(limits=st.lists(LIMITS))
-def test_a_row_holds_a_limit_whole(limits: list[Limit]) -> None:
+def test_a_limit_survives_the_round_trip_through_json(limits: list[Limit]) -> None:
     assert from_json(to_json(limits)) == limits
 
 
-def test_an_override_replaces_only_what_it_names() -> None:
+def test_an_override_replaces_only_the_named_values() -> None:
     limits = [
         Rate("quota", 100, 60.0, "group"),
         Concurrency("connections", 4),
@@ -70,12 +70,12 @@ def test_a_limit_is_shared_by_exactly_its_scope() -> None:
     )
 
 
-def test_without_a_group_an_account_is_its_own() -> None:
+def test_an_account_without_a_group_has_a_budget_of_its_own() -> None:
     limit = Rate("quota", 1, 1.0, "group")
     assert key(limit, "a", None) != key(limit, "b", None)
 
 
-def test_at_once_counts_every_task_unless_its_cost_says_otherwise() -> None:
+def test_every_task_counts_one_for_concurrency_unless_its_cost_differs() -> None:
     assert weight(Concurrency("c", 4), {}) == 1
     assert weight(Concurrency("c", 4), {"c": 0}) == 0
     assert weight(Concurrency("c", 4), {"c": 2}) == 2
@@ -86,7 +86,7 @@ def test_at_once_counts_every_task_unless_its_cost_says_otherwise() -> None:
 @pytest.mark.parametrize(
     "make", [lambda: Rate("x", 0, 1.0), lambda: Rate("x", 1, 0.0), lambda: Concurrency("x", 0)]
 )
-def test_a_limit_of_nothing_is_refused(make: object) -> None:
+def test_a_limit_of_zero_is_refused(make: object) -> None:
     with pytest.raises(ValueError, match="'x'"):
         make()  # type: ignore[operator]
 

@@ -1,4 +1,4 @@
-"""What is logged, and how loud."""
+"""Log levels of the engine and of libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logging.getLogger("core.rest").info("ours")
 """
 
 
-def test_a_command_that_becomes_a_service_hears_errors_of_libraries() -> None:
+def test_a_command_that_becomes_a_service_logs_errors_of_libraries() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SERVICE], capture_output=True, text=True, check=True
     )

@@ -26,7 +26,7 @@ from core.transport.messages import (
 OPTIONAL = {"attempts": 2, "crashes": 1, "snoozes": 3, "suspect": True}
 
 
-def test_dramatiq_reads_a_dispatch_back_whole(dispatch: Callable[..., Dispatch]) -> None:
+def test_dramatiq_decodes_every_field_of_a_dispatch(dispatch: Callable[..., Dispatch]) -> None:
     sent = dispatch(task_id=5, dispatch_no=3, payload={"a": [1, "é\0", None]}, suspect=True)
     message: Message = Message.decode(dispatch_message(sent).encode())
     assert TaskMessage(message).dispatch == sent
@@ -35,18 +35,18 @@ def test_dramatiq_reads_a_dispatch_back_whole(dispatch: Callable[..., Dispatch])
     assert abs(message.message_datetime.timestamp() - message.message_timestamp / 1000) < 1
 
 
-def test_it_encodes_as_dramatiq_itself_would(dispatch: Callable[..., Dispatch]) -> None:
+def test_a_message_is_encoded_as_dramatiq_encodes_it(dispatch: Callable[..., Dispatch]) -> None:
     text = dispatch_message(dispatch()).encode()
     assert Message.decode(Message.decode(text).encode()) == Message.decode(text)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text()))
-def test_any_fields_survive(fields: dict[str, object]) -> None:
+def test_any_fields_survive_encoding_and_decoding(fields: dict[str, object]) -> None:
     message: Message = Message.decode(encode('q"', "a\n", "1", fields).encode())
     assert (message.queue_name, message.actor_name, message.kwargs) == ('q"', "a\n", fields)
 
 
-def test_every_field_of_a_dispatch_has_one_key_and_the_tokens_is_free() -> None:
+def test_every_field_has_a_unique_key_and_the_tokens_key_is_free() -> None:
     assert list(KEYS) == [field.name for field in fields(Dispatch)]
     assert len(set(KEYS.values())) == len(KEYS)
     assert "k" not in KEYS.values()
@@ -54,7 +54,7 @@ def test_every_field_of_a_dispatch_has_one_key_and_the_tokens_is_free() -> None:
 
 @pytest.mark.parametrize("optional", [{}, OPTIONAL, {"snoozes": 1}])
 @pytest.mark.parametrize("texts", ["step", 'é"\\\n', "\ud800"])
-def test_formatted_text_is_what_the_encoder_would_write(
+def test_a_formatted_message_equals_an_encoded_one(
     dispatch: Callable[..., Dispatch], optional: dict[str, Any], texts: str
 ) -> None:
     one = dispatch(type=texts, domain=texts, payload={texts: texts}, **optional)
@@ -67,7 +67,7 @@ def test_formatted_text_is_what_the_encoder_would_write(
 
 
 def sent(dispatch: Dispatch) -> dict[str, Any]:
-    """The fields of its message."""
+    """Return the fields of a dispatch's message."""
     named: dict[str, Any] = json.loads(dispatch_message(dispatch))["kwargs"]
     return named
 
@@ -87,7 +87,9 @@ def test_a_missing_optional_field_has_its_default(
 
 
 @pytest.mark.parametrize("name", [name for name in KEYS if name not in OPTIONAL])
-def test_a_missing_required_field_is_named(dispatch: Callable[..., Dispatch], name: str) -> None:
+def test_the_error_names_a_missing_required_field(
+    dispatch: Callable[..., Dispatch], name: str
+) -> None:
     named = sent(dispatch(**OPTIONAL))
     del named[KEYS[name]]
     with pytest.raises(TypeError, match=f"a dispatch lacks {name}$"):
@@ -119,7 +121,7 @@ def test_a_result_without_a_required_field_is_refused(dispatch: Callable[..., Di
 
 
 @pytest.mark.parametrize("data", [None, 7, "text", [1]])
-def test_what_has_no_named_fields_is_refused(data: Any) -> None:
+def test_data_without_named_fields_is_refused(data: Any) -> None:
     with pytest.raises(TypeError):
         from_fields(Block, data)
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""The hooks around a task fail closed, and never keep a task to themselves."""
+"""The middleware around a task: on an error it skips the task, and never keeps it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def message(dispatch: Callable[..., Dispatch]) -> Callable[..., MessageProxy]:
 
 @pytest.fixture
 def worker(shop: Any, loaded: LoadedAccount) -> Any:
-    """The parts of a worker process; `handed` has the outcomes that were handed over."""
+    """Return the parts of a worker process; `handed` collects the outcomes for the saver."""
     handed: list[Outcome] = []
     registry = SimpleNamespace(integrations={"shop": shop}, get=lambda domain: shop)
     budgets = SimpleNamespace(take=lambda wanted: None)
@@ -78,7 +78,7 @@ class Broken(TaskMiddleware):
         raise ZeroDivisionError
 
 
-def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
+def test_an_unexpected_error_before_a_task_skips_it_without_renewal(
     worker: Any, message: Any, dedup: Dedup, leases: Leases
 ) -> None:
     one = message()
@@ -89,13 +89,13 @@ def test_an_unexpected_error_before_a_task_skips_it_and_lets_its_lease_run_out(
     assert worker.inflight.active_leases() == []
 
 
-def test_messages_of_other_actors_are_left_alone(worker: Any) -> None:
+def test_messages_of_other_actors_are_ignored(worker: Any) -> None:
     Broken(worker.inflight).before_process_message(
         None, MessageProxy(Message.decode(encode("q", "poll_due", "1", []).encode()))
     )
 
 
-def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(
+def test_a_second_delivery_is_skipped_without_effect_on_the_first(
     worker: Any, message: Any, dedup: Dedup, leases: Leases
 ) -> None:
     first, second = message(), message()
@@ -108,7 +108,7 @@ def test_a_second_delivery_is_skipped_and_disturbs_the_first_in_nothing(
 
 @pytest.fixture
 def costly(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its step takes 3 units of the quota."""
+    """Let the step cost 3 units of the quota."""
     from dataclasses import replace
 
     monkeypatch.setattr(
@@ -116,14 +116,14 @@ def costly(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_task_without_a_cost_asks_nobody(
+def test_a_task_without_a_cost_uses_no_budget(
     worker: Any, message: Any, rate_limit: RateLimit
 ) -> None:
     worker.budgets.take = None
     rate_limit.before_process_message(None, message())  # type: ignore[arg-type]
 
 
-def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
+def test_a_spent_budget_snoozes_the_task_and_blocks_the_limit(
     worker: Any, message: Any, costly: None, rate_limit: RateLimit
 ) -> None:
     asked: list[Any] = []
@@ -149,7 +149,7 @@ def test_a_budget_that_is_used_up_puts_the_task_back_and_blocks_the_limit(
     assert 5.0 < outcome.delay <= 5.6
 
 
-def test_while_redis_is_away_a_costly_task_waits(
+def test_a_task_with_a_cost_waits_while_redis_is_unavailable(
     worker: Any, message: Any, costly: None, rate_limit: RateLimit
 ) -> None:
     import redis
@@ -171,10 +171,10 @@ def test_while_redis_is_away_a_costly_task_waits(
         SkipMessage("of the plugin's limits"),
     ],
 )
-def test_an_account_that_cannot_be_opened_is_for_the_task_to_report(
+def test_the_task_reports_an_account_that_cannot_be_opened(
     worker: Any, message: Any, costly: None, error: Exception, rate_limit: RateLimit
 ) -> None:
-    """Skipped here, it would come back for ever and its account would never stop."""
+    """If the middleware skipped the task, the account would never stop."""
 
     def closed(*_: Any) -> None:
         raise error

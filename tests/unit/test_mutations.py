@@ -1,5 +1,6 @@
-"""The table of mutations follows the code: a long session would otherwise be the first to notice
-that it does not.
+"""The table of mutations matches the code.
+
+Without this test, only the long session of mutations would notice that it does not.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from mutations import MUTATIONS, ROOT, Mutation
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_a_mutation_fits_the_code_and_its_tests_are_there(mutation: Mutation) -> None:
+def test_a_mutation_matches_the_code_and_its_tests_exist(mutation: Mutation) -> None:
     for file, there, wanted in mutation.changes:
         assert there in (ROOT / file).read_text("utf-8")
         assert there != wanted

@@ -1,4 +1,4 @@
-"""Cursors: they lead back to where a page ended, and nothing else is one."""
+"""Cursors: each leads to the row at which its page ended, and other texts are refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ROW = (datetime(2026, 1, 2, tzinfo=UTC), UUID(int=7))
 
 @pytest.mark.parametrize("which", KEYS)
 @given(st.data())
-def test_a_cursor_leads_back_to_its_row(which: str, data: st.DataObject) -> None:
+def test_a_cursor_contains_the_key_of_its_row(which: str, data: st.DataObject) -> None:
     key = KEYS[which]
     row = {column: data.draw(VALUES[kind]) for column, kind in key.columns.items()}
     cursor = key.encode(row)
@@ -60,8 +60,8 @@ def test_a_cursor_leads_back_to_its_row(which: str, data: st.DataObject) -> None
 
 @pytest.mark.parametrize("which", KEYS)
 @given(st.lists(JSON, max_size=4))
-def test_other_values_are_refused_or_are_a_key(which: str, values: list[Any]) -> None:
-    """What is let through can be compared with the columns: PostgreSQL refuses none of it."""
+def test_any_other_values_are_refused_or_are_a_valid_key(which: str, values: list[Any]) -> None:
+    """PostgreSQL can compare every accepted value with its column."""
     key = KEYS[which]
     try:
         found = key.decode(encode_cursor(values))
@@ -76,7 +76,7 @@ def test_other_values_are_refused_or_are_a_key(which: str, values: list[Any]) ->
 
 @pytest.mark.parametrize("which", KEYS)
 @pytest.mark.parametrize("cursor", ["", "x", "W10", "eyJhIjoxfQ", "\ud800", "é", "W1tb" * 9_000])
-def test_what_is_no_cursor_is_refused(which: str, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(which: str, cursor: str) -> None:
     with pytest.raises(InvalidInput, match=r"^invalid cursor"):
         KEYS[which].params(10, cursor)
 
@@ -106,7 +106,7 @@ def test_a_text_that_postgresql_cannot_hold_is_refused(text: object) -> None:
 
 
 @given(st.integers(-5, 3 * MAX_PAGE_ROWS), st.integers(0, 2 * MAX_PAGE_ROWS))
-def test_a_page_is_cut_at_its_limit(limit: int, there: int) -> None:
+def test_a_page_ends_at_its_limit(limit: int, there: int) -> None:
     key = Keyset({"id": "bigint"})
     rows = [{"id": id} for id in range(min(there, key.params(limit, None)["limit"]))]
     page = key.page(rows, limit)

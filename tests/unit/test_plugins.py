@@ -1,4 +1,4 @@
-"""Finding plugins: one that cannot be loaded is left out with its error, and the others go on."""
+"""Plugin discovery: a plugin that cannot be loaded is quarantined, and the others work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def integrations(): return [Good]
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`modules(name="text")` makes modules, and returns their entry points."""
+    """Return `modules(name="text")`, which writes modules and returns their entry points."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(**texts: str) -> list[EntryPoint]:
@@ -92,7 +92,7 @@ def test_settings_that_do_not_validate_are_not_repeated(modules: Any) -> None:
     assert "correct-horse" not in quarantined.error
 
 
-def test_a_plugin_that_brings_one_domain_twice_is_quarantined(modules: Any) -> None:
+def test_a_plugin_that_defines_one_domain_twice_is_quarantined(modules: Any) -> None:
     twice = (
         good()
         + "\nclass Second(Good): pass\n"
@@ -112,7 +112,7 @@ def test_an_entry_point_may_name_a_class(modules: Any) -> None:
     assert list(registry.integrations) == ["good"]
 
 
-def test_every_process_sees_the_same_whatever_the_order(modules: Any) -> None:
+def test_the_result_does_not_depend_on_the_order_of_discovery(modules: Any) -> None:
     entries = modules(b=good(), a=good())
     for order in (entries, entries[::-1]):
         assert [one.name for one in discover(order).quarantined] == ["b"]
@@ -127,13 +127,13 @@ def test_modules_under_development_are_loaded_too(
     assert "hello-world" in get_registry().integrations
 
 
-def test_an_unknown_domain_says_what_to_install() -> None:
+def test_the_error_for_an_unknown_domain_names_the_package() -> None:
     with pytest.raises(NotFound) as caught:
         Registry().get("gmail")
     assert "pip install integration-polling-gmail" in caught.value.next_step("cli")
 
 
-def test_the_catalog_tells_dispatchers_costs_and_bounds(modules: Any) -> None:
+def test_the_catalog_contains_costs_and_bounds_for_dispatchers(modules: Any) -> None:
     (entry,) = catalog(discover(modules(one=good())))
     assert (entry["domain"], entry["tasks"], entry["max_tasks"]) == (
         "good",
@@ -145,7 +145,7 @@ def test_the_catalog_tells_dispatchers_costs_and_bounds(modules: Any) -> None:
 @pytest.mark.parametrize(
     "error", [RuntimeError("no"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()], ids=repr
 )
-def test_a_failing_observer_changes_nothing_for_the_others(
+def test_a_failing_observer_does_not_affect_the_others(
     caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     told: list[str] = []
@@ -173,7 +173,7 @@ def test_a_failing_observer_changes_nothing_for_the_others(
     assert "the observer failing of content_saved failed" in caplog.text
 
 
-def test_an_observer_that_hangs_does_not_keep_who_tells_it() -> None:
+def test_an_observer_that_hangs_does_not_block_its_caller() -> None:
     asked, go_on = threading.Event(), threading.Event()
     plugin = ModuleType("hanging")
 
@@ -185,7 +185,7 @@ def test_an_observer_that_hangs_does_not_keep_who_tells_it() -> None:
     plugin.content_saved = content_saved  # type: ignore[attr-defined]
     registry = Registry()
     registry.manager.register(plugin)
-    for _ in range(1_100):  # more than may wait
+    for _ in range(1_100):  # more than the queue of observers may contain
         registry.observe("content_saved", domain="d", account_id="a", external_ids=["x"])
     assert asked.wait(10)
     assert not go_on.is_set()
@@ -208,11 +208,12 @@ def test_a_task_cannot_be_called_start() -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 @pytest.mark.parametrize("swallows", [False, True])
-def test_who_is_told_to_end_while_plugins_load_ends(
+def test_a_signal_while_plugins_load_ends_the_process(
     modules: Any, name: str, swallows: bool
 ) -> None:
-    """A handler raises SystemExit wherever the process stands: in a plugin's import it is not
-    the plugin's.
+    """A signal handler raises SystemExit at any point of the process.
+
+    When that is inside the import of a plugin, the exception is not the plugin's.
     """
     number = signal.Signals[name]
     text = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    "

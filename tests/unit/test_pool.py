@@ -1,4 +1,4 @@
-"""Which errors of PostgreSQL are worth trying again."""
+"""The errors of PostgreSQL after which the engine retries."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ STAY = [
 
 
 @pytest.mark.parametrize("error", PASS, ids=lambda error: type(error).__name__)
-def test_what_passes_is_tried_again(error: psycopg.Error) -> None:
+def test_a_temporary_error_is_retried(error: psycopg.Error) -> None:
     assert passes(error)
 
 
 @pytest.mark.parametrize("error", STAY, ids=lambda error: type(error).__name__)
-def test_what_stays_is_not(error: psycopg.Error) -> None:
+def test_a_permanent_error_is_not_retried(error: psycopg.Error) -> None:
     assert not passes(error)

@@ -1,4 +1,4 @@
-"""No secret of an account gets into a text that people or logs see."""
+"""Texts that people read, and logs, never contain a secret of an account."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHAPES: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @given(secret=SECRETS)
-def test_a_secret_is_struck_out_in_every_shape_it_travels_in(shape: str, secret: str) -> None:
+def test_a_secret_is_redacted_in_every_encoding(shape: str, secret: str) -> None:
     written = SHAPES[shape](secret)
     redacted = redactor(Token(value=SecretStr(secret)))(f"<{written}>")
     assert "***" in redacted
@@ -60,19 +60,19 @@ UNSTRUCK: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("shape", UNSTRUCK)
-def test_other_shapes_a_secret_travels_in(shape: str) -> None:
+def test_a_secret_is_redacted_in_url_paths_and_json(shape: str) -> None:
     secret = 'hun/ter "zwölf"'
     written = UNSTRUCK[shape](secret)
     assert written not in redactor(Token(value=SecretStr(secret)))(f"{written}")
 
 
 @given(secret=SECRETS, before=st.binary(max_size=7), after=st.binary(max_size=4))
-def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(
+def test_a_secret_is_redacted_inside_a_longer_base64_text(
     secret: str, before: bytes, after: bytes
 ) -> None:
-    """As in a Basic header.
+    """The secret is part of a longer text, as in a Basic header.
 
-    Its first and last characters hold bits of the neighbours, and may stay.
+    Its first and last characters share bits with the neighbours, and may stay.
     """
     raw = secret.encode()
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -82,14 +82,14 @@ def test_in_base64_a_secret_is_struck_out_between_whatever_neighbours(
         redacted = redactor(Token(value=SecretStr(secret)))(whole)
         assert "***" in redacted
         left = redacted.split("***")
-        # What may stand there by chance, in the neighbours' own text, is not of the secret.
+        # Pieces that occur by chance in the neighbours' own text do not come from the secret.
         others = whole.replace(own, " ")
         assert not [
             piece for piece in pieces if piece not in others and any(piece in text for text in left)
         ]
 
 
-def test_the_password_of_a_basic_header_is_struck_out() -> None:
+def test_the_password_of_a_basic_header_is_redacted() -> None:
     secret = "hunter-2-hunter"
     for user in ("u", "us", "user"):
         header = base64.b64encode(f"{user}:{secret}".encode()).decode()
@@ -99,7 +99,7 @@ def test_the_password_of_a_basic_header_is_struck_out() -> None:
         assert not [own[at : at + 6] for at in range(len(own) - 5) if own[at : at + 6] in redacted]
 
 
-def test_secrets_are_found_wherever_a_model_keeps_them() -> None:
+def test_secrets_are_found_anywhere_in_a_model() -> None:
     model = Nested(
         inner=Token(value="inner-secret"),
         more=["first-secret"],
@@ -111,7 +111,7 @@ def test_secrets_are_found_wherever_a_model_keeps_them() -> None:
     assert redactor(model)(text) == "*** *** *** *** everyone"
 
 
-def test_a_secret_that_is_part_of_another_does_not_uncover_the_rest() -> None:
+def test_a_secret_that_contains_another_is_redacted_completely() -> None:
     model = Nested(inner=Token(value="abcd"), more=["abcd-efgh"], by_name={}, raw=b"", public="")
     assert redactor(model)("abcd-efgh abcd") == "*** ***"
 
@@ -128,8 +128,8 @@ def test_an_error_is_one_bounded_line() -> None:
     assert error_text(ValueError(""), str) == "ValueError"
 
 
-def test_an_error_is_cut_after_the_secret_was_struck_out() -> None:
-    """Half a secret at the cut would not be recognized."""
+def test_an_error_is_truncated_after_redaction() -> None:
+    """A part of a secret at the cut would not be recognized."""
     secret = "s3cret-" * 8
     text = error_text(
         ValueError("x" * (2 * MAX_TEXT_CHARS - 10) + secret),
@@ -165,13 +165,13 @@ def test_a_tasks_log_redacts_secrets_in_messages_arguments_and_exceptions(
         "host=h user=u password='pass word' dbname=db",
     ],
 )
-def test_the_database_s_password_is_struck_out_however_it_is_given(url: str) -> None:
+def test_the_database_password_is_redacted_in_every_form_of_url(url: str) -> None:
     environment = Environment(url, "redis://h", ("the-key",), embedded=False)
     redact = operator_redactor(environment, SimpleNamespace(integrations={}))
     assert redact("it says 'pass word' to the-key") == "it says '***' to ***"
 
 
-def test_the_secret_of_an_oauth_client_is_struck_out_though_no_settings_declare_it(
+def test_an_oauth_client_secret_is_redacted_without_declared_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SHOP_CLIENT_SECRET", "the-client-secret")

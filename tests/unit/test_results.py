@@ -1,6 +1,4 @@
-"""From what a plugin returns to rows: whatever it is, it is kept, or refused with a reason;
-never half.
-"""
+"""From the result of a plugin to rows: it is kept completely, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ Come = Callable[..., Outcome]
 
 @pytest.fixture
 def outcome_of(dispatch: Callable[..., Dispatch], shop: Any, store: Store) -> Come:
-    """`outcome_of(output=[…])`: what a task comes to that returns this."""
+    """Return `outcome_of(output=[…])`, which makes the outcome of a task with this result."""
     return lambda read={}, **result: result_outcome(
         dispatch(), TaskResult(**result), shop, store, read
     )
@@ -108,7 +106,7 @@ def test_content_of_another_kind_is_refused(store: Store, content: Any) -> None:
 @pytest.mark.parametrize(
     "id", ["", "a\0", "\ud800", "x" * 10_240, "é" * (MAX_ID_BYTES // 2 + 1), 5, None, b"a"]
 )
-def test_an_id_that_no_index_holds_is_refused(store: Store, id: Any) -> None:
+def test_an_id_that_an_index_cannot_store_is_refused(store: Store, id: Any) -> None:
     for refused in (
         lambda: row(store, id),
         lambda: row(store, "a", parent=id),
@@ -123,7 +121,7 @@ def test_the_longest_id_is_kept(store: Store) -> None:
     assert row(store, "x" * MAX_ID_BYTES).id == "x" * MAX_ID_BYTES
 
 
-def test_names_are_made_readable_where_they_cannot_be_held(store: Store) -> None:
+def test_names_that_cannot_be_stored_are_sanitized(store: Store) -> None:
     kept = row(store, "a", name="a\0b", kind="k\ud800", content_type="t\0")
     assert (kept.name, kept.kind, kept.type) == ("a\ufffdb", "k\ufffd", "t\ufffd")
 
@@ -143,7 +141,7 @@ def test_a_timestamp_keeps_its_moment(store: Store) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, object(), {1, 2}, b"x"])
-def test_metadata_that_is_no_json_is_refused(store: Store, value: Any) -> None:
+def test_metadata_that_is_not_json_is_refused(store: Store, value: Any) -> None:
     for nested in (value, [value], {"b": {"c": value}}):
         with pytest.raises(ResultInvalid, match="not valid JSON"):
             row(store, "a", metadata={"m": nested})
@@ -151,7 +149,7 @@ def test_metadata_that_is_no_json_is_refused(store: Store, value: Any) -> None:
             output_row(TaskOutput.update("a", metadata={"m": nested}), store)
 
 
-def test_metadata_is_bounded_and_made_readable(store: Store) -> None:
+def test_metadata_is_bounded_and_sanitized(store: Store) -> None:
     assert row(store, "a", metadata={"k\0": ["\ud800", {"x": "\0"}]}).metadata == {
         "k\ufffd": ["\ufffd", {"x": "\ufffd"}]
     }
@@ -173,7 +171,7 @@ JSON = st.recursive(
 
 
 @given(metadata=st.dictionaries(st.text(max_size=5), JSON, max_size=4))
-def test_equal_items_have_one_digest_whatever_the_order_of_their_keys(
+def test_the_digest_does_not_depend_on_the_order_of_keys(
     metadata: dict[str, Any],
 ) -> None:
     def turned(value: Any) -> Any:
@@ -211,11 +209,10 @@ def test_an_unknown_code_is_refused(store: Store, code: Any) -> None:
         row(store, "a", code=code)
 
 
-# Whole results
-# --------------------------------------------------------------------------------------------------
+# Complete results
 
 
-def test_an_id_twice_in_a_result_is_one_row_where_the_last_word_counts(outcome_of: Come) -> None:
+def test_the_last_output_about_an_id_in_a_result_wins(outcome_of: Come) -> None:
     outcome = outcome_of(
         output=[TaskOutput("a", "first"), TaskOutput("b"), TaskOutput("a", "second")]
     )
@@ -226,7 +223,7 @@ def test_an_id_twice_in_a_result_is_one_row_where_the_last_word_counts(outcome_o
     assert [row.operation for row in outcome.outputs] == [Operation.TOMBSTONE]
 
 
-def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: Come) -> None:
+def test_an_update_is_merged_into_the_item_of_the_same_result(outcome_of: Come) -> None:
     update = TaskOutput.update("a", metadata={"y": 2}, fingerprint="f2")
     whole = TaskOutput("a", "text", metadata={"x": 1, "y": 1}, fingerprint="f1")
     (row,) = outcome_of(output=[whole, update]).outputs
@@ -244,7 +241,7 @@ def test_an_update_in_the_same_result_is_added_to_what_stands_there(outcome_of: 
     assert row.operation is Operation.TOMBSTONE
 
 
-def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_of: Come) -> None:
+def test_later_changes_to_yielded_objects_have_no_effect(outcome_of: Come) -> None:
     def tasks() -> Iterator[Task]:
         payload: dict[str, Any] = {"number": 0, "of": []}
         for number in range(3):
@@ -271,7 +268,7 @@ def test_what_a_generator_does_with_what_it_has_yielded_changes_nothing(outcome_
 
 
 @pytest.mark.parametrize("field", ["output", "tasks", "seen"])
-def test_what_a_generator_raises_comes_out_as_it_is(outcome_of: Come, field: str) -> None:
+def test_the_exception_of_a_generator_is_raised_unchanged(outcome_of: Come, field: str) -> None:
     def broken() -> Iterator[Any]:
         yield {"output": TaskOutput("a"), "tasks": Task("step"), "seen": "a"}[field]
         raise ConnectionError("reset")
@@ -339,7 +336,7 @@ def test_the_bytes_of_one_result_are_bounded(
 
 
 @pytest.mark.parametrize("field", ["output", "tasks"])
-def test_metadata_and_payloads_count_too(
+def test_metadata_and_payloads_count_as_bytes_of_a_result(
     outcome_of: Come, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     monkeypatch.setattr(bounds, "MAX_RESULT_BYTES", 1_000_000)
@@ -349,7 +346,7 @@ def test_metadata_and_payloads_count_too(
         outcome_of(**{field: outputs if field == "output" else tasks})
 
 
-def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) -> None:
+def test_an_outcome_survives_the_round_trip_through_json(outcome_of: Come) -> None:
     import json
 
     class Cursor(BaseModel):
@@ -376,7 +373,7 @@ def test_an_outcome_travels_as_json_and_comes_back_the_same(outcome_of: Come) ->
     [{"a": math.nan}, {"a": object()}, {"a": {1}}, {"a": b"x"}],
     ids=["NaN", "an object", "a set", "bytes"],
 )
-def test_a_payload_that_is_no_json_is_refused(shop: Any, payload: Any) -> None:
+def test_a_payload_that_is_not_json_is_refused(shop: Any, payload: Any) -> None:
     with pytest.raises(ResultInvalid, match="not valid JSON"):
         task_row(Task("step", payload), shop)
 
@@ -387,7 +384,7 @@ def test_a_payload_that_postgresql_cannot_hold_is_refused(shop: Any, payload: An
         task_row(Task("step", payload), shop)
 
 
-def test_astral_characters_are_no_lone_surrogates(shop: Any) -> None:
+def test_astral_characters_are_not_treated_as_lone_surrogates(shop: Any) -> None:
     assert task_row(Task("step", {"number": "\U0001f600"}), shop).payload == {
         "number": "\U0001f600"
     }
@@ -409,7 +406,9 @@ def test_a_task_that_cannot_be_queued_is_refused(shop: Any, task: Task) -> None:
 
 
 @given(payload=st.dictionaries(st.text(max_size=5), JSON, max_size=4))
-def test_one_payload_is_one_key_whatever_the_order_of_its_names(payload: dict[str, Any]) -> None:
+def test_the_key_of_a_payload_does_not_depend_on_the_order_of_names(
+    payload: dict[str, Any],
+) -> None:
     import json
 
     turned = dict(reversed(payload.items()))

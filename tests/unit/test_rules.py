@@ -1,5 +1,6 @@
-"""The rules for what a task returns or raises, without a database; `test_two_judges` compares the
-engine and the kit.
+"""The rules for results and exceptions of tasks, without a database.
+
+`test_two_judges` compares the engine and the kit.
 """
 
 from __future__ import annotations
@@ -41,26 +42,26 @@ def tries(**given: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", PARKED)
-def test_the_kit_parks_it(name: str) -> None:
+def test_the_kit_parks_a_task_with_an_invalid_result(name: str) -> None:
     (verdict,) = Kit().judge([Deed(PARKED[name], name=name)])
     assert (verdict.state, verdict.content, verdict.states) == ("parked", {}, {})
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_the_kit_keeps_it(name: str) -> None:
+def test_the_kit_keeps_a_valid_result(name: str) -> None:
     (verdict,) = Kit().judge([Deed(KEPT[name], name=name)])
     assert (verdict.state, set(verdict.content) <= {"a", "b"}) == ("done", True)
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_the_kit_lets_it_wait(name: str) -> None:
+def test_the_kit_makes_a_task_wait_as_requested(name: str) -> None:
     make, seconds = WAITS[name]
     (verdict,) = Kit().judge([Deed(make, name=name)])
     assert (verdict.state, verdict.wait) == ("ready", seconds)
 
 
 @given(result=RESULTS)
-def test_a_result_becomes_rows_that_can_be_stored_or_is_refused(result: Any) -> None:
+def test_any_result_becomes_storable_rows_or_is_refused(result: Any) -> None:
     try:
         rows = result_rows(result, Odd, MemoryStore(), {})
     except ResultInvalid:
@@ -81,7 +82,7 @@ def test_a_result_becomes_rows_that_can_be_stored_or_is_refused(result: Any) -> 
     snoozes=st.integers(0, 10**9),
     trigger=st.sampled_from(["manual", "resync"]),
 )
-def test_every_exception_has_a_decision_with_a_reason_that_can_be_stored(
+def test_every_exception_has_a_decision_with_a_storable_reason(
     error: BaseException, attempts: int, snoozes: int, trigger: str
 ) -> None:
     decision = decide(
@@ -109,7 +110,7 @@ def test_every_exception_has_a_decision_with_a_reason_that_can_be_stored(
     ],
     ids=repr,
 )
-def test_what_parks_names_its_cause(
+def test_the_decision_to_park_names_its_cause(
     error: BaseException, given: dict[str, Any], cause: Cause
 ) -> None:
     decision = decide(error, tries(**given), 3)
@@ -117,7 +118,7 @@ def test_what_parks_names_its_cause(
     assert decision.cause is cause
 
 
-def test_the_list_of_what_parks_is_complete_here_and_in_the_docs() -> None:
+def test_the_causes_of_parking_are_listed_in_code_and_docs() -> None:
     assert parking.__doc__
     page = (DOCS / "reference" / "plugin-api.md").read_text("utf-8")
     for cause in Cause:
@@ -125,7 +126,7 @@ def test_the_list_of_what_parks_is_complete_here_and_in_the_docs() -> None:
         assert f"| `{cause}` |" in page
 
 
-def test_a_limit_is_named_by_a_text_and_none_is_the_account() -> None:
+def test_a_limit_is_a_text_and_none_means_the_account() -> None:
     from core import RateLimited
 
     def limit(named: Any) -> str | None:
@@ -142,7 +143,7 @@ def test_a_limit_is_named_by_a_text_and_none_is_the_account() -> None:
     ]
 
 
-def test_what_a_plugin_says_of_the_account_or_its_cursor_is_not_an_attempt() -> None:
+def test_errors_about_the_account_or_its_cursor_count_no_attempt() -> None:
     from core import ConfigurationError, CredentialsInvalid, SkipItem
 
     errors = [
@@ -160,12 +161,12 @@ TEXTS = st.text("a\0\\u0d8\ud800\udc00\U0001f600", max_size=6)
 
 
 @given(value=st.dictionaries(TEXTS, st.lists(TEXTS, max_size=3), max_size=3))
-def test_json_is_mended_as_its_texts_are(value: dict[str, list[str]]) -> None:
+def test_json_is_sanitized_like_its_texts(value: dict[str, list[str]]) -> None:
     import json
 
     from core.results.text import sanitize
 
-    # JSON knows no difference between a pair of surrogates and the character that they make.
+    # JSON does not distinguish a pair of surrogates from the character that they form.
     joined = json.loads(json.dumps(value))
     expected = {sanitize(key): [sanitize(text) for text in texts] for key, texts in joined.items()}
     encoded = encode_json(value, "value")

@@ -1,4 +1,4 @@
-"""`polling serve` where its packages are not, and what it is careful about."""
+"""`polling serve`: without its packages, and with slow providers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.web.problems import HttpProblem
 from core.web.provider_slots import MAX_CONCURRENT_CALLS, provider_slot
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
+def test_serve_without_its_extra_names_the_package_to_install(monkeypatch) -> None:
     serve.require_extra()
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert not serve.installed()
@@ -23,7 +23,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
     assert "integration-polling[serve]" in caught.value.next_step("cli")
 
 
-def test_nobody_else_loads_it() -> None:
+def test_no_other_command_imports_the_packages_of_serve() -> None:
     program = (
         "import sys; import core, core.testing, core.cli.app, core.cli.up,"
         " core.service.accounts.actions, core.service.accounts.oauth, core.worker.process;"
@@ -54,5 +54,5 @@ def test_those_who_wait_for_providers_leave_room_for_others() -> None:
         (None, "application/octet-stream"),
     ],
 )
-def test_a_media_type_is_one_or_none(given, told) -> None:
+def test_an_invalid_media_type_becomes_octet_stream(given, told) -> None:
     assert media_type(given) == told

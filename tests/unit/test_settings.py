@@ -1,4 +1,4 @@
-"""The operator's settings."""
+"""Tests of the operator's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.settings import RENAMED, LimitOverride, Settings, get_settings
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No variable of ours, and no `.env`."""
+    """Unset all variables of the engine, and leave the folder of any `.env`."""
     for name in Settings.model_fields:
         monkeypatch.delenv(f"POLLING_{name.upper()}", raising=False)
     for name in RENAMED:
@@ -22,7 +22,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_defaults_that_are_promised() -> None:
+def test_the_documented_defaults_hold() -> None:
     settings = get_settings()
     assert settings.database_url is settings.redis_url is settings.blob_url is None
     assert (settings.cron_schedule, settings.batch_size, settings.lease_seconds) == (
@@ -38,7 +38,7 @@ def test_the_defaults_that_are_promised() -> None:
     assert settings.blob_location == str(settings.home / "blobs")
 
 
-def test_every_setting_has_its_prefix_but_the_two_urls(
+def test_every_setting_except_the_two_urls_has_the_prefix(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     given = {
@@ -67,7 +67,7 @@ def test_every_setting_has_its_prefix_but_the_two_urls(
     assert (settings.home, settings.blob_location) == (tmp_path, "s3://bucket")
 
 
-def test_a_file_is_read_and_the_environment_is_stronger(
+def test_the_environment_has_priority_over_the_env_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text("POLLING_BATCH_SIZE=7\nPOLLING_THREADS=3\n")
@@ -75,7 +75,7 @@ def test_a_file_is_read_and_the_environment_is_stronger(
     assert (get_settings().batch_size, get_settings().threads) == (7, 5)
 
 
-def test_they_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = get_settings()
     monkeypatch.setenv("POLLING_THREADS", "5")
     assert get_settings() is first
@@ -94,7 +94,7 @@ def test_they_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("POLLING_THREADS", "many"),
     ],
 )
-def test_a_value_that_cannot_work_is_named_and_not_repeated(
+def test_the_error_names_an_invalid_setting_without_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -115,10 +115,10 @@ OLD_NAMES = [
 @pytest.mark.parametrize(("old", "new"), OLD_NAMES)
 @pytest.mark.parametrize("source", ["environment", "file"])
 @pytest.mark.parametrize("both", [False, True])
-def test_an_old_name_is_refused_and_the_new_one_named(
+def test_an_old_name_is_refused_with_the_new_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, old: str, new: str, both: bool
 ) -> None:
-    """Also where the new name is set too: nobody could tell which value holds."""
+    """The old name is refused even if the new one is set, as it is unclear which value holds."""
     given = {old: "1"} | ({new: "1"} if both else {})
     if source == "file":
         lines = "".join(f"{name}={value}\n" for name, value in given.items())

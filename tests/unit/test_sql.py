@@ -1,6 +1,6 @@
-"""SQL is assembled in one way, and no state is typed out: `core/states.py` defines the words.
+"""SQL is composed in one way, and code never spells out a state: `core/states.py` has the words.
 
-A statement is a module constant, made by an f-string of named fragments and words.
+A statement is a module constant, written as an f-string of named fragments and words.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ SQL = re.compile(
     re.DOTALL,
 )
 FRAGMENT = re.compile(r"statement|\w+_COLUMNS")
-"""Names of what holds SQL, besides the constants that are seen to hold it."""
+"""Names of further variables that contain SQL, besides constants with a statement."""
 
 AT_IMPORT = {("core/service/pagination.py", "__post_init__")}
-"""Functions that write statements for module constants, when they are imported."""
+"""Functions that compose statements for module constants at import."""
 
 TEMPLATES = ROOT / "core" / "dashboard" / "templates"
 
 
 def text_of(node: ast.AST) -> str | None:
-    """The text of a string or f-string; `{}` stands for what is put in."""
+    """Return the text of a string or f-string; `{}` replaces inserted values."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -60,7 +60,7 @@ def text_of(node: ast.AST) -> str | None:
 
 
 def is_sql(node: ast.AST, constants: set[str]) -> bool:
-    """Whether this is a statement, a part of one, or the name of one."""
+    """Return True if this is a statement, a part of one, or the name of one."""
     if isinstance(node, ast.IfExp):
         return is_sql(node.body, constants) or is_sql(node.orelse, constants)
     if isinstance(node, ast.Name | ast.Attribute):
@@ -70,20 +70,20 @@ def is_sql(node: ast.AST, constants: set[str]) -> bool:
 
 
 def name_of(node: ast.AST) -> str | None:
-    """The column that an expression reads: `run.state`, `row["state"]`, `state`."""
+    """Return the column that an expression reads: `run.state`, `row["state"]`, `state`."""
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
         return str(node.slice.value)
     return getattr(node, "attr", getattr(node, "id", None))
 
 
 def words_in(*nodes: ast.AST | None) -> bool:
-    """Whether a word is among these expressions, or in a tuple, list or set of them."""
+    """Return True if a word is among these expressions, or in a tuple, list or set of them."""
     constants = [one for node in nodes if node for one in (node, *getattr(node, "elts", ()))]
     return any(isinstance(one, ast.Constant) and one.value in WORDS for one in constants)
 
 
 def typed_out(tree: ast.AST) -> Iterator[int]:  # noqa: C901  a kind of place a case
-    """The lines in which a state is typed out."""
+    """Yield the lines that spell out a state."""
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         match node:
@@ -121,7 +121,7 @@ def typed_out(tree: ast.AST) -> Iterator[int]:  # noqa: C901  a kind of place a 
 
 
 def constants_of(tree: ast.Module) -> set[str]:
-    """The module's constants that hold SQL."""
+    """Return the module's constants that contain SQL."""
     return {
         target.id
         for node in tree.body
@@ -132,7 +132,7 @@ def constants_of(tree: ast.Module) -> set[str]:
 
 
 def assembled(tree: ast.AST, constants: set[str], file: str) -> Iterator[int]:
-    """The lines in which SQL is assembled otherwise than by an f-string at import."""
+    """Yield the lines that compose SQL in another way than with an f-string at import."""
     for node in ast.walk(tree):
         match node:
             case ast.BinOp(left=left, op=ast.Add() | ast.Mod(), right=right):
@@ -148,25 +148,25 @@ def assembled(tree: ast.AST, constants: set[str], file: str) -> Iterator[int]:
 
 
 def found(look: Callable[[ast.Module, str], Iterator[int]]) -> list[str]:
-    """The places in `core` that a look finds: file and line."""
+    """Return file and line of each place in `core` that `look` finds."""
     files = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in MODULES}
     return [
         f"{file}:{line}" for file, text in files.items() for line in look(ast.parse(text), file)
     ]
 
 
-def test_no_state_is_typed_out() -> None:
+def test_no_code_spells_out_a_state() -> None:
     assert not found(lambda tree, _: typed_out(tree))
 
 
-def test_sql_is_assembled_in_one_way() -> None:
+def test_all_sql_is_composed_in_one_way() -> None:
     constants = {
         name for path in MODULES for name in constants_of(ast.parse(path.read_text("utf-8")))
     }
     assert not found(lambda tree, file: assembled(tree, constants, file))
 
 
-def test_no_template_types_a_state_out() -> None:
+def test_no_template_spells_out_a_state() -> None:
     compared = re.compile(rf'\b({"|".join(COLUMNS)}) (==|!=|in) \(?"({"|".join(WORDS)})"')
     assert not [
         path.name for path in TEMPLATES.glob("*.html") if compared.search(path.read_text("utf-8"))
@@ -189,7 +189,7 @@ def test_no_template_types_a_state_out() -> None:
         "Q = \"UPDATE t SET state = CASE WHEN a THEN 'done' END\"",
     ],
 )
-def test_a_state_that_is_typed_out_is_found(source: str) -> None:
+def test_the_check_finds_a_spelled_out_state(source: str) -> None:
     assert list(typed_out(ast.parse(source)))
 
 
@@ -207,6 +207,6 @@ def test_a_state_that_is_typed_out_is_found(source: str) -> None:
         'def look(late): return f"SELECT a.id {late} GROUP BY 1"',
     ],
 )
-def test_sql_that_is_assembled_otherwise_is_found(source: str) -> None:
+def test_the_check_finds_sql_composed_in_another_way(source: str) -> None:
     tree = ast.parse(source)
     assert list(assembled(tree, constants_of(tree), "x.py"))

@@ -1,4 +1,4 @@
-"""What PostgreSQL keeps as JSON, and what is refused before it would have to."""
+"""The config that PostgreSQL can store as JSON, and configs that are refused before."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Meter(BaseIntegration[Open]):
         {"more": [{"a": "\0"}]},
     ],
 )
-def test_a_config_that_cannot_be_kept_is_refused(values) -> None:
+def test_a_config_that_cannot_be_stored_is_refused(values) -> None:
     with pytest.raises(InvalidInput, match="config"):
         config_of(Meter, values)
 
 
-def test_one_that_can_be_is_not() -> None:
+def test_a_config_that_can_be_stored_is_accepted() -> None:
     config_of(Meter, {"rate": 1e300, "more": {"é": [1, None, True, 10**30]}})

@@ -1,4 +1,4 @@
-"""Time limits: the exception comes inside the task or not at all."""
+"""Time limits: the exception is raised inside the task, or never."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def inflight() -> InflightTasks:
 def limit(
     inflight: InflightTasks, shop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[float], TimeLimit]]:
-    """A middleware with this limit, in seconds, whose clock looks every millisecond."""
+    """Return a function that makes a middleware with a time limit in seconds.
+
+    Its clock checks every millisecond.
+    """
 
     def make(seconds: float) -> TimeLimit:
         registry: Any = SimpleNamespace(integrations={"shop": shop})
@@ -62,18 +65,20 @@ def spin(seconds: float) -> None:
         pass
 
 
-def test_a_loop_is_ended_and_says_the_limit(limit: Any, dispatch: Make) -> None:
+def test_a_loop_is_ended_with_an_error_that_states_the_limit(limit: Any, dispatch: Make) -> None:
     with pytest.raises(TimeLimitExceeded, match="over its time limit of 0 s"):
         limit(0.02).call(dispatch(), lambda: spin(20))
 
 
-def test_what_is_in_time_is_left_alone(limit: Any, dispatch: Make) -> None:
+def test_a_task_within_its_limit_is_not_interrupted(limit: Any, dispatch: Make) -> None:
     ran = []
     limit(60).call(dispatch(), lambda: ran.append(1))
     assert ran == [1]
 
 
-def test_a_plugin_that_catches_exception_does_not_swallow_it(limit: Any, dispatch: Make) -> None:
+def test_a_plugin_that_catches_exception_does_not_catch_the_limit(
+    limit: Any, dispatch: Make
+) -> None:
     def stubborn() -> None:
         while True:
             try:
@@ -85,12 +90,12 @@ def test_a_plugin_that_catches_exception_does_not_swallow_it(limit: Any, dispatc
         limit(0.02).call(dispatch(), stubborn)
 
 
-def test_a_tasks_own_exception_comes_through(limit: Any, dispatch: Make) -> None:
+def test_the_exception_of_a_task_is_raised_unchanged(limit: Any, dispatch: Make) -> None:
     with pytest.raises(ZeroDivisionError):
         limit(60).call(dispatch(), lambda: 1 / 0)
 
 
-def test_a_task_has_its_own_limit_before_the_operators(
+def test_the_limit_of_a_task_has_priority_over_the_operators(
     limit: Any, dispatch: Make, shop: Any, monkeypatch: Any
 ) -> None:
     from dataclasses import replace
@@ -102,9 +107,12 @@ def test_a_task_has_its_own_limit_before_the_operators(
         limit(60).call(dispatch(), lambda: spin(20))
 
 
-def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Make) -> None:
-    """400 tasks that end when their limit does, in 4 threads: none dies, and none is hit by an
-    exception afterwards.
+def test_at_the_very_end_the_exception_is_raised_in_the_call_or_never(
+    limit: Any, dispatch: Make
+) -> None:
+    """400 tasks in 4 threads end when their limit does.
+
+    No thread dies, and no exception is raised after a task.
     """
     time_limit, outcomes, stray = limit(0.004), [], []
 
@@ -135,7 +143,7 @@ def test_at_the_very_end_it_comes_in_the_call_or_never(limit: Any, dispatch: Mak
     assert time_limit._watched == {}
 
 
-def test_a_thread_that_does_not_come_back_is_replaced_once(
+def test_a_thread_that_does_not_return_is_replaced_once(
     limit: Any, dispatch: Make, inflight: InflightTasks, monkeypatch: Any, until: Any
 ) -> None:
     monkeypatch.setattr(module, "RETURN_SECONDS", 0.02)
@@ -169,7 +177,7 @@ def test_a_thread_that_does_not_come_back_is_replaced_once(
     assert (stopped, added, given_up) == ([1], [1], [dispatch().id])
 
 
-def test_what_a_dead_thread_left_takes_no_place_and_keeps_no_suspect_waiting(
+def test_the_task_of_a_dead_thread_takes_no_place_and_delays_no_suspect(
     limit: Any, dispatch: Make, inflight: InflightTasks, until: Any
 ) -> None:
     time_limit, given_up, added = limit(60), [], []
@@ -188,10 +196,10 @@ def test_what_a_dead_thread_left_takes_no_place_and_keeps_no_suspect_waiting(
     assert (given_up, added, len(inflight)) == ([left.id], [1], 0)
 
 
-def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(
+def test_a_task_that_ends_during_its_interruption_waits_for_the_exception(
     limit: Any, dispatch: Make, monkeypatch: Any
 ) -> None:
-    """Otherwise it would come later, anywhere in the thread, and end that."""
+    """If it did not wait, the exception would be raised later, anywhere in the thread."""
     deciding, left = threading.Event(), threading.Event()
     raise_in_thread = module._raise_in_thread
 
@@ -208,9 +216,9 @@ def test_a_task_that_ends_while_it_is_interrupted_waits_for_the_exception(
     spin(0.05)
 
 
-def test_a_lease_is_renewed_until_the_thread_has_returned_or_was_given_up(
+def test_a_lease_is_renewed_until_the_thread_returns_or_is_abandoned(
     limit: Any, dispatch: Make
 ) -> None:
-    """Or the task would be dispatched again while the plugin still runs it."""
+    """If renewal stopped earlier, the task would be redelivered while the plugin still runs it."""
     given_up = 60 + RETURN_SECONDS + 2 * 1.0  # the clock checks each second
     assert limit(60).renewal_seconds(dispatch()) > given_up

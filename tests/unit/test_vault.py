@@ -1,4 +1,4 @@
-"""Credentials at rest."""
+"""Encryption of stored credentials."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY = new_key()
 
 
 @given(access=TEXT, refresh=st.none() | TEXT, raw=TEXT.map(str.encode), scopes=st.lists(TEXT))
-def test_what_was_sealed_opens_as_it_was(
+def test_sealed_credentials_are_opened_unchanged(
     access: str, refresh: str | None, raw: bytes, scopes: list[str]
 ) -> None:
     given = Tokens(access=access, refresh=refresh, raw=raw, scopes=scopes)
@@ -62,7 +62,7 @@ def test_after_rotation_the_old_key_is_not_needed() -> None:
         Vault([old]).open(rotated, Tokens)
 
 
-def test_without_the_key_nothing_opens_and_nothing_leaks() -> None:
+def test_without_the_key_opening_fails_and_reveals_nothing() -> None:
     sealed = Vault([new_key()]).seal(Tokens(access="correct-horse"))
     for attempt in (
         lambda: Vault([new_key()]).open(sealed, Tokens),
@@ -74,7 +74,7 @@ def test_without_the_key_nothing_opens_and_nothing_leaks() -> None:
         assert sealed not in str(caught.value)
 
 
-def test_credentials_of_another_shape_ask_for_a_reconnect_and_show_no_secret() -> None:
+def test_outdated_credentials_need_a_reconnect_and_show_no_secret() -> None:
     vault = Vault([KEY])
     with pytest.raises(VaultError) as caught:
         vault.open(vault.seal(Tokens(access="correct-horse")), Renamed)
@@ -83,19 +83,19 @@ def test_credentials_of_another_shape_ask_for_a_reconnect_and_show_no_secret() -
     assert "correct-horse" not in str(caught.value) + repr(caught.value.__cause__)
 
 
-def test_no_credentials_where_some_are_needed_ask_for_a_reconnect() -> None:
-    """Those of a disconnected account: its task must wait and not fail."""
+def test_missing_credentials_need_a_reconnect() -> None:
+    """A disconnected account has no credentials; its task must wait and not fail."""
     with pytest.raises(VaultError):
         Vault([KEY]).open(None, Tokens)
 
 
 @pytest.mark.parametrize("key", ["", "short", "x" * 44])
-def test_what_is_no_key_is_refused_without_repeating_it(key: str) -> None:
+def test_an_invalid_key_is_refused_without_repeating_it(key: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Vault([key])
     assert "polling keys new" in caught.value.next_step("cli")
     assert not key or key not in str(caught.value)
 
 
-def test_secrets_of_finds_each_in_clear() -> None:
+def test_secrets_of_returns_every_secret_in_plain_text() -> None:
     assert sorted(secrets_of(Tokens(access="a", refresh="b", raw=b"c"))) == ["a", "b", "c"]

@@ -1,4 +1,4 @@
-"""How one call of the command line ends."""
+"""Exit codes, errors and help of the command line, and the files of `polling new`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         ),
     ],
 )
-def test_errors_are_one_line(
+def test_an_error_is_printed_in_one_line(
     error: BaseException,
     code: int,
     said: str,
@@ -139,12 +139,12 @@ def test_a_new_plugin_passes_its_own_tests(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["1st", "…", "polling"])
-def test_names_that_make_no_domain_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_do_not_make_a_domain_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput):
         scaffold(tmp_path / name)
 
 
-def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_empty_is_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("x")
     with pytest.raises(InvalidInput, match="not empty"):
         scaffold(tmp_path, "mine")
@@ -152,12 +152,12 @@ def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "1.5", "-1", "9" * 30, "٣"])
-def test_numbers_are_numbers(text: str) -> None:
+def test_an_id_that_is_not_a_number_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         lookup.number(text, "task")
 
 
-def test_an_account_is_one_of_several_or_none() -> None:
+def test_a_name_has_to_match_exactly_one_account() -> None:
     ids = [UUID(int=1), UUID(int=2)]
     assert lookup._only([(ids[0], "a")], "x", "account") == ids[0]
     with pytest.raises(NotFound):

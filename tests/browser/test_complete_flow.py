@@ -1,5 +1,7 @@
-"""As a person would do it: an account by the API, the cron by itself, its content by the API and
-in the dashboard.
+"""The complete flow of an account, as a person would experience it.
+
+The account is added over the API and polled by the cron. Its content is read over the API and in
+the dashboard.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from support.browsing import Window
 from support.waiting import until
 
 MINUTE = 75.0
-"""Seconds until the next full minute has surely passed; the cron counts in minutes."""
+"""The seconds after which the next full minute has surely passed; the cron counts in minutes."""
 
 
 @pytest.mark.timeout(300)
-def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(
+def test_an_added_account_is_polled_by_the_cron_and_its_content_shown(
     house, open_window, token
 ) -> None:
     config = {"name": "greetings", "pages": 3, "items": 4, "seed": 8}
@@ -27,7 +29,8 @@ def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(
         window.go(f"/accounts/{account['id']}")
         window.sees("It has not run yet.")
 
-        # Nobody asks for a run: the real `periodiq core.actors` does, at its fastest.
+        # No test requests this run: the real `periodiq core.actors` makes it, at its shortest
+        # interval.
         house.fleet.scheduler(POLLING_CRON_SCHEDULE="* * * * *")
         window.sees(window.page.locator("main table .state", has_text="succeeded"), MINUTE)
         (run,) = client.get(f"/v1/user-integrations/{account['id']}/runs").json()["items"]
@@ -44,7 +47,7 @@ def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(
             for change in client.get("/v1/changes").json()["changes"]
         } == {item["external_id"] for item in kept}
     in_the_dashboard(window, account["id"], one["id"])
-    beside_the_queue(open_window(house.token()))
+    in_the_overview(open_window(house.token()))
 
 
 def all_of(client: httpx2.Client, path: str) -> list[dict]:
@@ -54,7 +57,7 @@ def all_of(client: httpx2.Client, path: str) -> list[dict]:
 
 
 def in_the_dashboard(window: Window, account: str, item: int) -> None:
-    """Its owner finds the content, by its words too, and opens it."""
+    """Assert that the owner finds the content, also by its words, and can open it."""
     page = window.page
     page.get_by_role("link", name="Items").click()
     page.wait_for_url(f"**/content?account={account}")
@@ -66,13 +69,13 @@ def in_the_dashboard(window: Window, account: str, item: int) -> None:
         window.go("/content?q=%222-3%22")
         return page.locator("tbody tr").count() > 0
 
-    until(found, "its words are found", 60)
+    until(found, "the search finds the content", 60)
     assert page.locator(f"tbody a[href='/content/{item}']").count() == 1
     window.is_quiet()
 
 
-def beside_the_queue(window: Window) -> None:
-    """An operator sees what the fleet did, that it lives, and that nothing waits."""
+def in_the_overview(window: Window) -> None:
+    """Assert that an operator sees a healthy fleet, its results, and an empty queue."""
     window.go("/")
     page = window.page
 

@@ -1,4 +1,4 @@
-"""Config and credentials as words: parsed by the schema, and secrets kept out of sight."""
+"""Config and credentials from options: the schema parses them, and errors repeat no secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRET = "correct-horse-battery"
 
 def _refuse(secret: SecretStr) -> SecretStr:
     if secret.get_secret_value().startswith("bad"):
-        raise ValueError(f"{secret.get_secret_value()} is no token")
+        raise ValueError(f"{secret.get_secret_value()} is not a token")
     return secret
 
 
@@ -73,17 +73,17 @@ def parsed(
         ("note=nul", "note", "nul"),
     ],
 )
-def test_words_become_values(word: str, field: str, value: object) -> None:
+def test_options_become_values_of_the_schemas_types(word: str, field: str, value: object) -> None:
     assert parsed(word)[field] == value
 
 
-def test_several_words_reach_into_one_field() -> None:
+def test_several_options_set_parts_of_one_field() -> None:
     found = parsed("server.host=h", "server.ports=[3]", "rates.a=1", "rates.b=2")
     assert found["server"] == {"host": "h", "ports": [3]}
     assert found["rates"] == {"a": 1.0, "b": 2.0}
 
 
-def test_what_was_stored_stays_unless_set() -> None:
+def test_stored_values_stay_unless_an_option_sets_them() -> None:
     base = {"name": "old", "server": {"host": "h", "ports": [1]}}
     found = parsed("server.host=new", base=base)
     assert (found["name"], found["server"]) == ("old", {"host": "new", "ports": [1]})
@@ -91,7 +91,7 @@ def test_what_was_stored_stays_unless_set() -> None:
 
 
 @pytest.mark.parametrize("word", ["count", "=3", "nope=1", "count=x", f"token={SECRET}"])
-def test_wrong_words_are_one_line_with_a_hint(word: str) -> None:
+def test_an_invalid_option_is_reported_in_one_line_with_a_hint(word: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         parsed(word)
     assert "\n" not in caught.value.message
@@ -122,7 +122,7 @@ def test_credentials_come_from_a_file_or_standard_input(
 
 
 @pytest.mark.parametrize("text", [SECRET, f'["{SECRET}"]'])
-def test_a_file_that_is_no_object_is_not_repeated(tmp_path: Path, text: str) -> None:
+def test_a_credentials_file_without_an_object_is_not_repeated(tmp_path: Path, text: str) -> None:
     (tmp_path / "login.json").write_text(text)
     with pytest.raises(InvalidInput) as caught:
         inputs.credentials(Made, f"@{tmp_path}/login.json")

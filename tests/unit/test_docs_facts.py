@@ -118,6 +118,32 @@ def test_commands_in_next_steps_exist_with_their_options() -> None:
     assert not [arguments for arguments in named if unknown(arguments) is not None]
 
 
+# --- anchors
+
+ANCHOR = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_anchors_lead_to_headings(path: Path) -> None:
+    links = [
+        (path.parent / target if target else path, anchor)
+        for target, anchor in ANCHOR.findall(path.read_text("utf-8"))
+        if "://" not in target
+    ]
+    assert not [
+        f"{target.name}#{anchor}"
+        for target, anchor in links
+        if anchor not in anchors(target.read_text("utf-8"))
+    ]
+
+
 # --- tables
 
 COLUMN = re.compile(r"`(\w+)\.(\w+)`")

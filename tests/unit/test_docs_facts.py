@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,21 @@ import pytest
 from typer.main import get_command
 
 from core import states
+from core.accounts.redaction import MIN_SECRET_CHARS
 from core.cli.app import build
+from core.cli.drain import drain
 from core.cli.serve import CONNECTIONS
+from core.db.pool import MAX_IDLE_IN_TRANSACTION_SECONDS, MINIMUM_VERSION
 from core.db.schema import metadata
 from core.dispatcher import domain, loop
+from core.dispatcher.maintenance import STAND_IN_TICKS
 from core.error_catalog import ADVICE, CATALOG
 from core.ledger import leadership
 from core.limits import budgets
 from core.rest import metrics
 from core.results import decisions, parking
 from core.service.fleet.snapshot import Snapshot
+from core.transport import queues
 from core.worker.instance_pool import IDLE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +65,8 @@ def unknown(arguments: str) -> str | None:
     """Return the first word that is neither a command nor an option; None if all are known."""
     command: Any = COMMANDS
     is_value = False
-    for word in re.findall(r'"[^"]*"|\'[^\']*\'|\S+', arguments):
+    words: list[str] = re.findall(r'"[^"]*"|\'[^\']*\'|\S+', arguments)
+    for word in words:
         children = getattr(command, "commands", {})
         if is_value:
             is_value = False
@@ -177,8 +184,9 @@ SUFFIXES = re.compile(r"_(total|bucket|sum|count|gsum|gcount)$")
 
 
 def test_metrics_that_are_named_exist() -> None:
-    collector = metrics._SnapshotCollector(Snapshot([], [], [], [], [], [], [], [], [], *[0] * 6))
-    names = {family.name for family in collector.collect()}
+    snapshot = Snapshot([], [], [], [], [], [], [], [], [], 0, 0, 0.0, False, 0.0, 0)
+    families = re.findall(r"^# TYPE (\w+)", metrics.render(snapshot), re.MULTILINE)
+    names = {SUFFIXES.sub("", family) for family in families}
     named = {
         name
         for path in PAGES
@@ -255,12 +263,20 @@ STATED = {
         f"use at most {FLEET} connections",
         f"another one leads after about {LEADS:g} seconds",
         f"a worker process starts one after about {LEADS + VACANT:g} seconds",
+        f"with exit code 4 after {signature(drain).parameters['timeout'].default} seconds",
+        f"After {STAND_IN_TICKS:g} intervals without a tick, the leader polls",
+    ],
+    "how-to/use-your-own-servers.md": [
+        f"sets {MAX_IDLE_IN_TRANSACTION_SECONDS} seconds for its own sessions",
+        f"Use version {MINIMUM_VERSION // 10_000} or newer",
+        f"Use Redis {'.'.join(map(str, queues.MINIMUM_VERSION))} or newer",
     ],
     "how-to/recover.md": [
         f"`snoozed_seconds` is almost {'seven' if DAYS == 7 else DAYS} days",
         f"{'three' if parking.MAX_CRASHES == 3 else parking.MAX_CRASHES} crashes;",
         "The leader compares Redis with the ledger every 2 seconds",
     ],
+    "../SECURITY.md": [f"secrets of {MIN_SECRET_CHARS} or more characters"],
     "how-to/rotate-keys.md": [
         f"wait {'a minute' if decisions.KEY_SECONDS == 60 else decisions.KEY_SECONDS} before",
         f"parked after {'seven' if DAYS == 7 else DAYS} days",

@@ -5,5 +5,6 @@ leases       queued -> ready again    commit       queued -> done, parked, ready
 completion   ends a run               controls     retry, discard, cancel
 leadership   the leader's lease       processes    the processes of the fleet
 pruning      deletes old rows         state        compare and set
-outcomes     the outcome of a task    fields       objects from named fields
+outcomes     the outcome of a task
+serialization  objects from named fields
 """

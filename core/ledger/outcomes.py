@@ -8,7 +8,7 @@ from typing import Any
 
 from core.integration.base import Integration
 from core.integration.results import TaskResult
-from core.ledger.fields import from_fields
+from core.ledger.serialization import from_fields
 from core.results.outputs import BlobStore
 from core.results.result import result_rows
 from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow

@@ -10,8 +10,8 @@ from typing import Any
 
 from core.accounts.redaction import describe_redis
 from core.content.blobs import Blobs
-from core.ledger.fields import from_fields
 from core.ledger.outcomes import Dispatch, Outcome
+from core.ledger.serialization import from_fields
 from core.transport.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.inflight import InflightTasks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from core.integration.base import Integration
@@ -168,4 +168,11 @@ def result_outcome(
         seen=rows.seen,
         listed=rows.listed,
         size=rows.size,
+    )
+
+
+def parked(outcome: Outcome, reason: str) -> Outcome:
+    """Return the outcome of the same task, parked: its result cannot be saved."""
+    return replace(
+        Outcome(outcome.dispatch), state=TaskState.PARKED, attempt=1, reason=reason, error=reason
     )

@@ -17,9 +17,9 @@ from typing import TypeVar
 from core.accounts.redaction import describe_redis
 from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database, DiskFull
-from core.ledger.commit import CommitResult, commit_outcomes, parked
+from core.ledger.commit import CommitResult, commit_outcomes
 from core.ledger.completion import Run, end_runs
-from core.ledger.outcomes import Outcome
+from core.ledger.outcomes import Outcome, parked
 from core.metrics.counters import Counters
 from core.observability.traces import span
 from core.plugins import Registry

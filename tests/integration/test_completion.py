@@ -8,7 +8,7 @@ import pytest
 
 from core import Task, TaskOutput
 from core.ledger import completion
-from core.ledger.commit import parked
+from core.ledger.outcomes import parked
 from core.plugins import Registry
 from core.worker.inflight import InflightTasks
 from core.worker.saver import Saver

@@ -50,8 +50,8 @@ from core.plugins import get_registry
 from core.settings import get_settings
 from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, read_dispatch
 from core.transport.queues import Queues
-from core.worker.forward import unpack
 from core.worker.process import WorkerProcess
+from core.worker.result_messages import unpack
 
 try:
     settings = get_settings()

@@ -25,8 +25,8 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 from core.accounts.redaction import describe_redis
 from core.transport.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
-from core.worker.forward import dispatch_of_result
 from core.worker.inflight import InflightTasks
+from core.worker.result_messages import dispatch_of_result
 
 log = logging.getLogger(__name__)
 

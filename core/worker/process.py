@@ -30,9 +30,9 @@ from core.transport.messages import SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.accounts import Accounts
 from core.worker.context import Services
-from core.worker.forward import ResultForwarder
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
+from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
 from core.worker.saver import Saver
 

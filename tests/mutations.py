@@ -74,7 +74,7 @@ MUTATIONS = [
         ("tests/unit/test_error_catalog.py",),
     ),
     Mutation(
-        "the sweeper",
+        "the expiry of leases",
         (("core/ledger/leases.py", "AND lease_until < clock_timestamp()", "AND false"),),
         ("tests/integration/test_leases.py",),
     ),

@@ -68,14 +68,14 @@ class Maintenance:
         self._process = processes.Process(
             uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0
         )
-        self._sweep_from = float("inf")
+        self._expire_from = float("inf")
         self._silent_since = time.monotonic()
         self._pruning = Job(60.0, self._prune)
         self._collecting = Job(60.0, self._collect_blobs)
         lease = settings.lease_seconds
         self._jobs = [
             Job(2.0, self._resend),
-            Job(min(2.0, lease / 3), self._sweep),
+            Job(min(2.0, lease / 3), self._expire_leases),
             Job(lease / 4, self._renew_waiting),
             Job(5.0, self._end_forgotten_runs),
             Job(5.0, self._heartbeat),
@@ -87,13 +87,13 @@ class Maintenance:
         ]
 
     def after_gap(self) -> None:
-        """Delay the next sweep by one full lease.
+        """Expire no lease for the next full lease.
 
         This process has just begun to lead, or had lost a server; other processes may have been
         unable to renew their leases.
         """
         now = time.monotonic()
-        self._sweep_from = now + self._settings.lease_seconds
+        self._expire_from = now + self._settings.lease_seconds
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
 
@@ -173,8 +173,8 @@ class Maintenance:
         if held:
             leases.renew_waiting(conn, held, self._settings.lease_seconds)
 
-    def _sweep(self, conn: Conn) -> None:
-        if time.monotonic() < self._sweep_from:
+    def _expire_leases(self, conn: Conn) -> None:
+        if time.monotonic() < self._expire_from:
             return
         expired = leases.expire(conn)
         if not expired:

@@ -18,7 +18,7 @@ DIED = "its process died or hung while it ran"
 """The reason of a suspect whose lease ran out after its start was committed."""
 
 _RENEWED = "lease_until = clock_timestamp() + %(lease)s * interval '1 second'"
-# Skips rows that a saver or the sweeper has locked: another transaction decides their state.
+# Skips rows that a saver or EXPIRE has locked: another transaction decides their state.
 RENEW = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t

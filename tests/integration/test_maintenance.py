@@ -114,8 +114,8 @@ def test_expired_leases_are_swept_and_their_messages_dropped(
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    maintenance._sweep_from = 0.0
-    maintenance._sweep(desk.conn)
+    maintenance._expire_from = 0.0
+    maintenance._expire_leases(desk.conn)
     assert set(desk.tasks().values()) == {"ready"}
     assert queues.length("shop") == 0
 
@@ -126,9 +126,9 @@ def test_after_a_gap_it_waits_a_whole_lease_before_it_sweeps(
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
     maintenance.start(desk.conn)
-    maintenance._sweep(desk.conn)
+    maintenance._expire_leases(desk.conn)
     assert set(desk.tasks().values()) == {"queued"}
-    assert maintenance._sweep_from > time.monotonic() + 55
+    assert maintenance._expire_from > time.monotonic() + 55
 
 
 def test_the_third_death_ends_the_run_and_is_told(
@@ -143,8 +143,8 @@ def test_the_third_death_ends_the_run_and_is_told(
             started_at = now(), crashes = 2
         """
     )
-    maintenance._sweep_from = 0.0
-    maintenance._sweep(desk.conn)
+    maintenance._expire_from = 0.0
+    maintenance._expire_leases(desk.conn)
     assert (desk.runs(), told) == (["failed"], ["task_parked", "run_finished"])
 
 
@@ -167,8 +167,8 @@ def test_what_the_leader_ends_is_counted_like_what_workers_end(
         """,
         (crashed.task_id,),
     )
-    maintenance._sweep_from = 0.0
-    maintenance._sweep(desk.conn)
+    maintenance._expire_from = 0.0
+    maintenance._expire_leases(desk.conn)
     maintenance._heartbeat(desk.conn)
     text = metrics.render(snapshot.collect(desk.conn, settings))
     leader = f"{socket.gethostname()}:{os.getpid()}:dispatcher"

@@ -39,7 +39,7 @@ ON CONFLICT (key) DO UPDATE SET
     until = greatest(limit_block.until, excluded.until), reason = excluded.reason
 """
 
-RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
+MARK_RESYNC_DUE = "UPDATE user_integration SET resync_due = true WHERE id = %s"
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ def _stop_accounts(conn: Conn, outcomes: Sequence[Outcome]) -> None:
             params = {"id": account, "reason": stop.reason, "detail": stop.detail}
             conn.execute(STOP, {**params, "credentials_version": stop.credentials_version})
         if outcome.expired is not None:
-            conn.execute(RESYNC_DUE, (outcome.dispatch.account_id,))
+            conn.execute(MARK_RESYNC_DUE, (outcome.dispatch.account_id,))
 
 
 def _block_limits(conn: Conn, outcomes: Sequence[Outcome]) -> None:

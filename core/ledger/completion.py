@@ -31,21 +31,21 @@ AND (SELECT t.id FROM sync_task t
     LIMIT 1) IS NULL
 """
 
-CANDIDATES = f"""
+RUNS_TO_END = f"""
 SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = '{RunState.RUNNING}'
     AND {OPEN_TASKS} ORDER BY r.id
 """
-FORGOTTEN = f"""
+FORGOTTEN_RUNS = f"""
 SELECT r.id::text FROM sync_run r WHERE r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
 ORDER BY r.id LIMIT 1000
 """
 
 # The account before the run, as everybody does.
-LOCK_ACCOUNT = """
+LOCK_ACCOUNT_OF_RUN = """
 SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id
 WHERE r.id = %s FOR NO KEY UPDATE OF a
 """
-LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
+LOCK_RUN_TO_END = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
 # THE STATEMENT THAT ENDS A RUN.
 END_RUN = f"""
@@ -101,20 +101,22 @@ def end_runs(conn: Conn, runs: Iterable[str]) -> list[Run]:
         return []
     return [
         ended
-        for (run,) in conn.execute(CANDIDATES, (named,)).fetchall()
+        for (run,) in conn.execute(RUNS_TO_END, (named,)).fetchall()
         if (ended := _end(conn, run))
     ]
 
 
 def end_forgotten_runs(conn: Conn) -> list[Run]:
     """The same for all runs: for the process that died between closing the last task and asking."""
-    return [ended for (run,) in conn.execute(FORGOTTEN).fetchall() if (ended := _end(conn, run))]
+    return [
+        ended for (run,) in conn.execute(FORGOTTEN_RUNS).fetchall() if (ended := _end(conn, run))
+    ]
 
 
 def _end(conn: Conn, run: str) -> Run | None:
     with conn.transaction():
-        conn.execute(LOCK_ACCOUNT, (run,))
-        conn.execute(LOCK_RUN, (run,))
+        conn.execute(LOCK_ACCOUNT_OF_RUN, (run,))
+        conn.execute(LOCK_RUN_TO_END, (run,))
         with conn.cursor(row_factory=dict_row) as cursor:
             ended = cursor.execute(END_RUN, {"run": run}).fetchone()
         if ended is None:

@@ -19,7 +19,7 @@ from core.states import (
     literals,
 )
 
-PARKED = """
+LOCK_TASKS_TO_RETRY = """
 SELECT id, run_id, user_integration_id, lane, state, retried_as
 FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
 """
@@ -54,7 +54,7 @@ CANCEL_TASKS = f"""
 UPDATE sync_task SET state = '{TaskState.CANCELLED}', lease_until = NULL, finished_at = now()
 WHERE id = ANY(%s)
 """
-LOCK_RUN = """
+LOCK_RUN_TO_CANCEL = """
 SELECT user_integration_id, integration_domain, lane, state FROM sync_run WHERE id = %s FOR UPDATE
 """
 CANCEL_RUN = f"""
@@ -85,7 +85,7 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
       InvalidInput: A task is not parked, or was tried again already.
     """
     with conn.transaction():
-        rows = conn.execute(PARKED, (list(tasks),)).fetchall()
+        rows = conn.execute(LOCK_TASKS_TO_RETRY, (list(tasks),)).fetchall()
         _require_all(tasks, [row[0] for row in rows])
         for task, _, _, _, state, retried_as in rows:
             if state not in STOPPED_TASKS:
@@ -148,7 +148,7 @@ def cancel_run(conn: Conn, run: UUID) -> None:
         # Savers lock tasks before runs. Those that add tasks meanwhile are caught by going on until
         # none is open.
         conn.execute(LOCK_OPEN_TASKS, params)
-        locked = conn.execute(LOCK_RUN, (run,)).fetchone()
+        locked = conn.execute(LOCK_RUN_TO_CANCEL, (run,)).fetchone()
         if locked is None or locked[3] != "running":
             raise WrongState("run-ended", state=locked[3] if locked else "nothing")
         while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, params)]:

@@ -65,7 +65,7 @@ FROM (
 ORDER BY a.id
 """
 
-BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
+BLOCKED_LIMITS = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 
 # The fields of a `Dispatch` but its epoch, from a task `t`, its account `a` and its run `r`.
 DISPATCH_COLUMNS = """
@@ -78,7 +78,7 @@ DISPATCH_COLUMNS = """
 # leader's claim from running at the same moment, so that limits of tasks at once are counted
 # exactly. Rows that anyone else holds are skipped. Tasks of the types that share a small room are
 # picked apart, so that neither kind keeps the other from going.
-CLAIM = f"""
+CLAIM_TASKS = f"""
 WITH me AS MATERIALIZED (
     SELECT epoch FROM engine_state
     WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
@@ -212,7 +212,7 @@ def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiti
 
 def blocked(conn: Conn) -> set[str]:
     """The keys of limits that are blocked now."""
-    return {key for (key,) in conn.execute(BLOCKED)}
+    return {key for (key,) in conn.execute(BLOCKED_LIMITS)}
 
 
 def claim(
@@ -224,7 +224,7 @@ def claim(
     """
     encoded = json.dumps([asdict(portion) for portion in portions])
     params = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
-    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM, params).fetchall()
+    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM_TASKS, params).fetchall()
 
 
 def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:

@@ -66,7 +66,7 @@ UPDATE sync_task SET started_at = clock_timestamp()
 WHERE id = %s AND dispatch_no = %s AND state = '{TaskState.QUEUED}' RETURNING id
 """
 
-RELEASE = f"""
+RELEASE_LEASES = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t JOIN unnest(%s::bigint[], %s::int[]) AS h(id, dispatch_no)
         ON h.id = t.id AND h.dispatch_no = t.dispatch_no
@@ -124,4 +124,4 @@ def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:
 
 def release(conn: Conn, held: LeaseKeys) -> None:
     """Return tasks that a stopping worker has not started to `ready`. They are not suspects."""
-    conn.execute(RELEASE, ([task for task, _ in held], [number for _, number in held]))
+    conn.execute(RELEASE_LEASES, ([task for task, _ in held], [number for _, number in held]))

@@ -83,9 +83,9 @@ INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, ty
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {_NO_PAYLOAD}, %(root)s)
 """
 # Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
-HELD = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
+HAS_HELD_DELETIONS = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
 RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, drop_state = false WHERE id = %s"
-RESYNC_DUE = """
+REQUEST_RESYNC = """
 UPDATE user_integration SET resync_due = true, drop_state = true, next_sync_at = now()
 WHERE id = %s
 """
@@ -226,7 +226,7 @@ def request_run(
 
 def _holds(conn: Conn, account: UUID) -> bool:
     """Whether deletions of this account are held for a person. Locks nothing."""
-    return conn.execute(HELD, (account,)).fetchone() is not None
+    return conn.execute(HAS_HELD_DELETIONS, (account,)).fetchone() is not None
 
 
 def _open_with_root(conn: Conn, params: Mapping[str, Any]) -> None:
@@ -242,7 +242,7 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
     """
     with conn.transaction():
         _lock_active(conn, account)
-        conn.execute(RESYNC_DUE, (account,))
+        conn.execute(REQUEST_RESYNC, (account,))
     return request_run(conn, account, trigger=Trigger.RESYNC)
 
 

@@ -193,7 +193,7 @@ def test_a_claim_reads_no_more_than_it_claims_however_much_is_ready(desk) -> Non
         }
         with desk.conn.transaction(force_rollback=True):
             explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
-            (plan,) = desk.conn.execute(explain + dispatching.CLAIM, names).fetchone()
+            (plan,) = desk.conn.execute(explain + dispatching.CLAIM_TASKS, names).fetchone()
         scans = [
             node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "sync_task"
         ]

@@ -276,7 +276,7 @@ def sweep(
     *,
     start_seq: int,
     began: datetime,
-    guard: float,
+    max_deleted_share: float,
 ) -> int:
     """Mark items deleted that a complete listing no longer holds, or hold that for a person.
 
@@ -285,14 +285,15 @@ def sweep(
     Parameters:
       writer: The task that says the listing is complete.
       start_seq, began: Of its run: what was written later is there, whoever wrote it.
-      guard: The largest share of the listing that may vanish; 1 allows everything.
+      max_deleted_share: The largest share of the listing that may vanish; 1 turns the delete
+        guard off.
     """
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
     place |= listing._asdict()
     statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
     total, vanished = conn.execute(statement, place).fetchall()[0]
     conn.execute(DROP_HELD_DELETION, place)
-    if len(vanished) > guard * total:
+    if len(vanished) > max_deleted_share * total:
         conn.execute(HOLD_DELETION, {**place, "vanished": len(vanished), "total": total})
         return 0
     return sum(delete(conn, [(writer, id) for id in vanished]).values())

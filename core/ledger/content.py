@@ -105,7 +105,7 @@ def _sweep(
                 _writer(outcome),
                 start_seq=run.start_seq,
                 began=run.began,
-                guard=1.0 if run.allow_deletions else max_deleted_share,
+                max_deleted_share=1.0 if run.allow_deletions else max_deleted_share,
             )
 
 

@@ -32,14 +32,14 @@ class RateHeadroom:
         self._budgets = budgets
         self._recent: deque[tuple[float, str, int]] = deque()
 
-    def left(self, wanted: Sequence[UnitRequest]) -> dict[str, int]:
+    def left(self, requests: Sequence[UnitRequest]) -> dict[str, int]:
         """Return the units left, by key."""
-        if not wanted:
+        if not requests:
             return {}
         now = time.monotonic()
         while self._recent and self._recent[0][0] < now - IN_FLIGHT_SECONDS:
             self._recent.popleft()
-        left = self._budgets.left(wanted)
+        left = self._budgets.left(requests)
         for _, key, units in self._recent:
             if key in left:
                 left[key] = max(left[key] - units, 0)
@@ -50,10 +50,10 @@ class RateHeadroom:
         rules: Rules,
         waiting: Sequence[Waiting],
         dispatches: Sequence[Dispatch],
-        wanted: Sequence[UnitRequest],
+        requests: Sequence[UnitRequest],
     ) -> None:
         """Remember the units that these dispatches will take."""
-        if not wanted:
+        if not requests:
             return
         accounts = {account.account: account for account in waiting}
         now = time.monotonic()
@@ -65,12 +65,12 @@ class RateHeadroom:
                     self._recent.append((now, rules.key(limit, account), units))
 
 
-def retry_in(wanted: Sequence[UnitRequest]) -> float:
+def retry_in(requests: Sequence[UnitRequest]) -> float:
     """Return the seconds until the quickest of these budgets has the units of one task; infinite
     without any budget.
     """
     waits = [
         gcra(request.limit, request.heaviest)[0] * request.heaviest / 1_000_000
-        for request in wanted
+        for request in requests
     ]
     return max(min(waits), MIN_WAIT_SECONDS) if waits else float("inf")

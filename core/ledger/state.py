@@ -53,11 +53,11 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
       ResultConflict: A partition that was not there to be locked came into being: the batch is to
         be done again.
     """
-    wanted = [key for outcome in outcomes for key, _ in _writes(outcome)]
-    if not wanted:
+    keys = [key for outcome in outcomes for key, _ in _writes(outcome)]
+    if not keys:
         return list(outcomes)
     locked = conn.execute(
-        LOCK_STATE, ([account for account, _ in wanted], [partition for _, partition in wanted])
+        LOCK_STATE, ([account for account, _ in keys], [partition for _, partition in keys])
     )
     current = {(account, partition): (version, seq) for account, partition, version, seq in locked}
     rows: dict[Key, dict[str, Any]] = {}

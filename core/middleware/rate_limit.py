@@ -69,19 +69,19 @@ class RateLimit(TaskMiddleware):
         # A plugin's validators and limits are in it, and may raise anything.
         except Exception:  # noqa: BLE001
             return  # the task itself fails with it, and its outcome is decided there
-        wanted = [
+        requests = [
             UnitRequest(loaded.key(limit), limit, units, loaded.heaviest(limit))
             for limit in loaded.limits
             if isinstance(limit, Rate) and (units := weight(limit, spec.cost)) > 0
         ]
         try:
-            wait = self._budgets.take(wanted)
+            wait = self._budgets.take(requests)
         except REDIS_UNAVAILABLE:
             self._snooze(
                 dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None
             )
         if wait is not None:
-            spent = wanted[wait.index]
+            spent = requests[wait.index]
             self._counters.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
             self._counters.count(
                 "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name

@@ -103,11 +103,13 @@ class TaskContext:
             raise CursorExpired(partition) from None
 
     def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
-        wanted = list(ids)
-        if not wanted:
+        external_ids = list(ids)
+        if not external_ids:
             return {}
         with self._services.database.connection() as conn:
-            return dict(conn.execute(FINGERPRINTS, (self._dispatch.account_id, wanted)).fetchall())
+            return dict(
+                conn.execute(FINGERPRINTS, (self._dispatch.account_id, external_ids)).fetchall()
+            )
 
     def blob(self, key: str | None = None) -> SpooledWriter:
         if key is None:

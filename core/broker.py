@@ -89,7 +89,7 @@ class PollingBroker(RedisBroker):
         """
         if delay is not None:
             raise ValueError(
-                "this broker has no delay queues; a task for later is a row of the ledger"
+                "this broker has no delay queues; the ledger keeps tasks that start later"
             )
         id = message.options.get("redis_message_id") or str(uuid4())
         message = message.copy(options={"redis_message_id": id})
@@ -228,7 +228,9 @@ class BlockingConsumer(Consumer):
     def _wait_out(self, error: redis.RedisError) -> None:
         if not self._away:
             log.warning(
-                "Redis is away; %r waits for it: %s", self.queue_name, describe_redis(error)
+                "Redis is unavailable; the consumer of %r retries: %s",
+                self.queue_name,
+                describe_redis(error),
             )
         self._away = True
         time.sleep(0.5)
@@ -274,7 +276,8 @@ class BlockingConsumer(Consumer):
             self.queues.requeue(self.queue_name, ids)
         except REDIS_UNAVAILABLE as error:
             log.warning(
-                "Redis is away; %d messages come back by their leases: %s",
+                "could not return %d fetched messages; their tasks are requeued when their leases"
+                " expire: %s",
                 len(ids),
                 describe_redis(error),
             )
@@ -298,5 +301,7 @@ class BlockingConsumer(Consumer):
             self.queues.ack({self.queue_name: [message.options["redis_message_id"]]})
         except REDIS_UNAVAILABLE as error:
             log.warning(
-                "Redis is away; an acknowledgement is left to the leader: %s", describe_redis(error)
+                "could not acknowledge a message of %r: %s",
+                self.queue_name,
+                describe_redis(error),
             )

@@ -90,9 +90,13 @@ class Dispatcher:
                         self._step(conn)
                         pause = 0.1
             except (*DATABASE_UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
-                log.warning("a server is away, the dispatcher waits: %s", message_of(error))
+                log.warning(
+                    "dispatching paused because a server is unavailable; retrying in %.1f s: %s",
+                    pause,
+                    message_of(error),
+                )
             except Exception:
-                log.exception("the dispatcher failed; it starts again")
+                log.exception("the dispatcher failed; restarting it in %.1f s", pause)
             # Lead again as a new leader does: the database may be another one, or an older one, by
             # now.
             self._leading = False
@@ -107,7 +111,11 @@ class Dispatcher:
                 leadership.resign(conn, self.id)
                 self._maintenance.deregister(conn)
         except DATABASE_UNAVAILABLE as error:
-            log.warning("could not resign; the lead runs out by itself: %s", error)
+            log.warning(
+                "could not give up leadership; it expires within %.0f s: %s",
+                leadership.LEAD_SECONDS,
+                error,
+            )
         self._database.close()
         self._queues.close()
 
@@ -140,7 +148,7 @@ class Dispatcher:
         was, self._leading = self._leading, leadership.lead(conn, self.id)
         self._led_at = now
         if self._leading and not was:
-            log.info("this process leads the dispatch now")
+            log.info("this process is now the leader and dispatches tasks")
             self._maintenance.start(conn)
         return self._leading
 
@@ -171,7 +179,9 @@ class Dispatcher:
         try:
             return self._dispatch(conn, name, domain, free, window)
         except SettingsError as error:
-            log.error("nothing of %s can be dispatched: %s", name, error)
+            log.error(
+                "cannot dispatch tasks of %s; retrying in %.0f s: %s", name, MISTAKEN_SECONDS, error
+            )
             domain.hold_back(MISTAKEN_SECONDS)
             return 0
 

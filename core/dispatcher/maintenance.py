@@ -125,7 +125,10 @@ class Maintenance:
                 if isinstance(error, psycopg.Error) and passes(error):
                     raise  # the server is away: the loop waits for it
                 remove_values(error)  # it does not leave the connection's block
-                log.exception("a maintenance job failed; the other jobs run")
+                log.exception(
+                    "a maintenance job failed; it runs again in %.0f s, other jobs continue",
+                    job.seconds,
+                )
 
     def _resend(self, conn: Conn) -> None:
         """Send messages again that Redis has lost, with the same `dispatch_no`; delete messages of
@@ -179,10 +182,23 @@ class Maintenance:
         expired = leases.expire(conn)
         if not expired:
             return
-        log.warning("%d task leases expired; requeued as suspects", len(expired))
+        parked = sum(task.state == TaskState.PARKED for task in expired)
+        log.warning(
+            "%d task leases expired; %d tasks requeued as suspects, %d tasks parked",
+            len(expired),
+            len(expired) - parked,
+            parked,
+        )
         for task in expired:
             self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
             if task.state == TaskState.PARKED:
+                log.warning(
+                    "task %s (%s of %s) is parked: %s",
+                    task.task_id,
+                    task.type,
+                    task.domain,
+                    leases.DIED,
+                )
                 self._counters.count(
                     "tasks",
                     domain=task.domain,
@@ -242,8 +258,8 @@ class Maintenance:
         made = scheduling.poll(conn, self._settings.batch_size)
         if made:
             log.warning(
-                "no tick of the scheduler for %.0f s (is `periodiq core.actors` running?); polled"
-                " %d accounts",
+                "the scheduler has not ticked for %.0f s (is `periodiq core.actors` running?);"
+                " the leader started runs for %d accounts in its place",
                 silent,
                 made,
             )
@@ -256,7 +272,7 @@ class Maintenance:
         collected = self._blobs.collect(most=MAX_BLOBS_PER_PASS, seconds=DELETE_SECONDS)
         if collected:
             self._collecting.due = time.monotonic() + DELETE_AGAIN_SECONDS
-            log.info("deleted %d blobs that no row names", collected)
+            log.info("deleted %d blobs that no content row references", collected)
 
 
 def tick_seconds(schedule: str) -> float:

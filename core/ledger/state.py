@@ -69,7 +69,7 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
                     outcome.dispatch,
                     state=TaskState.READY,
                     delay=CONFLICT_SECONDS,
-                    reason="another task changed its state",
+                    reason="another task changed the state that this task had read",
                 )
             )
             continue

@@ -55,7 +55,9 @@ class TaskMiddleware(Middleware):
             raise
         except Exception as error:
             log.exception(
-                "%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id
+                "%s failed before task %s; the task is requeued when its lease expires",
+                type(self).__name__,
+                dispatch.task_id,
             )
             # In flight, its lease would be renewed forever.
             self._inflight.release([dispatch.id], done=False)

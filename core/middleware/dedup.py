@@ -29,4 +29,4 @@ class Dedup(TaskMiddleware):
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
         if not self._inflight.start(dispatch, self._time_limit.renewal_seconds(dispatch)):
             message.options["duplicate"] = True
-            raise SkipMessage("held or finished here already")
+            raise SkipMessage("already in flight or finished in this process")

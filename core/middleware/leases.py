@@ -49,7 +49,7 @@ class Leases(TaskMiddleware):
         with self._database.connection() as conn:
             if not start_suspect(conn, dispatch.task_id, dispatch.dispatch_no):
                 self._inflight.release([dispatch.id])
-                raise SkipMessage("this dispatch is void")
+                raise SkipMessage("this dispatch is no longer current")
 
     def _requeue(self, dispatch: Dispatch) -> None:
         # With jitter, or all suspects would return in one moment and all but one be requeued again.
@@ -61,7 +61,7 @@ class Leases(TaskMiddleware):
                 state=TaskState.READY,
                 delay=delay,
                 suspect=True,
-                reason="waits to run alone",
+                reason="suspect: waits until no other suspect runs in its process",
             )
         )
 

@@ -58,7 +58,7 @@ class Lifecycle(Middleware):
             self._open(broker, worker)
         except Exception as error:
             log.critical(
-                "this worker process cannot begin: %s",
+                "this worker process cannot start: %s",
                 error,
                 exc_info=not isinstance(error, PollingError),
             )
@@ -81,7 +81,9 @@ class Lifecycle(Middleware):
         try:
             self._process.release(self._process.inflight.not_started())
         except DATABASE_UNAVAILABLE as error:
-            log.warning("PostgreSQL is away: %s", error)
+            log.warning(
+                "could not release tasks yet; retrying before this process exits: %s", error
+            )
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self._process.close()
@@ -94,7 +96,7 @@ class Lifecycle(Middleware):
     def _lead(self) -> None:
         """Nobody leads: the dispatcher was killed, and its parent does not replace it."""
         if self._stand_in is None or not self._stand_in.is_alive():
-            log.warning("nobody dispatches; this process does it from now on, in a thread")
+            log.warning("no dispatcher is leading; starting one in this process")
             self._stand_in = threading.Thread(
                 target=self._in_thread, args=(self._stop,), name="dispatcher", daemon=True
             )
@@ -106,7 +108,7 @@ class Lifecycle(Middleware):
 
         Lasts until the process ends.
         """
-        log.warning("asked to drain: this process takes no more tasks")
+        log.warning("drain requested; this process finishes its running tasks and receives no more")
         process = self._process
         process.draining.set()
         for thread in worker.workers:
@@ -115,5 +117,5 @@ class Lifecycle(Middleware):
             try:
                 process.release(process.inflight.not_started())
             except DATABASE_UNAVAILABLE as error:
-                log.warning("PostgreSQL is away: %s", error)
+                log.warning("could not release tasks; retrying in 1 s: %s", error)
                 time.sleep(1)

@@ -78,7 +78,10 @@ class RateLimit(TaskMiddleware):
             wait = self._budgets.take(requests)
         except REDIS_UNAVAILABLE:
             self._snooze(
-                dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None
+                dispatch,
+                REDIS_AWAY_SECONDS,
+                "rate limits cannot be checked: Redis is unavailable",
+                None,
             )
         if wait is not None:
             spent = requests[wait.index]
@@ -87,7 +90,7 @@ class RateLimit(TaskMiddleware):
                 "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name
             )
             self._snooze(
-                dispatch, wait.seconds, f"the limit {spent.limit.name!r} is used up", spent.key
+                dispatch, wait.seconds, f"rate limit {spent.limit.name!r} is exhausted", spent.key
             )
 
     def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> None:

@@ -99,7 +99,7 @@ class Retries(TaskMiddleware):
             (
                 "is parked"
                 if outcome.state == TaskState.PARKED
-                else f"goes on in {outcome.delay:.1f} s"
+                else f"runs again in {outcome.delay:.1f} s"
                 if outcome.state == TaskState.READY
                 else "ends"
             ),

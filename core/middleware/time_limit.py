@@ -147,7 +147,7 @@ class TimeLimit(TaskMiddleware):
         if self._worker is None or self._stopping.is_set():
             return
         for thread in [thread for thread in self._worker.workers if not thread.is_alive()]:
-            log.error("%s has died; a new thread takes its place", thread.name)
+            log.error("worker thread %s has died; starting a new one", thread.name)
             self._worker.workers.remove(thread)
             self._worker._add_worker()
         for dispatch in self._inflight.orphaned():
@@ -159,7 +159,7 @@ class TimeLimit(TaskMiddleware):
         Its lease is not renewed beyond the deadline.
         """
         log.error(
-            "task %s (%s) hangs in %s; the thread is given up",
+            "task %s (%s) hangs in %s; replacing the thread, and requeuing the task as a suspect",
             dispatch.task_id,
             dispatch.type,
             thread.name,

@@ -159,7 +159,8 @@ class WorkerProcess:
             self._record_throughput()
         except DATABASE_UNAVAILABLE as error:
             log.warning(
-                "PostgreSQL is away at shutdown; unstarted tasks return after their leases: %s",
+                "PostgreSQL is unavailable at shutdown; tasks that have not started are requeued"
+                " when their leases expire: %s",
                 error,
             )
         self._ended.set()
@@ -185,7 +186,8 @@ class WorkerProcess:
             self.queues.ack(by_queue, wake=True)
         except REDIS_UNAVAILABLE as error:
             log.warning(
-                "Redis is away; the leader removes messages of released tasks: %s",
+                "Redis is unavailable; the leader removes the messages of %d released tasks: %s",
+                len(dispatches),
                 describe_redis(error),
             )
 
@@ -224,13 +226,18 @@ class WorkerProcess:
                     self._heartbeat()
                     beaten = now
             except DATABASE_UNAVAILABLE as error:
-                log.warning("PostgreSQL is away: %s", error)
+                log.warning(
+                    "the heartbeat failed because PostgreSQL is unavailable; leases expire unless"
+                    " it answers again: %s",
+                    error,
+                )
             except Exception:
-                log.exception("the heartbeat failed; it is tried again")
+                log.exception("the heartbeat failed; retrying")
             if not self.saver.alive or self.saver.stuck:
-                why = "stands still" if self.saver.alive else "has died"
                 log.critical(
-                    "the saver %s: this process ends, and its leases bring back what it held", why
+                    "the saver %s; this process exits. Its tasks are requeued when their leases"
+                    " expire",
+                    "is stuck" if self.saver.alive else "has died",
                 )
                 os._exit(1)
 
@@ -273,7 +280,9 @@ class WorkerProcess:
                 processes.record_throughput(conn, *throughput)
         except Exception as error:  # noqa: BLE001
             self.counters.restore_throughput(*throughput)
-            log.warning("the throughput could not be recorded yet: %s", describe(error))
+            log.warning(
+                "could not record throughput; retrying at the next heartbeat: %s", describe(error)
+            )
 
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:

@@ -49,9 +49,17 @@ class ResultForwarder:
                 break
             except REDIS_UNAVAILABLE as error:
                 log.warning(
-                    "Redis is away, trying again in %.1f s: %s", pause, describe_redis(error)
+                    "could not send the result of task %s; retrying in %.1f s: %s",
+                    outcome.dispatch.task_id,
+                    pause,
+                    describe_redis(error),
                 )
                 time.sleep(pause)
+        else:
+            log.error(
+                "could not send the result of task %s; the task runs again when its lease expires",
+                outcome.dispatch.task_id,
+            )
         self._inflight.release([id])
 
 

@@ -168,8 +168,8 @@ class Saver:
                 self.save(batch)
             except Exception:
                 log.exception(
-                    "the saver failed with a batch of %d; the leases bring back what was not"
-                    " committed",
+                    "could not save a batch of %d results; their tasks are requeued when their"
+                    " leases expire, unless the batch was committed",
                     len(batch),
                 )
                 self._inflight.release([outcome.dispatch.id for outcome in batch], done=False)
@@ -281,7 +281,7 @@ class Saver:
                     return otherwise()
                 return action()
             except DATABASE_UNAVAILABLE as error:
-                log.warning("saving failed, trying again in %.1f s: %s", pause, error)
+                log.warning("could not save results; retrying in %.1f s: %s", pause, error)
                 tries += not isinstance(error, DiskFull)
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
@@ -309,7 +309,7 @@ class Saver:
         except REDIS_UNAVAILABLE as error:
             # Nothing is lost: the leader drops ids that the ledger no longer has as queued.
             log.warning(
-                "Redis is away, %d acknowledgements are left to the leader: %s",
+                "Redis is unavailable; the leader removes the messages of %d saved tasks: %s",
                 len(outcomes),
                 describe_redis(error),
             )

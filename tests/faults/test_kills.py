@@ -199,6 +199,6 @@ def test_a_stopped_leader_comes_back_too_late(
     send(signal.SIGCONT, leader)
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, COSTLY)
-    assert fleet.says().count("this process leads the dispatch now") == 2
+    assert fleet.says().count("this process is now the leader and dispatches tasks") == 2
     # A task that its budget held back is dispatched again, and counts that.
     assert not deployment.rows("SELECT id FROM sync_task WHERE dispatch_no > 1 + snoozes LIMIT 5")

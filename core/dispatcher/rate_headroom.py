@@ -1,5 +1,6 @@
-"""The headroom of rate limits: a task that its budget cannot run now is better left in the ledger
-than sent.
+"""The headroom of rate limits.
+
+A task whose budget is exhausted stays in the ledger instead of waiting in Redis.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets, UnitRequest, gcra
 
 IN_FLIGHT_SECONDS = 0.05
-"""How long the units of dispatched tasks count here, until the workers have taken them from the
-budgets.
+"""The time for which units of dispatched tasks count here, in seconds.
+
+After it, the workers have taken them from the budgets.
 """
 
 MIN_WAIT_SECONDS = 0.01
 
 
 class RateHeadroom:
-    """The units that budgets have left, less those of tasks dispatched a moment ago.
+    """The units left in budgets, less those of tasks dispatched in the last milliseconds.
 
-    It takes nothing: the workers take the units.
+    It only reads the budgets: the workers take the units.
     """
 
     def __init__(self, budgets: Budgets) -> None:
@@ -66,8 +68,9 @@ class RateHeadroom:
 
 
 def retry_in(requests: Sequence[UnitRequest]) -> float:
-    """Return the seconds until the quickest of these budgets has the units of one task; infinite
-    without any budget.
+    """Return the seconds until the fastest of these budgets has the units of one task.
+
+    Without a budget, the result is infinite.
     """
     waits = [
         gcra(request.limit, request.heaviest)[0] * request.heaviest / 1_000_000

@@ -94,7 +94,7 @@ def _sweep(
     counts: Mapping[int, TaskCounts],
     max_deleted_share: float,
 ) -> None:
-    """Delete what complete listings no longer have, unless the delete guard holds the deletion."""
+    """Delete items that complete listings no longer have, unless the delete guard applies."""
     for outcome in outcomes:
         task = outcome.dispatch.task_id
         run = runs[task]

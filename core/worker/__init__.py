@@ -1,1 +1,1 @@
-"""One worker process: what it holds, how it runs a task, and how it saves what came of it."""
+"""A worker process: its in-flight tasks, and running them and saving their results."""

@@ -1,4 +1,4 @@
-"""Send results to another process, for fetch-only workers (`dramatiq core.actors -Q gmail`)."""
+"""Results as messages, for workers that only fetch (`dramatiq core.actors -Q gmail`)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.inflight import InflightTasks
 
 MAX_INLINE_RESULT_BYTES = 256 * 1024
-"""Bytes of JSON that travel through Redis; of more, only a blob's key does."""
+"""The largest result, in bytes of JSON, that travels through Redis; larger ones become blobs."""
 
 log = logging.getLogger(__name__)
 
 
 class ResultForwarder:
-    """Turns a task's message into one for `save_output`, under the same id, in one step."""
+    """Replaces a task's message by one for `save_output` with the same id, atomically."""
 
     def __init__(self, queues: Queues, inflight: InflightTasks, blobs: Blobs) -> None:
         self._queues = queues
@@ -33,7 +33,8 @@ class ResultForwarder:
     def hand_over(self, outcome: Outcome) -> None:
         """Send an outcome.
 
-        Waits while Redis is away: what cannot be sent is done again by its lease.
+        Retry for some seconds while Redis is unavailable. If that fails, the task runs again when
+        its lease expires.
         """
         id = outcome.dispatch.id
         body = json.dumps(outcome.to_json())
@@ -64,10 +65,13 @@ class ResultForwarder:
 
 
 def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> Outcome:
-    """The outcome that a message of `save_output` carries.
+    """Return the outcome that a message of `save_output` carries.
 
-    Unknown fields are ignored, and missing optional ones have their defaults. If it cannot be read
-    all the same, its task is released: otherwise this process would renew its lease forever.
+    Unknown fields are ignored, and missing optional fields have their defaults. If the outcome
+    cannot be read, its task is released: otherwise this process would renew its lease forever.
+
+    Raises:
+      Exception: The outcome cannot be read.
     """
     try:
         data = json.loads(blobs.get(fields["blob"])) if "blob" in fields else fields
@@ -81,8 +85,10 @@ def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> 
 
 
 def dispatch_of_result(fields: Mapping[str, Any]) -> Dispatch | None:
-    """The dispatch whose result a message of `save_output` carries; None where only a blob's key
-    travels.
+    """Return the dispatch whose result a message of `save_output` carries.
+
+    Returns:
+      The dispatch; None if the message carries only the key of a blob.
 
     Raises:
       TypeError: A required field is missing.

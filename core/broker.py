@@ -122,7 +122,7 @@ class PollingBroker(RedisBroker):
 
 
 class BlockingConsumer(Consumer):
-    """Fetches the messages of one queue in portions.
+    """A consumer that fetches the messages of one queue in portions.
 
     It waits in Redis while the queue is empty, and on a condition while the process has enough
     messages.

@@ -124,7 +124,7 @@ MUTATIONS = [
     ),
     Mutation(
         "columns by their names",
-        (("core/db/row_factory.py", "cls(*in_order(values))", "cls(*values[: len(names)])"),),
+        (("core/db/row_factory.py", "cls(*in_order(values))", "cls(*values[: len(field_names)])"),),
         ("tests/integration/test_dispatching.py",),
     ),
     Mutation(

@@ -76,7 +76,9 @@ WHERE id = %s AND sync_status <> '{AccountState.DISCONNECTED}'
 
 
 def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Insert copies of parked or cancelled tasks into the open run of their account, or a new run.
+    """Insert copies of parked or cancelled tasks into the open run of their account.
+
+    If no run is open in the lane of a task, a new one is opened.
 
     Returns:
       The ids of the copies.

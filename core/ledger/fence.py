@@ -32,7 +32,7 @@ class FencedRun:
     """The run of a task that passed the fence.
 
     Attributes:
-      start_seq: The latest dispatch before the run began.
+      start_seq: The sequence number of the latest dispatch before the run began.
       began: The time at which the run began.
       allow_deletions: True if the delete guard is off for the run.
       carried: True if the task is a copy of a task of an earlier run, or descends from one.
@@ -51,7 +51,8 @@ def pass_fence(
 
     Returns:
       The outcomes that passed, at most one per task, in the order of their dispatch; and the run
-      of each task. An outcome that adds tasks to a run over its limit is replaced: its task parks.
+      of each task. An outcome that adds tasks to a run over its limit is replaced: its task is
+      parked.
     """
     named = {(each.dispatch.task_id, each.dispatch.dispatch_no): each for each in outcomes}
     tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)

@@ -25,8 +25,9 @@ SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_val
 ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
 """
 
-# A person who turned off the delete guard for the live run means its backfill listings too. This
-# statement runs before the share lock: after it, two batches that both hold one would deadlock.
+# If a person turned off the delete guard for the live run, it is off for the run's listings in the
+# backfill too. This statement must run before the share lock: two batches that both have a share
+# lock would deadlock here.
 ALLOW_BACKFILL = f"""
 UPDATE sync_run SET allow_deletions = true
 WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}' AND state = '{RunState.RUNNING}'

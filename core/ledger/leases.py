@@ -1,8 +1,7 @@
 """Leases: the time until which a dispatched task may stay unfinished.
 
 An expired lease alone proves nothing: deploys and outages expire leases too. The task becomes a
-suspect. Only if its process dies after the start of a suspect was committed, the task counts a
-crash.
+suspect. It counts a crash only if a process dies after it has committed the start of the suspect.
 """
 
 from __future__ import annotations

@@ -208,7 +208,7 @@ def request_run(
       conn: A connection in autocommit mode.
       account: The account.
       trigger: The trigger of a new run. Default: `manual`, which becomes `resync` if a resync is
-        due, or if the run shall resolve held deletions.
+        due, or if `allow_deletions` applies to held deletions.
       allow_deletions: True turns the delete guard off for the run. Default: False.
 
     Returns:
@@ -316,7 +316,7 @@ def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
     """Lock an account.
 
     Returns:
-      Its domain, True if a resync is due, and True if its cursors shall be dropped.
+      Its domain, True if a resync is due, and True if the next run drops its cursors.
     """
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
     if row is None:

@@ -22,7 +22,7 @@ def dispatch_of(message: MessageProxy) -> Dispatch | None:
 
 
 class TaskMiddleware(Middleware):
-    """Call `before`, `after` and `skipped` around the tasks that a process runs.
+    """A middleware whose methods `before`, `after` and `skipped` act on tasks only.
 
     An unexpected error in `before` skips the task. Its lease then expires, and the leader requeues
     it. Dramatiq alone would log the error, and run the task.
@@ -60,7 +60,7 @@ class TaskMiddleware(Middleware):
                 type(self).__name__,
                 dispatch.task_id,
             )
-            # As an in-flight task, its lease would be renewed forever.
+            # While a task is in flight, its lease is renewed: without this line, forever.
             self._inflight.release([dispatch.id], done=False)
             raise SkipMessage(str(type(error).__name__)) from None
 

@@ -1,4 +1,4 @@
-"""Skips dispatches that are in flight or done in this process; the fence does the rest."""
+"""Deduplication of deliveries within a process; the fence refuses all other duplicates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.worker.inflight import InflightTasks
 
 
 class Dedup(TaskMiddleware):
-    """Start each dispatch once in this process.
+    """A middleware that starts each dispatch once in this process.
 
     Without this middleware, a message that one process receives twice would run the plugin twice.
     The fence would refuse the second result.

@@ -1,4 +1,4 @@
-"""Runs one suspect at a time, after recording its start, and tracks the threads of tasks."""
+"""Suspects, of which a process runs one at a time, and the threads that tasks occupy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_PAUSE_SECONDS = 1.0
 
 
 class Leases(TaskMiddleware):
-    """Run a suspect only while no other suspect runs in this process.
+    """A middleware that runs a suspect only while no other suspect runs in this process.
 
     The heartbeat renews leases, with one statement every third of a lease for all in-flight tasks.
     Without this middleware, a suspect that kills its process would count no crash, and the tasks

@@ -1,4 +1,4 @@
-"""Opens and closes the worker process, and starts the dispatcher."""
+"""The lifecycle of a worker process and of its dispatcher."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Lifecycle(Middleware):
-    """Open the process before its worker threads start, and close it after the last one has ended.
+    """A middleware that opens the worker process at its boot, and closes it at its shutdown.
 
     The saver saves every outcome before the broker is closed. Without this middleware, no result
     would be saved, and no task dispatched.

@@ -1,4 +1,4 @@
-"""Adds the task to each line that is logged while it runs, or while its outcome is decided."""
+"""The log context of a task: each line that is logged while it runs names the task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from core.middleware.base import TaskMiddleware
 
 
 class LogContext(TaskMiddleware):
-    """Bind domain, account, run and task to the log context of the thread.
+    """A middleware that binds domain, account, run and task to the log context of the thread.
 
     It is the first middleware around tasks, so that it clears the context last. Without it, log
     lines would not name their task.

@@ -1,4 +1,4 @@
-"""Takes a task's cost from the fleet's budgets before it runs, or snoozes the task."""
+"""Rate limits: a task takes its cost from the fleet's budgets before it runs, or is snoozed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REDIS_AWAY_SECONDS = 5.0
 
 
 class RateLimit(TaskMiddleware):
-    """Run a task only if every `Rate` limit of its account has room for its cost.
+    """A middleware that runs a task only if its account's `Rate` limits have room for its cost.
 
     A task without a cost makes no call to Redis. No thread waits: a task without room is snoozed,
     which does not count an attempt. The dispatcher then skips the limit until it has room again.

@@ -1,4 +1,4 @@
-"""Turns an exception of a task into its next state, and hands that to the saver.
+"""Retries: the exception of a task becomes its next state, which the saver commits.
 
 `core.results.decisions` has the rule for each exception.
 """
@@ -45,7 +45,7 @@ log = logging.getLogger("core.task")
 
 
 class Retries(TaskMiddleware):
-    """Decide the outcome of a task that raised, and hand it to the saver.
+    """A middleware that decides the outcome of a task that raised, and hands it to the saver.
 
     Without this middleware, a task that raises would stay in flight forever, with a renewed lease.
 

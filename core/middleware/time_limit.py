@@ -1,4 +1,4 @@
-"""Ends tasks that run too long: first with an exception, then by replacing the thread."""
+"""Time limits of tasks: first an exception in the thread, then a new thread in its place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Watched:
 
 
 class TimeLimit(TaskMiddleware):
-    """Interrupt a task that exceeds its time limit with `TimeLimitExceeded`.
+    """A middleware that interrupts a task after its time limit, with `TimeLimitExceeded`.
 
     A thread that does not return within `RETURN_SECONDS` is replaced by a new one, so that its slot
     is not lost. Its task becomes a suspect when its lease expires. A worker thread that died is

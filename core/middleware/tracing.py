@@ -1,4 +1,4 @@
-"""Opens a span for each run of a task, if traces are on."""
+"""Tracing: a span for each run of a task, if traces are on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_ERRORS = (RateLimited, SkipItem, AccountStopped, LeftToOthers)
 
 
 class Tracing(TaskMiddleware):
-    """Open a span for each run of a task.
+    """A middleware that opens a span for each run of a task.
 
     It is in the list of middleware only if traces are on, so it costs nothing if they are off.
 

@@ -1,1 +1,1 @@
-"""A worker process: its in-flight tasks, and running them and saving their results."""
+"""A worker process: it receives tasks, runs them, and saves their results."""

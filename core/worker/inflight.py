@@ -17,7 +17,7 @@ REMEMBERED = 4096
 """The number of finished dispatches whose ids are kept, to refuse a second delivery."""
 
 LANE_SECONDS = 0.5
-"""Seconds that a suspect waits for the suspect before it. After them, it is requeued."""
+"""Seconds that a suspect waits for another one to be saved, before it is requeued."""
 
 
 @dataclass(slots=True)

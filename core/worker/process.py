@@ -40,9 +40,9 @@ HEARTBEAT_SECONDS = 5.0
 """Seconds between two heartbeats."""
 
 MIN_STALL_SECONDS = 5.0
-"""The least number of seconds that Python may hang before the process is killed.
+"""The minimum time in seconds that Python may hang before the process is ended.
 
-A longer lease extends it.
+If a lease is longer, its length applies.
 """
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class ResultForwarder:
-    """Replaces a task's message by one for `save_output` with the same id, atomically."""
+    """A forwarder that atomically replaces a task's message by one for `save_output`."""
 
     def __init__(self, queues: Queues, inflight: InflightTasks, blobs: Blobs) -> None:
         self._queues = queues

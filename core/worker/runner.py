@@ -21,7 +21,7 @@ The pauses between them add up to about half an hour.
 
 
 class Runner:
-    """Runs dispatches with instances of the account's integration."""
+    """A runner of dispatches, with instances of the account's integration."""
 
     def __init__(self, services: Services, instances: InstancePool, registry: Registry) -> None:
         self.services = services

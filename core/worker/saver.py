@@ -77,7 +77,7 @@ class _SaveQueue:
 
 
 class Saver:
-    """Saves the outcomes of tasks, and retries while the servers are unavailable.
+    """A saver of outcomes, which retries while the servers are unavailable.
 
     Args:
       database: The connections.
@@ -163,8 +163,8 @@ class Saver:
             )
             queue.waiting.append(outcome)
             self._bytes += outcome.size
-            # Wake the saver only if that matters to it. A wake-up for each outcome would cost more
-            # than the outcome.
+            # Wake the saver only when it must act. A wake-up for each outcome would cost more than
+            # the outcome.
             if len(queue.waiting) == 1 or queue.full:
                 queue.arrived.notify()
 

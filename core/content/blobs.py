@@ -35,7 +35,7 @@ b.touched_at < now() - %(grace)s * interval '1 second'
 AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
 # All are looked through once for many, as most are named.
-BLOBS_TO_COLLECT = f"""
+CANDIDATES = f"""
 SELECT b.key FROM blob b WHERE {_UNNAMED} ORDER BY b.key LIMIT %(most)s
 """
 # The row is locked while the object goes, so that a writer of the same content waits and then
@@ -137,9 +137,7 @@ class Blobs:
         deadline, count = time.monotonic() + seconds, 0
         if keys is None:
             with self._database.connection() as conn:
-                keys = [
-                    key for (key,) in conn.execute(BLOBS_TO_COLLECT, {"grace": grace, "most": most})
-                ]
+                keys = [key for (key,) in conn.execute(CANDIDATES, {"grace": grace, "most": most})]
         for key in keys:
             if count >= most or time.monotonic() >= deadline:
                 break

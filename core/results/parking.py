@@ -6,9 +6,9 @@
 | `INVALID` | returned what cannot be kept: wrong types, over a bound, no JSON, NUL in a payload or state; or has a type or payload that the installed plugin does not know | `core.results.result` and `outputs`, as `ResultInvalid`; `BaseIntegration.run_task`, as `TaskUnfit` |
 | `ATTEMPTS` | failed with another exception for the last of its attempts | `core.results.decisions` |
 | `CRASHES` | went over its time limit, or took its process down, three times | `core.results.decisions`; `core.ledger.leases`, `EXPIRE` |
-| `SNOOZED` | had to wait for seven days in all | `core.ledger.finish`, `FINISH` |
+| `SNOOZED` | had to wait for seven days in all | `core.ledger.commit`, `FINISH` |
 | `CURSOR` | raised `CursorExpired` in a resync, or for a partition that cannot exist | `core.results.decisions` |
-| `RUN_LIMIT` | returned follow-ups in a run that has more tasks than its integration allows | `core.ledger.fence` |
+| `RUN_LIMIT` | returned follow-ups in a run that has more tasks than its integration allows | `core.ledger.commit` |
 | `UNSAVABLE` | returned what PostgreSQL refuses though every check above passed (a data error) | `core.worker.saver` |
 
 `core.testing` parks for the same causes, except the last one and the death of a process.

@@ -1,7 +1,7 @@
 """The rows of a result, between the plugin and the tables.
 
 They are named tuples: as fast to make as a dictionary, and the statements of `core.content.store`
-and `core.ledger.follow_ups` write them as JSON field by field.
+and `core.ledger.commit` write them as JSON field by field.
 """
 
 from __future__ import annotations

@@ -26,18 +26,18 @@ ALL = replace(
     bounds={**listings.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
 )
 DUE_NOW = replace(ALL, where=liveness.DUE)
-OVERDUE_ACCOUNTS = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
+OVERDUE = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
 # The rows that are asked for come first, by their key.
 OVERDUE_OF = f"SELECT a.id {liveness.OVERDUE} AND a.id = ANY(%(ids)s)"
 
 # By `sync_task_stopped`; counting ends where nobody counts any more.
-PARKED_TASKS = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
+PARKED = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
 LATEST_PARKED = f"""
-SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED_TASKS}
+SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED}
 ORDER BY id DESC LIMIT %(limit)s
 """
 COUNT_PARKED = f"""
-SELECT count(*) AS number FROM (SELECT {PARKED_TASKS} LIMIT %(most)s) counted
+SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted
 """
 
 MAX_COUNTED_ROWS = 10_000
@@ -81,7 +81,7 @@ def page(
     Raises:
       InvalidInput: The cursor is invalid.
     """
-    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE_ACCOUNTS
+    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE
     accounts_page = listing.page(
         conn,
         limit=limit,
@@ -90,7 +90,7 @@ def page(
         integration_domain=domain,
         sync_status=status,
         name=name,
-        **(liveness.overdue_params(settings) if listing is OVERDUE_ACCOUNTS else {}),
+        **(liveness.overdue_params(settings) if listing is OVERDUE else {}),
     )
     ids = [row["id"] for row in accounts_page.rows]
     waits = progress.first_blockers(conn, store.load_several(conn, ids))

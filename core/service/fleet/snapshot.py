@@ -33,7 +33,7 @@ FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_times
 GROUP BY 1 ORDER BY 1
 """
 # By `sync_task_stopped`.
-COUNT_PARKED = f"""
+PARKED = f"""
 SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
 FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2
 """
@@ -57,7 +57,7 @@ FROM (
     FROM user_integration WHERE sync_status IN ('{AccountState.ACTIVE}', '{AccountState.ERROR}')
 ) aged GROUP BY 1, 2 ORDER BY 1, 2
 """
-COUNT_OVERDUE = f"""
+OVERDUE = f"""
 SELECT a.integration_domain AS domain, count(*) AS number {liveness.OVERDUE} GROUP BY 1 ORDER BY 1
 """
 PROCESSES = f"""
@@ -105,10 +105,10 @@ def collect(conn: Conn, settings: Settings) -> Snapshot:
     return Snapshot(
         tasks=fetch(conn, TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),
-        parked=fetch(conn, COUNT_PARKED, {}),
+        parked=fetch(conn, PARKED, {}),
         runs=fetch(conn, RUNS, {}),
         accounts=fetch(conn, ACCOUNTS, {}),
-        overdue=fetch(conn, COUNT_OVERDUE, liveness.overdue_params(settings)),
+        overdue=fetch(conn, OVERDUE, liveness.overdue_params(settings)),
         ages=fetch(conn, AGES, {"bounds": [float(bound) for bound in FRESHNESS]}),
         processes=fetch(conn, PROCESSES, {}),
         counted=fetch(conn, COUNTED, {}),

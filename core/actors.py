@@ -1,7 +1,8 @@
 """The entry point of `dramatiq core.actors` and `periodiq core.actors`.
 
-Importing this module sets the broker.
+Importing this module sets up the broker, the middleware and the actors.
 
+```
     poll_due ──> ledger: runs and root tasks
                     │
                     v
@@ -16,8 +17,9 @@ Importing this module sets the broker.
        └────────────────────────────────────────────────────────────────────────────────────┤
                                                                                             v
                                                 ledger: content, follow-ups, state, task done
+```
 
-Without DATABASE_URL and REDIS_URL the embedded servers are joined or started.
+Without DATABASE_URL and REDIS_URL, this module joins or starts the embedded servers.
 """
 
 from __future__ import annotations
@@ -50,15 +52,15 @@ from core.plugins import get_registry
 from core.settings import get_settings
 from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, read_dispatch
 from core.transport.queues import Queues
-from core.worker.forward import unpack
 from core.worker.process import WorkerProcess
+from core.worker.result_messages import unpack
 
 try:
     settings = get_settings()
     environment = get_environment()
     configure(settings.log_level, settings.log_format)
     queues = Queues(environment.redis_url, settings.redis_namespace)
-    # Not yet open: the scheduler, and a command that imports this module, connect to nothing.
+    # The process opens later, so the scheduler and commands that import this module do not connect.
     process = WorkerProcess(settings, environment, queues, get_registry())
 except PollingError as error:
     sys.exit(f"error: {error}\n{error.next_step('cli')}")
@@ -69,21 +71,21 @@ observability.start(
 inflight, hand_over = process.inflight, process.hand_over
 time_limit = TimeLimit(inflight, process.registry, settings.task_timeout_seconds, process.stopping)
 
-# `before_` hooks run from the first to the last, `after_` hooks the other way round.
+# `before_` hooks run from the first to the last, `after_` hooks from the last to the first.
 MIDDLEWARE: list[dramatiq.Middleware] = [
-    # No tick is too old: its age is the difference between the clocks of two machines.
+    # Accepts ticks of any age, because their age includes the difference between two clocks.
     PeriodiqMiddleware(skip_delay=float("inf")),
     # Opens and closes the process.
     Lifecycle(process, dispatcher.main, dispatcher.in_thread),
     # Names the task in each log line.
     LogContext(inflight),
-    # Opens a span for each run of a task, where traces are on.
+    # Opens a span for each run of a task, if traces are on.
     *([Tracing(inflight)] if traces.wanted() else []),
-    # Starts each dispatch once, however often Redis delivers it.
+    # Starts each dispatch once, even if Redis delivers it twice.
     Dedup(inflight, time_limit),
-    # Runs one suspect at a time; notes when the thread of a task is free.
+    # Runs one suspect at a time, and tracks the threads of tasks.
     Leases(inflight, process.database, hand_over),
-    # Takes from the budgets last, so that nothing after it can waste what it took.
+    # Takes units last, so that no later middleware can skip the task and waste them.
     RateLimit(
         inflight,
         process.registry,
@@ -92,7 +94,7 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
         process.counters,
         hand_over,
     ),
-    # Decides what an exception does.
+    # Decides the outcome of a task that raised.
     Retries(inflight, process.runner, process.accounts, hand_over, settings.max_attempts),
     # Interrupts tasks that run too long; `run_task` calls the plugin through it.
     time_limit,
@@ -104,24 +106,24 @@ dramatiq.set_broker(broker)
 
 @dramatiq.actor(queue_name=POLL_QUEUE, actor_name="poll_due", periodic=cron(settings.cron_schedule))
 def poll_due() -> None:
-    """Make runs for all accounts that are due."""
+    """Open runs for all accounts that are due."""
     with open_connection(environment.database_url) as conn:
         conn.execute(scheduling.TICK)
         if scheduling.poll(conn, settings.batch_size):
             queues.wake()
 
 
-# Declared on a queue that exists anyway; its messages come on the queues of their domains.
+# Declared on a queue that exists anyway; its messages arrive on the queues of their domains.
 @dramatiq.actor(queue_name=POLL_QUEUE, actor_name=RUN_TASK, throws=BaseException)
 def run_task(**fields: Any) -> None:
-    """Run one dispatch of a task, and hand over its outcome."""
+    """Run one dispatch of a task, and hand its outcome to the saver."""
     dispatch = read_dispatch(fields)
     outcomes = []
     try:
         time_limit.call(dispatch, lambda: outcomes.append(process.runner.run(dispatch)))
     except SkipMessage as error:
-        # The plugin raised it. Dramatiq would not report a failure, and the task would stay in
-        # flight forever, without an outcome.
+        # The plugin raised it. Dramatiq would treat the message as skipped, and the task would stay
+        # in flight forever, without an outcome.
         raise TransientError(f"the plugin raised Dramatiq's SkipMessage: {error}") from error
     inflight.finish(dispatch)
     hand_over(outcomes[0])
@@ -129,7 +131,7 @@ def run_task(**fields: Any) -> None:
 
 @dramatiq.actor(queue_name=SAVE_QUEUE, actor_name=SAVE_OUTPUT)
 def save_output(**fields: Any) -> None:
-    """Save the result of a task that ran in a process which does not serve this queue."""
+    """Save the result of a task that ran in a process without this queue."""
     process.saver.hand_over(unpack(fields, process.blobs, inflight))
 
 

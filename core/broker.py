@@ -1,9 +1,9 @@
 """A small subclass of Dramatiq's Redis broker.
 
-It has blocking fetches and late acknowledgements, and no delay queues or ack sets.
+It has blocking fetches and late acknowledgements, but no delay queues and no ack sets.
 
-The ledger replaces what is left out: it knows what was sent, sends again what is missing, and
-brings back by its lease what a killed process had taken.
+The ledger replaces these. It records which tasks were sent, so the leader sends lost messages
+again. The tasks of a killed process are requeued when their leases expire.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout
 from core.accounts.redaction import describe_redis
 from core.transport.messages import RUN_TASK, SAVE_OUTPUT, TaskMessage
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
-from core.worker.forward import dispatch_of_result
 from core.worker.inflight import InflightTasks
+from core.worker.result_messages import dispatch_of_result
 
 log = logging.getLogger(__name__)
 
 FAST_SECONDS = 0.1
 FAST_TIMES = 4
-"""Where messages are finished soon after they were fetched, a process fetches this many times more.
+"""The factor by which a process fetches more messages while they finish within `FAST_SECONDS`.
 
 That saves round trips to Redis.
 """
 
 SLOW_SECONDS = 0.25
-"""Where tasks take longer than this, a process fetches no more messages than it has threads.
+"""The average time above which a process fetches only as many messages as it has threads.
 
-The other processes get the rest.
+The other messages are left to other processes.
 """
 
 MAX_UNREADABLE_IDS = 1_000
-"""The most ids of unreadable messages that a consumer remembers, to log each of them once."""
+"""The number of unreadable messages whose ids a consumer keeps, to log each of them once."""
 
 
 class PollingBroker(RedisBroker):
-    """Dramatiq on our queues.
+    """A Dramatiq broker on the engine's queues.
 
-    Parameters:
-      queues: The queues.
-      middleware: In order.
-      inflight: Registers the tasks and results that this process receives.
-      accepting: Whether consumers may receive messages now.
+    Args:
+      queues: The queues in Redis.
+      middleware: The middleware, in its order.
+      inflight: The in-flight tasks, to which received tasks and results are added.
+      accepting: Returns True while consumers may receive messages.
     """
 
     def __init__(
@@ -72,24 +72,25 @@ class PollingBroker(RedisBroker):
 
     @property
     def consumer_class(self) -> type[Consumer]:
+        """The class of the consumers."""
         return BlockingConsumer
 
     def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue, without a delay queue beside it."""
+        """Declare a queue, without a delay queue."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
             self.emit_after("declare_queue", queue_name)
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
-        """Send one message; an id given in its options is kept.
+        """Send one message. An id in its options is kept.
 
         Raises:
-          ValueError: With a delay: the ledger keeps tasks for later, not Redis.
+          ValueError: A delay was given. The ledger keeps tasks that start later.
         """
         if delay is not None:
             raise ValueError(
-                "this broker has no delay queues; a task for later is a row of the ledger"
+                "this broker has no delay queues; the ledger keeps tasks that start later"
             )
         id = message.options.get("redis_message_id") or str(uuid4())
         message = message.copy(options={"redis_message_id": id})
@@ -99,14 +100,19 @@ class PollingBroker(RedisBroker):
         return message
 
     def flush(self, queue_name: str) -> None:
-        """Drop all messages of a queue."""
+        """Delete all messages of a queue."""
         self.polling_queues.purge(queue_name)
 
     def join(self, queue_name: str, *, interval: int = 100, timeout: int | None = None) -> None:
-        """Wait until a queue is empty and all its messages are acknowledged; for tests.
+        """Wait until all messages of a queue are acknowledged; for tests.
+
+        Args:
+          queue_name: The queue.
+          interval: Milliseconds between two checks. Default: 100.
+          timeout: The maximum number of milliseconds. Default: no maximum.
 
         Raises:
-          QueueJoinTimeout: After `timeout` milliseconds.
+          QueueJoinTimeout: The timeout has passed.
         """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         while self.polling_queues.length(queue_name):
@@ -116,13 +122,16 @@ class PollingBroker(RedisBroker):
 
 
 class BlockingConsumer(Consumer):
-    """Fetch messages in portions.
+    """A consumer that fetches the messages of one queue in portions.
 
     It waits in Redis while the queue is empty, and on a condition while the process has enough
     messages.
 
-    Parameters:
-      prefetch: The most messages in this process at once: twice its threads.
+    Args:
+      broker: The broker.
+      queue_name: The queue.
+      prefetch: The maximum number of messages in this process: twice its threads.
+      timeout: The maximum wait for room, in milliseconds.
     """
 
     def __init__(self, broker: PollingBroker, queue_name: str, prefetch: int, timeout: int) -> None:
@@ -140,6 +149,7 @@ class BlockingConsumer(Consumer):
         self._away = False
 
     def __next__(self) -> MessageProxy | None:
+        """Return the next message; None if there is none yet."""
         while True:
             if self._taken:
                 id, body = self._taken.popleft()
@@ -156,9 +166,10 @@ class BlockingConsumer(Consumer):
                 return None
 
     def _take(self) -> bool:
-        """Fetch as many as there is room for.
+        """Fetch as many messages as there is room for.
 
-        False, after a while, if there is no room or nothing to fetch.
+        Returns:
+          False, after a wait, if it fetched no message.
         """
         if not self._accepting():
             time.sleep(0.1)
@@ -170,8 +181,8 @@ class BlockingConsumer(Consumer):
             room = self._room()
             if room <= 0:
                 return False
-        # What is taken ahead because tasks were fast is taken by halves: the next ones may be slow,
-        # and siblings idle.
+        # Beyond the normal prefetch, fetch at most half of the waiting messages: the next tasks may
+        # be slow, and other processes idle.
         sure = max(self.prefetch - len(self._here), 1)
         fetched = self.queues.fetch(self.queue_name, room, sure)
         if not fetched and self.queues.wait(self.queue_name):
@@ -180,9 +191,9 @@ class BlockingConsumer(Consumer):
         return bool(fetched)
 
     def _room(self) -> int:
-        """Wait until half of the places are free, so that fetches come in portions.
+        """Return the number of messages to fetch; 0 until half of the places are free.
 
-        Slow tasks are fetched one by one.
+        Slow tasks are fetched one by one, all others in portions.
         """
         slow = self._average > SLOW_SECONDS
         fast = 0 < self._average < FAST_SECONDS
@@ -191,7 +202,7 @@ class BlockingConsumer(Consumer):
         return free if slow or free * 2 >= places else 0
 
     def _decoded(self, id: str, body: bytes | None) -> MessageProxy | None:
-        """Return the message unless it is acknowledged, unreadable, or already in this process."""
+        """Return a message; None if it is acknowledged, unreadable, or already in this process."""
         if body is None:
             return None
         try:
@@ -215,9 +226,9 @@ class BlockingConsumer(Consumer):
         return proxy
 
     def _drop(self, id: str, error: Exception) -> None:
-        """Drop a message that this version of the engine cannot read.
+        """Drop a message that this version of the engine cannot read, and log it once.
 
-        If a task is queued under its id, the leader sends it again and again: it is logged once.
+        If it belongs to a queued task, the leader sends it again and again.
         """
         if id not in self._unreadable:
             self._unreadable.append(id)
@@ -228,22 +239,24 @@ class BlockingConsumer(Consumer):
     def _wait_out(self, error: redis.RedisError) -> None:
         if not self._away:
             log.warning(
-                "Redis is away; %r waits for it: %s", self.queue_name, describe_redis(error)
+                "Redis is unavailable; the consumer of %r retries: %s",
+                self.queue_name,
+                describe_redis(error),
             )
         self._away = True
         time.sleep(0.5)
 
     def ack(self, message: MessageProxy) -> None:
-        """A thread is done with it.
+        """Free the place of a message that a thread has processed.
 
-        Messages of tasks and results are acknowledged in Redis by whoever saves them.
+        The saver acknowledges messages of tasks and results in Redis; others are acknowledged here.
         """
         self._gone(message)
         if message.actor_name not in (RUN_TASK, SAVE_OUTPUT):
             self._acknowledge(message)
 
     def nack(self, message: MessageProxy) -> None:
-        """It names an actor that is not known here: dropped.
+        """Drop a message of an actor that this process does not have.
 
         If it was a task, the leader sends it again.
         """
@@ -253,7 +266,7 @@ class BlockingConsumer(Consumer):
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Return fetched messages that have not started to the queue, at shutdown.
 
-        Tasks are an exception: the process releases them to the ledger.
+        Tasks are not returned here: the process releases them in the ledger.
         """
         self._requeue(
             [
@@ -264,7 +277,7 @@ class BlockingConsumer(Consumer):
         )
 
     def close(self) -> None:
-        """Return fetched messages that no thread has received to the queue."""
+        """Return fetched messages that no thread has received to their queue."""
         left = [id for id, body in self._taken if body is not None]
         self._taken.clear()
         self._requeue(left)
@@ -274,13 +287,14 @@ class BlockingConsumer(Consumer):
             self.queues.requeue(self.queue_name, ids)
         except REDIS_UNAVAILABLE as error:
             log.warning(
-                "Redis is away; %d messages come back by their leases: %s",
+                "could not return %d fetched messages; their tasks are requeued when their leases"
+                " expire: %s",
                 len(ids),
                 describe_redis(error),
             )
 
     def give_up(self, id: str) -> None:
-        """Free the place of a message whose thread is lost."""
+        """Free the place of a message whose thread was replaced."""
         with self._changed:
             self._here.pop(id, None)
             self._changed.notify()
@@ -298,5 +312,7 @@ class BlockingConsumer(Consumer):
             self.queues.ack({self.queue_name: [message.options["redis_message_id"]]})
         except REDIS_UNAVAILABLE as error:
             log.warning(
-                "Redis is away; an acknowledgement is left to the leader: %s", describe_redis(error)
+                "could not acknowledge a message of %r: %s",
+                self.queue_name,
+                describe_redis(error),
             )

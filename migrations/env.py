@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the URL that `core.db.migrate` hands over."""
+"""The entry point of Alembic: runs the migrations on the URL that `core.db.migrate` passes."""
 
 from __future__ import annotations
 

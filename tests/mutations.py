@@ -49,10 +49,10 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "the fence",
-        (("core/ledger/commit.py",
+        (("core/ledger/fence.py",
           "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END"
           " = named.dispatch_no", ""),
-         ("core/ledger/commit.py", "SELECT t.id, t.dispatch_no, (SELECT",
+         ("core/ledger/fence.py", "SELECT t.id, t.dispatch_no, (SELECT",
           "SELECT t.id, named.dispatch_no, (SELECT")),
         ("tests/integration/test_commit.py",),
     ),
@@ -73,7 +73,7 @@ MUTATIONS = [
         ("tests/unit/test_error_catalog.py",),
     ),
     Mutation(
-        "the sweeper",
+        "the expiry of leases",
         (("core/ledger/leases.py", "AND lease_until < clock_timestamp()", "AND false"),),
         ("tests/integration/test_leases.py",),
     ),
@@ -123,7 +123,7 @@ MUTATIONS = [
     ),
     Mutation(
         "columns by their names",
-        (("core/db/row_factory.py", "cls(*in_order(values))", "cls(*values[: len(names)])"),),
+        (("core/db/row_factory.py", "cls(*in_order(values))", "cls(*values[: len(field_names)])"),),
         ("tests/integration/test_dispatching.py",),
     ),
     Mutation(
@@ -148,7 +148,7 @@ MUTATIONS = [
     ),
     Mutation(
         "one key once in a run",
-        (("core/ledger/commit.py",
+        (("core/ledger/follow_ups.py",
           "decode(key, 'hex'), priority, carried",
           "decode(md5(id::text), 'hex'), priority, carried"),),
         ("tests/integration/test_commit.py",),
@@ -194,7 +194,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the epoch of a restored database",
-        (("core/ledger/commit.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
+        (("core/ledger/fence.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
         ("tests/integration/test_commit.py",),
     ),
 ]  # fmt: skip

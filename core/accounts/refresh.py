@@ -21,7 +21,7 @@ LEASE_SECONDS = 60.0
 WAIT_SECONDS = 75.0
 """How long a task waits for another one's refresh."""
 
-CLAIM = """
+CLAIM_REFRESH = """
 UPDATE user_integration SET
     refresh_holder = %(holder)s,
     refresh_until = clock_timestamp() + %(lease)s * interval '1 second'
@@ -43,7 +43,7 @@ WHERE id = %(id)s AND credentials_version = %(version)s
 RETURNING credentials_version
 """
 
-RELEASE = """
+RELEASE_REFRESH = """
 UPDATE user_integration SET refresh_holder = NULL, refresh_until = NULL
 WHERE id = %s AND refresh_holder = %s
 """
@@ -86,7 +86,8 @@ def refresh(database: Database, account_id: UUID, version: int, renew: Callable[
 
 def _claimed(conn: Conn, account_id: UUID, version: int, holder: UUID) -> bool:
     row = conn.execute(
-        CLAIM, {"id": account_id, "version": version, "holder": holder, "lease": LEASE_SECONDS}
+        CLAIM_REFRESH,
+        {"id": account_id, "version": version, "holder": holder, "lease": LEASE_SECONDS},
     ).fetchone()
     return row is not None
 
@@ -98,7 +99,7 @@ def _renew(
         ciphertext = renew()
     except BaseException as error:
         with contextlib.suppress(*DATABASE_UNAVAILABLE), database.connection() as conn:
-            conn.execute(RELEASE, (account_id, holder))
+            conn.execute(RELEASE_REFRESH, (account_id, holder))
         if isinstance(error, Exception) and not isinstance(error, IntegrationError):
             # Its text may hold the new tokens, which no redactor knows yet.
             raise TransientError(

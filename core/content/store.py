@@ -276,23 +276,26 @@ def sweep(
     *,
     start_seq: int,
     began: datetime,
-    guard: float,
+    max_deleted_share: float,
 ) -> int:
-    """Mark items deleted that a complete listing no longer holds, or hold that for a person.
+    """Mark items deleted that a complete listing no longer contains.
 
-    Returns how many rows it marked.
+    The delete guard holds the deletion for a person if it affects more than `max_deleted_share` of
+    the listing. Returns the number of rows that were marked deleted.
 
     Parameters:
-      writer: The task that says the listing is complete.
-      start_seq, began: Of its run: what was written later is there, whoever wrote it.
-      guard: The largest share of the listing that may vanish; 1 allows everything.
+      writer: The task that completed the listing.
+      start_seq, began: The sequence number and the time at which its run began. Items written later
+        exist, no matter which task wrote them.
+      max_deleted_share: The largest share of the listing that may be deleted, from 0 to 1; 1 allows
+        every deletion.
     """
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
     place |= listing._asdict()
     statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
     total, vanished = conn.execute(statement, place).fetchall()[0]
     conn.execute(DROP_HELD_DELETION, place)
-    if len(vanished) > guard * total:
+    if len(vanished) > max_deleted_share * total:
         conn.execute(HOLD_DELETION, {**place, "vanished": len(vanished), "total": total})
         return 0
     return sum(delete(conn, [(writer, id) for id in vanished]).values())

@@ -1,1 +1,1 @@
-"""PostgreSQL: the schema, its migrations, and the connections of this process."""
+"""PostgreSQL: the tables, the migrations, and the connections of this process."""

@@ -1,8 +1,8 @@
-"""What an error of PostgreSQL may say: its cause, and nothing from a row.
+"""Descriptions of PostgreSQL errors that contain no values of rows.
 
 PostgreSQL quotes values in DETAIL and CONTEXT, and in some primary messages too, such as `invalid
-input syntax for type integer: "…"`. Which ones do is a matter of the SQLSTATE; the text itself may
-be in any language (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+input syntax for type integer: "…"`. The SQLSTATE tells which messages do; their text may be in any
+language (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from collections.abc import Iterator
 import psycopg
 
 MAX_CHARS = 200
+"""The maximum length of a description."""
 
 _QUOTING_NO_VALUE = {"08", "23", "25", "28", "3D", "40", "53", "55", "57", "58"}
-"""Classes of SQLSTATEs whose primary message names servers, files and constraints at most."""
+"""Classes of SQLSTATEs whose primary messages name only servers, files and constraints."""
+
 _NAMING_OBJECTS = {"42501", "42703", "42P01"}
-"""The same for single ones: no permission, no such column, no such table."""
+"""SQLSTATEs whose messages name only objects: permission, undefined column or table."""
 
 
 def describe(error: BaseException) -> str:
-    """One line about an error, at most 200 characters long.
+    """Return a description of an error in one line of at most 200 characters.
 
-    An error of PostgreSQL is described by its primary message. If such a message may quote a value,
-    the name of the condition takes its place, such as `invalid_text_representation`. Of any other
-    error, this is the first line.
+    For an error of PostgreSQL, it is the primary message. If that message may quote a value, it is
+    the name of the condition, such as `invalid_text_representation`. For any other error, it is the
+    first line of its text.
     """
     cause = database_error(error)
     text = _first_line(error) if cause is None else _cause(cause)
@@ -33,15 +35,15 @@ def describe(error: BaseException) -> str:
 
 
 def database_error(error: BaseException) -> psycopg.Error | None:
-    """The error of psycopg that this one is, or that SQLAlchemy has wrapped in it."""
+    """Return the psycopg error, also if SQLAlchemy has wrapped it; None for other errors."""
     inner = getattr(error, "orig", error)
     return inner if isinstance(inner, psycopg.Error) else None
 
 
 def remove_values(error: BaseException) -> None:
-    """Replace the text of an error, and of the errors that it came from, by what `describe` says.
+    """Replace the texts of an error and of its causes by their descriptions.
 
-    Class and SQLSTATE stay as they are, so the error can still be handled.
+    Class and SQLSTATE do not change, so the error can still be handled.
     """
     for link in _chain(error):
         if isinstance(link, psycopg.Error):
@@ -50,7 +52,7 @@ def remove_values(error: BaseException) -> None:
 
 def _cause(error: psycopg.Error) -> str:
     if error.sqlstate is None:
-        # libpq's own words about a connection; those of adapters and parsers may quote anything.
+        # A connection error has a text of libpq. Texts of adapters and parsers may quote values.
         about_connection = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return _first_line(error) if about_connection else ""
     if error.sqlstate[:2] in _QUOTING_NO_VALUE or error.sqlstate in _NAMING_OBJECTS:
@@ -59,7 +61,7 @@ def _cause(error: psycopg.Error) -> str:
 
 
 def _condition(sqlstate: str) -> str:
-    """`22P02` is `invalid_text_representation`."""
+    """Return the name of a condition: `invalid_text_representation` for `22P02`."""
     try:
         name = psycopg.errors.lookup(sqlstate).__name__
     except KeyError:
@@ -72,7 +74,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all those that it came from, each once."""
+    """Yield an error and all its causes, each once."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:

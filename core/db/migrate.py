@@ -1,4 +1,4 @@
-"""How the schema is brought up to date."""
+"""Updating the schema with Alembic."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from core.db.version import HEAD, current
 from core.errors import PollingError, SettingsError
 
 _LOCK = 7_301_946_220_118
-"""Two migrations at once wait for each other on this advisory lock."""
+"""The key of the advisory lock that concurrent migrations wait for."""
 
 
 def migrations_folder() -> Path:
-    """Inside the wheel, or beside the package in a checkout."""
+    """Return the folder of the migrations: in the wheel, or next to the package in a checkout."""
     package = Path(core.__file__).parent
     shipped = package / "_migrations"
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
 def alembic_config(url: str) -> Config:
-    """Alembic's configuration; it needs no ini file."""
+    """Return Alembic's configuration; no ini file is needed."""
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
     config.attributes["url"] = url
@@ -40,9 +40,9 @@ def alembic_config(url: str) -> Config:
 
 
 def engine(url: str) -> Engine:
-    """SQLAlchemy on psycopg, for migrations and listings.
+    """Return a SQLAlchemy engine on psycopg, for migrations.
 
-    libpq reads the URL itself, so that any form works.
+    libpq parses the URL, so every form that libpq accepts works.
     """
     return create_engine(
         "postgresql+psycopg://",
@@ -53,20 +53,27 @@ def engine(url: str) -> Engine:
 
 
 def migrate(url: str, revision: str = "head") -> bool:
-    """Bring the schema up to date. Returns whether there was anything to do.
+    """Update the schema.
+
+    Args:
+      url: A libpq URL or connection string.
+      revision: The revision to update to. Default: the newest.
+
+    Returns:
+      False if the schema was up to date.
 
     Raises:
       ServerUnavailable: The server does not answer.
-      SettingsError: The database has another encoding than UTF-8, as one made on a host without a
-        locale.
+      SettingsError: The encoding of the database is not UTF-8. A database that was created on a
+        host without a locale has another one.
       PollingError: A statement of a migration failed.
     """
     with open_connection(url) as lock:
         encoding = lock.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             raise SettingsError("database-encoding", encoding=encoding)
-        # Asked again and again, as a statement that waits would hold a snapshot, which an index
-        # built beside writers waits for.
+        # This polls, because a waiting statement would keep a snapshot open. A concurrent index
+        # build would wait for that snapshot.
         while lock.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone() != (True,):
             time.sleep(0.1)
         if current(url) == (HEAD if revision == "head" else revision):
@@ -79,14 +86,16 @@ def migrate(url: str, revision: str = "head") -> bool:
 
 
 def build_index(name: str, table: str, columns: Sequence[str], **options: Any) -> None:
-    """Build an index beside writers: the step of a migration, which calls it from `upgrade`.
+    """Build an index without blocking writers. A migration calls this from `upgrade`.
 
-    An earlier attempt that was killed leaves an invalid index behind, which is dropped first. What
-    the migration did before is committed.
+    An earlier attempt that was killed leaves an invalid index, which is dropped first. The earlier
+    steps of the migration are committed.
 
-    Parameters:
-      columns: The names of columns, in the order of the index.
-      options: More arguments of Alembic's `create_index`, such as `unique` or `postgresql_where`.
+    Args:
+      name: The name of the index.
+      table: The name of the table.
+      columns: The names of the columns, in the order of the index.
+      **options: More arguments of Alembic's `create_index`, such as `unique` or `postgresql_where`.
     """
     with op.get_context().autocommit_block():
         op.drop_index(name, table_name=table, postgresql_concurrently=True, if_exists=True)

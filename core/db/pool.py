@@ -1,4 +1,4 @@
-"""The connections of one process."""
+"""The PostgreSQL connections of a process."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from core.errors import ServerUnavailable
 Conn = Connection[tuple[Any, ...]]
 
 DATABASE_UNAVAILABLE = (ServerUnavailable,)
-"""The errors of `Database.connection` when the server is away: wait, and try again."""
+"""The errors of `Database.connection` while the server is unavailable: wait, and retry."""
 
 _DISK_FULL = "53100"
 
 MINIMUM_VERSION = 150000
 
 USES_OF_A_PLAN = 32
-"""Borrowings after which a connection plans its statements again, in some milliseconds.
+"""The number of uses after which a connection plans its statements again, in some milliseconds.
 
-A plan that was prepared while a table was small reads all of it when it has grown, until autovacuum
-analyzes it, a minute later or more.
+A plan that was made for a small table reads all of a grown table, until autovacuum analyzes it.
+That takes a minute or more.
 """
 
 MAX_IDLE_IN_TRANSACTION_SECONDS = 10
-"""Seconds that a session may be idle within a transaction before PostgreSQL ends it.
+"""Seconds that a session may be idle within a transaction before PostgreSQL closes it.
 
-A process that is stopped, or cut off, in the middle of one would keep its locks for hours, and with
-them its tasks from all others. One that resumes repeats its transaction.
+A process that is stopped or cut off within a transaction would keep its locks for hours, and other
+processes could not process its tasks. A process that resumes repeats its transaction.
 """
 
 TUNE = f"""
@@ -48,7 +48,7 @@ SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin',
 CONNECT: dict[str, Any] = {
     "connect_timeout": 5,
     "application_name": "polling",
-    # A host that vanished without a word is noticed within a minute, not after two hours.
+    # A host that vanished silently is noticed within a minute, not after two hours.
     "keepalives_idle": 20,
     "keepalives_interval": 5,
     "keepalives_count": 4,
@@ -57,14 +57,17 @@ CONNECT: dict[str, Any] = {
 
 
 class DiskFull(ServerUnavailable):
-    """PostgreSQL has no room.
+    """PostgreSQL's disk is full.
 
-    Whoever is told so is not to blame, though smaller writes may still succeed.
+    Smaller writes may still succeed, but a write that fails with this error is not at fault.
     """
 
 
 class SilentConnection(Connection[tuple[Any, ...]]):
-    """Errors that leave a `with` block of it quote nothing from a row: see `remove_values`."""
+    """A connection whose errors quote no values of rows when they leave its `with` block.
+
+    See `core.db.errors.remove_values`.
+    """
 
     def __exit__(
         self,
@@ -80,10 +83,11 @@ class SilentConnection(Connection[tuple[Any, ...]]):
 
 
 def open_connection(url: str) -> Conn:
-    """One connection of its own, in autocommit mode.
+    """Open a connection outside of any pool, in autocommit mode.
 
     Raises:
-      ServerUnavailable: The server does not answer, refuses us, or is older than PostgreSQL 15.
+      ServerUnavailable: The server does not answer, refuses the connection, or is older than
+        PostgreSQL 15.
     """
     try:
         connection: Conn = SilentConnection.connect(url, autocommit=True, **CONNECT)
@@ -100,12 +104,12 @@ class Database:
 
     The first use opens it, so that forked processes share no connection.
 
-    Parameters:
+    Args:
       url: A libpq URL or connection string.
-      size: The most connections at once.
-      timeout: Seconds to wait for one.
-      plan_uses: How often a connection is borrowed until it plans its prepared statements anew, for
-        the tables as they are then.
+      size: The maximum number of connections. Default: 4.
+      timeout: Seconds to wait for a connection. Default: 10.
+      plan_uses: The number of uses after which a connection plans its prepared statements again,
+        for the current sizes of the tables. Default: 32.
     """
 
     def __init__(
@@ -134,7 +138,7 @@ class Database:
         Each statement commits by itself unless `Connection.transaction` is used.
 
         Raises:
-          ServerUnavailable: The server went away, before or meanwhile; trying again is right.
+          ServerUnavailable: The server is unavailable, or became so during the block. Retry.
         """
         if self._pool.closed:
             self._pool.open()
@@ -169,9 +173,10 @@ def _unavailable(error: psycopg.Error) -> ServerUnavailable:
 
 
 def passes(error: psycopg.Error) -> bool:
-    """Return whether a retry can help.
+    """Return True if a retry can help.
 
-    It can for connections, shutdowns, resources, deadlocks and standbys; not for invalid data.
+    It can after errors of connections, shutdowns, resources, deadlocks and standbys, but not after
+    invalid data.
     """
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -186,11 +191,10 @@ def passes(error: psycopg.Error) -> bool:
 
 
 def _tune(connection: Conn) -> None:
-    """Make plans that last while a table grows from nothing to millions of rows.
+    """Configure a connection so that its plans last while a table grows to millions of rows.
 
-    Statements are prepared early, and their plans are kept for a while.
-
-    Every statement of a worker reads a few rows by an index. A hash or merge join would read the
-    whole other side, which looks cheap as long as the statistics say that the table is small.
+    Statements are prepared at their first use, and their plans are reused. Every statement of a
+    worker reads a few rows by an index. A hash or merge join would read a complete table, which
+    looks cheap while the statistics say that the table is small.
     """
     connection.execute(TUNE)

@@ -1,4 +1,4 @@
-"""Rows by the names of their columns."""
+"""Queries whose rows are dictionaries."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ Row = dict[str, Any]
 def fetch(
     conn: Conn, statement: str, params: Mapping[str, Any], *, prepare: bool | None = None
 ) -> list[Row]:
-    """Run a query, and load all its rows.
+    """Run a query, and return all its rows.
 
-    Parameters:
-      prepare: False plans the query for these values, so that the conditions of filters that are
-        not given cost nothing. Default: a query that is repeated is planned once.
+    Args:
+      conn: A connection.
+      statement: The query.
+      params: Its parameters, by name.
+      prepare: False plans the query for these parameters, so that unused filters cost nothing.
+        Default: a repeated query is planned once.
     """
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(cast(Any, statement), params, prepare=prepare).fetchall()

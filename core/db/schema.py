@@ -1,10 +1,10 @@
-"""The tables. `docs/reference/tables.md` explains them.
+"""The tables, which `docs/reference/tables.md` explains.
 
-The statements on them are in the modules that use them.
+Each module has its own statements on them.
 
-The hot tables (`sync_task`, `sync_state`, `sync_seen`, `user_integration_content`) carry no foreign
-keys: every insert would lock its run or account row `FOR KEY SHARE`, and many writers of one run
-would pile up on that one row (ADR 0003).
+The hot tables (`sync_task`, `sync_state`, `sync_seen`, `user_integration_content`) have no foreign
+keys. With them, every insert would lock its run or account row `FOR KEY SHARE`, and many writers of
+one run would wait for that row (ADR 0003).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ metadata = MetaData(
 )
 
 dispatch_seq = Sequence("dispatch_seq", metadata=metadata)
-"""Incremented at each dispatch: orders writers of the same content or state, even late ones."""
+"""A sequence that each dispatch increments. It orders writers of the same content or state."""
 
 
 def _moment(name: str, *, default: bool = False, nullable: bool | None = None) -> Column[Any]:
@@ -87,11 +87,11 @@ def check_in(column: str, words: type[Word]) -> str:
 
 
 CURRENT_TRANSACTION = "pg_current_xact_id()::text::bigint"
-"""The number of the writing transaction; as bigint, since clients cannot sort xid8."""
+"""The number of the writing transaction, as bigint because clients cannot sort xid8."""
 
 
 def _changed_xid() -> Column[Any]:
-    """Which transaction wrote the row last: what the change feed is ordered by (ADR 0040)."""
+    """Return the column with the last writing transaction. It orders the change feed (ADR 0040)."""
     return Column(
         "changed_xid", BigInteger, nullable=False, server_default=text(CURRENT_TRANSACTION)
     )
@@ -113,7 +113,7 @@ user_integration = Table(
     Column("config", JSONB, nullable=False),
     _text("credentials", nullable=True),
     Column("credentials_version", Integer, nullable=False, server_default="1"),
-    # Raised by every change that workers must see: config, credentials, limits.
+    # Incremented by every change that workers must see: config, credentials, limits.
     Column("version", Integer, nullable=False, server_default="1"),
     Column("limits", JSONB, nullable=False, server_default=text("'[]'")),
     _text("sync_status", default=AccountState.ACTIVE),
@@ -124,13 +124,13 @@ user_integration = Table(
     _moment("last_sync_at"),
     _count("consecutive_failures"),
     _flag("resync_due"),
-    # The next run begins without any cursor: somebody asked for a resync, or changed what is
-    # listed.
+    # The next run drops all cursors: a person requested a resync, or changed the selection of
+    # content.
     _flag("drop_state"),
     Column("refresh_holder", UUID),
     _moment("refresh_until"),
-    # Somebody with a user's token chose where it connects to: never to loopback or a private
-    # network (ADR 0042).
+    # True if a user's token set the hosts of this account: it never connects to loopback or a
+    # private network (ADR 0042).
     _flag("public_hosts_only"),
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
@@ -160,7 +160,7 @@ sync_run = Table(
     _text("lane"),
     _text("trigger"),
     _text("state", default=RunState.RUNNING),
-    # Content written with a higher dispatch_seq was written since this run began.
+    # Content with a higher dispatch_seq was written after this run began.
     Column("start_seq", BigInteger, nullable=False),
     _flag("allow_deletions"),
     _text("over_limit", nullable=True),
@@ -183,7 +183,7 @@ sync_run = Table(
         unique=True,
         postgresql_where=text(f"state = '{RunState.RUNNING}'"),
     ),
-    # The dispatcher looks for work among the open runs.
+    # The dispatcher searches open runs for work.
     Index(
         "sync_run_by_domain",
         "integration_domain",
@@ -220,8 +220,8 @@ sync_task = Table(
     _count("snoozes"),
     Column("snoozed_seconds", Float, nullable=False, server_default="0"),
     _count("auto_retries", SmallInteger),
-    # A copy of a task of an earlier run, or below one: what that run has seen is not known here, so
-    # it never sweeps.
+    # True for a copy of a task of an earlier run, and for its descendants. This run does not know
+    # which items the earlier run has seen, so the task never sweeps.
     _flag("carried"),
     _flag("suspect"),
     _moment("started_at"),
@@ -235,8 +235,8 @@ sync_task = Table(
     _moment("finished_at"),
     CheckConstraint(check_in("state", TaskState), name="state"),
     UniqueConstraint("run_id", "dedup_key"),
-    # The dispatcher walks it by domain and account; the completion check looks for an account's and
-    # lane's open tasks.
+    # The dispatcher reads it by domain and account. The completion check searches it for the open
+    # tasks of a lane.
     Index(
         "sync_task_ready",
         "integration_domain",
@@ -270,7 +270,7 @@ sync_state = Table(
     metadata,
     _account(primary_key=True),
     Column("partition", Text, primary_key=True),
-    # NULL: dropped; the row stays, so that an older writer cannot bring the value back.
+    # NULL if dropped. The row stays, so that an older writer cannot restore the value.
     Column("value", JSONB),
     Column("version", BigInteger, nullable=False),
     Column("dispatch_seq", BigInteger, nullable=False),
@@ -407,9 +407,9 @@ process = Table(
     Column("queues", ARRAY(Text), nullable=False),
     _count("threads"),
     _flag("draining"),
-    # The process's own clock at its last heartbeat, for `polling doctor`.
+    # The clock of the process at its last heartbeat, for `polling doctor`.
     _moment("clock"),
-    # What it has counted since it began, for `/metrics`.
+    # Its counters since it started, for `/metrics`.
     Column("counters", JSONB, nullable=False, server_default=text("'{}'")),
     _moment("started_at", default=True),
     _moment("seen_at", default=True),
@@ -418,7 +418,7 @@ process = Table(
 throughput = Table(
     "throughput",
     metadata,
-    # What all workers together ended and changed in it.
+    # The counts below cover all workers in this minute.
     Column("minute", DateTime(timezone=True), primary_key=True),
     _count("tasks", BigInteger),
     _count("rows", BigInteger),
@@ -428,8 +428,8 @@ engine_state = Table(
     "engine_state",
     metadata,
     Column("singleton", Boolean, primary_key=True, server_default=text("true")),
-    # Changes when the database has gone back in time, so that messages of the time lost match
-    # nothing.
+    # Changes when a restore of the database is detected, so that messages and results from before
+    # it match no task.
     Column("epoch", BigInteger, nullable=False),
     _flag("budgets_started"),
     Column("leader", UUID),
@@ -443,7 +443,7 @@ api_token = Table(
     metadata,
     Column("id", UUID, primary_key=True),
     _text("name"),
-    # NULL: an operator's token, which sees everything.
+    # NULL for an operator's token, which can access all users.
     _text("user_id", nullable=True),
     Column("digest", LargeBinary, nullable=False, unique=True),
     _moment("created_at", default=True),
@@ -458,7 +458,7 @@ idempotency_key = Table(
     metadata,
     Column("token_id", UUID, ForeignKey("api_token.id", ondelete="CASCADE"), primary_key=True),
     Column("key", Text, primary_key=True),
-    # Keyed, as the body may hold a password.
+    # A keyed digest, because the body may contain a password.
     Column("request_digest", LargeBinary, nullable=False),
     Column("status", SmallInteger),
     Column("answer", JSONB),
@@ -476,7 +476,7 @@ oauth_flow = Table(
     _text("name", nullable=True),
     Column("poll_interval_minutes", Integer),
     Column("config", JSONB, nullable=False),
-    # Ciphertext, as credentials are.
+    # Encrypted, like credentials.
     _text("verifier"),
     _text("redirect_to", nullable=True),
     _flag("public_hosts_only"),

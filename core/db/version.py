@@ -1,4 +1,4 @@
-"""Which schema the database has, asked without loading Alembic: every command asks."""
+"""The revision of the database's schema, read without Alembic because every command needs it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from core.db.pool import open_connection
 from core.errors import ServerUnavailable
 
 HEAD = "0001"
-"""The revision that this version of the code needs: the newest of `migrations/versions`."""
+"""The revision that this version of the code needs: the newest in `migrations/versions`."""
 
 
 def current(url: str) -> str | None:
-    """The revision of the database, or None where there is no schema.
+    """Return the revision of the schema; None if the database has no schema.
 
     Raises:
       ServerUnavailable: The server does not answer.
@@ -26,7 +26,11 @@ def current(url: str) -> str | None:
 
 
 def require_schema(url: str) -> None:
-    """Raise ServerUnavailable, with the action to take, if the schema is missing or outdated."""
+    """Check the schema.
+
+    Raises:
+      ServerUnavailable: The schema is missing or has another revision; the error names the action.
+    """
     revision = current(url)
     if revision is None:
         raise ServerUnavailable("schema-missing")

@@ -1,9 +1,10 @@
-"""The dispatcher: one leader in the fleet moves tasks from the ledger to Redis, and recovers lost
-ones.
+"""The dispatcher: one leader in the fleet moves tasks from the ledger to Redis.
 
-loop         leads, dispatches, waits for work       allocation     the share of each account
-domain       the state of a domain                   rate_headroom  what rate limits have left
-maintenance  the jobs of the leader
+It also recovers lost messages and expired leases.
+
+loop         leads, dispatches, waits        allocation     the share of each account
+domain       the state of a domain           rate_headroom  units left in rate limits
+maintenance  periodic jobs of the leader
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """The main function of the fork of `dramatiq core.actors`; it runs until a signal."""
+    """Run the dispatcher in a fork of `dramatiq core.actors`, until a signal arrives."""
     settings = get_settings()
     configure(settings.log_level, settings.log_format)
     observability.start("dispatcher", lambda: operator_redactor(get_environment(), get_registry()))
@@ -38,7 +39,7 @@ def main() -> int:
 
 
 def in_thread(stop: threading.Event) -> None:
-    """The same in a thread of a worker process, for when nobody else leads."""
+    """Run the dispatcher in a thread of a worker process, while no other process leads."""
     dispatcher = Dispatcher(get_settings(), get_environment(), stop)
     try:
         dispatcher.run()

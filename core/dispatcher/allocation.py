@@ -1,6 +1,6 @@
-"""Allocation of a free window's places to accounts.
+"""Allocation of free places in a domain's window to accounts.
 
-It is fair among accounts, prefers live tasks to backfill, and respects the limits.
+It shares the places fairly among accounts, prefers live tasks to backfill, and respects limits.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from core.states import Lane
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for a domain now.
+    """The costs and limits that apply to a domain now.
 
     Attributes:
-      domain: The domain.
-      costs: Each task type's cost.
-      overrides: The operator's figures by limit name.
-      blocked: Keys of limits that are exhausted.
-      available: Units that rate limits have left, by key; a limit that is not in it is not asked
-        for here.
+      domain: The name of the domain.
+      costs: The costs of each task type, by limit name.
+      overrides: The operator's figures, by limit name.
+      blocked: The keys of limits that are blocked.
+      available: Units left in rate limits, by key. A rate limit without an entry bounds nothing
+        here.
     """
 
     domain: str
@@ -38,19 +38,19 @@ class Rules:
     available: Mapping[str, int] = field(default_factory=dict)
 
     def limits(self, account: InFlight | Waiting) -> list[Limit]:
-        """The limits of an account."""
+        """Return the limits of an account, with the operator's overrides."""
         return overridden(from_json(account.limits), self.overrides)
 
     def key(self, limit: Limit, account: InFlight | Waiting) -> str:
-        """What a limit is counted under for this account."""
+        """Return the key under which the fleet counts a limit of this account."""
         return limit_key(limit, domain=self.domain, account_id=account.account, group=account.group)
 
     def weight(self, limit: Limit, type: str) -> int:
-        """How much of a limit a task of this type takes."""
+        """Return the units of a limit that a task of this type takes."""
         return weight(limit, self.costs.get(type, {}))
 
     def rates(self, accounts: Iterable[Waiting]) -> list[UnitRequest]:
-        """The rate limits that tasks of these accounts take from, each once."""
+        """Return a request for each rate limit that tasks of these accounts use."""
         requests: dict[str, UnitRequest] = {}
         for account in accounts:
             for limit in self.limits(account):
@@ -62,7 +62,7 @@ class Rules:
         return list(requests.values())
 
     def types(self, limit: Limit) -> set[str] | None:
-        """The types that take of a limit; None for all of them."""
+        """Return the task types that use a limit; None for a concurrency limit that all use."""
         touched = {type for type in self.costs if self.weight(limit, type) > 0}
         return None if isinstance(limit, Concurrency) and touched == set(self.costs) else touched
 
@@ -70,10 +70,17 @@ class Rules:
 def allocate(
     free: int, window: int, flying: Sequence[InFlight], waiting: Sequence[Waiting], rules: Rules
 ) -> list[Portion]:
-    """Portions that fill `free` places of a window.
+    """Return portions that fill free places of a window.
 
-    While accounts compete, none holds more than its share of the window, and never more than half.
-    What one account leaves is offered to the others at the next look, some milliseconds later.
+    While accounts compete, none gets more than its share of the window, and never more than half.
+    Places that an account leaves are offered to the others in the next round, milliseconds later.
+
+    Args:
+      free: The number of free places.
+      window: The number of places in the window.
+      flying: Counts of queued tasks.
+      waiting: Accounts with ready tasks.
+      rules: The costs and limits of the domain.
     """
     ready = [account for account in waiting if account_key(account.account) not in rules.blocked]
     if not ready or free <= 0:
@@ -103,7 +110,7 @@ def allocate(
 
 
 def _used(flying: Iterable[InFlight], rules: Rules) -> Counter[str]:
-    """How much of each limit of tasks at once is taken."""
+    """Return the units in use of each concurrency limit, by key."""
     used = Counter[str]()
     for flight in flying:
         for limit in rules.limits(flight):
@@ -114,12 +121,13 @@ def _used(flying: Iterable[InFlight], rules: Rules) -> Counter[str]:
 
 @dataclass(slots=True)
 class _Room:
-    """What an account may have now.
+    """The places that an account may use now.
 
     Attributes:
       slots: Places for all of its tasks.
-      closed: Types that may not go.
-      capped: Types that share less than that, and how much.
+      closed: Types that a limit blocks.
+      capped: Types that share fewer places than `slots`.
+      cap: The number of places for the capped types together.
     """
 
     slots: int
@@ -131,7 +139,7 @@ class _Room:
 def _portions(
     account: Waiting, slots: int, backfilling: int, most: int, used: Counter[str], rules: Rules
 ) -> list[Portion]:
-    """One account's portions, by lane: live tasks first.
+    """Return an account's portions, by lane: live tasks first.
 
     Backfill gets at most half of the places while live tasks wait.
     """
@@ -157,9 +165,10 @@ def _portions(
 def _portion(
     account: str, lane: str, count: int, cap: int, room: _Room, rules: Rules
 ) -> Portion | None:
-    """One lane's portion.
+    """Return the portion of one lane; None if no task may run.
 
-    Where a limit touches every type, none is asked for by type: that would read all that is ready.
+    If a limit affects every type, the portion filters no types: that filter would read all ready
+    tasks.
     """
     capped = room.capped - room.closed
     if room.capped | room.closed >= rules.costs.keys() - {START}:
@@ -171,9 +180,9 @@ def _portion(
 
 
 def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Room:
-    """Return the slots that the account's limits allow.
+    """Return the places that the account's limits allow.
 
-    It adds them to `used`, for the accounts that share these limits.
+    Add their units to `used`, because other accounts may share these limits.
     """
     room = _Room(slots)
     for limit in rules.limits(account):
@@ -189,7 +198,7 @@ def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Ro
             continue
         left = (limit.tasks if isinstance(limit, Concurrency) else rules.available[key]) - used[key]
         if isinstance(limit, Concurrency):
-            # A task that weighs more than the limit goes alone, rather than never.
+            # A task that weighs more than the limit runs alone, instead of never.
             heaviest = min(heaviest, limit.tasks)
         free = max(left, 0) // heaviest
         used[key] += min(room.slots, free) * heaviest

@@ -1,6 +1,6 @@
 """The loop of the dispatcher: lead, refresh the workers, dispatch, maintain, wait for work.
 
-Which domains a round scans is in `domain`.
+The module `domain` decides which domains a round scans.
 """
 
 from __future__ import annotations
@@ -31,38 +31,42 @@ from core.transport.messages import POLL_QUEUE, SAVE_QUEUE, dispatch_message
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 
 LEAD_AGAIN_SECONDS = 3.0
+"""Seconds between two renewals, or attempts to lead."""
+
 POLL_SECONDS = 1.0
-"""How often the leader refreshes its view of workers and work."""
+"""Seconds between two refreshes of the leader's view of workers and work."""
 
 REFRESH_AFTER_WAKEUP_SECONDS = 0.1
-"""How soon after the latest refresh a wake-up causes one: the work may be for new workers."""
+"""Seconds between a refresh and one that a wake-up causes: work may be for new workers."""
 
 MIN_PAUSE_SECONDS = 0.002
 MAX_PAUSE_SECONDS = 0.05
 
 HELD_BACK_SECONDS = 0.02
-"""How soon to scan again for accounts whose concurrency limits are used up."""
+"""Seconds until the next scan of accounts whose concurrency limits are reached."""
 
 WAKEUP_CHECK_SECONDS = 0.05
-"""How soon idle domains hear of new work while another domain keeps the leader busy."""
+"""Seconds between two checks for a wake-up while a busy domain keeps the leader from listening."""
 
 MAX_ACCOUNTS_PER_LOOK = 64
-"""Accounts in one scan; the next scan begins behind them."""
+"""The number of accounts in one scan; the next scan starts behind them."""
 
 CATALOG_SECONDS = 30.0
-"""How soon the leader reads a plugin's new costs."""
+"""Seconds between two reads of the plugins' costs."""
 
 MISTAKEN_SECONDS = 10.0
-"""How soon the leader tries a domain again that a wrong setting holds back."""
+"""Seconds until the leader retries a domain that an invalid setting holds back."""
 
 log = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Leads when no other process does, and dispatches while it leads.
+    """A dispatcher: it leads while no other process does, and dispatches while it leads.
 
-    Parameters:
-      stop: Set from outside to end `run`.
+    Args:
+      settings: The operator's settings.
+      environment: The URLs of the servers.
+      stop: The event that ends `run`.
     """
 
     def __init__(self, settings: Settings, environment: Environment, stop: threading.Event) -> None:
@@ -81,7 +85,7 @@ class Dispatcher:
         self._pause = MIN_PAUSE_SECONDS
 
     def run(self) -> None:
-        """Dispatch until the event `stop` is set. While a server is away, wait and try again."""
+        """Dispatch until the event `stop` is set. While a server is unavailable, wait and retry."""
         pause = 0.1
         while not self._stop.is_set():
             try:
@@ -90,11 +94,14 @@ class Dispatcher:
                         self._step(conn)
                         pause = 0.1
             except (*DATABASE_UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
-                log.warning("a server is away, the dispatcher waits: %s", message_of(error))
+                log.warning(
+                    "dispatching paused because a server is unavailable; retrying in %.1f s: %s",
+                    pause,
+                    message_of(error),
+                )
             except Exception:
-                log.exception("the dispatcher failed; it starts again")
-            # Lead again as a new leader does: the database may be another one, or an older one, by
-            # now.
+                log.exception("the dispatcher failed; restarting it in %.1f s", pause)
+            # Start as a new leader: the database may have been replaced or restored.
             self._leading = False
             self._maintenance.after_gap()
             self._stop.wait(pause)
@@ -107,7 +114,11 @@ class Dispatcher:
                 leadership.resign(conn, self.id)
                 self._maintenance.deregister(conn)
         except DATABASE_UNAVAILABLE as error:
-            log.warning("could not resign; the lead runs out by itself: %s", error)
+            log.warning(
+                "could not give up leadership; it expires within %.0f s: %s",
+                leadership.LEAD_SECONDS,
+                error,
+            )
         self._database.close()
         self._queues.close()
 
@@ -125,22 +136,22 @@ class Dispatcher:
         self._wait(sent)
 
     def _served(self) -> list[tuple[str, Domain]]:
-        """The domains that live workers serve."""
+        """Return the domains that live workers serve."""
         return [(name, domain) for name, domain in self._domains.items() if domain.threads]
 
     def _lead(self, conn: Conn) -> bool:
-        """Become or stay the leader; renews every `LEAD_AGAIN_SECONDS`."""
+        """Become or remain the leader; renew leadership every `LEAD_AGAIN_SECONDS`."""
         now = time.monotonic()
         if self._leading and now - self._led_at < LEAD_AGAIN_SECONDS:
             return True
         if now - self._led_at > max(self._settings.lease_seconds / 2, 2 * LEAD_AGAIN_SECONDS):
-            # This process was stopped or cut off for a while. So may others have been, which could
-            # not renew their leases.
+            # This process was stopped or cut off. Others may have been too, and could not renew
+            # their leases.
             self._maintenance.after_gap()
         was, self._leading = self._leading, leadership.lead(conn, self.id)
         self._led_at = now
         if self._leading and not was:
-            log.info("this process leads the dispatch now")
+            log.info("this process is now the leader and dispatches tasks")
             self._maintenance.start(conn)
         return self._leading
 
@@ -157,9 +168,9 @@ class Dispatcher:
             self._domains[name].wake()
 
     def _dispatch_domain(self, conn: Conn, name: str, domain: Domain) -> int:
-        """Dispatch as many tasks as the window of the domain has room for. Returns how many.
+        """Dispatch as many tasks as the domain's window has room for. Returns their number.
 
-        A wrong setting of one domain stops no other domain.
+        An invalid setting of one domain does not stop other domains.
         """
         if not domain.due():
             return 0
@@ -171,7 +182,9 @@ class Dispatcher:
         try:
             return self._dispatch(conn, name, domain, free, window)
         except SettingsError as error:
-            log.error("nothing of %s can be dispatched: %s", name, error)
+            log.error(
+                "cannot dispatch tasks of %s; retrying in %.0f s: %s", name, MISTAKEN_SECONDS, error
+            )
             domain.hold_back(MISTAKEN_SECONDS)
             return 0
 
@@ -217,8 +230,8 @@ class Dispatcher:
     def _wait(self, sent: int) -> None:
         """Wait for the next round.
 
-        Tasks were sent: 2 ms. Domains scan, and nothing moves: 2 to 50 ms, growing. Otherwise until
-        a wake-up, the retry of a domain that limits hold back, or the next poll.
+        If tasks were sent, wait 2 ms. If domains scan without result, back off from 2 to 50 ms.
+        Otherwise, wait until a wake-up, the retry of a held-back domain, or the next poll.
         """
         if sent:
             self._pause = MIN_PAUSE_SECONDS
@@ -233,18 +246,18 @@ class Dispatcher:
             self._listen(seconds)
 
     def _sleep(self, seconds: float) -> None:
-        """Pause for a time that is too short for a blocking command of Redis.
+        """Pause for a time that is too short for a blocking Redis command.
 
-        Redis checks the timeouts of blocked clients ten times a second.
+        Redis checks the timeouts of blocked clients only ten times a second.
         """
         self._stop.wait(seconds)
         self._check_wakeup()
 
     def _listen(self, seconds: float) -> None:
-        """Block in Redis until a wake-up, at most for `seconds` or until the refresh is due.
+        """Block in Redis until a wake-up, for at most `seconds` or until the refresh is due.
 
-        The refresh bounds how long the leader listens, and never makes it sleep: a late refresh
-        does no harm, and a late wake-up does.
+        The leader listens even if the refresh is almost due: a late refresh does no harm, but a
+        missed wake-up delays work.
         """
         until_refresh = self._refresh_due - time.monotonic()
         if self._queues.wait_for_work(max(min(seconds, until_refresh), MIN_PAUSE_SECONDS)):
@@ -254,8 +267,9 @@ class Dispatcher:
                 domain.wake()
 
     def _check_wakeup(self) -> None:
-        """Wake idle domains if there was a wake-up, though other domains keep the leader from
-        listening: each step of their runs would take until the next poll.
+        """Wake idle domains after a wake-up while other domains keep the leader from listening.
+
+        Without this check, each step of their runs would wait for the next poll.
         """
         idle = [domain for _, domain in self._served() if domain.phase is Phase.IDLE]
         now = time.monotonic()
@@ -270,8 +284,9 @@ class Dispatcher:
 def _exhausted(
     waiting: Sequence[Waiting], portions: Sequence[Portion], dispatches: Sequence[Dispatch]
 ) -> bool:
-    """Whether every ready task is dispatched now: each lane with ready tasks had a portion, and no
-    portion was filled.
+    """Return True if every ready task is dispatched now.
+
+    Then each lane with ready tasks had a portion, and no portion was filled.
     """
     claimed = Counter((dispatch.account_id, dispatch.lane) for dispatch in dispatches)
     return len(portions) == sum(account.live + account.backfill for account in waiting) and not any(

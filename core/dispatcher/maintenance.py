@@ -1,4 +1,4 @@
-"""Maintenance: the jobs that the leader runs every few seconds besides dispatching."""
+"""Maintenance: the periodic jobs of the leader."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.ended_runs import announce
 
 MAX_BLOBS_PER_PASS = 100
-"""Blobs deleted at a time."""
+"""The maximum number of blobs that one run of the job deletes."""
 
 DELETE_SECONDS = 0.5
-"""How long a job deletes old tasks or blobs without a break: the leader has other work, and a
-bucket may be far away.
+"""The maximum time for which a job deletes old tasks or blobs, in seconds.
+
+It is short because the leader has other work, and a bucket may respond slowly.
 """
 
 DELETE_AGAIN_SECONDS = 3.0
-"""How soon the job runs again if it may have left some."""
+"""Seconds after which the job runs again if it may have left some."""
 
 STAND_IN_TICKS = 2.5
-"""The leader polls in the scheduler's place after this many of its intervals without a tick."""
+"""The number of intervals without a tick after which the leader polls in the scheduler's place."""
 
 log = logging.getLogger(__name__)
 
@@ -68,14 +69,14 @@ class Maintenance:
         self._process = processes.Process(
             uuid4(), "dispatcher", socket.gethostname(), os.getpid(), [], 0
         )
-        self._sweep_from = float("inf")
+        self._expire_from = float("inf")
         self._silent_since = time.monotonic()
         self._pruning = Job(60.0, self._prune)
         self._collecting = Job(60.0, self._collect_blobs)
         lease = settings.lease_seconds
         self._jobs = [
             Job(2.0, self._resend),
-            Job(min(2.0, lease / 3), self._sweep),
+            Job(min(2.0, lease / 3), self._expire_leases),
             Job(lease / 4, self._renew_waiting),
             Job(5.0, self._end_forgotten_runs),
             Job(5.0, self._heartbeat),
@@ -87,13 +88,13 @@ class Maintenance:
         ]
 
     def after_gap(self) -> None:
-        """Delay the next sweep by one full lease.
+        """Expire no leases for the duration of one lease.
 
-        This process has just begun to lead, or had lost a server; other processes may have been
-        unable to renew their leases.
+        This process has just started to lead, or a server was unavailable. Other processes may not
+        have been able to renew their leases.
         """
         now = time.monotonic()
-        self._sweep_from = now + self._settings.lease_seconds
+        self._expire_from = now + self._settings.lease_seconds
         for job in self._jobs:
             job.due = min(job.due, now + job.seconds)
 
@@ -103,14 +104,15 @@ class Maintenance:
         self._check_epoch(conn)
 
     def deregister(self, conn: Conn) -> None:
-        """Delete the row of this process, which ends."""
+        """Delete the row of this process, before it exits."""
         processes.deregister(conn, self._process.id)
 
     def run_due(self, conn: Conn) -> None:
         """Run the jobs that are due. A job that fails does not stop the others.
 
         Raises:
-          Any error that means that a server is away.
+          Exception: A server is unavailable: an error of `DATABASE_UNAVAILABLE` or
+            `REDIS_UNAVAILABLE`, or one of psycopg that passes.
         """
         now = time.monotonic()
         for job in self._jobs:
@@ -123,16 +125,21 @@ class Maintenance:
                 raise
             except Exception as error:
                 if isinstance(error, psycopg.Error) and passes(error):
-                    raise  # the server is away: the loop waits for it
-                remove_values(error)  # it does not leave the connection's block
-                log.exception("a maintenance job failed; the other jobs run")
+                    raise  # the server is unavailable; the loop waits for it
+                remove_values(
+                    error
+                )  # the connection does this only for errors that leave its block
+                log.exception(
+                    "a maintenance job failed; it runs again in %.0f s, other jobs continue",
+                    job.seconds,
+                )
 
     def _resend(self, conn: Conn) -> None:
-        """Send messages again that Redis has lost, with the same `dispatch_no`; delete messages of
-        tasks that are no longer queued.
+        """Send lost messages again with the same `dispatch_no`, and delete orphaned messages.
 
-        Redis is read first: a message that was acknowledged before then belongs to a committed
-        task, and the leader dispatches nothing in the meantime.
+        An orphaned message is one whose task is no longer queued. The job reads Redis before the
+        ledger: a message acknowledged before that belongs to a committed task. The leader
+        dispatches nothing in between.
         """
         domains = sorted(dispatching.catalogs(conn))
         if not domains:
@@ -157,9 +164,7 @@ class Maintenance:
             self._queues.ack({SAVE_QUEUE: orphans})
 
     def _renew_waiting(self, conn: Conn) -> None:
-        """Renew the leases of tasks that wait in Redis for a thread, and of results that wait for a
-        saver.
-        """
+        """Renew the leases of tasks and results whose messages wait in Redis."""
         waiting = [
             id
             for queue in [SAVE_QUEUE, *dispatching.catalogs(conn)]
@@ -173,16 +178,30 @@ class Maintenance:
         if held:
             leases.renew_waiting(conn, held, self._settings.lease_seconds)
 
-    def _sweep(self, conn: Conn) -> None:
-        if time.monotonic() < self._sweep_from:
+    def _expire_leases(self, conn: Conn) -> None:
+        """Requeue tasks with expired leases as suspects; park those that crashed too often."""
+        if time.monotonic() < self._expire_from:
             return
         expired = leases.expire(conn)
         if not expired:
             return
-        log.warning("%d task leases expired; requeued as suspects", len(expired))
+        parked = sum(task.state == TaskState.PARKED for task in expired)
+        log.warning(
+            "%d task leases expired; %d tasks requeued as suspects, %d tasks parked",
+            len(expired),
+            len(expired) - parked,
+            parked,
+        )
         for task in expired:
             self._queues.ack({task.domain: [f"{task.task_id}-{task.dispatch_no}"]})
             if task.state == TaskState.PARKED:
+                log.warning(
+                    "task %s (%s of %s) is parked: %s",
+                    task.task_id,
+                    task.type,
+                    task.domain,
+                    leases.DIED,
+                )
                 self._counters.count(
                     "tasks",
                     domain=task.domain,
@@ -223,8 +242,9 @@ class Maintenance:
         announce(self._registry, ended)
 
     def _check_epoch(self, conn: Conn) -> None:
-        """Start a new epoch if Redis remembers a later dispatch than the database: the database was
-        restored from a backup.
+        """Start a new epoch if Redis knows a later dispatch than the database.
+
+        Then the database was restored from a backup.
         """
         sent, last = self._queues.number("seq"), leadership.last_sequence(conn)
         if sent is not None and sent > last:
@@ -233,7 +253,7 @@ class Maintenance:
             self._queues.mark("seq", last)
 
     def _check_ticks(self, conn: Conn) -> None:
-        """Poll in place of a silent scheduler, and report it."""
+        """Poll in place of a silent scheduler, and log it."""
         status = leadership.status(conn)
         interval = tick_seconds(self._settings.cron_schedule)
         silent = min(time.monotonic() - self._silent_since, status.silent_seconds)
@@ -242,8 +262,8 @@ class Maintenance:
         made = scheduling.poll(conn, self._settings.batch_size)
         if made:
             log.warning(
-                "no tick of the scheduler for %.0f s (is `periodiq core.actors` running?); polled"
-                " %d accounts",
+                "the scheduler has not ticked for %.0f s (is `periodiq core.actors` running?);"
+                " the leader started runs for %d accounts in its place",
                 silent,
                 made,
             )
@@ -252,15 +272,15 @@ class Maintenance:
         if not pruning.prune_tasks(conn, self._settings.retention_days, DELETE_SECONDS):
             self._pruning.due = time.monotonic() + DELETE_AGAIN_SECONDS
 
-    def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  a job like the others; it opens its own connections
+    def _collect_blobs(self, conn: Conn) -> None:  # noqa: ARG002  the signature of a job; `collect` opens its own connections
         collected = self._blobs.collect(most=MAX_BLOBS_PER_PASS, seconds=DELETE_SECONDS)
         if collected:
             self._collecting.due = time.monotonic() + DELETE_AGAIN_SECONDS
-            log.info("deleted %d blobs that no row names", collected)
+            log.info("deleted %d blobs that no content row references", collected)
 
 
 def tick_seconds(schedule: str) -> float:
-    """Seconds between the next two ticks of a cron schedule."""
+    """Return the seconds between the next two ticks of a cron schedule."""
     spec = cron(schedule)
     first = spec.next_valid_date(pendulum.now())
     return float((spec.next_valid_date(first) - first).total_seconds())

@@ -1,5 +1,6 @@
-"""The headroom of rate limits: a task that its budget cannot run now is better left in the ledger
-than sent.
+"""The headroom of rate limits.
+
+A task whose budget is exhausted stays in the ledger instead of waiting in Redis.
 """
 
 from __future__ import annotations
@@ -15,31 +16,32 @@ from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets, UnitRequest, gcra
 
 IN_FLIGHT_SECONDS = 0.05
-"""How long the units of dispatched tasks count here, until the workers have taken them from the
-budgets.
+"""The time for which units of dispatched tasks count here, in seconds.
+
+After it, the workers have taken them from the budgets.
 """
 
 MIN_WAIT_SECONDS = 0.01
 
 
 class RateHeadroom:
-    """The units that budgets have left, less those of tasks dispatched a moment ago.
+    """The units left in budgets, less those of tasks dispatched in the last milliseconds.
 
-    It takes nothing: the workers take the units.
+    It only reads the budgets: the workers take the units.
     """
 
     def __init__(self, budgets: Budgets) -> None:
         self._budgets = budgets
         self._recent: deque[tuple[float, str, int]] = deque()
 
-    def left(self, wanted: Sequence[UnitRequest]) -> dict[str, int]:
+    def left(self, requests: Sequence[UnitRequest]) -> dict[str, int]:
         """Return the units left, by key."""
-        if not wanted:
+        if not requests:
             return {}
         now = time.monotonic()
         while self._recent and self._recent[0][0] < now - IN_FLIGHT_SECONDS:
             self._recent.popleft()
-        left = self._budgets.left(wanted)
+        left = self._budgets.left(requests)
         for _, key, units in self._recent:
             if key in left:
                 left[key] = max(left[key] - units, 0)
@@ -50,10 +52,10 @@ class RateHeadroom:
         rules: Rules,
         waiting: Sequence[Waiting],
         dispatches: Sequence[Dispatch],
-        wanted: Sequence[UnitRequest],
+        requests: Sequence[UnitRequest],
     ) -> None:
         """Remember the units that these dispatches will take."""
-        if not wanted:
+        if not requests:
             return
         accounts = {account.account: account for account in waiting}
         now = time.monotonic()
@@ -65,12 +67,13 @@ class RateHeadroom:
                     self._recent.append((now, rules.key(limit, account), units))
 
 
-def retry_in(wanted: Sequence[UnitRequest]) -> float:
-    """Return the seconds until the quickest of these budgets has the units of one task; infinite
-    without any budget.
+def retry_in(requests: Sequence[UnitRequest]) -> float:
+    """Return the seconds until the fastest of these budgets has the units of one task.
+
+    Without a budget, the result is infinite.
     """
     waits = [
         gcra(request.limit, request.heaviest)[0] * request.heaviest / 1_000_000
-        for request in wanted
+        for request in requests
     ]
     return max(min(waits), MIN_WAIT_SECONDS) if waits else float("inf")

@@ -1,7 +1,7 @@
 """The end of a run: exactly once, after its last task, never before.
 
-A transaction of its own, after the one that closed a task. Inside that one it would miss siblings
-which close at the same moment: each would see the other still open, and nobody would end the run.
+The check is a transaction of its own, after the one that closed a task. In the same transaction,
+two siblings that close concurrently would each see the other as open, and the run would never end.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from psycopg.rows import dict_row
 from core.db.pool import Conn
 from core.states import AccountState, Lane, RunState, TaskState
 
-# A look without a lock first, since most batches end no run. Served by the partial indexes on ready
-# and queued tasks: a run's open tasks are its account's open tasks in its lane, where at most one
-# run is open. The order is the index's own: without it, the planner reads the table from its start,
-# past every task that is done, to find the first that is not. Backwards, because claims begin at
-# the front: entries of what was claimed stay there until they are cleared away, and are not met
-# from this side.
+# The condition that a run has no open task. The check runs without a lock first, because most
+# batches end no run.
+# Served by the partial indexes on ready and queued tasks. A lane of an account has at most one open
+# run, so that run's open tasks are the open tasks of the lane.
+# The order is that of the index. Without it, the planner would read the table from its start, past
+# all done tasks. It is backwards because claims leave dead entries at the front of the index.
 OPEN_TASKS = f"""
 (SELECT t.id FROM sync_task t
     WHERE t.state = '{TaskState.READY}' AND t.integration_domain = r.integration_domain
@@ -31,21 +31,21 @@ AND (SELECT t.id FROM sync_task t
     LIMIT 1) IS NULL
 """
 
-CANDIDATES = f"""
+RUNS_TO_END = f"""
 SELECT r.id::text FROM sync_run r WHERE r.id = ANY(%s::uuid[]) AND r.state = '{RunState.RUNNING}'
     AND {OPEN_TASKS} ORDER BY r.id
 """
-FORGOTTEN = f"""
+FORGOTTEN_RUNS = f"""
 SELECT r.id::text FROM sync_run r WHERE r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
 ORDER BY r.id LIMIT 1000
 """
 
-# The account before the run, as everybody does.
-LOCK_ACCOUNT = """
+# Every transaction locks the account before its run.
+LOCK_ACCOUNT_OF_RUN = """
 SELECT a.id FROM user_integration a JOIN sync_run r ON r.user_integration_id = a.id
 WHERE r.id = %s FOR NO KEY UPDATE OF a
 """
-LOCK_RUN = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
+LOCK_RUN_TO_END = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 
 # THE STATEMENT THAT ENDS A RUN.
 END_RUN = f"""
@@ -70,8 +70,8 @@ WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
 RETURNING r.*
 """
 
-# What the account does next. A resync that became due meanwhile begins at once; jitter keeps
-# accounts from marching in step.
+# Schedules the account's next run. A resync that became due during the run starts immediately. The
+# jitter spreads accounts that were connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
@@ -92,29 +92,31 @@ Run = Mapping[str, Any]
 
 
 def end_runs(conn: Conn, runs: Iterable[str]) -> list[Run]:
-    """End those of these runs whose last task is closed.
-
-    Returns the rows of the runs that this call ended.
-    """
+    """End the runs without open tasks. Returns the rows of the runs that this call ended."""
     named = sorted(runs)
     if not named:
         return []
     return [
         ended
-        for (run,) in conn.execute(CANDIDATES, (named,)).fetchall()
+        for (run,) in conn.execute(RUNS_TO_END, (named,)).fetchall()
         if (ended := _end(conn, run))
     ]
 
 
 def end_forgotten_runs(conn: Conn) -> list[Run]:
-    """The same for all runs: for the process that died between closing the last task and asking."""
-    return [ended for (run,) in conn.execute(FORGOTTEN).fetchall() if (ended := _end(conn, run))]
+    """End all runs without open tasks.
+
+    This covers a process that died after it closed the last task and before it called `end_runs`.
+    """
+    return [
+        ended for (run,) in conn.execute(FORGOTTEN_RUNS).fetchall() if (ended := _end(conn, run))
+    ]
 
 
 def _end(conn: Conn, run: str) -> Run | None:
     with conn.transaction():
-        conn.execute(LOCK_ACCOUNT, (run,))
-        conn.execute(LOCK_RUN, (run,))
+        conn.execute(LOCK_ACCOUNT_OF_RUN, (run,))
+        conn.execute(LOCK_RUN_TO_END, (run,))
         with conn.cursor(row_factory=dict_row) as cursor:
             ended = cursor.execute(END_RUN, {"run": run}).fetchone()
         if ended is None:

@@ -1,4 +1,4 @@
-"""What a person does with tasks and runs: retry or discard parked tasks, cancel a run."""
+"""Actions of people on tasks and runs: retry or discard parked tasks, and cancel a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core.states import (
     literals,
 )
 
-PARKED = """
+LOCK_TASKS_TO_RETRY = """
 SELECT id, run_id, user_integration_id, lane, state, retried_as
 FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
 """
@@ -54,7 +54,7 @@ CANCEL_TASKS = f"""
 UPDATE sync_task SET state = '{TaskState.CANCELLED}', lease_until = NULL, finished_at = now()
 WHERE id = ANY(%s)
 """
-LOCK_RUN = """
+LOCK_RUN_TO_CANCEL = """
 SELECT user_integration_id, integration_domain, lane, state FROM sync_run WHERE id = %s FOR UPDATE
 """
 CANCEL_RUN = f"""
@@ -76,16 +76,19 @@ WHERE id = %s AND sync_status <> '{AccountState.DISCONNECTED}'
 
 
 def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Insert copies of parked tasks into the open run of their account, or into a new one.
+    """Insert copies of parked or cancelled tasks into the open run of their account.
 
-    Returns the ids of the copies.
+    If no run is open in the lane of a task, a new one is opened.
+
+    Returns:
+      The ids of the copies.
 
     Raises:
-      NotFound: There is no such task.
-      InvalidInput: A task is not parked, or was tried again already.
+      NotFound: A task does not exist.
+      WrongState: A task is neither parked nor cancelled, or already has a copy.
     """
     with conn.transaction():
-        rows = conn.execute(PARKED, (list(tasks),)).fetchall()
+        rows = conn.execute(LOCK_TASKS_TO_RETRY, (list(tasks),)).fetchall()
         _require_all(tasks, [row[0] for row in rows])
         for task, _, _, _, state, retried_as in rows:
             if state not in STOPPED_TASKS:
@@ -96,9 +99,10 @@ def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
 
 
 def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
-    """Copy a task that the caller has locked into the open run of its lane.
+    """Copy a task, which the caller has locked, into the open run of its lane.
 
-    Returns the id of the copy; None if the run has the same task already.
+    Returns:
+      The id of the copy; None if the run already has the same task.
     """
     run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)
     row = conn.execute(COPY, {"run": run, "task": task}).fetchone()
@@ -108,10 +112,13 @@ def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
 
 
 def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Close parked tasks for good: their content may be missing.
+    """Close parked or cancelled tasks for good. Their content may be missing.
+
+    Returns:
+      The ids of the tasks.
 
     Raises:
-      InvalidInput: A task is not parked.
+      WrongState: A task is neither parked nor cancelled, or already has a copy.
     """
     with conn.transaction():
         dropped = [task for (task,) in conn.execute(DISCARD, (list(tasks),))]
@@ -130,11 +137,11 @@ def _require_all(requested: Sequence[int], existing: Sequence[int]) -> None:
 def cancel_run(conn: Conn, run: UUID) -> None:
     """End a run now.
 
-    Its open tasks resume in the next run of the account. Results of running tasks are refused.
+    Its open tasks resume in the account's next run. The fence refuses results of running tasks.
 
     Raises:
-      NotFound: There is no such run.
-      InvalidInput: It has ended already.
+      NotFound: The run does not exist.
+      WrongState: The run has already ended.
     """
     peek = conn.execute(
         "SELECT user_integration_id, integration_domain, lane FROM sync_run WHERE id = %s", (run,)
@@ -145,10 +152,10 @@ def cancel_run(conn: Conn, run: UUID) -> None:
     params = {"run": run, "account": account, "domain": domain, "lane": lane}
     with conn.transaction():
         conn.execute("SELECT id FROM user_integration WHERE id = %s FOR NO KEY UPDATE", (account,))
-        # Savers lock tasks before runs. Those that add tasks meanwhile are caught by going on until
-        # none is open.
+        # Savers lock tasks before runs. They may add tasks before this transaction locks the run,
+        # so the loop below repeats until no task is open.
         conn.execute(LOCK_OPEN_TASKS, params)
-        locked = conn.execute(LOCK_RUN, (run,)).fetchone()
+        locked = conn.execute(LOCK_RUN_TO_CANCEL, (run,)).fetchone()
         if locked is None or locked[3] != "running":
             raise WrongState("run-ended", state=locked[3] if locked else "nothing")
         while tasks := [task for (task,) in conn.execute(LOCK_OPEN_TASKS, params)]:

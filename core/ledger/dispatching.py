@@ -1,4 +1,4 @@
-"""ready -> queued: which tasks go to the broker, a fair and bounded portion at a time."""
+"""Claiming ready tasks for dispatch, in portions whose sizes the dispatcher computes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from core.integration.base import START
 from core.ledger.outcomes import Dispatch
 from core.states import AccountState, Lane, RunState, TaskState
 
-# Which domains may have something to do: those with open runs. Served by `sync_run_by_domain`.
+# Domains with open runs; only these can have ready tasks. Served by `sync_run_by_domain`.
 DOMAINS_WITH_WORK = f"""
 SELECT domain FROM unnest(%s::text[]) AS domain
 WHERE EXISTS (SELECT FROM sync_run r
     WHERE r.state = '{RunState.RUNNING}' AND r.integration_domain = domain)
 """
 
-# What is under way in a domain: as many rows as the window is wide. Served by `sync_task_queued`.
+# Counts the queued tasks of a domain; it reads as many rows as the window is wide. Served by
+# `sync_task_queued`.
 IN_FLIGHT = f"""
 SELECT t.user_integration_id::text AS account, a.limit_group AS "group", a.limits, t.lane, t.type,
     count(*)
@@ -30,12 +31,12 @@ WHERE t.state = '{TaskState.QUEUED}' AND t.integration_domain = %s
 GROUP BY 1, 2, 3, 4, 5
 """
 
-# Accounts with ready tasks, round the ring from where the last portion ended. They are looked for
-# among the open runs, by `sync_run_by_domain`: ready tasks are only there, and the entries of what
-# is done, which may be many while they cannot be cleared away, are not met. Whether an account has
-# any is asked from the back of `sync_task_ready` for the same reason: claims begin at its front.
-# Those that may not run now, and those whose tasks are all for later, are passed over before they
-# are counted.
+# Accounts with ready tasks, in a ring that starts behind the latest scan. Only accounts with open
+# runs can have ready tasks, so the statement searches them in `sync_run_by_domain`. There it meets
+# no index entries of done tasks, which are many while vacuum cannot remove them.
+# For the same reason, it probes `sync_task_ready` from the back: claims leave dead entries at the
+# front. It skips accounts that are not active, and accounts whose tasks are all for later, before
+# it applies the limit.
 WAITING = f"""
 SELECT a.id::text AS account, a.limit_group AS "group", a.limits, waiting.live, waiting.backfill
 FROM (
@@ -65,20 +66,20 @@ FROM (
 ORDER BY a.id
 """
 
-BLOCKED = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
+BLOCKED_LIMITS = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
 
-# The fields of a `Dispatch` but its epoch, from a task `t`, its account `a` and its run `r`.
+# The fields of a `Dispatch` without its epoch, from a task `t`, its account `a` and its run `r`.
 DISPATCH_COLUMNS = """
     t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
     t.user_integration_id::text AS account_id, a.version AS account_version,
     t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload,
     t.attempts, t.crashes, t.snoozes, t.suspect"""
 
-# Claims portions and marks them queued. Only the leader may: the share lock on its row keeps a new
-# leader's claim from running at the same moment, so that limits of tasks at once are counted
-# exactly. Rows that anyone else holds are skipped. Tasks of the types that share a small room are
-# picked apart, so that neither kind keeps the other from going.
-CLAIM = f"""
+# Claims portions and marks them queued. Only the leader may do so. The share lock on the row of
+# `engine_state` prevents concurrent claims of an old and a new leader, so that concurrency limits
+# are counted exactly. Locked tasks are skipped. Tasks of capped types are picked separately, so
+# that neither group blocks the other.
+CLAIM_TASKS = f"""
 WITH me AS MATERIALIZED (
     SELECT epoch FROM engine_state
     WHERE leader = %(leader)s AND leader_until > clock_timestamp() FOR SHARE
@@ -120,7 +121,7 @@ JOIN sync_run r ON r.id = t.run_id
 ORDER BY t.priority DESC, t.id
 """
 
-# Tasks that should be in Redis, and are sent again as they were if they are not.
+# Tasks that should be in Redis. The leader sends missing ones again, unchanged.
 QUEUED = f"""
 SELECT id, dispatch_no FROM sync_task
 WHERE state = '{TaskState.QUEUED}' AND integration_domain = %s
@@ -143,7 +144,7 @@ DISPATCH_ROW = dataclass_row(Dispatch)
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """How many tasks of one type are queued for one account."""
+    """The number of queued tasks of one account, lane and type."""
 
     account: str
     group: str | None
@@ -155,7 +156,7 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An active account with tasks that may go now, and in which lanes."""
+    """An active account with ready tasks, and the lanes that have them."""
 
     account: str
     group: str | None
@@ -166,9 +167,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """How many tasks of an account's lane to claim.
+    """The number of tasks to claim from one lane of an account.
 
-    It claims no task of the blocked types, and at most `cap` of those that share a limit.
+    Attributes:
+      most: The maximum number of tasks.
+      capped_types: Types that share a limit with little room.
+      cap: The maximum number of tasks of the capped types together.
+      without_types: Types that a limit blocks; none of their tasks is claimed.
     """
 
     account: str
@@ -181,24 +186,24 @@ class Portion:
 
 @dataclass(slots=True)
 class Catalog:
-    """What the dispatcher knows of a domain's tasks: their cost by type."""
+    """The costs of a domain's tasks, by type."""
 
     costs: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def domains_with_work(conn: Conn, domains: Sequence[str]) -> list[str]:
-    """Those of these domains that have open runs: they may have ready tasks."""
+    """Return the domains that have open runs, and so may have ready tasks."""
     return [domain for (domain,) in conn.execute(DOMAINS_WITH_WORK, (list(domains),))]
 
 
 def in_flight(conn: Conn, domain: str) -> list[InFlight]:
-    """What is queued in a domain."""
+    """Count the queued tasks of a domain."""
     cursor = conn.cursor(row_factory=dataclass_row(InFlight))
     return cursor.execute(IN_FLIGHT, (domain,)).fetchall()
 
 
 def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiting]:
-    """Up to `most` accounts with ready tasks, those behind `after` in the ring first."""
+    """Return up to `most` accounts with ready tasks; accounts behind `after` come first."""
     params: dict[str, Any] = {"domain": domain, "after": after, "most": most}
     cursor = conn.cursor(row_factory=dataclass_row(Waiting))
     accounts = cursor.execute(WAITING, params).fetchall()
@@ -211,35 +216,40 @@ def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiti
 
 
 def blocked(conn: Conn) -> set[str]:
-    """The keys of limits that are blocked now."""
-    return {key for (key,) in conn.execute(BLOCKED)}
+    """Return the keys of limits that are blocked now."""
+    return {key for (key,) in conn.execute(BLOCKED_LIMITS)}
 
 
 def claim(
     conn: Conn, leader: UUID, domain: str, portions: Sequence[Portion], lease_seconds: float
 ) -> list[Dispatch]:
-    """Mark tasks queued and return their dispatches.
+    """Mark tasks as queued, and return their dispatches.
 
-    Nothing, if `leader` is not the leader any more.
+    Args:
+      conn: A connection in autocommit mode.
+      leader: The id of the calling dispatcher. If it no longer leads, nothing is claimed.
+      domain: The domain of the tasks.
+      portions: The numbers of tasks to claim.
+      lease_seconds: The length of the tasks' leases.
     """
     encoded = json.dumps([asdict(portion) for portion in portions])
     params = {"leader": leader, "domain": domain, "portions": encoded, "lease": lease_seconds}
-    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM, params).fetchall()
+    return conn.cursor(row_factory=DISPATCH_ROW).execute(CLAIM_TASKS, params).fetchall()
 
 
 def queued(conn: Conn, domain: str) -> dict[str, tuple[int, int]]:
-    """Message ids of all queued tasks of a domain, with (task, dispatch_no)."""
+    """Return (task, dispatch_no) of all queued tasks of a domain, by message id."""
     return {f"{task}-{number}": (task, number) for task, number in conn.execute(QUEUED, (domain,))}
 
 
 def as_sent(conn: Conn, tasks: Sequence[tuple[int, int]]) -> list[Dispatch]:
-    """The dispatches of these (task, dispatch_no) again, as far as they are still queued."""
+    """Return the dispatches of these (task, dispatch_no) that are still queued."""
     named = ([task for task, _ in tasks], [number for _, number in tasks])
     return conn.cursor(row_factory=DISPATCH_ROW).execute(AS_SENT, named).fetchall()
 
 
 def catalogs(conn: Conn) -> dict[str, Catalog]:
-    """Task costs by domain, as the workers have registered them."""
+    """Return task costs by domain, as workers have registered them."""
     return {
         domain: Catalog({START: {}} | {name: task.get("cost", {}) for name, task in tasks.items()})
         for domain, tasks in conn.execute(CATALOG)

@@ -1,7 +1,7 @@
 """Leadership: a row with a holder and a deadline, by the database's clock.
 
-It is not an advisory lock: a stopped process would keep that forever, and the parent of a killed
-dispatcher does not replace it.
+It is not an advisory lock, because a stopped process would keep that lock forever. Dramatiq does
+not replace a killed dispatcher.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 
 LEAD_SECONDS = 10.0
-"""How long leadership lasts unless the leader renews it."""
+"""The number of seconds for which a process leads, unless it renews its leadership."""
 
 VACANT_SECONDS = 20.0
-"""After this long without a leader, any worker process starts a dispatcher."""
+"""Seconds without a leader after which a worker process starts a dispatcher."""
 
 LEAD = """
 UPDATE engine_state
@@ -44,7 +44,7 @@ START_BUDGETS = (
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The ledger's one row, with the database's clock."""
+    """The row of `engine_state`, and the database's clock."""
 
     epoch: int
     leader: UUID | None
@@ -55,7 +55,7 @@ class Status:
 
     @property
     def leads(self) -> bool:
-        """Whether a dispatcher leads now."""
+        """True if a dispatcher leads now."""
         return self.leader_until is not None and self.leader_until > self.now
 
     @property
@@ -67,7 +67,7 @@ class Status:
 
 
 def lead(conn: Conn, me: UUID) -> bool:
-    """Become the leader, or stay the leader. Returns False while another process leads."""
+    """Become or remain the leader. Returns False while another process leads."""
     return conn.execute(LEAD, {"me": me, "lead": LEAD_SECONDS}).fetchone() is not None
 
 
@@ -77,20 +77,20 @@ def resign(conn: Conn, me: UUID) -> None:
 
 
 def vacant(conn: Conn, seconds: float = VACANT_SECONDS) -> bool:
-    """Whether nobody has led for this long."""
+    """Return True if no process has led for this many seconds."""
     row = conn.execute(VACANT, (seconds,)).fetchone()
     return bool(row and row[0])
 
 
 def status(conn: Conn) -> Status:
-    """The ledger's one row."""
+    """Return the row of `engine_state`."""
     status = conn.cursor(row_factory=dataclass_row(Status)).execute(STATUS).fetchone()
-    assert status is not None, "the migrations insert the ledger's row"
+    assert status is not None, "the first migration inserts the row of engine_state"
     return status
 
 
 def last_sequence(conn: Conn) -> int:
-    """The number of the latest dispatch."""
+    """Return the sequence number of the latest dispatch."""
     row = conn.execute(SEQUENCE).fetchone()
     assert row is not None
     number: int = row[0]
@@ -98,15 +98,12 @@ def last_sequence(conn: Conn) -> int:
 
 
 def renew_epoch(conn: Conn, old: int) -> int:
-    """Start a new epoch: messages and results of the old one no longer match anything."""
+    """Start a new epoch, so that messages and results of the old one match no task."""
     new = secrets.randbits(62)
     conn.execute(NEW_EPOCH, (new, old))
     return new
 
 
 def start_budgets(conn: Conn) -> bool:
-    """Record that budgets are counted from now on.
-
-    Returns True to the first caller in the life of this database.
-    """
+    """Record that the fleet counts budgets. Returns True to the first caller, once per database."""
     return conn.execute(START_BUDGETS).fetchone() is not None

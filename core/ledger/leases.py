@@ -1,7 +1,7 @@
-"""Leases: how long a dispatched task may stay unfinished before it becomes ready again.
+"""Leases: the time until which a dispatched task may stay unfinished.
 
 An expired lease alone proves nothing: deploys and outages expire leases too. The task becomes a
-suspect, and only a death after the commit of a suspect's start counts against it.
+suspect. It counts a crash only if a process dies after it has committed the start of the suspect.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from core.results.parking import MAX_CRASHES
 from core.states import TaskState
 
 DIED = "its process died or hung while it ran"
-"""The reason of a suspect whose lease ran out after its start was committed."""
+"""The reason of a suspect whose lease expired after its start was committed."""
 
 _RENEWED = "lease_until = clock_timestamp() + %(lease)s * interval '1 second'"
-# Skips rows that a saver or the sweeper has locked: another transaction decides their state.
+# Skips rows that a saver or EXPIRE has locked: another transaction decides their state.
 RENEW = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
@@ -29,7 +29,8 @@ WITH held AS MATERIALIZED (
 UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 """
 
-# Only leases that are partly used up: a healthy queue moves before that, and costs no write.
+# Renews only leases of which more than 40 % has passed. A healthy queue is faster than that, and
+# costs no write.
 RENEW_WAITING = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t
@@ -42,7 +43,7 @@ WITH held AS MATERIALIZED (
 UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 """
 
-# The third crash parks: Cause.CRASHES of core.results.parking.
+# The third crash parks a task: Cause.CRASHES of core.results.parking.
 EXPIRE = f"""
 WITH expired AS MATERIALIZED (
     SELECT id FROM sync_task WHERE state = '{TaskState.QUEUED}' AND lease_until < clock_timestamp()
@@ -66,7 +67,7 @@ UPDATE sync_task SET started_at = clock_timestamp()
 WHERE id = %s AND dispatch_no = %s AND state = '{TaskState.QUEUED}' RETURNING id
 """
 
-RELEASE = f"""
+RELEASE_LEASES = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t JOIN unnest(%s::bigint[], %s::int[]) AS h(id, dispatch_no)
         ON h.id = t.id AND h.dispatch_no = t.dispatch_no
@@ -91,7 +92,7 @@ class Expired:
 
 
 LeaseKeys = Sequence[tuple[int, int]]
-"""(task, dispatch_no) pairs."""
+"""Pairs of (task, dispatch_no)."""
 
 
 def renew(conn: Conn, held: LeaseKeys, lease_seconds: float) -> None:
@@ -118,10 +119,10 @@ def expire(conn: Conn) -> list[Expired]:
 
 
 def start_suspect(conn: Conn, task: int, dispatch_no: int) -> bool:
-    """Commit that a suspect is about to run. Returns False if this dispatch is void."""
+    """Commit that a suspect starts. Returns False if this dispatch is no longer current."""
     return conn.execute(START_SUSPECT, (task, dispatch_no)).fetchone() is not None
 
 
 def release(conn: Conn, held: LeaseKeys) -> None:
-    """Return tasks that a stopping worker has not started to `ready`. They are not suspects."""
-    conn.execute(RELEASE, ([task for task, _ in held], [number for _, number in held]))
+    """Return tasks that no worker has started to `ready`. They do not become suspects."""
+    conn.execute(RELEASE_LEASES, ([task for task, _ in held], [number for _, number in held]))

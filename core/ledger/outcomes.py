@@ -1,14 +1,14 @@
-"""One dispatch of a task, and what it came to."""
+"""A dispatch of a task, and its outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from core.integration.base import Integration
 from core.integration.results import TaskResult
-from core.ledger.fields import from_fields
+from core.ledger.serialization import from_fields
 from core.results.outputs import BlobStore
 from core.results.result import result_rows
 from core.results.rows import ListingRow, OutputRow, StateRow, TaskRow
@@ -17,11 +17,11 @@ from core.states import AccountStateReason, Operation, TaskState
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What a message names: a task, which of its dispatches this is, and what running it takes.
+    """One dispatch of a task, with everything that a worker needs to run it.
 
-    `epoch`, `task_id` and `dispatch_no` are the fence: a result that does not match the ledger is
-    dropped whole. Fields with a default are optional in messages; their keys are in
-    `core.transport.messages.KEYS`.
+    `epoch`, `task_id` and `dispatch_no` are the fence: the saver drops a result that does not match
+    the ledger, with all of its effects. Fields with a default are optional in messages;
+    `core.transport.messages.KEYS` has the keys of all fields.
     """
 
     epoch: int
@@ -43,13 +43,13 @@ class Dispatch:
 
     @property
     def id(self) -> str:
-        """The id of its message in Redis."""
+        """The id of this dispatch's message in Redis."""
         return f"{self.task_id}-{self.dispatch_no}"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A limit that is exhausted, for everybody, for some seconds."""
+    """A limit that is blocked for all workers, for some seconds."""
 
     key: str
     seconds: float
@@ -58,7 +58,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The account cannot go on: it waits for a person."""
+    """A reason to stop an account until a person acts."""
 
     reason: AccountStateReason
     detail: str
@@ -70,14 +70,14 @@ class Outcome:
     """The next state of a task, and everything that is committed with it.
 
     Attributes:
-      state: `done`, `ready` (again) or `parked`.
-      delay: Seconds until it may be dispatched again.
-      attempt, crash, snooze: What this dispatch adds to the task's counters.
-      reason: Why it was skipped, parked or put back; shown to people.
-      error: Added to the task's list of errors.
-      expired: The state partition to drop, with a resync due at once.
+      state: `done`, `ready` (to run again) or `parked`.
+      delay: Seconds until the task may run again.
+      attempt, crash, snooze: Increments of the task's counters.
+      reason: Why the task was skipped, parked or requeued; shown to people.
+      error: An entry for the task's list of errors.
+      expired: The state partition to drop; a resync is then due immediately.
       outputs, tasks, states, seen, listed: The result, as rows.
-      queue: Where its message is, if not on the queue of its domain.
+      queue: The queue that has the message, if it is not the queue of the domain.
     """
 
     dispatch: Dispatch
@@ -102,10 +102,11 @@ class Outcome:
 
     @property
     def rows(self) -> int:
+        """The number of rows that saving this outcome writes."""
         return len(self.outputs) + len(self.tasks) + len(self.seen)
 
     def to_json(self) -> dict[str, Any]:
-        """As a message carries it."""
+        """Return the outcome in the form that a message carries."""
         data = {each.name: getattr(self, each.name) for each in fields(self)}
         data["dispatch"] = asdict(self.dispatch)
         data["block"] = self.block and asdict(self.block)
@@ -114,7 +115,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
-        """Read what `to_json` wrote, in this version of the engine or in another one.
+        """Read the form that `to_json` returns, written by this or another engine version.
 
         Raises:
           TypeError: A required field is missing.
@@ -150,14 +151,18 @@ def result_outcome(
     blobs: BlobStore,
     read: Mapping[str, int],
 ) -> Outcome:
-    """A plugin's result as rows; its generators run here.
+    """Return the outcome of a task that returned a result. The result's generators run here.
 
-    Parameters:
+    Args:
+      dispatch: The dispatch that ran.
+      result: The plugin's result.
+      integration: The plugin's integration.
+      blobs: The store for large content.
       read: The versions of the state partitions that the task has read.
 
     Raises:
-      ResultInvalid: It cannot be kept, and why.
-      Whatever a generator of the plugin raises.
+      ResultInvalid: The result cannot be kept; the message says why.
+      Exception: A generator of the plugin raised it.
     """
     rows = result_rows(result, integration, blobs, read)
     return Outcome(
@@ -168,4 +173,11 @@ def result_outcome(
         seen=rows.seen,
         listed=rows.listed,
         size=rows.size,
+    )
+
+
+def parked(outcome: Outcome, reason: str) -> Outcome:
+    """Return the outcome of the same task, parked: its result cannot be saved."""
+    return replace(
+        Outcome(outcome.dispatch), state=TaskState.PARKED, attempt=1, reason=reason, error=reason
     )

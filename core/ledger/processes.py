@@ -1,4 +1,4 @@
-"""The processes of the fleet: who lives, what each serves, and which integrations it has."""
+"""The processes of the fleet: their heartbeats, their queues and their integrations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from uuid import UUID
 from core.db.pool import Conn
 
 ALIVE_SECONDS = 15.0
-"""A process is alive if its latest heartbeat is younger than this."""
+"""The maximum age of the latest heartbeat of a live process."""
 
 ALIVE = f"seen_at > clock_timestamp() - interval '{ALIVE_SECONDS:.0f} seconds'"
-"""The same as a condition on a row of `process`, by the database's clock."""
+"""The condition on a row of `process` that it is alive, by the database's clock."""
 
 HEARTBEAT = """
 INSERT INTO process (id, kind, host, pid, queues, threads, clock, counters)
@@ -32,7 +32,7 @@ ON CONFLICT (minute) DO UPDATE SET tasks = a.tasks + excluded.tasks, rows = a.ro
 DEREGISTER = "DELETE FROM process WHERE id = %s"
 DELETE_DEAD = "DELETE FROM process WHERE seen_at < clock_timestamp() - interval '1 hour'"
 
-# Threads that serve each queue, over all live worker processes.
+# The threads and live worker processes that serve each queue.
 SERVING = f"""
 SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
 WHERE kind = 'worker' AND NOT draining AND {ALIVE}
@@ -48,7 +48,7 @@ SET name = excluded.name, version = excluded.version, tasks = excluded.tasks,
     max_tasks = excluded.max_tasks, seen_at = now()
 """
 
-# The process that registered last has another version of the plugin.
+# True if the process that registered last has another version of the plugin.
 OTHER_VERSION = """
 SELECT EXISTS (SELECT FROM integration,
     jsonb_to_record(%s::jsonb) AS mine(domain text, version text, tasks jsonb)
@@ -59,7 +59,7 @@ SELECT EXISTS (SELECT FROM integration,
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running process, as it registers itself."""
+    """A running process, in the form in which it registers."""
 
     id: UUID
     kind: str
@@ -70,9 +70,10 @@ class Process:
 
 
 def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[Any] = ()) -> bool:
-    """Record that this process lives, and its counters.
+    """Record that this process is alive, and its counters.
 
-    Returns whether an operator asked it to drain.
+    Returns:
+      True if an operator requested that the process drains.
     """
     params = {"id": process.id, "kind": process.kind, "host": process.host, "pid": process.pid}
     params |= {"queues": list(process.queues), "threads": process.threads, "clock": clock}
@@ -81,29 +82,30 @@ def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[An
 
 
 def record_throughput(conn: Conn, tasks: int, rows: int) -> None:
-    """Add tasks that a process ended, and rows that it changed, to the current minute."""
+    """Add a process's finished tasks and changed rows to the current minute."""
     if tasks or rows:
         conn.execute(RECORD_THROUGHPUT, (tasks, rows))
 
 
 def deregister(conn: Conn, process: UUID) -> None:
-    """Delete a process that ends."""
+    """Delete the row of a process that exits."""
     conn.execute(DEREGISTER, (process,))
 
 
 def serving(conn: Conn) -> dict[str, tuple[int, int]]:
-    """(threads, processes) that serve each queue now."""
+    """Return the numbers of (threads, processes) that serve each queue."""
     return {queue: (threads, processes) for queue, threads, processes in conn.execute(SERVING)}
 
 
 def register(conn: Conn, catalog: Sequence[Mapping[str, Any]]) -> None:
-    """Record the integrations that are installed in this process."""
+    """Record the integrations that are installed with this process."""
     conn.execute(REGISTER, (json.dumps([dict(entry) for entry in catalog]),))
 
 
 def other_version(conn: Conn, entry: Mapping[str, Any]) -> bool:
-    """Whether the fleet has registered another version of the integration than this catalog
-    entry: a deploy is under way.
+    """Return True if the fleet has registered another version of an integration than this entry.
+
+    Then a deploy is in progress.
     """
     row = conn.execute(OTHER_VERSION, (json.dumps(dict(entry)),)).fetchone()
     return bool(row and row[0])

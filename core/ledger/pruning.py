@@ -1,4 +1,4 @@
-"""Delete old rows, and stop runs that grow without end. The leader calls this from time to time."""
+"""Deleting old rows, and limiting runs that grow without end. The leader runs this regularly."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from core.db.pool import Conn
 from core.ledger.processes import DELETE_DEAD
 from core.states import RunState, TaskState
 
-# A run with more tasks than its integration allows adds no more: its growing tasks park with this
-# reason.
+# A run with more tasks than its integration allows takes no more: a task that returns follow-ups
+# parks with this reason.
 OVER_LIMIT = f"""
 UPDATE sync_run r SET over_limit
     = format('the run has more than %s tasks; a task may be making ever new keys', i.max_tasks)
@@ -19,8 +19,8 @@ FROM integration i WHERE i.domain = r.integration_domain AND r.state = '{RunStat
   AND EXISTS (SELECT FROM sync_task t WHERE t.run_id = r.id OFFSET i.max_tasks LIMIT 1)
 """
 
-# One run at a time, so that the statement reads nothing when nothing is old. Parked tasks without a
-# retry are never pruned.
+# Tasks are pruned run by run, so that the statement reads no rows if no run is old. A parked task
+# without a retry is never pruned.
 RUNS_TO_PRUNE = """
 SELECT id FROM sync_run WHERE NOT pruned AND finished_at < now() - %s * interval '1 day'
 ORDER BY finished_at LIMIT 100
@@ -43,8 +43,10 @@ DELETE FROM sync_seen s WHERE NOT EXISTS (SELECT FROM sync_run r
 
 
 def prune(conn: Conn) -> None:
-    """Stop runs that are too large, and delete old blocks, dead processes, the seen ids of ended
-    runs, and other rows that have expired.
+    """Mark runs that are too large, and delete expired rows.
+
+    These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
+    flows and throughput.
     """
     for statement in (
         OVER_LIMIT,
@@ -59,13 +61,15 @@ def prune(conn: Conn) -> None:
 
 
 def prune_tasks(conn: Conn, retention_days: float, seconds: float) -> bool:
-    """Delete old tasks in portions, until none is left.
+    """Delete the tasks of old runs, in portions.
 
-    Parameters:
-      retention_days: Tasks of runs that ended longer ago are old.
-      seconds: Stop after this time.
+    Args:
+      conn: A connection in autocommit mode.
+      retention_days: The age, in days since the end of its run, at which a task is old.
+      seconds: The time after which to stop.
 
-    Returns whether no old task is left.
+    Returns:
+      True if no old task is left.
     """
     deadline = time.monotonic() + seconds
     while runs := conn.execute(RUNS_TO_PRUNE, (retention_days,)).fetchall():

@@ -1,4 +1,4 @@
-"""Open runs: for accounts that are due, and for people who ask. Plugin code never runs here."""
+"""Opening runs, on schedule and on request. Plugin code never runs here."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from core.states import STOPPED_TASKS, AccountState, Lane, RunState, TaskState, 
 _NO_PAYLOAD = "'{}'"
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 
-# Claims due accounts and makes their runs and root tasks, in one statement. Accounts that another
-# scheduler is claiming are skipped; the unique index on open runs decides the rest. Served by
+# Claims due accounts, and inserts their runs and root tasks, in one statement. It skips accounts
+# that another scheduler has locked. The unique index on open runs prevents a second run. Served by
 # `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = f"""
 WITH due AS (
@@ -67,12 +67,12 @@ INSERT INTO sync_run (
 SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
 FROM dispatch_seq
 """
-# The unique index `sync_run_open` decides: the statement waits for a transaction that has inserted
-# a run of this lane and not yet committed.
+# The unique index `sync_run_open` prevents a second run: the statement waits for an uncommitted
+# transaction that has inserted one into the same lane.
 OPEN_RUN_IF_NONE = f"""{OPEN_RUN}
 ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
 """
-# Waits for the transaction that ends the run, and finds nothing then. Served by `sync_run_open`.
+# Waits for a transaction that ends the run, and then returns no row. Served by `sync_run_open`.
 SHARE_OPEN_RUN = f"""
 SELECT id FROM sync_run WHERE user_integration_id = %(account)s AND lane = %(lane)s
     AND state = '{RunState.RUNNING}' FOR SHARE
@@ -82,23 +82,23 @@ INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, ty
     dedup_key)
 VALUES (%(id)s, %(account)s, %(domain)s, %(lane)s, '{START}', {_NO_PAYLOAD}, %(root)s)
 """
-# Only a listing answers what is held, and a plugin that has a cursor lists in a resync alone.
-HELD = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
+# Only a listing resolves a held deletion, and a plugin with a cursor lists only in a resync.
+HAS_HELD_DELETIONS = "SELECT 1 FROM held_deletion WHERE user_integration_id = %s LIMIT 1"
 RESYNC_TAKEN = "UPDATE user_integration SET resync_due = false, drop_state = false WHERE id = %s"
-RESYNC_DUE = """
+REQUEST_RESYNC = """
 UPDATE user_integration SET resync_due = true, drop_state = true, next_sync_at = now()
 WHERE id = %s
 """
 
-# The rows stay, so that a writer dispatched earlier cannot bring a cursor back.
+# The rows stay, so that a writer with an earlier dispatch cannot restore a cursor.
 DROP_STATE = """
 UPDATE sync_state SET
     value = NULL, version = version + 1, dispatch_seq = nextval('dispatch_seq'), updated_at = now()
 WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
-# Tasks of cancelled runs, and parked ones with fewer than three automatic retries, resume in the
-# new run as copies, which conflict with no task that the run already has. Three statements: a
+# Cancelled tasks, and parked tasks with fewer than three automatic retries, resume in the new run
+# as copies. A task that the run already has is not copied. These are three statements because a
 # single one compared every task with every copy.
 TO_CARRY = f"""
 SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
@@ -118,7 +118,7 @@ SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain,
 FROM sync_task WHERE id = ANY(%(tasks)s) AND type <> '{START}' ORDER BY dedup_key, id
 ON CONFLICT (run_id, dedup_key) DO NOTHING
 """
-# Each probes the unique index on (run_id, dedup_key).
+# Served by the unique index on (run_id, dedup_key).
 CARRIED = """
 UPDATE sync_task t SET retried_as = coalesce(
     (SELECT again.id FROM sync_task again
@@ -126,7 +126,7 @@ UPDATE sync_task t SET retried_as = coalesce(
     t.id)
 WHERE t.id = ANY(%(tasks)s)
 """
-# Served by `sync_task_stopped`: most accounts have nothing to carry on.
+# Finds the few accounts that have stopped tasks. Served by `sync_task_stopped`.
 STOPPED = f"""
 SELECT DISTINCT user_integration_id FROM sync_task
 WHERE user_integration_id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)})
@@ -142,10 +142,13 @@ SELECT EXISTS (SELECT FROM sync_task t JOIN sync_run r ON r.id = t.run_id
 
 
 def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
-    """Open runs for at most `batch` accounts that are due. Returns (run, account) of each.
+    """Open runs for at most `batch` due accounts.
 
-    Two schedulers, or two ticks, open one run. Locks, in this order: accounts that no other
-    scheduler has locked, their new runs, state, stopped tasks, backfill runs.
+    Concurrent schedulers or ticks open one run per account. Locks, in this order: accounts that no
+    other scheduler has locked, their new runs, state, stopped tasks, backfill runs.
+
+    Returns:
+      A pair of (run, account) for each new run.
     """
     with conn.transaction():
         rows = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
@@ -163,7 +166,7 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
 
 
 def poll(conn: Conn, batch: int) -> int:
-    """Open runs until no account is due. Returns how many."""
+    """Open runs until no account is due. Returns the number of new runs."""
     made = 0
     while claimed := claim_due(conn, batch):
         made += len(claimed)
@@ -183,8 +186,9 @@ def _carry_on(conn: Conn, run: UUID, account: UUID) -> None:
 
 
 def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
-    """Copy the stopped tasks of a lane into a run, and name each copy in its original. Locks the
-    originals by id.
+    """Copy the stopped tasks of a lane into a run, and record each copy in its original.
+
+    Locks the originals, by id.
     """
     params: dict[str, Any] = {"run": run, "account": account, "lane": lane}
     params["tasks"] = [task for (task,) in conn.execute(TO_CARRY, params)]
@@ -196,14 +200,23 @@ def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
 def request_run(
     conn: Conn, account: UUID, *, trigger: str = Trigger.MANUAL, allow_deletions: bool = False
 ) -> tuple[UUID, bool]:
-    """Open a live run of this account now, or join the open one. Returns its id, and whether it is
-    new.
+    """Open a live run of an account now, or join its open run.
 
     Locks, in this order: the account, its live run, state, stopped tasks, its backfill run.
 
+    Args:
+      conn: A connection in autocommit mode.
+      account: The account.
+      trigger: The trigger of a new run. Default: `manual`, which becomes `resync` if a resync is
+        due, or if `allow_deletions` applies to held deletions.
+      allow_deletions: True turns the delete guard off for the run. Default: False.
+
+    Returns:
+      The id of the run, and True if it is new.
+
     Raises:
-      NotFound: There is no such account.
-      InvalidInput: The account is paused, in error or disconnected.
+      NotFound: The account does not exist.
+      WrongState: The account is not active.
     """
     with conn.transaction():
         domain, resync_due, drop_state = _lock_active(conn, account)
@@ -225,35 +238,42 @@ def request_run(
 
 
 def _holds(conn: Conn, account: UUID) -> bool:
-    """Whether deletions of this account are held for a person. Locks nothing."""
-    return conn.execute(HELD, (account,)).fetchone() is not None
+    """Return True if the account has deletions that wait for a person. Locks nothing."""
+    return conn.execute(HAS_HELD_DELETIONS, (account,)).fetchone() is not None
 
 
 def _open_with_root(conn: Conn, params: Mapping[str, Any]) -> None:
-    """Insert a run and its root task. The lock on the account keeps others from doing the same."""
+    """Insert a run and its root task. The caller has locked the account, so no other run opens."""
     conn.execute(OPEN_RUN, params)
     conn.execute(ADD_ROOT, params)
 
 
 def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
-    """Drop all cursors of an account, and list everything again.
+    """Drop all cursors of an account, and open a run that lists everything again.
 
-    If a run is open, the resync begins after its end.
+    If a run is open, the resync starts after its end.
+
+    Returns:
+      The id of the new or open run, and True if it is new.
+
+    Raises:
+      NotFound: The account does not exist.
+      WrongState: The account is not active.
     """
     with conn.transaction():
         _lock_active(conn, account)
-        conn.execute(RESYNC_DUE, (account,))
+        conn.execute(REQUEST_RESYNC, (account,))
     return request_run(conn, account, trigger=Trigger.RESYNC)
 
 
 def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str) -> UUID:
-    """Return the open run of a lane, locked FOR SHARE; open one without a root task if there is
-    none.
+    """Return the open run of a lane, locked FOR SHARE. If necessary, open one without a root task.
 
-    Call it in a transaction: the run cannot end before that does, so it can take more tasks.
+    Call this in a transaction. The run cannot end before the transaction does, so it can take more
+    tasks.
 
     Raises:
-      NotFound: There is no such account.
+      NotFound: The account does not exist.
     """
     params: dict[str, Any] = {"account": account, "domain": _domain_of(conn, account)}
     params |= {"lane": lane, "trigger": trigger, "allow": False}
@@ -262,11 +282,11 @@ def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str) -> UUID:
         run = _share_open(conn, params)
         if run is not None:
             return run
-        # The run that `_open_if_none` met has ended in the meantime.
+        # The open run that `_open_if_none` found has ended since.
 
 
 def _domain_of(conn: Conn, account: UUID) -> str:
-    """The domain of an account. Locks nothing: a domain never changes."""
+    """Return the domain of an account. Locks nothing, because a domain never changes."""
     row = conn.execute(DOMAIN_OF, (account,)).fetchone()
     if row is None:
         raise NotFound("account-not-found", account=account)
@@ -275,8 +295,10 @@ def _domain_of(conn: Conn, account: UUID) -> str:
 
 
 def _open_if_none(conn: Conn, params: Mapping[str, Any]) -> None:
-    """Insert a run unless one is open. Locks the new run, after the account or the tasks that the
-    caller has locked; waits for another transaction that is just opening a run of this lane.
+    """Insert a run unless one is open in the lane.
+
+    Locks the new run, after the account or the tasks that the caller has locked. Waits for a
+    concurrent transaction that opens a run in the same lane.
     """
     conn.execute(OPEN_RUN_IF_NONE, {**params, "id": uuid4()})
 
@@ -284,14 +306,18 @@ def _open_if_none(conn: Conn, params: Mapping[str, Any]) -> None:
 def _share_open(conn: Conn, params: Mapping[str, Any]) -> UUID | None:
     """Lock the open run FOR SHARE, after the account or the tasks that the caller has locked.
 
-    Waits for a transaction that is just ending the run; returns None if it has ended.
+    Waits for a concurrent transaction that ends the run. Returns None if the run has ended.
     """
     row = conn.execute(SHARE_OPEN_RUN, params).fetchone()
     return None if row is None else row[0]
 
 
 def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:
-    """Lock an account. Returns its domain, whether a resync is due, and whether to drop cursors."""
+    """Lock an account.
+
+    Returns:
+      Its domain, True if a resync is due, and True if the next run drops its cursors.
+    """
     row = conn.execute(LOCK_ACCOUNT, (account,)).fetchone()
     if row is None:
         raise NotFound("account-not-found", account=account)

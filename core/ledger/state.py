@@ -1,7 +1,7 @@
 """State partitions in the saving transaction: compare and set.
 
-It comes right after the fence and before anything else is written, since a conflict drops a result
-whole.
+This step follows the fence and precedes all other writes, because a conflict drops the complete
+result.
 """
 
 from __future__ import annotations
@@ -36,28 +36,29 @@ WHERE s.version = excluded.version - 1
 RETURNING 1
 """
 
-# Later than every dispatch so far: no task that is under way can bring back a partition that has
-# expired.
+# The number is higher than that of every dispatch so far, so no running task can restore an expired
+# partition.
 NEXT_SEQUENCE = "SELECT nextval('dispatch_seq')"
 
 Key = tuple[str, str]
 
 
 def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Write what these outcomes, in the order of their dispatch, say of state.
+    """Write the state partitions of these outcomes, which are in the order of their dispatch.
 
-    Returns the outcomes: one whose partition was changed since its task read it is a task that runs
-    again.
+    Returns:
+      The outcomes. If a partition changed since a task read it, that task's outcome is replaced:
+      the task runs again.
 
     Raises:
-      ResultConflict: A partition that was not there to be locked came into being: the batch is to
-        be done again.
+      ResultConflict: Another transaction inserted a partition that could not be locked before. The
+        caller repeats the batch.
     """
-    wanted = [key for outcome in outcomes for key, _ in _writes(outcome)]
-    if not wanted:
+    keys = [key for outcome in outcomes for key, _ in _writes(outcome)]
+    if not keys:
         return list(outcomes)
     locked = conn.execute(
-        LOCK_STATE, ([account for account, _ in wanted], [partition for _, partition in wanted])
+        LOCK_STATE, ([account for account, _ in keys], [partition for _, partition in keys])
     )
     current = {(account, partition): (version, seq) for account, partition, version, seq in locked}
     rows: dict[Key, dict[str, Any]] = {}
@@ -69,7 +70,7 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
                     outcome.dispatch,
                     state=TaskState.READY,
                     delay=CONFLICT_SECONDS,
-                    reason="another task changed its state",
+                    reason="another task changed the state that this task had read",
                 )
             )
             continue
@@ -82,7 +83,7 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
                 else outcome.dispatch.dispatch_seq
             )
             if row.read is None and seq > number:
-                continue  # a late write without a read: a later one stands
+                continue  # a write without a read loses against a later one
             current[key] = (version, max(seq, number))
             rows[key] = {
                 "account": key[0],
@@ -97,7 +98,7 @@ def write_states(conn: Conn, outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _writes(outcome: Outcome) -> Iterator[tuple[Key, StateRow]]:
-    """What an outcome writes, by (account, partition); a partition that has expired is dropped."""
+    """Yield the writes of an outcome with their (account, partition). Expired ones are dropped."""
     for row in outcome.states:
         yield (outcome.dispatch.account_id, row.partition), row
     if outcome.expired is not None:
@@ -106,7 +107,8 @@ def _writes(outcome: Outcome) -> Iterator[tuple[Key, StateRow]]:
 
 
 def _conflicts(row: StateRow, current: tuple[int, int] | None, written: bool) -> bool:
-    """Whether what the task has read was changed since: by a commit, or by another result of
-    this batch.
+    """Return True if the partition changed since the task read it.
+
+    A commit or another result of this batch may have changed it.
     """
     return row.read is not None and (written or row.read != (current[0] if current else 0))

@@ -1,5 +1,5 @@
-"""The middleware around a task: one in each file, in the order of `core.actors.MIDDLEWARE`.
+"""The middleware around a task, one in each file. `core.actors.MIDDLEWARE` has their order.
 
-Each is given the parts of the worker process that it uses. Every hook before a task fails closed
-(`base`): Dramatiq alone would log an unexpected error and run the task.
+The constructor of each takes the parts of the worker process that it uses. Every hook before a task
+fails closed (`base`): Dramatiq alone would log an unexpected error, and run the task.
 """

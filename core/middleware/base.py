@@ -1,4 +1,4 @@
-"""The base of our middleware: it looks at dispatches of tasks only, and fails closed."""
+"""The base class of the middleware around tasks, which fails closed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ log = logging.getLogger(__name__)
 
 
 def dispatch_of(message: MessageProxy) -> Dispatch | None:
-    """The dispatch that a message names; None for messages of other actors."""
+    """Return the dispatch that a message names; None for messages of other actors."""
     return message.dispatch if isinstance(message, TaskMessage) else None
 
 
 class TaskMiddleware(Middleware):
-    """Call `before`, `after` and `skipped` around the tasks that a process runs.
+    """A middleware whose methods `before`, `after` and `skipped` act on tasks only.
 
-    An unexpected error in `before` skips the task and releases it, so that its lease expires and
-    the task is dispatched again. Dramatiq alone would log the error and run the task.
+    An unexpected error in `before` skips the task. Its lease then expires, and the leader requeues
+    it. Dramatiq alone would log the error, and run the task.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
     """
 
@@ -35,17 +35,18 @@ class TaskMiddleware(Middleware):
         self._inflight = inflight
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
-        """Before a task runs. Raise `SkipMessage` to keep it from running."""
+        """Act before a task runs. Raise `SkipMessage` to skip the task."""
 
     def after(
         self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
     ) -> None:
-        """After a task ran, or raised."""
+        """Act after a task has returned or raised."""
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
-        """After a task was kept from running, by this middleware or another."""
+        """Act after this or another middleware has skipped a task."""
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Call `before` for a task, and skip the task if that fails."""
         dispatch = dispatch_of(message)
         if dispatch is None:
             return
@@ -55,9 +56,11 @@ class TaskMiddleware(Middleware):
             raise
         except Exception as error:
             log.exception(
-                "%s failed before task %s; it is not run", type(self).__name__, dispatch.task_id
+                "%s failed before task %s; the task is requeued when its lease expires",
+                type(self).__name__,
+                dispatch.task_id,
             )
-            # In flight, its lease would be renewed forever.
+            # While a task is in flight, its lease is renewed: without this line, forever.
             self._inflight.release([dispatch.id], done=False)
             raise SkipMessage(str(type(error).__name__)) from None
 
@@ -69,11 +72,13 @@ class TaskMiddleware(Middleware):
         result: Any = None,
         exception: BaseException | None = None,
     ) -> None:
+        """Call `after` for a task."""
         dispatch = dispatch_of(message)
         if dispatch is not None:
             self.after(dispatch, message, exception)
 
     def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Call `skipped` for a task."""
         dispatch = dispatch_of(message)
         if dispatch is not None:
             self.skipped(dispatch, message)

@@ -1,4 +1,4 @@
-"""Refuses a dispatch that is in flight here, or done; the fence refuses all other duplicates."""
+"""Deduplication of deliveries within a process; the fence refuses all other duplicates."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from core.worker.inflight import InflightTasks
 
 
 class Dedup(TaskMiddleware):
-    """Start each dispatch once in this process.
+    """A middleware that starts each dispatch once in this process.
 
-    Without it, a message that one process receives twice would run the plugin twice. The fence
-    would refuse the second result.
+    Without this middleware, a message that one process receives twice would run the plugin twice.
+    The fence would refuse the second result.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
-      time_limit: Bounds how long the lease of a started task is renewed.
+      time_limit: Bounds the time for which the lease of a started task is renewed.
     """
 
     def __init__(self, inflight: InflightTasks, time_limit: TimeLimit) -> None:
@@ -27,6 +27,7 @@ class Dedup(TaskMiddleware):
         self._time_limit = time_limit
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Skip a dispatch that is already in flight or done."""
         if not self._inflight.start(dispatch, self._time_limit.renewal_seconds(dispatch)):
             message.options["duplicate"] = True
-            raise SkipMessage("held or finished here already")
+            raise SkipMessage("already in flight or finished in this process")

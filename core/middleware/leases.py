@@ -1,4 +1,4 @@
-"""Runs one suspect at a time and on record, and notes when the thread of a task is free."""
+"""Suspects, of which a process runs one at a time, and the threads that tasks occupy."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MAX_PAUSE_SECONDS = 1.0
 
 
 class Leases(TaskMiddleware):
-    """Run a suspect only while no other suspect runs in this process.
+    """A middleware that runs a suspect only while no other suspect runs in this process.
 
-    The heartbeat renews leases: one statement every third of a lease for all in-flight tasks.
-    Without this middleware, a suspect that kills its process would count no crash, and the task
-    beside it would be suspected as well.
+    The heartbeat renews leases, with one statement every third of a lease for all in-flight tasks.
+    Without this middleware, a suspect that kills its process would count no crash, and the tasks
+    beside it would become suspects too.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
-      database: Where the start of a suspect is committed before it runs.
-      hand_over: Saves the outcome of a suspect that has to wait: `ready` again, after at most
-        `MAX_PAUSE_SECONDS`.
+      database: The database in which the start of a suspect is committed before it runs.
+      hand_over: Saves the outcome of a suspect that has to wait. The suspect becomes `ready` again,
+        after at most `MAX_PAUSE_SECONDS`.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Leases(TaskMiddleware):
         self._hand_over = hand_over
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Commit the start of a suspect, or requeue it while another suspect runs."""
         if not dispatch.suspect:
             return
         if not self._inflight.enter_suspect_lane(dispatch):
@@ -49,10 +50,10 @@ class Leases(TaskMiddleware):
         with self._database.connection() as conn:
             if not start_suspect(conn, dispatch.task_id, dispatch.dispatch_no):
                 self._inflight.release([dispatch.id])
-                raise SkipMessage("this dispatch is void")
+                raise SkipMessage("this dispatch is no longer current")
 
     def _requeue(self, dispatch: Dispatch) -> None:
-        # With jitter, or all suspects would return in one moment and all but one be requeued again.
+        # Without jitter, all suspects would return together, and all but one would wait again.
         pause = min(FIRST_PAUSE_SECONDS * 2 ** min(dispatch.dispatch_no - 2, 5), MAX_PAUSE_SECONDS)
         delay = random.uniform(pause / 2, pause)
         self._hand_over(
@@ -61,15 +62,17 @@ class Leases(TaskMiddleware):
                 state=TaskState.READY,
                 delay=delay,
                 suspect=True,
-                reason="waits to run alone",
+                reason="suspect: waits until no other suspect runs in its process",
             )
         )
 
     def after(
         self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
     ) -> None:
+        """Record that the task has left its thread."""
         self._inflight.finish(dispatch)
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Record that the task has left its thread, unless it is a duplicate."""
         if not message.options.get("duplicate"):
             self._inflight.finish(dispatch)

@@ -1,4 +1,4 @@
-"""Opens and closes the worker process, and starts the dispatcher beside it."""
+"""The lifecycle of a worker process and of its dispatcher."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 class Lifecycle(Middleware):
-    """Open the process before its worker threads start, and close it after the last one has ended.
+    """A middleware that opens the worker process at its boot, and closes it at its shutdown.
 
-    So the saver saves every outcome before the broker is closed. Without this middleware, nothing
-    would be saved and nothing dispatched.
+    The saver saves every outcome before the broker is closed. Without this middleware, no result
+    would be saved, and no task dispatched.
 
-    Parameters:
+    Args:
       process: The worker process, not yet open.
       dispatcher: The main function of the dispatcher; a fork of the worker command runs it.
       in_thread: Runs the dispatcher in a thread of this process, until the event is set. It is
-        called when nobody in the fleet leads.
+        called when no dispatcher leads the fleet.
     """
 
     def __init__(
@@ -47,18 +47,19 @@ class Lifecycle(Middleware):
 
     @property
     def forks(self) -> list[Callable[[], int]]:
+        """The functions for which Dramatiq forks processes."""
         return [self._dispatcher]
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """End a process that cannot begin.
+        """Open the process; exit if that fails.
 
-        Dramatiq would log the error, and fetch messages that this process cannot run.
+        Dramatiq alone would log the error, and fetch messages that this process cannot run.
         """
         try:
             self._open(broker, worker)
         except Exception as error:
             log.critical(
-                "this worker process cannot begin: %s",
+                "this worker process cannot start: %s",
                 error,
                 exc_info=not isinstance(error, PollingError),
             )
@@ -73,17 +74,18 @@ class Lifecycle(Middleware):
         self._process.open(threads=worker.worker_threads, serves=serves)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        """Receive no more messages, release tasks that have not started, and wake the threads that
-        wait for the saver.
-        """
+        """Stop receiving messages, release unstarted tasks, and wake threads that wait."""
         self._process.stopping.set()
         self._process.saver.release_waiters()
         try:
             self._process.release(self._process.inflight.not_started())
         except DATABASE_UNAVAILABLE as error:
-            log.warning("PostgreSQL is away: %s", error)
+            log.warning(
+                "could not release tasks yet; retrying before this process exits: %s", error
+            )
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        """Save all outcomes, and close the process and its dispatcher thread."""
         self._process.close()
         self._stop.set()
         if self._stand_in is not None:
@@ -92,21 +94,20 @@ class Lifecycle(Middleware):
         leave_environment()
 
     def _lead(self) -> None:
-        """Nobody leads: the dispatcher was killed, and its parent does not replace it."""
+        """Start a dispatcher thread: Dramatiq does not replace a fork that was killed."""
         if self._stand_in is None or not self._stand_in.is_alive():
-            log.warning("nobody dispatches; this process does it from now on, in a thread")
+            log.warning("no dispatcher is leading; starting one in this process")
             self._stand_in = threading.Thread(
                 target=self._in_thread, args=(self._stop,), name="dispatcher", daemon=True
             )
             self._stand_in.start()
 
     def _drain(self, worker: Worker) -> None:
-        """`polling drain`: receive no more messages, finish running tasks, and release tasks that
-        have not started.
+        """Stop receiving messages, and release tasks that have not started (`polling drain`).
 
-        Lasts until the process ends.
+        Running tasks finish. Draining lasts until the process exits.
         """
-        log.warning("asked to drain: this process takes no more tasks")
+        log.warning("drain requested; this process finishes its running tasks and receives no more")
         process = self._process
         process.draining.set()
         for thread in worker.workers:
@@ -115,5 +116,5 @@ class Lifecycle(Middleware):
             try:
                 process.release(process.inflight.not_started())
             except DATABASE_UNAVAILABLE as error:
-                log.warning("PostgreSQL is away: %s", error)
+                log.warning("could not release tasks; retrying in 1 s: %s", error)
                 time.sleep(1)

@@ -1,4 +1,4 @@
-"""Names the task in each line that is logged while it runs, and while its outcome is decided."""
+"""The log context of a task: each line that is logged while it runs names the task."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from core.middleware.base import TaskMiddleware
 
 
 class LogContext(TaskMiddleware):
-    """Bind domain, account, run and task to the log context of the thread.
+    """A middleware that binds domain, account, run and task to the log context of the thread.
 
-    It is the first middleware, so that it clears the context last. Without it, log lines do not
-    say which task they are about.
+    It is the first middleware around tasks, so that it clears the context last. Without it, log
+    lines would not name their task.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
     """
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Bind the names of the task."""
         bind_contextvars(
             domain=dispatch.domain,
             account=dispatch.account_id,
@@ -30,7 +31,9 @@ class LogContext(TaskMiddleware):
     def after(
         self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
     ) -> None:
+        """Clear the context."""
         clear_contextvars()
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Clear the context."""
         clear_contextvars()

@@ -1,6 +1,4 @@
-"""Takes what a task costs from the fleet's budgets before it runs, and snoozes a task that must
-wait.
-"""
+"""Rate limits: a task takes its cost from the fleet's budgets before it runs, or is snoozed."""
 
 from __future__ import annotations
 
@@ -27,18 +25,18 @@ REDIS_AWAY_SECONDS = 5.0
 
 
 class RateLimit(TaskMiddleware):
-    """Run a task only if every `Rate` limit of its account has room for its cost.
+    """A middleware that runs a task only if its account's `Rate` limits have room for its cost.
 
-    A task without a cost asks nobody. No thread waits: a task without room is snoozed, which counts
-    no attempt, and the dispatcher skips the limit until it has room again. Without this middleware,
-    only the provider would enforce its limits.
+    A task without a cost makes no call to Redis. No thread waits: a task without room is snoozed,
+    which does not count an attempt. The dispatcher then skips the limit until it has room again.
+    Without this middleware, only the provider would enforce its limits.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
-      registry: Which limits a task type takes from.
-      accounts: Which limits an account has.
+      registry: The integrations, with the costs of their task types.
+      accounts: The accounts, with their limits.
       budgets: The fleet's budgets.
-      counters: Count how often and how long tasks wait.
+      counters: Counters for the number and the duration of waits.
       hand_over: Saves the outcome of a snoozed task.
     """
 
@@ -59,6 +57,7 @@ class RateLimit(TaskMiddleware):
         self._hand_over = hand_over
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Take the cost of the task, or snooze the task and skip it."""
         spec = self._registry.get(dispatch.domain).task_specs.get(dispatch.type)
         if spec is None or not spec.cost:
             return
@@ -66,28 +65,31 @@ class RateLimit(TaskMiddleware):
             loaded = self._accounts.get(dispatch.account_id, dispatch.account_version)
         except ServerUnavailable:
             raise
-        # A plugin's validators and limits are in it, and may raise anything.
+        # Loading an account calls a plugin's validators and limits, which may raise anything.
         except Exception:  # noqa: BLE001
-            return  # the task itself fails with it, and its outcome is decided there
-        wanted = [
+            return  # the task itself fails with this error, which decides its outcome
+        requests = [
             UnitRequest(loaded.key(limit), limit, units, loaded.heaviest(limit))
             for limit in loaded.limits
             if isinstance(limit, Rate) and (units := weight(limit, spec.cost)) > 0
         ]
         try:
-            wait = self._budgets.take(wanted)
+            wait = self._budgets.take(requests)
         except REDIS_UNAVAILABLE:
             self._snooze(
-                dispatch, REDIS_AWAY_SECONDS, "the budgets cannot be asked: Redis is away", None
+                dispatch,
+                REDIS_AWAY_SECONDS,
+                "rate limits cannot be checked: Redis is unavailable",
+                None,
             )
         if wait is not None:
-            spent = wanted[wait.index]
+            spent = requests[wait.index]
             self._counters.count("budget_waits", domain=dispatch.domain, limit=spent.limit.name)
             self._counters.count(
                 "budget_wait_seconds", wait.seconds, domain=dispatch.domain, limit=spent.limit.name
             )
             self._snooze(
-                dispatch, wait.seconds, f"the limit {spent.limit.name!r} is used up", spent.key
+                dispatch, wait.seconds, f"rate limit {spent.limit.name!r} is exhausted", spent.key
             )
 
     def _snooze(self, dispatch: Dispatch, seconds: float, reason: str, key: str | None) -> None:

@@ -1,5 +1,6 @@
-"""Turns what a task raised into the ledger's next state, and hands it over to be saved. What each
-exception does is decided in `core.results.decisions`.
+"""Retries: the exception of a task becomes its next state, which the saver commits.
+
+`core.results.decisions` has the rule for each exception.
 """
 
 from __future__ import annotations
@@ -35,22 +36,23 @@ from core.worker.inflight import InflightTasks
 from core.worker.runner import Runner
 
 STOPPED_SECONDS = 1.0
-"""If the credentials were renewed in the meantime, the account does not stop, and the task runs
-again.
+"""The delay of a task that stops its account, in seconds.
+
+If the credentials were renewed in the meantime, the account does not stop, and the task runs again.
 """
 
 log = logging.getLogger("core.task")
 
 
 class Retries(TaskMiddleware):
-    """Decide what a task comes to that raised, and save that.
+    """A middleware that decides the outcome of a task that raised, and hands it to the saver.
 
-    Without it, a task that raises would stay in flight forever, its lease renewed.
+    Without this middleware, a task that raises would stay in flight forever, with a renewed lease.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
-      runner: Knows the account as the task had it.
-      accounts: Redacts the secrets of an account that the task could not load.
+      runner: The runner, which has the account as the task used it.
+      accounts: The accounts; they redact secrets if the task could not load its account.
       hand_over: Saves the outcome.
       max_attempts: Attempts before a task is parked (`POLLING_MAX_ATTEMPTS`).
     """
@@ -71,11 +73,13 @@ class Retries(TaskMiddleware):
 
     @property
     def actor_options(self) -> set[str]:
+        """The option `throws` of Dramatiq's own retries, which this middleware replaces."""
         return {"throws"}
 
     def after(
         self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
     ) -> None:
+        """Save the outcome of a task that raised, and log and report it."""
         if exception is None:
             return
         loaded = self._runner.used(dispatch)
@@ -99,7 +103,7 @@ class Retries(TaskMiddleware):
             (
                 "is parked"
                 if outcome.state == TaskState.PARKED
-                else f"goes on in {outcome.delay:.1f} s"
+                else f"runs again in {outcome.delay:.1f} s"
                 if outcome.state == TaskState.READY
                 else "ends"
             ),
@@ -114,7 +118,7 @@ class Retries(TaskMiddleware):
 
 
 def tags_of(dispatch: Dispatch) -> dict[str, str]:
-    """Which task a report is about."""
+    """Return the tags that name a task in an error report."""
     tags = {
         "domain": dispatch.domain,
         "type": dispatch.type,
@@ -132,18 +136,20 @@ def outcome_of(
     redact: Callable[[str], str],
     stored_version: Callable[[str], int],
 ) -> Outcome:
-    """The outcome of a task that raised.
+    """Return the outcome of a task that raised.
 
-    Parameters:
+    Args:
+      dispatch: The dispatch that raised.
+      exception: The exception.
       max_attempts: Attempts before a task is parked.
-      loaded: The account as the task had it; None if it could not be loaded.
+      loaded: The account as the task used it; None if it could not be loaded.
       redact: Redacts the account's secrets in a text.
       stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
     decision = decide(exception, dispatch, max_attempts, redact=redact, describe=message_of)
     try:
         outcome = _outcome(dispatch, decision, loaded, stored_version)
-    except Exception as error:  # noqa: BLE001  a task without an outcome would be held here for ever
+    except Exception as error:  # noqa: BLE001  a task without an outcome would stay in flight forever
         decision = decide(error, dispatch, max_attempts, redact=redact, describe=message_of)
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     if isinstance(decision, Retry | Crashed | StopAccount | Park):
@@ -197,7 +203,7 @@ def _outcome(
 
 
 def _key(dispatch: Dispatch, loaded: LoadedAccount | None, limit: str | None) -> str:
-    """What is blocked: a limit, under the key that all who share it have; or the account."""
+    """Return the key to block: that of the limit, or of the account if no limit is named."""
     if loaded is None or limit is None:
         return account_key(dispatch.account_id)
     keys = [loaded.key(each) for each in loaded.limits if each.name == limit]

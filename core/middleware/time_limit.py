@@ -1,4 +1,4 @@
-"""End a task that runs too long: first by an exception, then by abandoning its thread."""
+"""Time limits of tasks: first an exception in the thread, then a new thread in its place."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from core.results.signals import TimeLimitExceeded
 from core.worker.inflight import InflightTasks
 
 CHECK_SECONDS = 1.0
+"""Seconds between two checks of all threads."""
 
 RETURN_SECONDS = 10.0
-"""How long a thread may take to return after the exception, before it is given up; a system call or
-a loop in C does not notice it.
+"""Seconds that a thread has to return after the exception, before it is replaced.
+
+A thread in a system call or a loop in C does not notice the exception.
 """
 
 RENEWAL_SECONDS = 3 * RETURN_SECONDS
-"""How long past its time limit a task's lease is renewed: until its thread has returned, or was
-given up.
+"""Seconds past its time limit for which a task's lease is renewed.
+
+Its thread has returned or was replaced by then.
 """
 
 log = logging.getLogger(__name__)
@@ -44,18 +47,19 @@ class _Watched:
 
 
 class TimeLimit(TaskMiddleware):
-    """Interrupt a task that exceeds its time limit with `TimeLimitExceeded`.
+    """A middleware that interrupts a task after its time limit, with `TimeLimitExceeded`.
 
     A thread that does not return within `RETURN_SECONDS` is replaced by a new one, so that its slot
-    is not lost; its task becomes a suspect when its lease expires. A worker thread that died is
+    is not lost. Its task becomes a suspect when its lease expires. A worker thread that died is
     replaced as well. Without this middleware, a task that hangs would keep its thread and its lease
     forever.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
-      registry: The time limits that task types declare, in seconds.
-      seconds: The limit of a task whose type declares none (`POLLING_TASK_TIMEOUT_SECONDS`).
-      stopping: Set when the process shuts down: no thread is replaced any more.
+      registry: The integrations, with the time limits that task types declare.
+      seconds: The time limit in seconds of a task whose type declares none
+        (`POLLING_TASK_TIMEOUT_SECONDS`).
+      stopping: Set when the process shuts down; then no thread is replaced.
     """
 
     def __init__(
@@ -74,11 +78,12 @@ class TimeLimit(TaskMiddleware):
         self._clock = threading.Thread(target=self._watch, name="time-limit", daemon=True)
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Start to check threads."""
         self._worker = worker
         self._clock.start()
 
     def limit(self, dispatch: Dispatch) -> float:
-        """Seconds that a task may run: the limit of its type, or the operator's default."""
+        """Return the seconds that a task may run: its type's limit, or the operator's default."""
         integration = self._registry.integrations.get(dispatch.domain)
         spec = integration.task_specs.get(dispatch.type) if integration is not None else None
         return (
@@ -86,14 +91,14 @@ class TimeLimit(TaskMiddleware):
         )
 
     def renewal_seconds(self, dispatch: Dispatch) -> float:
-        """How long the lease of a task is renewed at most once it has started."""
+        """Return the maximum number of seconds for which the lease of a started task is renewed."""
         return self.limit(dispatch) + RENEWAL_SECONDS
 
     def call(self, dispatch: Dispatch, run: Callable[[], None]) -> None:
-        """Run something under the task's time limit.
+        """Call `run` under the task's time limit.
 
         Raises:
-          TimeLimitExceeded: It was over it.
+          TimeLimitExceeded: The call exceeded the limit.
         """
         watched = _Watched(
             dispatch, threading.current_thread(), time.monotonic() + self.limit(dispatch)
@@ -106,7 +111,7 @@ class TimeLimit(TaskMiddleware):
             finally:
                 self._disarm(watched, ident)
         except TimeLimitExceeded:
-            # It may have come inside the first disarming; it comes only once.
+            # The exception may interrupt the first disarming. It is raised only once.
             self._disarm(watched, ident)
             raise TimeLimitExceeded(
                 f"over its time limit of {self.limit(dispatch):.0f} s"
@@ -140,26 +145,26 @@ class TimeLimit(TaskMiddleware):
             self._replace(watched.thread, watched.dispatch)
 
     def _replace_dead(self) -> None:
-        """Replace a worker thread that died, which Dramatiq never does.
+        """Replace worker threads that died, which Dramatiq never does.
 
-        The lease of its task is not renewed.
+        The leases of their tasks are not renewed.
         """
         if self._worker is None or self._stopping.is_set():
             return
         for thread in [thread for thread in self._worker.workers if not thread.is_alive()]:
-            log.error("%s has died; a new thread takes its place", thread.name)
+            log.error("worker thread %s has died; starting a new one", thread.name)
             self._worker.workers.remove(thread)
             self._worker._add_worker()
         for dispatch in self._inflight.orphaned():
             self._drop(dispatch)
 
     def _replace(self, thread: threading.Thread, dispatch: Dispatch) -> None:
-        """The stuck thread stops by itself if it ever comes back.
+        """Replace a stuck thread. It stops by itself if its task ever returns.
 
-        Its lease is not renewed beyond the deadline.
+        The lease of its task is not renewed after the deadline.
         """
         log.error(
-            "task %s (%s) hangs in %s; the thread is given up",
+            "task %s (%s) hangs in %s; replacing the thread, and requeuing the task as a suspect",
             dispatch.task_id,
             dispatch.type,
             thread.name,
@@ -175,7 +180,7 @@ class TimeLimit(TaskMiddleware):
         self._drop(dispatch)
 
     def _drop(self, dispatch: Dispatch) -> None:
-        """Free the place of its message, and let its lease expire."""
+        """Free the place of a task's message, and let its lease expire."""
         thread = self._worker.consumers.get(dispatch.domain) if self._worker is not None else None
         give_up = getattr(thread and thread.consumer, "give_up", None)
         if give_up is not None:
@@ -184,7 +189,7 @@ class TimeLimit(TaskMiddleware):
 
 
 def _raise_in_thread(ident: int, exception: type[BaseException] | None) -> None:
-    """Raise in another thread at its next bytecode; None cancels an exception not yet raised."""
+    """Raise an exception in another thread at its next bytecode; None cancels a pending one."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(ident), ctypes.py_object(exception) if exception is not None else None
     )

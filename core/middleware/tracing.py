@@ -1,4 +1,4 @@
-"""A span for each run of a task, where traces are on."""
+"""Tracing: a span for each run of a task, if traces are on."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from core.results.signals import AccountStopped, LeftToOthers
 from core.worker.inflight import InflightTasks
 
 NO_ERRORS = (RateLimited, SkipItem, AccountStopped, LeftToOthers)
-"""What puts a task off, or ends it as the plugin means it."""
+"""The exceptions that postpone a task, or end it as its plugin intends."""
 
 
 class Tracing(TaskMiddleware):
-    """Open a span for each run of a task.
+    """A middleware that opens a span for each run of a task.
 
-    It is in the list only where traces are on, so it costs nothing where they are off.
+    It is in the list of middleware only if traces are on, so it costs nothing if they are off.
 
-    Parameters:
+    Args:
       inflight: The in-flight tasks of the process.
     """
 
@@ -32,6 +32,7 @@ class Tracing(TaskMiddleware):
         self._here = threading.local()
 
     def before(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Open the span."""
         opened = traces.task_span(f"{dispatch.domain} {dispatch.type}", attributes_of(dispatch))
         self._here.opened = opened
         if opened is not None:
@@ -40,9 +41,11 @@ class Tracing(TaskMiddleware):
     def after(
         self, dispatch: Dispatch, message: MessageProxy, exception: BaseException | None
     ) -> None:
+        """Close the span, with the exception unless it is an intended one."""
         self._close(exception)
 
     def skipped(self, dispatch: Dispatch, message: MessageProxy) -> None:
+        """Close the span."""
         self._close(None)
 
     def _close(self, exception: BaseException | None) -> None:
@@ -52,7 +55,7 @@ class Tracing(TaskMiddleware):
 
 
 def attributes_of(dispatch: Dispatch) -> dict[str, Any]:
-    """What a span says of its task; nothing of its payload."""
+    """Return the attributes of a task's span, without its payload."""
     return {
         "polling.domain": dispatch.domain,
         "polling.task.type": dispatch.type,

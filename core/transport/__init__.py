@@ -1,5 +1,5 @@
 """Redis as the transport of tasks.
 
-queues    the commands on the queues, which hold a small window of the ledger
-messages  the messages in them, as Dramatiq reads them
+queues    the commands on the queues, which contain a small window of the ledger
+messages  the messages, in Dramatiq's format
 """

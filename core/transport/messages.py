@@ -1,9 +1,9 @@
 """Messages in Dramatiq's format, with a faster encoder: the engine sends hundreds at a time.
 
-A message carries named fields (`kwargs`), so that a newer and an older version of the engine can
-run side by side: unknown fields are ignored, and missing optional ones have their defaults. A
-message without a required field is dropped and logged; the leader sends it again until a process of
-the right version takes it. So a new field is optional in the first version that knows it.
+A message carries named fields (`kwargs`), so that different versions of the engine can run side by
+side. Unknown fields are ignored, and missing optional fields have their defaults. A message without
+a required field is logged and dropped. The leader sends it again until a process of the right
+version receives it. So a new field must be optional in the first version that has it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ KEYS = {
 }
 """The key of each field of a `Dispatch` in a message of `run_task`.
 
-Keys are short because Redis keeps the messages of a whole window. The fields with a default are
-optional, and left out while all have it. `k` is reserved for the token of a dispatch.
+Keys are short because Redis keeps the messages of a complete window. The fields with a default are
+optional; a message omits them if all have their defaults. `k` is reserved for a dispatch's token.
 """
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Dispatch)}
@@ -68,12 +68,12 @@ _FORM = ",".join(f'"{KEYS[name]}":%s' for name in (*_NUMBERS, *_TEXTS, "payload"
 
 
 def encode(queue: str, actor: str, id: str, fields: Mapping[str, Any]) -> str:
-    """One message with named fields; its id is also its id in Redis."""
+    """Return a message with named fields; its id is also its id in Redis."""
     return _message(queue, actor, id, json_text(fields))
 
 
 def dispatch_message(dispatch: Dispatch) -> str:
-    """The message of a dispatch, as formatted text: twice as fast as encoding a dictionary."""
+    """Return the message of a dispatch: formatted text, twice as fast as encoding a dictionary."""
     numbers, texts = _numbers_of(dispatch), map(quoted, _texts_of(dispatch))
     fields = _FORM % (*numbers, *texts, json_text(dispatch.payload))
     if (optional := _optional_of(dispatch)) != _defaults:
@@ -91,7 +91,7 @@ def _message(queue: str, actor: str, id: str, fields: str) -> str:
 
 
 def read_dispatch(fields: Mapping[str, Any]) -> Dispatch:
-    """The dispatch that the fields of a message name.
+    """Return the dispatch that the fields of a message name.
 
     Raises:
       TypeError: A required field is missing.
@@ -107,7 +107,7 @@ def read_dispatch(fields: Mapping[str, Any]) -> Dispatch:
 
 
 class TaskMessage(MessageProxy):
-    """A message of `run_task` in a worker. Its dispatch is read once.
+    """A message of `run_task` in a worker, with its decoded dispatch.
 
     Raises:
       TypeError: A required field of the dispatch is missing.

@@ -1,11 +1,11 @@
 """The queues in Redis.
 
-They hold a small window of the ledger: losing all of it costs some seconds.
+They contain a small window of the ledger. Losing all of them costs some seconds.
 
-`<namespace>:<queue>` is a list of message ids, `<namespace>:<queue>.msgs` a hash of their bodies,
-as Dramatiq names them. An id stays in the hash until its message is acknowledged, and in the list
-until someone takes it. There are no ack sets: what a killed process had taken comes back by its
-lease.
+`<namespace>:<queue>` is a list of message ids, and `<namespace>:<queue>.msgs` a hash of their
+bodies, with Dramatiq's names. An id stays in the list until a consumer fetches it, and in the hash
+until its message is acknowledged. The queues have no ack sets: the tasks of a killed process are
+requeued when their leases expire.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from core.egress import any_host
 from core.errors import ServerUnavailable
 
 REDIS_UNAVAILABLE = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
-"""What a command raises while Redis is away, is loading, is read-only or out of memory."""
+"""The errors of a command while Redis is unavailable, loading, read-only or out of memory."""
 
 MINIMUM_VERSION = (6, 2)
 
-
 FETCH = """
+-- Beyond `sure`, fetches at most half of the waiting messages.
 local most, sure = tonumber(ARGV[1]), tonumber(ARGV[2])
 if most > sure then
     most = math.max(sure, math.min(most, math.ceil(redis.call('LLEN', KEYS[1]) / 2)))
@@ -38,13 +38,18 @@ return {ids, redis.call('HMGET', KEYS[2], unpack(ids))}
 """
 
 MAX_FETCHED_MESSAGES = 500
-"""Ids taken at once; Lua unpacks them onto its stack."""
+"""The maximum number of ids in one fetch, because Lua unpacks them onto its stack."""
 
 
 def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Redis:
-    """A client that tries a broken connection again twice.
+    """Open a client that repeats a command after a broken connection.
 
-    Every command we send may be repeated without harm.
+    Every command of the engine may be repeated without harm.
+
+    Args:
+      url: `redis://`, `rediss://` or `unix://`.
+      timeout: Seconds to wait for a reply. Default: 5.
+      retries: The number of repetitions. Default: 2.
     """
     retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), retries)
     client = redis.Redis.from_url(
@@ -60,7 +65,7 @@ def open_client(url: str, *, timeout: float = 5.0, retries: int = 2) -> redis.Re
 
 
 def _at_any_host(kind: type[Any]) -> type[Any]:
-    """This kind of connection, which also connects while plugins may not: see `core.egress`."""
+    """Return a subclass of a connection that `core.egress` always lets connect."""
 
     class Connection(kind):  # type: ignore[misc]
         def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
@@ -71,15 +76,15 @@ def _at_any_host(kind: type[Any]) -> type[Any]:
 
 
 class Queues:
-    """Sending, taking and acknowledging messages.
+    """Commands that send, fetch and acknowledge messages.
 
-    Parameters:
+    Args:
       url: `redis://`, `rediss://` or `unix://`.
       namespace: The prefix of every key.
     """
 
     BLOCK_SECONDS = 2.0
-    """Seconds that a consumer waits in one command, and for which it may not notice a stop."""
+    """Seconds that a consumer waits in one command. It may notice a stop that much later."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self.namespace = namespace
@@ -89,10 +94,10 @@ class Queues:
         self._fetch = self.client.register_script(FETCH)
 
     HINT_SECONDS = 2.0
-    """How long `answers` and `wake` wait."""
+    """Seconds that `answers` and `wake` wait for a reply."""
 
     def key(self, name: str) -> str:
-        """A key of ours."""
+        """Return a key in the namespace."""
         return f"{self.namespace}:{name}"
 
     def _list(self, queue: str) -> str:
@@ -107,7 +112,7 @@ class Queues:
         messages: Mapping[str, bytes | str],
         marks: Mapping[str, int] | None = None,
     ) -> None:
-        """Put messages on a queue, all or none of them; `marks` are keys set along with them."""
+        """Add messages to a queue, and set the keys `marks`, in one transaction."""
         if not messages:
             return
         with self.client.pipeline(transaction=True) as pipe:
@@ -120,13 +125,16 @@ class Queues:
     def fetch(
         self, queue: str, most: int, sure: int | None = None
     ) -> list[tuple[str, bytes | None]]:
-        """Take up to `most` messages.
+        """Fetch messages.
 
-        One whose body is gone was acknowledged meanwhile, and comes as None.
+        Args:
+          queue: The name of the queue.
+          most: The maximum number of messages.
+          sure: The number of messages to fetch even if none remain for other processes. Beyond it,
+            at most half of the waiting messages are fetched. Default: `most`.
 
-        Parameters:
-          sure: How many are taken though none be left for others; beyond it, half of those that
-            wait. Default: `most`.
+        Returns:
+          Pairs of (id, body). The body is None if the message was already acknowledged.
         """
         most = min(most, MAX_FETCHED_MESSAGES)
         bounds = [most, most if sure is None else sure]
@@ -136,9 +144,10 @@ class Queues:
         return [(id.decode(), body) for id, body in zip(reply[0], reply[1], strict=True)]
 
     def wait(self, queue: str) -> bool:
-        """Block until there is a message on the queue, for `BLOCK_SECONDS` at most.
+        """Block until the queue has a message, for at most `BLOCK_SECONDS`. Fetch nothing.
 
-        Takes nothing.
+        Returns:
+          True if the queue has a message.
         """
         key = self._list(queue)
         return (
@@ -147,10 +156,7 @@ class Queues:
         )
 
     def ack(self, messages: Mapping[str, Iterable[str]], *, wake: bool = False) -> None:
-        """Delete messages, by queue, in one round trip.
-
-        With `wake`, also wake the dispatcher.
-        """
+        """Delete messages, by queue, in one round trip. With `wake`, also wake the dispatcher."""
         if len(messages) == 1 and not wake:
             [(queue, ids)] = messages.items()
             self.client.hdel(self._hash(queue), *ids)
@@ -167,7 +173,7 @@ class Queues:
         pipe.ltrim(self.key("wake"), 0, 0)
 
     def hand_over(self, id: str, source: str, target: str, body: str) -> None:
-        """Turn a message of one queue into one of another, under the same id, in one step."""
+        """Move a message to another queue with a new body and the same id, in one transaction."""
         with self.client.pipeline(transaction=True) as pipe:
             pipe.hset(self._hash(target), id, body)
             pipe.rpush(self._list(target), id)
@@ -180,57 +186,57 @@ class Queues:
             self.client.lpush(self._list(queue), *reversed(ids))
 
     def wake(self) -> None:
-        """Tell the dispatcher that there is work.
+        """Wake the dispatcher because work was added.
 
-        Tried once: without it, it looks by itself a second later.
+        This is tried once. Without a wake-up, the dispatcher polls a second later.
         """
         with self._impatient.pipeline(transaction=False) as pipe:
             self._add_wake(pipe)
             pipe.execute()
 
     def wait_for_work(self, seconds: float) -> bool:
-        """Block until `wake`, for `seconds` at most. Returns whether somebody did."""
+        """Block until a wake-up, for at most `seconds`. Returns True if there was one."""
         return (
             self._blocking.blpop([self.key("wake")], timeout=min(seconds, self.BLOCK_SECONDS))
             is not None
         )
 
     def woken(self) -> bool:
-        """Whether somebody did `wake` since it was asked last. Does not wait."""
+        """Return True if there was a wake-up since the last check. Does not wait."""
         return self.client.lpop(self.key("wake")) is not None
 
     def length(self, queue: str) -> int:
-        """How many messages are on their way: waiting, or taken and not acknowledged."""
+        """Return the number of messages that wait, or are fetched and not acknowledged."""
         return self.client.hlen(self._hash(queue))
 
     def ids(self, *queues: str) -> list[set[str]]:
-        """The ids on their way, of several queues at one moment."""
+        """Return the ids that are not acknowledged, by queue, in one snapshot."""
         with self.client.pipeline(transaction=True) as pipe:
             for queue in queues:
                 pipe.hkeys(self._hash(queue))
             return [{id.decode() for id in ids} for ids in pipe.execute()]
 
     def waiting(self, queue: str) -> list[str]:
-        """The ids that nobody has taken yet."""
+        """Return the ids that no consumer has fetched."""
         return [
             id.decode() for id in cast("list[bytes]", self.client.lrange(self._list(queue), 0, -1))
         ]
 
     def number(self, name: str) -> int | None:
-        """The value of a mark set by `send`."""
+        """Return the value of a mark that `send` or `mark` has set."""
         value = cast("bytes | None", self.client.get(self.key(name)))
         return None if value is None else int(value)
 
     def mark(self, name: str, value: int) -> None:
-        """Set such a mark."""
+        """Set the value of a mark."""
         self.client.set(self.key(name), value)
 
     def purge(self, queue: str) -> None:
-        """Drop everything on a queue."""
+        """Delete all messages of a queue."""
         self.client.delete(self._list(queue), self._hash(queue))
 
     def answers(self) -> bool:
-        """Whether the server answers within `HINT_SECONDS`. Tries once."""
+        """Return True if the server answers within `HINT_SECONDS`. Tries once."""
         try:
             self._impatient.ping()
         except REDIS_UNAVAILABLE:
@@ -238,10 +244,10 @@ class Queues:
         return True
 
     def require(self) -> dict[str, Any]:
-        """The server's INFO.
+        """Return the server's INFO.
 
         Raises:
-          ServerUnavailable: It does not answer, or is too old.
+          ServerUnavailable: The server does not answer, or is older than Redis 6.2.
         """
         try:
             info: dict[str, Any] = self.client.info()

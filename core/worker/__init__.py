@@ -1,1 +1,1 @@
-"""One worker process: what it holds, how it runs a task, and how it saves what came of it."""
+"""A worker process: it receives tasks, runs them, and saves their results."""

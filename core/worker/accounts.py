@@ -1,4 +1,4 @@
-"""Accounts as a worker needs them, read once for each version."""
+"""The accounts of a worker process, loaded once for each version."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_CACHED_ACCOUNTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class LoadedAccount:
-    """An account with its secrets in clear, for this process only."""
+    """An account with decrypted credentials. It never leaves this process."""
 
     account: Account
     integration: Integration
@@ -36,7 +36,7 @@ class LoadedAccount:
     redact: Callable[[str], str]
 
     def key(self, limit: Limit) -> str:
-        """What one of its limits is counted under."""
+        """Return the key under which the fleet counts one of the account's limits."""
         account = self.account
         return limit_key(
             limit,
@@ -46,7 +46,7 @@ class LoadedAccount:
         )
 
     def heaviest(self, limit: Limit) -> int:
-        """The most that one task takes of a limit."""
+        """Return the largest number of units of a limit that one task takes."""
         return max(
             (weight(limit, spec.cost) for spec in self.integration.task_specs.values()), default=1
         )
@@ -56,7 +56,7 @@ class LoadedAccount:
 
 
 class Accounts:
-    """Loads accounts, and keeps the latest version of each."""
+    """A cache of loaded accounts, with the latest version of each."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class Accounts:
         self._loaded: OrderedDict[str, LoadedAccount] = OrderedDict()
 
     def get(self, account_id: str, version: int = 0) -> LoadedAccount:
-        """The account, at this version or a newer one.
+        """Return an account, at this version or a newer one.
 
         Raises:
-          NotFound: There is no such account, or its integration is not installed here.
-          VaultError: Its credentials cannot be opened.
-          ConfigurationError: Its config no longer fits the integration.
+          NotFound: The account does not exist, or its integration is not installed here.
+          VaultError: Its credentials cannot be decrypted.
+          ConfigurationError: Its config does not fit the integration.
         """
         with self._lock:
             loaded = self._loaded.get(account_id)
@@ -89,12 +89,12 @@ class Accounts:
         return self._keep(self._open(account))
 
     def renewed(self, loaded: LoadedAccount, ciphertext: str | None, version: int) -> LoadedAccount:
-        """The same account with newer credentials."""
+        """Return the account with newer credentials, and cache it."""
         account = replace(loaded.account, credentials=ciphertext, credentials_version=version)
         return self._keep(self._open(account))
 
     def credentials_version(self, account_id: str) -> int:
-        """The stored version of an account's credentials; 0 if there is no such account."""
+        """Return the stored version of an account's credentials; 0 if it does not exist."""
         with self._database.connection() as conn:
             row = conn.execute(
                 "SELECT credentials_version FROM user_integration WHERE id = %s", (account_id,)
@@ -102,7 +102,7 @@ class Accounts:
         return row[0] if row is not None else 0
 
     def redactor(self, account_id: str) -> Callable[[str], str]:
-        """Return a function that redacts the account's secrets: none if it is not loaded here."""
+        """Return a function that redacts an account's secrets, if the account is loaded here."""
         with self._lock:
             loaded = self._loaded.get(account_id)
         return loaded.redact if loaded is not None else str
@@ -110,7 +110,7 @@ class Accounts:
     def redact_all(self, text: str) -> str:
         """Redact the secrets of every account that is loaded here.
 
-        It is slow: use it for rare texts that leave this host.
+        This is slow. Use it only for rare texts that leave this host.
         """
         with self._lock:
             loaded = list(self._loaded.values())
@@ -119,7 +119,7 @@ class Accounts:
         return text
 
     def seal(self, credentials: BaseModel) -> str:
-        """Credentials as they are stored."""
+        """Encrypt credentials for the database."""
         return self._vault.seal(credentials)
 
     def _open(self, account: Account) -> LoadedAccount:
@@ -144,10 +144,10 @@ class Accounts:
 
 
 def validated(model: type[BaseModel], config: Mapping[str, Any]) -> BaseModel:
-    """The stored config as the integration's model.
+    """Return the stored config as the integration's model.
 
     Raises:
-      ConfigurationError: It does not fit; the message names the field.
+      ConfigurationError: The config does not fit the model; the message names the field.
     """
     try:
         return model.model_validate(config)

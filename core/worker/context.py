@@ -1,4 +1,4 @@
-"""`ctx`: what a running task may ask of the engine."""
+"""`ctx`: the services of the engine for a running task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ log = logging.getLogger("core.task")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What contexts of one process share."""
+    """The services that all contexts of a process share."""
 
     database: Database
     accounts: Accounts
@@ -53,7 +53,8 @@ class TaskContext:
     """The `core.Context` of one dispatch.
 
     Attributes:
-      read: Versions of the state partitions that were read: their writes are compare-and-set.
+      read: The versions of the state partitions that the task has read. Their writes are
+        compare-and-set.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class TaskContext:
 
     @property
     def log(self) -> ContextLogger:
+        """A logger that names account, run and task in each line, and redacts secrets."""
         dispatch = self._dispatch
         fields = {
             "account": dispatch.account_id,
@@ -84,14 +86,20 @@ class TaskContext:
 
     @property
     def loaded(self) -> LoadedAccount:
-        """The account as this task has it now: newer after a refresh."""
+        """The account as this task uses it: newer after a refresh."""
         return self._loaded
 
     @property
     def stopping(self) -> bool:
+        """True if the process is stopping."""
         return self._services.stopping()
 
     def state(self, partition: str, model: type[M]) -> M | None:
+        """Return the value of a state partition; None if it has none.
+
+        Raises:
+          CursorExpired: The stored value does not validate as `model`.
+        """
         with self._services.database.connection() as conn:
             row = conn.execute(READ_STATE, (self._dispatch.account_id, partition)).fetchone()
         self.read[partition] = row[1] if row is not None else 0
@@ -103,13 +111,17 @@ class TaskContext:
             raise CursorExpired(partition) from None
 
     def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
-        wanted = list(ids)
-        if not wanted:
+        """Return the fingerprints of content that exists, by external id."""
+        external_ids = list(ids)
+        if not external_ids:
             return {}
         with self._services.database.connection() as conn:
-            return dict(conn.execute(FINGERPRINTS, (self._dispatch.account_id, wanted)).fetchall())
+            return dict(
+                conn.execute(FINGERPRINTS, (self._dispatch.account_id, external_ids)).fetchall()
+            )
 
     def blob(self, key: str | None = None) -> SpooledWriter:
+        """Return a writer for large content; with a `key`, a later attempt resumes it."""
         if key is None:
             return SpooledWriter(self._services.blobs, uuid4().hex, resumable=False)
         name = hashlib.sha256(
@@ -118,6 +130,11 @@ class TaskContext:
         return SpooledWriter(self._services.blobs, name, resumable=True)
 
     def charge(self, limit: str, units: int = 1) -> None:
+        """Charge units of a rate limit that the task used beyond its declared cost.
+
+        Raises:
+          PermanentError: The account has no rate limit of this name.
+        """
         for each in self._loaded.limits:
             if each.name == limit and isinstance(each, Rate):
                 self._services.budgets.charge(
@@ -127,6 +144,7 @@ class TaskContext:
         raise PermanentError(f"{self._dispatch.domain} has no rate limit {limit!r} to charge")
 
     def refresh_credentials(self) -> None:
+        """Renew the account's credentials, once in the fleet, and load them."""
         account = self._loaded.account
 
         def renew() -> str:

@@ -1,4 +1,4 @@
-"""Telling of runs that ended, whoever ended them."""
+"""Announcing runs that have ended."""
 
 from __future__ import annotations
 

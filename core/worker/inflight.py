@@ -1,4 +1,4 @@
-"""In-flight tasks: messages that this process has received and whose outcomes are not saved yet.
+"""In-flight tasks: tasks that this process has received, and whose outcomes are not saved yet.
 
 The heartbeat renews their leases.
 """
@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from core.ledger.outcomes import Dispatch
 
 REMEMBERED = 4096
-"""Ids of finished dispatches, to refuse a second delivery without a query."""
-
+"""The number of finished dispatches whose ids are kept, to refuse a second delivery."""
 
 LANE_SECONDS = 0.5
-"""How long a suspect waits for the suspect before it, before it is requeued."""
+"""Seconds that a suspect waits for another one to be saved, before it is requeued."""
 
 
 @dataclass(slots=True)
@@ -27,7 +26,8 @@ class InflightTask:
 
     Attributes:
       thread: The thread that runs the task; None before it starts, and while its outcome is saved.
-      deadline: In `time.monotonic` seconds. After it, the lease is not renewed any more.
+      started: True if a thread has started the task, or if the message is a result.
+      deadline: The time after which the lease is not renewed, by `time.monotonic`.
     """
 
     dispatch: Dispatch
@@ -47,11 +47,15 @@ class InflightTasks:
         self._suspect: str | None = None
 
     def receive(self, dispatch: Dispatch, *, started: bool = False) -> bool:
-        """Add a dispatch whose message has arrived. False, if it is in flight or done already.
+        """Add a dispatch whose message has arrived.
 
-        Parameters:
-          started: The message is a result: there is nothing to run and nothing to release. Default:
-            False.
+        Args:
+          dispatch: The dispatch.
+          started: True if the message is a result, so that the process neither runs nor releases
+            the task. Default: False.
+
+        Returns:
+          False if the dispatch is already in flight or done.
         """
         with self._lock:
             if dispatch.id in self._tasks or dispatch.id in self._done:
@@ -60,10 +64,14 @@ class InflightTasks:
             return True
 
     def start(self, dispatch: Dispatch, seconds: float) -> bool:
-        """Start a dispatch in this thread. False, if another thread runs it or has run it.
+        """Start a dispatch in this thread.
 
-        Parameters:
-          seconds: How long its lease is renewed from now on, until `finish`.
+        Args:
+          dispatch: The dispatch.
+          seconds: The time for which its lease is renewed, unless `finish` is called before.
+
+        Returns:
+          False if another thread runs the dispatch or has run it.
         """
         with self._lock:
             task = self._tasks.setdefault(dispatch.id, InflightTask(dispatch))
@@ -79,20 +87,21 @@ class InflightTasks:
             return True
 
     def finish(self, dispatch: Dispatch) -> None:
-        """Note that its thread is free; its outcome still has to be saved."""
+        """Record that a dispatch has left its thread. Its outcome is still to be saved."""
         with self._lock:
             task = self._tasks.get(dispatch.id)
             if task is not None:
                 task.thread, task.deadline = None, float("inf")
-            # A suspect keeps its lane until it is saved: the death of the next suspect would count
-            # against it as well.
+            # A suspect keeps its lane until its outcome is saved. Otherwise, the death of the next
+            # suspect would count against it too.
 
     def release(self, ids: Iterable[str], *, done: bool = True) -> None:
         """Remove dispatches.
 
-        Parameters:
-          done: Their outcomes are saved, so further deliveries are refused. False: they may be
-            received again. Default: True.
+        Args:
+          ids: The ids of the dispatches.
+          done: True if their outcomes are saved, so that further deliveries are refused. False if
+            they may be received again. Default: True.
         """
         with self._lock:
             for id in ids:
@@ -104,8 +113,12 @@ class InflightTasks:
                 self._done.popitem(last=False)
 
     def enter_suspect_lane(self, dispatch: Dispatch) -> bool:
-        """Reserve the only place for a suspect in this process, so that a death convicts the right
-        task.
+        """Reserve the only place for a suspect in this process.
+
+        With one suspect at a time, the death of the process counts against the right task.
+
+        Returns:
+          False if another suspect keeps the place for longer than `LANE_SECONDS`.
         """
         with self._lock:
             self._lane_free.wait_for(lambda: self._suspect is None, LANE_SECONDS)
@@ -121,7 +134,7 @@ class InflightTasks:
     def active_leases(self) -> list[tuple[int, int]]:
         """Return the (task, dispatch_no) of each lease to renew.
 
-        Leases of dead threads' tasks and of tasks past their deadline are left to expire.
+        The leases of tasks whose thread died or whose deadline has passed are left to expire.
         """
         now = time.monotonic()
         with self._lock:
@@ -132,7 +145,7 @@ class InflightTasks:
             ]
 
     def orphaned(self) -> list[Dispatch]:
-        """Tasks whose thread died while it ran them."""
+        """Return the tasks whose thread died while it ran them."""
         with self._lock:
             return [
                 task.dispatch
@@ -141,7 +154,7 @@ class InflightTasks:
             ]
 
     def not_started(self) -> list[Dispatch]:
-        """Tasks that no thread has started."""
+        """Return the tasks that no thread has started."""
         with self._lock:
             return [task.dispatch for task in self._tasks.values() if not task.started]
 
@@ -153,7 +166,7 @@ class InflightTasks:
 
     @property
     def running(self) -> int:
-        """How many threads run a task now."""
+        """The number of threads that run a task now."""
         with self._lock:
             return sum(1 for task in self._tasks.values() if task.thread is not None)
 

@@ -1,6 +1,4 @@
-"""InstancePool of integrations: kept warm for the next task of their account, one task at a time
-each.
-"""
+"""A pool of integration instances, which are reused for the next task of their account."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from core.integration.base import BaseIntegration
 from core.worker.accounts import LoadedAccount
 
 IDLE_SECONDS = 5.0
-"""Seconds that an instance waits for the next task; it may hold a connection to the provider."""
+"""Seconds that an idle instance is kept; it may have an open connection to the provider."""
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +31,10 @@ class Instance:
 
 
 class InstancePool:
-    """A pool for each account.
+    """Idle instances by account. Each instance runs one task at a time.
 
-    Parameters:
-      egress: Limits what an instance reaches while it is closed.
+    Args:
+      egress: Limits the addresses that an instance may connect to in its `close`.
     """
 
     def __init__(self, egress: Egress) -> None:
@@ -45,10 +43,10 @@ class InstancePool:
         self._idle: dict[str, list[Instance]] = defaultdict(list)
 
     def take(self, loaded: LoadedAccount) -> Instance:
-        """An idle instance of this account and version, or a new one.
+        """Return an idle instance of this account and version, or a new one.
 
         Raises:
-          Whatever `initialize` of the plugin raises.
+          Exception: The plugin's `initialize` raised it.
         """
         id, version = (
             str(loaded.account.id),
@@ -81,7 +79,7 @@ class InstancePool:
             self._idle[instance.account_id].append(instance)
 
     def discard(self, instance: Instance) -> None:
-        """Close it; an error in that is logged by its class alone."""
+        """Close an instance. If that fails, log the class of the error only."""
         try:
             with self._egress.for_account(public_only=instance.public_only):
                 instance.integration.close()
@@ -93,7 +91,7 @@ class InstancePool:
             )
 
     def close_idle(self, older_than: float = IDLE_SECONDS) -> None:
-        """Close those that waited longer than this, in seconds."""
+        """Close instances that have been idle for more seconds than `older_than`."""
         limit = time.monotonic() - older_than
         with self._lock:
             old = [

@@ -1,4 +1,4 @@
-"""What one worker process is made of, and its heartbeat."""
+"""The parts of a worker process, and its heartbeat."""
 
 from __future__ import annotations
 
@@ -30,28 +30,32 @@ from core.transport.messages import SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.accounts import Accounts
 from core.worker.context import Services
-from core.worker.forward import ResultForwarder
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
+from core.worker.result_messages import ResultForwarder
 from core.worker.runner import Runner
 from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
+"""Seconds between two heartbeats."""
 
 MIN_STALL_SECONDS = 5.0
-"""Seconds that Python may hang before the process is ended, unless its leases are shorter."""
+"""The minimum time in seconds that Python may hang before the process is ended.
+
+If a lease is longer, its length applies.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """Everything that the threads of one process share.
+    """The objects that all threads of a worker process share.
 
-    Making it connects to nothing and starts no thread: `open` does.
+    The constructor opens no connection and starts no thread; `open` does.
 
-    Parameters:
+    Args:
       settings: The operator's settings.
-      environment: The servers, and the keys of the vault.
+      environment: The URLs of the servers, and the keys of the vault.
       queues: The queues in Redis.
       registry: The installed integrations.
 
@@ -103,9 +107,9 @@ class WorkerProcess:
         self.on_drain: Callable[[], None] = lambda: None
 
     def open(self, *, threads: int, serves: Sequence[str]) -> None:
-        """Start to save results and to renew leases.
+        """Start saving results and renewing leases.
 
-        Parameters:
+        Args:
           threads: The number of worker threads.
           serves: The queues that this process consumes.
         """
@@ -128,18 +132,19 @@ class WorkerProcess:
     def hand_over(self, outcome: Outcome) -> None:
         """Hand the outcome of a task to the saver of this process.
 
-        Where this process does not serve the queue of `save_output`, the outcome is sent there as a
+        If this process does not serve the queue of `save_output`, send the outcome there as a
         message.
         """
         self._send(outcome)
 
     def accepting(self) -> bool:
-        """Whether this process receives messages: it neither stops nor drains."""
+        """Return True unless this process is stopping or draining."""
         return not (self.stopping.is_set() or self.draining.is_set())
 
     def redactor(self) -> Callable[[str], str]:
-        """A function that redacts the operator's secrets, and those of every account that this
-        process has loaded.
+        """Return a function that redacts secrets in a text.
+
+        It redacts the operator's secrets, and those of all accounts that this process has loaded.
         """
         operators = operator_redactor(self._environment, self.registry)
         return lambda text: operators(self.accounts.redact_all(text))
@@ -147,8 +152,8 @@ class WorkerProcess:
     def close(self, timeout: float = 60.0) -> None:
         """Save all outcomes, release tasks that have not started, and deregister this process.
 
-        Parameters:
-          timeout: Seconds that saving may take.
+        Args:
+          timeout: The time in seconds that saving may take.
         """
         self.stopping.set()
         self.saver.stop(timeout)
@@ -159,7 +164,8 @@ class WorkerProcess:
             self._record_throughput()
         except DATABASE_UNAVAILABLE as error:
             log.warning(
-                "PostgreSQL is away at shutdown; unstarted tasks return after their leases: %s",
+                "PostgreSQL is unavailable at shutdown; tasks that have not started are requeued"
+                " when their leases expire: %s",
                 error,
             )
         self._ended.set()
@@ -170,7 +176,7 @@ class WorkerProcess:
         self.database.close()
 
     def release(self, dispatches: Sequence[Dispatch]) -> None:
-        """Return tasks that have not started to `ready`, and remove their messages."""
+        """Return tasks that have not started to `ready`, and delete their messages."""
         if not dispatches:
             return
         with self.database.connection() as conn:
@@ -185,16 +191,17 @@ class WorkerProcess:
             self.queues.ack(by_queue, wake=True)
         except REDIS_UNAVAILABLE as error:
             log.warning(
-                "Redis is away; the leader removes messages of released tasks: %s",
+                "Redis is unavailable; the leader removes the messages of %d released tasks: %s",
+                len(dispatches),
                 describe_redis(error),
             )
 
     def _watch(self) -> None:
         """End this process if Python hangs, as in a C loop that never releases the GIL.
 
-        The timer runs outside of the interpreter, so it goes off when this thread could not set it
-        anew. By then the leases of what this process held have run out; whoever supervises it
-        starts another one.
+        This thread resets a timer that runs outside the interpreter. If the thread hangs too, the
+        timer ends the process. By then, the leases of its tasks have expired. Its supervisor starts
+        a new process.
         """
         patience = max(self.settings.lease_seconds, MIN_STALL_SECONDS)
         while True:
@@ -204,9 +211,9 @@ class WorkerProcess:
         faulthandler.cancel_dump_traceback_later()
 
     def _close_idle(self) -> None:
-        """Close idle instances apart from the heartbeat.
+        """Close idle instances in a thread of its own.
 
-        A plugin's `close` must not delay the renewal of leases.
+        In the heartbeat's thread, a plugin's `close` could delay the renewal of leases.
         """
         while not self._ended.wait(0.5):
             self.instances.close_idle()
@@ -224,13 +231,18 @@ class WorkerProcess:
                     self._heartbeat()
                     beaten = now
             except DATABASE_UNAVAILABLE as error:
-                log.warning("PostgreSQL is away: %s", error)
+                log.warning(
+                    "the heartbeat failed because PostgreSQL is unavailable; leases expire unless"
+                    " it answers again: %s",
+                    error,
+                )
             except Exception:
-                log.exception("the heartbeat failed; it is tried again")
+                log.exception("the heartbeat failed; retrying")
             if not self.saver.alive or self.saver.stuck:
-                why = "stands still" if self.saver.alive else "has died"
                 log.critical(
-                    "the saver %s: this process ends, and its leases bring back what it held", why
+                    "the saver %s; this process exits. Its tasks are requeued when their leases"
+                    " expire",
+                    "is stuck" if self.saver.alive else "has died",
                 )
                 os._exit(1)
 
@@ -245,7 +257,7 @@ class WorkerProcess:
             if not self._registered:
                 processes.register(conn, catalog(self.registry))
                 self._registered = True
-            # A draining worker registers no queues once it has no tasks: then it may be stopped.
+            # A draining worker without tasks registers no queues: then it may be stopped.
             process = (
                 replace(self._process, queues=[])
                 if self.draining.is_set() and not len(self.inflight)
@@ -264,7 +276,7 @@ class WorkerProcess:
         self._record_throughput()
 
     def _record_throughput(self) -> None:
-        """Record this process's throughput for plots; a failure is logged and stops nothing."""
+        """Record this process's throughput for plots. If that fails, log it and keep the counts."""
         throughput = self.counters.take_throughput()
         if not any(throughput):
             return
@@ -273,7 +285,9 @@ class WorkerProcess:
                 processes.record_throughput(conn, *throughput)
         except Exception as error:  # noqa: BLE001
             self.counters.restore_throughput(*throughput)
-            log.warning("the throughput could not be recorded yet: %s", describe(error))
+            log.warning(
+                "could not record throughput; retrying at the next heartbeat: %s", describe(error)
+            )
 
     def _first_budgets(self) -> bool:
         with self.database.connection() as conn:

@@ -1,4 +1,4 @@
-"""Running one dispatch: the plugin's code, and what it returned as rows."""
+"""Running one dispatch: calling the plugin, and converting its result into rows."""
 
 from __future__ import annotations
 
@@ -14,34 +14,38 @@ from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
 
 MAX_HANDOVERS = 40
-"""How often a task is left to others, in half an hour or so; no deploy takes longer."""
+"""The number of times that a process leaves a task to others during a deploy.
+
+The pauses between them add up to about half an hour.
+"""
 
 
 class Runner:
-    """Runs dispatches with the account's instances."""
+    """A runner of dispatches, with instances of the account's integration."""
 
     def __init__(self, services: Services, instances: InstancePool, registry: Registry) -> None:
         self.services = services
         self.instances = instances
         self.registry = registry
 
-        # The account as a failed task had it: others may have renewed its credentials since.
+        # The account as a failed task used it: its credentials may have been renewed since.
         self._used: dict[str, LoadedAccount] = {}
 
     def used(self, dispatch: Dispatch) -> LoadedAccount | None:
-        """The account as a task that failed had it; None if it could not be loaded.
+        """Return the account as a failed task used it, and forget it.
 
-        Answers once.
+        Returns:
+          The account; None if it could not be loaded.
         """
         return self._used.pop(dispatch.id, None)
 
     def run(self, dispatch: Dispatch) -> Outcome:
-        """What the task came to.
+        """Run a dispatch, and return its outcome.
 
         Raises:
-          AccountStopped: It may not run now.
-          LeftToOthers: It is for another version of the plugin.
-          Whatever the plugin raises, in the task or while its results are read.
+          AccountStopped: The account is disconnected.
+          LeftToOthers: The task is for another version of the plugin, which the fleet has.
+          BaseException: The plugin raised it, in the task or while its result was read.
         """
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
         if loaded.account.sync_status == AccountState.DISCONNECTED:

@@ -1,8 +1,7 @@
 """Two threads that save the outcomes of tasks, many in one transaction.
 
-The first thread saves outcomes that add tasks, without delay: workers wait for these tasks, and the
-tasks must not wait until content is saved. The second thread saves all other outcomes, which it
-gathers for some milliseconds.
+The first thread saves outcomes that add tasks, without delay, because workers wait for these tasks.
+The second thread gathers all other outcomes for some milliseconds before it saves them.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import TypeVar
 from core.accounts.redaction import describe_redis
 from core.db.errors import describe
 from core.db.pool import DATABASE_UNAVAILABLE, Database, DiskFull
-from core.ledger.commit import CommitResult, commit_outcomes, parked
+from core.ledger.commit import CommitResult, commit_outcomes
 from core.ledger.completion import Run, end_runs
-from core.ledger.outcomes import Outcome
+from core.ledger.outcomes import Outcome, parked
 from core.metrics.counters import Counters
 from core.observability.traces import span
 from core.plugins import Registry
@@ -29,24 +28,24 @@ from core.worker.ended_runs import announce
 from core.worker.inflight import InflightTasks
 
 GATHER_SECONDS = 0.02
-"""How long outcomes that add no tasks wait for company, while other tasks are running."""
+"""Seconds that outcomes without new tasks wait for more outcomes, while other tasks run."""
 
 MAX_BATCH_OUTCOMES = 256
 MAX_BATCH_ROWS = 5_000
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-"""Bounds of one batch; a larger outcome goes alone."""
+"""The bounds of one batch. An outcome above them is saved alone."""
 
 MAX_BUFFERED_BYTES = 64 * 1024 * 1024
-"""Bytes of outcomes that may wait; beyond it, threads wait before they hand over."""
+"""The bytes of outcomes that may wait for a saver. Above it, threads wait before they hand over."""
 
 STUCK_SECONDS = 600.0
-"""For one step of saving, observers included.
+"""The time in seconds after which a step of saving, observers included, counts as stuck.
 
-Longer ones never end: an observer that hangs, a lock that is never released.
+An observer may hang, or a lock may never be released.
 """
 
 MAX_BATCH_TRIES = 10
-"""Tries of one batch against a server that answers, before its outcomes are tried one by one."""
+"""The number of failures of a batch, with a server that answers, before it is saved one by one."""
 
 T = TypeVar("T")
 
@@ -56,9 +55,11 @@ log = logging.getLogger(__name__)
 class _SaveQueue:
     """Outcomes that wait for one saver thread.
 
-    Parameters:
-      patience: Seconds for which they wait for company.
-      lock: Shared by all save queues, because one bound holds for their bytes together.
+    Args:
+      name: The name of the thread.
+      patience: Seconds for which the thread gathers outcomes.
+      lock: The lock that all save queues share, because one bound applies to all their bytes.
+      loop: The function of the thread.
     """
 
     def __init__(
@@ -71,16 +72,20 @@ class _SaveQueue:
 
     @property
     def full(self) -> bool:
-        """Whether there is enough for a batch."""
+        """True if the outcomes fill a batch."""
         return len(self.waiting) >= MAX_BATCH_OUTCOMES
 
 
 class Saver:
-    """Saves the outcomes of tasks, and retries while the servers are away.
+    """A saver of outcomes, which retries while the servers are unavailable.
 
-    Parameters:
-      inflight: Releases tasks whose outcome is saved.
-      counters: Count what is saved.
+    Args:
+      database: The connections.
+      queues: The queues in Redis.
+      inflight: The in-flight tasks; those whose outcome is saved are released.
+      registry: The observers to notify.
+      max_deleted_share: The share of a listing above which a deletion waits for a person.
+      counters: The counters of the process. Default: new ones.
     """
 
     def __init__(
@@ -109,14 +114,15 @@ class Saver:
         self._stopping = self._releasing = False
 
     def start(self) -> None:
-        """Begin to save what is handed over."""
+        """Start the saver threads."""
         for queue in self._save_queues:
             queue.thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Save all pending results, then end.
+        """Save all pending results, and end the threads.
 
-        After `timeout` seconds it gives up, and the tasks are redelivered when their leases expire.
+        After `timeout` seconds, stop waiting. The remaining tasks are requeued when their leases
+        expire.
         """
         with self._room:
             self._stopping = True
@@ -129,27 +135,27 @@ class Saver:
 
     @property
     def alive(self) -> bool:
-        """Whether its threads run, or `stop` has ended them."""
+        """True if the threads run, or if `stop` has ended them."""
         return all(queue.thread.is_alive() for queue in self._save_queues) or self._stopping
 
     @property
     def stuck(self) -> bool:
-        """Whether one step takes so long that it will not end.
+        """True if one step has taken longer than `STUCK_SECONDS`.
 
-        Its tasks would stay in flight forever, their leases renewed.
+        The process must then exit: its tasks would stay in flight forever, with renewed leases.
         """
         return (
             time.monotonic() - min(list(self._steps.values()), default=float("inf")) > STUCK_SECONDS
         )
 
     def release_waiters(self) -> None:
-        """Release threads that wait for room, so that a process that stops can end them."""
+        """Wake threads that wait for room, so that the process can stop."""
         with self._room:
             self._releasing = True
             self._room.notify_all()
 
     def hand_over(self, outcome: Outcome) -> None:
-        """Queue an outcome. Waits while too many bytes are queued."""
+        """Queue an outcome. Wait while too many bytes are queued."""
         queue = self._follow_ups if outcome.tasks else self._results
         with self._room:
             self._room.wait_for(
@@ -157,8 +163,8 @@ class Saver:
             )
             queue.waiting.append(outcome)
             self._bytes += outcome.size
-            # Only when it changes what the saver does: waking it for each outcome would cost more
-            # than the outcome.
+            # Wake the saver only when it must act. A wake-up for each outcome would cost more than
+            # the outcome.
             if len(queue.waiting) == 1 or queue.full:
                 queue.arrived.notify()
 
@@ -168,8 +174,8 @@ class Saver:
                 self.save(batch)
             except Exception:
                 log.exception(
-                    "the saver failed with a batch of %d; the leases bring back what was not"
-                    " committed",
+                    "could not save a batch of %d results; their tasks are requeued when their"
+                    " leases expire, unless the batch was committed",
                     len(batch),
                 )
                 self._inflight.release([outcome.dispatch.id for outcome in batch], done=False)
@@ -191,11 +197,11 @@ class Saver:
             return batch
 
     def save(self, outcomes: Sequence[Outcome]) -> None:
-        """Save outcomes, end the runs that are complete with them, and acknowledge their messages.
+        """Save outcomes, end runs that are complete, and acknowledge the outcomes' messages.
 
-        An outcome that PostgreSQL cannot take is found by halving, and parked alone. While the
-        server is away this waits; a commit whose reply was lost is simply done again, and the fence
-        refuses what was saved.
+        If PostgreSQL refuses a batch, halve it until the culprit is found, and park that one. While
+        a server is unavailable, wait. A commit whose reply was lost is repeated; the fence refuses
+        the outcomes that were already saved.
         """
         try:
             with span("save", {"polling.tasks": len(outcomes)}):
@@ -204,15 +210,15 @@ class Saver:
             self._steps.pop(threading.get_ident(), None)
 
     def _step(self) -> None:
-        """A step of saving begins in this thread."""
+        """Record that a step of saving begins in this thread."""
         self._steps[threading.get_ident()] = time.monotonic()
 
     def _save(self, outcomes: Sequence[Outcome]) -> None:
         commits = self._until_available(
             lambda: self._save_or_halve(list(outcomes)), lambda: self._save_singly(outcomes)
         )
-        # Release the tasks before the check for complete runs: otherwise two threads could leave
-        # that check to each other.
+        # Release the tasks before the check for complete runs. Otherwise, two threads could each
+        # leave that check to the other.
         self._inflight.release(outcome.dispatch.id for outcome in outcomes)
         ended = self._until_available(lambda: self._end_runs(outcomes))
         self._acknowledge(outcomes, wake=any(commit.added for commit in commits))
@@ -225,7 +231,7 @@ class Saver:
             return [self._commit(outcomes)]
         except DATABASE_UNAVAILABLE:
             raise
-        # Whatever is wrong with one outcome must not keep the others.
+        # One bad outcome must not stop the others.
         except Exception as error:  # noqa: BLE001
             if len(outcomes) > 1:
                 half = len(outcomes) // 2
@@ -236,9 +242,9 @@ class Saver:
             return [self._park(outcomes[0], error)]
 
     def _save_singly(self, outcomes: Sequence[Outcome]) -> list[CommitResult]:
-        """Handle a batch that fails as if the server were away, while the server is there.
+        """Save one by one the outcomes of a batch that fails as if the server were unavailable.
 
-        A task that causes this alone is parked.
+        A task whose outcome causes this alone is parked.
         """
         commits = []
         for outcome in outcomes:
@@ -269,9 +275,9 @@ class Saver:
     def _until_available(
         self, action: Callable[[], T], otherwise: Callable[[], T] | None = None
     ) -> T:
-        """Retry the call while the server is away.
+        """Retry the call while the server is unavailable.
 
-        After some tries with a reachable server, call `otherwise`.
+        After some failures with a server that answers, call `otherwise`.
         """
         pause, tries = 0.05, 0
         while True:
@@ -281,7 +287,7 @@ class Saver:
                     return otherwise()
                 return action()
             except DATABASE_UNAVAILABLE as error:
-                log.warning("saving failed, trying again in %.1f s: %s", pause, error)
+                log.warning("could not save results; retrying in %.1f s: %s", pause, error)
                 tries += not isinstance(error, DiskFull)
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
@@ -289,10 +295,10 @@ class Saver:
     def _end_runs(self, outcomes: Sequence[Outcome]) -> list[Run]:
         """End the runs that are complete.
 
-        The thread that releases the last of a run's tasks in this process asks for it.
+        The thread that releases a run's last in-flight task in this process checks the run.
 
-        Also by one that has added tasks: a thread that has saved those since then saw this one's
-        still held, and did not ask.
+        A batch that added tasks is not excluded. Another thread may have saved those tasks already;
+        it saw the tasks of this batch in flight, and skipped the check.
         """
         runs = {outcome.dispatch.run_id for outcome in outcomes} - self._inflight.runs
         if not runs:
@@ -307,9 +313,9 @@ class Saver:
         try:
             self._queues.ack(by_queue, wake=wake)
         except REDIS_UNAVAILABLE as error:
-            # Nothing is lost: the leader drops ids that the ledger no longer has as queued.
+            # Nothing is lost: the leader deletes messages of tasks that are no longer queued.
             log.warning(
-                "Redis is away, %d acknowledgements are left to the leader: %s",
+                "Redis is unavailable; the leader removes the messages of %d saved tasks: %s",
                 len(outcomes),
                 describe_redis(error),
             )

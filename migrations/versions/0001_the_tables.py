@@ -1,9 +1,10 @@
-"""The tables
+"""Create the tables.
 
 Revision: 0001, the first
 
-Nothing was released before it. From here on a revision expands the schema first, and a later one
-contracts it: the version before must run beside the new schema.
+Nothing was released before it. A later change of the schema takes two revisions: the first expands
+the schema, and the second contracts it one release later. The previous version of the engine must
+be able to run with the new schema.
 """
 
 from __future__ import annotations
@@ -548,7 +549,7 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("NOT pruned"),
     )
-    # One row each. The ledger has an epoch of its own from the first day.
+    # Insert the rows of the tables with one row. Each database starts with an epoch of its own.
     op.execute(f"INSERT INTO engine_state (epoch) VALUES ({secrets.randbits(62)})")
     op.execute("INSERT INTO search_progress DEFAULT VALUES")
 

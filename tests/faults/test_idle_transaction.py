@@ -85,9 +85,9 @@ def test_a_claim_reads_few_pages_among_dead_rows(deployment: Deployment) -> None
             "lease": 60,
         }
         names: dict[str, Any] = {"domain": "hello-world", "after": RING_START, "most": 64} | claim
-        assert _pages(connection, dispatching.CLAIM, names) < MAX_PAGES
+        assert _pages(connection, dispatching.CLAIM_TASKS, names) < MAX_PAGES
         assert _pages(connection, dispatching.WAITING, names) < MAX_PAGES
-        assert _pages(connection, completion.CANDIDATES, ([str(run)],)) < FEW_PAGES
+        assert _pages(connection, completion.RUNS_TO_END, ([str(run)],)) < FEW_PAGES
     database.close()
 
 

@@ -235,6 +235,6 @@ def is_taken_over(fleet: Fleet, account: UUID) -> None:
     fleet.let_the_lead_run_out(18)
     oracle.wait_for_quiet(fleet, RECOVERY_SECONDS, replace=False)
     oracle.assert_synced(fleet, account, TREE)
-    assert "nobody dispatches; this process does it from now on" in fleet.says()
+    assert "no dispatcher is leading; starting one in this process" in fleet.says()
     assert fleet.deployment.value("SELECT max(dispatch_no) FROM sync_task") == 1
     oracle.assert_nobody_convicted(fleet.deployment)

@@ -207,6 +207,6 @@ def test_messages_of_a_leader_that_resumes_too_late_do_nothing(
     send(signal.SIGCONT, leader)
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, COSTLY)
-    assert fleet.says().count("this process leads the dispatch now") == 2
+    assert fleet.says().count("this process is now the leader and dispatches tasks") == 2
     # A task that its budget held back is dispatched again, and counts that.
     assert not deployment.rows("SELECT id FROM sync_task WHERE dispatch_no > 1 + snoozes LIMIT 5")

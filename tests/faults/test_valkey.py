@@ -40,7 +40,9 @@ def test_a_stall_beyond_every_timeout_loses_and_repeats_nothing(
     """
     with in_a_run(fleet, deployment), outages.stalled(own_servers.valkey):
         fleet.until(
-            lambda: says_all(fleet, "Redis is away", "a server is away"), "everybody gives up", 60
+            lambda: says_all(fleet, "Redis is unavailable", "a server is unavailable"),
+            "everybody gives up",
+            60,
         )
 
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from core import Task
 from core.ledger import scheduling
-from core.ledger.commit import MAX_ERRORS, parked
+from core.ledger.finish import MAX_ERRORS
 from core.ledger.leadership import renew_epoch, status
-from core.ledger.outcomes import Block, Outcome, Stop
+from core.ledger.outcomes import Block, Outcome, Stop, parked
 from core.results.parking import MAX_SNOOZED_SECONDS
 from core.results.rows import OutputRow
 from core.results.text import is_storable

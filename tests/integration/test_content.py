@@ -523,7 +523,7 @@ def test_exactly_the_share_of_the_guard_may_be_deleted(desk) -> None:
 
 
 def test_a_page_that_was_parked_never_sweeps(desk) -> None:
-    from core.ledger.commit import parked
+    from core.ledger.outcomes import parked
 
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))

@@ -13,7 +13,7 @@ import pytest
 from core import Task
 from core.errors import InvalidInput, NotFound, WrongState
 from core.ledger import completion, controls, scheduling
-from core.ledger.commit import parked
+from core.ledger.outcomes import parked
 
 
 def park(desk, dispatch) -> None:

@@ -193,7 +193,7 @@ def test_a_claim_reads_few_rows_however_many_are_ready(desk) -> None:
         }
         with desk.conn.transaction(force_rollback=True):
             explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
-            (plan,) = desk.conn.execute(explain + dispatching.CLAIM, names).fetchone()
+            (plan,) = desk.conn.execute(explain + dispatching.CLAIM_TASKS, names).fetchone()
         scans = [
             node for node in nodes(plan[0]["Plan"]) if node.get("Relation Name") == "sync_task"
         ]

@@ -116,8 +116,8 @@ def test_expired_leases_are_swept_and_their_messages_dropped(
 ) -> None:
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
-    maintenance._sweep_from = 0.0
-    maintenance._sweep(desk.conn)
+    maintenance._expire_from = 0.0
+    maintenance._expire_leases(desk.conn)
     assert set(desk.tasks().values()) == {"ready"}
     assert queues.length("shop") == 0
 
@@ -128,9 +128,9 @@ def test_a_new_leader_waits_one_lease_before_it_sweeps(
     sent()
     desk.conn.execute("UPDATE sync_task SET lease_until = clock_timestamp() - interval '1 s'")
     maintenance.start(desk.conn)
-    maintenance._sweep(desk.conn)
+    maintenance._expire_leases(desk.conn)
     assert set(desk.tasks().values()) == {"queued"}
-    assert maintenance._sweep_from > time.monotonic() + 55
+    assert maintenance._expire_from > time.monotonic() + 55
 
 
 def test_the_third_death_ends_the_run_and_notifies_observers(
@@ -145,8 +145,8 @@ def test_the_third_death_ends_the_run_and_notifies_observers(
             started_at = now(), crashes = 2
         """
     )
-    maintenance._sweep_from = 0.0
-    maintenance._sweep(desk.conn)
+    maintenance._expire_from = 0.0
+    maintenance._expire_leases(desk.conn)
     assert (desk.runs(), told) == (["failed"], ["task_parked", "run_finished"])
 
 
@@ -167,8 +167,8 @@ def test_metrics_count_runs_that_the_leader_ends(maintenance: Maintenance, desk,
         """,
         (crashed.task_id,),
     )
-    maintenance._sweep_from = 0.0
-    maintenance._sweep(desk.conn)
+    maintenance._expire_from = 0.0
+    maintenance._expire_leases(desk.conn)
     maintenance._heartbeat(desk.conn)
     text = metrics.render(snapshot.collect(desk.conn, settings))
     leader = f"{socket.gethostname()}:{os.getpid()}:dispatcher"

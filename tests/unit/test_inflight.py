@@ -10,8 +10,8 @@ import pytest
 
 from core.ledger.outcomes import Dispatch, Outcome
 from core.worker import inflight as module
-from core.worker.forward import unpack
 from core.worker.inflight import InflightTasks
+from core.worker.result_messages import unpack
 
 Make = Callable[..., Dispatch]
 

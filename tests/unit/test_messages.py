@@ -12,8 +12,8 @@ from dramatiq import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ledger.fields import from_fields
 from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
+from core.ledger.serialization import from_fields
 from core.transport.messages import (
     KEYS,
     RUN_TASK,

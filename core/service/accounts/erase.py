@@ -38,7 +38,7 @@ SET changed_xid = pg_current_xact_id()::text::bigint, erased_at = now()
 """
 # While the row is locked, no run begins and the account cannot be connected. If either happened
 # before the lock, another round erases the new data.
-LOCK_ACCOUNT = "SELECT id FROM user_integration WHERE id = %s FOR UPDATE"
+LOCK_ACCOUNT_TO_ERASE = "SELECT id FROM user_integration WHERE id = %s FOR UPDATE"
 DELETE_ACCOUNT = f"""
 DELETE FROM user_integration a WHERE id = %s AND sync_status = '{AccountState.DISCONNECTED}'
   AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = a.id)
@@ -87,7 +87,7 @@ def erase_account(backend: Backend, account: UUID, total: Erased | None = None) 
 def _delete_account(conn: Conn, account: UUID) -> bool:
     """Delete the row; return False if the account was reconnected during the erasure."""
     with conn.transaction():
-        conn.execute(LOCK_ACCOUNT, (account,))
+        conn.execute(LOCK_ACCOUNT_TO_ERASE, (account,))
         gone = conn.execute(DELETE_ACCOUNT, (account,)).rowcount > 0
         if gone:
             conn.execute(RECORD_ERASURE, (account,))

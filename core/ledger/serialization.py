@@ -1,4 +1,4 @@
-"""Objects from named fields, as another version of the engine may have written them."""
+"""Building objects from named fields that another engine version may have written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ T = TypeVar("T")
 
 
 def from_fields(cls: type[T], data: Mapping[str, Any]) -> T:
-    """Build a dataclass or a named tuple. Unknown fields are ignored, missing optional ones have
-    their defaults.
+    """Build a dataclass or a named tuple.
+
+    Unknown fields are ignored, and missing optional fields have their defaults.
 
     Raises:
       TypeError: A required field is missing, or `data` has no named fields.

@@ -1,4 +1,4 @@
-"""Send results to another process, for fetch-only workers (`dramatiq core.actors -Q gmail`)."""
+"""Results as messages, for workers that only fetch (`dramatiq core.actors -Q gmail`)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from core.accounts.redaction import describe_redis
 from core.content.blobs import Blobs
-from core.ledger.fields import from_fields
 from core.ledger.outcomes import Dispatch, Outcome
+from core.ledger.serialization import from_fields
 from core.transport.messages import SAVE_OUTPUT, SAVE_QUEUE, encode
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.inflight import InflightTasks
 
 MAX_INLINE_RESULT_BYTES = 256 * 1024
-"""Bytes of JSON that travel through Redis; of more, only a blob's key does."""
+"""The largest result, in bytes of JSON, that travels through Redis; larger ones become blobs."""
 
 log = logging.getLogger(__name__)
 
 
 class ResultForwarder:
-    """Turns a task's message into one for `save_output`, under the same id, in one step."""
+    """A forwarder that atomically replaces a task's message by one for `save_output`."""
 
     def __init__(self, queues: Queues, inflight: InflightTasks, blobs: Blobs) -> None:
         self._queues = queues
@@ -33,7 +33,8 @@ class ResultForwarder:
     def hand_over(self, outcome: Outcome) -> None:
         """Send an outcome.
 
-        Waits while Redis is away: what cannot be sent is done again by its lease.
+        Retry for some seconds while Redis is unavailable. If that fails, the task runs again when
+        its lease expires.
         """
         id = outcome.dispatch.id
         body = json.dumps(outcome.to_json())
@@ -49,17 +50,28 @@ class ResultForwarder:
                 break
             except REDIS_UNAVAILABLE as error:
                 log.warning(
-                    "Redis is away, trying again in %.1f s: %s", pause, describe_redis(error)
+                    "could not send the result of task %s; retrying in %.1f s: %s",
+                    outcome.dispatch.task_id,
+                    pause,
+                    describe_redis(error),
                 )
                 time.sleep(pause)
+        else:
+            log.error(
+                "could not send the result of task %s; the task runs again when its lease expires",
+                outcome.dispatch.task_id,
+            )
         self._inflight.release([id])
 
 
 def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> Outcome:
-    """The outcome that a message of `save_output` carries.
+    """Return the outcome that a message of `save_output` carries.
 
-    Unknown fields are ignored, and missing optional ones have their defaults. If it cannot be read
-    all the same, its task is released: otherwise this process would renew its lease forever.
+    Unknown fields are ignored, and missing optional fields have their defaults. If the outcome
+    cannot be read, its task is released: otherwise this process would renew its lease forever.
+
+    Raises:
+      Exception: The outcome cannot be read.
     """
     try:
         data = json.loads(blobs.get(fields["blob"])) if "blob" in fields else fields
@@ -73,8 +85,10 @@ def unpack(fields: Mapping[str, Any], blobs: Blobs, inflight: InflightTasks) -> 
 
 
 def dispatch_of_result(fields: Mapping[str, Any]) -> Dispatch | None:
-    """The dispatch whose result a message of `save_output` carries; None where only a blob's key
-    travels.
+    """Return the dispatch whose result a message of `save_output` carries.
+
+    Returns:
+      The dispatch; None if the message carries only the key of a blob.
 
     Raises:
       TypeError: A required field is missing.

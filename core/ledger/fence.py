@@ -1,0 +1,75 @@
+"""The fence: the check that a result still belongs to its task's current dispatch.
+
+It is the first step of the saving transaction, and locks the tasks of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.db.pool import Conn
+from core.ledger.outcomes import Outcome
+from core.states import TaskState
+
+# THE FENCE. Locks, by id, exactly the named tasks that are still queued with this dispatch_no.
+# Served by the primary key: the form of the condition keeps the planner from `sync_task_queued`,
+# which is small only while vacuum can remove dead entries.
+FENCE = f"""
+SELECT t.id, t.dispatch_no, (SELECT epoch FROM engine_state), r.start_seq, r.started_at,
+    r.allow_deletions, t.carried, r.over_limit
+FROM sync_task t
+JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
+JOIN sync_run r ON r.id = t.run_id
+WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END = named.dispatch_no
+ORDER BY t.id FOR UPDATE OF t
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FencedRun:
+    """The run of a task that passed the fence.
+
+    Attributes:
+      start_seq: The sequence number of the latest dispatch before the run began.
+      began: The time at which the run began.
+      allow_deletions: True if the delete guard is off for the run.
+      carried: True if the task is a copy of a task of an earlier run, or descends from one.
+    """
+
+    start_seq: int
+    began: datetime
+    allow_deletions: bool
+    carried: bool
+
+
+def pass_fence(
+    conn: Conn, outcomes: Sequence[Outcome]
+) -> tuple[list[Outcome], dict[int, FencedRun]]:
+    """Lock the tasks of these outcomes, and drop each outcome whose dispatch is no longer current.
+
+    Returns:
+      The outcomes that passed, at most one per task, in the order of their dispatch; and the run
+      of each task. An outcome that adds tasks to a run over its limit is replaced: its task is
+      parked.
+    """
+    named = {(each.dispatch.task_id, each.dispatch.dispatch_no): each for each in outcomes}
+    tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
+    passed, runs = [], {}
+    for task, number, epoch, start_seq, began, allow, carried, over_limit in conn.execute(
+        FENCE, (tasks, numbers)
+    ):
+        outcome = named[task, number]
+        if outcome.dispatch.epoch != epoch:
+            continue
+        runs[task] = FencedRun(start_seq, began, allow, carried)
+        if over_limit and outcome.tasks:  # Cause.RUN_LIMIT
+            outcome = Outcome(outcome.dispatch, state=TaskState.PARKED, reason=over_limit)
+        passed.append(outcome)
+    return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """Return an array literal of PostgreSQL; psycopg would adapt element by element."""
+    return "{" + ",".join(map(str, numbers)) + "}"

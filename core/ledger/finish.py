@@ -1,0 +1,84 @@
+"""The last step of the saving transaction: the new state and the counters of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.db.pool import Conn
+from core.ledger.outcomes import Outcome
+from core.results.parking import MAX_SNOOZED_SECONDS
+from core.results.text import json_text
+from core.states import TaskState
+
+MAX_ERRORS = 20
+"""The number of latest errors that a task's row keeps."""
+
+# The fence has locked the rows. A task whose snoozes would exceed the maximum in total is parked:
+# Cause.SNOOZED of core.results.parking.
+FINISH = f"""
+UPDATE sync_task t SET
+    state = CASE WHEN f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS}
+        THEN '{TaskState.PARKED}' ELSE f.state END,
+    available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
+        ELSE t.available_at END,
+    attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,
+    snoozes = t.snoozes + f.snooze,
+    snoozed_seconds = t.snoozed_seconds + CASE WHEN f.snooze > 0 THEN f.delay ELSE 0 END,
+    suspect = f.suspect, lease_until = NULL, reason = f.reason,
+    errors = CASE WHEN f.error IS NULL THEN t.errors ELSE (
+        SELECT jsonb_agg(e ORDER BY n) FROM (
+            SELECT e, n FROM jsonb_array_elements(
+                coalesce(t.errors, '[]') || jsonb_build_object(
+                    'at', clock_timestamp(), 'attempt', t.attempts + f.attempt, 'error', f.error)
+            ) WITH ORDINALITY AS x(e, n)
+            ORDER BY n DESC LIMIT {MAX_ERRORS}
+        ) latest) END,
+    outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
+    followups = f.followups,
+    finished_at = CASE WHEN f.state = '{TaskState.READY}'
+        AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS})
+        THEN NULL ELSE clock_timestamp() END
+FROM json_to_recordset(%s::json) AS f(
+    id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
+    reason text, error text, saved int, unchanged int, deleted int, followups int)
+WHERE t.id = f.id
+RETURNING t.id, t.state
+"""
+
+
+@dataclass(slots=True)
+class TaskCounts:
+    """Content rows and follow-ups of one task in this transaction."""
+
+    saved: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    followups: int = 0
+
+
+def finish(
+    conn: Conn, outcomes: Sequence[Outcome], counts: Mapping[int, TaskCounts]
+) -> dict[int, str]:
+    """Write the next state of each task. Returns the states by task."""
+    rows = [_row(outcome, counts[outcome.dispatch.task_id]) for outcome in outcomes]
+    return dict(conn.execute(FINISH, (json_text(rows),)).fetchall())
+
+
+def _row(outcome: Outcome, counts: TaskCounts) -> dict[str, Any]:
+    return {
+        "id": outcome.dispatch.task_id,
+        "state": outcome.state,
+        "delay": outcome.delay,
+        "attempt": outcome.attempt,
+        "crash": outcome.crash,
+        "snooze": outcome.snooze,
+        "suspect": outcome.suspect,
+        "reason": outcome.reason,
+        "error": outcome.error,
+        "saved": counts.saved,
+        "unchanged": counts.unchanged,
+        "deleted": counts.deleted,
+        "followups": counts.followups,
+    }

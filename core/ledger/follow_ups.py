@@ -1,0 +1,122 @@
+"""Follow-ups in the saving transaction: new tasks, in the run of their parent or in the backfill.
+
+`prepare` locks the backfill run before content is written; `insert` writes the tasks after it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from core.db.pool import Conn
+from core.ledger.fence import FencedRun
+from core.ledger.outcomes import Outcome
+from core.results.rows import TaskRow
+from core.results.text import json_text
+from core.states import Lane, RunState
+
+# Another transaction may end the backfill run in the meantime: SHARE_BACKFILL waits for it, and
+# then finds no run.
+OPEN_BACKFILL = f"""
+INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
+SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value FROM dispatch_seq
+ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
+"""
+
+# If a person turned off the delete guard for the live run, it is off for the run's listings in the
+# backfill too. This statement must run before the share lock: two batches that both have a share
+# lock would deadlock here.
+ALLOW_BACKFILL = f"""
+UPDATE sync_run SET allow_deletions = true
+WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}' AND state = '{RunState.RUNNING}'
+  AND NOT allow_deletions
+"""
+SHARE_BACKFILL = f"""
+SELECT id::text FROM sync_run WHERE user_integration_id = %s AND lane = '{Lane.BACKFILL}'
+    AND state = '{RunState.RUNNING}' FOR SHARE
+"""
+
+# Ids are taken in the order of the plugin's result, which is the order of work. Rows are inserted
+# by key, which is the order of locks. A conflict on (run_id, dedup_key) is a task that the run has
+# already.
+INSERT_TASKS = """
+WITH incoming AS MATERIALIZED (
+    SELECT nextval('sync_task_id_seq') AS id, r.* FROM json_to_recordset(%s::json) AS r(
+        run uuid, account uuid, domain text, lane text, parent bigint, type text,
+        payload jsonb, key text, priority int, carried bool)
+)
+INSERT INTO sync_task (
+    id, run_id, user_integration_id, integration_domain, lane, parent_id, type,
+    payload, dedup_key, priority, carried)
+SELECT id, run, account, domain, lane, parent, type,
+    payload, decode(key, 'hex'), priority, carried
+FROM incoming ORDER BY run, key
+ON CONFLICT (run_id, dedup_key) DO NOTHING
+RETURNING parent_id
+"""
+
+
+def prepare(
+    conn: Conn, outcomes: Sequence[Outcome], runs: Mapping[int, FencedRun]
+) -> list[dict[str, Any]]:
+    """Return the rows of the follow-ups, each with its run.
+
+    Background tasks of a live task belong to the backfill run. It is opened if necessary, and
+    locked FOR SHARE, so that it cannot end before this transaction.
+    """
+    backfills: dict[str, str] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.dispatch.account_id):
+        account = outcome.dispatch.account_id
+        if account not in backfills and any(_moves(outcome, row) for row in outcome.tasks):
+            backfills[account] = _backfill_run(conn, outcome, runs)
+    return [row for outcome in outcomes for row in _task_rows(outcome, runs, backfills)]
+
+
+def insert(conn: Conn, rows: Sequence[Mapping[str, Any]]) -> Counter[int]:
+    """Insert follow-ups. Returns the number of new tasks by parent."""
+    if not rows:
+        return Counter()
+    return Counter(parent for (parent,) in conn.execute(INSERT_TASKS, (json_text(rows),)))
+
+
+def _task_rows(
+    outcome: Outcome, runs: Mapping[int, FencedRun], backfills: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    dispatch = outcome.dispatch
+    for row in outcome.tasks:
+        moves = _moves(outcome, row)
+        yield {
+            "type": row.type,
+            "payload": row.payload,
+            "key": row.key,
+            "priority": row.priority,
+            "account": dispatch.account_id,
+            "domain": dispatch.domain,
+            "parent": dispatch.task_id,
+            "carried": runs[dispatch.task_id].carried,
+            "run": backfills[dispatch.account_id] if moves else dispatch.run_id,
+            "lane": Lane.BACKFILL if moves else dispatch.lane,
+        }
+
+
+def _backfill_run(conn: Conn, outcome: Outcome, runs: Mapping[int, FencedRun]) -> str:
+    dispatch = outcome.dispatch
+    params = {
+        "account": dispatch.account_id,
+        "domain": dispatch.domain,
+        "trigger": dispatch.trigger,
+    }
+    while True:
+        conn.execute(OPEN_BACKFILL, {**params, "id": uuid4()})
+        if runs[dispatch.task_id].allow_deletions:
+            conn.execute(ALLOW_BACKFILL, (dispatch.account_id,))
+        row = conn.execute(SHARE_BACKFILL, (dispatch.account_id,)).fetchone()
+        if row is not None:
+            return str(row[0])
+
+
+def _moves(outcome: Outcome, row: TaskRow) -> bool:
+    """Return True if a follow-up moves from the live run to the backfill run."""
+    return row.background and outcome.dispatch.lane == Lane.LIVE

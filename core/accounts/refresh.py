@@ -102,7 +102,7 @@ def _renew(
         if isinstance(error, Exception) and not isinstance(error, IntegrationError):
             # Its text may hold the new tokens, which no redactor knows yet.
             raise TransientError(
-                f"refreshing the credentials failed: {type(error).__name__}"
+                f"could not refresh the credentials: {type(error).__name__}"
             ) from None
         raise
     return _store(database, account_id, version, ciphertext)
@@ -128,5 +128,5 @@ def _store(database: Database, account_id: UUID, version: int, ciphertext: str) 
     if stored is not None:
         return Sealed(ciphertext, stored[0])
     if newer is None:
-        raise TransientError("the refreshed credentials could not be stored")
+        raise TransientError("could not store the refreshed credentials")
     return Sealed(*newer)

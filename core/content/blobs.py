@@ -101,7 +101,9 @@ class Blobs:
             try:
                 obstore.put(self.store, key, data)
             except Exception as error:
-                raise TransientError(f"the blob store refuses: {type(error).__name__}") from error
+                raise TransientError(
+                    f"could not write to the blob store: {type(error).__name__}"
+                ) from error
         return key
 
     def _there(self, key: str) -> bool:
@@ -203,7 +205,7 @@ class SpooledWriter:
     @property
     def _open(self) -> IO[bytes]:
         if self._file is None:
-            raise ValueError("use it as a context manager: with ctx.blob() as f")
+            raise ValueError("a blob writer is a context manager: with ctx.blob() as writer")
         return self._file
 
     def write(self, data: bytes, /) -> int:

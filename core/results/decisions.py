@@ -181,7 +181,7 @@ def _outage(case: Case) -> Decision:
 
 
 def _stopped(case: Case) -> Decision:  # noqa: ARG001  all rules are called alike
-    return Wait("the account does not run now", PAUSED_SECONDS, keeps_suspicion=False)
+    return Wait("the account is not active", PAUSED_SECONDS, keeps_suspicion=False)
 
 
 def _left_to_others(case: Case) -> Decision:
@@ -211,9 +211,9 @@ def _bad_configuration(case: Case) -> Decision:
 
 def _cursor_expired(case: Case) -> Decision:
     if case.tries.trigger == Trigger.RESYNC:
-        return Park(f"{case.reason}, in a resync", Cause.CURSOR)
+        return Park(f"{case.reason}, during a resync", Cause.CURSOR)
     if not partition_fits(case.error.partition):
-        return Park(f"{case.reason}; a partition cannot have this name", Cause.CURSOR)
+        return Park(f"{case.reason}; invalid name of a state partition", Cause.CURSOR)
     return Expired(case.reason, case.error.partition)
 
 
@@ -227,7 +227,7 @@ def _refused(case: Case) -> Decision:
 
 def _crashed(case: Case) -> Decision:
     if case.tries.crashes + 1 >= MAX_CRASHES:
-        return Park(f"{MAX_CRASHES} times: {case.reason}", Cause.CRASHES)
+        return Park(f"crashed {MAX_CRASHES} times: {case.reason}", Cause.CRASHES)
     return Crashed(case.reason, backoff(1, case.draw))
 
 
@@ -282,7 +282,7 @@ def decide(
         rule = next(rule for kinds, rule in RULES if issubclass(kind, kinds))
         return rule(Case(error, reason, tries, max_attempts, draw))
     except Exception as unreadable:  # noqa: BLE001  without a decision the task would be held for ever
-        reason = f"{type(error).__name__}, which could not be read ({type(unreadable).__name__})"
+        reason = f"{type(error).__name__}; reading it raised {type(unreadable).__name__}"
         return _retried(Case(error, reason, tries, max_attempts, draw))
 
 

@@ -12,6 +12,7 @@ from core.errors import ResultInvalid
 from core.integration.results import Listing, TaskOutput
 from core.results.rows import ListingRow, OutputRow, StoredBlob
 from core.results.text import (
+    UNSTORABLE,
     decode_json,
     encode_json,
     is_storable,
@@ -68,12 +69,14 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> tuple[OutputRow, int]:
       ResultInvalid: It cannot be kept, and why.
     """
     if not isinstance(output, TaskOutput):
-        raise ResultInvalid(f"output holds a {type(output).__name__} where a TaskOutput belongs")
+        raise ResultInvalid(f"output contains a {type(output).__name__}; use TaskOutput")
     id = external_id(output.id)
     try:
         operation = Operation.of_code(output.code)
     except ValueError as error:
-        raise ResultInvalid(f"output {id[:80]!r} has the code {output.code!r}; {error}") from None
+        raise ResultInvalid(
+            f"output {id[:80]!r} has the invalid code {output.code!r}; {error}"
+        ) from None
     fingerprint = _fingerprint(output.fingerprint)
     if operation is Operation.TOMBSTONE:
         return OutputRow(operation, id, fingerprint), 0
@@ -125,9 +128,9 @@ def external_id(value: object) -> str:
         hold.
     """
     if not isinstance(value, str) or not value:
-        raise ResultInvalid("an output's id must be a text that is not empty")
+        raise ResultInvalid("an output's id must be a non-empty string")
     if not is_storable(value):
-        raise ResultInvalid(f"the id {value[:80]!r} has a NUL or a lone surrogate")
+        raise ResultInvalid(f"the id {value[:80]!r} contains {UNSTORABLE}")
     if len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
         raise ResultInvalid(f"the id {value[:80]!r}… is longer than {MAX_ID_BYTES} bytes")
     return value
@@ -140,7 +143,7 @@ def listing_row(listing: Listing) -> ListingRow:
       ResultInvalid: Its parent cannot be an id, or a time has no zone.
     """
     if not isinstance(listing, Listing):
-        raise ResultInvalid(f"listed holds a {type(listing).__name__} where a Listing belongs")
+        raise ResultInvalid(f"listed contains a {type(listing).__name__}; use Listing")
     parent = None if listing.parent is None else external_id(listing.parent)
     return ListingRow(parent, timestamp(listing.since), timestamp(listing.until))
 
@@ -175,14 +178,14 @@ def _string(value: object, what: str) -> str | None:
         raise ResultInvalid(f"an output's {what} is longer than {MAX_TEXT_CHARS:,} characters")
     if value is None or isinstance(value, str):
         return value
-    raise ResultInvalid(f"an output's {what} is a {type(value).__name__}, not text")
+    raise ResultInvalid(f"an output's {what} is a {type(value).__name__}, not a string")
 
 
 def _fingerprint(value: object) -> str | None:
     """Fingerprints are compared, so one that cannot be stored is refused, not sanitized."""
     fingerprint = _string(value, "fingerprint")
     if fingerprint is not None and not is_storable(fingerprint):
-        raise ResultInvalid("an output's fingerprint has a NUL or a lone surrogate")
+        raise ResultInvalid(f"an output's fingerprint contains {UNSTORABLE}")
     return fingerprint
 
 
@@ -193,7 +196,9 @@ def _metadata(output: TaskOutput) -> tuple[dict[str, Any], int]:
     what = f"metadata of {output.id[:80]!r}"
     encoded = encode_json(mapping(output.metadata, what), what)
     if len(encoded) > MAX_INLINE_BYTES:
-        raise ResultInvalid(f"{what} is larger than {MAX_INLINE_BYTES} bytes; keep it as content")
+        raise ResultInvalid(
+            f"{what} is larger than {MAX_INLINE_BYTES:,} bytes; return it as content instead"
+        )
     if not is_storable_json(encoded):
         encoded = sanitize_json(encoded)
     # A copy of our own: a generator may change what it has yielded.
@@ -224,7 +229,7 @@ def _content(content: object, blobs: BlobStore) -> Content:
         data = bytes(content)
     else:
         raise ResultInvalid(
-            f"content is a {type(content).__name__}; use text, bytes, or a blob of ctx.blob()"
+            f"content is a {type(content).__name__}; use a string, bytes, or a blob of ctx.blob()"
         )
     size, hash = len(data), hashlib.sha256(data).hexdigest()
     if size > MAX_INLINE_BYTES:

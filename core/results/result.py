@@ -14,7 +14,7 @@ from core.integration.base import Integration
 from core.integration.results import Task, TaskResult
 from core.results.outputs import BlobStore, amended, listing_row, mapping, output_row, seen_ids
 from core.results.rows import OutputRow, ResultRows, StateRow, TaskRow
-from core.results.text import decode_json, encode_json, is_storable, is_storable_json
+from core.results.text import UNSTORABLE, decode_json, encode_json, is_storable, is_storable_json
 from core.states import Operation
 
 MAX_OUTPUTS = 100_000
@@ -97,7 +97,7 @@ def _weigh(rows: ResultRows, weight: int) -> None:
     rows.size += ROW_BYTES + weight
     if rows.size > MAX_RESULT_BYTES:
         raise ResultInvalid(
-            f"one result may carry {MAX_RESULT_BYTES:,} bytes; return more tasks instead"
+            f"a result may contain at most {MAX_RESULT_BYTES:,} bytes; split it among more tasks"
         )
 
 
@@ -105,11 +105,11 @@ def _bounded(items: Iterable[Any], most: int, what: str) -> Iterator[Any]:
     try:
         iterator = iter(items)
     except TypeError:
-        raise ResultInvalid(f"{what}: a {type(items).__name__} cannot be iterated over") from None
+        raise ResultInvalid(f"{what}: a {type(items).__name__} is not iterable") from None
     yield from itertools.islice(iterator, most)
     if next(iterator, None) is not None:
         raise ResultInvalid(
-            f"one result may carry {most:,} {what}; return a task that continues with the rest"
+            f"a result may contain at most {most:,} {what}; return a follow-up task for the rest"
         )
 
 
@@ -126,17 +126,19 @@ def task_row(task: Task, integration: Integration) -> tuple[TaskRow, int]:
       ResultInvalid: It cannot be put on the queue, and why.
     """
     if not isinstance(task, Task):
-        raise ResultInvalid(f"tasks holds a {type(task).__name__} where a Task belongs")
+        raise ResultInvalid(f"tasks contains a {type(task).__name__}; use Task")
     if not isinstance(task.type, str) or task.type not in integration.task_specs:
         raise ResultInvalid(
-            f"there is no task {str(task.type)[:80]!r} in {integration.manifest.domain}"
+            f"{integration.manifest.domain} has no task type {str(task.type)[:80]!r}"
         )
     what = f"the payload of a {task.type} task"
     encoded = encode_json(mapping(task.payload, what), what)
     if len(encoded) > MAX_PAYLOAD_BYTES:
-        raise ResultInvalid(f"{what} has {len(encoded):,} bytes; {MAX_PAYLOAD_BYTES:,} are allowed")
+        raise ResultInvalid(
+            f"{what} has {len(encoded):,} bytes; the maximum is {MAX_PAYLOAD_BYTES:,}"
+        )
     if not is_storable_json(encoded):
-        raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
+        raise ResultInvalid(f"{what} contains {UNSTORABLE}")
     # Compared, not looked up: a range is searched one by one for a subclass of int.
     if (
         not isinstance(task.priority, int)
@@ -171,9 +173,9 @@ def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
     """
     if not partition_fits(partition):
         raise ResultInvalid(
-            f"state partition {str(partition)[:80]!r}: use a text of 1 to"
-            f" {MAX_PARTITION_CHARS:,} characters, at most {MAX_PARTITION_BYTES:,} bytes, without"
-            " NUL and lone surrogates"
+            f"invalid name of a state partition: {str(partition)[:80]!r}; use a string of 1 to"
+            f" {MAX_PARTITION_CHARS:,} characters and at most {MAX_PARTITION_BYTES:,} bytes,"
+            " without NUL bytes and unpaired surrogates"
         )
     what = f"the state of {partition[:80]!r}"
     if value is not None and not hasattr(value, "model_dump"):
@@ -186,5 +188,5 @@ def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
     if len(encoded) > MAX_STATE_BYTES:
         raise ResultInvalid(f"{what} is larger than 1 MiB; split it into partitions")
     if not is_storable_json(encoded):
-        raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
+        raise ResultInvalid(f"{what} contains {UNSTORABLE}")
     return StateRow(partition, dumped, read.get(partition))

@@ -10,6 +10,9 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from core.errors import ResultInvalid
 
+UNSTORABLE = "a NUL byte or an unpaired surrogate"
+"""The characters that PostgreSQL cannot store, in the words of error messages."""
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UNSTORABLE_ESCAPED = re.compile(r"\\u(?:0000|d[89a-f])")
 # An escaped backslash and a surrogate pair are matched too, so that no part of them is taken for

@@ -204,7 +204,7 @@ def test_an_account_tells_how_it_is(dashboard, desk) -> None:
     for said in (
         "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"',
         f'href="/parked?account={account}"', f'href="/content?account={account}"', "inbox",
-        "&#34;cursor&#34;: 42", "no worker runs", "TransientError",
+        "&#34;cursor&#34;: 42", "no worker is running", "TransientError",
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)

@@ -234,7 +234,7 @@ def test_a_large_young_run_is_not_compared_each_with_each(backend, desk, made, s
 def test_a_run_says_what_it_waits_for_and_is_cancelled(dashboard, desk, made) -> None:
     _, run, *_ = made
     who = signed_in(dashboard, "u")
-    assert "Waits: no worker runs" in text(who.get(f"/runs/{run}"))
+    assert "Waits: no worker is running" in text(who.get(f"/runs/{run}"))
     assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?flash=cancelled"
     page = text(who.get(f"/runs/{run}?flash=cancelled"))
     assert "cancelled by hand" in page

@@ -23,7 +23,7 @@ def test_a_watcher_says_how_far_a_run_is_and_what_it_waits_for(backend, desk) ->
     watcher = RunWatcher(backend, root.run_id)
     assert watcher.refresh() == "running"
     assert (watcher.now.known, watcher.now.tasks_done) == (1, 0)
-    assert [wait.reason for wait in watcher.waits] == ["no worker runs"]
+    assert [wait.reason for wait in watcher.waits] == ["no worker is running"]
     assert watcher.stopped is None
     assert MIN_PAUSE_SECONDS <= watcher.pause <= MAX_PAUSE_SECONDS
     desk.finish(root, output=[TaskOutput("1", "x")])

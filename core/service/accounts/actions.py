@@ -300,7 +300,7 @@ def require_running(account: Account) -> None:
 
 def stopped(account: Account) -> WrongState:
     """The error that names the account's status."""
-    detail = account.status_detail or "no details are known"
+    detail = account.status_detail or "no details available"
     match account.sync_status:
         case AccountState.ACTIVE:
             return WrongState("account-active")

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 Values = Mapping[str, Any]
 
 MAX_PROBLEM_CHARS = 500
-DECIDES_WHERE = "this decides where the credentials are sent: give the credentials too"
+DECIDES_WHERE = "this field decides where the credentials are sent; also enter the credentials"
 
 
 class InvalidFields(InvalidInput):

@@ -174,7 +174,7 @@ def _fleet(conn: Conn) -> _Fleet:
 
 def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
     if not fleet.serving:
-        return [Blocker("no worker runs", advice=Advice("start-engine"))]
+        return [Blocker("no worker is running", advice=Advice("start-engine"))]
     if account.integration_domain not in fleet.serving:
         domain = account.integration_domain
         return [
@@ -184,7 +184,7 @@ def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
             )
         ]
     if not fleet.leads:
-        return [Blocker("no dispatcher leads; one takes over within 20 s")]
+        return [Blocker("no dispatcher is leading; another takes over within 20 s")]
     return []
 
 
@@ -227,6 +227,7 @@ def _snoozed(conn: Conn, now: Progress) -> list[Blocker]:
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
     return [
         Blocker(
-            f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at
+            f"a retry is scheduled; reason: {why[0]['reason']}" if why else "a retry is scheduled",
+            now.next_at,
         )
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.service.missing import not_found
+from core.service.errors import not_found
 
 OWNERS = {
     "account": "SELECT user_id FROM user_integration WHERE id = %s",

@@ -11,7 +11,7 @@ from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput
 from core.results.text import is_storable
-from core.service.missing import not_found
+from core.service.errors import not_found
 from core.service.pagination import PLURALS
 
 MIN_PREFIX_CHARS = 4

@@ -18,7 +18,7 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 from core.results.text import is_storable
-from core.service.missing import not_found
+from core.service.errors import not_found
 
 MAX_PAGE_ROWS = 1_000
 

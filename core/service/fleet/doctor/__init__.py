@@ -12,7 +12,7 @@ from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.plugins import Registry
-from core.service.fleet.doctor import accounts, fleet, here, servers
+from core.service.fleet.doctor import accounts, fleet, local, servers
 from core.service.fleet.doctor.check import Check
 from core.service.fleet.health import CheckStatus
 from core.settings import Settings
@@ -28,7 +28,7 @@ def examine(
     Parameters:
       environment: The servers and keys, or the error that explains why they are not available.
     """
-    yield from here.examine(settings, environment, registry)
+    yield from local.examine(settings, environment, registry)
     urls = servers.urls(settings, environment)
     if urls is None:
         return

@@ -211,7 +211,7 @@ class _Commit:
         self, conn: Conn, outcomes: list[Outcome], runs: dict[int, _Run], max_deleted_share: float
     ) -> None:
         self.conn = conn
-        self.guard = max_deleted_share
+        self.max_deleted_share = max_deleted_share
         self.runs = runs
         self.outcomes = outcomes
         self.counts = {outcome.dispatch.task_id: _Counts() for outcome in outcomes}
@@ -233,8 +233,8 @@ class _Commit:
         rows = self._latest()
         # What is gone goes first: a result may delete a folder and keep a file that is now in it.
         gone = [(writer, row.id) for writer, row in rows[Operation.TOMBSTONE]]
-        deleted = content.delete(self.conn, gone)
-        content.tombstone(self.conn, gone)
+        deleted = content.mark_deleted(self.conn, gone)
+        content.insert_placeholders(self.conn, gone)
         kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
         changed = content.upsert(self.conn, kept) | content.update(self.conn, updates)
         for writer, row in (*kept, *updates):
@@ -289,7 +289,7 @@ class _Commit:
                     _writer(outcome),
                     start_seq=run.start_seq,
                     began=run.began,
-                    guard=1.0 if run.allow_deletions else self.guard,
+                    max_deleted_share=1.0 if run.allow_deletions else self.max_deleted_share,
                 )
 
     def _note_changed(self, changed: set[content.Key]) -> None:

@@ -175,7 +175,7 @@ class Rush:
         write(conn, self.account, *(f"{number}/{id}" for id in ids), content=f"{round}")
         write(conn, self.account, f"{number}/new-{round}")
         if dice.random() < 0.3:
-            store.delete(conn, [(writer_of(self.account), f"{number}/{ids[0]}")])
+            store.mark_deleted(conn, [(writer_of(self.account), f"{number}/{ids[0]}")])
 
     def _read(self, number) -> None:
         conn, cursor, dice = (

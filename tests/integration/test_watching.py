@@ -11,7 +11,7 @@ import pytest
 from core import TaskOutput
 from core.demo import engine
 from core.errors import NotFound, ServerUnavailable
-from core.service import listings
+from core.service.accounts import queries as account_queries
 from core.service.content import reader as content_reader
 from core.service.runs.watch import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, RunWatcher
 
@@ -111,7 +111,7 @@ def test_content_is_counted_by_kind(backend, desk) -> None:
         TaskOutput("2", b"\xff\xfe", kind="a"),
         TaskOutput("3", LARGE, kind="b"),
     )
-    assert listings.account_kinds(desk.conn, account) == [
+    assert account_queries.account_kinds(desk.conn, account) == [
         {"kind": "a", "items": 2, "bytes": 3, "texts": 1, "binaries": 1, "blobs": 0},
         {"kind": "b", "items": 1, "bytes": len(LARGE), "texts": 0, "binaries": 0, "blobs": 1},
     ]

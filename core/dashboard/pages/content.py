@@ -16,9 +16,11 @@ from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
-from core.service import authorization, listings, lookup
+from core.service import authorization, lookup
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.content import listing as content_listing
+from core.service.content import queries as content_queries
 from core.web import downloads
 from core.web.dependencies import After, ContentId, Engine
 
@@ -71,7 +73,7 @@ def show_content(
     """One item: what is known of it, what it looks like, and what belongs to it."""
     with engine.database.connection() as conn:
         row = _row(conn, viewer, content_id)
-        account = listings.accounts.one(conn, "account", row["user_integration_id"])
+        account = account_queries.accounts.one(conn, "account", row["user_integration_id"])
         child_filter = content_listing.ContentFilter(
             account=row["user_integration_id"], parent=row["external_id"], deleted=None
         )
@@ -134,7 +136,7 @@ def _visible_row(engine: Backend, viewer: Viewer, id: int) -> Row:
 
 def _row(conn: Conn, viewer: Viewer, id: int) -> Row:
     authorization.require(conn, viewer.principal, "content", id)
-    return listings.content.one(conn, "content", id)
+    return content_queries.content.one(conn, "content", id)
 
 
 def _parent(conn: Conn, row: Row) -> Row | None:
@@ -142,7 +144,7 @@ def _parent(conn: Conn, row: Row) -> Row | None:
     if row["parent"] is None:
         return None
     account = row["user_integration_id"]
-    page = listings.content_of_account.page(
+    page = content_queries.content_of_account.page(
         conn, limit=1, user_integration_id=account, external_id=row["parent"]
     )
     return page.rows[0] if page.rows else None

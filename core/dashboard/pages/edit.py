@@ -15,9 +15,10 @@ from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.errors import NotFound
 from core.integration.base import Integration
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.states import AccountState
 from core.web.dependencies import AccountId, Engine
@@ -37,7 +38,7 @@ class EditedAccount:
 def _load(engine: Backend, viewer: Viewer, account: UUID) -> EditedAccount:
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "account", account)
-        row = listings.accounts.one(conn, "account", account)
+        row = account_queries.accounts.one(conn, "account", account)
     return EditedAccount(row, engine.registry.get(row["integration_domain"]))
 
 

@@ -16,11 +16,13 @@ from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
-from core.service import authorization, listings
+from core.service import authorization
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import listing as run_listing
 from core.service.runs import progress
+from core.service.runs import queries as run_queries
 from core.service.runs import tree as run_tree
 from core.service.runs.progress import Progress
 from core.states import STOPPED_TASKS, RunState, TaskState
@@ -135,7 +137,7 @@ def _run(
     conn: Conn, viewer: Viewer, run: UUID, parent: int | None, after: str | None
 ) -> Mapping[str, Any]:
     _require(conn, viewer, run, parent)
-    row = listings.runs.one(conn, "run", run)
+    row = run_queries.runs.one(conn, "run", run)
     now = progress.progress(conn, run)
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
@@ -179,10 +181,10 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
 
 def _task(conn: Conn, viewer: Viewer, task: int) -> Mapping[str, Any]:
     authorization.require(conn, viewer.principal, "task", task)
-    row = listings.tasks.one(conn, "task", task)
+    row = run_queries.tasks.one(conn, "task", task)
     return {
         "task": row,
-        "account": listings.accounts.one(conn, "account", row["user_integration_id"]),
+        "account": account_queries.accounts.one(conn, "account", row["user_integration_id"]),
         "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:MAX_SHOWN_CHARS],
         "above": run_tree.ancestors(conn, task)[:-1],
         "stopped": row["state"] in STOPPED_TASKS and row["retried_as"] is None,

@@ -11,8 +11,9 @@ from pydantic import AwareDatetime
 
 from core.rest.routes import problems
 from core.rest.schemas import Content, Page
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.content import listing as content_listing
+from core.service.content import queries as content_queries
 from core.web import downloads
 from core.web.dependencies import (
     NO_NUL,
@@ -113,4 +114,4 @@ def get_raw_content(
 def _row(engine: Engine, principal: Authenticated, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "content", id)
-        return listings.content.one(conn, "content", id)
+        return content_queries.content.one(conn, "content", id)

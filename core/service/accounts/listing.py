@@ -10,7 +10,7 @@ from uuid import UUID
 from core.accounts import store
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.service import listings
+from core.service.accounts import queries as account_queries
 from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs.parked import CONDITION
@@ -21,9 +21,9 @@ Due = Literal["now", "over"]
 
 # In the listing's own order: a text that few names hold reads past all the others.
 ALL = replace(
-    listings.accounts,
-    filters={**listings.accounts.filters, "name": "text"},
-    bounds={**listings.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
+    account_queries.accounts,
+    filters={**account_queries.accounts.filters, "name": "text"},
+    bounds={**account_queries.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
 )
 DUE_NOW = replace(ALL, where=liveness.DUE)
 OVERDUE = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")

@@ -17,7 +17,7 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 from core.service.authorization import Principal
-from core.service.listings import CONTENT_COLUMNS_OF_C
+from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, bounded, encode_cursor, invalid_cursor
 
 MAX_SCANNED_ROWS = 5_000

@@ -12,7 +12,7 @@ from psycopg.errors import ProgramLimitExceeded
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import InvalidInput
-from core.service.listings import CONTENT_COLUMNS_OF_C
+from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
 from core.service.query_timeout import within
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from core.db.rows import fetch
 from core.errors import NotFound
-from core.service import listings
 from core.service.backend import Backend
+from core.service.content import queries as content_queries
 from core.service.pagination import Keyset, PagedQuery
 
 BODY = (
@@ -24,8 +24,8 @@ STORED = PagedQuery(
         WHEN content_bytes IS NOT NULL THEN encode(sha256(content_bytes), 'hex') END AS digest""",
     "user_integration_content",
     Keyset({"external_id": "text"}),
-    filters=listings.content.filters,
-    bounds=listings.content.bounds,
+    filters=content_queries.content.filters,
+    bounds=content_queries.content.bounds,
 )
 
 
@@ -36,7 +36,7 @@ def describe(backend: Backend, id: int) -> dict[str, Any]:
       NotFound: There is no such item.
     """
     with backend.database.connection() as conn:
-        return listings.content.one(conn, "content", id)
+        return content_queries.content.one(conn, "content", id)
 
 
 def read(backend: Backend, id: int) -> Iterator[bytes]:

@@ -82,7 +82,8 @@ class Counters:
             self._reported = (self._reported[0] - tasks, self._reported[1] - rows)
 
     def _total(self, name: str) -> int:
-        return int(sum(number for (one, _), number in self._counts.items() if one == name))
+        numbers = (number for (counter, _), number in self._counts.items() if counter == name)
+        return int(sum(numbers))
 
     def written(self) -> list[list[Any]]:
         """As JSON: name, labels and number of each."""

@@ -25,7 +25,7 @@ WHERE clock IS NOT NULL AND {ALIVE}
 GROUP BY host HAVING max(abs(extract(epoch FROM clock - seen_at))) > %(largest)s ORDER BY host
 """
 DRAINING = f"SELECT id FROM process WHERE draining AND kind = 'worker' AND {ALIVE}"
-WANTED = f"""
+ACTIVE_DOMAINS = f"""
 SELECT DISTINCT integration_domain AS domain FROM user_integration
 WHERE sync_status = '{AccountState.ACTIVE}' ORDER BY 1
 """
@@ -62,7 +62,7 @@ def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
 
 def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry) -> Iterator[Check]:
     """Yield the domains of active accounts that no running worker serves."""
-    for row in fetch(conn, WANTED, {}) if serving else ():
+    for row in fetch(conn, ACTIVE_DOMAINS, {}) if serving else ():
         domain = row["domain"]
         if domain not in serving:
             advice = (

@@ -87,7 +87,7 @@ def check(
     """Ask the provider whether the credentials still work."""
 
     def act() -> None:
-        with provider_slot():
+        with provider_slot(engine):
             account_actions.check_account(engine, account)
 
     return _act(engine, viewer, renderer, account, act, "works")

@@ -58,7 +58,8 @@ def list_content(
     values = {"filters": filters, "domains": query_filters.domains(engine, domain), "wrong": None}
     with engine.database.connection() as conn:
         try:
-            page = content_listing.page(conn, _filter(conn, viewer, filters), after=after)
+            content_filter = _filter(conn, viewer, filters)
+            page = content_listing.page(conn, engine.query_slots, content_filter, after=after)
         except (InvalidInput, NotFound) as error:
             empty: dict[str, Any] = {"items": [], "cursor": None, "wrong": sentences(error)}
             return renderer.page("contents.html", values | empty, 422)
@@ -77,7 +78,9 @@ def show_content(
         child_filter = content_listing.ContentFilter(
             account=row["user_integration_id"], parent=row["external_id"], deleted=None
         )
-        children = content_listing.page(conn, child_filter, limit=20, after=after)
+        children = content_listing.page(
+            conn, engine.query_slots, child_filter, limit=20, after=after
+        )
         parent = _parent(conn, row)
     try:
         preview = previews.preview(engine, row)

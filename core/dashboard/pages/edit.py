@@ -81,7 +81,7 @@ def _change_config(
             ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
         )
         config, *credentials = account_form.values(*parts)
-        with provider_slot():
+        with provider_slot(engine):
             resync = account_actions.configure(
                 engine,
                 account,
@@ -135,7 +135,7 @@ def reconnect(
     account_form = AccountForm(edited.integration, form)
     with account_form.recording_errors():
         (credentials,) = account_form.values("credentials")
-        with provider_slot():
+        with provider_slot(engine):
             account_actions.reconnect(
                 engine, account, credentials=credentials, public_only=not viewer.is_admin
             )

@@ -19,6 +19,7 @@ from core.errors import InvalidInput, NotFound
 from core.service import authorization
 from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
+from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
 from core.service.runs import listing as run_listing
 from core.service.runs import progress
@@ -65,7 +66,7 @@ def list_runs(
                 domain or None,
                 state or None,
             )
-            page = run_listing.page(conn, run_filter, after=after)
+            page = run_listing.page(conn, engine.query_slots, run_filter, after=after)
         except (InvalidInput, NotFound) as error:
             return values | {"runs": [], "cursor": None, "wrong": sentences(error)}
         return values | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
@@ -85,7 +86,8 @@ def show_run(
     """One run as it is now: how far it is, what it waits for, and its tasks."""
     with engine.database.connection() as conn:
         _require(conn, viewer, run, parent)
-    return renderer.live("run.html", lambda conn: _run(conn, viewer, run, parent, after))
+    slots = engine.query_slots
+    return renderer.live("run.html", lambda conn: _run(conn, slots, viewer, run, parent, after))
 
 
 @router.post("/runs/{run}/cancel")
@@ -134,7 +136,12 @@ def _require(conn: Conn, viewer: Viewer, run: UUID, parent: int | None) -> None:
 
 
 def _run(
-    conn: Conn, viewer: Viewer, run: UUID, parent: int | None, after: str | None
+    conn: Conn,
+    slots: QuerySlots,
+    viewer: Viewer,
+    run: UUID,
+    parent: int | None,
+    after: str | None,
 ) -> Mapping[str, Any]:
     _require(conn, viewer, run, parent)
     row = run_queries.runs.one(conn, "run", run)
@@ -142,7 +149,7 @@ def _run(
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
     counters = {name: getattr(now, name) if running else row[name] for name in COUNTERS}
-    tasks = run_tree.tasks(conn, run, parent, after=after)
+    tasks = run_tree.tasks(conn, slots, run, parent, after=after)
     return {
         "run": row,
         "now": now,
@@ -151,7 +158,7 @@ def _run(
         "seconds": now.run["seconds"],
         "bar": _bar(now),
         "waits": progress.blockers(conn, account, now) if running else [],
-        "branches": run_tree.by_type(conn, run),
+        "branches": run_tree.by_type(conn, slots, run),
         "parent": parent,
         "above": run_tree.ancestors(conn, parent) if parent is not None else [],
         "tasks": tasks.rows,

@@ -88,7 +88,9 @@ def list_content(
         q=q,
     )
     with engine.database.connection() as conn:
-        page = content_listing.page(conn, content_filter, limit=limit, after=after)
+        page = content_listing.page(
+            conn, engine.query_slots, content_filter, limit=limit, after=after
+        )
     return Page[Content].model_validate({"items": page.rows, "cursor": page.cursor})
 
 

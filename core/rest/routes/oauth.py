@@ -85,7 +85,7 @@ def finish_authorization(
 
     It needs no token: the state is the one of the flow that was begun.
     """
-    with provider_slot():
+    with provider_slot(engine):
         done = oauth.finish(engine, state=state, code=code, error=error)
     if done.url is not None:
         return RedirectResponse(done.url, 303, headers=SECRETIVE)

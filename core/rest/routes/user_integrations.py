@@ -136,7 +136,7 @@ def create_user_integration(
     user = owner(principal, new.user_id)
 
     def act() -> RecordedResponse:
-        with provider_slot():
+        with provider_slot(engine):
             connected = account_actions.connect(
                 engine,
                 new.integration_domain,
@@ -191,7 +191,7 @@ def change_user_integration(
     """
     _require(engine, principal, account)
     public_only = not principal.is_admin
-    with provider_slot():
+    with provider_slot(engine):
         if changes.config is None and changes.credentials is not None:
             account_actions.reconnect(
                 engine, account, credentials=changes.credentials, public_only=public_only
@@ -260,7 +260,7 @@ def check_user_integration(
 ) -> Identity:
     """Ask the provider whether the credentials still work."""
     _require(engine, principal, account)
-    with provider_slot():
+    with provider_slot(engine):
         identity = account_actions.check_account(engine, account)
     return Identity(id=identity.id, name=identity.name)
 

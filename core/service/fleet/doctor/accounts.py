@@ -56,7 +56,7 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
         try:
             vault.rotate(row["credentials"])
         except VaultError:
-            message = f"none of the keys decrypts the credentials of account {row['id']}"
+            message = f"no secret key can decrypt the credentials of account {row['id']}"
             return Check(
                 "keys",
                 "fail",

@@ -90,7 +90,7 @@ def _settings(registry: Registry) -> Iterator[Check]:
 def _is_client(setting: OperatorSetting) -> bool:
     """Return True if the setting is secret or has no default.
 
-    Other settings are shown even if nobody has set them, with their default.
+    The doctor shows other settings with their default if the operator has not set them.
     """
     return setting.is_secret or not setting.value
 

@@ -97,7 +97,7 @@ def test_the_largest_inline_content_is_inline(store: Store) -> None:
 
 @pytest.mark.parametrize("content", [1, ["a"], {"a": 1}, object(), Ellipsis])
 def test_content_of_another_kind_is_refused(store: Store, content: Any) -> None:
-    with pytest.raises(ResultInvalid, match="use text, bytes, or a blob"):
+    with pytest.raises(ResultInvalid, match="use a string, bytes, or a blob"):
         row(store, "a", content)
 
 

@@ -40,7 +40,7 @@ two intervals have passed.
 """
 
 DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= clock_timestamp()"
-"""The condition of an account whose next sync is due. The index `user_integration_due` serves it."""
+"""The condition of a due account. The index `user_integration_due` serves it."""
 
 # The index `user_integration_due` serves it. An account with an open live run is being polled, so
 # it is not overdue.

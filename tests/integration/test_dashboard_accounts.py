@@ -404,7 +404,7 @@ def test_a_user_moves_an_account_only_with_its_credentials(dashboard, desk) -> N
     account, browser = connect(dashboard, "mailbox"), dashboard.sign_in("ann")
     place = f"/accounts/{account}/settings"
     answer = change(browser, account, "part", **{"config.host": "elsewhere.example"})
-    assert (answer.status_code, "give the credentials too" in answer.text) == (422, True)
+    assert (answer.status_code, "also enter the credentials" in answer.text) == (422, True)
     assert form(answer.text, place, "part").attributes["config.host"]["aria-invalid"] == "true"
     assert desk.value("SELECT config ->> 'host' FROM user_integration") == "here.example"
     with_them = {

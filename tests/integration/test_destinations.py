@@ -124,7 +124,7 @@ def test_a_user_s_token_does_not_send_stored_credentials_elsewhere(
     answer = user.patch(account, json={"config": {"port": other.port}})
     assert (answer.status_code, other.heard) == (422, [])
     assert "port" in answer.json()["detail"]
-    assert "give the credentials too" in answer.json()["detail"]
+    assert "also enter the credentials" in answer.json()["detail"]
     answer = user.patch(account, json={"config": {"port": own.port, "base": "/elsewhere"}})
     assert answer.status_code == 422
     assert user.get(account).json()["config"] == {"port": own.port, "base": "/", "folder": "in"}
@@ -208,6 +208,6 @@ def test_marks_that_stand_deeper_hold_too(config, refused) -> None:
     mailbox = SimpleNamespace(config_model=Deep, credentials_model=Password)
     after = stored(Deep.model_validate(config))
     with (
-        pytest.raises(InvalidInput, match="give the credentials too") if refused else nullcontext()
+        pytest.raises(InvalidInput, match="also enter the credentials") if refused else nullcontext()
     ):
         require_same_destination(mailbox, stored(Deep()), after)

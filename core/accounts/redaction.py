@@ -1,4 +1,4 @@
-"""Redacts secrets in text for people and logs."""
+"""Redact secrets in text for people and logs."""
 
 from __future__ import annotations
 

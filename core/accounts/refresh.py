@@ -1,4 +1,4 @@
-"""Renews credentials: one task in the fleet calls the provider, and the others wait.
+"""Renew credentials: one task in the fleet calls the provider, and the others wait.
 
 A provider may revoke a refresh token when it is used. Therefore the new credentials are stored
 before anyone uses them. No database transaction is open during the call to the provider.

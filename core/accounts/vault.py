@@ -20,7 +20,7 @@ _SECRETS = (SecretStr, SecretBytes, Secret)
 
 
 class Vault:
-    """Encrypts and decrypts credentials.
+    """The encryption of credentials.
 
     Parameters:
       keys: Fernet keys, the newest first.

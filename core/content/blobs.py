@@ -164,7 +164,7 @@ class Blobs:
 
 
 class SpooledWriter:
-    """Writes large content to a file in the spool; see `core.BlobWriter`.
+    """A writer of large content that uses a file in the spool; see `core.BlobWriter`.
 
     Parameters:
       name: The name of the file in the spool. An attempt with the same name continues the file of

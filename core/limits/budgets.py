@@ -24,7 +24,7 @@ import redis
 from core.integration.limits import Rate
 
 BURST_SHARE = 20
-"""The divisor of the units that gives the burst: a twentieth of them."""
+"""The units of a limit divided by this number are its burst."""
 
 _ARRIVAL_TIME = """
 -- The theoretical arrival time of a budget. Interval and tolerance are in microseconds.

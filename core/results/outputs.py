@@ -1,4 +1,4 @@
-"""Converts the outputs of a plugin to rows: validated, bounded, hashed, and storable."""
+"""Convert the outputs of a plugin to rows: validated, bounded, hashed, and storable."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def _string(value: object, what: str) -> str | None:
 def _fingerprint(value: object) -> str | None:
     """Validate a fingerprint.
 
-    Fingerprints are compared. So an unstorable one is an error, and is not sanitized.
+    Because fingerprints are compared, an unstorable one is an error and is not sanitized.
     """
     fingerprint = _string(value, "fingerprint")
     if fingerprint is not None and not is_storable(fingerprint):

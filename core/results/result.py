@@ -1,4 +1,4 @@
-"""Converts a `TaskResult` to rows: runs its generators, and validates and bounds all values."""
+"""Convert a `TaskResult` to rows: run its generators, and validate and bound all values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sanitizes external text for PostgreSQL, which stores neither NUL nor unpaired surrogates."""
+"""Sanitize external text for PostgreSQL, which stores neither NUL nor unpaired surrogates."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
 - `tokens` and `authorization`: the principal of a request.
 - `lookup`: ids from user input.
 - `pagination`: pages and cursors. The `queries` module of each package holds its paged queries.
-- `query_timeout`: the time limit of slow queries.
+- `query_timeout`: the timeout of slow queries, and their slots.
 - `scaffold`: the skeleton of a new plugin.
 - `backend`: the resources that operations use.
 

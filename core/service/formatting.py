@@ -1,4 +1,4 @@
-"""Formats numbers, sizes, durations and ages, for the terminal and for the dashboard alike.
+"""Format numbers, sizes, durations and ages, for the terminal and for the dashboard alike.
 
 Every function accepts None for an unknown value. No function returns an empty string or a negative
 number. Sizes are in binary units, like the limits in the settings and the documentation.

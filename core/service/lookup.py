@@ -1,4 +1,4 @@
-"""Resolves user input to an id: a UUID, a unique prefix of one, or the name of an account."""
+"""Resolve user input to an id: a UUID, a unique prefix of one, or the name of an account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connects accounts, and changes them."""
+"""Connect accounts, and change them."""
 
 from __future__ import annotations
 

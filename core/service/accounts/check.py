@@ -1,4 +1,4 @@
-"""Checks credentials and config with the plugin, in this process."""
+"""Check credentials and config with the plugin, in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disconnects an account, and erases its data in batches."""
+"""Disconnect an account, and erase its data in batches."""
 
 from __future__ import annotations
 

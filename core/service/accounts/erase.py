@@ -1,4 +1,4 @@
-"""Erases the data of an account or a user: rows, and blobs that no other row references."""
+"""Erase the data of an account or a user: rows, and blobs that no other row references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-encrypts the credentials of all accounts with the newest key."""
+"""Re-encrypt the credentials of all accounts with the newest key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists accounts by state, integration, user, name and due time, each with its first blocker."""
+"""List accounts by state, integration, user, name and due time, each with its first blocker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connects an account in a browser, through the provider's consent screen (OAuth).
+"""Connect an account in a browser, through the provider's consent screen (OAuth).
 
 The flow is OAuth 2.0 (RFC 6749), with PKCE (RFC 7636) wherever the provider supports it.
 

@@ -31,10 +31,10 @@ states = PagedQuery(
     filters={"user_integration_id": "uuid", "forgotten": "boolean"},
     bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
 )
-"""The state partitions of one account. The primary key serves it, so `user_integration_id` is
-required.
+"""The state partitions of one account.
 
-A partition whose value was dropped is `forgotten`: its value is null.
+The filter `user_integration_id` is required, because the primary key serves the query. The value of
+a `forgotten` partition was dropped and is null.
 """
 
 COUNTED = """

@@ -1,4 +1,4 @@
-"""Validates config and credentials with the models of a plugin.
+"""Validate config and credentials with the models of a plugin.
 
 An error is one line, names the field, and never repeats a secret.
 """

@@ -25,6 +25,8 @@ content_of_account = replace(
     key=Keyset({"external_id": "text"}),
     filters={**content.filters, "external_id": "text"},
 )
-"""The content of one account. The unique index on account and external id serves it, so
-`user_integration_id` is required.
+"""The content of one account.
+
+The filter `user_integration_id` is required, because the unique index on account and external id
+serves the query.
 """

@@ -1,4 +1,4 @@
-"""Reads the content of items from its row or from the blob store."""
+"""Read the content of items from its row or from the blob store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drains workers before a deploy: they finish their tasks and take no new ones."""
+"""Drain workers before a deploy: they finish their tasks and take no new ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists the runs of all accounts, the newest first."""
+"""List the runs of all accounts, the newest first."""
 
 from __future__ import annotations
 

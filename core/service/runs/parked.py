@@ -23,8 +23,10 @@ KEY = Keyset({"id": "bigint"})
 CONDITION = f"""
 t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL AND t.state = '{TaskState.PARKED}'
 """
-"""The condition of a parked task. Its first part is the condition of the index
-`sync_task_stopped`, which contains few rows of a table that may have millions.
+"""The condition of a parked task.
+
+Its first part is the condition of the index `sync_task_stopped`, which contains few rows of a table
+that may have millions.
 """
 
 ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79}(:|$)'

@@ -1,4 +1,4 @@
-"""Watches a run until it ends: its progress, its blockers, and the error that stops it."""
+"""Watch a run until it ends: its progress, its blockers, and the error that stops it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Counting the tasks of a large run is slow. The pause bounds the load on the data
 
 
 class RunWatcher:
-    """Polls a run, in one thread.
+    """A poller of one run, for one thread.
 
     Parameters:
       run: The run's id.

@@ -79,7 +79,8 @@ def schema(url: str) -> Check:
     if status == "ok":
         return Check("schema", status, f"revision {current}")
     if status == "warn":
-        return Check("schema", status, f"revision {current}, newer than {required} of this version")
+        message = f"revision {current} is newer than {required}, which this version uses"
+        return Check("schema", status, message)
     message = (
         "the database has no schema yet"
         if current is None

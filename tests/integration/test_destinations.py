@@ -208,6 +208,8 @@ def test_marks_that_stand_deeper_hold_too(config, refused) -> None:
     mailbox = SimpleNamespace(config_model=Deep, credentials_model=Password)
     after = stored(Deep.model_validate(config))
     with (
-        pytest.raises(InvalidInput, match="also enter the credentials") if refused else nullcontext()
+        pytest.raises(InvalidInput, match="also enter the credentials")
+        if refused
+        else nullcontext()
     ):
         require_same_destination(mailbox, stored(Deep()), after)

@@ -1,11 +1,10 @@
-"""The states of accounts, runs and tasks, the changes between them, and the other words of the
-ledger's columns.
+"""States of accounts, runs and tasks, their transitions, and the other words of ledger columns.
 
 This module is their only definition. SQL, CHECK constraints, REST, the dashboard, the command line
 and the documentation derive from it: `docs/reference/states.md` draws the state machines.
 
-In SQL the words are literals, written by f-strings: `WHERE state = '{RunState.RUNNING}'`. A partial
-index serves a statement only if its condition stands in the statement's text.
+In SQL the words are literals, which f-strings insert: `WHERE state = '{RunState.RUNNING}'`.
+PostgreSQL uses a partial index only if the text of the statement contains the index's condition.
 """
 
 from __future__ import annotations
@@ -20,14 +19,15 @@ class Word(StrEnum):
     """A value of a column.
 
     Attributes:
-      meaning: What it says, in a sentence for the documentation.
-      planned: Whether it is reserved: no statement writes it yet.
+      meaning: The meaning of the value, as a sentence for the documentation.
+      planned: True if the value is reserved: no statement writes it yet.
     """
 
     meaning: str
     planned: bool
 
     def __new__(cls, value: str, meaning: str = "", planned: bool = False) -> Self:
+        """Create a member; the enumeration assigns its arguments from the tuple of the member."""
         word = str.__new__(cls, value)
         word._value_ = value
         word.meaning = meaning
@@ -36,7 +36,7 @@ class Word(StrEnum):
 
     @classmethod
     def used(cls) -> tuple[Self, ...]:
-        """Return the words that a row may hold today: those that are not planned."""
+        """Return the values that a row may have now: those that are not planned."""
         return tuple(word for word in cls if not word.planned)
 
 
@@ -44,78 +44,81 @@ PLANNED = True
 
 
 class AccountState(Word):
-    """Whether an account is polled: `user_integration.sync_status`."""
+    """The polling state of an account: `user_integration.sync_status`."""
 
     ACTIVE = "active", "Runs start when they are due."
-    PAUSED = "paused", "A person stopped the account, and `resume` starts it again."
-    ERROR = "error", "The account stopped by itself. Its reason says what a person must correct."
+    PAUSED = "paused", "A person paused the account. `resume` ends the pause."
+    ERROR = "error", "The engine stopped the account. Its reason names the error to correct."
     ERASING = "erasing", "The content is hidden, and is deleted after a delay.", PLANNED
     DISCONNECTED = "disconnected", "The credentials are deleted. The content may stay."
 
 
 class AccountStateReason(Word):
-    """Why an account is in `error`: `user_integration.status_reason`."""
+    """The reason why an account is in `error`: `user_integration.status_reason`."""
 
     CREDENTIALS = "credentials", "The provider rejected the credentials. Reconnect the account."
-    CONFIGURATION = "configuration", "The configuration cannot work. Correct it."
+    CONFIGURATION = "configuration", "The configuration is invalid. Correct it."
 
 
 class RunState(Word):
-    """How far a run is: `sync_run.state`."""
+    """The progress of a run: `sync_run.state`."""
 
     RUNNING = "running", "The run has open tasks."
     SUCCEEDED = "succeeded", "Every task is done."
     PARTIAL = "partial", "Some tasks are parked, and others are done."
     FAILED = "failed", "The root task is parked, or no task is done."
-    CANCELLED = "cancelled", "A person ended the run. The next run continues its open tasks."
+    CANCELLED = "cancelled", "The run was cancelled. The next run continues its open tasks."
 
 
 class TaskState(Word):
-    """How far a task is: `sync_task.state`."""
+    """The progress of a task: `sync_task.state`."""
 
     READY = "ready", "The task waits to be dispatched."
     QUEUED = "queued", "The task is dispatched: it is in Redis, in a worker or in a saver."
     DONE = "done", "The result is saved, the plugin skipped the task, or a person discarded it."
-    DEFERRED = "deferred", "The failure may pass. The task is tried again later.", PLANNED
-    PARKED = "parked", "The task is set aside with its error, to be retried or discarded."
+    DEFERRED = "deferred", "The failure may be temporary. The task is retried later.", PLANNED
+    PARKED = "parked", "The task is set aside with its error until a person retries or discards it."
     CANCELLED = "cancelled", "The task's run was cancelled. The next run continues it as a copy."
 
 
 class Lane(Word):
-    """What a run loads. An account has at most one open run in each lane."""
+    """The items that a run loads, either new items or history.
 
-    LIVE = "live", "What is new."
-    BACKFILL = "backfill", "History, loaded beside the live run."
+    An account has at most one open run in each lane.
+    """
+
+    LIVE = "live", "New and changed items."
+    BACKFILL = "backfill", "History, loaded concurrently with the live run."
 
 
 class Trigger(Word):
-    """Why a run began: `sync_run.trigger`."""
+    """The reason why a run was created: `sync_run.trigger`."""
 
     SCHEDULE = "schedule", "The account was due."
-    MANUAL = "manual", "A person asked for the run."
+    MANUAL = "manual", "A person requested the run."
     RESYNC = "resync", "The run lists everything again, without cursors."
-    RETRY = "retry", "Parked or cancelled tasks are tried again."
-    HINT = "hint", "An event of the provider made the account due.", PLANNED
-    REREAD = "reread", "Stored sources are read again, without the provider.", PLANNED
+    RETRY = "retry", "The run retries parked or cancelled tasks."
+    HINT = "hint", "An event from the provider made the account due.", PLANNED
+    REREAD = "reread", "The run reads stored sources again, without the provider.", PLANNED
 
 
 class Deletions(Word):
-    """What happens to content that is gone at the source."""
+    """The treatment of content that no longer exists at the source."""
 
     MARK = "mark", "The content is marked deleted."
-    KEEP = "keep", "The content stays, and its row says since when it is gone.", PLANNED
+    KEEP = "keep", "The content stays. Its row records when it disappeared.", PLANNED
 
 
 class Operation(Word):
-    """What an output does to its content row. The plugin API writes it as a `code`."""
+    """The effect of an output on its content row; in the plugin API it is a `code`."""
 
-    KEEP = "keep", "Keep the complete item (code 200)."
-    UPDATE = "update", "Change only the metadata given (code 206)."
+    KEEP = "keep", "Store the complete item (code 200)."
+    UPDATE = "update", "Change only the given metadata (code 206)."
     TOMBSTONE = "tombstone", "Mark the item and its children deleted (code 410)."
 
     @classmethod
     def of_code(cls, code: object) -> Operation:
-        """Return the operation that a plugin's `code` stands for.
+        """Return the operation for the `code` of a plugin's output.
 
         Raises:
           ValueError: The code is not 200, 206 or 410.
@@ -138,8 +141,8 @@ class Transition(Generic[S]):
     Attributes:
       source: The state before. None: the row is inserted.
       target: The state after.
-      event: What causes the change, without a colon: the diagrams end a label there.
-      planned: Whether no statement makes this change yet.
+      event: The cause of the change. It contains no colon, because a colon ends a diagram's label.
+      planned: True if no statement makes this change yet.
     """
 
     source: S | None
@@ -153,10 +156,10 @@ class Machine(Generic[S]):
     """The states of one kind of row.
 
     Attributes:
-      table, column: Where the state is kept.
+      table, column: The column that holds the state.
       states: All states.
-      open: The states in which there is work to do.
-      transitions: All changes of state that may happen.
+      open: The states of a row with work to do.
+      transitions: All allowed changes of state.
     """
 
     table: str
@@ -167,12 +170,12 @@ class Machine(Generic[S]):
 
     @property
     def final(self) -> tuple[S, ...]:
-        """The states that no transition leaves."""
+        """States without a transition to another state."""
         left = {transition.source for transition in self.transitions}
         return tuple(state for state in self.states if state not in left)
 
     def allows(self, source: str | None, target: str) -> bool:
-        """Return whether a row may change from `source` to `target` today."""
+        """Return True if a row may change from `source` to `target` now."""
         return any(
             (transition.source, transition.target) == (source, target)
             for transition in self.transitions
@@ -239,14 +242,14 @@ TASKS = Machine(
         Transition(_T.PARKED, _T.DONE, "discarded"),
         Transition(_T.CANCELLED, _T.DONE, "discarded"),
         Transition(_T.DEFERRED, _T.DONE, "discarded", PLANNED),
-        Transition(_T.DEFERRED, _T.PARKED, "given up", PLANNED),
+        Transition(_T.DEFERRED, _T.PARKED, "retries used up", PLANNED),
     ),
 )
 
 STOPPED_TASKS = (TaskState.PARKED, TaskState.CANCELLED)
-"""Closed without being done: retried or continued as a copy, or discarded."""
+"""States of tasks that ended without a result. A copy continues the task, or it is discarded."""
 
 
 def literals(words: Iterable[Word]) -> str:
-    """Return the words as SQL literals, for an IN list: `'ready', 'queued'`."""
+    """Return the values as SQL literals for an IN list: `'ready', 'queued'`."""
     return ", ".join(f"'{word}'" for word in words)

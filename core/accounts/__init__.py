@@ -1,1 +1,1 @@
-"""Accounts: whose they are, their credentials under lock and key, and what limits them."""
+"""Accounts: their rows, their encrypted credentials, and the renewal of credentials."""

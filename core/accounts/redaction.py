@@ -1,4 +1,4 @@
-"""Redacts an account's secrets in text that people and logs will see."""
+"""Redact secrets in text for people and logs."""
 
 from __future__ import annotations
 
@@ -22,29 +22,33 @@ from core.integration.operator import environment_value, operator_settings
 from core.plugins import Registry
 
 MIN_SECRET_CHARS = 4
-"""Shorter secrets are not redacted: they would remove half of every text."""
+"""The length of the shortest secret that is redacted.
+
+A shorter secret would match parts of ordinary words.
+"""
 
 MIN_BASE64_CHARS = 6
-"""The shortest part of a secret in Base64 that is redacted."""
+"""The length of the shortest part of a Base64-encoded secret that is redacted."""
 
 PASSWORDS = ("password", "sslpassword")
-"""Parameters of libpq, and of redis-py, that are secrets."""
+"""Secret parameters of libpq and redis-py."""
 
 MAX_TEXT_CHARS = 2_000
-"""Characters of an error that are kept."""
+"""The maximum length of the text of an error; the rest is cut."""
 
 
 _ABOUT_SERVER = (ReadOnlyError, OutOfMemoryError)
-"""Replies whose text repeats no argument; redis-py takes the code off these."""
+"""Error replies that repeat no argument. redis-py removes the code from their text."""
 _ABOUT_SERVER_CODES = {"CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"}
 
 MAX_DESCRIPTION_CHARS = 200
+"""The maximum length of the description of a Redis error."""
 
 
 def redactor(credentials: BaseModel) -> Callable[[str], str]:
     """Return a function that replaces each secret of these credentials by `***`.
 
-    It finds secrets that are plain, or encoded as in URLs and headers.
+    It finds plain secrets, and secrets that are encoded as in URLs, headers and JSON.
     """
     return _redactor_of(secrets_of(credentials))
 
@@ -52,14 +56,14 @@ def redactor(credentials: BaseModel) -> Callable[[str], str]:
 def operator_redactor(environment: Environment, registry: Registry) -> Callable[[str], str]:
     """Return a function that replaces the operator's secrets by `***`.
 
-    These are keys, passwords of servers, and secrets of integrations.
+    These are the secret keys, the passwords of servers, and the secret settings of integrations.
     """
     passwords = [*_passwords(environment.database_url), *_passwords(environment.redis_url)]
     return _redactor_of([*environment.secret_keys, *passwords, *_settings_secrets(registry)])
 
 
 def _passwords(url: str) -> Iterator[str]:
-    """The passwords of a URL and its query, or of a connection string (`host=… password=…`)."""
+    """Yield the passwords of a URL and its query, or of a libpq string (`host=… password=…`)."""
     with suppress(ValueError):
         parts = urlsplit(url)
         yield from (unquote(parts.password),) if parts.password else ()
@@ -75,13 +79,13 @@ def _passwords(url: str) -> Iterator[str]:
 def _settings_secrets(registry: Registry) -> Iterator[str]:
     for integration in registry.integrations.values():
         manifest = integration.manifest
-        # The client of one that declares no settings, too.
+        # An integration may have an OAuth client without a model of settings.
         yield (
             environment_value(manifest.oauth.client_secret_setting)
             if manifest.oauth is not None
             else None
         ) or ""
-        with suppress(SettingsError):  # who needs it says so
+        with suppress(SettingsError):  # the code that uses the setting reports it
             for setting in operator_settings(manifest.settings):
                 if isinstance(setting.value, SecretStr | SecretBytes):
                     secret = setting.value.get_secret_value()
@@ -118,9 +122,9 @@ def _encodings(secret: str) -> set[str]:
 
 
 def _in_base64(raw: bytes) -> set[str]:
-    """The secret, and the encoded part that does not depend on its neighbours.
+    """Return the secret in Base64, and the part of it that does not depend on adjacent text.
 
-    The neighbours matter where the secret follows other text, as in `user:secret`.
+    Adjacent text changes the encoding if the secret is encoded with it, as in `user:secret`.
     """
     shapes = set()
     for before in range(3):
@@ -129,17 +133,17 @@ def _in_base64(raw: bytes) -> set[str]:
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             middle = encode(padded).decode()[first:last]
             shapes |= {middle} if len(middle) >= MIN_BASE64_CHARS else set()
-    whole = {
+    complete = {
         encode(raw).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)
     }
-    return shapes | whole
+    return shapes | complete
 
 
 def describe_redis(error: RedisError) -> str:
-    """One line about an error of Redis.
+    """Describe a Redis error in one line.
 
-    A reply that is an error may repeat the command with its arguments, as every one in a pipeline
-    does: only what the server says about itself is passed on.
+    An error reply may repeat the command with its arguments; in a pipeline it always does.
+    Therefore the description includes only replies about the server itself.
     """
     if isinstance(error, ResponseError):
         text = str(error).rpartition("caused error: ")[2]
@@ -151,8 +155,9 @@ def describe_redis(error: RedisError) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The text of an exception, without values that a library put into it: from a row, from a
-    command to Redis, or from the input of a pydantic model.
+    """Return the text of an exception, without values that a library added to it.
+
+    Such values come from a row, a Redis command, or the input of a pydantic model.
     """
     if isinstance(error, ValidationError):
         return _first_problem(error)
@@ -163,10 +168,10 @@ def message_of(error: BaseException) -> str:
 
 def _first_problem(error: ValidationError) -> str:
     first, *others = error.errors(include_url=False, include_input=False, include_context=False)
-    # The words of a plugin's validator, and those about a union's tag, repeat what they were given.
+    # The messages of a plugin's validators and those about the tag of a union repeat the input.
     quoting = first["type"] in ("value_error", "assertion_error", "union_tag_invalid")
     message = first["type"] if quoting else first["msg"]
-    # The field's name; deeper parts may be keys of the input.
+    # Only the name of the field: deeper parts of the location may be keys of the input.
     place = str(first["loc"][0]) if first["loc"] else ""
     more = f" (and {len(others)} more)" if others else ""
     return (
@@ -175,9 +180,9 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def error_text(error: BaseException, redact: Callable[[str], str]) -> str:
-    """One bounded, harmless line about an exception.
+    """Describe an exception in one line of at most `MAX_TEXT_CHARS`.
 
-    It holds the class and the message, without secrets or control characters.
+    The line has the class and the message, without secrets and control characters.
     """
     message = redact(message_of(error))
     clean = "".join(char if char.isprintable() else " " for char in message[: MAX_TEXT_CHARS * 2])

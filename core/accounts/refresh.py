@@ -1,7 +1,7 @@
-"""Renew credentials: one task in the fleet calls the provider, the others wait.
+"""Renew credentials: one task in the fleet calls the provider, and the others wait.
 
-A refresh token may be revoked by its own use, so the new credentials are stored before anyone uses
-them, and no database transaction is held while the provider is asked.
+A provider may revoke a refresh token when it is used. Therefore the new credentials are stored
+before anyone uses them. No database transaction is open during the call to the provider.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database
 from core.errors import IntegrationError, TransientError
 
 LEASE_SECONDS = 60.0
-"""How long one refresh may take before another task tries."""
+"""Seconds that a refresh may take before another task tries."""
 
 WAIT_SECONDS = 75.0
-"""How long a task waits for another one's refresh."""
+"""Seconds that a task waits for the refresh of another task."""
 
 CLAIM_REFRESH = """
 UPDATE user_integration SET
@@ -51,23 +51,24 @@ WHERE id = %s AND refresh_holder = %s
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Credentials as they are stored."""
+    """Encrypted credentials and their version."""
 
     ciphertext: str | None
     version: int
 
 
 def refresh(database: Database, account_id: UUID, version: int, renew: Callable[[], str]) -> Sealed:
-    """Credentials newer than `version`.
+    """Return credentials that are newer than `version`.
 
     Parameters:
-      version: Of the credentials the caller has.
-      renew: Asks the provider and returns the new credentials, sealed. Called by one task at a
-        time.
+      version: The version of the caller's credentials.
+      renew: Requests new credentials from the provider and returns them encrypted. One task of the
+        fleet calls it at a time.
 
     Raises:
-      TransientError: Another task's refresh did not end in time.
-      Whatever `renew` raises.
+      TransientError: The refresh of another task did not end in time, or this one failed with an
+        unexpected exception.
+      IntegrationError: `renew` raised it.
     """
     deadline = time.monotonic() + WAIT_SECONDS
     holder = uuid4()
@@ -101,18 +102,18 @@ def _renew(
         with contextlib.suppress(*DATABASE_UNAVAILABLE), database.connection() as conn:
             conn.execute(RELEASE_REFRESH, (account_id, holder))
         if isinstance(error, Exception) and not isinstance(error, IntegrationError):
-            # Its text may hold the new tokens, which no redactor knows yet.
+            # Its text may contain the new tokens, and no redactor knows them yet.
             raise TransientError(
-                f"refreshing the credentials failed: {type(error).__name__}"
+                f"could not refresh the credentials: {type(error).__name__}"
             ) from None
         raise
     return _store(database, account_id, version, ciphertext)
 
 
 def _store(database: Database, account_id: UUID, version: int, ciphertext: str) -> Sealed:
-    """Store the new credentials, however long the database is unreachable.
+    """Store the new credentials; retry for 60 s while the database is unavailable.
 
-    With rotating tokens, only the new ones work.
+    With rotating tokens, only the new credentials work.
     """
     deadline = time.monotonic() + LEASE_SECONDS
     arguments = {"id": account_id, "version": version, "credentials": ciphertext}
@@ -129,5 +130,5 @@ def _store(database: Database, account_id: UUID, version: int, ciphertext: str) 
     if stored is not None:
         return Sealed(ciphertext, stored[0])
     if newer is None:
-        raise TransientError("the refreshed credentials could not be stored")
+        raise TransientError("could not store the refreshed credentials")
     return Sealed(*newer)

@@ -1,4 +1,4 @@
-"""The rows of `user_integration`."""
+"""The statements on `user_integration`, and the account as a row of it."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ UPDATE user_integration SET config = %(config)s, limits = %(limits)s, version = 
 WHERE id = %(id)s AND (%(instead_of)s::jsonb IS NULL OR config = %(instead_of)s::jsonb)
 """
 
-# An account that stopped by itself (error) or was disconnected is not started by `resume`;
-# credentials or config are.
+# `resume` does not start an account in error or a disconnected one. New credentials or a new config
+# do.
 PAUSE = f"""
 UPDATE user_integration SET sync_status = '{AccountState.PAUSED}', updated_at = now()
 WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED}')
@@ -108,7 +108,7 @@ UPDATE user_integration SET sync_status = '{AccountState.ACTIVE}',
 WHERE id = %s AND sync_status IN ('{AccountState.ACTIVE}', '{AccountState.PAUSED}')
 """
 
-# The account stops only if the credentials that failed are still the newest.
+# The account stops only if the rejected credentials are still the latest.
 STOP = f"""
 UPDATE user_integration SET sync_status = '{AccountState.ERROR}', status_reason = %(reason)s,
     status_detail = %(detail)s,
@@ -135,10 +135,10 @@ RESEAL = "UPDATE user_integration SET credentials = %s WHERE id = %s"
 
 
 def load(conn: Conn, account_id: UUID | str) -> Account:
-    """One account.
+    """Load an account.
 
     Raises:
-      NotFound: There is none of this id.
+      NotFound: The account does not exist.
     """
     with conn.cursor(row_factory=class_row(Account)) as cursor:
         account = cursor.execute(LOAD, (account_id,)).fetchone()
@@ -148,7 +148,7 @@ def load(conn: Conn, account_id: UUID | str) -> Account:
 
 
 def load_several(conn: Conn, ids: Sequence[UUID]) -> list[Account]:
-    """Those of them that there are."""
+    """Load the accounts that exist; missing ids are skipped."""
     with conn.cursor(row_factory=class_row(Account)) as cursor:
         return cursor.execute(LOAD_SEVERAL, (list(ids),)).fetchall()
 
@@ -168,9 +168,16 @@ def connect(
     resync: bool = False,
     public_hosts_only: bool = False,
 ) -> tuple[UUID, bool]:
-    """Store an account; the same identity of the same user is the same account.
+    """Insert an account, or update the one with the same user, integration and identity.
 
-    Returns its id and whether it is new.
+    Parameters:
+      credentials: Encrypted credentials.
+      poll_interval_minutes: Minutes between the end of a run and the next run.
+      resync: True if a resync is due when the config differs from the stored one.
+      public_hosts_only: True to restrict the account to public addresses.
+
+    Returns:
+      The id of the account, and True if it is new.
     """
     row = conn.execute(
         CONNECT,

@@ -1,4 +1,4 @@
-"""Credentials at rest: encrypted with Fernet, the first key encrypts, every key decrypts."""
+"""Encryption of credentials at rest with Fernet. The first key encrypts, and every key decrypts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SECRETS = (SecretStr, SecretBytes, Secret)
 
 
 class Vault:
-    """Encrypts and decrypts credentials.
+    """The encryption of credentials.
 
     Parameters:
       keys: Fernet keys, the newest first.
 
     Raises:
-      SettingsError: A key is none.
+      SettingsError: A key is not a valid Fernet key.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -37,14 +37,14 @@ class Vault:
             raise SettingsError("secret-keys-invalid") from None
 
     def seal(self, credentials: BaseModel) -> str:
-        """The ciphertext of these credentials."""
+        """Encrypt credentials."""
         return self._fernet.encrypt(json.dumps(revealed(credentials)).encode()).decode()
 
     def open(self, sealed: str | None, model: type[M]) -> M:
-        """The credentials again.
+        """Decrypt credentials. None yields a model with its defaults.
 
         Raises:
-          VaultError: No key opens them, or they no longer fit the plugin's model.
+          VaultError: No key decrypts them, or they are not valid for the plugin's model.
         """
         try:
             if sealed is None:
@@ -56,14 +56,14 @@ class Vault:
             raise VaultError("credentials-outdated") from None
 
     def seal_text(self, text: str) -> str:
-        """The ciphertext of a text."""
+        """Encrypt a text."""
         return self._fernet.encrypt(text.encode()).decode()
 
     def open_text(self, sealed: str) -> str:
-        """The text again.
+        """Decrypt a text.
 
         Raises:
-          VaultError: No key opens it.
+          VaultError: No key decrypts it.
         """
         try:
             return self._fernet.decrypt(sealed).decode()
@@ -71,21 +71,24 @@ class Vault:
             raise VaultError("sign-in-not-decrypted") from None
 
     def digest(self, data: bytes) -> bytes:
-        """A tag that tells data that may hold secrets from other data, useless without the keys."""
+        """Return a keyed hash (HMAC-SHA-256) for comparing data that may contain secrets.
+
+        Without the keys, the hash reveals nothing about the data.
+        """
         return hmac.digest(self._keys[0], data, hashlib.sha256)
 
     def is_digest(self, digest: bytes, data: bytes) -> bool:
-        """Whether this is the digest of these data, by whichever of the keys."""
+        """Return True if this is the digest of the data with any of the keys."""
         return any(
             hmac.compare_digest(hmac.digest(key, data, hashlib.sha256), digest)
             for key in self._keys
         )
 
     def rotate(self, sealed: str) -> str:
-        """Seal again with the newest key.
+        """Encrypt again with the newest key.
 
         Raises:
-          VaultError: No key opens them.
+          VaultError: No key decrypts the ciphertext.
         """
         try:
             return self._fernet.rotate(sealed).decode()
@@ -94,12 +97,12 @@ class Vault:
 
 
 def new_key() -> str:
-    """A new Fernet key."""
+    """Generate a Fernet key."""
     return Fernet.generate_key().decode()
 
 
 def revealed(model: BaseModel) -> Any:
-    """A model as JSON with its secrets in clear: for the vault, and for nothing else."""
+    """Return a model as JSON with its secrets in clear. Only the vault may use it."""
     return to_jsonable_python(_reveal(model.model_dump()))
 
 
@@ -115,7 +118,7 @@ def _reveal(value: Any) -> Any:
 
 
 def secrets_of(model: BaseModel) -> Iterator[str]:
-    """Every secret in a model, in clear, for the redactor."""
+    """Yield every secret of a model in clear, for the redactor."""
     yield from _secrets(model.model_dump())
 
 

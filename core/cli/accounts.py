@@ -43,12 +43,12 @@ def list_accounts(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.service import listings
+    from core.service.accounts import queries as account_queries
 
     with backend() as engine, engine.database.connection() as conn:
         listing.print_page(
             conn,
-            listings.accounts,
+            account_queries.accounts,
             ("ID", "NAME", "INTEGRATION", "STATE", "LAST SYNC", "NEXT"),
             _cells,
             command="polling accounts",
@@ -88,13 +88,14 @@ def show(id: Id, json: Json = False) -> None:
       polling accounts show hello
     """
     from core.accounts import store
-    from core.service import listings, lookup
+    from core.service import lookup
+    from core.service.accounts import queries as account_queries
     from core.service.runs import progress
 
     with backend() as engine, engine.database.connection() as conn:
         account_id = lookup.account_id(conn, id)
-        row = listings.accounts.one(conn, "account", account_id)
-        totals = listings.account_totals(conn, account_id)
+        row = account_queries.accounts.one(conn, "account", account_id)
+        totals = account_queries.account_totals(conn, account_id)
         waits = progress.blockers(conn, store.load(conn, account_id))
         if json:
             dump(row | totals | {"waits": [wait.reason for wait in waits]})

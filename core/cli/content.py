@@ -49,13 +49,14 @@ def list_content(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.service import listings, lookup
+    from core.service import lookup
+    from core.service.content import queries as content_queries
 
     with backend() as engine, engine.database.connection() as conn:
         account_id = None if account is None else lookup.account_id(conn, account)
         listing.print_page(
             conn,
-            listings.content if account_id is None else listings.content_of_account,
+            content_queries.content if account_id is None else content_queries.content_of_account,
             ("ID", "INTEGRATION", "KIND", "SIZE", "CHANGED", "EXTERNAL ID"),
             _cells,
             command="polling content" + ("" if account is None else f" --account {account_id}"),

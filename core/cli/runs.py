@@ -39,12 +39,13 @@ def list_runs(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.service import listings, lookup
+    from core.service import lookup
+    from core.service.runs import queries as run_queries
 
     with backend() as engine, engine.database.connection() as conn:
         listing.print_page(
             conn,
-            listings.runs,
+            run_queries.runs,
             ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "TOOK", "SAVED", "PARKED"),
             _cells,
             command="polling runs",
@@ -83,12 +84,13 @@ def show(id: RunId, json: Json = False) -> None:
     \b
       polling runs show 3f2a
     """
-    from core.service import listings, lookup
+    from core.service import lookup
     from core.service.runs import progress
+    from core.service.runs import queries as run_queries
 
     with backend() as engine, engine.database.connection() as conn:
         run = lookup.run_id(conn, id)
-        row = listings.runs.one(conn, "run", run)
+        row = run_queries.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         waits = (
             progress.blockers(conn, progress.load_account(conn, now), now)

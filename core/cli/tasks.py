@@ -41,12 +41,13 @@ def list_tasks(
     """
     if context.invoked_subcommand is not None:
         return
-    from core.service import listings, lookup
+    from core.service import lookup
+    from core.service.runs import queries as run_queries
 
     with backend() as engine, engine.database.connection() as conn:
         listing.print_page(
             conn,
-            listings.tasks,
+            run_queries.tasks,
             ("ID", "TYPE", "STATE", "TRIES", "SINCE", "REASON"),
             _cells,
             command="polling tasks",
@@ -84,10 +85,11 @@ def show(
     \b
       polling tasks show 17
     """
-    from core.service import listings, lookup
+    from core.service import lookup
+    from core.service.runs import queries as run_queries
 
     with backend() as engine, engine.database.connection() as conn:
-        row = listings.tasks.one(conn, "task", lookup.number(id, "task"))
+        row = run_queries.tasks.one(conn, "task", lookup.number(id, "task"))
     dump(row) if json else describe(row)
 
 

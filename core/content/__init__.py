@@ -1,1 +1,1 @@
-"""What is kept: content rows, what a listing has seen, and the blobs of large items."""
+"""Stored content: its rows, the items that a listing has seen, and the blobs of large items."""

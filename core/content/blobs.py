@@ -1,7 +1,4 @@
-"""The blob store: content-addressed, in a directory or in a bucket.
-
-It provides the writer that tasks get for large content.
-"""
+"""The content-addressed blob store, in a directory or bucket, and the writer for large content."""
 
 from __future__ import annotations
 
@@ -24,6 +21,7 @@ from core.results.outputs import MAX_INLINE_BYTES
 from core.results.rows import StoredBlob
 
 CHUNK = 1024 * 1024
+"""Bytes that are read at a time."""
 
 TOUCH = """
 INSERT INTO blob (key, size) VALUES (%s, %s)
@@ -34,26 +32,26 @@ _UNNAMED = """
 b.touched_at < now() - %(grace)s * interval '1 second'
 AND NOT EXISTS (SELECT FROM user_integration_content c WHERE c.blob_key = b.key)
 """
-# All are looked through once for many, as most are named.
-CANDIDATES = f"""
+# Most blobs are referenced, so one scan selects many candidates.
+BLOBS_TO_COLLECT = f"""
 SELECT b.key FROM blob b WHERE {_UNNAMED} ORDER BY b.key LIMIT %(most)s
 """
-# The row is locked while the object goes, so that a writer of the same content waits and then
-# uploads it anew.
+# The lock lasts until the object is deleted. A writer of the same content waits for it, and then
+# uploads the object again.
 UNNAMED = f"""
 SELECT b.key FROM blob b WHERE b.key = %(key)s AND {_UNNAMED} FOR UPDATE SKIP LOCKED
 """
 FORGET = "DELETE FROM blob WHERE key = %s"
 
 UNREFERENCED_SECONDS = 24 * 3600.0
-"""How long a blob that nothing names is kept: its task may still be on the way."""
+"""Seconds that an unreferenced blob is kept. The result of its task may not be saved yet."""
 
 
 def open_store(location: str) -> Any:
-    """The store of a URL; a bare path or `file://` is a directory.
+    """Open the store of a URL; a path without a scheme, or `file://`, is a directory.
 
     Raises:
-      SettingsError: The URL names no kind of store that there is.
+      SettingsError: The URL is invalid or names an unknown kind of store.
     """
     if "://" not in location or location.startswith("file://"):
         folder = Path(location.removeprefix("file://"))
@@ -66,11 +64,11 @@ def open_store(location: str) -> Any:
 
 
 class Blobs:
-    """The store and the table that remembers what is in it.
+    """The store, and the table that lists its blobs.
 
     Parameters:
       location: A directory, or the URL of a bucket.
-      spool: The folder where content is gathered before it is stored.
+      spool: The directory for content that is still being written.
     """
 
     def __init__(self, database: Database, location: str, spool: Path) -> None:
@@ -81,30 +79,41 @@ class Blobs:
 
     @property
     def store(self) -> Any:
+        """The object store, opened on first use."""
         if self._store is None:
             self._store = open_store(self._location)
         return self._store
 
     def put(self, data: bytes) -> str:
-        """Store bytes; returns their key."""
+        """Store bytes, and return their key.
+
+        Raises:
+          TransientError: The store cannot be written.
+        """
         return self._put(hashlib.sha256(data).hexdigest(), len(data), data)
 
     def put_file(self, path: Path, sha256: str) -> str:
-        """Store a file; returns its key."""
+        """Store a file, and return its key.
+
+        Raises:
+          TransientError: The store cannot be written.
+        """
         return self._put(sha256, path.stat().st_size, path)
 
     def _put(self, sha256: str, size: int, data: bytes | Path) -> str:
         key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
         with self._database.connection() as conn:
             row = conn.execute(TOUCH, (key, size)).fetchone()
-        if row is None or row[0] or not self._there(key):
+        if row is None or row[0] or not self._exists(key):
             try:
                 obstore.put(self.store, key, data)
             except Exception as error:
-                raise TransientError(f"the blob store refuses: {type(error).__name__}") from error
+                raise TransientError(
+                    f"could not write to the blob store: {type(error).__name__}"
+                ) from error
         return key
 
-    def _there(self, key: str) -> bool:
+    def _exists(self, key: str) -> bool:
         try:
             obstore.head(self.store, key)
         except FileNotFoundError:
@@ -112,11 +121,11 @@ class Blobs:
         return True
 
     def get(self, key: str) -> bytes:
-        """The content of a blob."""
+        """Return the content of a blob."""
         return bytes(obstore.get(self.store, key).bytes())
 
     def stream(self, key: str) -> Any:
-        """The content of a blob in portions, for large ones."""
+        """Return the content of a large blob as an iterator of chunks."""
         return obstore.get(self.store, key).stream(min_chunk_size=CHUNK)
 
     def collect(
@@ -126,18 +135,18 @@ class Blobs:
         keys: Sequence[str] | None = None,
         seconds: float = float("inf"),
     ) -> int:
-        """Delete unreferenced blobs that were not touched for `grace` seconds.
-
-        `keys` restricts it to these blobs. Returns how many it deleted.
+        """Delete unreferenced blobs; return their number.
 
         Parameters:
-          most: No more than so many.
-          seconds: None is begun after this time.
+          grace: Seconds since the last write of a blob. Younger blobs stay.
+          most: The maximum number of blobs to delete.
+          keys: The blobs to consider. Default: all.
+          seconds: Seconds after which no further blob is deleted. Default: unlimited.
         """
         deadline, count = time.monotonic() + seconds, 0
         if keys is None:
             with self._database.connection() as conn:
-                keys = [key for (key,) in conn.execute(CANDIDATES, {"grace": grace, "most": most})]
+                keys = [key for (key,) in conn.execute(BLOBS_TO_COLLECT, {"grace": grace, "most": most})]
         for key in keys:
             if count >= most or time.monotonic() >= deadline:
                 break
@@ -155,12 +164,12 @@ class Blobs:
 
 
 class SpooledWriter:
-    """Gathers large content in a file of the spool; see `core.BlobWriter`.
+    """A writer of large content that uses a file in the spool; see `core.BlobWriter`.
 
     Parameters:
-      name: The file's name in the spool: the same for every attempt that shall go on where the last
-        one stopped.
-      resumable: Whether to keep the file when the task fails.
+      name: The name of the file in the spool. An attempt with the same name continues the file of
+        the previous attempt.
+      resumable: True to keep the file if the task fails.
     """
 
     def __init__(self, blobs: Blobs, name: str, *, resumable: bool) -> None:
@@ -177,7 +186,7 @@ class SpooledWriter:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            # An earlier attempt, given up but not dead, still writes there: begin apart from it.
+            # An abandoned attempt still writes to this file. Start another file.
             self._file.close()
             self._resumable = False
             self._path = self._path.with_name(f"{self._path.name}-{uuid4().hex}")
@@ -203,23 +212,27 @@ class SpooledWriter:
     @property
     def _open(self) -> IO[bytes]:
         if self._file is None:
-            raise ValueError("use it as a context manager: with ctx.blob() as f")
+            raise ValueError("a blob writer is a context manager: with ctx.blob() as writer")
         return self._file
 
     def write(self, data: bytes, /) -> int:
+        """Append bytes, and return their number."""
         self._hash.update(data)
         return self._open.write(data)
 
     def tell(self) -> int:
+        """Return the number of bytes written so far, by earlier attempts too."""
         return self._open.seek(0, 2)
 
     def restart(self) -> None:
+        """Delete the bytes written so far."""
         self._open.seek(0)
         self._open.truncate()
         self._hash = hashlib.sha256()
 
     @property
     def blob(self) -> StoredBlob:
+        """The finished content. The first access stores it."""
         if self._blob is None:
             self._blob = self._finish()
         return self._blob
@@ -239,7 +252,11 @@ class SpooledWriter:
 
 
 def clean_spool(spool: Path, older_than: float = 7 * 86400.0) -> None:
-    """Throw away what interrupted downloads left, after a week (`older_than` seconds)."""
+    """Delete the files of interrupted downloads from the spool.
+
+    Parameters:
+      older_than: The age of a file since its last change, in seconds. Default: a week.
+    """
     if not spool.is_dir():
         return
     limit = time.time() - older_than

@@ -1,13 +1,13 @@
 """The statements that save content.
 
-They run inside the saving transaction, after the fence, each with its rows sorted by key.
+They run inside the saving transaction, after the fence. Each sorts its rows by key.
 
-A row remembers two writers: `content_seq`, the dispatch that wrote its content, and `metadata_seq`,
-the last one that changed anything. A write with a smaller number than what it would replace is
-late, and ignored.
+A row records two writers: `content_seq` is the dispatch that wrote its content, and `metadata_seq`
+the dispatch that changed the row last. A write with a smaller number than the row's is late, and is
+ignored.
 
-Every change also writes `changed_xid`, the number of its transaction: what the change feed is
-ordered by (ADR 0040). For new rows that is the column's default.
+Every change also writes `changed_xid`, the number of its transaction, which orders the change feed
+(ADR 0040). For new rows it is the default of the column.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from core.db.pool import Conn
 from core.results.rows import ListingRow, OutputRow
 from core.results.text import json_text
 
-# Locks content rows by (account, external id). Served by the unique index; unchanged rows are found
-# before and not locked.
+# Locks content rows in the order of (account, external id). The unique index serves it. The join
+# excludes unchanged rows, so they are not locked.
 UPSERT = """
 WITH incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s::json) AS r(
@@ -36,7 +36,7 @@ WITH incoming AS MATERIALIZED (
     WHERE c.id IS NULL
         OR c.content_seq < i.seq
             AND (c.digest <> decode(i.digest, 'hex') OR c.deleted_at IS NOT NULL)
-        -- Deleted a moment ago by the same result, along with what it belonged to.
+        -- The same result has just deleted the row, together with its parent.
         OR c.content_seq = i.seq AND c.deleted_at IS NOT NULL
     ORDER BY i.account, i.id
 )
@@ -54,7 +54,7 @@ ON CONFLICT (user_integration_id, external_id) DO UPDATE SET
     content_text = excluded.content_text, content_bytes = excluded.content_bytes,
     blob_key = excluded.blob_key, size = excluded.size, hash = excluded.hash,
     content_seq = excluded.content_seq,
-    -- A change of metadata that was dispatched later, yet saved before, stands.
+    -- A change of metadata that was dispatched later but saved earlier takes precedence.
     metadata = CASE WHEN c.metadata_seq < excluded.metadata_seq
         THEN excluded.metadata ELSE excluded.metadata || c.metadata END,
     fingerprint = CASE WHEN c.metadata_seq < excluded.metadata_seq
@@ -68,7 +68,7 @@ WHERE c.content_seq < excluded.content_seq
 RETURNING user_integration_id::text, external_id
 """
 
-# The digest is emptied: the next whole item is compared afresh.
+# It clears the digest, so that the next complete item counts as changed.
 UPDATE = """
 WITH incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s::json)
@@ -88,9 +88,10 @@ FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# An item and all that hangs below it. Served by the unique index and by the one on (account,
-# parent). The last condition is for rows that somebody wrote while this waited for their lock.
-DELETE = """
+# Marks items and all their descendants deleted. Two indexes serve it: the unique one, and the one
+# on (account, parent). The last condition excludes rows that another transaction wrote while this
+# statement waited for their lock.
+MARK_DELETED = """
 WITH RECURSIVE incoming AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%s::json) AS r(account uuid, id text, seq bigint)
 ), below AS (
@@ -103,8 +104,8 @@ WITH RECURSIVE incoming AS MATERIALIZED (
         AND c.parent = b.external_id
     WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 ), locked AS (
-    -- One for each row, and joined with the table alone: two of these lists, joined, would compare
-    -- every row with every other.
+    -- One entry for each row, joined only with the table. A join of two such lists would compare
+    -- every row with every other row.
     SELECT b.* FROM (SELECT DISTINCT ON (id) id, seq, root FROM below ORDER BY id, seq DESC) b
     JOIN user_integration_content c ON c.id = b.id
     ORDER BY c.user_integration_id, c.external_id FOR UPDATE OF c
@@ -117,9 +118,10 @@ WHERE c.id = b.id AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 RETURNING c.user_integration_id::text, b.root
 """
 
-# Of an item that was never kept, or is deleted already: so that a download which is under way does
-# not bring it in.
-TOMBSTONE = """
+# Inserts a deleted row, without content, for an item that was never stored. For a row that is
+# already deleted, it raises the numbers of the writers. In both cases, a download that still runs
+# cannot store the item.
+INSERT_PLACEHOLDERS = """
 INSERT INTO user_integration_content AS c (
     user_integration_id, integration_domain, external_id, kind, digest,
     content_seq, metadata_seq, deleted_at)
@@ -138,9 +140,10 @@ SELECT run, id FROM json_to_recordset(%s::json) AS r(run uuid, id text) ORDER BY
 ON CONFLICT DO NOTHING
 """
 
-# What a complete listing no longer holds: written before the run began, by its number and by its
-# time, and not seen in it. The number alone would miss what a slow task of another run keeps
-# meanwhile, the time alone what a slow transaction does.
+# Items that a complete listing no longer contains: the run has not seen them, and they were written
+# before it began, by both their number and their time. The number alone would delete an item that a
+# slow task of another run saved during this run. The time alone would delete an item that a slow
+# transaction saved.
 _VANISHED = """
 SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
     WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
@@ -151,7 +154,7 @@ WHERE user_integration_id = %(account)s AND deleted_at IS NULL
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
 """
-# Two statements, since no index serves IS NOT DISTINCT FROM.
+# Two statements, because no index serves IS NOT DISTINCT FROM.
 VANISHED = f"{_VANISHED} AND parent = %(parent)s"
 VANISHED_AT_ROOT = f"{_VANISHED} AND parent IS NULL"
 
@@ -159,7 +162,7 @@ HOLD_DELETION = """
 INSERT INTO held_deletion (user_integration_id, run_id, parent, since, until, vanished, total)
 VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(total)s)
 """
-# A later listing of the same place supersedes the held deletion.
+# A later listing of the same part of the source replaces the held deletion.
 DROP_HELD_DELETION = """
 DELETE FROM held_deletion
 WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
@@ -169,10 +172,10 @@ WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent
 
 
 class Writer(NamedTuple):
-    """The task whose rows are written.
+    """The task that writes rows.
 
     Attributes:
-      seq: The number of its dispatch; see above.
+      seq: The sequence number of its dispatch; see the docstring of this module.
     """
 
     account: str
@@ -189,8 +192,8 @@ Key = tuple[str, str]
 
 
 def upsert(conn: Conn, writes: Sequence[Write]) -> set[Key]:
-    """Keep complete items. Returns the (account, id) of those that were new or changed."""
-    # Named one by one: this is half of what the saver itself takes for a row.
+    """Store complete items; return the keys of new and changed ones."""
+    # Listing the fields is faster than a loop. This is half of the saver's own work for a row.
     rows = [
         {
             "account": writer.account,
@@ -217,7 +220,7 @@ def upsert(conn: Conn, writes: Sequence[Write]) -> set[Key]:
 
 
 def update(conn: Conn, writes: Sequence[Write]) -> set[Key]:
-    """Change metadata of items that are kept. Returns those that changed."""
+    """Change the metadata of stored items; return the keys of those that changed."""
     rows = [
         {
             "account": writer.account,
@@ -237,22 +240,23 @@ def _keys(conn: Conn, statement: str, rows: Sequence[Mapping[str, Any]]) -> set[
     return {(account, id) for account, id in conn.execute(statement, (json_text(rows),))}
 
 
-def delete(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> Counter[Key]:
-    """Mark these ids and what hangs below them deleted.
+def mark_deleted(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> Counter[Key]:
+    """Turn items and their descendants into tombstones.
 
-    Returns how many rows by the (account, id) that was named.
+    Returns the number of changed rows, descendants included, by the key of the item.
     """
     rows = _deletion_rows(deletions)
     if not rows:
         return Counter()
-    return Counter((account, root) for account, root in conn.execute(DELETE, (json_text(rows),)))
+    keys = conn.execute(MARK_DELETED, (json_text(rows),))
+    return Counter((account, root) for account, root in keys)
 
 
-def tombstone(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> None:
-    """Leave a tombstone where nothing was kept yet."""
+def insert_placeholders(conn: Conn, deletions: Iterable[tuple[Writer, str]]) -> None:
+    """Insert placeholders for deleted items that were never stored."""
     rows = _deletion_rows(deletions)
     if rows:
-        conn.execute(TOMBSTONE, (json_text(rows),))
+        conn.execute(INSERT_PLACEHOLDERS, (json_text(rows),))
 
 
 def _deletion_rows(deletions: Iterable[tuple[Writer, str]]) -> list[Mapping[str, Any]]:
@@ -263,7 +267,7 @@ def _deletion_rows(deletions: Iterable[tuple[Writer, str]]) -> list[Mapping[str,
 
 
 def record_seen(conn: Conn, seen: Iterable[tuple[str, str]]) -> None:
-    """Record that (run, external id) is still at the source."""
+    """Record items that still exist at the source, each as (run, external id)."""
     rows = [{"run": run, "id": id} for run, id in seen]
     if rows:
         conn.execute(SEEN, (json_text(rows),))
@@ -298,4 +302,4 @@ def sweep(
     if len(vanished) > max_deleted_share * total:
         conn.execute(HOLD_DELETION, {**place, "vanished": len(vanished), "total": total})
         return 0
-    return sum(delete(conn, [(writer, id) for id in vanished]).values())
+    return sum(mark_deleted(conn, [(writer, id) for id in vanished]).values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +19,8 @@ from core.web.problems import HttpProblem
 MAX_TEXT_CHARS = 200_000
 """Bytes that are shown in the page."""
 
-MAX_CONCURRENT_PREVIEWS = 2
 SLOT_TIMEOUT_SECONDS = 10.0
-"""How many mails are parsed concurrently, and how many seconds other mails wait for that.
-
-A mail that was made to be slow takes seconds of the interpreter.
-"""
-
-_slots = threading.BoundedSemaphore(MAX_CONCURRENT_PREVIEWS)
+"""Seconds that a preview waits for a slot."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -78,13 +71,13 @@ class Preview:
 
 
 @contextmanager
-def _slot() -> Iterator[None]:
-    if not _slots.acquire(timeout=SLOT_TIMEOUT_SECONDS):
+def _slot(engine: Backend) -> Iterator[None]:
+    if not engine.preview_slots.acquire(timeout=SLOT_TIMEOUT_SECONDS):
         raise HttpProblem("previews-busy")
     try:
         yield
     finally:
-        _slots.release()
+        engine.preview_slots.release()
 
 
 def preview(engine: Backend, row: dict[str, Any]) -> Preview:
@@ -94,7 +87,7 @@ def preview(engine: Backend, row: dict[str, Any]) -> Preview:
       NotFound: The item or its blob does not exist.
       Refused: Too many previews are in progress.
     """
-    with _slot():
+    with _slot(engine):
         return _preview(engine, row)
 
 
@@ -128,7 +121,7 @@ def document(engine: Backend, row: dict[str, Any]) -> str | None:
       NotFound: The item or its blob does not exist.
       Refused: Too many previews are in progress.
     """
-    with _slot():
+    with _slot(engine):
         return _document(engine, row)
 
 

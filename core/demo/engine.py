@@ -18,8 +18,8 @@ from core.db.migrate import migrate
 from core.db.version import current, require_schema
 from core.environment import get_environment, leave_environment
 from core.errors import ServerUnavailable, WrongState
-from core.service import listings
 from core.service.accounts import actions as account_actions
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend, open_backend
 from core.service.runs import actions as run_actions
 from core.settings import Settings, get_settings
@@ -168,7 +168,7 @@ def last_port(backend: Backend, login: str) -> int | None:
     The server's address is a part of what makes it the same account again.
     """
     with backend.database.connection() as conn:
-        for row in listings.accounts.pages(conn, user_id=USER, integration_domain="ftp"):
+        for row in account_queries.accounts.pages(conn, user_id=USER, integration_domain="ftp"):
             if row["identity"].startswith(f"{login}@"):
                 return int(row["config"]["port"])
     return None

@@ -13,7 +13,7 @@ from rich.table import Table
 from core.demo.comparing import Comparison
 from core.demo.engine import Account
 from core.demo.files import Tree
-from core.service import listings
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.formatting import number, size, span
 from core.service.runs import progress
@@ -52,7 +52,7 @@ def summary(
     tasks = 0
     with backend.database.connection() as conn:
         for account in accounts:
-            for row in listings.account_kinds(conn, account.id):
+            for row in account_queries.account_kinds(conn, account.id):
                 stored = (number(row[name]) for name in STORED)
                 cells = (row["kind"], number(row["items"]), size(row["bytes"]), *stored)
                 kept.add_row(account.domain, *cells)

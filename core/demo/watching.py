@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from core.demo.engine import Account
 from core.demo.files import FILE, Tree
 from core.errors import ServerUnavailable
-from core.service import listings
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.formatting import number, size
 from core.service.runs.watch import RunWatcher
@@ -91,7 +91,7 @@ def watch(
 
 def _count(backend: Backend, account: Account, watchers: Sequence[RunWatcher]) -> Counts:
     with backend.database.connection() as conn:
-        kept = {row["kind"]: row for row in listings.account_kinds(conn, account.id)}
+        kept = {row["kind"]: row for row in account_queries.account_kinds(conn, account.id)}
     files = kept.get(FILE, {"items": 0, "bytes": 0})
     tasks = sum(watcher.now.known for watcher in watchers)
     waiting = sum(watcher.now.ready + watcher.now.queued for watcher in watchers)

@@ -39,8 +39,8 @@ def write_content(
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
     gone = [(writer, row.id) for writer, row in rows[Operation.TOMBSTONE]]
-    deleted = store.delete(conn, gone)
-    store.tombstone(conn, gone)
+    deleted = store.mark_deleted(conn, gone)
+    store.insert_placeholders(conn, gone)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
     changed = store.upsert(conn, kept) | store.update(conn, updates)
     for writer, row in (*kept, *updates):

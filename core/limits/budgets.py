@@ -1,13 +1,16 @@
-"""Rate limits of the whole fleet: one budget in Redis for all workers, by Redis's own clock.
+"""Rate limits of the fleet: one budget in Redis for all workers, timed by the clock of Redis.
 
-GCRA: a key holds the moment until which the budget is spent ("tat", in microseconds). A task is let
-through if that is not more than a tolerance ahead of now, whatever it costs, so that heavy tasks
-are not starved by light ones; what it costs moves the moment on. To never exceed `units` in any
-window of `per` seconds, the steady rate is lowered by what the burst and the last, heaviest task
-may add. All who take from a limit must therefore agree on its heaviest cost.
+The algorithm is GCRA (the generic cell rate algorithm). A key holds the theoretical arrival time
+("tat", in microseconds): the moment until which the budget is spent. A task may start if that
+moment is at most a tolerance ahead of now. Its own cost does not matter, so that light tasks do not
+starve heavy ones. Its cost then moves the moment forward.
 
-When Redis has lost the budgets, each begins as far spent as it could have been: slow, not open. A
-mark tells "lost" from "never used".
+No window of `per` seconds may exceed `units`. Therefore the steady rate is lowered by the units
+that the burst and the last, heaviest task may add. All users of a limit must agree on its heaviest
+cost.
+
+If Redis has lost the budgets, each starts as spent as it may have been, so the fleet is slow rather
+than over the limit. A mark in Redis distinguishes lost budgets from unused ones.
 """
 
 from __future__ import annotations
@@ -21,12 +24,11 @@ import redis
 from core.integration.limits import Rate
 
 BURST_SHARE = 20
-"""The burst is a twentieth of the units."""
+"""The units of a limit divided by this number are its burst."""
 
-# Where a budget stands: KEYS[i], with the mark, its interval and tolerance in microseconds, and its
-# heaviest cost.
-STAND = """
-local function stand(key, mark, now, interval, tolerance, heaviest)
+_ARRIVAL_TIME = """
+-- The theoretical arrival time of a budget. Interval and tolerance are in microseconds.
+local function arrival_time(key, mark, now, interval, tolerance, heaviest)
     local tat = tonumber(redis.call('GET', key))
     if not tat then
         tat = now
@@ -40,26 +42,28 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """
 
-# KEYS: the mark, then a budget each. ARGV: take (1) or force (2); then for each budget: interval
-# and tolerance in microseconds, heaviest cost, units. Returns {-1} where the mark is missing,
-# otherwise {wait in microseconds, the budget that says so}.
-SCRIPT = (
-    STAND
+TAKE_UNITS = (
+    _ARRIVAL_TIME
     + """
+-- KEYS: the mark, then one key for each budget.
+-- ARGV: take (1) or force (2); then for each budget: interval and tolerance in microseconds,
+--   heaviest cost, units.
+-- Returns {-1} if the mark is missing, otherwise {wait in microseconds, number of the budget that
+--   requires the longest wait}.
 if not mark then return {-1, 0} end
 local wait, which = 0, 0
 local tats = {}
 for i = 2, #KEYS do
     local at = 2 + (i - 2) * 4
     local interval, tolerance = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-    local tat = stand(KEYS[i], mark, now, interval, tolerance, tonumber(ARGV[at + 2]))
+    local tat = arrival_time(KEYS[i], mark, now, interval, tolerance, tonumber(ARGV[at + 2]))
     local over = tat - tolerance - now
     if over > wait then wait, which = over, i - 1 end
     tats[i] = tat + tonumber(ARGV[at + 3]) * interval
 end
 if ARGV[1] == '2' or wait <= 0 then
     for i = 2, #KEYS do
-        -- Kept until it is full again, and as long as a lost budget would be thought to be spent.
+        -- The key expires one second after the budget is full again.
         redis.call('SET', KEYS[i], string.format('%.0f', tats[i]), 'PX',
             math.ceil((tats[i] - now) / 1000) + 1000)
     end
@@ -68,17 +72,18 @@ return {wait > 0 and math.ceil(wait) or 0, which}
 """
 )
 
-# KEYS as above; ARGV: interval, tolerance and heaviest cost of each budget. Returns the units each
-# has left.
-LEFT = (
-    STAND
+UNITS_LEFT = (
+    _ARRIVAL_TIME
     + """
+-- KEYS: as above. ARGV: interval, tolerance and heaviest cost of each budget.
+-- Returns the units that each budget has left.
 local left = {}
 for i = 2, #KEYS do
     local at = 1 + (i - 2) * 3
     local interval, tolerance = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
     local heaviest = tonumber(ARGV[at + 2])
-    local room = now + tolerance - stand(KEYS[i], mark or '0', now, interval, tolerance, heaviest)
+    local tat = arrival_time(KEYS[i], mark or '0', now, interval, tolerance, heaviest)
+    local room = now + tolerance - tat
     left[i - 1] = room < 0 and 0 or math.floor(room / interval) + heaviest
 end
 return left
@@ -89,11 +94,12 @@ TAKE, FORCE = 1, 2
 
 
 class UnitRequest(NamedTuple):
-    """Units of one budget.
+    """A request for units of one budget.
 
     Parameters:
-      key: What the limit is counted under.
-      heaviest: The most units that one task of this limit takes.
+      key: The key of the limit, from `core.limits.keys.limit_key`.
+      units: Number of units to take.
+      heaviest: The most units that one task takes from this limit.
     """
 
     key: str
@@ -104,20 +110,25 @@ class UnitRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """A budget is exhausted: which (an index into what was asked), and for how many seconds."""
+    """An exhausted budget.
+
+    Attributes:
+      index: The index of its request.
+      seconds: Seconds until a task may start.
+    """
 
     index: int
     seconds: float
 
 
 class Budgets:
-    """Takes units of rate limits.
+    """The budgets of all rate limits.
 
     Parameters:
-      client: A client of Redis.
-      key: Puts a name into the namespace of this fleet.
-      first_use: Called when the mark is missing; True where no budget was ever counted in this
-        ledger.
+      client: A Redis client.
+      key: Adds the namespace of this fleet to a name.
+      first_use: Called if the mark is missing. It returns True if this ledger has never counted a
+        budget.
     """
 
     def __init__(
@@ -126,52 +137,54 @@ class Budgets:
         self._client = client
         self._key = key
         self._first_use = first_use
-        self._script = client.register_script(SCRIPT)
-        self._left = client.register_script(LEFT)
+        self._take_units = client.register_script(TAKE_UNITS)
+        self._units_left = client.register_script(UNITS_LEFT)
 
-    def take(self, wanted: Sequence[UnitRequest]) -> Exhausted | None:
-        """Take what is wanted of each budget, or of none if one of them is spent."""
-        return self._run(TAKE, wanted)
+    def take(self, requests: Sequence[UnitRequest]) -> Exhausted | None:
+        """Take the units of all requests; if one budget is exhausted, take none and return it."""
+        return self._run(TAKE, requests)
 
-    def left(self, wanted: Sequence[UnitRequest]) -> dict[str, int]:
-        """Units that each budget has left, by key. Takes nothing."""
-        if not wanted:
+    def left(self, requests: Sequence[UnitRequest]) -> dict[str, int]:
+        """Return the units that each budget has left, by key, without taking any."""
+        if not requests:
             return {}
         numbers = [
             number
-            for request in wanted
+            for request in requests
             for number in (*gcra(request.limit, request.heaviest), request.heaviest)
         ]
-        left = cast("list[int]", self._left(keys=self._keys(wanted), args=numbers))
-        return dict(zip([request.key for request in wanted], left, strict=True))
+        left = cast("list[int]", self._units_left(keys=self._keys(requests), args=numbers))
+        return dict(zip([request.key for request in requests], left, strict=True))
 
-    def charge(self, wanted: UnitRequest) -> None:
-        """Take units even if none are left: debt, paid off before the next task."""
-        self._run(FORCE, [wanted])
+    def charge(self, request: UnitRequest) -> None:
+        """Take units even if none are left. The debt delays the next task."""
+        self._run(FORCE, [request])
 
-    def _run(self, mode: int, wanted: Sequence[UnitRequest]) -> Exhausted | None:
-        if not wanted:
+    def _run(self, mode: int, requests: Sequence[UnitRequest]) -> Exhausted | None:
+        if not requests:
             return None
         arguments: list[Any] = [mode]
-        for request in wanted:
+        for request in requests:
             heaviest = max(request.heaviest, request.units if mode == TAKE else 1)
             arguments += [*gcra(request.limit, heaviest), heaviest, request.units]
         while True:
-            wait, which = cast("list[int]", self._script(keys=self._keys(wanted), args=arguments))
+            wait, which = cast(
+                "list[int]", self._take_units(keys=self._keys(requests), args=arguments)
+            )
             if wait >= 0:
                 return Exhausted(which - 1, wait / 1_000_000) if wait else None
             self._mark()
 
-    def _keys(self, wanted: Sequence[UnitRequest]) -> list[str]:
+    def _keys(self, requests: Sequence[UnitRequest]) -> list[str]:
         return [
             self._key("budgets"),
-            *(self._key(f"budget/{request.key}") for request in wanted),
+            *(self._key(f"budget/{request.key}") for request in requests),
         ]
 
     def _mark(self) -> None:
-        """Redis knows nothing of budgets: new, or flushed.
+        """Set the mark, because this Redis is new or was flushed.
 
-        What is missing then was spent, as far as we know, at that moment.
+        Unless this is the first use, missing budgets count as spent at this moment.
         """
         seconds, microseconds = self._client.time()
         lost = 0 if self._first_use() else seconds * 1_000_000 + microseconds
@@ -179,16 +192,19 @@ class Budgets:
 
 
 def gcra(limit: Rate, heaviest: int) -> tuple[int, int]:
-    """Return (interval of one unit, tolerance) in microseconds, for at most `units` per window.
+    """Return the interval of one unit and the tolerance, in microseconds.
 
-    Every window of `per` seconds respects that maximum.
+    With them, no window of `per` seconds exceeds `units`. In a window, tasks start until `(per +
+    tolerance) / interval` units are spent, and the last task may cost `heaviest`. With `steady`
+    intervals in a window, that is at most `steady + burst - 2 + heaviest` units.
 
-    In a window, tasks are let through until `(per + tolerance) / interval` units are spent, and the
-    last of them may cost the heaviest: `steady + burst - 2 + heaviest` units at most, with `steady`
-    units of interval in a window. A task that costs more than the whole limit is let through all
-    the same, and the budget is then in debt for as long as it takes.
+    A task that costs more than the complete limit starts nevertheless. The budget is then in debt
+    until the limit has restored those units.
+
+    Parameters:
+      heaviest: The most units that one task takes from this limit.
     """
-    # Next to a task that costs nearly all of the limit there is no room for a burst.
+    # If one task costs nearly the complete limit, no burst is possible.
     burst = max(min(limit.units // BURST_SHARE, limit.units - heaviest + 1), 1)
     steady = max(limit.units - burst - heaviest + 2, 1)
     interval = -(-round(limit.per * 1_000_000) // steady)

@@ -1,4 +1,4 @@
-"""The limits of an account, with the operator's own figures, and the keys that count them."""
+"""The limits of an account, with the operator's overrides, and the keys that count them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from core.integration.limits import Concurrency, Limit, Rate
 from core.settings import LimitOverride
 
 WHOLE_ACCOUNT = ""
-"""The limit name under which a whole account is blocked."""
+"""The name of the limit that blocks a complete account."""
 
 
 def overridden(limits: Iterable[Limit], overrides: Mapping[str, LimitOverride]) -> list[Limit]:
-    """The plugin's limits with the figures of `POLLING_LIMITS` in place of its own."""
+    """Return the limits of a plugin with the overrides of `POLLING_LIMITS` applied.
+
+    Raises:
+      SettingsError: An override has a field that does not exist for the kind of its limit.
+    """
     return [_override(limit, overrides.get(limit.name)) for limit in limits]
 
 
@@ -36,7 +40,7 @@ def _override(limit: Limit, override: LimitOverride | None) -> Limit:
 
 
 def to_json(limits: Iterable[Limit]) -> list[dict[str, Any]]:
-    """As the account's row keeps them, for dispatchers that do not have the plugin."""
+    """Convert limits to the JSON of the account's row, for dispatchers without the plugin."""
     return [_row(limit) for limit in limits]
 
 
@@ -47,14 +51,14 @@ def _row(limit: Limit) -> dict[str, Any]:
 
 
 def from_json(rows: Iterable[Mapping[str, Any]]) -> list[Limit]:
-    """The other way."""
+    """Convert the JSON of the account's row to limits."""
     return [Concurrency(**row) if "tasks" in row else Rate(**row) for row in rows]
 
 
 def limit_key(limit: Limit, *, domain: str, account_id: str, group: str | None) -> str:
-    """What a limit is counted and blocked under.
+    """Return the key that counts and blocks a limit.
 
-    Without a group, `by="group"` counts the account alone.
+    For an account without a group, `by="group"` counts the account alone.
     """
     if limit.by == "integration":
         return f"integration/{domain}/{limit.name}"
@@ -64,13 +68,13 @@ def limit_key(limit: Limit, *, domain: str, account_id: str, group: str | None) 
 
 
 def account_key(account_id: str) -> str:
-    """What a whole account is blocked under."""
+    """Return the key that blocks a complete account."""
     return f"account/{account_id}/{WHOLE_ACCOUNT}"
 
 
 def weight(limit: Limit, cost: Mapping[str, int]) -> int:
-    """Units of a limit that one task takes.
+    """Return the units of a limit that one task takes.
 
-    A `Concurrency` counts every task once unless the task says otherwise.
+    A task without a cost takes one unit of a `Concurrency` limit and none of a `Rate` limit.
     """
     return cost.get(limit.name, 1 if isinstance(limit, Concurrency) else 0)

@@ -1,4 +1,1 @@
-"""What one process counts, for `/metrics` and the dashboard.
-
-counters  the counters, which each heartbeat writes to the database
-"""
+"""Counters of one process for `/metrics` and the dashboard. Each heartbeat writes them."""

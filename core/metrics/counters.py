@@ -1,4 +1,4 @@
-"""Counters of a worker process, for `/metrics`: in memory, and written with its heartbeat."""
+"""Counters of a worker process for `/metrics`, in memory. Each heartbeat writes them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from core.ledger.outcomes import Outcome
 from core.states import TaskState
 
 BUCKETS = (1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400)
-"""Seconds of a run's duration."""
+"""Bounds of the histogram of the duration of runs, in seconds."""
 
 MAX_SERIES = 2_000
-"""Of one process: error classes come from plugins, and there might be no end of them."""
+"""The maximum number of series of one process.
+
+Error classes come from plugins, so their number is otherwise unbounded.
+"""
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Counters:
-    """Counters by name and labels. They only grow, and begin at 0 with each process."""
+    """Counters by name and labels. They only increase, and start at 0 in each process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +32,7 @@ class Counters:
         self._reported = (0, 0)
 
     def count(self, name: str, number: float = 1, /, **labels: str) -> None:
-        """Add to one of them."""
+        """Increase a counter."""
         key = (name, tuple(sorted(labels.items())))
         with self._lock:
             if key in self._counts or len(self._counts) < MAX_SERIES:
@@ -46,7 +49,7 @@ class Counters:
         self.ended(ended)
 
     def ended(self, runs: Sequence[Run]) -> None:
-        """Runs that this process has ended."""
+        """Count runs that this process has ended."""
         for run in runs:
             self._run(run)
 
@@ -77,23 +80,25 @@ class Counters:
         return self._reported[0] - before[0], self._reported[1] - before[1]
 
     def restore_throughput(self, tasks: int, rows: int) -> None:
-        """Add figures of `take_throughput` that could not be recorded to those of its next call."""
+        """Add numbers that could not be recorded to the next result of `take_throughput`."""
         with self._lock:
             self._reported = (self._reported[0] - tasks, self._reported[1] - rows)
 
     def _total(self, name: str) -> int:
-        return int(sum(number for (one, _), number in self._counts.items() if one == name))
+        numbers = (number for (counter, _), number in self._counts.items() if counter == name)
+        return int(sum(numbers))
 
     def written(self) -> list[list[Any]]:
-        """As JSON: name, labels and number of each."""
+        """Return the counters as JSON: a list of name, labels and number."""
         with self._lock:
             return [[name, dict(labels), number] for (name, labels), number in self._counts.items()]
 
 
 def error_class(text: str | None) -> str:
-    """The class of an error that the ledger keeps as `Name: message`.
+    """Return the class of an error that the ledger stores as `Name: message`.
 
-    It returns no name that a plugin built from data.
+    The result is `other` if the text begins with something else, so that no data becomes a label.
+    It is empty without an error.
     """
     name = (text or "").partition(":")[0]
     return name if name.isidentifier() and len(name) <= 80 else ("other" if text else "")

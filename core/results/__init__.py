@@ -1,9 +1,10 @@
-"""The rules for what a task returns or raises, without a database.
+"""The rules for results and exceptions of tasks, without a database.
 
-The worker, the ledger and `core.testing` all ask here, so that the kit judges as the engine does:
+The worker, the ledger and `core.testing` all use these rules, so the kit decides as the engine
+does:
 
-- `result` turns a `TaskResult` into rows: checked, bounded, and merged to one row for each item.
-- `outputs` and `rows` hold the checks of one item, and the types of rows.
-- `decisions` maps each exception to what happens to its task.
-- `parking` lists everything that parks a task.
+- `result` converts a `TaskResult` to rows: validated, bounded, and merged to one row per item.
+- `outputs` validates one item, and `rows` has the types of rows.
+- `decisions` maps each exception to the next state of its task.
+- `parking` lists every cause for which a task is parked.
 """

@@ -1,7 +1,7 @@
-"""What an exception does to the task that raised it: `RULES`, a row for each kind.
+"""The decisions about tasks that raised an exception: `RULES` has one row for each kind.
 
-The worker turns a decision into the ledger's next state (`core.middleware.retries`), and the
-harness of `core.testing` applies it in memory.
+`core.middleware.retries` converts a decision to the task's next state in the ledger. The harness of
+`core.testing` applies it in memory.
 """
 
 from __future__ import annotations
@@ -37,25 +37,32 @@ MAX_BACKOFF_SECONDS = 3_600.0
 
 MIN_SNOOZE_SECONDS = 1.0
 MAX_SNOOZE_SECONDS = 86_400.0
+"""Bounds of the pause that a provider requests."""
+
 FIRST_BLIND_SNOOZE_SECONDS = 10.0
 MAX_DEFAULT_SNOOZE_SECONDS = 900.0
-"""When the provider does not say how long to wait."""
+"""The first and the longest pause if the provider does not say how long to wait."""
 
 OUTAGE_SECONDS = (1.0, 3.0)
+"""Bounds of the delay before a task runs again after PostgreSQL or Redis was unavailable."""
+
 PAUSED_SECONDS = 5.0
+"""Delay before the task of an inactive account is tried again."""
+
 KEY_SECONDS = 60.0
-"""How soon a task is tried again whose account cannot be opened with the keys of this process."""
+"""Delay before a task is tried again if no key of this process decrypts its credentials."""
 
 CONFLICT_SECONDS = 0.2
-"""How soon a task runs again whose result was dropped, as another one changed the state that it had
-read.
+"""Delay before a task runs again whose result was discarded because of a state conflict.
+
+Another task had changed a state partition after this task had read it.
 """
 
 MAX_REASON_CHARS = 500
 MAX_LIMIT_CHARS = 200
 
 Draw = Callable[[float, float], float]
-"""A number between two others: `random.uniform`, or `max` for the longest wait."""
+"""Returns a number between two bounds: `random.uniform`, or `max` for the longest wait."""
 
 
 # Decisions
@@ -63,7 +70,7 @@ Draw = Callable[[float, float], float]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The task ends as done; nothing of it is kept."""
+    """The task ends as done, without a result."""
 
     reason: str
 
@@ -78,7 +85,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The task runs again. Counts an attempt."""
+    """The task runs again. The failure counts as an attempt."""
 
     reason: str
     seconds: float
@@ -86,7 +93,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The task runs again, as a suspect. Counts a crash."""
+    """The task runs again as a suspect. The failure counts as a crash."""
 
     reason: str
     seconds: float
@@ -94,11 +101,11 @@ class Crashed:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """The task runs again, through no fault of its own.
+    """The task runs again later. The failure does not count, because the task did not cause it.
 
     Attributes:
-      snoozes: Whether the time counts against `MAX_SNOOZED_SECONDS`.
-      keeps_suspicion: Whether a suspect stays one.
+      snoozes: True if the wait counts toward `MAX_SNOOZED_SECONDS`.
+      keeps_suspicion: True if a suspect remains a suspect.
     """
 
     reason: str
@@ -109,11 +116,12 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """The provider asks for a pause: the task runs again after it, and so does everything else that
-    uses the limit. The time counts against `MAX_SNOOZED_SECONDS`.
+    """The provider requests a pause. The task and all other users of the limit wait for its end.
+
+    The wait counts toward `MAX_SNOOZED_SECONDS`.
 
     Attributes:
-      limit: The limit that is exhausted; None for the complete account.
+      limit: The exhausted limit; None for the complete account.
     """
 
     reason: str
@@ -123,7 +131,11 @@ class Snooze:
 
 @dataclass(frozen=True, slots=True)
 class StopAccount:
-    """The account stops until a person corrects what `what` names; the task waits for that."""
+    """The account stops until a person corrects its credentials or config; the task waits.
+
+    Attributes:
+      what: The part of the account that a person must correct.
+    """
 
     reason: str
     what: AccountStateReason
@@ -134,7 +146,8 @@ class Park:
     """The task is parked.
 
     Attributes:
-      cause: Its line in `core.results.parking`. `CRASHES` counts a crash, all others an attempt.
+      cause: The cause, from `core.results.parking`. `CRASHES` counts as a crash, the other causes
+        as an attempt.
     """
 
     reason: str
@@ -148,22 +161,31 @@ Decision = Done | Expired | Retry | Crashed | Wait | Snooze | StopAccount | Park
 
 
 class Tries(Protocol):
-    """What is known of a task's earlier tries."""
+    """The history of a task's earlier tries."""
 
     @property
-    def attempts(self) -> int: ...
+    def attempts(self) -> int:
+        """The number of attempts that counted."""
+        ...
+
     @property
-    def crashes(self) -> int: ...
+    def crashes(self) -> int:
+        """The number of crashes."""
+        ...
+
     @property
-    def snoozes(self) -> int: ...
+    def snoozes(self) -> int:
+        """The number of snoozes."""
+        ...
+
     @property
     def trigger(self) -> str:
-        """The trigger of its run."""
+        """The trigger of the task's run."""
         ...
 
 
 class Case(NamedTuple):
-    """An exception, and all that a rule may ask about it."""
+    """An exception and the facts that a rule needs to decide about it."""
 
     error: Any
     reason: str
@@ -180,8 +202,8 @@ def _outage(case: Case) -> Decision:
     return Wait(case.reason, case.draw(*OUTAGE_SECONDS))
 
 
-def _stopped(case: Case) -> Decision:  # noqa: ARG001  all rules are called alike
-    return Wait("the account does not run now", PAUSED_SECONDS, keeps_suspicion=False)
+def _stopped(case: Case) -> Decision:  # noqa: ARG001  all rules have the same signature
+    return Wait("the account is not active", PAUSED_SECONDS, keeps_suspicion=False)
 
 
 def _left_to_others(case: Case) -> Decision:
@@ -190,7 +212,7 @@ def _left_to_others(case: Case) -> Decision:
 
 
 def _no_key(case: Case) -> Decision:
-    # The fault of this process's keys, maybe, and not of the account: others may open it.
+    # The keys of this process may be wrong. Another process may be able to decrypt the credentials.
     return Wait(case.reason, KEY_SECONDS, snoozes=True)
 
 
@@ -211,9 +233,9 @@ def _bad_configuration(case: Case) -> Decision:
 
 def _cursor_expired(case: Case) -> Decision:
     if case.tries.trigger == Trigger.RESYNC:
-        return Park(f"{case.reason}, in a resync", Cause.CURSOR)
+        return Park(f"{case.reason}, during a resync", Cause.CURSOR)
     if not partition_fits(case.error.partition):
-        return Park(f"{case.reason}; a partition cannot have this name", Cause.CURSOR)
+        return Park(f"{case.reason}; invalid name of a state partition", Cause.CURSOR)
     return Expired(case.reason, case.error.partition)
 
 
@@ -227,7 +249,7 @@ def _refused(case: Case) -> Decision:
 
 def _crashed(case: Case) -> Decision:
     if case.tries.crashes + 1 >= MAX_CRASHES:
-        return Park(f"{MAX_CRASHES} times: {case.reason}", Cause.CRASHES)
+        return Park(f"crashed {MAX_CRASHES} times: {case.reason}", Cause.CRASHES)
     return Crashed(case.reason, backoff(1, case.draw))
 
 
@@ -240,10 +262,10 @@ def _retried(case: Case) -> Decision:
 
 Kinds = type[BaseException] | tuple[type[BaseException], ...]
 
-# The first row that fits holds.
+# The first matching row applies.
 RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     (SkipItem, _done),
-    (ServerUnavailable, _outage),  # and Redis's own errors: PostgreSQL or Redis is away
+    (ServerUnavailable, _outage),  # PostgreSQL or Redis is unavailable; includes errors of Redis
     (AccountStopped, _stopped),
     (LeftToOthers, _left_to_others),
     (RateLimited, _rate_limited),
@@ -254,7 +276,7 @@ RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     ((ResultInvalid, TaskUnfit), _invalid),
     ((PermanentError, NotFound), _refused),
     (TimeLimitExceeded, _crashed),
-    (BaseException, _retried),  # TransientError, and whatever the engine does not know
+    (BaseException, _retried),  # TransientError, and all other exceptions
 )
 
 
@@ -267,43 +289,54 @@ def decide(
     describe: Callable[[BaseException], str] = str,
     draw: Draw = random.uniform,
 ) -> Decision:
-    """What happens to a task that raised this. An exception whose text or attributes cannot be read
-    is retried, whatever its class.
+    """Decide about a task that raised an exception.
+
+    If reading the text or the attributes of the exception fails, the task is retried, regardless of
+    the class of the exception.
 
     Parameters:
       max_attempts: Attempts before a task is parked.
-      redact: Removes the account's secrets from a text.
-      describe: The text of an exception. Default: `str`.
-      draw: Makes the jitter. Default: `random.uniform`.
+      redact: Removes the account's secrets from a text. Default: no redaction.
+      describe: Returns the text of an exception. Default: `str`.
+      draw: Returns the jitter. Default: `random.uniform`.
     """
     kind = ServerUnavailable if _is_redis_error(error) else type(error)
     try:
         reason = (sanitize(redact(describe(error))) or type(error).__name__)[:MAX_REASON_CHARS]
         rule = next(rule for kinds, rule in RULES if issubclass(kind, kinds))
         return rule(Case(error, reason, tries, max_attempts, draw))
-    except Exception as unreadable:  # noqa: BLE001  without a decision the task would be held for ever
-        reason = f"{type(error).__name__}, which could not be read ({type(unreadable).__name__})"
+    except Exception as unreadable:  # noqa: BLE001  a task without a decision would never end
+        reason = f"{type(error).__name__}; reading it raised {type(unreadable).__name__}"
         return _retried(Case(error, reason, tries, max_attempts, draw))
 
 
 def _is_redis_error(error: BaseException) -> bool:
-    """Without loading Redis's client: where nobody has, no error is Redis's."""
+    """Return True for an error of the Redis client, without importing the client.
+
+    If nothing has imported it, the error cannot come from it.
+    """
     redis = sys.modules.get("redis")
     return isinstance(error, getattr(redis, "RedisError", ()))
 
 
 def backoff(attempt: int, draw: Draw = random.uniform) -> float:
-    """Seconds before the next attempt: exponential, with full jitter so that failures do not
-    return in step.
+    """Return the seconds before the next attempt: exponential backoff with full jitter.
+
+    The jitter prevents tasks that failed together from retrying at the same time.
     """
     ceiling = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 40))
     return draw(0, ceiling)
 
 
 def snooze(retry_after: object, snoozes: int, draw: Draw = random.uniform) -> float:
-    """Seconds to leave a provider alone: what it says, between a second and a day.
+    """Return the seconds to pause calls to a provider.
 
-    Where it says nothing, or nothing that is a finite number, the pause grows each time.
+    The provider's own value applies, bounded to between one second and one day. Without a finite
+    number from the provider, the pause grows with each snooze.
+
+    Parameters:
+      retry_after: The provider's value, in seconds.
+      snoozes: The number of earlier snoozes.
     """
     if isinstance(retry_after, int | float) and -math.inf < retry_after < math.inf:
         return float(min(max(retry_after, MIN_SNOOZE_SECONDS), MAX_SNOOZE_SECONDS))

@@ -1,4 +1,4 @@
-"""From what a plugin returns to rows of items: checked, bounded, hashed, and fit for PostgreSQL."""
+"""Convert the outputs of a plugin to rows: validated, bounded, hashed, and storable."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from core.errors import ResultInvalid
 from core.integration.results import Listing, TaskOutput
 from core.results.rows import ListingRow, OutputRow, StoredBlob
 from core.results.text import (
+    UNSTORABLE,
     decode_json,
     encode_json,
     is_storable,
@@ -32,24 +33,26 @@ MAX_TEXT_CHARS = 65_536
 
 EARLIEST = datetime.min.replace(tzinfo=UTC) + timedelta(days=1)
 LATEST = datetime.max.replace(tzinfo=UTC) - timedelta(days=1)
-"""PostgreSQL holds earlier and later ones, and who reads them in Python, in a time zone of their
-own, fails on the whole page.
+"""Bounds of timestamps.
+
+PostgreSQL can store timestamps outside these bounds. Converting one to another time zone in Python
+fails, and with it the read of the complete page.
 """
 
 MAX_OFFSET = timedelta(hours=15)
-"""Of a time zone; PostgreSQL refuses offsets of 16 hours and more."""
+"""The largest offset of a time zone. PostgreSQL rejects offsets of 16 hours and more."""
 
 
 class BlobStore(Protocol):
-    """Where large content goes."""
+    """The store for large content."""
 
     def put(self, data: bytes) -> str:
-        """Store it and return its key."""
+        """Store bytes, and return their key."""
         ...
 
 
 class Content(NamedTuple):
-    """Content as an `OutputRow` holds it."""
+    """Content in the form of an `OutputRow`."""
 
     text: str | None = None
     bytes: str | None = None
@@ -62,18 +65,20 @@ EMPTY = Content()
 
 
 def output_row(output: TaskOutput, blobs: BlobStore) -> tuple[OutputRow, int]:
-    """One item as a row, and how many bytes it adds to its result.
+    """Convert an output to a row; return the row and the bytes that it adds to its result.
 
     Raises:
-      ResultInvalid: It cannot be kept, and why.
+      ResultInvalid: The output is invalid; the message gives the reason.
     """
     if not isinstance(output, TaskOutput):
-        raise ResultInvalid(f"output holds a {type(output).__name__} where a TaskOutput belongs")
+        raise ResultInvalid(f"output contains a {type(output).__name__}; use TaskOutput")
     id = external_id(output.id)
     try:
         operation = Operation.of_code(output.code)
     except ValueError as error:
-        raise ResultInvalid(f"output {id[:80]!r} has the code {output.code!r}; {error}") from None
+        raise ResultInvalid(
+            f"output {id[:80]!r} has the invalid code {output.code!r}; {error}"
+        ) from None
     fingerprint = _fingerprint(output.fingerprint)
     if operation is Operation.TOMBSTONE:
         return OutputRow(operation, id, fingerprint), 0
@@ -97,7 +102,7 @@ def output_row(output: TaskOutput, blobs: BlobStore) -> tuple[OutputRow, int]:
 
 
 def amended(row: OutputRow, update: OutputRow) -> OutputRow:
-    """An item, or a change of its metadata, with a later change of the same result added to it."""
+    """Merge a later metadata update of the same result into the row of an item or an update."""
     merged = row._replace(
         metadata=row.metadata | update.metadata,
         fingerprint=update.fingerprint or row.fingerprint,
@@ -113,51 +118,51 @@ def amended(row: OutputRow, update: OutputRow) -> OutputRow:
 
 
 def _digest(*described: Any) -> str:
-    """What tells a changed item from an unchanged one."""
+    """Return the hash that distinguishes a changed item from an unchanged one."""
     return hashlib.blake2b(encode_json(described, "output").encode(), digest_size=16).hexdigest()
 
 
 def external_id(value: object) -> str:
-    """An item's id, as long as the index can hold it.
+    """Validate the external id of an item.
 
     Raises:
-      ResultInvalid: It is not a text, empty, too long, or has characters that PostgreSQL cannot
-        hold.
+      ResultInvalid: The id is not a string, empty, too long for the index, or has characters that
+        PostgreSQL cannot store.
     """
     if not isinstance(value, str) or not value:
-        raise ResultInvalid("an output's id must be a text that is not empty")
+        raise ResultInvalid("an output's id must be a non-empty string")
     if not is_storable(value):
-        raise ResultInvalid(f"the id {value[:80]!r} has a NUL or a lone surrogate")
+        raise ResultInvalid(f"the id {value[:80]!r} contains {UNSTORABLE}")
     if len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
         raise ResultInvalid(f"the id {value[:80]!r}… is longer than {MAX_ID_BYTES} bytes")
     return value
 
 
 def listing_row(listing: Listing) -> ListingRow:
-    """One complete listing.
+    """Convert a complete listing to a row.
 
     Raises:
-      ResultInvalid: Its parent cannot be an id, or a time has no zone.
+      ResultInvalid: The parent is not a valid id, or a timestamp has no time zone.
     """
     if not isinstance(listing, Listing):
-        raise ResultInvalid(f"listed holds a {type(listing).__name__} where a Listing belongs")
+        raise ResultInvalid(f"listed contains a {type(listing).__name__}; use Listing")
     parent = None if listing.parent is None else external_id(listing.parent)
     return ListingRow(parent, timestamp(listing.since), timestamp(listing.until))
 
 
 def seen_ids(ids: Iterable[str]) -> list[str]:
-    """The ids a listing has seen, each once."""
+    """Validate the ids that a listing has seen, and remove duplicates."""
     return list(dict.fromkeys(external_id(id) for id in ids))
 
 
 def timestamp(value: datetime | None) -> str | None:
-    """ISO 8601 with a zone.
+    """Format a timestamp as ISO 8601 with an offset.
 
-    A moment beyond the calendar in another time zone, as a forged date may be, is moved to its
-    edge. An offset that PostgreSQL cannot read becomes UTC.
+    A timestamp outside `EARLIEST` and `LATEST`, for example from a forged date, becomes the nearest
+    bound. A timestamp with an offset that PostgreSQL cannot read is converted to UTC.
 
     Raises:
-      ResultInvalid: It has no time zone.
+      ResultInvalid: The timestamp has no time zone.
     """
     if value is None:
         return None
@@ -175,33 +180,41 @@ def _string(value: object, what: str) -> str | None:
         raise ResultInvalid(f"an output's {what} is longer than {MAX_TEXT_CHARS:,} characters")
     if value is None or isinstance(value, str):
         return value
-    raise ResultInvalid(f"an output's {what} is a {type(value).__name__}, not text")
+    raise ResultInvalid(f"an output's {what} is a {type(value).__name__}, not a string")
 
 
 def _fingerprint(value: object) -> str | None:
-    """Fingerprints are compared, so one that cannot be stored is refused, not sanitized."""
+    """Validate a fingerprint.
+
+    Because fingerprints are compared, an unstorable one is an error and is not sanitized.
+    """
     fingerprint = _string(value, "fingerprint")
     if fingerprint is not None and not is_storable(fingerprint):
-        raise ResultInvalid("an output's fingerprint has a NUL or a lone surrogate")
+        raise ResultInvalid(f"an output's fingerprint contains {UNSTORABLE}")
     return fingerprint
 
 
 def _metadata(output: TaskOutput) -> tuple[dict[str, Any], int]:
-    """The metadata, and how many bytes it has."""
+    """Return the validated metadata and its size in bytes."""
     if not output.metadata:
         return {}, 0
     what = f"metadata of {output.id[:80]!r}"
     encoded = encode_json(mapping(output.metadata, what), what)
     if len(encoded) > MAX_INLINE_BYTES:
-        raise ResultInvalid(f"{what} is larger than {MAX_INLINE_BYTES} bytes; keep it as content")
+        raise ResultInvalid(
+            f"{what} is larger than {MAX_INLINE_BYTES:,} bytes; return it as content instead"
+        )
     if not is_storable_json(encoded):
         encoded = sanitize_json(encoded)
-    # A copy of our own: a generator may change what it has yielded.
+    # A copy, because a generator may change an object after yielding it.
     return decode_json(encoded, what), len(encoded)
 
 
 def mapping(value: Any, what: str) -> dict[Any, Any]:
-    """A dictionary of its own.
+    """Copy a mapping to a dictionary.
+
+    Parameters:
+      what: The name of the value in the message.
 
     Raises:
       ResultInvalid: The value is not a mapping.
@@ -213,7 +226,7 @@ def mapping(value: Any, what: str) -> dict[Any, Any]:
 
 
 def _content(content: object, blobs: BlobStore) -> Content:
-    """Text where PostgreSQL can hold it, bytes where it cannot, a blob key where it is large."""
+    """Return storable text as text, other small content as bytes, and large content as a blob."""
     if content is None:
         return EMPTY
     if isinstance(content, StoredBlob):
@@ -224,7 +237,7 @@ def _content(content: object, blobs: BlobStore) -> Content:
         data = bytes(content)
     else:
         raise ResultInvalid(
-            f"content is a {type(content).__name__}; use text, bytes, or a blob of ctx.blob()"
+            f"content is a {type(content).__name__}; use a string, bytes, or a blob of ctx.blob()"
         )
     size, hash = len(data), hashlib.sha256(data).hexdigest()
     if size > MAX_INLINE_BYTES:

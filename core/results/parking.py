@@ -1,17 +1,18 @@
-"""Everything that parks a task. Whatever parks one names its cause from this list.
+"""The causes for which a task is parked. Every place that parks a task names one of them.
 
 | cause | the task | decided in |
 |---|---|---|
-| `REFUSED` | raised `PermanentError` (or `NotFound`, its account or integration being unknown) | `core.results.decisions` |
-| `INVALID` | returned what cannot be kept: wrong types, over a bound, no JSON, NUL in a payload or state; or has a type or payload that the installed plugin does not know | `core.results.result` and `outputs`, as `ResultInvalid`; `BaseIntegration.run_task`, as `TaskUnfit` |
-| `ATTEMPTS` | failed with another exception for the last of its attempts | `core.results.decisions` |
-| `CRASHES` | went over its time limit, or took its process down, three times | `core.results.decisions`; `core.ledger.leases`, `EXPIRE` |
-| `SNOOZED` | had to wait for seven days in all | `core.ledger.commit`, `FINISH` |
-| `CURSOR` | raised `CursorExpired` in a resync, or for a partition that cannot exist | `core.results.decisions` |
-| `RUN_LIMIT` | returned follow-ups in a run that has more tasks than its integration allows | `core.ledger.commit` |
-| `UNSAVABLE` | returned what PostgreSQL refuses though every check above passed (a data error) | `core.worker.saver` |
+| `REFUSED` | raised `PermanentError`, or `NotFound` because its account or integration is unknown | `core.results.decisions` |
+| `INVALID` | returned an invalid result: wrong types, over a bound, not JSON, or a NUL byte in a payload or state | `core.results.result` and `outputs`, as `ResultInvalid` |
+| | has a type or payload that the installed plugin does not support | `BaseIntegration.run_task`, as `TaskUnfit` |
+| `ATTEMPTS` | failed with another exception in the last of its attempts | `core.results.decisions` |
+| `CRASHES` | exceeded its time limit, or crashed its process, three times | `core.results.decisions`; `core.ledger.leases`, `EXPIRE` |
+| `SNOOZED` | was snoozed for seven days in total | `core.ledger.finish`, `FINISH` |
+| `CURSOR` | raised `CursorExpired` in a resync, or for a partition with an invalid name | `core.results.decisions` |
+| `RUN_LIMIT` | returned follow-ups in a run with more tasks than its integration allows | `core.ledger.fence` |
+| `UNSAVABLE` | returned a result that PostgreSQL rejects (a data error), although it passed all checks | `core.worker.saver` |
 
-`core.testing` parks for the same causes, except the last one and the death of a process.
+`core.testing` parks for the same causes, except `UNSAVABLE` and the crash of a process.
 """  # noqa: E501  a table
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from enum import StrEnum
 
 
 class Cause(StrEnum):
-    """Why a task is parked; see the table of this module."""
+    """The cause for which a task is parked; see the table of this module."""
 
     REFUSED = "refused"
     INVALID = "invalid"
@@ -33,12 +34,12 @@ class Cause(StrEnum):
 
 
 MAX_CRASHES = 3
-"""Crashes of a task before it is parked (`CRASHES`)."""
+"""The number of crashes after which a task is parked (`CRASHES`)."""
 
 MAX_SNOOZED_SECONDS = 7 * 86_400
-"""Seconds that a task may wait in all before it is parked (`SNOOZED`)."""
+"""The total of snoozed seconds after which a task is parked (`SNOOZED`)."""
 
 
 def snoozed_too_long(snoozed: float, seconds: float) -> bool:
-    """Whether a task that has waited for `snoozed` seconds is parked instead of waiting longer."""
+    """Return True if a task that was snoozed for `snoozed` seconds must not wait `seconds` more."""
     return snoozed + seconds > MAX_SNOOZED_SECONDS

@@ -1,6 +1,4 @@
-"""From a `TaskResult` to rows: its generators run here, and everything in it is checked and
-bounded.
-"""
+"""Convert a `TaskResult` to rows: run its generators, and validate and bound all values."""
 
 from __future__ import annotations
 
@@ -14,51 +12,54 @@ from core.integration.base import Integration
 from core.integration.results import Task, TaskResult
 from core.results.outputs import BlobStore, amended, listing_row, mapping, output_row, seen_ids
 from core.results.rows import OutputRow, ResultRows, StateRow, TaskRow
-from core.results.text import decode_json, encode_json, is_storable, is_storable_json
+from core.results.text import UNSTORABLE, decode_json, encode_json, is_storable, is_storable_json
 from core.states import Operation
 
 MAX_OUTPUTS = 100_000
-"""Items of one result, and as many listings."""
+"""The maximum number of outputs in one result, and of listings."""
 
 MAX_TASKS = 100_000
-"""Follow-ups of one result."""
+"""The maximum number of follow-ups in one result."""
 
 MAX_SEEN = 1_000_000
-"""Seen ids of one result."""
+"""The maximum number of seen ids in one result."""
 
 MAX_RESULT_BYTES = 64 * 1024 * 1024
-"""Inline content, metadata and payloads of one result."""
+"""The maximum size of inline content, metadata and payloads in one result, together."""
 
 MAX_PAYLOAD_BYTES = 64 * 1024
-"""Bytes of JSON."""
+"""The maximum size of a payload as JSON."""
 
 MAX_STATE_BYTES = 1024 * 1024
-"""Bytes of JSON, of one partition."""
+"""The maximum size of one state partition as JSON."""
 
 MAX_PARTITION_CHARS = 1_024
 MAX_PARTITION_BYTES = 2_048
-"""Bytes of UTF-8; a longer name might not fit into the unique index."""
+"""The maximum length of a partition's name in UTF-8. The unique index may reject a longer name."""
 
 PRIORITIES = range(-(2**31), 2**31)
+"""The priorities that the column can store."""
 
 ROW_BYTES = 150
-"""What a row of a result takes beside its content."""
+"""The estimated size of a row without its content."""
 
 SEEN_BYTES = 60
+"""The estimated size of a seen id."""
 
 
 def result_rows(
     result: TaskResult, integration: Integration, blobs: BlobStore, read: Mapping[str, int]
 ) -> ResultRows:
-    """A plugin's result as rows.
+    """Convert the result of a plugin to rows.
+
+    Exceptions that a generator of the plugin raises pass through.
 
     Parameters:
-      blobs: Where large content goes.
+      blobs: The store for large content.
       read: The versions of the state partitions that the task has read.
 
     Raises:
-      ResultInvalid: It cannot be kept, and why.
-      Whatever a generator of the plugin raises.
+      ResultInvalid: The result is invalid; the message gives the reason.
     """
     if not isinstance(result, TaskResult):
         raise ResultInvalid(f"the task returned a {type(result).__name__} instead of a TaskResult")
@@ -81,7 +82,10 @@ def result_rows(
 
 
 def _outputs(rows: ResultRows, output: Iterable[Any], blobs: BlobStore) -> list[OutputRow]:
-    """One row for each item: the last word counts, and an update is added to what stands there."""
+    """Merge outputs to one row for each item.
+
+    A later output of the same item replaces an earlier one; an update changes its metadata.
+    """
     merged: dict[str, OutputRow] = {}
     for item in _bounded(output, MAX_OUTPUTS, "outputs"):
         row, weight = output_row(item, blobs)
@@ -97,7 +101,7 @@ def _weigh(rows: ResultRows, weight: int) -> None:
     rows.size += ROW_BYTES + weight
     if rows.size > MAX_RESULT_BYTES:
         raise ResultInvalid(
-            f"one result may carry {MAX_RESULT_BYTES:,} bytes; return more tasks instead"
+            f"a result may contain at most {MAX_RESULT_BYTES:,} bytes; split it among more tasks"
         )
 
 
@@ -105,45 +109,47 @@ def _bounded(items: Iterable[Any], most: int, what: str) -> Iterator[Any]:
     try:
         iterator = iter(items)
     except TypeError:
-        raise ResultInvalid(f"{what}: a {type(items).__name__} cannot be iterated over") from None
+        raise ResultInvalid(f"{what}: a {type(items).__name__} is not iterable") from None
     yield from itertools.islice(iterator, most)
     if next(iterator, None) is not None:
         raise ResultInvalid(
-            f"one result may carry {most:,} {what}; return a task that continues with the rest"
+            f"a result may contain at most {most:,} {what}; return a follow-up task for the rest"
         )
 
 
 def dedup_key(task: Task, encoded: str) -> str:
-    """What runs once in a run: the task's own key, or its type and payload."""
+    """Return the key that is unique in a run: a hash of the task's key, or of type and payload."""
     text = f"key:{task.key}" if task.key is not None else f"{task.type}:{encoded}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def task_row(task: Task, integration: Integration) -> tuple[TaskRow, int]:
-    """One follow-up as a row, and how many bytes it adds to its result.
+    """Convert a follow-up to a row; return the row and the bytes that it adds to its result.
 
     Raises:
-      ResultInvalid: It cannot be put on the queue, and why.
+      ResultInvalid: The follow-up is invalid; the message gives the reason.
     """
     if not isinstance(task, Task):
-        raise ResultInvalid(f"tasks holds a {type(task).__name__} where a Task belongs")
+        raise ResultInvalid(f"tasks contains a {type(task).__name__}; use Task")
     if not isinstance(task.type, str) or task.type not in integration.task_specs:
         raise ResultInvalid(
-            f"there is no task {str(task.type)[:80]!r} in {integration.manifest.domain}"
+            f"{integration.manifest.domain} has no task type {str(task.type)[:80]!r}"
         )
     what = f"the payload of a {task.type} task"
     encoded = encode_json(mapping(task.payload, what), what)
     if len(encoded) > MAX_PAYLOAD_BYTES:
-        raise ResultInvalid(f"{what} has {len(encoded):,} bytes; {MAX_PAYLOAD_BYTES:,} are allowed")
+        raise ResultInvalid(
+            f"{what} has {len(encoded):,} bytes; the maximum is {MAX_PAYLOAD_BYTES:,}"
+        )
     if not is_storable_json(encoded):
-        raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
-    # Compared, not looked up: a range is searched one by one for a subclass of int.
+        raise ResultInvalid(f"{what} contains {UNSTORABLE}")
+    # Avoids `in`: a range searches linearly for an instance of a subclass of int.
     if (
         not isinstance(task.priority, int)
         or not PRIORITIES.start <= task.priority < PRIORITIES.stop
     ):
         raise ResultInvalid(f"the priority {task.priority!r} of a {task.type} task is out of range")
-    # A copy of our own: a generator may change what it has yielded.
+    # A copy, because a generator may change an object after yielding it.
     payload = decode_json(encoded, what)
     key = dedup_key(task, encoded)
     row = TaskRow(task.type, payload, key, int(task.priority), bool(task.background))
@@ -151,7 +157,7 @@ def task_row(task: Task, integration: Integration) -> tuple[TaskRow, int]:
 
 
 def partition_fits(partition: object) -> bool:
-    """Whether this can be the name of a state partition."""
+    """Return True if this is a valid name of a state partition."""
     return (
         isinstance(partition, str)
         and 0 < len(partition) <= MAX_PARTITION_CHARS
@@ -161,7 +167,7 @@ def partition_fits(partition: object) -> bool:
 
 
 def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
-    """The new value of one partition as a row.
+    """Convert the new value of a state partition to a row.
 
     Parameters:
       read: The versions of the partitions that the task has read.
@@ -171,20 +177,20 @@ def state_row(partition: str, value: Any, read: Mapping[str, int]) -> StateRow:
     """
     if not partition_fits(partition):
         raise ResultInvalid(
-            f"state partition {str(partition)[:80]!r}: use a text of 1 to"
-            f" {MAX_PARTITION_CHARS:,} characters, at most {MAX_PARTITION_BYTES:,} bytes, without"
-            " NUL and lone surrogates"
+            f"invalid name of a state partition: {str(partition)[:80]!r}; use a string of 1 to"
+            f" {MAX_PARTITION_CHARS:,} characters and at most {MAX_PARTITION_BYTES:,} bytes,"
+            " without NUL bytes and unpaired surrogates"
         )
     what = f"the state of {partition[:80]!r}"
     if value is not None and not hasattr(value, "model_dump"):
         raise ResultInvalid(f"{what} is a {type(value).__name__}; use a pydantic model")
     try:
         dumped = None if value is None else value.model_dump(mode="json")
-    except ValueError as error:  # what pydantic cannot write, lone surrogates in keys included
+    except ValueError as error:  # cannot be serialized: an unpaired surrogate in a key, for example
         raise ResultInvalid(f"{what} is not valid JSON: {error}") from None
     encoded = encode_json(dumped, what)
     if len(encoded) > MAX_STATE_BYTES:
         raise ResultInvalid(f"{what} is larger than 1 MiB; split it into partitions")
     if not is_storable_json(encoded):
-        raise ResultInvalid(f"{what} has a NUL or a lone surrogate")
+        raise ResultInvalid(f"{what} contains {UNSTORABLE}")
     return StateRow(partition, dumped, read.get(partition))

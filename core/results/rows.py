@@ -1,7 +1,7 @@
 """The rows of a result, between the plugin and the tables.
 
-They are named tuples: as fast to make as a dictionary, and the statements of `core.content.store`
-and `core.ledger.commit` write them as JSON field by field.
+They are named tuples, which are as fast to create as a dictionary. The statements of
+`core.content.store` and `core.ledger.follow_ups` write them as JSON, field by field.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from core.states import Operation
 class OutputRow(NamedTuple):
     """One item.
 
-    An update has an id, metadata and a fingerprint; a tombstone has an id.
+    An update has an id, metadata and a fingerprint. A tombstone has an id.
 
     Attributes:
-      ts: ISO 8601 with a zone.
-      text, bytes, blob: Where the content is: one of them, or none. `bytes` is base64, `blob` the
+      ts: The timestamp in ISO 8601 with an offset.
+      text, bytes, blob: The content, in at most one of them. `bytes` is base64, and `blob` is the
         key of a stored blob.
-      size: Bytes of content.
-      hash: SHA-256 of the content, in hexadecimal.
-      digest: Tells a changed item from an unchanged one.
+      size: The size of the content in bytes.
+      hash: The SHA-256 of the content, in hexadecimal.
+      digest: A hash that distinguishes a changed item from an unchanged one.
     """
 
     operation: Operation
@@ -47,7 +47,7 @@ class TaskRow(NamedTuple):
     """One follow-up.
 
     Attributes:
-      key: What runs once in a run, in hexadecimal; see `dedup_key`.
+      key: The key that is unique in the run, in hexadecimal; see `dedup_key`.
     """
 
     type: str
@@ -61,8 +61,8 @@ class StateRow(NamedTuple):
     """The new value of a state partition; None drops it.
 
     Attributes:
-      read: The version that the task has read; None if it has read none.
-      expired: The cursor has expired: no older writer may bring the value back.
+      read: The version that the task has read; None if it has not read the partition.
+      expired: True if the cursor has expired. An older writer must not restore the value.
     """
 
     partition: str
@@ -72,7 +72,7 @@ class StateRow(NamedTuple):
 
 
 class ListingRow(NamedTuple):
-    """A complete listing; times are ISO 8601 with a zone."""
+    """A complete listing. Timestamps are ISO 8601 with an offset."""
 
     parent: str | None
     since: str | None
@@ -81,11 +81,11 @@ class ListingRow(NamedTuple):
 
 @dataclass(slots=True)
 class ResultRows:
-    """A checked `TaskResult`.
+    """A validated `TaskResult`.
 
     Attributes:
       outputs: One row for each item.
-      size: Bytes that the result takes in memory and in a statement, roughly.
+      size: The estimated size of the result in memory and in a statement, in bytes.
     """
 
     outputs: list[OutputRow] = field(default_factory=list)
@@ -98,9 +98,7 @@ class ResultRows:
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """Finished content of `Context.blob`: stored under `key`, or small and carried along as
-    `data`.
-    """
+    """Finished content of `Context.blob`: stored under `key`, or small and inline as `data`."""
 
     size: int
     sha256: str

@@ -1,20 +1,21 @@
-"""What the worker itself raises for a task that it cannot run, or does not let run on."""
+"""Exceptions that the worker raises for a task that it cannot run, or that it interrupts."""
 
 from __future__ import annotations
 
 
 class AccountStopped(Exception):
-    """The account was paused or disconnected after this task was dispatched: it waits."""
+    """The account was paused or disconnected after the dispatch of this task; the task waits."""
 
 
 class LeftToOthers(Exception):
-    """The plugin of this process is too old or too new for this task, and the fleet has another
-    version: that one gets it.
+    """The plugin of this process has the wrong version for this task.
+
+    The fleet has a process with another version, so the task waits for that process.
     """
 
 
 class TimeLimitExceeded(BaseException):
-    """Raised in the thread of a task that is over its time limit.
+    """The task exceeded its time limit; raised in the thread of the task.
 
-    It does not derive from `Exception`, so that plugins do not swallow it.
+    It does not derive from `Exception`, so that plugins do not catch it.
     """

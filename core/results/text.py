@@ -1,4 +1,4 @@
-"""Text from outside, sanitized for PostgreSQL, which stores neither NUL nor lone surrogates."""
+"""Sanitize external text for PostgreSQL, which stores neither NUL nor unpaired surrogates."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from core.errors import ResultInvalid
 
+UNSTORABLE = "a NUL byte or an unpaired surrogate"
+"""The characters that PostgreSQL cannot store, in the words of error messages."""
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _UNSTORABLE_ESCAPED = re.compile(r"\\u(?:0000|d[89a-f])")
-# An escaped backslash and a surrogate pair are matched too, so that no part of them is taken for
-# something else.
+# It also matches an escaped backslash and a surrogate pair, so that no part of them matches alone.
 _ESCAPES = re.compile(
     r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u0000|\\ud[89a-f][0-9a-f]{2}"
 )
@@ -22,23 +24,26 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), sort_keys=Tru
 
 
 def is_storable(text: str) -> bool:
-    """Whether PostgreSQL can store it as text."""
+    """Return True if PostgreSQL can store the text."""
     return _UNSTORABLE.search(text) is None
 
 
 def sanitize(text: str | None) -> str | None:
     """Replace each character that PostgreSQL cannot store by U+FFFD.
 
-    For names and other text that only has to be readable.
+    Use it for names and other text that people read, not for ids and other text that is compared.
     """
     return None if text is None else _UNSTORABLE.sub("\ufffd", text)
 
 
 def encode_json(value: Any, what: str) -> str:
-    """ASCII JSON without NaN, its keys sorted: equal values give equal texts.
+    """Serialize a value to ASCII JSON with sorted keys, so that equal values give equal texts.
+
+    Parameters:
+      what: The name of the value in the message.
 
     Raises:
-      ResultInvalid: The value cannot be written as JSON.
+      ResultInvalid: The value cannot be serialized, or contains NaN or an infinity.
     """
     try:
         return _encode(value)
@@ -47,7 +52,10 @@ def encode_json(value: Any, what: str) -> str:
 
 
 def decode_json(encoded: str, what: str) -> Any:
-    """The value of JSON text.
+    """Parse JSON.
+
+    Parameters:
+      what: The name of the value in the message.
 
     Raises:
       ResultInvalid: The value is nested too deeply.
@@ -59,18 +67,17 @@ def decode_json(encoded: str, what: str) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """JSON of a checked value, for a statement or a message: several times as fast as the standard
-    library.
-    """
+    """Serialize a validated value to JSON, several times as fast as the standard library."""
     try:
         return to_json(value).decode()
     except PydanticSerializationError:
-        # It is nested deeper than pydantic goes, or has a lone surrogate, which PostgreSQL refuses.
+        # The value is nested deeper than pydantic allows, or has an unpaired surrogate, which
+        # PostgreSQL rejects.
         return json.dumps(value)
 
 
 def is_storable_json(encoded: str) -> bool:
-    """Whether PostgreSQL can store the text of `encode_json` as `jsonb`."""
+    """Return True if PostgreSQL can store the text of `encode_json` as `jsonb`."""
     if _UNSTORABLE_ESCAPED.search(encoded) is None:
         return True
     return not any(_is_unstorable(match[0]) for match in _ESCAPES.finditer(encoded))
@@ -82,5 +89,5 @@ def sanitize_json(encoded: str) -> str:
 
 
 def _is_unstorable(escape: str) -> bool:
-    """Whether it is a NUL or a lone surrogate, and not a pair of surrogates or a backslash."""
+    """Return True for a NUL or an unpaired surrogate, and not for a pair or a backslash."""
     return len(escape) == len(r"\u0000")

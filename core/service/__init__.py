@@ -1,11 +1,16 @@
-"""The operations that commands, REST and the dashboard offer: no printing, no HTTP.
+"""The operations that commands, REST and the dashboard offer, without printing and without HTTP.
 
-accounts  connect, check, pause, disconnect, erase   runs     start, watch, retry, cancel
-content   list, search, read, the change feed        fleet    processes, health, `polling doctor`
-tokens    the principal of a request                 lookup   ids from what a person types
-listings  what is listed page by page                pagination  pages and cursors
-scaffold  the skeleton of a new plugin               backend  what the operations work with
+- `accounts`: connect, check, pause, disconnect, erase.
+- `runs`: start, watch, retry, cancel.
+- `content`: list, search, read, the change feed.
+- `fleet`: processes, health, `polling doctor`.
+- `tokens` and `authorization`: the principal of a request.
+- `lookup`: ids from user input.
+- `pagination`: pages and cursors. The `queries` module of each package holds its paged queries.
+- `query_timeout`: the timeout of slow queries, and their slots.
+- `scaffold`: the skeleton of a new plugin.
+- `backend`: the resources that operations use.
 
-Every function says in its docstring what it changes, and raises a `PollingError` whose entry in
-`core.error_catalog` names the next step.
+The docstring of an operation states what the operation changes. An operation raises a
+`PollingError` whose entry in `core.error_catalog` names the next step.
 """

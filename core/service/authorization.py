@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from core.db.pool import Conn
-from core.service.missing import not_found
+from core.service.errors import not_found
 
 OWNERS = {
     "account": "SELECT user_id FROM user_integration WHERE id = %s",
@@ -28,30 +28,30 @@ OWNERS = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The user that a token belongs to; without a user, an operator, who sees all rows."""
+    """The user of a token. A principal without a user is an operator, who sees all rows."""
 
     token_id: UUID
     user_id: str | None
 
     @property
     def is_admin(self) -> bool:
-        """Whether the principal is an operator."""
+        """True if the principal is an operator."""
         return self.user_id is None
 
     def owns(self, user_id: str) -> bool:
-        """Whether the principal may see the rows of this user."""
+        """Return True if the principal may see the rows of this user."""
         return self.user_id is None or self.user_id == user_id
 
 
-def require(conn: Conn, principal: Principal, what: str, id: UUID | int) -> None:
+def require(conn: Conn, principal: Principal, kind: str, id: UUID | int) -> None:
     """Check that the row exists and that the principal may see it.
 
     Parameters:
-      what: `account`, `run`, `task` or `content`.
+      kind: `account`, `run`, `task` or `content`.
 
     Raises:
       NotFound: The row does not exist, or it belongs to another user.
     """
-    owner = conn.execute(OWNERS[what].encode(), (id,)).fetchone()
+    owner = conn.execute(OWNERS[kind].encode(), (id,)).fetchone()
     if owner is None or not principal.owns(owner[0]):
-        raise not_found(what, id)
+        raise not_found(kind, id)

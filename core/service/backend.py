@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 
 from core.accounts.vault import Vault
 from core.content.blobs import Blobs
@@ -10,13 +11,29 @@ from core.db.pool import Database
 from core.egress import Egress
 from core.environment import Environment
 from core.plugins import Registry, get_registry
+from core.service.query_timeout import QuerySlots
 from core.settings import Settings
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
+
+MAX_PROVIDER_CALLS = 16
+"""Threads of one process that may wait for a provider, of the 40 that serve requests."""
+
+MAX_PREVIEWS = 2
+"""Content previews that one process renders concurrently.
+
+A mail that was crafted to be slow occupies the interpreter for seconds.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """The resources of a process. Connections are opened on first use."""
+    """The resources of a process. It opens connections on first use.
+
+    Attributes:
+      query_slots: Bounds concurrent slow queries.
+      provider_slots: Bounds concurrent requests that call a provider.
+      preview_slots: Bounds concurrent previews of content.
+    """
 
     settings: Settings
     database: Database
@@ -24,6 +41,11 @@ class Backend:
     vault: Vault
     registry: Registry
     egress: Egress = field(default_factory=Egress)
+    query_slots: QuerySlots = field(default_factory=QuerySlots)
+    provider_slots: BoundedSemaphore = field(
+        default_factory=lambda: BoundedSemaphore(MAX_PROVIDER_CALLS)
+    )
+    preview_slots: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MAX_PREVIEWS))
 
     @property
     def blobs(self) -> Blobs:
@@ -52,7 +74,7 @@ def open_backend(settings: Settings, environment: Environment, *, connections: i
     """Open the backend of an environment.
 
     Parameters:
-      connections: Maximum number of connections to PostgreSQL.
+      connections: The maximum number of connections to PostgreSQL.
 
     Raises:
       SettingsError: A secret key is invalid.

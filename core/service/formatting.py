@@ -1,6 +1,6 @@
-"""How people read numbers, sizes, spans and ages: the same on a terminal and in the dashboard.
+"""Format numbers, sizes, durations and ages, for the terminal and for the dashboard alike.
 
-All of them take None for an unknown value. None of them returns an empty text, or a negative
+Every function accepts None for an unknown value. No function returns an empty string or a negative
 number. Sizes are in binary units, like the limits in the settings and the documentation.
 """
 
@@ -10,14 +10,14 @@ import math
 from datetime import UTC, datetime
 
 UNKNOWN = "\N{EN DASH}"
-"""Stands for a value that is not known."""
+"""The text for an unknown value."""
 
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SPAN_UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))
 
 
 def number(value: float | None) -> str:
-    """A count or a rate: `1,234,567`; below 10, a fraction keeps one decimal."""
+    """Format a count or a rate: `1,234,567`; a fraction below 10 has one decimal."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     shown = max(0, value)
@@ -27,11 +27,11 @@ def number(value: float | None) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes: `999 B`, `1.5 KiB`, `118 MiB`."""
+    """Format a number of bytes: `999 B`, `1.5 KiB`, `118 MiB`."""
     if count is None:
         return UNKNOWN
     amount, unit = float(max(0, count)), 0
-    # What would be shown as 1024 of a unit is 1.0 of the next one.
+    # A size that rounds to 1024 of a unit is shown as 1.0 of the next unit.
     while round(amount) >= 1_024 and unit < len(_BYTE_UNITS) - 1:
         amount, unit = amount / 1_024, unit + 1
     decimals = 1 if unit and amount < 99.95 else 0
@@ -39,23 +39,23 @@ def size(count: int | None) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """A length of time in its two largest units: `1.5 s`, `1 min 5 s`, `1 h 5 min`, `2 d 3 h`."""
+    """Format a duration in its two largest units: `1.5 s`, `1 min 5 s`, `1 h 5 min`, `2 d 3 h`."""
     if seconds is None or not math.isfinite(seconds):
         return UNKNOWN
     if seconds < 9.95:
         return f"{max(0.0, seconds):.1f} s"
-    whole = round(seconds)
+    rounded = round(seconds)
     for unit, length, smaller, part in _SPAN_UNITS:
-        if whole >= length:
-            rest = whole % length // part
-            return f"{whole // length} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
+        if rounded >= length:
+            rest = rounded % length // part
+            return f"{rounded // length} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{rounded} s"
 
 
 def ago(at: datetime | None, now: datetime | None = None) -> str:
-    """How long ago a moment was, or how soon it comes: `3 min ago`, `in 20 s`; None: `never`.
+    """Format the distance of a time from now: `3 min ago`, `in 20 s`; None: `never`.
 
-    The largest unit alone, and seconds in tens: a page that shows it seldom changes.
+    It shows only the largest unit, and seconds in steps of ten, so that a live page seldom changes.
     """
     if at is None:
         return "never"
@@ -74,5 +74,5 @@ def _coarse(seconds: float) -> str | None:
 
 
 def moment(at: datetime | None) -> str:
-    """A moment to the second, in UTC."""
+    """Format a time in UTC, to the second."""
     return UNKNOWN if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -11,13 +11,13 @@ from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput
 from core.results.text import is_storable
-from core.service.missing import not_found
+from core.service.errors import not_found
 from core.service.pagination import PLURALS
 
 MIN_PREFIX_CHARS = 4
 """Minimum length of a UUID prefix in characters, without dashes."""
 
-# A prefix is a range of the primary key.
+# A prefix selects a range of the primary key.
 ACCOUNTS = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE id BETWEEN %(low)s AND %(high)s ORDER BY id LIMIT 6
@@ -26,7 +26,7 @@ NAMED = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE name = %s ORDER BY created_at, id LIMIT 6
 """
-# Served by the index on names and by the primary key.
+# The index on names and the primary key serve it.
 VISIBLE = """
 SELECT id, concat_ws(', ', name, integration_domain, user_id) FROM user_integration
 WHERE (name = %(text)s OR id = %(id)s) AND (%(user)s::text IS NULL OR user_id = %(user)s)
@@ -59,7 +59,7 @@ def account_of(conn: Conn, user: str | None, text: str) -> UUID:
     """Find an account of a user by its name or its UUID.
 
     Parameters:
-      user: The user that the account belongs to. None: any user.
+      user: The owner of the account. None: any user.
 
     Raises:
       NotFound: No account matches.
@@ -78,7 +78,8 @@ def run_id(conn: Conn, text: str) -> UUID:
     """Find a run by its UUID or a unique prefix of it.
 
     Raises:
-      NotFound, InvalidInput: As for accounts.
+      NotFound: No run matches.
+      InvalidInput: Several runs match; the message lists them.
     """
     return _only(_by_prefix(conn, RUNS, text), text, "run")
 
@@ -91,14 +92,17 @@ def with_account_names(conn: Conn, rows: Sequence[Row]) -> list[Row]:
     return [row | {"account_name": names.get(row["user_integration_id"], "")} for row in rows]
 
 
-def number(text: str, what: str) -> int:
+def number(text: str, kind: str) -> int:
     """Parse the id of a task or of content.
+
+    Parameters:
+      kind: `task` or `content`, for the error.
 
     Raises:
       InvalidInput: The text is not a valid id.
     """
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise InvalidInput("id-not-a-number", text=text, kind=what, listing=PLURALS[what])
+        raise InvalidInput("id-not-a-number", text=text, kind=kind, listing=PLURALS[kind])
     return int(text)
 
 
@@ -110,14 +114,14 @@ def _by_prefix(conn: Conn, statement: str, text: str) -> list[tuple[Any, ...]]:
     return conn.execute(statement, params).fetchall()
 
 
-def _only(matches: Sequence[tuple[Any, ...]], text: str, what: str) -> UUID:
+def _only(matches: Sequence[tuple[Any, ...]], text: str, kind: str) -> UUID:
     if not matches:
-        raise not_found(what, text)
+        raise not_found(kind, text)
     if len(matches) > 1:
-        named = "; ".join(f"{id} ({about})" for id, about in matches[:5])
+        shown = "; ".join(f"{id} ({about})" for id, about in matches[:5])
         more = "; …" if len(matches) > 5 else ""
-        if what == "account":
-            raise InvalidInput("account-ambiguous", text=text, matches=named + more)
-        raise InvalidInput("run-ambiguous", text=text, matches=named + more)
+        if kind == "account":
+            raise InvalidInput("account-ambiguous", text=text, matches=shown + more)
+        raise InvalidInput("run-ambiguous", text=text, matches=shown + more)
     id: UUID = matches[0][0]
     return id

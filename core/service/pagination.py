@@ -1,6 +1,7 @@
-"""Pagination: the only definition of a page and of a cursor.
+"""Keyset pagination: the only definition of a page and of a cursor.
 
-A cursor is the key of the last row that was read, so a page costs the same wherever it lies.
+A cursor is the key of the last row of a page. So the cost of a page does not depend on its
+position.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 from core.results.text import is_storable
-from core.service.missing import not_found
+from core.service.errors import not_found
 
 MAX_PAGE_ROWS = 1_000
 
@@ -38,10 +39,11 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Keyset:
-    """The columns that order a listing, and identify a row in it.
+    """The columns that order a listing and identify each row.
 
-    A statement that is read by it orders by these columns, compares them with `place`, and has the
-    limit that `params` returns: one row more than the page, to see whether another page follows.
+    A statement that uses it orders by these columns, compares them with `place`, and limits its
+    rows with `params`. The limit is one row more than the page, to detect whether another page
+    follows.
 
     Parameters:
       columns: The columns with their types, the most significant one first.
@@ -51,26 +53,28 @@ class Keyset:
 
     @property
     def place(self) -> str:
-        """The cursor's key, as a row of placeholders: `(%(after_id)s::bigint)`."""
+        """The key of the cursor as a row of placeholders: `(%(after_id)s::bigint)`."""
         placeholders = (f"%(after_{column})s::{kind}" for column, kind in self.columns.items())
         return f"({', '.join(placeholders)})"
 
     @property
     def column_list(self) -> str:
-        """The columns, as a list for SQL."""
+        """The columns as a list in SQL."""
         return ", ".join(self.columns)
 
     @property
     def is_first_page(self) -> str:
-        """The condition that there is no cursor."""
+        """The condition in SQL that is true without a cursor."""
         column, kind = next(iter(self.columns.items()))
         return f"%(after_{column})s::{kind} IS NULL"
 
     def params(self, limit: int, after: str | None) -> Row:
-        """Return the query parameters: `limit`, and those of `place` (None without a cursor).
+        """Return the parameters of the query: `limit` and those of `place`.
+
+        Without a cursor, the parameters of `place` are None.
 
         Raises:
-          InvalidInput: The cursor does not fit this listing.
+          InvalidInput: The cursor is not valid for this listing.
         """
         values: Sequence[Any] = [None] * len(self.columns) if after is None else self.decode(after)
         place = {
@@ -79,7 +83,7 @@ class Keyset:
         return {"limit": bounded(limit) + 1, **place}
 
     def page(self, rows: Sequence[Row], limit: int) -> Page:
-        """The page of rows that were read with the `params` of this limit."""
+        """Return the page of rows that were read with `params` and the same limit."""
         shown = list(rows[: bounded(limit)])
         return Page(shown, self.encode(shown[-1]) if len(rows) > len(shown) else None)
 
@@ -91,7 +95,7 @@ class Keyset:
         """Return the key that a cursor encodes.
 
         Raises:
-          InvalidInput: The cursor does not fit this listing.
+          InvalidInput: The cursor is not valid for this listing.
         """
         values = decode_cursor(cursor)
         try:
@@ -105,14 +109,15 @@ class Keyset:
 
 @dataclass(frozen=True, slots=True)
 class PagedQuery:
-    """A query on one table that is read page by page.
+    """A query on one table that reads page by page.
 
     Parameters:
-      columns, table: What is read.
-      key: The columns that order it, with their types; an index on them serves it.
-      newest_first: Whether the order is descending.
-      filters: What a page may be narrowed to, with its type: the column of this name is equal.
-      bounds: Conditions of filters that are not an equality, by the filter's name.
+      columns, table: The selected columns and their table.
+      key: The columns of the order, with their types. An index on them serves the query.
+      newest_first: True for descending order.
+      filters: The names of the filters, with their types. By default, a filter compares the column
+        of its name for equality.
+      bounds: The conditions of filters that are not an equality, by the name of the filter.
       where: A condition of every page.
     """
 
@@ -127,7 +132,7 @@ class PagedQuery:
     by_id: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Write the statements, once: a filter that is not given is NULL, and costs nothing."""
+        """Build the statements once. A filter without a value is NULL and costs nothing."""
         filters = "".join(
             f" AND (%({name})s::{kind} IS NULL OR {self.bounds.get(name, f'{name} = %({name})s')})"
             for name, kind in self.filters.items()
@@ -151,11 +156,12 @@ class PagedQuery:
         Parameters:
           limit: Rows of the page, from 1 to `MAX_PAGE_ROWS`.
           after: The cursor of the page before. Default: the first page.
-          filters: Values of `filters`, and of what `where` names; `None` does not filter.
-            `deleted=False` leaves deleted rows out.
+          filters: Values of `filters` and of the parameters in `where`. None does not filter;
+            `deleted=False` omits deleted rows.
 
         Raises:
-          InvalidInput: The cursor does not fit this listing.
+          InvalidInput: The cursor is not valid for this listing.
+          TypeError: A filter is unknown.
         """
         unknown = [name for name in filters if f"%({name})s" not in self.statement]
         if unknown:
@@ -173,15 +179,18 @@ class PagedQuery:
             if after is None:
                 return
 
-    def one(self, conn: Conn, what: str, id: UUID | int) -> Row:
+    def one(self, conn: Conn, kind: str, id: UUID | int) -> Row:
         """Read one row by its id.
+
+        Parameters:
+          kind: `account`, `run`, `task` or `content`, for the error.
 
         Raises:
           NotFound: The row does not exist.
         """
         rows = fetch(conn, self.by_id, {"id": id})
         if not rows:
-            raise not_found(what, id)
+            raise not_found(kind, id)
         return rows[0]
 
 
@@ -197,7 +206,7 @@ def encode_cursor(place: Sequence[object]) -> str:
 
 
 def decode_cursor(cursor: str) -> list[Any]:
-    """Return the values of a cursor. Their types and number are not checked.
+    """Return the values of a cursor, without a check of their number and types.
 
     Raises:
       InvalidInput: The text is not a cursor.
@@ -212,7 +221,7 @@ def decode_cursor(cursor: str) -> list[Any]:
 
 
 def invalid_cursor() -> InvalidInput:
-    """The error for a cursor that is malformed or belongs to another listing."""
+    """Return the error for a cursor that is malformed or belongs to another listing."""
     return InvalidInput("cursor-invalid")
 
 

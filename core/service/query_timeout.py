@@ -1,4 +1,4 @@
-"""Questions that may take long in a large installation, bounded."""
+"""Bounds on queries that are slow in a large installation: their duration and their number."""
 
 from __future__ import annotations
 
@@ -11,53 +11,59 @@ from psycopg.errors import QueryCanceled
 from core.db.pool import Conn
 from core.errors import InvalidInput, ServerUnavailable
 
-BOUND = "SELECT set_config('statement_timeout', %s, true)"
+SET_TIMEOUT = "SELECT set_config('statement_timeout', %s, true)"
 
 MAX_QUERY_SECONDS = 20.0
+"""Default duration after which PostgreSQL cancels a slow query, in seconds."""
 
 MAX_CONCURRENT_QUERIES = 10
-"""Slots of one process, which has 24 connections and forty threads.
+"""Slow queries that one process runs concurrently, with its 24 connections and 40 threads.
 
-Small requests are answered while the slots are full.
+Other requests are served while all slots are in use.
 """
 
 MAX_WAITING_QUERIES = 9
-PATIENCE_SECONDS = 2.0
-"""A few more wait for a moment: many that ask at once do not ask for long.
+"""Slow queries that wait for a slot. Each of them uses a connection while it waits."""
 
-Each of them holds a connection meanwhile.
-"""
-
-_slots = threading.BoundedSemaphore(MAX_CONCURRENT_QUERIES)
-_waiting = threading.BoundedSemaphore(MAX_WAITING_QUERIES)
+SLOT_TIMEOUT_SECONDS = 2.0
+"""Seconds that a query waits for a slot."""
 
 
-@contextmanager
-def within(conn: Conn, seconds: float = MAX_QUERY_SECONDS) -> Iterator[None]:
-    """A transaction, each of whose statements may take so long.
+class QuerySlots:
+    """The slots for slow queries of one process."""
 
-    Raises:
-      InvalidInput: One took longer.
-      ServerUnavailable: Too many such questions are being asked already.
-    """
-    if not _take_slot():
-        raise ServerUnavailable("search-busy")
-    try:
-        with conn.transaction():
-            conn.execute(BOUND, (f"{seconds * 1000:.0f}",))
-            yield
-    except QueryCanceled:
-        raise InvalidInput("search-too-slow") from None
-    finally:
-        _slots.release()
+    def __init__(self) -> None:
+        self._slots = threading.BoundedSemaphore(MAX_CONCURRENT_QUERIES)
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING_QUERIES)
 
+    @contextmanager
+    def transaction(self, conn: Conn, seconds: float = MAX_QUERY_SECONDS) -> Iterator[None]:
+        """Run a transaction in a slot, and cancel a statement that takes too long.
 
-def _take_slot() -> bool:
-    if _slots.acquire(blocking=False):
-        return True
-    if not _waiting.acquire(blocking=False):
-        return False
-    try:
-        return _slots.acquire(timeout=PATIENCE_SECONDS)
-    finally:
-        _waiting.release()
+        Parameters:
+          seconds: The timeout of each statement, in seconds.
+
+        Raises:
+          InvalidInput: A statement took longer.
+          ServerUnavailable: All slots are in use.
+        """
+        if not self._take():
+            raise ServerUnavailable("search-busy")
+        try:
+            with conn.transaction():
+                conn.execute(SET_TIMEOUT, (f"{seconds * 1000:.0f}",))
+                yield
+        except QueryCanceled:
+            raise InvalidInput("search-too-slow") from None
+        finally:
+            self._slots.release()
+
+    def _take(self) -> bool:
+        if self._slots.acquire(blocking=False):
+            return True
+        if not self._waiting.acquire(blocking=False):
+            return False
+        try:
+            return self._slots.acquire(timeout=SLOT_TIMEOUT_SECONDS)
+        finally:
+            self._waiting.release()

@@ -1,4 +1,4 @@
-"""The skeleton of a new plugin: a distribution with README, integration and conformance suite."""
+"""Scaffold of a new plugin: a distribution with README, integration and conformance suite."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ packages = ["src/$package"]
 README = """\
 # $distribution
 
-Keeps a copy of what people have in $name.
+Copies the data of $name accounts into integration-polling.
 
     pip install -e .
 $commands    pytest
@@ -49,7 +49,7 @@ $commands    pytest
 SOURCE = '''\
 """$name for integration-polling.
 
-Everything here works as it is: replace the made-up service by the real one.
+This example runs without changes. Replace the example service with calls to the real one.
 """
 
 from __future__ import annotations
@@ -70,45 +70,45 @@ from core import (
     task,
 )
 
-# The made-up service: two folders with notes. The tasks below call the real one over the network.
+# The example service: two folders with notes. A real integration calls its provider instead.
 SERVICE = {"work": {"1": "Buy paper", "2": "Call Ada"}, "home": {"3": "Water the plants"}}
 
 
 class Config(BaseModel, extra="forbid"):
-    """What people choose when they connect an account."""
+    """The options of an account."""
 
-    owner: str = Field("me", description="Whose notes to keep")
+    owner: str = Field("me", description="Owner of the notes")
 
 
-# Where a login is needed: a second model, `class Credentials(BaseModel)`, whose secrets are
-# pydantic's `SecretStr`, and `BaseIntegration[Config, Credentials]`. Then `check` raises
-# `core.CredentialsInvalid` when the service refuses them.
+# If the service needs a login, add `class Credentials(BaseModel)` with `SecretStr` fields for
+# secrets, and derive from `BaseIntegration[Config, Credentials]`. Raise `core.CredentialsInvalid`
+# in `check` if the service rejects the credentials.
 
 
 class $class_name(BaseIntegration[Config]):
-    """Lists the folders, and keeps each note."""
+    """Lists the folders and stores each note."""
 
     manifest = Manifest("$domain", "$name")
 
     def initialize(self) -> None:
-        """Connect, if the service needs that; `self.config` is set."""
+        """Open a connection, if the service needs one. `self.config` is already set."""
 
     def check(self) -> AccountIdentity:
-        """Whose account it is: connecting the same id twice is one account."""
+        """Return the identity of the account. The same id connected twice is the same account."""
         return AccountIdentity(self.config.owner, f"Notes of {self.config.owner}")
 
     def start(self, ctx: Context) -> TaskResult:
-        """The first tasks of a run; asks the service nothing."""
+        """Return the first tasks of a run. Do not call the service here."""
         return TaskResult(tasks=[self.list_folders.task()])
 
     @task
     def list_folders(self, ctx: Context) -> TaskResult:
-        """One more task for each folder: the workers share them."""
+        """Return one task for each folder. The workers run them in parallel."""
         return TaskResult(tasks=[self.read_folder.task(folder=folder) for folder in SERVICE])
 
     @task
     def read_folder(self, ctx: Context, folder: str) -> TaskResult:
-        """The notes of one folder, kept under an id that stays the same."""
+        """Return the notes of one folder. The id of a note must not change between runs."""
         return TaskResult([
             TaskOutput(id, text, kind="note", parent=folder, name=text)
             for id, text in SERVICE[folder].items()
@@ -121,7 +121,7 @@ def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
 '''
 
 TESTS = '''\
-"""$name does what every integration has to do, and what it promises itself."""
+"""Tests of the $name integration."""
 
 from $package import $class_name
 
@@ -132,7 +132,7 @@ class TestConformance(IntegrationConformance):
     integration = $class_name
 
 
-def test_it_keeps_every_note() -> None:
+def test_every_note_is_stored() -> None:
     harness = Harness($class_name)
     assert harness.sync().state == "succeeded"
     texts = {item.text for item in harness.content.values()}
@@ -142,12 +142,13 @@ def test_it_keeps_every_note() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """How the parts of a new plugin are called."""
+    """The names of a new plugin, which derive from its domain."""
 
     domain: str
 
     @property
     def package(self) -> str:
+        """The name of the Python package."""
         return f"integration_polling_{self.domain.replace('-', '_')}"
 
     def variables(self) -> dict[str, str]:
@@ -164,15 +165,15 @@ class Scaffold:
 
 
 def scaffold(directory: Path, domain: str | None = None, commands: Sequence[str] = ()) -> Scaffold:
-    """Write a new plugin.
+    """Write the files of a new plugin.
 
     Parameters:
-      directory: Where; made if need be.
-      domain: Of the integration. Default: made from the directory's name.
-      commands: For its README: what runs it. Each takes the domain as its last word.
+      directory: The target directory. It is created if it does not exist.
+      domain: The domain of the integration. Default: derived from the name of the directory.
+      commands: Commands for the README that run the plugin. Each gets the domain as its last word.
 
     Raises:
-      InvalidInput: There is something in the directory, or the domain cannot be one.
+      InvalidInput: The directory is not empty or not writable, or the domain is invalid.
     """
     plugin = Scaffold(_domain(domain or directory.resolve().name))
     files = {

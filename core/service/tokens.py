@@ -1,7 +1,7 @@
 """Bearer tokens: create, list, revoke and authenticate.
 
-A token is `polling_` and 32 random bytes. The database holds only its SHA-256 digest: the secret is
-random, so a slower hash adds no protection.
+A token is `polling_` and 32 random bytes. The database holds only its SHA-256 digest. The secret is
+random, so a slower hash would not add protection.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VALUES (%(id)s, %(name)s, %(user_id)s, %(digest)s, now() + %(days)s * interval '
 RETURNING expires_at
 """
 REVOKE = "UPDATE api_token SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL"
-# Served by the unique index on the digest.
+# The unique index on the digest serves it.
 FIND_BY_DIGEST = """
 SELECT id, user_id, last_used_at IS NULL OR last_used_at < now() - interval '1 minute'
 FROM api_token
@@ -44,7 +44,7 @@ tokens = PagedQuery(
 
 @dataclass(frozen=True, slots=True)
 class CreatedToken:
-    """A new token. `secret` is shown once and is not stored."""
+    """A new token. Its `secret` is shown once and not stored."""
 
     id: UUID
     secret: str
@@ -57,7 +57,8 @@ def create(
     """Create a token.
 
     Parameters:
-      user_id: The user whose rows the token sees. None: an operator's token, which sees all rows.
+      user_id: The user whose rows the token can read and change. None: an operator's token, for
+        all rows.
       name: A label for the list of tokens.
       days: Days until the token expires. Default: it never expires.
 
@@ -87,7 +88,7 @@ def revoke(conn: Conn, id: UUID) -> None:
 
 
 def authenticate(conn: Conn, secret: str) -> Principal | None:
-    """Return the token's principal; None if the token is unknown, expired or revoked."""
+    """Return the principal of a token; None if the token is unknown, expired or revoked."""
     row = conn.execute(FIND_BY_DIGEST, (_digest(secret),)).fetchone()
     if row is None:
         return None

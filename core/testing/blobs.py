@@ -40,7 +40,7 @@ class MemoryWriter:
 
     def _opened(self) -> bytearray:
         if not self._open:
-            raise ValueError("use it as a context manager: with ctx.blob() as f")
+            raise ValueError("a blob writer is a context manager: with ctx.blob() as writer")
         return self._buffer
 
     def write(self, data: bytes, /) -> int:

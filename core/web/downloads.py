@@ -46,7 +46,7 @@ def download(
     """An item's bytes, as a download that no browser shows in place.
 
     Parameters:
-      row: The item, as `core.service.listings.content` gives it.
+      row: The item, as `core.service.content.queries.content` gives it.
       image: Show it in place if it begins as a raster image does, whatever it is said to be.
       typed: Name the type that it is said to be. To a page of the same site, what is named a script
         could be one.

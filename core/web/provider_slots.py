@@ -1,32 +1,27 @@
 """A bound on concurrent requests that wait for a provider.
 
-A provider may be slow, and other requests need threads in the meantime.
+A provider may be slow. The bound leaves threads for other requests.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.service.backend import Backend
 from core.web.problems import HttpProblem
-
-MAX_CONCURRENT_CALLS = 16
-"""Of the 40 threads that answer requests."""
-
-_slots = threading.BoundedSemaphore(MAX_CONCURRENT_CALLS)
 
 
 @contextmanager
-def provider_slot() -> Iterator[None]:
-    """Around everything that asks a provider.
+def provider_slot(backend: Backend) -> Iterator[None]:
+    """Hold a slot for code that calls a provider.
 
     Raises:
-      Refused: Too many do already.
+      HttpProblem: All slots are in use.
     """
-    if not _slots.acquire(blocking=False):
+    if not backend.provider_slots.acquire(blocking=False):
         raise HttpProblem("checks-busy")
     try:
         yield
     finally:
-        _slots.release()
+        backend.provider_slots.release()

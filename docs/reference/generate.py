@@ -1,18 +1,25 @@
-"""Write `docs/reference/api.md` from the OpenAPI document, and `docs/reference/errors.md` from the
-catalogue of errors: `python docs/reference/generate.py`.
+"""Write the generated reference pages: `python docs/reference/generate.py`.
 
-Tests hold them in step.
+`api.md` comes from the OpenAPI document, and `errors.md` from the catalogue of errors. `states.md`
+and the glossary's entries on states come from `core/states.py`. Tests compare the pages with their
+sources.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from core import states
+
 TARGET = Path(__file__).with_name("api.md")
 ERRORS = Path(__file__).with_name("errors.md")
+STATES = Path(__file__).with_name("states.md")
+GLOSSARY = Path(__file__).with_name("glossary.md")
 Json = Mapping[str, Any]
 
 INTRODUCTION = """\
@@ -178,6 +185,70 @@ def _text(template: str) -> str:
     return names.replace("{{", "{").replace("}}", "}").replace("<", "&lt;")
 
 
+MACHINES = {"Accounts": states.ACCOUNTS, "Runs": states.RUNS, "Tasks": states.TASKS}
+WORDS: Mapping[str, type[states.Word]] = {
+    "Account state": states.AccountState,
+    "Account state reason": states.AccountStateReason,
+    "Deletions": states.Deletions,
+    "Lane": states.Lane,
+    "Operation": states.Operation,
+    "Run state": states.RunState,
+    "Task state": states.TaskState,
+    "Trigger": states.Trigger,
+}
+"""The generated entries of the glossary."""
+ABOUT_STATES = """\
+Generated from `core/states.py` by `docs/reference/generate.py`. Planned values and transitions are
+reserved: no statement writes them yet. *Open* states have work to do. A *final* state does not
+change.
+"""
+
+
+def render_states() -> str:
+    """Return the page of the states: a diagram for each machine, then the other words."""
+    drawn = {machine.states for machine in MACHINES.values()}
+    parts = ["# States", textwrap.fill(ABOUT_STATES, 100)]
+    for title, machine in MACHINES.items():
+        parts += [f"## {title}", inspect.getdoc(machine.states) or "", _diagram(machine)]
+        parts.append(_table(machine.states, machine))
+    for title, words in WORDS.items():
+        if words not in drawn:
+            parts += [f"## {title}", inspect.getdoc(words) or "", _table(words)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _diagram(machine: states.Machine[Any]) -> str:
+    lines = [
+        f"    {change.source or '[*]'} --> {change.target}: {change.event}"
+        + (" (planned)" if change.planned else "")
+        for change in machine.transitions
+    ]
+    lines += [f"    {state} --> [*]" for state in machine.final]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+def _table(words: type[states.Word], machine: states.Machine[Any] | None = None) -> str:
+    rows = ["| value | meaning |", "|---|---|"]
+    for word in words:
+        notes = ["Planned."] if word.planned else []
+        notes += ["Open."] if machine is not None and word in machine.open else []
+        notes += ["Final."] if machine is not None and word in machine.final else []
+        rows.append(f"| `{word}` | {' '.join([word.meaning, *notes])} |")
+    return "\n".join(rows)
+
+
+def render_glossary(text: str) -> str:
+    """Return the glossary with its generated entries replaced; the other entries stay."""
+    for title, words in WORDS.items():
+        about = " ".join((inspect.getdoc(words) or "").split(": `")[0].split()).rstrip(".")
+        values = ", ".join(f"`{word}`" for word in words)
+        entry = textwrap.fill(f"**{title}** {about}: {values}. See [States](states.md).", 100)
+        text = re.sub(
+            rf"^\*\*{title}\*\* .*?(?=\n\n|\n?\Z)", entry, text, flags=re.MULTILINE | re.DOTALL
+        )
+    return text
+
+
 def document() -> Json:
     """The OpenAPI document of the application; nothing is connected for it."""
     from typing import cast
@@ -191,3 +262,5 @@ def document() -> Json:
 if __name__ == "__main__":
     TARGET.write_text(render(document()), "utf-8")
     ERRORS.write_text(render_errors(), "utf-8")
+    STATES.write_text(render_states(), "utf-8")
+    GLOSSARY.write_text(render_glossary(GLOSSARY.read_text("utf-8")), "utf-8")

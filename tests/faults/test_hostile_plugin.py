@@ -52,7 +52,7 @@ def test_garbage_parks_its_task_and_no_other(hostile_fleet: Fleet, deployment: D
     assert all(reasons.values()), f"some are parked without a reason: {reasons}"
     assert (
         reasons["flood"]
-        == "one result may carry 100,000 tasks; return a task that continues with the rest"
+        == "a result may contain at most 100,000 tasks; return a follow-up task for the rest"
     )
     assert_neighbours_done(deployment)
     oracle.assert_runs(hostile_fleet, account, ["partial"])
@@ -156,7 +156,7 @@ def test_a_time_limit_ends_python_code(hostile_fleet: Fleet, deployment: Deploym
     account = connect(deployment, Hostile, {"deeds": ["loop_in_python", "swallow"]})
     sync(deployment, account)
     oracle.wait_for_quiet(hostile_fleet)
-    assert parked(deployment) == {"loop_in_python": "3 times: over its time limit of 1 s"}
+    assert parked(deployment) == {"loop_in_python": "crashed 3 times: over its time limit of 1 s"}
     assert_neighbours_done(deployment)
 
 

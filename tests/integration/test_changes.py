@@ -15,10 +15,10 @@ from core import TaskOutput
 from core.content import store
 from core.errors import InvalidInput
 from core.results.rows import OutputRow
-from core.service import listings
 from core.service.accounts import erase as account_erase
 from core.service.authorization import Principal
 from core.service.content import changes
+from core.service.content import queries as content_queries
 from core.service.pagination import encode_cursor
 from core.states import Operation
 
@@ -175,7 +175,7 @@ class Rush:
         write(conn, self.account, *(f"{number}/{id}" for id in ids), content=f"{round}")
         write(conn, self.account, f"{number}/new-{round}")
         if dice.random() < 0.3:
-            store.delete(conn, [(writer_of(self.account), f"{number}/{ids[0]}")])
+            store.mark_deleted(conn, [(writer_of(self.account), f"{number}/{ids[0]}")])
 
     def _read(self, number) -> None:
         conn, cursor, dice = (
@@ -196,7 +196,7 @@ def test_concurrent_long_transactions_cause_no_gap_and_no_repeat(desk, connect, 
     """In the end each reader has the current state of every item, and received no change twice."""
     rush = Rush(desk.account("a", user_id="u"), connect, seed)
     rush.run()
-    rows = {row["id"]: row for row in listings.content.pages(desk.conn)}
+    rows = {row["id"]: row for row in content_queries.content.pages(desk.conn)}
     place = dict(desk.rows("SELECT id, changed_xid FROM user_integration_content"))
     assert len(rows) > WRITERS * 10
     for found in rush.read:
@@ -225,7 +225,7 @@ def test_a_forged_date_at_the_edge_of_the_calendar_stops_no_reader(desk, hours) 
     for here in ("UTC", "Asia/Tokyo", "America/Los_Angeles"):
         desk.conn.execute("SELECT set_config('TimeZone', %s, false)", (here,))
         assert told(all_of(desk.conn)[0]) == [("created", "0"), ("created", "1")]
-        assert len(list(listings.content.pages(desk.conn))) == 2
+        assert len(list(content_queries.content.pages(desk.conn))) == 2
 
 
 # Cursors

@@ -361,7 +361,7 @@ def test_rotating_keys_seals_every_credential_with_the_new_key(cli: Cli, tmp_pat
         Cli(cli.folder, POLLING_SECRET_KEYS=new).ok("check", id)
         assert "none of the keys decrypts" in cli.fails("check", id)
         assert "none of the keys decrypts" in cli.fails("keys", "rotate")
-        assert "no key opens" in cli("doctor").out
+        assert "no secret key can decrypt" in cli("doctor").out
         Cli(cli.folder, POLLING_SECRET_KEYS=f"{old},{new}").ok("keys", "rotate")
         cli.ok("check", id)
     cli.ok("disconnect", id, "--delete-content")
@@ -412,7 +412,7 @@ def test_waiting_without_a_worker_prints_a_warning_and_sigterm_ends_it(alone: Cl
     alone.connect("hello")
     process = alone.start("sync", "hello", "--wait")
     assert process.stderr is not None
-    assert "no worker runs" in process.stderr.readline()
+    assert "no worker is running" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (143, "")

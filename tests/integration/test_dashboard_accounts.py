@@ -204,7 +204,7 @@ def test_the_page_of_an_account_shows_its_condition(dashboard, desk) -> None:
     for said in (
         "mine", "in the config", f'href="/runs/{run}"', f'href="/tasks/{task}"',
         f'href="/parked?account={account}"', f'href="/content?account={account}"', "inbox",
-        "&#34;cursor&#34;: 42", "no worker runs", "TransientError",
+        "&#34;cursor&#34;: 42", "no worker is running", "TransientError",
     ):  # fmt: skip
         assert said in page, said
     assert re.search(r"Items</a></dt>\s*<dd>2</dd>", page)
@@ -404,7 +404,7 @@ def test_a_user_moves_an_account_only_with_its_credentials(dashboard, desk) -> N
     account, browser = connect(dashboard, "mailbox"), dashboard.sign_in("ann")
     place = f"/accounts/{account}/settings"
     answer = change(browser, account, "part", **{"config.host": "elsewhere.example"})
-    assert (answer.status_code, "give the credentials too" in answer.text) == (422, True)
+    assert (answer.status_code, "also enter the credentials" in answer.text) == (422, True)
     assert form(answer.text, place, "part").attributes["config.host"]["aria-invalid"] == "true"
     assert desk.value("SELECT config ->> 'host' FROM user_integration") == "here.example"
     with_them = {

@@ -234,7 +234,7 @@ def test_the_plan_for_a_large_recent_run_is_not_quadratic(backend, desk, made, s
 def test_a_run_shows_its_reason_to_wait_and_can_be_cancelled(dashboard, desk, made) -> None:
     _, run, *_ = made
     who = signed_in(dashboard, "u")
-    assert "Waits: no worker runs" in text(who.get(f"/runs/{run}"))
+    assert "Waits: no worker is running" in text(who.get(f"/runs/{run}"))
     assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?flash=cancelled"
     page = text(who.get(f"/runs/{run}?flash=cancelled"))
     assert "cancelled by hand" in page

@@ -122,7 +122,7 @@ def test_a_user_s_token_does_not_send_stored_credentials_elsewhere(
     answer = user.patch(account, json={"config": {"port": other.port}})
     assert (answer.status_code, other.heard) == (422, [])
     assert "port" in answer.json()["detail"]
-    assert "give the credentials too" in answer.json()["detail"]
+    assert "also enter the credentials" in answer.json()["detail"]
     answer = user.patch(account, json={"config": {"port": own.port, "base": "/elsewhere"}})
     assert answer.status_code == 422
     assert user.get(account).json()["config"] == {"port": own.port, "base": "/", "folder": "in"}
@@ -207,6 +207,8 @@ def test_destinations_in_nested_models_are_protected_too(config, refused) -> Non
     mailbox = SimpleNamespace(config_model=Deep, credentials_model=Password)
     after = stored(Deep.model_validate(config))
     with (
-        pytest.raises(InvalidInput, match="give the credentials too") if refused else nullcontext()
+        pytest.raises(InvalidInput, match="also enter the credentials")
+        if refused
+        else nullcontext()
     ):
         require_same_destination(mailbox, stored(Deep()), after)

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.db.pool import Conn
-from core.service import listings
+from core.service.accounts import queries as account_queries
+from core.service.content import queries as content_queries
 from core.service.pagination import PagedQuery
+from core.service.runs import queries as run_queries
 
 ACCOUNT = UUID(int=7)
 
@@ -49,14 +51,14 @@ def add_task(conn: Conn, name: str) -> None:
 
 
 LISTINGS: dict[str, tuple[PagedQuery, Callable[[Conn, str], None], dict[str, Any]]] = {
-    "content": (listings.content, add_item, {}),
+    "content": (content_queries.content, add_item, {}),
     "content of an account": (
-        listings.content_of_account,
+        content_queries.content_of_account,
         add_item,
         {"user_integration_id": ACCOUNT},
     ),
-    "accounts": (listings.accounts, add_account, {}),
-    "tasks": (listings.tasks, add_task, {"run_id": ACCOUNT}),
+    "accounts": (account_queries.accounts, add_account, {}),
+    "tasks": (run_queries.tasks, add_task, {"run_id": ACCOUNT}),
 }
 NAMES = st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=6

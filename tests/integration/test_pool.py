@@ -60,7 +60,7 @@ def test_the_cost_of_deleting_rows_is_not_quadratic(database: Database) -> None:
     with database.connection() as conn, conn.transaction(force_rollback=True):
         conn.execute(FILL, (account,))
         explain = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
-        (plan,) = conn.execute(explain + store.DELETE, (json.dumps(rows),)).fetchone()
+        (plan,) = conn.execute(explain + store.MARK_DELETED, (json.dumps(rows),)).fetchone()
         deleted = conn.execute(
             "SELECT count(*) FROM user_integration_content WHERE deleted_at IS NOT NULL"
         ).fetchone()

@@ -11,7 +11,7 @@ import pytest
 from core import TaskOutput
 from core.demo import engine
 from core.errors import NotFound, ServerUnavailable
-from core.service import listings
+from core.service.accounts import queries as account_queries
 from core.service.content import reader as content_reader
 from core.service.runs.watch import MAX_PAUSE_SECONDS, MIN_PAUSE_SECONDS, RunWatcher
 
@@ -23,7 +23,7 @@ def test_a_watcher_shows_progress_and_reasons_to_wait(backend, desk) -> None:
     watcher = RunWatcher(backend, root.run_id)
     assert watcher.refresh() == "running"
     assert (watcher.now.known, watcher.now.tasks_done) == (1, 0)
-    assert [wait.reason for wait in watcher.waits] == ["no worker runs"]
+    assert [wait.reason for wait in watcher.waits] == ["no worker is running"]
     assert watcher.stopped is None
     assert MIN_PAUSE_SECONDS <= watcher.pause <= MAX_PAUSE_SECONDS
     desk.finish(root, output=[TaskOutput("1", "x")])
@@ -113,7 +113,7 @@ def test_content_is_counted_by_kind(backend, desk) -> None:
         TaskOutput("2", b"\xff\xfe", kind="a"),
         TaskOutput("3", LARGE, kind="b"),
     )
-    assert listings.account_kinds(desk.conn, account) == [
+    assert account_queries.account_kinds(desk.conn, account) == [
         {"kind": "a", "items": 2, "bytes": 3, "texts": 1, "binaries": 1, "blobs": 0},
         {"kind": "b", "items": 1, "bytes": len(LARGE), "texts": 0, "binaries": 0, "blobs": 1},
     ]

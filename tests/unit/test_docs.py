@@ -248,6 +248,18 @@ def test_the_reference_of_the_api_is_up_to_date() -> None:
     assert text == read("api.md"), "run: python docs/reference/generate.py"
 
 
+def test_the_states_and_their_glossary_are_in_step_with_the_code() -> None:
+    import runpy
+
+    generator = runpy.run_path(str(REFERENCE / "generate.py"))
+    assert generator["render_states"]() == read("states.md"), (
+        "run: python docs/reference/generate.py"
+    )
+    glossary = read("glossary.md")
+    assert generator["render_glossary"](glossary) == glossary
+    assert not [title for title in generator["WORDS"] if f"**{title}** " not in glossary]
+
+
 def test_monitoring_states_the_numbers_of_the_definitions() -> None:
     page = (ROOT / "docs" / "how-to" / "monitor.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| (alive|silent|overdue) \| (.*) \|$", page, re.MULTILINE))

@@ -11,21 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InvalidInput
-from core.service import listings, tokens
+from core.service import tokens
+from core.service.accounts import queries as account_queries
 from core.service.content import changes
 from core.service.content import listing as content_listing
+from core.service.content import queries as content_queries
 from core.service.pagination import MAX_PAGE_ROWS, Keyset, bounded, encode_cursor
 from core.service.runs import listing as run_listing
 from core.service.runs import parked
+from core.service.runs import queries as run_queries
 from core.service.runs import tree as run_tree
 
 KEYS = {
-    "accounts": listings.accounts.key,
-    "runs": listings.runs.key,
-    "tasks": listings.tasks.key,
-    "content": listings.content.key,
-    "content of an account": listings.content_of_account.key,
-    "states": listings.states.key,
+    "accounts": account_queries.accounts.key,
+    "runs": run_queries.runs.key,
+    "tasks": run_queries.tasks.key,
+    "content": content_queries.content.key,
+    "content of an account": content_queries.content_of_account.key,
+    "states": account_queries.states.key,
     "tokens": tokens.tokens.key,
     "changes": changes.KEY,
     "history": run_listing.KEY,
@@ -102,7 +105,7 @@ def test_a_key_of_other_types_is_refused(place: tuple[object, ...]) -> None:
 @pytest.mark.parametrize("text", ["\0", "a\ud800", None, 1])
 def test_a_text_that_postgresql_cannot_hold_is_refused(text: object) -> None:
     with pytest.raises(InvalidInput, match=r"^invalid cursor"):
-        listings.content_of_account.key.decode(encode_cursor([text]))
+        content_queries.content_of_account.key.decode(encode_cursor([text]))
 
 
 @given(st.integers(-5, 3 * MAX_PAGE_ROWS), st.integers(0, 2 * MAX_PAGE_ROWS))

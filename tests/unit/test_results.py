@@ -95,7 +95,7 @@ def test_the_largest_inline_content_is_inline(store: Store) -> None:
 
 @pytest.mark.parametrize("content", [1, ["a"], {"a": 1}, object(), Ellipsis])
 def test_content_of_another_kind_is_refused(store: Store, content: Any) -> None:
-    with pytest.raises(ResultInvalid, match="use text, bytes, or a blob"):
+    with pytest.raises(ResultInvalid, match="use a string, bytes, or a blob"):
         row(store, "a", content)
 
 
@@ -308,7 +308,7 @@ def test_a_task_that_returns_no_result_is_refused(
 
 def test_a_million_follow_ups_are_refused_without_being_read(outcome_of: Come) -> None:
     made = itertools.count()
-    with pytest.raises(ResultInvalid, match=f"may carry {MAX_TASKS:,} tasks"):
+    with pytest.raises(ResultInvalid, match=f"may contain at most {MAX_TASKS:,} tasks"):
         outcome_of(tasks=(Task("step", {"number": next(made)}) for _ in range(1_000_000)))
     assert next(made) == MAX_TASKS + 1
 
@@ -320,7 +320,7 @@ def test_an_endless_generator_is_refused(outcome_of: Come, monkeypatch: pytest.M
         {"output": map(TaskOutput, map(str, itertools.count()))},
         {"seen": map(str, itertools.count())},
     ):
-        with pytest.raises(ResultInvalid, match="may carry"):
+        with pytest.raises(ResultInvalid, match="may contain at most"):
             outcome_of(**result)
 
 
@@ -380,7 +380,7 @@ def test_a_payload_that_is_not_json_is_refused(shop: Any, payload: Any) -> None:
 
 @pytest.mark.parametrize("payload", [{"a": "\0"}, {"a": ["\ud800"]}, {"\0": 1}], ids=ascii)
 def test_a_payload_that_postgresql_cannot_hold_is_refused(shop: Any, payload: Any) -> None:
-    with pytest.raises(ResultInvalid, match="NUL or a lone surrogate"):
+    with pytest.raises(ResultInvalid, match="contains a NUL byte or an unpaired surrogate"):
         task_row(Task("step", payload), shop)
 
 
@@ -392,7 +392,7 @@ def test_astral_characters_are_not_treated_as_lone_surrogates(shop: Any) -> None
 
 def test_a_payload_over_64_kib_is_refused(shop: Any) -> None:
     task_row(Task("step", {"a": "x" * (MAX_PAYLOAD_BYTES - 8)}), shop)
-    with pytest.raises(ResultInvalid, match="65,536 are allowed"):
+    with pytest.raises(ResultInvalid, match="the maximum is 65,536"):
         task_row(Task("step", {"a": "x" * (MAX_PAYLOAD_BYTES - 7)}), shop)
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from threading import BoundedSemaphore
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from core.cli import serve
 from core.errors import SettingsError
+from core.service.backend import MAX_PROVIDER_CALLS, Backend
 from core.web.downloads import media_type
 from core.web.problems import HttpProblem
-from core.web.provider_slots import MAX_CONCURRENT_CALLS, provider_slot
+from core.web.provider_slots import provider_slot
 
 
 def test_serve_without_its_extra_names_the_package_to_install(monkeypatch) -> None:
@@ -33,14 +37,16 @@ def test_no_other_command_imports_the_packages_of_serve() -> None:
 
 
 def test_those_who_wait_for_providers_leave_room_for_others() -> None:
-    waiting = [provider_slot() for _ in range(MAX_CONCURRENT_CALLS)]
-    for one in waiting:
-        one.__enter__()
-    with pytest.raises(HttpProblem), provider_slot():
+    slots = BoundedSemaphore(MAX_PROVIDER_CALLS)
+    backend = cast("Backend", SimpleNamespace(provider_slots=slots))
+    waiting = [provider_slot(backend) for _ in range(MAX_PROVIDER_CALLS)]
+    for slot in waiting:
+        slot.__enter__()
+    with pytest.raises(HttpProblem), provider_slot(backend):
         pass
-    for one in waiting:
-        one.__exit__(None, None, None)
-    with provider_slot():
+    for slot in waiting:
+        slot.__exit__(None, None, None)
+    with provider_slot(backend):
         pass
 
 

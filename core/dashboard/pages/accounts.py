@@ -13,11 +13,13 @@ from core.dashboard.cached_count import CachedCount
 from core.dashboard.responses import Renderer
 from core.dashboard.session import SignedIn
 from core.db.pool import Conn
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.accounts import listing as account_listing
 from core.service.accounts import oauth
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.runs import progress
+from core.service.runs import queries as run_queries
 from core.states import AccountState, Lane, RunState
 from core.web.dependencies import NO_NUL, AccountId, Engine
 
@@ -112,7 +114,7 @@ def render(
     Raises:
       NotFound: There is no such account, or it is another user's.
     """
-    totals = CachedCount(lambda conn: listings.account_totals(conn, account))
+    totals = CachedCount(lambda conn: account_queries.account_totals(conn, account))
 
     def load(conn: Conn) -> dict[str, Any]:
         authorization.require(conn, principal, "account", account)
@@ -128,9 +130,9 @@ def render(
 
 
 def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) -> dict[str, Any]:
-    row = listings.accounts.one(conn, "account", account)
+    row = account_queries.accounts.one(conn, "account", account)
     stored_account = store.load(conn, account)
-    runs = listings.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
+    runs = run_queries.runs.page(conn, limit=RUNS_SHOWN, user_integration_id=account)
     open_runs = {
         run["id"]: progress.progress(conn, run["id"])
         for run in runs.rows
@@ -154,7 +156,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         "more_runs": runs.cursor is not None,
         "parked": account_listing.parked_summary(conn, account),
         "totals": totals.get(conn),
-        "states": listings.states.page(
+        "states": account_queries.states.page(
             conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False
         ),
     }

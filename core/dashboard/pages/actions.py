@@ -13,10 +13,11 @@ from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.errors import NotFound, PollingError
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.web.dependencies import AccountId, Engine
@@ -86,7 +87,7 @@ def check(
     """Ask the provider whether the credentials still work."""
 
     def act() -> None:
-        with provider_slot():
+        with provider_slot(engine):
             account_actions.check_account(engine, account)
 
     return _act(engine, viewer, renderer, account, act, "works")
@@ -116,7 +117,7 @@ def erase(
     """All of it goes, if its name was typed."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "account", account)
-        name = listings.accounts.one(conn, "account", account)["name"]
+        name = account_queries.accounts.one(conn, "account", account)["name"]
     typed = form.get("name")
     if typed.split() != name.split():
         return render(engine, viewer.principal, renderer, account, wrong_name=typed, status=422)

@@ -106,7 +106,7 @@ def connect(
             viewer.user_id or account_form.user(),
             account_form.minutes(),
         )
-        with provider_slot():
+        with provider_slot(engine):
             connection = account_actions.connect(
                 engine,
                 domain,

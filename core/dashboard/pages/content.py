@@ -16,9 +16,11 @@ from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.db.rows import Row
 from core.errors import InvalidInput, NotFound
-from core.service import authorization, listings, lookup
+from core.service import authorization, lookup
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.service.content import listing as content_listing
+from core.service.content import queries as content_queries
 from core.web import downloads
 from core.web.dependencies import After, ContentId, Engine
 
@@ -56,7 +58,8 @@ def list_content(
     values = {"filters": filters, "domains": query_filters.domains(engine, domain), "wrong": None}
     with engine.database.connection() as conn:
         try:
-            page = content_listing.page(conn, _filter(conn, viewer, filters), after=after)
+            content_filter = _filter(conn, viewer, filters)
+            page = content_listing.page(conn, engine.query_slots, content_filter, after=after)
         except (InvalidInput, NotFound) as error:
             empty: dict[str, Any] = {"items": [], "cursor": None, "wrong": sentences(error)}
             return renderer.page("contents.html", values | empty, 422)
@@ -71,11 +74,13 @@ def show_content(
     """One item: what is known of it, what it looks like, and what belongs to it."""
     with engine.database.connection() as conn:
         row = _row(conn, viewer, content_id)
-        account = listings.accounts.one(conn, "account", row["user_integration_id"])
+        account = account_queries.accounts.one(conn, "account", row["user_integration_id"])
         child_filter = content_listing.ContentFilter(
             account=row["user_integration_id"], parent=row["external_id"], deleted=None
         )
-        children = content_listing.page(conn, child_filter, limit=20, after=after)
+        children = content_listing.page(
+            conn, engine.query_slots, child_filter, limit=20, after=after
+        )
         parent = _parent(conn, row)
     try:
         preview = previews.preview(engine, row)
@@ -134,7 +139,7 @@ def _visible_row(engine: Backend, viewer: Viewer, id: int) -> Row:
 
 def _row(conn: Conn, viewer: Viewer, id: int) -> Row:
     authorization.require(conn, viewer.principal, "content", id)
-    return listings.content.one(conn, "content", id)
+    return content_queries.content.one(conn, "content", id)
 
 
 def _parent(conn: Conn, row: Row) -> Row | None:
@@ -142,7 +147,7 @@ def _parent(conn: Conn, row: Row) -> Row | None:
     if row["parent"] is None:
         return None
     account = row["user_integration_id"]
-    page = listings.content_of_account.page(
+    page = content_queries.content_of_account.page(
         conn, limit=1, user_integration_id=account, external_id=row["parent"]
     )
     return page.rows[0] if page.rows else None

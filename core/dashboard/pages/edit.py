@@ -15,9 +15,10 @@ from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.errors import NotFound
 from core.integration.base import Integration
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
 from core.states import AccountState
 from core.web.dependencies import AccountId, Engine
@@ -37,7 +38,7 @@ class EditedAccount:
 def _load(engine: Backend, viewer: Viewer, account: UUID) -> EditedAccount:
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "account", account)
-        row = listings.accounts.one(conn, "account", account)
+        row = account_queries.accounts.one(conn, "account", account)
     return EditedAccount(row, engine.registry.get(row["integration_domain"]))
 
 
@@ -80,7 +81,7 @@ def _change_config(
             ("config", "credentials") if form.get("with_credentials") == "on" else ("config",)
         )
         config, *credentials = account_form.values(*parts)
-        with provider_slot():
+        with provider_slot(engine):
             resync = account_actions.configure(
                 engine,
                 account,
@@ -134,7 +135,7 @@ def reconnect(
     account_form = AccountForm(edited.integration, form)
     with account_form.recording_errors():
         (credentials,) = account_form.values("credentials")
-        with provider_slot():
+        with provider_slot(engine):
             account_actions.reconnect(
                 engine, account, credentials=credentials, public_only=not viewer.is_admin
             )

@@ -61,11 +61,11 @@ def list_parked(
     def load(conn: Conn) -> Mapping[str, Any]:
         try:
             task_filter = _filter(conn, viewer, filters)
-            page = parked.page(conn, task_filter, after=after)
-            groups = parked.groups(conn, task_filter)
+            page = parked.page(conn, engine.query_slots, task_filter, after=after)
+            groups = parked.groups(conn, engine.query_slots, task_filter)
         except (InvalidInput, NotFound) as error:
             return values | empty | {"wrong": sentences(error)}
-        number = parked.count(conn, task_filter)
+        number = parked.count(conn, engine.query_slots, task_filter)
         return values | {
             "tasks": page.rows,
             "groups": groups,

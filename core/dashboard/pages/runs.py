@@ -16,11 +16,14 @@ from core.dashboard.session import ActionForm, SignedIn, Viewer
 from core.dashboard.wording import sentences
 from core.db.pool import Conn
 from core.errors import InvalidInput, NotFound
-from core.service import authorization, listings
+from core.service import authorization
+from core.service.accounts import queries as account_queries
 from core.service.backend import Backend
+from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
 from core.service.runs import listing as run_listing
 from core.service.runs import progress
+from core.service.runs import queries as run_queries
 from core.service.runs import tree as run_tree
 from core.service.runs.progress import Progress
 from core.states import STOPPED_TASKS, RunState, TaskState
@@ -63,7 +66,7 @@ def list_runs(
                 domain or None,
                 state or None,
             )
-            page = run_listing.page(conn, run_filter, after=after)
+            page = run_listing.page(conn, engine.query_slots, run_filter, after=after)
         except (InvalidInput, NotFound) as error:
             return values | {"runs": [], "cursor": None, "wrong": sentences(error)}
         return values | {"runs": page.rows, "cursor": page.cursor, "wrong": None}
@@ -83,7 +86,8 @@ def show_run(
     """One run as it is now: how far it is, what it waits for, and its tasks."""
     with engine.database.connection() as conn:
         _require(conn, viewer, run, parent)
-    return renderer.live("run.html", lambda conn: _run(conn, viewer, run, parent, after))
+    slots = engine.query_slots
+    return renderer.live("run.html", lambda conn: _run(conn, slots, viewer, run, parent, after))
 
 
 @router.post("/runs/{run}/cancel")
@@ -132,15 +136,20 @@ def _require(conn: Conn, viewer: Viewer, run: UUID, parent: int | None) -> None:
 
 
 def _run(
-    conn: Conn, viewer: Viewer, run: UUID, parent: int | None, after: str | None
+    conn: Conn,
+    slots: QuerySlots,
+    viewer: Viewer,
+    run: UUID,
+    parent: int | None,
+    after: str | None,
 ) -> Mapping[str, Any]:
     _require(conn, viewer, run, parent)
-    row = listings.runs.one(conn, "run", run)
+    row = run_queries.runs.one(conn, "run", run)
     now = progress.progress(conn, run)
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
     counters = {name: getattr(now, name) if running else row[name] for name in COUNTERS}
-    tasks = run_tree.tasks(conn, run, parent, after=after)
+    tasks = run_tree.tasks(conn, slots, run, parent, after=after)
     return {
         "run": row,
         "now": now,
@@ -149,7 +158,7 @@ def _run(
         "seconds": now.run["seconds"],
         "bar": _bar(now),
         "waits": progress.blockers(conn, account, now) if running else [],
-        "branches": run_tree.by_type(conn, run),
+        "branches": run_tree.by_type(conn, slots, run),
         "parent": parent,
         "above": run_tree.ancestors(conn, parent) if parent is not None else [],
         "tasks": tasks.rows,
@@ -179,10 +188,10 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
 
 def _task(conn: Conn, viewer: Viewer, task: int) -> Mapping[str, Any]:
     authorization.require(conn, viewer.principal, "task", task)
-    row = listings.tasks.one(conn, "task", task)
+    row = run_queries.tasks.one(conn, "task", task)
     return {
         "task": row,
-        "account": listings.accounts.one(conn, "account", row["user_integration_id"]),
+        "account": account_queries.accounts.one(conn, "account", row["user_integration_id"]),
         "payload": json.dumps(row["payload"], indent=2, ensure_ascii=False)[:MAX_SHOWN_CHARS],
         "above": run_tree.ancestors(conn, task)[:-1],
         "stopped": row["state"] in STOPPED_TASKS and row["retried_as"] is None,

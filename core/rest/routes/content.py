@@ -11,8 +11,9 @@ from pydantic import AwareDatetime
 
 from core.rest.routes import problems
 from core.rest.schemas import Content, Page
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.content import listing as content_listing
+from core.service.content import queries as content_queries
 from core.web import downloads
 from core.web.dependencies import (
     NO_NUL,
@@ -87,7 +88,9 @@ def list_content(
         q=q,
     )
     with engine.database.connection() as conn:
-        page = content_listing.page(conn, content_filter, limit=limit, after=after)
+        page = content_listing.page(
+            conn, engine.query_slots, content_filter, limit=limit, after=after
+        )
     return Page[Content].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
@@ -113,4 +116,4 @@ def get_raw_content(
 def _row(engine: Engine, principal: Authenticated, id: int) -> dict[str, Any]:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "content", id)
-        return listings.content.one(conn, "content", id)
+        return content_queries.content.one(conn, "content", id)

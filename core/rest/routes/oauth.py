@@ -10,8 +10,9 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from core.rest.routes import problems
 from core.rest.routes.user_integrations import owner
 from core.rest.schemas import Authorization, NewAuthorization
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.accounts import oauth
+from core.service.accounts import queries as account_queries
 from core.web.dependencies import NO_NUL, Authenticated, Engine
 from core.web.provider_slots import provider_slot
 
@@ -38,7 +39,7 @@ def start_authorization(
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:
             authorization.require(conn, principal, "account", new.user_integration_id)
-            row = listings.accounts.one(conn, "account", new.user_integration_id)
+            row = account_queries.accounts.one(conn, "account", new.user_integration_id)
     user = owner(
         principal, new.user_id or (row["user_id"] if new.user_integration_id is not None else None)
     )
@@ -84,7 +85,7 @@ def finish_authorization(
 
     It needs no token: the state is the one of the flow that was begun.
     """
-    with provider_slot():
+    with provider_slot(engine):
         done = oauth.finish(engine, state=state, code=code, error=error)
     if done.url is not None:
         return RedirectResponse(done.url, 303, headers=SECRETIVE)

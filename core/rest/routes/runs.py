@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
 from core.rest.schemas import Page, RunInFull, Task, Wait
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import progress
+from core.service.runs import queries as run_queries
 from core.states import RunState, TaskState
 from core.web.dependencies import After, Authenticated, Engine, Limit, RunId
 
@@ -49,14 +50,14 @@ def list_tasks(
     """Its tasks, the newest first."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "run", run)
-        page = listings.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)
+        page = run_queries.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)
     return Page[Task].model_validate({"items": page.rows, "cursor": page.cursor})
 
 
 def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "run", run)
-        row: dict[str, Any] = listings.runs.one(conn, "run", run)
+        row: dict[str, Any] = run_queries.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         running = row["state"] == RunState.RUNNING
         waits = progress.blockers(conn, progress.load_account(conn, now), now) if running else []

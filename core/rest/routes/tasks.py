@@ -6,10 +6,11 @@ from fastapi import APIRouter
 
 from core.rest.routes import problems
 from core.rest.schemas import Retried, Task
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
+from core.service.runs import queries as run_queries
 from core.web.dependencies import Authenticated, Engine, TaskId
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
@@ -39,4 +40,4 @@ def discard_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task
 def _read(engine: Backend, principal: Principal, task: int) -> Task:
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "task", task)
-        return Task.model_validate(listings.tasks.one(conn, "task", task))
+        return Task.model_validate(run_queries.tasks.one(conn, "task", task))

@@ -29,14 +29,16 @@ from core.rest.schemas import (
     UserIntegrationInFull,
     Wait,
 )
-from core.service import authorization, listings
+from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
+from core.service.accounts import queries as account_queries
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
 from core.service.runs import progress
+from core.service.runs import queries as run_queries
 from core.states import AccountState, RunState
 from core.web.dependencies import (
     AccountId,
@@ -85,7 +87,7 @@ def list_user_integrations(
 ) -> Page[UserIntegration]:
     """Connected accounts, the oldest first."""
     with engine.database.connection() as conn:
-        page = listings.accounts.page(
+        page = account_queries.accounts.page(
             conn,
             limit=limit,
             after=after,
@@ -134,7 +136,7 @@ def create_user_integration(
     user = owner(principal, new.user_id)
 
     def act() -> RecordedResponse:
-        with provider_slot():
+        with provider_slot(engine):
             connected = account_actions.connect(
                 engine,
                 new.integration_domain,
@@ -169,9 +171,9 @@ def get_user_integration(
     """One account, and what it waits for."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
-        row = listings.accounts.one(conn, "account", account)
+        row = account_queries.accounts.one(conn, "account", account)
         waits = progress.blockers(conn, store.load(conn, account))
-        counted = listings.account_totals(conn, account) if totals else None
+        counted = account_queries.account_totals(conn, account) if totals else None
     return UserIntegrationInFull(
         **UserIntegration.model_validate(row).model_dump(),
         waits=[Wait(reason=wait.reason, until=wait.until) for wait in waits],
@@ -189,7 +191,7 @@ def change_user_integration(
     """
     _require(engine, principal, account)
     public_only = not principal.is_admin
-    with provider_slot():
+    with provider_slot(engine):
         if changes.config is None and changes.credentials is not None:
             account_actions.reconnect(
                 engine, account, credentials=changes.credentials, public_only=public_only
@@ -258,7 +260,7 @@ def check_user_integration(
 ) -> Identity:
     """Ask the provider whether the credentials still work."""
     _require(engine, principal, account)
-    with provider_slot():
+    with provider_slot(engine):
         identity = account_actions.check_account(engine, account)
     return Identity(id=identity.id, name=identity.name)
 
@@ -350,7 +352,7 @@ def list_runs(
     """Its runs, the newest first."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
-        page = listings.runs.page(
+        page = run_queries.runs.page(
             conn, limit=limit, after=after, user_integration_id=account, state=state
         )
     return Page[Run].model_validate({"items": page.rows, "cursor": page.cursor})
@@ -367,7 +369,7 @@ def get_state(
     """What the plugin remembers between runs, by partition."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
-        page = listings.states.page(
+        page = account_queries.states.page(
             conn, limit=limit, after=after, user_integration_id=account, forgotten=False
         )
     return Page[State].model_validate({"items": page.rows, "cursor": page.cursor})
@@ -380,5 +382,5 @@ def _require(engine: Backend, principal: Principal, account: UUID) -> None:
 
 def _read(engine: Backend, account: UUID) -> UserIntegration:
     with engine.database.connection() as conn:
-        row: dict[str, Any] = listings.accounts.one(conn, "account", account)
+        row: dict[str, Any] = account_queries.accounts.one(conn, "account", account)
     return UserIntegration.model_validate(row)

@@ -48,7 +48,7 @@ DEFAULT_INTERVAL_MINUTES = 15
 
 @dataclass(frozen=True, slots=True)
 class ConnectedAccount:
-    """A stored account; `is_new` unless the same user had the same identity before."""
+    """A stored account. `is_new` is False if the user had already connected the same identity."""
 
     id: UUID
     name: str
@@ -76,11 +76,12 @@ def connect(
       name: A display name. Default: the name that the provider returns.
       interval_minutes: Minutes between the end of a run and the next run. Default: 15, or the
         interval of the existing account.
-      public_only: Whether the account may connect only to public addresses from now on.
+      public_only: True to restrict the account to public addresses, now and in later runs.
 
     Raises:
       NotFound: The integration does not exist.
-      InvalidInput: A value does not validate, or the provider refuses the credentials.
+      InvalidInput: A value is invalid, or the provider rejects the credentials.
+      PollingError: The provider is unavailable.
     """
     integration = backend.registry.get(domain)
     require_text(user_id=user_id, name=name)
@@ -141,13 +142,13 @@ def seal_credentials(backend: Backend, credentials: BaseModel) -> str | None:
 def reconnect(
     backend: Backend, id: UUID, *, credentials: Values | None = None, public_only: bool = False
 ) -> AccountIdentity:
-    """Give an account new credentials; it resumes where it stopped.
+    """Replace the credentials of an account; the account resumes with its cursors.
 
     Parameters:
-      public_only: Whether the account may connect only to public addresses from now on.
+      public_only: True to restrict the account to public addresses, now and in later runs.
 
     Raises:
-      InvalidInput: The credentials do not work, or belong to another account.
+      InvalidInput: The provider rejects the credentials, or they belong to another account.
     """
     account, integration, config = _load(backend, id)
     if credentials is None and integration.credentials_model.model_fields:
@@ -169,12 +170,12 @@ def reconnect(
 
 
 def check_account(backend: Backend, id: UUID) -> AccountIdentity:
-    """Ask the provider whether an account's credentials still work.
+    """Check the credentials and the config of an account with its provider.
 
-    It stores renewed credentials, and changes nothing else.
+    If the provider issues new credentials, they are stored. Nothing else changes.
 
     Raises:
-      InvalidInput: They do not, or the config does not.
+      InvalidInput: The provider rejects the credentials or the config.
     """
     account, integration, config = _load(backend, id)
     return _check_same(backend, account, integration, config)
@@ -188,7 +189,7 @@ def _check_same(
     *,
     public_only: bool = False,
 ) -> AccountIdentity:
-    """Ask with the stored credentials; raises InvalidInput if that leads to another account."""
+    """Check the stored credentials; raise InvalidInput if they belong to another account."""
     guarded = _is_public_only(backend, public_only or account.public_hosts_only)
     credentials, renew = _credentials(backend, account), _renewing(backend, account)
     checked = check(integration, config, credentials, renew, egress=guarded)
@@ -206,19 +207,22 @@ def configure(
     interval_minutes: int | None = None,
     public_only: bool = False,
 ) -> bool:
-    """Change an account's config, name or interval. Returns whether a resync is due because of it.
+    """Change the config, the name or the interval of an account.
 
     Parameters:
-      config: The whole new config.
-      credentials: New ones that belong to the new config, as when both lead to another server.
-      public_only: For somebody with a user's token: whether it may connect to public addresses
-        alone, from now on, if the config is changed; and whether stored credentials stay where they
-        are sent.
+      config: The complete new config.
+      credentials: New credentials for the new config, for example if both are for another server.
+      interval_minutes: Minutes between the end of a run and the next run.
+      public_only: True if the caller has a user's token. A changed config then restricts the
+        account to public addresses, and must not send stored credentials to another destination.
+
+    Returns:
+      True if the new config requires a resync, which is then due.
 
     Raises:
-      InvalidInput: It does not validate, the provider refuses it, it leads to another account, or
-        it would send the stored credentials somewhere else.
-      WrongState: Somebody else has changed the config meanwhile.
+      InvalidInput: The config is invalid, the provider rejects it, it belongs to another account,
+        or it would send the stored credentials to another destination.
+      WrongState: Another request changed the config at the same time.
     """
     require_text(name=name)
     resync = False if config is None else _set_config(backend, id, config, credentials, public_only)
@@ -256,7 +260,7 @@ def _set_config(
     limits: Sequence[Mapping[str, Any]] = to_json(integration.limits(config))
     params: dict[str, Any] = {"id": id, "public_hosts_only": public_only, "resync": resync}
     values = {"config": json.dumps(stored(config)), "limits": json.dumps(limits)}
-    # The update replaces only the config that was compared and checked.
+    # The update applies only if the stored config is still the one that was compared.
     values["instead_of"] = json.dumps(account.config) if credentials is None else None
     with backend.database.connection() as conn, conn.transaction():
         if conn.execute(store.SET_CONFIG, params | values).rowcount == 0:
@@ -268,10 +272,12 @@ def _set_config(
 
 
 def pause(conn: Conn, id: UUID) -> None:
-    """No more runs, and no more tasks of the open one; what runs now is finished and kept.
+    """Pause an account: it gets no new runs, and no further tasks of its open run start.
+
+    Tasks that already run finish, and their results are saved.
 
     Raises:
-      InvalidInput: The account does not run anyway.
+      WrongState: The account is in error or disconnected.
     """
     if conn.execute(store.PAUSE, (id,)).rowcount == 0:
         account = store.load(conn, id)
@@ -279,11 +285,11 @@ def pause(conn: Conn, id: UUID) -> None:
 
 
 def resume(backend: Backend, id: UUID) -> None:
-    """Go on where `pause` stopped.
+    """Resume a paused account; its next run is due immediately.
 
     Raises:
-      InvalidInput: The account stopped by itself or is disconnected: it needs other credentials or
-        another config.
+      WrongState: The account is in error or disconnected. It needs new credentials or another
+        config.
     """
     with backend.database.connection() as conn:
         if conn.execute(store.RESUME, (id,)).rowcount == 0:
@@ -293,14 +299,14 @@ def resume(backend: Backend, id: UUID) -> None:
 
 
 def require_running(account: Account) -> None:
-    """Raise WrongState if the account waits for a person."""
+    """Raise WrongState if the account is in error or disconnected."""
     if account.sync_status not in (AccountState.ACTIVE, AccountState.PAUSED):
         raise stopped(account)
 
 
 def stopped(account: Account) -> WrongState:
-    """The error that names the account's status."""
-    detail = account.status_detail or "no details are known"
+    """Return the error that describes the state of the account."""
+    detail = account.status_detail or "no details available"
     match account.sync_status:
         case AccountState.ACTIVE:
             return WrongState("account-active")
@@ -328,9 +334,9 @@ def _credentials(backend: Backend, account: Account) -> BaseModel:
 
 
 def _renewing(backend: Backend, account: Account) -> Any:
-    """Renew the stored credentials as a task does.
+    """Return a function that renews the stored credentials, as a task does.
 
-    Only one caller in the fleet renews at a time, and stores the result before anyone uses it.
+    Only one caller in the fleet renews at a time. It stores the result before anyone uses it.
     """
 
     def renew(instance: BaseIntegration[Any, Any]) -> BaseModel:
@@ -356,7 +362,7 @@ def _require_same(account: Account, identity: AccountIdentity) -> None:
 
 
 def require_text(**values: str | None) -> None:
-    """Raises InvalidInput for what can be no name, or no user's id."""
+    """Raise InvalidInput if a name or a user id is blank, too long, or cannot be stored."""
     for field, value in values.items():
         if value is not None and (not value.strip() or not is_storable(value) or len(value) > 500):
             raise InvalidInput("text-invalid", field=field.replace("_", " "))

@@ -1,4 +1,4 @@
-"""Asking a plugin whose account it is given, in this process."""
+"""Check credentials and config with the plugin, in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 
 Renew = Callable[[BaseIntegration[Any, Any]], BaseModel]
-"""Asks a provider for new credentials."""
+"""Requests new credentials from the provider."""
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class CheckResult:
     """The account's identity and its working credentials.
 
-    The credentials differ from those given if they had to be renewed.
+    The credentials differ from the given ones if they had to be renewed.
     """
 
     identity: AccountIdentity
@@ -47,17 +47,19 @@ def check(
     *,
     egress: AbstractContextManager[None],
 ) -> CheckResult:
-    """Build an instance, initialize it, ask `check()`, and close it.
+    """Create an instance of the integration, call its `check()`, and close it.
 
-    Credentials that are refused are renewed once, as a token may simply be old.
+    If the provider rejects the credentials, they are renewed once, because the token may have
+    expired.
 
     Parameters:
-      renew: How to renew them. Default: by the plugin's `refresh()`.
-      egress: Limits what the plugin reaches; see `core.egress`.
+      renew: Renews the credentials. Default: the plugin's `refresh()`.
+      egress: Restricts the addresses that the plugin may connect to; see `core.egress`.
 
     Raises:
-      InvalidInput: The credentials or the config do not work, and why; secrets are struck out.
-      PollingError: The provider cannot be asked now.
+      InvalidInput: The provider rejects the credentials or the config. The message gives its
+        reason, without secrets.
+      PollingError: The provider is unavailable, or the check failed.
     """
     with egress, _translated_errors(integration, credentials):
         with _opened(integration, config, credentials) as instance:
@@ -103,7 +105,7 @@ def _opened(
 
 @contextmanager
 def _translated_errors(integration: Integration, credentials: BaseModel) -> Iterator[None]:
-    """Turn what a plugin raises into one line without secrets."""
+    """Convert exceptions of a plugin into errors of one line without secrets."""
     redact, name = redactor(credentials), integration.manifest.name
     try:
         yield

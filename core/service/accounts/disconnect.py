@@ -12,7 +12,7 @@ from core.ledger import controls
 from core.states import AccountState, RunState
 
 BATCH_ROWS = 5_000
-"""Rows that one statement deletes."""
+"""The maximum number of rows that one statement deletes."""
 
 OPEN_RUNS = (
     f"SELECT id FROM sync_run WHERE user_integration_id = %s AND state = '{RunState.RUNNING}'"
@@ -49,7 +49,7 @@ ERASE = (
 def disconnect(conn: Conn, account: UUID) -> None:
     """Delete an account's credentials and cancel its runs. Its content stays.
 
-    Results of tasks that still run are refused.
+    The results of tasks that still run are discarded.
 
     Raises:
       NotFound: The account does not exist.
@@ -70,7 +70,7 @@ def erase(conn: Conn, account: UUID) -> Iterator[int]:
     references them.
 
     Raises:
-      InvalidInput: The account is connected.
+      WrongState: The account is connected.
     """
     if store.load(conn, account).sync_status != AccountState.DISCONNECTED:
         raise WrongState("account-connected", account=account)

@@ -14,9 +14,9 @@ from core.service.backend import Backend
 from core.states import AccountState
 
 SETTLED_SECONDS = 3600.0
-"""Seconds after which an unreferenced blob may be deleted.
+"""Seconds since the last write of an unreferenced blob after which it may be deleted.
 
-A result that is not saved yet may name a blob that was touched later.
+A younger blob may belong to a result that is not saved yet.
 """
 
 ACCOUNTS = "SELECT id FROM user_integration WHERE user_id = %s ORDER BY created_at, id LIMIT 100"
@@ -114,9 +114,9 @@ def _delete_user(conn: Conn, user_id: str) -> None:
 
 
 def _erase_blobs(backend: Backend, keys: list[str]) -> int:
-    """Delete the blobs that no other content names; return how many.
+    """Delete the blobs that no other content references; return their number.
 
-    The leader deletes those that were written a moment ago, within the hour.
+    The leader deletes younger blobs about an hour later.
     """
     if not keys:
         return 0

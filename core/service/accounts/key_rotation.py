@@ -1,4 +1,4 @@
-"""Sealing every account's credentials with the newest key."""
+"""Re-encrypt the credentials of all accounts with the newest key."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ COUNT = "SELECT count(*) FROM user_integration WHERE credentials IS NOT NULL"
 
 
 def count_sealed(conn: Conn) -> int:
-    """How many accounts have credentials."""
+    """Count the accounts that have credentials."""
     row = conn.execute(COUNT).fetchone()
     return row[0] if row else 0
 
 
 def rotate(backend: Backend) -> Iterator[int]:
-    """Seal all credentials with the first of the keys; commit and yield the size of each portion.
+    """Encrypt all credentials with the first key, in batches; yield the size of each batch.
 
     Raises:
-      VaultError: No key opens the credentials of some account; portions before it are done.
+      VaultError: No key decrypts the credentials of an account. Earlier batches are committed.
     """
     last, count = UUID(int=0), 1
     while count:

@@ -1,4 +1,4 @@
-"""Accounts by state, integration, user, name and due time, each with what it waits for."""
+"""List accounts by state, integration, user, name and due time, each with its first blocker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 from core.accounts import store
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
-from core.service import listings
+from core.service.accounts import queries as account_queries
 from core.service.fleet import liveness
 from core.service.runs import progress
 from core.service.runs.parked import CONDITION
@@ -19,25 +19,25 @@ from core.settings import Settings
 
 Due = Literal["now", "over"]
 
-# In the listing's own order: a text that few names hold reads past all the others.
+# Reads accounts in the order of the listing. If few names contain the text, it reads all others.
 ALL = replace(
-    listings.accounts,
-    filters={**listings.accounts.filters, "name": "text"},
-    bounds={**listings.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
+    account_queries.accounts,
+    filters={**account_queries.accounts.filters, "name": "text"},
+    bounds={**account_queries.accounts.bounds, "name": "strpos(lower(name), lower(%(name)s)) > 0"},
 )
 DUE_NOW = replace(ALL, where=liveness.DUE)
-OVERDUE = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
-# The rows that are asked for come first, by their key.
+OVERDUE_ACCOUNTS = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
+# The primary key serves it, for the requested accounts only.
 OVERDUE_OF = f"SELECT a.id {liveness.OVERDUE} AND a.id = ANY(%(ids)s)"
 
-# By `sync_task_stopped`; counting ends where nobody counts any more.
-PARKED = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
+# The index `sync_task_stopped` serves it. Counting stops at `MAX_COUNTED_ROWS`.
+PARKED_TASKS = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
 LATEST_PARKED = f"""
-SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED}
+SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED_TASKS}
 ORDER BY id DESC LIMIT %(limit)s
 """
 COUNT_PARKED = f"""
-SELECT count(*) AS number FROM (SELECT {PARKED} LIMIT %(most)s) counted
+SELECT count(*) AS number FROM (SELECT {PARKED_TASKS} LIMIT %(most)s) counted
 """
 
 MAX_COUNTED_ROWS = 10_000
@@ -45,7 +45,12 @@ MAX_COUNTED_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """An account of a page, with what it waits for first, if for anything."""
+    """An account of a page.
+
+    Attributes:
+      wait: The most important blocker; None if nothing blocks the account.
+      overdue: True if the account should have been polled by now.
+    """
 
     row: Row
     wait: Blocker | None
@@ -72,16 +77,16 @@ def page(
     after: str | None = None,
     limit: int = 50,
 ) -> tuple[list[AccountRow], str | None]:
-    """Some accounts, the oldest first, and the cursor of the next page.
+    """Read one page of accounts, the oldest first, and return it with the cursor of the next page.
 
     Parameters:
-      name: A part of the name, in capitals or not.
-      due: `now`: whose next run is due; `over`: that should have been polled by now.
+      name: A part of the name, in upper or lower case.
+      due: `now`: accounts whose next run is due. `over`: overdue accounts.
 
     Raises:
       InvalidInput: The cursor is invalid.
     """
-    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE
+    listing = ALL if due is None else DUE_NOW if due == "now" else OVERDUE_ACCOUNTS
     accounts_page = listing.page(
         conn,
         limit=limit,
@@ -90,7 +95,7 @@ def page(
         integration_domain=domain,
         sync_status=status,
         name=name,
-        **(liveness.overdue_params(settings) if listing is OVERDUE else {}),
+        **(liveness.overdue_params(settings) if listing is OVERDUE_ACCOUNTS else {}),
     )
     ids = [row["id"] for row in accounts_page.rows]
     waits = progress.first_blockers(conn, store.load_several(conn, ids))
@@ -101,13 +106,13 @@ def page(
 
 
 def overdue_of(conn: Conn, settings: Settings, ids: Sequence[UUID]) -> set[UUID]:
-    """Those of these accounts that should have been polled by now."""
+    """Return the ids of the overdue accounts among these."""
     rows = fetch(conn, OVERDUE_OF, {"ids": list(ids)} | liveness.overdue_params(settings))
     return {row["id"] for row in rows}
 
 
 def parked_summary(conn: Conn, account: UUID, *, limit: int = 10) -> ParkedSummary:
-    """The latest parked tasks of an account."""
+    """Read the latest parked tasks of an account, and count its parked tasks."""
     params = {"id": account, "limit": limit, "most": MAX_COUNTED_ROWS}
     return ParkedSummary(
         fetch(conn, LATEST_PARKED, params), fetch(conn, COUNT_PARKED, params)[0]["number"]

@@ -70,9 +70,10 @@ class StartedAuthorization:
 
 @dataclass(frozen=True, slots=True)
 class FinishedAuthorization:
-    """The result of a connection attempt: an account, or an error's code.
+    """The result of a connection attempt: an account or the code of an error.
 
-    It includes the address that the browser goes to now, if the request named one.
+    Attributes:
+      redirect_to: The address that the browser opens next, if the request set one.
     """
 
     account: UUID | None
@@ -81,7 +82,7 @@ class FinishedAuthorization:
 
     @property
     def url(self) -> str | None:
-        """The address that the browser goes to, with the result in its query."""
+        """The address that the browser opens next, with the result in its query."""
         if self.redirect_to is None:
             return None
         outcome = (
@@ -111,18 +112,18 @@ def start(
     Parameters:
       account: The only account that the flow may reconnect; its config stays. Default: any account
         that the user chooses at the provider.
-      redirect_to: The address that the browser goes to at the end.
+      redirect_to: The address that the browser opens at the end.
 
     Raises:
-      NotFound: The integration, or the account of this user, does not exist.
+      NotFound: The integration does not exist, or the user has no such account.
       InvalidInput: The integration does not support OAuth, `redirect_to` is not allowed, or the
-        config does not validate.
+        config is invalid.
       SettingsError: The operator has set no OAuth client, or no public URL.
     """
     account_actions.require_text(user_id=user_id, name=name)
     integration = backend.registry.get(domain)
     oauth = oauth_of(integration)
-    kept: Values = {}  # not encrypted: it holds only what an account stores in clear
+    kept: Values = {}  # unencrypted: the account stores its config in clear, too
     if account is None:
         kept = stored(config_of(integration, config or {}))
     else:
@@ -154,7 +155,7 @@ def start(
 def finish(
     backend: Backend, *, state: str, code: str | None, error: str | None
 ) -> FinishedAuthorization:
-    """Exchange the code that the browser returned with, and store or reconnect the account.
+    """Exchange the authorization code, and store or reconnect the account.
 
     Raises:
       InvalidInput: The state is unknown, already used, or expired.
@@ -207,11 +208,11 @@ def _connect(backend: Backend, flow: Mapping[str, Any], code: str) -> UUID:
 
 
 def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mapping[str, Any]:
-    """Exchange the code for tokens. Errors omit the provider's text: it may hold a secret."""
+    """Exchange the code for tokens. Errors omit the provider's text, which may hold a secret."""
     from authlib.integrations.base_client import OAuthError
 
     try:
-        # The operator or the plugin sets the address, not a user.
+        # The operator or the plugin sets this address, so any host is allowed.
         with any_host(), _client(backend.settings, oauth) as client:
             proof = {"code_verifier": verifier} if oauth.pkce else {}
             token = client.fetch_token(
@@ -226,7 +227,7 @@ def _exchange(backend: Backend, oauth: OAuth, code: str, verifier: str) -> Mappi
 
 
 def _credentials(integration: Integration, token: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Let the plugin convert the response. Its exceptions may hold a token."""
+    """Convert the response with the plugin. Its exceptions may hold a token."""
     try:
         return integration.credentials_from_oauth(token)
     except Exception as error:  # noqa: BLE001  plugin code
@@ -262,9 +263,9 @@ def _client(settings: Settings, oauth: OAuth) -> OAuth2Client:
 
 
 def missing_settings(settings: Settings, integration: Integration) -> list[str] | None:
-    """The settings an operator must set before accounts of this integration connect in a browser.
+    """Return the missing settings without which accounts cannot be connected in a browser.
 
-    None if the integration does not support that.
+    The result is None if the integration does not support it.
     """
     oauth = integration.manifest.oauth
     if oauth is None:
@@ -275,10 +276,10 @@ def missing_settings(settings: Settings, integration: Integration) -> list[str] 
 
 
 def may_redirect(settings: Settings, url: str) -> bool:
-    """Return whether a redirect to this address is allowed.
+    """Return True if a redirect to this address is allowed.
 
-    It needs the scheme, host and port of an allowed address, and a path at or below that address's
-    path.
+    The address must have the scheme, host and port of an allowed address, and the same path or a
+    path below it.
     """
     if not url.isascii() or not url.isprintable() or "\\" in url or " " in url:
         return False

@@ -1,6 +1,6 @@
-"""Validate config and credentials with a plugin's models.
+"""Validate config and credentials with the models of a plugin.
 
-Errors are one line, name the field and never repeat a secret.
+An error is one line, names the field, and never repeats a secret.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ M = TypeVar("M", bound=BaseModel)
 Values = Mapping[str, Any]
 
 MAX_PROBLEM_CHARS = 500
-DECIDES_WHERE = "this decides where the credentials are sent: give the credentials too"
+DECIDES_WHERE = "this field decides where the credentials are sent; also enter the credentials"
 
 
 class InvalidFields(InvalidInput):
-    """A config, or credentials, that do not validate.
+    """An invalid config, or invalid credentials.
 
     Attributes:
-      problems: What is wrong with each field, by its name; what is wrong with the whole, by the
-        empty one. They repeat no secret.
+      problems: The message for each invalid field, by name. A message about the complete model has
+        the empty name. Messages repeat no secret.
     """
 
     def __init__(self, code: str, /, *, problems: Mapping[str, str], **fields: object) -> None:
@@ -38,11 +38,11 @@ class InvalidFields(InvalidInput):
 
 
 def config_of(integration: Integration, values: Values) -> BaseModel:
-    """The config of an account.
+    """Validate the config of an account.
 
     Raises:
-      InvalidInput: It does not validate, or the model holds a secret, which belongs into the
-        credentials.
+      InvalidInput: A value is invalid, or the model of the config declares a secret, which belongs
+        in the credentials.
     """
     config = _validated(integration, integration.config_model, values, "config")
     if any(secrets_of(config)):
@@ -51,10 +51,10 @@ def config_of(integration: Integration, values: Values) -> BaseModel:
 
 
 def credentials_of(integration: Integration, values: Values) -> BaseModel:
-    """The credentials of an account.
+    """Validate the credentials of an account.
 
     Raises:
-      InvalidInput: They do not validate; no value is repeated.
+      InvalidInput: A value is invalid. The message repeats no value.
     """
     return _validated(integration, integration.credentials_model, values, "credentials")
 
@@ -77,7 +77,7 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
     try:
         dumped = valid.model_dump(mode="json")
         fit = _is_storable(dumped)
-    except UnicodeError:  # half a character in a name
+    except UnicodeError:  # an unpaired surrogate in a name
         fit = False
     if not fit:
         raise InvalidInput("value-not-storable", part=what)
@@ -89,7 +89,7 @@ def _validated(integration: Integration, model: type[M], values: Values, what: s
 
 
 def first_problem(error: ValidationError) -> str:
-    """The field and what is wrong with it, and how many more there are."""
+    """Describe the first problem with its field, and count the others."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     place = ".".join(str(part) for part in problems[0]["loc"])
     message = problems[0]["msg"].removeprefix("Value error, ")
@@ -98,7 +98,7 @@ def first_problem(error: ValidationError) -> str:
 
 
 def problems(error: ValidationError) -> dict[str, str]:
-    """What is wrong with each field first, by its name."""
+    """Return the first problem of each field, by name."""
     messages: dict[str, str] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         name, *deeper = [str(part) for part in detail["loc"]] or [""]
@@ -108,7 +108,7 @@ def problems(error: ValidationError) -> dict[str, str]:
 
 
 def _redacted(text: str, values: Values) -> str:
-    """A validator of a plugin may repeat what it was given."""
+    """Redact the given values, because a validator of a plugin may repeat them."""
     for secret in sorted(_strings(values), key=len, reverse=True):
         if len(secret) >= 4:
             text = text.replace(secret, "***").replace(repr(secret)[1:-1], "***")
@@ -127,7 +127,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _is_storable(value: Any) -> bool:
-    """Whether PostgreSQL takes its texts, names and all."""
+    """Return True if PostgreSQL can store all strings of a value, keys included."""
     if isinstance(value, str):
         return is_storable(value)
     if isinstance(value, Mapping):
@@ -138,20 +138,23 @@ def _is_storable(value: Any) -> bool:
 
 
 def stored(config: BaseModel) -> dict[str, Any]:
-    """A config as its column keeps it."""
+    """Return a config in the form of its column."""
     return config.model_dump(mode="json")
 
 
 def needs_resync(model: type[BaseModel], before: Values, after: Values) -> bool:
-    """Whether a field marked `ResyncOnChange` differs.
+    """Return True if a field marked `ResyncOnChange` differs.
 
-    What a stored config does not have yet has its default.
+    A field that a stored config does not have yet counts with its default.
     """
     return bool(_changed(model, before, after, ResyncOnChange))
 
 
 def require_same_destination(integration: Integration, before: Values, after: Values) -> None:
-    """Raise InvalidInput if a `Destination` field differs and stored credentials would go there."""
+    """Raise InvalidFields if a `Destination` field differs and the account has credentials.
+
+    The stored credentials would otherwise be sent to the new destination.
+    """
     moved = _changed(integration.config_model, before, after, Destination)
     if moved and integration.credentials_model.model_fields:
         raise InvalidFields(
@@ -182,7 +185,7 @@ def _is(mark: type, marks: Iterable[Any]) -> bool:
 
 
 def _within(annotation: Any, mark: type, seen: frozenset[Any] = frozenset()) -> bool:
-    """Return whether the mark is nested: in `Annotated[str, mark] | None`, a list or a model."""
+    """Return True if the mark is nested: in `Annotated[str, mark] | None`, a list or a model."""
     if (
         isinstance(annotation, type)
         and issubclass(annotation, BaseModel)

@@ -1,9 +1,9 @@
-"""The change feed: all created, updated and deleted items, in an order that misses none.
+"""The change feed: all created, updated and deleted items, in an order that misses no change.
 
-A sequence or a clock orders changes by when they began to be written, and a transaction that
-commits late lies behind the reader then. So each row carries the number of the transaction that
-wrote it, and the feed ends before the oldest one that is still open: whatever has a smaller number
-is committed, and will never be joined by another (ADR 0040).
+A sequence or a clock would order changes by the start of their writing. A reader would then miss
+the changes of a transaction that commits late. Therefore each row has the number of the transaction
+that wrote it, and the feed ends before the oldest transaction that is still open. All transactions
+with smaller numbers have ended, so no change can appear among them later (ADR 0040).
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.errors import InvalidInput
 from core.service.authorization import Principal
-from core.service.listings import CONTENT_COLUMNS_OF_C
+from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, bounded, encode_cursor, invalid_cursor
 
 MAX_SCANNED_ROWS = 5_000
-"""Changes looked at for one page: those of others are passed over, and the cursor moves on."""
+"""Changes read for one page of a user. The cursor also passes the changes of other users."""
 
 LATEST = "latest"
-"""In place of a cursor: from now on."""
+"""The cursor for only the changes after this request."""
 
 CONTENT, ERASED = 0, 1
+"""The kinds of an entry: a content row, or an erased account."""
 
 KEY = Keyset({"source": "text", "changed_xid": "bigint", "kind": "bigint", "id": "bigint"})
 
-# Numbers of transactions mean nothing in another cluster, or after it was taken back in time:
-# cursors name both.
+# The number of a transaction is meaningless in another cluster, and after a restore to an earlier
+# time. So a cursor names the cluster and its timeline.
 SOURCE = """
 SELECT s.system_identifier::text || '.' || c.timeline_id AS source
 FROM pg_control_system() s, pg_control_checkpoint() c
@@ -47,7 +48,7 @@ FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin) h
 """
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid"
 
-# Both parts are served by their index on (changed_xid, id), from the cursor on.
+# Each part reads its index on (changed_xid, id), from the cursor.
 SCAN = """
 WITH horizon AS MATERIALIZED (
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS changed_xid
@@ -67,7 +68,7 @@ WITH horizon AS MATERIALIZED (
 ORDER BY 1, 2, 3 LIMIT %(most)s
 """
 OWN = "SELECT id FROM user_integration WHERE user_id = %(user)s"
-# What changed again since it was scanned is left out: it comes later, at its new place.
+# It omits items that changed again since the scan. They follow later, at their new position.
 READ = f"""
 SELECT c.changed_xid, {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
 JOIN unnest(%(ids)s::bigint[], %(changed_xid)s::bigint[])
@@ -75,8 +76,8 @@ JOIN unnest(%(ids)s::bigint[], %(changed_xid)s::bigint[])
 WHERE c.changed_xid = s.scanned_in
 """
 
-# Rows that were written in another cluster, whose transactions had higher numbers: this one's
-# readers would wait for them.
+# Selects rows of another cluster whose transactions had higher numbers. Without new numbers, the
+# feed of this cluster would not reach them.
 RESTAMP = """
 UPDATE user_integration_content SET changed_xid = pg_current_xact_id()::text::bigint WHERE id IN (
     SELECT id FROM user_integration_content
@@ -96,8 +97,9 @@ Kind = Literal["created", "updated", "deleted", "erased"]
 class Change:
     """One entry of the feed.
 
-    `kind` is `created`, `updated`, `deleted` (its content follows), or `erased` (the complete
-    account is gone).
+    Attributes:
+      kind: `created`, `updated` or `deleted` for an item; `erased` for a complete account.
+      content: The row of the item; None for an erased account.
     """
 
     kind: Kind
@@ -107,7 +109,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Some changes, where to go on, and whether there is more already."""
+    """One page of the feed.
+
+    Attributes:
+      cursor: The cursor of the next page.
+      more: True if the next page may already have changes.
+    """
 
     changes: list[Change]
     cursor: str
@@ -123,10 +130,13 @@ def read(conn: Conn, principal: Principal, *, after: str | None = None, limit: i
     An item that changed twice appears once, with its latest state.
 
     Parameters:
-      after: A feed's `cursor`; None begins with the oldest, `LATEST` with what comes from now on.
+      after: The `cursor` of the previous page. None: the oldest change. `LATEST`: only changes
+        after this request.
+      limit: The maximum number of changes, from 1 to `MAX_PAGE_ROWS`.
 
     Raises:
-      InvalidInput: The cursor is invalid, or it is outdated and the reader has to start again.
+      InvalidInput: The cursor is invalid or outdated. If it is outdated, the reader has to start
+        again.
     """
     limit = bounded(limit)
     source = fetch(conn, SOURCE, {})[0]["source"]
@@ -180,12 +190,12 @@ def _visible(conn: Conn, principal: Principal, scanned: Sequence[Row]) -> list[R
 
 
 def _changes(conn: Conn, entries: Sequence[Row]) -> list[Change]:
-    named = [entry for entry in entries if entry["kind"] == CONTENT]
+    items = [entry for entry in entries if entry["kind"] == CONTENT]
     params = {
-        "ids": [entry["id"] for entry in named],
-        "changed_xid": [entry["changed_xid"] for entry in named],
+        "ids": [entry["id"] for entry in items],
+        "changed_xid": [entry["changed_xid"] for entry in items],
     }
-    rows = {row["id"]: row for row in fetch(conn, READ, params)} if named else {}
+    rows = {row["id"]: row for row in fetch(conn, READ, params)} if items else {}
     changes = []
     for entry in entries:
         if entry["kind"] == ERASED:
@@ -202,18 +212,18 @@ def _kind(row: Row) -> Kind:
 
 
 def latest_xid(conn: Conn) -> int:
-    """How far the feed reaches now.
+    """Return the largest transaction number in the feed; -1 if the feed is empty.
 
-    What a waiting reader compares: it grows when there may be something new.
+    A waiting reader compares it: a larger number means that there may be new changes.
     """
     row = conn.execute(NEWEST).fetchone()
     return row[0] if row and row[0] is not None else -1
 
 
 def repair_horizon(conn: Conn) -> bool:
-    """After a restore into another cluster: place what was written there into this one's feed.
+    """Give rows of another cluster new numbers, after a restore, so that the feed reaches them.
 
-    Whether there was any.
+    Returns True if there were such rows.
     """
     erased = conn.execute(RESTAMP_ERASED).rowcount
     return conn.execute(RESTAMP).rowcount + erased > 0

@@ -12,21 +12,21 @@ from psycopg.errors import ProgramLimitExceeded
 from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import InvalidInput
-from core.service.listings import CONTENT_COLUMNS_OF_C
+from core.service.content.queries import CONTENT_COLUMNS_OF_C
 from core.service.pagination import Keyset, Page
-from core.service.query_timeout import within
+from core.service.query_timeout import QuerySlots
 
 MAX_SEARCH_SECONDS = 20.0
-"""Seconds that a query may take.
+"""Timeout of a query, in seconds.
 
-A word that nearly every text contains makes the query read the texts of all users, and so does the
-exclusion of a word that nearly no text contains.
+A query reads the texts of all users if nearly every text contains the word, or if it excludes a
+word that almost no text contains.
 """
 
 KEY = Keyset({"user_integration_id": "uuid", "external_id": "text"})
 
 _NARROWED = """
-(%(external_id)s::text IS NULL OR c.external_id = %(external_id)s)
+AND (%(external_id)s::text IS NULL OR c.external_id = %(external_id)s)
 AND (%(parent)s::text IS NULL OR c.parent = %(parent)s)
 AND (%(kind)s::text IS NULL OR c.kind = %(kind)s)
 AND (%(since)s::timestamptz IS NULL OR c.external_timestamp >= %(since)s)
@@ -35,9 +35,10 @@ AND (%(updated_since)s::timestamptz IS NULL OR c.updated_at >= %(updated_since)s
 AND (%(deleted)s::boolean IS NULL OR (c.deleted_at IS NOT NULL) = %(deleted)s)
 """
 
-# Accounts in the order of their ids, each with its content in the order of external ids: served by
-# the unique index on both, at any place, for one account as for all of a user's. Sorted by the
-# outer id, the sort is incremental: it reads an account when its turn has come.
+# Accounts in the order of their ids, each with its content in the order of external ids. The unique
+# index on both columns serves every page, for one account and for all accounts of a user. Because
+# the rows are sorted by the account's id first, the sort is incremental: it reads the next account
+# only when the previous one is exhausted.
 PAGE = f"""
 SELECT c.* FROM (
     SELECT id FROM user_integration a
@@ -48,7 +49,7 @@ SELECT c.* FROM (
     ORDER BY a.id
 ) a CROSS JOIN LATERAL (
     SELECT {CONTENT_COLUMNS_OF_C} FROM user_integration_content c
-    WHERE c.user_integration_id = a.id AND {_NARROWED}
+    WHERE c.user_integration_id = a.id {_NARROWED}
       AND c.external_id > CASE WHEN a.id = %(after_user_integration_id)s::uuid
           THEN %(after_external_id)s::text ELSE '' END
     ORDER BY c.external_id LIMIT %(limit)s
@@ -56,7 +57,7 @@ SELECT c.* FROM (
 ORDER BY a.id, c.external_id LIMIT %(limit)s
 """
 
-# Search the words by their index first; then restrict the matches to the accounts.
+# Searches the words through their index first, and then restricts the matches to the accounts.
 SEARCH = f"""
 WITH found AS MATERIALIZED (
     SELECT content_id FROM content_search WHERE document @@ websearch_to_tsquery('simple', %(q)s)
@@ -67,7 +68,7 @@ JOIN (SELECT id AS account_id, user_id
     FROM user_integration) a ON a.account_id = c.user_integration_id
 WHERE (%(account)s::uuid IS NULL OR c.user_integration_id = %(account)s)
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
-  AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) AND {_NARROWED}
+  AND (%(domain)s::text IS NULL OR c.integration_domain = %(domain)s) {_NARROWED}
   AND ({KEY.is_first_page} OR (c.user_integration_id, c.external_id) > {KEY.place})
 ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
 """
@@ -75,14 +76,14 @@ ORDER BY c.user_integration_id, c.external_id LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class ContentFilter:
-    """Which content; None does not filter.
+    """Conditions on content. None: any value.
 
     Attributes:
-      user: Whose accounts.
-      since, until: The half-open window of the item's own timestamp.
-      updated_since: Changed here at this time or later.
-      deleted: Whether deleted at the source; None lists both.
-      q: Words, as people type them into a search box: `invoice -draft "last call" or memo`.
+      user: The owner of the accounts.
+      since, until: The range of the item's own timestamp, without `until` itself.
+      updated_since: The row changed in the database at this time or later.
+      deleted: True for items deleted at the source, False for the others, None for both.
+      q: A query in web search syntax: `invoice -draft "last call" or memo`.
     """
 
     account: UUID | None = None
@@ -99,20 +100,26 @@ class ContentFilter:
 
 
 def page(
-    conn: Conn, content_filter: ContentFilter, *, limit: int = 50, after: str | None = None
+    conn: Conn,
+    slots: QuerySlots,
+    content_filter: ContentFilter,
+    *,
+    limit: int = 50,
+    after: str | None = None,
 ) -> Page:
     """Read one page, ordered by account and external id.
 
     Raises:
-      InvalidInput: The cursor is invalid, PostgreSQL cannot parse the words, or it takes too long.
+      InvalidInput: The cursor or the search query is invalid, or the query takes too long.
+      ServerUnavailable: Too many slow queries are in progress.
     """
     params = asdict(content_filter) | KEY.params(limit, after)
     try:
-        with within(conn, MAX_SEARCH_SECONDS):
+        with slots.transaction(conn, MAX_SEARCH_SECONDS):
             rows = fetch(conn, PAGE if content_filter.q is None else SEARCH, params, prepare=False)
     except (psycopg.InternalError, ProgramLimitExceeded):
         if content_filter.q is None:
             raise
-        # PostgreSQL's parser fails on a few dozen punctuation marks in a row: a line of dashes.
+        # PostgreSQL's parser fails on several dozen consecutive punctuation marks, as in a rule.
         raise InvalidInput("search-invalid") from None
     return KEY.page(rows, limit)

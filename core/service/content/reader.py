@@ -1,4 +1,4 @@
-"""The content of items, wherever it lies."""
+"""Read the content of items from its row or from the blob store."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from uuid import UUID
 
 from core.db.rows import fetch
 from core.errors import NotFound
-from core.service import listings
 from core.service.backend import Backend
+from core.service.content import queries as content_queries
 from core.service.pagination import Keyset, PagedQuery
 
 BODY = (
     "SELECT content_text, content_bytes, blob_key FROM user_integration_content WHERE id = %(id)s"
 )
 
-# From the stored bytes themselves, and not from the hash that their row claims.
+# Computes the hash from the stored bytes. The `hash` of the row is not proof of them.
 STORED = PagedQuery(
     """external_id, blob_key, CASE
         WHEN content_text IS NOT NULL THEN encode(sha256(convert_to(content_text, 'UTF8')), 'hex')
         WHEN content_bytes IS NOT NULL THEN encode(sha256(content_bytes), 'hex') END AS digest""",
     "user_integration_content",
     Keyset({"external_id": "text"}),
-    filters=listings.content.filters,
-    bounds=listings.content.bounds,
+    filters=content_queries.content.filters,
+    bounds=content_queries.content.bounds,
 )
 
 
 def describe(backend: Backend, id: int) -> dict[str, Any]:
-    """Everything about an item but its content.
+    """Return the row of an item, without its content.
 
     Raises:
-      NotFound: There is no such item.
+      NotFound: The item does not exist.
     """
     with backend.database.connection() as conn:
-        return listings.content.one(conn, "content", id)
+        return content_queries.content.one(conn, "content", id)
 
 
 def read(backend: Backend, id: int) -> Iterator[bytes]:
-    """An item's bytes, in portions.
+    """Yield the content of an item in chunks.
 
     Raises:
-      NotFound: There is no such item, or its blob is gone.
+      NotFound: The item or its blob does not exist.
     """
     with backend.database.connection() as conn:
         rows = fetch(conn, BODY, {"id": id})
@@ -59,10 +59,10 @@ def read(backend: Backend, id: int) -> Iterator[bytes]:
 
 
 def digests(backend: Backend, account: UUID, kind: str) -> Iterator[tuple[str, str | None]]:
-    """Compute the SHA-256 of what is stored of each item of a kind that is not deleted.
+    """Compute the SHA-256 of the stored content of all items of a kind that are not deleted.
 
-    Yields its external id and the hash in hexadecimal; None where nothing is stored, or its blob is
-    gone.
+    Yields the external id and the hash in hexadecimal. The hash is None if the item has no content
+    or its blob does not exist.
     """
     with backend.database.connection() as conn:
         rows = STORED.pages(conn, user_integration_id=account, kind=kind, deleted=False)
@@ -74,8 +74,8 @@ def digests(backend: Backend, account: UUID, kind: str) -> Iterator[tuple[str, s
 def _blob_digest(backend: Backend, key: str) -> str | None:
     digest = hashlib.sha256()
     try:
-        for portion in _blob(backend, key):
-            digest.update(portion)
+        for chunk in _blob(backend, key):
+            digest.update(chunk)
     except NotFound:
         return None
     return digest.hexdigest()
@@ -83,7 +83,7 @@ def _blob_digest(backend: Backend, key: str) -> str | None:
 
 def _blob(backend: Backend, key: str) -> Iterator[bytes]:
     try:
-        for portion in backend.blobs.stream(key):
-            yield bytes(portion)
+        for chunk in backend.blobs.stream(key):
+            yield bytes(chunk)
     except FileNotFoundError:
         raise NotFound("blob-missing", blob=key) from None

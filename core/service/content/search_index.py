@@ -1,7 +1,7 @@
 """The full-text index of content, `content_search`.
 
-A thread of `polling serve` updates it: writing a search document in the saving transaction cost two
-to four times what the saving itself costs (ADR 0041).
+A thread of `polling serve` updates it. Writing a search document in the saving transaction cost two
+to four times as much as the saving itself (ADR 0041).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.service.content import changes
 
 MAX_TEXT_CHARS = 100_000
-"""Characters of an item's text that are searchable."""
+"""The number of characters of an item's text that are searchable."""
 
 BATCH_ROWS = 200
-"""Items that one transaction makes searchable."""
+"""The number of items that one transaction makes searchable."""
 
 POLL_INTERVAL_SECONDS = 1.0
 """Seconds between two checks for new content, while all content is searchable."""
@@ -30,8 +30,8 @@ REPAIR_INTERVAL_SECONDS = 60.0
 The first check is at the start, as after a restore.
 """
 
-# Each `polling serve` runs this every second, so it must cost little on an idle installation. A
-# position of another cluster is not valid here.
+# Each `polling serve` runs it every second, so it must be cheap in an idle installation. A position
+# from another cluster is not valid.
 IS_PENDING = """
 SELECT changed_xid >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     OR EXISTS (
@@ -84,8 +84,8 @@ def index_batch(
     """Write the search documents of the next batch of changed content.
 
     Parameters:
-      batch_rows: Items of the batch.
-      max_chars: Characters of an item's text that are searchable; 0: only its name is.
+      batch_rows: The maximum number of items.
+      max_chars: The number of characters of an item's text that are searchable. 0: only its name.
 
     Returns:
       1 if there was a batch, 0 if all committed content is searchable, None if another process is

@@ -1,4 +1,4 @@
-"""What the fleet does and did: its processes, what is due, and the last hour by minutes."""
+"""The activity of the fleet: its processes, due accounts, and the last hour by minute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SELECT minute, tasks, rows FROM throughput WHERE minute > clock_timestamp() - in
 ORDER BY minute
 """
 NOW = "SELECT clock_timestamp() AS now"
-# Served by `user_integration_due`.
+# The index `user_integration_due` serves it.
 COUNT_DUE = f"SELECT count(*) AS number FROM user_integration WHERE {DUE}"
 PROCESSES = f"""
 SELECT id, kind, host, pid, queues, threads, draining, started_at, seen_at,
@@ -25,26 +25,26 @@ FROM process ORDER BY alive DESC, kind, host, pid LIMIT 200
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """Minutes of the last hour in which something happened."""
+    """The minutes of the last hour with activity."""
 
     rows: list[Row]
     now: datetime
 
 
 def last_hour(conn: Conn) -> Hour:
-    """Finished tasks and changed rows, by minute.
+    """Return the numbers of finished tasks and changed rows by minute.
 
-    Workers report them with a delay of some seconds.
+    Workers report them with a delay of a few seconds.
     """
     return Hour(fetch(conn, LAST_HOUR, {}), fetch(conn, NOW, {})[0]["now"])
 
 
 def due(conn: Conn) -> int:
-    """Accounts whose next run is due now."""
+    """Count the accounts whose next run is due now."""
     number: int = fetch(conn, COUNT_DUE, {})[0]["number"]
     return number
 
 
 def processes(conn: Conn) -> list[Row]:
-    """Processes of the last hour, those that live first."""
+    """Return the processes of the last hour, live ones first, at most 200."""
     return fetch(conn, PROCESSES, {})

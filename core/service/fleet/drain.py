@@ -7,14 +7,14 @@ from core.db.rows import Row, fetch
 from core.service.fleet.liveness import ALIVE
 from core.states import TaskState
 
-# What a draining worker no longer serves gets no new tasks.
+# A draining worker no longer serves its queues, so it gets no new tasks.
 REQUEST_DRAIN = f"""
 UPDATE process SET draining = true
 WHERE kind = 'worker' AND (%(host)s::text IS NULL OR host = %(host)s)
   AND {ALIVE}
 """
-# Nobody notes which worker holds a task. Where other workers serve a domain as well, those that
-# drain have finished when they serve no queue any more, or have ended.
+# The ledger does not record which worker holds a task. If other workers serve the same domain, a
+# draining worker has finished once it serves no queue, or has exited.
 DRAINING = f"""
 WITH alive AS (
     SELECT * FROM process
@@ -34,15 +34,15 @@ ORDER BY p.host, p.pid
 
 
 def request_drain(conn: Conn, host: str | None = None) -> int:
-    """Tell the workers of a host, or all workers, to take no new tasks; return their number."""
+    """Drain the workers of a host, or all workers; return their number."""
     return conn.execute(REQUEST_DRAIN, {"host": host}).rowcount
 
 
 def busy_processes(conn: Conn, host: str | None = None) -> list[Row]:
     """Return the draining workers that may still hold tasks.
 
-    `alone` is the number of their tasks that no other worker can take; `shared` says that other
-    workers serve some of their queues.
+    In each row, `alone` is the number of queued tasks that no other worker serves, and `shared` is
+    True if other workers serve some of the same queues.
     """
     rows = fetch(conn, DRAINING, {"host": host})
     return [row for row in rows if row["alone"] or row["shared"]]

@@ -1,6 +1,6 @@
-"""The status of each part, for load balancers and alarms; freshness is told apart from liveness.
+"""The status of each part, for load balancers and alarms.
 
-`polling doctor` derives its statuses from the same functions.
+Freshness and liveness are separate statuses. `polling doctor` uses the same functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.service.fleet import liveness
 from core.settings import Settings
 
 CheckStatus = Literal["ok", "warn", "fail"]
-"""`fail`: it does not work; `warn`: someone should look."""
+"""The status of a part. `fail`: it does not work; `warn`: it works, but needs attention."""
 
 SCHEMA = "SELECT version_num FROM alembic_version"
 ANY_OVERDUE = f"SELECT EXISTS (SELECT {liveness.OVERDUE}) AS overdue"
@@ -27,8 +27,8 @@ ANY_OVERDUE = f"SELECT EXISTS (SELECT {liveness.OVERDUE}) AS overdue"
 def check(backend: Backend) -> dict[str, CheckStatus]:
     """Check the database, the schema, the fleet, the accounts and Redis.
 
-    `fail` of `database` or `schema` means that no request can be answered; the other statuses are
-    for the operator.
+    If `database` or `schema` is `fail`, no request can be answered. The other statuses inform the
+    operator.
     """
     checks: dict[str, CheckStatus] = {"database": "ok"}
     try:
@@ -36,23 +36,22 @@ def check(backend: Backend) -> dict[str, CheckStatus]:
             checks["schema"] = schema(fetch(conn, SCHEMA, {})[0]["version_num"])
             checks |= _fleet(conn, backend.settings)
             checks["accounts"] = _accounts(conn, backend.settings)
-    # Whatever it is, nothing can be answered without the database.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  any failure means that no request can be answered
         checks["database" if isinstance(error, PollingError) else "schema"] = "fail"
     checks["redis"] = "ok" if backend.queues.answers() else "fail"
     return checks
 
 
 def is_ready(checks: dict[str, CheckStatus]) -> bool:
-    """Whether requests can be answered."""
+    """Return True if requests can be answered."""
     return checks["database"] == "ok" and checks.get("schema") in ("ok", "warn")
 
 
 def schema(revision: str | None) -> CheckStatus:
-    """The status of a database at this revision; None: it has no schema.
+    """Return the status of a database at this revision. None: it has no schema.
 
-    A newer one is a warning: in an upgrade the schema comes first, and the old version serves until
-    it is replaced.
+    A newer revision is a warning only. An upgrade migrates the schema first, and the old version
+    serves requests until it is replaced.
     """
     if revision == HEAD:
         return "ok"
@@ -60,19 +59,19 @@ def schema(revision: str | None) -> CheckStatus:
 
 
 def workers(serving: Mapping[str, object]) -> CheckStatus:
-    """The status of a fleet whose workers serve these queues."""
+    """Return the status of a fleet whose workers serve these queues."""
     return "ok" if serving else "warn"
 
 
 def dispatcher(status: leadership.Status, serving: Mapping[str, object]) -> CheckStatus:
-    """The status of the dispatcher: nobody can lead where no worker runs."""
+    """Return the status of the dispatcher; without a running worker, its absence is a warning."""
     if status.leads:
         return "ok"
     return "fail" if serving else "warn"
 
 
 def scheduler(status: leadership.Status, settings: Settings) -> CheckStatus:
-    """The status of the scheduler."""
+    """Return the status of the scheduler."""
     return "warn" if liveness.is_silent(status, settings) else "ok"
 
 

@@ -1,8 +1,8 @@
-"""The only definitions of a process that is alive, a scheduler that is silent, and an account that
-is due or overdue.
+"""The only definitions of a live process, a silent scheduler, and a due or overdue account.
 
-`polling doctor`, `/readyz`, `/metrics`, the overview and the list of accounts use these, and
-`docs/how-to/monitor.md` states their numbers. A leading dispatcher is `leadership.Status.leads`.
+`polling doctor`, `/readyz`, `/metrics`, the overview and the list of accounts use these
+definitions, and `docs/how-to/monitor.md` states their numbers. `leadership.Status.leads` defines a
+leading dispatcher.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ __all__ = [
 ]
 
 SILENT_TICKS = 1.75
-"""The scheduler is silent after this many of its own intervals without a tick."""
+"""Number of its own intervals without a tick after which the scheduler is silent."""
 
 OVERDUE_INTERVALS = 0.75
-"""An account is overdue once its next sync has been due for this share of its own interval, and for
-no less than what makes the scheduler silent.
+"""The share of its own interval for which an overdue account has been due.
 
-So both are noticed before two of their intervals have passed.
+An account is never overdue before the scheduler would be silent. Both problems are detected before
+two intervals have passed.
 """
 
 DUE = f"sync_status = '{AccountState.ACTIVE}' AND next_sync_at <= clock_timestamp()"
-"""An account whose next sync should start now; served by `user_integration_due`."""
+"""The condition of a due account. The index `user_integration_due` serves it."""
 
-# Served by `user_integration_due`. An account with an open live run is being polled, however long
-# that takes.
+# The index `user_integration_due` serves it. An account with an open live run is being polled, so
+# it is not overdue.
 OVERDUE = f"""
 FROM user_integration a
 WHERE sync_status = '{AccountState.ACTIVE}'
@@ -59,20 +59,20 @@ _LIVE_WORKERS = f"SELECT id FROM process WHERE kind = 'worker' AND {ALIVE}"
 
 
 def silent_after_seconds(settings: Settings) -> float:
-    """Seconds without a tick after which the scheduler is silent."""
+    """Return the seconds without a tick after which the scheduler is silent."""
     return SILENT_TICKS * tick_seconds(settings.cron_schedule)
 
 
 def is_silent(status: Status, settings: Settings) -> bool:
-    """Whether the scheduler is silent."""
+    """Return True if the scheduler is silent."""
     return status.silent_seconds > silent_after_seconds(settings)
 
 
 def overdue_params(settings: Settings) -> dict[str, float]:
-    """The parameters of `OVERDUE`."""
+    """Return the parameters of `OVERDUE`."""
     return {"silent_after": silent_after_seconds(settings)}
 
 
 def live_workers(conn: Conn) -> set[UUID]:
-    """The ids of all worker processes that are alive, draining ones included."""
+    """Return the ids of all live worker processes, including draining ones."""
     return {id for (id,) in conn.execute(_LIVE_WORKERS)}

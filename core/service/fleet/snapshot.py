@@ -15,9 +15,9 @@ from core.settings import Settings
 from core.states import AccountState, RunState, TaskState
 
 FRESHNESS = (60, 300, 900, 1_800, 3_600, 14_400, 86_400, 604_800)
-"""Seconds since an account's last run ended."""
+"""Bounds of the histogram of freshness: seconds since the end of an account's last run."""
 
-# Ready and queued ones by their partial indexes; a task that waits for its time is not late.
+# The partial indexes on ready and on queued tasks serve it.
 TASKS = f"""
 SELECT integration_domain AS domain, state, count(*) AS number FROM (
     SELECT integration_domain, '{TaskState.READY}' AS state FROM sync_task
@@ -26,14 +26,15 @@ SELECT integration_domain AS domain, state, count(*) AS number FROM (
     WHERE state = '{TaskState.QUEUED}'
 ) open_ones GROUP BY 1, 2 ORDER BY 1, 2
 """
+# A task that waits for its time is not late.
 QUEUE_AGE = f"""
 SELECT integration_domain AS domain,
     greatest(extract(epoch FROM clock_timestamp() - min(available_at)), 0)::float AS seconds
 FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp()
 GROUP BY 1 ORDER BY 1
 """
-# By `sync_task_stopped`.
-PARKED = f"""
+# The index `sync_task_stopped` serves it.
+COUNT_PARKED = f"""
 SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
 FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2
 """
@@ -46,8 +47,8 @@ ACCOUNTS = """
 SELECT integration_domain AS domain, sync_status AS status, count(*) AS number
 FROM user_integration GROUP BY 1, 2 ORDER BY 1, 2
 """
-# How old what we have is: of accounts that shall be polled. One that was never synced is as old as
-# itself.
+# The freshness of accounts that should be polled. The age of an account that was never synced
+# counts from its creation.
 AGES = f"""
 SELECT integration_domain AS domain, width_bucket(age, %(bounds)s::float[]) AS bucket,
     count(*) AS number, sum(age)::float AS seconds
@@ -57,14 +58,14 @@ FROM (
     FROM user_integration WHERE sync_status IN ('{AccountState.ACTIVE}', '{AccountState.ERROR}')
 ) aged GROUP BY 1, 2 ORDER BY 1, 2
 """
-OVERDUE = f"""
+COUNT_OVERDUE = f"""
 SELECT a.integration_domain AS domain, count(*) AS number {liveness.OVERDUE} GROUP BY 1 ORDER BY 1
 """
 PROCESSES = f"""
 SELECT kind, count(*) AS number, coalesce(sum(threads), 0) AS threads FROM process
 WHERE {ALIVE} GROUP BY 1 ORDER BY 1
 """
-# A dispatcher may be a thread of a worker: its counters are its own.
+# A dispatcher may be a thread of a worker. It has its own counters, so it needs another name.
 COUNTED = f"""
 SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind END AS process,
     counters FROM process
@@ -80,7 +81,7 @@ FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The numbers at one moment. A list has a row for each combination of labels."""
+    """The numbers at one moment. A list has one row for each combination of labels."""
 
     tasks: list[Row]
     queue_age: list[Row]
@@ -100,15 +101,15 @@ class Snapshot:
 
 
 def collect(conn: Conn, settings: Settings) -> Snapshot:
-    """Collect all numbers. The cost is that of counting the accounts and the open tasks."""
+    """Collect all numbers. The cost grows with the number of accounts and of open tasks."""
     status = leadership.status(conn)
     return Snapshot(
         tasks=fetch(conn, TASKS, {}),
         queue_age=fetch(conn, QUEUE_AGE, {}),
-        parked=fetch(conn, PARKED, {}),
+        parked=fetch(conn, COUNT_PARKED, {}),
         runs=fetch(conn, RUNS, {}),
         accounts=fetch(conn, ACCOUNTS, {}),
-        overdue=fetch(conn, OVERDUE, liveness.overdue_params(settings)),
+        overdue=fetch(conn, COUNT_OVERDUE, liveness.overdue_params(settings)),
         ages=fetch(conn, AGES, {"bounds": [float(bound) for bound in FRESHNESS]}),
         processes=fetch(conn, PROCESSES, {}),
         counted=fetch(conn, COUNTED, {}),

@@ -1,4 +1,4 @@
-"""Actions of users on runs and tasks. An action that creates work wakes the dispatcher."""
+"""Actions of users on runs and tasks. An action that creates work wakes up the dispatcher."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from core.service.backend import Backend
 
 
 def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> tuple[UUID, bool]:
-    """Start a run of this account, unless one is open. Return its id and whether it is new.
+    """Start a run for an account, unless one is open.
 
     Parameters:
-      allow_deletions: Delete items even if the delete guard would hold the deletion.
+      allow_deletions: True to delete items that the delete guard would otherwise hold.
+
+    Returns:
+      The id of the run, and True if it is new.
 
     Raises:
-      InvalidInput: The account is paused, has stopped, or is disconnected.
+      NotFound: The account does not exist.
+      WrongState: The account is paused, in error, or disconnected.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
@@ -28,12 +32,14 @@ def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> t
 
 
 def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
-    """Delete all cursors and list everything again; an open run ends first.
+    """Delete all cursors and list everything again. An open run ends first.
 
-    Returns the run and whether it is new.
+    Returns:
+      The id of the run, and True if it is new.
 
     Raises:
-      InvalidInput: The account is paused, has stopped, or is disconnected.
+      NotFound: The account does not exist.
+      WrongState: The account is paused, in error, or disconnected.
     """
     with backend.database.connection() as conn:
         require_running(store.load(conn, account))
@@ -43,16 +49,22 @@ def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
 
 
 def cancel(backend: Backend, run: UUID) -> None:
-    """Cancel a run; its open tasks resume in the account's next run."""
+    """Cancel a run. The next run of the account continues its open tasks.
+
+    Raises:
+      NotFound: The run does not exist.
+      InvalidInput: The run has already ended.
+    """
     with backend.database.connection() as conn:
         controls.cancel_run(conn, run)
 
 
 def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
-    """Retry parked tasks. Return the ids of the new tasks.
+    """Retry parked tasks, and return the ids of the new tasks.
 
     Raises:
-      NotFound, InvalidInput: A task does not exist or is not parked; no task is retried.
+      NotFound: A task does not exist; no task is retried.
+      WrongState: A task is not parked or was already retried; no task is retried.
     """
     with backend.database.connection() as conn:
         copies = controls.retry(conn, tasks)
@@ -61,9 +73,10 @@ def retry(backend: Backend, tasks: Sequence[int]) -> list[int]:
 
 
 def discard(backend: Backend, tasks: Sequence[int]) -> list[int]:
-    """Discard parked tasks: the content that they would have saved may be missing.
+    """Discard parked tasks, and return their ids. Content that they would have saved is missing.
 
-    Return their ids.
+    Raises:
+      WrongState: A task does not exist or is not parked; no task is discarded.
     """
     with backend.database.connection() as conn, conn.transaction():
         return controls.discard(conn, tasks)

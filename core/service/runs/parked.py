@@ -14,7 +14,7 @@ from core.db.rows import Row, fetch
 from core.errors import NotFound, WrongState
 from core.service.backend import Backend
 from core.service.pagination import Keyset, Page
-from core.service.query_timeout import within
+from core.service.query_timeout import QuerySlots
 from core.service.runs import actions as run_actions
 from core.states import STOPPED_TASKS, TaskState, literals
 
@@ -23,15 +23,17 @@ KEY = Keyset({"id": "bigint"})
 CONDITION = f"""
 t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL AND t.state = '{TaskState.PARKED}'
 """
-"""Its first part is that of the index `sync_task_stopped`, which holds few rows of a table that
-may hold millions.
+"""The condition of a parked task.
+
+Its first part is the condition of the index `sync_task_stopped`, which contains few rows of a table
+that may have millions.
 """
 
 ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79}(:|$)'
     THEN split_part(t.errors->-1->>'error', ':', 1) ELSE 'other' END"""
-"""The last error's class, and no more of its text."""
+"""The class of the last error, without the rest of its text."""
 
-# All that is parked is read, by `sync_task_stopped`; of one account, or of a user's, only theirs.
+# Reads all parked tasks through `sync_task_stopped`; with an account or a user, only their tasks.
 _FOUND = f"""
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 WHERE {CONDITION}
@@ -54,7 +56,7 @@ SELECT t.integration_domain AS domain, t.type, {ERROR_CLASS} AS error, count(*) 
 {_FOUND} GROUP BY 1, 2, 3 ORDER BY number DESC, 1, 2, 3 LIMIT 100
 """
 COUNT = f"SELECT count(*) AS number {_FOUND}"
-# In the order of the index: account by account.
+# Reads in the order of the index: one account after the other.
 NEXT_BATCH = f"""
 SELECT t.id, t.user_integration_id {_FOUND}
   AND t.id <= %(newest)s
@@ -68,10 +70,10 @@ JOIN user_integration a ON a.id = t.user_integration_id
 WHERE t.id = ANY(%(ids)s) AND (%(user)s::text IS NULL OR a.user_id = %(user)s) ORDER BY 2, 1
 """
 BATCH_TASKS = 100
-"""Tasks of one transaction."""
+"""Tasks that one transaction changes."""
 
 MAX_BULK_SECONDS = 10.0
-"""Seconds after which one request stops; the result then says that tasks are left."""
+"""Seconds after which one request stops. `BulkResult.more` is then True."""
 
 Act = Callable[[Backend, Sequence[int]], list[int]]
 
@@ -81,7 +83,7 @@ class ParkedFilter:
     """Conditions on parked tasks. None: any value.
 
     Attributes:
-      error: The class of the last error; `other` for tasks without an error.
+      error: The class of the last error; `other` for tasks whose error names no class.
     """
 
     user: str | None = None
@@ -98,7 +100,7 @@ class BulkResult:
     Attributes:
       done: Number of tasks that the action changed.
       refused: Number of tasks that do not exist or were no longer parked.
-      more: Whether time ran out before all matching tasks were processed.
+      more: True if the request stopped before it processed all matching tasks.
     """
 
     done: int = 0
@@ -107,60 +109,68 @@ class BulkResult:
 
 
 def page(
-    conn: Conn, parked_filter: ParkedFilter, *, limit: int = 50, after: str | None = None
+    conn: Conn,
+    slots: QuerySlots,
+    parked_filter: ParkedFilter,
+    *,
+    limit: int = 50,
+    after: str | None = None,
 ) -> Page:
-    """Read one page, the newest first.
+    """Read one page of parked tasks, the newest first.
 
     Raises:
       InvalidInput: The cursor is invalid, or the query takes too long.
+      ServerUnavailable: Too many slow queries are in progress.
     """
     params = asdict(parked_filter) | KEY.params(limit, after)
-    with within(conn):
+    with slots.transaction(conn):
         rows = fetch(conn, PAGE, params, prepare=False)
     return KEY.page(rows, limit)
 
 
-def groups(conn: Conn, parked_filter: ParkedFilter) -> list[Row]:
+def groups(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> list[Row]:
     """Count parked tasks by integration, type and class of the last error.
 
-    Returns the largest hundred groups.
+    Returns the 100 largest groups.
 
     Raises:
       InvalidInput: Counting takes too long.
+      ServerUnavailable: Too many slow queries are in progress.
     """
-    with within(conn):
+    with slots.transaction(conn):
         return fetch(conn, GROUPS, asdict(parked_filter), prepare=False)
 
 
-def count(conn: Conn, parked_filter: ParkedFilter) -> int:
+def count(conn: Conn, slots: QuerySlots, parked_filter: ParkedFilter) -> int:
     """Count the parked tasks that match.
 
     Raises:
       InvalidInput: Counting takes too long.
+      ServerUnavailable: Too many slow queries are in progress.
     """
-    with within(conn):
+    with slots.transaction(conn):
         number: int = fetch(conn, COUNT, asdict(parked_filter), prepare=False)[0]["number"]
     return number
 
 
 def retry(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
-    """Retry the parked tasks of these ids.
+    """Retry the parked tasks with these ids.
 
-    A task that is no longer parked does not stop the others.
+    A task that is no longer parked does not prevent the retry of the others.
 
     Parameters:
-      user: Only tasks of this user's accounts. None: of any user.
+      user: The owner of the tasks' accounts; tasks of other users are refused. None: any user.
     """
     return _apply_to_ids(backend, run_actions.retry, ids, user)
 
 
 def discard(backend: Backend, ids: Sequence[int], user: str | None) -> BulkResult:
-    """Discard the parked tasks of these ids. Parameters: as for `retry`."""
+    """Discard the parked tasks with these ids; the parameters are those of `retry`."""
     return _apply_to_ids(backend, run_actions.discard, ids, user)
 
 
 def retry_all(backend: Backend, parked_filter: ParkedFilter) -> BulkResult:
-    """Retry all matching tasks that are parked now, not those that are parked later."""
+    """Retry all matching tasks that are parked now; tasks parked later are not affected."""
     return _apply_to_filter(backend, run_actions.retry, parked_filter)
 
 
@@ -187,7 +197,7 @@ def _apply_to_filter(backend: Backend, act: Act, parked_filter: ParkedFilter) ->
     with backend.database.connection() as conn:
         params["newest"] = fetch(conn, NEWEST, {})[0]["id"]
     while True:
-        with backend.database.connection() as conn, within(conn):
+        with backend.database.connection() as conn, backend.query_slots.transaction(conn):
             rows = fetch(conn, NEXT_BATCH, params, prepare=False)
         _apply_to_batch(backend, act, rows, result)
         if len(rows) < BATCH_TASKS:

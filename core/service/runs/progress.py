@@ -24,7 +24,7 @@ SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
-# Served by the unique index that begins with the run.
+# The unique index that begins with the run serves it.
 COUNTS = f"""
 SELECT count(*)::int AS known,
     (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
@@ -43,7 +43,7 @@ SELECT reason FROM sync_task
 WHERE run_id = %(run)s AND state = '{TaskState.READY}' AND reason IS NOT NULL
 ORDER BY available_at LIMIT 1
 """
-# The table has a row for each limit that is used up now.
+# The table has one row for each limit that is used up now.
 BLOCKS = """
 SELECT key, until, reason FROM limit_block
 WHERE until > clock_timestamp() AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
@@ -54,7 +54,11 @@ WHERE until > clock_timestamp() AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
 class Progress:
     """The state of a run at one moment.
 
-    `known` is the number of tasks so far; it may grow while the run is open.
+    Attributes:
+      run: The row of the run.
+      known: The number of tasks so far. It may grow while the run is open.
+      next_at: The earliest time at which a ready task may start.
+      now: The time of the database.
     """
 
     run: dict[str, Any]
@@ -100,7 +104,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """The reason why a run waits: what, until when if known, and which action helps, if any."""
+    """A reason why a run waits.
+
+    Attributes:
+      reason: The reason, as part of a sentence.
+      until: The time at which the wait ends, if known.
+      advice: The next step for a person, if there is one.
+    """
 
     reason: str
     until: datetime | None = None
@@ -120,7 +130,7 @@ def progress(conn: Conn, run: UUID) -> Progress:
 
 
 def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:
-    """Return what blocks an account, the most important reason first; empty if nothing does."""
+    """Return the blockers of an account, the most important first; empty if nothing blocks it."""
     reasons = [
         *_status(account),
         *_workers(_fleet(conn), account),
@@ -174,7 +184,7 @@ def _fleet(conn: Conn) -> _Fleet:
 
 def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
     if not fleet.serving:
-        return [Blocker("no worker runs", advice=Advice("start-engine"))]
+        return [Blocker("no worker is running", advice=Advice("start-engine"))]
     if account.integration_domain not in fleet.serving:
         domain = account.integration_domain
         return [
@@ -184,7 +194,7 @@ def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
             )
         ]
     if not fleet.leads:
-        return [Blocker("no dispatcher leads; one takes over within 20 s")]
+        return [Blocker("no dispatcher is leading; another takes over within 20 s")]
     return []
 
 
@@ -227,6 +237,7 @@ def _snoozed(conn: Conn, now: Progress) -> list[Blocker]:
     why = fetch(conn, WHY_LATER, {"run": now.run["id"]})
     return [
         Blocker(
-            f"trying again after: {why[0]['reason']}" if why else "its next attempt", now.next_at
+            f"a retry is scheduled; reason: {why[0]['reason']}" if why else "a retry is scheduled",
+            now.next_at,
         )
     ]

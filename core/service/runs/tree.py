@@ -1,8 +1,8 @@
-"""A run as a tree of tasks: by type in numbers, and the tasks themselves, page by page.
+"""The tree of a run's tasks: their number by type, and the tasks themselves, page by page.
 
-A statement here reads a run's tasks and no others, so it costs what the run is large: a second or
-two for a million tasks. An index by parent would be cheaper to read, and would make every task
-dearer to write.
+The statements read all tasks of the run, so their cost grows with the run: one or two seconds for a
+million tasks. An index on the parent would make reading cheaper, but writing every task more
+expensive.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.pagination import Keyset, Page
-from core.service.query_timeout import within
+from core.service.query_timeout import QuerySlots
 from core.states import Lane, TaskState
 
-# Served by the unique index that begins with the run. Follow-ups for the background are in a run of
-# their own: there, what has its parent elsewhere is a root.
+# The unique index that begins with the run serves it. Follow-ups for the background belong to
+# another run. In that run, a task whose parent is not in the same run is a root.
 _OF_RUN = """
 WITH tasks AS MATERIALIZED (
     SELECT id, parent_id, type, state, attempts, snoozes FROM sync_task WHERE run_id = %(run)s
@@ -35,8 +35,8 @@ SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
 FROM tasks t LEFT JOIN tasks p ON p.id = t.parent_id
 GROUP BY 1, 2 ORDER BY first
 """
-# A connection of ours joins by nested loops, which suits the ledger's short statements; here each
-# would be compared with each.
+# The connections of the engine prefer nested loops, which suit the short statements of the ledger.
+# Here a nested loop would compare every task with every other task.
 HASHED = (
     "SELECT set_config('enable_hashjoin', 'on', true), set_config('enable_nestloop', 'off', true)"
 )
@@ -54,8 +54,8 @@ CHILDREN = f"""{_OF_RUN}
 SELECT id FROM tasks WHERE parent_id = %(parent)s AND id > coalesce(%(after_id)s, 0)
 ORDER BY id LIMIT %(limit)s
 """
-# By the primary key, from the task up. A parent has a smaller id than what it made, so the chain
-# ends.
+# Reads the ancestors of a task through the primary key. A parent has a smaller id than its
+# follow-ups, so the chain ends.
 ANCESTORS = """
 WITH RECURSIVE above AS (
     SELECT id, parent_id, run_id, user_integration_id, type, 1 AS step FROM sync_task
@@ -68,7 +68,8 @@ WITH RECURSIVE above AS (
 )
 SELECT id, parent_id, run_id, type FROM above ORDER BY id
 """
-# By `sync_run_history`: the background run that was open when the task ended took its follow-ups.
+# The backfill run that was open when the task ended has its follow-ups. `sync_run_history` serves
+# it.
 BACKGROUND = f"""
 SELECT r.id FROM sync_task t JOIN sync_run r ON r.user_integration_id = t.user_integration_id
 WHERE t.id = %(task)s AND r.id <> t.run_id AND r.lane = '{Lane.BACKFILL}'
@@ -80,7 +81,7 @@ ORDER BY r.started_at DESC LIMIT 1
 KEY = Keyset({"id": "bigint"})
 
 MAX_ANCESTORS = 30
-"""Of a breadcrumb; a chain of pages may be thousands of tasks deep."""
+"""Tasks in a breadcrumb. A chain of pages may be thousands of tasks deep."""
 
 
 @dataclass(slots=True)
@@ -88,8 +89,9 @@ class Branch:
     """All tasks of one type in a run.
 
     Attributes:
-      depth: How far below the root: each type stands below the one that made the first of it.
-      others: Further types that made some of it.
+      depth: The distance from the root. The parent of a type is the type that created its first
+        task.
+      others: Other types that created tasks of this type.
     """
 
     type: str
@@ -103,19 +105,24 @@ class Branch:
     others: tuple[str, ...] = ()
 
 
-def by_type(conn: Conn, run: UUID) -> list[Branch]:
-    """The run's types, each below the type that made it.
+def by_type(conn: Conn, slots: QuerySlots, run: UUID) -> list[Branch]:
+    """Count the tasks of a run by type; each type follows the type that created it.
 
     Raises:
       InvalidInput: The run is so large that counting takes too long.
+      ServerUnavailable: Too many slow queries are in progress.
     """
-    with within(conn):
+    with slots.transaction(conn):
         conn.execute(HASHED)
         return nest(fetch(conn, TYPES, {"run": run}))
 
 
 def nest(rows: Sequence[Row]) -> list[Branch]:
-    """Rows by type and maker, the first made first, as a tree read from the top."""
+    """Arrange the counts by type and creator as a tree, in depth-first order.
+
+    Parameters:
+      rows: The result of `TYPES`, in the order of each type's first task.
+    """
     below: dict[str | None, list[str]] = {}
     made_by: dict[str, list[Any]] = {}
     for row in rows:
@@ -132,7 +139,7 @@ def nest(rows: Sequence[Row]) -> list[Branch]:
             add(type, depth + 1)
 
     add(None, 0)
-    while below:  # what no root leads to, if there could be any
+    while below:  # types that no root leads to; there should be none
         add(next(iter(below)), 0)
     return branches
 
@@ -146,30 +153,38 @@ def _count(branch: Branch, rows: Sequence[Row]) -> Branch:
 
 
 def tasks(
-    conn: Conn, run: UUID, parent: int | None, *, limit: int = 50, after: str | None = None
+    conn: Conn,
+    slots: QuerySlots,
+    run: UUID,
+    parent: int | None,
+    *,
+    limit: int = 50,
+    after: str | None = None,
 ) -> Page:
     """List the follow-ups of a task in this run, in the order of their creation.
 
-    Without a task, it lists the run's root tasks.
+    Parameters:
+      parent: The task. None: list the root tasks of the run.
 
     Raises:
       InvalidInput: The cursor is invalid, or the query takes too long.
+      ServerUnavailable: Too many slow queries are in progress.
     """
     params = {"run": run, "parent": parent} | KEY.params(limit, after)
-    with within(conn):
+    with slots.transaction(conn):
         conn.execute(HASHED)
         page = KEY.page(fetch(conn, ROOTS if parent is None else CHILDREN, params), limit)
-    with within(conn):
+    with slots.transaction(conn):
         rows = fetch(conn, _SHOWN, {"ids": [row["id"] for row in page.rows]})
     return Page(rows, page.cursor)
 
 
 def ancestors(conn: Conn, task: int) -> list[Row]:
-    """The task and what it came from, the eldest first; the nearest ones of a long chain."""
+    """Return the task after its ancestors, the oldest first, with at most `MAX_ANCESTORS` rows."""
     return fetch(conn, ANCESTORS, {"task": task, "most": MAX_ANCESTORS})
 
 
 def background_run(conn: Conn, task: int) -> UUID | None:
-    """The run that took a task's follow-ups into the background, if one did."""
+    """Return the backfill run that has the background follow-ups of a task, if there is one."""
     rows = fetch(conn, BACKGROUND, {"task": task})
     return rows[0]["id"] if rows else None

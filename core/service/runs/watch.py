@@ -1,4 +1,4 @@
-"""Watch a run until it ends: its progress, its blockers, and why it cannot end."""
+"""Watch a run until it ends: its progress, its blockers, and the error that stops it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from core.service.runs.progress import Blocker, Progress
 from core.states import RunState
 
 REASONS_SECONDS = 1.0
-"""How often the watcher reads what the run waits for."""
+"""Seconds between two reads of the run's blockers."""
 
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
+"""Bounds of the pause between two refreshes, in seconds."""
 
 PAUSE_PER_COST = 5
 """The pause after a refresh, as a multiple of the duration of the refresh.
 
-Counting the tasks of a large run is slow; the pause bounds the share of the database's time.
+Counting the tasks of a large run is slow. The pause bounds the load on the database.
 """
 
 
 class RunWatcher:
-    """Polls a run. For use by one thread.
+    """A poller of one run, for one thread.
 
     Parameters:
       run: The run's id.
@@ -36,8 +37,8 @@ class RunWatcher:
       now: The run at the latest refresh.
       waits: The blockers of the run, the most important first; empty if nothing blocks it.
       stopped: The error that a user must resolve before the run can continue, if any.
-      is_away: Whether PostgreSQL did not answer the latest refresh; the other attributes then
-        hold the result of an earlier one.
+      is_away: True if PostgreSQL did not answer the latest refresh. The other attributes then hold
+        the result of an earlier refresh.
     """
 
     now: Progress
@@ -60,7 +61,8 @@ class RunWatcher:
 
         Raises:
           NotFound: The run does not exist.
-          ServerUnavailable: PostgreSQL does not answer the first refresh. Later ones tolerate that.
+          ServerUnavailable: PostgreSQL does not answer the first refresh. Later refreshes set
+            `is_away` instead.
         """
         started = time.monotonic()
         try:

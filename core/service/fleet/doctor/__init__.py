@@ -1,4 +1,8 @@
-"""Is everything as it should be? Checks as data, that go on where a server is down."""
+"""The checks of `polling doctor`, as data.
+
+A failed check does not stop the checks that can still run: without a server, those of settings,
+plugins and the blob store remain.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from core.db.pool import DATABASE_UNAVAILABLE, open_connection
 from core.environment import Environment
 from core.errors import Advice, PollingError
 from core.plugins import Registry
-from core.service.fleet.doctor import accounts, fleet, here, servers
+from core.service.fleet.doctor import accounts, fleet, local, servers
 from core.service.fleet.doctor.check import Check
 from core.service.fleet.health import CheckStatus
 from core.settings import Settings
@@ -19,12 +23,12 @@ __all__ = ["Check", "CheckStatus", "examine"]
 def examine(
     settings: Settings, environment: Environment | PollingError, registry: Registry
 ) -> Iterator[Check]:
-    """Every check, one after the other.
+    """Run every check, and yield each result as soon as it is known.
 
     Parameters:
-      environment: Or why there is none.
+      environment: The servers and keys, or the error that explains why they are not available.
     """
-    yield from here.examine(settings, environment, registry)
+    yield from local.examine(settings, environment, registry)
     urls = servers.urls(settings, environment)
     if urls is None:
         return
@@ -50,5 +54,5 @@ def _database(
             yield from fleet.examine(conn, settings, registry)
             yield from accounts.examine(conn, settings)
     except DATABASE_UNAVAILABLE as error:
-        message = f"went away while it was examined: {error}"
+        message = f"the connection was lost during the checks: {error}"
         yield Check("PostgreSQL", "fail", message, Advice("try-again"))

@@ -1,4 +1,4 @@
-"""Accounts and tasks that wait for a person."""
+"""Checks of accounts: their encryption keys, and problems that need a person."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ WORDS = {
         "stopped because of their credentials or config",
         "review-stopped-accounts",
     ),
-    "parked": ("tasks", "parked: they failed for good", "review-parked-tasks"),
+    "parked": ("tasks", "parked after their last attempt", "review-parked-tasks"),
     "held": (
         "deletions",
-        "held, as too much vanished at once",
+        "held: an unusually large share of items disappeared",
         "review-held-deletions",
     ),
     "overdue": (
@@ -46,7 +46,7 @@ WORDS = {
 
 
 def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
-    """Do our keys open what is stored? Looks at a sample."""
+    """Check that the keys decrypt the credentials of the 50 accounts that changed last."""
     try:
         vault = Vault(secret_keys)
     except PollingError as error:
@@ -56,7 +56,7 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
         try:
             vault.rotate(row["credentials"])
         except VaultError:
-            message = f"no key opens the credentials of account {row['id']}"
+            message = f"no secret key can decrypt the credentials of account {row['id']}"
             return Check(
                 "keys",
                 "fail",
@@ -66,15 +66,17 @@ def keys(conn: Conn, secret_keys: Sequence[str]) -> Check:
     return Check(
         "keys",
         "ok",
-        f"open the credentials of {len(rows)} accounts" if rows else "nothing is sealed yet",
+        f"the credentials of {len(rows)} accounts can be decrypted"
+        if rows
+        else "no credentials are stored yet",
     )
 
 
 def examine(conn: Conn, settings: Settings) -> Iterator[Check]:
-    """What waits for a person."""
+    """Yield a warning for each kind of problem that needs a person."""
     counts = fetch(conn, TROUBLES, liveness.overdue_params(settings))[0]
     for name, (what, state, advice) in WORDS.items():
         if counts[name]:
             yield Check(what, "warn", f"{counts[name]} {state}", Advice(advice))
     if not any(counts.values()):
-        yield Check("accounts", "ok", "nothing waits for a person")
+        yield Check("accounts", "ok", "no problems that need a person")

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of one check of `polling doctor`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from core.service.fleet.health import CheckStatus
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-      name: What.
-      status: `fail`: it does not work; `warn`: someone should look; `ok`.
-      message: What was found.
-      advice: What to do.
+      name: The part that was checked.
+      status: `fail`: it does not work; `warn`: it works, but needs attention; `ok`.
+      message: The finding, in one line.
+      advice: The next step.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Check:
 
 
 def failed(name: str, error: Exception) -> Check:
-    """The check of something that raised; a `PollingError` brings its own advice."""
+    """Return the result for a part that raised `error`, with the advice of a `PollingError`."""
     return Check(
         name, "fail", str(error), error.advice if isinstance(error, PollingError) else None
     )

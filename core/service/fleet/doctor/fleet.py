@@ -1,4 +1,4 @@
-"""Workers, the dispatcher and the scheduler: do they live, and do their clocks agree?"""
+"""Checks of workers, dispatcher and scheduler, and of the clocks of their hosts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from core.service.fleet.liveness import ALIVE
 from core.settings import Settings
 from core.states import AccountState
 
-# Heartbeats of one process are 5 s apart, so its clock is compared with the moment it was written.
+# A process writes a heartbeat every 5 s. Its clock is compared with the time of that heartbeat.
 SKEWED = f"""
 SELECT host, max(abs(extract(epoch FROM clock - seen_at)))::float AS skew FROM process
 WHERE clock IS NOT NULL AND {ALIVE}
 GROUP BY host HAVING max(abs(extract(epoch FROM clock - seen_at))) > %(largest)s ORDER BY host
 """
 DRAINING = f"SELECT id FROM process WHERE draining AND kind = 'worker' AND {ALIVE}"
-WANTED = f"""
+ACTIVE_DOMAINS = f"""
 SELECT DISTINCT integration_domain AS domain FROM user_integration
 WHERE sync_status = '{AccountState.ACTIVE}' ORDER BY 1
 """
@@ -34,7 +34,7 @@ START = Advice("start-engine")
 
 
 def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Check]:
-    """What runs anywhere in the fleet."""
+    """Check the processes of the complete fleet, on all hosts."""
     serving, status = processes.serving(conn), leadership.status(conn)
     yield _workers(conn, serving)
     yield from _served(conn, serving, registry)
@@ -51,18 +51,18 @@ def _workers(conn: Conn, serving: dict[str, tuple[int, int]]) -> Check:
         return Check(
             "workers",
             check_status,
-            "those that run were told to drain, and take no tasks",
+            "all running workers are draining and take no tasks",
             Advice("restart-draining-workers"),
         )
     if not serving:
-        return Check("workers", check_status, "none runs", START)
+        return Check("workers", check_status, "no worker is running", START)
     threads, count = max(serving.values())
     return Check("workers", check_status, f"{count} processes, {threads} threads")
 
 
 def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry) -> Iterator[Check]:
-    """Domains of accounts that nobody works for, although somebody works."""
-    for row in fetch(conn, WANTED, {}) if serving else ():
+    """Yield the domains of active accounts that no running worker serves."""
+    for row in fetch(conn, ACTIVE_DOMAINS, {}) if serving else ():
         domain = row["domain"]
         if domain not in serving:
             advice = (
@@ -71,20 +71,20 @@ def _served(conn: Conn, serving: dict[str, tuple[int, int]], registry: Registry)
                 else Advice("start-worker-with-plugin", {"domain": domain})
             )
             yield Check(
-                "workers", "warn", f"none serves {domain}, which has active accounts", advice
+                "workers", "warn", f"no worker serves {domain}, which has active accounts", advice
             )
 
 
 def _dispatcher(status: leadership.Status, serving: dict[str, tuple[int, int]]) -> Check:
     check_status = health.dispatcher(status, serving)
     if check_status == "ok":
-        return Check("dispatcher", check_status, "leads")
+        return Check("dispatcher", check_status, "a dispatcher is leading")
     if not serving:
-        return Check("dispatcher", check_status, "none, as no worker runs", START)
+        return Check("dispatcher", check_status, "not running, because no worker is running", START)
     return Check(
         "dispatcher",
         check_status,
-        "no one leads, although workers run",
+        "no dispatcher is leading, although workers are running",
         Advice("wait-for-leader"),
     )
 
@@ -93,12 +93,12 @@ def _scheduler(status: leadership.Status, settings: Settings, working: bool) -> 
     check_status = health.scheduler(status, settings)
     advice = Advice("start-scheduler") if not working else Advice("check-scheduler")
     if status.last_tick_at is None:
-        return Check("scheduler", check_status, "has not ticked yet", advice)
+        return Check("scheduler", check_status, "no tick yet", advice)
     silent = formatting.span(status.silent_seconds)
     if check_status == "ok":
-        return Check("scheduler", check_status, f"ticked {silent} ago")
+        return Check("scheduler", check_status, f"last tick {silent} ago")
     stand_in = STAND_IN_TICKS * tick_seconds(settings.cron_schedule)
     polls = "polls" if status.silent_seconds > stand_in else "will poll"
     return Check(
-        "scheduler", check_status, f"silent for {silent}; the leader {polls} in its place", advice
+        "scheduler", check_status, f"no tick for {silent}; the leader {polls} instead", advice
     )

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis: are they there, recent enough, and set up for us?"""
+"""Checks of PostgreSQL and Redis: their availability, versions, schema, settings and clocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ MAX_CLOCK_SKEW_SECONDS = 5.0
 
 
 def urls(settings: Settings, environment: Environment | PollingError) -> tuple[str, str] | None:
-    """Where the servers are, even where something else is missing."""
+    """Return the URLs of PostgreSQL and Redis; None if one of them is not set.
+
+    They are known even if the environment is not available for another reason, such as a missing
+    key.
+    """
     if isinstance(environment, Environment):
         return environment.database_url, environment.redis_url
     if settings.database_url is None or settings.redis_url is None:
@@ -25,7 +29,7 @@ def urls(settings: Settings, environment: Environment | PollingError) -> tuple[s
 
 
 def postgres(url: str) -> Check:
-    """Does it answer, and is it recent enough?"""
+    """Check that PostgreSQL answers and that its version is supported."""
     try:
         with open_connection(url) as conn:
             version = conn.info.server_version // 10_000
@@ -35,14 +39,14 @@ def postgres(url: str) -> Check:
 
 
 def redis(url: str, namespace: str) -> Check:
-    """Does it answer, is it recent enough, and does it keep what it is given?"""
+    """Check that Redis answers, that its version is supported, and that it does not evict keys."""
     try:
         queues = Queues(url, namespace)
     except ValueError:
         return Check(
             "Redis",
             "fail",
-            "REDIS_URL cannot be used",
+            "REDIS_URL is invalid",
             Advice("correct-redis-url"),
         )
     try:
@@ -61,13 +65,13 @@ def redis(url: str, namespace: str) -> Check:
     return Check(
         "Redis",
         "fail" if policy.startswith("allkeys") else "warn",
-        f"{name} throws data away when memory is short (maxmemory-policy {policy})",
+        f"{name} evicts keys when its memory is full (maxmemory-policy {policy})",
         Advice("set-noeviction"),
     )
 
 
 def schema(url: str) -> Check:
-    """Is the schema this version's?"""
+    """Check that the schema is at the revision of this version."""
     from core.db import version
 
     current, required = version.current(url), version.HEAD
@@ -75,17 +79,18 @@ def schema(url: str) -> Check:
     if status == "ok":
         return Check("schema", status, f"revision {current}")
     if status == "warn":
-        return Check("schema", status, f"it is at {current}, newer than this version's {required}")
+        message = f"revision {current} is newer than {required}, which this version uses"
+        return Check("schema", status, message)
     message = (
         "the database has no schema yet"
         if current is None
-        else f"it is at {current}, this version needs {required}"
+        else f"revision {current}; this version needs {required}"
     )
     return Check("schema", status, message, Advice("migrate-database"))
 
 
 def clock(conn: Conn) -> Check:
-    """Does this machine's clock agree with the database's?"""
+    """Check that the clocks of this machine and of the database agree within 5 s."""
     before = datetime.now(UTC)
     row = conn.execute("SELECT clock_timestamp()").fetchone()
     after = datetime.now(UTC)
@@ -95,7 +100,7 @@ def clock(conn: Conn) -> Check:
         return Check(
             "clock",
             "warn",
-            f"this machine and the database differ by {skew:.0f} s",
+            f"the clocks of this machine and the database differ by {skew:.0f} s",
             Advice("synchronize-clocks"),
         )
-    return Check("clock", "ok", "agrees with the database's")
+    return Check("clock", "ok", "this machine and the database agree")

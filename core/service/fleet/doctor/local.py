@@ -1,4 +1,4 @@
-"""What is so on this machine: settings, keys, plugins, the blob store."""
+"""Checks of this machine: settings, keys, plugins and the blob store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from core.settings import Settings
 def examine(
     settings: Settings, environment: Environment | PollingError, registry: Registry
 ) -> Iterator[Check]:
-    """What needs no server."""
+    """Run the checks that need neither PostgreSQL nor Redis."""
     yield _environment(settings, environment)
     yield from _plugins(registry)
     yield from _settings(registry)
@@ -34,9 +34,13 @@ def _environment(settings: Settings, environment: Environment | PollingError) ->
         Vault(environment.secret_keys)
     except PollingError as error:
         return failed("settings", error)
-    kind = f"embedded servers under {settings.home}" if environment.embedded else "servers as given"
+    kind = (
+        f"embedded servers in {settings.home}"
+        if environment.embedded
+        else "servers from DATABASE_URL and REDIS_URL"
+    )
     keys = len(environment.secret_keys)
-    return Check("settings", "ok", f"{kind}; {keys} key{'s' if keys > 1 else ''}")
+    return Check("settings", "ok", f"{kind}; {keys} secret key{'s' if keys > 1 else ''}")
 
 
 def _plugins(registry: Registry) -> Iterator[Check]:
@@ -44,7 +48,7 @@ def _plugins(registry: Registry) -> Iterator[Check]:
         yield Check(
             f"plugin {plugin.name}",
             "fail",
-            f"left out: {plugin.error}",
+            f"quarantined: {plugin.error}",
             Advice("repair-plugin"),
         )
     domains = ", ".join(sorted(registry.integrations))
@@ -54,13 +58,13 @@ def _plugins(registry: Registry) -> Iterator[Check]:
         yield Check(
             "integrations",
             "warn",
-            "none is installed",
+            "no plugin is installed",
             Advice("install-plugin"),
         )
 
 
 def _settings(registry: Registry) -> Iterator[Check]:
-    """What plugins declare: endpoints and OAuth clients are the operator's."""
+    """Check the settings that plugins declare for the operator: endpoints and OAuth clients."""
     for domain, integration in sorted(registry.integrations.items()):
         manifest = integration.manifest
         name = f"settings of {domain}"
@@ -84,12 +88,15 @@ def _settings(registry: Registry) -> Iterator[Check]:
 
 
 def _is_client(setting: OperatorSetting) -> bool:
-    """Whether it has no value unless somebody sets it; else its default is worth a look."""
+    """Return True if the setting is secret or has no default.
+
+    The doctor shows other settings with their default if the operator has not set them.
+    """
     return setting.is_secret or not setting.value
 
 
 def _shown(setting: OperatorSetting) -> str:
-    """Its value, unless that is a secret or may hold one."""
+    """Return the name and the value of a setting, without a value that is or may hold a secret."""
     value = str(setting.value)
     if setting.is_secret or "@" in value:
         return f"{setting.name} is set"
@@ -111,7 +118,7 @@ def _blobs(settings: Settings) -> Check:
         return Check(
             name,
             "fail",
-            f"{shown} cannot be written: {type(error).__name__}",
+            f"could not write to {shown}: {type(error).__name__}",
             Advice("correct-blob-url"),
         )
     return Check(name, "ok", shown)

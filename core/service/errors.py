@@ -1,18 +1,18 @@
-"""The error about a row that does not exist, by what it would be."""
+"""Errors that several operations raise."""
 
 from __future__ import annotations
 
 from core.errors import NotFound
 
 
-def not_found(what: str, id: object) -> NotFound:
-    """The error to raise.
+def not_found(kind: str, id: object) -> NotFound:
+    """Return the error for a row that does not exist.
 
     Parameters:
-      what: `account`, `run`, `task` or `content`.
-      id: The id or the name that was asked for.
+      kind: `account`, `run`, `task` or `content`.
+      id: The requested id or name.
     """
-    match what:
+    match kind:
         case "account":
             return NotFound("account-not-found", account=id)
         case "run":

@@ -1,0 +1,32 @@
+"""Queries on content rows, for pages and single rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.service.pagination import Keyset, PagedQuery
+
+CONTENT_COLUMNS = """id, user_integration_id, integration_domain, external_id, kind, parent, name,
+    external_timestamp, content_type, size, hash, metadata, fingerprint, blob_key,
+    created_at, updated_at, deleted_at"""
+
+CONTENT_COLUMNS_OF_C = ", ".join(f"c.{name.strip()}" for name in CONTENT_COLUMNS.split(","))
+"""The same columns of a table with the alias `c`."""
+
+content = PagedQuery(
+    CONTENT_COLUMNS,
+    "user_integration_content",
+    Keyset({"id": "bigint"}),
+    filters={"user_integration_id": "uuid", "kind": "text", "deleted": "boolean"},
+    bounds={"deleted": "(deleted_at IS NOT NULL) = %(deleted)s"},
+)
+content_of_account = replace(
+    content,
+    key=Keyset({"external_id": "text"}),
+    filters={**content.filters, "external_id": "text"},
+)
+"""The content of one account.
+
+The filter `user_integration_id` is required, because the unique index on account and external id
+serves the query.
+"""

@@ -1,0 +1,25 @@
+"""Queries on runs and tasks, for pages and single rows."""
+
+from __future__ import annotations
+
+from core.service.pagination import Keyset, PagedQuery
+
+TASK_COLUMNS = """id, run_id, user_integration_id, integration_domain, lane, parent_id, retry_of,
+    retried_as, type, payload, state, priority, available_at, lease_until, dispatch_no, attempts,
+    crashes, snoozes, snoozed_seconds, suspect, started_at, reason, errors, outputs_saved,
+    outputs_unchanged, outputs_deleted, followups, created_at, finished_at"""
+
+runs = PagedQuery(
+    "*",
+    "sync_run",
+    Keyset({"started_at": "timestamptz", "id": "uuid"}),
+    newest_first=True,
+    filters={"user_integration_id": "uuid", "state": "text"},
+)
+tasks = PagedQuery(
+    TASK_COLUMNS,
+    "sync_task",
+    Keyset({"id": "bigint"}),
+    newest_first=True,
+    filters={"run_id": "uuid", "user_integration_id": "uuid", "state": "text"},
+)

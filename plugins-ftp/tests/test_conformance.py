@@ -1,4 +1,4 @@
-"""The conformance suite, over both ways to list."""
+"""The conformance suite, with both kinds of listing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestFtp(IntegrationConformance):
         return ftp_server.config
 
 
-def test_what_decides_where_the_password_is_sent() -> None:
+def test_host_and_port_are_marked_as_destination() -> None:
     fields = Ftp.config_model.model_fields.items()
     assert {
         name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)

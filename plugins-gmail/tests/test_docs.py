@@ -1,4 +1,4 @@
-"""What people read of it says everything that there is."""
+"""The documentation names every config field, credential, setting and limit."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NAMES = {
 
 
 @pytest.mark.parametrize("what", NAMES)
-def test_the_readme_names_everything(what: str) -> None:
+def test_the_readme_names_every_field_setting_and_limit(what: str) -> None:
     words = set(re.findall(r"`(\w+)`", README.read_text("utf-8")))
     assert set(NAMES[what]) <= words
 
 
-def test_the_settings_stand_in_the_reference() -> None:
+def test_the_reference_names_every_setting() -> None:
     assert set(NAMES["settings"]) <= set(re.findall(r"`(\w+)`", SETTINGS.read_text("utf-8")))
 
 
-def test_a_key_file_may_hold_more_than_is_read() -> None:
+def test_a_key_file_may_have_other_fields() -> None:
     assert ServiceAccount.model_validate(
         {"client_email": "a@b", "private_key": "x", "universe_domain": "y"}
     )

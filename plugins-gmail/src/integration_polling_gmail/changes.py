@@ -2,8 +2,8 @@
 
 Source: https://developers.google.com/workspace/gmail/api/reference/rest/v1/users.history.
 
-The plugin reads only the typed arrays, because `messages` repeats them. Of a message, they
-guarantee only the id.
+The plugin reads only the typed arrays, because `messages` repeats them. The only guaranteed field
+of a message in them is its id.
 """
 
 from __future__ import annotations

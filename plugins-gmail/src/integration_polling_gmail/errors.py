@@ -151,7 +151,7 @@ def _retry_after(text: str, now: datetime) -> float | None:
     """Return the seconds until the time in the message, at least 1.
 
     Returns:
-      None if the message has no time; then the engine's growing backoff applies.
+      The seconds; None if the message has no time. Then the engine's growing backoff applies.
     """
     if (found := _RETRY_AFTER.search(text)) is None:
         return None

@@ -121,7 +121,7 @@ def date(headers: Message) -> str | None:
     try:
         found = parsedate_to_datetime((raw(headers, "date") or "")[:200])
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
-    # TypeError, ValueError, IndexError or OverflowError; the library documents none of them.
+    # TypeError, ValueError, IndexError or OverflowError, all undocumented.
     except Exception:  # noqa: BLE001
         return None
 

@@ -156,8 +156,7 @@ class Gmail(GmailSession):
           page: The token of the page. Default: the first page.
           label: The index of the label in the config. Default: 0.
           changed: Ids from the history that no page has listed so far. They are fetched in this
-            run, others in the background. Those that are on no page are marked deleted. Default:
-            none.
+            run, others in the background. Ids that no page lists are marked deleted. Default: none.
           restarts: The number of restarts after Gmail rejected a page token. Default: 0.
           run: The id of the run that the task belongs to. A later run ignores the task and lists
             the mailbox again, because it cannot tell which items are missing. Default: any run.

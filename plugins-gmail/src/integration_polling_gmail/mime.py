@@ -42,7 +42,7 @@ class Part:
 
     Attributes:
       id: The part's number, as Gmail counts.
-      headers: The part's headers; those of the message if it is one part.
+      headers: The part's headers; the message's headers if it is one part.
       choice: The id of the outermost `multipart/alternative` around the part. Parts with the same
         value are alternatives. Default: the part's own id.
       size: The decoded size in bytes; complete when the part has ended.
@@ -264,7 +264,7 @@ def _split(data: bytes) -> list[bytes]:
 class _Body:
     """Decodes the bytes of one part.
 
-    The end of the last line belongs to the following boundary, so one line is held back.
+    The end of the last line belongs to the following boundary, so the decoder holds one line back.
     """
 
     def __init__(self, part: Part, write: Write | None) -> None:

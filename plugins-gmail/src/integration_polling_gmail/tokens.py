@@ -52,8 +52,8 @@ def client(credentials: Credentials, settings: GmailSettings) -> tuple[str, str]
     id = credentials.client_id or settings.gmail_client_id
     if not id or secret is None:
         raise ConfigurationError(
-            "there is no OAuth client: give client_id and client_secret, or set GMAIL_CLIENT_ID and"
-            " GMAIL_CLIENT_SECRET"
+            "no OAuth client is configured: give client_id and client_secret, or set"
+            " GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET"
         )
     return id, secret.get_secret_value()
 
@@ -99,7 +99,7 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
         }
     else:
         raise CredentialsInvalid(
-            "the access token has expired, and there is no refresh token to renew it with"
+            "the access token has expired, and cannot be renewed without a refresh token"
         )
     answer = _post(http, settings.google_token_url, form)
     rotated = answer.get("refresh_token")
@@ -111,8 +111,9 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
 def granted(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the credentials from the response to an authorization code.
 
-    Source: https://developers.google.com/identity/protocols/oauth2/web-server, section "Exchange
-    authorization code". The client is the operator's.
+    Source:
+    https://developers.google.com/identity/protocols/oauth2/web-server#exchange-authorization-code.
+    The client is the operator's.
 
     Without a refresh token the result is empty. So the engine rejects the account now, and not
     after an hour.

@@ -49,7 +49,7 @@ class Identity:
         return data
 
     def finish(self) -> bytes:
-        """Return nothing: no bytes are held back."""
+        """Return nothing: this decoder holds no bytes back."""
         return b""
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_polling_ftp import Ftp
+from integration_polling_ftp import Config, Ftp
+from support.readme import config_fields, config_table
 
 from core import Destination
 from core.testing import IntegrationConformance
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 class TestFtp(IntegrationConformance):
@@ -28,3 +32,8 @@ def test_host_and_port_are_marked_as_destination() -> None:
     assert {
         name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)
     } == {"host", "port"}
+
+
+def test_the_readme_has_each_config_field_with_its_default() -> None:
+    table = config_table(README)
+    assert table == config_fields(Config, table)

@@ -9,6 +9,7 @@ import pytest
 from integration_polling_gmail import Config, Credentials, Gmail
 from integration_polling_gmail.account import ServiceAccount
 from integration_polling_gmail.settings import GmailSettings
+from support.readme import config_fields, config_table
 
 README = Path(__file__).parents[1] / "README.md"
 SETTINGS = README.parents[1] / "docs" / "reference" / "settings.md"
@@ -34,3 +35,8 @@ def test_a_key_file_may_have_other_fields() -> None:
     assert ServiceAccount.model_validate(
         {"client_email": "a@b", "private_key": "x", "universe_domain": "y"}
     )
+
+
+def test_the_readme_has_each_config_field_with_its_default() -> None:
+    table = config_table(README)
+    assert table == config_fields(Config, table)

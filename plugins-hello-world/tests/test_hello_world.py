@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from integration_polling_hello_world import HelloWorld, expected
 from integration_polling_hello_world.bench import FAILURES, Config, failure
+from support.readme import config_fields, config_table
 
 from core import ConfigurationError, CredentialsInvalid
 from core.testing import Faults, Harness, IntegrationConformance
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 class TestConformance(IntegrationConformance):
@@ -100,3 +104,8 @@ def test_every_failure_occurs_at_its_rate() -> None:
 
 def test_two_names_are_two_accounts() -> None:
     assert Harness(HelloWorld, {"name": "a"}).check() != Harness(HelloWorld, {"name": "b"}).check()
+
+
+def test_the_readme_has_each_config_field_with_its_default() -> None:
+    table = config_table(README)
+    assert table == config_fields(Config, table)

@@ -211,7 +211,7 @@ class Ledger:
         entry.waits += not snoozes
         if entry.waits > MAX_WAITS:
             raise RuntimeError(
-                "the task waits for PostgreSQL or Redis, and the harness has neither"
+                "the task waits for PostgreSQL or Redis, which the harness does not have"
             ) from error
         return self._queue.put(entry, seconds)
 

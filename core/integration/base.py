@@ -132,7 +132,7 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         The engine calls it for one task of an account at a time, and stores the result.
 
         Returns:
-          The new credentials, complete.
+          The complete new credentials.
 
         Raises:
           CredentialsInvalid: The provider refuses, or the integration does not override this

@@ -161,7 +161,7 @@ class Context(Protocol):
     def charge(self, limit: str, units: int = 1) -> None:
         """Charge units that the task used beyond its declared cost.
 
-        The budget owes them: tasks that use this limit wait until the debt is paid off.
+        The units become a debt: tasks that use this limit wait until it is paid off.
 
         Args:
           limit: The name of a `Rate`.

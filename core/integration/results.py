@@ -122,7 +122,7 @@ class TaskResult:
       output: Items to keep; may be a generator. At most 100,000, with 64 MiB of inline content.
       tasks: Follow-up tasks; may be a generator. At most 100,000.
       state: New values by partition; None deletes the partition. After `Context.state` read the
-        partition, the write is compare-and-set: if another task changed it in between, the engine
+        partition, the write is compare-and-set. If another task changed it in between, the engine
         drops this result and runs the task again.
       seen: Ids of items that are still at the source and were not fetched again. At most 1,000,000.
       listed: The listings that this task completed.

@@ -130,7 +130,7 @@ class IntegrationConformance:
         assert harness.content == before
 
     def test_payloads_survive_json(self, harness: Harness) -> None:
-        """Every payload is the same after JSON, and fits the parameters of its task."""
+        """Every payload survives JSON unchanged, and fits the parameters of its task."""
         _succeeded(harness)
         for task in harness.tasks:
             assert json.loads(json.dumps(task.payload)) == task.payload, (

@@ -16,7 +16,7 @@ def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
     """Return Gmail's id of an attachment.
 
     The search prefers parts of the same size. It takes the part with the same number, or the only
-    part with the same file name: Gmail may number the parts of a malformed message differently.
+    part with the same file name. Gmail may number the parts of a malformed message differently.
 
     Args:
       payload: The message's `payload`, from the format `full`.

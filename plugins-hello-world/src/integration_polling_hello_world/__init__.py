@@ -49,7 +49,7 @@ class HelloWorld(BaseIntegration[Config]):
         return AccountIdentity(self.config.name, f"Hello {self.config.name}")
 
     def start(self, ctx: Context) -> TaskResult:
-        """Return one task for each page."""
+        """Return one task for each page, and one for added items if `grow` is set."""
         grow = [self.grow.task()] if self.config.grow else []
         return TaskResult(
             tasks=[

@@ -152,9 +152,8 @@ class ChannelState(BaseModel):
             the backfill continues below it.
 
         Returns:
-          The new state; None if the backfill has returned too often. Then the channel is readable,
-            and its
-          threads are not.
+          The new state; None if the backfill has returned too often. Then the channel is readable
+          and its threads are not.
         """
         rewalks = self.rewalks + (self.unreadable is None)
         if rewalks > MAX_REWALKS:

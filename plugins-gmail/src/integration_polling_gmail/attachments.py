@@ -71,7 +71,10 @@ class Attachment(BaseModel):
 
 
 def attachment_id(message: str, part: str) -> str:
-    """Return the id of an attachment's row; `root` is the only part of a message."""
+    """Return the id of an attachment's row.
+
+    If the message has only one part, the part has no number, and `root` replaces it.
+    """
     return f"{message}/{part or 'root'}"
 
 

@@ -141,7 +141,7 @@ class LargeString:
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
-    r"""Decode JSON escapes in base64, such as `\u003d` for `=`; those of white space vanish."""
+    r"""Decode JSON escapes in base64, such as `\u003d` for `=`; drop escapes of white space."""
     if escape[0] == b"\\/":
         return b"/"
     return (

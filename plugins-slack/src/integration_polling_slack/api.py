@@ -185,7 +185,7 @@ def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
 def storable(value: Any) -> Any:
     """Return the JSON value with only characters and numbers that can be stored.
 
-    PostgreSQL and UTF-8 cannot represent NULs, lone surrogates and numbers that are too large.
+    PostgreSQL, UTF-8 and JSON cannot represent NULs, lone surrogates and infinite numbers.
     """
     try:
         encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""The pluggy hooks. Hooks register and observe; classes behave."""
+"""The pluggy hooks: they register integrations and observe the engine."""
 
 from __future__ import annotations
 
@@ -17,29 +17,38 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Hooks:
-    """What a distribution may implement. A failing observer is logged and fails no task."""
+    """The hooks that a plugin may implement, marked with `@hookimpl`.
+
+    The engine logs an exception from an observer, and no task fails because of it. A process that
+    dies right after its commit calls no observer.
+    """
 
     @hookspec
     def integrations(self) -> Sequence[type[BaseIntegration[Any, Any]]]:  # type: ignore[empty-body]
-        """The integrations that this distribution brings."""
+        """Return the integrations that this plugin provides."""
 
     @hookspec
     def content_saved(self, domain: str, account_id: str, external_ids: Sequence[str]) -> None:
-        """Items were created, changed or deleted.
+        """Observe items that a commit created, changed or deleted.
 
-        Called after the commit, unless the process dies in between.
+        Args:
+          domain: The integration's domain.
+          account_id: The account's id.
+          external_ids: The items' ids in the account.
         """
 
     @hookspec
     def run_finished(self, run: Mapping[str, Any]) -> None:
-        """A run has ended; `run` has the columns of `sync_run`.
+        """Observe the end of a run, after the commit, in the process that ended it.
 
-        Called after the commit, by the process that ended it.
+        Args:
+          run: The columns of `sync_run`.
         """
 
     @hookspec
     def task_parked(self, task: Mapping[str, Any]) -> None:
-        """A task was parked: `id`, `run_id`, `account_id`, `domain`, `type`, `error`.
+        """Observe a task that was parked, after the commit.
 
-        Called after the commit.
+        Args:
+          task: `id`, `run_id`, `account_id`, `domain`, `type` and `error`.
         """

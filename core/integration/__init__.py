@@ -1,1 +1,1 @@
-"""The plugin API. Plugins import it from `core`; it knows no database and no broker."""
+"""The plugin API. Plugins import it from `core`; it imports neither the database nor the broker."""

@@ -1,4 +1,4 @@
-"""The class that a plugin author derives from."""
+"""The base class of every integration."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from core.integration.results import Task, TaskResult
 from core.integration.tasks import TaskDescriptor, TaskSpec
 
 START = "start"
-"""The type of every run's first task, which calls `BaseIntegration.start`."""
+"""The type of a run's root task, which calls `BaseIntegration.start`."""
 
 
 class NoFields(BaseModel):
-    """The config or credentials of an integration that has none."""
+    """The default config and credentials model: a model without fields."""
 
 
 class ResyncOnChange:
-    """Mark a config field whose change starts a resync.
+    """Marks a config field whose change starts a resync.
 
-    For example: `query: Annotated[str, ResyncOnChange()]`.
+    Example: `query: Annotated[str, ResyncOnChange()]`.
     """
 
 
 class Destination:
-    """Marks a config field that decides where the account's credentials are sent: `host:
-    Annotated[str, Destination()]`.
+    """Marks a config field that decides where the account's credentials are sent.
 
-    Who has a user's token may change it only together with the credentials, and so never send
-    stored ones somewhere else.
+    The holder of a user's token may change such a field only together with the credentials. So
+    stored credentials are never sent to a host that the token's holder chose.
+
+    Example: `host: Annotated[str, Destination()]`.
     """
 
 
@@ -43,11 +44,21 @@ CredentialsT = TypeVar("CredentialsT", bound=BaseModel, default=NoFields)
 
 
 class BaseIntegration(Generic[ConfigT, CredentialsT]):
-    """One kind of service. An instance belongs to one account and runs one task at a time.
+    """One kind of service; an instance belongs to one account and runs one task at a time.
 
-    `config` and `credentials` are set before `initialize` is called. Instances are kept for the
-    next task of their account and closed when idle; nothing may be remembered in them that a
-    restart must not lose.
+    The engine keeps an instance for the next task of its account and closes it when it is idle.
+    Instance attributes are a cache: they must not hold anything that a restart may not lose.
+
+    Attributes:
+      manifest: The integration's name, limits and settings. Every subclass sets it.
+      config_model, credentials_model: The models given in `BaseIntegration[Config, Credentials]`.
+        Default: `NoFields`.
+      task_specs: The class's `@task` methods, by name.
+      config: The account's config, set before `initialize`.
+      credentials: The account's credentials, set before `initialize` and replaced after a refresh.
+
+    Raises:
+      TypeError: A subclass names a `@task` method `start`.
     """
 
     manifest: ClassVar[Manifest]
@@ -70,8 +81,8 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         )
         if START in specs:
             raise TypeError(
-                f"{cls.__name__}: `start` is the run's first task already; give the @task another"
-                " name"
+                f"{cls.__name__}: `start` is the name of a run's root task; rename this @task"
+                " method"
             )
         cls.task_specs = specs
         for base in getattr(cls, "__orig_bases__", ()):
@@ -89,63 +100,87 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         self.credentials = credentials
 
     def initialize(self) -> None:
-        """Connect.
+        """Connect to the provider. Default: do nothing.
 
-        Called once, before the first task; what it raises counts as raised by that task.
+        The engine calls it once for an instance, before the first task. It treats an exception from
+        here like one from that task.
         """
 
     def close(self) -> None:
-        """Let go of connections.
+        """Release connections. Default: do nothing.
 
-        Called when idle, after a failure, and when credentials or config have changed.
+        The engine calls it when the instance is idle, after a failed task, and when the account's
+        credentials or config have changed.
         """
 
     def check(self) -> AccountIdentity:
-        """Do the credentials work, and whose account is it?
+        """Test the credentials, and return the account that they belong to.
+
+        Returns:
+          The account's identity. Two accounts with the same `id` are one account.
 
         Raises:
-          CredentialsInvalid, ConfigurationError, TransientError: It cannot be connected, and why.
+          CredentialsInvalid: The provider rejects the credentials.
+          ConfigurationError: The config cannot work.
+          TransientError: The provider cannot be reached now.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no check()")
+        raise NotImplementedError(f"{type(self).__name__} does not implement check()")
 
     def refresh(self) -> CredentialsT:
-        """Renew tokens and return the new credentials.
+        """Renew the account's tokens.
 
-        The engine calls it, one at a time per account.
+        The engine calls it for one task of an account at a time, and stores the result.
+
+        Returns:
+          The complete new credentials.
 
         Raises:
-          CredentialsInvalid: The provider refuses; the account waits for someone to reconnect it.
+          CredentialsInvalid: The provider refuses, or the integration does not override this
+            method. The account stops until someone reconnects it.
         """
-        raise CredentialsInvalid("these credentials cannot be renewed")
+        raise CredentialsInvalid("the integration cannot renew these credentials")
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The credentials in the answer of a provider's token endpoint.
+        """Return the credentials contained in the response of a provider's token endpoint.
 
-        `manifest.oauth` describes the request.
+        `Manifest.oauth` describes the request. The default takes those fields of the response that
+        `credentials_model` has too, such as `access_token` and `refresh_token`.
 
-        Default: those of its fields that the credentials have too, such as `access_token` and
-        `refresh_token`.
+        Args:
+          token: The JSON response of the token endpoint (RFC 6749, section 5.1).
+
+        Returns:
+          The credentials, as JSON for `credentials_model`.
         """
         return {name: token[name] for name in cls.credentials_model.model_fields if name in token}
 
     def start(self, ctx: Context) -> TaskResult:
-        """The first tasks of a run, from `ctx.state`. Does no I/O of its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no start()")
+        """Return the first tasks of a run, chosen from `ctx.state`. Do no I/O here.
+
+        Args:
+          ctx: The context of the run's root task.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement start()")
 
     @classmethod
-    # For those who answer by configuration.
+    # Subclasses may read `config`.
     def limits(cls, config: ConfigT) -> Sequence[Limit]:  # noqa: ARG003
-        """The limits of an account with this config. Default: the manifest's."""
+        """Return the limits of an account with this config. Default: `manifest.limits`."""
         return cls.manifest.limits
 
     def run_task(self, task: Task, ctx: Context) -> TaskResult:
-        """Run one task.
+        """Run one task: call the `@task` method of its type, with its payload as arguments.
 
-        The default calls the `@task` method of that name with the payload as its arguments.
+        Args:
+          task: The task. Type `start` calls `start`.
+          ctx: The task's context.
+
+        Returns:
+          The method's result.
 
         Raises:
-          TaskUnfit: There is no such task, or the payload does not fit its parameters.
+          TaskUnfit: The integration has no such task, or the payload does not fit its parameters.
         """
         if task.type == START:
             return self.start(ctx)

@@ -1,4 +1,4 @@
-"""What a task may ask of the engine while it runs."""
+"""The context of a running task: the engine's services for plugin code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """The task that runs. `attempt` counts from 1; snoozes do not raise it."""
+    """The running task.
+
+    Attributes:
+      id: The task's id.
+      type: The name of its `@task` method, or `start`.
+      attempt: The number of this attempt, from 1. A snooze does not count as an attempt.
+    """
 
     id: str
     type: str
@@ -26,9 +32,12 @@ class TaskInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """The run it belongs to.
+    """The run that the task belongs to.
 
-    `trigger` is `schedule`, `manual`, `resync` or `retry`; `lane` is `live` or `backfill`.
+    Attributes:
+      id: The run's id.
+      trigger: `schedule`, `manual`, `resync` or `retry`.
+      lane: `live` or `backfill`.
     """
 
     id: str
@@ -38,7 +47,14 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class AccountInfo:
-    """The account it runs for."""
+    """The account that the task runs for.
+
+    Attributes:
+      id: The account's id in the engine.
+      user_id: The owner's id in the product that uses the engine.
+      name: The account's name, for people.
+      domain: The integration's domain.
+    """
 
     id: str
     user_id: str
@@ -47,27 +63,28 @@ class AccountInfo:
 
 
 class BlobWriter(Protocol):
-    """A file-like writer for large content: spooled to disk and hashed as it comes.
+    """A file-like writer for large content, which it spools to disk and hashes.
 
-    With a `key` it is resumable: after a failure the next attempt of any task with this key, on
-    this machine, finds what was written, and `tell()` says how much that is.
+    Use it as a context manager. A writer with a `key` is resumable. After a failure, the next
+    attempt of any task with this key, on this machine, finds the bytes that the failed one wrote.
+    `tell()` returns their number.
     """
 
     def write(self, data: bytes, /) -> int:
-        """Append; returns the number of bytes."""
+        """Append bytes, and return their number."""
         ...
 
     def tell(self) -> int:
-        """How many bytes are there already."""
+        """Return the number of bytes written so far, those of earlier attempts included."""
         ...
 
     def restart(self) -> None:
-        """Throw away what was written: the source has changed."""
+        """Discard the bytes written so far, because the source has changed."""
         ...
 
     @property
     def blob(self) -> Blob:
-        """The finished blob, to be returned as a `TaskOutput.content`."""
+        """The finished blob, for `TaskOutput.content`."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -82,63 +99,108 @@ class BlobWriter(Protocol):
 
 
 class Context(Protocol):
-    """Handed to every task."""
+    """The engine's services for a running task; every task gets one."""
 
     @property
-    def task(self) -> TaskInfo: ...
+    def task(self) -> TaskInfo:
+        """The running task."""
+        ...
 
     @property
-    def run(self) -> RunInfo: ...
+    def run(self) -> RunInfo:
+        """The run that the task belongs to."""
+        ...
 
     @property
-    def account(self) -> AccountInfo: ...
+    def account(self) -> AccountInfo:
+        """The account that the task runs for."""
+        ...
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger that names account, run and task in every line, and redacts secrets."""
+        """A logger that adds account, run and task to each line, and redacts secrets."""
         ...
 
     def state(self, partition: str, model: type[M]) -> M | None:
-        """The plugin's own memory of an earlier task or run.
+        """Return the state that an earlier task or run stored, or None.
+
+        After this call, a write to the partition in the task's result is compare-and-set; see
+        `TaskResult.state`.
+
+        Args:
+          partition: The name of a part of the account's state, such as a folder; at most 1,024
+            characters.
+          model: The pydantic model of the value.
 
         Raises:
-          CursorExpired: What is stored no longer validates as `model`.
+          CursorExpired: The stored value does not validate as `model`.
         """
         ...
 
     def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
-        """Those of `ids` that are kept and not deleted, with their fingerprints."""
+        """Return the ids whose items are kept and not deleted, with their fingerprints.
+
+        Args:
+          ids: Ids of items of this account.
+
+        Returns:
+          The fingerprint by id; None for an item that was kept without one.
+        """
         ...
 
     def blob(self, key: str | None = None) -> BlobWriter:
-        """A writer for large content."""
+        """Return a writer for large content.
+
+        Args:
+          key: A name for the bytes, unique within the account. With a key, the next attempt on this
+            machine resumes where this one stopped. Default: bytes of a failed attempt are
+            discarded.
+        """
         ...
 
     def charge(self, limit: str, units: int = 1) -> None:
-        """Charge what this task used beyond its declared cost.
+        """Charge units that the task used beyond its declared cost.
 
-        The debt is paid off before the next task runs.
+        The units become a debt: tasks that use this limit wait until it is paid off.
+
+        Args:
+          limit: The name of a `Rate`.
+          units: The number of units. Default: 1.
+
+        Raises:
+          PermanentError: The account has no `Rate` of this name.
         """
         ...
 
     def refresh_credentials(self) -> None:
-        """Renew the account's credentials.
+        """Renew the account's credentials, and set them on this instance.
 
-        One task in the fleet renews them; the others wait and get the new ones.
+        One task in the fleet calls `BaseIntegration.refresh`. The others wait for its result, at
+        most 75 seconds.
 
         Raises:
           CredentialsInvalid: The provider refuses to renew them.
+          TransientError: The renewal failed, or another task's renewal did not end in time.
         """
         ...
 
     @property
     def stopping(self) -> bool:
-        """True once the worker was asked to stop: a long task may return early with a follow-up."""
+        """True after the worker began to shut down.
+
+        A long task may then return early, with a follow-up for the rest.
+        """
         ...
 
 
 class ContextLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds a task's names to each line and redacts secrets in it."""
+    """Adds a task's fields to each log line, and redacts secrets in it.
+
+    Args:
+      logger: The logger that writes the lines.
+      names: The fields to add, such as `account`, `run` and `task`.
+      redact: Returns a text without the account's secrets. Default: the text itself.
+    """
 
     def __init__(
         self, logger: logging.Logger, names: Mapping[str, object], redact: Any = None
@@ -149,11 +211,16 @@ class ContextLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: object, kwargs: MutableMapping[str, Any]
     ) -> tuple[object, MutableMapping[str, Any]]:
+        """Add the fields to the record's `extra`; fields of the call win."""
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Format the message here, to redact secrets in its arguments; drop exception text."""
+        """Format and redact the message, and log it.
+
+        The message is formatted here, so that secrets in its arguments are redacted too. The line
+        has the type and text of an exception in `exc_info`, without its traceback.
+        """
         if not self.isEnabledFor(level):
             return
         text = str(msg) % args if args else str(msg)

@@ -1,4 +1,4 @@
-"""How an integration describes itself: its manifest, its limits, and whose account it was given."""
+"""The description of an integration: its manifest, its limits and the identity of an account."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ RESERVED_DOMAINS = frozenset({"polling", "save-output"})
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `units` in any `per` seconds, one budget for the whole fleet.
+    """At most `units` in any `per` seconds; one budget for all workers of the fleet.
 
-    Parameters:
-      name: What a task's `cost` and an operator's `POLLING_LIMITS` call it.
+    Attributes:
+      name: The limit's name, in a task's `cost` and in the operator's `POLLING_LIMITS`.
       units: Units in the window; 1 or more.
-      per: The window, in seconds.
-      by: Whose budget it is: each `account`, each `group` (see `AccountIdentity.group`), or the
-        whole `integration`.
+      per: The length of the window, in seconds; more than 0.
+      by: The scope of one budget: each `account`, each `group` (see `AccountIdentity.group`), or
+        the `integration` as one. Default: `account`.
+
+    Raises:
+      ValueError: `units` or `per` is out of range.
     """
 
     name: str
@@ -44,10 +47,19 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """At most `tasks` under way at the same time in the whole fleet.
+    """At most `tasks` in progress at the same time, over all workers of the fleet.
 
-    Counts every task of the integration once, unless a task's `cost` names it: then that many
-    times, and 0 exempts it.
+    A task takes one place, unless its `cost` names the limit: then it takes that many. A cost of 0
+    exempts it.
+
+    Attributes:
+      name: The limit's name, in a task's `cost` and in the operator's `POLLING_LIMITS`.
+      tasks: The number of places; 1 or more.
+      by: The scope of one count: each `account`, each `group` or the `integration`. Default:
+        `account`.
+
+    Raises:
+      ValueError: `tasks` is less than 1.
     """
 
     name: str
@@ -64,19 +76,20 @@ Limit = Rate | Concurrency
 
 @dataclass(frozen=True, slots=True)
 class OAuth:
-    """What the engine needs to send a person through a provider's consent screen.
+    """How the engine sends a person through a provider's consent screen (RFC 6749, section 4.1).
 
-    Parameters:
-      authorize_url, token_url: The provider's endpoints. Names in braces are settings of
-        `Manifest.settings`, such as `{SLACK_API_URL}oauth.v2.access`: who sets where the provider
-        is sets it for these too.
-      scopes: What to ask for.
-      client_id_setting, client_secret_setting: Names of the operator's settings that hold the OAuth
-        client.
-      extra: More parameters of the authorization request, such as `{"access_type": "offline"}`;
-        they go before ours.
-      pkce: Whether the code is bound to the flow by RFC 7636. False for providers that refuse it
-        together with a client secret.
+    Attributes:
+      authorize_url, token_url: The provider's endpoints. A name in braces is replaced with the
+        value of that field of `Manifest.settings`, as in `{SLACK_API_URL}oauth.v2.access`. So the
+        operator's setting for the provider's address applies to them too.
+      scopes: The scopes to request.
+      client_id_setting, client_secret_setting: The names of the operator's settings that hold the
+        OAuth client.
+      extra: Further parameters of the authorization request, such as `{"access_type": "offline"}`.
+        They replace the engine's `scope` and `redirect_uri` if they have these names. Default:
+        none.
+      pkce: True to bind the code to the flow with PKCE (RFC 7636). False for a provider that
+        refuses PKCE together with a client secret. Default: True.
     """
 
     authorize_url: str
@@ -89,7 +102,7 @@ class OAuth:
 
     @property
     def settings_named(self) -> set[str]:
-        """The settings in braces."""
+        """The names of settings in braces, in both URLs."""
         urls = (self.authorize_url, self.token_url)
         return {
             name for url in urls for _, name, _, _ in Formatter().parse(url) if name is not None
@@ -98,20 +111,26 @@ class OAuth:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an integration is called and what holds for all of its accounts.
+    """The name of an integration, and the facts that hold for all of its accounts.
 
-    Parameters:
-      domain: Lower-case letters, digits and dashes, a letter first; at most 63. Also the name of
-        its queue.
-      name: For people.
-      spec_version: The version of the plugin API it is written for.
-      limits: Limits of every account; `BaseIntegration.limits` may answer by configuration.
-      oauth: How accounts are connected in a browser, if they are.
-      settings: The operator's settings that the plugin reads, a model of pydantic-settings; all
-        fields have defaults. `polling doctor` checks and shows them, secrets as set or not.
-      docs: Where its documentation stands.
-      max_tasks: The most tasks one run may have, a bound for cycles whose tasks carry ever new
-        keys.
+    Attributes:
+      domain: The integration's id, and the name of its queue: lower-case letters, digits and
+        dashes, starting with a letter; at most 63 characters. `polling` and `save-output` are
+        reserved.
+      name: The name for people.
+      spec_version: The version of the plugin API that the integration is written for. Default: 1.
+      limits: The limits of every account. Override `BaseIntegration.limits` if they depend on the
+        config. Default: none.
+      oauth: The OAuth flow that connects accounts in a browser. Default: none.
+      docs: The address of the integration's documentation. Default: none.
+      max_tasks: The maximum number of tasks in one run, a bound for cycles of tasks with ever new
+        keys. Default: 5,000,000.
+      settings: A pydantic-settings model of the operator's settings for the integration; every
+        field has a default. `polling doctor` checks and shows them; of a secret it shows only
+        whether it is set. Default: none.
+
+    Raises:
+      ValueError: The domain is invalid, or an OAuth URL names an unknown setting.
     """
 
     domain: str
@@ -126,26 +145,28 @@ class Manifest:
     def __post_init__(self) -> None:
         if not _DOMAIN.fullmatch(self.domain) or self.domain in RESERVED_DOMAINS:
             raise ValueError(
-                f"domain {self.domain!r}: use lower-case letters, digits and dashes, a letter first"
+                f"domain {self.domain!r}: use lower-case letters, digits and dashes, starting with"
+                " a letter"
             )
         known = set(setting_names(self.settings).values()) if self.settings is not None else set()
         unknown = self.oauth.settings_named - known if self.oauth is not None else set()
         if unknown:
             raise ValueError(
-                f"domain {self.domain!r}: its OAuth endpoints name {min(unknown)}, which is none of"
-                " its settings"
+                f"domain {self.domain!r}: the OAuth endpoints name {min(unknown)}, which"
+                " Manifest.settings does not define"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class AccountIdentity:
-    """Whose account these credentials open, as the provider says it.
+    """The account that credentials belong to, as the provider identifies it.
 
-    Parameters:
-      id: Stable and unique within the integration: an address, a workspace and user id. Connecting
-        it twice is one account.
-      name: For people.
-      group: What shares limits `by="group"`: a Slack workspace and app, a Google client.
+    Attributes:
+      id: An id that is stable, and unique within the integration: an address, or a workspace id and
+        a user id. Two accounts with the same id are one account.
+      name: The account's name, for people.
+      group: The id of the group that shares limits with `by="group"`: a Slack workspace and app, or
+        a Google client. Default: none.
     """
 
     id: str

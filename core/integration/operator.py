@@ -1,6 +1,6 @@
-"""Operators' settings for an integration, from the environment or `.env`.
+"""The operator's settings for an integration, read from the environment or `.env`.
 
-The manifest's `settings` declares them.
+`Manifest.settings` declares them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from core.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class OperatorSetting:
-    """One of them, as it is in force.
+    """One setting with its current value.
 
     Attributes:
-      name: In the environment.
-      value: Given, or the default.
-      given: Whether somebody has set it.
+      name: The name of the environment variable.
+      value: The value set, or the default.
+      given: True if the operator set it.
     """
 
     name: str
@@ -35,12 +35,12 @@ class OperatorSetting:
 
     @property
     def is_secret(self) -> bool:
-        """Whether its value is for nobody's eyes."""
+        """True if the value must not be shown."""
         return isinstance(self.value, SecretStr)
 
 
 def setting_names(model: type[BaseModel]) -> dict[str, str]:
-    """What the fields of a settings model are called in the environment."""
+    """Return the name of the environment variable of each field of a settings model."""
     prefix = str(model.model_config.get("env_prefix", ""))
     return {field: _name(prefix + field, info) for field, info in model.model_fields.items()}
 
@@ -53,10 +53,10 @@ def _name(name: str, info: FieldInfo) -> str:
 
 
 def operator_settings(model: type[BaseModel] | None) -> list[OperatorSetting]:
-    """What is in force now.
+    """Return the current settings of a model; an empty list for None.
 
     Raises:
-      SettingsError: One of them cannot work; the value itself is not repeated.
+      SettingsError: A value is invalid. The error does not repeat the value.
     """
     return list(_read(model)) if model is not None else []
 
@@ -76,9 +76,15 @@ def _read(model: type[BaseModel]) -> Iterator[OperatorSetting]:
 
 
 def environment_value(name: str) -> str | None:
-    """A setting by its name alone, from the environment or from `.env`.
+    """Return the value of one environment variable, from the environment or from `.env`.
 
-    A manifest names OAuth clients this way.
+    `OAuth.client_id_setting` and `OAuth.client_secret_setting` name settings this way.
+
+    Args:
+      name: The name of the variable.
+
+    Returns:
+      The value; None if it is unset or empty.
     """
     from dotenv import dotenv_values
 

@@ -1,4 +1,4 @@
-"""What a task returns: output to keep, more tasks, state, and what a listing has seen."""
+"""The result of a task: content to keep, follow-up tasks, state, and listings."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pydantic import BaseModel, JsonValue
 
 
 class Blob(Protocol):
-    """Large content that is stored already, made by `Context.blob`."""
+    """Stored large content, made with `Context.blob`."""
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         ...
 
     @property
     def sha256(self) -> str:
-        """In lower-case hexadecimal."""
+        """The SHA-256 of the content, in lower-case hexadecimal."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One more step of this run.
+    """One more step of this run; `self.method.task(…)` makes one.
 
-    Parameters:
+    Attributes:
       type: The name of a `@task` method.
-      payload: Its arguments, as JSON; at most 64 KiB.
-      key: One key runs once in a run. Default: type and payload.
-      priority: Higher runs first, within the account.
-      background: Puts this task and its follow-ups into the account's backfill, a run of its own
-        beside the live one.
+      payload: The method's arguments, as JSON; at most 64 KiB.
+      key: The task's deduplication key: a run executes each key once. Default: type and payload.
+      priority: A 32-bit integer; within the account, higher runs first. Default: 0.
+      background: True to move this task and its follow-ups to the account's backfill, a separate
+        run beside the live one. Default: False.
     """
 
     type: str
@@ -46,22 +46,22 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class TaskOutput:
-    """One item to keep: a row of the content table, one per `id` of an account.
+    """One item to keep: a row of the content table, unique by account and `id`.
 
-    Parameters:
-      id: The item's id in the account; at most 2,048 bytes of UTF-8.
-      content: Text, bytes, a blob, or nothing. Text with a NUL or a lone surrogate is kept as
-        bytes; in names and metadata, both become U+FFFD.
-      kind: What sort of item: `message`, `source`, `attachment`, `file`, …
-      parent: The id of the item (or the name of the place) it belongs to.
-      name: For people: a subject, a file name.
-      timestamp: When it came to be at the source; with a time zone.
-      content_type: Its media type, such as `text/plain`.
-      metadata: More of it, as JSON.
-      fingerprint: What tells a changed item from an unchanged one without fetching it;
-        `Context.fingerprints` gives it back.
-      code: 200 keeps the whole item; 206 changes only the metadata given; 410 marks it and its
-        children deleted.
+    Attributes:
+      id: The item's id in the account; 1 to 2,048 bytes of UTF-8.
+      content: Text, bytes, a blob, or None. Text with a NUL or a lone surrogate is stored as bytes.
+        In `kind`, `name`, `content_type` and `metadata`, both become U+FFFD.
+      kind: The sort of item: `message`, `source`, `attachment`, `file`. Default: `item`.
+      parent: The id of the item, or the name of the place, that it belongs to.
+      name: A name for people: a subject, a file name.
+      timestamp: The time at which the source created it; with a time zone.
+      content_type: The media type (RFC 6838), such as `text/plain`.
+      metadata: Further facts, as JSON; at most 1 MiB.
+      fingerprint: A value that differs after a change, and is known without fetching the item: an
+        ETag, or size and time. `Context.fingerprints` returns it.
+      code: 200 keeps the complete item; 206 changes only the given metadata; 410 marks the item and
+        its children deleted. Default: 200.
     """
 
     id: str
@@ -79,28 +79,34 @@ class TaskOutput:
     def update(
         cls, id: str, *, metadata: Mapping[str, JsonValue], fingerprint: str | None = None
     ) -> TaskOutput:
-        """Change these keys of an item's metadata; its content stays.
+        """Return an output that changes keys of an item's metadata and keeps its content.
 
-        An item that is not kept is left alone.
+        The engine ignores it if it does not have the item.
+
+        Args:
+          id: The item's id.
+          metadata: The keys to set; the item's other keys stay.
+          fingerprint: The new fingerprint. Default: the old one stays.
         """
         return cls(id, metadata=metadata, fingerprint=fingerprint, code=206)
 
     @classmethod
     def gone(cls, id: str) -> TaskOutput:
-        """Mark an item and its children as deleted at the source."""
+        """Return an output that marks an item and its children deleted."""
         return cls(id, code=410)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A part of the account that has now been listed to its end.
+    """A part of the account that a task has listed completely.
 
-    Items in it that were not kept, seen or updated since this run began are marked deleted.
+    The engine marks those of its items deleted that were not kept, seen or updated since this run
+    began.
 
-    Parameters:
-      parent: The items with this parent. Default: the items that have no parent. Children follow
-        their items.
-      since, until: Only items whose timestamp lies in this half-open window.
+    Attributes:
+      parent: Only items with this parent. Default: only items without a parent. The children of a
+        deleted item are deleted with it.
+      since, until: Only items with `since <= timestamp < until`. Default: no bound.
     """
 
     parent: str | None = None
@@ -110,16 +116,16 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """Everything a task did. It is committed whole, in one transaction, or not at all.
+    """Everything that a task did. The engine commits all of it in one transaction, or nothing.
 
-    Parameters:
-      output: Items to keep; may be a generator.
-      tasks: More work; may be a generator.
-      state: New values by partition; `None` removes one. A write after `Context.state` read the
-        partition is compare-and-set: if another task changed it in between, this result is dropped
-        and the task runs again.
-      seen: Ids that are still at the source and were not fetched again.
-      listed: Listings that are complete with this task.
+    Attributes:
+      output: Items to keep; may be a generator. At most 100,000, with 64 MiB of inline content.
+      tasks: Follow-up tasks; may be a generator. At most 100,000.
+      state: New values by partition; None deletes the partition. After `Context.state` read the
+        partition, the write is compare-and-set. If another task changed it in between, the engine
+        drops this result and runs the task again.
+      seen: Ids of items that are still at the source and were not fetched again. At most 1,000,000.
+      listed: The listings that this task completed.
     """
 
     output: Iterable[TaskOutput] = ()

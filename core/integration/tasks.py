@@ -1,4 +1,4 @@
-"""`@task`: a method that the queue can call."""
+"""The `@task` decorator: it makes a method a task that the engine can run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from core.integration.base import BaseIntegration
 
 P = ParamSpec("P")
-# The integration; stands in signatures only.
+# The integration's type, used in signatures only.
 I = TypeVar("I", bound="BaseIntegration[Any, Any]")  # noqa: E741
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What the engine knows of one kind of task.
+    """The description of one type of task.
 
-    Parameters:
+    Attributes:
       name: The method's name, which is the task's type.
       fn: The function.
-      cost: Units it takes of each limit before it runs.
-      time_limit: Seconds it may run. Default: `POLLING_TASK_TIMEOUT_SECONDS`.
+      cost: Units that the task takes of each limit before it runs. Default: none.
+      time_limit: The maximum duration in seconds. Default: `POLLING_TASK_TIMEOUT_SECONDS`.
     """
 
     name: str
@@ -41,6 +41,7 @@ class TaskSpec:
 
     @cached_property
     def signature(self) -> inspect.Signature:
+        """The signature of the function."""
         return inspect.signature(self.fn)
 
     @cached_property
@@ -55,17 +56,17 @@ class TaskSpec:
         return create_model(f"{self.name}_payload", __config__=config, **fields)
 
     def arguments(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """Check a payload against the method's parameters.
+        """Validate a payload against the method's parameters, and return the arguments.
 
         Raises:
-          pydantic.ValidationError: It does not fit.
+          pydantic.ValidationError: The payload does not fit.
         """
         model = self.parameters.model_validate(payload)
         return {name: getattr(model, name) for name in self.parameters.model_fields}
 
 
 class TaskMethod(Generic[P]):
-    """A task of an integration: call it to run it, `.task(…)` to put it on the queue."""
+    """A task method of an integration: call it to run it, or use `.task(…)` to make a `Task`."""
 
     __slots__ = ("_run", "_spec")
 
@@ -75,15 +76,20 @@ class TaskMethod(Generic[P]):
 
     @property
     def name(self) -> str:
+        """The task's type."""
         return self._spec.name
 
     def __call__(self, ctx: Context, /, *args: P.args, **kwargs: P.kwargs) -> TaskResult:
+        """Run the task."""
         return self._run(ctx, *args, **kwargs)
 
     def task(self, *args: P.args, **kwargs: P.kwargs) -> Task:
-        """A task that will call this method with these arguments.
+        """Return a task that will call this method with these arguments.
 
-        Use `dataclasses.replace` to set its key, priority or lane.
+        Use `dataclasses.replace` to set its `key`, `priority` or `background`.
+
+        Raises:
+          TypeError: Positional arguments do not fit the method.
         """
         payload: Mapping[str, Any] = kwargs
         if args:
@@ -93,7 +99,7 @@ class TaskMethod(Generic[P]):
 
 
 def _plain(payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    """JSON values as they are; models, dates and the like as JSON."""
+    """Return a payload as JSON values; convert models, dates and the like."""
     if all(
         value is None or isinstance(value, str | int | float | bool) for value in payload.values()
     ):
@@ -102,7 +108,7 @@ def _plain(payload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class TaskDescriptor(Generic[I, P]):
-    """What `@task` leaves in the class."""
+    """The class attribute that `@task` makes of a method."""
 
     def __init__(self, spec: TaskSpec) -> None:
         self.spec = spec
@@ -135,9 +141,14 @@ def task(
 ) -> Any:
     """Make a method of an integration a task.
 
-    Parameters:
-      cost: Units it takes of each limit before it runs, such as `{"quota": 20}`. Default: none.
-      time_limit: Seconds it may run. Default: `POLLING_TASK_TIMEOUT_SECONDS`, 300.
+    Its parameters after `self` and `ctx` are the task's payload. Give new parameters a default,
+    because tasks stay open across upgrades.
+
+    Args:
+      fn: The method, if the decorator is used without arguments.
+      cost: Units that the task takes of each limit before it runs, such as `{"quota": 20}`.
+        Default: 0 units of a `Rate`, and one place of each `Concurrency`.
+      time_limit: The maximum duration in seconds. Default: `POLLING_TASK_TIMEOUT_SECONDS`, 300.
     """
 
     def decorate(fn: Callable[..., TaskResult]) -> TaskDescriptor[Any, Any]:

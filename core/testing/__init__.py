@@ -1,4 +1,4 @@
-"""What a plugin author tests with: a harness in memory, faults to inject, and a conformance suite.
+"""Test tools for plugin authors: a harness in memory, fault injection and a conformance suite.
 
     class TestMine(IntegrationConformance):
         integration = Mine

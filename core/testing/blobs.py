@@ -1,4 +1,4 @@
-"""Large content in memory: what `Context.blob` writes, and the store that keeps it."""
+"""Large content in memory: the writer behind `Context.blob`, and the store that keeps blobs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from core.results.rows import StoredBlob
 
 
 class MemoryStore:
-    """The blob store of an account."""
+    """The blob store of an account, in memory."""
 
     def __init__(self) -> None:
         self._kept: dict[str, bytes] = {}
 
     def put(self, data: bytes) -> str:
-        """Store bytes; returns their key."""
+        """Store bytes, and return their key."""
         key = hashlib.sha256(data).hexdigest()
         self._kept[key] = data
         return key
 
     def get(self, key: str) -> bytes:
-        """The content of a blob."""
+        """Return the content of a blob."""
         return self._kept[key]
 
 
 class MemoryWriter:
-    """Writes to a buffer that the spool keeps by key, so that the next attempt finds what is
-    there. Large content goes to the store, as the engine's does.
+    """The harness's `core.BlobWriter`: it writes to a buffer that the spool keeps by key.
+
+    The next attempt finds the bytes of this one there. Content over 1 MiB goes to the store, as in
+    the engine.
     """
 
     def __init__(self, buffer: bytearray, store: MemoryStore) -> None:
@@ -44,17 +46,21 @@ class MemoryWriter:
         return self._buffer
 
     def write(self, data: bytes, /) -> int:
+        """Append bytes, and return their number."""
         self._opened().extend(data)
         return len(data)
 
     def tell(self) -> int:
+        """Return the number of bytes written so far, those of earlier attempts included."""
         return len(self._opened())
 
     def restart(self) -> None:
+        """Discard the bytes written so far."""
         self._opened().clear()
 
     @property
     def blob(self) -> StoredBlob:
+        """The finished blob."""
         if self._blob is None:
             data = bytes(self._opened())
             inline = len(data) <= MAX_INLINE_BYTES
@@ -90,10 +96,10 @@ class Spool:
         self._buffers: dict[str, bytearray] = {}
 
     def writer(self, key: str | None) -> MemoryWriter:
-        """A writer to the buffer of this key, or to one of its own."""
+        """Return a writer to the buffer of this key; for None, to a new buffer."""
         buffer = bytearray() if key is None else self._buffers.setdefault(key, bytearray())
         return MemoryWriter(buffer, self._store)
 
     def delete(self, key: str) -> None:
-        """Its content is committed now."""
+        """Delete the buffer of a key, whose content is committed."""
         self._buffers.pop(key, None)

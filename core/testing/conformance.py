@@ -1,4 +1,4 @@
-"""The conformance suite: what every integration has to do, as tests that its author inherits."""
+"""The conformance suite: tests that every integration has to pass, for its author to inherit."""
 
 from __future__ import annotations
 
@@ -28,12 +28,18 @@ WRONG = "wrong-in-the-conformance-suite"
 
 
 class IntegrationConformance:
-    """Derive a test class and say what it tests.
+    """The conformance suite: derive a test class from it, and set its class attributes.
+
+        class TestMine(IntegrationConformance):
+            integration = Mine
+            config = {"host": "localhost"}
 
     Attributes:
-      integration: The class.
-      config, credentials: Of an account that a test may sync; as JSON. Secrets are 8 characters or
-        longer, so that finding one means something.
+      integration: The integration's class.
+      config: The config of a test account, as JSON; the value of `server` is merged into it.
+        Default: empty.
+      credentials: The credentials of the test account, as JSON. Secrets have at least 8 characters,
+        so that a search for them finds nothing else. Default: empty.
     """
 
     integration: ClassVar[type[BaseIntegration[Any, Any]]]
@@ -42,61 +48,77 @@ class IntegrationConformance:
 
     @pytest.fixture
     def server(self) -> Any:
-        """Override it to start a local server: yield what the config needs to find it."""
+        """Start a local server, and yield its config fields. Override it; default: none."""
         return {}
 
     @pytest.fixture
     def harness(self, server: Mapping[str, Any]) -> Iterator[Harness]:
+        """A fresh account at the test's server."""
         with self.connect(server) as harness:
             yield harness
 
     def connect(self, server: Mapping[str, Any], faults: Faults | None = None) -> Harness:
-        """A fresh account at this server."""
+        """Return the harness of a fresh account at this server.
+
+        Args:
+          server: The value of the `server` fixture.
+          faults: Faults to inject. Default: none.
+        """
         return Harness(self.integration, {**self.config, **server}, self.credentials, faults=faults)
 
-    # What it says of itself
+    # The integration's description
 
     def test_its_manifest_is_valid(self) -> None:
+        """The manifest has a name for people, and the integration has a `@task` method."""
         manifest = self.integration.manifest
         assert isinstance(manifest, Manifest)
         assert manifest.name.strip(), "the manifest has no name for people"
-        assert self.integration.task_specs, "it has no @task"
+        assert self.integration.task_specs, "the integration has no @task method"
 
     def test_its_schemas_build(self) -> None:
+        """The config and credentials models can be written as JSON schemas."""
         for model in (self.integration.config_model, self.integration.credentials_model):
             assert json.loads(json.dumps(model.model_json_schema()))["type"] == "object"
 
     def test_every_payload_has_a_schema(self) -> None:
+        """The parameters of every `@task` method can be written as a JSON schema."""
         for spec in self.integration.task_specs.values():
             assert spec.parameters.model_json_schema(), spec.name
 
     def test_costs_name_limits(self, harness: Harness) -> None:
+        """The `cost` of every task names limits that the integration has."""
         limits = {limit.name for limit in self.integration.limits(harness.config)}
         for spec in self.integration.task_specs.values():
             assert set(spec.cost) <= limits, (
-                f"{spec.name} costs {set(spec.cost) - limits}, which are no limits"
+                f"the cost of {spec.name} names unknown limits: {set(spec.cost) - limits}"
             )
 
     def test_check_names_one_account(self, harness: Harness) -> None:
+        """`check()` returns an identity with an id, and the same one the second time."""
         identity = harness.check()
         assert isinstance(identity, AccountIdentity)
-        assert identity.id, "the identity is empty"
-        assert identity == harness.check(), "check() names another account the second time"
+        assert identity.id, "check() returned an identity with an empty id"
+        assert identity == harness.check(), "the second check() returned another identity"
 
     def test_start_only_returns_tasks(self, harness: Harness) -> None:
-        """On an instance that is not initialized: it has no connection to do I/O on."""
-        result = self.integration(harness.config, harness.credentials).start(harness.context())
-        assert list(result.tasks), "start() returns no task"
-        more = [*result.output, *result.seen, *result.state, *result.listed]
-        assert not more, f"start() returns more than tasks: {more}"
+        """`start()` returns at least one task, and nothing else.
 
-    # What a sync does
+        The instance is not initialized, so it has no connection for I/O.
+        """
+        result = self.integration(harness.config, harness.credentials).start(harness.context())
+        assert list(result.tasks), "start() returned no tasks"
+        more = [*result.output, *result.seen, *result.state, *result.listed]
+        assert not more, f"start() returned more than tasks: {more}"
+
+    # Syncs
 
     def test_the_first_sync_succeeds(self, harness: Harness) -> None:
+        """The first sync succeeds, and keeps at least one item."""
         _succeeded(harness)
-        assert harness.content, "nothing was kept"
+        assert harness.content, "the sync kept no content"
 
     def test_the_second_sync_changes_nothing(self, harness: Harness) -> None:
+        """A second sync of an unchanged source saves and deletes nothing."""
         _succeeded(harness)
         before = harness.content
         again = harness.sync()
@@ -108,10 +130,11 @@ class IntegrationConformance:
         assert harness.content == before
 
     def test_payloads_survive_json(self, harness: Harness) -> None:
+        """Every payload survives JSON unchanged, and fits the parameters of its task."""
         _succeeded(harness)
         for task in harness.tasks:
             assert json.loads(json.dumps(task.payload)) == task.payload, (
-                f"{task} is another task after JSON"
+                f"the payload of {task} changes when it is written and read as JSON"
             )
             self.integration.task_specs[task.type].arguments(task.payload)
 
@@ -119,6 +142,7 @@ class IntegrationConformance:
     def test_faults_change_nothing(
         self, server: Mapping[str, Any], harness: Harness, faults: Faults
     ) -> None:
+        """Syncs with injected faults succeed, and keep the same content as one without."""
         _succeeded(harness)
         with self.connect(server, faults) as shaken:
             _succeeded(shaken)
@@ -126,25 +150,25 @@ class IntegrationConformance:
             _succeeded(shaken)
             assert shaken.content == harness.content, _difference(shaken, harness)
 
-    # What it keeps to itself
+    # Secrets
 
     def test_secrets_stay_secret(
         self, server: Mapping[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Neither right nor wrong ones stand in content, state, payloads, errors or logs."""
+        """No secret, valid or wrong, appears in content, state, payloads, errors or logs."""
         caplog.set_level("DEBUG")
         right = self.connect(server, Faults.storm(7))
         secrets = set(_secrets(right.credentials))
         if not secrets:
-            pytest.skip("its credentials hold no secret")
+            pytest.skip("the test account's credentials have no secret")
         assert min(map(len, secrets)) >= MIN_SECRET, (
-            f"give this suite secrets of {MIN_SECRET} characters or more"
+            f"the suite needs credentials whose secrets have at least {MIN_SECRET} characters"
         )
         wrong = self.connect(server)
         wrong.reconnect(_with_wrong_secrets(wrong.credentials))
         visible = f"{_visible_text(right)} {_visible_text(wrong)} {caplog.text}"
         assert not [secret for secret in {*secrets, WRONG} if secret in visible], (
-            "a secret is in a text that people see"
+            "a text that people see contains a secret"
         )
 
 
@@ -185,7 +209,7 @@ def _with_wrong_secrets(model: BaseModel) -> BaseModel:
 
 
 def _visible_text(harness: Harness) -> str:
-    """Everything that an account shows after a sync: content, state, payloads and errors."""
+    """Sync the account, and return all text that it shows: content, state, payloads and errors."""
     result = harness.sync()
     items = harness.content.values()
     errors = [f"{error} {error!r}" for error in (*result.failures, *_checked(harness))]
@@ -198,7 +222,7 @@ def _visible_text(harness: Harness) -> str:
 def _checked(harness: Harness) -> list[Exception]:
     try:
         harness.check()
-    # A plugin may raise anything, and its text must tell nothing.
+    # A plugin may raise any exception, and none may show a secret.
     except Exception as error:  # noqa: BLE001
         return [error]
     return []

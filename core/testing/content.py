@@ -1,4 +1,4 @@
-"""Content in memory, as the statements of the content table keep it."""
+"""Content in memory, by the rules of the content table's statements."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ Change = Literal["saved", "unchanged", "deleted", "ignored"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of the content table; two that are equal are the same content.
+    """One row of the content table. Two equal items are the same content.
 
     Attributes:
-      is_text: Whether the content is kept as text: not where it is large, or has characters that
-        PostgreSQL cannot hold.
+      id, kind, parent, name, timestamp, content_type, metadata, fingerprint: As in
+        `core.TaskOutput`.
+      content: The content as bytes; None for an item without content.
+      is_text: True if the engine stores the content as text. Large content, and text with
+        characters that PostgreSQL cannot store, is stored as bytes.
+      deleted: True if the item is marked deleted.
+      hash: The SHA-256 of the content, in lower-case hexadecimal; None without content.
     """
 
     id: str
@@ -48,16 +53,17 @@ class Item:
 
     @property
     def size(self) -> int:
-        """In bytes; 0 without content."""
+        """The size of the content in bytes; 0 without content."""
         return len(self.content or b"")
 
     @property
     def text(self) -> str:
-        """The content as text."""
+        """The content, decoded as UTF-8."""
         return (self.content or b"").decode()
 
     @classmethod
     def of(cls, row: OutputRow, store: MemoryStore) -> Item:
+        """Return the item that a checked output stands for."""
         return cls(
             row.id, _content(row, store), row.text is not None, row.kind, row.parent, row.name,
             moment(row.ts), row.type, row.metadata, row.fingerprint,
@@ -66,13 +72,14 @@ class Item:
 
 @dataclass(slots=True)
 class _Kept:
-    """An item with its writers: the dispatch that wrote its content, and the last one that changed
-    anything.
+    """An item, and the dispatches that wrote it.
 
     Attributes:
-      item: None for a tombstone of what was never kept.
-      digest: Empty: the next complete item counts as changed.
-      updated: When it was last written.
+      item: The item; None for a tombstone of an item that was never kept.
+      digest: The digest of the last complete item; empty if the next one counts as changed.
+      content_seq, metadata_seq: The dispatch that wrote the content, and the last one that changed
+        anything.
+      updated: The time of the last write.
     """
 
     item: Item | None
@@ -86,15 +93,15 @@ class _Kept:
         return self.item is None or self.item.deleted
 
     def written_by(self, sequence: int) -> bool:
-        """Whether nobody wrote it who was dispatched later."""
+        """Return True if no later dispatch wrote the item."""
         return self.content_seq <= sequence and self.metadata_seq <= sequence
 
 
 class ContentTable:
-    """One row per id of an account.
+    """The content of an account: one row per id.
 
-    Every write carries the number of its dispatch; see `core.content.store`, whose statements
-    these methods follow one by one.
+    Every write carries the number of its dispatch. The methods follow the statements of
+    `core.content.store` one by one.
     """
 
     def __init__(self, max_deleted_share: float, store: MemoryStore) -> None:
@@ -105,29 +112,30 @@ class ContentTable:
         self._seen: set[tuple[str, str]] = set()
 
     def live(self) -> Iterator[Item]:
-        """What is kept and not deleted."""
+        """Yield the items that are kept and not deleted."""
         return (item for item in self._items() if not item.deleted)
 
     def deleted(self) -> set[str]:
-        """The ids of what was kept and marked deleted."""
+        """Return the ids of the items that are marked deleted."""
         return {item.id for item in self._items() if item.deleted}
 
     def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
-        """Those of `ids` that are live, with their fingerprints."""
+        """Return the live items among `ids`, with their fingerprints."""
         rows = (self._rows.get(id) for id in ids)
         items = (row.item for row in rows if row is not None and row.item is not None)
         return {item.id: item.fingerprint for item in items if not item.deleted}
 
     def write(self, rows: ResultRows, run: str, sequence: int, now: int) -> Counter[Change]:
-        """Keep what a result says.
+        """Save the outputs and seen ids of a result.
 
-        Parameters:
-          run: The id of its task's run.
-          sequence: The number of its task's dispatch.
+        Args:
+          rows: The checked result.
+          run: The id of the task's run.
+          sequence: The number of the task's dispatch.
           now: The time.
 
         Returns:
-          How many rows it changed, and in which way.
+          The number of rows by kind of change.
         """
         changes: Counter[Change] = Counter()
         outputs = {
@@ -149,12 +157,18 @@ class ContentTable:
     def sweep(
         self, listing: ListingRow, run: str, began: int, sequence: int, now: int, *, allow: bool
     ) -> int | None:
-        """Delete what a complete listing no longer has; None when so much is gone that a person
-        has to look.
+        """Delete the items that a complete listing no longer has.
 
-        Parameters:
-          run, began: The run of the task that says so, and when it began.
-          allow: Whether more may go than the guard allows.
+        Args:
+          listing: The listing.
+          run: The id of the run whose task listed it.
+          began: The time at which that run began.
+          sequence: The number of the task's dispatch.
+          now: The time.
+          allow: True to ignore the delete guard.
+
+        Returns:
+          The number of deleted items; None if the delete guard holds the deletion for a person.
         """
         inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
         gone = [
@@ -184,13 +198,13 @@ class ContentTable:
             self._children[item.parent].add(row.id)
             return "saved"
         differs = before.digest != row.digest or before.deleted
-        # Deleted a moment ago by the same result, along with what it belonged to.
+        # The same result deleted it, with the item that it belonged to.
         revived = before.content_seq == sequence and before.deleted
         if not ((before.content_seq < sequence and differs) or revived):
             return "ignored" if before.content_seq > sequence else "unchanged"
         digest = row.digest
         if before.metadata_seq >= sequence and before.item is not None:
-            # A change of metadata that was dispatched later, yet saved before, stands.
+            # A later dispatch has already changed the metadata: its change stays.
             item = replace(
                 item,
                 metadata=item.metadata | before.item.metadata,
@@ -202,8 +216,8 @@ class ContentTable:
         self._children[item.parent].add(row.id)
         metadata_seq = max(before.metadata_seq, sequence)
         self._rows[row.id] = _Kept(item, digest, sequence, metadata_seq, now)
-        # After an update the engine compares no digest, and writes the same item once more. For an
-        # author nothing has changed.
+        # After an update, the engine does not compare digests, and writes the same item again. For
+        # a plugin author, the item is unchanged.
         return "unchanged" if item == before.item else "saved"
 
     def _update(self, row: OutputRow, sequence: int, now: int) -> Change:
@@ -214,7 +228,7 @@ class ContentTable:
             return "ignored"
         metadata = before.item.metadata | row.metadata
         fingerprint = before.item.fingerprint if row.fingerprint is None else row.fingerprint
-        # As JSON, where 1 and true are two things.
+        # Compare as JSON: in Python, 1 equals True.
         told = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
         if told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or ""):
             return "unchanged"
@@ -223,7 +237,7 @@ class ContentTable:
         return "saved"
 
     def _delete(self, id: str, sequence: int, now: int) -> int:
-        """Mark an item and all below it; says how many that were."""
+        """Mark an item and all its descendants deleted, and return their number."""
         count, below = 0, [id]
         while below:
             row = self._rows.get(below.pop())
@@ -237,7 +251,7 @@ class ContentTable:
         return count
 
     def _bury(self, id: str, sequence: int, now: int) -> None:
-        """Leave a tombstone, so that a download which is under way does not bring it in."""
+        """Leave a tombstone, so that a download in progress does not restore the item."""
         row = self._rows.get(id)
         if row is None:
             self._rows[id] = _Kept(None, "", sequence, sequence, now)
@@ -255,6 +269,7 @@ def _lies_in(item: Item | None, listing: ListingRow) -> bool:
 
 
 def moment(ts: str | None) -> datetime | None:
+    """Return the time that an ISO 8601 text stands for; None for None."""
     return None if ts is None else datetime.fromisoformat(ts)
 
 

@@ -1,4 +1,4 @@
-"""The `Context` that the harness hands to a task."""
+"""The `Context` that the harness gives to a task."""
 
 from __future__ import annotations
 
@@ -21,10 +21,19 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(slots=True)
 class Account:
-    """What the harness keeps of its account, beside the queue.
+    """The harness's data of its account, except the queue.
 
-    `versions` count the writes of each state partition; `writers` hold the sequence number of the
-    last one. `rates` are the names of the limits that can be charged.
+    Attributes:
+      info: The account's ids and name.
+      rates: The names of the limits that a task can charge.
+      content: The account's content.
+      blobs: The account's large content.
+      state: The plugin's state, by partition.
+      versions: The number of writes of each state partition.
+      writers: The sequence number of the last write of each state partition.
+      charged: Units charged, by limit.
+      stopping: The value of `Context.stopping`.
+      spool: The unfinished blobs.
     """
 
     info: AccountInfo
@@ -43,12 +52,18 @@ class Account:
         self.spool = Spool(self.blobs)
 
     def tick(self) -> int:
-        """The next sequence number: of a run, a dispatch or a write."""
+        """Return the next sequence number, for a run, a dispatch or a write."""
         return next(self._clock)
 
 
 class HarnessContext:
-    """`core.Context` on an account in memory; `sequence` is the time of the task's dispatch."""
+    """The `core.Context` of an account in memory.
+
+    Attributes:
+      sequence: The sequence number of the task's dispatch.
+      reads: The versions of the state partitions that the task has read.
+      blob_keys: The keys of the task's resumable blobs.
+    """
 
     def __init__(
         self,
@@ -72,6 +87,7 @@ class HarnessContext:
         self._account = account
 
     def state(self, partition: str, model: type[M]) -> M | None:
+        """Return the state of a partition; see `core.Context.state`."""
         self.reads.setdefault(partition, self._account.versions[partition])
         value = self._account.state.get(partition)
         if value is None:
@@ -82,14 +98,17 @@ class HarnessContext:
             raise CursorExpired(partition) from None
 
     def fingerprints(self, ids: Iterable[str]) -> dict[str, str | None]:
+        """Return the ids that are kept, with fingerprints; see `core.Context.fingerprints`."""
         return self._account.content.fingerprints(ids)
 
     def blob(self, key: str | None = None) -> MemoryWriter:
+        """Return a writer for large content; see `core.Context.blob`."""
         if key is not None:
             self.blob_keys.append(key)
         return self._account.spool.writer(key)
 
     def charge(self, limit: str, units: int = 1) -> None:
+        """Count the units; see `core.Context.charge`. In the harness, no task waits for them."""
         if limit not in self._account.rates:
             domain = self._account.info.domain
             raise PermanentError(f"{domain} has no rate limit {limit!r} to charge")
@@ -97,4 +116,5 @@ class HarnessContext:
 
     @property
     def stopping(self) -> bool:
+        """The value that the test set on `Harness.stopping`."""
         return self._account.stopping

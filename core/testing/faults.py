@@ -1,4 +1,4 @@
-"""Faults that the harness injects, like those of workers, a broker and a network."""
+"""Faults that the harness injects: those of workers, a broker and a network."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from core.testing.queue import Entry
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How often which fault strikes, as a probability per task; the same seed strikes the same way.
+    """The probability of each fault, per task; the same seed gives the same faults.
 
-    Each fault strikes one task so seldom that a correct plugin comes through, whatever the
-    probability.
+    The harness limits the faults of one task, so that a correct plugin succeeds at any probability.
 
-    Parameters:
-      seed: Of the random numbers.
-      transient: A `TransientError` before the task.
-      rate_limited: A `RateLimited` before the task.
-      kill: The worker dies after the task ran and before its result was kept: the task runs again.
-      twice: The message is delivered twice: the task runs again, and its second result is dropped.
-      overlap: Another task runs and is kept in between: what this task read may be old.
-      reorder: Tasks run in any order.
+    Attributes:
+      seed: The seed of the random numbers. Default: 0.
+      transient: Probability of a `TransientError` before the task runs; at most once a task.
+        Default: 0.
+      rate_limited: Probability of a `RateLimited` before the task runs; at most once a task.
+        Default: 0.
+      kill: Probability that the worker dies after the task ran, before its result was committed.
+        The task runs again; at most twice. Default: 0.
+      twice: Probability that the message is delivered twice. The task runs again, and its second
+        result is dropped. Default: 0.
+      overlap: Probability that another task runs and is committed in between, so that the data this
+        task read may be outdated. Default: 0.
+      reorder: True to run tasks in any order. Default: False.
     """
 
     seed: int = 0
@@ -37,14 +41,14 @@ class Faults:
 
     @classmethod
     def storm(cls, seed: int = 0) -> Faults:
-        """Everything at once."""
+        """Return a mix of all faults."""
         return cls(
             seed, transient=0.2, rate_limited=0.1, kill=0.2, twice=0.2, overlap=0.3, reorder=True
         )
 
 
 class Injector:
-    """Throws the dice for one harness."""
+    """Decides the faults of one harness by random numbers."""
 
     MAX_KILLS = 2
 
@@ -54,23 +58,30 @@ class Injector:
 
     @property
     def rank(self) -> Callable[[], float] | None:
-        """Where a reordered queue takes its order from."""
+        """The source of random order for a reordered queue; None for the normal order."""
         return self._random.random if self._faults.reorder else None
 
     def before(self, entry: Entry) -> None:
-        """Fail instead of running the task, but not so often that it would be parked for it."""
+        """Raise an injected error instead of running the task, once of each kind.
+
+        Raises:
+          TransientError, RateLimited: The injected fault.
+        """
         if entry.attempts == 0 and self._strikes(self._faults.transient):
             raise TransientError("injected fault: transient")
         if entry.snoozes == 0 and self._strikes(self._faults.rate_limited):
             raise RateLimited("injected fault: rate limited", retry_after=30)
 
     def kills(self, entry: Entry) -> bool:
+        """Return True if the worker dies now; at most twice for one task."""
         return entry.crashes < self.MAX_KILLS and self._strikes(self._faults.kill)
 
     def delivers_twice(self) -> bool:
+        """Return True if the message is delivered again."""
         return self._strikes(self._faults.twice)
 
     def overlaps(self) -> bool:
+        """Return True if another task runs in between."""
         return self._strikes(self._faults.overlap)
 
     def _strikes(self, probability: float) -> bool:

@@ -1,4 +1,4 @@
-"""Runs an integration to quiet in memory, without Redis and PostgreSQL, by the engine's rules."""
+"""The harness: it syncs an account in memory, by the engine's rules."""
 
 from __future__ import annotations
 
@@ -25,15 +25,24 @@ from core.testing.worker import Attempt, Worker
 
 
 class Harness:
-    """One account of an integration, in memory. Time is virtual: nothing sleeps but the plugin.
+    """One account of an integration, in memory. Time is virtual: only the plugin itself can sleep.
 
-    Parameters:
-      integration: The class.
-      config, credentials: As JSON or as the integration's models. Default: their models' defaults.
-      faults: What goes wrong on the way. Default: nothing.
-      max_deleted_share: The share of a listing that may vanish at once.
-      max_attempts: Attempts of a task before it is parked.
-      max_tasks: Tasks of one run; in a larger one, tasks with follow-ups are parked.
+    The harness judges results and exceptions with the engine's code. It has no time limit for
+    tasks.
+
+    Args:
+      integration: The integration's class.
+      config: As JSON or as the integration's model. Default: the model's defaults.
+      credentials: As JSON or as the integration's model. Default: the model's defaults.
+      faults: Faults to inject. Default: none.
+      max_deleted_share: The delete guard: the largest share of a listing that a sweep may delete.
+        Default: 0.5.
+      max_attempts: Attempts of a task before it is parked. Default: 3.
+      max_tasks: Tasks of one run. In a larger run, tasks with follow-ups are parked. Default:
+        100,000.
+
+    Raises:
+      pydantic.ValidationError: The config or credentials do not fit their model.
     """
 
     def __init__(
@@ -70,7 +79,7 @@ class Harness:
         )
 
     def check(self) -> AccountIdentity:
-        """Whose account it is, asked of a fresh instance."""
+        """Return the identity from `check()` of a fresh instance, or raise its exception."""
         self.close()
         try:
             return self._worker.open().check()
@@ -78,10 +87,16 @@ class Harness:
             self.close()
 
     def sync(self, trigger: str = Trigger.MANUAL, *, allow_deletions: bool = False) -> SyncResult:
-        """Run until nothing is left to do, with backfill and any resync; or until the account is
-        stopped.
+        """Sync the account: run tasks, with backfill and resync, until none is left or it stops.
 
-        After a stop, the next call goes on where it stopped.
+        After a stop, the next call resumes the run.
+
+        Args:
+          trigger: The trigger of the run. Default: `manual`.
+          allow_deletions: True to ignore the delete guard. Default: False.
+
+        Returns:
+          The counts, errors and parked tasks of this call.
         """
         ledger = self._ledger
         ledger.result, ledger.allow_deletions = SyncResult(), allow_deletions
@@ -100,12 +115,16 @@ class Harness:
         self._worker.credentials = self._validated(credentials)
 
     def context(self, type: str = START) -> HarnessContext:
-        """A context to call a method of the integration with by hand."""
+        """Return a context for calling a method of the integration directly.
+
+        Args:
+          type: The task's type, for `Context.task`. Default: `start`.
+        """
         run, task = RunInfo("run-0", Trigger.MANUAL, Lane.LIVE), TaskInfo("task-0", type, 1)
         return HarnessContext(self._account, run, task, self._account.tick(), self._worker.refresh)
 
     def close(self) -> None:
-        """Close the instance, as the engine does with an idle one."""
+        """Close the instance, as the engine does when it is idle."""
         self._worker.close()
 
     def __enter__(self) -> Self:
@@ -122,32 +141,32 @@ class Harness:
 
     @property
     def content(self) -> dict[str, Item]:
-        """What is kept and not deleted, by id."""
+        """The items that are kept and not deleted, by id."""
         return {item.id: item for item in self._account.content.live()}
 
     @property
     def deleted(self) -> set[str]:
-        """The ids of what was marked deleted."""
+        """The ids of the items that are marked deleted."""
         return self._account.content.deleted()
 
     @property
     def state(self) -> dict[str, JsonValue]:
-        """The plugin's state by partition, for a test to read and to change."""
+        """The plugin's state by partition, for a test to read and change."""
         return self._account.state
 
     @property
     def credentials(self) -> BaseModel:
-        """As they are now: `Context.refresh_credentials` changes them."""
+        """The current credentials, as `Context.refresh_credentials` leaves them."""
         return self._worker.credentials
 
     @property
     def tasks(self) -> list[Task]:
-        """Every task that was returned and kept, before JSON."""
+        """Every task that was returned and committed, as the plugin made it."""
         return self._ledger.tasks
 
     @property
     def charged(self) -> Mapping[str, int]:
-        """What `Context.charge` took, by limit."""
+        """Units charged with `Context.charge`, by limit."""
         return self._account.charged
 
     @property
@@ -157,7 +176,7 @@ class Harness:
 
     @property
     def stopping(self) -> bool:
-        """What `Context.stopping` says."""
+        """The value of `Context.stopping`, for a test to set."""
         return self._account.stopping
 
     @stopping.setter

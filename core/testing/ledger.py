@@ -1,6 +1,4 @@
-"""What becomes of each task of the harness: results are committed, and errors do what
-`core.results` decides.
-"""
+"""The ledger of the harness: it commits results, and applies the decisions of `core.results`."""
 
 from __future__ import annotations
 
@@ -33,17 +31,17 @@ from core.testing.outcome import Parked, SyncResult
 from core.testing.queue import Entry, Queue, Run
 
 MAX_WAITS = 1_000
-"""How often a task may wait for a server of the engine, of which the harness has none."""
+"""The maximum number of waits of one task for a server that only the engine has."""
 
 
 class Ledger:
     """The runs and tasks of one account.
 
     Attributes:
-      result: What the sync under way has come to so far.
-      resync: Whether a task has asked for one.
-      allow_deletions: Whether a sweep may take more than the guard allows.
-      tasks: Every task that was returned and kept, before JSON.
+      result: The result of the current sync so far.
+      resync: True after a task asked for a resync.
+      allow_deletions: True to ignore the delete guard.
+      tasks: Every task that was returned and committed, as the plugin made it.
     """
 
     def __init__(
@@ -68,16 +66,16 @@ class Ledger:
     # Runs
 
     def start(self, trigger: str, root: Task) -> None:
-        """Begin a live run, unless one is still open."""
+        """Start a live run, unless one is open."""
         if "live" not in self._runs:
             self._put(root, root.type, self._run("live", trigger))
 
     def finish(self) -> None:
-        """All is done: the runs are over."""
+        """End the open runs, which have no more tasks."""
         self._runs.clear()
 
     def _run(self, lane: str, trigger: str) -> Run:
-        """The open run of a lane, or a new one."""
+        """Return the open run of a lane, or start one."""
         if lane not in self._runs:
             began = self._account.tick()
             self._runs[lane] = Run(RunInfo(f"run-{began}", trigger, lane), began)
@@ -85,7 +83,7 @@ class Ledger:
         return self._runs[lane]
 
     def _put(self, task: Task, key: str, run: Run) -> None:
-        """Queue a task, unless its run had one with this key."""
+        """Queue a task, unless its run already had one with this key."""
         if key not in run.keys:
             run.keys.add(key)
             self._queue.put(Entry(f"task-{self._account.tick()}", task, run, self._limits_of(task)))
@@ -95,15 +93,19 @@ class Ledger:
         cost = dict.fromkeys(self._at_once, 1) | dict(spec.cost if spec else {})
         return frozenset(name for name, units in cost.items() if units > 0)
 
-    # What a result does
+    # Results
 
     def commit(
         self, entry: Entry, context: HarnessContext, rows: ResultRows, returned: Sequence[Task]
     ) -> None:
-        """Keep all of a result; or run the task again if another one changed the state that it
-        read.
+        """Commit a result, or queue the task again after a conflict.
 
-        Parameters:
+        A conflict is a change of a state partition by another task after this task read it.
+
+        Args:
+          entry: The task.
+          context: The task's context.
+          rows: The checked result.
           returned: The follow-ups as the plugin made them.
         """
         if rows.tasks and len(entry.run.keys) > self._max_tasks:
@@ -136,7 +138,7 @@ class Ledger:
     def _add_tasks(self, entry: Entry, rows: ResultRows, returned: Sequence[Task]) -> None:
         self.tasks.extend(returned)
         for row, made in zip(rows.tasks, returned, strict=True):
-            # As it comes back from JSON.
+            # The payload has been through JSON, as in the engine.
             task = replace(
                 made, payload=row.payload, priority=row.priority, background=row.background
             )
@@ -144,8 +146,9 @@ class Ledger:
             self._put(task, row.key, run)
 
     def _write_state(self, sequence: int, state: StateRow) -> None:
-        """Write a partition; a task that was dispatched before the last writer of one, and has not
-        read it, has nothing to say there.
+        """Write a state partition.
+
+        A write without a read is ignored if a later dispatch wrote the partition.
         """
         account, partition = self._account, state.partition
         if state.read is None and account.writers.get(partition, 0) > sequence:
@@ -162,15 +165,15 @@ class Ledger:
             listing, run.info.id, run.began, sequence, account.tick(), allow=self.allow_deletions
         )
         place = Listing(listing.parent, moment(listing.since), moment(listing.until))
-        # A later listing of the same place answers what was held.
+        # A later listing of the same place replaces its held deletion.
         held = [each for each in self.result.held if each != place]
         self.result.held = [*held, place] if swept is None else held
         self.result.outputs["deleted"] += swept or 0
 
-    # What an exception does
+    # Exceptions
 
     def fail(self, entry: Entry, error: Exception) -> None:
-        """Do what `core.results.decisions` says of this error; waits take their longest."""
+        """Apply the decision of `core.results.decisions` on this error, with maximum waits."""
         self.result.failures.append(error)
         decision = decide(error, entry, self._max_attempts, draw=max)
         match decision:
@@ -208,7 +211,7 @@ class Ledger:
         entry.waits += not snoozes
         if entry.waits > MAX_WAITS:
             raise RuntimeError(
-                "the task waits for a server that the harness does not have"
+                "the task waits for PostgreSQL or Redis, which the harness does not have"
             ) from error
         return self._queue.put(entry, seconds)
 

@@ -1,4 +1,4 @@
-"""What a sync of the harness came to."""
+"""The result of a sync in the harness."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.states import RunState
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A task that failed for good, with the error of its last attempt."""
+    """A task that was parked, with the error and the number of its last attempt."""
 
     task: Task
     error: Exception
@@ -22,15 +22,17 @@ class Parked:
 
 @dataclass(slots=True)
 class SyncResult:
-    """The runs of one `Harness.sync`, added up.
+    """The totals of all runs of one `Harness.sync`.
 
     Attributes:
-      runs: The live run, its backfill, and the resync it asked for.
-      parked, skipped: Tasks that failed for good, and the reasons of those that had nothing to
-        keep.
+      runs: The live run, its backfill and any resync.
+      tasks_done: The number of tasks that ended as done.
+      parked: Tasks that failed for good.
+      skipped: The reasons of tasks that raised `SkipItem`.
       held: Listings whose deletions wait for a person.
-      error: What stopped the account, if it was stopped.
-      failures: Every error raised, also those that a later attempt made good.
+      error: The error that stopped the account, or None.
+      failures: Every error raised, also those before a successful attempt.
+      outputs: The number of outputs by kind of change.
     """
 
     runs: list[RunInfo] = field(default_factory=list)
@@ -44,23 +46,27 @@ class SyncResult:
 
     @property
     def state(self) -> RunState:
+        """The state of the sync: `succeeded`, `partial` or `failed`."""
         if self.error is not None or any(parked.task.type == START for parked in self.parked):
             return RunState.FAILED
         return RunState.PARTIAL if self.parked else RunState.SUCCEEDED
 
     @property
     def tasks_parked(self) -> int:
+        """The number of parked tasks."""
         return len(self.parked)
 
     @property
     def outputs_saved(self) -> int:
+        """The number of items created or changed."""
         return self.outputs["saved"]
 
     @property
     def outputs_unchanged(self) -> int:
-        """Late writes and updates of what is not kept count too."""
+        """The number of unchanged items, and of late writes and updates that were ignored."""
         return self.outputs["unchanged"] + self.outputs["ignored"]
 
     @property
     def outputs_deleted(self) -> int:
+        """The number of items marked deleted."""
         return self.outputs["deleted"]

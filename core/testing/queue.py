@@ -1,4 +1,4 @@
-"""The work queue of the harness: ready and waiting tasks, and a clock that jumps."""
+"""The harness's queue of ready and waiting tasks, with a virtual clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from core.states import Lane
 class Run:
     """A tree of tasks.
 
-    `began` is its first sequence number, and `keys` are the dedup keys that it has seen.
+    Attributes:
+      info: The run's id, trigger and lane.
+      began: The run's first sequence number.
+      keys: The deduplication keys of its tasks so far.
     """
 
     info: RunInfo
@@ -26,9 +29,11 @@ class Run:
 
 @dataclass(slots=True)
 class Entry:
-    """A task on the queue, with what happened to it so far.
+    """A task on the queue, with its history.
 
-    `limits` are the budgets it draws on. `snoozed` is how long it has waited in all, in seconds.
+    Attributes:
+      limits: The names of the limits that the task uses.
+      snoozed: Seconds that the task has been snoozed in all.
     """
 
     id: str
@@ -43,11 +48,12 @@ class Entry:
 
     @property
     def trigger(self) -> str:
+        """The trigger of the task's run."""
         return self.run.info.trigger
 
 
 class Queue:
-    """Sort live tasks before backfill and high priority before low, then by age or `rank`."""
+    """A queue ordered by lane (live first), priority (high first) and age; or by `rank`."""
 
     def __init__(self, rank: Callable[[], float] | None = None) -> None:
         self.clock = 0.0
@@ -65,11 +71,14 @@ class Queue:
             heapq.heappush(self._ready, (self._order(entry), entry))
 
     def block(self, limit: str | None, seconds: float) -> None:
-        """Let tasks that draw on this limit wait; `None` stands for the whole account."""
+        """Make tasks that use this limit wait, in seconds; None stands for the complete account."""
         self._blocked[limit] = max(self._blocked.get(limit, 0.0), self.clock + seconds)
 
     def take(self) -> Entry | None:
-        """The next task; the clock jumps to it if all have to wait. `None` when there is none."""
+        """Return the next task, or None if there is none.
+
+        If all tasks have to wait, the clock jumps to the first one's time.
+        """
         while self._ready or self._waiting:
             if not self._ready:
                 self.clock = max(self.clock, self._waiting[0][0])

@@ -1,4 +1,4 @@
-"""Runs the tasks of the harness: one instance of the integration, one attempt at a time."""
+"""The harness's worker: one instance of the integration, one attempt at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from core.testing.faults import Injector
 from core.testing.queue import Entry
 
 ENDINGS = (SystemExit, GeneratorExit, CancelledError)
-"""What does not derive from `Exception`, and yet a plugin may raise. Ctrl-C and the signals of a
-test runner pass through.
+"""Exceptions that a plugin may raise and that do not derive from `Exception`.
+
+`KeyboardInterrupt` and the signals of a test runner are not among them.
 """
 
 
@@ -30,8 +31,10 @@ class Attempt:
     """A task that has run.
 
     Attributes:
-      outcome: What it is to commit, or what it raised.
-      returned: Its follow-ups as the plugin made them.
+      entry: The task.
+      context: The task's context.
+      outcome: The checked result, or the exception raised.
+      returned: The follow-ups as the plugin made them.
     """
 
     entry: Entry
@@ -41,7 +44,7 @@ class Attempt:
 
 
 class Worker:
-    """Holds the instance, and closes it after a failure."""
+    """Keeps one instance of the integration, and closes it after a failure."""
 
     def __init__(
         self,
@@ -55,6 +58,13 @@ class Worker:
         self._instance: BaseIntegration[Any, Any] | None = None
 
     def attempt(self, entry: Entry, sequence: int, injector: Injector) -> Attempt:
+        """Run a task, and check its result.
+
+        Args:
+          entry: The task.
+          sequence: The number of its dispatch.
+          injector: Decides whether a fault replaces the run.
+        """
         info = TaskInfo(entry.id, entry.task.type, entry.attempts + 1)
         context = HarnessContext(self._account, entry.run.info, info, sequence, self.refresh)
         returned: list[Task] = []
@@ -65,17 +75,17 @@ class Worker:
                 result = replace(result, tasks=_recorded(result.tasks, returned))
             rows = result_rows(result, self._integration, self._account.blobs, context.reads)
             return Attempt(entry, context, rows, returned)
-        except Exception as error:  # noqa: BLE001  whatever a plugin raises says what to do with its task
+        except Exception as error:  # noqa: BLE001  every exception has a decision
             raised = error
         except ENDINGS as error:
-            # The engine's thread survives these, and knows no more of them than of other errors.
+            # The engine's thread survives these too, and treats them as unknown errors.
             raised = TransientError(f"the plugin raised {type(error).__name__}: {error}")
             raised.__cause__ = error
         self.close()
         return Attempt(entry, context, raised)
 
     def open(self) -> BaseIntegration[Any, Any]:
-        """The instance, connected."""
+        """Return the instance, initialized."""
         if self._instance is None:
             instance = self._integration(self._config, self.credentials)
             try:
@@ -87,22 +97,23 @@ class Worker:
         return self._instance
 
     def close(self) -> None:
+        """Close the instance, if there is one."""
         instance, self._instance = self._instance, None
         if instance is not None:
             instance.close()
 
     def refresh(self) -> None:
-        """Renew the credentials, for this instance and those after it."""
+        """Renew the credentials, for this instance and later ones."""
         instance = self.open()
         self.credentials = instance.credentials = instance.refresh()
 
 
 def _recorded(tasks: Iterable[Task], into: list[Task]) -> Iterable[Task]:
-    """The same tasks, each noted as it is taken."""
+    """Return the same tasks, and add each to `into` when it is read."""
     try:
         iterator = iter(tasks)
     except TypeError:
-        return tasks  # refused where it is read
+        return tasks  # `result_rows` rejects it
 
     def record() -> Iterator[Task]:
         for task in iterator:

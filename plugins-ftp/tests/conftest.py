@@ -1,4 +1,4 @@
-"""A real FTP server in a thread, over a directory that the tests fill."""
+"""A real FTP server in a thread, with a directory that the tests fill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIST_ONLY = ("MLSD", "MLST")
 
 @dataclass
 class Server:
-    """What a test sees of the server: its directory, its config, and the commands it was sent."""
+    """The server's directory and config, and the commands that it received."""
 
     home: Path
     port: int
@@ -47,7 +47,7 @@ class Server:
         return file
 
     def drop_connections(self) -> None:
-        """Close all control connections, as an impatient server does."""
+        """Close all control connections, as a server does after an idle timeout."""
         done = threading.Event()
 
         def close() -> None:
@@ -107,5 +107,5 @@ def start(home: Path, without: tuple[str, ...] = ()) -> Iterator[Server]:
 
 @pytest.fixture(params=[(), LIST_ONLY], ids=["MLSD", "LIST"])
 def ftp_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """Twice: with MLSD, and with LIST alone."""
+    """Run the test twice: on a server with MLSD, and on one with LIST only."""
     yield from start(tmp_path, request.param)

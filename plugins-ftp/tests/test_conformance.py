@@ -1,15 +1,19 @@
-"""The conformance suite, over both ways to list."""
+"""The conformance suite, with both kinds of listing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_polling_ftp import Ftp
+from integration_polling_ftp import Config, Ftp
+from support.readme import config_fields, config_table
 
 from core import Destination
 from core.testing import IntegrationConformance
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 class TestFtp(IntegrationConformance):
@@ -23,8 +27,13 @@ class TestFtp(IntegrationConformance):
         return ftp_server.config
 
 
-def test_what_decides_where_the_password_is_sent() -> None:
+def test_host_and_port_are_marked_as_destination() -> None:
     fields = Ftp.config_model.model_fields.items()
     assert {
         name for name, one in fields if any(isinstance(m, Destination) for m in one.metadata)
     } == {"host", "port"}
+
+
+def test_the_readme_has_each_config_field_with_its_default() -> None:
+    table = config_table(README)
+    assert table == config_fields(Config, table)

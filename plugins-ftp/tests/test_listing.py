@@ -1,4 +1,4 @@
-"""Names and listings, without a server."""
+"""Names, listings and replies, without a server."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 
 
 @given(st.binary())
-def test_every_name_leads_back_to_its_bytes(raw: bytes) -> None:
+def test_every_stored_name_converts_back_to_its_bytes(raw: bytes) -> None:
     text = names.to_text(raw.decode("latin-1"))
     text.encode()
     assert names.to_wire(text).encode("latin-1") == raw
 
 
 @given(st.text(alphabet="%0123456789ABCDEFé\udcff"))
-def test_what_looks_like_an_escape_leads_back_too(name: str) -> None:
+def test_a_name_that_looks_like_an_escape_converts_back_too(name: str) -> None:
     raw = name.encode("utf-8", "surrogateescape").decode("latin-1")
     assert names.to_wire(names.to_text(raw)) == raw
 
 
 @given(st.binary(), st.binary())
-def test_two_names_stay_two(one: bytes, other: bytes) -> None:
+def test_two_names_are_stored_as_two_names(one: bytes, other: bytes) -> None:
     texts = [names.to_text(raw.decode("latin-1")) for raw in (one, other)]
     assert (texts[0] == texts[1]) == (one == other)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\rb", "a\nb", "a\0b"])
-def test_unsafe_names(name: str) -> None:
+def test_unsafe_names_are_recognized(name: str) -> None:
     assert not names.is_safe(name)
 
 
@@ -77,11 +77,11 @@ def test_unsafe_names(name: str) -> None:
         ("something else", None),
     ],
 )
-def test_lines_of_list(line: str, entry: Entry | None) -> None:
+def test_a_line_of_list_becomes_an_entry(line: str, entry: Entry | None) -> None:
     assert parse_line(line, NOW) == entry
 
 
-def test_a_new_year_is_not_a_year_ago() -> None:
+def test_a_time_just_after_new_year_belongs_to_the_new_year() -> None:
     entry = parse_line(
         "-rw-r--r-- 1 u g 1 Jan  1 00:05 x", datetime(2025, 12, 31, 23, 0, tzinfo=UTC)
     )
@@ -89,7 +89,7 @@ def test_a_new_year_is_not_a_year_ago() -> None:
     assert entry.modified == "202601010005"
 
 
-def test_facts() -> None:
+def test_a_line_of_mlsd_becomes_an_entry() -> None:
     line = "Type=file;Size=25;Modify=20260102030405.123;Unique=1g2; a b;c=d"
     assert parse_facts(line) == Entry("a b;c=d", "file", 25, "20260102030405.123", "1g2")
     assert parse_facts("type=OS.unix=slink:/x;size=1; l") == Entry("l", "link", 1)
@@ -110,11 +110,13 @@ def test_facts() -> None:
         (None, "1:", False),
     ],
 )
-def test_versions(known: str | None, listed: str, same: bool) -> None:
+def test_versions_are_compared_in_the_coarser_precision(
+    known: str | None, listed: str, same: bool
+) -> None:
     assert is_same(known, listed) is same
 
 
-def test_timestamps() -> None:
+def test_a_timestamp_is_in_utc_and_none_if_invalid() -> None:
     assert timestamp("20260102030405.1") == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert timestamp("20260102") == datetime(2026, 1, 2, tzinfo=UTC)
     assert timestamp("20261399") is None
@@ -137,5 +139,5 @@ def test_timestamps() -> None:
         ("553 Not allowed.", PermanentError),
     ],
 )
-def test_what_replies_mean(reply: str, error: type[IntegrationError]) -> None:
+def test_a_reply_becomes_its_exception(reply: str, error: type[IntegrationError]) -> None:
     assert isinstance(meaning(reply), error)

@@ -1,4 +1,4 @@
-"""One connection: dropped, cut short, resumed."""
+"""The connection: dropped, truncated and resumed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_consumer_that_fails_leaves_a_session_that_works(
     assert session.stat("/file").size == 20_000_000
 
 
-def test_the_total_of_a_listing_is_no_entry(
+def test_the_total_line_of_a_listing_is_skipped(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = ["total 4", "", "-rw-r--r-- 1 u g 1 Jan  1  2020 file", "nonsense"]
@@ -70,7 +70,7 @@ def test_the_total_of_a_listing_is_no_entry(
     assert list(session.entries("/")) == [Entry("file", "file", 1, "20200101"), None]
 
 
-def test_a_server_that_has_mlst_alone_is_listed_with_list(
+def test_a_server_with_mlst_and_without_mlsd_is_listed_with_list(
     ftp_server: Any, session: Session
 ) -> None:
     ftp_server.write("file", b"1")
@@ -80,10 +80,10 @@ def test_a_server_that_has_mlst_alone_is_listed_with_list(
     assert ftp_server.sent("LIST")
 
 
-def test_a_listing_that_failed_with_226_is_no_listing(
+def test_a_listing_that_failed_with_226_is_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vsftpd says so of a directory that it may not read."""
+    """The server is vsftpd, and it cannot read the directory."""
     reply = ftplib.FTP.voidresp
 
     def voidresp(self: ftplib.FTP) -> str:
@@ -104,15 +104,13 @@ def test_errors_do_not_repeat_the_secret() -> None:
     assert caught.value.__suppress_context__
 
 
-def test_it_reads_from_an_offset(ftp_server: Any, session: Session) -> None:
+def test_retrieve_reads_from_an_offset(ftp_server: Any, session: Session) -> None:
     ftp_server.write("file", b"0123456789")
     assert read(session, "/file", 4) == b"456789"
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
-    """Let the first transfer end after so many bytes, without an error; says which offsets were
-    asked for.
-    """
+    """Truncate the first transfer without an error, and return the list of requested offsets."""
     offsets: list[int] = []
     whole = Session.retrieve
 
@@ -127,7 +125,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
     return offsets
 
 
-def test_a_truncated_transfer_is_seen_and_resumed(
+def test_a_truncated_transfer_is_detected_and_resumed(
     ftp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = os.urandom(300_000)
@@ -135,12 +133,12 @@ def test_a_truncated_transfer_is_seen_and_resumed(
     offsets = cut(monkeypatch, 100_000)
     harness = Harness(Ftp, ftp_server.config, ftp_server.credentials)
     result = harness.sync()
-    assert [str(error) for error in result.failures] == ["100000 of 300000 bytes came"]
+    assert [str(error) for error in result.failures] == ["received 100000 bytes instead of 300000"]
     assert offsets == [0, 100_000]
     assert harness.content["/file"].content == content
 
 
-def test_what_changed_in_between_is_not_resumed(
+def test_a_file_that_changed_between_attempts_is_not_resumed(
     ftp_server: Any, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = ftp_server.write("file", b"a" * 1000)
@@ -170,7 +168,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
         fetch(session, context, "/file", "1000:")
 
 
-def test_a_file_that_vanished_since_it_was_listed_is_gone(
+def test_a_file_that_vanished_since_it_was_listed_is_marked_deleted(
     ftp_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = ftp_server.write("file", b"1")

@@ -1,4 +1,4 @@
-"""Syncs from a real server: what is kept, what is fetched again, what is deleted."""
+"""Syncs from a real server: files kept, downloaded again, and marked deleted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def synced(server: Any, **config: Any) -> Harness:
     return harness
 
 
-def test_files_and_directories_come_with_their_bytes(ftp_server: Any) -> None:
+def test_files_and_directories_are_kept_with_their_bytes(ftp_server: Any) -> None:
     ftp_server.write("a.txt", b"alpha")
     ftp_server.write("deep/er/b.txt", b"beta")
     harness = synced(ftp_server)
@@ -65,14 +65,14 @@ def test_names_keep_their_bytes(ftp_server: Any) -> None:
     assert kept == {f"/{name}": name.encode() for name in names if name != "%41.txt"}
 
 
-def test_an_empty_and_a_large_file(ftp_server: Any) -> None:
+def test_an_empty_and_a_large_file_are_kept(ftp_server: Any) -> None:
     large = os.urandom(5_000_000)
     ftp_server.write("empty", b"")
     ftp_server.write("large", large)
     assert files(synced(ftp_server)) == {"/empty": b"", "/large": large}
 
 
-def test_only_what_changed_is_fetched_again(ftp_server: Any) -> None:
+def test_only_new_and_changed_files_are_downloaded(ftp_server: Any) -> None:
     ftp_server.write("same", b"same")
     ftp_server.write("grows", b"1")
     ftp_server.write("rewritten", b"aaaa")
@@ -93,7 +93,7 @@ def test_only_what_changed_is_fetched_again(ftp_server: Any) -> None:
     }
 
 
-def test_a_deleted_file_and_a_deleted_directory(ftp_server: Any) -> None:
+def test_a_deleted_file_and_a_deleted_directory_are_marked_deleted(ftp_server: Any) -> None:
     for name in ("a", "b", "c", "dir/x", "dir/sub/y"):
         ftp_server.write(name)
     harness = synced(ftp_server)
@@ -106,7 +106,7 @@ def test_a_deleted_file_and_a_deleted_directory(ftp_server: Any) -> None:
     assert set(harness.content) == {"/b", "/c"}
 
 
-def test_a_file_that_takes_the_place_of_a_directory(ftp_server: Any) -> None:
+def test_a_file_can_replace_a_directory(ftp_server: Any) -> None:
     ftp_server.write("place/inside")
     ftp_server.write("other")
     harness = synced(ftp_server)
@@ -117,13 +117,13 @@ def test_a_file_that_takes_the_place_of_a_directory(ftp_server: Any) -> None:
     assert files(harness) == {"/place": b"a file now", "/other": b"content"}
 
 
-def test_the_root_can_be_a_directory_below(ftp_server: Any) -> None:
+def test_the_root_can_be_a_subdirectory(ftp_server: Any) -> None:
     ftp_server.write("in/100%41/x", b"x")
     ftp_server.write("out", b"y")
     assert files(synced(ftp_server, root="/in/100%41/")) == {"/in/100%2541/x": b"x"}
 
 
-def test_a_loop_of_links_ends(ftp_server: Any) -> None:
+def test_a_cycle_of_links_is_not_followed(ftp_server: Any) -> None:
     ftp_server.write("sub/file", b"1")
     (ftp_server.home / "sub/loop").symlink_to(ftp_server.home)
     assert files(synced(ftp_server)) == {"/sub/file": b"1"}
@@ -167,7 +167,7 @@ def test_a_listing_that_cannot_be_read_deletes_nothing(
 @pytest.mark.parametrize(
     "name", ["", "..", ".", "../up", "/etc/passwd", "a\rQUIT", "a\nQUIT", "a\0b"]
 )
-def test_unsafe_names_are_refused(
+def test_unsafe_names_are_skipped(
     ftp_server: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ftp_server.write("good")
@@ -180,30 +180,30 @@ def test_unsafe_names_are_refused(
     assert set(synced(ftp_server).content) == {"/good"}
 
 
-def test_nothing_deeper_than_the_cap_is_entered(ftp_server: Any) -> None:
+def test_directories_below_the_depth_limit_are_skipped(ftp_server: Any) -> None:
     ftp_server.write("d/" * 70 + "file")
     ftp_server.write("d/" * 60 + "file")
     assert set(files(synced(ftp_server))) == {"/" + "d/" * 60 + "file"}
 
 
-def test_quiet_files_only(ftp_server: Any) -> None:
+def test_recently_changed_files_are_skipped_with_quiet_seconds(ftp_server: Any) -> None:
     ftp_server.write("fresh")
     os.utime(ftp_server.write("old"), (1_600_000_000, 1_600_000_000))
     assert set(files(synced(ftp_server, quiet_seconds=3600))) == {"/old"}
 
 
-def test_a_wrong_password_and_a_wrong_root(ftp_server: Any) -> None:
+def test_a_wrong_password_and_a_wrong_root_are_reported(ftp_server: Any) -> None:
     with pytest.raises(CredentialsInvalid, match="530"):
         Harness(Ftp, ftp_server.config, {**ftp_server.credentials, "password": "wrong"}).check()
     with pytest.raises(ConfigurationError, match="no directory /nowhere"):
         connect(ftp_server, root="/nowhere").check()
 
 
-def test_the_identity_names_user_server_and_root(ftp_server: Any) -> None:
+def test_the_identity_contains_user_server_and_root(ftp_server: Any) -> None:
     ftp_server.write("in/file")
     assert connect(ftp_server, root="/in").check().id == f"someone@127.0.0.1:{ftp_server.port}/in"
 
 
-def test_no_connection_is_a_transient_error(ftp_server: Any) -> None:
+def test_a_refused_connection_is_a_transient_error(ftp_server: Any) -> None:
     result = Harness(Ftp, {**ftp_server.config, "port": 1}, ftp_server.credentials).sync()
     assert result.parked[0].attempts == 3

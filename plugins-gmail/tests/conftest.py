@@ -1,4 +1,4 @@
-"""A fake of Gmail that the plugin's settings lead to, and what it was asked."""
+"""A fake of Gmail, to which the plugin's settings point, and the calls that it received."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def gmail(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGmail]:
 
 @pytest.fixture
 def costs(gmail: FakeGmail) -> Costs:
-    """What was asked since the last time."""
+    """Return a function that counts the calls since its last call."""
 
     def since() -> dict[str, int]:
         found = dict(gmail.count())

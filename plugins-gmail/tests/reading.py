@@ -1,4 +1,4 @@
-"""Reading one message as the plugin does, without Gmail."""
+"""A reader for one message, as the plugin reads it, without Gmail."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ TOKEN = {"access_token": "a-token-of-the-tests"}
 class Read:
     """The rows of a message.
 
-    Parameters:
-      chunk: Bytes that come at a time.
+    Args:
+      raw: The source.
+      chunk: The number of bytes to feed at a time. Default: 64 KiB.
+      **config: Fields of the account's config.
     """
 
     def __init__(self, raw: bytes, chunk: int = 1 << 16, **config: Any) -> None:
@@ -50,7 +52,7 @@ class Read:
 
     @property
     def attachments(self) -> dict[str, bytes]:
-        """Bytes of the attachments, by part."""
+        """The bytes of the attachments, by part."""
         rows = (
             (id.removeprefix(f"{ID}/"), row)
             for id, row in self.rows.items()

@@ -1,4 +1,4 @@
-"""A mailbox of the fake, synced by the harness."""
+"""Helpers that sync a mailbox of the fake with the harness."""
 
 from __future__ import annotations
 

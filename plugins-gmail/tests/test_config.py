@@ -1,4 +1,4 @@
-"""What the config leaves in, and what it leaves out."""
+"""The config decides which mail is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_query_decides_what_is_kept(gmail: FakeGmail, costs: Costs) -> None:
     assert set(messages(harness)) == {wanted}
     costs()
     synced(harness)
-    assert costs() == {"history": 1}, "nothing has happened, so nothing is searched"
+    assert costs() == {"history": 1}, "without changes, the search is not repeated"
     also = gmail.mailbox.add(mail("Invoice 2"))
     gmail.mailbox.add(mail("Something else"))
     result = synced(harness)
@@ -27,10 +27,10 @@ def test_a_query_decides_what_is_kept(gmail: FakeGmail, costs: Costs) -> None:
         "5 units for a search, 20 for the message"
     )
     assert set(messages(harness)) == {wanted, also}
-    assert {run.lane for run in result.runs} == {"live"}, "new mail waits for no backfill"
+    assert {run.lane for run in result.runs} == {"live"}, "new mail must not wait for a backfill"
 
 
-def test_what_a_query_no_longer_finds_is_deleted(gmail: FakeGmail) -> None:
+def test_a_message_that_the_query_no_longer_matches_is_marked_deleted(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(5)
     harness = connect(gmail, query="is:unread")
     synced(harness)
@@ -42,7 +42,9 @@ def test_what_a_query_no_longer_finds_is_deleted(gmail: FakeGmail) -> None:
     assert set(messages(harness)) == set(ids)
 
 
-def test_a_query_about_ages_is_asked_at_each_poll(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_query_with_relative_dates_is_repeated_at_each_poll(
+    gmail: FakeGmail, costs: Costs
+) -> None:
     gmail.mailbox.fill(2)
     harness = connect(gmail, query="newer_than:7d")
     synced(harness)
@@ -51,7 +53,7 @@ def test_a_query_about_ages_is_asked_at_each_poll(gmail: FakeGmail, costs: Costs
     assert costs() == {"history": 1, "messages": 1}
 
 
-def test_labels_by_name_or_id_any_of_them(gmail: FakeGmail, costs: Costs) -> None:
+def test_mail_with_any_of_the_labels_is_kept_by_name_or_id(gmail: FakeGmail, costs: Costs) -> None:
     work, home = gmail.mailbox.create_label("Work"), gmail.mailbox.create_label("Home")
     at_work, at_home = gmail.mailbox.add(mail(), [work]), gmail.mailbox.add(mail(), [home, "INBOX"])
     other = gmail.mailbox.add(mail(), ["INBOX"])
@@ -68,12 +70,12 @@ def test_labels_by_name_or_id_any_of_them(gmail: FakeGmail, costs: Costs) -> Non
     assert set(messages(harness)) == {at_home, other}
 
 
-def test_a_label_that_there_is_not(gmail: FakeGmail) -> None:
+def test_an_unknown_label_is_a_configuration_error(gmail: FakeGmail) -> None:
     with pytest.raises(ConfigurationError, match="no label 'Nowhere'"):
         connect(gmail, labels=["Nowhere"]).check()
 
 
-def test_mail_since_a_day(gmail: FakeGmail) -> None:
+def test_only_mail_since_the_day_is_kept(gmail: FakeGmail) -> None:
     day = datetime(2026, 1, 5, tzinfo=UTC)
     first = int(day.timestamp() * 1000)
     gmail.mailbox.add(mail("Too old"), date=first - 1)
@@ -89,7 +91,7 @@ def test_mail_since_a_day(gmail: FakeGmail) -> None:
     assert set(messages(harness)) == {at, after}
 
 
-def test_since_a_day_before_all_mail(gmail: FakeGmail) -> None:
+def test_a_day_before_all_mail_keeps_all_mail(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(2)
     harness = connect(gmail, since="1969-01-01")
     synced(harness)

@@ -1,4 +1,4 @@
-"""The conformance suite, over a mailbox with a bit of everything."""
+"""The conformance suite, with a mailbox of varied messages."""
 
 from __future__ import annotations
 

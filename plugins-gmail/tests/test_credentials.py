@@ -1,4 +1,4 @@
-"""Ways in, and how they are kept open."""
+"""Each kind of credentials, and their renewal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from core.testing import Harness
 
 
 def connected(*account: Any) -> CheckResult:
-    """What the engine learns from an account when it is connected."""
+    """Return the engine's check of an account that is being connected."""
     return check(*account, egress=any_host())
 
 
@@ -36,7 +36,7 @@ def tokens_of(harness: Harness) -> Credentials:
 
 
 def probe(credentials: dict[str, Any], **config: Any) -> Any:
-    """What `polling connect` does."""
+    """Check the credentials as `polling connect` does."""
     return connected(Gmail, Config(**config), Credentials.model_validate(credentials))
 
 
@@ -52,14 +52,14 @@ def test_a_token_is_renewed_before_it_expires(gmail: FakeGmail) -> None:
     assert harness.sync().state == "succeeded"
     assert gmail.tokens.refreshes == 1
     assert {call.status for call in gmail.calls} == {200}, (
-        "no call was wasted on a token that is known to be old"
+        "a call with an expired token is a wasted call"
     )
     expires = tokens_of(harness).access_token_expires
     assert expires is not None
     assert abs((expires - dt.datetime.now(dt.UTC)).total_seconds() - 3600) < 60
 
 
-def test_a_refused_token_is_renewed_once_and_the_task_goes_on(gmail: FakeGmail) -> None:
+def test_a_rejected_token_is_renewed_once_and_the_task_continues(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(5)
     harness = Harness(Gmail, {}, gmail.credentials())
     gmail.tokens.expire_access_tokens()
@@ -78,7 +78,7 @@ def test_a_rotated_refresh_token_is_kept(gmail: FakeGmail) -> None:
     assert gmail.tokens.refreshes == 3
 
 
-def test_a_revoked_token_stops_the_account_and_its_tasks_go_on_after_reconnecting(
+def test_a_revoked_token_stops_the_account_until_it_is_reconnected(
     gmail: FakeGmail,
 ) -> None:
     gmail.mailbox.fill(5)
@@ -91,10 +91,10 @@ def test_a_revoked_token_stops_the_account_and_its_tasks_go_on_after_reconnectin
     harness.reconnect(gmail.credentials())
     assert harness.sync().state == "succeeded"
     assert len([item for item in harness.content.values() if item.kind == "message"]) == 5
-    assert before == 1, "polling goes on though nobody lets it in"
+    assert before == 1, "polling continues with revoked credentials"
 
 
-def test_a_token_that_is_refused_even_when_new_stops_the_account(gmail: FakeGmail) -> None:
+def test_a_new_token_that_is_rejected_stops_the_account(gmail: FakeGmail) -> None:
     from support.gmail.server import UNAUTHORIZED
 
     gmail.fail(UNAUTHORIZED, "profile", times=100)
@@ -102,7 +102,7 @@ def test_a_token_that_is_refused_even_when_new_stops_the_account(gmail: FakeGmai
     assert gmail.tokens.refreshes == 1
 
 
-def test_an_access_token_alone(gmail: FakeGmail) -> None:
+def test_an_access_token_alone_works_until_it_expires(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(2)
     harness = Harness(Gmail, {}, {"access_token": gmail.tokens.new_access_token()})
     assert harness.check().group is None
@@ -110,19 +110,19 @@ def test_an_access_token_alone(gmail: FakeGmail) -> None:
     gmail.tokens.expire_access_tokens()
     error = harness.sync().error
     assert isinstance(error, CredentialsInvalid)
-    assert "no refresh token" in str(error)
+    assert "without a refresh token" in str(error)
 
 
 @pytest.mark.parametrize("token", ["ya29.copied…", "ya29.two\nlines"])
-def test_a_token_that_no_header_can_carry_is_refused(gmail: FakeGmail, token: str) -> None:
-    with pytest.raises(InvalidInput, match="no token has"):
+def test_a_token_with_invalid_characters_is_rejected(gmail: FakeGmail, token: str) -> None:
+    with pytest.raises(InvalidInput, match="invalid characters"):
         probe({"access_token": token})
     assert gmail.calls == []
 
 
-def test_an_answer_that_names_no_mailbox_connects_none(gmail: FakeGmail) -> None:
+def test_a_profile_without_an_address_connects_no_account(gmail: FakeGmail) -> None:
     gmail.fail((200, {"historyId": "1", "emailAddress": None}), "profile")
-    with pytest.raises(PollingError, match="whose mailbox"):
+    with pytest.raises(PollingError, match="no email address"):
         probe(gmail.credentials())
 
 
@@ -130,7 +130,7 @@ def test_an_answer_that_names_no_mailbox_connects_none(gmail: FakeGmail) -> None
 
 
 def answered(gmail: FakeGmail, **other: Any) -> dict[str, Any]:
-    """What Google's token endpoint says to an authorization code, as authlib hands it on."""
+    """Return Google's response to an authorization code, as authlib passes it."""
     return {
         "access_token": gmail.tokens.new_access_token(), "expires_in": 3599,
         "expires_at": 1_800_000_000, "refresh_token": gmail.tokens.new_refresh_token(),
@@ -139,13 +139,13 @@ def answered(gmail: FakeGmail, **other: Any) -> dict[str, Any]:
     } | other  # fmt: skip
 
 
-def test_what_google_grants_in_a_browser_are_credentials(gmail: FakeGmail) -> None:
+def test_the_response_to_an_authorization_code_becomes_credentials(gmail: FakeGmail) -> None:
     credentials = dict(Gmail.credentials_from_oauth(answered(gmail)))
     expires = Credentials.model_validate(credentials).access_token_expires
     assert expires is not None
     assert abs((expires - dt.datetime.now(dt.UTC)).total_seconds() - 3599) < 60
     assert probe(credentials).identity.group == "1234567", "the client is the operator's"
-    assert gmail.tokens.refreshes == 0, "the new token is asked for again"
+    assert gmail.tokens.refreshes == 0, "the plugin renewed a new token"
     gmail.mailbox.fill(1)
     gmail.tokens.expire_access_tokens()
     harness = Harness(Gmail, {}, credentials)
@@ -153,7 +153,7 @@ def test_what_google_grants_in_a_browser_are_credentials(gmail: FakeGmail) -> No
     assert gmail.tokens.refreshes == 1
 
 
-def test_a_grant_that_would_last_an_hour_is_refused(gmail: FakeGmail) -> None:
+def test_a_grant_without_a_refresh_token_is_rejected(gmail: FakeGmail) -> None:
     answer = answered(gmail)
     del answer["refresh_token"]
     with pytest.raises(InvalidInput):
@@ -171,9 +171,7 @@ def test_a_grant_that_would_last_an_hour_is_refused(gmail: FakeGmail) -> None:
         {"access_token": ""},
     ],
 )  # fmt: skip
-def test_what_else_stands_in_a_grant_is_passed_over(
-    gmail: FakeGmail, other: dict[str, Any]
-) -> None:
+def test_other_fields_of_a_grant_are_ignored(gmail: FakeGmail, other: dict[str, Any]) -> None:
     found = credentials_of(Gmail, Gmail.credentials_from_oauth(answered(gmail, **other)))
     assert isinstance(found, Credentials)
     assert (found.client_id, found.subject, found.service_account) == (None, None, None)
@@ -181,7 +179,7 @@ def test_what_else_stands_in_a_grant_is_passed_over(
 
 
 @pytest.mark.parametrize("name", ["access_token", "refresh_token"])
-def test_a_grant_of_another_type_is_refused_without_repeating_it(
+def test_a_grant_of_another_type_is_rejected_without_repeating_it(
     gmail: FakeGmail, name: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -228,7 +226,7 @@ def service_account(key: rsa.RSAPrivateKey, **other: str) -> dict[str, Any]:
 def test_a_service_account_acts_for_its_subject(gmail: FakeGmail, key: rsa.RSAPrivateKey) -> None:
     gmail.tokens.certificates = {"1": certificate(key)}
     gmail.mailbox.fill(2)
-    # A key file names an endpoint, too: it is not asked.
+    # A key file also names an endpoint, which the plugin must not call.
     harness = Harness(
         Gmail, {}, service_account(key, token_uri="https://elsewhere.example/token", project_id="p")
     )
@@ -237,14 +235,14 @@ def test_a_service_account_acts_for_its_subject(gmail: FakeGmail, key: rsa.RSAPr
     assert harness.check().group == "p"
 
 
-def test_a_service_account_with_another_key_is_refused(
+def test_a_service_account_with_another_key_is_rejected(
     gmail: FakeGmail, key: rsa.RSAPrivateKey
 ) -> None:
     gmail.tokens.certificates = {"1": certificate(rsa.generate_private_key(65537, 2048))}
     assert isinstance(Harness(Gmail, {}, service_account(key)).sync().error, CredentialsInvalid)
 
 
-def test_a_key_that_is_no_key_is_not_repeated(gmail: FakeGmail) -> None:
+def test_an_invalid_key_is_not_repeated_in_the_error(gmail: FakeGmail) -> None:
     account = {
         "service_account": {"client_email": CLIENT, "private_key": "not-a-key-at-all"},
         "subject": "a@b",
@@ -254,7 +252,7 @@ def test_a_key_that_is_no_key_is_not_repeated(gmail: FakeGmail) -> None:
     assert "not-a-key" not in str(error)
 
 
-# What is refused
+# Rejected credentials and settings
 
 
 @pytest.mark.parametrize(
@@ -270,24 +268,26 @@ def test_a_key_that_is_no_key_is_not_repeated(gmail: FakeGmail) -> None:
         {"access_token": "x", "token_uri": "https://elsewhere.example"},
     ],
 )
-def test_credentials_that_cannot_work(given: dict[str, Any]) -> None:
+def test_incomplete_or_unknown_credentials_are_invalid(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Credentials.model_validate(given)
 
 
-def test_without_an_oauth_client(gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refresh_token_needs_an_oauth_client(
+    gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("GMAIL_CLIENT_ID")
     monkeypatch.delenv("GMAIL_CLIENT_SECRET")
     with pytest.raises(InvalidInput, match="GMAIL_CLIENT_ID"):
         probe({"refresh_token": gmail.tokens.new_refresh_token()})
 
 
-def test_the_operators_secret_goes_to_no_other_client(gmail: FakeGmail) -> None:
-    with pytest.raises(InvalidInput, match="there is no OAuth client"):
+def test_the_operators_secret_is_not_used_for_another_client(gmail: FakeGmail) -> None:
+    with pytest.raises(InvalidInput, match="no OAuth client is configured"):
         probe({"refresh_token": gmail.tokens.new_refresh_token(), "client_id": "another"})
 
 
-def test_a_client_that_is_refused_is_the_operators_matter(
+def test_a_rejected_client_is_a_configuration_error(
     gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GMAIL_CLIENT_SECRET", "not the secret")
@@ -296,7 +296,7 @@ def test_a_client_that_is_refused_is_the_operators_matter(
 
 
 @pytest.mark.parametrize("name", ["GMAIL_API_URL", "GOOGLE_TOKEN_URL"])
-def test_an_endpoint_that_is_none(
+def test_an_invalid_endpoint_is_reported_without_repeating_it(
     gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "ftp://secret-host")
@@ -305,6 +305,6 @@ def test_an_endpoint_that_is_none(
     assert "secret-host" not in str(caught.value)
 
 
-def test_an_account_names_no_endpoint() -> None:
+def test_an_account_cannot_set_an_endpoint() -> None:
     fields = {*Config.model_fields, *Credentials.model_fields}
     assert not [name for name in fields if "url" in name or "uri" in name or "endpoint" in name]

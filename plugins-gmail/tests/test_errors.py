@@ -1,6 +1,4 @@
-"""What Google's answers mean: which limit waits and for how long, which account stops, what is
-tried again.
-"""
+"""The effect of Google's error responses: waiting, stopping the account, or trying again."""
 
 from __future__ import annotations
 
@@ -41,8 +39,8 @@ DATE = {"date": "Mon, 23 Nov 2026 15:00:00 GMT"}
         "Sat, 01 Jan 0001 00:00:00 +1400",
     ],
 )  # fmt: skip
-def test_a_clock_that_is_none_costs_no_attempt(date: str) -> None:
-    """What measures a wait may be garbage; the wait is one all the same."""
+def test_an_invalid_date_header_costs_no_attempt(date: str) -> None:
+    """The `Date` header may be garbage; the response is still a rate limit."""
     for code, found in (
         rate_limited(429, "2026-11-23T15:07:30.500Z"),
         error(403, "Daily", "dailyLimitExceeded"),
@@ -81,7 +79,9 @@ NEWER = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "RATE_L
         ),
     ],
 )
-def test_both_shapes_of_a_rate_limit(answer: Answer, limit: str, seconds: float | None) -> None:
+def test_both_formats_of_a_rate_limit_are_recognized(
+    answer: Answer, limit: str, seconds: float | None
+) -> None:
     found = said(answer)
     assert isinstance(found, RateLimited)
     assert (found.limit, found.retry_after) == (limit, seconds)
@@ -107,7 +107,7 @@ def test_both_shapes_of_a_rate_limit(answer: Answer, limit: str, seconds: float 
         ((418, {}), PermanentError),
     ],
 )
-def test_what_is_no_rate_limit(answer: Answer, kind: type[IntegrationError]) -> None:
+def test_other_errors_become_their_exception(answer: Answer, kind: type[IntegrationError]) -> None:
     assert type(said(answer)) is kind
 
 
@@ -115,13 +115,13 @@ def test_what_is_no_rate_limit(answer: Answer, kind: type[IntegrationError]) -> 
     st.none() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(
         st.sampled_from(["error", "errors", "details", "reason", "message", "code"]), inner)).map(
             lambda value: json.dumps(value).encode())))  # fmt: skip
-def test_any_answer_means_something(status: int, body: bytes) -> None:
+def test_any_response_becomes_an_exception(status: int, body: bytes) -> None:
     found = meaning(status, body, {})
     assert isinstance(found, IntegrationError)
     assert len(str(found)) < 400
 
 
-def test_an_answer_is_not_repeated_whole() -> None:
+def test_an_error_does_not_repeat_the_body() -> None:
     assert "token" not in str(meaning(502, b"<html>GET / Authorization: Bearer token", {}))
 
 
@@ -141,20 +141,20 @@ def test_an_answer_is_not_repeated_whole() -> None:
         (407, "<html>Log in to the proxy", TransientError),
     ],
 )
-def test_refusals_of_the_token_endpoint(
+def test_an_error_of_the_token_endpoint_becomes_its_exception(
     status: int, code: str, kind: type[IntegrationError]
 ) -> None:
     assert type(refusal(status, {"error": code})) is kind
 
 
-def test_a_refusal_names_its_subtype() -> None:
+def test_an_error_of_the_token_endpoint_names_its_subtype() -> None:
     assert "invalid_rapt" in str(
         refusal(400, {"error": "invalid_grant", "error_subtype": "invalid_rapt"})
     )
 
 
 @pytest.mark.parametrize("place", ["error", "error_subtype"])
-def test_a_refusal_repeats_nothing_but_a_code(place: str) -> None:
+def test_an_error_of_the_token_endpoint_repeats_only_codes(place: str) -> None:
     answer = {"error": "invalid_grant"} | {place: "refresh_token=1//0gSecret"}
     assert "Secret" not in str(refusal(400, answer))
 
@@ -174,7 +174,7 @@ def test_retry_after_is_honoured_without_a_blocked_worker(gmail: FakeGmail, code
     harness = connect(gmail)
     result = harness.sync()
     assert result.state == "succeeded", [result.error, *result.parked]
-    assert 1_700 < harness.clock < 1_900, "in virtual time: nobody has slept"
+    assert 1_700 < harness.clock < 1_900, "the wait must be in virtual time"
     assert len([item for item in harness.content.values() if item.kind == "message"]) == 5
 
 
@@ -193,7 +193,7 @@ def test_a_server_error_is_tried_again(gmail: FakeGmail, kind: str) -> None:
     assert connect(gmail).sync().state == "succeeded"
 
 
-def test_answers_that_are_no_json_are_tried_again(gmail: FakeGmail) -> None:
+def test_a_response_that_is_not_json_is_tried_again(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(3)
     gmail.fail((200, b"<html>Sign in to the hotel's network"), "messages")  # type: ignore[arg-type]
     assert connect(gmail).sync().state == "succeeded"
@@ -210,7 +210,7 @@ def test_answers_that_are_no_json_are_tried_again(gmail: FakeGmail) -> None:
         ("profile", {"historyId": "١٢"}),
     ],
 )  # fmt: skip
-def test_a_listing_of_something_else_deletes_nothing(
+def test_a_malformed_listing_deletes_nothing(
     gmail: FakeGmail, kind: str, answer: dict[str, Any]
 ) -> None:
     gmail.mailbox.fill(3)
@@ -223,17 +223,19 @@ def test_a_listing_of_something_else_deletes_nothing(
 
 
 @pytest.mark.parametrize("history", [None, {}, "x", [None], [["x"]]])
-def test_a_history_of_something_else_loses_nothing(gmail: FakeGmail, history: Any) -> None:
+def test_a_malformed_history_loses_nothing(gmail: FakeGmail, history: Any) -> None:
     harness = connect(gmail)
     assert harness.sync().state == "succeeded"
     id = gmail.mailbox.add(mail())
     gmail.fail((200, {"history": history, "historyId": str(gmail.mailbox.history_id)}), "history")
     assert harness.sync().state == "succeeded"
-    assert id in harness.content, "the cursor moved past it"
+    assert id in harness.content, "the cursor moved past the message"
 
 
 @pytest.mark.parametrize("answer", [{}, {"id": "another", "raw": "AAAA"}, {"raw": ""}])
-def test_an_answer_that_is_no_message_is_none(gmail: FakeGmail, answer: dict[str, Any]) -> None:
+def test_a_response_that_is_not_the_message_is_tried_again(
+    gmail: FakeGmail, answer: dict[str, Any]
+) -> None:
     id = gmail.mailbox.add(mail("Kept"))
     gmail.fail((200, answer), "message")
     harness = connect(gmail)
@@ -242,7 +244,7 @@ def test_an_answer_that_is_no_message_is_none(gmail: FakeGmail, answer: dict[str
     assert harness.content[f"{id}/raw"].content == gmail.mailbox.messages[id].raw
 
 
-def test_an_answer_without_labels_of_this_message_takes_none_away(gmail: FakeGmail) -> None:
+def test_a_response_without_the_message_removes_no_labels(gmail: FakeGmail) -> None:
     id = gmail.mailbox.fill(1)[0]
     harness = connect(gmail, labels=["INBOX"])
     assert harness.sync().state == "succeeded"
@@ -252,7 +254,7 @@ def test_an_answer_without_labels_of_this_message_takes_none_away(gmail: FakeGma
     assert id in harness.content
 
 
-def test_an_answer_without_the_bytes_of_an_attachment_is_tried_again(gmail: FakeGmail) -> None:
+def test_a_response_without_the_bytes_of_an_attachment_is_tried_again(gmail: FakeGmail) -> None:
     data = b"\1" * (9 * 1024 * 1024)
     id = gmail.mailbox.add(mail(attachments=[("large.bin", "application/zip", data)]))
     gmail.fail((200, {"size": 0}), "attachment")
@@ -261,7 +263,7 @@ def test_an_answer_without_the_bytes_of_an_attachment_is_tried_again(gmail: Fake
     assert harness.content[f"{id}/1"].content == data
 
 
-def test_an_answer_that_is_cut_off_is_tried_again(gmail: FakeGmail) -> None:
+def test_a_truncated_response_is_tried_again(gmail: FakeGmail) -> None:
     id = gmail.mailbox.add(mail())
     gmail.fail((200, b'{"id": "1", "raw": "AAAA'), "message")  # type: ignore[arg-type]
     harness = connect(gmail)
@@ -269,7 +271,7 @@ def test_an_answer_that_is_cut_off_is_tried_again(gmail: FakeGmail) -> None:
     assert harness.content[f"{id}/raw"].content == gmail.mailbox.messages[id].raw
 
 
-def test_one_message_that_fails_for_good_stays_one(gmail: FakeGmail) -> None:
+def test_one_message_that_fails_for_good_is_parked_alone(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(5)
     gmail.failing = lambda kind, path: (
         error(400, "No", "invalidArgument") if ids[2] in path else None
@@ -280,11 +282,11 @@ def test_one_message_that_fails_for_good_stays_one(gmail: FakeGmail) -> None:
     assert len([item for item in harness.content.values() if item.kind == "message"]) == 4
 
 
-# Answers that come in pieces
+# Responses in pieces
 
 
 @given(st.binary(max_size=300), st.integers(1, 40), st.text(max_size=20), st.booleans())
-def test_a_large_string_comes_out_of_an_answer_whole(
+def test_a_large_string_is_extracted_from_any_pieces(
     data: bytes, chunk: int, snippet: str, first: bool
 ) -> None:
     import base64
@@ -309,7 +311,7 @@ def test_nothing_makes_the_base64_decoder_raise(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200), st.integers(1, 20))
-def test_any_answer_is_read_or_refused(data: bytes, chunk: int) -> None:
+def test_any_response_is_parsed_or_rejected(data: bytes, chunk: int) -> None:
     pieces = [data[start : start + chunk] for start in range(0, len(data), chunk)]
     try:
         assert isinstance(read_json(pieces), dict)

@@ -1,4 +1,4 @@
-"""What has happened since: new mail, labels, deletions, and what they cost."""
+"""The history: new mail, labels and deletions, and their cost."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_changed_labels_are_updated_without_a_download(
     assert harness.content[ids[0]].metadata["labels"] == ["IMPORTANT", "INBOX", "UNREAD"]
 
 
-def test_deleted_mail_is_a_tombstone_with_all_that_belongs_to_it(
+def test_deleted_mail_is_marked_deleted_with_its_source_and_attachments(
     gmail: FakeGmail, costs: Costs
 ) -> None:
     ids = [gmail.mailbox.add(mail(attachments=[("a", "image/png", b"1")])) for _ in range(3)]
@@ -70,7 +70,9 @@ def test_deleted_mail_is_a_tombstone_with_all_that_belongs_to_it(
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["with labels", "as the reference promises"])
-def test_trash_and_what_is_taken_out_of_it(gmail: FakeGmail, bare: bool) -> None:
+def test_mail_in_the_trash_is_marked_deleted_until_it_leaves_it(
+    gmail: FakeGmail, bare: bool
+) -> None:
     gmail.bare_history = bare
     ids = gmail.mailbox.fill(3)
     harness = connect(gmail)
@@ -95,7 +97,7 @@ def test_spam_is_not_fetched(gmail: FakeGmail, costs: Costs) -> None:
     assert len(messages(harness)) == 3
 
 
-def test_spam_and_trash_if_they_are_wanted(gmail: FakeGmail) -> None:
+def test_spam_and_trash_are_kept_if_the_config_includes_them(gmail: FakeGmail) -> None:
     ids = [gmail.mailbox.add(mail(), labels) for labels in (["INBOX"], ["SPAM"], ["TRASH"])]
     harness = connect(gmail, include_spam_trash=True)
     synced(harness)
@@ -104,7 +106,7 @@ def test_spam_and_trash_if_they_are_wanted(gmail: FakeGmail) -> None:
     assert set(messages(harness)) == set(ids)
 
 
-def test_a_page_without_history_goes_on(gmail: FakeGmail) -> None:
+def test_an_empty_page_of_history_is_not_the_last_one(gmail: FakeGmail) -> None:
     gmail.empty_pages, gmail.page_size = True, 3
     gmail.mailbox.fill(2)
     harness = connect(gmail)
@@ -130,7 +132,7 @@ def test_a_history_id_of_twenty_digits_survives(gmail: FakeGmail) -> None:
     assert gmail.mailbox.history_id > FIRST_HISTORY_ID > 2**63
 
 
-def test_a_message_that_has_gone_before_it_is_fetched_is_a_tombstone(gmail: FakeGmail) -> None:
+def test_a_message_deleted_before_its_download_is_marked_deleted(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(5)
 
     def vanish(kind: str, path: str) -> None:
@@ -144,9 +146,10 @@ def test_a_message_that_has_gone_before_it_is_fetched_is_a_tombstone(gmail: Fake
     synced(harness)
 
 
-def test_a_label_that_changes_between_the_download_and_its_saving_is_seen(gmail: FakeGmail) -> None:
-    """The history cannot be applied to what is not kept yet: it is asked for again, later than
-    the slow one.
+def test_a_label_that_changes_between_download_and_commit_is_kept(gmail: FakeGmail) -> None:
+    """Changes of labels cannot be applied to a message that is not kept yet.
+
+    A task with a later dispatch requests its labels again.
     """
     gmail.mailbox.fill(3)
     harness = connect(gmail)
@@ -158,7 +161,7 @@ def test_a_label_that_changes_between_the_download_and_its_saving_is_seen(gmail:
     assert harness.content[id].metadata["labels"] == ["INBOX"]
 
 
-def test_trash_alone_if_it_is_the_label_that_is_wanted(gmail: FakeGmail) -> None:
+def test_only_the_trash_is_kept_if_it_is_the_configured_label(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(3)
     gmail.mailbox.trash(ids[0])
     harness = connect(gmail, labels=["TRASH"])

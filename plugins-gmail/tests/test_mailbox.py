@@ -1,4 +1,4 @@
-"""Listings of a whole mailbox: the first one, and those after a history that has expired."""
+"""Listings of a mailbox: the first one, and those after the history has expired."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from core import TransientError
 from core.testing import Faults, Harness
 
 
-def test_the_profile_is_asked_before_the_first_list(gmail: FakeGmail) -> None:
+def test_the_history_id_is_read_before_the_first_listing(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(3)
     synced(connect(gmail))
     kinds = [call.kind for call in gmail.calls]
@@ -24,7 +24,7 @@ def test_the_first_sync_runs_in_the_background(gmail: FakeGmail) -> None:
     assert [run.lane for run in synced(harness).runs] == ["live", "backfill"]
 
 
-def test_all_pages_are_listed_whatever_their_order(gmail: FakeGmail) -> None:
+def test_all_pages_are_listed(gmail: FakeGmail) -> None:
     gmail.page_size = 7
     ids = gmail.mailbox.fill(60)
     harness = connect(gmail)
@@ -58,10 +58,10 @@ def test_mail_that_arrives_while_the_first_sync_runs_appears_once(gmail: FakeGma
     synced(harness)
     assert len(messages(harness)) == 23
     assert set(arrived) <= set(messages(harness))
-    assert gmail.count()["message"] == 23, "one of them was fetched twice"
+    assert gmail.count()["message"] == 23, "a message was fetched twice"
 
 
-def test_a_page_token_that_gmail_has_forgotten_begins_the_listing_again(gmail: FakeGmail) -> None:
+def test_a_rejected_page_token_restarts_the_listing(gmail: FakeGmail) -> None:
     gmail.page_size = 5
     ids = gmail.mailbox.fill(20)
     listed: list[str] = []
@@ -73,7 +73,7 @@ def test_a_page_token_that_gmail_has_forgotten_begins_the_listing_again(gmail: F
     assert set(messages(harness)) == set(ids)
 
 
-def test_a_listing_that_turns_in_a_circle_ends(gmail: FakeGmail) -> None:
+def test_a_listing_that_repeats_its_page_is_parked(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(3)
     ids = [{"id": id} for id in gmail.mailbox.messages]
     gmail.failing = lambda kind, path: (
@@ -85,10 +85,8 @@ def test_a_listing_that_turns_in_a_circle_ends(gmail: FakeGmail) -> None:
     assert isinstance(result.parked[0].error, TransientError)
 
 
-def test_killed_between_pages_nothing_is_lost(gmail: FakeGmail) -> None:
-    """Every task dies twice before its result is kept: pages of the listing as well as of the
-    history.
-    """
+def test_nothing_is_lost_when_workers_die_between_pages(gmail: FakeGmail) -> None:
+    """Every task, of a listing or a history page, dies twice before its result is kept."""
     gmail.page_size = 3
     gmail.mailbox.fill(20)
     harness = Harness(Gmail, {}, gmail.credentials(), faults=Faults(1, kill=1.0))
@@ -113,12 +111,12 @@ def test_an_expired_history_is_a_resync_without_duplicates(gmail: FakeGmail, cos
     costs()
     result = synced(harness)
     assert [run.trigger for run in result.runs][0:2] == ["schedule", "resync"]
-    assert set(messages(harness)) == {*ids[1:], new}, "what was deleted in the gap is not found"
+    assert set(messages(harness)) == {*ids[1:], new}, "a deletion in the gap was missed"
     assert harness.content[ids[1]].metadata["labels"] == ["INBOX"], (
-        "a label that changed in the gap"
+        "a change of labels in the gap was missed"
     )
     assert harness.content[ids[2]] == kept[ids[2]]
-    # The new message is two rows; the changed labels are one. No source is fetched again.
+    # The new message has two rows, and the changed labels are in one row.
     assert (result.outputs_saved, result.outputs_deleted) == (3, 2)
     raw = [call for call in gmail.calls if call.params.get("format") == ["raw"]]
     assert [call.path for call in raw] == [f"messages/{new}"]
@@ -127,9 +125,10 @@ def test_an_expired_history_is_a_resync_without_duplicates(gmail: FakeGmail, cos
     assert costs() == {"history": 1}
 
 
-def test_labels_after_a_resync_are_right_though_those_kept_are_old(gmail: FakeGmail) -> None:
-    """Between the end of the old history and the listing anything may have happened: nothing is
-    built upon the old labels.
+def test_labels_are_right_after_a_resync(gmail: FakeGmail) -> None:
+    """Labels may change between the end of the old history and the listing.
+
+    The plugin must not use the old labels as a base.
     """
     ids = gmail.mailbox.fill(5)
     harness = connect(gmail)
@@ -153,8 +152,9 @@ def test_labels_after_a_resync_are_right_though_those_kept_are_old(gmail: FakeGm
 
 
 def test_a_later_listing_stays_in_the_live_run(gmail: FakeGmail) -> None:
-    """A backfill may have begun long before it: what that has kept itself, no listing of its own
-    would find deleted.
+    """A backfill may have begun long before the listing.
+
+    Its own listing would not find items deleted that the backfill itself has kept.
     """
     gmail.mailbox.fill(3)
     harness = connect(gmail)
@@ -170,11 +170,11 @@ def test_a_later_listing_stays_in_the_live_run(gmail: FakeGmail) -> None:
         if task.type in ("download_email", "update_labels")
     )
     assert harness.state["history"]["generation"] != generation, (
-        "nothing has happened, yet it is another listing"
+        "two listings need two generations, even without changes"
     )
 
 
-def test_a_listing_that_did_not_come_to_its_end_begins_anew(gmail: FakeGmail, costs: Costs) -> None:
+def test_an_unfinished_listing_is_restarted(gmail: FakeGmail, costs: Costs) -> None:
     ids, gmail.page_size = gmail.mailbox.fill(10), 4
     harness = connect(gmail)
     synced(harness)
@@ -189,13 +189,13 @@ def test_a_listing_that_did_not_come_to_its_end_begins_anew(gmail: FakeGmail, co
     assert harness.sync().state == "partial"
     gmail.failing = lambda kind, path: None
     synced(harness)
-    assert set(messages(harness)) == set(ids[1:]), "what was deleted in the gap is not found"
+    assert set(messages(harness)) == set(ids[1:]), "a deletion in the gap was missed"
     costs()
     synced(harness)
     assert costs() == {"history": 1}
 
 
-def test_a_state_that_is_no_state_is_a_resync(gmail: FakeGmail) -> None:
+def test_an_invalid_state_causes_a_resync(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)
@@ -203,7 +203,7 @@ def test_a_state_that_is_no_state_is_a_resync(gmail: FakeGmail) -> None:
     assert "resync" in [run.trigger for run in synced(harness).runs]
 
 
-def test_most_of_a_mailbox_that_vanishes_waits_for_a_person(gmail: FakeGmail) -> None:
+def test_the_deletion_of_most_of_a_mailbox_is_held(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(10)
     harness = connect(gmail)
     synced(harness)
@@ -214,7 +214,7 @@ def test_most_of_a_mailbox_that_vanishes_waits_for_a_person(gmail: FakeGmail) ->
     assert set(messages(harness)) == set(ids)
 
 
-def test_labels_that_a_resync_could_not_ask_for_are_not_built_upon(gmail: FakeGmail) -> None:
+def test_labels_that_a_resync_could_not_fetch_are_fetched_later(gmail: FakeGmail) -> None:
     ids = gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)

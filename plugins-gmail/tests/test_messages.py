@@ -1,4 +1,4 @@
-"""What is kept of a message: its rows, its labels, its attachments."""
+"""The rows of a message, its labels and its attachments."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_a_message_is_a_row_with_its_source_and_its_attachments(gmail: FakeGmail
     ]
 
 
-def test_everything_of_a_message_costs_one_call(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_complete_message_costs_one_call(gmail: FakeGmail, costs: Costs) -> None:
     gmail.mailbox.add(mail(attachments=[("a", "image/png", b"1"), ("b", "image/png", b"2")]))
     synced(connect(gmail))
     assert costs() == {"profile": 1, "labels": 1, "messages": 1, "message": 1}
 
 
-def test_labels_have_names(gmail: FakeGmail, costs: Costs) -> None:
+def test_labels_are_kept_with_their_names(gmail: FakeGmail, costs: Costs) -> None:
     work = gmail.mailbox.create_label("Work")
     id = gmail.mailbox.add(mail(), [work])
     harness = connect(gmail)
@@ -87,7 +87,7 @@ def test_large_attachments_get_a_task_of_their_own(gmail: FakeGmail, costs: Cost
     assert harness.content[f"{id}/raw"].content == raw
     assert costs() == {"profile": 1, "labels": 1, "messages": 1, "message": 2, "attachment": 1}
     [task] = [task for task in harness.tasks if task.type == "download_attachment"]
-    assert "ANGjdJ" not in str(task.payload), "an attachment id of Gmail is good for a moment only"
+    assert "ANGjdJ" not in str(task.payload), "Gmail's attachment ids are short-lived"
 
 
 def test_attachments_over_the_cap_are_kept_without_content(gmail: FakeGmail) -> None:
@@ -103,7 +103,7 @@ def test_attachments_over_the_cap_are_kept_without_content(gmail: FakeGmail) -> 
     )
 
 
-def test_attachments_as_metadata_or_not_at_all(gmail: FakeGmail) -> None:
+def test_attachments_can_be_metadata_only_or_left_out(gmail: FakeGmail) -> None:
     id = gmail.mailbox.add(mail(attachments=[("a.png", "image/png", b"1")]))
     harness = connect(gmail, attachments="metadata")
     synced(harness)
@@ -116,7 +116,9 @@ def test_attachments_as_metadata_or_not_at_all(gmail: FakeGmail) -> None:
     assert len(harness.content[id].metadata["attachments"]) == 1  # type: ignore[arg-type]
 
 
-def test_another_policy_fetches_again(gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_attachment_policy_fetches_messages_again(
+    gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     id = gmail.mailbox.add(mail(attachments=[("a.png", "image/png", b"1")]))
     harness = connect(gmail)
     synced(harness)
@@ -127,7 +129,7 @@ def test_another_policy_fetches_again(gmail: FakeGmail, monkeypatch: pytest.Monk
     assert harness.content[f"{id}/1"].content == b"1"
 
 
-def test_a_large_attachment_that_has_gone_is_a_tombstone(gmail: FakeGmail) -> None:
+def test_a_large_attachment_deleted_before_its_download_is_not_kept(gmail: FakeGmail) -> None:
     raw, _ = large_mail(9 * 1024 * 1024)
     id = gmail.mailbox.add(raw)
 
@@ -143,7 +145,7 @@ def test_a_large_attachment_that_has_gone_is_a_tombstone(gmail: FakeGmail) -> No
     assert id not in harness.content
 
 
-def test_an_attachment_id_that_gmail_has_forgotten_is_asked_for_again(gmail: FakeGmail) -> None:
+def test_an_expired_attachment_id_is_requested_again(gmail: FakeGmail) -> None:
     raw, data = large_mail(9 * 1024 * 1024)
     id = gmail.mailbox.add(raw)
     gmail.fail(NOT_FOUND, "attachment")

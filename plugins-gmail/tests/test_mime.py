@@ -1,4 +1,4 @@
-"""Messages as they are in real life: put together wrong, cut off, or meant to do harm."""
+"""Real messages: malformed, truncated or hostile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def part(*lines: str) -> bytes:
     return "\r\n".join(lines).encode("utf-8", "surrogateescape")
 
 
-# The corpus of CPython, where the interpreter has its tests (Debian's has not)
+# The corpus of CPython, if the interpreter includes its tests (Debian's does not)
 
 
 def corpus() -> list[Path]:
@@ -41,12 +41,12 @@ def corpus() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", corpus(), ids=lambda path: path.name)
-def test_the_corpus_of_cpython(path: Path) -> None:
+def test_every_message_of_cpythons_corpus_is_read(path: Path) -> None:
     raw = path.read_bytes()
     read = Read(raw)
     assert read.rows[f"{ID}/raw"].content.data == raw  # type: ignore[union-attr]
     json.dumps([row.metadata for row in read.rows.values()])
-    # All that the library finds to read is found.
+    # The parser finds every text that the library finds.
     for each in message_from_bytes(raw, policy=compat32).walk():
         if (
             each.get_content_type() == "text/plain"
@@ -59,7 +59,7 @@ def test_the_corpus_of_cpython(path: Path) -> None:
                 assert words[0].encode("ascii", "ignore").decode() in everything
 
 
-# Pitfalls
+# Headers
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_the_corpus_of_cpython(path: Path) -> None:
         "Content-Type: application/\udcff", "Content-ID: <", ": no name", "no colon", "\0: \0",
     ],
 )  # fmt: skip
-def test_bad_headers(line: str) -> None:
-    """`email.policy.default` and `get_content` raise on some of them."""
+def test_malformed_headers_do_not_hide_the_text(line: str) -> None:
+    """`email.policy.default` and `get_content` raise on some of these headers."""
     read = Read(part("Subject: kept", line, "", "The text."))
     whole = read.text + repr(read.attachments)
     assert "The text." in whole
@@ -101,7 +101,7 @@ def test_bad_headers(line: str) -> None:
         ("Subject: =?utf-8?b?4pyT?= done", "✓ done"),
     ],
 )
-def test_subjects(header: str, name: str) -> None:
+def test_subjects_are_decoded(header: str, name: str) -> None:
     assert Read(part(header, "", "x")).row.name == name
 
 
@@ -121,7 +121,7 @@ def test_subjects(header: str, name: str) -> None:
         ("unicode_escape", b"\\u0041", "\\u0041"),
     ],
 )
-def test_charsets(charset: str, data: bytes, text: str) -> None:
+def test_text_is_decoded_by_its_charset(charset: str, data: bytes, text: str) -> None:
     raw = (
         b"Content-Type: text/plain; charset=%s\r\nContent-Transfer-Encoding: base64\r\n\r\n"
         % charset.encode()
@@ -129,14 +129,14 @@ def test_charsets(charset: str, data: bytes, text: str) -> None:
     assert Read(raw + base64.encodebytes(data)).text == text
 
 
-def test_nul_and_lone_surrogates_are_left_out_of_text() -> None:
+def test_text_has_no_nul_and_no_lone_surrogates() -> None:
     assert Read(b"Content-Type: text/plain; charset=utf-8\n\na\0b").text == "ab"
     assert "\udc80" not in Read(b"Content-Type: text/plain; charset=utf-7\n\n+3IA-").text
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 75, 76, 77, 1000, 100_000])
 @pytest.mark.parametrize("chunk", [1, 7, 1000, 1 << 20])
-def test_base64_comes_out_whole_however_it_comes(size: int, chunk: int) -> None:
+def test_base64_is_decoded_in_pieces_of_any_size(size: int, chunk: int) -> None:
     data = bytes(number % 251 for number in range(size))
     raw = mail(attachments=[("a.bin", "application/zip", data)])
     if len(raw) // chunk < 20_000:
@@ -154,13 +154,13 @@ def test_base64_comes_out_whole_however_it_comes(size: int, chunk: int) -> None:
         (b"", b""),
     ],
 )
-def test_broken_base64(encoded: bytes, data: bytes) -> None:
+def test_malformed_base64_is_decoded_as_far_as_possible(encoded: bytes, data: bytes) -> None:
     raw = b"Content-Type: application/zip\r\nContent-Transfer-Encoding: BASE64\r\n\r\n" + encoded
     assert Read(raw).attachments["root"].startswith(data)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
-def test_quoted_printable(chunk: int) -> None:
+def test_quoted_printable_is_decoded_in_pieces_of_any_size(chunk: int) -> None:
     raw = (
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding:"
         b" quoted-printable\r\n\r\ncaf=C3=A9 soft=\r\nbreak =ZZ and =\r\n"
@@ -168,7 +168,7 @@ def test_quoted_printable(chunk: int) -> None:
     assert Read(raw, chunk).text == "café softbreak =ZZ and"
 
 
-def test_quoted_printable_in_one_overlong_line() -> None:
+def test_quoted_printable_is_decoded_in_one_overlong_line() -> None:
     line = b"=C3=A9" * 100_000
     raw = (
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding:"
@@ -177,7 +177,7 @@ def test_quoted_printable_in_one_overlong_line() -> None:
     assert set(Read(raw).text) == {"é"}
 
 
-def test_alternatives_and_attachments_have_gmails_numbers() -> None:
+def test_parts_are_numbered_as_in_gmail() -> None:
     raw = part(
         "Content-Type: multipart/mixed; boundary=A", "", "preamble",
         "--A", "Content-Type: multipart/alternative; boundary=AB", "",
@@ -247,7 +247,7 @@ HTML = "Content-Type: text/html"
         (["", "starts with its body"], "starts with its body"),
     ],
 )
-def test_multiparts_put_together_wrong(lines: list[str], text: str) -> None:
+def test_text_in_malformed_multiparts_is_read(lines: list[str], text: str) -> None:
     read = Read(part(*lines))
     assert text in read.text
     assert read.rows[f"{ID}/raw"]
@@ -265,7 +265,7 @@ def test_multiparts_put_together_wrong(lines: list[str], text: str) -> None:
         b"From nobody Mon Jan  1 00:00:00 2026\nSubject: mbox\n\nx",
     ],
 )
-def test_hardly_a_message(raw: bytes) -> None:
+def test_input_that_is_hardly_a_message_is_kept(raw: bytes) -> None:
     read = Read(raw)
     assert (f"{ID}/raw" in read.rows) == bool(raw)
 
@@ -285,7 +285,7 @@ def test_hardly_a_message(raw: bytes) -> None:
         (f'attachment; filename="{"x" * 3000}"', "x" * 255),
     ],
 )  # fmt: skip
-def test_file_names(header: str, name: str | None) -> None:
+def test_file_names_are_decoded_and_safe(header: str, name: str | None) -> None:
     read = Read(part("Content-Type: application/pdf", f"Content-Disposition: {header}", "", "x"))
     assert read.rows[f"{ID}/root"].name == name
 
@@ -293,7 +293,7 @@ def test_file_names(header: str, name: str | None) -> None:
 # HTML
 
 
-def test_html_as_text() -> None:
+def test_html_becomes_text() -> None:
     source = (
         "<html><head><title>t</title><style>p{}</style></head><body><h1>Hello</h1><p style='DISPLAY"
         " : none'>preheader</p><p style='visibility:hidden'>x</p><p hidden>x</p><p>Dear"
@@ -319,13 +319,13 @@ def test_html_as_text() -> None:
     ],
     ids=range(21),
 )  # fmt: skip
-def test_bad_html(source: str) -> None:
+def test_text_of_hostile_html_has_a_bounded_length(source: str) -> None:
     text = text_of_html(source)
     assert len(text) <= 2 * len(source)
     text.encode()
 
 
-def test_deep_html_keeps_its_words() -> None:
+def test_deeply_nested_html_keeps_its_words() -> None:
     assert "words" in text_of_html("<div>" * 2_000 + "words" + "</div>" * 2_000)
 
 
@@ -343,7 +343,7 @@ def nested(depth: int) -> bytes:
 def test_nesting_has_a_bound() -> None:
     assert Read(nested(MAX_DEPTH)).text == "deep"
     read = Read(nested(5_000))
-    assert len(read.attachments) == 1, "what is deeper is one piece"
+    assert len(read.attachments) == 1, "a multipart below the limit must stay undivided"
 
 
 def test_parts_have_a_bound() -> None:
@@ -357,7 +357,7 @@ def test_parts_have_a_bound() -> None:
 
 
 def test_metadata_has_a_bound() -> None:
-    """The engine takes 1 MiB of it."""
+    """The engine accepts at most 1 MiB of metadata."""
     addresses = ", ".join(f"{number}@example.org" for number in range(50_000))
     many = "\r\n".join(f"X-{number}: {'x' * 200}" for number in range(5_000))
     parts = '--A\nContent-Disposition: attachment; filename="' + "é" * 500 + '"\n\nx\n'
@@ -400,13 +400,13 @@ def test_metadata_has_a_bound() -> None:
     ids=range(19),
 )  # fmt: skip
 @pytest.mark.timeout(120)
-def test_what_is_meant_to_do_harm_is_read_in_bounded_time(raw: bytes) -> None:
-    """Seconds at most; what grows with a power of its size does not end at all."""
+def test_hostile_messages_are_read_in_bounded_time(raw: bytes) -> None:
+    """A case takes seconds; one of polynomial cost would exceed the time limit."""
     Read(raw)
 
 
 def test_a_large_message_is_read_in_bounded_memory() -> None:
-    """All but the blobs: here they are kept in memory, in production they are files."""
+    """Measure everything except the blobs: tests keep them in memory, and the engine in files."""
     line = base64.encodebytes(b"x" * 57)
     head = (
         b"Content-Type: multipart/mixed; boundary=A\n\n--A\nContent-Type:"
@@ -461,14 +461,14 @@ def gmails(part: str, name: str, size: int) -> dict[str, Any]:
         ([gmails("3", "a.zip", 8), {"body": None}, {"body": {"attachmentId": 5}}], "id of a.zip"),
     ],
 )
-def test_an_attachment_is_found_though_gmail_counts_otherwise(
+def test_an_attachment_is_found_if_gmail_numbers_parts_differently(
     parts: list[dict[str, Any]], found: str
 ) -> None:
     wanted = Attachment(part_id="1", filename="a.zip", size=9)
     assert attachment_of({"parts": parts}, wanted) == found
 
 
-# Anything at all
+# Arbitrary input
 
 WORDS = [
     b"Content-Type: ", b"multipart/mixed; ", b"multipart/alternative; ", b"boundary=", b"A", b"B",
@@ -489,7 +489,7 @@ WORDS = [
     st.one_of(st.binary(max_size=500), st.lists(st.sampled_from(WORDS), max_size=80).map(b"".join)),
     st.integers(1, 50),
 )
-def test_nothing_that_comes_raises(raw: bytes, chunk: int) -> None:
+def test_arbitrary_input_raises_nothing(raw: bytes, chunk: int) -> None:
     read, whole = Read(raw, chunk), Read(raw)
     assert read.text == whole.text
     assert read.attachments == whole.attachments
@@ -504,7 +504,7 @@ def test_nothing_that_comes_raises(raw: bytes, chunk: int) -> None:
 @given(
     st.text(max_size=200), st.binary(max_size=2_000), st.binary(max_size=200), st.integers(1, 300)
 )
-def test_what_the_library_writes_is_read_as_it_was(
+def test_messages_written_by_the_library_are_read_unchanged(
     text: str, data: bytes, other: bytes, chunk: int
 ) -> None:
     printable = "".join(character for character in text if character.isprintable())
@@ -518,6 +518,6 @@ def test_what_the_library_writes_is_read_as_it_was(
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=300))
-def test_no_html_raises(source: str) -> None:
+def test_arbitrary_html_raises_nothing(source: str) -> None:
     text_of_html(source).encode()
     text_of_html(f"<div {source}><p>{source}</p>").encode()

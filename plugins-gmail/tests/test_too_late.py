@@ -1,4 +1,4 @@
-"""Tasks that come when what they were for is over."""
+"""Tasks that run after their purpose is gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.testing.context import HarnessContext
 def late(
     harness: Harness, lane: Literal["live", "backfill"] = "live"
 ) -> tuple[Gmail, HarnessContext]:
-    """An instance, and the context of a task of an earlier run that is carried on."""
+    """Return an instance, and the context of a continued task of an earlier run."""
     context = harness.context()
     context.run = RunInfo("an earlier run", "retry", lane)
     return Gmail(harness.config, harness.credentials), context  # type: ignore[arg-type]
@@ -27,7 +27,7 @@ def is_nothing(result: TaskResult) -> bool:
     return not (list(result.output) or list(result.tasks) or result.state or result.listed)
 
 
-def test_a_page_of_a_history_that_others_have_read_on_from(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_late_history_page_is_ignored(gmail: FakeGmail, costs: Costs) -> None:
     gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)
@@ -40,9 +40,7 @@ def test_a_page_of_a_history_that_others_have_read_on_from(gmail: FakeGmail, cos
     instance.close()
 
 
-def test_a_page_of_a_listing_after_which_a_newer_one_has_begun(
-    gmail: FakeGmail, costs: Costs
-) -> None:
+def test_a_late_page_of_an_older_listing_is_ignored(gmail: FakeGmail, costs: Costs) -> None:
     gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)
@@ -53,7 +51,9 @@ def test_a_page_of_a_listing_after_which_a_newer_one_has_begun(
     instance.close()
 
 
-def test_a_message_that_a_live_run_has_fetched_already(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_message_that_a_live_run_has_fetched_is_not_fetched_again(
+    gmail: FakeGmail, costs: Costs
+) -> None:
     id = gmail.mailbox.add(mail())
     harness = connect(gmail)
     synced(harness)
@@ -67,7 +67,7 @@ def test_a_message_that_a_live_run_has_fetched_already(gmail: FakeGmail, costs: 
     instance.close()
 
 
-def test_a_message_of_a_search_that_is_asked_no_more(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_message_of_an_older_search_is_ignored(gmail: FakeGmail, costs: Costs) -> None:
     id = gmail.mailbox.add(mail("Letter"))
     gmail.mailbox.add(mail("Invoice"))
     harness = connect(gmail, query="subject:invoice")
@@ -81,11 +81,10 @@ def test_a_message_of_a_search_that_is_asked_no_more(gmail: FakeGmail, costs: Co
     instance.close()
 
 
-def test_pages_of_a_history_that_a_later_run_carries_on_are_left_to_its_own(
-    gmail: FakeGmail, costs: Costs
-) -> None:
-    """It begins at the first page again; the second one, applied before it, would leave the
-    labels of the first.
+def test_history_pages_continued_by_a_later_run_are_ignored(gmail: FakeGmail, costs: Costs) -> None:
+    """A later run starts at the first page again.
+
+    The second page, applied before it, would be overwritten with the labels of the first.
     """
     id, gmail.page_size = gmail.mailbox.fill(1)[0], 1
     harness = connect(gmail)
@@ -105,7 +104,7 @@ def test_pages_of_a_history_that_a_later_run_carries_on_are_left_to_its_own(
     instance.close()
 
 
-def test_the_beginning_of_a_listing_that_a_later_run_carries_on_is_left_to_its_own(
+def test_the_start_of_a_listing_continued_by_a_later_run_is_ignored(
     gmail: FakeGmail, costs: Costs
 ) -> None:
     instance, context = late(connect(gmail))
@@ -116,8 +115,8 @@ def test_the_beginning_of_a_listing_that_a_later_run_carries_on_is_left_to_its_o
     instance.close()
 
 
-def test_trash_that_the_history_tells_of_before_the_message_is_kept(gmail: FakeGmail) -> None:
-    """A download that saw it in the inbox may be on its way, and must not bring it in."""
+def test_trash_in_the_history_deletes_a_message_that_is_still_downloading(gmail: FakeGmail) -> None:
+    """A download that saw the message in the inbox may be in progress, and must not restore it."""
     gmail.mailbox.fill(3)
     harness = connect(gmail)
     synced(harness)
@@ -134,10 +133,10 @@ def test_trash_that_the_history_tells_of_before_the_message_is_kept(gmail: FakeG
     instance.close()
 
 
-def test_a_large_attachment_of_a_message_that_is_deleted_meanwhile(
+def test_a_large_attachment_of_a_deleted_message_is_not_kept(
     gmail: FakeGmail, costs: Costs
 ) -> None:
-    """It waits for hours behind the messages, and must not come back alone."""
+    """The task waits behind the messages for hours, and must not restore the attachment alone."""
     raw, _ = large_mail(9 * 1024 * 1024)
     id = gmail.mailbox.add(raw)
     harness = connect(gmail)
@@ -161,7 +160,9 @@ def test_a_large_attachment_of_a_message_that_is_deleted_meanwhile(
     instance.close()
 
 
-def test_a_large_attachment_that_the_config_wants_no_more(gmail: FakeGmail, costs: Costs) -> None:
+def test_a_large_attachment_that_the_config_excludes_is_not_fetched(
+    gmail: FakeGmail, costs: Costs
+) -> None:
     raw, _ = large_mail(9 * 1024 * 1024)
     gmail.mailbox.add(raw)
     harness = connect(gmail)

@@ -1,15 +1,19 @@
-"""Hello World does what its README says."""
+"""Hello World keeps the promises of its README."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from integration_polling_hello_world import HelloWorld, expected
 from integration_polling_hello_world.bench import FAILURES, Config, failure
+from support.readme import config_fields, config_table
 
 from core import ConfigurationError, CredentialsInvalid
 from core.testing import Faults, Harness, IntegrationConformance
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 class TestConformance(IntegrationConformance):
@@ -42,18 +46,18 @@ def kept(harness: Harness) -> dict[str, str | None]:
         {"fail_rate": {"transient": 0.5, "crash": 0.2, "rate_limited": 0.3}, "fanout_depth": 1},
     ],
 )
-def test_what_is_kept_is_what_is_expected(config: dict[str, Any]) -> None:
+def test_the_kept_content_is_the_expected_content(config: dict[str, Any]) -> None:
     harness = Harness(HelloWorld, config)
     assert harness.sync().state == "succeeded"
     assert kept(harness) == expected(config)
 
 
-def test_it_counts_its_items() -> None:
+def test_expected_counts_every_item_of_a_tree() -> None:
     assert len(expected({"pages": 2, "items": 3})) == 2 * 3
     assert len(expected({"pages": 2, "items": 3, "fanout_depth": 2})) == 2 * (3 + 9 + 27)
 
 
-def test_another_seed_says_something_else() -> None:
+def test_another_seed_gives_other_texts() -> None:
     assert expected({"seed": 1}) != expected({"seed": 2})
     assert expected({"seed": 1}) == expected({"seed": 1})
 
@@ -69,7 +73,7 @@ def test_items_that_fail_for_good_are_parked_and_not_expected() -> None:
     assert len(expected(config)) < len(expected({**config, "fail_rate": {}}))
 
 
-def test_it_grows_once_per_run_under_faults() -> None:
+def test_items_are_added_once_per_run_under_faults() -> None:
     config = {"grow": 4}
     harness = Harness(HelloWorld, config, faults=Faults.storm(3))
     for runs in (1, 2, 3):
@@ -80,7 +84,7 @@ def test_it_grows_once_per_run_under_faults() -> None:
 @pytest.mark.parametrize(
     ("kind", "error"), [("credentials", CredentialsInvalid), ("configuration", ConfigurationError)]
 )
-def test_a_stopped_account_goes_on_after_reconnecting(kind: str, error: type[Exception]) -> None:
+def test_a_stopped_account_resumes_after_reconnecting(kind: str, error: type[Exception]) -> None:
     config = {"fanout_depth": 1, "items": 3, "fail_rate": {kind: 0.1}}
     harness = Harness(HelloWorld, config)
     stops = 0
@@ -91,7 +95,7 @@ def test_a_stopped_account_goes_on_after_reconnecting(kind: str, error: type[Exc
     assert kept(harness) == expected(config)
 
 
-def test_every_failure_is_drawn_as_often_as_asked() -> None:
+def test_every_failure_occurs_at_its_rate() -> None:
     rate = 1 / len(FAILURES)
     config = Config(fail_rate=dict.fromkeys(FAILURES, rate))
     drawn = [failure(config, str(number)) for number in range(8000)]
@@ -100,3 +104,8 @@ def test_every_failure_is_drawn_as_often_as_asked() -> None:
 
 def test_two_names_are_two_accounts() -> None:
     assert Harness(HelloWorld, {"name": "a"}).check() != Harness(HelloWorld, {"name": "b"}).check()
+
+
+def test_the_readme_has_each_config_field_with_its_default() -> None:
+    table = config_table(README)
+    assert table == config_fields(Config, table)

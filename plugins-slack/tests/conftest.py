@@ -21,7 +21,7 @@ from core.testing import Harness, SyncResult
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
-    """Slack, as the operator's settings name it."""
+    """The fake, to which the operator's settings point."""
     with serve() as fake:
         monkeypatch.setenv("SLACK_API_URL", fake.api_url)
         monkeypatch.setenv("SLACK_CLIENT_ID", CLIENT_ID)
@@ -35,7 +35,7 @@ Sync = Callable[..., SyncResult]
 
 @pytest.fixture
 def connect(fake: Fake) -> Connect:
-    """Connects an account with this config."""
+    """Return a function that connects an account with a config."""
 
     def account(token: str = BOT, refresh_token: str | None = None, **config: Any) -> Harness:
         return Harness(Slack, config, {"token": token, "refresh_token": refresh_token})
@@ -45,7 +45,7 @@ def connect(fake: Fake) -> Connect:
 
 @pytest.fixture
 def sync() -> Sync:
-    """Syncs, and asks for success."""
+    """Return a function that syncs an account, and fails unless the sync succeeds."""
 
     def run(harness: Harness, trigger: str = "manual", **options: Any) -> SyncResult:
         result = harness.sync(trigger, **options)

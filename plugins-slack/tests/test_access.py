@@ -1,4 +1,4 @@
-"""Which channels are read, what errors do, and whose budget is spent."""
+"""Readable channels, the effect of errors, and the use of limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def texts(harness: Harness) -> set[str]:
 
 
 def channels(harness: Harness) -> dict[str | None, Any]:
-    """Why each channel cannot be read, by its name."""
+    """Return the reason why each channel cannot be read, by the channel's name."""
     rows = [item for item in harness.content.values() if item.kind == "channel"]
     return {item.name: item.metadata["unreadable"] for item in rows}
 
@@ -39,7 +39,7 @@ def posted(fake: Fake, name: str, text: str = "", **fields: Any) -> Any:
 
 @pytest.fixture
 def many(fake: Fake) -> Fake:
-    """A channel of every type."""
+    """A workspace with a channel of every type."""
     posted(fake, "general")
     posted(fake, "random")
     posted(fake, "elsewhere", is_member=False)
@@ -49,7 +49,9 @@ def many(fake: Fake) -> Fake:
     return fake
 
 
-def test_types(many: Fake, connect: Any, sync: Any) -> None:
+def test_only_channels_of_the_configured_types_are_read(
+    many: Fake, connect: Any, sync: Any
+) -> None:
     assert texts(sync_of(connect(), sync)) == {"in general", "in random", "in secret"}
     assert texts(sync_of(connect(types=["im", "mpim"]), sync)) == {"to you", "to both"}
     asked = [call.arguments["types"] for call in many.called("conversations.list")]
@@ -61,7 +63,7 @@ def sync_of(harness: Harness, sync: Any) -> Harness:
     return harness
 
 
-def test_channels_by_name_and_by_id(many: Fake, connect: Any, sync: Any) -> None:
+def test_channels_can_be_selected_by_name_and_by_id(many: Fake, connect: Any, sync: Any) -> None:
     many.page_cap = 2
     random = next(one for one in many.workspace.channels.values() if one.name == "random")
     harness = sync_of(connect(channels=["#General", random.id, "nowhere"]), sync)
@@ -72,7 +74,7 @@ def test_channels_by_name_and_by_id(many: Fake, connect: Any, sync: Any) -> None
     assert channels(harness) == {"#general": None, "#random": None, "#nowhere": None}
 
 
-def test_a_bot_reads_where_it_is_and_people_read_all_that_is_public(
+def test_a_bot_reads_its_channels_and_users_read_all_public_ones(
     many: Fake, connect: Any, sync: Any
 ) -> None:
     bot, person = sync_of(connect(), sync), sync_of(connect(USER), sync)
@@ -81,7 +83,7 @@ def test_a_bot_reads_where_it_is_and_people_read_all_that_is_public(
     assert "in elsewhere" in texts(person)
 
 
-def test_it_joins_only_if_configured(many: Fake, connect: Any, sync: Any) -> None:
+def test_the_bot_joins_channels_only_if_configured(many: Fake, connect: Any, sync: Any) -> None:
     posted(many, "old", is_member=False, is_archived=True)
     sync(connect())
     sync(connect(USER, join_public=True))
@@ -102,8 +104,9 @@ def test_a_channel_that_cannot_be_joined_is_shown(many: Fake, connect: Any, sync
 def test_a_channel_that_cannot_be_read_is_skipped_and_shown(
     many: Fake, connect: Any, sync: Any, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its cursor stays, the others go on, and it goes on where it was as soon as it can be read
-    again.
+    """The channel's cursor stays, and the other channels are read.
+
+    When the channel becomes readable again, it continues at its cursor.
     """
     harness = sync_of(connect(), sync)
     general = many.workspace.channels["C0001"]
@@ -116,7 +119,7 @@ def test_a_channel_that_cannot_be_read_is_skipped_and_shown(
     assert "in general" in texts(harness)
     assert channels(harness)["#general"] == code
     assert harness.state["channel/C0001"]["newest_ts"] == cursor
-    assert "is skipped" in caplog.text
+    assert f"channel C0001 skipped: conversations.history: {code}" in caplog.text
     assert sync(harness).outputs_saved == 0
     general.error = ""
     sync(harness)
@@ -124,7 +127,7 @@ def test_a_channel_that_cannot_be_read_is_skipped_and_shown(
     assert channels(harness)["#general"] is None
 
 
-def test_a_channel_that_never_could_be_read(many: Fake, connect: Any, sync: Any) -> None:
+def test_a_channel_that_becomes_readable_is_read(many: Fake, connect: Any, sync: Any) -> None:
     general = many.workspace.channels["C0001"]
     general.error = "not_in_channel"
     harness = sync_of(connect(), sync)
@@ -146,7 +149,7 @@ def test_permanent_errors_park_one_channel(many: Fake, connect: Any, code: str) 
     assert texts(harness) == {"in random", "in secret"}
 
 
-def test_the_scope_that_is_missing_is_named(many: Fake, connect: Any) -> None:
+def test_the_error_names_the_missing_scope(many: Fake, connect: Any) -> None:
     body = (
         b'{"ok": false, "error": "missing_scope", "needed": "groups:history", "provided":'
         b' "users:read"}'
@@ -181,7 +184,7 @@ def test_transient_errors_are_tried_again(many: Fake, connect: Any, sync: Any, c
         (200, b'{"ok": true}'),
     ],
 )
-def test_answers_that_are_none_are_tried_again(
+def test_invalid_responses_are_tried_again(
     many: Fake, connect: Any, sync: Any, status: int, body: bytes
 ) -> None:
     many.fail("conversations.history", status=status, body=body)
@@ -203,9 +206,7 @@ def test_credentials_errors_stop_the_account(many: Fake, connect: Any, code: str
     assert "in general" in texts(harness)
 
 
-def test_429_parks_one_method_for_as_long_as_slack_says(
-    many: Fake, connect: Any, sync: Any
-) -> None:
+def test_429_blocks_one_method_until_retry_after(many: Fake, connect: Any, sync: Any) -> None:
     many.workspace.post(
         many.workspace.channels["C0002"], "reply", thread=many.workspace.channels["C0002"].top[0]
     )
@@ -219,14 +220,14 @@ def test_429_parks_one_method_for_as_long_as_slack_says(
     assert texts(harness) >= {"in general", "reply"}
 
 
-def test_ratelimited_in_a_body_with_200(many: Fake, connect: Any, sync: Any) -> None:
+def test_ratelimited_with_http_200_is_a_rate_limit(many: Fake, connect: Any, sync: Any) -> None:
     many.fail("users.list", "ratelimited", Retry_After="nonsense")
     [error] = sync(connect()).failures
     assert isinstance(error, RateLimited)
     assert (error.limit, error.retry_after) == ("users.list", None)
 
 
-def test_nothing_sleeps_or_tries_again_by_itself(
+def test_a_call_neither_sleeps_nor_retries(
     many: Fake, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a worker's thread sleeps"))
@@ -243,14 +244,16 @@ def test_nothing_sleeps_or_tries_again_by_itself(
     assert len(refused) == 1
 
 
-def test_a_lost_connection_is_the_engines_to_try_again(many: Fake, connect: Any, sync: Any) -> None:
-    """The client's own retries would sleep, and would spend what no budget knows of."""
+def test_a_lost_connection_is_retried_only_by_the_engine(
+    many: Fake, connect: Any, sync: Any
+) -> None:
+    """The SDK's own retries would sleep, and would make calls without using the budget."""
     many.fail("conversations.history", status=HANGS_UP, body=b"")
     [error] = sync(connect()).failures
     assert isinstance(error, TransientError)
 
 
-def test_budgets_are_of_one_method_in_one_workspace() -> None:
+def test_each_method_has_a_limit_per_workspace() -> None:
     for kind, units in (("internal", 50), ("marketplace", 50), ("distributed", 1)):
         limits = {limit.name: limit for limit in Slack.limits(Config(app_kind=kind))}
         assert limits["conversations.history"] == Rate(
@@ -262,8 +265,8 @@ def test_budgets_are_of_one_method_in_one_workspace() -> None:
         assert limits["users.list"] == Rate("users.list", 20, 60, by="group")
 
 
-def test_every_call_of_a_tiered_method_is_paid_for(many: Fake, connect: Any, sync: Any) -> None:
-    """By the cost of its task, one for one."""
+def test_every_call_of_a_tiered_method_has_a_cost(many: Fake, connect: Any, sync: Any) -> None:
+    """The tasks' costs equal the number of calls."""
     many.workspace.post(
         many.workspace.channels["C0001"], "reply", thread=many.workspace.channels["C0001"].top[0]
     )
@@ -285,7 +288,7 @@ def test_every_call_of_a_tiered_method_is_paid_for(many: Fake, connect: Any, syn
     }
 
 
-def test_the_mode_of_15_objects(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_distributed_app_requests_15_messages_a_call(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 15
     channel = fake.workspace.add_channel("general")
     for number in range(100):
@@ -307,7 +310,7 @@ def test_the_group_is_workspace_and_app(many: Fake, connect: Any) -> None:
     identity = connect().check()
     assert (identity.id, identity.name, identity.group) == ("T1:UBOT", "Acme: polling", "T1:A1")
     assert connect(USER).check().group == "T1:1111.2222", (
-        "a person's token does not tell the app: it is the operator's"
+        "a user's token does not name its app, so it is the operator's"
     )
     many.fail("bots.info", "missing_scope")
     assert connect().check().group == "T1:1111.2222"
@@ -322,20 +325,22 @@ def test_scopes_are_checked_when_an_account_is_connected(many: Fake, connect: An
         connect(types=["public"], files="all", join_public=True).check()
 
 
-def test_a_token_of_a_whole_organization_is_refused(many: Fake, connect: Any) -> None:
+def test_a_token_for_an_organization_is_rejected(many: Fake, connect: Any) -> None:
     body = b'{"ok": true, "team_id": "E1", "user_id": "U1", "is_enterprise_install": true}'
     many.fail("auth.test", body=body)
     with pytest.raises(ConfigurationError, match="organization"):
         connect().check()
 
 
-def test_without_names_there_are_messages_all_the_same(many: Fake, connect: Any, sync: Any) -> None:
+def test_messages_are_kept_if_people_cannot_be_listed(many: Fake, connect: Any, sync: Any) -> None:
     many.fail("users.list", "missing_scope")
     many.workspace.post(many.workspace.channels["C0001"], "for <@U2>")
     assert "for @U2" in texts(sync_of(connect(), sync))
 
 
-def test_groups_are_optional(many: Fake, connect: Any, sync: Any) -> None:
+def test_messages_are_kept_if_user_groups_cannot_be_listed(
+    many: Fake, connect: Any, sync: Any
+) -> None:
     many.fail("usergroups.list", "missing_scope")
     assert "in general" in texts(sync_of(connect(), sync))
 
@@ -347,11 +352,11 @@ def test_a_listing_without_an_end_is_parked(many: Fake, connect: Any, method: st
     )
     many.fail(method, body=body, times=100)
     result = connect().sync()
-    assert "circles" in str(result.parked[0].error)
+    assert "repeats its pages" in str(result.parked[0].error)
     assert len(many.called(method)) == 2
 
 
-def test_many_pages_of_people_and_channels(fake: Fake, connect: Any, sync: Any) -> None:
+def test_all_pages_of_people_and_channels_are_listed(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 10
     for number in range(35):
         fake.workspace.add_user(f"U9{number:03}", f"Person {number}")
@@ -366,7 +371,7 @@ def test_many_pages_of_people_and_channels(fake: Fake, connect: Any, sync: Any) 
 
 
 @pytest.mark.parametrize("method", ["users.list", "conversations.list"])
-def test_a_listing_whose_cursor_expires_begins_anew(
+def test_a_listing_restarts_if_its_cursor_expires(
     fake: Fake, connect: Any, sync: Any, method: str
 ) -> None:
     fake.page_cap = 10
@@ -384,7 +389,7 @@ def test_a_listing_whose_cursor_expires_begins_anew(
     assert texts(harness) == {f"ask @Person {number}" for number in range(25)}
 
 
-def test_a_listing_whose_cursor_never_works_is_parked(many: Fake, connect: Any) -> None:
+def test_a_listing_is_parked_if_its_cursor_never_works(many: Fake, connect: Any) -> None:
     many.page_cap = 2
     many.fail(
         "conversations.list",
@@ -393,7 +398,7 @@ def test_a_listing_whose_cursor_never_works_is_parked(many: Fake, connect: Any) 
         when=lambda arguments: "cursor" in arguments,
     )
     [parked] = connect().sync().parked
-    assert "again and again" in str(parked.error)
+    assert "repeatedly rejected" in str(parked.error)
 
 
 def test_many_people_are_listed_less_often(fake: Fake, connect: Any, sync: Any) -> None:
@@ -412,7 +417,7 @@ def test_many_people_are_listed_less_often(fake: Fake, connect: Any, sync: Any) 
     assert len(fake.called("users.list")) == 18
 
 
-def test_ids_that_are_none_are_left_out(many: Fake, connect: Any, sync: Any) -> None:
+def test_objects_with_invalid_ids_are_left_out(many: Fake, connect: Any, sync: Any) -> None:
     many.workspace.add_user("../U1", "Mallory")
     many.workspace.add_channel("odd", id="C:1:2")
     many.workspace.add_channel("long", id="C" * 5_000)
@@ -425,9 +430,9 @@ def test_ids_that_are_none_are_left_out(many: Fake, connect: Any, sync: Any) -> 
 def test_a_channel_that_is_no_longer_listed_is_shown(
     many: Fake, connect: Any, sync: Any, name: str
 ) -> None:
-    """It was deleted, or is private, perhaps since today, and the bot is not in it.
+    """The channel was deleted or has become private, and the bot is not in it.
 
-    What was kept stays.
+    The kept messages stay.
     """
     harness = sync_of(connect(), sync)
     channel = next(one for one in many.workspace.channels.values() if one.name == name)
@@ -443,7 +448,7 @@ def test_a_channel_that_is_no_longer_listed_is_shown(
     assert "back again" in texts(harness)
 
 
-def test_channels_of_a_type_that_is_no_longer_asked_for_are_left_as_they_are(
+def test_channels_of_a_type_removed_from_the_config_stay_unchanged(
     many: Fake, connect: Any, sync: Any
 ) -> None:
     harness = sync_of(connect(), sync)
@@ -455,7 +460,9 @@ def test_channels_of_a_type_that_is_no_longer_asked_for_are_left_as_they_are(
 @pytest.mark.parametrize(
     "body", [b'{"ok": true}', b'{"ok": true, "team_id": null, "user_id": "U1"}']
 )
-def test_an_answer_that_names_nobody_is_no_account(many: Fake, connect: Any, body: bytes) -> None:
+def test_a_response_without_an_owner_connects_no_account(
+    many: Fake, connect: Any, body: bytes
+) -> None:
     many.fail("auth.test", body=body)
     with pytest.raises(TransientError):
         connect().check()

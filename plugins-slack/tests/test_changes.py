@@ -1,6 +1,4 @@
-"""What changes after it was kept: edits, deletions, threads, and replies that are sent to the
-channel too.
-"""
+"""Changes of kept messages: edits, deletions, threads, and replies also sent to the channel."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def there(fake: Fake) -> set[str]:
     return {id for id, _ in fake.workspace.visible()}
 
 
-def test_an_edit_updates(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_an_edit_updates_the_message(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
     harness = connect()
     sync(harness)
     ts = channel.top[3]
@@ -42,7 +40,9 @@ def test_an_edit_updates(fake: Fake, channel: Channel, connect: Any, sync: Any) 
     assert result.outputs_saved == 1
 
 
-def test_a_reaction_updates(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_a_reaction_updates_the_message(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     harness = connect()
     sync(harness)
     fake.workspace.react(channel, channel.top[3], "tada")
@@ -52,10 +52,10 @@ def test_a_reaction_updates(fake: Fake, channel: Channel, connect: Any, sync: An
 
 
 @pytest.mark.parametrize("count", [1, 3, 10])
-def test_a_deletion_is_a_tombstone(
+def test_a_deleted_message_is_marked_deleted(
     fake: Fake, channel: Channel, connect: Any, sync: Any, count: int
 ) -> None:
-    """Also of all messages of a quiet channel: few deletions are no mass deletion."""
+    """All messages of a quiet channel may be deleted: a few are not held by the delete guard."""
     harness = connect()
     sync(harness)
     gone = channel.top[:count]
@@ -66,7 +66,9 @@ def test_a_deletion_is_a_tombstone(
     assert (result.outputs_deleted, result.held) == (count, [])
 
 
-def test_deletions_in_a_busy_channel(fake: Fake, connect: Any, sync: Any) -> None:
+def test_deleted_messages_of_a_busy_channel_are_marked_deleted(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     fake.page_cap = 20
     channel = fake.workspace.add_channel("busy")
     for number in range(90):
@@ -79,7 +81,7 @@ def test_deletions_in_a_busy_channel(fake: Fake, connect: Any, sync: Any) -> Non
     assert harness.deleted == {f"{channel.id}:{ts}" for ts in gone}
 
 
-def test_a_mass_deletion_waits_for_a_person(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_mass_deletion_is_held(fake: Fake, connect: Any, sync: Any) -> None:
     channel = fake.workspace.add_channel("busy")
     for number in range(50):
         fake.workspace.post(channel, f"message {number}")
@@ -92,7 +94,9 @@ def test_a_mass_deletion_waits_for_a_person(fake: Fake, connect: Any, sync: Any)
     assert sync(harness, allow_deletions=True).outputs_deleted == 40
 
 
-def test_what_is_older_than_the_lookback_stays(fake: Fake, connect: Any, sync: Any) -> None:
+def test_deletions_older_than_the_lookback_are_not_noticed(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     channel = fake.workspace.add_channel("general")
     old = fake.workspace.post(channel, "old", ts="1600000000.000100")
     fake.workspace.post(channel, "new")
@@ -103,7 +107,9 @@ def test_what_is_older_than_the_lookback_stays(fake: Fake, connect: Any, sync: A
     assert not harness.deleted
 
 
-def test_threads_are_whole(fake: Fake, channel: Channel, connect: Any, sync: Any) -> None:
+def test_all_replies_of_a_thread_are_kept(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
     fake.page_cap = 10
     ts = channel.top[2]
     for number in range(35):
@@ -131,7 +137,7 @@ def test_a_late_reply_inside_the_lookback_is_found(
     assert not fake.called("conversations.replies"), "an unchanged thread was fetched again"
 
 
-def test_by_schedule_it_is_looked_for_less_often(
+def test_scheduled_runs_look_back_at_the_configured_interval(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     harness = connect(lookback_hours=2)
@@ -146,7 +152,7 @@ def test_by_schedule_it_is_looked_for_less_often(
     assert partition != harness.state[f"channel/{channel.id}"]
 
 
-def test_a_thread_that_fails_is_fetched_the_next_time(
+def test_a_thread_that_failed_is_fetched_in_the_next_run(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     """The thread's version is kept with the last of its replies, not before."""
@@ -159,7 +165,7 @@ def test_a_thread_that_fails_is_fetched_the_next_time(
     assert f"{channel.id}:{reply}" in harness.content
 
 
-def test_edits_and_deletions_of_replies(
+def test_edits_and_deletions_of_replies_are_kept(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     ts = channel.top[2]
@@ -180,7 +186,7 @@ def test_edits_and_deletions_of_replies(
 def test_a_deleted_root_keeps_its_thread(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
-    """Slack leaves a placeholder, below which the replies still are; its text is gone for good."""
+    """Slack leaves a placeholder with the replies; the message's text is gone."""
     ts = channel.top[2]
     reply = fake.workspace.post(channel, "reply", thread=ts)
     harness = connect()
@@ -215,7 +221,7 @@ def test_a_reply_sent_to_the_channel_is_kept_once(
     assert not fake.called("conversations.replies")
 
 
-def test_a_reply_sent_to_the_channel_from_an_old_thread(
+def test_a_reply_sent_to_the_channel_from_an_old_thread_is_kept(
     fake: Fake, connect: Any, sync: Any
 ) -> None:
     channel = fake.workspace.add_channel("general")
@@ -228,7 +234,7 @@ def test_a_reply_sent_to_the_channel_from_an_old_thread(
     assert harness.content[f"{channel.id}:{late}"].text == "all should know"
 
 
-def test_a_thread_that_vanishes_before_it_is_read(
+def test_a_thread_that_vanishes_before_it_is_read_is_skipped(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     ts = channel.top[2]
@@ -276,10 +282,10 @@ def test_an_edit_does_not_fetch_the_thread_again(
     assert not fake.called("conversations.replies")
 
 
-def test_threads_of_a_channel_that_was_left_meanwhile_are_fetched_later(
+def test_threads_of_a_channel_the_bot_left_are_fetched_later(
     fake: Fake, connect: Any, sync: Any
 ) -> None:
-    """Whatever their age: the lookback does not reach them."""
+    """The age of the threads does not matter, although the lookback does not reach them."""
     fake.page_cap = 5
     channel = fake.workspace.add_channel("general")
     roots = [
@@ -312,10 +318,10 @@ def test_threads_of_a_channel_that_was_left_meanwhile_are_fetched_later(
 
 
 @pytest.mark.parametrize("late", [[32], [32, 30], [30, 32]])
-def test_a_late_thread_of_a_channel_that_was_left_costs_no_more_than_its_pages(
+def test_a_late_thread_of_a_channel_the_bot_left_costs_only_its_pages(
     fake: Fake, connect: Any, sync: Any, late: list[int]
 ) -> None:
-    """The history is not read anew from there to its beginning."""
+    """The backfill does not read the history below the thread again."""
     fake.page_cap = 5
     channel = fake.workspace.add_channel("general")
     for number in range(60):
@@ -335,11 +341,11 @@ def test_a_late_thread_of_a_channel_that_was_left_costs_no_more_than_its_pages(
     fake.calls.clear()
     sync(harness, "schedule")
     assert kept(harness) == there(fake)
-    assert len(fake.called("conversations.history")) == 1 + 1, "what is new, and one page back"
+    assert len(fake.called("conversations.history")) == 1 + 1, "new messages, and one page back"
     assert not harness.deleted
 
 
-def test_threads_that_can_never_be_read_do_not_walk_the_history_for_ever(
+def test_unreadable_threads_do_not_repeat_the_backfill_forever(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     for root in channel.top:
@@ -355,7 +361,7 @@ def test_threads_that_can_never_be_read_do_not_walk_the_history_for_ever(
     assert harness.content[channel.id].metadata["unreadable"] is None
 
 
-def test_a_reply_sent_to_the_channel_from_a_thread_that_cannot_be_read(
+def test_a_reply_sent_to_the_channel_is_kept_if_its_thread_is_unreadable(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     """The free plan hides the first message of the thread; the channel still shows the reply."""
@@ -370,11 +376,12 @@ def test_a_reply_sent_to_the_channel_from_a_thread_that_cannot_be_read(
         assert harness.content[f"{channel.id}:{late}"].parent == f"{channel.id}:{root}"
 
 
-def test_a_reply_that_another_task_has_just_kept_is_not_deleted(
+def test_a_reply_kept_by_a_concurrent_task_is_not_deleted(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
-    """Two tasks fetch one thread; the one that saw less of it is told by the other what was
-    there before, and comes last.
+    """Two tasks fetch one thread. The slower one has the older response, and commits last.
+
+    It learns from the fingerprints what the other task has kept.
     """
     root = channel.top[2]
     fake.workspace.post(channel, "first", thread=root)
@@ -401,11 +408,12 @@ def test_a_reply_that_another_task_has_just_kept_is_not_deleted(
 
 
 @pytest.mark.parametrize("replies", [1, 12])
-def test_a_reply_that_comes_and_goes_between_two_looks(
+def test_a_reply_that_exists_only_during_a_fetch_is_marked_deleted(
     fake: Fake, channel: Channel, connect: Any, sync: Any, replies: int
 ) -> None:
-    """It is there when the thread is fetched, and before and after that the thread looks the
-    same.
+    """The reply exists only while the thread is fetched.
+
+    Before and after that, the thread has the same version.
     """
     fake.page_cap = 10
     root, late = channel.top[2], list[str]()
@@ -428,7 +436,7 @@ def test_a_reply_that_comes_and_goes_between_two_looks(
     assert not fake.called("conversations.replies")
 
 
-def test_a_reply_sent_to_the_channel_that_goes_before_the_history_comes_to_its_thread(
+def test_a_broadcast_deleted_before_the_backfill_reaches_its_thread_is_marked_deleted(
     fake: Fake, connect: Any, sync: Any
 ) -> None:
     fake.page_cap = 5

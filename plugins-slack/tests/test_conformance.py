@@ -1,4 +1,4 @@
-"""The conformance suite, on a workspace that has some of everything."""
+"""The conformance suite, with a workspace of varied messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens: rotation, one at a time and stored before use; to Slack alone; in no log."""
+"""Tokens: rotated one at a time, stored before use, sent only to Slack, and never logged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def channel(fake: Fake) -> Any:
 
 
 def expire(fake: Fake) -> None:
-    """12 hours have passed."""
+    """Let all tokens expire, as after 12 hours."""
     for token in fake.tokens:
         fake.tokens[token] = "expired"
 
@@ -48,7 +48,7 @@ def test_an_expired_token_is_renewed_and_the_call_made_again(
     assert credentials.refresh_token.get_secret_value() in fake.refresh_tokens
 
 
-def test_it_is_renewed_in_the_midst_of_a_run(
+def test_a_token_that_expires_during_a_run_is_renewed(
     fake: Fake, channel: Any, connect: Any, sync: Any
 ) -> None:
     fake.page_cap = 3
@@ -66,12 +66,10 @@ def test_it_is_renewed_in_the_midst_of_a_run(
     harness = connect(token, refresh)
     sync(harness)
     assert len([item for item in harness.content.values() if item.kind == "message"]) == 21
-    assert harness.charged["conversations.history"] == 1, (
-        "the call that was made twice is paid for twice"
-    )
+    assert harness.charged["conversations.history"] == 1, "the repeated call must be charged"
 
 
-def test_a_token_that_expires_at_once_does_not_stop_the_account(
+def test_a_new_token_that_expires_immediately_does_not_stop_the_account(
     fake: Fake, channel: Any, connect: Any, sync: Any
 ) -> None:
     token, refresh = fake.rotate()
@@ -88,7 +86,7 @@ def test_an_expired_token_without_a_refresh_token_stops_the_account(
     assert isinstance(connect().sync().error, CredentialsInvalid)
 
 
-def test_a_refused_refresh_token_stops_the_account(fake: Fake, channel: Any, connect: Any) -> None:
+def test_a_rejected_refresh_token_stops_the_account(fake: Fake, channel: Any, connect: Any) -> None:
     token, refresh = fake.rotate()
     expire(fake)
     fake.refresh_tokens.clear()
@@ -100,7 +98,7 @@ def test_a_refused_refresh_token_stops_the_account(fake: Fake, channel: Any, con
 @pytest.mark.parametrize(
     ("name", "value"), [("SLACK_CLIENT_ID", ""), ("SLACK_CLIENT_SECRET", "wrong")]
 )
-def test_a_wrong_client_is_the_operators_fault(
+def test_a_wrong_client_is_a_configuration_error(
     fake: Fake, channel: Any, connect: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -113,7 +111,7 @@ def test_a_wrong_client_is_the_operators_fault(
 def test_redirects_of_the_api_are_not_followed(
     fake: Fake, channel: Any, connect: Any, elsewhere: tuple[str, list[dict[str, str]]]
 ) -> None:
-    """urllib would carry the token to whoever it is sent to."""
+    """The default of urllib is to send the token to the redirect's target."""
     url, received = elsewhere
     fake.fail(
         "conversations.history", status=302, body=b"", Location=f"{url}/api/conversations.history"
@@ -124,7 +122,7 @@ def test_redirects_of_the_api_are_not_followed(
 
 @pytest.fixture
 def elsewhere() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A server that is not Slack's, and the headers it was sent."""
+    """A server that is not Slack's, and the headers that it received."""
     received: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -136,7 +134,7 @@ def elsewhere() -> Iterator[tuple[str, list[dict[str, str]]]]:
         do_GET = do_POST = _answer  # noqa: N815  the names are the standard library's
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -147,7 +145,7 @@ def elsewhere() -> Iterator[tuple[str, list[dict[str, str]]]]:
     server.server_close()
 
 
-def test_no_token_in_content_state_or_logs(
+def test_content_state_and_logs_contain_no_token(
     fake: Fake, channel: Any, connect: Any, sync: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -158,7 +156,7 @@ def test_no_token_in_content_state_or_logs(
     expire(fake)
     sync(harness)
     told = f"{harness.content} {harness.state} {harness.tasks} {caplog.text}"
-    assert "conversations.history" not in caplog.text, "the client logs what it sends"
+    assert "conversations.history" not in caplog.text, "the client must not log its requests"
     assert not [
         secret
         for secret in [*fake.tokens, *fake.refresh_tokens, refresh, "fake-client-secret"]
@@ -167,12 +165,12 @@ def test_no_token_in_content_state_or_logs(
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "ümlaut"])
-def test_a_token_is_one_word(token: str) -> None:
+def test_a_token_that_is_not_one_word_is_invalid(token: str) -> None:
     with pytest.raises(ValidationError):
         Credentials.model_validate({"token": token})
 
 
-def test_the_address_is_the_operators_alone(fake: Fake, channel: Any) -> None:
+def test_an_account_cannot_set_slacks_address(fake: Fake, channel: Any) -> None:
     assert not {"url", "api_url", "base_url"} & (
         set(Slack.config_model.model_fields) | set(Slack.credentials_model.model_fields)
     )
@@ -182,7 +180,7 @@ def test_the_address_is_the_operators_alone(fake: Fake, channel: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["slack.com/api", "file:///etc/passwd", "https://"])
-def test_an_address_that_is_none_is_the_operators_fault(
+def test_an_invalid_address_is_a_configuration_error(
     connect: Any, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("SLACK_API_URL", url)

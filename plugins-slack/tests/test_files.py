@@ -1,5 +1,6 @@
-"""Files: rows of their own, streamed, capped; web pages are refused, and the token goes to Slack
-alone.
+"""Files: rows of their own, streamed and limited in size.
+
+Web pages are rejected, and only Slack gets the token.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def files(harness: Harness) -> list[Item]:
     return [item for item in harness.content.values() if item.kind == "file"]
 
 
-def test_the_bytes_come_with_what_slack_says_of_them(
+def test_a_file_is_kept_with_its_bytes_and_metadata(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     id = fake.workspace.upload(
@@ -54,7 +55,7 @@ def test_the_bytes_come_with_what_slack_says_of_them(
 
 
 @pytest.mark.parametrize(("mode", "kept"), [("none", 0), ("metadata", 1)])
-def test_without_content(
+def test_files_can_be_metadata_only_or_left_out(
     fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str, kept: int
 ) -> None:
     fake.workspace.upload(channel, DATA)
@@ -84,11 +85,11 @@ def test_a_large_file_is_kept_without_content(
     assert [(item.content, item.metadata["skipped"]) for item in files(harness)] == [
         (None, "larger than 1 MB")
     ] * 2
-    assert len(fake.called("file")) == 1, "what Slack says is too large is not fetched"
+    assert len(fake.called("file")) == 1, "a file with a size over the limit is not fetched"
 
 
-def test_a_login_page_is_refused(fake: Fake, channel: Channel, connect: Any) -> None:
-    """With HTTP 200, as Slack answers without files:read."""
+def test_a_login_page_is_not_kept_as_a_file(fake: Fake, channel: Channel, connect: Any) -> None:
+    """Without the scope files:read, Slack sends the login page with HTTP 200."""
     fake.workspace.upload(channel, DATA)
     fake.file_mode = "login"
     harness = connect(files="all")
@@ -98,7 +99,7 @@ def test_a_login_page_is_refused(fake: Fake, channel: Channel, connect: Any) -> 
     assert not files(harness)
 
 
-def test_a_page_that_is_the_file_is_kept(
+def test_a_file_that_is_a_web_page_is_kept(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     fake.workspace.upload(channel, b"<html>ours</html>", "ours.html", mimetype="text/html")
@@ -107,7 +108,7 @@ def test_a_page_that_is_the_file_is_kept(
     assert files(harness)[0].text == "<html>ours</html>"
 
 
-def test_a_login_page_in_place_of_a_page_is_refused(
+def test_a_login_page_in_place_of_a_web_page_is_rejected(
     fake: Fake, channel: Channel, connect: Any
 ) -> None:
     fake.workspace.upload(channel, b"<html>ours</html>", "ours.html", mimetype="text/html")
@@ -118,7 +119,7 @@ def test_a_login_page_in_place_of_a_page_is_refused(
 
 
 @pytest.mark.parametrize("mode", ["redirect", "elsewhere"])
-def test_redirects_are_followed_and_the_token_goes_to_slack_alone(
+def test_redirects_are_followed_and_only_slack_gets_the_token(
     fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str
 ) -> None:
     fake.workspace.upload(channel, DATA)
@@ -131,7 +132,7 @@ def test_redirects_are_followed_and_the_token_goes_to_slack_alone(
     assert second.token == (BOT if mode == "redirect" else "")
 
 
-def test_a_redirect_to_another_scheme_is_refused(
+def test_a_redirect_to_another_scheme_is_rejected(
     fake: Fake, channel: Channel, connect: Any
 ) -> None:
     fake.workspace.upload(channel, DATA)
@@ -140,7 +141,7 @@ def test_a_redirect_to_another_scheme_is_refused(
     assert isinstance(result.parked[0].error, PermanentError)
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(
+def test_an_interrupted_download_is_resumed(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     fake.workspace.upload(channel, DATA)
@@ -179,10 +180,10 @@ def test_an_expired_token_is_renewed_for_a_download(
         ({"url_private": "https://evil.example.com/files-pri/T1-F0001/a.bin"}, "outside Slack"),
         ({"url_private": "http://slack.com.evil.example/x"}, "outside Slack"),
         ({"mode": "hidden_by_limit"}, "plan"),
-        ({"mode": "quip"}, "no bytes"),
+        ({"mode": "quip"}, "no downloadable content"),
     ],
 )
-def test_what_cannot_be_fetched_is_kept_without_content(
+def test_a_file_that_cannot_be_fetched_is_kept_without_content(
     fake: Fake, channel: Channel, connect: Any, sync: Any, fields: dict[str, Any], reason: str
 ) -> None:
     fake.workspace.upload(channel, DATA, **fields)
@@ -212,12 +213,12 @@ def test_what_cannot_be_fetched_is_kept_without_content(
         ("", False),
     ],
 )
-def test_whose_address_it_is(url: str, is_slacks: bool) -> None:
+def test_only_addresses_of_slack_get_the_token(url: str, is_slacks: bool) -> None:
     settings = SlackSettings(_env_file=None, SLACK_API_URL="https://slack.com/api/")
     assert (obstacle(File(id="F1", message="C1:1.1", url=url), settings, 10) == "") == is_slacks
 
 
-def test_a_deleted_file_is_a_tombstone(
+def test_a_deleted_file_is_marked_deleted(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     id = fake.workspace.upload(channel, DATA)
@@ -230,7 +231,7 @@ def test_a_deleted_file_is_a_tombstone(
     assert item.id in harness.deleted
 
 
-def test_a_deleted_message_takes_its_file_along(
+def test_the_files_of_a_deleted_message_are_marked_deleted(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     fake.workspace.upload(channel, DATA)
@@ -253,7 +254,7 @@ def test_a_late_reply_does_not_delete_the_files_of_its_thread(
     assert len(files(harness)) == 1
 
 
-def test_a_file_that_vanished_before_it_was_fetched(
+def test_a_file_that_vanished_before_its_download_is_not_kept(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     id = fake.workspace.upload(channel, DATA)
@@ -263,10 +264,10 @@ def test_a_file_that_vanished_before_it_was_fetched(
     assert not files(harness)
 
 
-def test_a_file_of_another_organization(
+def test_a_file_of_another_organization_is_fetched(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
-    """The message has no more than its id."""
+    """The message has only the file's id."""
     id = fake.workspace.upload(channel, DATA)
     channel.messages[channel.top[0]]["files"] = [{"id": id, "file_access": "check_file_info"}]
     harness = connect(files="all")
@@ -278,7 +279,7 @@ def test_a_file_of_another_organization(
     assert len(fake.called("file")) == 1
 
 
-def test_429_of_a_download_parks_downloads(
+def test_429_of_a_download_blocks_downloads(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     fake.workspace.upload(channel, DATA)
@@ -289,10 +290,10 @@ def test_429_of_a_download_parks_downloads(
     assert (error.limit, error.retry_after) == ("files", 11.0)
 
 
-def test_files_asked_for_later_are_fetched_then(
+def test_files_added_to_the_config_are_fetched(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
-    """Editing the config starts a resync, which fetches what is lacking and nothing else."""
+    """A change of the config starts a resync, which fetches only the missing files."""
     fake.workspace.upload(channel, DATA)
     fake.workspace.upload(channel, DATA[1:])
     root, reply = channel.top
@@ -309,7 +310,7 @@ def test_files_asked_for_later_are_fetched_then(
     assert len(fake.called("file")) == 2
 
 
-def test_what_a_resync_is_needed_for() -> None:
+def test_the_fields_that_start_a_resync_are_marked() -> None:
     marked = {
         name
         for name, one in Config.model_fields.items()
@@ -332,22 +333,24 @@ def test_what_a_resync_is_needed_for() -> None:
         ("https://[broken", None),
     ],
 )
-def test_redirects_are_followed_to_what_is_as_secure(target: str, followed: str | None) -> None:
+def test_redirects_are_followed_only_to_addresses_as_secure(
+    target: str, followed: str | None
+) -> None:
     url, headers = "https://files.slack.com/files-pri/T1-F1/a", Message()
     headers["Location"] = target
     error = HTTPError(url, 302, "Found", headers, None)
     if followed is None:
-        with pytest.raises(PermanentError, match="is redirected to an address that is"):
+        with pytest.raises(PermanentError, match=r"redirects to an (invalid|insecure) address"):
             _redirected(url, error, File(id="F1", message="C1:1.1"))
     else:
         assert _redirected(url, error, File(id="F1", message="C1:1.1")) == followed
 
 
 @pytest.mark.parametrize("mode", ["metadata", "all"])
-def test_a_file_that_the_plan_hides_stays_as_it_was_kept(
+def test_a_file_hidden_by_the_plan_keeps_its_row(
     fake: Fake, channel: Channel, connect: Any, sync: Any, mode: str
 ) -> None:
-    """All that is left of it in the message is its id."""
+    """The message has only the file's id."""
     id = fake.workspace.upload(channel, DATA, "plan.pdf")
     harness = connect(files=mode)
     sync(harness)
@@ -360,7 +363,7 @@ def test_a_file_that_the_plan_hides_stays_as_it_was_kept(
     assert files(harness) == before
 
 
-def test_an_address_with_letters_beyond_ascii(
+def test_a_file_with_a_non_ascii_address_is_fetched(
     fake: Fake, channel: Channel, connect: Any, sync: Any
 ) -> None:
     fake.workspace.upload(channel, DATA, "Plänę 2.pdf")

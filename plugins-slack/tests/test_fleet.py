@@ -1,5 +1,6 @@
-"""Whole workspaces through real workers, which are killed meanwhile; what is kept is compared
-with what the fake has.
+"""Complete workspaces, synced by real workers that are killed.
+
+The tests compare the kept content with the fake's.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ MakeFleet = Callable[..., Fleet]
 
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> Iterator[None]:
-    """No other test sees the plugins that these have loaded."""
+    """Clear the caches of settings and plugins after each test."""
     yield
     get_settings.cache_clear()
     get_registry.cache_clear()
 
 
 def settings(fake: Fake, **units: int) -> dict[str, str]:
-    """What the operator of this fleet has set: budgets that let a test end, but for those given."""
+    """Return the operator's settings: limits that delay no test, except those in `units`."""
     limits = {
         name: {"units": units.get(name.replace(".", "_"), 60_000), "per": 60} for name in TIERS
     }
@@ -64,14 +65,14 @@ def settings(fake: Fake, **units: int) -> dict[str, str]:
 
 
 def connected(fake: Fake, deployment: Deployment) -> UUID:
-    """An account with a token that is rotated."""
+    """Connect an account whose token is rotated, and return its id."""
     token, refresh = fake.rotate()
     credentials = Credentials.model_validate({"token": token, "refresh_token": refresh})
     return connect(deployment, Slack, {"files": "all"}, credentials)
 
 
 def assert_whole(fake: Fake, deployment: Deployment, account: UUID) -> None:
-    """Every message that there is, each once, with its own text; and nothing else."""
+    """Assert that every message of the workspace is kept once with its own text, and no others."""
     wanted = {id: message["text"] for id, message in fake.workspace.visible()}
     kept = dict(deployment.rows(MESSAGES, account))
     missing, surplus = wanted.keys() - kept.keys(), kept.keys() - wanted.keys()
@@ -89,7 +90,7 @@ def assert_whole(fake: Fake, deployment: Deployment, account: UUID) -> None:
 
 
 def assert_second_sync_is_cheap(fake: Fake, fleet: Fleet, account: UUID) -> None:
-    """One call for what is new in each channel, and the pages of the lookback."""
+    """Assert that a sync makes one call a channel for new messages, and the lookback's calls."""
     fake.calls.clear()
     run = sync(fleet.deployment, account)
     oracle.wait_for_quiet(fleet, 120)
@@ -102,7 +103,7 @@ def assert_second_sync_is_cheap(fake: Fake, fleet: Fleet, account: UUID) -> None
         for one in fake.workspace.channels.values()
     }
     for id, lookback in pages.items():
-        assert bounds[id, False] == 1, f"{bounds[id, False]} calls for what is new in {id}"
+        assert bounds[id, False] == 1, f"{bounds[id, False]} calls for new messages in {id}"
         assert bounds[id, True] <= lookback
     assert not fake.called("conversations.replies")
     assert deployment_row(fleet, run) == (0, 0)
@@ -114,11 +115,12 @@ def deployment_row(fleet: Fleet, run: UUID) -> Any:
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(400)
-def test_a_workspace_survives_kills_expiries_and_talk(
+def test_a_workspace_is_complete_after_kills_expired_tokens_and_new_messages(
     fake: Fake, deployment: Deployment, make_fleet: MakeFleet
 ) -> None:
-    """Two workers are killed, the token expires three times under concurrent calls, and people
-    go on posting.
+    """Two workers are killed, and the token expires three times under concurrent calls.
+
+    People post messages throughout.
     """
     fake.page_cap = 10
     fill(fake.workspace, channels=6, messages=300, threads=40)
@@ -129,8 +131,8 @@ def test_a_workspace_survives_kills_expiries_and_talk(
     def before(method: str, arguments: dict[str, str]) -> None:
         if not method.startswith("conversations."):
             return
-        # Not while workers are killed: who dies with a new token in hand, before it is stored, has
-        # lost the account.
+        # Tokens expire only after the kills: a worker that dies with a new token, before it is
+        # stored, loses the account.
         if killed.is_set() and next(calls) in (1, 11, 21):
             with fake.workspace.lock:
                 fake.tokens.update(dict.fromkeys(fake.tokens, "expired"))
@@ -150,7 +152,7 @@ def test_a_workspace_survives_kills_expiries_and_talk(
             100,
             replace=True,
         )
-        fleet.until(fleet.worker_pids, "there is somebody to kill", 100, replace=True)
+        fleet.until(fleet.worker_pids, "a worker runs", 100, replace=True)
         send(signal.SIGKILL, fleet.worker_pids()[0])
     killed.set()
     oracle.wait_for_quiet(fleet, 120)
@@ -168,9 +170,12 @@ def test_a_workspace_survives_kills_expiries_and_talk(
 
 @pytest.mark.acceptance
 @pytest.mark.timeout(400)
-def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet: MakeFleet) -> None:
-    """A budget set too high: one refusal blocks the method for all workers, and costs no
-    attempt.
+def test_429_blocks_the_method_for_all_workers(
+    fake: Fake, deployment: Deployment, make_fleet: MakeFleet
+) -> None:
+    """The operator's limit is too high. One refusal blocks the method for all workers.
+
+    It counts no attempt.
     """
     fake.page_cap = 10
     fill(fake.workspace, channels=6, messages=120, threads=0)
@@ -186,11 +191,11 @@ def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet:
     calls = fake.called("conversations.history")
     refused = [call for call in calls if call.status == 429]
     assert refused
-    # Those that were under way already, on 16 threads, may be refused along with the first.
+    # Calls in progress on 16 threads may be refused together with the first one.
     assert len(refused) <= 16 * (1 + (len(calls) - len(refused)) // 10)
     blocked = {key for (key,) in deployment.rows("SELECT key FROM limit_block")}
     assert blocked == {"group/slack/T1:A1/conversations.history"}, (
-        "something else was blocked, or somebody else"
+        "another limit or another group was blocked"
     )
     attempts = deployment.value(
         "SELECT max(attempts) FROM sync_task WHERE user_integration_id = %s", account
@@ -201,7 +206,7 @@ def test_429_holds_for_the_fleet(fake: Fake, deployment: Deployment, make_fleet:
 @pytest.mark.long
 @pytest.mark.acceptance
 @pytest.mark.timeout(1800)
-def test_20_000_messages_under_a_kill_every_5_seconds(
+def test_20_000_messages_are_kept_with_a_kill_every_5_seconds(
     fake: Fake, deployment: Deployment, make_fleet: MakeFleet
 ) -> None:
     """50 channels, 20,000 messages, 2,000 threads."""

@@ -1,4 +1,4 @@
-"""Histories: whole, without gaps and without duplicates, whatever happens while they are walked."""
+"""Histories: complete, without gaps and duplicates, under changes and faults."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def test_three_pages_have_no_gap_and_no_duplicate(fake: Fake, connect: Any, sync
 
 
 @pytest.mark.parametrize("short", [0, 3])
-def test_a_channel_of_thousands_is_whole(fake: Fake, connect: Any, sync: Any, short: int) -> None:
-    """Also where pages are shorter than asked for, which is not the end."""
+def test_all_messages_of_a_large_channel_are_kept(
+    fake: Fake, connect: Any, sync: Any, short: int
+) -> None:
+    """A page may be shorter than requested without being the last one."""
     fake.short_by = short
     posted(fake, 2_300)
     harness = connect()
@@ -51,7 +53,7 @@ def test_a_channel_of_thousands_is_whole(fake: Fake, connect: Any, sync: Any, sh
     assert kept(harness) == there(fake)
 
 
-def test_what_is_posted_while_history_is_walked_appears_once(
+def test_a_message_posted_during_the_backfill_is_kept_once(
     fake: Fake, connect: Any, sync: Any
 ) -> None:
     fake.page_cap = 10
@@ -63,12 +65,12 @@ def test_what_is_posted_while_history_is_walked_appears_once(
     sync(harness)
     fake.before = None
     walk = fake.called("conversations.history")
-    assert len(walk) == 6, "the walk grew with what was posted"
+    assert len(walk) == 6, "new messages must not add pages to the walk"
     sync(harness)
     assert kept(harness) == there(fake)
 
 
-def test_latest_is_frozen(fake: Fake, connect: Any, sync: Any) -> None:
+def test_the_upper_bound_stays_the_same_during_a_walk(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 10
     channel = posted(fake, 45)
     fake.before = lambda method, _: (
@@ -80,10 +82,10 @@ def test_latest_is_frozen(fake: Fake, connect: Any, sync: Any) -> None:
     assert len({call.arguments["latest"] for call in others}) == 1
 
 
-def test_new_messages_in_many_pages(fake: Fake, connect: Any, sync: Any) -> None:
-    """What came since the last run is bounded by what that run has seen, until all of its pages
-    are kept.
-    """
+def test_the_cursor_moves_after_the_last_page_of_new_messages(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    """The lower bound stays at the last run's newest message until all new pages are kept."""
     fake.page_cap = 10
     channel = posted(fake, 5)
     harness = connect()
@@ -105,7 +107,7 @@ def test_new_messages_in_many_pages(fake: Fake, connect: Any, sync: Any) -> None
     assert oldest == {newest}
 
 
-def test_history_is_walked_in_the_background(fake: Fake, connect: Any, sync: Any) -> None:
+def test_older_history_is_fetched_in_the_background(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 10
     posted(fake, 100)
     harness = connect()
@@ -115,9 +117,7 @@ def test_history_is_walked_in_the_background(fake: Fake, connect: Any, sync: Any
     assert len(background) == 9
 
 
-def test_a_backfill_that_failed_goes_on_where_it_stopped(
-    fake: Fake, connect: Any, sync: Any
-) -> None:
+def test_a_failed_backfill_resumes_at_its_page(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 10
     channel = posted(fake, 100)
     harness = connect()
@@ -131,11 +131,11 @@ def test_a_backfill_that_failed_goes_on_where_it_stopped(
     fake.calls.clear()
     sync(harness, "schedule")
     assert kept(harness) == there(fake)
-    assert len(fake.called("conversations.history")) < 8, "it began anew"
+    assert len(fake.called("conversations.history")) < 8, "the backfill restarted"
 
 
 def _page(channel: Channel, arguments: dict[str, str]) -> int:
-    """Which page of ten a call asks for, by its cursor."""
+    """Return the number of the page of ten messages that a call's cursor names."""
     if "cursor" not in arguments:
         return 0
     ts = base64.b64decode(arguments["cursor"]).decode().split("|")[2]
@@ -143,10 +143,10 @@ def _page(channel: Channel, arguments: dict[str, str]) -> int:
 
 
 @pytest.mark.parametrize("lane", ["first", "live", "lookback"])
-def test_an_invalid_cursor_begins_the_window_anew(
+def test_a_walk_continues_without_its_rejected_cursor(
     fake: Fake, connect: Any, sync: Any, lane: str
 ) -> None:
-    """From the oldest message seen: no gap, no duplicate, and not from the very beginning."""
+    """The walk continues below the oldest message seen: without gap, duplicate or restart."""
     fake.page_cap = 10
     channel = posted(fake, 5 if lane == "live" else 60)
     harness = connect()
@@ -158,7 +158,7 @@ def test_an_invalid_cursor_begins_the_window_anew(
     expired: list[str] = []
 
     def expire(method: str, arguments: dict[str, str]) -> None:
-        """All cursors, in the midst of the walk."""
+        """Invalidate all cursors during the walk."""
         if (
             method == "conversations.history"
             and arguments.get("cursor")
@@ -175,7 +175,7 @@ def test_an_invalid_cursor_begins_the_window_anew(
     assert kept(harness) == there(fake)
     assert not harness.deleted
     calls = [call for call in fake.called("conversations.history") if not call.error]
-    assert len(calls) <= 15, "it began from the very beginning"
+    assert len(calls) <= 15, "the walk restarted from the newest message"
 
 
 def test_a_cursor_that_never_works_loses_nothing(fake: Fake, connect: Any, sync: Any) -> None:
@@ -189,14 +189,12 @@ def test_a_cursor_that_never_works_loses_nothing(fake: Fake, connect: Any, sync:
     )
     harness = connect()
     sync(harness)
-    assert kept(harness) == there(fake), "each new beginning has one page that works"
+    assert kept(harness) == there(fake), "each restart reads one page"
     assert len(fake.called("conversations.history")) < 20
 
 
-def test_pages_that_go_in_circles_end(fake: Fake, connect: Any) -> None:
-    """A cursor that leads back to the same page must not be followed for ever, nor end the walk
-    in silence.
-    """
+def test_a_walk_that_repeats_its_pages_is_parked(fake: Fake, connect: Any) -> None:
+    """A cursor that leads to the same page must neither loop nor end the walk silently."""
     page = {
         "messages": [{"ts": "1700000000.000100", "text": "x"}],
         "response_metadata": {"next_cursor": "same"},
@@ -207,11 +205,11 @@ def test_pages_that_go_in_circles_end(fake: Fake, connect: Any) -> None:
     result = connect().sync()
     assert result.state == "partial"
     assert isinstance(result.parked[0].error, PermanentError)
-    assert "circles" in str(result.parked[0].error)
+    assert "repeats its pages" in str(result.parked[0].error)
     assert len(fake.called("conversations.history")) < 10
 
 
-def test_timestamps_stay_text(fake: Fake, connect: Any, sync: Any) -> None:
+def test_timestamps_are_kept_exactly(fake: Fake, connect: Any, sync: Any) -> None:
     channel = fake.workspace.add_channel("general")
     for ts in ("1700000000.000010", "1700000000.000100", "1700000000.100000", "1700000000.000000"):
         fake.workspace.post(channel, f"at {ts}", ts=ts)
@@ -252,9 +250,7 @@ def test_the_second_sync_costs_one_call_a_channel(fake: Fake, connect: Any, sync
     assert len(fake.called("conversations.history")) == 3 + 3 * 2
 
 
-def test_an_archived_channel_is_read_once_and_then_left_alone(
-    fake: Fake, connect: Any, sync: Any
-) -> None:
+def test_an_archived_channel_is_read_once(fake: Fake, connect: Any, sync: Any) -> None:
     channel = posted(fake, 10)
     harness = connect()
     sync(harness)
@@ -282,9 +278,7 @@ def test_since_bounds_the_history(fake: Fake, connect: Any, sync: Any) -> None:
     assert kept(harness) == {f"{channel.id}:{ts}" for ts in stamps[1:]}
 
 
-def test_a_resync_deletes_what_is_gone_and_nothing_else(
-    fake: Fake, connect: Any, sync: Any
-) -> None:
+def test_a_resync_marks_only_missing_messages_deleted(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 10
     channel = fake.workspace.add_channel("general")
     stamps = [fake.workspace.post(channel, "old", ts=f"1600000{n:03}.000000") for n in range(60)]
@@ -293,7 +287,7 @@ def test_a_resync_deletes_what_is_gone_and_nothing_else(
     for ts in stamps[5:10]:
         fake.workspace.delete(channel, ts)
     sync(harness)
-    assert not harness.deleted, "they lie before the lookback"
+    assert not harness.deleted, "the messages are older than the lookback"
     for partition in [name for name in harness.state if name.startswith("channel/")]:
         del harness.state[partition]
     result = sync(harness, "resync")
@@ -301,7 +295,9 @@ def test_a_resync_deletes_what_is_gone_and_nothing_else(
     assert result.outputs_deleted == 5
 
 
-def test_what_the_free_plan_hides_is_not_deleted(fake: Fake, connect: Any, sync: Any) -> None:
+def test_messages_hidden_by_the_free_plan_are_not_marked_deleted(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
     channel = fake.workspace.add_channel("general")
     stamps = [fake.workspace.post(channel, "old", ts=f"1600000{n:03}.000000") for n in range(60)]
     harness = connect()
@@ -314,7 +310,7 @@ def test_what_the_free_plan_hides_is_not_deleted(fake: Fake, connect: Any, sync:
     assert kept(harness) == {f"{channel.id}:{ts}" for ts in stamps}
 
 
-def test_state_that_no_longer_validates_costs_one_channel_a_resync(
+def test_an_invalid_state_causes_a_resync_of_one_channel(
     fake: Fake, connect: Any, sync: Any
 ) -> None:
     channel = posted(fake, 10)
@@ -327,9 +323,10 @@ def test_state_that_no_longer_validates_costs_one_channel_a_resync(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_faults_in_the_midst_of_changes(fake: Fake, sync: Any, seed: int) -> None:
-    """Workers die, messages are delivered twice, pages overlap, while people go on posting;
-    nothing is lost.
+def test_nothing_is_lost_under_faults_and_changes(fake: Fake, sync: Any, seed: int) -> None:
+    """Workers die, messages are delivered twice, and pages overlap while people post messages.
+
+    Nothing is lost.
     """
     fake.page_cap = 10
     channels = [posted(fake, 60, name) for name in ("one", "two")]
@@ -347,8 +344,8 @@ def test_faults_in_the_midst_of_changes(fake: Fake, sync: Any, seed: int) -> Non
     assert kept(harness) == there(fake)
 
 
-def test_what_is_new_goes_before_what_may_have_changed(fake: Fake, connect: Any, sync: Any) -> None:
-    """Both draw on one budget."""
+def test_new_messages_are_fetched_before_the_lookback(fake: Fake, connect: Any, sync: Any) -> None:
+    """Both use one limit."""
     fake.page_cap = 10
     for name in ("one", "two"):
         posted(fake, 30, name)
@@ -363,10 +360,8 @@ def test_what_is_new_goes_before_what_may_have_changed(fake: Fake, connect: Any,
     assert new == [True] * 2 + [False] * 6
 
 
-def test_a_second_walk_in_the_background_ends_where_it_meets_the_first(
-    fake: Fake, connect: Any, sync: Any
-) -> None:
-    """A copy of its task, carried over or replayed, asks nothing and changes nothing."""
+def test_a_repeated_backfill_task_changes_nothing(fake: Fake, connect: Any, sync: Any) -> None:
+    """A copy of the backfill's task, continued or delivered again, changes nothing."""
     fake.page_cap = 10
     channel = posted(fake, 60)
     harness = connect()
@@ -381,10 +376,10 @@ def test_a_second_walk_in_the_background_ends_where_it_meets_the_first(
     assert len(channel.top) == 60
 
 
-def test_more_without_a_cursor(fake: Fake, connect: Any, sync: Any) -> None:
-    """As the API had it before there were cursors: the next page begins below the oldest
-    message.
-    """
+def test_has_more_without_a_cursor_continues_below_the_oldest_message(
+    fake: Fake, connect: Any, sync: Any
+) -> None:
+    """The API had no cursors at first: the next page starts below the oldest message."""
     fake.page_cap = 10
     posted(fake, 55)
     answered = fake.answer
@@ -405,7 +400,7 @@ def test_more_without_a_cursor(fake: Fake, connect: Any, sync: Any) -> None:
     assert len(fake.called("conversations.history")) == 6
 
 
-def test_more_that_never_comes_is_no_end(fake: Fake, connect: Any) -> None:
+def test_endless_empty_pages_are_parked(fake: Fake, connect: Any) -> None:
     fake.workspace.add_channel("general")
     fake.fail(
         "conversations.history", body=b'{"ok": true, "messages": [], "has_more": true}', times=100
@@ -413,7 +408,7 @@ def test_more_that_never_comes_is_no_end(fake: Fake, connect: Any) -> None:
     assert connect().sync().state == "partial"
 
 
-def test_empty_pages_are_no_end(fake: Fake, connect: Any, sync: Any) -> None:
+def test_an_empty_page_does_not_end_a_walk(fake: Fake, connect: Any, sync: Any) -> None:
     fake.page_cap = 10
     channel = posted(fake, 40)
     cursors: list[str] = []
@@ -446,7 +441,7 @@ def test_empty_pages_are_no_end(fake: Fake, connect: Any, sync: Any) -> None:
     assert kept(harness) == {f"{channel.id}:{ts}" for ts in channel.top}
 
 
-def test_a_channel_that_the_free_plan_hides_whole_is_not_deleted(
+def test_a_channel_hidden_by_the_free_plan_is_not_marked_deleted(
     fake: Fake, connect: Any, sync: Any
 ) -> None:
     channel = posted(fake, 5)

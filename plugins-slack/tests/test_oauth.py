@@ -1,5 +1,6 @@
-"""Connecting in a browser: the engine's own OAuth client asks Slack for tokens, and they become
-an account's credentials.
+"""Connections in a browser: the engine's OAuth client requests tokens from Slack.
+
+They become an account's credentials.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ SETTINGS = Settings(_env_file=None, public_url="https://polling.example.org")
 
 
 def endpoint(fake: Fake) -> OAuth:
-    """Slack's, where the fake is."""
+    """Return Slack's OAuth description, with the fake's token endpoint."""
     assert Slack.manifest.oauth is not None
     return replace(Slack.manifest.oauth, token_url=f"{fake.api_url}oauth.v2.access")
 
 
 def exchanged(fake: Fake, kinds: str) -> Mapping[str, Any]:
-    """What the token endpoint answers somebody who has agreed."""
+    """Return the token endpoint's response after a user has agreed."""
     fake.codes["code-1"] = kinds
     backend: Any = SimpleNamespace(settings=SETTINGS)
     return _exchange(backend, endpoint(fake), "code-1", "a-verifier")
@@ -56,12 +57,12 @@ def test_an_installation_becomes_an_account(
     fake.tokens[found["token"]] = "expired"
     result = harness.sync()
     assert (result.state == "succeeded") == is_rotating, (
-        "a token is renewed by the refresh token of its own pair"
+        "a token is renewed with the refresh token of its own pair"
     )
 
 
-def test_what_slack_refuses_is_no_token(fake: Fake) -> None:
-    """With HTTP 200, as all of its errors."""
+def test_an_error_of_slack_is_not_a_token(fake: Fake) -> None:
+    """Slack sends errors with HTTP 200."""
     backend: Any = SimpleNamespace(settings=SETTINGS)
     with pytest.raises(InvalidInput, match="invalid_code"):
         _exchange(backend, endpoint(fake), "used-already", "a-verifier")
@@ -82,12 +83,12 @@ def test_what_slack_refuses_is_no_token(fake: Fake) -> None:
         {"ok": True, "access_token": "two words"},
     ],
 )
-def test_answers_without_tokens_are_no_credentials(answer: Mapping[str, Any]) -> None:
+def test_a_response_without_tokens_is_rejected(answer: Mapping[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Credentials.model_validate(Slack.credentials_from_oauth(answer))
 
 
-def test_tokens_of_two_holders_are_no_pair() -> None:
+def test_tokens_of_two_owners_are_not_combined() -> None:
     answer = {
         "ok": True,
         "access_token": "xoxb-1",
@@ -96,10 +97,10 @@ def test_tokens_of_two_holders_are_no_pair() -> None:
     assert Slack.credentials_from_oauth(answer) == {"token": "xoxb-1"}
 
 
-def test_what_the_browser_is_sent_with(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scopes with commas, as Slack wants them, and no PKCE, which it takes from public clients
-    alone.
-    """
+def test_the_authorization_request_has_comma_separated_scopes_and_no_pkce(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slack requires commas between scopes, and accepts PKCE only from public clients."""
     oauth = endpoint(fake)
     with _client(SETTINGS, oauth) as client:
         url, _ = client.create_authorization_url(

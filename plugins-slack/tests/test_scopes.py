@@ -1,5 +1,6 @@
-"""The app manifest asks for exactly what the calls need, and stands in the documentation as it
-is.
+"""The app manifest requests exactly the scopes that the calls need.
+
+The documentation contains it unchanged.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import pytest
 from fake_slack import Fake
 from integration_polling_slack import Config, Slack, scopes
 from integration_polling_slack.account import SlackSettings
+from support.readme import config_fields, config_table
 
 from core.testing import Harness
 
-DOCS = Path(__file__).parents[2] / "docs"
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parents[1] / "docs"
 TEXT = files("integration_polling_slack").joinpath("app_manifest.json").read_text("utf-8")
 ASKED = json.loads(TEXT)["oauth_config"]["scopes"]["bot"]
 EVERYTHING = {"types": ["public", "private", "im", "mpim"], "files": "all", "join_public": True}
 
 
 def everything(fake: Fake, connect: Any, granted: list[str]) -> tuple[str, Any]:
-    """What a sync with these scopes comes to, in a workspace that has some of all."""
+    """Sync a workspace of varied content with these scopes; return the state and the content."""
     workspace = fake.workspace
     workspace.groups["S1"] = "oncall"
     named = [
@@ -46,7 +49,7 @@ def everything(fake: Fake, connect: Any, granted: list[str]) -> tuple[str, Any]:
     }
 
 
-def test_the_manifest_is_enough(fake: Fake, connect: Any) -> None:
+def test_the_manifests_scopes_are_sufficient(fake: Fake, connect: Any) -> None:
     state, content = everything(fake, connect, ASKED)
     assert state == "succeeded"
     texts = {text for text, _ in content.values()}
@@ -57,14 +60,14 @@ def test_the_manifest_is_enough(fake: Fake, connect: Any) -> None:
 
 
 @pytest.mark.parametrize("scope", ASKED)
-def test_the_manifest_asks_for_nothing_more(fake: Fake, connect: Any, scope: str) -> None:
-    """Without any one of them, something is missing."""
+def test_the_manifest_has_no_unnecessary_scope(fake: Fake, connect: Any, scope: str) -> None:
+    """Without any one of the scopes, some content is missing."""
     state, content = everything(fake, connect, [one for one in ASKED if one != scope])
     whole = sum("@oncall @Björn" in text or text == "bytes" for text, _ in content.values())
     assert state != "succeeded" or whole < 5
 
 
-def test_it_is_what_the_code_says() -> None:
+def test_the_manifest_has_the_scopes_of_the_code() -> None:
     assert sorted(scopes.EVERY) == ASKED
     assert Slack.manifest.oauth is not None
     assert list(Slack.manifest.oauth.scopes) == ASKED
@@ -76,16 +79,20 @@ def test_it_is_what_the_code_says() -> None:
     }
 
 
-def test_the_documentation_gives_it() -> None:
+def test_the_documentation_contains_the_manifest() -> None:
     page = (DOCS / "how-to" / "slack.md").read_text("utf-8")
     [block] = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert block == TEXT
     assert not [scope for scope in ASKED if f"`{scope}`" not in page]
 
 
-def test_fields_and_settings_are_documented() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-    assert not [name for name in Config.model_fields if f"| `{name}` |" not in readme]
+def test_the_readme_has_each_config_field_with_its_default() -> None:
+    table = config_table(README)
+    assert table == config_fields(Config, table)
+
+
+def test_the_settings_are_documented() -> None:
+    readme = README.read_text("utf-8")
     names = [str(field.validation_alias) for field in SlackSettings.model_fields.values()]
     reference = (DOCS / "reference" / "settings.md").read_text("utf-8")
     assert not [name for name in names if f"`{name}`" not in reference or f"`{name}`" not in readme]

@@ -1,6 +1,4 @@
-"""What a person reads: mentions, links, entities; authors; and rows that hostile text cannot
-break.
-"""
+"""Readable text: mentions, links, entities and authors. Hostile text does not break rows."""
 
 from __future__ import annotations
 
@@ -41,11 +39,11 @@ NAMES = {"U1": "@Ann", "C1": "#general", "S1": "@oncall", "U2": "@<B&C>"}
         ("*bold* `code` :smile:", "*bold* `code` :smile:"),
     ],
 )
-def test_resolved(raw: str, shown: str) -> None:
+def test_mentions_links_and_entities_become_text(raw: str, shown: str) -> None:
     assert resolved(raw, NAMES.get) == shown
 
 
-def test_without_text_the_blocks_speak_and_then_the_attachments() -> None:
+def test_a_message_without_text_shows_its_blocks_or_attachments() -> None:
     section = {"type": "section", "text": {"type": "mrkdwn", "text": "see <@U1>"}}
     words = [
         {"type": "text", "text": "hi "},
@@ -76,18 +74,18 @@ json = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["text", "blocks", "attachments"]), json))
 @settings(max_examples=50, deadline=None)
-def test_whatever_slack_sends_is_text(message: Any) -> None:
+def test_any_message_has_a_text(message: Any) -> None:
     assert isinstance(readable(message, NAMES.get), str)
 
 
 @given(st.text())
-def test_nothing_is_lost_of_text_without_marks(text: str) -> None:
+def test_text_without_markup_is_unchanged(text: str) -> None:
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert resolved(escaped, NAMES.get) == text
 
 
 @given(st.integers(0, 2**32), st.integers(0, 999_999))
-def test_timestamps_and_moments_are_the_same(seconds: int, micros: int) -> None:
+def test_timestamps_convert_exactly(seconds: int, micros: int) -> None:
     ts = f"{seconds}.{micros:06d}"
     assert timestamps.is_ts(ts)
     moment = timestamps.moment(ts)
@@ -96,7 +94,7 @@ def test_timestamps_and_moments_are_the_same(seconds: int, micros: int) -> None:
     assert timestamps.after(timestamps.before(moment)) == moment or seconds == 0
 
 
-def test_the_row_of_a_message(fake: Fake, connect: Any, sync: Any) -> None:
+def test_a_message_becomes_a_row(fake: Fake, connect: Any, sync: Any) -> None:
     channel = fake.workspace.add_channel("general")
     fake.workspace.groups["S1"] = "oncall"
     blocks = [{"type": "rich_text", "elements": []}]
@@ -132,7 +130,9 @@ def test_the_row_of_a_message(fake: Fake, connect: Any, sync: Any) -> None:
         ({"user": "UGONE"}, "@UGONE"),
     ],
 )
-def test_authors(fake: Fake, connect: Any, sync: Any, fields: dict[str, Any], author: str) -> None:
+def test_the_rows_name_contains_the_author(
+    fake: Fake, connect: Any, sync: Any, fields: dict[str, Any], author: str
+) -> None:
     channel = fake.workspace.add_channel("general")
     ts = fake.workspace.post(channel, "hello", **fields)
     harness = connect()
@@ -140,7 +140,7 @@ def test_authors(fake: Fake, connect: Any, sync: Any, fields: dict[str, Any], au
     assert harness.content[f"{channel.id}:{ts}"].name == f"#general {author}"
 
 
-def test_hostile_messages_keep_their_siblings(fake: Fake, connect: Any, sync: Any) -> None:
+def test_hostile_messages_do_not_affect_others(fake: Fake, connect: Any, sync: Any) -> None:
     channel = fake.workspace.add_channel("general")
     good = fake.workspace.post(channel, "good")
     odd = [
@@ -165,12 +165,12 @@ def test_hostile_messages_keep_their_siblings(fake: Fake, connect: Any, sync: An
     assert len(messages) == 1 + len(odd)
     assert harness.content[f"{channel.id}:{good}"].text == "good"
     assert all(len(dumps(item.metadata)) < 1024 * 1024 for item in messages), (
-        "the engine keeps no more"
+        "the engine rejects larger metadata"
     )
 
 
-def test_answers_are_fit_to_be_stored() -> None:
-    """PostgreSQL holds no NUL, and UTF-8 no half of a character."""
+def test_responses_are_made_storable() -> None:
+    """PostgreSQL cannot store NULs, and UTF-8 cannot encode lone surrogates."""
     odd = {"a\0": ["b\0", "\ud800", {"c": "\0"}], "n": 7}
     assert storable(odd) == {"a\ufffd": ["b\ufffd", "?", {"c": "\ufffd"}], "n": 7}
     assert storable({"a": "b\0"}) == {"a": "b\ufffd"}

@@ -1,4 +1,4 @@
-"""FTP: a copy of the files of an FTP server."""
+"""FTP: keeps a copy of the files of an FTP server."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ __all__ = ["Config", "Credentials", "Ftp", "integrations"]
 
 @hookimpl
 def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
+    """Return the integrations of this plugin."""
     return [Ftp]

@@ -1,4 +1,4 @@
-"""What an account is connected with."""
+"""The config and credentials of an account."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core import Destination
 
 def _one_line(text: str) -> str:
     if any(character in text for character in "\r\n\0"):
-        raise ValueError("it must be one line")
+        raise ValueError("must not contain a line break or a NUL")
     return text
 
 
@@ -29,7 +29,7 @@ def _secret_line(secret: SecretStr) -> SecretStr:
 
 
 def _absolute(path: str) -> str:
-    """From `/`, without a slash at the end."""
+    """Return a path that starts with `/` and does not end with one; empty parts are removed."""
     parts = [part for part in _one_line(path).split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ValueError("'..' is not allowed in a path")
@@ -37,27 +37,38 @@ def _absolute(path: str) -> str:
 
 
 class Config(BaseModel, extra="forbid"):
-    """Where the server is, and what of it to keep."""
+    """The address of the server, and the files to keep."""
 
     host: Annotated[str, Destination(), AfterValidator(_one_line)] = Field(
-        min_length=1, description="Name or address of the server"
+        min_length=1, description="Host name or IP address of the server"
     )
-    port: Annotated[int, Destination()] = Field(21, ge=1, le=65535)
+    port: Annotated[int, Destination()] = Field(
+        21, ge=1, le=65535, description="TCP port of the server"
+    )
     root: Annotated[str, AfterValidator(_absolute)] = Field(
-        "/", description="The directory to keep a copy of"
+        "/", description="Directory to copy, with everything below it"
     )
     max_connections: PositiveInt = Field(
-        4, description="Connections at once, of all workers together"
+        4, description="Maximum number of connections at a time, over all workers"
     )
-    timeout_seconds: PositiveFloat = Field(30, description="How long the server may be silent")
+    timeout_seconds: PositiveFloat = Field(
+        30, description="Seconds without a response until a connection counts as lost"
+    )
     quiet_seconds: NonNegativeFloat = Field(
         0,
-        description="Leave files alone that changed less than this ago: they may still be growing",
+        description=(
+            "Skip files that changed less than this number of seconds ago. They may still be"
+            " growing. A later run fetches them"
+        ),
     )
 
 
 class Credentials(BaseModel, extra="forbid"):
-    """A login; `anonymous` with any password for a public server."""
+    """A login. The default, `anonymous` with any password, is for public servers (RFC 1635)."""
 
-    username: Annotated[str, AfterValidator(_one_line)] = "anonymous"
-    password: Annotated[SecretStr, AfterValidator(_secret_line)] = SecretStr("anonymous@")
+    username: Annotated[str, AfterValidator(_one_line)] = Field(
+        "anonymous", description="Login name"
+    )
+    password: Annotated[SecretStr, AfterValidator(_secret_line)] = Field(
+        SecretStr("anonymous@"), description="Password. FTP sends it unencrypted"
+    )

@@ -1,4 +1,4 @@
-"""Fetching one file whole: resumed where that is safe, and refused when it changed on the way."""
+"""The download of one file: resumed if that is safe, rejected if the file changes during it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from integration_polling_ftp.session import Session, Stat
 
 
 def fetch(session: Session, ctx: Context, path: str, version: str) -> Blob:
-    """The bytes of a file.
+    """Download a file.
 
-    What an earlier attempt has fetched is kept by path, version and what the server says of the
-    file now: so only an unchanged file is resumed.
+    The bytes of an earlier attempt are reused only if the path, the listed version and the server's
+    current size and time are the same.
+
+    Args:
+      session: The connection.
+      ctx: The task's context, for its blob writer.
+      path: The file's path as it is stored.
+      version: `Entry.version` of the listing.
+
+    Returns:
+      The complete file.
 
     Raises:
-      Missing: It is not there, or may not be read.
-      TransientError: It was cut short, or changed while it was read.
+      Missing: The file does not exist, or reading it is not permitted.
+      TransientError: The file was truncated, or changed during the download.
     """
     before = session.stat(path)
     with ctx.blob(f"{path}@{version}@{before}") as blob:
@@ -24,7 +33,7 @@ def fetch(session: Session, ctx: Context, path: str, version: str) -> Blob:
         _receive(session, path, blob, before)
         _check_length(blob, before, version)
     if session.stat(path) != before:
-        raise TransientError(f"{path} changed while it was read")
+        raise TransientError(f"{path} changed during the download")
     return blob.blob
 
 
@@ -48,4 +57,4 @@ def _check_length(blob: BlobWriter, stat: Stat, version: str) -> None:
     length = blob.tell()
     if length > size:
         blob.restart()
-    raise TransientError(f"{length} of {size} bytes came")
+    raise TransientError(f"received {length} bytes instead of {size}")

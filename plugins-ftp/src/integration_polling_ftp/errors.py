@@ -1,4 +1,4 @@
-"""What a reply of the server means for a task."""
+"""The engine's exceptions for the replies of an FTP server (RFC 959, section 4.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core import (
 )
 
 CONNECTIONS = "connections"
-"""The limit that a server's "too many connections" is about."""
+"""The name of the limit that the reply "too many connections" blocks."""
 
 NOT_IMPLEMENTED = ("500", "501", "502", "504")
 
@@ -26,20 +26,29 @@ _NEEDS_TLS = re.compile(r"encrypt|\btls\b|\bssl\b", re.IGNORECASE)
 
 
 class Missing(PermanentError):
-    """550: it is not there, or may not be read."""
+    """550: the path does not exist, or access is not permitted."""
 
 
 class Unsupported(PermanentError):
-    """The server does not know the command."""
+    """500, 501, 502 or 504: the server does not support the command."""
 
 
 class Dropped(TransientError):
-    """The connection is gone."""
+    """The control connection is lost."""
 
 
 @contextmanager
 def translated(secret: str = "") -> Iterator[None]:
-    """Raise what the engine understands, with the server's words but without the secret."""
+    """Translate exceptions of ftplib and the network into exceptions of the engine.
+
+    The error has the server's text, in which `***` replaces the secret.
+
+    Args:
+      secret: The password to redact. Default: none.
+
+    Raises:
+      IntegrationError: The translated exception.
+    """
     try:
         yield
     except ftplib.Error as error:
@@ -48,13 +57,17 @@ def translated(secret: str = "") -> Iterator[None]:
     except EOFError:
         raise Dropped("the server closed the connection") from None
     except TimeoutError:
-        raise Dropped("the server is silent") from None
+        raise Dropped("the server did not respond in time") from None
     except OSError as error:
-        raise Dropped(f"no connection: {error.strerror or error}") from None
+        raise Dropped(f"connection failed: {error.strerror or error}") from None
 
 
 def meaning(reply: str) -> IntegrationError:
-    """The error for a reply."""
+    """Return the exception for an error reply.
+
+    Args:
+      reply: The code and the text, such as `530 Login incorrect.`
+    """
     code = reply[:3]
     if code in ("421", "530") and _TOO_MANY.search(reply):
         return RateLimited(reply, limit=CONNECTIONS)

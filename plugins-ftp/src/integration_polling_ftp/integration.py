@@ -33,7 +33,12 @@ MAX_DEPTH = 64
 
 @dataclass(slots=True)
 class Directory:
-    """The entries of a directory, by path; `is_complete` unless a line was unreadable."""
+    """The entries of a directory, by path.
+
+    Attributes:
+      files, directories, links: The entries of each kind. Links to files become files.
+      is_complete: False if a line of the listing was unreadable.
+    """
 
     files: dict[str, Entry] = field(default_factory=dict)
     directories: dict[str, Entry] = field(default_factory=dict)
@@ -42,36 +47,50 @@ class Directory:
 
 
 class Ftp(BaseIntegration[Config, Credentials]):
-    """Files by path.
+    """The FTP integration: it keeps files and directories by path.
 
-    A file is fetched again when its size or time differ, and deleted when a listing no longer has
-    it.
+    A run downloads a file again if its size or time differs, and marks items deleted that a listing
+    no longer has.
     """
 
     manifest = Manifest("ftp", "FTP", limits=[Concurrency(CONNECTIONS, 4)])
 
     @classmethod
     def limits(cls, config: Config) -> Sequence[Limit]:
+        """Allow `max_connections` connections at a time."""
         return [Concurrency(CONNECTIONS, config.max_connections)]
 
     @cached_property
     def session(self) -> Session:
+        """The connection to the server, opened on first use."""
         return Session(self.config, self.credentials)
 
     @cached_property
     def root(self) -> str:
-        """The path of the root as it is kept."""
+        """The path of the root as it is stored."""
         return names.from_user(self.config.root)
 
     def close(self) -> None:
+        """Close the connection."""
         self.session.close()
 
     def check(self) -> AccountIdentity:
+        """Log in, and enter the root directory.
+
+        Returns:
+          The id `user@host:port/root`.
+
+        Raises:
+          ConfigurationError: The root does not exist, or the server requires encryption.
+          CredentialsInvalid: The server rejects the login.
+          RateLimited: The server has too many connections.
+          TransientError: The server cannot be reached.
+        """
         try:
             self.session.enter(self.root)
         except Missing as error:
             raise ConfigurationError(
-                f"the server has no directory {self.config.root}: {error}"
+                f"no directory {self.config.root} on the server: {error}"
             ) from None
         host = self.config.host.lower()
         return AccountIdentity(
@@ -80,13 +99,18 @@ class Ftp(BaseIntegration[Config, Credentials]):
         )
 
     def start(self, ctx: Context) -> TaskResult:
+        """List the root directory."""
         return TaskResult(tasks=[self._listing(self.root, ())])
 
     @task(time_limit=600)
     def list_directory(self, ctx: Context, path: str, trail: tuple[str, ...] = ()) -> TaskResult:
-        """List a directory.
+        """List a directory, and return tasks for its subdirectories and its new or changed files.
 
-        `trail` holds the `unique` facts from the root to here, to see when a link leads back.
+        Args:
+          ctx: The task's context.
+          path: The directory's path as it is stored.
+          trail: The `unique` facts (RFC 3659, section 7.5.2) of the directories from the root to
+            this one. They show when a link leads back to one of them. Default: none.
         """
         if path == self.root:
             trail = tuple(filter(None, [self.session.unique(path)]))
@@ -101,7 +125,14 @@ class Ftp(BaseIntegration[Config, Credentials]):
 
     @task(time_limit=6 * 3600)
     def download(self, ctx: Context, path: str, parent: str, version: str) -> TaskResult:
-        """Fetch a file, unless it has vanished since it was listed."""
+        """Download a file, or mark it deleted if it no longer exists.
+
+        Args:
+          ctx: The task's context.
+          path: The file's path as it is stored.
+          parent: The path of its directory.
+          version: Size and time in the listing; see `Entry.version`.
+        """
         try:
             blob = fetch(self.session, ctx, path, version)
         except Missing:
@@ -129,7 +160,7 @@ class Ftp(BaseIntegration[Config, Credentials]):
         for entry in self.session.entries(path):
             if entry is None:
                 ctx.log.warning(
-                    "a line of the listing of %r cannot be read: nothing in it is deleted", path
+                    "unreadable line in the listing of %r; nothing there is marked deleted", path
                 )
                 found.is_complete = False
             elif entry.kind != "other" and _is_wanted(ctx, entry, path):
@@ -141,23 +172,25 @@ class Ftp(BaseIntegration[Config, Credentials]):
         return found
 
     def _follow_links(self, ctx: Context, found: Directory) -> None:
-        """Take links to files as files; those to directories could lead anywhere and in circles."""
+        """Turn links to files into files. Skip links to directories, which may form cycles."""
         for path, link in found.links.items():
             try:
                 stat = self.session.follow(path)
             except Missing:
-                ctx.log.info("the link %r leads to no file: not followed", path)
+                ctx.log.info("link %r skipped: its target is not a file", path)
                 continue
             found.files[path] = replace(link, kind="file", size=stat.size, modified=stat.modified)
 
-    # What to do next
+    # Follow-up tasks
 
     def _descend(self, ctx: Context, found: Directory, trail: tuple[str, ...]) -> Iterator[Task]:
         for path, entry in found.directories.items():
             if entry.unique in trail:
-                ctx.log.info("%r is a directory above it under another name: not entered", path)
+                ctx.log.info("directory %r skipped: it is one of its own ancestors", path)
             elif path.count("/") - self.root.count("/") > MAX_DEPTH:
-                ctx.log.warning("%r is more than %d directories deep: not entered", path, MAX_DEPTH)
+                ctx.log.warning(
+                    "directory %r skipped: more than %d levels below the root", path, MAX_DEPTH
+                )
             else:
                 yield self._listing(path, (*trail, entry.unique) if entry.unique else trail)
 
@@ -179,7 +212,7 @@ def _is_wanted(ctx: Context, entry: Entry, path: str) -> bool:
     if names.is_safe(entry.name):
         return True
     if entry.name not in (".", ".."):
-        ctx.log.warning("the name %r in %r is refused", entry.name, path)
+        ctx.log.warning("unsafe name %r in directory %r skipped", entry.name, path)
     return False
 
 
@@ -191,5 +224,8 @@ def _directories(found: Directory, parent: str) -> Iterator[TaskOutput]:
 
 
 def _no_longer_directories(known: dict[str, str | None]) -> Iterator[TaskOutput]:
-    """What was a directory, which has no fingerprint, and is a file now: what lay in it is gone."""
+    """Return deletions of paths that were directories, and are files now.
+
+    Directories have no fingerprint. A deletion includes everything that was in the directory.
+    """
     return (TaskOutput.gone(path) for path, fingerprint in known.items() if fingerprint is None)

@@ -1,4 +1,4 @@
-"""What servers say of a directory: MLSD lines (RFC 3659), `ls -l` of Unix, and DOS or IIS."""
+"""Parsers for directory listings: MLSD facts (RFC 3659), Unix `ls -l`, and DOS or IIS."""
 
 from __future__ import annotations
 
@@ -36,10 +36,14 @@ _DOS = re.compile(
 class Entry:
     """One name in a directory.
 
-    Parameters:
-      name: In latin-1, as it came.
-      modified: `YYYYMMDD`, and `HHMM` and `SS` as far as the server tells.
-      unique: What two names of the same directory have in common.
+    Attributes:
+      name: The name's bytes, decoded as latin-1.
+      kind: `file`, `directory`, `link`, or `other` for names to ignore.
+      size: The size in bytes; None if the server does not give it.
+      modified: The time of the last change in UTC: `YYYYMMDD`, with `HHMM` and `SS` as far as the
+        server gives them. Default: empty.
+      unique: The `unique` fact: a value that all names of the same file or directory share. None if
+        the server does not give it.
     """
 
     name: str
@@ -50,17 +54,17 @@ class Entry:
 
     @property
     def version(self) -> str:
-        """Kept as the fingerprint: a file with the same one is not fetched again."""
+        """Size and time as `size:modified`: the fingerprint that decides about a download."""
         return f"{'' if self.size is None else self.size}:{self.modified}"
 
     @property
     def text(self) -> str:
-        """The name as it is kept."""
+        """The name as it is stored."""
         return names.to_text(self.name)
 
 
 def is_same(known: str | None, listed: str) -> bool:
-    """Return whether two versions are equal in the precision of the coarser one.
+    """Return True if two versions are equal in the precision of the coarser one.
 
     LIST omits the time of day for old files.
     """
@@ -75,7 +79,7 @@ def is_same(known: str | None, listed: str) -> bool:
 
 
 def timestamp(modified: str) -> datetime | None:
-    """The time of a version, in UTC; `None` where the server gave none, or nonsense."""
+    """Return the time of a version in UTC; None if it is missing or invalid."""
     for form, length in (("%Y%m%d%H%M%S", 14), ("%Y%m%d%H%M", 12), ("%Y%m%d", 8)):
         if len(modified) >= length:
             try:
@@ -86,7 +90,11 @@ def timestamp(modified: str) -> datetime | None:
 
 
 def parse_facts(line: str) -> Entry | None:
-    """A line of MLSD or MLST: facts, one space, the name; `None` when it has no type or no name."""
+    """Parse a line of MLSD or MLST: facts, one space, the name (RFC 3659, section 7.2).
+
+    Returns:
+      The entry; None if the line has no type or no name.
+    """
     facts, _, name = line.partition(" ")
     values = {
         key.lower(): value for key, _, value in (fact.partition("=") for fact in facts.split(";"))
@@ -107,7 +115,17 @@ def parse_facts(line: str) -> Entry | None:
 
 
 def parse_line(line: str, now: datetime) -> Entry | None:
-    """A line of LIST; `None` when it is in no form that is known here. Times are taken for UTC."""
+    """Parse a line of LIST.
+
+    LIST does not name a time zone; its times are read as UTC.
+
+    Args:
+      line: The line, decoded as latin-1.
+      now: The current time, for times without a year.
+
+    Returns:
+      The entry; None if the format is unknown.
+    """
     if match := _UNIX.fullmatch(line):
         return _unix(match, now)
     if match := _DOS.fullmatch(line):
@@ -130,7 +148,10 @@ def _unix(match: re.Match[str], now: datetime) -> Entry | None:
 
 
 def _year_of(clock: str, now: datetime) -> int:
-    """The year that puts a time without one into the past; with a day of grace, for time zones."""
+    """Return the latest year in which a time without a year is in the past.
+
+    A time up to one day ahead counts as past, because of time zones.
+    """
     latest = now + timedelta(days=1)
     return latest.year if clock <= f"{latest:%m%d%H%M}" else latest.year - 1
 

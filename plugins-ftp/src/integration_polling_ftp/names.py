@@ -2,9 +2,8 @@
 
 Both conversions preserve the bytes.
 
-ftplib speaks latin-1 here, which gives each byte one character. A name that is UTF-8 is kept as it
-reads. Bytes that are not become `%XX`, and a percent sign that could be mistaken for such an escape
-becomes `%25`.
+ftplib is set to latin-1, which maps each byte to one character. A name in UTF-8 is stored as text.
+Other bytes become `%XX`. A percent sign that looks like such an escape becomes `%25`.
 """
 
 from __future__ import annotations
@@ -17,31 +16,33 @@ _ESCAPE = re.compile(r"%([0-9A-F]{2})")
 
 
 def to_text(wire: str) -> str:
-    """A name as it is kept, from latin-1."""
+    """Return a name as it is stored, from its latin-1 form."""
     return from_user(wire.encode("latin-1").decode("utf-8", "surrogateescape"))
 
 
 def from_user(name: str) -> str:
-    """A name as it is kept, from what a person typed."""
+    """Return a name as it is stored, from one that a person typed."""
     name = _MISTAKABLE.sub("%25", name)
     return _UNDECODABLE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
 
 
 def to_wire(text: str) -> str:
-    """The bytes of a kept name, in latin-1."""
+    """Return the latin-1 form of a stored name."""
     return _ESCAPE.sub(_byte, text).encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def is_safe(wire: str) -> bool:
-    """Whether a name stays in its directory and on its line."""
+    """Return True if a name has no path separator, line break or NUL, and is not `.` or `..`."""
     return wire not in ("", ".", "..") and not any(character in wire for character in "/\r\n\0")
 
 
 def join(directory: str, name: str) -> str:
+    """Return the path of a name in a directory."""
     return f"{directory.rstrip('/')}/{name}"
 
 
 def base_name(path: str) -> str:
+    """Return the last part of a path."""
     return path.rpartition("/")[2]
 
 

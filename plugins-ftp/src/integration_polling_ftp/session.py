@@ -1,4 +1,4 @@
-"""One control connection, opened when it is needed and again when the server has dropped it."""
+"""The control connection, opened on demand and reopened after the server has closed it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,19 @@ MAX_LINE_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What the server says of one file now; empty where it says nothing."""
+    """The server's current size and time of a file.
+
+    Attributes:
+      size: The size in bytes; None if the server does not give it.
+      modified: The time as `YYYYMMDDHHMMSS` in UTC; empty if the server does not give it.
+    """
 
     size: int | None
     modified: str
 
     @property
     def is_exact(self) -> bool:
-        """Whether two equal ones mean the same bytes, so that a transfer may be resumed."""
+        """True if an equal value proves that the file is unchanged: a transfer may resume."""
         return self.size is not None and bool(self.modified)
 
     def __str__(self) -> str:
@@ -35,12 +40,11 @@ class Stat:
 
 
 class Session:
-    """Speak FTP for one account.
+    """An FTP session of one account (RFC 959).
 
-    Paths are as the database keeps them (see `names`); errors are the engine's.
-
-    Its first command of each operation opens the connection again if it was lost; what fails later
-    fails the task.
+    Paths are in the form that the database stores (see `names`). Methods raise the engine's
+    exceptions. The first command of an operation reopens a lost connection; a loss after it fails
+    the task.
     """
 
     def __init__(self, config: Config, credentials: Credentials) -> None:
@@ -51,6 +55,7 @@ class Session:
         self._features: frozenset[str] = frozenset()
 
     def close(self) -> None:
+        """Close the connection, if it is open."""
         ftp, self._ftp = self._ftp, None
         if ftp is not None:
             with suppress(OSError):
@@ -60,17 +65,18 @@ class Session:
         """Make a directory the current one.
 
         Raises:
-          Missing: There is no such directory, or it may not be entered.
+          Missing: The directory does not exist, or entering it is not permitted.
         """
         self._begin(f"CWD {names.to_wire(path)}")
 
     def entries(self, path: str) -> Iterator[Entry | None]:
-        """List a directory; `None` stands for an unreadable line.
+        """List a directory; None stands for an unreadable line.
 
-        The list may contain unsafe names.
+        The names are not checked: a caller must test them with `names.is_safe`.
 
         Raises:
-          Missing: There is no such directory, or it may not be read.
+          Missing: The directory does not exist, or reading it is not permitted.
+          TransientError: The connection broke, or a line is longer than 16 KiB.
         """
         self.enter(path)
         if "MLST" in self._features:
@@ -85,14 +91,14 @@ class Session:
                 yield parse_line(line, now)
 
     def unique(self, path: str) -> str | None:
-        """What tells this directory from others under whatever name, if the server knows."""
+        """Return a value that all names of this directory share, if the server supports it."""
         return self._facts(path).unique if self._supports("MLST") else None
 
     def stat(self, path: str) -> Stat:
-        """The size and time of a file.
+        """Return the size and time of a file.
 
         Raises:
-          Missing: It is not there, as far as the server tells.
+          Missing: The file does not exist.
         """
         if self._supports("MLST"):
             facts = self._facts(path)
@@ -100,10 +106,10 @@ class Session:
         return self.follow(path)
 
     def follow(self, path: str) -> Stat:
-        """The size and time of a file, or of a link's target, from a server without MLST.
+        """Return the size and time of a file or of a link's target, with SIZE and MDTM (RFC 3659).
 
         Raises:
-          Missing: It is not there, or no file.
+          Missing: The path does not exist, or is a directory.
         """
         self._begin("TYPE I")
         size = self._ask(f"SIZE {names.to_wire(path)}")
@@ -111,11 +117,16 @@ class Session:
         return Stat(int(size) if size.isdecimal() else None, modified)
 
     def retrieve(self, path: str, write: Callable[[bytes], object], offset: int = 0) -> None:
-        """Hand the bytes of a file from `offset` on to `write`.
+        """Pass the bytes of a file to `write`.
+
+        Args:
+          path: The file's path as it is stored.
+          write: Receives blocks of at most 64 KiB.
+          offset: The number of bytes to skip (`REST`, RFC 3659). Default: 0.
 
         Raises:
-          Missing: It is not there, or may not be read.
-          Unsupported: The server cannot begin at an offset.
+          Missing: The file does not exist, or reading it is not permitted.
+          Unsupported: The server does not support offsets.
         """
         self._begin("TYPE I")
         for block in self._transfer(f"RETR {names.to_wire(path)}", offset):
@@ -124,7 +135,7 @@ class Session:
     # Commands
 
     def _begin(self, command: str) -> str:
-        """Send an operation's first command, over a new connection if the current one is dead."""
+        """Send an operation's first command, over a new connection if the current one is lost."""
         if self._ftp is not None:
             with suppress(Dropped):
                 return self._send(command)
@@ -138,7 +149,7 @@ class Session:
             return self._ftp.voidcmd(command)
 
     def _ask(self, command: str) -> str:
-        """A fact from a `213` reply; empty if the server has no such command."""
+        """Return the value of a `213` reply; empty if the server does not support the command."""
         try:
             return self._send(command)[3:].strip()
         except Unsupported:
@@ -153,13 +164,13 @@ class Session:
         lines = self._begin(f"MLST {names.to_wire(path)}").splitlines()
         facts = next((parse_facts(line.lstrip()) for line in lines if line.startswith(" ")), None)
         if facts is None:
-            raise TransientError(f"no facts in {lines[:1]}")
+            raise TransientError(f"the reply to MLST has no facts: {lines[:1]}")
         return facts
 
     # The connection
 
     def _open(self) -> None:
-        # FTP is what this is for.
+        # Plain FTP is the purpose of this plugin.
         ftp = ftplib.FTP(timeout=self._config.timeout_seconds, encoding="latin-1")  # noqa: S321
         try:
             with translated(self._password):
@@ -173,9 +184,10 @@ class Session:
         self._ftp = ftp
 
     def _transfer(self, command: str, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of a data connection.
+        """Yield the bytes of a data connection.
 
-        When it breaks, replies can no longer be told apart: then all is closed.
+        After an interruption, later replies cannot be matched to commands, so the session is
+        closed.
         """
         ftp = self._ftp
         assert ftp is not None
@@ -189,24 +201,24 @@ class Session:
             except BaseException:
                 self.close()
                 raise
-        if "fail" in reply.lower():  # vsftpd says so with 226 when it may not read a directory
+        if "fail" in reply.lower():  # vsftpd replies 226 for a directory that it cannot read
             raise PermanentError(reply)
 
     def _lines(self, command: str) -> Iterator[str]:
-        """The lines of a listing, split at LF alone and never held all at once."""
+        """Yield the lines of a listing, split at LF only, without holding all of them."""
         self._send("TYPE A")
         rest = b""
         for block in self._transfer(command):
             *lines, rest = (rest + block).split(b"\n")
             yield from map(_line, lines)
             if len(rest) > MAX_LINE_BYTES:
-                raise TransientError("a line of the listing has no end")
+                raise TransientError(f"a line of the listing has over {MAX_LINE_BYTES:,} bytes")
         if rest:
             yield _line(rest)
 
 
 def _features(ftp: ftplib.FTP) -> frozenset[str]:
-    """What the server says it can, by `FEAT` (RFC 2389)."""
+    """Return the features that the server announces in reply to `FEAT` (RFC 2389)."""
     with suppress(ftplib.error_perm):
         lines = ftp.voidcmd("FEAT").splitlines()[1:-1]
         return frozenset(line.split()[0].upper() for line in lines if line.strip())
@@ -214,7 +226,7 @@ def _features(ftp: ftplib.FTP) -> frozenset[str]:
 
 
 def _prefer(ftp: ftplib.FTP, features: frozenset[str]) -> None:
-    """Ask for names in UTF-8 and for the `unique` fact; the server may refuse."""
+    """Request names in UTF-8 (RFC 2640) and the `unique` fact. The server may refuse."""
     wishes = {"UTF8": "OPTS UTF8 ON", "MLST": "OPTS MLST type;size;modify;unique;"}
     for feature, command in wishes.items():
         if feature in features:

@@ -1,4 +1,4 @@
-"""Gmail: a copy of a whole mailbox, kept current."""
+"""Gmail: keeps a current copy of a mailbox."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ __all__ = ["Config", "Credentials", "Gmail", "integrations"]
 
 @hookimpl
 def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
+    """Return the integrations of this plugin."""
     return [Gmail]

@@ -1,4 +1,4 @@
-"""What an account is connected with."""
+"""The config and credentials of an account."""
 
 from __future__ import annotations
 
@@ -11,36 +11,40 @@ from core import ResyncOnChange
 
 
 class Config(BaseModel, extra="forbid"):
-    """What of the mailbox to keep. Every change lists the mailbox again."""
+    """The mail to keep. A change of any field lists the mailbox again."""
 
     query: Annotated[str, ResyncOnChange()] = Field(
         "",
         max_length=2_000,
-        description="Only mail that matches this Gmail search, such as `from:example.com`",
+        description="Keep only mail that matches this Gmail search, such as `from:example.com`",
     )
     labels: Annotated[tuple[str, ...], ResyncOnChange()] = Field(
         (),
         max_length=100,
-        description="Only mail with one of these labels, by name or id. Default: all mail",
+        description="Keep only mail with one of these labels, by name or id. Default: all mail",
     )
     include_spam_trash: Annotated[bool, ResyncOnChange()] = Field(
-        False, description="Spam and trash too"
+        False, description="Keep spam and trash too"
     )
     attachments: Annotated[Literal["none", "metadata", "all"], ResyncOnChange()] = Field(
-        "all", description="Rows for attachments: none, without their content, or with it"
+        "all",
+        description="Rows for attachments: `none`, `metadata` (without content), or `all`",
     )
     max_attachment_mb: Annotated[int, ResyncOnChange()] = Field(
-        25, ge=1, le=100, description="Larger attachments are kept without their content"
+        25,
+        ge=1,
+        le=100,
+        description="Maximum size in MiB. Larger attachments are kept without their content",
     )
     since: Annotated[date | None, ResyncOnChange()] = Field(
-        None, description="Only mail that Google accepted on this day (UTC) or later"
+        None, description="Keep only mail that Google accepted on this day (UTC) or later"
     )
 
     @property
     def policy(self) -> str:
-        """The policy for attachments.
+        """The policy for attachments, part of each message's fingerprint.
 
-        A message that was kept under another policy is fetched again.
+        The plugin fetches a message again if it was kept under another policy.
         """
         return (
             f"{self.attachments}:{self.max_attachment_mb}"
@@ -50,9 +54,9 @@ class Config(BaseModel, extra="forbid"):
 
 
 class ServiceAccount(BaseModel, extra="ignore"):
-    """The parts that count of a key file as Google gives it.
+    """The required parts of a service account's key file.
 
-    Its `token_uri` is ignored: endpoints are the operator's.
+    The file's `token_uri` is ignored: only the operator sets endpoints.
     """
 
     client_email: str = Field(min_length=3)
@@ -62,28 +66,34 @@ class ServiceAccount(BaseModel, extra="ignore"):
 
 
 class Credentials(BaseModel, extra="forbid"):
-    """A refresh token, or an access token alone, or a service account that acts for `subject`."""
+    """A refresh token, an access token alone, or a service account that acts for `subject`."""
 
-    refresh_token: SecretStr | None = None
+    refresh_token: SecretStr | None = Field(None, description="OAuth refresh token of the mailbox")
     client_id: str | None = Field(
-        None, description="Of the OAuth client. Default: the operator's GMAIL_CLIENT_ID"
+        None, description="Id of the OAuth client. Default: the operator's GMAIL_CLIENT_ID"
     )
     client_secret: SecretStr | None = Field(
-        None, description="Default: the operator's GMAIL_CLIENT_SECRET"
+        None, description="Secret of the OAuth client. Default: the operator's GMAIL_CLIENT_SECRET"
     )
     access_token: SecretStr | None = Field(
-        None, description="Needed only where there is nothing to renew it with"
+        None,
+        description="OAuth access token, valid for about an hour. Not needed with a refresh token"
+        " or a service account",
     )
-    access_token_expires: AwareDatetime | None = None
+    access_token_expires: AwareDatetime | None = Field(
+        None, description="Expiry of the access token. Every renewal sets it"
+    )
     service_account: ServiceAccount | None = Field(
-        None, description="A key file, with domain-wide delegation"
+        None, description="JSON key of a service account with domain-wide delegation"
     )
-    subject: str | None = Field(None, description="The mailbox that the service account opens")
+    subject: str | None = Field(
+        None, description="Address of the mailbox that the service account reads"
+    )
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         if self.service_account is not None and not self.subject:
-            raise ValueError("a service account needs the subject: the address of the mailbox")
+            raise ValueError("a service account needs a subject: the address of the mailbox")
         if self.service_account is not None and self.refresh_token is not None:
             raise ValueError("give a refresh token or a service account, not both")
         if not (self.service_account or self.refresh_token or self.access_token):
@@ -92,10 +102,18 @@ class Credentials(BaseModel, extra="forbid"):
 
     @property
     def is_renewable(self) -> bool:
+        """True if the plugin can get new access tokens."""
         return self.service_account is not None or self.refresh_token is not None
 
     def with_token(self, token: str, expires: datetime, refresh_token: str | None) -> Credentials:
-        """After a renewal; a provider that rotates sends another refresh token with it."""
+        """Return the credentials with a renewed access token.
+
+        Args:
+          token: The new access token.
+          expires: The time at which it expires.
+          refresh_token: The new refresh token, if the provider rotates them; None keeps the old
+            one.
+        """
         update: dict[str, object] = {
             "access_token": SecretStr(token),
             "access_token_expires": expires,

@@ -1,6 +1,7 @@
-"""The calls of the Gmail API, each with what Google charges for it.
+"""The calls of the Gmail API, with their cost in quota units.
 
-https://developers.google.com/workspace/gmail/api/reference/rest and …/reference/quota.
+Sources: https://developers.google.com/workspace/gmail/api/reference/rest and
+https://developers.google.com/workspace/gmail/api/reference/quota.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from integration_polling_gmail.settings import GmailSettings
 from integration_polling_gmail.streaming import LargeString, read_json
 
 PAGE_SIZE = 500
-"""The most that the API allows, for messages and for history."""
+"""The maximum page size of the API, for messages and for history."""
 
 PROFILE_UNITS, LABELS_UNITS, HISTORY_UNITS, LIST_UNITS, GET_UNITS, ATTACHMENT_UNITS = (
     1,
@@ -40,29 +41,33 @@ Params = Mapping[str, str | int | bool | Sequence[str] | None]
 
 @lru_cache(maxsize=1)
 def _trust() -> Any:
-    """Loading the certificates costs more than all else of a client: once for a process."""
+    """Return the TLS context of this process.
+
+    Loading the certificates costs more than everything else that a client needs.
+    """
     return httpx2.create_ssl_context()
 
 
 def new_client() -> httpx2.Client:
-    """A client of its own for an instance.
+    """Return a new HTTP client for an instance.
 
-    Redirects are not followed: they would carry the token elsewhere.
+    It does not follow redirects: they would send the token to another host.
     """
     logger = logging.getLogger("httpx2")
     if logger.level == logging.NOTSET:
-        # It tells of each request at INFO, with the person's search in its address.
+        # At INFO, it logs the URL of each request, which contains the user's search.
         logger.setLevel(logging.WARNING)
     headers = {"User-Agent": "integration-polling-gmail (gzip)"}
     return httpx2.Client(verify=_trust(), timeout=TIMEOUT, headers=headers, follow_redirects=False)
 
 
 class GmailApi:
-    """One mailbox.
+    """The calls for one mailbox.
 
-    Parameters:
-      http: Of the instance that owns it.
-      token: Gives the access token for each request.
+    Args:
+      http: The client of the instance that owns this object.
+      settings: The operator's settings, for the address of the API.
+      token: Returns the access token for each request.
     """
 
     def __init__(
@@ -73,16 +78,24 @@ class GmailApi:
         self._token = token
 
     def profile(self) -> dict[str, Any]:
-        """Address and current history id."""
+        """Return the mailbox's address and current history id."""
         return self._json("profile")
 
     def labels(self) -> list[dict[str, Any]]:
+        """Return the labels of the mailbox."""
         return listed(self._json("labels"), "labels")
 
     def messages(
         self, *, q: str, label: str | None, spam_trash: bool, page: str | None
     ) -> dict[str, Any]:
-        """A page of ids."""
+        """Return a page of message ids, at most 500.
+
+        Args:
+          q: A Gmail search; empty for all mail.
+          label: The id of a label, or None.
+          spam_trash: True to include spam and trash.
+          page: The token of the page; None for the first one.
+        """
         params: Params = {
             "maxResults": PAGE_SIZE,
             "q": q or None,
@@ -93,10 +106,14 @@ class GmailApi:
         return self._json("messages", params)
 
     def history(self, since: str, page: str | None) -> dict[str, Any]:
-        """A page of what has happened after `since`.
+        """Return a page of the history after an id, at most 500 records.
+
+        Args:
+          since: A history id.
+          page: The token of the page; None for the first one.
 
         Raises:
-          Missing: That is too long ago.
+          Missing: Gmail no longer has the history since this id.
         """
         return self._json(
             "history",
@@ -109,7 +126,7 @@ class GmailApi:
         )
 
     def label_ids(self, message: str) -> list[str]:
-        """The labels that a message has now."""
+        """Return the ids of the labels that a message has now."""
         found = self._json(
             f"messages/{quote(message, safe='')}", {"format": "minimal", "fields": "id,labelIds"}
         )
@@ -117,13 +134,13 @@ class GmailApi:
         return strings(found.get("labelIds"))
 
     def raw(self, message: str, write: Callable[[bytes], object]) -> dict[str, Any]:
-        """A message: its source goes to `write` as it comes, the rest is returned."""
+        """Return a message, and write its decoded source to `write` in pieces."""
         found = self._large(f"messages/{quote(message, safe='')}", {"format": "raw"}, "raw", write)
         _require(found.get("id") == message and "raw" in found)
         return found
 
     def payload(self, message: str) -> dict[str, Any]:
-        """A message as Gmail parsed it, with a short-lived id for each attachment."""
+        """Return a message as Gmail parsed it, with a short-lived id for each attachment."""
         found = self._json(
             f"messages/{quote(message, safe='')}", {"format": "full", "fields": "id,payload"}
         )
@@ -133,7 +150,7 @@ class GmailApi:
     def attachment(
         self, message: str, attachment: str, write: Callable[[bytes], object]
     ) -> dict[str, Any]:
-        """An attachment: its bytes go to `write` as they come."""
+        """Return the description of an attachment, and write its bytes to `write` in pieces."""
         path = f"messages/{quote(message, safe='')}/attachments/{quote(attachment, safe='')}"
         found = self._large(path, {}, "data", write)
         _require("data" in found)
@@ -157,9 +174,8 @@ class GmailApi:
         given = {name: value for name, value in params.items() if value is not None}
         token = self._token()
         if not token or not token.isascii() or not token.isprintable():
-            # A word processor's dots; the header cannot carry them, and the error about it would
-            # show them.
-            raise Unauthorized("the access token has characters that no token has")
+            # A header cannot carry them, and the library's error would show the token.
+            raise Unauthorized("the access token contains invalid characters")
         headers = {"Authorization": f"Bearer {token}"}
         try:
             with self._http.stream(
@@ -169,7 +185,7 @@ class GmailApi:
                     raise meaning(response.status_code, _beginning(response), response.headers)
                 yield response.iter_bytes()
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
-            raise TransientError(f"Gmail cannot be reached: {type(error).__name__}") from None
+            raise TransientError(f"cannot reach Gmail: {type(error).__name__}") from None
 
 
 def _beginning(response: httpx2.Response) -> bytes:
@@ -183,27 +199,26 @@ def _beginning(response: httpx2.Response) -> bytes:
 
 def _require(is_asked_for: bool) -> None:
     if not is_asked_for:
-        raise TransientError("Gmail's answer is not what was asked for")
+        raise TransientError("unexpected response from Gmail: not the requested item")
 
 
 def listed(answer: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The objects of a listing; none where it has no such key, as Gmail says it.
+    """Return the objects of a listing; an empty list if the response has no such key.
 
     Raises:
-      TransientError: Something else stands there. Read as nothing, it would be taken for mail that
-        is gone.
+      TransientError: The value is not a list of objects. An empty list would mark mail as deleted.
     """
     value = answer.get(key, [])
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise TransientError(f"Gmail's answer has no list of {key}")
+        raise TransientError(f"unexpected response from Gmail: {key} is not a list of objects")
     return value
 
 
 def dicts(value: object) -> list[dict[str, Any]]:
-    """The objects in what should be a list of them."""
+    """Return the objects in a value that should be a list of objects."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def strings(value: object) -> list[str]:
-    """The strings in what should be a list of them."""
+    """Return the strings in a value that should be a list of strings."""
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []

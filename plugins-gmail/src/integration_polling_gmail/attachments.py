@@ -1,4 +1,4 @@
-"""Stream attachments, each into its own blob, as far as the account's config wants them."""
+"""Attachments: each is streamed into a blob, if the account's config asks for its content."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from integration_polling_gmail.mime import Part, Write
 MEGABYTE = 1024 * 1024
 
 LARGE = 8 * MEGABYTE
-"""Bytes from which on an attachment gets a task of its own, which asks Gmail for it alone."""
+"""The size in bytes above which an attachment gets a task of its own."""
 
 
 class Attachment(BaseModel):
-    """What is known of an attachment without its bytes; also the payload of its task."""
+    """The description of an attachment without its bytes; also the payload of its task.
+
+    Attributes:
+      part_id: The number of its part, as Gmail counts.
+      filename: The name of the file.
+      content_type: The media type. Default: `application/octet-stream`.
+      size: The decoded size in bytes.
+      inline: True if the message shows the attachment within its text.
+      content_id: The id by which the message's HTML refers to it.
+    """
 
     part_id: str
     filename: str | None = None
@@ -29,6 +38,7 @@ class Attachment(BaseModel):
 
     @classmethod
     def of(cls, part: Part) -> Attachment:
+        """Return the description of a part."""
         return cls(
             part_id=part.id,
             filename=part.filename,
@@ -39,15 +49,19 @@ class Attachment(BaseModel):
         )
 
     def external_id(self, message: str) -> str:
-        """By message and part: Gmail's own attachment ids are others at every look."""
+        """Return the id of the attachment's row.
+
+        It has the number of the part, because Gmail's own attachment id changes with each request.
+        """
         return attachment_id(message, self.part_id)
 
     def metadata(self) -> dict[str, JsonValue]:
+        """Return the fields that have a value, as JSON."""
         found: dict[str, JsonValue] = self.model_dump(mode="json", exclude_none=True)
         return found
 
     def output(self, message: str, timestamp: datetime | None, content: Blob | None) -> TaskOutput:
-        """Its row."""
+        """Return the attachment's row."""
         metadata = self.metadata() | {"has_content": content is not None}
         return TaskOutput(
             self.external_id(message), content, kind="attachment", parent=message,
@@ -57,13 +71,16 @@ class Attachment(BaseModel):
 
 
 def attachment_id(message: str, part: str) -> str:
-    """A message that is one part, and that part an attachment, has no number for it."""
+    """Return the id of an attachment's row.
+
+    If the message has only one part, the part has no number, and `root` replaces it.
+    """
     return f"{message}/{part or 'root'}"
 
 
 @dataclass(slots=True)
 class Captured:
-    """An attachment that has gone by; `is_large` where it was left for a task of its own."""
+    """An attachment that has been read; `is_large` if a task of its own fetches it."""
 
     attachment: Attachment
     blob: Blob | None = None
@@ -71,10 +88,12 @@ class Captured:
 
 
 class Capture:
-    """Takes one attachment's bytes, until they are more than are wanted here.
+    """Writes an attachment's bytes to a blob, unless they exceed a limit.
 
-    Parameters:
-      most: Bytes that are wanted at all; 0 for none.
+    Args:
+      ctx: The task's context.
+      part: The attachment's part.
+      most: The maximum size in bytes; 0 to keep no content.
     """
 
     def __init__(self, ctx: Context, part: Part, most: int) -> None:
@@ -86,6 +105,7 @@ class Capture:
 
     @property
     def write(self) -> Write | None:
+        """The function that takes the bytes, or None if they are not kept."""
         return self._take if self._writer is not None else None
 
     def _take(self, data: bytes) -> None:
@@ -95,13 +115,13 @@ class Capture:
                 self.abandon()
 
     def abandon(self) -> None:
-        """Let go of it; nothing of it is stored."""
+        """Discard the bytes written so far."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.__exit__(Abandoned, Abandoned(), None)
 
     def finish(self) -> Captured:
-        """The part has ended."""
+        """End the part, and return its attachment."""
         attachment = Attachment.of(self._part)
         writer, self._writer = self._writer, None
         if writer is None:
@@ -111,4 +131,4 @@ class Capture:
 
 
 class Abandoned(Exception):
-    """Tells a blob's writer that nothing comes of it."""
+    """Tells a blob's writer to discard its bytes."""

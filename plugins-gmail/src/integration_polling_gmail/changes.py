@@ -1,8 +1,9 @@
-"""A page of the history as what has happened to each message.
+"""Changes: a page of the history, by message.
 
-https://developers.google.com/workspace/gmail/api/reference/rest/v1/users.history. Only the typed
-arrays are read: `messages` repeats them. In what they say of a message, nothing but its id is
-certain to be there.
+Source: https://developers.google.com/workspace/gmail/api/reference/rest/v1/users.history.
+
+The plugin reads only the typed arrays, because `messages` repeats them. The only guaranteed field
+of a message in them is its id.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from integration_polling_gmail.api import dicts, strings
 
 @dataclass(slots=True)
 class Change:
-    """Of one message, over a page.
+    """The changes of one message in a page.
 
     Attributes:
-      last: The id of the last record that names it.
-      is_added, is_deleted: As it stands after the page.
-      labels: All that it has, where a record says so; None where it does not.
+      last: The id of the last record about the message.
+      is_added, is_deleted: The state after the page.
+      labels: The labels before `steps`, if a record lists them; otherwise None.
       steps: Labels added (True) and removed (False), in order.
     """
 
@@ -32,7 +33,7 @@ class Change:
     steps: list[tuple[bool, str]] = field(default_factory=list)
 
     def applied(self, labels: set[str]) -> set[str]:
-        """What these labels have become."""
+        """Return these labels after the changes."""
         after = set(labels)
         for is_added, label in self.steps:
             (after.add if is_added else after.discard)(label)
@@ -40,15 +41,15 @@ class Change:
 
     @property
     def final(self) -> set[str] | None:
-        """All labels that it has now, where that is known."""
+        """All current labels; None if they are unknown."""
         return None if self.labels is None else self.applied(self.labels)
 
 
 def read_changes(history: Any) -> dict[str, Change]:
-    """By message id, in the order of their first mention.
+    """Return the changes by message id, in the order of the first mention.
 
-    Parameters:
-      history: The records of a page; a page without any has no such key at all.
+    Args:
+      history: The records of a page. Gmail omits the key if there are none.
     """
     changes: dict[str, Change] = {}
     for record in dicts(history):
@@ -84,6 +85,6 @@ def _labels(entry: Mapping[str, Any]) -> set[str] | None:
 
 
 def labels_named(changes: Mapping[str, Change]) -> set[str]:
-    """Every label that a page mentions."""
+    """Return every label that a page mentions."""
     named = {label for change in changes.values() for _, label in change.steps}
     return named.union(*(change.labels for change in changes.values() if change.labels))

@@ -1,4 +1,4 @@
-"""Bytes of mail as text, whatever charset they claim. Nothing raises."""
+"""Decoding of mail in any declared charset. No function raises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 REFUSED = frozenset(
     {"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
 )
-"""Codecs of Python that are no charsets of mail; some take quadratic time."""
+"""Python codecs that mail does not use as charsets; some take quadratic time."""
 
 _LONE_SURROGATES = dict.fromkeys(range(55296, 57344), "�")
 _UNFIT = _LONE_SURROGATES | {0: None}
@@ -16,22 +16,23 @@ _UNFIT = _LONE_SURROGATES | {0: None}
 
 @lru_cache(maxsize=1_000)
 def codec(charset: str) -> str | None:
-    """Python's name for a charset; None where there is none."""
+    """Return Python's name for a charset; None if it is unknown."""
     try:
         name = codecs.lookup(charset.strip("\"' ")).name
-        b"0".decode(name, "replace")  # LookupError for codecs that are no charsets, such as rot13
+        b"0".decode(name, "replace")  # LookupError for codecs of another kind, such as rot13
     except (LookupError, ValueError, UnicodeError):
         return None
-    # ASCII is what mail claims that is something else.
+    # Mail declared as ASCII often has another charset.
     return None if name.replace("-", "_") in REFUSED or name == "ascii" else name
 
 
 def decoded(data: bytes, charset: str | None) -> str:
-    """Text without NUL and lone surrogates.
+    """Return text without NUL and lone surrogates.
 
-    Parameters:
-      charset: As the mail claims it. Unknown or missing: UTF-8 where it fits, otherwise
-        Windows-1252.
+    Args:
+      data: The bytes.
+      charset: The declared charset. If it is unknown or missing, the bytes are read as UTF-8, or as
+        Windows-1252 if they are not valid UTF-8.
     """
     name = codec(charset[:100]) if charset else None
     if name is not None:
@@ -43,5 +44,5 @@ def decoded(data: bytes, charset: str | None) -> str:
 
 
 def clean(text: str) -> str:
-    """Without what JSON and PostgreSQL cannot hold."""
+    """Return text without the characters that JSON and PostgreSQL cannot store."""
     return text.translate(_UNFIT) if "\0" in text or not text.isprintable() else text

@@ -1,8 +1,9 @@
-"""What an answer of Google means for a task.
+"""The engine's exceptions for the error responses of Google.
 
-The shapes are those of https://developers.google.com/workspace/gmail/api/guides/handle-errors:
-`error.errors[].reason` in the older form, `error.details[].reason` in the newer one, often both. A
-quota error may be 403 as well as 429: only the reason tells it from a policy.
+Source: https://developers.google.com/workspace/gmail/api/guides/handle-errors. The reason is in
+`error.errors[].reason` in the older format, and in `error.details[].reason` in the newer one. Many
+responses have both. A quota error may have status 403 or 429: only the reason tells it from a
+policy error.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from core import (
 )
 
 QUOTA, PROJECT, USER = "quota", "project", "user"
-"""The limits: units per user, units per Google Cloud project, requests at once per user."""
+"""The limits: units per user, units per Google Cloud project, concurrent requests per user."""
 
 RATE_REASONS = frozenset(
     {"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded", "RATE_LIMIT_EXCEEDED"}
@@ -41,36 +42,37 @@ ACCOUNT_REASONS = frozenset(
         "delegationDenied",
     }
 )
-"""Errors of all calls of an account: it stops instead of parking thousands of tasks."""
+"""Reasons that apply to every call of an account, which stops instead of parking its tasks."""
 
 MAX_TEXT_CHARS = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0
 POSSIBLE_YEARS = range(2004, 9000)
-"""Of the clock in an answer."""
+"""Plausible years in the `Date` header of a response."""
 
 _RETRY_AFTER = re.compile(r"Retry after (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)")
 _PACIFIC = timezone(timedelta(hours=-8))
-"""Winter time: in summer the day turns an hour earlier, and an hour late is safe."""
+"""Pacific standard time. In summer, midnight is an hour earlier; waiting longer is safe."""
 
 
 class Unauthorized(CredentialsInvalid):
-    """401: the access token is refused; a newer one may do."""
+    """401: Google rejects the access token; a new one may work."""
 
 
 class Missing(PermanentError):
-    """404: there is no such message, attachment or history."""
+    """404: the message, attachment or history does not exist."""
 
 
 class BadRequest(PermanentError):
-    """400: a parameter is refused, such as a page token that is too old."""
+    """400: Google rejects a parameter, such as an expired page token."""
 
 
 def meaning(status: int, body: bytes, headers: Mapping[str, str]) -> IntegrationError:
-    """The error for an answer that is no success.
+    """Return the exception for an error response.
 
-    Parameters:
-      body: As it came; anything may stand in it.
-      headers: Of the answer. Its `Date` is the clock that "Retry after" is measured by.
+    Args:
+      status: The HTTP status.
+      body: The body, which may be anything.
+      headers: The headers. The plugin measures "Retry after" against their `Date`.
     """
     error = _error(body)
     reasons, text = _reasons(error), _text(error, status)
@@ -79,7 +81,7 @@ def meaning(status: int, body: bytes, headers: Mapping[str, str]) -> Integration
     if status == 429 or (status == 403 and reasons & (RATE_REASONS | {"dailyLimitExceeded"})):
         return _rate_limited(reasons, text, _date(headers))
     if reasons & SCOPE_REASONS:
-        return CredentialsInvalid(f"{text} (the scope gmail.readonly is needed)")
+        return CredentialsInvalid(f"{text} (the scope gmail.readonly is required)")
     if status in (400, 403) and reasons & ACCOUNT_REASONS:
         return ConfigurationError(text)
     if status == 404:
@@ -112,9 +114,9 @@ def _reasons(error: Mapping[str, Any]) -> set[str]:
 
 
 def _text(error: Mapping[str, Any], status: int) -> str:
-    """One line of theirs.
+    """Return one line of Google's message.
 
-    Never the whole body: a proxy may repeat the request in it, with its token.
+    The complete body is never shown: a proxy may repeat the request in it, with the token.
     """
     words = " ".join(str(error.get("message") or "").split())[:MAX_TEXT_CHARS]
     return f"Gmail answered {status}: {words}" if words else f"Gmail answered {status}"
@@ -125,7 +127,7 @@ def _date(headers: Mapping[str, str]) -> datetime:
         date = parsedate_to_datetime(headers.get("date", ""))
     except (ValueError, TypeError, IndexError, OverflowError):
         return datetime.now(UTC)
-    if date.year not in POSSIBLE_YEARS:  # at the ends of the calendar, sums overflow
+    if date.year not in POSSIBLE_YEARS:  # adding to extreme dates overflows
         return datetime.now(UTC)
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
@@ -133,7 +135,7 @@ def _date(headers: Mapping[str, str]) -> datetime:
 def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:
     if "dailyLimitExceeded" in reasons:
         return RateLimited(
-            f"{text}; until the day turns in California",
+            f"{text}; the quota resets at midnight Pacific time",
             retry_after=_until_midnight(now),
             limit=PROJECT,
         )
@@ -146,9 +148,10 @@ def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:
 
 
 def _retry_after(text: str, now: datetime) -> float | None:
-    """Seconds until the time that the message names.
+    """Return the seconds until the time in the message, at least 1.
 
-    None if it names none; then the engine's growing backoff applies.
+    Returns:
+      The seconds; None if the message has no time. Then the engine's growing backoff applies.
     """
     if (found := _RETRY_AFTER.search(text)) is None:
         return None
@@ -159,7 +162,7 @@ def _retry_after(text: str, now: datetime) -> float | None:
 
 
 def _until_midnight(now: datetime) -> float:
-    """Google's daily quotas begin anew at midnight, Pacific time."""
+    """Return the seconds until midnight in Pacific time, when Google resets daily quotas."""
     there = now.astimezone(_PACIFIC)
     midnight = (there + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return (midnight.astimezone(UTC) - now).total_seconds()

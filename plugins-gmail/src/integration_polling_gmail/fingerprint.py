@@ -1,9 +1,7 @@
-"""A message's fingerprint in the content table.
+"""The fingerprint of a message in the content table: its attachment policy and its labels.
 
-It holds the policy under which the message was kept, and its labels.
-
-`Context.fingerprints` returns it for any ids, so that a change of labels needs no call: the labels
-that were, and what the history says was added and removed.
+`Context.fingerprints` returns it for any ids. So a change of labels needs no call of the API: the
+fingerprint has the old labels, and the history has the changes.
 """
 
 from __future__ import annotations
@@ -16,14 +14,14 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Of a message that is kept.
+    """The fingerprint of a kept message.
 
-    Parameters:
-      generation: The history id at which the listing began that it was kept by. Changes between the
-        end of one history and the next listing are unknown, so the labels of another generation are
-        not to be built upon.
-      policy: How its attachments were kept, see `Config.policy`.
-      labels: Their ids, sorted.
+    Attributes:
+      generation: The generation of the listing under which the message was kept. Changes between
+        the end of one history and the next listing are unknown. So labels of another generation are
+        not a base for changes.
+      policy: The attachment policy; see `Config.policy`.
+      labels: The ids of the labels, sorted.
     """
 
     generation: str
@@ -32,11 +30,12 @@ class Fingerprint:
 
     @property
     def text(self) -> str:
+        """The fingerprint as text."""
         return json.dumps([self.generation, self.policy, *self.labels], separators=(",", ":"))
 
     @classmethod
     def read(cls, text: str | None) -> Self | None:
-        """None where it is no fingerprint of this version."""
+        """Parse a fingerprint; return None if it is missing or invalid."""
         try:
             generation, policy, *labels = json.loads(text or "null")
         except (ValueError, TypeError):
@@ -44,4 +43,5 @@ class Fingerprint:
         return cls(str(generation), str(policy), tuple(map(str, labels)))
 
     def with_labels(self, labels: Collection[str], generation: str | None = None) -> Fingerprint:
+        """Return a fingerprint with these labels, and with this generation if one is given."""
         return replace(self, labels=tuple(sorted(labels)), generation=generation or self.generation)

@@ -1,8 +1,8 @@
 """Header fields of real mail: encoded twice, in unknown charsets, or with invalid bytes.
 
 `email.policy.default` raises IndexError on some of them
-(https://github.com/python/cpython/issues/151857), so everything here begins with the raw text that
-`compat32` keeps.
+(https://github.com/python/cpython/issues/151857). So every function here starts with the raw text
+that `compat32` keeps.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from email.utils import getaddresses, parsedate_to_datetime
 from integration_polling_gmail.charsets import clean, decoded
 
 MAX_STRUCTURED_HEADER_CHARS = 4_096
-"""Characters of a Content-Type and the like: the library's reading of parameters is quadratic."""
+"""The maximum length of a structured header: the library parses it in quadratic time."""
 
 MAX_VALUE_CHARS = 32_768
 MAX_ADDRESSES_CHARS = 16_384
 MAX_NAME_CHARS = 255
 MAX_KEPT_CHARS = 32 * 1024
-"""Characters of all headers that are kept as metadata."""
+"""The maximum length of all headers that are kept as metadata."""
 
 _TYPE = re.compile(r"[^\s/;,\"]{1,127}/[^\s/;,\"]{1,127}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
@@ -33,32 +33,32 @@ _PLAIN_NAME = re.compile(r"[!-9;-~]{1,200}")
 
 
 def fields(headers: Message) -> Iterator[tuple[str, str]]:
-    """All fields, with their raw text."""
+    """Yield all fields with their raw text."""
     for name, value in headers.raw_items():
         yield name, str(value)
 
 
 def raw(headers: Message, name: str) -> str | None:
-    """The raw text of the first field of this name."""
+    """Return the raw text of the first field with this name."""
     name = name.lower()
     return next((value for other, value in fields(headers) if other.lower() == name), None)
 
 
 def text(headers: Message, name: str) -> str | None:
-    """A field for people to read, in one line."""
+    """Return a field as readable text in one line."""
     value = raw(headers, name)
     return None if value is None else readable(value)
 
 
 def readable(value: str) -> str:
-    """Decode the encoded words of raw text, in one line.
+    """Decode the encoded words (RFC 2047) of raw text, in one line.
 
-    The result has no character that JSON or PostgreSQL cannot hold.
+    The result has only characters that JSON and PostgreSQL can store.
     """
     plain = _unescaped(value[:MAX_VALUE_CHARS])
     try:
         parts = decode_header(plain) if "=?" in plain else [(plain, None)]
-    except Exception:  # noqa: BLE001  broken base64 and more, each with another error
+    except Exception:  # noqa: BLE001  invalid base64 and more, each with another exception
         parts = [(plain, None)]
     words = "".join(
         part if isinstance(part, str) else decoded(part, charset) for part, charset in parts
@@ -67,7 +67,7 @@ def readable(value: str) -> str:
 
 
 def _unescaped(value: str) -> str:
-    """Decode the bytes of raw text that are not ASCII; the library keeps them as surrogates."""
+    """Decode the non-ASCII bytes of raw text, which the library keeps as surrogates."""
     try:
         return decoded(value.encode("utf-8", "surrogateescape"), None)
     except UnicodeEncodeError:
@@ -75,7 +75,7 @@ def _unescaped(value: str) -> str:
 
 
 def kept(headers: Message) -> dict[str, list[str]]:
-    """All fields by lower-case name, as far as there is room; the source has the rest."""
+    """Return the fields by lower-case name, up to a total length; the source has the rest."""
     found: dict[str, list[str]] = {}
     room = MAX_KEPT_CHARS
     for name, value in fields(headers):
@@ -90,7 +90,7 @@ def kept(headers: Message) -> dict[str, list[str]]:
 
 
 def addresses(headers: Message, name: str) -> list[dict[str, str]]:
-    """The people a field names. What cannot be read as an address is kept as a name."""
+    """Return the people in a field, at most 1,000. An unreadable address is kept as a name."""
     whole = ", ".join(value for other, value in fields(headers) if other.lower() == name)
     joined = [_SPACE.sub(" ", whole[:MAX_ADDRESSES_CHARS])] if whole else []
     try:
@@ -117,17 +117,20 @@ def _lenient(values: list[str]) -> list[tuple[str, str]]:
 
 
 def date(headers: Message) -> str | None:
-    """The sender's own date, in ISO 8601, if it is one."""
+    """Return the sender's date in ISO 8601, or None if it is invalid."""
     try:
         found = parsedate_to_datetime((raw(headers, "date") or "")[:200])
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
-    # TypeError, ValueError, IndexError, OverflowError: the library says none of it.
+    # TypeError, ValueError, IndexError or OverflowError, all undocumented.
     except Exception:  # noqa: BLE001
         return None
 
 
 def content_type(headers: Message) -> str:
-    """The media type, in lower case; `text/plain` if missing or invalid, as RFC 2045 requires."""
+    """Return the media type in lower case.
+
+    A missing or invalid one is `text/plain`, as RFC 2045, section 5.2, requires.
+    """
     value = raw(headers, "Content-Type")
     if value is None:
         return headers.get_default_type()
@@ -136,7 +139,7 @@ def content_type(headers: Message) -> str:
 
 
 def disposition(headers: Message) -> str:
-    """`attachment`, `inline`, or nothing."""
+    """Return `attachment`, `inline`, or an empty text."""
     return (
         (raw(headers, "Content-Disposition") or "")[:MAX_STRUCTURED_HEADER_CHARS]
         .partition(";")[0]
@@ -146,7 +149,7 @@ def disposition(headers: Message) -> str:
 
 
 def parameter(headers: Message, field: str, name: str) -> str | None:
-    """A parameter of a field, put together again by RFC 2231 where it comes in pieces."""
+    """Return a parameter of a field, joined from its pieces by RFC 2231."""
     value = raw(headers, field)
     if value is None:
         return None
@@ -154,7 +157,7 @@ def parameter(headers: Message, field: str, name: str) -> str | None:
     alone[field] = _unescaped(value[:MAX_STRUCTURED_HEADER_CHARS])
     try:
         found = alone.get_param(name, header=field)
-    # ValueError and IndexError on parameters that are numbered wrong.
+    # ValueError and IndexError on parameters with wrong numbers.
     except Exception:  # noqa: BLE001
         return None
     if isinstance(found, tuple):
@@ -164,7 +167,7 @@ def parameter(headers: Message, field: str, name: str) -> str | None:
 
 
 def filename(headers: Message) -> str | None:
-    """What the sender calls the file: its last part only, in one line."""
+    """Return the sender's file name in one line, without folders."""
     name = parameter(headers, "Content-Disposition", "filename") or parameter(
         headers, "Content-Type", "name"
     )
@@ -175,13 +178,13 @@ def filename(headers: Message) -> str | None:
 
 
 def content_id(headers: Message) -> str | None:
-    """By which the HTML of the message names it."""
+    """Return the id by which the HTML of the message refers to the part."""
     found = (text(headers, "Content-ID") or "").strip("<> ")
     return found[:MAX_NAME_CHARS] or None
 
 
 def instant(milliseconds: object) -> datetime | None:
-    """Gmail's `internalDate`: when it accepted the mail."""
+    """Return the time of Gmail's `internalDate`: when Google accepted the mail."""
     try:
         return datetime.fromtimestamp(int(str(milliseconds)) / 1000, UTC)
     except (ValueError, OverflowError, OSError):

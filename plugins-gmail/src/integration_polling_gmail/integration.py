@@ -1,9 +1,9 @@
-"""The integration: a listing once, then the history; each message is fetched by a task of its own.
+"""The integration: one listing, then the history. Each message is fetched by a task of its own.
 
-begin ── get_email_list (the first in the background) ──> download_email
-download_email ──> download_attachment (the large ones)
+begin ── get_email_list (the first one in the background) ──> download_email
+download_email ──> download_attachment (large ones)
 get_history ──> download_email, update_labels, get_labels
-                get_email_list, where a query decides what is kept
+                get_email_list, if the config has a query
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ from integration_polling_gmail.settings import GmailSettings
 HISTORY = "history"
 MAX_RESTARTS = 3
 MAX_CHANGED_IDS = 1_000
-"""Ids that a history passes to a listing; the backfill fetches what is beyond them."""
+"""The maximum number of ids that a history passes to a listing; the backfill fetches the rest."""
 
 RELATIVE = re.compile(r"\b(?:older|newer)_than:", re.IGNORECASE)
-"""Searches whose matches change though nothing happens in the mailbox."""
+"""Searches whose matches change without a change in the mailbox."""
 
 
 def _units(units: int) -> Mapping[str, int]:
@@ -72,7 +72,7 @@ def _units(units: int) -> Mapping[str, int]:
 
 
 class Gmail(GmailSession):
-    """Messages by their id, each with its source and its attachments."""
+    """The Gmail integration: it keeps messages by id, with their sources and attachments."""
 
     manifest = Manifest(
         "gmail",
@@ -95,6 +95,7 @@ class Gmail(GmailSession):
     )
 
     def start(self, ctx: Context) -> TaskResult:
+        """Read the history if there is a finished listing; otherwise list the mailbox."""
         history = None if ctx.run.trigger == "resync" else ctx.state(HISTORY, History)
         if history is None or history.is_listing:
             return TaskResult(tasks=[self.begin.task(run=ctx.run.id)])
@@ -104,13 +105,18 @@ class Gmail(GmailSession):
 
     @task(cost=_units(PROFILE_UNITS + LABELS_UNITS))
     def begin(self, ctx: Context, run: str = "") -> TaskResult:
-        """Record the position of the history before the first page is listed.
+        """Record the current history id, before the first page is listed.
 
-        A message that arrives in between is in both, and kept once.
+        A message that arrives in between is in both, and is kept once.
 
-        The first listing goes to the background. A later one stays in the live run, as what it
-        finds deleted is what it has not seen since its run began, and the background may have begun
-        long before.
+        The first listing runs in the background. A later one stays in the live run. It marks items
+        as deleted that this run has not seen since it began, and a background run may have begun
+        much earlier.
+
+        Args:
+          ctx: The task's context.
+          run: The id of the run that the task belongs to; a later run ignores the task. Default:
+            any run.
         """
         if _is_carried(ctx, run):
             return TaskResult()
@@ -118,7 +124,7 @@ class Gmail(GmailSession):
         found = self._asked(ctx, self.api.labels)
         rows = label_rows(found)
         again = bool(ctx.fingerprints(row.id for row in rows))
-        # the id alone is the same twice, if nothing has happened in between
+        # Without changes in between, two listings have the same history id.
         generation = f"{now}-{ctx.run.id[:8]}"
         history = History(
             id=now, generation=generation, labels=resolved(self.config, found), is_listing=again
@@ -142,14 +148,18 @@ class Gmail(GmailSession):
         restarts: int = 0,
         run: str = "",
     ) -> TaskResult:
-        """List a page of the mailbox, of each label of the config in turn.
+        """List a page of the mailbox; with labels in the config, the pages of each label in turn.
 
-        Parameters:
-          changed: Ids that the history has just named, and no page so far. They are fetched at
-            once, the others in the background; those that are on no page no longer belong here.
-          restarts: How often Gmail has forgotten the page it was at.
-          run: The one it belongs to; carried on by another, it could not tell what is missing, and
-            that one begins anew.
+        Args:
+          ctx: The task's context.
+          generation: The generation of the listing.
+          page: The token of the page. Default: the first page.
+          label: The index of the label in the config. Default: 0.
+          changed: Ids from the history that no page has listed so far. They are fetched in this
+            run, others in the background. Ids that no page lists are marked deleted. Default: none.
+          restarts: The number of restarts after Gmail rejected a page token. Default: 0.
+          run: The id of the run that the task belongs to. A later run ignores the task and lists
+            the mailbox again, because it cannot tell which items are missing. Default: any run.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation or _is_carried(ctx, run):
@@ -160,7 +170,7 @@ class Gmail(GmailSession):
         except BadRequest:
             if page is None or restarts >= MAX_RESTARTS:
                 raise
-            ctx.log.info("Gmail has forgotten a page of the listing: it begins again")
+            ctx.log.info("Gmail rejected the page token; restarting the listing")
             return TaskResult(
                 tasks=[self.get_email_list.task(generation, None, 0, changed, restarts + 1, run)]
             )
@@ -173,12 +183,12 @@ class Gmail(GmailSession):
         if token is not None or label + 1 < len(labels):
             place = label if token is not None else label + 1
             following = [self.get_email_list.task(generation, token, place, missing, restarts, run)]
-        # Ahead of the downloads: they take hours, and a page token is not good for ever.
+        # Pages run before downloads, which take hours, because page tokens expire.
         following = [replace(task, priority=1) for task in following]
         tasks = [*following, *self._fetched(ctx, ids, known, history, frozenset(changed))]
         if following:
             return TaskResult(tasks=tasks, seen=list(known))
-        # Their labels were updated in this run, so that no sweep would take them.
+        # This run updated their labels, so a sweep would not delete them.
         gone = [TaskOutput.gone(id) for id in ctx.fingerprints(missing)]
         state = (
             {HISTORY: history.model_copy(update={"is_listing": False})}
@@ -196,9 +206,9 @@ class Gmail(GmailSession):
         if self.config.since is None:
             return self.config.query
         since = int(datetime.combine(self.config.since, datetime.min.time(), UTC).timestamp())
-        if since <= 0:  # a minus means something else in a search
+        if since <= 0:  # in a search, a minus sign excludes matches
             return self.config.query
-        # `after:` leaves out the second that it names.
+        # `after:` excludes the second that it names.
         after = f"after:{since - 1}"
         return f"({self.config.query}) {after}" if self.config.query else after
 
@@ -210,7 +220,7 @@ class Gmail(GmailSession):
         history: History,
         changed: frozenset[str],
     ) -> Iterator[Task]:
-        """What a page of a listing leads to."""
+        """Yield the tasks for a page of a listing: downloads and updates of labels."""
         generation, is_background = history.generation, ctx.run.lane == "backfill"
         for id in ids:
             fingerprint = Fingerprint.read(known[id]) if id in known else None
@@ -236,18 +246,23 @@ class Gmail(GmailSession):
         listing: bool = False,
         run: str = "",
     ) -> TaskResult:
-        """Read a page of what has happened since. The cursor moves with the last page.
+        """Read a page of the history. The last page moves the cursor.
 
-        Parameters:
-          since: The same for all pages.
-          changed: Of earlier pages, for a listing at the end.
-          listing: Whether earlier pages make one necessary.
-          run: The one it belongs to. Another begins at the first page again, and pages must be
-            applied in their order.
+        Args:
+          ctx: The task's context.
+          since: The history id of the cursor, the same for all pages.
+          page: The token of the page. Default: the first page.
+          changed: Ids from earlier pages, for a listing at the end. Default: none.
+          listing: True if earlier pages require a listing. Default: False.
+          run: The id of the run that the task belongs to. A later run ignores the task and starts
+            at the first page, because pages must be applied in order. Default: any run.
+
+        Raises:
+          CursorExpired: Gmail no longer has the history since the cursor.
         """
         history = ctx.state(HISTORY, History)
         if history is None or history.id != since or _is_carried(ctx, run):
-            return TaskResult()  # another run has read on from there
+            return TaskResult()  # another run has continued from there
         try:
             answer = self._asked(ctx, lambda: self.api.history(since, page))
         except Missing:
@@ -268,7 +283,10 @@ class Gmail(GmailSession):
         )
 
     def _listing_again(self, generation: str, now: str, changed: tuple[str, ...]) -> Task:
-        """History knows no search, so the search is asked again: five units for 500 matches."""
+        """Return a task that repeats the search, at 5 units for 500 matches.
+
+        The history does not support searches.
+        """
         return replace(
             self.get_email_list.task(generation=generation, changed=changed), key=f"listing@{now}"
         )
@@ -281,14 +299,14 @@ class Gmail(GmailSession):
         tasks: list[Task] = []
         for id, change in changes.items():
             if change.is_deleted:
-                # Also of what is not kept: a download may be on its way.
+                # This includes messages that are not kept: a download may be in progress.
                 output.append(TaskOutput.gone(id))
             elif id not in known:
                 if not self.config.query and may_be_in_scope(self.config, history, change):
                     download = self.download_email.task(id, history.generation)
                     tasks.append(replace(download, key=f"{id}@{change.last}"))
                 elif any(is_added and label in HIDDEN for is_added, label in change.steps):
-                    # A download may be on its way that saw it where it was before.
+                    # A download in progress may have seen the labels before this change.
                     output.append(TaskOutput.gone(id))
             elif change.steps:
                 self._relabelled(id, change, Fingerprint.read(known[id]), history, output, tasks)
@@ -306,7 +324,10 @@ class Gmail(GmailSession):
         output: list[TaskOutput],
         tasks: list[Task],
     ) -> None:
-        """Update labels of a kept message, from the labels it had, if known, or from Gmail."""
+        """Update the labels of a kept message, from its fingerprint or from Gmail.
+
+        A fingerprint of another generation is not current.
+        """
         if fingerprint is None or fingerprint.generation != history.generation:
             asked = self.update_labels.task(id, history.generation)
             tasks.append(replace(asked, key=f"labels of {id}@{change.last}"))
@@ -321,7 +342,13 @@ class Gmail(GmailSession):
 
     @task(cost=_units(GET_UNITS), time_limit=900)
     def download_email(self, ctx: Context, id: str, generation: str) -> TaskResult:
-        """Fetch a message, with its source and its attachments, in one call."""
+        """Fetch a message with its source and attachments, in one call.
+
+        Args:
+          ctx: The task's context.
+          id: The message's id.
+          generation: The generation of the listing that returned the task.
+        """
         history = ctx.state(HISTORY, History)
         if history is None or (self.config.query and history.generation != generation):
             return TaskResult()  # a newer listing decides
@@ -335,7 +362,7 @@ class Gmail(GmailSession):
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
         if (now := ctx.state(HISTORY, History)) is None or now.generation != history.generation:
-            # As above: it was on its way when the listing began, and would be taken for newer.
+            # A newer listing began during the download, and would take this result for newer.
             return TaskResult()
         message = reader.message(resource)
         if not self._is_wanted(history, message):
@@ -344,7 +371,7 @@ class Gmail(GmailSession):
         return TaskResult(self._rows(ctx, message, fingerprint), self._large(message))
 
     def _is_kept(self, ctx: Context, id: str, generation: str) -> bool:
-        """Whether a live run has fetched it already."""
+        """Return True if a live run has already fetched the message."""
         fingerprint = Fingerprint.read(ctx.fingerprints([id]).get(id))
         return fingerprint is not None and (fingerprint.generation, fingerprint.policy) == (
             generation,
@@ -378,11 +405,17 @@ class Gmail(GmailSession):
     ) -> TaskResult:
         """Fetch a large attachment.
 
-        Gmail's id of it is good only for the message as it was just got.
+        Gmail's id of an attachment is valid only right after a request for the message.
+
+        Args:
+          ctx: The task's context.
+          message: The message's id.
+          attachment: The description of the attachment.
+          internal_date: The message's `internalDate`, in milliseconds. Default: unknown.
         """
         id = attachment_id(message, attachment.part_id)
         if self.config.attachments != "all" or not ctx.fingerprints([message]):
-            return TaskResult()  # it was queued for long, and is wanted no more
+            return TaskResult()  # config or message have changed since the task was returned
         try:
             payload = self._asked(ctx, lambda: self.api.payload(message))
         except Missing:
@@ -393,19 +426,25 @@ class Gmail(GmailSession):
                 self._asked(ctx, lambda: self.api.attachment(message, theirs, blob.write))
         except Missing:
             raise TransientError(
-                "Gmail no longer knows the attachment by the id that it has just given"
+                "Gmail does not find the attachment by the id that it has just returned"
             ) from None
         if not ctx.fingerprints([message]):
-            return TaskResult()  # deleted meanwhile, with the attachments it had then
+            return TaskResult()  # the message was deleted during the download
         kept = attachment.model_copy(update={"size": blob.blob.size})
         return TaskResult([kept.output(message, instant(internal_date), blob.blob)])
 
     @task(cost=_units(GET_UNITS))
     def update_labels(self, ctx: Context, id: str, generation: str) -> TaskResult:
-        """Fetch only the labels of a message that was kept in another generation."""
+        """Fetch only the labels of a message that was kept in another generation.
+
+        Args:
+          ctx: The task's context.
+          id: The message's id.
+          generation: The generation of the listing that returned the task.
+        """
         history = ctx.state(HISTORY, History)
         if history is None or history.generation != generation:
-            return TaskResult()  # a newer listing asks itself
+            return TaskResult()  # a newer listing requests the labels again
         try:
             labels = set(self._asked(ctx, lambda: self.api.label_ids(id)))
         except Missing:
@@ -419,39 +458,39 @@ class Gmail(GmailSession):
 
     @task(cost=_units(LABELS_UNITS))
     def get_labels(self, ctx: Context) -> TaskResult:
-        """Keep the names of labels: one has come up that is new."""
+        """Keep the names of all labels, because a new label has appeared."""
         return TaskResult(label_rows(self._asked(ctx, self.api.labels)), listed=[Listing(LABELS)])
 
 
 def _is_carried(ctx: Context, run: str) -> bool:
-    """Whether a task that belongs to a run was carried into a later one."""
+    """Return True if a later run continues a task of another run."""
     return bool(run) and run != ctx.run.id
 
 
 def _history_id(answer: Mapping[str, Any]) -> str:
     id = str(answer.get("historyId", ""))
     if not re.fullmatch(r"[0-9]{1,20}", id):
-        raise TransientError("Gmail's answer has no historyId")
+        raise TransientError("unexpected response from Gmail: no valid historyId")
     return id
 
 
 def _next_page(answer: Mapping[str, Any], page: str | None) -> str | None:
-    """The token of the next page.
+    """Return the token of the next page.
 
     Only a missing token marks the last page, because any page may be empty.
     """
     token = answer.get("nextPageToken")
     if token is not None and token == page:
-        raise TransientError("Gmail's next page is the same page again")
+        raise TransientError("unexpected response from Gmail: the next page is the same page")
     if token is not None and not isinstance(token, str):
-        raise TransientError("Gmail's next page has no name")
+        raise TransientError("unexpected response from Gmail: nextPageToken is not a string")
     return token or None
 
 
 def _message_id(entry: Mapping[str, Any]) -> str:
     id = entry.get("id")
     if not isinstance(id, str) or not id:
-        raise TransientError("Gmail's answer has a message without an id")
+        raise TransientError("unexpected response from Gmail: a message without an id")
     return id
 
 

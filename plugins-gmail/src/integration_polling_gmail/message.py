@@ -1,4 +1,4 @@
-"""A message of Gmail as rows: itself, its source, and its attachments."""
+"""The rows of a message: the message, its source and its attachments."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ from integration_polling_gmail.text import MAX_TEXT_BYTES, MAX_TOTAL_BYTES, Text
 MAX_SUBJECT_CHARS = 1_000
 
 MAX_LISTED_ATTACHMENTS = 100
-"""Attachments that the message's own metadata name; each has a row of its own."""
+"""The maximum number of attachments in the message's metadata; each has a row of its own."""
 
 
 @dataclass(slots=True)
 class Message:
-    """What has gone by of one message.
+    """A message that has been read.
 
     Attributes:
-      resource: What Gmail says of it, beside its source.
-      attachments: All of them, whether their bytes are kept or not.
+      id: The message's id.
+      resource: Gmail's description of the message, without the source.
+      source: The source.
+      parser: The parser that has read the source.
+      texts: The parts to read as text.
+      attachments: All attachments, with or without their bytes.
     """
 
     id: str
@@ -45,10 +49,11 @@ class Message:
 
     @property
     def labels(self) -> list[str]:
+        """The ids of the labels, sorted."""
         return sorted(set(strings(self.resource.get("labelIds"))))
 
     def outputs(self, fingerprint: Fingerprint) -> Iterator[TaskOutput]:
-        """Rows of the message, its source, and the attachments that need no own task."""
+        """Yield the message, its source, and the attachments without a task of their own."""
         when, fields = headers.instant(self.resource.get("internalDate")), self.parser.headers
         subject = headers.text(fields, "subject")
         yield TaskOutput(
@@ -66,7 +71,7 @@ class Message:
                 yield captured.attachment.output(self.id, when, captured.blob)
 
     def large(self) -> list[Attachment]:
-        """Attachments that need a task of their own."""
+        """Return the attachments that need a task of their own."""
         return [captured.attachment for captured in self.attachments if captured.is_large]
 
     def _metadata(self) -> dict[str, JsonValue]:
@@ -96,12 +101,14 @@ def _line(value: object) -> str | None:
 
 
 class MessageReader:
-    """Parse the source of a message as a stream, in bounded memory.
+    """Parses the source of a message as a stream, in bounded memory.
 
-    Use it as a context manager, and read `message` after it.
+    Use it as a context manager, and call `message` after it.
 
-    Parameters:
-      id: The message's.
+    Args:
+      ctx: The task's context.
+      config: The account's config.
+      id: The message's id.
     """
 
     def __init__(self, ctx: Context, config: Config, id: str) -> None:
@@ -130,15 +137,16 @@ class MessageReader:
         self._exits.__exit__(kind, error, trace)
 
     def write(self, data: bytes) -> None:
+        """Take the next bytes of the source."""
         self._source.write(data)
         self._parser.feed(data)
 
     def finish(self) -> None:
-        """There is no more."""
+        """End the source."""
         self._parser.finish()
 
     def message(self, resource: dict[str, Any]) -> Message:
-        """All of it; the context manager has been left."""
+        """Return the message. Call it after the context manager has ended."""
         return Message(
             self._id, resource, self._source, self._parser, self._texts, self._attachments
         )

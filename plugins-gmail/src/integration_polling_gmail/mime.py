@@ -1,10 +1,11 @@
-"""A message taken apart while it comes, line by line.
+"""A streaming MIME parser that works line by line.
 
-The standard library's parser holds the whole message several times over, tries every open boundary
-on every line, and recurses with the nesting. This one holds a line and the headers of one part,
-looks a line up in a dictionary, and has bounds. Headers are still read by the library, with
-`compat32`. RFC 2046, section 5.1, says what is a boundary; the ids of parts are counted as Gmail
-counts them: "0", "1", "1.0", and "" where the message is one part.
+The standard library's parser holds several copies of a message, tests every line against every open
+boundary, and recurses with the nesting. This one holds a line and the headers of one part, looks a
+line up in a dictionary, and has limits. The library still parses the headers, with `compat32`.
+
+Boundaries follow RFC 2046, section 5.1. Parts are numbered as in Gmail: "0", "1", "1.0", and "" for
+a message that is one part.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from integration_polling_gmail.headers import content_type, disposition, filenam
 from integration_polling_gmail.transfer import TransferDecoder, decoder
 
 MAX_DEPTH = 50
-"""Multiparts within multiparts; a deeper one is kept as what it is, in one piece."""
+"""The maximum nesting of multiparts. A deeper multipart is kept undivided, as one part."""
 
 MAX_PARTS = 1_000
 MAX_HEADER_BYTES = 256 * 1024
@@ -28,7 +29,7 @@ MAX_LINE_BYTES = 64 * 1024
 MAX_PREAMBLE_BYTES = 256 * 1024
 
 _HEADERS = re.compile(rb"(?:(?:>?From |[!-9;-~]*:|[\t ])[^\n]*(?:\n|\Z))*")
-"""Header lines as the library knows them."""
+"""Header lines as the library recognizes them."""
 
 BLANK = (b"\n", b"\r\n")
 
@@ -37,14 +38,14 @@ Write = Callable[[bytes], object]
 
 @dataclass(slots=True)
 class Part:
-    """A part that has no parts of its own.
+    """A part without parts of its own.
 
     Attributes:
-      id: As Gmail counts.
-      headers: Its own; those of the message, if that is one part.
-      choice: Parts with the same one are alternatives of each other: the id of the outermost
-        `multipart/alternative`.
-      size: In bytes, decoded; complete when the part has ended.
+      id: The part's number, as Gmail counts.
+      headers: The part's headers; the message's headers if it is one part.
+      choice: The id of the outermost `multipart/alternative` around the part. Parts with the same
+        value are alternatives. Default: the part's own id.
+      size: The decoded size in bytes; complete when the part has ended.
     """
 
     id: str
@@ -54,15 +55,17 @@ class Part:
 
     @property
     def content_type(self) -> str:
+        """The part's media type."""
         return content_type(self.headers)
 
     @property
     def filename(self) -> str | None:
+        """The part's file name, or None."""
         return filename(self.headers)
 
     @property
     def is_text(self) -> bool:
-        """Whether it is something to read, and not an attachment."""
+        """True if the part is text to read, and not an attachment."""
         is_text = (
             self.content_type in ("text/plain", "text/html")
             and disposition(self.headers) != "attachment"
@@ -72,7 +75,11 @@ class Part:
 
 @dataclass(slots=True)
 class _Multipart:
-    """One that has not ended; `choice` as in `Part`, if it is or lies in alternatives."""
+    """A multipart that has not ended.
+
+    Attributes:
+      choice: As in `Part`; None outside of alternatives.
+    """
 
     id: str
     delimiter: bytes
@@ -81,21 +88,22 @@ class _Multipart:
     parts: int = 0
 
     def child(self) -> str:
+        """Return the id of the next part."""
         self.parts += 1
         return f"{self.id}.{self.parts - 1}" if self.id else str(self.parts - 1)
 
 
 class MessageParser:
-    """Feed it, then finish it.
+    """A parser with the methods `feed` and `finish`.
 
-    Parameters:
-      opened: Is told of each part once its headers are read; returns what takes its decoded bytes,
-        or None.
-      closed: Is told when the part has ended.
+    Args:
+      opened: Called with each part after its headers. Returns the function that takes the part's
+        decoded bytes, or None to ignore them.
+      closed: Called with each part at its end.
 
     Attributes:
-      headers: Of the message.
-      is_truncated: It has more parts than are looked at.
+      headers: The headers of the message.
+      is_truncated: True if the message has more parts than the limit.
     """
 
     def __init__(
@@ -118,13 +126,13 @@ class MessageParser:
             self._take(line, is_start)
 
     def finish(self) -> None:
-        """There is no more."""
+        """End the message."""
         for line, is_start in self._lines.finish():
             self._take(line, is_start)
         self._end_headers()
         self._end_body(strip=False)
         if not self._parts and self._preamble:
-            # A multipart without a part: all there is stands before the first boundary.
+            # A multipart without parts: all of its text is before the first boundary.
             self._begin_body(Message(compat32))
             self._write(bytes(self._preamble))
             self._end_body(strip=False)
@@ -146,7 +154,7 @@ class MessageParser:
             self._preamble += line
 
     def _delimits(self, line: bytes) -> bool:
-        """Whether it is the boundary of an open multipart; those within it end there."""
+        """End the open parts at a boundary line; return False if the line is not a boundary."""
         depth, is_end = self._depths.get(line), False
         if depth is None and line.endswith(b"--"):
             depth, is_end = self._depths.get(line[:-2]), True
@@ -171,7 +179,7 @@ class MessageParser:
             self._block, self.is_truncated = None, True
             return
         block, self._block = bytes(self._block), None
-        # Lines that are no headers, where headers should stand, begin the body.
+        # The first line that is not a header starts the body.
         end = found.end() if (found := _HEADERS.match(block)) else 0
         headers, rest = (
             BytesHeaderParser(policy=compat32).parsebytes(block[:end] + b"\n"),
@@ -216,13 +224,14 @@ class MessageParser:
 
 
 class _Lines:
-    """Bytes as lines with their ends; one that is too long comes in pieces."""
+    """Splits bytes into lines with their line ends. A line over the limit comes in pieces."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._is_start = True
 
     def feed(self, data: bytes) -> list[tuple[bytes, bool]]:
+        """Return the lines that are complete; True marks the start of a line."""
         lines = _split(data)
         if self._rest and lines:
             lines[0] = bytes(self._rest) + lines[0]
@@ -232,6 +241,7 @@ class _Lines:
         return self._marked(lines)
 
     def finish(self) -> list[tuple[bytes, bool]]:
+        """Return the rest, if there is one."""
         rest = bytes(self._rest)
         self._rest.clear()
         return self._marked([rest]) if rest else []
@@ -245,16 +255,16 @@ class _Lines:
 
 
 def _split(data: bytes) -> list[bytes]:
-    """At line feeds alone: a carriage return may be the last byte so far."""
+    """Split bytes at line feeds only, because a carriage return may be the last byte so far."""
     lines = [line + b"\n" for line in data.split(b"\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]
 
 
 class _Body:
-    """The bytes of one part, decoded.
+    """Decodes the bytes of one part.
 
-    The end of the last line belongs to the boundary after it, so one line is held back.
+    The end of the last line belongs to the following boundary, so the decoder holds one line back.
     """
 
     def __init__(self, part: Part, write: Write | None) -> None:
@@ -266,11 +276,13 @@ class _Body:
         self._held = b""
 
     def feed(self, line: bytes) -> None:
+        """Take a line."""
         held, self._held = self._held, line
         if held:
             self._emit(self._decoder.feed(held))
 
     def finish(self, *, strip: bool) -> None:
+        """End the part; `strip` removes the line end that belongs to the boundary."""
         last = self._held
         if strip:
             last = last.removesuffix(b"\n").removesuffix(b"\r")

@@ -1,4 +1,4 @@
-"""Finding an attachment in a message as Gmail has taken it apart."""
+"""The search for an attachment in a message as Gmail parsed it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ MAX_PARTS = 10_000
 
 
 def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
-    """Find Gmail's id of an attachment.
+    """Return Gmail's id of an attachment.
 
-    It is that of the part with its number, or of the only part with its name; parts of its size
-    come first.
+    The search prefers parts of the same size. It takes the part with the same number, or the only
+    part with the same file name. Gmail may number the parts of a malformed message differently.
 
-    Where a message is put together wrong, Gmail may count its parts otherwise.
+    Args:
+      payload: The message's `payload`, from the format `full`.
+      wanted: The description of the attachment.
 
     Raises:
-      PermanentError: Gmail shows none such.
+      PermanentError: No part matches.
     """
     parts = [(part, id) for part in _parts(payload) if (id := _attachment_id(part)) is not None]
     same = [(part, id) for part, id in parts if part.get("partId", "") == wanted.part_id]
@@ -38,7 +40,7 @@ def attachment_of(payload: Mapping[str, Any], wanted: Attachment) -> str:
         if len(found) == 1:
             return found[0][1]
     raise PermanentError(
-        f"Gmail shows no attachment at part {wanted.part_id!r}; the message's source has it"
+        f"Gmail lists no attachment at part {wanted.part_id!r}; the message's source contains it"
     )
 
 

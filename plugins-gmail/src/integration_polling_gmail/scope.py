@@ -1,6 +1,6 @@
-"""Which messages belong to an account: by its labels, and by what its config leaves out.
+"""The messages in scope of an account, by their labels and its config.
 
-A query is Gmail's own business.
+Gmail itself applies a query.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from integration_polling_gmail.account import Config
 from integration_polling_gmail.changes import Change
 
 HIDDEN = frozenset({"SPAM", "TRASH"})
-"""What a listing leaves out unless it is asked for."""
+"""Labels that a listing leaves out by default."""
 
 LABELS = "labels"
-"""The parent of the rows of labels, and the key of a message's labels in its metadata."""
+"""The parent of the label rows, and the key of a message's labels in its metadata."""
 
 
 class History(BaseModel):
-    """Where the account stands.
+    """The account's state: its position in the history.
 
-    Parameters:
-      id: The history is known up to here. An unsigned 64-bit number, and a string: it may be too
-        long for a float.
-      generation: Of the listing that this history goes on from; no other has the same.
-      labels: The ids of the labels of the config.
-      is_listing: The listing has begun in a live run, and has not come to its end.
+    Attributes:
+      id: The history id up to which changes are applied. It is an unsigned 64-bit number, stored as
+        text because it may not fit into a float.
+      generation: The unique id of the listing that this history continues.
+      labels: The ids of the config's labels.
+      is_listing: True while a listing of a live run is unfinished.
     """
 
     id: Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
@@ -38,7 +38,7 @@ class History(BaseModel):
 
 
 def in_scope(config: Config, history: History, labels: set[str]) -> bool:
-    """Whether a message with these labels is kept. A query decides for itself."""
+    """Return True if a message with these labels is kept; with a query, always."""
     if config.query:
         return True
     if not config.include_spam_trash and labels & HIDDEN - set(history.labels):
@@ -47,20 +47,21 @@ def in_scope(config: Config, history: History, labels: set[str]) -> bool:
 
 
 def may_be_in_scope(config: Config, history: History, change: Change) -> bool:
-    """Return whether a message that is not kept may be in scope now, by its history record."""
+    """Return True if an unknown message may now be in scope, according to its history records."""
     if change.final is not None:
         return in_scope(config, history, change.final)
     return in_scope(config, history, change.applied(set()) | set(history.labels))
 
 
 def resolved(config: Config, labels: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The config's labels as ids.
+    """Return the ids of the config's labels.
 
-    Parameters:
-      labels: Those of the mailbox.
+    Args:
+      config: The account's config.
+      labels: The labels of the mailbox.
 
     Raises:
-      ConfigurationError: There is no such label.
+      ConfigurationError: The mailbox does not have one of the labels.
     """
     by_name = {str(label.get("name", "")).casefold(): str(label.get("id")) for label in labels}
     ids = {str(label.get("id")) for label in labels}
@@ -71,11 +72,12 @@ def resolved(config: Config, labels: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def label_row_id(label: str) -> str:
+    """Return the id of a label's row."""
     return f"label/{label}"
 
 
 def label_rows(labels: list[dict[str, Any]]) -> list[TaskOutput]:
-    """The names of labels, which messages give by id."""
+    """Return rows with the names of labels; messages refer to labels by id."""
     return [
         TaskOutput(
             label_row_id(str(label["id"])), kind="label", parent=LABELS,

@@ -1,4 +1,4 @@
-"""The connection of an account: its calls, and the token that opens them."""
+"""The connection of an account: its API client and its access token."""
 
 from __future__ import annotations
 
@@ -23,44 +23,62 @@ T = TypeVar("T")
 
 
 class GmailSession(BaseIntegration[Config, Credentials]):
-    """What every task needs; the tasks themselves stand in `integration.py`."""
+    """The part of the integration that every task needs; the tasks are in `integration.py`."""
 
     @cached_property
     def settings(self) -> GmailSettings:
+        """The operator's settings."""
         return load_settings()
 
     @cached_property
     def http(self) -> httpx2.Client:
+        """The HTTP client of this instance."""
         return new_client()
 
     @cached_property
     def api(self) -> GmailApi:
+        """The API of the account's mailbox."""
         return GmailApi(self.http, self.settings, self._access_token)
 
     def close(self) -> None:
+        """Close the HTTP client."""
         self.http.close()
 
     def check(self) -> AccountIdentity:
+        """Read the mailbox's profile, and check the config's labels.
+
+        Returns:
+          The mailbox's address as id, and the Google Cloud project as group.
+
+        Raises:
+          CredentialsInvalid: Google rejects the token, or the access token has to be renewed first.
+          ConfigurationError: The OAuth client is missing, or the mailbox does not have one of the
+            labels.
+          TransientError: Gmail cannot be reached.
+        """
         if self.credentials.refresh_token is not None:
             tokens.client(self.credentials, self.settings)
         if self.credentials.is_renewable and self._expires_soon():
-            # The engine renews them, keeps the new ones, and asks again; this stands where Google
-            # gives none.
+            # The engine renews the credentials and calls `check` again. This message remains if
+            # Google issues no token.
             raise CredentialsInvalid(
-                "Google gives no access token for them: they were revoked, or the client is another"
+                "Google issued no access token: the credentials were revoked, or belong to another"
+                " OAuth client"
             )
         address = self.api.profile().get("emailAddress")
         if not isinstance(address, str) or not address:
-            raise TransientError("Gmail's answer does not say whose mailbox it is")
+            raise TransientError("unexpected response from Gmail: no email address in the profile")
         if self.config.labels:
             resolved(self.config, self.api.labels())
         return AccountIdentity(address, address, tokens.project(self.credentials, self.settings))
 
     def refresh(self) -> Credentials:
+        """Request a new access token; see `tokens.renew`."""
         return tokens.renew(self.http, self.credentials, self.settings)
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the credentials from a token response; see `tokens.granted`."""
         return tokens.granted(token)
 
     def _access_token(self) -> str:
@@ -74,9 +92,9 @@ class GmailSession(BaseIntegration[Config, Credentials]):
         return expires is not None and expires <= datetime.now(UTC) + EXPIRES_SOON
 
     def _asked(self, ctx: Context, call: Callable[[], T]) -> T:
-        """Call Gmail, with a token that is renewed before it expires.
+        """Call Gmail, with a token that is renewed if it expires within 60 seconds.
 
-        If Gmail refuses the token, renew it and try once more.
+        If Gmail rejects the token, renew it and call once more.
         """
         if self.credentials.is_renewable and self._expires_soon():
             ctx.refresh_credentials()

@@ -1,4 +1,4 @@
-"""The operator's settings: where Google is, and the OAuth client of this installation."""
+"""The operator's settings: Google's endpoints, and the OAuth client of this installation."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from core import ConfigurationError
 
 def _endpoint(url: str) -> str:
     if not url.startswith(("https://", "http://")):
-        raise ValueError("it must begin with https:// or http://")
+        raise ValueError("must start with https:// or http://")
     return url.rstrip("/")
 
 
 class GmailSettings(BaseSettings):
     """Settings from the environment or `.env`, never from an account.
 
-    An account that named its own endpoint would receive tokens.
+    An account that could set an endpoint would receive tokens there.
     """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 
     gmail_api_url: Annotated[str, AfterValidator(_endpoint)] = "https://gmail.googleapis.com"
     google_token_url: Annotated[str, AfterValidator(_endpoint)] = (
-        "https://oauth2.googleapis.com/token"  # noqa: S105  an address
+        "https://oauth2.googleapis.com/token"  # noqa: S105  a URL
     )
     gmail_client_id: str | None = None
     gmail_client_secret: SecretStr | None = None
 
 
 def load_settings() -> GmailSettings:
-    """The settings as they are now.
+    """Return the current settings.
 
     Raises:
-      ConfigurationError: One of them cannot work; the value itself is not repeated.
+      ConfigurationError: A setting is invalid. The error does not repeat its value.
     """
     try:
         return GmailSettings()

@@ -1,6 +1,6 @@
-"""Decode one large string of a JSON answer as a stream.
+"""A streaming decoder for one large string of a JSON response.
 
-A message of 50 MB is never in memory as a unit.
+A message of 50 MB is never in memory at one time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from core import PermanentError, TransientError
 
 MAX_JSON_BYTES = 32 * 1024 * 1024
-"""Bytes of an answer without its large string."""
+"""The maximum size in bytes of a response without its large string."""
 
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
-"""Bytes of the large string, decoded. Gmail takes in mail of up to 50 MB."""
+"""The maximum decoded size in bytes of the large string. Gmail accepts mail of up to 50 MB."""
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -27,20 +27,22 @@ _PARTIAL_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 
 
 class Base64Decoder:
-    """Decodes base64 in pieces of any length, in both alphabets.
+    """Decodes base64 in pieces of any length, in both alphabets of RFC 4648.
 
-    What is no base64 is passed over; `=` ends a run of it.
+    It skips characters outside of the alphabets; `=` ends a group.
     """
 
     def __init__(self) -> None:
         self._carry = b""
 
     def feed(self, data: bytes) -> bytes:
+        """Return the decoded bytes that are complete."""
         runs = data.translate(_URL_SAFE).split(b"=")
         ended = b"".join(self._decode(run) + self._flush() for run in runs[:-1])
         return ended + self._decode(runs[-1])
 
     def finish(self) -> bytes:
+        """Return the rest."""
         return self._flush()
 
     def _decode(self, data: bytes) -> bytes:
@@ -51,19 +53,22 @@ class Base64Decoder:
 
     def _flush(self) -> bytes:
         rest, self._carry = self._carry, b""
-        # One character alone holds no whole byte.
+        # A single character has fewer than 8 bits.
         return binascii.a2b_base64(rest + b"=" * (4 - len(rest))) if len(rest) > 1 else b""
 
 
 class LargeString:
-    """Takes the string of one key out of a JSON text that comes in pieces.
+    """Extracts the string of one key from a JSON text that arrives in pieces.
 
-    Within a JSON string every quotation mark is escaped, so the key with its own marks and a colon
-    can stand nowhere but where it is the key.
+    Within a JSON string, every quotation mark is escaped. So the quoted key with a colon can only
+    be the key itself.
 
-    Parameters:
-      key: Whose value is base64.
-      write: Gets the decoded bytes.
+    Args:
+      key: The key whose value is base64.
+      write: Takes the decoded bytes.
+
+    Attributes:
+      size: The decoded size in bytes so far.
     """
 
     def __init__(self, key: str, write: Callable[[bytes], object]) -> None:
@@ -77,6 +82,11 @@ class LargeString:
         self.size = 0
 
     def feed(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+          PermanentError: The response is larger than the limits.
+        """
         if self._inside:
             self._take(data)
         elif self._done:
@@ -91,23 +101,23 @@ class LargeString:
                 self._take(string)
 
     def finish(self) -> dict[str, Any]:
-        """The rest of the answer, with an empty string where the large one was.
+        """Return the rest of the response, with an empty string in place of the large one.
 
         Raises:
-          TransientError: It is cut off, or no JSON.
+          TransientError: The response is truncated, or not a JSON object.
         """
         try:
             answer = json.loads(self._rest)
         except (ValueError, RecursionError):
-            raise TransientError("Gmail's answer is cut off, or no JSON") from None
+            raise TransientError("the response from Gmail is truncated, or not JSON") from None
         if not isinstance(answer, dict):
-            raise TransientError("Gmail's answer is no JSON object")
+            raise TransientError("the response from Gmail is not a JSON object")
         return answer
 
     def _keep(self, data: bytes) -> None:
         self._rest += data
         if len(self._rest) > MAX_JSON_BYTES:
-            raise PermanentError(f"Gmail's answer is larger than {MAX_JSON_BYTES:,} bytes")
+            raise PermanentError(f"the response from Gmail is over {MAX_JSON_BYTES:,} bytes")
 
     def _take(self, data: bytes) -> None:
         string, mark, after = (self._carry + data).partition(b'"')
@@ -125,13 +135,13 @@ class LargeString:
     def _emit(self, data: bytes) -> None:
         self.size += len(data)
         if self.size > MAX_ANSWER_BYTES:
-            raise PermanentError(f"it is larger than {MAX_ANSWER_BYTES:,} bytes")
+            raise PermanentError(f"the item is larger than {MAX_ANSWER_BYTES:,} bytes")
         if data:
             self._write(data)
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
-    """Unescape base64, which may hold escapes such as `\u003d` for `=` and white space."""
+    r"""Decode JSON escapes in base64, such as `\u003d` for `=`; drop escapes of white space."""
     if escape[0] == b"\\/":
         return b"/"
     return (
@@ -142,11 +152,11 @@ def _unescaped(escape: re.Match[bytes]) -> bytes:
 
 
 def read_json(pieces: Iterable[bytes]) -> dict[str, Any]:
-    """A whole answer that is small.
+    """Parse a small response.
 
     Raises:
-      PermanentError: It is not.
-      TransientError: It is cut off, or no JSON object.
+      PermanentError: It is larger than the limit.
+      TransientError: It is truncated, or not a JSON object.
     """
     reader = LargeString("\0", len)
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""What a person reads of a message: its plain text, or its HTML turned into text."""
+"""The readable text of a message: its plain text, or its HTML converted to text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from integration_polling_gmail.headers import parameter
 from integration_polling_gmail.mime import Part
 
 MAX_TEXT_BYTES = 1024 * 1024
-"""Bytes of one part that are read; the source has the rest."""
+"""The maximum number of bytes of one part to read; the source has the rest."""
 
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _UNREAD = (
@@ -30,14 +30,14 @@ _UNREAD = (
 )
 
 MAX_TOTAL_BYTES = 4 * 1024 * 1024
-"""Bytes of all parts of a message that are read."""
+"""The maximum number of bytes of all parts of a message to read."""
 
 
 @dataclass(slots=True)
 class TextPart:
-    """A part to be read, as far as it is kept.
+    """A text part, up to a maximum size.
 
-    Without its headers: those of a thousand parts are gigabytes as objects.
+    It does not hold its headers: as objects, the headers of a thousand parts take gigabytes.
     """
 
     choice: str
@@ -48,15 +48,17 @@ class TextPart:
 
     @classmethod
     def of(cls, part: Part, room: int) -> Self:
+        """Return an empty text part with room for this number of bytes."""
         charset = parameter(part.headers, "Content-Type", "charset")
         return cls(part.choice, part.content_type == "text/html", charset, room)
 
     def write(self, data: bytes) -> None:
+        """Append bytes, as far as there is room."""
         self.data += data[: max(self.room - len(self.data), 0)]
 
     @property
     def text(self) -> str:
-        """In Unicode, with plain line ends."""
+        """The decoded text, with LF as line end."""
         words = decoded(bytes(self.data), self.charset)
         return (
             (text_of_html(words) if self.is_html else words)
@@ -67,7 +69,7 @@ class TextPart:
 
 
 def readable_text(parts: Iterable[TextPart]) -> str:
-    """All texts in order; of alternatives the plain ones, unless they are blank."""
+    """Join all texts in order; of alternatives, take the plain ones unless they are blank."""
     choices: defaultdict[str, list[TextPart]] = defaultdict(list)
     for part in parts:
         choices[part.choice].append(part)
@@ -80,14 +82,12 @@ def _chosen(parts: list[TextPart]) -> str:
 
 
 def text_of_html(source: str) -> str:
-    """Convert HTML to text, with a line for each paragraph, list item and row.
+    """Convert HTML to text, with a line for each paragraph, list item and table row.
 
-    Scripts, styles and hidden elements are left out.
-
-    Its length is bounded by the source's: there is no layout. Columns of a table that are padded to
-    their width turned 38 kB into 40 MB.
+    Scripts, styles and hidden elements are left out. Without layout, the length of the result is
+    bounded by the source's. Padding table columns to their width turned 38 kB into 40 MB.
     """
-    # The charset was undone already; what the HTML says of it is void.
+    # The text is decoded already, so the charset that the HTML declares is ignored.
     parser = html.HTMLParser(encoding="utf-8", huge_tree=True)
     try:
         tree = html.document_fromstring(

@@ -1,8 +1,8 @@
-"""Renewing access tokens: by a refresh token, or by a service account's signature.
+"""Renewal of access tokens, with a refresh token or a service account's signature.
 
-https://developers.google.com/identity/protocols/oauth2/web-server#offline and
-https://developers.google.com/identity/protocols/oauth2/service-account. google-auth signs; its own
-token requests are not used, because they sleep and repeat in the worker's thread.
+Sources: https://developers.google.com/identity/protocols/oauth2/web-server#offline and
+https://developers.google.com/identity/protocols/oauth2/service-account. The library google-auth
+signs. Its token requests are not used, because they sleep and retry in the worker's thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ AUDIENCE = "https://oauth2.googleapis.com/token"
 ASSERTION_SECONDS = 3600
 DEFAULT_EXPIRY_SECONDS = 3600
 _CODE = re.compile(r"[a-z_]{1,80}")
-"""The form of its error codes; other text may be the request, repeated by a proxy."""
+"""The format of Google's error codes. Other text may be the request, repeated by a proxy."""
 
 CLIENT_ERRORS = frozenset(
     {"invalid_client", "unauthorized_client", "deleted_client", "disabled_client"}
@@ -41,10 +41,10 @@ CLIENT_ERRORS = frozenset(
 
 
 def client(credentials: Credentials, settings: GmailSettings) -> tuple[str, str]:
-    """The OAuth client that the refresh token belongs to: id and secret.
+    """Return id and secret of the OAuth client that the refresh token belongs to.
 
     Raises:
-      ConfigurationError: There is none.
+      ConfigurationError: The client is not configured.
     """
     secret = credentials.client_secret or (
         None if credentials.client_id else settings.gmail_client_secret
@@ -52,14 +52,14 @@ def client(credentials: Credentials, settings: GmailSettings) -> tuple[str, str]
     id = credentials.client_id or settings.gmail_client_id
     if not id or secret is None:
         raise ConfigurationError(
-            "there is no OAuth client: give client_id and client_secret, or set GMAIL_CLIENT_ID and"
-            " GMAIL_CLIENT_SECRET"
+            "no OAuth client is configured: give client_id and client_secret, or set"
+            " GMAIL_CLIENT_ID and GMAIL_CLIENT_SECRET"
         )
     return id, secret.get_secret_value()
 
 
 def project(credentials: Credentials, settings: GmailSettings) -> str | None:
-    """What shares the quota of a Google Cloud project.
+    """Return the Google Cloud project, whose quota several accounts share.
 
     Client ids begin with the project's number.
     """
@@ -73,12 +73,15 @@ def project(credentials: Credentials, settings: GmailSettings) -> str | None:
 
 
 def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings) -> Credentials:
-    """Ask for a new access token. One request; whoever calls decides about another.
+    """Request a new access token, with one HTTP request and no retry.
+
+    Returns:
+      The credentials with the new token.
 
     Raises:
-      CredentialsInvalid: It was revoked, has expired, or there is nothing to renew it with.
-      ConfigurationError: The OAuth client or the service account's key is refused.
-      RateLimited, TransientError: Not now.
+      CredentialsInvalid: The credentials were revoked or have expired, or cannot be renewed.
+      ConfigurationError: Google rejects the OAuth client or the service account's key.
+      RateLimited, TransientError: Google cannot issue a token now.
     """
     if credentials.service_account is not None:
         form = {
@@ -96,7 +99,7 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
         }
     else:
         raise CredentialsInvalid(
-            "the access token has expired, and there is no refresh token to renew it with"
+            "the access token has expired, and cannot be renewed without a refresh token"
         )
     answer = _post(http, settings.google_token_url, form)
     rotated = answer.get("refresh_token")
@@ -106,13 +109,14 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
 
 
 def granted(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The credentials in the answer to an authorization code.
+    """Return the credentials from the response to an authorization code.
 
-    Without a refresh token they are empty, so that the engine refuses them now and not after an
-    hour.
-
+    Source:
     https://developers.google.com/identity/protocols/oauth2/web-server#exchange-authorization-code.
     The client is the operator's.
+
+    Without a refresh token the result is empty. So the engine rejects the account now, and not
+    after an hour.
     """
     if not answer.get("refresh_token"):
         return {}
@@ -133,8 +137,8 @@ def _assertion(key: ServiceAccount, subject: str) -> str:
         signer = crypt.RSASigner.from_string(  # type: ignore[no-untyped-call]
             key.private_key.get_secret_value(), key.private_key_id
         )
-    except Exception:  # noqa: BLE001  whatever a bad key makes it raise, its text may hold the key
-        raise ConfigurationError("the private key of the service account cannot be read") from None
+    except Exception:  # noqa: BLE001  any exception about a bad key may show the key
+        raise ConfigurationError("the private key of the service account is invalid") from None
     now = int(time.time())
     claims = {"iss": key.client_email, "sub": subject, "scope": SCOPE, "aud": AUDIENCE}
     signed: bytes = jwt.encode(  # type: ignore[no-untyped-call]
@@ -148,7 +152,7 @@ def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, A
         response = http.post(url, data=dict(form))
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise TransientError(
-            f"the token endpoint cannot be reached: {type(error).__name__}"
+            f"cannot reach Google's token endpoint: {type(error).__name__}"
         ) from None
     try:
         answer = json.loads(response.content)
@@ -161,9 +165,9 @@ def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, A
 
 
 def refusal(status: int, answer: Mapping[str, Any]) -> IntegrationError:
-    """What the token endpoint's error means.
+    """Return the exception for an error response of the token endpoint.
 
-    Its codes are RFC 6749, section 5.2, and Google's own.
+    Its codes are those of RFC 6749, section 5.2, and Google's own.
     """
     code, subtype = _code(answer.get("error")), _code(answer.get("error_subtype"))
     text = " ".join(filter(None, (f"Google's token endpoint answered {status}", code, subtype)))
@@ -176,10 +180,10 @@ def refusal(status: int, answer: Mapping[str, Any]) -> IntegrationError:
     ):
         return TransientError(text)
     if not code:
-        return TransientError(f"{text}, and no reason: it may be a proxy's answer")
+        return TransientError(f"{text} without an error code; a proxy may have answered")
     if code in CLIENT_ERRORS:
-        return ConfigurationError(f"{text}: the OAuth client or the service account is refused")
-    return CredentialsInvalid(f"{text}: connect the account again")
+        return ConfigurationError(f"{text}: the OAuth client or the service account is rejected")
+    return CredentialsInvalid(f"{text}: reconnect the account")
 
 
 def _code(value: object) -> str:

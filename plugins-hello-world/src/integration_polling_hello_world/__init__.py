@@ -1,8 +1,7 @@
-"""Hello World: a made-up service whose pages hold greetings.
+"""Hello World: an example integration for a made-up service with pages of greetings.
 
-Read this file to learn how to write a plugin.
-
-How it fails on purpose, and what a sync of it must come to, stands in `bench`.
+Read this file to learn how to write a plugin. The module `bench` lets tasks fail on purpose, and
+computes the content that a sync must keep.
 """
 
 from __future__ import annotations
@@ -32,23 +31,25 @@ STATE = "runs"
 
 
 class Runs(BaseModel):
-    """What it remembers between runs: how many there were."""
+    """The state between runs: the number of runs so far."""
 
     count: int = 0
 
 
 class HelloWorld(BaseIntegration[Config]):
-    """List the same pages in every run, unless the config says that they grow.
+    """An integration whose source is the same in every run, unless `grow` adds items.
 
-    A second run then finds nothing new.
+    Without `grow`, a second run finds nothing new.
     """
 
     manifest = Manifest("hello-world", "Hello World")
 
     def check(self) -> AccountIdentity:
+        """Return an identity that the name alone decides; there is nothing to connect to."""
         return AccountIdentity(self.config.name, f"Hello {self.config.name}")
 
     def start(self, ctx: Context) -> TaskResult:
+        """Return one task for each page, and one for added items if `grow` is set."""
         grow = [self.grow.task()] if self.config.grow else []
         return TaskResult(
             tasks=[
@@ -59,7 +60,7 @@ class HelloWorld(BaseIntegration[Config]):
 
     @task
     def list_page(self, ctx: Context, page: int) -> TaskResult:
-        """Return a page of items, as output or, for a deeper tree, as one task for each."""
+        """Return the items of a page: as output, or as one task for each item of a deeper tree."""
         self._work(ctx, f"page-{page}")
         if self.config.fanout_depth:
             return TaskResult(tasks=self._items(str(page), level=0))
@@ -69,16 +70,16 @@ class HelloWorld(BaseIntegration[Config]):
 
     @task
     def make_item(self, ctx: Context, id: str, parent: str, level: int) -> TaskResult:
-        """One item, and the tasks of the items below it."""
+        """Return one item, and tasks for the items below it."""
         self._work(ctx, id)
         below = self._items(id, level + 1) if level < self.config.fanout_depth else []
         return TaskResult([self._greeting(id, parent)], below)
 
     @task
     def grow(self, ctx: Context) -> TaskResult:
-        """Return items that each run adds.
+        """Return the items that earlier runs and this one add.
 
-        The counter advances in the transaction that saves them.
+        The transaction that saves them also advances the counter.
         """
         runs = ctx.state(STATE, Runs) or Runs()
         new = (
@@ -105,4 +106,5 @@ class HelloWorld(BaseIntegration[Config]):
 
 @hookimpl
 def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
+    """Return the integrations of this plugin."""
     return [HelloWorld]

@@ -1,4 +1,4 @@
-"""The test bench: how Hello World fails on purpose, and what a sync of it must come to."""
+"""The test bench: failures on purpose, and the content that a sync of Hello World must keep."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Failure = Literal[
     "permanent",
     "exit",
 ]
-"""`crash` raises an unknown exception; `exit` ends the complete process, as a segfault does."""
+"""A failure. `crash` raises an unknown exception; `exit` ends the process, as a segfault does."""
 
 FAILURES: tuple[Failure, ...] = get_args(Failure)
 FOR_GOOD: frozenset[Failure] = frozenset({"skip", "permanent", "exit"})
@@ -45,41 +45,42 @@ ERRORS: Mapping[Failure, type[Exception]] = {
 }
 
 _failed_once: set[tuple[str, str, str]] = set()
-"""Remembered in this process where neither attempt nor state tells a first time from a second."""
+"""Account, run and name of each task that has failed in this process.
+
+A task cannot tell from its attempt or its state that it has failed before.
+"""
 
 
 class Config(BaseModel, extra="forbid"):
-    """What the made-up service holds, and how it behaves.
+    """The content and behaviour of the made-up service; the same for the same `seed`."""
 
-    All of it is the same for the same `seed`.
-    """
-
-    name: str = Field("hello", description="Whose account it is; two names are two accounts")
-    pages: NonNegativeInt = Field(3, description="Pages; each is one task")
-    items: NonNegativeInt = Field(10, description="Items on a page")
-    item_bytes: NonNegativeInt = Field(100, description="Length of an item")
-    delay_ms: NonNegativeInt = Field(0, description="How long each task sleeps")
+    name: str = Field("hello", description="Name of the account; each name is another account")
+    pages: NonNegativeInt = Field(3, description="Number of pages; each page is one task")
+    items: NonNegativeInt = Field(10, description="Number of items on a page")
+    item_bytes: NonNegativeInt = Field(100, description="Length of an item, in bytes")
+    delay_ms: NonNegativeInt = Field(0, description="Duration of each task, in milliseconds")
     fanout_depth: NonNegativeInt = Field(
-        0, description="Levels of items below those of a page, each item a task"
+        0,
+        description="Levels of items below the items of a page; from 1, each item is a task",
     )
     fail_rate: dict[Failure, float] = Field(
-        default_factory=dict, description="Share of tasks that fail, by error"
+        default_factory=dict, description="Share of tasks that fail, from 0 to 1, by kind of error"
     )
-    seed: int = Field(0, description="Of what fails, and of what the items say")
-    grow: NonNegativeInt = Field(0, description="Items that come with every run after the first")
+    seed: int = Field(0, description="Seed of the failures and of the items' text")
+    grow: NonNegativeInt = Field(0, description="Items that each run after the first adds")
 
 
 def greeting(config: Config, id: str) -> str:
-    """What an item says."""
+    """Return the text of an item."""
     line = f"Hello {id} of {config.seed}! "
     return (line * (config.item_bytes // len(line) + 1))[: config.item_bytes]
 
 
 def failure(config: Config, name: str) -> Failure | None:
-    """How the task of this name fails, if it does."""
+    """Return the failure of the task with this name, or None."""
     digest = hashlib.blake2b(f"{config.seed}:{name}".encode(), digest_size=4).digest()
     place = int.from_bytes(digest) / 2**32
-    for kind in FAILURES:  # in a fixed order, whatever JSON has made of the mapping's
+    for kind in FAILURES:  # in a fixed order, because JSON may reorder the mapping
         place -= config.fail_rate.get(kind, 0.0)
         if place < 0:
             return kind
@@ -87,11 +88,11 @@ def failure(config: Config, name: str) -> Failure | None:
 
 
 def fail_on_purpose(config: Config, ctx: Context, name: str) -> None:
-    """Raise what the config asks for.
+    """Raise the exception that the config selects for the task with this name.
 
-    `transient` and `crash` end with the second attempt; `rate_limited`, `credentials` and
-    `configuration` strike a task once in each run and process; `skip`, `permanent` and `exit`
-    strike always.
+    * `transient` and `crash` fail the first attempt.
+    * `rate_limited`, `credentials` and `configuration` fail a task once in each run and process.
+    * `skip`, `permanent` and `exit` fail every attempt.
     """
     kind = failure(config, name)
     if kind is None or (kind in ON_FIRST_ATTEMPT and ctx.task.attempt > 1):
@@ -115,7 +116,12 @@ def _first_time(ctx: Context, name: str) -> bool:
 
 
 def expected(config: Config | Mapping[str, Any], runs: int = 1) -> dict[str, str]:
-    """What is kept after so many runs: the sha256 of each item's content, by id."""
+    """Return the SHA-256 of each item's content after this number of runs, by id.
+
+    Args:
+      config: The account's config.
+      runs: The number of completed runs. Default: 1.
+    """
     config = Config.model_validate(config)
     ids = [*_grown(config, runs), *_listed(config)]
     return {key: hashlib.sha256(greeting(config, key).encode()).hexdigest() for key in ids}
@@ -132,7 +138,7 @@ def _listed(config: Config) -> Iterator[str]:
 
 
 def _below(config: Config, parent: str, level: int) -> Iterator[str]:
-    """The items below a page or an item.
+    """Yield the items below a page or an item.
 
     A task that fails for good also removes the items below it.
     """

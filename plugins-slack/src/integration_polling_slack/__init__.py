@@ -1,4 +1,4 @@
-"""Slack: a copy of a workspace's messages, threads and files."""
+"""Slack: keeps a copy of a workspace's messages, threads and files."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ __all__ = ["Config", "Credentials", "Slack", "integrations"]
 
 @hookimpl
 def integrations() -> Sequence[type[BaseIntegration[Any, Any]]]:
+    """Return the integrations of this plugin."""
     return [Slack]

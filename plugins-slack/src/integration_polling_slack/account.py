@@ -1,4 +1,4 @@
-"""What an account is connected with, and the operator's settings."""
+"""The config and credentials of an account, and the operator's settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ChannelType = Literal["public", "private", "im", "mpim"]
 def _header_safe(secret: SecretStr) -> SecretStr:
     value = secret.get_secret_value()
     if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("a token is one word of ASCII characters")
+        raise ValueError("must be one word of printable ASCII characters")
     return secret
 
 
@@ -27,10 +27,10 @@ Token = Annotated[SecretStr, AfterValidator(_header_safe)]
 
 
 class Config(BaseModel, extra="forbid"):
-    """What of the workspace to keep."""
+    """The messages and files of the workspace to keep."""
 
     channels: list[str] = Field(
-        default=[], description="Names or ids of channels; none: all that can be read"
+        default=[], description="Names or ids of channels. Default: all readable channels"
     )
     types: list[ChannelType] = Field(
         default=["public", "private"],
@@ -38,66 +38,68 @@ class Config(BaseModel, extra="forbid"):
         description="Kinds of channels: public, private, im, mpim",
     )
     since: Annotated[date | None, ResyncOnChange()] = Field(
-        None, description="Keep messages from this day on (UTC); none: all that Slack has"
+        None, description="Keep messages from this day (UTC) on. Default: all messages"
     )
     lookback_days: PositiveInt = Field(
-        14, le=365, description="How far back edits, deletions and late replies are looked for"
+        14,
+        le=365,
+        description="Number of past days in which to look for edits, deletions and late replies",
     )
     lookback_hours: PositiveFloat = Field(
         1,
-        description=(
-            "How often that is done by schedule; a sync that a person asks for always does it"
-        ),
+        description="Hours between two such lookbacks. A manual sync always looks back",
     )
     files: Annotated[Literal["none", "metadata", "all"], ResyncOnChange()] = Field(
         "metadata",
-        description=(
-            "Files: leave them out, keep what Slack says of them, or keep their content too"
-        ),
+        description="Rows for files: `none`, `metadata` (without content), or `all`",
     )
     max_file_mb: Annotated[PositiveInt, ResyncOnChange()] = Field(
         100,
-        description="Files larger than this, in MB of 1,000,000 bytes, are kept without content",
+        description=(
+            "Maximum size in MB of 1,000,000 bytes. Larger files are kept without their content"
+        ),
     )
-    join_public: bool = Field(
-        False, description="Let the bot join the public channels that it is to keep"
-    )
+    join_public: bool = Field(False, description="Let the bot join the public channels to keep")
     app_kind: Literal["internal", "marketplace", "distributed"] = Field(
         "internal",
         description=(
-            "Whose app the token belongs to; distributed, outside the Marketplace: 1 call a minute,"
-            " 15 messages each"
+            "Kind of the token's app. Slack limits a `distributed` app, outside of the"
+            " Marketplace, to 1 call a minute for messages, and to 15 messages a call"
         ),
     )
 
     @property
     def oldest(self) -> str:
-        """The exclusive lower bound of what is kept."""
+        """The exclusive lower bound of the timestamps to keep."""
         if self.since is None:
             return timestamps.EARLIEST
         return timestamps.before(datetime.combine(self.since, time(), UTC))
 
     @property
     def page(self) -> int:
-        """Messages asked for in one call."""
+        """The number of messages to request in one call: 15 or 200."""
         return 15 if self.app_kind == "distributed" else 200
 
 
 class Credentials(BaseModel, extra="forbid"):
-    """A bot's or a user's token; with token rotation also the refresh token that belongs to it."""
+    """A bot's or a user's token, and with token rotation also its refresh token."""
 
-    token: Token = Field(description="xoxb-…, xoxp-… or, with token rotation, xoxe.…")
-    refresh_token: Token | None = Field(None, description="xoxe-…, with token rotation")
+    token: Token = Field(
+        description="Access token: `xoxb-…`, `xoxp-…`, or `xoxe.…` with token rotation"
+    )
+    refresh_token: Token | None = Field(
+        None, description="Refresh token `xoxe-…`, only with token rotation"
+    )
 
 
 def tokens(answer: Mapping[str, Any]) -> dict[str, str]:
-    """The credentials in an answer of `oauth.v2.access`; empty if it has none.
+    """Return the credentials in a response of `oauth.v2.access`; empty if it has none.
 
-    A bot's tokens stand at the top. A person's do so after a renewal; after an installation without
-    a bot they are in `authed_user`. An access token and a refresh token of two different holders
-    are never taken for a pair.
+    A bot's tokens are at the top level. A user's tokens are there after a renewal; after an
+    installation without a bot they are in `authed_user`. The result never combines an access token
+    and a refresh token of two owners.
 
-    Facts: https://docs.slack.dev/reference/methods/oauth.v2.access
+    Source: https://docs.slack.dev/reference/methods/oauth.v2.access
     """
     if answer.get("ok") is not True:
         return {}
@@ -113,12 +115,12 @@ def tokens(answer: Mapping[str, Any]) -> dict[str, str]:
 
 def _http(url: str) -> str:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise ValueError("it must be an http or https URL")
+        raise ValueError("must be an http or https URL")
     return url.rstrip("/") + "/"
 
 
 class SlackSettings(BaseSettings):
-    """The operator's settings: where Slack is, and the OAuth client that renews rotating tokens."""
+    """The operator's settings: the address of Slack, and the OAuth client."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
 

@@ -1,4 +1,4 @@
-"""Calls of the Slack Web API: one request each, no retries, no sleeping, no redirects."""
+"""Calls of the Slack Web API: one request each, without retries, sleeping or redirects."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from integration_polling_slack.errors import meaning
 
 TIMEOUT_SECONDS = 30
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Of an answer; a longer one is cut, and then is no JSON."""
+"""The maximum size of a response in bytes. A longer one is truncated to invalid JSON."""
 
 _WORD = re.compile(r"[A-Za-z0-9_:.,-]{1,200}")
-# Theirs would write tokens at DEBUG.
+# The SDK's own logger writes tokens at DEBUG.
 _SILENT = logging.Logger("slack_sdk", logging.CRITICAL + 1)  # noqa: LOG001
 
 
 class NoRedirects(HTTPRedirectHandler):
-    """Fails with the redirect's own status instead of going where it points, with the token."""
+    """Fails with the status of a redirect, instead of sending the token to another address."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+        """Refuse the redirect: urllib raises HTTPError."""
 
 
 class _Client(WebClient):
-    """Slack's client, but for redirects: urllib would carry the token to any host."""
+    """Slack's client without redirects: urllib would send the token to any host."""
 
     def _perform_urllib_http_request_internal(self, url: str, req: Request) -> dict[str, Any]:
         with opener(self.proxy).open(req, timeout=self.timeout) as response:
@@ -47,32 +47,41 @@ class _Client(WebClient):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call returned, fit to be stored; `headers` in lower case."""
+    """The response to a call, without characters that cannot be stored.
+
+    Attributes:
+      data: The JSON object.
+      headers: The headers, by lower-case name.
+    """
 
     data: Mapping[str, Any]
     headers: Mapping[str, str]
 
     @property
     def cursor(self) -> str:
-        """Where the next page begins; empty on the last one."""
+        """The cursor of the next page; empty on the last one."""
         metadata = self.data.get("response_metadata")
         cursor = metadata.get("next_cursor") if isinstance(metadata, dict) else None
         return cursor if isinstance(cursor, str) else ""
 
     def items(self, name: str) -> list[dict[str, Any]]:
-        """A list of objects.
+        """Return a list of objects.
 
         Raises:
-          TransientError: There is none.
+          TransientError: The response does not have it.
         """
         found = self.data.get(name)
         if not isinstance(found, list):
-            raise TransientError(f"the answer has no {name}")
+            raise TransientError(f"unexpected response from Slack: no list of {name}")
         return [item for item in found if isinstance(item, dict)]
 
 
 def opener(proxy: str | None = None) -> OpenerDirector:
-    """Opens URLs without following redirects; with the proxy of the environment by default."""
+    """Return an opener that does not follow redirects.
+
+    Args:
+      proxy: The address of a proxy. Default: the proxy of the environment.
+    """
     return build_opener(
         NoRedirects, *([ProxyHandler({"http": proxy, "https": proxy})] if proxy else [])
     )
@@ -81,24 +90,32 @@ def opener(proxy: str | None = None) -> OpenerDirector:
 def call(settings: SlackSettings, token: SecretStr, method: str, **arguments: Any) -> Answer:
     """Call a method.
 
+    Args:
+      settings: The operator's settings, for Slack's address.
+      token: The access token.
+      method: The method's name, such as `conversations.history`.
+      **arguments: Its arguments; None and empty texts are left out.
+
     Raises:
-      IntegrationError: What Slack's error means: see `integration_polling_slack.errors`.
+      IntegrationError: The exception for Slack's error; see `integration_polling_slack.errors`.
     """
     given = {name: value for name, value in arguments.items() if value not in (None, "")}
     return _answered(_client(settings, token.get_secret_value()), method, params=given)
 
 
 def renew(settings: SlackSettings, credentials: Credentials) -> Credentials:
-    """A new access token, and a new refresh token in place of the one that this uses up.
+    """Return a new access token and refresh token. This revokes the old refresh token.
 
-    Facts: https://docs.slack.dev/authentication/using-token-rotation
+    Source: https://docs.slack.dev/authentication/using-token-rotation
 
     Raises:
-      CredentialsInvalid: There is no refresh token, or Slack refuses it.
+      CredentialsInvalid: The refresh token is missing, or Slack rejects it.
       ConfigurationError: The operator's client id or secret is wrong.
     """
     if credentials.refresh_token is None:
-        raise CredentialsInvalid("the token has expired, and there is no refresh token")
+        raise CredentialsInvalid(
+            "the token has expired, and cannot be renewed without a refresh token"
+        )
     form = {
         "grant_type": "refresh_token",
         "refresh_token": credentials.refresh_token.get_secret_value(),
@@ -109,7 +126,7 @@ def renew(settings: SlackSettings, credentials: Credentials) -> Credentials:
     }
     found = tokens(_answered(_client(settings, None), "oauth.v2.access", data=form, auth=auth).data)
     if "refresh_token" not in found:
-        raise TransientError("oauth.v2.access: the answer has no tokens")
+        raise TransientError("oauth.v2.access: unexpected response without tokens")
     return Credentials(
         token=SecretStr(found["token"]), refresh_token=SecretStr(found["refresh_token"])
     )
@@ -134,17 +151,17 @@ def _answered(client: WebClient, method: str, **arguments: Any) -> Answer:
         AttributeError,
         RecursionError,
     ) as error:
-        # Its text may hold what was sent.
-        raise TransientError(f"{method}: no answer ({type(error).__name__})") from None
+        # The error's text may contain the request.
+        raise TransientError(f"{method}: no valid response ({type(error).__name__})") from None
     if not isinstance(response.data, dict):
-        raise TransientError(f"{method}: the answer is no object")
+        raise TransientError(f"{method}: the response is not a JSON object")
     return Answer(storable(response.data), _lower(response.headers))
 
 
 def _refused(method: str, error: SlackApiError) -> IntegrationError:
-    """The error for an answer that is not `ok`.
+    """Return the exception for a response that is not `ok`.
 
-    It repeats only text that looks like one of Slack's error codes.
+    It repeats only text in the format of Slack's error codes.
     """
     status, headers, data = (
         error.response.status_code,
@@ -154,10 +171,10 @@ def _refused(method: str, error: SlackApiError) -> IntegrationError:
     found: dict[str, Any] = data if isinstance(data, dict) else {}
     code, scope = (str(found.get(key, "")) for key in ("error", "needed"))
     if status == 200 and not _WORD.fullmatch(code):
-        return TransientError(f"{method}: the answer is none of Slack's")
+        return TransientError(f"{method}: the response is not from Slack's API")
     meant = meaning(method, code, status, headers.get("retry-after"))
     if code == "missing_scope" and _WORD.fullmatch(scope):
-        return PermanentError(f"{meant}; needed: {scope}")
+        return PermanentError(f"{meant}; required scope: {scope}")
     return meant
 
 
@@ -166,9 +183,9 @@ def _lower(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def storable(value: Any) -> Any:
-    """The same JSON without what PostgreSQL and UTF-8 cannot hold.
+    """Return the JSON value with only characters and numbers that can be stored.
 
-    These are NULs, lone surrogates, and numbers that are too large.
+    PostgreSQL, UTF-8 and JSON cannot represent NULs, lone surrogates and infinite numbers.
     """
     try:
         encoded = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""The files that hang on messages: rows, and tasks that fetch their bytes."""
+"""The files of messages: their rows, and the tasks that download them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MB = 1_000_000
 
 @dataclass(slots=True)
 class Kept:
-    """What a page of messages comes to."""
+    """The rows, tasks and unchanged ids of a page of messages."""
 
     output: list[TaskOutput] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
@@ -26,12 +26,12 @@ class Kept:
 
 
 class Attachments(Directory):
-    """What is done with the files of messages that are new or changed."""
+    """The part of the integration that keeps the files of new and changed messages."""
 
     def _add_files(
         self, ctx: Context, kept: Kept, place: Place, changed: Sequence[Message]
     ) -> None:
-        """Rows or downloads of the files of messages that are new or changed."""
+        """Add rows or downloads for the files of new and changed messages."""
         if self.config.files == "none":
             return
         found = [
@@ -49,9 +49,9 @@ class Attachments(Directory):
     def _add_file(self, kept: Kept, file: File, known: str | None) -> None:
         without = files.obstacle(file, self.settings, self._most_bytes)
         if file.mode == files.HIDDEN and known is not None:
-            kept.seen.append(file.key)  # as it was before it was hidden
+            kept.seen.append(file.key)  # keep the row from before the file was hidden
         elif self.config.files == "metadata" or without:
-            # A row that has its content already keeps it.
+            # A row keeps the content that it already has.
             kept_already = known == file.version("content")
             (
                 kept.seen.append(file.key)
@@ -65,7 +65,13 @@ class Attachments(Directory):
 
     @task(cost={"files.info": 1})
     def get_file_info(self, ctx: Context, message: str, file: str) -> TaskResult:
-        """A file of another organization's: the message has no more than its id."""
+        """Fetch the description of another organization's file: the message has only its id.
+
+        Args:
+          ctx: The task's context.
+          message: The id of the message's row.
+          file: The file's id.
+        """
         data = self._call(ctx, "files.info", file=file).data.get("file")
         kept = Kept()
         if isinstance(data, dict) and data.get("id") == file:
@@ -75,7 +81,12 @@ class Attachments(Directory):
 
     @task(cost={files.LIMIT: 1}, time_limit=3600)
     def download_file(self, ctx: Context, file: File) -> TaskResult:
-        """A file's bytes, streamed."""
+        """Download a file as a stream.
+
+        Args:
+          ctx: The task's context.
+          file: The file's description.
+        """
         try:
             with ctx.blob(f"{file.key}@{file.version('content')}") as blob:
                 self._fetch(ctx, file, blob)
@@ -86,7 +97,7 @@ class Attachments(Directory):
         return TaskResult([file.row(blob.blob)])
 
     def _fetch(self, ctx: Context, file: File, blob: BlobWriter) -> None:
-        """Fetch the file; retry once if the token has expired, which a download does not report."""
+        """Download the file. If Slack refuses, test the token, and retry if it was renewed."""
         token = self.credentials.token
         try:
             files.fetch(self.settings, token, file, blob, self._most_bytes)
@@ -103,7 +114,7 @@ class Attachments(Directory):
 
 
 def files_of(message: Message) -> list[Mapping[str, Any]]:
-    """The file objects of a message; those without an id are none."""
+    """Return the file objects of a message that have a valid id."""
     found = message.get("files")
     return (
         [one for one in found if isinstance(one, dict) and is_id(one.get("id"))]

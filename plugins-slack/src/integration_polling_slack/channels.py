@@ -1,4 +1,4 @@
-"""Channels as they are listed, chosen and kept."""
+"""Channels: their listing, selection and rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from integration_polling_slack.account import ChannelType, Config
 from integration_polling_slack.names import Names, is_id
 
 PARENT = "channels"
-"""The parent of channels' rows."""
+"""The parent of the channels' rows."""
 
 TYPES: Mapping[ChannelType, str] = {
     "public": "public_channel",
@@ -22,11 +22,22 @@ TYPES: Mapping[ChannelType, str] = {
     "mpim": "mpim",
 }
 LONGEST = 1_000
-"""Characters of a topic or purpose."""
+"""The maximum number of characters of a topic or purpose."""
 
 
 class Ref(BaseModel):
-    """What a run has to know of a channel."""
+    """The description of a channel.
+
+    Attributes:
+      id: The channel's id.
+      name: The name with its sigil: `#general`, or `@Ann` for a direct message.
+      type: The kind of channel.
+      is_member: True if the token's owner is a member. Default: True.
+      is_archived: True if the channel is archived. Default: False.
+      updated: The time of the last change of its settings, in milliseconds. Default: 0.
+      created: The time at which it was created, in Unix seconds. Default: 0.
+      topic, purpose: The texts that describe it. Default: empty.
+    """
 
     id: str
     name: str
@@ -40,25 +51,26 @@ class Ref(BaseModel):
 
     @property
     def archived(self) -> str:
-        """The version of the settings in which it is archived; empty if it is not.
+        """The version of the settings if the channel is archived; empty if it is not.
 
-        Nothing is posted without a new one.
+        Without a new version, no message can have been posted.
         """
         return str(self.updated) if self.is_archived else ""
 
     @property
     def may_be_joined(self) -> bool:
+        """True if a bot can join the channel."""
         return self.type == "public" and not self.is_archived
 
     def is_readable(self, *, is_bot: bool) -> bool:
-        """Return whether the token may read it.
+        """Return True if the token may read the channel.
 
-        People read public channels without joining, bots do not.
+        Users can read public channels without joining them; bots cannot.
         """
         return self.is_member or (self.type == "public" and not is_bot)
 
     def row(self, unreadable: str | None) -> TaskOutput:
-        """The channel's row; `unreadable` is Slack's error code if reading it fails."""
+        """Return the channel's row; `unreadable` is Slack's error code, or None."""
         return TaskOutput(
             self.id, kind="channel", parent=PARENT, name=self.name,
             timestamp=datetime.fromtimestamp(self.created, UTC) if self.created else None,
@@ -70,44 +82,44 @@ class Ref(BaseModel):
 
 
 class Refs(BaseModel):
-    """One page of the channels' listing."""
+    """A page of the channel list."""
 
     refs: list[Ref]
 
 
 class Absent(BaseModel):
-    """Channels of the config that are not there."""
+    """Channels of the config that do not exist."""
 
     names: list[str] = []
 
 
 class Followed(BaseModel):
-    """Channels that are kept and were listed the last time, and the types that were asked for."""
+    """Channels that are kept and were in the last listing, and the types of that listing."""
 
     ids: list[str] = []
     types: list[ChannelType] = []
 
     def vanished(self, listed: Container[str], types: list[ChannelType]) -> list[str]:
-        """Those that are listed no more, though their type still is."""
+        """Return the channels that a new listing of the same types no longer has."""
         return [id for id in self.ids if id not in listed] if self.types == types else []
 
 
 class People(BaseModel):
-    """When people were listed last, and how many pages that took."""
+    """The time of the last listing of people, and its number of pages."""
 
     listed_at: datetime
     pages: int
 
 
 class Workspace(BaseModel):
-    """Whose token it is."""
+    """The workspace's address, and the kind of the token's owner."""
 
     url: str = ""
     is_bot: bool = True
 
 
 def refs(items: Iterable[Mapping[str, Any]], names: Names) -> list[Ref]:
-    """The channels of a page; those without an id are none."""
+    """Return the channels of a page that have a valid id."""
     return [_ref(item, names) for item in items if is_id(item.get("id"))]
 
 
@@ -144,7 +156,7 @@ def _value(said: Any) -> str:
 
 
 def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
-    """The channels to keep, and the names in the config that no channel has."""
+    """Return the channels to keep, and the names in the config that match no channel."""
     wanted = {_plain(name) for name in config.channels}
     if not wanted:
         return list(found), set()
@@ -153,15 +165,15 @@ def chosen(found: Iterable[Ref], config: Config) -> tuple[list[Ref], set[str]]:
 
 
 def vanished_row(id: str) -> TaskOutput:
-    """Mark a channel that is no longer listed.
+    """Return an update that marks a channel as no longer listed.
 
-    It was deleted, or is private and the token's owner is not a member.
+    The channel was deleted, or is private and the token's owner is not a member.
     """
     return TaskOutput.update(id, metadata={"unreadable": "channel_not_found"})
 
 
 def missing_row(name: str) -> TaskOutput:
-    """Shows a channel of the config that is not there, or that the token cannot see."""
+    """Return a row for a channel of the config that is missing, or invisible to the token."""
     return TaskOutput(
         missing_id(name),
         kind="channel",
@@ -172,6 +184,7 @@ def missing_row(name: str) -> TaskOutput:
 
 
 def missing_id(name: str) -> str:
+    """Return the id of such a row."""
     return f"missing:{name}"
 
 

@@ -1,4 +1,4 @@
-"""Who and what is there: the workspace, its people and its channels. And how Slack is called."""
+"""The directory: the workspace, its people and its channels; and the calls of Slack's methods."""
 
 from __future__ import annotations
 
@@ -40,32 +40,33 @@ TIERS = {
     "files.info": 100,
     files.LIMIT: 600,
 }
-"""Calls a minute of each method, by its tier: https://docs.slack.dev/apis/web-api/rate-limits"""
+"""Calls a minute of each method, by its tier: https://docs.slack.dev/apis/web-api/rate-limits."""
 
 RESTRICTED = ("conversations.history", "conversations.replies")
-"""One call a minute for distributed apps outside the Marketplace."""
+"""Methods limited to one call a minute for distributed apps outside the Marketplace."""
 
 PAGE = 200
-"""People or channels in one call."""
+"""The number of people or channels to request in one call."""
 
 MAX_PAGES = 5_000
 
 MAX_RESTARTS = 3
-"""Times that a list may begin anew."""
+"""The maximum number of restarts of one list."""
 
 FEW_PAGES = 5
-"""So many pages of people are listed at every run; more, as often as the lookback is due."""
+"""The maximum number of pages of people that every run lists; more are listed with the lookback."""
 
 WORKSPACE, PEOPLE, ABSENT, FOLLOWED = "workspace", "people", "absent", "followed"
-"""Partitions of the state."""
+"""The partitions of the state."""
 
 
 def utc_now() -> datetime:
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def limits(app_kind: str) -> list[Limit]:
-    """The budgets of an app of this kind, each of one method in one workspace."""
+    """Return the limits of an app of this kind: one for each method and workspace."""
     slow = RESTRICTED if app_kind == "distributed" else ()
     return [
         Rate(name, 1 if name in slow else units, MINUTE, by="group")
@@ -74,20 +75,21 @@ def limits(app_kind: str) -> list[Limit]:
 
 
 class Directory(BaseIntegration[Config, Credentials]):
-    """The tasks that run before any message, in order: messages name people and channels."""
+    """The tasks that run before any message: messages refer to people and channels."""
 
     _settings: SlackSettings | None = None
 
     @classmethod
     def limits(cls, config: Config) -> Sequence[Limit]:
+        """Return the limits of the account's kind of app."""
         return limits(config.app_kind)
 
     @property
     def settings(self) -> SlackSettings:
-        """The operator's.
+        """The operator's settings.
 
         Raises:
-          ConfigurationError: One of them has a value that cannot work; it is not repeated.
+          ConfigurationError: A setting is invalid. The error does not repeat its value.
         """
         if self._settings is None:
             try:
@@ -102,28 +104,38 @@ class Directory(BaseIntegration[Config, Credentials]):
         return self._settings
 
     def check(self) -> AccountIdentity:
+        """Test the token, and check that it has the scopes that the config needs.
+
+        Returns:
+          The id `team:user`, and the workspace and app as group.
+
+        Raises:
+          CredentialsInvalid: Slack rejects the token.
+          ConfigurationError: A scope is missing, or the token is for an organization.
+          TransientError: Slack cannot be reached.
+        """
         answer = self._ask("auth.test")
         found = answer.data
         if found.get("is_enterprise_install"):
             raise ConfigurationError(
-                "this token is for a whole organization; install the app in one workspace"
+                "the token is for an organization; install the app in one workspace instead"
             )
         granted = {
             scope.strip() for scope in answer.headers.get("x-oauth-scopes", "").split(",")
         } - {""}
         if granted and (lacking := scopes.needed(self.config) - granted):
             raise ConfigurationError(
-                f"the token lacks the scopes {', '.join(sorted(lacking))}: add them, and reinstall"
-                " the app"
+                f"the token lacks the scopes {', '.join(sorted(lacking))}: add them to the app,"
+                " and reinstall it"
             )
         team, user = found.get("team_id"), found.get("user_id")
         if not is_id(team) or not is_id(user):
-            raise TransientError("auth.test: the answer does not say whose token it is")
+            raise TransientError("auth.test: the response does not name the token's owner")
         name = f"{found.get('team')}: {found.get('user')}"
         return AccountIdentity(f"{team}:{user}", name, group=f"{team}:{self._app(found)}")
 
     def _app(self, found: Any) -> str:
-        """The app, which with the workspace has one budget; people's tokens do not tell theirs."""
+        """Return the app's id. A user's token does not name its app: then it is the operator's."""
         if isinstance(found.get("bot_id"), str):
             try:
                 bot = self._ask("bots.info", bot=found["bot_id"]).data.get("bot")
@@ -134,26 +146,32 @@ class Directory(BaseIntegration[Config, Credentials]):
         return self.settings.client_id or "app"
 
     def refresh(self) -> Credentials:
+        """Renew the token; see `api.renew`.
+
+        Raises:
+          ConfigurationError: The operator's OAuth client is not set.
+        """
         if self.credentials.refresh_token is not None and not self.settings.client_id:
             raise ConfigurationError(
-                "the token is to be renewed: set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET"
+                "the token cannot be renewed: set SLACK_CLIENT_ID and SLACK_CLIENT_SECRET"
             )
         return api.renew(self.settings, self.credentials)
 
     @classmethod
     def credentials_from_oauth(cls, token: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The bot's tokens, or a person's; empty, which the engine refuses, if Slack gave none."""
+        """Return the bot's or user's tokens. The engine rejects an empty result."""
         return tokens(token)
 
     def start(self, ctx: Context) -> TaskResult:
+        """Read the workspace first."""
         return TaskResult(tasks=[self.get_workspace.task()])
 
-    # Who and what is there
+    # Workspace, people and channels
     # ----------------------------------------------------------------------------------------------
 
     @task
     def get_workspace(self, ctx: Context) -> TaskResult:
-        """Whose token it is, and the workspace's address, of which links to messages are made."""
+        """Read the token's owner, and the workspace's address for links to messages."""
         found = self._call(ctx, "auth.test").data
         url = found.get("url") if isinstance(found.get("url"), str) else ""
         here = Workspace(url=url, is_bot="bot_id" in found)
@@ -171,10 +189,7 @@ class Directory(BaseIntegration[Config, Credentials]):
         )
 
     def _is_due(self, ctx: Context, last: datetime | None) -> bool:
-        """Return whether the less frequent work is due.
-
-        It always is when a person asks for a sync.
-        """
+        """Return True if the less frequent work is due: always, unless the run is scheduled."""
         return (
             ctx.run.trigger != "schedule"
             or last is None
@@ -185,13 +200,20 @@ class Directory(BaseIntegration[Config, Credentials]):
     def get_users(
         self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0
     ) -> TaskResult:
-        """A page of the people, before any message that mentions them."""
+        """List a page of the people, before any message that mentions them.
+
+        Args:
+          ctx: The task's context.
+          cursor: The cursor of the page. Default: the first page.
+          page: The number of the page. Default: 0.
+          restarts: The number of restarts so far. Default: 0.
+        """
         try:
             answer = self._call(ctx, "users.list", cursor=cursor, limit=PAGE)
         except InvalidCursor:
             return TaskResult(tasks=[self.get_users.task(restarts=_one_more(restarts))])
         except PermanentError as error:
-            ctx.log.warning("people keep the names that are known of them: %s", error)
+            ctx.log.warning("cannot list people; the names known so far stay: %s", error)
             return TaskResult(tasks=[self.get_usergroups.task()])
         users = [user for user in answer.items("members") if is_id(user.get("id"))]
         output, found = (
@@ -209,11 +231,11 @@ class Directory(BaseIntegration[Config, Credentials]):
 
     @task(cost={"usergroups.list": 1})
     def get_usergroups(self, ctx: Context) -> TaskResult:
-        """Fetch the names of user groups; without the scope for that, mentions include the name."""
+        """Fetch the names of user groups. Without the scope, mentions keep the message's name."""
         try:
             groups = self._call(ctx, "usergroups.list", include_disabled=True).items("usergroups")
         except PermanentError as error:
-            ctx.log.info("groups of people are not resolved: %s", error)
+            ctx.log.info("cannot list user groups; mentions keep the message's names: %s", error)
             groups = []
         handles = {
             one["id"]: f"@{one.get('handle') or one.get('name')}"
@@ -226,9 +248,15 @@ class Directory(BaseIntegration[Config, Credentials]):
     def get_channel_list(
         self, ctx: Context, cursor: str = "", page: int = 0, restarts: int = 0
     ) -> TaskResult:
-        """List a page of channels.
+        """List a page of channels. The last page returns a task for each channel to keep.
 
-        The last page starts the channels' tasks, because all names are known then.
+        Names of all channels are known then.
+
+        Args:
+          ctx: The task's context.
+          cursor: The cursor of the page. Default: the first page.
+          page: The number of the page. Default: 0.
+          restarts: The number of restarts so far. Default: 0.
         """
         types = ",".join(channels.TYPES[kind] for kind in self.config.types)
         try:
@@ -260,16 +288,16 @@ class Directory(BaseIntegration[Config, Credentials]):
     def _page_of(self, ctx: Context, number: int) -> list[Ref]:
         page = ctx.state(f"channels/{number}", Refs)
         if page is None:
-            raise TransientError(f"page {number} of the channels is not there any more")
+            raise TransientError(f"page {number} of the channel list is missing from the state")
         return page.refs
 
     def _absent(
         self, ctx: Context, absent: set[str]
     ) -> tuple[list[TaskOutput], dict[str, BaseModel | None]]:
-        """Rows for missing channels of the config, and deletions of those that exist again."""
+        """Return rows for missing channels of the config, and delete rows of found ones."""
         before = ctx.state(ABSENT, Absent) or Absent()
         for name in sorted(absent):
-            ctx.log.warning("there is no channel %r, or the token cannot see it", name)
+            ctx.log.warning("channel %r does not exist, or the token cannot see it", name)
         output = [channels.missing_row(name) for name in sorted(absent)]
         output += [
             TaskOutput.gone(channels.missing_id(name))
@@ -280,25 +308,30 @@ class Directory(BaseIntegration[Config, Credentials]):
         return output, {} if after == before else {ABSENT: after}
 
     def _first_task(self, ctx: Context, ref: Ref) -> Task:
-        """Join a public channel before it is read, if that is what the account wants."""
+        """Return the first task of a channel: join it if the config says so, or read it."""
         is_bot = self._workspace(ctx).is_bot
         joins = self.config.join_public and ref.may_be_joined and not ref.is_readable(is_bot=is_bot)
         return self.join_channel.task(channel=ref) if joins else self._channel_task(ref)
 
     @task(cost={"conversations.join": 1})
     def join_channel(self, ctx: Context, channel: Ref) -> TaskResult:
-        """Let the bot join a public channel, and go on with it."""
+        """Let the bot join a public channel, and continue with the channel.
+
+        Args:
+          ctx: The task's context.
+          channel: The channel.
+        """
         try:
             self._call(ctx, "conversations.join", channel=channel.id)
         except Unreadable as error:
-            ctx.log.warning("%s cannot be joined: %s", channel.name, error)
+            ctx.log.warning("cannot join %s: %s", channel.name, error)
             return TaskResult([channel.row(error.code)])
         return TaskResult(
             tasks=[self._channel_task(channel.model_copy(update={"is_member": True}))]
         )
 
     def _channel_task(self, channel: Ref) -> Task:
-        """What is done with a channel that is to be kept."""
+        """Return the task that reads a channel."""
         raise NotImplementedError
 
     def _workspace(self, ctx: Context) -> Workspace:
@@ -311,10 +344,11 @@ class Directory(BaseIntegration[Config, Credentials]):
         return api.call(self.settings, self.credentials.token, method, **arguments)
 
     def _call(self, ctx: Context, method: str, **arguments: Any) -> Answer:
-        """Call a method; with a new token, if this one has expired.
+        """Call a method. If the token has expired, renew it and call once more.
 
         Raises:
-          TransientError: The new one has expired too, which says nothing of the refresh token.
+          TransientError: The new token has expired too, which does not make the refresh token
+            invalid.
         """
         try:
             return self._ask(method, **arguments)
@@ -325,32 +359,35 @@ class Directory(BaseIntegration[Config, Credentials]):
         try:
             return self._ask(method, **arguments)
         except TokenExpired as error:
-            raise TransientError(f"{error}, right after it was renewed") from None
+            raise TransientError(f"{error}, immediately after the renewal") from None
 
     def _next_page(self, answer: Answer, cursor: str, page: int) -> str:
-        """Where the next page of a list begins; empty on the last.
+        """Return the cursor of the next page of a list; empty on the last page.
 
         Raises:
-          PermanentError: It has no end.
+          PermanentError: The list does not end.
         """
         if answer.cursor and (answer.cursor == cursor or page >= MAX_PAGES):
-            raise PermanentError("the pages of the list go in circles")
+            raise PermanentError("the list does not end: Slack repeats its pages")
         return answer.cursor
 
 
 def _one_more(restarts: int) -> int:
-    """How often a list has begun anew because its cursor was refused.
+    """Return the number of restarts of a list, after one more.
 
     Raises:
-      PermanentError: Often enough.
+      PermanentError: The maximum is reached.
     """
     if restarts >= MAX_RESTARTS:
-        raise PermanentError("Slack refuses its own cursor again and again")
+        raise PermanentError("Slack repeatedly rejected its own cursor")
     return restarts + 1
 
 
 def _user_row(user: Mapping[str, Any]) -> TaskOutput:
-    """A person or bot; without what needs more scopes, such as the address."""
+    """Return the row of a person or bot.
+
+    It omits fields that need more scopes, such as the email address.
+    """
     profile = user["profile"] if isinstance(user.get("profile"), dict) else {}
     said = {
         "name": user.get("name"),

@@ -1,4 +1,4 @@
-"""What an answer of Slack means for a task."""
+"""The engine's exceptions for the error responses of Slack."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ UNREADABLE = UNREADABLE_CHANNEL | frozenset(
 
 
 class TokenExpired(CredentialsInvalid):
-    """The access token's 12 hours are over."""
+    """The access token has expired, 12 hours after it was issued."""
 
 
 class Unreadable(SkipItem):
-    """This channel, thread or file cannot be read; `code` is Slack's word for why."""
+    """The channel, thread or file cannot be read; `code` is Slack's error code."""
 
     def __init__(self, method: str, code: str) -> None:
         super().__init__(f"{method}: {code}")
@@ -55,17 +55,19 @@ class Unreadable(SkipItem):
 
 
 class InvalidCursor(PermanentError):
-    """The cursor is no longer known."""
+    """Slack no longer accepts the cursor."""
 
 
 def meaning(
     method: str, code: str, status: int = 200, retry_after: str | None = None
 ) -> IntegrationError:
-    """The error for an answer of Slack, most of which come with HTTP 200.
+    """Return the exception for an error response; most of them have HTTP status 200.
 
-    Parameters:
-      code: The answer's `error`.
-      retry_after: The header, in seconds.
+    Args:
+      method: The method's name.
+      code: The response's `error`.
+      status: The HTTP status. Default: 200.
+      retry_after: The header `Retry-After`, in seconds. Default: missing.
     """
     text = f"{method}: {code}" if status == 200 else f"{method}: HTTP {status}"
     if status == 429 or code in ("ratelimited", "rate_limited"):
@@ -84,7 +86,7 @@ def meaning(
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """What a Retry-After header says; None if that is no number."""
+    """Return the seconds in a `Retry-After` header; None if it is not a number."""
     try:
         value = float(retry_after or "")
     except ValueError:

@@ -1,6 +1,6 @@
-"""Files that messages carry: what is kept of them, and fetching their bytes.
+"""Files of messages: their rows, and the download of their bytes.
 
-Facts: https://docs.slack.dev/messaging/working-with-files
+Source: https://docs.slack.dev/messaging/working-with-files
 """
 
 from __future__ import annotations
@@ -23,36 +23,44 @@ from integration_polling_slack.api import TIMEOUT_SECONDS, opener
 from integration_polling_slack.errors import seconds
 
 LIMIT = "files"
-"""The limit that a refused download blocks."""
+"""The name of the limit that a rate-limited download blocks."""
 
 BLOCK = 256 * 1024
 MAX_REDIRECTS = 5
 LONGEST = 1_000
-"""Characters of a name or an address."""
+"""The maximum number of characters of a name or URL."""
 
 WITH_BYTES = ("", "hosted", "snippet", "email")
-"""Modes of files that can be downloaded as they are."""
+"""The modes of files that can be downloaded."""
 
 HIDDEN = "hidden_by_limit"
-"""The mode of files that the workspace's plan hides: only their id is left."""
+"""The mode of files that the workspace's plan hides: the message has only their id."""
 
 _SHOWN = ("id", "title", "mimetype", "filetype", "mode", "permalink", "user", "size")
 
 
 class Refused(PermanentError):
-    """A web page came instead of the file: the token may not read it."""
+    """The response is a web page instead of the file: the token may not read it."""
 
 
 class Gone(SkipItem):
-    """It is no longer there."""
+    """The file does not exist any more."""
 
 
 class TooLarge(SkipItem):
-    """It has more bytes than the account keeps."""
+    """The file exceeds the account's maximum size."""
 
 
 class File(BaseModel):
-    """What a task has to know of a file."""
+    """The description of a file; also the payload of its task.
+
+    Attributes:
+      id: The file's id.
+      message: The id of the message's row.
+      url: The address of its bytes.
+      size: The size in bytes; None if unknown.
+      created: The time of the upload, in Unix seconds; None if unknown.
+    """
 
     id: str
     message: str
@@ -69,7 +77,7 @@ class File(BaseModel):
 
     @classmethod
     def of(cls, message: str, data: Mapping[str, Any]) -> Self:
-        """From Slack's file object; what has another type than it should is left out."""
+        """Return the description in Slack's file object; fields of another type are left out."""
         texts = {
             key: data[key][:LONGEST] for key in cls.model_fields if isinstance(data.get(key), str)
         }
@@ -86,18 +94,25 @@ class File(BaseModel):
 
     @property
     def key(self) -> str:
-        """One file may hang on several messages, and is a row for each."""
+        """The id of the file's row. A file of several messages has a row for each."""
         return f"{self.message}:{self.id}"
 
     def version(self, content: str) -> str:
-        """The row's fingerprint: what it is, and whether its content is kept, or why not."""
+        """Return the row's fingerprint.
+
+        Args:
+          content: `content` if the row has the file's content, otherwise the reason why it does
+            not.
+        """
         return f"{self.id}:{self.size}:{self.created}:{content}"
 
     def row(self, content: Blob | None = None, *, without: str = "") -> TaskOutput:
-        """The file as it is kept.
+        """Return the file's row.
 
-        Parameters:
-          without: Why its content is not; empty if it is, or is not wanted.
+        Args:
+          content: The file's bytes. Default: none.
+          without: The reason why the content is missing. Default: empty, which means that it is
+            present or not wanted.
         """
         shown = {key: value for key in _SHOWN if (value := getattr(self, key)) not in ("", None)}
         metadata = {**shown, "skipped": without} if without else shown
@@ -112,37 +127,46 @@ class File(BaseModel):
 
 
 def obstacle(file: File, settings: SlackSettings, most_bytes: int) -> str:
-    """Why a file's content cannot be fetched; empty if it can."""
+    """Return the reason why a file's content cannot be fetched; empty if it can."""
     if file.mode == HIDDEN:
         return "hidden by the workspace's plan"
     if file.mode not in WITH_BYTES and file.mode != "external":
-        return "it has no bytes of its own"  # canvases, lists and posts are pages
+        return "no downloadable content"  # canvases, lists and posts are pages
     if file.mode == "external" or not _takes_token(settings, file.url):
-        return "it lies outside Slack"
+        return "stored outside Slack"
     return too_large(most_bytes) if (file.size or 0) > most_bytes else ""
 
 
 def too_large(most_bytes: int) -> str:
+    """Return the reason for a file that exceeds this size."""
     return f"larger than {most_bytes // 1_000_000} MB"
 
 
 def fetch(
     settings: SlackSettings, token: SecretStr, file: File, blob: BlobWriter, most_bytes: int
 ) -> None:
-    """Write the file's bytes, going on where an earlier attempt broke off.
+    """Download a file, resuming an earlier attempt.
+
+    Args:
+      settings: The operator's settings, for Slack's address.
+      token: The access token.
+      file: The file's description.
+      blob: Takes the bytes.
+      most_bytes: The maximum size in bytes.
 
     Raises:
-      Gone, TooLarge: It is no longer there, or larger than allowed.
-      Refused: A web page came instead: the token may not read it, or has expired.
-      TransientError: It was cut short.
-      RateLimited: Too many downloads.
+      Gone: The file does not exist any more.
+      TooLarge: The file exceeds the maximum size.
+      Refused: The response is a web page: the token may not read the file, or has expired.
+      TransientError: The response is truncated.
+      RateLimited: There were too many downloads.
     """
     with _opened(settings, token, file, blob.tell()) as response:
         _begin(response, file, blob)
         if response.headers.get_content_type() == "text/html" and file.mimetype != "text/html":
             raise Refused(
-                f"a web page came instead of the file {file.id}: does the token have the scope"
-                " files:read?"
+                f"received a web page instead of file {file.id}; the token may lack the scope"
+                " files:read"
             )
         while data := response.read(BLOCK):
             if blob.tell() + len(data) > most_bytes:
@@ -152,27 +176,27 @@ def fetch(
         length = blob.tell()
         if length > file.size or file.mimetype == "text/html":
             blob.restart()
-        raise TransientError(f"{length} of {file.size} bytes of the file {file.id} came")
+        raise TransientError(f"received {length} of {file.size} bytes of file {file.id}")
 
 
 def _begin(response: HTTPResponse, file: File, blob: BlobWriter) -> None:
-    """Go on where the answer begins, which may be the very beginning.
+    """Continue at the offset at which the response starts, or restart.
 
     Raises:
-      TransientError: It begins somewhere else.
+      TransientError: The response starts at another offset.
     """
     if response.status != 206:
         blob.restart()
     elif not response.headers.get("Content-Range", "").startswith(f"bytes {blob.tell()}-"):
         blob.restart()
-        raise TransientError(f"another part of the file {file.id} came than was asked for")
+        raise TransientError(f"received another range of file {file.id} than requested")
 
 
 @contextlib.contextmanager
 def _opened(
     settings: SlackSettings, token: SecretStr, file: File, offset: int
 ) -> Iterator[HTTPResponse]:
-    """The response, behind redirects that are followed by hand: the token goes to Slack alone."""
+    """Open a response, and follow redirects step by step: only Slack gets the token."""
     url, whole = quote(file.url, safe=string.punctuation), offset == 0
     try:
         for _ in range(MAX_REDIRECTS + 1):
@@ -190,30 +214,26 @@ def _opened(
                         whole = True
                         continue
                     url = _redirected(url, error, file)
-        raise PermanentError(f"the file {file.id} is redirected in circles")
+        raise PermanentError(f"file {file.id} has more than {MAX_REDIRECTS} redirects")
     except (URLError, HTTPException, OSError) as error:
-        raise TransientError(f"the file {file.id} does not come: {type(error).__name__}") from None
+        raise TransientError(f"cannot download file {file.id}: {type(error).__name__}") from None
 
 
 def _redirected(url: str, error: HTTPError, file: File) -> str:
-    """Where a redirect leads.
+    """Return the target of a redirect.
 
     Raises:
-      IntegrationError: It is another answer, or leads where nobody may follow.
+      IntegrationError: The response is not a redirect, or its target is not allowed.
     """
-    text = f"the file {file.id}: HTTP {error.code}"
+    text = f"file {file.id}: HTTP {error.code}"
     if error.code in (301, 302, 303, 307, 308) and (to := error.headers.get("Location")):
         try:
             target = quote(urljoin(url, to), safe=string.punctuation)
             scheme = urlsplit(target).scheme
         except ValueError:
-            raise PermanentError(
-                f"the file {file.id} is redirected to an address that is none"
-            ) from None
+            raise PermanentError(f"file {file.id} redirects to an invalid address") from None
         if scheme not in ("https", urlsplit(url).scheme) or scheme not in ("http", "https"):
-            raise PermanentError(
-                f"the file {file.id} is redirected to an address that is not secure"
-            )
+            raise PermanentError(f"file {file.id} redirects to an insecure address")
         return target
     if error.code == 429:
         raise RateLimited(text, retry_after=seconds(error.headers.get("Retry-After")), limit=LIMIT)
@@ -223,9 +243,9 @@ def _redirected(url: str, error: HTTPError, file: File) -> str:
 
 
 def _takes_token(settings: SlackSettings, url: str) -> bool:
-    """Return whether this address belongs to Slack.
+    """Return True if this address belongs to Slack, and so may get the token.
 
-    It is the operator's `SLACK_API_URL`, or a host of Slack's with TLS.
+    That is the operator's `SLACK_API_URL`, or one of Slack's hosts with TLS.
     """
     try:
         parts, api = urlsplit(url), urlsplit(settings.api_url)

@@ -1,4 +1,4 @@
-"""The integration: each channel's history, what changes in it, and its threads."""
+"""The integration: the history of each channel, its changes and its threads."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from integration_polling_slack.walking import (
 )
 
 MAX_NAMED_REPLIES = 100
-"""Replies of a thread whose deletion is seen one by one."""
+"""The maximum number of replies that a thread's version names, to find single deletions."""
 
 
 class Slack(Attachments):
-    """Messages by channel and timestamp.
+    """The Slack integration: it keeps messages by channel and timestamp.
 
-    Each run fetches new ones and looks back for changed ones; the backfill fetches earlier years.
+    Each run fetches new messages and looks back for changes; the backfill fetches older messages.
     """
 
     manifest = Manifest(
@@ -58,10 +58,10 @@ class Slack(Attachments):
             sorted(scopes.EVERY),
             "SLACK_CLIENT_ID",
             "SLACK_CLIENT_SECRET",
-            # Slack wants commas where RFC 6749 has spaces.
+            # Slack separates scopes with commas, where RFC 6749 requires spaces.
             {"scope": ",".join(sorted(scopes.EVERY))},
-            # Slack takes PKCE from apps that are public clients for good, and the secret from all
-            # others.
+            # Slack accepts PKCE only from apps that are public clients, which is permanent. All
+            # other apps use the secret.
             pkce=False,
         ),
         docs="https://docs.slack.dev/apis/web-api",
@@ -70,7 +70,12 @@ class Slack(Attachments):
 
     @task
     def sync_channel(self, ctx: Context, channel: Ref) -> TaskResult:
-        """Continue the channel's history: new messages now, old ones in the background."""
+        """Continue the channel's history: new messages in this run, old ones in the background.
+
+        Args:
+          ctx: The task's context.
+          channel: The channel.
+        """
         state = ctx.state(partition(channel.id), ChannelState) or ChannelState()
         if not channel.is_readable(is_bot=self._workspace(ctx).is_bot):
             return TaskResult([channel.row("not_in_channel")])
@@ -102,10 +107,17 @@ class Slack(Attachments):
     def get_channel_history(
         self, ctx: Context, channel: str, walk: Walk, archived: str = ""
     ) -> TaskResult:
-        """A page of a channel: of what is new, or of all that there ever was."""
+        """Fetch a page of a channel's new messages, or of its complete history.
+
+        Args:
+          ctx: The task's context.
+          channel: The channel's id.
+          walk: The position in the history.
+          archived: `Ref.archived` of the channel. Default: empty.
+        """
         state = ctx.state(partition(channel), ChannelState) or ChannelState()
         if walk.mode == "back" and state.backfill != walk:
-            return TaskResult()  # another task has gone on from here
+            return TaskResult()  # another task has continued from here
         try:
             page = self._page(ctx, channel, walk)
         except InvalidCursor:
@@ -120,7 +132,7 @@ class Slack(Attachments):
     def _goes_on(
         self, channel: str, state: ChannelState, walk: Walk, kept: Kept, archived: str
     ) -> TaskResult:
-        """Continue the walk; a new channel and a backfill record their place at each page."""
+        """Continue the walk. A new channel and a backfill record their position at each page."""
         if walk.mode == "live":
             more = self.get_channel_history.task(channel=channel, walk=walk, archived=archived)
             return TaskResult(kept.output, [*kept.tasks, more], seen=kept.seen)
@@ -140,7 +152,7 @@ class Slack(Attachments):
     def _at_the_end(
         self, ctx: Context, channel: str, state: ChannelState, page: Page, kept: Kept, archived: str
     ) -> TaskResult:
-        """The last page of a walk: only now are the channel's bounds moved."""
+        """End a walk. Only its last page moves the channel's bounds."""
         walk, changes = page.after, dict[str, Any](unreadable=None)
         tasks, listed = kept.tasks, list[Listing]()
         if walk.mode == "back":
@@ -161,7 +173,10 @@ class Slack(Attachments):
     def _lookback_if_due(
         self, ctx: Context, channel: str, state: ChannelState, archived: str
     ) -> list[Task]:
-        """Always when a person asks for a sync; by schedule, as often as the config says."""
+        """Return the lookback's first task if it is due.
+
+        In a scheduled run, it is due at the config's interval; in others, always.
+        """
         if not self._is_due(ctx, state.lookback_done_at):
             return []
         midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -172,14 +187,21 @@ class Slack(Attachments):
         return [self._look_back(channel, walk, archived)]
 
     def _look_back(self, channel: str, walk: Walk, archived: str) -> Task:
-        """After what is new, which draws on the same budget."""
+        """Return a task of the lookback. It runs after new messages, which use the same limit."""
         return replace(
             self.lookback.task(channel=channel, walk=walk, archived=archived), priority=-1
         )
 
     @task(cost={"conversations.history": 1})
     def lookback(self, ctx: Context, channel: str, walk: Walk, archived: str = "") -> TaskResult:
-        """A page of the last days once more: what was edited, answered or deleted since."""
+        """Fetch a page of the last days again, to find edits, replies and deletions.
+
+        Args:
+          ctx: The task's context.
+          channel: The channel's id.
+          walk: The position in the history.
+          archived: `Ref.archived` of the channel. Default: empty.
+        """
         state = ctx.state(partition(channel), ChannelState) or ChannelState()
         try:
             page = self._page(ctx, channel, walk)
@@ -230,21 +252,21 @@ class Slack(Attachments):
     ) -> TaskResult:
         """Show on the channel's row why it cannot be read.
 
-        The channel's cursor stays, unless `now` says otherwise.
+        The channel's state stays, unless `now` replaces it.
         """
-        ctx.log.warning("the channel %s is skipped: %s", channel, error)
+        ctx.log.warning("channel %s skipped: %s", channel, error)
         now = (now or state).model_copy(update={"unreadable": error.code})
         row = TaskOutput.update(channel, metadata={"unreadable": error.code})
         return TaskResult([row], state=_written(channel, state, now))
 
-    # What a page comes to
+    # Pages of messages
     # ----------------------------------------------------------------------------------------------
 
     def _keep(self, ctx: Context, channel: str, page: Page) -> Kept:
-        """What is new or changed of these messages; threads that have changed get a task each.
+        """Return rows for new and changed messages, and tasks for changed threads.
 
-        Of a walk through everything, all is taken as new: after a resync, names and files are as
-        they are now.
+        A walk through the complete history takes every message as new. So after a resync, names and
+        files are current.
         """
         place, kept, changed = self._place(ctx, channel), Kept(), list[Message]()
         known = ctx.fingerprints([place.id(one["ts"]) for one in page.messages])
@@ -254,8 +276,8 @@ class Slack(Attachments):
             before, own = Version.parse(known.get(id)), messages.own_version(one)
             is_same = id in known and before.own == own and not whole
             if messages.is_reply(one):
-                # Sent to the channel too. Its thread may be older than this page, or out of reach.
-                # Without a version here, it is asked for until it comes.
+                # A reply that was also sent to the channel. Its thread may be older than this page,
+                # or unreadable. The empty version requests the thread until it is fetched.
                 if not is_same:
                     changed.append(one)
                     kept.output.append(messages.row(one, place, str(Version(""))))
@@ -298,12 +320,20 @@ class Slack(Attachments):
         run: str = "",
         restarts: int = 0,
     ) -> TaskResult:
-        """A page of a thread.
+        """Fetch a page of a thread.
 
-        Parameters:
-          version: What the thread's first message says of its replies; None if nobody has looked.
-          cause: The reply that led here, so that a later one leads here again.
-          whole: Take all as new.
+        Args:
+          ctx: The task's context.
+          channel: The channel's id.
+          ts: The timestamp of the thread's first message.
+          version: The `thread_version` of the first message. Default: None, which means unknown.
+          cause: The timestamp of the reply that caused the task, so that a later reply causes
+            another one. Default: empty.
+          whole: True to take every reply as new. Default: False.
+          cursor: The cursor of the page. Default: the first page.
+          page: The number of the page. Default: 0.
+          run: The id of the run that fetched the first page. Default: this run.
+          restarts: The number of restarts so far. Default: 0.
         """
         run = run or ctx.run.id
         given: dict[str, Any] = {
@@ -313,8 +343,8 @@ class Slack(Attachments):
             "whole": whole,
             "run": run,
         }
-        # As it is before the call: what another task keeps meanwhile is not gone because this
-        # answer lacks it.
+        # Read before the call. A reply that another task keeps during the call is not deleted
+        # because this response lacks it.
         known: Mapping[str, str | None] = ctx.fingerprints([f"{channel}:{ts}"])
         try:
             answer = self._call(
@@ -346,7 +376,7 @@ class Slack(Attachments):
             onward = self.get_thread.task(**given, cursor=more, page=page + 1)
             return TaskResult(kept.output, [*kept.tasks, onward], seen=kept.seen)
         if answer.data.get("has_more") is True:
-            raise PermanentError("conversations.replies: there is more, and no cursor to get it by")
+            raise PermanentError("conversations.replies: more replies, but no cursor")
         kept.output += _end_of_thread(
             known, f"{channel}:{ts}", version, replies, is_alone=page == 0
         )
@@ -372,12 +402,12 @@ class Slack(Attachments):
     def _keep_root(
         self, ctx: Context, kept: Kept, channel: str, root: Message
     ) -> Mapping[str, str | None]:
-        """Save a thread's first message if the history has not reached it.
+        """Keep a thread's first message if the history has not reached it.
 
-        Its row tells which replies there were.
+        The fingerprint of its row names the replies.
 
         Returns:
-          The row's version by its id; nothing, if the message is older than what is wanted.
+          The row's version by its id; empty if the message is older than `since`.
         """
         place, version = self._place(ctx, channel), str(Version(messages.own_version(root)))
         if timestamps.order(root["ts"]) <= timestamps.order(self.config.oldest):
@@ -392,7 +422,7 @@ class Slack(Attachments):
         """Skip a thread that is gone; return later to one that is unreadable with its channel.
 
         Raises:
-          Unreadable: It is skipped.
+          Unreadable: The thread is skipped.
         """
         state = ctx.state(partition(channel), ChannelState) or ChannelState()
         now = state.without_thread(ts, oldest) if error.code in UNREADABLE_CHANNEL else None
@@ -409,11 +439,14 @@ def _end_of_thread(
     *,
     is_alone: bool,
 ) -> list[TaskOutput]:
-    """The root's new version, now that all of its thread is kept, and deletions of single replies.
+    """Return the first message's new version after a complete thread, and deletions of replies.
 
-    Parameters:
-      known: The root's row, as it was before the thread was asked for.
-      replies: Those on the last page; `is_alone` if that is the only one.
+    Args:
+      known: The first message's row, as it was before the call.
+      root: The id of that row.
+      version: The thread's version; None if it is unknown.
+      replies: The replies on the last page.
+      is_alone: True if the last page is the only one.
     """
     if root not in known:
         return []
@@ -439,7 +472,7 @@ def _end_of_thread(
 def _written(
     channel: str, before: ChannelState, now: ChannelState
 ) -> Mapping[str, BaseModel | None]:
-    """The channel's state, if it has changed."""
+    """Return the channel's state, if it has changed."""
     return {} if now == before else {partition(channel): now}
 
 

@@ -1,4 +1,4 @@
-"""From a message as Slack has it to the row that is kept."""
+"""Messages of Slack as rows."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Message = Mapping[str, Any]
 
 MAX_PART_CHARS = 20_000
 MAX_PART_CHARS_BY_NAME = {"blocks": 300_000, "attachments": 300_000}
-"""Characters of JSON of one part of the metadata; a row's metadata has at most 1 MiB."""
+"""The maximum size of a part of the metadata, in characters of JSON; a row may have 1 MiB."""
 
 MAX_NAME_CHARS = 200
-"""Characters."""
+"""The maximum number of characters of a row's name."""
 
 _COMPARED = (
     "text",
@@ -37,13 +37,13 @@ _COMPARED = (
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What identifies a change of a message: `own|thread|replies`, kept as the row's fingerprint.
+    """The version of a message, kept as the row's fingerprint: `own|thread|replies`.
 
     Attributes:
       own: A digest of the message itself.
-      thread: `latest_reply:reply_count` of the thread as it is kept; empty without one, `?` if it
-        was seen to change.
-      replies: The timestamps of its replies, where they are few.
+      thread: `latest_reply:reply_count` of the kept thread; empty without a thread, `?` if the
+        thread changed while it was read.
+      replies: The timestamps of the replies, if there are at most 100.
     """
 
     own: str
@@ -52,7 +52,7 @@ class Version:
 
     @classmethod
     def parse(cls, fingerprint: str | None) -> Version:
-        """The parts of a fingerprint."""
+        """Return the parts of a fingerprint."""
         return cls(*[*(fingerprint or "").split("|"), "", ""][:3])
 
     def __str__(self) -> str:
@@ -61,31 +61,32 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where messages are: a channel, the workspace's address, and who and what is there by name."""
+    """A channel, with the workspace's address and the names of people and channels."""
 
     channel: str
     url: str
     name: Name
 
     def id(self, ts: str) -> str:
-        """A message's id: timestamps are unique within a channel only."""
+        """Return a message's id. Timestamps are unique only within a channel."""
         return f"{self.channel}:{ts}"
 
 
 def is_message(value: Message) -> bool:
+    """Return True if the object is a message with a valid timestamp."""
     return timestamps.is_ts(value.get("ts")) and value.get("type", "message") == "message"
 
 
 def is_reply(message: Message) -> bool:
-    """Whether it belongs to the thread of another message."""
+    """Return True if the message is a reply in the thread of another message."""
     return timestamps.is_ts(message.get("thread_ts")) and message["thread_ts"] != message["ts"]
 
 
 def own_version(message: Message) -> str:
-    """A digest of what may change of a message."""
+    """Return a digest of the parts of a message that can change."""
     described = {key: message[key] for key in _COMPARED if message.get(key)}
     if is_reply(message):
-        # One that is sent to the channel too may be described in two ways.
+        # A reply that was also sent to the channel has two descriptions.
         described.pop("subtype", None)
     if isinstance(described.get("files"), list):
         # Links to thumbnails and the like differ from call to call.
@@ -97,16 +98,16 @@ def own_version(message: Message) -> str:
 
 
 def thread_version(message: Message) -> str:
-    """What changes whenever a reply comes or goes; empty without replies."""
+    """Return a value that changes with every new or deleted reply; empty without replies."""
     count = message.get("reply_count")
     return f"{message.get('latest_reply', '')}:{count}"[:80].replace("|", "") if count else ""
 
 
 def settled_version(version: str, newest: str) -> str:
-    """The version of a thread whose newest reply is this one.
+    """Return the version of a thread after reading it, given its newest reply.
 
-    A reply that came after the version was taken may be deleted before anybody looks again, and the
-    thread then has its old version: what has such a reply matches no version.
+    A reply may arrive after the version was taken, and be deleted before the next look. The thread
+    then has its old version again. So a thread with such a reply gets `?`, which equals no version.
     """
     latest = version.partition(":")[0]
     if not newest or (version and not timestamps.is_ts(latest)):
@@ -116,7 +117,7 @@ def settled_version(version: str, newest: str) -> str:
 
 
 def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
-    """The message as it is kept."""
+    """Return the message's row."""
     ts = message["ts"]
     parent = place.id(message["thread_ts"]) if is_reply(message) else place.channel
     name = f"{place.name(place.channel) or place.channel} {_author(message, place.name)}"
@@ -128,7 +129,7 @@ def row(message: Message, place: Place, fingerprint: str) -> TaskOutput:
 
 
 def _author(message: Message, name: Name) -> str:
-    """The author's name: from the directory, or from the message for bots and other workspaces."""
+    """Return the author's name: from the directory, else from the message (as for bots)."""
     user, bot, profile = (message.get(key) for key in ("user", "bot_profile", "user_profile"))
     known = name(user) if isinstance(user, str) and "bot_id" not in message else None
     said = [message.get("username")]
@@ -169,7 +170,7 @@ def _metadata(message: Message, place: Place) -> dict[str, Any]:
 
 
 def _reactions(reactions: Any) -> list[dict[str, Any]]:
-    """Name, count, and who of them Slack names."""
+    """Return name, count and listed users of each reaction."""
     found = reactions if isinstance(reactions, list) else []
     return [
         {key: one.get(key) for key in ("name", "count", "users")}
@@ -179,7 +180,7 @@ def _reactions(reactions: Any) -> list[dict[str, Any]]:
 
 
 def _files(files: Any) -> list[dict[str, Any]]:
-    """Only what identifies them: the rest is in their own rows."""
+    """Return the identifying fields of files; the files' own rows have the rest."""
     found = files if isinstance(files, list) else []
     shown = ("id", "name", "mimetype", "size", "mode")
     return [
@@ -188,7 +189,7 @@ def _files(files: Any) -> list[dict[str, Any]]:
 
 
 def _permalink(message: Message, place: Place) -> str:
-    """Made, not asked for: `chat.getPermalink` would cost a call a message, for this same form."""
+    """Return the link to a message, as `chat.getPermalink` would at the cost of a call."""
     if not place.url:
         return ""
     link = f"{place.url}archives/{place.channel}/p{message['ts'].replace('.', '')}"

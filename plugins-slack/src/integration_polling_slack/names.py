@@ -12,17 +12,17 @@ from pydantic import BaseModel
 from core import Context
 
 SHARDS = 64
-"""So that a workspace of 100,000 people has shards of some 50 kB."""
+"""The number of shards. In a workspace of 100,000 people, a shard has about 50 kB."""
 
 LONGEST = 80
-"""Characters; Slack's own bound for names."""
+"""The maximum number of characters of a name, which is also Slack's limit."""
 
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 def is_id(value: object) -> bool:
-    """Whether this looks like one of Slack's ids: of a person, a channel, a group or a file."""
+    """Return True if the value has the format of an id of a person, channel, group or file."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None
 
 
@@ -33,14 +33,14 @@ class Shard(BaseModel):
 
 
 class Names:
-    """Looks names up for one task, a shard at a time."""
+    """Looks up names for one task, one shard at a time."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._shards: dict[str, dict[str, str]] = {}
 
     def get(self, id: str) -> str | None:
-        """The name of an id, if it is known."""
+        """Return the name for an id, or None."""
         partition = _partition(id)
         if partition not in self._shards:
             self._shards[partition] = _read(self._ctx, partition)
@@ -48,7 +48,7 @@ class Names:
 
 
 def changed(ctx: Context, names: Mapping[str, str]) -> dict[str, BaseModel | None]:
-    """The shards that these names change, to be returned as state."""
+    """Return the shards that these names change, as state for a result."""
     parts: dict[str, dict[str, str]] = {}
     for id, name in names.items():
         parts.setdefault(_partition(id), {})[id] = name[:LONGEST]
@@ -61,7 +61,7 @@ def changed(ctx: Context, names: Mapping[str, str]) -> dict[str, BaseModel | Non
 
 
 def of_user(user: Mapping[str, Any]) -> str:
-    """How Slack shows a person: the display name, else the full name, else the handle."""
+    """Return the name that Slack shows: the display name, else the full name, else the handle."""
     profile = user.get("profile")
     found = profile if isinstance(profile, dict) else {}
     shown = (

@@ -1,6 +1,6 @@
-"""The OAuth scopes that the calls need. `app_manifest.json` asks for all of them.
+"""The OAuth scopes that the calls need; `app_manifest.json` requests all of them.
 
-Facts: https://docs.slack.dev/reference/scopes
+Source: https://docs.slack.dev/reference/scopes
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from integration_polling_slack.account import Config
 
 ALWAYS = frozenset({"users:read"})
 OPTIONAL = frozenset({"usergroups:read"})
-"""Without it, mentions of groups keep the name that the message gives."""
+"""Scopes that may be missing. Without this one, mentions of groups keep the name in the message."""
 
 BY_TYPE = {
     "public": frozenset({"channels:read", "channels:history"}),
@@ -24,7 +24,7 @@ EVERY = ALWAYS | OPTIONAL | FILES | JOIN | frozenset().union(*BY_TYPE.values())
 
 
 def needed(config: Config) -> frozenset[str]:
-    """What an account with this config cannot do without."""
+    """Return the scopes that an account with this config requires."""
     found = ALWAYS.union(*(BY_TYPE[kind] for kind in config.types))
     if config.files == "all":
         found |= FILES

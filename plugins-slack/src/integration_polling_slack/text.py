@@ -1,6 +1,6 @@
-"""A message's text as a person reads it.
+"""The text of a message as a person reads it.
 
-Facts: https://docs.slack.dev/messaging/formatting-message-text
+Source: https://docs.slack.dev/messaging/formatting-message-text
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Name = Callable[[str], str | None]
-"""The name of a user, channel or group, with its sigil."""
+"""Returns the name of a user, channel or group with its sigil, or None."""
 
 DEEPEST = 20
-"""How deep blocks may be nested in each other; Slack's own are at most 5 deep."""
+"""The maximum nesting of blocks to read; Slack's own blocks are nested at most 5 deep."""
 
 _MARKED = re.compile(r"<([^<>]*)>")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 
 def readable(message: Mapping[str, Any], name: Name) -> str:
-    """The text; where there is none, that of the blocks, or else of the attachments."""
+    """Return the message's text; if it is empty, the text of its blocks or of its attachments."""
     text, attachments = message.get("text"), message.get("attachments")
     if isinstance(text, str) and text:
         return resolved(text, name)
@@ -31,7 +31,7 @@ def readable(message: Mapping[str, Any], name: Name) -> str:
 
 
 def resolved(text: str, name: Name) -> str:
-    """Mentions by name, links written out, entities as the characters they stand for."""
+    """Return text with mentions as names, links written out, and entities as characters."""
     return _unescaped(_MARKED.sub(lambda found: _resolve(found[1], name), text))
 
 
@@ -54,7 +54,7 @@ def _resolve(marked: str, name: Name) -> str:
 
 
 def _special(target: str, label: str, name: Name) -> str:
-    """`!here`, `!subteam^S1`, `!date^…`."""
+    """Return the text for a special mention: `!here`, `!subteam^S1` or `!date^…`."""
     word, _, rest = target.partition("^")
     if word == "subteam":
         return _escaped(name(rest.partition("^")[0])) or _with_sigil("@", label) or f"@{rest}"
@@ -64,7 +64,7 @@ def _special(target: str, label: str, name: Name) -> str:
 
 
 def _escaped(name: str | None) -> str:
-    """A name has not been escaped, and is unescaped with the rest."""
+    """Escape a name, because it is unescaped later with the rest of the text."""
     return (name or "").replace("&", "&amp;")
 
 
@@ -92,7 +92,7 @@ def _of_blocks(blocks: Any, name: Name) -> str:
 
 
 def _pieces(element: Any, name: Name, depth: int) -> Iterator[str]:
-    """The words of a block and of what it holds, in their order."""
+    """Yield the words of a block and of its elements, in order."""
     if not isinstance(element, dict) or depth == 0:
         return
     kind, text = element.get("type"), element.get("text")

@@ -1,4 +1,4 @@
-"""Slack's message timestamps, unique only within a channel.
+"""Slack's message timestamps, which are unique only within a channel.
 
 They are text, because `1.000010` is not `1.00001`.
 """
@@ -17,44 +17,44 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def is_ts(value: object) -> bool:
-    """Whether this is a message's timestamp."""
+    """Return True if the value is the timestamp of a message."""
     return isinstance(value, str) and _TS.fullmatch(value) is not None
 
 
 def order(ts: str) -> tuple[int, int]:
-    """To compare them by: whole seconds and microseconds."""
+    """Return a key for comparisons: seconds and microseconds."""
     seconds, _, micros = ts.partition(".")
     return int(seconds), int(micros.ljust(6, "0"))
 
 
 def oldest(values: Iterable[str]) -> str:
-    """The oldest of those given; empty text if there is none. Empty texts do not count."""
+    """Return the oldest of the timestamps, or an empty text. Empty texts are ignored."""
     return min(filter(None, values), key=order, default="")
 
 
 def newest(values: Iterable[str]) -> str:
-    """The newest of those given; empty text if there is none. Empty texts do not count."""
+    """Return the newest of the timestamps, or an empty text. Empty texts are ignored."""
     return max(filter(None, values), key=order, default="")
 
 
 def moment(ts: str) -> datetime:
-    """The moment it names, exactly."""
+    """Return the exact time of a timestamp."""
     seconds, micros = order(ts)
     return _EPOCH + timedelta(seconds=seconds, microseconds=micros)
 
 
 def after(ts: str) -> datetime:
-    """The first moment that an exclusive lower bound lets in."""
+    """Return the first time above an exclusive lower bound."""
     return moment(ts) + _MICROSECOND
 
 
 def above(ts: str) -> str:
-    """The exclusive upper bound that lets this one in."""
+    """Return the exclusive upper bound that includes this timestamp."""
     return before(moment(ts) + 2 * _MICROSECOND)
 
 
 def before(time: datetime) -> str:
-    """The exclusive lower bound that lets in this moment and all later ones."""
+    """Return the exclusive lower bound that includes this time and later ones."""
     past = time - _MICROSECOND - _EPOCH
     if past < timedelta():
         return EARLIEST

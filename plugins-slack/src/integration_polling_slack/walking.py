@@ -1,4 +1,4 @@
-"""Positions of walks through a channel: their tasks' payloads, and what runs remember."""
+"""Walks through a channel's history: the payloads of their tasks, and the state between runs."""
 
 from __future__ import annotations
 
@@ -14,36 +14,39 @@ from integration_polling_slack import timestamps
 from integration_polling_slack.messages import Message, is_reply
 
 FEW = 10
-"""So many deletions at once are believed; more are left to the engine's guard."""
+"""The maximum number of deletions to apply directly; the engine's delete guard handles more."""
 
 MAX_EMPTY_PAGES = 10
-"""Pages without a message that may follow each other."""
+"""The maximum number of consecutive pages without a message."""
 
 MAX_RESTARTS = 3
-"""Times that a walk may begin anew at the same place."""
+"""The maximum number of restarts of a walk at the same position."""
 
 MAX_REWALKS = 3
-"""Times that a channel's history is gone back to for threads that could not be read with it."""
+"""The maximum number of times that the backfill returns to unreadable threads of a channel."""
 
 RECENT = 200
-"""Messages of a quiet channel whose deletion is seen one by one."""
+"""The maximum number of messages of a quiet channel to remember, to find single deletions."""
 
 
 class Walk(BaseModel):
-    """One walk through a channel's history, from its newest message to its oldest.
+    """One walk through a channel's history, from the newest message to the oldest.
 
-    The first page has no upper bound. All that follow are bounded by the oldest message of the
-    first, so that what is posted meanwhile shifts nothing.
+    The first page has no upper bound. All others are bounded by the oldest message of the first
+    page, so that new messages shift nothing.
 
     Attributes:
-      mode: `first` is the newest page of a channel that is new here, `back` all below it, `live`
-        what came since the last run, and `lookback` what may have changed since.
-      oldest, latest: Bounds, exclusive; an empty `latest` is none.
-      newest, low: The newest and the oldest message seen so far.
-      run, top: The run that this part of the walk belongs to, and where it began: only what one run
-        has listed may be compared with what is kept.
-      is_limited: Slack has hidden older messages, as it does on its free plan.
-      empty, restarts: Pages without messages, and beginnings at the same place, so far.
+      mode: `first`: the newest page of a new channel. `back`: everything below it. `live`: messages
+        since the last run. `lookback`: recent messages that may have changed.
+      oldest, latest: The exclusive bounds; an empty `latest` means no bound.
+      cursor: The cursor of the next page; empty for the first one.
+      newest: The newest message seen so far.
+      low: The oldest message seen so far.
+      run: The id of the run of this part of the walk. A sweep compares only messages that one run
+        has listed.
+      top: The upper end of this part of the walk; empty if it started at the newest message.
+      is_limited: True if Slack hides older messages, as on its free plan.
+      empty, restarts: The number of consecutive empty pages, and of restarts at this position.
     """
 
     mode: Literal["first", "live", "back", "lookback"]
@@ -60,29 +63,31 @@ class Walk(BaseModel):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it goes through everything, as with a new channel and in a resync."""
+        """True if the walk covers the complete history, as in a new channel and a resync."""
         return self.mode in ("first", "back")
 
     def within(self, run: str) -> Self:
-        """The walk as this run goes on with it."""
+        """Return the walk as this run continues it."""
         return self if self.run == run else self.model_copy(update={"run": run, "top": self.low})
 
     def after(self, seen: Sequence[str], cursor: str, *, has_more: bool, is_limited: bool) -> Self:
-        """The walk after a page.
+        """Return the walk after a page.
 
-        Parameters:
+        Args:
           seen: The timestamps on the page.
-          cursor: Where the next page begins. Without one, it begins below the oldest message seen.
-          has_more: Whether there is a next page.
+          cursor: The cursor of the next page. If it is empty, the next page starts below the oldest
+            message seen.
+          has_more: True if there is a next page.
+          is_limited: True if Slack hides older messages.
 
         Raises:
-          PermanentError: It goes in circles.
+          PermanentError: Slack repeats its pages.
         """
         low = timestamps.oldest([self.low, *seen])
         empty = 0 if seen else self.empty + 1
         same_place = cursor == self.cursor if cursor else not seen
         if has_more and (same_place or (seen and low == self.low) or empty > MAX_EMPTY_PAGES):
-            raise PermanentError("the pages of the history go in circles")
+            raise PermanentError("the history does not end: Slack repeats its pages")
         changes = {
             "newest": timestamps.newest([self.newest, *seen]),
             "low": low,
@@ -94,19 +99,19 @@ class Walk(BaseModel):
         return self.model_copy(update={**changes, "cursor": cursor})
 
     def again(self) -> Self:
-        """The walk without its cursor, which Slack no longer knows: from the oldest message seen.
+        """Return the walk without its rejected cursor; it continues below the oldest message seen.
 
         Raises:
-          PermanentError: That was tried often enough.
+          PermanentError: The maximum number of restarts is reached.
         """
         latest = self.low or self.latest
         restarts = self.restarts + 1 if latest == self.latest else 1
         if not self.cursor or restarts > MAX_RESTARTS:
-            raise PermanentError("Slack refuses its own cursor again and again")
+            raise PermanentError("Slack repeatedly rejected its own cursor")
         return self.model_copy(update={"latest": latest, "cursor": "", "restarts": restarts})
 
     def listings(self, channel: str) -> list[Listing]:
-        """The listed range at the end of the walk; nothing if Slack hides all messages."""
+        """Return the listed range at the end of the walk; empty if Slack hides all messages."""
         if self.is_limited and not self.low:
             return []
         since = timestamps.moment(self.low) if self.is_limited else timestamps.after(self.oldest)
@@ -114,17 +119,17 @@ class Walk(BaseModel):
 
 
 class ChannelState(BaseModel):
-    """What is remembered of a channel.
+    """The state of a channel.
 
     Attributes:
-      newest_ts: All messages from the oldest one wanted up to this one are kept, or are the
-        backfill's. Empty before the first page.
-      backfill: The page of the history that comes next; None when all is there.
-      lookback_done_at: When changes were last looked for.
-      recent: The messages of the lookback's window, in a channel so quiet that they are few.
-      unreadable: Slack's word for why it could not be read the last time.
-      rewalks: How often the backfill was sent back to threads that could not be read.
-      settled: It was archived in this version of its settings, and all that it has is kept.
+      newest_ts: Messages up to this one are kept, or left to the backfill. Empty before the first
+        page.
+      backfill: The next page of the history; None if the history is complete.
+      lookback_done_at: The time of the last lookback.
+      recent: The messages in the lookback's range, if the channel is quiet.
+      unreadable: Slack's error code of the last failed read; None after a successful one.
+      rewalks: The number of times that the backfill was sent back to unreadable threads.
+      settled: The version of the settings in which the channel is archived and completely kept.
     """
 
     newest_ts: str = ""
@@ -136,20 +141,19 @@ class ChannelState(BaseModel):
     settled: str = ""
 
     def without_thread(self, ts: str, oldest: str) -> ChannelState | None:
-        """The state when the channel and this thread are unreadable.
+        """Return the state after this thread and its channel became unreadable.
 
-        The backfill returns to the thread.
+        The backfill returns to the thread. Otherwise a thread would be left out for good if its
+        first message is kept and is too old for the lookback.
 
-        Without that, a thread would be left out for good whose first message is kept already, and
-        is too old for the lookback.
-
-        Parameters:
-          oldest: How far the backfill goes from there: a thread of a walk through everything is one
-            of many.
+        Args:
+          ts: The timestamp of the thread's first message.
+          oldest: The lower bound for the backfill. A thread from a complete walk is one of many, so
+            the backfill continues below it.
 
         Returns:
-          None if the backfill was sent back often enough: threads of this channel cannot be read,
-          though it can.
+          The new state; None if the backfill has returned too often. Then the channel is readable
+          and its threads are not.
         """
         rewalks = self.rewalks + (self.unreadable is None)
         if rewalks > MAX_REWALKS:
@@ -160,7 +164,7 @@ class ChannelState(BaseModel):
 
 
 def _through(walk: Walk | None, ts: str, oldest: str) -> Walk:
-    """A backfill that comes by this message, and goes on to `oldest` and wherever it was going."""
+    """Return a backfill that passes this message, and continues to the lower of both bounds."""
     if walk is None:
         walk = Walk(mode="back", oldest=oldest, low=timestamps.EARLIEST)
     comes_by = not walk.low or timestamps.order(walk.low) > timestamps.order(ts)
@@ -171,7 +175,7 @@ def _through(walk: Walk | None, ts: str, oldest: str) -> Walk:
 
 
 def partition(channel: str) -> str:
-    """Where a channel's state is."""
+    """Return the partition of a channel's state."""
     return f"channel/{channel}"
 
 
@@ -180,9 +184,10 @@ class Page:
     """A page of a walk.
 
     Attributes:
-      walk: Where it was taken from.
-      after: Where the walk stands now.
-      messages: Newest first.
+      walk: The position of the page.
+      after: The position after the page.
+      has_more: True if there is a next page.
+      messages: The messages, newest first.
     """
 
     walk: Walk
@@ -192,19 +197,19 @@ class Page:
 
     @property
     def is_alone(self) -> bool:
-        """Whether it is all that there is within the bounds."""
+        """True if the page has everything within the walk's bounds."""
         first = not self.walk.latest and not self.walk.cursor
         return first and not self.has_more and not self.after.is_limited
 
     @property
     def top_level(self) -> list[str]:
-        """The timestamps of what is no reply, oldest first."""
+        """The timestamps of messages that are not replies, oldest first."""
         return sorted(
             (one["ts"] for one in self.messages if not is_reply(one)), key=timestamps.order
         )
 
     def vanished(self, recent: Sequence[str]) -> list[str]:
-        """Those of `recent` that are no longer there, if the page can tell and they are few."""
+        """Return the messages of `recent` that are gone, at most 10, on a complete page."""
         if not self.is_alone:
             return []
         bound, here = timestamps.order(self.walk.oldest), set(self.top_level)

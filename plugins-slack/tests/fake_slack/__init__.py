@@ -1,10 +1,11 @@
-"""A stateful fake of the Slack Web API, over real HTTP, written from the reference at
-https://docs.slack.dev.
+"""A stateful fake of the Slack Web API, over real HTTP.
 
-    workspace   people, channels, messages, files, and what happens to them
+It follows the reference at https://docs.slack.dev.
+
+    workspace   people, channels, messages, files, and their changes
     methods     the Web API's methods
     server      HTTP: tokens, rate limits, faults, a log of all calls
-    bulk        large workspaces, and what they hold
+    bulk        large workspaces
 """
 
 from fake_slack.server import Call, Fake, serve

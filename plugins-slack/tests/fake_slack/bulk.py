@@ -1,4 +1,4 @@
-"""Workspaces as large as a test likes."""
+"""Workspaces of any size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ def fill(
 ) -> int:
     """Add channels with messages and threads, all within the last day.
 
-    Returns how many messages there are, with replies.
+    Returns:
+      The number of messages, including replies.
     """
     made = [workspace.add_channel(f"channel-{number:03}") for number in range(channels)]
     for number in range(messages):

@@ -1,6 +1,4 @@
-"""The methods of the Web API that the integration calls, with the errors that the reference
-names.
-"""
+"""The methods of the Web API that the integration calls, with the errors of the reference."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ Arguments = dict[str, str]
 
 
 class SlackError(Exception):
-    """`ok: false`, with this code and HTTP 200."""
+    """A response with `ok: false`, this code and HTTP 200."""
 
 
 READ = {
@@ -31,7 +29,7 @@ READ = {
 
 
 def needed(fake: Fake, method: str, arguments: Arguments) -> set[str]:
-    """The scopes of a call, as the reference gives them for each method."""
+    """Return the scopes that a call needs, as in the reference of each method."""
     if method == "conversations.list":
         return {READ[one] for one in arguments.get("types", "public_channel").split(",")}
     if method in ("conversations.history", "conversations.replies"):
@@ -73,7 +71,7 @@ def usergroups_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, An
 
 
 def conversations_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
-    """Private channels are listed for their members only."""
+    """List channels; private channels only for their members."""
     types = arguments.get("types", "public_channel").split(",")
     found = [one for one in fake.workspace.channels.values() if one.type in types]
     seen = [one.described() for one in found if one.type == "public_channel" or one.is_member]
@@ -82,7 +80,11 @@ def conversations_list(fake: Fake, arguments: Arguments, kind: str) -> dict[str,
 
 
 def conversations_history(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
-    """Newest first; bounds are exclusive unless `inclusive`; fewer than `limit` is not the end."""
+    """Return messages, newest first.
+
+    Bounds are exclusive unless `inclusive` is set. A page may be shorter than `limit` before the
+    end.
+    """
     channel = _channel(fake, arguments, kind)
     bounded = [ts for ts in channel.top if _lies_in(ts, arguments)]
     offset, limit = len(bounded), _limit(fake, arguments)
@@ -106,7 +108,7 @@ def conversations_history(fake: Fake, arguments: Arguments, kind: str) -> dict[s
 
 
 def conversations_replies(fake: Fake, arguments: Arguments, kind: str) -> dict[str, Any]:
-    """The first message of the thread, and its replies, oldest first."""
+    """Return the first message of the thread and its replies, oldest first."""
     channel, ts = _channel(fake, arguments, kind), arguments.get("ts", "")
     if ts not in channel.messages:
         raise SlackError("thread_not_found")
@@ -155,7 +157,10 @@ METHODS: dict[str, Callable[[Fake, Arguments, str], dict[str, Any]]] = {
 
 
 def _channel(fake: Fake, arguments: Arguments, kind: str) -> Channel:
-    """People read public channels unjoined; bots must be members."""
+    """Return a channel that the token can read.
+
+    Users can read public channels without joining them; bots must be members.
+    """
     channel = fake.workspace.channels.get(arguments.get("channel", ""))
     if channel is None or (channel.type != "public_channel" and not channel.is_member):
         raise SlackError("channel_not_found")
@@ -186,7 +191,7 @@ def _limit(fake: Fake, arguments: Arguments, most: int = 999) -> int:
 def _page(
     fake: Fake, items: Sequence[Any], arguments: Arguments, what: str
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Items oldest first, by a cursor that names an offset."""
+    """Return items, oldest first, from the offset in the cursor."""
     start, limit = (
         int(_opened(fake, arguments["cursor"], what)) if "cursor" in arguments else 0,
         _limit(fake, arguments, 1000),

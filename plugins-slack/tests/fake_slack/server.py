@@ -1,6 +1,4 @@
-"""Slack as HTTP shows it: tokens, rate limits, faults on demand, files behind redirects, and a
-log of all calls.
-"""
+"""The fake's HTTP server: tokens, rate limits, faults, files, and a log of calls."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ CLIENT_ID, CLIENT_SECRET = "1111.2222", "fake-client-secret"
 
 @dataclass(frozen=True)
 class Call:
-    """One request: `status` of HTTP and `error` of Slack, as they were answered.
+    """One request, with the HTTP `status` and the Slack `error` of its response.
 
     `method` is `file` for downloads.
     """
@@ -41,7 +39,7 @@ class Call:
 
 @dataclass
 class Fault:
-    """What a method answers instead, the next `times` times."""
+    """A response that replaces the method's own, for the next `times` calls."""
 
     status: int
     body: bytes
@@ -52,20 +50,20 @@ class Fault:
 
 @dataclass
 class Fake:
-    """The server's memory.
+    """The state of the server.
 
     Attributes:
-      scopes: Comma-separated; empty grants all.
+      scopes: The granted scopes, separated by commas; empty grants all.
       tokens: `bot`, `user`, `expired` or any error code, by token.
-      refresh_tokens: Those that still work, with the kind of token that they bring.
-      codes: What an installation that was agreed to brings: `bot`, `user` or both, with a `+`
-        between them.
-      is_rotating: Whether tokens of installations expire.
-      limits: (calls, seconds) of a method.
-      page_cap, short_by: The most objects on a page; how many fewer than asked for come.
-      before: Called with method and arguments before each call is answered: the workspace may
-        change now.
-      file_mode: `direct`, `redirect` (same host), `elsewhere` (another host, which takes no token),
+      refresh_tokens: The kind of token that each valid refresh token returns.
+      codes: The tokens that each authorization code returns: `bot`, `user` or both, joined with
+        `+`.
+      is_rotating: True if tokens of installations expire.
+      limits: (calls, seconds) by method.
+      page_cap: The maximum number of objects on a page.
+      short_by: The number of objects by which a page is shorter than requested.
+      before: Called with method and arguments before each response; it may change the workspace.
+      file_mode: `direct`, `redirect` (same host), `elsewhere` (another host, which gets no token),
         `login`, `cut` or `insecure`.
     """
 
@@ -106,7 +104,7 @@ class Fake:
         when: Callable[[dict[str, str]], bool] = lambda arguments: True,
         **headers: str,
     ) -> None:
-        """Let the next calls of a method fail, with a code or with a body of any kind."""
+        """Let the next calls of a method fail, with an error code or with any body."""
         told = {
             "Content-Type": "application/json",
             **{name.replace("_", "-"): value for name, value in headers.items()},
@@ -115,14 +113,14 @@ class Fake:
         self.faults[method].append(Fault(status, answer, told, times, when))
 
     def rotate(self, kind: str = "bot") -> tuple[str, str]:
-        """A new access token and a new refresh token."""
+        """Return a new access token and a new refresh token."""
         self._rotations += 1
         token, refresh = f"xoxe.xoxb-access-{self._rotations}", f"xoxe-1-refresh-{self._rotations}"
         self.tokens[token], self.refresh_tokens[refresh] = kind, kind
         return token, refresh
 
     def filled(self, value: Any) -> Any:
-        """With this server's address where the workspace has a placeholder."""
+        """Return the value with this server's address instead of the placeholder."""
         return json.loads(json.dumps(value).replace("{origin}", self.origin))
 
     def answer(
@@ -175,7 +173,7 @@ class Fake:
         return METHODS[method](self, arguments, kind)
 
     def _oauth(self, arguments: dict[str, str], authorization: str) -> dict[str, Any]:
-        """Installation, and rotation: the refresh token that was used is revoked."""
+        """Install an app, or rotate a token, which revokes the refresh token used."""
         given = b64decode(authorization.removeprefix("Basic ")).decode().partition(":")[::2]
         if not authorization:
             given = (arguments.get("client_id", ""), arguments.get("client_secret", ""))
@@ -195,7 +193,10 @@ class Fake:
         }
 
     def _installed(self, arguments: dict[str, str]) -> dict[str, Any]:
-        """An app that has not enabled PKCE cannot be asked with a verifier."""
+        """Return the tokens of an installation.
+
+        An app that has not enabled PKCE must not send a verifier.
+        """
         if "code_verifier" in arguments:
             raise SlackError("internal_error")
         kinds = self.codes.pop(arguments.get("code", ""), "").split("+")
@@ -216,7 +217,7 @@ class Fake:
         return found | ({"bot_user_id": "UBOT"} if "bot" in kinds else {})
 
     def _wait(self, method: str) -> float:
-        """Seconds until the method may be called again; 0 now, which counts as a call."""
+        """Return the seconds until the method may be called again; for 0, count a call."""
         if method not in self.limits:
             return 0.0
         (most, per), times, now = self.limits[method], self._times[method], time.monotonic()
@@ -267,7 +268,7 @@ class Fake:
 
 
 HANGS_UP = 0
-"""A status that is none: the connection is closed without an answer."""
+"""A status for a connection that is closed without a response."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -289,7 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status == HANGS_UP:
             return
         self.send_response(status)
-        # A server that breaks off has announced more than it sends.
+        # A truncated response announces more bytes than it has.
         length = headers.pop("X-Length", str(len(body)))
         for name, value in {**headers, "Content-Length": length}.items():
             self.send_header(name, value)
@@ -297,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -305,12 +306,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that are killed break their connections; nobody has to know."""
+        """Ignore connections that a killed client has broken."""
 
 
 @contextmanager
 def serve(workspace: Workspace | None = None) -> Iterator[Fake]:
-    """A fake that listens, until the block ends."""
+    """Run a fake that listens until the block ends."""
     fake = Fake(workspace or Workspace())
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
     fake.origin = f"http://127.0.0.1:{server.server_address[1]}"

@@ -1,4 +1,4 @@
-"""What a workspace holds, and what people do in it."""
+"""The content of a workspace, and the actions of its people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def key(ts: str) -> tuple[int, int]:
 
 @dataclass
 class Channel:
-    """A channel; `top` has the timestamps of what its history shows, oldest first."""
+    """A channel; `top` has the timestamps of the messages in its history, oldest first."""
 
     id: str
     name: str
@@ -34,8 +34,9 @@ class Channel:
     threads: dict[str, list[str]] = field(default_factory=dict)
 
     def shown(self, ts: str) -> Message:
-        """A message as history and replies give it: the first of a thread says what the thread
-        has.
+        """Return a message as history and replies show it.
+
+        The first message of a thread describes its replies.
         """
         message, replies = dict(self.messages[ts]), self.threads.get(ts)
         if replies:
@@ -70,7 +71,7 @@ class Channel:
 class Workspace:
     """People, channels, messages and files.
 
-    Every change may come from any thread, at any moment of a sync.
+    Any thread may change them at any time during a sync.
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class Workspace:
         self.groups: dict[str, str] = {}
         self.channels: dict[str, Channel] = {}
         self.files: dict[str, tuple[dict[str, Any], bytes]] = {}
-        # All that is posted lies in the last days, unless a test says otherwise.
+        # Messages are from the last day, unless a test sets another time.
         self._clock = int(time.time()) - 86_400
         for id, name in (("U1", "Ann"), ("U2", "Björn"), ("UBOT", "polling")):
             self.add_user(id, name)
@@ -112,7 +113,7 @@ class Workspace:
         broadcast: bool = False,
         **fields: Any,
     ) -> str:
-        """Post a message or a reply; returns its timestamp."""
+        """Post a message or a reply, and return its timestamp."""
         with self.lock:
             if not ts:
                 self._clock += 1
@@ -146,8 +147,9 @@ class Workspace:
             channel.messages[ts]["reactions"] = [{"name": name, "count": 1, "users": ["U2"]}]
 
     def delete(self, channel: Channel, ts: str) -> None:
-        """Delete a message; one with replies leaves a placeholder, which goes with the last of
-        them.
+        """Delete a message.
+
+        A message with replies leaves a placeholder, which is deleted with the last reply.
         """
         with self.lock:
             if channel.threads.get(ts):
@@ -167,7 +169,7 @@ class Workspace:
                         self.delete(channel, root)
 
     def upload(self, channel: Channel, data: bytes, name: str = "a.bin", **fields: Any) -> str:
-        """Post a message with a file; returns the file's id. The server fills in its address."""
+        """Post a message with a file, and return the file's id. The server fills in its address."""
         with self.lock:
             id = f"F{len(self.files) + 1:04d}"
             file = {
@@ -181,7 +183,7 @@ class Workspace:
             return id
 
     def visible(self) -> Iterator[tuple[str, Message]]:
-        """Every message that there is now, by the id it is kept under."""
+        """Yield every message, with the id of its row."""
         with self.lock:
             for channel in self.channels.values():
                 for ts, message in channel.messages.items():

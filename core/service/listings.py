@@ -67,12 +67,12 @@ states = PagedQuery(
     "partition, value, version, updated_at",
     "sync_state",
     Keyset({"partition": "text"}),
-    filters={"user_integration_id": "uuid", "forgotten": "boolean"},
-    bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
+    filters={"user_integration_id": "uuid", "deleted": "boolean"},
+    bounds={"deleted": "(value IS NULL) = %(deleted)s"},
 )
 """Give it a `user_integration_id`: served by the primary key.
 
-A partition that was forgotten has no value.
+A deleted partition keeps its row, without a value.
 """
 
 COUNTED = """

@@ -1,6 +1,6 @@
-"""A bound on concurrent requests that wait for a provider.
+"""A limit on concurrent requests that wait for a provider.
 
-A provider may be slow, and other requests need threads in the meantime.
+A provider may be slow. The limit leaves threads for other requests.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from core.web.problems import HttpProblem
 
 MAX_CONCURRENT_CALLS = 16
-"""Of the 40 threads that answer requests."""
+"""The maximum number of concurrent provider calls, out of 40 request threads."""
 
 _slots = threading.BoundedSemaphore(MAX_CONCURRENT_CALLS)
 
 
 @contextmanager
 def provider_slot() -> Iterator[None]:
-    """Around everything that asks a provider.
+    """Reserve a slot during a call to a provider.
 
     Raises:
-      Refused: Too many do already.
+      HttpProblem: All slots are in use.
     """
     if not _slots.acquire(blocking=False):
         raise HttpProblem("checks-busy")

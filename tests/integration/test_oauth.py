@@ -325,7 +325,7 @@ def test_an_answer_that_a_plugin_cannot_read_is_no_error_of_ours(
 
     monkeypatch.setattr(integrations[0], "credentials_from_oauth", classmethod(unread))
     answer = browser.get(consent(product.user("u"), browser))
-    assert (answer.status_code, answer.text) == (400, "Not connected: unavailable. Begin again.")
+    assert (answer.status_code, answer.text) == (400, "Connection failed: unavailable. Start again.")
     assert "KeyError" not in caplog.text
 
 
@@ -352,7 +352,7 @@ def test_reconnecting_lets_the_interrupted_run_go_on(product, browser, desk, pro
     assert dispatching.waiting(desk.conn, "cloud", RING_START, 10) == []
     provider.person = "somebody else"
     other = browser.get(consent(user, browser, user_integration_id=str(account)))
-    assert (other.status_code, other.text) == (400, "Not connected: refused. Begin again.")
+    assert (other.status_code, other.text) == (400, "Connection failed: refused. Start again.")
     provider.person = "ann"
     assert browser.get(consent(user, browser, user_integration_id=str(account))).status_code == 200
     assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [

@@ -23,12 +23,12 @@ def test_a_watcher_says_how_far_a_run_is_and_what_it_waits_for(backend, desk) ->
     watcher = RunWatcher(backend, root.run_id)
     assert watcher.refresh() == "running"
     assert (watcher.now.known, watcher.now.tasks_done) == (1, 0)
-    assert [wait.reason for wait in watcher.waits] == ["no worker runs"]
+    assert [wait.reason for wait in watcher.blockers] == ["no worker runs"]
     assert watcher.stopped is None
     assert MIN_PAUSE_SECONDS <= watcher.pause <= MAX_PAUSE_SECONDS
     desk.finish(root, output=[TaskOutput("1", "x")])
     assert watcher.refresh() == "succeeded"
-    assert (watcher.now.outputs_saved, watcher.waits) == (1, [])
+    assert (watcher.now.outputs_saved, watcher.blockers) == (1, [])
 
 
 def test_a_watcher_asks_for_reasons_now_and_then(backend, desk, healthy, monkeypatch) -> None:

@@ -78,7 +78,7 @@ def test_no_page_complains_or_is_wider_than_its_window(
         window.is_quiet()
     assert not wide
     window.go("/no-such-page", 404)
-    window.sees(window.heading("There is no such page"))
+    window.sees(window.heading("Not found"))
     assert window.overflow() <= 0
 
 

@@ -85,11 +85,11 @@ def beside_the_queue(window: Window) -> None:
 
     assert figure("Active accounts") == "1"
     assert (figure("Overdue"), figure("Parked tasks"), figure("Open runs")) == ("0", "0", "0")
-    assert (figure("Tasks ready"), figure("Tasks queued")) == ("0", "0")
+    assert (figure("Ready tasks"), figure("Queued tasks")) == ("0", "0")
     window.sees(page.locator(".checks li.ok", has_text="scheduler"))
     window.sees(page.locator(".checks li.ok", has_text="workers"))
-    window.sees(page.locator(".chart", has_text="Tasks").get_by_text("last hour: 4;"))
+    window.sees(page.locator(".chart", has_text="Finished tasks").get_by_text("last hour: 4;"))
     window.sees(
-        page.locator(".chart", has_text="Rows kept or changed").get_by_text("last hour: 12;")
+        page.locator(".chart", has_text="Changed items").get_by_text("last hour: 12;")
     )
     window.is_quiet()

@@ -133,14 +133,14 @@ def test_text_is_shown_as_text_and_cut(dashboard, keep) -> None:
         in who.get(f"/content/{ids['short']}").text
     )
     page = who.get(f"/content/{ids['long']}").text
-    assert "This is its beginning." in page
+    assert "Preview truncated." in page
     assert previews.MAX_TEXT_CHARS < len(page) < previews.MAX_TEXT_CHARS + 10_000
     assert who.get(f"/content/{ids['long']}/raw").text == long
-    assert "It is empty." in who.get(f"/content/{ids['empty']}").text
+    assert "This item is empty." in who.get(f"/content/{ids['empty']}").text
     assert "Grüße" in who.get(f"/content/{ids['latin']}").text
     assert "é" in who.get(f"/content/{ids['json']}").text
     for name in ("bytes", "not"):
-        assert "is not shown here" in who.get(f"/content/{ids[name]}").text
+        assert "No preview for this content type." in who.get(f"/content/{ids[name]}").text
         who.get(f"/content/{ids[name]}/preview", status=404)
 
 
@@ -256,7 +256,7 @@ def test_what_is_gone_from_the_store_is_said(dashboard, desk, keep) -> None:
         RETURNING 1
         """)
     who = signed_in(dashboard)
-    assert "Its bytes are not in the store" in who.get(f"/content/{ids['1']}").text
+    assert "This item is missing from the blob store" in who.get(f"/content/{ids['1']}").text
     who.get(f"/content/{ids['1']}/raw", status=404)
 
 

@@ -118,7 +118,7 @@ def test_labels_and_hints() -> None:
     assert (BY_NAME["is_on"].label, BY_NAME["must"].label) == ("Is on", "What it must be")
     assert BY_NAME["host"].hint == "Where it is"
     (names,) = [one for one in forms.render_fields(FIELDS, "config") if one.spec.name == "names"]
-    assert (names.note, names.described_by) == ("One a line.", f"{names.id}-hint")
+    assert (names.note, names.described_by) == ("One per line.", f"{names.id}-hint")
 
 
 def test_defaults_are_filled_in_and_sent_back() -> None:

@@ -129,7 +129,7 @@ def _field_error(detail: Mapping[str, Any]) -> FieldError:
     message = (
         detail["msg"]
         if detail["type"] not in ("value_error", "assertion_error")
-        else "cannot be used"
+        else "invalid value"
     )
     if detail["type"] == "json_invalid":
         return FieldError(where="body", message="invalid JSON")

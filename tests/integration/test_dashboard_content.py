@@ -111,7 +111,7 @@ def test_an_item_is_told_with_what_belongs_to_it(dashboard, keep) -> None:
     assert listed(who.get(f"/content/{ids['m']}")) == [ids["m/1"]]
     assert f'<a href="/content/{ids["m"]}">A mail</a>' in who.get(f"/content/{ids['m/1']}").text
     placed = who.get(f"/content/{ids['in a place']}").text
-    assert re.search(r"<dt>Belongs to</dt>\s*<dd>\s*a folder\s*</dd>", placed)
+    assert re.search(r"<dt>Parent</dt>\s*<dd>\s*a folder\s*</dd>", placed)
     stranger = signed_in(dashboard, "v")
     for rest in ("", "/preview", "/raw", "/raw?inline=1"):
         stranger.get(f"/content/{ids['m']}{rest}", status=404)

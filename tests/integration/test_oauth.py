@@ -204,7 +204,7 @@ def test_a_person_connects_an_account(product, browser, provider, desk) -> None:
 
 def test_a_state_works_once(product, browser, desk) -> None:
     back = consent(product.user("u"), browser)
-    assert browser.get(back).text.startswith("Connected")
+    assert browser.get(back).text.startswith("Account connected")
     again = browser.get(back)
     assert (again.status_code, again.headers["content-type"]) == (422, "application/problem+json")
     assert desk.value("SELECT count(*) FROM oauth_flow") == 0
@@ -262,7 +262,7 @@ def test_the_code_is_exchanged_where_the_operator_says(
         cloud, "manifest", replace(cloud.manifest, oauth=oauth, settings=CloudSettings)
     )
     monkeypatch.setenv("CLOUD_URL", provider.url)
-    assert browser.get(consent(product.user("u"), browser)).text.startswith("Connected")
+    assert browser.get(consent(product.user("u"), browser)).text.startswith("Account connected")
     assert desk.value("SELECT count(*) FROM user_integration") == 1
 
 

@@ -37,8 +37,8 @@ async def read_changes(
 ) -> Changes:
     """List created, updated and deleted content after a cursor, the oldest change first.
 
-    Every change is listed exactly once. An item that changed several times is listed once, with
-    its current state.
+    No change is missed, and none is listed twice. An item that changed several times between two
+    requests is listed once, with its current state.
 
     Without `after`, the list starts with the oldest change. With `after=latest`, it starts with the
     next change. Read pages until `more` is false, store the cursor, and continue from it at any

@@ -25,7 +25,7 @@ def test_an_account_is_added_polled_by_the_cron_and_seen_everywhere(
         assert client.get("/v1/user-integration-content").json()["items"] == []
         window = open_window(token)
         window.go(f"/accounts/{account['id']}")
-        window.sees("It has not run yet.")
+        window.sees("No runs yet.")
 
         # Nobody asks for a run: the real `periodiq core.actors` does, at its fastest.
         house.fleet.scheduler(POLLING_CRON_SCHEDULE="* * * * *")

@@ -205,7 +205,7 @@ def test_everything_by_keyboard_alone(house, open_window, token) -> None:
     keyboard.press("Enter")
     window.sees(window.heading("Accounts"))
     keyboard.press("Tab")
-    assert focused(window)["name"] == "To the content"
+    assert focused(window)["name"] == "Skip to content"
     tab_to(window, "Integrations")
     keyboard.press("Enter")
     window.sees(window.heading("Integrations"))

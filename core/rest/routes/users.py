@@ -27,8 +27,8 @@ def erase_user(
 
     The tokens include that of this request, if it belongs to the user.
 
-    The request takes long for a large amount of data. After an interruption, send it again to
-    erase the rest.
+    Erasing a large amount of data takes a long time. After an interruption, send the request again
+    to erase the rest.
     """
     if not principal.owns(user_id):
         raise HttpProblem("token-of-another-user")

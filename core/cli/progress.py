@@ -35,7 +35,7 @@ class Watcher:
         return state
 
     def _show_blocker(self) -> None:
-        blockers = self.run.waits if self.run.stopped is None else []
+        blockers = self.run.blockers if self.run.stopped is None else []
         if self.run.is_away:
             self._show_reason("PostgreSQL does not answer")
         elif blockers:

@@ -57,7 +57,7 @@ def serve(
             note("Ctrl-C ends it. To sign in: polling tokens create --admin")
 
         try:
-            run(traced(Site(rest)), lambda: rest.state.pulse, host, port, announce)
+            run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
         finally:
             observability.stop()
 

@@ -1,4 +1,4 @@
-"""The form of an account: rendered, submitted, and with its problems."""
+"""The form of an account: rendering, submitted values and validation errors."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ _MINUTES = re.compile(r"[0-9]{1,6}")
 
 
 class InvalidForm(Exception):
-    """The form is invalid; its problems are recorded by field."""
+    """The form is invalid. Its problems are recorded by field."""
 
 
 class AccountForm:
     """The config, credentials and plain fields of an account as a form.
 
-    Parameters:
-      form: The submitted form. Default: none is submitted yet.
-      config: The stored config. Default: the fields have their defaults.
-      plain: Values of the plain fields (name, user, interval), by name.
+    Args:
+      integration: The integration whose schemas describe the fields.
+      form: The submitted form. Default: no form was submitted.
+      config: The stored config. Default: each field has its default value.
+      plain: The values of the fields `name`, `user` and `interval`, by name.
 
     Attributes:
       problems: The problem of each field, by the name of its input.
-      wrong: The problem of the form as a whole; None if there is none.
-      status: HTTP status of the response.
+      wrong: The problem that concerns no single field; None if there is none.
+      status: The HTTP status of the response.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class AccountForm:
 
     @property
     def optional_credentials(self) -> list[forms.RenderedField]:
-        """The fields of credentials that may be left out as a whole: a browser requires none."""
+        """The fields of the credentials, without the mark that a field is required."""
         return [
             replace(field, spec=replace(field.spec, required=False)) for field in self.credentials
         ]
@@ -102,7 +103,7 @@ class AccountForm:
 
     @contextmanager
     def recording_errors(self) -> Iterator[None]:
-        """Record errors of the input and of the provider instead of raising them."""
+        """Record input errors and provider errors instead of raising them."""
         try:
             yield
         except InvalidForm:
@@ -115,11 +116,11 @@ class AccountForm:
 
     @property
     def failed(self) -> bool:
-        """Whether an error was recorded."""
+        """True if an error was recorded."""
         return self.status >= 400
 
     def values(self, *parts: FormPart) -> list[dict[str, Any]]:
-        """Return the submitted values of parts of the form.
+        """Return the submitted values of some parts of the form.
 
         Raises:
           InvalidForm: The values do not validate.
@@ -137,7 +138,7 @@ class AccountForm:
         )
         values, unreadable = forms.read(fields, self._form.below(f"{part}."))
         if part == "config":
-            # A model that allows extra fields has fields that the form does not show.
+            # The form does not show the extra fields of a model that allows them.
             known = {field.name for field in fields}
             is_open = self.integration.config_model.model_config.get("extra") == "allow"
             values = {
@@ -155,7 +156,7 @@ class AccountForm:
         return values
 
     def _record(self, part: FormPart, error: InvalidFields) -> None:
-        """Record problems by field; a problem of no field concerns the whole form."""
+        """Record problems by field; a problem of an unknown field concerns the form."""
         known = {field.name for field in self._fields[part]}
         self.problems |= {
             f"{part}.{name}": text for name, text in error.problems.items() if name in known
@@ -175,10 +176,10 @@ class AccountForm:
         return text or None
 
     def user(self) -> str:
-        """Return the user of the account; `default` if the field is empty.
+        """Return the ID of the account's user; `default` if the field is empty.
 
         Raises:
-          InvalidForm: The user id is invalid.
+          InvalidForm: The user ID is invalid.
         """
         text = self.text("user").strip() or "default"
         self._require("user", lambda: account_actions.require_text(user=text))
@@ -194,7 +195,7 @@ class AccountForm:
         if not text:
             return None
         if not _MINUTES.fullmatch(text) or not 1 <= int(text) <= MAX_INTERVAL_MINUTES:
-            self.problems["interval"] = f"use whole minutes, from 1 to {MAX_INTERVAL_MINUTES:,}"
+            self.problems["interval"] = f"enter an integer from 1 to {MAX_INTERVAL_MINUTES:,}"
             raise InvalidForm
         return int(text)
 
@@ -202,5 +203,5 @@ class AccountForm:
         try:
             check()
         except PollingError:
-            self.problems[name] = "use 1 to 500 characters"
+            self.problems[name] = "enter 1 to 500 characters"
             raise InvalidForm from None

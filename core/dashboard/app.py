@@ -1,4 +1,4 @@
-"""The dashboard's application, and the site that it and the API make together."""
+"""The dashboard application, and the site that serves it together with the API."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ POLICY = (
 
 
 class PageHeaders(Headers):
-    """What every page carries, unless it says otherwise."""
+    """Default headers of all pages."""
 
     DEFAULTS = Headers.DEFAULTS | {
         "Content-Security-Policy": POLICY,
@@ -56,13 +56,14 @@ class PageHeaders(Headers):
 
 
 class Site:
-    """The API below its own paths, and the dashboard everywhere else."""
+    """An ASGI application that routes requests to the API or to the dashboard."""
 
     def __init__(self, rest: FastAPI) -> None:
         self.rest = rest
         self.pages = _build(rest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass API paths and lifespan events to the API, and all other paths to the dashboard."""
         app: ASGIApp = (
             self.rest
             if scope["type"] == "lifespan" or scope["path"].startswith(API)
@@ -91,7 +92,7 @@ def _build(rest: FastAPI) -> FastAPI:
     return app
 
 
-# Starlette's signature.
+# Starlette passes both arguments.
 async def _sign_in_required(request: Request, error: Exception) -> Response:  # noqa: ARG001
     if request.method != "GET" or "text/event-stream" in request.headers.get("accept", ""):
         return _error_page(401, "Your session has ended", "Sign in and try again.")
@@ -106,7 +107,7 @@ async def _polling_error(request: Request, error: Exception) -> Response:  # noq
 
 def _failed(error: PollingError) -> Response:
     return _error_page(
-        error.status, TITLES.get(error.status, "That did not work"), sentences(error)
+        error.status, TITLES.get(error.status, "Something went wrong"), sentences(error)
     )
 
 
@@ -120,7 +121,7 @@ async def _http(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 async def _database(request: Request, error: Exception) -> Response:
-    await problems.database(request, error)  # writes down what it was
+    await problems.database(request, error)  # logs the error
     return await _busy(request, error)
 
 
@@ -129,15 +130,16 @@ async def _busy(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 TITLES = {
-    403: "Not allowed",
-    404: "There is no such page",
-    405: "There is no such page",
-    409: "That cannot be done now",
-    413: "That is too much",
-    422: "That cannot be used",
-    502: "The other service does not answer",
-    503: "The database does not answer",
+    403: "Access denied",
+    404: "Not found",
+    405: "Not found",
+    409: "Action not possible",
+    413: "Request too large",
+    422: "Invalid input",
+    502: "Provider unavailable",
+    503: "Temporarily unavailable",
 }
+"""Titles of error pages for each HTTP status."""
 
 
 def _error_page(status: int, title: str, detail: str) -> Response:

@@ -9,14 +9,14 @@ from typing import Any
 from core.db.pool import Conn
 
 CACHE_FACTOR = 100
-"""How long a count is cached, in multiples of its duration."""
+"""The lifetime of a cached count, in multiples of the duration of the query."""
 
 
 class CachedCount:
     """A count that is read repeatedly.
 
-    Parameters:
-      count: Queries the database.
+    Args:
+      count: A function that queries the database.
     """
 
     def __init__(self, count: Callable[[Conn], Any]) -> None:
@@ -25,7 +25,7 @@ class CachedCount:
         self._expires_at = float("-inf")
 
     def get(self, conn: Conn) -> Any:
-        """Return the cached count, or count anew if it has expired."""
+        """Return the cached count; count again if it has expired."""
         started_at = time.monotonic()
         if started_at >= self._expires_at:
             self._value = self._count(conn)

@@ -12,7 +12,7 @@ HEIGHT = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One minute; lengths are in units of the SVG view box."""
+    """The bar of one minute. Lengths are in units of the SVG view box."""
 
     x: int
     height: float
@@ -21,7 +21,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The last hour, minute by minute.
+    """A bar chart of the last hour, with one bar per minute.
 
     Attributes:
       peak: The rate of the highest bar, per second.
@@ -39,9 +39,11 @@ class Chart:
 def last_hour(title: str, counts: dict[datetime, int], now: datetime) -> Chart:
     """Return a chart with a bar for each of the last 60 minutes.
 
-    Parameters:
-      counts: Counts by minute; minutes without events may be missing.
-      now: The end of the chart. The rate of the current minute is by its elapsed seconds.
+    Args:
+      title: The title of the chart.
+      counts: Counts by minute. Minutes without events may be missing.
+      now: The end of the chart. The current minute's rate counts only its elapsed seconds, at
+        least 5.
     """
     current = now.replace(second=0, microsecond=0)
     minutes = [current - timedelta(minutes=MINUTES - 1 - index) for index in range(MINUTES)]

@@ -1,7 +1,7 @@
 """Forms from the JSON schemas of an integration's config and credentials.
 
-A schema becomes fields, and a submitted form becomes values. Schemas may be unusual and forms
-hostile: a field of any other type is entered as JSON, and the plugin's model validates every value.
+A schema becomes fields, and a submitted form becomes values. A field of an unsupported type is
+entered as JSON. The plugin's model validates every value.
 """
 
 from __future__ import annotations
@@ -19,27 +19,32 @@ Schema = Mapping[str, Any]
 Typed = Mapping[str, Sequence[str]]
 
 MAX_REFERENCES = 12
-"""References and single options that are followed in a row."""
+"""The maximum number of references and single options to follow for one schema."""
 
-NO_JSON = "this is no JSON"
+NO_JSON = "enter valid JSON"
 
 _ABSENT = object()
 _NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,3})?")
-# A browser takes a pattern for the whole value, JavaScript's way; where that might differ, the
-# server says it.
+# A browser matches a pattern against the complete value, with JavaScript's syntax. Patterns that
+# might mean something else there are checked by the server only.
 _PORTABLE = re.compile(r"\^[^\\|()$^]*\$")
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
-    """One field of a form, as its schema describes it.
+    """A form field, as its schema describes it.
 
     Attributes:
-      nullable: Whether it may be null, which an empty input stands for.
-      default: The value of the model if the field is left out.
-      secret: Whether typed and stored values are kept out of pages.
-      choices: The values to choose from.
-      attributes: Attributes of the input, which a browser checks.
+      name: The name in the schema.
+      label: The label of the input.
+      kind: The kind of input.
+      hint: The description from the schema; None if it has none.
+      required: True if the field must be submitted.
+      nullable: True if the field accepts null. An empty input stands for null.
+      default: The value if the field is omitted.
+      secret: True if pages must not contain typed or stored values.
+      choices: The allowed values.
+      attributes: HTML attributes of the input, which the browser checks.
     """
 
     name: str
@@ -59,7 +64,7 @@ class RenderedField:
     """A field with the values of its input.
 
     Attributes:
-      id, name: The id and name of the input.
+      id, name: The HTML id and name of the input.
       text: The value of the input; empty for `several`.
       chosen: The selected choices, as texts.
       error: The problem with the value; None if there is none.
@@ -74,14 +79,14 @@ class RenderedField:
 
     @property
     def allows_empty(self) -> bool:
-        """Whether the choice may be left empty; otherwise a browser selects the first one."""
+        """True if the choice may be empty. Otherwise a browser selects the first option."""
         return self.spec.nullable or self.text not in {
             as_text(choice) for choice in self.spec.choices
         }
 
     @property
     def options(self) -> list[tuple[str, bool]]:
-        """The texts of the choices, and whether each is selected."""
+        """The choices as texts, each with True if it is selected."""
         return [(text, text in self.chosen) for text in map(as_text, self.spec.choices)]
 
     @property
@@ -92,8 +97,8 @@ class RenderedField:
 
     @property
     def note(self) -> str:
-        """The hint of the author, and of the kind of field."""
-        more = {"lines": "One a line.", "json": "As JSON."}.get(self.spec.kind, "")
+        """The hint from the schema, followed by the hint for the kind of field."""
+        more = {"lines": "One per line.", "json": "JSON."}.get(self.spec.kind, "")
         hint = (self.spec.hint or "").strip()
         return (
             f"{hint}{'' if not hint or hint[-1] in '.!?' else '.'} {more}".strip() if more else hint
@@ -121,10 +126,11 @@ def render_fields(
 ) -> list[RenderedField]:
     """Return fields with the values of their inputs.
 
-    Parameters:
-      prefix: Prefix of the names and ids of the inputs.
+    Args:
+      fields: The fields to render.
+      prefix: The prefix of the names and ids of the inputs.
       values: Stored values. Default: the default of each field.
-      typed: Submitted texts; they take precedence over `values`.
+      typed: Submitted texts. They take precedence over `values`.
       problems: The problem of each field, by name.
     """
     rendered = []
@@ -141,10 +147,10 @@ def render_fields(
 
 
 def read(fields: Sequence[FieldSpec], typed: Typed) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of a submitted form, for a model to validate, and problems by field.
+    """Return the values of a submitted form, and the problems by field.
 
-    Empty fields are left out and take their defaults; an empty nullable field that has a default
-    is null.
+    The values are not validated yet. Empty fields are omitted and take their defaults. An empty
+    nullable field that has a default is null.
     """
     values: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -160,7 +166,7 @@ def read(fields: Sequence[FieldSpec], typed: Typed) -> tuple[dict[str, Any], dic
 
 
 def as_text(value: Any) -> str:
-    """Return a value as the text of an input."""
+    """Convert a value to the text of an input."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -189,7 +195,7 @@ def _field(root: Schema, name: str, schema: Schema, required: bool) -> FieldSpec
 
 
 def _resolve(root: Schema, schema: Schema) -> tuple[dict[str, Any], bool]:
-    """Return a schema with its references followed, and whether it also allows null."""
+    """Return a schema with its references resolved, and True if it also allows null."""
     resolved, nullable = dict(schema), False
     for _ in range(MAX_REFERENCES):
         options = resolved.get("anyOf") or resolved.get("oneOf") or resolved.get("allOf") or ()
@@ -251,7 +257,7 @@ def _choices(resolved: Schema) -> Sequence[Any] | None:
 
 
 def _holds_secret(root: Schema, schema: Schema, seen: frozenset[str] = frozenset()) -> bool:
-    """Return whether a schema has a secret at any depth."""
+    """Return True if a schema contains a secret at any depth."""
     if schema.get("writeOnly") or schema.get("format") == "password":
         return True
     name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
@@ -275,7 +281,7 @@ def _subschemas(schema: Schema) -> Iterator[Schema]:
 
 
 def _label(name: str, schema: Schema) -> str:
-    """Return the title of the author; a title from the name is set in sentence case."""
+    """Return the title from the schema. A title derived from the name gets sentence case."""
     title = schema.get("title")
     own = title and title != name.title().replace("_", " ")
     return str(title) if own else (name.replace("_", " ").strip() or name).capitalize()
@@ -331,7 +337,7 @@ def _input_texts(
 
 
 def _parse(spec: FieldSpec, texts: Sequence[str]) -> Any:
-    """Return submitted texts as a value; raise ValueError for invalid JSON."""
+    """Convert submitted texts to a value; raise ValueError for invalid JSON."""
     text = texts[-1] if texts else ""
     match spec.kind:
         case "flag":
@@ -364,7 +370,7 @@ def _empty_value(spec: FieldSpec, fallback: Any) -> Any:
 
 
 def _number(text: str) -> Any:
-    """Return a number; any other text is returned for the model to refuse."""
+    """Convert text to a number. Other text is returned unchanged; the model rejects it."""
     return json.loads(text) if _NUMBER.fullmatch(text) and not re.match(r"-?0[0-9]", text) else text
 
 

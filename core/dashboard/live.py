@@ -2,9 +2,9 @@
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-A page that is requested as `text/event-stream` answers with its live part whenever that changes. A
-part is rendered once for all its viewers; the longer rendering takes, the longer is the pause
-before the next one.
+A page that is requested as `text/event-stream` sends its live part after each change. A part is
+rendered once for all its viewers. The longer a rendering takes, the longer the pause before the
+next one.
 """
 
 from __future__ import annotations
@@ -23,24 +23,27 @@ from core.errors import PollingError
 from core.web.feed_watcher import FeedWatcher
 
 MIN_PAUSE_SECONDS = 1.0
-"""Minimum pause between two renderings."""
+"""The minimum pause between two renderings, in seconds."""
 
 PAUSE_FACTOR = 10
 """The pause after a rendering, in multiples of its duration."""
 
 MAX_CONCURRENT_RENDERS = 4
-"""A stream that waits for a rendering holds no thread of those that answer requests."""
+"""The number of concurrent renderings.
+
+Further streams wait without occupying a thread of the pool that answers requests.
+"""
 
 KEEPALIVE_SECONDS = 15.0
 AUTHORIZATION_SECONDS = 15.0
-"""Interval at which a stream checks its token."""
+"""The interval at which a stream checks its token, in seconds."""
 
 CACHE_SECONDS = 60.0
 
 MAX_STREAMS = 60
-"""Concurrent streams of one token.
+"""The maximum number of concurrent streams per token.
 
-The server limits all connections together; one token must not use them all.
+The server limits the total number of connections; one token must not use all of them.
 """
 
 LINE_END = re.compile(r"\r\n|\r|\n")
@@ -67,12 +70,13 @@ class Live:
     async def get(
         self, key: tuple[str, ...], render: Callable[[], str], since: float = 0.0
     ) -> tuple[str, float]:
-        """Return the HTML of a live part, and the seconds until it should be read again.
+        """Return the HTML of a live part, and the seconds until the next update.
 
-        Parameters:
-          key: Identifies the part; equal for viewers who see the same rows.
-          since: When the stream of the viewer started, by `time.monotonic`. An older rendering is
-            not returned: it could show the state before an action of the viewer.
+        Args:
+          key: The identity of the part; equal for viewers who see the same rows.
+          render: A function that renders the part.
+          since: The start of the viewer's stream, by `time.monotonic`. An older rendering is not
+            returned: it could show the state before an action of the viewer.
         """
         self._evict()
         entry = self._cache.setdefault(key, _CacheEntry())
@@ -100,13 +104,16 @@ class Live:
         token: UUID,
         render: Callable[[], str],
         allowed: Callable[[], bool],
-        pulse: FeedWatcher,
+        feed_watcher: FeedWatcher,
     ) -> AsyncGenerator[str, None]:
         """Yield events until the client disconnects, the viewer loses access, or the server stops.
 
-        Parameters:
-          token: The token of the viewer.
-          allowed: Returns whether the token is still valid.
+        Args:
+          key: The identity of the part, as for `get`.
+          token: The ID of the viewer's token.
+          render: A function that renders the part.
+          allowed: A function that returns True while the token is valid.
+          feed_watcher: The watcher that ends the stream when the server stops.
         """
         if self._streams[token] >= MAX_STREAMS:
             yield "retry: 30000\n\n"
@@ -115,7 +122,7 @@ class Live:
         self._streams[token] += 1
         entry.streams += 1
         try:
-            async for text in self._events(key, render, allowed, pulse):
+            async for text in self._events(key, render, allowed, feed_watcher):
                 yield text
         finally:
             entry.streams -= 1
@@ -129,7 +136,7 @@ class Live:
         key: tuple[str, ...],
         render: Callable[[], str],
         allowed: Callable[[], bool],
-        pulse: FeedWatcher,
+        feed_watcher: FeedWatcher,
     ) -> AsyncIterator[str]:
         sent_html, last_event_at, authorized_at, since = (
             "",
@@ -138,7 +145,7 @@ class Live:
             time.monotonic(),
         )
         yield "retry: 3000\n\n"
-        while not pulse.ended:
+        while not feed_watcher.ended:
             now = time.monotonic()
             if now - authorized_at >= AUTHORIZATION_SECONDS:
                 if not await run_in_threadpool(allowed):
@@ -147,7 +154,7 @@ class Live:
                 authorized_at = now
             try:
                 html, pause = await self.get(key, render, since)
-            # The subject was deleted, or the viewer lost access: the page shows the error.
+            # The object was deleted, or the viewer lost access. The page shows the error.
             except PollingError:
                 yield event("end", "")
                 return
@@ -155,15 +162,15 @@ class Live:
                 yield event("live", html)
                 sent_html, last_event_at = html, now
             elif now - last_event_at >= KEEPALIVE_SECONDS:
-                yield ": still here\n\n"
+                yield ": keepalive\n\n"
                 last_event_at = now
-            await pulse.pause(pause)
+            await feed_watcher.pause(pause)
 
 
 def event(name: str, data: str) -> str:
-    """Return one event.
+    """Encode one event.
 
-    A carriage return also ends a line; without the split, untrusted text could start an event.
+    A carriage return also ends a line. Without the split, untrusted text could start an event.
     """
     lines = "".join(f"data: {line}\n" for line in LINE_END.split(data))
     return f"event: {name}\n{lines}\n"

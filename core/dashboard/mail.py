@@ -21,27 +21,36 @@ from core.results.text import sanitize
 from core.web.downloads import image_type
 
 MAX_MESSAGE_BYTES = 5_000_000
-"""Bytes of a mail that are parsed; its body precedes its attachments."""
+"""The number of bytes of a mail that are parsed. The body precedes the attachments."""
 
 MAX_BOUNDARY_COMPARISONS = 20_000_000
-"""Lines by boundaries: the parser compares each line with the boundaries of all parts around it."""
+"""The maximum product of lines and boundaries.
+
+The parser compares each line with the boundaries of all enclosing parts.
+"""
 
 MAX_DELIMITERS = 20_000
-"""Lines that may begin a part: the parser makes all of them, before any are counted."""
+"""The maximum number of lines that may start a part.
+
+The parser creates all parts before their number can be checked.
+"""
 
 MAX_PARTS = 500
 MAX_DEPTH = 20
 MAX_HEADER_CHARS = 8_000
 MAX_PARAMETERS = 100
-"""Of a header about a part; finding where each ends reads the header up to there again."""
+"""The maximum number of parameters in a `Content-*` header.
+
+To find the end of each parameter, the parser reads the header again from its start.
+"""
 
 MAX_TEXT_CHARS = 200_000
 MAX_IMAGE_BYTES = 3_000_000
-"""Of all inline images together."""
+"""The maximum total size of all inline images."""
 
 SHOWN_HEADERS = ("From", "To", "Cc", "Subject", "Date")
 
-# Their decoders are slow, or do something else than decoding.
+# The decoders of these charsets are slow, or are not text decoders.
 REFUSED_CHARSETS = {"punycode", "idna", "undefined", "unicode_escape", "raw_unicode_escape"}
 
 _DELIMITER = re.compile(rb"[\r\n]--")
@@ -51,14 +60,14 @@ Part: TypeAlias = "Message[str, str]"
 
 @dataclass(slots=True)
 class MailPreview:
-    """The shown parts of a mail.
+    """The parts of a mail that a page shows.
 
     Attributes:
-      headers: Names and values.
-      text, html: The body; None if it has none of this type.
-      images: Inline images, as `data:` URLs by content id.
-      attachments: Names and content types.
-      truncated: Whether the mail is longer than what was parsed.
+      headers: Names and values of headers.
+      text, html: The body; None if the mail has no body of this type.
+      images: Inline images, as `data:` URLs by content ID.
+      attachments: Names and content types of attachments.
+      truncated: True if the mail is longer than the parsed part.
     """
 
     headers: list[tuple[str, str]] = field(default_factory=list)
@@ -70,7 +79,7 @@ class MailPreview:
 
 
 class _BoundedPolicy(Compat32):
-    """Parsing a header's parameters takes the square of its length."""
+    """A policy that limits headers: parsing parameters takes quadratic time."""
 
     def header_source_parse(self, sourcelines: Sequence[str]) -> tuple[str, str]:
         name, value = super().header_source_parse(list(sourcelines))
@@ -82,10 +91,10 @@ class _BoundedPolicy(Compat32):
 def read(data: bytes) -> MailPreview | None:
     """Parse a mail; return None if the bytes are not a mail, or parsing would take too long.
 
-    Parameters:
-      data: The mail; its beginning, if it is longer than `MAX_MESSAGE_BYTES`.
+    Args:
+      data: The first `MAX_MESSAGE_BYTES` bytes of the mail.
     """
-    # To the parser a line ends by either, or by both together.
+    # The parser accepts LF, CR and CRLF as line ends.
     lines = data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
     if (
         lines * (1 + data.lower().count(b"boundary")) > MAX_BOUNDARY_COMPARISONS
@@ -97,7 +106,7 @@ def read(data: bytes) -> MailPreview | None:
             message_from_bytes(data, policy=_BoundedPolicy()),
             truncated=len(data) >= MAX_MESSAGE_BYTES,
         )
-    # The parser has faults of many kinds, and mails are made to find them.
+    # Hostile mails can trigger parser bugs that raise any exception.
     except Exception:  # noqa: BLE001
         return None
 
@@ -127,7 +136,7 @@ def _preview(message: Part, *, truncated: bool) -> MailPreview:
 
 
 def _leaves(message: Part) -> Iterator[Part]:
-    """Yield the parts with content, in order; an attached mail is one part."""
+    """Yield the parts with content, in order. An attached mail is one part."""
     pending, seen = [(message, 0)], 0
     while pending and seen < MAX_PARTS:
         part, depth = pending.pop()
@@ -151,7 +160,7 @@ def _headers(message: Part) -> list[tuple[str, str]]:
 
 
 def decode_header_text(value: object) -> str:
-    """Return the text of a header; encoded words (RFC 2047) are decoded if they are valid."""
+    """Return the text of a header, with valid encoded words (RFC 2047) decoded."""
     raw = str(value)[:MAX_HEADER_CHARS]
     try:
         text = str(make_header(decode_header(raw)))
@@ -169,7 +178,7 @@ def _text(part: Part) -> str:
 def decode_text(data: bytes, charset: str | None) -> str:
     """Decode text in a named charset.
 
-    An unknown charset is read as UTF-8, and unreadable bytes become U+FFFD.
+    An unknown charset is read as UTF-8. Undecodable bytes become U+FFFD.
     """
     try:
         codec = codecs.lookup(charset or "utf-8").name

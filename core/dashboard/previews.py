@@ -17,7 +17,7 @@ from core.web.downloads import image_type, media_type
 from core.web.problems import HttpProblem
 
 MAX_TEXT_CHARS = 200_000
-"""Bytes that are shown in the page."""
+"""The number of bytes of a text that a page shows."""
 
 SLOT_TIMEOUT_SECONDS = 10.0
 """Seconds that a preview waits for a slot."""
@@ -30,15 +30,15 @@ HEADERS = {
     "X-Frame-Options": "SAMEORIGIN",
     "Referrer-Policy": "no-referrer",
     "X-DNS-Prefetch-Control": "off",
-    # Of its own accord a browser refuses to open what is both sandboxed and apart.
+    # Browsers block a sandboxed document that sets this policy to `same-origin`.
     "Cross-Origin-Opener-Policy": "unsafe-none",
 }
-"""Headers for HTML from outside.
+"""Headers for untrusted HTML.
 
-It loads nothing and runs nothing, in the page's frame and when it is opened by itself.
+The HTML loads nothing and runs nothing, in the preview frame and in a tab of its own.
 """
 
-# The only text from outside that is not escaped; it is never part of a page of ours.
+# The body is the only untrusted text that is not escaped. Dashboard pages never contain it.
 DOCUMENT = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Preview</title>
 <style>
@@ -48,7 +48,7 @@ img {{ max-width: 100%; height: auto; }} pre {{ white-space: pre-wrap; }}
 </style></head>
 <body>{body}{end}</body></html>
 """
-TRUNCATED_NOTE = "<hr><p>It goes on; this is as much as is shown here.</p>"
+TRUNCATED_NOTE = "<hr><p>Preview truncated.</p>"
 
 TEXT_TYPES = ("application/json", "application/xml", "application/javascript", "application/yaml")
 
@@ -58,10 +58,10 @@ class Preview:
     """The preview of an item.
 
     Attributes:
-      kind: The form of the preview; `none` if the item can only be downloaded.
-      text: Text to show, escaped.
+      kind: The kind of preview; `none` if the item can only be downloaded.
+      text: The text to show. Templates escape it.
       mail: The parsed mail, if `kind` is `mail`.
-      truncated: Whether the item is longer than the preview.
+      truncated: True if the item is longer than the preview.
     """
 
     kind: Literal["mail", "html", "image", "text", "none"]
@@ -85,7 +85,7 @@ def preview(engine: Backend, row: dict[str, Any]) -> Preview:
 
     Raises:
       NotFound: The item or its blob does not exist.
-      Refused: Too many previews are in progress.
+      HttpProblem: Too many previews are in progress.
     """
     with _slot(engine):
         return _preview(engine, row)
@@ -115,11 +115,14 @@ def _preview(engine: Backend, row: dict[str, Any]) -> Preview:
 
 
 def document(engine: Backend, row: dict[str, Any]) -> str | None:
-    """Return the HTML of an item as a page without scripts or remote content; None if it has none.
+    """Return the HTML of an item as a document without scripts or remote content.
+
+    Returns:
+      The document; None if the item has no HTML.
 
     Raises:
       NotFound: The item or its blob does not exist.
-      Refused: Too many previews are in progress.
+      HttpProblem: Too many previews are in progress.
     """
     with _slot(engine):
         return _document(engine, row)
@@ -171,7 +174,7 @@ def _is_text(type: str, data: bytes) -> bool:
     if type.startswith("text/") or type in TEXT_TYPES or type.endswith(("+json", "+xml")):
         return True
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(data)  # its last character may be cut
+        codecs.getincrementaldecoder("utf-8")().decode(data)  # the last character may be incomplete
     except UnicodeDecodeError:
         return False
     return True

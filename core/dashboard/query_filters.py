@@ -1,4 +1,4 @@
-"""What a listing is narrowed to, as it stands in a page's address."""
+"""The filters of a listing, as query parameters of a page."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from core.service.backend import Backend
 from core.web.dependencies import NO_NUL
 
 Text = Annotated[str, Query(max_length=1_000, pattern=NO_NUL)]
-"""A field of a filter form; empty if nothing was given."""
+"""A field of a filter form; empty if the filter is not set."""
 
 
 def find_account(conn: Conn, viewer: Viewer, text: str) -> UUID | None:
-    """The account that was typed, by its name or id; None if nothing was.
+    """Return the account with this name or ID; None if the text is empty.
 
     Raises:
-      NotFound, InvalidInput: The viewer sees none of it, or several.
+      NotFound: The viewer can see no such account.
+      InvalidInput: The viewer can see several such accounts.
     """
     return lookup.account_of(conn, viewer.user_id, text.strip()) if text.strip() else None
 
 
 def parse_day(text: str, offset_days: int = 0) -> datetime | None:
-    """Midnight, in UTC, of a day as browsers send it; None if nothing was given.
+    """Return midnight, in UTC, of a day; None if the text is empty.
 
-    Parameters:
-      later: So many days after it.
+    Args:
+      text: The day as browsers send it, such as `2026-01-31`.
+      offset_days: The number of days to add.
 
     Raises:
-      InvalidInput: It is no day.
+      InvalidInput: The text is not a valid day.
     """
     if not text:
         return None
@@ -46,5 +48,5 @@ def parse_day(text: str, offset_days: int = 0) -> datetime | None:
 
 
 def domains(engine: Backend, selected: str) -> list[str]:
-    """What integrations there are to choose from."""
+    """Return the domains of the installed integrations, and the selected domain."""
     return sorted({*engine.registry.integrations, *([selected] if selected else [])})

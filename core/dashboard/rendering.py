@@ -17,7 +17,7 @@ from core.states import AccountState, AccountStateReason, Lane, RunState, TaskSt
 
 @cache
 def environment() -> Environment:
-    """Return the Jinja environment; all templates escape their values."""
+    """Return the Jinja environment. All templates escape their values."""
     env = Environment(
         loader=PackageLoader("core.dashboard"),
         autoescape=True,
@@ -41,7 +41,7 @@ def environment() -> Environment:
 
 
 def page(name: str, values: Mapping[str, Any]) -> str:
-    """Render a whole page."""
+    """Render a complete page."""
     return environment().get_template(name).render(values)
 
 
@@ -52,13 +52,13 @@ def live_part(name: str, values: Mapping[str, Any]) -> str:
 
 
 def query(**values: object) -> str:
-    """Return a query string; None and empty values are left out."""
+    """Return a query string without None and empty values."""
     params = {name: value for name, value in values.items() if value not in (None, "")}
     return f"?{urlencode(params)}" if params else ""
 
 
 def is_past(at: datetime) -> bool:
-    """Return whether a time has passed."""
+    """Return True if a time has passed."""
     return at <= datetime.now(UTC)
 
 

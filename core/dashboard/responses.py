@@ -1,4 +1,4 @@
-"""Responses of the dashboard: whole pages, streams of their live parts, and redirects."""
+"""Responses of the dashboard: complete pages, streams of their live parts, and redirects."""
 
 from __future__ import annotations
 
@@ -17,29 +17,24 @@ from core.web.dependencies import Engine
 Loader = Callable[[Conn], Mapping[str, Any]]
 
 FLASH_MESSAGES = {
-    "connected": (
-        "The account is connected. Its first run is due, and begins with the scheduler's next tick."
-    ),
+    "connected": "Account connected. Its first run starts with the scheduler's next tick.",
     "connected-again": (
-        "This account was connected before. It has this config and these credentials now, and"
-        " goes on."
+        "This account was already connected. It now has this configuration and these credentials."
     ),
-    "reconnected": "The new credentials work; it goes on.",
-    "paused": "Paused. What runs now is finished and kept.",
-    "resumed": "It goes on.",
-    "requested": "A run is under way.",
-    "works": "The credentials work.",
-    "disconnected": "Disconnected; its credentials are gone.",
-    "erased": "The account and everything it kept are gone.",
-    "changed": "Changed.",
-    "changed-lists-again": (
-        "Changed. Everything is listed again with its next run, which is due now."
-    ),
-    "retried": "Tried again.",
-    "discarded": "Discarded.",
-    "cancelled": "Cancelled. Its open tasks go on in the next run.",
+    "reconnected": "Account reconnected.",
+    "paused": "Account paused. Tasks that are already running will finish.",
+    "resumed": "Account resumed.",
+    "requested": "A run is in progress.",
+    "works": "Check passed: the credentials work.",
+    "disconnected": "Account disconnected. Its credentials were deleted.",
+    "erased": "Account erased, with all its content.",
+    "changed": "Settings saved.",
+    "changed-lists-again": "Settings saved. The next run is due now and lists everything again.",
+    "retried": "Task retried.",
+    "discarded": "Task discarded.",
+    "cancelled": "Run cancelled. Its open tasks continue in the next run.",
 }
-"""What a page shows after an action, by the parameter `flash` of its address."""
+"""Messages that a page shows after an action, by its query parameter `flash`."""
 
 
 class PageRenderer:
@@ -51,15 +46,16 @@ class PageRenderer:
         self._viewer: Viewer = viewer
 
     def page(self, name: str, values: Mapping[str, Any], status: int = 200) -> Response:
-        """Return a whole page."""
+        """Return a complete page."""
         return HTMLResponse(rendering.page(name, self._common() | dict(values)), status)
 
     def live(self, name: str, load: Loader) -> Response:
-        """Return a whole page, or a stream of its live part if the client accepts events.
+        """Return a complete page, or a stream of its live part if the client accepts events.
 
-        Parameters:
-          load: Reads the values of the template. It is called for each update, and its result must
-            be the same for all viewers who may see the same rows.
+        Args:
+          name: The file name of the template.
+          load: A function that reads the values of the template. It is called for each update.
+            Its result must be the same for all viewers who may see the same rows.
         """
         if "text/event-stream" not in self._request.headers.get("accept", ""):
             return self.page(name, self._load(load))
@@ -75,7 +71,7 @@ class PageRenderer:
             self._viewer.principal.token_id,
             lambda: rendering.live_part(name, self._common() | self._load(load)),
             lambda: find_viewer(self._engine, self._request) is not None,
-            state.rest.state.pulse,
+            state.rest.state.feed_watcher,
         )
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
@@ -96,7 +92,8 @@ Renderer = Annotated[PageRenderer, Depends(PageRenderer)]
 def redirect(path: str, flash: str | None = None) -> Response:
     """Redirect to a page after an action.
 
-    Parameters:
+    Args:
+      path: The path of the page.
       flash: A key of `FLASH_MESSAGES`. Default: no message.
     """
     return RedirectResponse(path + rendering.query(flash=flash), 303)

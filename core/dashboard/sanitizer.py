@@ -1,7 +1,7 @@
 """Sanitize untrusted HTML: remove scripts, forms, links and remote content.
 
-This is the first of three protections. The Content-Security-Policy of the response prevents loading
-and scripts, and the sandbox of the frame prevents submitting, opening and navigating.
+This is the first of three protections. The Content-Security-Policy of the response blocks loads and
+scripts. The sandbox of the frame blocks form submission, new windows and navigation.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from collections.abc import Callable, Mapping
 import nh3
 
 MAX_HTML_CHARS = 500_000
-"""Characters that are parsed.
+"""The number of characters that are parsed.
 
-Parsing costs the square of what somebody nests or repeats on purpose.
+Parsing takes quadratic time for input that is nested or repeated on purpose.
 """
 
 MAX_TAGS = 10_000
 
 MAX_REPEATED_CHARS = 20_000_000
-"""Characters of tags that an HTML parser adds by itself.
+"""The maximum number of characters in tags that the HTML parser adds.
 
-It opens an unclosed tag, such as `<b>`, again in each block.
+The parser reopens an unclosed tag, such as `<b>`, in each block.
 """
 
 MAX_INLINE_IMAGES_CHARS = 20_000_000
-"""Characters of inline images; a mail may name one of its images any number of times."""
+"""The maximum number of characters in inline images.
+
+A mail may show the same image any number of times.
+"""
 
 TAGS = {
     "a", "abbr", "address", "article", "aside", "b", "bdi", "bdo", "big", "blockquote", "br",
@@ -42,7 +45,7 @@ REMOVED_WITH_CONTENT = {
     "svg", "math", "select", "textarea", "audio", "video", "canvas", "noembed", "noframes", "xmp",
     "plaintext",
 }  # fmt: skip
-"""Tags that are removed with their content; of other tags that are not allowed, the text stays."""
+"""Tags that are removed with their content. Other disallowed tags keep their text."""
 
 ATTRIBUTES = {
     "*": {
@@ -64,9 +67,9 @@ ATTRIBUTES = {
     "td": {"colspan", "rowspan", "nowrap"},
     "th": {"colspan", "rowspan", "nowrap"},
 }
-"""Links keep their words and lose their addresses.
+"""Allowed attributes by tag. Links keep their text and lose their address.
 
-A browser may look up the name of a link's host before anybody follows it.
+A browser may look up the host name of a link before anyone follows it.
 """
 
 STYLES = {
@@ -82,11 +85,11 @@ STYLES = {
 }  # fmt: skip
 _COLOURS = re.compile(r"\b(?:rgb|hsl)a?\([\d\s.,%/deg]*\)", re.IGNORECASE)
 _LOADING = re.compile(r"[\\(@<]|/\*")
-"""Functions name what could be loaded; the others hide them."""
+"""CSS functions can load files; the other characters can hide a function."""
 
-# Of those that are alike it opens three anew
+# The parser reopens at most three formatting elements that are alike
 # (https://html.spec.whatwg.org/multipage/parsing.html#list-of-active-formatting-elements). `a` is
-# not among them: the next one ends it.
+# not listed here: the next `<a>` closes it.
 _FORMATTING = re.compile(
     r"""<(b|big|code|em|font|i|nobr|s|small|strike|strong|tt|u)(?=[\s/>])"""
     r"""((?:\s+[\w:-]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=`]+))?)*\s*/?>)?""",
@@ -94,7 +97,7 @@ _FORMATTING = re.compile(
 )
 MAX_REOPENED = 3
 TAG_OVERHEAD_CHARS = 20
-"""Characters that a tag costs beside its own: its end tag, and its memory while it is parsed."""
+"""The cost of a tag beyond its own length, in characters: its end tag and parser memory."""
 
 _INLINE = re.compile(
     r"data:image/(?:png|jpe?g|gif|webp|avif);base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE
@@ -102,10 +105,11 @@ _INLINE = re.compile(
 
 
 def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, bool]:
-    """Return safe HTML, and whether the input was truncated.
+    """Return safe HTML, and True if the input was truncated.
 
-    Parameters:
-      images: Inline images of the same mail, as `data:` URLs by their content id.
+    Args:
+      html: Untrusted HTML.
+      images: Inline images of the same mail, as `data:` URLs by content ID.
     """
     truncated = _truncate(html)
     room = MAX_REPEATED_CHARS // max(truncated.count("<"), 1) // MAX_REOPENED
@@ -123,9 +127,9 @@ def sanitize(html: str, images: Mapping[str, str] | None = None) -> tuple[str, b
 
 
 def _limit_formatting(html: str, room: int) -> str:
-    """Limit the formatting tags to so many kinds that their lengths fit into `room`.
+    """Keep formatting tags of different kinds until their total length exceeds `room`.
 
-    Further kinds format nothing.
+    Tags of further kinds become `<span>`.
     """
     kinds: set[str] = set()
 
@@ -133,7 +137,7 @@ def _limit_formatting(html: str, room: int) -> str:
         nonlocal room
         if match[0] not in kinds:
             cost = len(match[0]) + TAG_OVERHEAD_CHARS
-            # What is not read to its end here may be a kind of its own.
+            # A tag that the pattern does not match completely may be of another kind.
             if match[2] is None or cost > room:
                 return f"<span{match[0][1 + len(match[1]) :]}"
             room -= cost
@@ -151,7 +155,7 @@ def _truncate(html: str) -> str:
 def _filter(images: Mapping[str, str]) -> Callable[[str, str, str], str | None]:
     room = MAX_INLINE_IMAGES_CHARS
 
-    # nh3's signature.
+    # nh3 passes three arguments.
     def filter_attribute(element: str, attribute: str, value: str) -> str | None:  # noqa: ARG001
         nonlocal room
         if attribute == "style":

@@ -1,10 +1,9 @@
 """The signed-in user.
 
-The cookie holds the token of the sign-in: revoking it ends every session made with it.
+The session cookie holds the token, so revoking the token ends all its sessions.
 
-Forms carry a value that is derived from the cookie's, which another site can neither read nor
-guess; and what a browser says to have come from another site is refused before that
-(https://www.w3.org/TR/fetch-metadata/).
+Forms carry a CSRF token that is derived from the cookie. Before that is checked, a form is refused
+if the browser says that another site sent it (https://www.w3.org/TR/fetch-metadata/).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ MAX_FIELDS = 2_000
 
 
 class SignInRequired(Exception):
-    """Nobody is signed in, or the session has ended."""
+    """The request has no valid session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,8 @@ class Viewer:
     """A signed-in user.
 
     Attributes:
-      csrf: The token that forms of this session carry.
+      principal: The owner of the token.
+      csrf: The CSRF token of the session.
     """
 
     principal: Principal
@@ -46,17 +46,17 @@ class Viewer:
 
     @property
     def is_admin(self) -> bool:
-        """Whether the viewer is an operator."""
+        """True if the viewer is an operator."""
         return self.principal.is_admin
 
     @property
     def user_id(self) -> str | None:
-        """The user whose rows the viewer may see; None for an operator, who sees all."""
+        """The user whose rows the viewer may see; None for an operator, who sees all rows."""
         return self.principal.user_id
 
 
 def find_viewer(engine: Backend, request: Request) -> Viewer | None:
-    """Return the signed-in user; None if nobody is signed in."""
+    """Return the signed-in user; None without a valid session."""
     token = request.cookies.get(COOKIE)
     if not token:
         return None
@@ -66,7 +66,7 @@ def find_viewer(engine: Backend, request: Request) -> Viewer | None:
 
 
 def csrf_of(token: str) -> str:
-    """Return the token that the forms of a session carry."""
+    """Return the CSRF token of a session."""
     return hmac.new(token.encode("utf-8", "surrogatepass"), b"csrf", hashlib.sha256).hexdigest()
 
 
@@ -74,7 +74,7 @@ def require_viewer(request: Request, engine: Engine) -> Viewer:
     """Return the signed-in user.
 
     Raises:
-      SignInRequired: Nobody is signed in.
+      SignInRequired: The request has no valid session.
     """
     viewer = find_viewer(engine, request)
     if viewer is None:
@@ -89,7 +89,7 @@ def require_operator(viewer: SignedIn) -> Viewer:
     """Return the signed-in operator.
 
     Raises:
-      Refused: The viewer is not an operator.
+      HttpProblem: The viewer is not an operator.
     """
     if not viewer.is_admin:
         raise HttpProblem("operator-only")
@@ -106,15 +106,15 @@ class Form:
         self.fields = fields
 
     def get(self, name: str) -> str:
-        """A field's last value; empty if it is not there."""
+        """Return the last value of a field; empty if the field is missing."""
         return next((value for key, value in reversed(self.fields) if key == name), "")
 
     def all(self, name: str) -> list[str]:
-        """All values of a field."""
+        """Return all values of a field."""
         return [value for key, value in self.fields if key == name]
 
     def below(self, prefix: str) -> Mapping[str, list[str]]:
-        """The values of all fields that begin with this, by the rest of their names."""
+        """Return the values of all fields with this prefix, by the rest of their names."""
         values: dict[str, list[str]] = {}
         for key, value in self.fields:
             if key.startswith(prefix):
@@ -126,7 +126,7 @@ def posted_form(request: Request, engine: Engine, body: RawBody) -> Form:
     """Return the form in the body of a request.
 
     Raises:
-      Refused: Another site sent it, or the body is not a form.
+      HttpProblem: Another site sent it, or the body is not a form.
     """
     if not _is_same_origin(request, engine.settings.public_url):
         raise HttpProblem("form-from-another-site")
@@ -137,14 +137,14 @@ def posted_form(request: Request, engine: Engine, body: RawBody) -> Form:
 
 
 def _is_same_origin(request: Request, public_url: str | None) -> bool:
-    """Return whether a page of this site sent the request, as far as the browser tells.
+    """Return True if the browser does not say that another site sent the request.
 
-    To a site without TLS, a browser sends its Origin at most.
+    Without TLS, a browser sends the header `Origin` at most.
     """
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None or origin is None:
         return site in (None, "same-origin", "none")
-    # A proxy may pass another host on, or leave out the port.
+    # A proxy may forward another host, or omit the port.
     own_hosts = [f"//{request.headers.get(name, '')}" for name in ("host", "x-forwarded-host")]
     try:
         return urlsplit(origin).hostname in {
@@ -158,10 +158,10 @@ PostedForm = Annotated[Form, Depends(posted_form)]
 
 
 def action_form(viewer: SignedIn, form: PostedForm) -> Form:
-    """Return the form of an action, which the viewer sent from a page of this session.
+    """Return the form of an action after checking its CSRF token.
 
     Raises:
-      Refused: The CSRF token does not match the session.
+      HttpProblem: The CSRF token does not match the session.
     """
     if not hmac.compare_digest(form.get("csrf").encode(), viewer.csrf.encode()):
         raise HttpProblem("form-of-another-session")
@@ -172,7 +172,7 @@ ActionForm = Annotated[Form, Depends(action_form)]
 
 
 def sign_in(engine: Backend, response: Response, token: str, *, secure: bool) -> bool:
-    """Set the session cookie; return whether the token is valid."""
+    """Set the session cookie; return True if the token is valid."""
     with engine.database.connection() as conn:
         is_valid = tokens.authenticate(conn, token) is not None
     if is_valid:

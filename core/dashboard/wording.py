@@ -1,4 +1,4 @@
-"""Errors as sentences of a page."""
+"""Error messages as complete sentences."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from core.errors import PollingError
 
 
 def sentences(error: PollingError) -> str:
-    """The problem and the next step."""
+    """Return the message and the next step of an error as two sentences."""
     return f"{sentence(error.message)} {sentence(error.next_step('dashboard'))}"
 
 
 def sentence(text: str) -> str:
-    """A text with a capital letter and a full stop."""
+    """Return a text with an initial capital and a full stop."""
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"

@@ -112,7 +112,7 @@ def _stalled(watchers: Sequence[RunWatcher]) -> ServerUnavailable:
 
 def _reason(watchers: Sequence[RunWatcher]) -> str:
     """What the runs wait for first; empty while they simply work."""
-    return next((wait.reason for watcher in watchers for wait in watcher.waits), "")
+    return next((wait.reason for watcher in watchers for wait in watcher.blockers), "")
 
 
 Step = Callable[[Counts, str], None]

@@ -1,12 +1,12 @@
-"""The HTTP API of `polling serve` under `/v1`, and the endpoints for monitoring.
+"""The REST API of `polling serve` under `/v1`, and the endpoints for monitoring.
 
-It needs the extra `serve`. What it shares with the dashboard is in `core.web`.
+It needs the extra `serve`. `core.web` holds the code that it shares with the dashboard.
 
-app          routes, errors, bounds and headers around one backend
+app          the application: routes, errors, limits and headers
 schemas      the bodies of requests and responses
 idempotency  the header `Idempotency-Key`
-metrics      figures for Prometheus
-routes       a module for each resource
+metrics      Prometheus metrics
+routes       one module per resource
 
-Routes call the operations of `core.service`, which knows no HTTP.
+Routes call the operations of `core.service`, which does not depend on HTTP.
 """

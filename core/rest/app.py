@@ -1,4 +1,4 @@
-"""The application: routes, errors, bounds and headers put together around one backend."""
+"""The application: routes, errors, limits and headers."""
 
 from __future__ import annotations
 
@@ -32,28 +32,31 @@ from core.web.body_limit import BodySize
 from core.web.feed_watcher import FeedWatcher
 
 ABOUT = """
-What people have in other services, kept here and polled on a schedule.
+Connect the accounts that users have with other services, sync them on a schedule, and read their
+content.
 
-Send a token with every request: `Authorization: Bearer …`. An operator creates it. A user's token
-sees what is that user's; what is another's is answered as if it were not there.
+Send a token with every request: `Authorization: Bearer …`. Operators create tokens. An operator's
+token has access to all data. A user's token has access to that user's data only: for the ID of
+another user's object, the response is 404.
 
-Listings are read page by page: give a page's `cursor` as `after`. Errors are problem details
-([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); their `code` stays the same whatever the text
-says.
+Lists are paginated: pass the `cursor` of a page as `after` to get the next one. Errors are problem
+details ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Their `code` is stable; the texts may
+change.
 """
 
 ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, oauth, operations)
 
 
 def build(backend: Backend) -> FastAPI:
-    """The application.
+    """Build the application for a backend.
 
-    It answers with this backend and does not close it; content is made searchable while it runs.
+    The application does not close the backend. While it runs, it also indexes new content for
+    search.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.pulse = FeedWatcher(backend)
+        app.state.feed_watcher = FeedWatcher(backend)
         follower = SearchIndexer(backend.database)
         follower.start()
         try:
@@ -69,8 +72,8 @@ def build(backend: Backend) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
-        # it would lead to where the Host header says, by HTTP where a proxy has TLS, with what was
-        # sent
+        # A redirect would use the untrusted Host header, and HTTP behind a proxy that terminates
+        # TLS.
         redirect_slashes=False,
     )
     app.state.backend = backend
@@ -85,7 +88,7 @@ def build(backend: Backend) -> FastAPI:
 
 
 def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with the problems that routes name."""
+    """Return the OpenAPI document, with the schema of the problems that routes declare."""
     openapi = document()
     _, problem = models_json_schema(
         [(problems.Problem, "serialization")], ref_template="#/components/schemas/{model}"
@@ -95,10 +98,7 @@ def _described(document: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 class Headers:
-    """Headers of every answer, unless a route sets others.
-
-    No cache keeps the answer, and no browser guesses its type.
-    """
+    """Middleware that adds default headers: no caching, and no guessing of content types."""
 
     DEFAULTS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -106,6 +106,8 @@ class Headers:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request, and add the default headers that the response does not set."""
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)

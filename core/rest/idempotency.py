@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: perform a request once, and answer its repetitions with the first response.
+"""`Idempotency-Key`: perform a request once, and replay its response for repetitions.
 
-A key belongs to its token. Request bodies hold passwords, so the table holds only a keyed digest of
-the request.
+A key belongs to its token. Request bodies may contain passwords, so the table stores only a keyed
+digest of the request.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from core.service.authorization import Principal
 from core.service.backend import Backend
 
 RETENTION_HOURS = 24
-ABANDONED_SECONDS = 300
-"""Age in seconds at which an unanswered request counts as lost with its process.
+"""The number of hours that a response is kept."""
 
-Its key may be used again.
+ABANDONED_SECONDS = 300
+"""The age in seconds at which an unanswered request is considered abandoned.
+
+Its process has probably died, so its key may be used again.
 """
 
 # One statement: of two concurrent requests, exactly one gets a row.
@@ -51,7 +53,7 @@ RELEASE_KEY = (
 
 @dataclass(frozen=True, slots=True)
 class RecordedResponse:
-    """The response to a request; `replayed` if an earlier request with this key got it."""
+    """A response; `replayed` is True if it belongs to an earlier request with this key."""
 
     status: int
     body: Any
@@ -59,7 +61,7 @@ class RecordedResponse:
 
 
 def response(status: int, body: BaseModel) -> RecordedResponse:
-    """Make the response of a route."""
+    """Build the response of a route from a status and a body."""
     return RecordedResponse(status, body.model_dump(mode="json"))
 
 
@@ -76,16 +78,19 @@ def once(
 
     A failed request releases its key: it changed nothing, and the client may retry it.
 
-    Parameters:
+    Args:
+      request: The request.
+      backend: The backend that holds the keys.
+      principal: The owner of the token.
       key: The value of `Idempotency-Key`. None: perform the request unconditionally.
       body: The raw body of the request.
-      act: Performs the request.
-      location: Returns the path of the created object, given the body of the response.
+      act: A function that performs the request.
+      location: A function that returns the path of the created object for a response body.
 
     Raises:
       WrongState: The first request with this key is still in progress.
       InvalidInput: The key was used for another request.
-      Exception: Whatever `act` raises.
+      Exception: Any error of `act`.
     """
     recorded = act() if key is None else _recorded(request, backend, principal, key, body, act)
     headers = {"Location": location(recorded.body)}

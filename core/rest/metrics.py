@@ -25,26 +25,29 @@ from core.service.fleet import snapshot
 from core.service.fleet.snapshot import FRESHNESS, Snapshot
 
 CACHE_SECONDS = 5.0
-"""Seconds that a snapshot is reused, so that several scrapers cost one set of queries."""
+"""The number of seconds that a snapshot is reused, so that several scrapers share its queries."""
 
 COUNTERS = {
     "saves": ("Saving transactions", ()),
     "outputs_changed": ("Items created, changed or deleted", ("domain",)),
-    "tasks": ("Tasks that ended, by the class of their error", ("domain", "state", "error")),
-    "retries": ("Attempts that failed and are made again", ("domain", "error")),
-    "snoozes": ("Tasks put back for later without counting an attempt", ("domain",)),
-    "budget_waits": ("Tasks put back because a limit was used up", ("domain", "limit")),
-    "budget_wait_seconds": ("How long they were put back", ("domain", "limit")),
-    "runs": ("Runs that ended", ("domain", "lane", "state")),
+    "tasks": ("Finished tasks, by state and error class", ("domain", "state", "error")),
+    "retries": ("Failed attempts that are retried", ("domain", "error")),
+    "snoozes": ("Snoozes: tasks postponed without counting an attempt", ("domain",)),
+    "budget_waits": ("Tasks postponed because a limit was exhausted", ("domain", "limit")),
+    "budget_wait_seconds": (
+        "Seconds by which exhausted limits postponed tasks",
+        ("domain", "limit"),
+    ),
+    "runs": ("Finished runs", ("domain", "lane", "state")),
 }
-"""What workers count: name, meaning, labels.
+"""The counters of workers: description and labels, by name.
 
-Each has the label `process`, as it begins at 0 with each.
+Each counter also has the label `process`, because it starts at 0 in each process.
 """
 
 
 class Metrics:
-    """Serves scrapes from a cached snapshot."""
+    """Metrics that are rendered from a cached snapshot."""
 
     MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -86,21 +89,21 @@ def _gauges(current: Snapshot) -> Iterator[Metric]:
     yield _gauge("tasks", "Open tasks", ("domain", "state"), current.tasks)
     yield _gauge(
         "tasks_parked",
-        "Tasks that failed for good and wait for a person",
+        "Parked tasks",
         ("domain", "error"),
         current.parked,
     )
     yield _gauge(
         "queue_age_seconds",
-        "How long the oldest task that could run has waited",
+        "Seconds that the oldest runnable task has waited",
         ("domain",),
         current.queue_age,
         "seconds",
     )
-    yield _gauge("runs_open", "Runs that are open", ("domain", "lane"), current.runs)
+    yield _gauge("runs_open", "Open runs", ("domain", "lane"), current.runs)
     yield _gauge(
         "run_oldest_seconds",
-        "Age of the oldest open run",
+        "Age of the oldest open run in seconds",
         ("domain", "lane"),
         current.runs,
         "oldest",
@@ -108,33 +111,33 @@ def _gauges(current: Snapshot) -> Iterator[Metric]:
     yield _gauge("accounts", "Connected accounts", ("domain", "status"), current.accounts)
     yield _gauge(
         "accounts_overdue",
-        "Accounts that should have been polled by now",
+        "Overdue accounts",
         ("domain",),
         current.overdue,
     )
-    yield _gauge("processes", "Processes that live", ("kind",), current.processes)
-    yield _gauge("threads", "Their threads", ("kind",), current.processes, "threads")
+    yield _gauge("processes", "Running processes", ("kind",), current.processes)
+    yield _gauge("threads", "Threads of running processes", ("kind",), current.processes, "threads")
     for name, about, number in (
-        ("limits_blocked", "Limits that are used up or refused now", current.blocked),
+        ("limits_blocked", "Limits that are exhausted or blocked", current.blocked),
         (
             "deletions_held",
-            "Listings of which so much vanished that a person is asked",
+            "Held deletions, which wait to be accepted",
             current.held,
         ),
         (
             "scheduler_silent_seconds",
-            "Since the last tick of the scheduler",
+            "Seconds since the last tick of the scheduler",
             current.silent_seconds,
         ),
-        ("dispatcher_leads", "Whether somebody dispatches", float(current.leads)),
+        ("dispatcher_leads", "1 if a dispatcher leads, otherwise 0", float(current.leads)),
         (
             "changes_held_back_seconds",
-            "Age of the oldest writing transaction; the feed waits for it",
+            "Age in seconds of the oldest open write transaction, for which the change feed waits",
             current.horizon_seconds,
         ),
         (
             "changes_unsearchable",
-            "Changes that are not searchable yet; counted up to 10,000",
+            "Changes that are not searchable yet, counted up to 10,000",
             current.unsearchable,
         ),
     ):
@@ -153,7 +156,7 @@ def _gauge(
 
 
 def _fresh(ages: Sequence[Row]) -> Iterator[Metric]:
-    about = "Accounts by the seconds since their last run ended"
+    about = "Accounts by the number of seconds since their last run ended"
     fresh = GaugeHistogramMetricFamily("polling_account_age_seconds", about, labels=("domain",))
     for domain, rows in itertools.groupby(ages, key=lambda row: row["domain"]):
         counts, total = [0] * (len(FRESHNESS) + 1), 0.0
@@ -174,7 +177,7 @@ def _counted(processes: Sequence[Row]) -> Iterator[Metric]:
     }
     for process in processes:
         for name, tags, number in process["counters"]:
-            if name in families:  # a worker of another version may count something else
+            if name in families:  # a worker of another version may have other counters
                 labels = [str(tags.get(label, "")) for label in COUNTERS[name][1]]
                 families[name].add_metric([process["process"], *labels], number)
     yield from families.values()
@@ -182,7 +185,7 @@ def _counted(processes: Sequence[Row]) -> Iterator[Metric]:
 
 def _durations(processes: Sequence[Row]) -> Metric:
     family = HistogramMetricFamily(
-        "polling_run_seconds", "How long runs took", labels=("process", "domain", "lane")
+        "polling_run_seconds", "Duration of runs in seconds", labels=("process", "domain", "lane")
     )
     for process in processes:
         counts: dict[tuple[str, str], dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Schemas of requests and responses. No response holds credentials."""
+"""Schemas of requests and responses. Responses never contain credentials."""
 
 from __future__ import annotations
 
@@ -21,309 +21,364 @@ Minutes = Annotated[int, Field(ge=1, le=525_600)]
 
 
 class _Request(BaseModel, extra="forbid", hide_input_in_errors=True):
-    """Base of request bodies: an unknown field is an error, so that a typo is not ignored."""
+    """Base of request bodies: an unknown field is an error, so that typos are not ignored."""
 
 
 class NewUserIntegration(_Request):
-    """An account to connect."""
+    """The account to connect."""
 
     integration_domain: Annotated[
         str, StringConstraints(min_length=1, max_length=63, pattern=NO_NUL)
-    ]
+    ] = Field(description="The domain of the integration, such as `ftp`")
     user_id: UserId | None = Field(
-        None, description="Whose it is. Needed with an operator's token; a user's token has one"
+        None,
+        description=(
+            "The user who owns the account. Required with an operator's token. With a user's token,"
+            " it is always that user"
+        ),
     )
-    name: Name | None = Field(None, description="For people. Default: as the provider calls it")
+    name: Name | None = Field(
+        None, description="A display name. Default: the name that the provider returns"
+    )
     config: dict[str, Any] = Field(
-        default_factory=dict, description="As the integration's `config_schema` says"
+        default_factory=dict,
+        description="The configuration, as described by the integration's `config_schema`",
     )
     credentials: dict[str, Any] = Field(
         default_factory=dict,
-        description="As the integration's `credentials_schema` says. They never come back",
+        description=(
+            "The credentials, as described by the integration's `credentials_schema`. No response"
+            " contains them"
+        ),
     )
-    poll_interval_minutes: Minutes | None = Field(None, description="Default: 15")
+    poll_interval_minutes: Minutes | None = Field(
+        None,
+        description=(
+            "Minutes from the end of a run to the start of the next. Default: 15, or the current"
+            " interval of an existing account"
+        ),
+    )
 
 
 class UserIntegrationChanges(_Request):
-    """What to change; what is left out stays."""
+    """The fields to change. Omitted fields keep their values."""
 
-    name: Name | None = None
-    config: dict[str, Any] | None = Field(None, description="The whole new config")
+    name: Name | None = Field(None, description="A new display name")
+    config: dict[str, Any] | None = Field(None, description="The complete new configuration")
     credentials: dict[str, Any] | None = Field(
-        None, description="New credentials: the account goes on where it stopped"
+        None, description="New credentials. A stopped account resumes where it stopped"
     )
-    poll_interval_minutes: Minutes | None = None
+    poll_interval_minutes: Minutes | None = Field(
+        None, description="Minutes from the end of a run to the start of the next"
+    )
 
 
 class Sync(_Request):
-    """How to sync."""
+    """Options of a sync."""
 
     allow_deletions: bool = Field(
-        False, description="Also delete what the guard would hold for a person"
+        False, description="Accept deletions that the delete guard would hold"
     )
 
 
 class NewAuthorization(_Request):
-    """A person who is about to connect an account in a browser."""
+    """A connection to start in a user's browser."""
 
     user_id: UserId | None = Field(
-        None, description="Whose account it will be. Needed with an operator's token"
+        None,
+        description=(
+            "The user who will own the account. Required with an operator's token, except to"
+            " reconnect an account"
+        ),
     )
     user_integration_id: UUID | None = Field(
-        None, description="Reconnect this account, and no other"
+        None, description="The account to reconnect. Default: connect a new account"
     )
-    name: Name | None = None
-    config: dict[str, Any] = Field(default_factory=dict)
-    poll_interval_minutes: Minutes | None = None
+    name: Name | None = Field(
+        None, description="A display name. Default: the name that the provider returns"
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="The configuration, as described by the integration's `config_schema`",
+    )
+    poll_interval_minutes: Minutes | None = Field(
+        None, description="Minutes from the end of a run to the start of the next. Default: 15"
+    )
     redirect_to: Annotated[str, StringConstraints(max_length=2_000, pattern=NO_NUL)] | None = Field(
         None,
         description=(
-            "Where the browser goes afterwards: below `POLLING_PUBLIC_URL` or one of"
-            " `POLLING_REDIRECT_URLS`"
+            "The address to which the browser is redirected at the end. It must start with"
+            " `POLLING_PUBLIC_URL` or with one of `POLLING_REDIRECT_URLS`"
         ),
     )
 
 
 class Page(BaseModel, Generic[T]):
-    """Some of a listing."""
+    """A page of a list."""
 
-    items: list[T]
+    items: list[T] = Field(description="The items of this page")
     cursor: str | None = Field(
-        description="Give it as `after` for the next page; null after the last one"
+        description="Pass it as `after` to get the next page; null on the last page"
     )
 
 
 class Integration(BaseModel):
-    """A kind of service that accounts can be connected of."""
+    """An installed integration: a kind of service whose accounts can be connected."""
 
-    domain: str
-    name: str
-    version: str | None
-    docs: str | None
-    oauth: bool = Field(description="Whether accounts are connected in a browser, by `/v1/oauth`")
-    config_schema: dict[str, Any] = Field(description="JSON schema of `config`")
-    credentials_schema: dict[str, Any] = Field(description="JSON schema of `credentials`")
+    domain: str = Field(description="The unique name of the integration, such as `ftp`")
+    name: str = Field(description="The display name")
+    version: str | None = Field(description="The version of the plugin")
+    docs: str | None = Field(description="The address of the documentation")
+    oauth: bool = Field(
+        description="True if accounts can be connected in a browser with `/v1/oauth`"
+    )
+    config_schema: dict[str, Any] = Field(description="The JSON schema of `config`")
+    credentials_schema: dict[str, Any] = Field(description="The JSON schema of `credentials`")
 
 
 class Wait(BaseModel):
-    """Something that keeps an account from going on."""
+    """A reason why an account or a run waits."""
 
-    reason: str
-    until: datetime | None
+    reason: str = Field(description="A description for people")
+    until: datetime | None = Field(description="The end of the wait; null if it is unknown")
 
 
 class UserIntegration(BaseModel):
-    """One user's connected account of an integration."""
+    """A user's connected account of an integration."""
 
-    id: UUID
-    user_id: str
-    integration_domain: str
-    name: str
-    identity: str = Field(description="Whose account it is at the provider")
-    config: dict[str, Any]
-    sync_status: AccountState
-    status_reason: AccountStateReason | None = Field(description="Of an error")
-    status_detail: str | None
-    poll_interval_minutes: int
-    next_sync_at: datetime | None
-    last_sync_at: datetime | None
-    consecutive_failures: int
-    resync_due: bool
-    created_at: datetime
-    updated_at: datetime
+    id: UUID = Field(description="The ID of the account")
+    user_id: str = Field(description="The user who owns the account")
+    integration_domain: str = Field(description="The domain of the integration")
+    name: str = Field(description="The display name")
+    identity: str = Field(description="The ID of the account at the provider")
+    config: dict[str, Any] = Field(description="The configuration, without secrets")
+    sync_status: AccountState = Field(description="The state of the account")
+    status_reason: AccountStateReason | None = Field(
+        description="The reason for the state `error`; null in other states"
+    )
+    status_detail: str | None = Field(
+        description="The error message for the state `error`; null in other states"
+    )
+    poll_interval_minutes: int = Field(
+        description="Minutes from the end of a run to the start of the next"
+    )
+    next_sync_at: datetime | None = Field(description="The time at which the next run is due")
+    last_sync_at: datetime | None = Field(description="The time at which the last run ended")
+    consecutive_failures: int = Field(description="The number of failed runs in a row")
+    resync_due: bool = Field(description="True if the next run is a resync")
+    created_at: datetime = Field(description="The time at which the account was connected")
+    updated_at: datetime = Field(description="The time of the last change")
 
 
 class HeldDeletion(BaseModel):
-    """An unusually large deletion, held until a person confirms it.
+    """An unusually large deletion that the delete guard holds.
 
-    `/sync` with `allow_deletions` confirms it.
+    To accept it, call `/sync` with `allow_deletions`.
     """
 
-    parent: str | None
-    since: datetime | None
-    until: datetime | None
-    vanished: int
-    total: int
-    created_at: datetime
+    parent: str | None = Field(
+        description="The parent of the missing items; null for the entire account"
+    )
+    since: datetime | None = Field(description="The start of the listed time range, if any")
+    until: datetime | None = Field(description="The end of the listed time range, if any")
+    vanished: int = Field(description="The number of missing items")
+    total: int = Field(description="The number of items in the listed part")
+    created_at: datetime = Field(description="The time at which the deletion was detected")
 
 
 class Totals(BaseModel):
-    """What is kept of an account."""
+    """Totals of an account's content."""
 
-    items: int
-    deleted: int
-    bytes: int
-    held: list[HeldDeletion]
+    items: int = Field(description="The number of items that are not marked deleted")
+    deleted: int = Field(description="The number of items that are marked deleted")
+    bytes: int = Field(description="The size of all items that are not marked deleted")
+    held: list[HeldDeletion] = Field(description="The held deletions")
 
 
 class UserIntegrationInFull(UserIntegration):
-    """One account, with what it waits for."""
+    """An account with the reasons why it waits, and its totals on request."""
 
-    waits: list[Wait] = Field(description="Empty while it simply works")
+    waits: list[Wait] = Field(
+        description="The reasons why the account waits, the most important first"
+    )
     totals: Totals | None = Field(
-        description="Only with `totals=true`: counting takes its time in a large account"
+        description="Present with `totals=true` only, because counting a large account is slow"
     )
 
 
 class Identity(BaseModel):
-    """Whose account the credentials open."""
+    """The account at the provider to which the credentials give access."""
 
-    id: str
-    name: str
+    id: str = Field(description="The ID of the account at the provider")
+    name: str = Field(description="The name of the account at the provider")
 
 
 class State(BaseModel):
-    """What the plugin remembers between runs."""
+    """A partition of the plugin's state."""
 
-    partition: str
-    value: Any
-    version: int
-    updated_at: datetime
+    partition: str = Field(description="The name of the partition")
+    value: Any = Field(description="The value, as the plugin stored it")
+    version: int = Field(description="The number of changes of the value")
+    updated_at: datetime = Field(description="The time of the last change")
 
 
 class Run(BaseModel):
-    """One sync of one account. Counts are final once it has ended."""
+    """One sync of one account. The counters are final once the run has ended."""
 
-    id: UUID
-    user_integration_id: UUID
-    integration_domain: str
-    lane: Lane
-    trigger: Trigger
-    state: RunState
-    started_at: datetime
-    finished_at: datetime | None
-    tasks_done: int
-    tasks_parked: int
-    outputs_saved: int
-    outputs_unchanged: int
-    outputs_deleted: int
-    error: str | None
+    id: UUID = Field(description="The ID of the run")
+    user_integration_id: UUID = Field(description="The ID of the account")
+    integration_domain: str = Field(description="The domain of the integration")
+    lane: Lane = Field(description="The lane of the run")
+    trigger: Trigger = Field(description="The reason why the run started")
+    state: RunState = Field(description="The state of the run")
+    started_at: datetime = Field(description="The start of the run")
+    finished_at: datetime | None = Field(description="The end of the run; null while it is open")
+    tasks_done: int = Field(description="The number of tasks that are done")
+    tasks_parked: int = Field(description="The number of parked tasks")
+    outputs_saved: int = Field(description="The number of items created or changed")
+    outputs_unchanged: int = Field(description="The number of items found unchanged")
+    outputs_deleted: int = Field(description="The number of items marked deleted")
+    error: str | None = Field(description="The error of the run, such as that of a parked task")
 
 
 class RunInFull(Run):
-    """One run, with its counts as they are now."""
+    """A run with its current counters."""
 
-    tasks_known: int = Field(description="Known so far: more may come while it runs")
-    tasks_queued: int
-    tasks_ready: int
-    waits: list[Wait]
+    tasks_known: int = Field(
+        description="The number of tasks so far. It may grow while the run is open"
+    )
+    tasks_queued: int = Field(description="The number of dispatched tasks")
+    tasks_ready: int = Field(description="The number of tasks that wait to be dispatched")
+    waits: list[Wait] = Field(description="The reasons why the run waits, the most important first")
 
 
 class Requested(BaseModel):
-    """The run that was asked for: a new one, or the one that was open."""
+    """The requested run: a new one, or the run that was already open."""
 
-    run_id: UUID
-    new: bool
+    run_id: UUID = Field(description="The ID of the run")
+    new: bool = Field(description="True if the request started the run")
 
 
 class Task(BaseModel):
     """One step of a run."""
 
-    id: int
-    run_id: UUID
-    user_integration_id: UUID
-    integration_domain: str
-    lane: Lane
-    parent_id: int | None
-    retry_of: int | None
-    retried_as: int | None
-    type: str
-    payload: dict[str, Any]
-    state: TaskState
-    priority: int
-    available_at: datetime | None
-    attempts: int
-    crashes: int
-    snoozes: int
-    reason: str | None
-    errors: list[dict[str, Any]] | None
-    outputs_saved: int
-    outputs_unchanged: int
-    outputs_deleted: int
-    followups: int
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    id: int = Field(description="The ID of the task")
+    run_id: UUID = Field(description="The ID of the run")
+    user_integration_id: UUID = Field(description="The ID of the account")
+    integration_domain: str = Field(description="The domain of the integration")
+    lane: Lane = Field(description="The lane of the run")
+    parent_id: int | None = Field(
+        description="The task that returned this one; null for a root task"
+    )
+    retry_of: int | None = Field(description="The task of which this one is a copy")
+    retried_as: int | None = Field(description="The copy of this task that replaces it")
+    type: str = Field(description="The type of the task, as the plugin defines it")
+    payload: dict[str, Any] = Field(description="The parameters of the task")
+    state: TaskState = Field(description="The state of the task")
+    priority: int = Field(description="The priority. Tasks with a higher number run first")
+    available_at: datetime | None = Field(
+        description="The earliest time at which a ready task is dispatched"
+    )
+    attempts: int = Field(description="The number of failed attempts")
+    crashes: int = Field(description="The number of crashes")
+    snoozes: int = Field(description="The number of snoozes, which count no attempt")
+    reason: str | None = Field(description="The reason for the current state")
+    errors: list[dict[str, Any]] | None = Field(description="The errors of the failed attempts")
+    outputs_saved: int = Field(description="The number of items created or changed")
+    outputs_unchanged: int = Field(description="The number of items found unchanged")
+    outputs_deleted: int = Field(description="The number of items marked deleted")
+    followups: int = Field(description="The number of tasks that this task returned")
+    created_at: datetime = Field(description="The time at which the task was created")
+    started_at: datetime | None = Field(
+        description="The start of the last attempt; recorded only for a suspect task"
+    )
+    finished_at: datetime | None = Field(description="The time at which the task ended")
 
 
 class Retried(BaseModel):
-    """The tasks that go on in place of a parked one."""
+    """The tasks that replace a retried task."""
 
-    tasks: list[int]
+    tasks: list[int] = Field(description="The IDs of the new tasks")
 
 
 class Content(BaseModel):
-    """One item that is kept; its bytes are at `/raw`."""
+    """An item of content. Download its bytes from `/raw`."""
 
-    id: int
-    user_integration_id: UUID
-    integration_domain: str
-    external_id: str = Field(description="The item's id at the source, unique in its account")
-    kind: str
-    parent: str | None = Field(
-        description="The `external_id`, or the name of the place, it belongs to"
+    id: int = Field(description="The ID of the item")
+    user_integration_id: UUID = Field(description="The ID of the account")
+    integration_domain: str = Field(description="The domain of the integration")
+    external_id: str = Field(
+        description="The ID of the item at the source, unique within its account"
     )
-    name: str | None
-    external_timestamp: datetime | None
-    content_type: str | None
-    size: int
-    hash: str | None = Field(description="SHA-256, in hexadecimal")
-    metadata: dict[str, Any]
-    fingerprint: str | None
-    created_at: datetime
-    updated_at: datetime
-    deleted_at: datetime | None
+    kind: str = Field(description="The kind of item, as the plugin defines it, such as `file`")
+    parent: str | None = Field(
+        description="The `external_id` of the parent item, or the name of another parent"
+    )
+    name: str | None = Field(description="The display name")
+    external_timestamp: datetime | None = Field(description="The time of the item at the source")
+    content_type: str | None = Field(description="The media type of the content")
+    size: int = Field(description="The size of the content in bytes")
+    hash: str | None = Field(description="The SHA-256 hash of the content, in hexadecimal")
+    metadata: dict[str, Any] = Field(description="Further properties, as the plugin defines them")
+    fingerprint: str | None = Field(
+        description="The value by which the plugin recognizes an unchanged item"
+    )
+    created_at: datetime = Field(description="The time at which the item was first saved")
+    updated_at: datetime = Field(description="The time of the last change in this database")
+    deleted_at: datetime | None = Field(
+        description="The time at which the item was marked deleted; null if it is not"
+    )
 
 
 class Change(BaseModel):
-    """One change of content.
+    """A change of content.
 
-    A reader may hear of an item by `updated` first: what changes twice is told once, as it is now.
+    An item that changed several times appears once, with its current state. Therefore the first
+    change that a reader sees of an item may be `updated`.
     """
 
     change: Literal["created", "updated", "deleted", "erased"] = Field(
         description=(
-            "`erased`, which operators are told: everything of the account is gone, without a trace"
-            " of its items"
+            "The kind of change. `erased`: all content of the account was erased, and its items are"
+            " not listed. Only operators receive it"
         )
     )
-    user_integration_id: UUID
-    content: Content | None
+    user_integration_id: UUID = Field(description="The ID of the account")
+    content: Content | None = Field(description="The item; null for `erased`")
 
 
 class Changes(BaseModel):
-    """A part of the change feed."""
+    """A page of the change feed."""
 
-    changes: list[Change]
+    changes: list[Change] = Field(description="The changes, the oldest first")
     cursor: str = Field(
-        description=(
-            "Keep it, and give it as `after` the next time. It is there even if nothing changed"
-        )
+        description="Pass it as `after` in the next request. It is present even without changes"
     )
     more: bool = Field(
         description=(
-            "Whether to ask again at once; a page may be empty, as others' changes are passed over"
+            "True if more changes may follow: request the next page immediately, even if this page"
+            " is empty"
         )
     )
 
 
 class Erased(BaseModel):
-    """What is gone."""
+    """The numbers of deleted objects."""
 
-    accounts: int
-    rows: int
-    blobs: int
+    accounts: int = Field(description="The number of deleted accounts")
+    rows: int = Field(description="The number of deleted rows")
+    blobs: int = Field(description="The number of deleted blobs")
 
 
 class Authorization(BaseModel):
-    """Where to send the person's browser."""
+    """A link that connects an account in a browser."""
 
-    url: str
-    expires_at: datetime
+    url: str = Field(description="The address to open in the user's browser. It works once")
+    expires_at: datetime = Field(description="The time at which the link expires")
 
 
 class Health(BaseModel):
-    """Whether it works, and what needs a look."""
+    """The health of the server and of the fleet."""
 
-    status: Literal["ok", "degraded", "unavailable"]
-    checks: dict[str, CheckStatus]
+    status: Literal["ok", "degraded", "unavailable"] = Field(description="The overall status")
+    checks: dict[str, CheckStatus] = Field(description="The status of each check")

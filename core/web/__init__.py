@@ -1,7 +1,11 @@
-"""What REST and the dashboard share. It needs the extra `serve`.
+"""The code that REST and the dashboard share. It needs the extra `serve`.
 
-dependencies  the backend, the principal, parameters   problems        errors as RFC 9457
-body_limit    the maximum size of a request            downloads       stored content as bytes
-feed_watcher  waiting for changes                      provider_slots  waiting for providers
-server        uvicorn                                  tracing         a span for each request
+- `dependencies`: the backend, the principal and common parameters
+- `body_limit`: the maximum size of a request body
+- `problems`: errors as problem details (RFC 9457)
+- `downloads`: the bytes of content
+- `feed_watcher`: waiting for changes
+- `provider_slots`: a limit on requests that wait for providers
+- `server`: uvicorn
+- `tracing`: a span for each request
 """

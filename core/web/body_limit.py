@@ -1,4 +1,4 @@
-"""How much a request may carry."""
+"""A limit on the size of request bodies."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.web.problems import HttpProblem, problem
 
 MAX_BODY_BYTES = 1024 * 1024
-"""Of a request's body. The largest there is holds a config and credentials."""
+"""The maximum size of a request body. The largest bodies hold a config and credentials."""
 
 
 class BodySize:
-    """Refuses larger bodies with 413, by what they announce and by what comes.
+    """Middleware that refuses large request bodies with status 413.
 
-    Parameters:
-      most: Bytes.
+    It checks the header `Content-Length` and counts the bytes that arrive.
+
+    Args:
+      app: The application to protect.
+      most: The maximum number of bytes.
     """
 
     def __init__(self, app: ASGIApp, most: int = MAX_BODY_BYTES) -> None:
@@ -23,6 +26,7 @@ class BodySize:
         self.most = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, and refuse it once its body is too large."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -37,7 +41,7 @@ class BodySize:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                # FastAPI passes no other exception on that comes while it reads.
+                # While FastAPI reads a body, it lets only this exception through.
                 raise HTTPException(413)
             return message
 

@@ -13,7 +13,7 @@ from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.web.problems import HttpProblem
 
-bearer = HTTPBearer(auto_error=False, description="A token from the operator.")
+bearer = HTTPBearer(auto_error=False, description="A token that the operator created.")
 
 
 def _backend(request: Request) -> Backend:
@@ -45,7 +45,7 @@ Authenticated = Annotated[Principal, Depends(authenticated)]
 
 
 def admin(principal: Authenticated) -> Principal:
-    """Require an operator's token.
+    """Return the principal of an operator's token.
 
     Raises:
       HttpProblem: The token belongs to a user.
@@ -60,17 +60,17 @@ Admin = Annotated[Principal, Depends(admin)]
 NO_NUL = r"^[^\x00]*$"
 MAX_ID = 2**63 - 1
 
-AccountId = Annotated[UUID, Path(description="The user integration's id.")]
-RunId = Annotated[UUID, Path(description="The run's id.")]
-TaskId = Annotated[int, Path(ge=1, le=MAX_ID, description="The task's id.")]
-ContentId = Annotated[int, Path(ge=1, le=MAX_ID, description="The content's id.")]
-Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
+AccountId = Annotated[UUID, Path(description="The ID of the user integration.")]
+RunId = Annotated[UUID, Path(description="The ID of the run.")]
+TaskId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the task.")]
+ContentId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the content item.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items to return.")]
 After = Annotated[
     str | None,
     Query(
         max_length=20_000,
         pattern=NO_NUL,
-        description="The `cursor` of the page before. Default: the first page.",
+        description="The `cursor` of the previous page. Default: the first page.",
     ),
 ]
 UserFilter = Annotated[
@@ -78,11 +78,14 @@ UserFilter = Annotated[
     Query(
         max_length=500,
         pattern=NO_NUL,
-        description="Only of this user. A user's token sees its own anyway.",
+        description=(
+            "Return only items of this user. A user's token always returns only that user's items."
+        ),
     ),
 ]
 DomainFilter = Annotated[
-    str | None, Query(max_length=63, pattern=NO_NUL, description="Only of this integration.")
+    str | None,
+    Query(max_length=63, pattern=NO_NUL, description="Return only items of this integration."),
 ]
 IdempotencyKey = Annotated[
     str | None,
@@ -91,15 +94,15 @@ IdempotencyKey = Annotated[
         max_length=255,
         pattern=r"^[\x21-\x7e]+$",
         description=(
-            "A key of your own for this one request: sent again within a day, it is answered as the"
-            " first time."
+            "A unique key for this request. If a request with the same key is sent again within 24"
+            " hours, the first response is returned and nothing is done twice."
         ),
     ),
 ]
 
 
 def visible_user(principal: Principal, user: str | None) -> str | None:
-    """Return the user whose rows a listing shows: with a user's token, always that user.
+    """Return the user whose rows a listing shows. With a user's token, it is always that user.
 
     Raises:
       HttpProblem: A user's token asks for the rows of another user.

@@ -1,7 +1,4 @@
-"""What is kept, sent as bytes.
-
-It comes from outside: a browser shall run none of it, and guess nothing about it.
-"""
+"""Downloads of content. Content is untrusted: browsers must not run it or guess its type."""
 
 from __future__ import annotations
 
@@ -34,28 +31,31 @@ IMAGES = (
     ("image/webp", re.compile(rb"RIFF....WEBP", re.DOTALL)),
     ("image/avif", re.compile(rb"....ftypavi[fs]", re.DOTALL)),
 )
-"""How they begin (https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm).
+"""The signatures of raster images.
 
-SVG is none: it can hold scripts.
+Source: https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm. SVG is excluded
+because it can contain scripts.
 """
 
 
 def download(
     engine: Backend, row: dict[str, Any], *, image: bool = False, typed: bool = True
 ) -> StreamingResponse:
-    """An item's bytes, as a download that no browser shows in place.
+    """Return the bytes of an item as a download that browsers do not display.
 
-    Parameters:
-      row: The item, as `core.service.content.queries.content` gives it.
-      image: Show it in place if it begins as a raster image does, whatever it is said to be.
-      typed: Name the type that it is said to be. To a page of the same site, what is named a script
-        could be one.
+    Args:
+      engine: The backend.
+      row: The item, as a row of `core.service.content.queries.content`.
+      image: Allow display if the bytes start like a raster image. The declared type has no
+        effect. Default: False.
+      typed: Send the declared content type. Use False for pages of the same site, which could load
+        a declared script. Default: True.
 
     Raises:
-      NotFound: It is gone, or its blob is.
+      NotFound: The item or its blob does not exist.
     """
     portions = content_reader.read(engine, row["id"])
-    first = next(portions, b"")  # what is missing is told before the answer begins
+    first = next(portions, b"")  # a missing blob must raise before the response starts
     shown = image_type(first) if image else None
     headers = {
         **HARMLESS,
@@ -64,10 +64,9 @@ def download(
         else _disposition(row["name"] or row["external_id"]),
     }
     if shown:
-        headers["Cross-Origin-Opener-Policy"] = (
-            "unsafe-none"  # a browser opens nothing that is both sandboxed and apart
-        )
-    # As a header: of a media type, its charset would be made up.
+        # Browsers block a sandboxed document that sets this policy to `same-origin`.
+        headers["Cross-Origin-Opener-Policy"] = "unsafe-none"
+    # Starlette adds a charset to `media_type`; a header is sent unchanged.
     headers["Content-Type"] = shown or media_type(row["content_type"] if typed else None)
     if row["hash"]:
         headers["ETag"] = f'"{row["hash"]}"'
@@ -75,7 +74,7 @@ def download(
 
 
 def image_type(beginning: bytes) -> str | None:
-    """The type of a raster image that begins like this; None if it is none that is shown."""
+    """Return the type of a raster image by its first bytes; None for all other data."""
     return next((name for name, pattern in IMAGES if pattern.match(beginning)), None)
 
 
@@ -86,7 +85,7 @@ def media_type(declared: str | None) -> str:
 
 
 def _disposition(name: str) -> str:
-    """Percent-encode everything that is not plain, so that a name cannot end the header's value.
+    """Return a `Content-Disposition` with an encoded name, which cannot end the header value.
 
     https://www.rfc-editor.org/rfc/rfc6266
     """

@@ -1,4 +1,4 @@
-"""Wait for changes. The database is polled four times a second, for any number of readers."""
+"""Waiting for changes. All readers share one query, four times a second."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from core.service.backend import Backend
 from core.service.content import changes
 
 SECONDS = 0.25
+"""The interval between two queries."""
 
 
 class FeedWatcher:
-    """Caches the end of the change feed for `SECONDS`."""
+    """A watcher of the change feed that caches its end for `SECONDS`."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -35,11 +36,12 @@ class FeedWatcher:
     async def wait_beyond(self, xid: int, seconds: float) -> bool:
         """Wait until the feed has a change after `xid`, or the server stops.
 
-        Parameters:
-          seconds: Maximum time to wait.
+        Args:
+          xid: A transaction id, as returned by `newest`.
+          seconds: The maximum time to wait.
 
         Returns:
-          Whether there is such a change.
+          True if there is such a change.
         """
         deadline = time.monotonic() + seconds
         while await self.newest() <= xid:
@@ -56,7 +58,7 @@ class FeedWatcher:
 
     @property
     def ended(self) -> bool:
-        """Whether the server is stopping."""
+        """True if the server is stopping."""
         return self._ended.is_set()
 
     def end(self) -> None:

@@ -1,6 +1,6 @@
-"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457), worded by the catalogue.
+"""Errors as problem details (https://www.rfc-editor.org/rfc/rfc9457) with the catalogue's texts.
 
-No secret that was sent is repeated in them.
+They never repeat values from the request, which may be secrets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
     503: {"Retry-After": "5"},
 }
-"""What answers of these statuses carry."""
+"""Headers of error responses, by status."""
+
 MAX_LOCATION_CHARS = 200
 MAX_ERRORS = 20
 
@@ -39,29 +40,28 @@ log = logging.getLogger(__name__)
 
 
 class FieldError(BaseModel):
-    """What is wrong with one part of a request."""
+    """An error in one part of a request."""
 
-    where: str = Field(description="`query.limit`, `body.name`, …")
+    where: str = Field(description="The invalid part, such as `query.limit` or `body.name`")
     message: str
 
 
 class Problem(BaseModel):
-    """What went wrong, and what can be done about it."""
+    """A problem, and the next step to solve it."""
 
-    type: str = Field(description=f"`{TYPE}` and the code")
-    title: str = Field(description="The status in words")
+    type: str = Field(description=f"`{TYPE}`, followed by the code")
+    title: str = Field(description="The name of the HTTP status")
     status: int
     code: str = Field(
-        description="What went wrong; stays the same whatever the text says. All codes:"
-        " `docs/reference/errors.md`"
+        description="A stable code of the problem. All codes: `docs/reference/errors.md`"
     )
-    detail: str = Field(description="What went wrong, in words")
-    next_step: str = Field(description="What to do next, in words")
-    errors: list[FieldError] | None = None
+    detail: str = Field(description="A description of the problem, for people")
+    next_step: str = Field(description="The next step, for people")
+    errors: list[FieldError] | None = Field(None, description="Errors in parts of the request")
 
 
 class HttpProblem(PollingError):
-    """A surface turns a request away, whatever it asks for."""
+    """An error of HTTP handling, independent of the operation that was requested."""
 
 
 def problem(
@@ -70,11 +70,12 @@ def problem(
     errors: list[FieldError] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """The answer to a request that failed with this error.
+    """Return the response for an error.
 
-    Parameters:
-      errors: What is wrong with single parts of the request.
-      headers: Beside those of the status.
+    Args:
+      error: The error.
+      errors: Errors in parts of the request. Default: none.
+      headers: Headers to add to the headers of the status. Default: none.
     """
     body = Problem(
         type=TYPE + error.code,
@@ -94,12 +95,12 @@ def problem(
 
 
 def _clean(text: str) -> str:
-    """Half characters cannot be sent, and control characters are of no use to anybody."""
+    """Replace unpaired surrogates, which cannot be encoded, and control characters."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error by a problem."""
+    """Make an application return a problem for every error."""
     app.add_exception_handler(PollingError, _polling_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -114,9 +115,9 @@ async def _polling_error(request: Request, error: Exception) -> JSONResponse:  #
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa: ARG001
-    """Return only the places and messages of Pydantic's errors.
+    """Return the locations and messages of Pydantic's errors.
 
-    The errors also hold the input, which may be a password.
+    Omit the input, which may be a password.
     """
     assert isinstance(error, RequestValidationError)
     errors = [_field_error(detail) for detail in error.errors()[:MAX_ERRORS]]
@@ -124,11 +125,11 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:  # noqa:
 
 
 def _field_error(detail: Mapping[str, Any]) -> FieldError:
-    # A validator's own words may repeat what it was given.
+    # A message from a custom validator may repeat the input.
     message = (
         detail["msg"]
         if detail["type"] not in ("value_error", "assertion_error")
-        else "cannot be used"
+        else "invalid value"
     )
     if detail["type"] == "json_invalid":
         return FieldError(where="body", message="invalid JSON")
@@ -142,7 +143,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:  # noqa: AR
 
 
 def http_error(status: int) -> PollingError:
-    """What Starlette and FastAPI answer by themselves, as an error of the catalogue."""
+    """Return the error of the catalogue for a status that Starlette or FastAPI raised."""
     match status:
         case 404:
             return HttpProblem("address-not-found")
@@ -154,7 +155,7 @@ def http_error(status: int) -> PollingError:
 
 
 async def database(request: Request, error: Exception) -> JSONResponse:
-    """What is answered where PostgreSQL failed, which is written down."""
+    """Log an error of PostgreSQL, and return the response."""
     assert isinstance(error, psycopg.Error)
     if passes(error):
         log.warning("PostgreSQL is not available: %s", describe(error))
@@ -168,15 +169,16 @@ async def _busy(request: Request, error: Exception) -> JSONResponse:  # noqa: AR
 
 
 class UnexpectedErrors:
-    """Answers what nobody foresaw.
+    """Middleware that answers unexpected errors with status 500.
 
-    Starlette's own way would raise it again, and the server would log its text and its frames.
+    Starlette would raise the error again, and the server would log its text and its frames.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, and log an unexpected error by its class and location."""
         begun = False
 
         async def noted(message: Message) -> None:
@@ -196,9 +198,9 @@ class UnexpectedErrors:
 
 
 class TruncatedResponse(Exception):
-    """An answer that had begun could not be finished: the connection is closed."""
+    """A response failed after its start. The server closes the connection."""
 
 
 def _log(method: str, path: str, error: BaseException) -> None:
-    """The class alone: the text, and the values in the frames, may hold what was sent."""
+    """Log only the class and the location of an error: its text may contain request data."""
     log.error("%s %s failed: %s", method, repr(path)[1:-1], place(error))

@@ -1,6 +1,6 @@
-"""A bound on concurrent requests that wait for a provider.
+"""A limit on concurrent requests that wait for a provider.
 
-A provider may be slow. The bound leaves threads for other requests.
+A provider may be slow. The limit leaves threads for other requests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from core.web.problems import HttpProblem
 
 @contextmanager
 def provider_slot(backend: Backend) -> Iterator[None]:
-    """Hold a slot for code that calls a provider.
+    """Reserve a slot during a call to a provider.
 
     Raises:
       HttpProblem: All slots are in use.

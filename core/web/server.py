@@ -1,4 +1,4 @@
-"""The server: uvicorn, until SIGTERM or Ctrl-C."""
+"""The HTTP server, which runs uvicorn until SIGTERM or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from core.errors import SettingsError
 from core.web.feed_watcher import FeedWatcher
 
 SHUTDOWN_SECONDS = 10
-"""Grace period for running requests at shutdown; long polls are answered immediately."""
+"""The grace period for running requests at shutdown. Long polls end immediately."""
 
 MAX_CONNECTIONS = 1_000
-"""Maximum number of connections; further ones get status 503."""
+"""The maximum number of connections. Further connections get status 503."""
 
 
 def serve(
@@ -28,12 +28,15 @@ def serve(
 ) -> None:
     """Serve requests until SIGTERM or Ctrl-C.
 
-    Parameters:
-      feed_watcher: Returns the watcher that long polls wait for; called after startup.
-      on_listening: Called with the port once the server listens.
+    Args:
+      site: The application to serve.
+      feed_watcher: A function that returns the watcher of long polls; called after startup.
+      host: The address to listen on.
+      port: The port to listen on; 0 selects a free port.
+      on_listening: A function that is called with the port once the server listens.
 
     Raises:
-      SettingsError: The address cannot be listened on.
+      SettingsError: The server cannot listen on the address.
     """
     listener = _listen(host, port)
     config = uvicorn.Config(
@@ -56,7 +59,7 @@ class _Server(uvicorn.Server):
         self._feed_watcher = feed_watcher
 
     async def shutdown(self, *arguments: Any, **more: Any) -> None:
-        """Answer waiting requests before the grace period, which would cut them off."""
+        """Answer long polls first; the grace period would cut them off."""
         self._feed_watcher().end()
         await super().shutdown(*arguments, **more)
 

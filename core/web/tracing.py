@@ -1,4 +1,4 @@
-"""A span for each request, where traces are on: its route, and neither its address nor its body."""
+"""Tracing: a span for each request with its route, but without its address and body."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from core.observability import traces
 
 
 def traced(app: ASGIApp) -> ASGIApp:
-    """The application with a span around each request; itself where traces are off."""
+    """Return the application with a span around each request; unchanged if tracing is off."""
     if not traces.wanted():
         return app
 
@@ -30,7 +30,7 @@ def traced(app: ASGIApp) -> ASGIApp:
                 await app(scope, receive, noted)
             finally:
                 if span is not None:
-                    # Routing has written it there by now.
+                    # Routing has stored the route in the scope by now.
                     route = getattr(scope.get("route"), "path", None)
                     if route is not None:
                         span.update_name(f"{method} {route}")

@@ -25,20 +25,22 @@ Json = Mapping[str, Any]
 INTRODUCTION = """\
 # REST API
 
-Made from the OpenAPI document by `docs/reference/generate.py`; the document itself is at
-`/openapi.json`. How to begin: [use the API](../how-to/use-the-api.md).
+Generated from the OpenAPI document by `docs/reference/generate.py`. The server publishes that
+document at `/openapi.json`. For an introduction, see [use the API](../how-to/use-the-api.md).
+
+The problems 400, 401, 413, 422 and 503 are not listed for each route.
 """
 GENERAL = {"400", "401", "413", "422", "503"}
-"""Problems that need no word at each route."""
+"""Problems that the page does not repeat for each route."""
 
 
 def render(document: Json) -> str:
-    """The whole page."""
+    """Return the page `api.md`."""
     parts = [
         INTRODUCTION,
         document["info"]["description"].strip(),
         *_routes(document),
-        "\n## Answers and requests",
+        "\n## Schemas",
         *_schemas(document),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
@@ -60,12 +62,12 @@ def _routes(document: Json) -> Iterator[str]:
 
 def _parameters(operation: Json) -> Iterator[str]:
     rows = [
-        f"| `{one['name']}` | {one['in']}{', needed' if one.get('required') else ''} |"
+        f"| `{one['name']}` | {one['in']}{', required' if one.get('required') else ''} |"
         f" {_type(one['schema'])} | {_about(one)} |"
         for one in operation.get("parameters", ())
     ]
     if rows:
-        yield "\n".join(["| parameter | where | type | meaning |", "|---|---|---|---|", *rows])
+        yield "\n".join(["| parameter | in | type | description |", "|---|---|---|---|", *rows])
 
 
 def _body(operation: Json) -> Iterator[str]:
@@ -74,20 +76,19 @@ def _body(operation: Json) -> Iterator[str]:
 
 
 def _answers(operation: Json) -> str:
-    said = []
+    lines = []
     for status, answer in sorted(operation["responses"].items()):
         if status in GENERAL:
             continue
         schemas = [
             media["schema"] for media in answer.get("content", {}).values() if "schema" in media
         ]
-        what = (
-            _type(schemas[0])
-            if schemas and not status.startswith(("4", "5"))
-            else answer["description"]
-        )
-        said.append(f"{status} {what}")
-    return "Answers: " + " · ".join(said)
+        words = [answer["description"].rstrip(".")]
+        if schemas and not status.startswith(("4", "5")):
+            own = words[0] != "Successful Response"
+            words = [_type(schemas[0]), *(words if own else [])]
+        lines.append(f"* {status}: {'. '.join(words)}.")
+    return "\n".join(["Responses:", "", *lines])
 
 
 def _schemas(document: Json) -> Iterator[str]:
@@ -99,20 +100,20 @@ def _schemas(document: Json) -> Iterator[str]:
             yield _unwrapped(schema["description"])
         if "enum" in schema:
             yield _type(schema)
-        needed = set(schema.get("required", ()))
+        required, mark = set(schema.get("required", ())), " (required)"
         rows = [
-            f"| `{field}`{' (needed)' if field in needed else ''} | {_type(one)} | {_about(one)} |"
+            f"| `{field}`{mark if field in required else ''} | {_type(one)} | {_about(one)} |"
             for field, one in schema.get("properties", {}).items()
         ]
         if rows:
-            yield "\n".join(["| field | type | meaning |", "|---|---|---|", *rows])
+            yield "\n".join(["| field | type | description |", "|---|---|---|", *rows])
 
 
 def _about(one: Json) -> str:
     text = _unwrapped(one.get("description", ""))
     default = one.get("schema", one).get("default")
     words = (
-        f"Default: `{str(default).lower() if isinstance(default, bool) else default}`"
+        f"Default: `{str(default).lower() if isinstance(default, bool) else default}`."
         if default is not None
         else ""
     )

@@ -70,7 +70,7 @@ def walk(page: Page, url: str, token: str, shoot: Shoot) -> list[str]:
     expect(page.locator(".state").first).to_have_text("succeeded", timeout=SECONDS * 2_000)
     click("link", "Content")
     _search(page, '"Hello 7-3-2"')
-    clicked.append("Show")
+    clicked.append("Apply")
     page.locator("main tbody a[href^='/content/']").first.click()
     expect(page.get_by_text("Hello 7-3-2 of 0!").first).to_be_visible()
     click("link", "Overview")
@@ -83,8 +83,8 @@ def _search(page: Page, words: str) -> None:
     """Repeat the search until it finds an item, because indexing lags behind saving."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        page.get_by_label("Words").fill(words)
-        page.get_by_role("button", name="Show", exact=True).click()
+        page.get_by_label("Search", exact=True).fill(words)
+        page.get_by_role("button", name="Apply", exact=True).click()
         page.wait_for_url("**q=*")
         if page.locator("main tbody tr").count():
             return

@@ -27,7 +27,7 @@ def test_an_added_account_is_polled_by_the_cron_and_its_content_shown(
         assert client.get("/v1/user-integration-content").json()["items"] == []
         window = open_window(token)
         window.go(f"/accounts/{account['id']}")
-        window.sees("It has not run yet.")
+        window.sees("No runs yet.")
 
         # No test requests this run: the real `periodiq core.actors` makes it, at its shortest
         # interval.
@@ -88,11 +88,11 @@ def in_the_overview(window: Window) -> None:
 
     assert figure("Active accounts") == "1"
     assert (figure("Overdue"), figure("Parked tasks"), figure("Open runs")) == ("0", "0", "0")
-    assert (figure("Tasks ready"), figure("Tasks queued")) == ("0", "0")
+    assert (figure("Ready tasks"), figure("Queued tasks")) == ("0", "0")
     window.sees(page.locator(".checks li.ok", has_text="scheduler"))
     window.sees(page.locator(".checks li.ok", has_text="workers"))
-    window.sees(page.locator(".chart", has_text="Tasks").get_by_text("last hour: 4;"))
+    window.sees(page.locator(".chart", has_text="Finished tasks").get_by_text("last hour: 4;"))
     window.sees(
-        page.locator(".chart", has_text="Rows kept or changed").get_by_text("last hour: 12;")
+        page.locator(".chart", has_text="Changed items").get_by_text("last hour: 12;")
     )
     window.is_quiet()

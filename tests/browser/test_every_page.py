@@ -79,7 +79,7 @@ def test_no_page_logs_an_error_or_is_wider_than_its_window(
         window.is_quiet()
     assert not wide
     window.go("/no-such-page", 404)
-    window.sees(window.heading("There is no such page"))
+    window.sees(window.heading("Not found"))
     assert window.overflow() <= 0
 
 

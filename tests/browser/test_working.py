@@ -47,7 +47,7 @@ def test_an_account_is_connected_with_its_form_and_its_run_watched(house, window
     page.locator("[name='config.fanout_depth']").fill("1")
     page.locator("[name=name]").fill("My greetings")
     window.press("Check and connect")
-    window.sees("The account is connected")
+    window.sees("Account connected.")
     window.sees(window.heading(re.compile("My greetings")))
     window.press("Sync now")
     page.locator("table a[href^='/runs/']").first.click()
@@ -77,7 +77,7 @@ def test_an_account_is_paused_and_resumed_with_its_buttons(house, window, token)
     account = house.connect(token)
     window.go(f"/accounts/{account}")
     window.press("Pause")
-    window.sees("Paused. What runs now is finished and kept.")
+    window.sees("Account paused. Tasks that are already running will finish.")
     state(window, "paused")
     window.press("Resume")
     state(window, "active")
@@ -104,15 +104,15 @@ def test_one_parked_task_and_then_many_are_retried(house, window, token) -> None
     change(house, token, account, name="hello", pages=4, items=1)
     page = window.page
     page.locator("tbody a[href^='/tasks/']").first.click()
-    window.press("Try it again")
-    window.sees("Tried again.")
+    window.press("Retry")
+    window.sees("Task retried.")
     house.fleet.until(lambda: house.deployment.value(PARKED, account) == 3, "one is tried again")
     window.go(f"/parked?account={account}")
-    page.get_by_label("Tick all on this page").check()
+    page.get_by_label("Select all on this page").check()
     assert page.locator("tbody input[type=checkbox]:checked").count() == 3
-    window.press("Try the ticked ones again")
-    window.sees("3 tried again.")
-    window.sees("No task is parked")
+    window.press("Retry selected")
+    window.sees("3 tasks retried.")
+    window.sees("No parked tasks match.")
     kept = "SELECT count(*) FROM user_integration_content WHERE user_integration_id = %s"
     house.fleet.until(
         lambda: house.deployment.value(kept, account) == 4, "all content is kept", SECONDS
@@ -125,16 +125,16 @@ def test_one_parked_task_and_then_all_are_discarded_after_a_question(house, wind
     house.synced(token, account)
     window.go(f"/parked?account={account}")
     page = window.page
-    assert not page.get_by_role("button", name="Discard the ticked ones").is_visible()
+    assert not page.get_by_role("button", name="Discard selected").is_visible()
     page.locator("tbody input[type=checkbox]").first.check()
-    page.get_by_text("Discard the ticked ones").first.click()
+    page.get_by_text("Discard selected …").first.click()
     page.wait_for_timeout(1500)  # two looks of the live part: what was opened and ticked stays
     assert page.locator("tbody input[type=checkbox]:checked").count() == 1
-    page.locator("button", has_text="Discard the ticked ones").click()
-    window.sees("1 discarded.")
+    page.locator("button", has_text="Discard selected").click()
+    window.sees("1 task discarded.")
     page.get_by_text(re.compile("^All 2 ")).click()
-    page.locator("button", has_text="Discard all for good").click()
-    window.sees("2 discarded.")
+    page.locator("button", has_text="Discard all").click()
+    window.sees("2 tasks discarded.")
     assert house.deployment.value(PARKED, account) == 0
     window.is_quiet()
 
@@ -146,7 +146,7 @@ def test_content_is_found_with_a_search_and_opened(house, window, token) -> None
 
     def found() -> bool:
         window.go("/content")
-        page.get_by_label("Words").fill('"Hello 2-1"')
+        page.get_by_label("Search", exact=True).fill('"Hello 2-1"')
         page.keyboard.press("Enter")
         page.wait_for_url("**q=*")
         return page.locator("tbody tr").count() > 0
@@ -205,7 +205,7 @@ def test_the_dashboard_can_be_used_with_the_keyboard_only(house, open_window, to
     keyboard.press("Enter")
     window.sees(window.heading("Accounts"))
     keyboard.press("Tab")
-    assert focused(window)["name"] == "To the content"
+    assert focused(window)["name"] == "Skip to content"
     tab_to(window, "Integrations")
     keyboard.press("Enter")
     window.sees(window.heading("Integrations"))

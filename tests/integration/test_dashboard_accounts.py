@@ -107,7 +107,7 @@ def test_the_account_list_is_filtered_by_each_field(dashboard, desk) -> None:
     assert names(ann.get("/accounts").text) == ["Alpha", "beta"]
     assert names(ann.get("/accounts", user="bob").text) == ["Alpha", "beta"]
     assert "bob" not in ann.get("/accounts", user="bob").text
-    assert "No account is like that" in operator.get("/accounts", name="nobody").text
+    assert "No accounts match." in operator.get("/accounts", name="nobody").text
     assert operator.get("/accounts", status="asleep").status_code == 404
 
 
@@ -282,7 +282,7 @@ def press(browser, account, what, **fields):
 def test_every_button_of_an_account_works(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     status = "SELECT sync_status FROM user_integration"
-    assert press(browser, account, "pause") == (200, "Paused. What runs now is finished and kept.")
+    assert press(browser, account, "pause") == (200, "Account paused. Tasks that are already running will finish.")
     assert desk.value(status) == "paused"
     assert press(browser, account, "sync") == (
         409,
@@ -292,11 +292,11 @@ def test_every_button_of_an_account_works(dashboard, desk) -> None:
         "data-live" not in browser.post(f"/accounts/{account}/sync").text
     )  # an error stays until the reader leaves the page
     assert desk.runs() == []
-    assert press(browser, account, "resume") == (200, "It goes on.")
-    assert press(browser, account, "check") == (200, "The credentials work.")
-    assert press(browser, account, "sync") == (200, "A run is under way.")
+    assert press(browser, account, "resume") == (200, "Account resumed.")
+    assert press(browser, account, "check") == (200, "Check passed: the credentials work.")
+    assert press(browser, account, "sync") == (200, "A run is in progress.")
     assert (desk.runs(), desk.value("SELECT allow_deletions FROM sync_run")) == (["running"], False)
-    assert press(browser, account, "resync") == (200, "A run is under way.")
+    assert press(browser, account, "resync") == (200, "A run is in progress.")
     assert (
         desk.value("SELECT count(*) FROM sync_run WHERE trigger = 'resync' OR state = 'running'")
         > 0
@@ -330,7 +330,7 @@ def test_held_deletions_can_be_confirmed(dashboard, desk) -> None:
         (account, XSS),
     )
     page = browser.get(f"/accounts/{account}").text
-    assert "Deletions held for you" in page
+    assert "Held deletions" in page
     assert "<script>alert" not in page
     assert re.search(r'formaction="[^"]+/sync" name="allow_deletions" value="yes"', page)
     press(browser, account, "sync", allow_deletions="yes")
@@ -342,7 +342,7 @@ def test_erasing_asks_for_the_name(dashboard, desk) -> None:
     desk.keep(account, TaskOutput("1", "text"))
     browser = dashboard.sign_in("ann")
     answer = browser.submit(f"/accounts/{account}", f"/accounts/{account}/erase", {"name": XSS})
-    assert (answer.status_code, "This is not its name" in answer.text) == (422, True)
+    assert (answer.status_code, "This name does not match." in answer.text) == (422, True)
     assert "<script>alert" not in answer.text
     assert desk.value("SELECT count(*) FROM user_integration_content") == 1
     answer = browser.submit(
@@ -351,7 +351,7 @@ def test_erasing_asks_for_the_name(dashboard, desk) -> None:
     assert (answer.status_code, answer.headers["location"]) == (303, "/accounts?flash=erased")
     assert desk.value("SELECT count(*) FROM user_integration") == 0
     assert desk.value("SELECT count(*) FROM user_integration_content") == 0
-    assert "are gone" in browser.get(answer.headers["location"]).text
+    assert "Account erased, with all its content." in browser.get(answer.headers["location"]).text
 
 
 # Changing it
@@ -437,4 +437,4 @@ def test_an_account_resumes_after_new_credentials(dashboard, desk) -> None:
     assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [
         ("active", 2)
     ]
-    assert "The new credentials work" in browser.get(answer.headers["location"]).text
+    assert "Account reconnected." in browser.get(answer.headers["location"]).text

@@ -111,7 +111,7 @@ def test_an_account_is_connected_by_its_form(dashboard, desk) -> None:
         "name": "someone", "pages": 5, "mood": "bad", "kinds": ["a", "c"], "labels": ["one", "two"],
         "since": "2026-01-31", "rates": {"x": 0.5}, "is_on": False,
     }  # fmt: skip
-    assert "The account is connected" in browser.get(answer.headers["location"]).text
+    assert "Account connected." in browser.get(answer.headers["location"]).text
 
 
 def test_an_unchanged_form_has_the_defaults(dashboard, desk) -> None:
@@ -179,7 +179,7 @@ def test_an_invalid_interval_is_refused(dashboard, interval) -> None:
     answer = dashboard.sign_in().submit(
         PLACE, PLACE, {"credentials.password": SECRET, "interval": interval}
     )
-    assert (answer.status_code, "use whole minutes" in answer.text) == (422, True)
+    assert (answer.status_code, "enter an integer from 1 to 525,600" in answer.text) == (422, True)
     assert form(answer.text, PLACE).attributes["interval"]["aria-invalid"] == "true"
 
 
@@ -271,7 +271,7 @@ def test_connecting_in_the_browser_leads_through_a_link_to_the_provider(public, 
     returned = browser.get("/v1/oauth/callback", state=asked["state"], error="access_denied")
     assert returned.headers["location"] == f"{back}&error=access_denied"
     page = browser.get(returned.headers["location"].removeprefix(public.url)).text
-    assert "did not allow it" in page
+    assert "Access was denied, by you or by the provider." in page
     assert f'href="{CLOUD}"' in page
 
 

@@ -114,7 +114,7 @@ def test_the_page_of_an_item_shows_its_metadata_and_children(dashboard, keep) ->
     assert listed(who.get(f"/content/{ids['m']}")) == [ids["m/1"]]
     assert f'<a href="/content/{ids["m"]}">A mail</a>' in who.get(f"/content/{ids['m/1']}").text
     placed = who.get(f"/content/{ids['in a place']}").text
-    assert re.search(r"<dt>Belongs to</dt>\s*<dd>\s*a folder\s*</dd>", placed)
+    assert re.search(r"<dt>Parent</dt>\s*<dd>\s*a folder\s*</dd>", placed)
     stranger = signed_in(dashboard, "v")
     for rest in ("", "/preview", "/raw", "/raw?inline=1"):
         stranger.get(f"/content/{ids['m']}{rest}", status=404)
@@ -136,14 +136,14 @@ def test_text_is_shown_as_text_and_truncated(dashboard, keep) -> None:
         in who.get(f"/content/{ids['short']}").text
     )
     page = who.get(f"/content/{ids['long']}").text
-    assert "This is its beginning." in page
+    assert "Preview truncated." in page
     assert previews.MAX_TEXT_CHARS < len(page) < previews.MAX_TEXT_CHARS + 10_000
     assert who.get(f"/content/{ids['long']}/raw").text == long
-    assert "It is empty." in who.get(f"/content/{ids['empty']}").text
+    assert "This item is empty." in who.get(f"/content/{ids['empty']}").text
     assert "Grüße" in who.get(f"/content/{ids['latin']}").text
     assert "é" in who.get(f"/content/{ids['json']}").text
     for name in ("bytes", "not"):
-        assert "is not shown here" in who.get(f"/content/{ids[name]}").text
+        assert "No preview for this content type." in who.get(f"/content/{ids[name]}").text
         who.get(f"/content/{ids[name]}/preview", status=404)
 
 
@@ -259,7 +259,7 @@ def test_a_blob_that_is_missing_from_the_store_is_reported(dashboard, desk, keep
         RETURNING 1
         """)
     who = signed_in(dashboard)
-    assert "Its bytes are not in the store" in who.get(f"/content/{ids['1']}").text
+    assert "This item is missing from the blob store" in who.get(f"/content/{ids['1']}").text
     who.get(f"/content/{ids['1']}/raw", status=404)
 
 

@@ -91,7 +91,7 @@ def test_parked_tasks_are_listed_newest_first_and_filtered(dashboard, desk, shel
         r'<td class="count">2<',
         page.text,
     )
-    assert "No task is parked that matches" in who.get("/parked", type="nothing").text
+    assert "No parked tasks match." in who.get("/parked", type="nothing").text
 
 
 def test_a_task_that_is_no_longer_parked_is_not_listed(dashboard, desk, shelf) -> None:
@@ -112,7 +112,7 @@ def test_pages_of_parked_tasks_show_each_once(dashboard, desk, shelf) -> None:
         found = re.search(r'href="(/parked\?after=[^"]*)">Next', page.text)
         path = found[1].replace("&amp;", "&") if found else None
     assert seen == ids[::-1]
-    assert "120 in all" in page.text
+    assert "120 parked tasks" in page.text
 
 
 def test_only_the_selected_tasks_are_retried(dashboard, desk, shelf) -> None:
@@ -121,7 +121,7 @@ def test_only_the_selected_tasks_are_retried(dashboard, desk, shelf) -> None:
     who = signed_in(dashboard)
     answer = who.post("/parked/retry?type=step", task=[one, three, far])
     assert answer.headers["location"] == "/parked?type=step&retried=3"
-    assert said(who.get(answer.headers["location"])) == "3 tried again."
+    assert said(who.get(answer.headers["location"])) == "3 tasks retried."
     assert {id for id, state in states(desk).items() if state == "retried"} == {one, three, far}
     assert states(desk)[two] == "parked"
 
@@ -133,7 +133,7 @@ def test_a_task_that_is_no_longer_parked_does_not_stop_the_others(dashboard, des
     answer = who.post("/parked/discard", task=[one, two, three, 999_999])
     assert (
         said(who.get(answer.headers["location"]))
-        == "2 discarded. 2 were not parked any more, and were left."
+        == "2 tasks discarded. 2 skipped: no longer parked."
     )
     now = states(desk)
     assert (now[one], now[two], now[three]) == ("done", "retried", "done")
@@ -146,10 +146,10 @@ def test_all_tasks_that_match_are_retried(dashboard, desk, shelf, monkeypatch) -
     others = [*shelf(accounts[0], 3), *shelf(accounts[1], 2, error="Timeout: x")]
     who = signed_in(dashboard, "u")
     page = who.get("/parked", error="CoinFailed")
-    assert "Try all again" in page.text
+    assert "Retry all" in page.text
     assert 'formaction="/parked/retry-all?error=CoinFailed"' in page.text
     answer = who.post("/parked/retry-all?error=CoinFailed")
-    assert said(who.get(answer.headers["location"])) == "20 tried again."
+    assert said(who.get(answer.headers["location"])) == "20 tasks retried."
     now = states(desk)
     assert {now[id] for id in mine} == {"retried"}
     assert {now[id] for id in others} == {"parked"}
@@ -182,10 +182,10 @@ def test_a_bulk_action_that_takes_too_long_can_be_continued(
     answer = who.post("/parked/discard-all")
     assert (
         said(who.get(answer.headers["location"]))
-        == "5 discarded. There are more that match: press it again."
+        == "5 tasks discarded. More tasks match; run it again to continue."
     )
     answer = who.post("/parked/discard-all")
-    assert said(who.get(answer.headers["location"])) == "3 discarded."
+    assert said(who.get(answer.headers["location"])) == "3 tasks discarded."
     assert shown(who.get("/parked")) == []
 
 

@@ -234,14 +234,14 @@ def test_the_plan_for_a_large_recent_run_is_not_quadratic(backend, desk, made, s
 def test_a_run_shows_its_reason_to_wait_and_can_be_cancelled(dashboard, desk, made) -> None:
     _, run, *_ = made
     who = signed_in(dashboard, "u")
-    assert "Waits: no worker is running" in text(who.get(f"/runs/{run}"))
+    assert "Waiting: no worker is running" in text(who.get(f"/runs/{run}"))
     assert who.post(f"/runs/{run}/cancel").headers["location"] == f"/runs/{run}?flash=cancelled"
     page = text(who.get(f"/runs/{run}?flash=cancelled"))
     assert "cancelled by hand" in page
-    assert "Its open tasks go on in the next run" in page
+    assert "Its open tasks continue in the next run" in page
     assert "Cancel the run" not in page
     assert desk.runs() == ["cancelled"]
-    assert "That cannot be done now" in text(who.post(f"/runs/{run}/cancel", status=409))
+    assert "Action not possible" in text(who.post(f"/runs/{run}/cancel", status=409))
 
 
 def test_a_task_is_shown_in_full_and_can_be_retried(dashboard, desk, made) -> None:
@@ -330,4 +330,4 @@ def test_the_counts_of_a_run_remain_after_pruning(dashboard, desk, made) -> None
     desk.rows("DELETE FROM sync_task RETURNING 1")
     page = text(signed_in(dashboard, "u").get(f"/runs/{run}"))
     assert "Done 7" in page
-    assert "have been cleared away" in page
+    assert "were deleted after the retention time" in page

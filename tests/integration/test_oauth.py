@@ -204,7 +204,7 @@ def test_a_person_connects_an_account(product, browser, provider, desk) -> None:
 
 def test_a_sign_in_state_can_be_used_once(product, browser, desk) -> None:
     back = consent(product.user("u"), browser)
-    assert browser.get(back).text.startswith("Connected")
+    assert browser.get(back).text.startswith("Account connected")
     again = browser.get(back)
     assert (again.status_code, again.headers["content-type"]) == (422, "application/problem+json")
     assert desk.value("SELECT count(*) FROM oauth_flow") == 0
@@ -262,7 +262,7 @@ def test_the_operator_decides_where_the_code_is_exchanged(
         cloud, "manifest", replace(cloud.manifest, oauth=oauth, settings=CloudSettings)
     )
     monkeypatch.setenv("CLOUD_URL", provider.url)
-    assert browser.get(consent(product.user("u"), browser)).text.startswith("Connected")
+    assert browser.get(consent(product.user("u"), browser)).text.startswith("Account connected")
     assert desk.value("SELECT count(*) FROM user_integration") == 1
 
 
@@ -327,7 +327,7 @@ def test_an_answer_that_a_plugin_cannot_read_is_not_a_server_error(
 
     monkeypatch.setattr(integrations[0], "credentials_from_oauth", classmethod(unread))
     answer = browser.get(consent(product.user("u"), browser))
-    assert (answer.status_code, answer.text) == (400, "Not connected: unavailable. Begin again.")
+    assert (answer.status_code, answer.text) == (400, "Connection failed: unavailable. Start again.")
     assert "KeyError" not in caplog.text
 
 
@@ -354,7 +354,7 @@ def test_an_interrupted_run_resumes_after_reconnecting(product, browser, desk, p
     assert dispatching.waiting(desk.conn, "cloud", RING_START, 10) == []
     provider.person = "somebody else"
     other = browser.get(consent(user, browser, user_integration_id=str(account)))
-    assert (other.status_code, other.text) == (400, "Not connected: refused. Begin again.")
+    assert (other.status_code, other.text) == (400, "Connection failed: refused. Start again.")
     provider.person = "ann"
     assert browser.get(consent(user, browser, user_integration_id=str(account))).status_code == 200
     assert desk.rows("SELECT sync_status, credentials_version FROM user_integration") == [

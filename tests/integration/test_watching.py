@@ -23,12 +23,12 @@ def test_a_watcher_shows_progress_and_reasons_to_wait(backend, desk) -> None:
     watcher = RunWatcher(backend, root.run_id)
     assert watcher.refresh() == "running"
     assert (watcher.now.known, watcher.now.tasks_done) == (1, 0)
-    assert [wait.reason for wait in watcher.waits] == ["no worker is running"]
+    assert [wait.reason for wait in watcher.blockers] == ["no worker is running"]
     assert watcher.stopped is None
     assert MIN_PAUSE_SECONDS <= watcher.pause <= MAX_PAUSE_SECONDS
     desk.finish(root, output=[TaskOutput("1", "x")])
     assert watcher.refresh() == "succeeded"
-    assert (watcher.now.outputs_saved, watcher.waits) == (1, [])
+    assert (watcher.now.outputs_saved, watcher.blockers) == (1, [])
 
 
 def test_a_watcher_reads_the_reasons_only_every_few_seconds(

@@ -119,7 +119,7 @@ def test_labels_and_hints_come_from_the_schema() -> None:
     assert (BY_NAME["is_on"].label, BY_NAME["must"].label) == ("Is on", "What it must be")
     assert BY_NAME["host"].hint == "Where it is"
     (names,) = [one for one in forms.render_fields(FIELDS, "config") if one.spec.name == "names"]
-    assert (names.note, names.described_by) == ("One a line.", f"{names.id}-hint")
+    assert (names.note, names.described_by) == ("One per line.", f"{names.id}-hint")
 
 
 def test_an_unchanged_form_submits_the_defaults() -> None:

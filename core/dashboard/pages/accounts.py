@@ -1,4 +1,4 @@
-"""Accounts: listing them, and one of them as it is now."""
+"""The list of accounts, and the page of one account."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def account_list(
     due: Literal["", "now", "over"] = "",
     after: Annotated[str, Query(max_length=20_000, pattern=NO_NUL)] = "",
 ) -> Response:
-    """Accounts, the oldest first; a user's token lists that user's alone."""
+    """List accounts, the oldest first. Users see only their own accounts."""
     filters = {
         "status": status,
         "domain": domain,
@@ -91,7 +91,7 @@ def _domains(engine: Backend, selected: str) -> list[tuple[str, str]]:
 def account_page(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
 ) -> Response:
-    """One account."""
+    """Show one account."""
     return render(engine, viewer.principal, renderer, account)
 
 
@@ -105,14 +105,19 @@ def render(
     wrong_name: str | None = None,
     status: int = 200,
 ) -> Response:
-    """The page of an account.
+    """Render the page of an account.
 
-    Parameters:
-      wrong: What went wrong with a button that was pressed.
-      wrong_name: What was typed where its name was asked for, if that is not its name.
+    Args:
+      engine: The backend.
+      principal: The owner of the token.
+      renderer: The renderer of the response.
+      account: The ID of the account.
+      wrong: The error of a failed action. Default: no error.
+      wrong_name: The name that did not match when the account was to be erased. Default: none.
+      status: The HTTP status if there was an error.
 
     Raises:
-      NotFound: There is no such account, or it is another user's.
+      NotFound: The account does not exist, or belongs to another user.
     """
     totals = CachedCount(lambda conn: account_queries.account_totals(conn, account))
 
@@ -157,6 +162,6 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         "parked": account_listing.parked_summary(conn, account),
         "totals": totals.get(conn),
         "states": account_queries.states.page(
-            conn, limit=PARTITIONS_SHOWN, user_integration_id=account, forgotten=False
+            conn, limit=PARTITIONS_SHOWN, user_integration_id=account, deleted=False
         ),
     }

@@ -1,4 +1,4 @@
-"""What a person does with an account: buttons of its page."""
+"""The actions on an account: the buttons of its page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/accounts/{account}")
 def sync(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """A run now; with `allow_deletions`, also of what was held for a person."""
+    """Start a run, or join the open one; `allow_deletions` also accepts held deletions."""
     allow = form.get("allow_deletions") == "yes"
     return _act(
         engine,
@@ -46,7 +46,7 @@ def sync(
 def resync(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Forget all cursors, and list everything again."""
+    """Delete all cursors and start a run that lists everything again."""
     return _act(
         engine, viewer, renderer, account, lambda: run_actions.resync(engine, account), "requested"
     )
@@ -56,7 +56,7 @@ def resync(
 def pause(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """No more runs."""
+    """Start no more runs of the account."""
 
     def act() -> None:
         with engine.database.connection() as conn:
@@ -69,7 +69,7 @@ def pause(
 def resume(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Go on."""
+    """Resume a paused account."""
     return _act(
         engine,
         viewer,
@@ -84,7 +84,7 @@ def resume(
 def check(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Ask the provider whether the credentials still work."""
+    """Check with the provider that the credentials still work."""
 
     def act() -> None:
         with provider_slot(engine):
@@ -101,7 +101,7 @@ def disconnect(
     account: AccountId,
     form: ActionForm,
 ) -> Response:
-    """Its credentials go, and it runs no more; what it kept stays."""
+    """Delete the credentials of an account and end its runs; keep its content."""
 
     def act() -> None:
         with engine.database.connection() as conn:
@@ -114,7 +114,7 @@ def disconnect(
 def erase(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """All of it goes, if its name was typed."""
+    """Erase an account with its content, if the user entered its name."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "account", account)
         name = account_queries.accounts.one(conn, "account", account)["name"]
@@ -133,7 +133,7 @@ def _act(
     act: Callable[[], Any],
     flash: str,
 ) -> Response:
-    """Do it, and go back to the account's page; what went wrong is said there."""
+    """Perform an action, then show the account's page with the result or the error."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "account", account)
     try:

@@ -1,4 +1,4 @@
-"""Signing in with a token, and out."""
+"""Sign-in with a token, and sign-out."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ router = APIRouter()
 
 @router.get("/sign-in")
 def sign_in_page(next: Annotated[str, Query(max_length=2_000)] = "/") -> Response:
-    """Asks for a token."""
+    """Show the sign-in form."""
     return _page(session.local_path(next))
 
 
 @router.post("/sign-in")
 def sign_in(request: Request, engine: Engine, form: PostedForm) -> Response:
-    """Begin a session."""
+    """Start a session."""
     next_path = session.local_path(form.get("next") or "/")
     response = RedirectResponse(next_path, 303)
-    # TLS may end at a proxy: then only the browser, or the settings, know of it.
+    # If a proxy terminates TLS, only the settings and the browser's `Origin` show it.
     urls = (engine.settings.public_url, str(request.url), request.headers.get("origin"))
     secure = any(url is not None and url.startswith("https:") for url in urls)
     if session.sign_in(engine, response, form.get("token").strip(), secure=secure):
@@ -35,7 +35,7 @@ def sign_in(request: Request, engine: Engine, form: PostedForm) -> Response:
 
 @router.post("/sign-out")
 def sign_out(form: ActionForm) -> Response:
-    """End it."""
+    """End the session in this browser."""
     response = RedirectResponse("/sign-in", 303)
     session.sign_out(response)
     return response

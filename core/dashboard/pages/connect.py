@@ -1,4 +1,4 @@
-"""Integrations, and connecting accounts by forms made from their schemas."""
+"""The list of integrations, and the forms that connect accounts."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ Domain = Annotated[str, Path(max_length=63, pattern=NO_NUL)]
 CALLBACK_PATH = "/integrations/connected"
 
 REASONS = {
-    "access_denied": "You, or the provider, did not allow it.",
-    "refused": "What the provider gave did not open the account, or opened another one.",
+    "access_denied": "Access was denied, by you or by the provider.",
+    "refused": "The credentials were rejected, or belong to a different account.",
     "unavailable": (
-        "The provider does not answer now, or answers what we cannot read. Try again later."
+        "The provider is unavailable, or its response could not be read. Try again later."
     ),
-    "not_found": "The account, or its integration, is not here any more.",
+    "not_found": "The account or its integration no longer exists.",
 }
+"""Reasons for a failed connection, by the `error` that the OAuth callback reports."""
 
 
 @router.get("")
 def integrations(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
-    """What can be connected, and what could not be loaded."""
+    """List the installed integrations; for operators, also the quarantined plugins."""
     registry = engine.registry
     cards = [
         {
@@ -68,9 +69,9 @@ def connected(
     domain: Annotated[str, Query(max_length=63, pattern=NO_NUL)] = "",
     account: UUID | None = None,
 ) -> Response:
-    """Back from the provider.
+    """Show the result of a connection in the browser.
 
-    What came of it stands in the address, which anybody can write: it only decides what is shown.
+    The query parameters hold the result. They are untrusted, and only select what is shown.
     """
     if user_integration_id is not None:
         with engine.database.connection() as conn:
@@ -82,13 +83,13 @@ def connected(
     again = f"/accounts/{account}/credentials" if account is not None else "/integrations"
     if account is None and domain in engine.registry.integrations:
         again = f"/integrations/{domain}/connect"
-    values = {"reason": REASONS.get(error, "It did not work."), "code": error, "again": again}
+    values = {"reason": REASONS.get(error, "The connection failed."), "code": error, "again": again}
     return renderer.page("not-connected.html", values)
 
 
 @router.get("/{domain}/connect")
 def connect_page(engine: Engine, renderer: Renderer, domain: Domain) -> Response:
-    """Asks for what an account of this integration needs."""
+    """Show the form that connects an account of an integration."""
     account_form = AccountForm(engine.registry.get(domain), user="default")
     return _page(engine, renderer, account_form)
 
@@ -97,7 +98,7 @@ def connect_page(engine: Engine, renderer: Renderer, domain: Domain) -> Response
 def connect(
     engine: Engine, viewer: SignedIn, renderer: Renderer, domain: Domain, form: ActionForm
 ) -> Response:
-    """Check the account with its provider, and store it."""
+    """Check an account with its provider, and store it."""
     account_form = AccountForm(engine.registry.get(domain), form)
     with account_form.recording_errors():
         config, credentials = account_form.values("config", "credentials")
@@ -129,7 +130,7 @@ def connect(
 def authorize(
     engine: Engine, viewer: SignedIn, renderer: Renderer, domain: Domain, form: ActionForm
 ) -> Response:
-    """Begin connecting in the browser."""
+    """Start a connection in the browser."""
     account_form = AccountForm(engine.registry.get(domain), form)
     with account_form.recording_errors():
         (config,) = account_form.values("config")
@@ -160,9 +161,10 @@ def _page(engine: Backend, renderer: Renderer, account_form: AccountForm) -> Res
 
 
 def callback_url(engine: Backend, **params: object) -> str | None:
-    """The address to which the provider returns the browser.
+    """Return the dashboard page to which the browser returns from the provider.
 
-    It is a page of the dashboard, if the dashboard's public address is known.
+    Returns:
+      The address; None if `POLLING_PUBLIC_URL` is not set or does not allow the redirect.
     """
     public = engine.settings.public_url
     url = (
@@ -176,10 +178,11 @@ def callback_url(engine: Backend, **params: object) -> str | None:
 def redirect_page(renderer: Renderer, integration: Integration, url: str) -> Response:
     """Show a page with the link to the provider.
 
-    After a form, a browser follows no redirect to another site (`form-action`).
+    A redirect is not possible: the policy `form-action` forbids redirects to other sites after a
+    form.
 
     Raises:
-      NotFound: The provider's address is none that a browser goes to.
+      NotFound: The provider's address is not an HTTP address.
     """
     if http_url(url) is None:
         raise NotFound("sign-in-address-invalid", integration=integration.manifest.name)
@@ -190,5 +193,5 @@ def redirect_page(renderer: Renderer, integration: Integration, url: str) -> Res
 
 
 def http_url(text: str | None) -> str | None:
-    """An address that may be linked to."""
+    """Return the text if it is an HTTP address; otherwise None."""
     return text if text is not None and text.lower().startswith(("https://", "http://")) else None

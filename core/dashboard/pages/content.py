@@ -1,4 +1,4 @@
-"""Content: searching it, and showing it safely."""
+"""The list of content with its search, and the page of one item."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def list_content(
     until: Text = "",
     after: After = None,
 ) -> Response:
-    """What the viewer sees of what is kept."""
+    """List the content that the viewer may see."""
     filters = {
         "q": q,
         "account": account,
@@ -71,7 +71,7 @@ def list_content(
 def show_content(
     engine: Engine, viewer: SignedIn, renderer: Renderer, content_id: ContentId, after: After = None
 ) -> Response:
-    """One item: what is known of it, what it looks like, and what belongs to it."""
+    """Show one item with its preview, metadata and children."""
     with engine.database.connection() as conn:
         row = _row(conn, viewer, content_id)
         account = account_queries.accounts.one(conn, "account", row["user_integration_id"])
@@ -111,7 +111,7 @@ def preview_content(engine: Engine, viewer: SignedIn, content_id: ContentId) -> 
 def raw_content(
     engine: Engine, viewer: SignedIn, content_id: ContentId, inline: bool = False
 ) -> Response:
-    """Its bytes, as a download; an image in place, if that is asked for."""
+    """Send the bytes of an item as a download, or an image for display with `inline`."""
     return downloads.download(
         engine, _visible_row(engine, viewer, content_id), image=inline, typed=False
     )
@@ -124,9 +124,8 @@ def _filter(conn: Conn, viewer: Viewer, filters: dict[str, str]) -> content_list
         domain=filters["domain"] or None,
         kind=filters["kind"] or None,
         since=query_filters.parse_day(filters["since"]),
-        until=query_filters.parse_day(
-            filters["until"], offset_days=1
-        ),  # people mean the whole of the last day
+        # The filter includes the last day.
+        until=query_filters.parse_day(filters["until"], offset_days=1),
         deleted=DELETED.get(filters["deleted"], False),
         q=filters["q"].strip() or None,
     )
@@ -143,7 +142,7 @@ def _row(conn: Conn, viewer: Viewer, id: int) -> Row:
 
 
 def _parent(conn: Conn, row: Row) -> Row | None:
-    """The item it belongs to; None if it belongs to none, or to a place."""
+    """Return the parent item; None if there is none, or the parent is not an item."""
     if row["parent"] is None:
         return None
     account = row["user_integration_id"]

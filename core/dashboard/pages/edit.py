@@ -1,4 +1,4 @@
-"""Changing an account: its name, interval and config, and the credentials that it has."""
+"""The pages that change the settings and credentials of an account."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/accounts/{account}")
 
 @dataclass(frozen=True, slots=True)
 class EditedAccount:
-    """An account that somebody may change, and its integration."""
+    """An account that the viewer may change, with its integration."""
 
     row: dict[str, Any]
     integration: Integration
@@ -46,7 +46,7 @@ def _load(engine: Backend, viewer: Viewer, account: UUID) -> EditedAccount:
 def settings_page(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
 ) -> Response:
-    """Asks for its name, interval and config, filled with what they are."""
+    """Show the settings form with the current values."""
     return _settings(renderer, _load(engine, viewer, account))
 
 
@@ -54,7 +54,7 @@ def settings_page(
 def change_settings(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Change its name and interval, or its config."""
+    """Change the name and interval of an account, or its config."""
     edited = _load(engine, viewer, account)
     if form.get("part") == "config":
         return _change_config(engine, viewer, renderer, edited, form)
@@ -121,7 +121,7 @@ def _settings(
 def credentials_page(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId
 ) -> Response:
-    """Asks for new credentials."""
+    """Show the form for new credentials."""
     edited = _load(engine, viewer, account)
     return _credentials(engine, renderer, edited, AccountForm(edited.integration))
 
@@ -130,7 +130,7 @@ def credentials_page(
 def reconnect(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Give it new credentials; it goes on where it stopped."""
+    """Replace the credentials of an account; it resumes where it stopped."""
     edited = _load(engine, viewer, account)
     account_form = AccountForm(edited.integration, form)
     with account_form.recording_errors():
@@ -148,7 +148,7 @@ def reconnect(
 def authorize(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
-    """Begin reconnecting in the browser."""
+    """Start to reconnect an account in the browser."""
     edited = _load(engine, viewer, account)
     account_form = AccountForm(edited.integration)
     with account_form.recording_errors():

@@ -1,4 +1,4 @@
-"""How the whole fleet is: operators' first page."""
+"""The overview of the fleet: the first page for operators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = APIRouter()
 
 @router.get("/")
 def overview(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
-    """Freshness, liveness, the queue, and the last hour; a user's first page is the accounts."""
+    """Show the overview to operators; redirect users to their accounts."""
     if not viewer.is_admin:
         return RedirectResponse("/accounts", 303)
     return renderer.live("overview.html", lambda conn: _collect(engine, conn))
@@ -48,16 +48,16 @@ def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
         "leader": leadership.status(conn),
         "own_queues": (POLL_QUEUE, SAVE_QUEUE),
         "charts": [
-            last_hour("Tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now),
             last_hour(
-                "Rows kept or changed", {row["minute"]: row["rows"] for row in hour.rows}, hour.now
+                "Finished tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now
             ),
+            last_hour("Changed items", {row["minute"]: row["rows"] for row in hour.rows}, hour.now),
         ],
     }
 
 
 def _total_by(rows: list[dict[str, Any]], name: str) -> dict[str, int]:
-    """Sum the numbers by the value of one label."""
+    """Sum the numbers of rows by the value of one label."""
     totals: dict[str, int] = {}
     for row in rows:
         totals[row[name]] = totals.get(row[name], 0) + row["number"]

@@ -1,4 +1,4 @@
-"""Parked tasks: their errors, retrying and discarding one or many."""
+"""The list of parked tasks, and the actions on selected or on all matching tasks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def list_parked(
     refused: Count = None,
     more: bool = False,
 ) -> Response:
-    """List the tasks that the viewer may see, the newest first.
+    """List the parked tasks that the viewer may see, the newest first.
 
     After a bulk action, the page also shows its result.
     """
@@ -79,7 +79,7 @@ def list_parked(
 
 @router.post("/parked/retry")
 def retry(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
-    """Try the ticked ones again."""
+    """Retry the selected tasks."""
     return _redirect_with_result(
         filters, "retried", parked.retry(engine, _selected_ids(form), viewer.user_id)
     )
@@ -87,16 +87,16 @@ def retry(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) 
 
 @router.post("/parked/discard")
 def discard(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
-    """Drop the ticked ones for good."""
+    """Discard the selected tasks."""
     return _redirect_with_result(
         filters, "discarded", parked.discard(engine, _selected_ids(form), viewer.user_id)
     )
 
 
 @router.post("/parked/retry-all")
-# The form proves it.
+# `ActionForm` checks the CSRF token.
 def retry_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
-    """Try all again that match."""
+    """Retry all matching tasks."""
     with engine.database.connection() as conn:
         task_filter = _filter(conn, viewer, filters)
     return _redirect_with_result(filters, "retried", parked.retry_all(engine, task_filter))
@@ -104,7 +104,7 @@ def retry_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filte
 
 @router.post("/parked/discard-all")
 def discard_all(engine: Engine, viewer: SignedIn, form: ActionForm, filters: Filters) -> Response:
-    """Drop all for good that match."""
+    """Discard all matching tasks."""
     with engine.database.connection() as conn:
         task_filter = _filter(conn, viewer, filters)
     return _redirect_with_result(filters, "discarded", parked.discard_all(engine, task_filter))

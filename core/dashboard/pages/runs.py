@@ -1,4 +1,4 @@
-"""Runs: listing them, one of them as a tree of tasks, and a task."""
+"""The list of runs, the page of a run with its tree of tasks, and the page of a task."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATES = RunState.used()
 COUNTERS = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
 
 MAX_SHOWN_CHARS = 20_000
-"""Characters of a payload."""
+"""The number of characters of a payload that a page shows."""
 
 Parent = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 
@@ -50,7 +50,7 @@ def list_runs(
     state: Text = "",
     after: After = None,
 ) -> Response:
-    """All that the viewer sees, the newest first."""
+    """List the runs that the viewer may see, the newest first."""
     filters = {"account": account, "domain": domain, "state": state}
 
     def load(conn: Conn) -> Mapping[str, Any]:
@@ -83,7 +83,7 @@ def show_run(
     parent: Parent = None,
     after: After = None,
 ) -> Response:
-    """One run as it is now: how far it is, what it waits for, and its tasks."""
+    """Show one run with its progress, its blockers and its tasks."""
     with engine.database.connection() as conn:
         _require(conn, viewer, run, parent)
     slots = engine.query_slots
@@ -91,9 +91,9 @@ def show_run(
 
 
 @router.post("/runs/{run}/cancel")
-# The form proves it.
+# `ActionForm` checks the CSRF token.
 def cancel_run(engine: Engine, viewer: SignedIn, form: ActionForm, run: RunId) -> Response:
-    """End it now."""
+    """End a run now."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "run", run)
     run_actions.cancel(engine, run)
@@ -102,7 +102,7 @@ def cancel_run(engine: Engine, viewer: SignedIn, form: ActionForm, run: RunId) -
 
 @router.get("/tasks/{task}")
 def show_task(engine: Engine, viewer: SignedIn, renderer: Renderer, task: TaskId) -> Response:
-    """One task, with the errors of its attempts."""
+    """Show one task with the errors of its attempts."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "task", task)
     return renderer.live("task.html", lambda conn: _task(conn, viewer, task))
@@ -110,7 +110,7 @@ def show_task(engine: Engine, viewer: SignedIn, renderer: Renderer, task: TaskId
 
 @router.post("/tasks/{task}/retry")
 def retry_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId) -> Response:
-    """Try a parked one again."""
+    """Retry a parked task."""
     _require_task(engine, viewer, task)
     run_actions.retry(engine, [task])
     return redirect(f"/tasks/{task}", "retried")
@@ -118,7 +118,7 @@ def retry_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId)
 
 @router.post("/tasks/{task}/discard")
 def discard_task(engine: Engine, viewer: SignedIn, form: ActionForm, task: TaskId) -> Response:
-    """Drop a parked one for good."""
+    """Discard a parked task."""
     _require_task(engine, viewer, task)
     run_actions.discard(engine, [task])
     return redirect(f"/tasks/{task}", "discarded")
@@ -172,7 +172,7 @@ def _run(
 
 
 def _bar(now: Progress) -> list[tuple[str, float, float]]:
-    """Pieces of a bar that is 100 long: what, from where, how long."""
+    """Return the segments of a progress bar of length 100: state, start and length."""
     pieces: list[tuple[str, float, float]] = []
     at = 0.0
     for name, count in (

@@ -1,11 +1,11 @@
-// A page's live part comes as server-sent events from the page's own address. Without this script,
-// pages stay as they were when loaded.
+// The live part of a page arrives as server-sent events from the address of the page. Without this
+// script, pages do not update.
 (() => {
   const part = document.querySelector("[data-live]");
   let stream = null;
   let waiting = null;
 
-  // Somebody who is at work in it shall not have it pulled away.
+  // Do not replace the part while the user works in it.
   const busy = () =>
     part.querySelector("input[type=checkbox]:checked, details[open] form") !== null ||
     (part.contains(document.activeElement) &&
@@ -34,8 +34,8 @@
     stream.addEventListener("error", () => stream?.readyState === EventSource.CLOSED && refused());
   };
 
-  // The server answered with something other than a stream, and a browser does not retry then.
-  // Fetch the page to see what it is now.
+  // The response was not a stream, and browsers do not retry after that. Fetch the page to find out
+  // its status.
   const refused = async () => {
     end();
     const answer = await fetch(location.href, { redirect: "manual" }).catch(() => null);
@@ -51,7 +51,7 @@
 
   if (part !== null) {
     begin();
-    // A browser has six connections to a site over HTTP/1.1: hidden pages close theirs.
+    // Over HTTP/1.1, a browser opens at most six connections to a site. Hidden pages close theirs.
     document.addEventListener("visibilitychange", () => (document.hidden ? end() : begin()));
     window.addEventListener("pagehide", end);
     window.addEventListener("pageshow", begin);
@@ -59,7 +59,7 @@
     part.addEventListener("change", () => waiting !== null && put(waiting));
   }
 
-  // A box in a table's head ticks all below it.
+  // A checkbox in a table's head selects all rows.
   document.addEventListener("change", (event) => {
     if (!event.target.matches("input[data-all]")) return;
     const boxes = event.target.closest("table").querySelectorAll("tbody input[type=checkbox]");

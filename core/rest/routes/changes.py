@@ -31,19 +31,20 @@ async def read_changes(
         Query(
             ge=0,
             le=MAX_WAIT_SECONDS,
-            description="Seconds to wait for a change if there is none",
+            description="Maximum number of seconds to wait for the first change",
         ),
     ] = 0,
 ) -> Changes:
-    """List what was created, updated or deleted after a cursor, the oldest first.
+    """List created, updated and deleted content after a cursor, the oldest change first.
 
-    No change is missed, and none appears twice.
+    No change is missed, and none is listed twice. An item that changed several times between two
+    requests is listed once, with its current state.
 
-    Without `after` it begins with the oldest; with `after=latest`, with what comes from now on.
-    Read until `more` is false, keep the cursor, and go on from there at any time. An item that
-    changed twice in between is told once, as it is now.
+    Without `after`, the list starts with the oldest change. With `after=latest`, it starts with the
+    next change. Read pages until `more` is false, store the cursor, and continue from it at any
+    time.
     """
-    pulse: FeedWatcher = request.app.state.pulse
+    feed_watcher: FeedWatcher = request.app.state.feed_watcher
     deadline = time.monotonic() + wait
 
     def read(cursor: str | None) -> changes.Feed:
@@ -51,14 +52,14 @@ async def read_changes(
             return changes.read(conn, principal, after=cursor, limit=limit)
 
     while True:
-        # Looked up before reading: what comes in between is noticed.
-        reaches = await pulse.newest() if wait else -1
+        # Read the end first, so that a change during the read ends the wait.
+        reaches = await feed_watcher.newest() if wait else -1
         feed = await run_in_threadpool(read, after)
         left = deadline - time.monotonic()
-        if feed.changes or left <= 0 or pulse.ended:
+        if feed.changes or left <= 0 or feed_watcher.ended:
             return _answer(feed)
         after = feed.cursor
-        if not feed.more and not await pulse.wait_beyond(reaches, left):
+        if not feed.more and not await feed_watcher.wait_beyond(reaches, left):
             return _answer(feed)
         if await request.is_disconnected():
             return _answer(feed)

@@ -1,4 +1,4 @@
-"""`/v1/user-integration-content`: what is kept."""
+"""`/v1/user-integration-content`: content."""
 
 from __future__ import annotations
 
@@ -34,29 +34,45 @@ router = APIRouter(prefix="/v1/user-integration-content", tags=["content"])
 def list_content(
     engine: Engine,
     principal: Authenticated,
-    account: Annotated[UUID | None, Query(description="Only of this user integration")] = None,
+    account: Annotated[UUID | None, Query(description="Return only items of this account")] = None,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
-    external_id: Annotated[str | None, Query(max_length=2_048, pattern=NO_NUL)] = None,
-    parent: Annotated[
-        str | None, Query(max_length=2_048, pattern=NO_NUL, description="The children of this")
+    external_id: Annotated[
+        str | None,
+        Query(max_length=2_048, pattern=NO_NUL, description="Return only items with this ID"),
     ] = None,
-    kind: Annotated[str | None, Query(max_length=1_000, pattern=NO_NUL)] = None,
+    parent: Annotated[
+        str | None,
+        Query(
+            max_length=2_048, pattern=NO_NUL, description="Return only direct children of this item"
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        Query(max_length=1_000, pattern=NO_NUL, description="Return only items of this kind"),
+    ] = None,
     since: Annotated[
-        AwareDatetime | None, Query(description="`external_timestamp` at this time or later")
+        AwareDatetime | None,
+        Query(description="Return only items with an `external_timestamp` at this time or later"),
     ] = None,
     until: Annotated[
-        AwareDatetime | None, Query(description="`external_timestamp` before this time")
+        AwareDatetime | None,
+        Query(description="Return only items with an `external_timestamp` before this time"),
     ] = None,
     updated_since: Annotated[
         AwareDatetime | None,
         Query(
-            description="Changed here at this time or later. To miss nothing, read `/v1/changes`"
+            description=(
+                "Return only items that changed at this time or later. To receive every change,"
+                " read `/v1/changes` instead"
+            )
         ),
     ] = None,
     deleted: Annotated[
         bool | None,
-        Query(description="True: only what is deleted at its source. Default: what is not"),
+        Query(
+            description="True: return only items that are marked deleted. False: only the others"
+        ),
     ] = False,
     q: Annotated[
         str | None,
@@ -64,16 +80,16 @@ def list_content(
             max_length=1_000,
             pattern=NO_NUL,
             description=(
-                'Words in the name or text, such as `invoice -draft "last call" or memo`. New'
-                " content is found a "
-                "second or so after it is kept"
+                "A search in names and text, such as"
+                ' `invoice -draft "last call" or memo`. New content becomes searchable after about'
+                " a second"
             ),
         ),
     ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Content]:
-    """Content, by account and external id."""
+    """List content, ordered by account and external ID."""
     content_filter = content_listing.ContentFilter(
         account=account,
         user=visible_user(principal, user_id),
@@ -96,7 +112,7 @@ def list_content(
 
 @router.get("/{content_id}", responses=problems(401, 404, 422))
 def get_content(engine: Engine, principal: Authenticated, content_id: ContentId) -> Content:
-    """One item, without its bytes."""
+    """Return an item, without its bytes."""
     return Content.model_validate(_row(engine, principal, content_id))
 
 
@@ -104,12 +120,12 @@ def get_content(engine: Engine, principal: Authenticated, content_id: ContentId)
     "/{content_id}/raw",
     response_class=StreamingResponse,
     responses=problems(401, 404, 422)
-    | {200: {"description": "Its bytes", "content": {"application/octet-stream": {}}}},
+    | {200: {"description": "The bytes of the item", "content": {"application/octet-stream": {}}}},
 )
 def get_raw_content(
     engine: Engine, principal: Authenticated, content_id: ContentId
 ) -> StreamingResponse:
-    """Its bytes, as a download: no browser shows them in place."""
+    """Download the bytes of an item. Browsers do not display them."""
     return downloads.download(engine, _row(engine, principal, content_id))
 
 

@@ -1,4 +1,4 @@
-"""`/v1/integrations`: what can be connected."""
+"""`/v1/integrations`: the installed integrations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 
 
 @router.get("", responses=problems(401))
-# Any token will do.
+# Every valid token is accepted.
 def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integration]:  # noqa: ARG001
     """List the installed integrations, with the schemas of their config and credentials."""
     registry = engine.registry
@@ -31,9 +31,11 @@ def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integrat
 def get_integration(
     engine: Engine,
     principal: Authenticated,  # noqa: ARG001
-    domain: Annotated[str, Path(max_length=63, pattern=NO_NUL)],
+    domain: Annotated[
+        str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
+    ],
 ) -> Integration:
-    """One of them."""
+    """Return an installed integration."""
     return _integration(engine.registry, engine.registry.get(domain))
 
 

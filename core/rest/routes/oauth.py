@@ -1,4 +1,4 @@
-"""`/v1/oauth`: connecting accounts in a browser."""
+"""`/v1/oauth`: connections in a browser."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from core.web.provider_slots import provider_slot
 router = APIRouter(prefix="/v1/oauth", tags=["oauth"])
 
 SECRETIVE = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"}
-"""The address holds a code: it goes nowhere else."""
+"""Headers that keep the address, which contains a code, from other sites and caches."""
 
 
 @router.post("/{domain}/authorize", status_code=201, responses=problems(401, 403, 404, 413, 422))
 def start_authorization(
     engine: Engine,
     principal: Authenticated,
-    domain: Annotated[str, Path(max_length=63, pattern=NO_NUL)],
+    domain: Annotated[
+        str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
+    ],
     new: NewAuthorization,
 ) -> Authorization:
-    """Begin a connection in a browser: send the person's browser to `url`.
+    """Start a connection in a browser: open the returned `url` in the user's browser.
 
-    The link is for that person alone, works once, and expires in ten minutes.
+    The link expires in ten minutes and works once.
 
-    Whoever opens it connects *their* account to the user that it was made for, so give it to nobody
-    but the person who is signed in to your product as this user.
+    Whoever opens the link connects *their* account to this user. Give it only to the person who is
+    signed in to your product as this user.
     """
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:
@@ -63,27 +65,39 @@ def start_authorization(
     responses=problems(422)
     | {
         200: {
-            "description": "Connected; nobody said where to go from here",
+            "description": "The account is connected, and the request had no `redirect_to`",
             "content": {"text/plain": {}},
         },
         303: {
-            "description": "To `redirect_to`, with `user_integration_id` or `error` in its query"
+            "description": (
+                "A redirect to `redirect_to`, with the query parameter `user_integration_id` or"
+                " `error`"
+            )
         },
         400: {
-            "description": "Not connected; nobody said where to go from here",
+            "description": "The connection failed, and the request had no `redirect_to`",
             "content": {"text/plain": {}},
         },
     },
 )
 def finish_authorization(
     engine: Engine,
-    state: Annotated[str, Query(max_length=500, pattern=NO_NUL)],
-    code: Annotated[str | None, Query(max_length=4_000, pattern=NO_NUL)] = None,
-    error: Annotated[str | None, Query(max_length=500, pattern=NO_NUL)] = None,
+    state: Annotated[
+        str,
+        Query(max_length=500, pattern=NO_NUL, description="The state of the started connection"),
+    ],
+    code: Annotated[
+        str | None,
+        Query(max_length=4_000, pattern=NO_NUL, description="The authorization code"),
+    ] = None,
+    error: Annotated[
+        str | None,
+        Query(max_length=500, pattern=NO_NUL, description="The provider's error code"),
+    ] = None,
 ) -> Response:
-    """Where the provider sends the browser back.
+    """Finish a connection: the provider redirects the browser here.
 
-    It needs no token: the state is the one of the flow that was begun.
+    The route needs no token, because `state` identifies the connection.
     """
     with provider_slot(engine):
         done = oauth.finish(engine, state=state, code=code, error=error)
@@ -91,6 +105,6 @@ def finish_authorization(
         return RedirectResponse(done.url, 303, headers=SECRETIVE)
     if done.account is None:
         return PlainTextResponse(
-            f"Not connected: {done.error}. Begin again.", 400, headers=SECRETIVE
+            f"Connection failed: {done.error}. Start again.", 400, headers=SECRETIVE
         )
-    return PlainTextResponse("Connected. You may close this window.", headers=SECRETIVE)
+    return PlainTextResponse("Account connected. You can close this window.", headers=SECRETIVE)

@@ -1,4 +1,4 @@
-"""What operators and their tools ask: is it alive, is it ready, and how much of everything."""
+"""Liveness, readiness and metrics, for operators and their tools."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/healthz")
 async def healthz() -> Health:
-    """Whether this process answers.
+    """Report that this process answers.
 
-    It asks nobody else, so that a database that is away restarts no API.
+    The check does not query the database, so that an outage of the database restarts no server.
     """
     return Health(status="ok", checks={})
 
@@ -26,13 +26,14 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     response_model=Health,
-    responses={503: {"model": Health, "description": "Send requests elsewhere"}},
+    responses={503: {"model": Health, "description": "This server cannot answer requests"}},
 )
 def readyz(engine: Engine) -> JSONResponse:
-    """Whether requests can be answered here.
+    """Report whether this server can answer requests.
 
-    `degraded`: they can, and something else needs a look: no worker, a silent scheduler, an account
-    that is not polled. `accounts` tells freshness, the others liveness; figures are at `/metrics`.
+    The status `degraded` means that it can, but that a check failed: for example, no worker runs,
+    the scheduler is silent, or an account is overdue. The check `accounts` reports freshness; the
+    other checks report liveness. For numbers, see `/metrics`.
     """
     checks = health.check(engine)
     ready = health.is_ready(checks)
@@ -42,11 +43,12 @@ def readyz(engine: Engine) -> JSONResponse:
 
 
 @router.get("/metrics", response_class=Response, responses=problems(401, 403) | {
-    200: {"description": "Figures in Prometheus's text format", "content": {"text/plain": {}}}
+    200: {"description": "Metrics in Prometheus's text format", "content": {"text/plain": {}}}
 })  # fmt: skip
-def metrics(request: Request, principal: Admin) -> Response:  # noqa: ARG001  operators alone
-    """Figures for Prometheus, which sends an operator's token: `authorization:
-    {credentials_file: …}`.
+def metrics(request: Request, principal: Admin) -> Response:  # noqa: ARG001  for operators only
+    """Return metrics for Prometheus.
+
+    The scrape configuration sends an operator's token: `authorization: {credentials_file: …}`.
     """
     collector: Metrics = request.app.state.metrics
     return Response(collector.text(), media_type=collector.MEDIA_TYPE)

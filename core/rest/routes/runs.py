@@ -25,13 +25,13 @@ FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "
 
 @router.get("/{run}", responses=problems(401, 404, 422))
 def get_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
-    """One run, with its counts as they are now."""
+    """Return a run with its current counters."""
     return _read(engine, principal, run)
 
 
 @router.post("/{run}/cancel", responses=problems(401, 404, 409, 422))
 def cancel_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
-    """End it now. Its open tasks go on in the account's next run."""
+    """End a run now. Its open tasks continue in the account's next run."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "run", run)
     run_actions.cancel(engine, run)
@@ -43,11 +43,11 @@ def list_tasks(
     engine: Engine,
     principal: Authenticated,
     run: RunId,
-    state: Annotated[TaskState | None, Query()] = None,
+    state: Annotated[TaskState | None, Query(description="Return only tasks in this state")] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Task]:
-    """Its tasks, the newest first."""
+    """List the tasks of a run, the newest first."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "run", run)
         page = run_queries.tasks.page(conn, limit=limit, after=after, run_id=run, state=state)

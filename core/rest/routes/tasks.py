@@ -1,4 +1,4 @@
-"""`/v1/tasks`: single tasks, above all those that are parked."""
+"""`/v1/tasks`: single tasks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 
 @router.get("/{task}", responses=problems(401, 404, 422))
 def get_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
-    """One task, with the errors of its attempts."""
+    """Return a task with the errors of its attempts."""
     return _read(engine, principal, task)
 
 
 @router.post("/{task}/retry", responses=problems(401, 404, 409, 422))
 def retry_task(engine: Engine, principal: Authenticated, task: TaskId) -> Retried:
-    """Try a parked task again: a copy of it goes on in the account's open run, or in a new one."""
+    """Retry a parked task. A copy of it runs in the account's open run or in a new run."""
     _read(engine, principal, task)
     return Retried(tasks=run_actions.retry(engine, [task]))
 
 
 @router.post("/{task}/discard", responses=problems(401, 404, 409, 422))
 def discard_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task:
-    """Drop a parked task for good. What it would have brought may be missing."""
+    """Discard a parked task.
+
+    This cannot be undone. Content that the task would have saved may be missing.
+    """
     _read(engine, principal, task)
     run_actions.discard(engine, [task])
     return _read(engine, principal, task)

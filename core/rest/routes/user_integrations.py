@@ -60,7 +60,7 @@ router = APIRouter(prefix=PREFIX, tags=["user integrations"])
 
 
 def owner(principal: Principal, user_id: str | None) -> str:
-    """Return the user that a new account will belong to.
+    """Return the user who will own a new account.
 
     Raises:
       HttpProblem: A user's token names another user.
@@ -78,14 +78,17 @@ def list_user_integrations(
     principal: Authenticated,
     user_id: UserFilter = None,
     domain: DomainFilter = None,
-    sync_status: Annotated[AccountState | None, Query()] = None,
+    sync_status: Annotated[
+        AccountState | None, Query(description="Return only accounts in this state")
+    ] = None,
     due_before: Annotated[
-        AwareDatetime | None, Query(description="Whose next run is due at this time")
+        AwareDatetime | None,
+        Query(description="Return only accounts whose next run is due by this time"),
     ] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[UserIntegration]:
-    """Connected accounts, the oldest first."""
+    """List connected accounts, the oldest first."""
     with engine.database.connection() as conn:
         page = account_queries.accounts.page(
             conn,
@@ -107,7 +110,9 @@ def list_user_integrations(
     | {
         200: {
             "model": UserIntegration,
-            "description": "It was connected before; it has this config and these credentials now",
+            "description": (
+                "The account was connected before. Its config and credentials were replaced"
+            ),
         },
         201: {"links": {
             name: {"operationId": operation, "parameters": {"account": "$response.body#/id"}}
@@ -128,10 +133,10 @@ def create_user_integration(
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Check an account with its provider and store it; its first run is due at once.
+    """Check an account with its provider and store it. Its first run is due immediately.
 
-    The same account of the same user is connected once: it gets this config and these credentials,
-    and goes on.
+    An account that the user has connected before is not duplicated. Its config and credentials are
+    replaced, and it resumes.
     """
     user = owner(principal, new.user_id)
 
@@ -166,9 +171,11 @@ def get_user_integration(
     engine: Engine,
     principal: Authenticated,
     account: AccountId,
-    totals: Annotated[bool, Query()] = False,
+    totals: Annotated[
+        bool, Query(description="Include totals. Counting a large account is slow")
+    ] = False,
 ) -> UserIntegrationInFull:
-    """One account, and what it waits for."""
+    """Return an account with the reasons why it waits."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
         row = account_queries.accounts.one(conn, "account", account)
@@ -185,9 +192,9 @@ def get_user_integration(
 def change_user_integration(
     engine: Engine, principal: Authenticated, account: AccountId, changes: UserIntegrationChanges
 ) -> UserIntegration:
-    """Change its name, interval, config or credentials.
+    """Change the name, interval, config or credentials of an account.
 
-    The provider checks config and credentials first.
+    A new config and new credentials are checked with the provider first.
     """
     _require(engine, principal, account)
     public_only = not principal.is_admin
@@ -208,7 +215,12 @@ def change_user_integration(
     return _read(engine, account)
 
 
-@router.delete("/{account}", status_code=204, responses=problems(401, 404, 422))
+@router.delete(
+    "/{account}",
+    status_code=204,
+    response_description="The account is disconnected or deleted",
+    responses=problems(401, 404, 422),
+)
 def delete_user_integration(
     engine: Engine,
     principal: Authenticated,
@@ -217,13 +229,13 @@ def delete_user_integration(
         Literal["keep", "delete"],
         Query(
             description=(
-                "`keep`: only the credentials go, and it runs no more. `delete`: all of it goes,"
-                " its row too"
+                "`keep`: delete the credentials, and keep the account and its content. `delete`:"
+                " delete the account with all its data"
             )
         ),
     ],
 ) -> Response:
-    """Disconnect an account: its credentials go at once."""
+    """Disconnect an account, or delete it. Its credentials are deleted immediately."""
     _require(engine, principal, account)
     if content == "delete":
         account_erase.erase_account(engine, account)
@@ -237,7 +249,7 @@ def delete_user_integration(
 def pause_user_integration(
     engine: Engine, principal: Authenticated, account: AccountId
 ) -> UserIntegration:
-    """No more runs; what runs now is finished and kept."""
+    """Pause an account. Tasks that are already running finish, and no more runs start."""
     _require(engine, principal, account)
     with engine.database.connection() as conn:
         account_actions.pause(conn, account)
@@ -248,7 +260,7 @@ def pause_user_integration(
 def resume_user_integration(
     engine: Engine, principal: Authenticated, account: AccountId
 ) -> UserIntegration:
-    """Go on where it was paused."""
+    """Resume a paused account where it stopped."""
     _require(engine, principal, account)
     account_actions.resume(engine, account)
     return _read(engine, account)
@@ -258,7 +270,7 @@ def resume_user_integration(
 def check_user_integration(
     engine: Engine, principal: Authenticated, account: AccountId
 ) -> Identity:
-    """Ask the provider whether the credentials still work."""
+    """Check with the provider that the credentials still work."""
     _require(engine, principal, account)
     with provider_slot(engine):
         identity = account_actions.check_account(engine, account)
@@ -266,7 +278,7 @@ def check_user_integration(
 
 
 _REQUESTED = problems(401, 404, 409, 413, 422) | {
-    200: {"model": Requested, "description": "One was open already"},
+    200: {"model": Requested, "description": "A run was already open"},
     201: {"links": {
         name: {"operationId": operation, "parameters": {"run": "$response.body#/run_id"}}
         for name, operation in (
@@ -286,7 +298,7 @@ def sync_user_integration(
     sync: Sync | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """A run now, or the one that is open."""
+    """Start a run now, or return the open run."""
     allow = sync is not None and sync.allow_deletions
     return _requested(
         request,
@@ -308,7 +320,7 @@ def resync_user_integration(
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Forget all cursors and list everything again. A run that is open ends first."""
+    """Delete all cursors and start a run that lists everything again. An open run ends first."""
     return _requested(
         request,
         engine,
@@ -345,11 +357,11 @@ def list_runs(
     engine: Engine,
     principal: Authenticated,
     account: AccountId,
-    state: Annotated[RunState | None, Query()] = None,
+    state: Annotated[RunState | None, Query(description="Return only runs in this state")] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> Page[Run]:
-    """Its runs, the newest first."""
+    """List the runs of an account, the newest first."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
         page = run_queries.runs.page(
@@ -366,11 +378,11 @@ def get_state(
     limit: Limit = 50,
     after: After = None,
 ) -> Page[State]:
-    """What the plugin remembers between runs, by partition."""
+    """List the plugin's state for an account, by partition."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "account", account)
         page = account_queries.states.page(
-            conn, limit=limit, after=after, user_integration_id=account, forgotten=False
+            conn, limit=limit, after=after, user_integration_id=account, deleted=False
         )
     return Page[State].model_validate({"items": page.rows, "cursor": page.cursor})
 

@@ -1,4 +1,4 @@
-"""`/v1/users`: the people whose accounts these are."""
+"""`/v1/users`: the users who own accounts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ router = APIRouter(prefix="/v1/users", tags=["users"])
 def erase_user(
     engine: Engine,
     principal: Authenticated,
-    user_id: Annotated[str, Path(min_length=1, max_length=500, pattern=NO_NUL)],
+    user_id: Annotated[
+        str, Path(min_length=1, max_length=500, pattern=NO_NUL, description="The ID of the user")
+    ],
 ) -> Erased:
-    """Erase all data of a person: accounts, content, blobs and tokens.
+    """Erase all data of a user: accounts, content, blobs and tokens.
 
-    This includes the token of this request, if it is the person's.
+    The tokens include that of this request, if it belongs to the user.
 
-    It takes its time where there is much. Interrupted, it goes on when it is asked for again.
+    Erasing a large amount of data takes a long time. After an interruption, send the request again
+    to erase the rest.
     """
     if not principal.owns(user_id):
         raise HttpProblem("token-of-another-user")

@@ -28,13 +28,13 @@ states = PagedQuery(
     "partition, value, version, updated_at",
     "sync_state",
     Keyset({"partition": "text"}),
-    filters={"user_integration_id": "uuid", "forgotten": "boolean"},
-    bounds={"forgotten": "(value IS NULL) = %(forgotten)s"},
+    filters={"user_integration_id": "uuid", "deleted": "boolean"},
+    bounds={"deleted": "(value IS NULL) = %(deleted)s"},
 )
 """The state partitions of one account.
 
-The filter `user_integration_id` is required, because the primary key serves the query. The value of
-a `forgotten` partition was dropped and is null.
+The filter `user_integration_id` is required, because the primary key serves the query. A deleted
+partition keeps its row, without a value.
 """
 
 COUNTED = """

@@ -35,7 +35,7 @@ class RunWatcher:
 
     Attributes:
       now: The run at the latest refresh.
-      waits: The blockers of the run, the most important first; empty if nothing blocks it.
+      blockers: The blockers of the run, the most important first; empty if nothing blocks it.
       stopped: The error that a user must resolve before the run can continue, if any.
       is_away: True if PostgreSQL did not answer the latest refresh. The other attributes then hold
         the result of an earlier refresh.
@@ -45,7 +45,7 @@ class RunWatcher:
 
     def __init__(self, backend: Backend, run: UUID) -> None:
         self._backend, self._run = backend, run
-        self.waits: list[Blocker] = []
+        self.blockers: list[Blocker] = []
         self.stopped: PollingError | None = None
         self.is_away = False
         self._reasons_read_at = -REASONS_SECONDS
@@ -79,12 +79,12 @@ class RunWatcher:
         with self._backend.database.connection() as conn:
             self.now = progress.progress(conn, self._run)
             if self.now.state != RunState.RUNNING:
-                self.waits = []
+                self.blockers = []
             elif started - self._reasons_read_at >= REASONS_SECONDS:
                 self._reasons_read_at = started
                 account = progress.load_account(conn, self.now)
                 self.stopped = _stopped(account)
-                self.waits = progress.blockers(conn, account, self.now)
+                self.blockers = progress.blockers(conn, account, self.now)
 
 
 def _stopped(account: Account) -> PollingError | None:

@@ -1,17 +1,37 @@
 """`polling`: the command line.
 
-    entry      one call of it, and its exit code
-    app        every command, and its place in the help
-    session    settings, servers and the backend
-    output     tables, JSON, and text without terminal commands
-    inputs     --set, --config and --credentials
-    prompts    the same, field by field on a terminal
-    listing    pages as tables, or as JSON lines
-    progress   the progress bar of a run
-    types      options that many commands have
+Modules with commands:
 
-Each other module holds some commands. They import the engine where they need it, so that `polling
---help` is quick.
+    accounts      accounts, check, pause, resume, disconnect
+    connect       connect, reconnect, config
+    content       content
+    development   new, dry-run
+    doctor        doctor
+    drain         drain
+    integrations  integrations
+    keys          keys
+    processes     up, demo
+    runs          runs
+    serve         serve
+    servers       migrate, env, psql
+    sync          sync, resync
+    tasks         tasks
+    tokens        tokens
+
+Modules without a command:
+
+    app           the list of commands, and their place in the help
+    entry         one call of the command line, and its exit code
+    inputs        parsing of --set, --config and --credentials
+    launcher      the services that `up` starts
+    listing       pages of a listing, as tables or JSON lines
+    output        tables, JSON, and escaping of text from outside
+    progress      the progress bar of a run
+    prompts       questions for missing config and credentials
+    session       settings, servers and the backend
+    types         options that several commands share
+
+Commands import the engine inside their functions, so that `polling --help` starts quickly.
 """
 
 from __future__ import annotations
@@ -22,7 +42,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The entry point `polling`."""
+    """Run the command line and exit with its code; the entry point `polling`."""
     from core.cli.entry import run
 
     sys.exit(run(sys.argv[1:]))

@@ -19,6 +19,7 @@ from core.cli import (
     processes,
     runs,
     serve,
+    servers,
     sync,
     tasks,
     tokens,
@@ -81,7 +82,7 @@ def _accounts(app: typer.Typer) -> None:
     app.command("pause", rich_help_panel=ACCOUNTS)(accounts.pause)
     app.command("resume", rich_help_panel=ACCOUNTS)(accounts.resume)
     app.command("reconnect", rich_help_panel=ACCOUNTS)(connect.reconnect)
-    app.command("config", rich_help_panel=ACCOUNTS)(connect.configure)
+    app.command("config", rich_help_panel=ACCOUNTS)(connect.config)
     app.command("disconnect", rich_help_panel=ACCOUNTS)(accounts.disconnect)
 
 
@@ -94,10 +95,10 @@ def _work(app: typer.Typer) -> None:
 
 
 def _operations(app: typer.Typer) -> None:
-    app.command("migrate", rich_help_panel=OPERATIONS)(processes.migrate)
-    app.command("env", rich_help_panel=OPERATIONS)(processes.env)
+    app.command("migrate", rich_help_panel=OPERATIONS)(servers.migrate)
+    app.command("env", rich_help_panel=OPERATIONS)(servers.env)
     ignored = {"ignore_unknown_options": True, "allow_extra_args": True}
-    app.command("psql", rich_help_panel=OPERATIONS, context_settings=ignored)(processes.psql)
+    app.command("psql", rich_help_panel=OPERATIONS, context_settings=ignored)(servers.psql)
     app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
     app.command("drain", rich_help_panel=OPERATIONS)(drain.drain)

@@ -103,7 +103,7 @@ def reconnect(id: Id, credentials: Credentials = None) -> None:
     say(f"Reconnected: {identity.name} ({identity.id}). Its next run is due now.")
 
 
-def configure(
+def config(
     id: Id,
     set_: Sets = None,
     config: Config = None,

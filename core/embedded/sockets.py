@@ -8,13 +8,13 @@ import stat
 import tempfile
 from pathlib import Path
 
-from core.embedded.account import Account, chown_tree
+from core.embedded.unix_user import UnixUser, chown_tree
 
 # The kernel's limit is 104 bytes on macOS and 108 on Linux.
 _LONGEST = 100
 
 
-def socket_folder(folder: Path, name: str, account: Account | None = None) -> Path:
+def socket_folder(folder: Path, name: str, user: UnixUser | None = None) -> Path:
     """The folder for the socket `name`.
 
     It is `folder`, or a private temporary one if that path is too long.
@@ -26,9 +26,9 @@ def socket_folder(folder: Path, name: str, account: Account | None = None) -> Pa
     if len(os.fsencode(folder / name)) <= _LONGEST and b"," not in os.fsencode(folder):
         return folder
     link = _link(folder)
-    if not _private(link, account):
+    if not _private(link, user):
         place = Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))  # short, on every system
-        chown_tree(place, account)
+        chown_tree(place, user)
         link.unlink(missing_ok=True)
         link.symlink_to(place)
     return link.readlink()
@@ -46,7 +46,7 @@ def _link(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.socket")
 
 
-def _private(link: Path, account: Account | None) -> bool:
+def _private(link: Path, user: UnixUser | None) -> bool:
     """Return whether the link leads to a folder of ours.
 
     After a cleaner removed ours, others could create a link of that name.
@@ -54,7 +54,7 @@ def _private(link: Path, account: Account | None) -> bool:
     if not link.is_dir():
         return False
     status = link.readlink().lstat()
-    owner = account.pw_uid if account else os.geteuid()
+    owner = user.pw_uid if user else os.geteuid()
     return (
         stat.S_ISDIR(status.st_mode)
         and status.st_uid == owner

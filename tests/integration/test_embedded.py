@@ -303,10 +303,10 @@ def test_an_ordinary_user_after_root(home: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to avoid being root")
-def test_programs_below_a_private_folder_are_copied_for_the_account(
+def test_programs_below_a_private_folder_are_copied_for_the_unix_user(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.embedded import account, postgres
+    from core.embedded import postgres, unix_user
 
     private, shared = tmp_path / "root only", Path(f"/tmp/polling-shared-{os.getpid()}")
     private.mkdir(mode=0o700)
@@ -315,7 +315,7 @@ def test_programs_below_a_private_folder_are_copied_for_the_account(
         if folder.exists():
             shutil.copytree(folder, private / folder.name, symlinks=True)
     monkeypatch.setattr(postgres, "_install", lambda _: private / wheel.name / "pginstall18")
-    monkeypatch.setattr(account, "_SHARED", shared)
+    monkeypatch.setattr(unix_user, "_SHARED", shared)
     try:
         with Servers(settings(home)) as urls:
             assert pids(urls)

@@ -13,14 +13,14 @@ from typing import Any
 from core.embedded.locks import private_folder
 from core.errors import ServerUnavailable
 
-Account = pwd.struct_passwd
+UnixUser = pwd.struct_passwd
 
 _NAME = "polling-postgres"
-# Where root keeps copies of programs that lie in a folder which the account cannot enter.
+# Where root keeps copies of programs that lie in a folder which the user cannot enter.
 _SHARED = Path("/var/lib/integration-polling")
 
 
-def server_account(data: Path) -> Account | None:
+def server_user(data: Path) -> UnixUser | None:
     """The owner of the data folder, or a system user, as whom the server runs; None if not root.
 
     The system user is `polling-postgres`, made if need be, or `nobody` where the machine has no way
@@ -35,23 +35,23 @@ def server_account(data: Path) -> Account | None:
     return _find_user(_NAME) or _create_user() or pwd.getpwnam("nobody")
 
 
-def run_as(account: Account | None) -> dict[str, Any]:
-    """What `subprocess` needs to run a program as this account and with no other rights."""
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
+def run_as(user: UnixUser | None) -> dict[str, Any]:
+    """What `subprocess` needs to run a program as this user and with no other rights."""
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
 
 
-def chown_tree(folder: Path, account: Account | None) -> None:
-    """Make the account the owner of the folder and of all that is in it."""
-    if account is None or folder.stat().st_uid == account.pw_uid:
+def chown_tree(folder: Path, user: UnixUser | None) -> None:
+    """Make the user the owner of the folder and of all that is in it."""
+    if user is None or folder.stat().st_uid == user.pw_uid:
         return
     for path in (*folder.rglob("*"), folder):  # the folder last: until then it is not done
-        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
-def reachable_install(install: Path, account: Account | None, version: str) -> Path:
+def reachable_install(install: Path, user: UnixUser | None, version: str) -> Path:
     """The folder with PostgreSQL's programs.
 
-    It is a copy if the account cannot enter the original folder, such as one in /root.
+    It is a copy if the user cannot enter the original folder, such as one in /root.
 
     Parameters:
       version: The version of the wheel; each gets its own copy.
@@ -60,7 +60,7 @@ def reachable_install(install: Path, account: Account | None, version: str) -> P
       ServerUnavailable: There is no place for a copy.
     """
     install = install.resolve()
-    if account is None or _open_to_all(install / "bin" / "initdb"):
+    if user is None or _open_to_all(install / "bin" / "initdb"):
         return install
     copy = _SHARED / f"pgserver-{version}"
     place = copy / install.parent.name / install.name
@@ -70,7 +70,7 @@ def reachable_install(install: Path, account: Account | None, version: str) -> P
     except OSError as error:
         raise ServerUnavailable(
             "embedded-programs-unreachable",
-            user=account.pw_name,
+            user=user.pw_name,
             folder=install,
             copy=copy,
             detail=error.strerror,
@@ -100,13 +100,13 @@ def _copy(install: Path, copy: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
 
 
-def _find_user(name: str) -> Account | None:
+def _find_user(name: str) -> UnixUser | None:
     with suppress(KeyError):
         return pwd.getpwnam(name)
     return None
 
 
-def _create_user() -> Account | None:
+def _create_user() -> UnixUser | None:
     program = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program:
         options = [

@@ -151,7 +151,7 @@ def get_settings() -> Settings:
 
 
 def _refuse_renamed() -> None:
-    given = {*os.environ, *dotenv_values(".env")}
+    names = {*os.environ, *dotenv_values(".env")}
     for old, new in RENAMED.items():
-        if old in given:
+        if old in names:
             raise SettingsError("setting-renamed", setting=old, replacement=new)

@@ -313,9 +313,9 @@ def _signals() -> Iterator[int]:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    # As nohup sets it.
-    wanted = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ignore) for number in (signal.SIGCHLD, *wanted)}
+    # A signal that the parent ignores, as nohup does, stays ignored.
+    caught = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGCHLD, *caught)}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield reader

@@ -21,7 +21,7 @@ PARTS: dict[str, Catalog] = {
 }
 """The entries by the headings of the reference."""
 
-CATALOG: Catalog = {code: one for part in PARTS.values() for code, one in part.items()}
+CATALOG: Catalog = {code: entry for part in PARTS.values() for code, entry in part.items()}
 """Every error, by its code."""
 
 ADVICE = advice.STEPS

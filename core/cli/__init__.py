@@ -1,35 +1,32 @@
 """`polling`: the command line.
 
-Modules with commands:
+Modules with several commands; every other command has a module of its own name:
 
     accounts      accounts, check, pause, resume, disconnect
     connect       connect, reconnect, config
-    content       content
     development   new, dry-run
-    doctor        doctor
-    drain         drain
-    integrations  integrations
-    keys          keys
     processes     up, demo
-    runs          runs
-    serve         serve
     servers       migrate, env, psql
     sync          sync, resync
-    tasks         tasks
-    tokens        tokens
 
-Modules without a command:
+Modules that run a command:
 
-    app           the list of commands, and their place in the help
-    entry         one call of the command line, and its exit code
-    inputs        parsing of --set, --config and --credentials
-    launcher      the services that `up` starts
-    listing       pages of a listing, as tables or JSON lines
-    output        tables, JSON, and escaping of text from outside
-    progress      the progress bar of a run
-    prompts       questions for missing config and credentials
+    app           the list of commands
+    entry         one call and its exit code
     session       settings, servers and the backend
+    launcher      the services that `up` starts
+
+Modules that read options:
+
     types         options that several commands share
+    inputs        parsing of --set, --config and --credentials
+    prompts       questions for missing fields
+
+Modules that print:
+
+    output        tables, JSON, and escaping of text from outside
+    listing       pages of a listing
+    progress      the progress bar of a run
 
 Commands import the engine inside their functions, so that `polling --help` starts quickly.
 """

@@ -1,4 +1,4 @@
-"""Every command, and where it stands in the help."""
+"""The list of commands, and the heading of the help under which each appears."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from core.cli import (
 )
 
 START, ACCOUNTS, WORK, OPERATIONS, PLUGINS = (
-    "Start",
+    "Get started",
     "Accounts",
     "Runs and content",
     "Operations",
     "Plugins",
 )
 
-ABOUT = """Keeps a copy of what people have in other services, in PostgreSQL.
+ABOUT = """Keep a copy of people's data from other services in PostgreSQL.
 
-A first try, in two terminals:
+To try it, start the engine in one terminal and connect an account in another:
 
 \b
   polling up
@@ -43,12 +43,12 @@ A first try, in two terminals:
   polling sync hello --wait
   polling content --account hello
 
-Without DATABASE_URL and REDIS_URL, PostgreSQL and Valkey are started from wheels.
+Unless DATABASE_URL and REDIS_URL are set, commands start embedded PostgreSQL and Valkey servers.
 """
 
 
 def build() -> typer.Typer:
-    """The command line."""
+    """Return the application with all commands."""
     app = typer.Typer(
         help=ABOUT,
         no_args_is_help=True,
@@ -116,9 +116,11 @@ def _print_version(requested: bool) -> None:
 
 Version = Annotated[
     bool,
-    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+    typer.Option(
+        "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+    ),
 ]
 
 
 def _options(version: Version = False) -> None:
-    """Options of `polling` itself; they act by their callbacks."""
+    """Declare the options of `polling` itself; their callbacks do the work."""

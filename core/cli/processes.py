@@ -12,22 +12,26 @@ from core.cli import session
 
 def up(
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. Default: POLLING_PROCESSES, or 2.")
+        int | None, typer.Option(min=1, help="Worker processes. Default: POLLING_PROCESSES or 2.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each. Default: POLLING_THREADS, or 8.")
+        int | None,
+        typer.Option(min=1, help="Threads per worker process. Default: POLLING_THREADS or 8."),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Of the API. Default: 8080, or any if that is taken."),
+        typer.Option(
+            min=1, max=65535, help="Port of the API. Default: 8080, or any free port if taken."
+        ),
     ] = None,
 ) -> None:
-    """Run it all: workers, the scheduler, the API, and the embedded servers where none are given.
-    Ctrl-C ends everything.
+    """Start workers, scheduler and API on this machine.
 
-    Examples:
+    The command also starts embedded servers if DATABASE_URL or REDIS_URL is not set. Press Ctrl-C
+    to stop everything.
 
     \b
+    Examples:
       polling up
       polling up --processes 4 --threads 16
     """
@@ -49,16 +53,15 @@ def up(
 def demo(
     directory: Annotated[
         Path | None,
-        typer.Argument(metavar="DIRECTORY", help="What to sync. Default: files made for it."),
+        typer.Argument(
+            metavar="DIRECTORY", help="The directory to sync. Default: generated sample files."
+        ),
     ] = None,
 ) -> None:
-    """The main job end to end, on real files: a directory through a real FTP server.
-
-    Every byte is compared.
-
-    Example:
+    """Sync a directory through a real FTP server, and compare every byte.
 
     \b
+    Example:
       polling demo ~/Documents
     """
     from core.demo.program import run

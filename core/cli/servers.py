@@ -19,31 +19,30 @@ from core.errors import PollingError
 
 
 def migrate() -> None:
-    """Bring the database's schema up to date. Embedded databases do that by themselves.
+    """Migrate the database schema to this version.
 
-    Example:
+    Embedded databases are migrated automatically.
 
     \b
+    Example:
       DATABASE_URL=postgresql://… polling migrate
     """
     url = session.database_url()
     from core.db import version
-    from core.db.migrate import migrate as bring_up_to_date
+    from core.db.migrate import migrate as migrate_database
 
     previous = version.current(url)
-    changed = bring_up_to_date(url)
-    say(
-        f"The schema is at {version.HEAD}"
-        + (f"; it was {previous or 'empty'}." if changed else " already.")
-    )
+    if migrate_database(url):
+        say(f"Migrated the schema to {version.HEAD}; it was {previous or 'empty'}.")
+    else:
+        say(f"The schema is already at {version.HEAD}.")
 
 
 def env(json: Json = False) -> None:
-    """Print where PostgreSQL and Redis are, for other programs.
-
-    Example:
+    """Print DATABASE_URL and REDIS_URL for other programs.
 
     \b
+    Example:
       export $(polling env)
     """
     from core.environment import is_embedded
@@ -61,15 +60,14 @@ def env(json: Json = False) -> None:
     for name, url in variables.items():
         say(f"{name}={url}")
     if is_embedded(settings):
-        note("The embedded servers run while a command uses them: keep `polling up` running.")
+        note("Embedded servers run only while a command uses them. Keep `polling up` running.")
 
 
 def psql(context: typer.Context) -> None:
-    """Open the database in psql. What follows is given to it.
-
-    Examples:
+    """Open the database in psql. Further arguments are passed to psql.
 
     \b
+    Examples:
       polling psql
       polling psql -c 'SELECT count(*) FROM user_integration_content'
     """
@@ -78,7 +76,11 @@ def psql(context: typer.Context) -> None:
 
 
 def _run_psql(url: str, arguments: Sequence[str]) -> int:
-    """Run psql until it ends; its exit code. Ctrl-C is for psql alone."""
+    """Run psql and return its exit code.
+
+    The password is passed in the environment, where other users cannot see it. Only psql handles
+    Ctrl-C.
+    """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     parts = conninfo_to_dict(url)
@@ -90,7 +92,7 @@ def _run_psql(url: str, arguments: Sequence[str]) -> int:
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         command = [_program(), target, *arguments]
-        # An ignored signal would stay ignored in the program: it gets its own back.
+        # A child inherits ignored signals: restore the default for psql.
         return subprocess.run(
             command, env=environment, check=False, preexec_fn=_restore_sigint
         ).returncode
@@ -103,7 +105,7 @@ def _restore_sigint() -> None:
 
 
 def _program() -> str:
-    """The system's psql, or the one beside the embedded server."""
+    """Return the path of the system's psql, or of the embedded server's."""
     system_psql = shutil.which("psql")
     if system_psql:
         return system_psql

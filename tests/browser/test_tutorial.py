@@ -34,7 +34,7 @@ def test_the_tutorial_works(browser, tmp_path) -> None:
             if block.startswith(STAYS):
                 log = stack.enter_context(running(block, folder, env))
                 until(
-                    lambda log=log: "Everything runs" in log.read_text(),
+                    lambda log=log: "All services are running" in log.read_text(),
                     "everything runs",
                     SECONDS,
                 )

@@ -64,7 +64,7 @@ class EgressRefused(ConfigurationError):
 class Egress:
     """Judge the outgoing connections of one process.
 
-    Parameters:
+    Args:
       allow_private_hosts: Let every account reach any address (`POLLING_ALLOW_PRIVATE_HOSTS`).
         Default: False.
     """
@@ -79,7 +79,7 @@ class Egress:
     def for_account(self, *, public_only: bool) -> Iterator[None]:
         """Run plugin code for one account.
 
-        Parameters:
+        Args:
           public_only: Limit the account to public addresses. False does not lift a limit around
             this block.
         """

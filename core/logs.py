@@ -41,7 +41,7 @@ def place(error: BaseException) -> str:
 def configure(level: str, form: Form = "text") -> None:
     """Set the level of our loggers, and silence those that repeat us.
 
-    Parameters:
+    Args:
       form: `text`, `json`, or `auto`: JSON where standard error is no terminal.
     """
     logging.basicConfig(level=level, format=FORMAT)

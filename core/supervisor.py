@@ -31,7 +31,7 @@ _GUARD = 'while read -r line; do groups=$line; done; [ -z "$groups" ] || kill -s
 def worker_command(processes: int, threads: int) -> list[str]:
     """The command that runs workers: Dramatiq's, with this Python.
 
-    Parameters:
+    Args:
       processes: Worker processes of one master.
       threads: Threads of each.
     """
@@ -43,7 +43,7 @@ def worker_command(processes: int, threads: int) -> list[str]:
 class Program:
     """One program to keep running.
 
-    Parameters:
+    Args:
       name: What its lines are prefixed with.
       argv: The command, as a list.
       env: Variables to add to ours.
@@ -62,7 +62,7 @@ class Supervisor:
     is left of their process groups. If this process is killed itself, a guard process kills the
     groups.
 
-    Parameters:
+    Args:
       programs: What to run.
       echo: Receives a program's name and one line that it wrote. Default: prints both.
       grace: Seconds for the programs to end by themselves; a second Ctrl-C cuts them short.

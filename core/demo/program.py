@@ -30,7 +30,7 @@ CONNECTIONS = 8
 def run(directory: Path | None = None) -> None:
     """Sync a directory through a real FTP server, and compare every byte.
 
-    Parameters:
+    Args:
       directory: What to serve. Default: some hundred files of many kinds, made for the demo.
 
     Raises:

@@ -44,7 +44,7 @@ def summary(
 ) -> None:
     """Print tables of what is kept and what was done, and the verdict.
 
-    Parameters:
+    Args:
       seconds: How long the runs took, all together.
     """
     kept = _table("What is in PostgreSQL now", KEPT)

@@ -29,7 +29,7 @@ class Served:
 def serving(directory: Path, log: Path, username: str, port: int | None = None) -> Iterator[Served]:
     """Serve a directory for as long as the block runs.
 
-    Parameters:
+    Args:
       port: Where, if it is free. Default: any port.
 
     Raises:

@@ -61,7 +61,7 @@ def watch(
 ) -> None:
     """Show how the accounts' runs go until they have ended.
 
-    Parameters:
+    Args:
       accounts: The one whose files are counted is the first.
       alive: Called at each look; raises if the workers have ended.
 

@@ -30,7 +30,7 @@ class Daemon:
     unlike a process id in a file, cannot be mistaken after a crash, when the id may belong to
     another program.
 
-    Parameters:
+    Args:
       name: What people call it.
       folder: Where its lock and the output of its start lie.
       program: The name of these files.

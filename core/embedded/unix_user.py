@@ -53,7 +53,7 @@ def reachable_install(install: Path, user: UnixUser | None, version: str) -> Pat
 
     It is a copy if the user cannot enter the original folder, such as one in /root.
 
-    Parameters:
+    Args:
       version: The version of the wheel; each gets its own copy.
 
     Raises:

@@ -21,7 +21,7 @@ from core.observability.errors import Redactor
 def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
     """Switch on what the environment asks for, in this process.
 
-    Parameters:
+    Args:
       part: Which of our processes this is: `worker`, `dispatcher`, `scheduler`, `api`.
       make_redactor: Returns a function that redacts every secret that this process knows. It is
         called only if it is needed.

@@ -112,7 +112,7 @@ def report_task(
 ) -> None:
     """Report a task that needs a person.
 
-    Parameters:
+    Args:
       error: What it raised, for its stack; its own words are not sent.
       text: What the ledger keeps of it.
       tags: Which task it was.

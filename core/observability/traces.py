@@ -150,7 +150,7 @@ class _Noting(AbstractContextManager["Span"]):
 def mark_failed(span: Span, error: str) -> None:
     """Say that what it stands for has failed.
 
-    Parameters:
+    Args:
       error: The name of a class, or the status of an answer; no text of an error.
     """
     from opentelemetry.trace import Status, StatusCode

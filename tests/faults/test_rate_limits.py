@@ -107,5 +107,5 @@ def test_a_task_with_a_cost_that_cannot_begin(hostile_fleet: Fleet, deployment: 
     hostile_fleet.until(lambda: deployment.rows(waits), "the task is put back")
     [(state, attempts, reason)] = deployment.rows(waits)
     assert (state, attempts) == ("ready", 0)
-    assert "none of the keys decrypts" in reason
+    assert "no configured key decrypts" in reason
     assert deployment.rows(STATUS, account) == [("active", None)]

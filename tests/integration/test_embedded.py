@@ -329,7 +329,7 @@ def test_data_of_another_version_say_what_to_do(home: Path) -> None:
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("12\n")
     with pytest.raises(
-        PollingError, match=r"made by PostgreSQL 12, and the installed wheel brings .*18"
+        PollingError, match=r"created by PostgreSQL 12; the installed wheel contains .*18"
     ):
         Servers(settings(home)).acquire()
 
@@ -337,7 +337,7 @@ def test_data_of_another_version_say_what_to_do(home: Path) -> None:
 def test_missing_wheels_say_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.embedded.postgres.find_spec", lambda _: None)
     with pytest.raises(
-        PollingError, match="No DATABASE_URL is set and the embedded servers are not installed"
+        PollingError, match="DATABASE_URL is not set, and the embedded servers are not installed"
     ) as caught:
         Servers(settings(home)).acquire()
     assert "pip install 'integration-polling[embedded]'" in caught.value.next_step("cli")
@@ -347,7 +347,7 @@ def test_a_server_that_fails_names_its_log_and_leaves_nothing(home: Path) -> Non
     broken = home / "embedded" / "valkey" / "appendonlydir"
     broken.mkdir(parents=True)
     (broken / "appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(PollingError, match="Valkey ended during its start") as caught:
+    with pytest.raises(PollingError, match="Valkey exited during startup") as caught:
         Servers(settings(home)).acquire()
     assert "valkey.log" in caught.value.next_step("cli")
     assert "nonsense" in (home / "embedded" / "valkey.log").read_text()
@@ -385,7 +385,7 @@ def test_a_given_database_needs_given_keys(home: Path) -> None:
         secret_keys(settings(home, database_url="postgresql://db/x"))
     assert (caught.value.message, caught.value.next_step("cli")) == (
         "POLLING_SECRET_KEYS is not set",
-        "Make one: polling keys new",
+        "Create one: polling keys new",
     )
     assert secret_keys(settings(home, database_url="postgresql://db/x", secret_keys="a, b")) == (
         "a",

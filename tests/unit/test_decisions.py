@@ -125,7 +125,7 @@ def test_what_this_process_has_no_key_for_waits_for_one_that_has_and_stops_nobod
         None,
         True,
     )
-    assert outcome.reason == "none of the keys decrypts these credentials"
+    assert outcome.reason == "no configured key decrypts these credentials"
     assert KEY_SECONDS == 60
 
 

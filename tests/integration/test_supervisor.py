@@ -161,7 +161,7 @@ def test_what_ignores_sigterm_is_killed_after_the_grace() -> None:
         began = time.monotonic()
         assert run.end() == 1
         assert 0.9 < time.monotonic() - began < 10
-        assert "p0|has not ended, and is killed" in run.lines
+        assert "p0|did not stop in time and was killed" in run.lines
         assert not alive(deaf)
 
 

@@ -62,7 +62,7 @@ def test_the_demo_keeps_what_can_be_kept_and_names_the_rest(tmp_path: Path) -> N
         "links to directories",
         "sockets, pipes and devices",
     ):
-        assert re.search(rf"left out: {reason}.* \(1\)", said)
+        assert re.search(rf"skipped: {reason}.* \(1\)", said)
 
 
 def test_the_demo_says_in_a_line_what_is_wrong(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.db.rows import Row
     from core.service.backend import Backend
 
-app = typer.Typer(help="List connected accounts, or show one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
@@ -37,7 +37,7 @@ def list_accounts(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List connected accounts.
+    """List connected accounts, or show one.
 
     \b
     Examples:

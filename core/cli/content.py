@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from core.db.rows import Row
 
-app = typer.Typer(help="List content, or show one item.")
+app = typer.Typer()
 
 MAX_PREVIEW_CHARS = 4_000
 """Characters of an item that `show` prints without `--raw` or `--json`."""
@@ -39,7 +39,7 @@ def list_content(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List content.
+    """List content, or show one item.
 
     \b
     Examples:
@@ -89,7 +89,7 @@ def show(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show an item and its content.
+    """Show an item: its fields and its content.
 
     \b
     Examples:

@@ -30,7 +30,7 @@ def new(
         str | None, typer.Option(help="The integration's domain. Default: the directory's name.")
     ] = None,
 ) -> None:
-    """Create a new plugin: a distribution with tests that runs unchanged.
+    """Create a plugin: a small distribution with tests, which works as it is.
 
     \b
     Example:

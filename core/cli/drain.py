@@ -23,7 +23,7 @@ def drain(
         ),
     ] = 300,
 ) -> None:
-    """Drain workers before a deploy: they take no new tasks and finish the tasks they have.
+    """Drain workers before a deploy: they finish their tasks and take no new ones.
 
     The command returns when they have finished. Drained workers keep running until you stop them.
     Workers that start later take tasks as usual.

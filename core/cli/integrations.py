@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
     from core.integration.base import Integration
 
-app = typer.Typer(help="List installed integrations, or show one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
 def list_integrations(context: typer.Context, json: Json = False) -> None:
-    """List installed integrations, and plugins that failed to load with their errors.
+    """List installed integrations, or show one.
+
+    The list also contains plugins that failed to load, with their errors.
 
     \b
     Examples:
@@ -64,7 +66,7 @@ def show(
     domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration's domain.")],
     json: Json = False,
 ) -> None:
-    """Show an integration: its fields for config and credentials, its tasks and limits.
+    """Show an integration: its config and credential fields, its tasks and its limits.
 
     \b
     Example:

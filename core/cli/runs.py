@@ -17,7 +17,7 @@ from core.states import RunState
 if TYPE_CHECKING:
     from core.db.rows import Row
 
-app = typer.Typer(help="List runs, show one, or cancel one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
@@ -29,7 +29,7 @@ def list_runs(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List runs, newest first.
+    """List runs, newest first; show one, or cancel one.
 
     \b
     Examples:

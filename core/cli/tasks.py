@@ -16,7 +16,7 @@ from core.states import TaskState
 if TYPE_CHECKING:
     from core.db.rows import Row
 
-app = typer.Typer(help="List tasks, show one, and retry or discard parked tasks.")
+app = typer.Typer()
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' IDs, which are numbers.")]
 
@@ -34,7 +34,7 @@ def list_tasks(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List tasks, newest first.
+    """List tasks, newest first; show one, and retry or discard parked tasks.
 
     \b
     Examples:

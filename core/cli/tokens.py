@@ -22,13 +22,13 @@ def create(
     admin: Annotated[
         bool, typer.Option("--admin", help="Create an operator's token, which sees everything.")
     ] = False,
-    name: Annotated[str, typer.Option(help="A name for the list, such as its purpose.")] = "",
+    name: Annotated[str, typer.Option(help="The token's name, such as its purpose.")] = "",
     days: Annotated[
         float | None, typer.Option(min=0.001, help="Days until it expires. Default: never.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
 ) -> None:
-    """Create a token and print it. It is not stored and cannot be shown again.
+    """Create a token and print it. Only its hash is stored, so it cannot be shown again.
 
     \b
     Examples:

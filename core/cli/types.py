@@ -21,7 +21,7 @@ AccountFilter = Annotated[
     typer.Option(
         "--account",
         metavar="ID",
-        help="Show only this account: its UUID, a unique prefix of it, or its name.",
+        help="Show only rows of this account: its UUID, a unique prefix of it, or its name.",
     ),
 ]
 Limit = Annotated[
@@ -40,7 +40,7 @@ Sets = Annotated[
 ]
 Config = Annotated[
     str | None,
-    typer.Option(metavar="JSON|@FILE", help="The complete config as JSON, or a file with it."),
+    typer.Option(metavar="JSON|@FILE", help="The complete config: JSON, or a file with JSON."),
 ]
 Credentials = Annotated[
     str | None,

@@ -1,6 +1,6 @@
-"""What is run on this repository; `nox -l` lists it.
+"""The sessions of this repository; `nox -l` lists them.
 
-Each session makes its own environment by pip.
+Each session creates its own environment with pip.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ GITHUB = {
 }
 """Files by the schema that check-jsonschema has for them."""
 LONG = 60
-"""Seconds that the demo gets after Ctrl-C to end its servers and workers; nox kills after 0.3 by
-itself.
-"""
+"""Seconds for programs to stop their servers and workers after Ctrl-C. Nox's default is 0.3."""
 
 
 def _install(
     session: nox.Session, *groups: str, core: str = ".", plugins: list[str] = PLUGINS
 ) -> None:
-    """The engine and plugins as they lie here, and dependency groups of `pyproject.toml`.
+    """Install the engine and plugins in editable mode, and groups of `pyproject.toml`.
 
-    The groups are read by nox: a pip as old as that of Python 3.11 knows no `--group`.
+    Nox reads the groups, because the pip of Python 3.11 does not support `--group`.
     """
     editable = [word for path in (core, *plugins) for word in ("-e", path)]
     session.install(*editable, *nox.project.dependency_groups(PYPROJECT, *groups))
@@ -45,24 +43,22 @@ def _install(
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Sync real files end to end; a directory may follow: `nox -s demo -- /usr/share/doc`."""
+    """Sync real files end to end. For another directory: `nox -s demo -- /usr/share/doc`."""
     _install(session, core=".[demo]", plugins=SHOWN)
     session.run("polling", "demo", *session.posargs, interrupt_timeout=LONG, terminate_timeout=LONG)
-    session.log(f"For these commands: . {Path(session.bin, 'activate')}")
+    session.log(f"To use these commands, run: . {Path(session.bin, 'activate')}")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests, two at a time, or those that pytest's own arguments name: `nox -s tests -- -k
-    ledger`.
-    """
+    """Run all tests, two at a time. With pytest's arguments: `nox -s tests -- -k ledger`."""
     _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run("pytest", "-n", "2", *session.posargs, interrupt_timeout=LONG)
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Every fault against real processes, the long forms too; what CI runs of it is in `tests`."""
+    """Run all fault tests with real processes, including the long ones that `tests` skips."""
     _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run(
         "pytest", "-m", "long or not long", *FAULTS, *session.posargs, interrupt_timeout=LONG
@@ -71,7 +67,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Random faults all the time, and nothing lost: `nox -s soak -- --minutes 30 --report FILE`."""
+    """Check that random faults lose nothing: `nox -s soak -- --minutes 30 --report FILE`."""
     _install(session, "test", core=".[demo,serve,sentry,otel]")
     path = os.pathsep.join(
         str(Path(folder).resolve()) for folder in ("tests", "tests/support/hostile-plugin/src")
@@ -83,8 +79,9 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def mutations(session: nox.Session) -> None:
-    """Switch off one mechanism of the engine at a time, and print which tests notice: all, or
-    `-- fence sweeper`.
+    """Disable one mechanism of the engine at a time, and print the tests that fail.
+
+    For some mechanisms only: `nox -s mutations -- fence sweeper`.
     """
     _install(session, "test", core=".[demo,serve,sentry,otel]")
     session.run("python", "tests/mutations.py", *session.posargs, interrupt_timeout=LONG)
@@ -92,8 +89,9 @@ def mutations(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Every benchmark against its peer, then the page of all that was measured: `nox -s bench --
-    chain` for one of them.
+    """Run every benchmark against its peer, and write the page of results.
+
+    For one benchmark only: `nox -s bench -- chain`.
     """
     _install(session, "bench", core=".[embedded]", plugins=SHOWN)
     words = session.posargs or ["all"]
@@ -104,7 +102,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def pictures(session: nox.Session) -> None:
-    """Take the tutorial's pictures again, from the dashboard as it is now; needs Chromium."""
+    """Take new pictures of the dashboard for the tutorial; needs Chromium."""
     _install(session, "test", core=".[embedded,serve]", plugins=SHOWN)
     session.run("python", "docs/tutorial/pictures.py", interrupt_timeout=LONG)
 
@@ -124,13 +122,13 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Types, by mypy in strict mode."""
+    """Check types with mypy in strict mode."""
     _install(session, "lint", "test", core=".[serve,sentry,otel]")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def contracts(session: nox.Session) -> None:
-    """Which part may import which, by import-linter: see `.importlinter`."""
+    """Check the imports between parts with import-linter; see `.importlinter`."""
     _install(session, "lint", "test")
     session.run("lint-imports")

@@ -1,4 +1,4 @@
-"""What a plugin imports. Importing it loads no database and no broker."""
+"""The names that a plugin imports. Importing them loads neither the database nor the broker."""
 
 from core.errors import (
     ConfigurationError,

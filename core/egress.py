@@ -1,29 +1,29 @@
-"""Outgoing connections of plugins: accounts made with a user's token reach public addresses only.
+"""Restrict outgoing connections of plugins.
 
-Plugins open their own sockets, so the check is below them: Python calls its audit hooks with every
-address that a socket is about to connect or send to
-(https://docs.python.org/3/library/audit_events.html). By then a name is resolved, so a name that
-resolves to another address a moment later (DNS rebinding) gains nothing. An exception of the hook
-keeps the socket from connecting.
+Accounts made with a user's token may connect only to public addresses.
 
-What a connection may reach depends on the context (`contextvars`) in which it is opened:
+Plugins open their own sockets, so the check uses an audit hook. Python calls audit hooks with every
+address to which a socket is about to connect or send
+(https://docs.python.org/3/library/audit_events.html). The name is resolved by then, so DNS
+rebinding cannot bypass the check. An exception in the hook prevents the connection.
 
-    Egress.for_account(public_only=True)    public addresses only
-    Egress.for_account(public_only=False)   any address
-    any_host()                              any address: a connection of the engine or the operator
-    none of these                           any address, until the process first works for an
-                                            account that is limited to public addresses; from then
-                                            on, public addresses only
+The addresses that a connection may reach depend on the context (`contextvars`) that opens it:
 
-A new thread begins without a context, so a private address is refused to every thread that a plugin
-starts, to thread pools that exist before the task, and to the executors of an event loop. Nobody
-has to know who started a thread, or for which account it works. Where a thread works for a task, it
-may carry the task's context, and reaches what the task reaches: asyncio does so for its tasks,
-`to_thread` and `run_coroutine_threadsafe`; others call
-`pool.submit(contextvars.copy_context().run, function)`. A child that the process forks is checked
-like the thread that forked it.
+* `Egress.for_account(public_only=True)`: public addresses only.
+* `Egress.for_account(public_only=False)`: any address.
+* `any_host()`: any address, for connections of the engine or the operator.
+* No context: any address, until the process first works for an account that is limited to public
+  addresses. After that, public addresses only.
 
-Not checked: sockets that a C library opens by itself, and other programs that a plugin starts.
+A new thread has no context. Private addresses are therefore refused to threads that a plugin
+starts, to older thread pools, and to the executors of an event loop. The check does not need to
+know who started a thread, or for which account it works. A thread that works for a task can carry
+the task's context, and then has its rights. `asyncio` copies the context for its tasks, and for
+`to_thread` and `run_coroutine_threadsafe`. Other code calls
+`pool.submit(contextvars.copy_context().run, function)`. A forked child is checked like the thread
+that forked it.
+
+The hook does not check sockets that a C library opens, or other programs that a plugin starts.
 """
 
 from __future__ import annotations
@@ -44,27 +44,28 @@ _CONNECTING = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""All addresses that were ever assigned (https://www.iana.org/assignments/ipv6-address-space).
-Python also calls much of the rest global: the old site-local addresses, IPv4 in the forms
-`::127.0.0.1` and `::ffff:0:127.0.0.1`, and the NAT64 prefix for use inside a network.
+"""All IPv6 unicast addresses assigned so far.
+
+See https://www.iana.org/assignments/ipv6-address-space. Python also calls other addresses global:
+the old site-local addresses, IPv4 in the forms `::127.0.0.1` and `::ffff:0:127.0.0.1`, and the
+NAT64 prefix for local use.
 """
 
 _public_only: ContextVar[bool | None] = ContextVar("public_only", default=None)
-"""Whether this context reaches public addresses only; None if nobody has said."""
+"""True if this context may reach only public addresses; None in a thread without a context."""
 
 
 class EgressRefused(ConfigurationError):
-    """A plugin may not connect to a loopback, private or link-local address.
+    """A plugin tried to connect to a loopback, private or link-local address.
 
-    The message does not name the address: it may belong to a name that resolves in this network
-    only.
+    The message does not contain the address, because it may reveal a name of the internal network.
     """
 
 
 class Egress:
-    """Judge the outgoing connections of one process.
+    """The check of a process's outgoing connections.
 
-    Parameters:
+    Args:
       allow_private_hosts: Let every account reach any address (`POLLING_ALLOW_PRIVATE_HOSTS`).
         Default: False.
     """
@@ -79,9 +80,9 @@ class Egress:
     def for_account(self, *, public_only: bool) -> Iterator[None]:
         """Run plugin code for one account.
 
-        Parameters:
-          public_only: Limit the account to public addresses. False does not lift a limit around
-            this block.
+        Args:
+          public_only: Limit the account to public addresses. False does not lift the limit of an
+            outer block.
         """
         if public_only and not self._allow_private_hosts:
             self._enforce()
@@ -95,14 +96,13 @@ class Egress:
             _public_only.reset(token)
 
     def close(self) -> None:
-        """Let code without a context reach any address again: this process serves no account any
-        more.
-        """
+        """Let code without a context reach any address again, when no account is served."""
         self._enforcing = False
 
     def _enforce(self) -> None:
-        """Begin with the first account that is limited: a hook cannot be removed, and costs a call
-        at every audited event.
+        """Install the hook when the first limited account needs it.
+
+        A hook cannot be removed, and costs a call at every audited event.
         """
         if self._enforcing:
             return
@@ -122,7 +122,7 @@ class Egress:
 
 @contextmanager
 def any_host() -> Iterator[None]:
-    """Open connections of the engine itself, or of the operator's own code."""
+    """Allow any address in this block, for connections of the engine or of the operator's code."""
     token = _public_only.set(False)
     try:
         yield
@@ -132,23 +132,23 @@ def any_host() -> Iterator[None]:
 
 def _require_public(connection: socket.socket, address: Any = None, *, known: bool) -> None:
     if address is None:
-        return  # sent over a connection that was checked when it was made
+        return  # an existing connection was checked when it was opened
     inet = connection.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple)
     if not inet or not is_public(str(address[0])):
-        connection.close()  # callers expect OSError only: their cleanup might not run
+        connection.close()  # callers handle only OSError; their cleanup might not run
         raise EgressRefused(
-            "its host is not on the public internet, and accounts made with a user's token may not"
-            " go there"
+            "the host is not on the public internet; accounts made with a user's token may connect"
+            " only to public hosts"
             if known
-            else "a thread without the context of its task may not connect to a host that is not on"
-            " the public internet: its plugin starts it with contextvars.copy_context().run"
+            else "a thread without its task's context may connect only to hosts on the public"
+            " internet; the plugin must start it with contextvars.copy_context().run"
         )
 
 
 def is_public(host: str) -> bool:
-    """Whether this is the address of a public host.
+    """Return true if this is the address of a public host.
 
-    A name is not: it could resolve to another address when it is used.
+    A name is not accepted: it could resolve to another address when it is used.
     """
     try:
         address = ipaddress.ip_address(host)
@@ -163,7 +163,7 @@ def is_public(host: str) -> bool:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for, if it does."""
+    """Return the IPv4 address embedded in an IPv6 address, if there is one."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:

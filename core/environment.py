@@ -1,4 +1,4 @@
-"""Where the servers are and which keys open the vault: as given, or embedded."""
+"""The servers and keys of this process: configured or embedded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.settings import Settings, get_settings
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a process needs to begin. Its URLs may hold passwords: it shows none."""
+    """Servers and keys. The URLs may contain passwords, which `repr()` does not show."""
 
     database_url: str
     redis_url: str
@@ -28,10 +28,13 @@ _servers: Servers | None = None
 
 @lru_cache(maxsize=1)
 def get_environment() -> Environment:
-    """Join the embedded servers, or start them, or take the ones given; embedded ones are migrated.
+    """Return the configured servers, or start or join embedded ones.
+
+    An embedded database is migrated.
 
     Raises:
-      ServerUnavailable, SettingsError: What is missing, and what to do.
+      ServerUnavailable: An embedded server does not start.
+      SettingsError: A setting is missing or invalid.
     """
     global _servers
     settings = get_settings()
@@ -44,7 +47,7 @@ def get_environment() -> Environment:
 
 
 def _migrate(url: str) -> None:
-    """Alembic takes half a second to load: only where there is something to do."""
+    """Migrate the database if needed. Loading Alembic takes half a second."""
     if current(url) != HEAD:
         from core.db.migrate import migrate
 
@@ -52,12 +55,12 @@ def _migrate(url: str) -> None:
 
 
 def is_embedded(settings: Settings) -> bool:
-    """Whether any of the servers is embedded."""
+    """Return true if PostgreSQL or Redis is embedded."""
     return settings.database_url is None or settings.redis_url is None
 
 
 def leave_environment() -> None:
-    """Let go of embedded servers; the last one who does stops them."""
+    """Release embedded servers. The last process to release them stops them."""
     global _servers
     if _servers is not None:
         _servers.release()

@@ -1,8 +1,8 @@
-"""Every error of the engine, ordered by what happens next.
+"""The engine's errors.
 
-A plugin raises the first group and thereby chooses what the engine does with its task. The second
-group is for people: an error carries a code and fields, and the command line, REST and the
-dashboard word it from the catalogue (`core.error_catalog`).
+A plugin raises an `IntegrationError` to choose how the engine continues with its task. A
+`PollingError` is for people: it carries a code and fields, and the command line, REST and the
+dashboard fill them into the texts of the catalogue (`core.error_catalog`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from core.error_catalog import ADVICE, CATALOG, Surface
 
 
 class IntegrationError(Exception):
-    """Base of what a plugin raises to tell the engine what to do with a task."""
+    """Base class of the errors with which a plugin chooses the next state of its task."""
 
 
 class RateLimited(IntegrationError):
-    """The provider asks us to wait: the task is put back for later, and no attempt is counted.
+    """The provider's rate limit is exhausted. The engine snoozes the task; no attempt counts.
 
-    Parameters:
-      reason: Shown to people while the account waits.
-      retry_after: Seconds until the limit is open again, clamped to between 1 second and 1 day.
-        Default, and for anything that is not a finite number: a pause that grows with each refusal,
-        from 10 s to 15 min.
-      limit: The name of the exhausted limit; tasks that do not use it continue. Default: the
-        complete account waits.
+    Args:
+      reason: The reason shown to people while the account waits. Default: "rate limited".
+      retry_after: Seconds until the limit opens again, clamped to between 1 second and 1 day.
+        Default, and for any value that is not a finite number: a pause that grows with each
+        refusal, from at most 10 s to at most 15 min.
+      limit: The name of the exhausted limit. Tasks that do not use it continue. Default: all tasks
+        of the account wait.
     """
 
     def __init__(
@@ -38,38 +38,38 @@ class RateLimited(IntegrationError):
 
 
 class TransientError(IntegrationError):
-    """A retry may help.
+    """A failure that a retry may fix.
 
-    It counts one attempt, waits with exponential backoff and full jitter, and parks the task after
-    the last.
+    The engine counts an attempt and retries with exponential backoff and full jitter. After the
+    last attempt it parks the task.
     """
 
 
 class PermanentError(IntegrationError):
-    """Trying again cannot help: the task is parked at once, and its siblings go on."""
+    """A failure that no retry can fix. The engine parks the task; other tasks continue."""
 
 
 class SkipItem(IntegrationError):
-    """There is nothing to keep here, and that is fine: the task ends as done, with this reason."""
+    """An item without content to save. The task ends as done, with this reason."""
 
 
 class CredentialsInvalid(IntegrationError):
-    """The credentials do not work: the account stops until someone reconnects it.
+    """The credentials do not work. The account stops until someone reconnects it.
 
-    Then its tasks resume.
+    Its tasks then resume.
     """
 
 
 class ConfigurationError(IntegrationError):
-    """The account's configuration cannot work: the account stops until someone corrects it."""
+    """The account's configuration does not work. The account stops until someone corrects it."""
 
 
 class CursorExpired(IntegrationError):
-    """The provider no longer knows our cursor.
+    """The provider no longer accepts the stored cursor.
 
     The engine drops the partition's state, and a resync is due immediately.
 
-    Parameters:
+    Args:
       partition: The state partition that holds the cursor.
     """
 
@@ -79,16 +79,16 @@ class CursorExpired(IntegrationError):
 
 
 class PollingError(Exception):
-    """What a person has to know. Its code and its fields say what is wrong; each surface words it.
+    """An error for a person, with a message and a next step from the catalogue.
 
-    `str()` gives the catalogue's message: one line, without a next step.
+    `str()` returns the message: one line, without the next step.
 
-    Parameters:
+    Args:
       code: A code of `core.error_catalog`.
-      fields: What the message and the next steps of this code name.
+      fields: The values that the message and the next steps of this code contain.
 
     Raises:
-      KeyError: The catalogue does not have this code.
+      KeyError: The catalogue does not contain this code.
     """
 
     def __init__(self, code: str, /, **fields: object) -> None:
@@ -102,39 +102,39 @@ class PollingError(Exception):
 
     @property
     def message(self) -> str:
-        """What is wrong: one line, lower case, without a full stop."""
+        """The problem: one line, lower case, without a full stop."""
         return self._entry.message.format_map(self.fields)
 
     @property
     def status(self) -> int:
-        """The HTTP status that REST and the dashboard answer with."""
+        """The HTTP status for REST and the dashboard."""
         return self._entry.status
 
     @property
     def advice(self) -> Advice:
-        """What to do next, not yet worded."""
+        """The next step, not yet worded for a surface."""
         return Advice(self.code, self.fields)
 
     def next_step(self, surface: Surface) -> str:
-        """What to do next, worded for a surface."""
+        """Return the next step, worded for a surface."""
         return self._entry.steps.on(surface).format_map(self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do next: a code of the catalogue, of an error or of its `ADVICE`, and its fields."""
+    """A next step: a code of the catalogue's errors or of its `ADVICE`, and the fields."""
 
     code: str
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def next_step(self, surface: Surface) -> str:
-        """What to do next, worded for a surface."""
+        """Return the next step, worded for a surface."""
         steps = ADVICE[self.code] if self.code in ADVICE else CATALOG[self.code].steps
         return steps.on(surface).format_map(self.fields)
 
 
 class SettingsError(PollingError):
-    """A setting is missing or has a value that cannot work."""
+    """A setting is missing or invalid."""
 
 
 class ServerUnavailable(PollingError):
@@ -142,11 +142,11 @@ class ServerUnavailable(PollingError):
 
 
 class NotFound(PollingError):
-    """The account, run, task, content or integration that was named does not exist."""
+    """The requested account, run, task, content or integration does not exist."""
 
 
 class InvalidInput(PollingError):
-    """A config, credentials, an id or a file that was given does not validate."""
+    """A config, credentials, an id or a file is invalid."""
 
 
 class WrongState(InvalidInput):
@@ -154,26 +154,26 @@ class WrongState(InvalidInput):
 
 
 class VaultError(PollingError):
-    """Credentials cannot be decrypted with the keys given."""
+    """No configured key decrypts the credentials."""
 
 
 class TaskUnfit(PermanentError):
-    """The installed version of a plugin has no such task, or the payload does not fit it.
+    """The installed plugin does not have this task type, or its payload does not validate.
 
-    While the fleet knows another version of it, the task is left to the workers of that one;
-    otherwise it is parked.
+    While other workers have another version of the plugin, the task is left to them. Otherwise it
+    is parked.
     """
 
 
 class ResultInvalid(PermanentError):
-    """A plugin returned what cannot be kept: wrong types, over the bounds, or no JSON.
+    """A plugin returned a result that cannot be saved. The task is parked.
 
-    The task is parked.
+    The result has a wrong type, exceeds a bound, or is not valid JSON.
     """
 
 
 class ResultConflict(Exception):
     """Another task changed a state partition between this task's read and its write.
 
-    The task runs again.
+    The engine runs the task again.
     """

@@ -1,8 +1,7 @@
-"""Logging of our own processes: text for people, and JSON lines where output is not a terminal.
+"""Configure logging: text on a terminal, otherwise JSON lines.
 
-JSON lines name account, run and task.
-
-Dramatiq sets up the handlers of its workers; this sets the levels and the form.
+JSON lines name the domain, account, run and task. Dramatiq installs the handlers of its workers;
+this module sets levels and format.
 """
 
 from __future__ import annotations
@@ -22,14 +21,17 @@ QUIET = (
     "psycopg.pool",
     "alembic",
 )
-"""Loggers that speak of every message with its payload, or of what the engine reports itself."""
+"""Loggers that repeat the engine's own reports, or log every message with its payload."""
 
 NAMES = ("domain", "account", "run", "task")
-"""What a line says of the task it is about."""
+"""The fields of a JSON line that identify its task."""
 
 
 def place(error: BaseException) -> str:
-    """The class of an error and where it was raised, without its text, which may hold anything."""
+    """Return the class of an error and where it was raised.
+
+    The error's text is left out, because it may contain secrets or content.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -39,21 +41,21 @@ def place(error: BaseException) -> str:
 
 
 def configure(level: str, form: Form = "text") -> None:
-    """Set the level of our loggers, and silence those that repeat us.
+    """Set the level of the engine's loggers and the format, and silence `QUIET` loggers.
 
-    Parameters:
-      form: `text`, `json`, or `auto`: JSON where standard error is no terminal.
+    Args:
+      level: The level of the engine's loggers.
+      form: `text`, `json`, or `auto`: JSON unless standard error is a terminal.
     """
     logging.basicConfig(level=level, format=FORMAT)
     root = logging.getLogger()
     if root.level == logging.CRITICAL and level != "CRITICAL":
-        # A command began in silence and goes on as a service: what libraries warn of is heard now,
-        # their chatter is not.
+        # The process was a silent command and becomes a service: show the warnings of libraries.
         root.setLevel(logging.WARNING)
     logging.getLogger("core").setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
-    # The file itself is asked: in a worker of Dramatiq's, `sys.stderr` is a pipe to its master.
+    # Test the descriptor: in a Dramatiq worker, `sys.stderr` is a pipe to the master process.
     if form == "json" or (form == "auto" and not os.isatty(2)):
         formatter = _json()
         for handler in logging.getLogger().handlers:

@@ -1,6 +1,6 @@
-"""Finding the installed integrations.
+"""Load the installed plugins.
 
-One that cannot be loaded is quarantined with its error, and the others go on.
+A plugin that cannot be loaded is quarantined with its error; the others load normally.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from core.logs import place
 from core.settings import get_settings
 
 SPEC_VERSION = 1
-"""The version of the plugin API that this engine speaks."""
+"""The version of the plugin API that this engine supports."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A plugin that was left out, and why."""
+    """A plugin that could not be loaded, with its error."""
 
     name: str
     distribution: str | None
@@ -45,9 +45,9 @@ class Quarantined:
 
 
 class Observers:
-    """A thread that calls observers one after the other.
+    """A thread that calls the observers, one at a time.
 
-    A call is dropped and logged while a thousand others wait.
+    If 1,000 calls are waiting, a new call is dropped and logged.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Observers:
     def notify(
         self, manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any]
     ) -> None:
-        """Queue a call of a hook's observers."""
+        """Queue a call to the observers of a hook."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
@@ -68,7 +68,7 @@ class Observers:
         try:
             self._calls.put_nowait((manager, hook, arguments))
         except queue.Full:
-            log.error("the observers are too slow: a call of %s is dropped", hook)
+            log.error("observers are too slow; dropped a call of %s", hook)
 
     def _run(self) -> None:
         while True:
@@ -81,9 +81,9 @@ class Observers:
                             *(arguments[name] for name in implementation.argnames)
                         )
                 except BaseException as error:  # noqa: BLE001  plugin code
-                    # Its text may quote its arguments, or rows of a database of its own.
+                    # Log only the place: the text may contain arguments or database rows.
                     log.error(
-                        "the observer %s of %s failed: %s",
+                        "observer %s of %s failed: %s",
                         implementation.plugin_name,
                         hook,
                         place(error),
@@ -91,7 +91,7 @@ class Observers:
             self._calls.task_done()
 
     def drain(self, seconds: float) -> None:
-        """Wait until all queued calls are done, for `seconds` at most."""
+        """Wait until all queued calls are done, for at most `seconds`."""
         deadline = time.monotonic() + seconds
         while self._calls.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -99,27 +99,27 @@ class Observers:
 
 @dataclass(slots=True)
 class Registry:
-    """What is installed here.
+    """The installed plugins.
 
     Attributes:
-      integrations: Classes by domain.
-      versions: The version of the distribution that brought each domain; None for modules of
-        `POLLING_PLUGINS`.
-      quarantined: What could not be loaded.
+      integrations: The integration classes, by domain.
+      versions: The version of each domain's distribution; None for modules of `POLLING_PLUGINS`.
+      quarantined: The plugins that could not be loaded.
+      manager: Calls the plugins' hooks.
     """
 
     integrations: dict[str, Integration] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)
     quarantined: list[Quarantined] = field(default_factory=list)
     _observers: Observers = field(default_factory=Observers)
-    # Defined below.
+    # A lambda, because `_manager` is defined below.
     manager: pluggy.PluginManager = field(default_factory=lambda: _manager())  # noqa: PLW0108
 
     def get(self, domain: str) -> Integration:
-        """The class of a domain.
+        """Return the integration class of a domain.
 
         Raises:
-          NotFound: It is not installed here, or quarantined.
+          NotFound: The domain is not installed, or its plugin is quarantined.
         """
         if domain in self.integrations:
             return self.integrations[domain]
@@ -130,7 +130,7 @@ class Registry:
         raise NotFound("integration-not-found", domain=domain, installed=known)
 
     def observe(self, hook: str, **arguments: Any) -> None:
-        """Notify every observer in a thread of its own; one that fails or hangs changes nothing."""
+        """Notify all observers in a separate thread, where a failing one does no harm."""
         if getattr(self.manager.hook, hook).get_hookimpls():
             self._observers.notify(self.manager, hook, arguments)
 
@@ -144,10 +144,10 @@ class Registry:
             self.manager.register(plugin, name=f"{distribution or 'module'}:{name}")
         except (KeyboardInterrupt, _Interrupted):
             raise
-        # Even a plugin that calls sys.exit() on import must not stop the others.
+        # A plugin that calls sys.exit() on import must not stop the others either.
         except BaseException as error:  # noqa: BLE001
             text = _text(error)
-            log.error("the plugin %s cannot be loaded and is left out: %s", name, text)
+            log.error("could not load the plugin %s; it is quarantined: %s", name, text)
             self.quarantined.append(Quarantined(name, distribution, text))
             return
         for integration in classes:
@@ -165,14 +165,14 @@ class Registry:
                 )
             if manifest.spec_version > SPEC_VERSION:
                 raise ValueError(
-                    f"it needs version {manifest.spec_version} of the plugin API, this engine"
-                    f" speaks {SPEC_VERSION}"
+                    f"it needs version {manifest.spec_version} of the plugin API; this engine"
+                    f" supports version {SPEC_VERSION}"
                 )
             taken[manifest.domain] = integration
 
 
 def _text(error: BaseException) -> str:
-    """What went wrong; an exception whose text cannot be made has its name alone."""
+    """Return the class and text of an error; only the class, if `str()` of the error fails."""
     try:
         message = _without_input(error) if isinstance(error, ValidationError) else str(error)
         return f"{type(error).__name__}: {message}"[:500]
@@ -181,7 +181,7 @@ def _text(error: BaseException) -> str:
 
 
 def _without_input(error: ValidationError) -> str:
-    """The first problem of settings or a manifest; what was given may be a secret."""
+    """Return the first problem of a validation, without the input, which may be a secret."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
 
@@ -193,7 +193,7 @@ def _manager() -> pluggy.PluginManager:
 
 
 def _integrations_of(plugin: object, name: str) -> Iterator[Integration]:
-    """The classes one plugin registers: by its hook, or because the entry point names a class."""
+    """Yield a plugin's integration classes: its entry point itself, or the result of its hook."""
     if isinstance(plugin, type) and issubclass(plugin, BaseIntegration):
         yield plugin
         return
@@ -203,13 +203,13 @@ def _integrations_of(plugin: object, name: str) -> Iterator[Integration]:
         for integration in classes:
             if not (isinstance(integration, type) and issubclass(integration, BaseIntegration)):
                 raise TypeError(
-                    f"integrations() returned {integration!r}, which is no BaseIntegration class"
+                    f"integrations() returned {integration!r}, not a subclass of BaseIntegration"
                 )
             yield integration
 
 
 def discover(entries: Iterable[EntryPoint], modules: Iterable[str] = ()) -> Registry:
-    """Load these plugins, sorted by name so that every process sees the same."""
+    """Load these plugins, sorted by name, so that all processes have the same registry."""
     registry = Registry()
     with _interruptible():
         for entry in sorted(entries, key=lambda entry: (entry.name, entry.value)):
@@ -224,20 +224,19 @@ def discover(entries: Iterable[EntryPoint], modules: Iterable[str] = ()) -> Regi
 
 
 class _Interrupted(BaseException):
-    """A signal's handler has raised while a plugin's code ran."""
+    """A signal handler raised an exception while a plugin's code ran."""
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Let a signal end the process while plugins load.
 
-    What the handler raises, mostly SystemExit, is not attributed to the plugin.
-
-    Where it was, a dispatcher went on for ever, and the program that waited for it with it.
+    The handler's exception, usually SystemExit, is not attributed to the plugin. Otherwise the
+    plugin would be quarantined, and the process would ignore the signal and never stop.
     """
     raised: list[BaseException] = []
 
-    def hear(
+    def handle(
         handler: Callable[[int, FrameType | None], object], number: int, frame: FrameType | None
     ) -> None:
         try:
@@ -254,7 +253,7 @@ def _interruptible() -> Iterator[None]:
         }
     before = {number: handler for number, handler in before.items() if callable(handler)}
     for number, handler in before.items():
-        signal.signal(number, partial(hear, handler))
+        signal.signal(number, partial(handle, handler))
     try:
         yield
     except _Interrupted:
@@ -268,7 +267,7 @@ def _interruptible() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def get_registry() -> Registry:
-    """The plugins of this process, loaded once.
+    """Return the plugins of this process, which are loaded once.
 
     They come from the entry points of the group `integration_polling`, and from `POLLING_PLUGINS`.
     """
@@ -276,12 +275,12 @@ def get_registry() -> Registry:
 
 
 def catalog(registry: Registry) -> list[Mapping[str, Any]]:
-    """Task costs and bounds of the installed integrations, for dispatchers."""
+    """Return the task costs and bounds of all installed integrations, for dispatchers."""
     return [catalog_entry(registry, domain) for domain in sorted(registry.integrations)]
 
 
 def catalog_entry(registry: Registry, domain: str) -> Mapping[str, Any]:
-    """The same for one integration."""
+    """Return the task costs and bounds of one integration."""
     integration = registry.integrations[domain]
     return {
         "domain": domain,

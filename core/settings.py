@@ -1,4 +1,4 @@
-"""The operator's settings, from the environment or a `.env` file."""
+"""The operator's settings, read from the environment or from a `.env` file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from core.logs import Form
 
 
 class LimitOverride(BaseModel, extra="forbid"):
-    """An operator's own figures for one limit of a plugin; omitted ones keep the plugin's value."""
+    """An operator's values for one limit of a plugin; omitted values are the plugin's."""
 
     units: PositiveInt | None = None
     per: PositiveFloat | None = None
@@ -33,10 +33,9 @@ class LimitOverride(BaseModel, extra="forbid"):
 
 
 class Settings(BaseSettings):
-    """Every setting of the engine; `docs/reference/settings.md` explains each.
+    """All settings of the engine; `docs/reference/settings.md` explains each.
 
-    Fields with an alias carry it without the `POLLING_` prefix, because the whole field names them
-    so.
+    `DATABASE_URL` and `REDIS_URL` have no `POLLING_` prefix, because many tools use these names.
     """
 
     model_config = SettingsConfigDict(
@@ -52,48 +51,48 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(None, validation_alias="REDIS_URL")
     """Redis 6.2 or Valkey 7.2 or newer. Default: an embedded server under `home`."""
     home: Path = Field(default_factory=lambda: platformdirs.user_data_path("integration-polling"))
-    """Where embedded servers, blobs, the spool and the key live."""
+    """The folder of embedded servers, blobs, the spool and the key file."""
     secret_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Comma-separated Fernet keys: the first encrypts, all decrypt."""
     blob_url: str | None = None
-    """Where large content goes: a directory, `s3://`, `gs://` or `az://`.
+    """The store of large content: a directory, `s3://`, `gs://` or `az://`.
 
     Default: `blobs` under `home`.
     """
     cron_schedule: str = "*/2 * * * *"
-    """When `periodiq` sends `poll_due`."""
+    """The schedule by which `periodiq` sends `poll_due`."""
     batch_size: PositiveInt = 100
-    """Due accounts claimed in one statement, repeated until none is due."""
+    """Due accounts that one statement claims. It is repeated until no account is due."""
     lease_seconds: PositiveFloat = 60.0
-    """How long a dispatched task may go without a renewal."""
+    """Seconds until the lease of a dispatched task expires, unless renewed."""
     max_attempts: PositiveInt = 3
-    """Attempts of a task before it is parked."""
+    """Failed attempts after which a task is parked."""
     task_timeout_seconds: PositiveFloat = 300.0
-    """Seconds a task may run, unless its `@task` says otherwise."""
+    """Seconds that a task may run, unless its `@task` sets another limit."""
     retention_days: PositiveFloat = 30.0
-    """Days until the tasks of an ended run are pruned; parked ones never are."""
+    """Days until the tasks of an ended run are pruned. Parked tasks are never pruned."""
     max_deleted_share: float = Field(0.5, ge=0, le=1)
-    """The share of a listing that may vanish at once before the deletion is held for a person."""
+    """The share of a listing that one sweep may delete. A larger deletion waits for a person."""
     limits: dict[str, dict[str, LimitOverride]] = Field(default_factory=dict)
-    """JSON: figures by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
+    """JSON: values by domain and limit name, such as `{"gmail": {"quota": {"units": 15000}}}`."""
     processes: PositiveInt = 2
     """Worker processes that `polling up` starts."""
     threads: PositiveInt = 8
-    """Threads of each of them."""
+    """Threads in each of these worker processes."""
     log_level: str = "INFO"
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     log_format: Form = "auto"
-    """`text`, `json`, or `auto`: JSON where standard error is no terminal."""
+    """`text`, `json`, or `auto`: JSON unless standard error is a terminal."""
     public_url: str | None = None
-    """Where people reach `polling serve`."""
+    """The address at which browsers reach `polling serve`."""
     allow_private_hosts: bool = False
-    """Let accounts from a user's token connect to loopback, private and link-local hosts."""
+    """Let accounts made with a user's token connect to loopback, private and link-local hosts."""
     redirect_urls: Annotated[tuple[str, ...], NoDecode] = ()
-    """Comma-separated: where OAuth may send a browser afterwards, besides `public_url`."""
+    """Comma-separated addresses to which OAuth may redirect a browser, besides `public_url`."""
     redis_namespace: str = Field("polling", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     """The prefix of every key in Redis."""
     plugins: Annotated[tuple[str, ...], NoDecode] = ()
-    """Comma-separated modules to load beside the entry points: a plugin under development."""
+    """Comma-separated modules to load besides the installed plugins, for plugin development."""
 
     @field_validator("secret_keys", "plugins", "redirect_urls", mode="before")
     @classmethod
@@ -129,16 +128,16 @@ RENAMED = {
     "POLLING_NAMESPACE": "POLLING_REDIS_NAMESPACE",
     "POLLING_TASK_TIME_LIMIT": "POLLING_TASK_TIMEOUT_SECONDS",
 }
-"""Old names of settings: they are refused, so that none is ignored silently."""
+"""Old names of settings. They are errors, so that no setting is silently ignored."""
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process, read once.
+    """Return the settings of this process, which are read once.
 
     Raises:
-      SettingsError: A setting has an old name, or a value that cannot work; the value itself is
-        not repeated.
+      SettingsError: A setting has an old name or an invalid value. The error does not repeat the
+        value.
     """
     _refuse_renamed()
     try:
@@ -151,7 +150,7 @@ def get_settings() -> Settings:
 
 
 def _refuse_renamed() -> None:
-    given = {*os.environ, *dotenv_values(".env")}
+    names = {*os.environ, *dotenv_values(".env")}
     for old, new in RENAMED.items():
-        if old in given:
+        if old in names:
             raise SettingsError("setting-renamed", setting=old, replacement=new)

@@ -1,4 +1,4 @@
-"""Run the programs of `polling up`: restart those that die, pass on output, stop all together."""
+"""Run the programs of `polling up`: print their output, restart them, and stop them together."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _CHUNK = 65536
 _CHUNKS_IN_PIPE = 2
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Reads which process groups run, a line each time that changes, and kills the last ones named when
-# we are gone. A process that is killed cannot clean up after itself, and the workers that a program
-# forks are not our children.
+# The guard reads a line with all process groups each time they change. When the supervisor is gone,
+# it kills the last groups that it read. A killed supervisor cannot do this itself, and workers that
+# a program forks are not the supervisor's children.
 _GUARD = 'while read -r line; do groups=$line; done; [ -z "$groups" ] || kill -s KILL -- $groups'
 
 
 def worker_command(processes: int, threads: int) -> list[str]:
-    """The command that runs workers: Dramatiq's, with this Python.
+    """Return Dramatiq's command that runs workers, with this Python.
 
-    Parameters:
-      processes: Worker processes of one master.
-      threads: Threads of each.
+    Args:
+      processes: The number of worker processes of the master.
+      threads: The number of threads in each worker process.
     """
     command = [sys.executable, "-m", "dramatiq", "core.actors"]
     return [*command, "--processes", str(processes), "--threads", str(threads)]
@@ -41,12 +41,12 @@ def worker_command(processes: int, threads: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Program:
-    """One program to keep running.
+    """A program to keep running.
 
-    Parameters:
-      name: What its lines are prefixed with.
+    Args:
+      name: The prefix of its output lines.
       argv: The command, as a list.
-      env: Variables to add to ours.
+      env: Variables to add to the supervisor's environment.
     """
 
     name: str
@@ -55,17 +55,17 @@ class Program:
 
 
 class Supervisor:
-    """Start each program in its own session, and restart it when it ends, whatever its exit code.
+    """Start each program in its own session, and restart it when it exits with any code.
 
-    A program that keeps dying waits longer each time, from 0.5 to 30 seconds, until it has lived
-    for 60 seconds. SIGINT, SIGTERM or SIGHUP end all: SIGTERM to each program, then SIGKILL to what
-    is left of their process groups. If this process is killed itself, a guard process kills the
-    groups.
+    The pause before a restart doubles from 0.5 to 30 seconds. It is reset after a program has run
+    for 60 seconds. On SIGINT, SIGTERM or SIGHUP, the supervisor sends SIGTERM to each program, and
+    later SIGKILL to process groups that remain. If the supervisor itself is killed, a guard process
+    kills the groups.
 
-    Parameters:
-      programs: What to run.
-      echo: Receives a program's name and one line that it wrote. Default: prints both.
-      grace: Seconds for the programs to end by themselves; a second Ctrl-C cuts them short.
+    Args:
+      programs: The programs to run.
+      echo: Receives a program's name and one line of its output. Default: prints both.
+      grace: Seconds for the programs to stop. Default: 30. A second Ctrl-C ends the wait.
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class Supervisor:
         self._clean = True
 
     def run(self) -> int:
-        """Blocks until all programs have ended; only the main thread may call it.
+        """Run the programs and block until all have ended. Only the main thread may call it.
 
         Returns:
-          0 if they ended by themselves when asked to, 1 if one had to be killed.
+          0 if all programs stopped after SIGTERM, 1 if one had to be killed.
         """
         with _signals() as signals, _Guard() as guard, selectors.DefaultSelector() as selector:
             selector.register(signals, selectors.EVENT_READ)
@@ -91,14 +91,14 @@ class Supervisor:
                     for number in _pending(signals):
                         self._on_signal(signal.Signals(number))
             finally:
-                for child in self._children:  # all of them before any other thing that may fail
+                for child in self._children:  # kill all first: a later step may fail
                     child.kill()
                 for child in self._children:
                     child.reap(selector)
         return 0 if self._clean else 1
 
     def _step(self, selector: selectors.BaseSelector, guard: _Guard) -> None:
-        """Starts what is due, kills what is overdue, and waits until something happens."""
+        """Start programs that are due, kill overdue ones, and wait for the next event."""
         now = time.monotonic()
         if self._kill_at is None:
             for child in self._children:
@@ -135,13 +135,13 @@ class Supervisor:
         for child in self._children:
             if child.running:
                 self._clean = False
-                self._echo(child.program.name, "has not ended, and is killed")
+                self._echo(child.program.name, "did not stop in time and was killed")
                 child.kill()
         self._kill_at = time.monotonic() + 1.0
 
 
 class _Child:
-    """A program, its process while it has one, and when it is due to start."""
+    """A program with its process, if it runs, and the time of its next start."""
 
     def __init__(self, program: Program, echo: Echo) -> None:
         self.program = program
@@ -166,7 +166,7 @@ class _Child:
         try:
             self._process = subprocess.Popen(
                 self.program.argv,
-                # Unbuffered: into a pipe, Python would keep its lines to itself for a while.
+                # Without this, Python buffers its output to a pipe.
                 env={"PYTHONUNBUFFERED": "1", **os.environ, **self.program.env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -181,7 +181,7 @@ class _Child:
         selector.register(self._process.stdout, selectors.EVENT_READ, self)
 
     def read(self, selector: selectors.BaseSelector) -> None:
-        """Pass on the program's lines, in chunks, so that it does not block others."""
+        """Read one chunk of output and print its lines. The next call reads the next chunk."""
         assert self._process is not None
         assert self._process.stdout is not None
         try:
@@ -200,26 +200,27 @@ class _Child:
         return self._process is not None and self._process.poll() is not None
 
     def terminate(self) -> None:
-        """Signal the program alone, not its group.
+        """Send SIGTERM to the program, but not to its group.
 
-        Programs like Dramatiq's master pass the signal on, and obey a second one as an order.
+        Dramatiq's master forwards the signal to its workers, which exit immediately on a second
+        signal.
         """
         if self._process is not None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Kills what is left of its process group, such as workers whose master has died."""
+        """Kill the rest of its process group, such as workers whose master has died."""
         if self._process is not None:
             # macOS: no permission for a group of zombies.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def reap(self, selector: selectors.BaseSelector) -> None:
-        """Reads its last words, and makes it due again."""
+        """Print the program's last output and schedule its restart."""
         if self._process is None:
             return
         code = self._process.wait()
-        # Not until its end: a process that left the group may hold it open.
+        # Do not read to the end of the pipe: a process that left the group may keep it open.
         for _ in range(_CHUNKS_IN_PIPE):
             self.read(selector)
         self._flush()
@@ -232,7 +233,7 @@ class _Child:
     def _unregister(self, selector: selectors.BaseSelector) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        with suppress(KeyError):  # its output may end before it does
+        with suppress(KeyError):  # the output may end before the program
             selector.unregister(self._process.stdout)
 
     def _schedule(self, reason: str) -> None:
@@ -253,19 +254,19 @@ class _Child:
 
 
 class _Guard:
-    """A process that outlives this one just long enough to kill the groups that it leaves."""
+    """A process that kills the remaining groups if the supervisor is killed."""
 
     def __init__(self) -> None:
         self._protected: list[int] = []
         self._process = self._start()
 
     def protect(self, groups: list[int]) -> None:
-        """Send it the process groups that run now."""
+        """Send the guard the process groups that run now."""
         if groups == self._protected and self._process.poll() is None:
             return
         try:
             self._send(groups)
-        except BrokenPipeError:  # somebody killed it
+        except BrokenPipeError:  # the guard was killed
             self._end()
             self._process = self._start()
             self._send(groups)
@@ -302,9 +303,9 @@ class _Guard:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A descriptor that yields the numbers of arriving signals.
+    """Open a descriptor that yields the numbers of arriving signals.
 
-    The signals have no other effect while it is open.
+    The signals have no other effect inside the block.
     """
 
     def ignore(_number: int, _frame: FrameType | None) -> None:
@@ -313,9 +314,9 @@ def _signals() -> Iterator[int]:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    # As nohup sets it.
-    wanted = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ignore) for number in (signal.SIGCHLD, *wanted)}
+    # A signal that the parent ignores, as nohup does, stays ignored.
+    caught = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGCHLD, *caught)}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield reader

@@ -1,17 +1,34 @@
 """`polling`: the command line.
 
-    entry      one call of it, and its exit code
-    app        every command, and its place in the help
-    session    settings, servers and the backend
-    output     tables, JSON, and text without terminal commands
-    inputs     --set, --config and --credentials
-    prompts    the same, field by field on a terminal
-    listing    pages as tables, or as JSON lines
-    progress   the progress bar of a run
-    types      options that many commands have
+Modules with several commands; every other command has a module of its own name:
 
-Each other module holds some commands. They import the engine where they need it, so that `polling
---help` is quick.
+    accounts      accounts, check, pause, resume, disconnect
+    connect       connect, reconnect, config
+    development   new, dry-run
+    processes     up, demo
+    servers       migrate, env, psql
+    sync          sync, resync
+
+Modules that run a command:
+
+    app           the list of commands
+    entry         one call and its exit code
+    session       settings, servers and the backend
+    launcher      the services that `up` starts
+
+Modules that read options:
+
+    types         options that several commands share
+    inputs        parsing of --set, --config and --credentials
+    prompts       questions for missing fields
+
+Modules that print:
+
+    output        tables, JSON, and escaping of text from outside
+    listing       pages of a listing
+    progress      the progress bar of a run
+
+Commands import the engine inside their functions, so that `polling --help` starts quickly.
 """
 
 from __future__ import annotations
@@ -22,7 +39,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The entry point `polling`."""
+    """Run the command line and exit with its code; the entry point `polling`."""
     from core.cli.entry import run
 
     sys.exit(run(sys.argv[1:]))

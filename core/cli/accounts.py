@@ -1,4 +1,4 @@
-"""Commands for accounts: list, show, check, pause, resume and disconnect."""
+"""Commands for accounts: accounts, check, pause, resume and disconnect."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ if TYPE_CHECKING:
     from core.db.rows import Row
     from core.service.backend import Backend
 
-app = typer.Typer(help="List the connected accounts, or show one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
 def list_accounts(
     context: typer.Context,
-    user_id: Annotated[str | None, typer.Option(help="Only of this user.")] = None,
-    domain: Annotated[str | None, typer.Option(help="Only of this integration.")] = None,
-    state: Annotated[AccountState | None, typer.Option(help="Only in this state.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Show only this user's accounts.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="Show only accounts of this integration.")
+    ] = None,
+    state: Annotated[
+        AccountState | None, typer.Option(help="Show only accounts in this state.")
+    ] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List the connected accounts.
-
-    Examples:
+    """List connected accounts, or show one.
 
     \b
+    Examples:
       polling accounts --state error
       polling accounts --json
     """
@@ -80,11 +83,10 @@ def _next_sync(row: Row) -> str:
 
 @app.command("show")
 def show(id: Id, json: Json = False) -> None:
-    """Show an account: its config, what is kept of it, and what it waits for.
-
-    Example:
+    """Show an account: its config, its content, and why it is waiting.
 
     \b
+    Example:
       polling accounts show hello
     """
     from core.accounts import store
@@ -102,30 +104,28 @@ def show(id: Id, json: Json = False) -> None:
             return
         describe(row | totals | {"bytes": size(totals["bytes"])})
         for wait in waits:
-            note(f"Waits: {with_advice(wait)}")
+            note(f"Waiting: {with_advice(wait)}")
 
 
 def check(id: Id) -> None:
-    """Ask the provider whether an account's credentials still work.
-
-    Example:
+    """Check with the provider that an account's credentials still work.
 
     \b
+    Example:
       polling check hello
     """
     from core.service.accounts.actions import check_account
 
     with backend() as engine:
         identity = check_account(engine, _resolve(engine, id))
-    say(f"It works: {identity.name} ({identity.id})")
+    say(f"The credentials work: {identity.name} ({identity.id})")
 
 
 def pause(id: Id) -> None:
-    """Stop new runs of an account until it is resumed.
-
-    Example:
+    """Pause an account. No new runs start until you resume it.
 
     \b
+    Example:
       polling pause hello
     """
     from core.service.accounts import actions as account_actions
@@ -134,22 +134,21 @@ def pause(id: Id) -> None:
         account_id = _resolve(engine, id)
         with engine.database.connection() as conn:
             account_actions.pause(conn, account_id)
-    say(f"Paused. To resume it: polling resume {short(account_id)}")
+    say(f"Paused. Resume it: polling resume {short(account_id)}")
 
 
 def resume(id: Id) -> None:
     """Resume a paused account.
 
-    Example:
-
     \b
+    Example:
       polling resume hello
     """
     from core.service.accounts import actions as account_actions
 
     with backend() as engine:
         account_actions.resume(engine, _resolve(engine, id))
-    say("Resumed: its next run is due now.")
+    say("Resumed. The next run is due now.")
 
 
 def disconnect(
@@ -157,16 +156,15 @@ def disconnect(
     keep_content: Annotated[
         bool | None,
         typer.Option(
-            "--keep-content/--delete-content", help="What to do with what was kept of it."
+            "--keep-content/--delete-content", help="Keep or delete the account's content."
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Skip the confirmation prompt.")] = False,
 ) -> None:
-    """Delete an account's credentials now, and keep or delete its content.
-
-    Examples:
+    """Disconnect an account: delete its credentials, and keep or delete its content.
 
     \b
+    Examples:
       polling disconnect hello --keep-content
       polling disconnect hello --delete-content
     """
@@ -181,21 +179,19 @@ def disconnect(
                 _confirm(account_disconnect.count_content(conn, account_id))
             account_disconnect.disconnect(conn, account_id)
             if not keep_content:
-                with busy("Deleting its content …"):
+                with busy("Deleting content …"):
                     for _ in account_disconnect.erase(conn, account_id):
                         pass
-    say(
-        "Disconnected: its credentials are gone, its content "
-        + ("stays." if keep_content else "is deleted.")
-    )
+    content = "was kept" if keep_content else "was deleted"
+    say(f"Disconnected. The credentials were deleted, and the content {content}.")
 
 
 def _confirm(items: int) -> None:
-    """Ask for confirmation on a terminal; a script confirms by `--delete-content`."""
+    """Ask for confirmation on a terminal; in a script, `--delete-content` is enough."""
     if (
         items
         and sys.stdin.isatty()
-        and not typer.confirm(f"Delete {items} items for good?", err=True)
+        and not typer.confirm(f"Delete {items} items permanently?", err=True)
     ):
         raise typer.Exit(1)
 

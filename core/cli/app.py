@@ -1,4 +1,4 @@
-"""Every command, and where it stands in the help."""
+"""The list of commands, and the heading of the help under which each appears."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from core.cli import (
     processes,
     runs,
     serve,
+    servers,
     sync,
     tasks,
     tokens,
 )
 
 START, ACCOUNTS, WORK, OPERATIONS, PLUGINS = (
-    "Start",
+    "Get started",
     "Accounts",
     "Runs and content",
     "Operations",
     "Plugins",
 )
 
-ABOUT = """Keeps a copy of what people have in other services, in PostgreSQL.
+ABOUT = """Keep a copy of people's data from other services in PostgreSQL.
 
-A first try, in two terminals:
+To try it, start the engine in one terminal and connect an account in another:
 
 \b
   polling up
@@ -42,12 +43,12 @@ A first try, in two terminals:
   polling sync hello --wait
   polling content --account hello
 
-Without DATABASE_URL and REDIS_URL, PostgreSQL and Valkey are started from wheels.
+Unless DATABASE_URL and REDIS_URL are set, commands start embedded PostgreSQL and Valkey servers.
 """
 
 
 def build() -> typer.Typer:
-    """The command line."""
+    """Return the application with all commands."""
     app = typer.Typer(
         help=ABOUT,
         no_args_is_help=True,
@@ -81,7 +82,7 @@ def _accounts(app: typer.Typer) -> None:
     app.command("pause", rich_help_panel=ACCOUNTS)(accounts.pause)
     app.command("resume", rich_help_panel=ACCOUNTS)(accounts.resume)
     app.command("reconnect", rich_help_panel=ACCOUNTS)(connect.reconnect)
-    app.command("config", rich_help_panel=ACCOUNTS)(connect.configure)
+    app.command("config", rich_help_panel=ACCOUNTS)(connect.config)
     app.command("disconnect", rich_help_panel=ACCOUNTS)(accounts.disconnect)
 
 
@@ -94,10 +95,10 @@ def _work(app: typer.Typer) -> None:
 
 
 def _operations(app: typer.Typer) -> None:
-    app.command("migrate", rich_help_panel=OPERATIONS)(processes.migrate)
-    app.command("env", rich_help_panel=OPERATIONS)(processes.env)
+    app.command("migrate", rich_help_panel=OPERATIONS)(servers.migrate)
+    app.command("env", rich_help_panel=OPERATIONS)(servers.env)
     ignored = {"ignore_unknown_options": True, "allow_extra_args": True}
-    app.command("psql", rich_help_panel=OPERATIONS, context_settings=ignored)(processes.psql)
+    app.command("psql", rich_help_panel=OPERATIONS, context_settings=ignored)(servers.psql)
     app.add_typer(keys.app, name="keys", rich_help_panel=OPERATIONS)
     app.add_typer(tokens.app, name="tokens", rich_help_panel=OPERATIONS)
     app.command("drain", rich_help_panel=OPERATIONS)(drain.drain)
@@ -115,9 +116,11 @@ def _print_version(requested: bool) -> None:
 
 Version = Annotated[
     bool,
-    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+    typer.Option(
+        "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+    ),
 ]
 
 
 def _options(version: Version = False) -> None:
-    """Options of `polling` itself; they act by their callbacks."""
+    """Declare the options of `polling` itself; their callbacks do the work."""

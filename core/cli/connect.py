@@ -1,4 +1,4 @@
-"""Connecting accounts, and changing their credentials and config."""
+"""Commands to connect accounts and to change their credentials and config."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 def connect(
     domain: Annotated[
-        str, typer.Argument(metavar="DOMAIN", help="Which integration; see: polling integrations.")
+        str,
+        typer.Argument(
+            metavar="DOMAIN", help="The integration's domain. List them: polling integrations."
+        ),
     ],
-    user_id: Annotated[str, typer.Option(help="Whose account it is, in your product.")] = "default",
+    user_id: Annotated[
+        str, typer.Option(help="The account's owner: the user's ID in your product.")
+    ] = "default",
     name: Annotated[
-        str | None, typer.Option(help="What you call it. Default: as the provider does.")
+        str | None, typer.Option(help="The account's name. Default: its name at the provider.")
     ] = None,
     set_: Sets = None,
     config: Config = None,
@@ -32,13 +37,13 @@ def connect(
     interval: Interval = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …}.')] = False,
 ) -> None:
-    """Check an account with its provider and store it. On a terminal, what is missing is asked for.
+    """Connect an account: check it with the provider, and store it.
 
-    Connecting the same account of the same user again gives it this config and these credentials.
-
-    Examples:
+    On a terminal, the command prompts for missing fields. If the user has connected this account
+    before, the new config and credentials replace the old ones.
 
     \b
+    Examples:
       polling connect hello-world --name hello --set pages=5
       polling connect ftp --set host=ftp.example.org --credentials @login.json
     """
@@ -46,7 +51,7 @@ def connect(
 
     integration = registry().get(domain)
     values, secrets = collect_inputs(integration, set_ or [], config, credentials)
-    with backend() as engine, busy(f"Asking {integration.manifest.name} …"):
+    with backend() as engine, busy(f"Contacting {integration.manifest.name} …"):
         connection = account_actions.connect(
             engine,
             domain,
@@ -61,7 +66,7 @@ def connect(
         dump({"id": str(connection.id)})
         return
     say(
-        f"{'Connected' if connection.is_new else 'Connected again'}: {connection.name}"
+        f"{'Connected' if connection.is_new else 'Updated'}: {connection.name}"
         f" ({connection.identity.id}), account {connection.id}"
     )
     say(f"Next: polling sync {short(connection.id)} --wait")
@@ -82,11 +87,10 @@ def collect_inputs(
 
 
 def reconnect(id: Id, credentials: Credentials = None) -> None:
-    """Give an account new credentials; it resumes where it stopped.
-
-    Examples:
+    """Replace an account's credentials. It resumes where it stopped.
 
     \b
+    Examples:
       polling reconnect hello
       polling reconnect 3f2a --credentials @login.json
     """
@@ -98,24 +102,23 @@ def reconnect(id: Id, credentials: Credentials = None) -> None:
         secrets = inputs.credentials(integration, credentials)
         if secrets is None and prompts.can_ask() and integration.credentials_model.model_fields:
             secrets = prompts.credentials(integration.credentials_model)
-        with busy(f"Asking {integration.manifest.name} …"):
+        with busy(f"Contacting {integration.manifest.name} …"):
             identity = account_actions.reconnect(engine, account_id, credentials=secrets)
-    say(f"Reconnected: {identity.name} ({identity.id}). Its next run is due now.")
+    say(f"Reconnected: {identity.name} ({identity.id}). The next run is due now.")
 
 
-def configure(
+def config(
     id: Id,
     set_: Sets = None,
     config: Config = None,
-    name: Annotated[str | None, typer.Option(help="Call it so from now on.")] = None,
+    name: Annotated[str | None, typer.Option(help="The account's new name.")] = None,
     interval: Interval = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the config alone.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print only the config.")] = False,
 ) -> None:
-    """Change an account's config, name or interval; without options, print its config.
-
-    Examples:
+    """Change an account's config, name or interval. Without options, print its config.
 
     \b
+    Examples:
       polling config hello --set pages=10
       polling config hello --interval 60 --name greetings
     """
@@ -130,7 +133,7 @@ def configure(
             return
         else:
             values = None
-        with busy(f"Asking {integration.manifest.name} …"):
+        with busy(f"Contacting {integration.manifest.name} …"):
             resync = account_actions.configure(
                 engine, account_id, config=values, name=name, interval_minutes=interval
             )
@@ -138,10 +141,7 @@ def configure(
     if json:
         dump(new_config)
     else:
-        say(
-            "Changed."
-            + (" Everything is listed again with its next run, which is due now." if resync else "")
-        )
+        say("Updated." + (" The next run lists everything again; it is due now." if resync else ""))
 
 
 def _load(engine: Backend, text: str) -> tuple[UUID, Integration, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Content: listing it, and showing one item."""
+"""Commands for content: list it, and show one item."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from core.db.rows import Row
 
-app = typer.Typer(help="List what is kept, or show one item.")
+app = typer.Typer()
 
 MAX_PREVIEW_CHARS = 4_000
-"""Characters of an item that are printed without `--raw` and `--json`."""
+"""Characters of an item that `show` prints without `--raw` or `--json`."""
 
 
 @app.callback(invoke_without_command=True)
@@ -30,20 +30,19 @@ def list_content(
     context: typer.Context,
     account: AccountFilter = None,
     kind: Annotated[
-        str | None, typer.Option(help="Only this kind, such as file or message.")
+        str | None, typer.Option(help="Show only this kind, such as file or message.")
     ] = None,
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="Also what is deleted at the source.")
+        bool, typer.Option("--deleted", help="Include items that were deleted at the source.")
     ] = False,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List what is kept.
-
-    Examples:
+    """List content, or show one item.
 
     \b
+    Examples:
       polling content --account hello --limit 10
       polling content --json
     """
@@ -60,7 +59,7 @@ def list_content(
             ("ID", "INTEGRATION", "KIND", "SIZE", "CHANGED", "EXTERNAL ID"),
             _cells,
             command="polling content" + ("" if account is None else f" --account {account_id}"),
-            empty="Nothing is kept yet. Sync an account: polling sync ID --wait",
+            empty="No content. Sync an account: polling sync ID --wait",
             json=json,
             limit=limit,
             after=after,
@@ -85,17 +84,16 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="The item's number.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The item's ID, a number.")],
     raw: Annotated[
-        bool, typer.Option("--raw", help="Its bytes as they are, and nothing else.")
+        bool, typer.Option("--raw", help="Write only the item's bytes to standard output.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show an item and its content.
-
-    Examples:
+    """Show an item: its fields and its content.
 
     \b
+    Examples:
       polling content show 42
       polling content show 42 --raw > picture.png
     """
@@ -135,9 +133,12 @@ def _print_item(row: Row, data: bytes) -> None:
         text = data[: MAX_PREVIEW_CHARS * 4].decode()
     except UnicodeDecodeError:
         stdout().print(
-            f"\nBytes. See them with: polling content show {row['id']} --raw", style="dim"
+            f"\nBinary content. Save it: polling content show {row['id']} --raw > FILE",
+            style="dim",
         )
         return
     stdout().print("\n" + clean(text[:MAX_PREVIEW_CHARS], lines=True), soft_wrap=True)
     if len(text) > MAX_PREVIEW_CHARS or row["size"] > len(data[: MAX_PREVIEW_CHARS * 4]):
-        stdout().print(f"… all of it: polling content show {row['id']} --raw", style="dim")
+        stdout().print(
+            f"… Preview truncated. Show all: polling content show {row['id']} --raw", style="dim"
+        )

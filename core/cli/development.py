@@ -1,4 +1,4 @@
-"""For plugin authors: a new plugin, and a sync that stores nothing."""
+"""Commands for plugin authors: new and dry-run."""
 
 from __future__ import annotations
 
@@ -23,43 +23,44 @@ CODES = {RunState.SUCCEEDED: 0, RunState.FAILED: 1, RunState.PARTIAL: 3}
 
 def new(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIRECTORY", help="Where; its name becomes the domain.")
+        Path,
+        typer.Argument(metavar="DIRECTORY", help="The new directory. Its name becomes the domain."),
     ],
     domain: Annotated[
         str | None, typer.Option(help="The integration's domain. Default: the directory's name.")
     ] = None,
 ) -> None:
-    """Make a new plugin: a distribution with tests, that works as it is.
-
-    Example:
+    """Create a plugin: a small distribution with tests, which works as it is.
 
     \b
+    Example:
       polling new my-crm && cd my-crm && pip install -e . && pytest
     """
     from core.service.scaffold import scaffold
 
     plugin = scaffold(directory, domain, ("polling dry-run", "polling connect"))
-    say(f"Made {directory}: the integration {plugin.domain}, to begin from.")
+    say(f"Created {directory} with the integration {plugin.domain}.")
     say(f"Next: pip install -e {directory} && polling dry-run {plugin.domain}")
-    say(f"Its tests: pytest {directory}")
+    say(f"Run its tests: pytest {directory}")
 
 
 def dry_run(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Which integration.")],
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration's domain.")],
     set_: Sets = None,
     config: Config = None,
     credentials: Credentials = None,
-    sample: Annotated[int, typer.Option(min=0, help="How many items to show.")] = 10,
+    sample: Annotated[int, typer.Option(min=0, help="Number of items to show.")] = 10,
     max_tasks: Annotated[
-        int, typer.Option(min=1, help="Tasks to run at most; those beyond are parked.")
+        int, typer.Option(min=1, help="Maximum number of tasks to run. The rest are parked.")
     ] = 1_000,
     json: Json = False,
 ) -> None:
-    """Run an integration in this process until it is quiet, and store nothing. Needs no servers.
+    """Run an integration in this process and store nothing.
 
-    Examples:
+    The command needs no servers. It ends when no task is left.
 
     \b
+    Examples:
       polling dry-run hello-world --set pages=2
       polling dry-run ftp --config @ftp.json --credentials @login.json
     """
@@ -116,6 +117,6 @@ def _print_result(harness: Harness, result: SyncResult, json: bool) -> None:
         f" {len(harness.content)} items"
     )
     if result.error is not None:
-        fail(error_text(result.error, redact), "The account would wait for a person")
+        fail(error_text(result.error, redact), "The account would stop until someone fixes this")
     for parked in result.parked[:5]:
         fail(f"{parked.task.type} was parked: {error_text(parked.error, redact)}")

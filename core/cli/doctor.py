@@ -1,4 +1,4 @@
-"""`polling doctor`: is everything as it should be?"""
+"""The command doctor."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
 
 def doctor(json: Json = False) -> None:
-    """Check servers, keys, plugins, workers, the clock and the queue, and say what to do.
+    """Check servers, keys, plugins, workers, clock and queue, and suggest fixes.
 
-    Exits with 1 if one fails.
-
-    Example:
+    The exit code is 1 if a check fails.
 
     \b
+    Example:
       polling doctor
     """
     from core.service.fleet.doctor import examine
@@ -75,4 +74,4 @@ def _print_check(check: Check) -> None:
 def _print_summary(checks: list[Check]) -> None:
     failed = sum(check.status == "fail" for check in checks)
     warned = sum(check.status == "warn" for check in checks)
-    say(f"{failed} failed, {warned} to look at." if failed or warned else "All is well.")
+    say(f"{failed} failed, {warned} with warnings." if failed or warned else "All checks passed.")

@@ -1,4 +1,4 @@
-"""`polling drain`: let workers finish before a deploy."""
+"""The command drain."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from core.cli.session import backend, busy
 
 def drain(
     everywhere: Annotated[
-        bool, typer.Option("--all", help="The workers of all hosts, not of this one alone.")
+        bool, typer.Option("--all", help="Drain the workers on all hosts, not only this one.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Wait no longer; exit with 4.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Stop waiting after this time, and exit with 4."
+        ),
     ] = 300,
 ) -> None:
-    """Tell workers to take no more tasks, and wait until they have finished those they hold.
+    """Drain workers before a deploy: they finish their tasks and take no new ones.
 
-    They stay until they are stopped; workers that start afterwards take tasks again.
-
-    Example:
+    The command returns when they have finished. Drained workers keep running until you stop them.
+    Workers that start later take tasks as usual.
 
     \b
+    Example:
       polling drain && systemctl restart polling-worker
     """
     from core.service.fleet import drain
@@ -37,18 +40,19 @@ def drain(
         workers = drain.request_drain(conn, host)
         if not workers:
             note(
-                "No worker runs "
-                + ("anywhere." if everywhere else "on this host. All hosts: polling drain --all")
+                "No worker is running"
+                + ("." if everywhere else " on this host. Drain all hosts: polling drain --all")
             )
             return
-        with busy(f"Waiting for {workers} workers …"):
+        with busy(f"Waiting for {workers} worker{'s' if workers != 1 else ''} …"):
             while busy_workers := drain.busy_processes(conn, host):
                 if time.monotonic() >= deadline:
                     tasks = max(row["alone"] for row in busy_workers)
                     fail(
-                        f"{len(busy_workers)} workers have not finished, {tasks} tasks are left",
-                        "Wait longer: --timeout 600",
+                        f"timed out: {len(busy_workers)} workers have not finished; tasks left:"
+                        f" {tasks}",
+                        "Wait longer: polling drain --timeout 600",
                     )
                     raise typer.Exit(4)
                 time.sleep(0.5)
-    say(f"{workers} workers have finished what they held.")
+    say(f"Drained {workers} worker{'s' if workers != 1 else ''}.")

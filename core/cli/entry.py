@@ -1,7 +1,7 @@
-"""One call of the command line, and how it ends.
+"""Run one command and return its exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a run ended as partial, 4 timed out, 130 Ctrl-C, 143
-SIGTERM.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 a run ended as partial, 4 timed out, 130 Ctrl-C,
+143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ from core.errors import PollingError, ServerUnavailable
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command; every error becomes one line on standard error.
-
-    Embedded servers are released at the end.
-    """
+    """Run one command, report errors on standard error, and release embedded servers at the end."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -39,14 +36,14 @@ def _run_guarded(argv: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader has closed the pipe; the flush at exit must not fail as well.
+        # The reader has closed the pipe. Python flushes standard output again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    except Exception as error:  # noqa: BLE001  the last one to catch it
+    except Exception as error:  # noqa: BLE001  every error becomes a message and an exit code
         return _report(error)
 
 
@@ -70,7 +67,7 @@ def _report(error: Exception) -> int:
     if (catalogued := _catalogued(error)) is not None:
         fail_with(catalogued)
     else:
-        fail(f"{type(error).__name__}: {_text(error)}", "See more with POLLING_LOG_LEVEL=DEBUG")
+        fail(f"{type(error).__name__}: {_text(error)}", "For a traceback: POLLING_LOG_LEVEL=DEBUG")
     if os.environ.get("POLLING_LOG_LEVEL", "").upper() == "DEBUG":
         import traceback
 
@@ -79,17 +76,17 @@ def _report(error: Exception) -> int:
 
 
 def _report_usage(error: Any) -> int:
-    """Report wrong usage; a group without a subcommand has printed its help."""
+    """Report wrong usage and return the exit code."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        return int(error.exit_code)  # the help is printed already
+        return int(error.exit_code)  # a group without a subcommand has printed its help
     path = context.command_path if context is not None else "polling"
     fail(error.format_message().rstrip("."), f"Try: {path} --help")
     return int(error.exit_code)
 
 
 def _catalogued(error: Exception) -> PollingError | None:
-    """Return the error of the catalogue for a lost server or an unsuitable schema."""
+    """Return the catalogue's error for an unreachable server or a missing schema."""
     if "psycopg" in sys.modules:
         import psycopg
 
@@ -108,7 +105,7 @@ def _catalogued(error: Exception) -> PollingError | None:
 
 
 def _text(error: Exception) -> str:
-    """One line, without values of a row."""
+    """Return the error's text as one line, without values of database rows."""
     if "psycopg" in sys.modules:
         from core.db.errors import describe
 
@@ -125,7 +122,7 @@ def _sigterm_as_exit() -> Iterator[None]:
         sys.exit(143)
 
     previous = signal.getsignal(signal.SIGTERM)
-    with contextlib.suppress(ValueError):  # not in the main thread: a test, perhaps
+    with contextlib.suppress(ValueError):  # some tests call it outside the main thread
         signal.signal(signal.SIGTERM, end)
     try:
         yield
@@ -135,7 +132,7 @@ def _sigterm_as_exit() -> Iterator[None]:
 
 
 def _stop_servers() -> None:
-    """Release embedded servers and ignore further Ctrl-C, which would leave them running."""
+    """Release embedded servers; ignore further signals, which would leave them running."""
     if "core.environment" not in sys.modules:
         return
     from core.environment import leave_environment

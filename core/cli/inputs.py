@@ -1,4 +1,4 @@
-"""Config and credentials as they are given on the command line."""
+"""Parse config and credentials from the options of a command."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 Schema = Mapping[str, Any]
 
-BY_FILE = "Give them by --credentials @FILE, or - for standard input"
-
 
 def config(
     integration: Integration,
@@ -27,15 +25,16 @@ def config(
     document: str | None,
     base: Mapping[str, Any],
 ) -> Values:
-    """The config: a document, or what was stored, with single fields set.
+    """Return the config: the document or the stored config, with single fields changed.
 
-    Parameters:
-      words: `key=value`; `a.b=value` reaches into a nested field.
-      document: JSON, or `@FILE`.
-      base: Where it begins without a document.
+    Args:
+      integration: The integration that defines the fields.
+      assignments: `key=value`; `a.b=value` sets a nested field.
+      document: JSON, or `@FILE`. None: use `base`.
+      base: The stored config.
 
     Raises:
-      InvalidInput: There is no such field, or it is a secret.
+      InvalidInput: A field is unknown or secret, or the JSON is invalid.
     """
     values = dict(base) if document is None else _json_object(document, "--config")
     for assignment in assignments:
@@ -49,11 +48,11 @@ def config(
 
 
 def credentials(integration: Integration, argument: str | None) -> Values | None:
-    """The credentials, from a file or from standard input.
+    """Return the credentials from a file or from standard input.
 
     Raises:
-      InvalidInput: They stand on the command line, where everybody on this machine can read them;
-        or are no JSON.
+      InvalidInput: The credentials are on the command line, where every user of this machine can
+        read them, or are not valid JSON.
     """
     if argument is None:
         return None
@@ -87,7 +86,7 @@ def _inner(field: Schema, name: str) -> Schema:
 
 
 def _require_field(integration: Integration, name: str) -> None:
-    """Raises InvalidInput for a name that the config does not have, and for secrets above all."""
+    """Raise InvalidInput if the config has no field of this name, or the field is secret."""
     model = integration.config_model
     fields = properties(model)
     domain = integration.manifest.domain
@@ -101,20 +100,21 @@ def _require_field(integration: Integration, name: str) -> None:
 
 
 def properties(model: type[BaseModel]) -> dict[str, Schema]:
-    """The fields of a model by the name that a person gives them, as JSON schemas."""
+    """Return the JSON schemas of a model's fields, by their public names."""
     result: dict[str, Schema] = model.model_json_schema().get("properties", {})
     return result
 
 
 def is_secret(field: Schema) -> bool:
-    """Whether a field is one of pydantic's secrets."""
+    """Return true if the field has one of pydantic's secret types."""
     return bool(field.get("writeOnly")) or any(is_secret(part) for part in field.get("anyOf", ()))
 
 
 def parse_value(schema: Schema, field: Schema, text: str) -> Any:
-    """Parse a word as the value of a field.
+    """Parse a text as the value of a field.
 
-    Text stays text, and all else is JSON; lists may be written with commas.
+    The value of a text field is the text itself. All other values are JSON; a list can also be
+    separated by commas.
     """
     field = resolve(schema, field)
     kinds = {
@@ -132,13 +132,16 @@ def parse_value(schema: Schema, field: Schema, text: str) -> Any:
 
 
 def resolve(schema: Schema, field: Schema) -> Schema:
-    """A field with its reference followed."""
+    """Return the schema of a field, with its reference resolved."""
     name = str(field.get("$ref", "")).removeprefix("#/$defs/")
     return dict(schema.get("$defs", {}).get(name, {})) if name else field
 
 
 def _json_object(argument: str, option: str) -> Values:
-    """A JSON object from a word, a file or standard input; what cannot be read is not repeated."""
+    """Return the JSON object of an option, from its text, a file or standard input.
+
+    Error messages do not repeat the text, which may hold secrets.
+    """
     try:
         value = json.loads(_read_argument(argument, option))
     except ValueError:

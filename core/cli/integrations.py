@@ -1,4 +1,4 @@
-"""Integrations: what is installed here."""
+"""Commands for the installed integrations: list them, and show one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
     from core.integration.base import Integration
 
-app = typer.Typer(help="List the installed integrations, or show one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
 def list_integrations(context: typer.Context, json: Json = False) -> None:
-    """List the installed integrations, and those that cannot be loaded with their error.
+    """List installed integrations, or show one.
 
-    Examples:
+    The list also contains plugins that failed to load, with their errors.
 
     \b
+    Examples:
       polling integrations
       polling integrations show ftp
     """
@@ -36,7 +37,7 @@ def list_integrations(context: typer.Context, json: Json = False) -> None:
     if json:
         dump_all(rows)
     elif not rows:
-        say("No integrations are installed. Try: pip install integration-polling-hello-world")
+        say("No integrations. Install one: pip install integration-polling-hello-world")
     else:
         cells = ((row["domain"], row["name"], row["version"], row["error"] or "ok") for row in rows)
         table(("DOMAIN", "NAME", "VERSION", "STATUS"), cells)
@@ -62,14 +63,13 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 @app.command("show")
 def show(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Which integration.")],
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration's domain.")],
     json: Json = False,
 ) -> None:
-    """Show an integration: the fields of its config and credentials, its tasks and limits.
-
-    Example:
+    """Show an integration: its config and credential fields, its tasks and its limits.
 
     \b
+    Example:
       polling integrations show ftp
     """
     installed = registry()

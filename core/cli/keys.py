@@ -1,4 +1,4 @@
-"""Keys: making one, and sealing all credentials with the newest."""
+"""Commands for the keys that encrypt credentials: keys new and keys rotate."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from core.cli.output import note, say, stderr
 from core.cli.session import backend
 
 app = typer.Typer(
-    help="Make a key, or seal all credentials with the newest one.", no_args_is_help=True
+    help="Create a key, or encrypt all credentials with the first key.", no_args_is_help=True
 )
 
 
 @app.command("new")
 def new() -> None:
-    """Print a new key for POLLING_SECRET_KEYS.
-
-    Example:
+    """Create a key for POLLING_SECRET_KEYS and print it.
 
     \b
+    Example:
       export POLLING_SECRET_KEYS=$(polling keys new)
     """
     from core.accounts.vault import new_key
@@ -28,13 +27,12 @@ def new() -> None:
 
 @app.command("rotate")
 def rotate() -> None:
-    """Seal all credentials with the first key of POLLING_SECRET_KEYS.
+    """Encrypt all credentials with the first key of POLLING_SECRET_KEYS.
 
-    Afterwards the old keys may go.
-
-    Example:
+    Before you remove the old keys, restart the workers with the same first key.
 
     \b
+    Example:
       POLLING_SECRET_KEYS=NEW,OLD polling keys rotate
     """
     from rich.progress import Progress
@@ -46,12 +44,12 @@ def rotate() -> None:
             total = key_rotation.count_sealed(conn)
         done = 0
         with Progress(console=stderr(), transient=True, disable=not stderr().is_terminal) as bar:
-            task = bar.add_task("Sealing", total=total)
+            task = bar.add_task("Encrypting", total=total)
             for count in key_rotation.rotate(engine):
                 done += count
                 bar.advance(task, count)
-    say(f"Sealed the credentials of {done} accounts with the first key.")
+    say(f"Encrypted the credentials of {done} accounts with the first key.")
     note(
-        "Restart the workers with this key first in POLLING_SECRET_KEYS before you drop the old"
-        " ones."
+        "Before you remove the old keys, restart the workers with the same first key in"
+        " POLLING_SECRET_KEYS."
     )

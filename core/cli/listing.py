@@ -1,4 +1,4 @@
-"""Listings: pages as tables for people, and everything as JSON lines for programs."""
+"""Print listings: a page as a table for people, or all rows as JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -31,12 +31,18 @@ def print_page(
 ) -> None:
     """Print a page of a listing.
 
-    Parameters:
+    Args:
+      conn: The database connection.
+      listing: The query to read pages from.
+      columns: The headings of the table.
       cells: Returns the cells of a row.
       command: The command that shows the next page, without `--after CURSOR`.
       empty: The text for an empty listing.
-      limit: Rows to print. Default: 50; all with `json`.
+      json: Print JSON lines instead of a table.
+      limit: The maximum number of rows. Default: 50; with `json`, all.
+      after: The cursor to start after. Default: the first row.
       wide: The column that shrinks on a narrow terminal. Default: the last one.
+      **filters: The conditions of the query.
     """
     if json and limit is None and after is None:
         dump_all(listing.pages(conn, **filters))
@@ -55,4 +61,4 @@ def print_page(
     else:
         say(empty)
     if after is not None:
-        note(f"More: {command} --after {after}")
+        note(f"Next page: {command} --after {after}")

@@ -35,10 +35,10 @@ STATES = {
     "cancelled": "dim",
     "disconnected": "dim",
 }
-"""Colours of states."""
+"""The colours of states and of the results of checks."""
 
 GAP, MIN_COLUMN_WIDTH = 2, 10
-"""Terminal columns: between two cells of a table, and the minimum width of a cell."""
+"""The space between two cells of a table, and the minimum width of a cell, in characters."""
 
 
 @lru_cache(maxsize=1)
@@ -60,10 +60,7 @@ def stderr() -> Console:
 def clean(value: object, *, lines: bool = False) -> str:
     """Escape control and other invisible characters in text from outside.
 
-    A hostile name then cannot move the cursor.
-
-    Parameters:
-      lines: Whether line ends and tabs may stay.
+    A hostile name then cannot move the cursor. If `lines` is true, line ends and tabs stay.
     """
     text = "" if value is None else str(value)
     keep = "\n\t" if lines else ""
@@ -92,12 +89,12 @@ def fail(message: str, hint: str | None = None) -> None:
 
 
 def fail_with(error: PollingError) -> None:
-    """Print an error of the catalogue and its next step on the command line."""
+    """Print an error of the catalogue with its next step."""
     fail(error.message, error.next_step("cli"))
 
 
 def dump(value: object) -> None:
-    """Print a value as one line of JSON in ASCII, which every terminal and program can read."""
+    """Print a value as one line of JSON. It is ASCII, which every terminal and program reads."""
     sys.stdout.write(json.dumps(value, default=_jsonable) + "\n")
 
 
@@ -116,7 +113,9 @@ def table(
 ) -> None:
     """Print a table that fits the terminal; long cells are truncated.
 
-    Parameters:
+    Args:
+      columns: The headings.
+      rows: The cells of each row.
       wide: The column that shrinks on a narrow terminal. Default: the last one.
     """
     from rich.table import Table

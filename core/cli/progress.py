@@ -1,4 +1,4 @@
-"""Watching a run: a progress bar on a terminal, and what it waits for."""
+"""Watch a run: a progress bar on a terminal, and the reasons for which it waits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Shows a run while somebody watches it."""
+    """Show the progress of a run until the block ends."""
 
     def __init__(self, backend: Backend, run: UUID) -> None:
         from core.service.runs.watch import RunWatcher
@@ -28,7 +28,7 @@ class Watcher:
         self._last_reason: str | None = None
 
     def update(self) -> str:
-        """Read the run again, and show it. Returns its state."""
+        """Read the run again, show its progress, and return its state."""
         state = self.run.refresh()
         self._show_blocker()
         self._draw()
@@ -40,19 +40,19 @@ class Watcher:
             self._show_reason("PostgreSQL does not answer")
         elif blockers:
             blocker = blockers[0]
-            until = f", goes on {ago(blocker.until)}" if blocker.until else ""
+            until = f", continues {ago(blocker.until)}" if blocker.until else ""
             step = f". {blocker.advice.next_step('cli')}" if blocker.advice else ""
             self._show_reason(f"{blocker.reason}{until}{step}", blocker.reason)
         else:
             self._show_reason("")
 
     def _show_reason(self, text: str, key: str | None = None) -> None:
-        """Once for each reason; the bar shows it as long as it holds."""
+        """Show a reason on the bar while it applies; without a bar, print each reason once."""
         key = text if key is None else key
         if self._bar is not None:
             self._bar.update(self._task, why=clean(text))
         elif text and key != self._last_reason:
-            note(f"Waits: {text}")
+            note(f"Waiting: {text}")
         self._last_reason = key
 
     def _draw(self) -> None:
@@ -82,12 +82,15 @@ class Watcher:
 
 
 def with_advice(blocker: Blocker) -> str:
-    """What is waited for, and what to do about it."""
+    """Return the reason for a wait with its next step."""
     return blocker.reason + (f". {blocker.advice.next_step('cli')}" if blocker.advice else "")
 
 
 def _bar() -> Any:
-    """Tasks done of those known so far; transient, as the summary says it all."""
+    """Return a bar that counts closed and known tasks, or None without a terminal.
+
+    The bar disappears at the end, because the summary repeats its numbers.
+    """
     if not stderr().is_terminal:
         return None
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

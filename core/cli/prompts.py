@@ -1,4 +1,7 @@
-"""Asking field by field on a terminal, from a model's schema; what is secret is not shown."""
+"""Prompt for config and credentials on a terminal, one field of the model at a time.
+
+Input for secret fields is hidden.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ Ask = Callable[..., Any]
 
 
 def can_ask() -> bool:
-    """Whether there is a person to ask."""
+    """Return true if a person can answer: standard input and standard error are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def config(model: type[BaseModel], known: Values) -> Values:
-    """The config with the fields that are missing; the others may stay as they are."""
+    """Prompt for missing fields and return the config; optional fields can keep their defaults."""
     fields = {name: field for name, field in properties(model).items() if name not in known}
     required = {name: field for name, field in fields.items() if _is_required(model, name)}
     optional = {name: field for name, field in fields.items() if name not in required}
@@ -33,13 +36,13 @@ def config(model: type[BaseModel], known: Values) -> Values:
 
 
 def credentials(model: type[BaseModel]) -> Values:
-    """All fields of the credentials."""
+    """Prompt for all fields of the credentials and return them."""
     return _ask_until_valid(model, {}, properties(model))
 
 
 def _offer_text(optional: Mapping[str, Schema]) -> str:
     names = ", ".join(list(optional)[:4]) + (", …" if len(optional) > 4 else "")
-    return f"Change any of the defaults ({clean(names)})?"
+    return f"Change any defaults ({clean(names)})?"
 
 
 def _is_required(model: type[BaseModel], name: str) -> bool:
@@ -49,7 +52,7 @@ def _is_required(model: type[BaseModel], name: str) -> bool:
 def _ask_until_valid(
     model: type[BaseModel], known: Values, selected: Mapping[str, Schema]
 ) -> Values:
-    """Ask for all, and again for those that do not validate."""
+    """Ask for all selected fields, and repeat the questions for invalid ones."""
     values, remaining = dict(known), dict(selected)
     while remaining:
         for name, field in remaining.items():
@@ -78,7 +81,7 @@ def _problems(model: type[BaseModel], values: Values) -> dict[str, str]:
 
 
 def _ask(model: type[BaseModel], name: str, field: Schema) -> Any:
-    """The answer, or None for what may stay as it is by default."""
+    """Ask for one field and return the answer, or None to keep the default."""
     about = field.get("description")
     if about:
         note(f"  {about}")

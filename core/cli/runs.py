@@ -1,4 +1,4 @@
-"""Runs: listing them, showing and cancelling one."""
+"""Commands for runs: list them, show one, and cancel one."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from core.states import RunState
 if TYPE_CHECKING:
     from core.db.rows import Row
 
-app = typer.Typer(help="List the runs, show one, or cancel one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
 def list_runs(
     context: typer.Context,
     account: AccountFilter = None,
-    state: Annotated[RunState | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[RunState | None, typer.Option(help="Show only runs in this state.")] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List the runs, the newest first.
-
-    Examples:
+    """List runs, newest first; show one, or cancel one.
 
     \b
+    Examples:
       polling runs --account hello
       polling runs --state running
     """
@@ -49,7 +48,7 @@ def list_runs(
             ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "TOOK", "SAVED", "PARKED"),
             _cells,
             command="polling runs",
-            empty="No runs yet. Start one: polling sync ID --wait",
+            empty="No runs. Start one: polling sync ID --wait",
             json=json,
             limit=limit,
             after=after,
@@ -77,11 +76,10 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(id: RunId, json: Json = False) -> None:
-    """Show a run: how far it is, and what it waits for.
-
-    Example:
+    """Show a run: its progress, and why it is waiting.
 
     \b
+    Example:
       polling runs show 3f2a
     """
     from core.service import lookup
@@ -105,16 +103,15 @@ def show(id: RunId, json: Json = False) -> None:
         return
     describe(row)
     for wait in waits:
-        note(f"Waits: {with_advice(wait)}")
+        note(f"Waiting: {with_advice(wait)}")
 
 
 @app.command("cancel")
 def cancel(id: RunId) -> None:
-    """End a run now; its open tasks go on in the account's next run.
-
-    Example:
+    """Cancel a run. Its open tasks move to the account's next run.
 
     \b
+    Example:
       polling runs cancel 3f2a
     """
     from core.service import lookup
@@ -124,4 +121,4 @@ def cancel(id: RunId) -> None:
         with engine.database.connection() as conn:
             run = lookup.run_id(conn, id)
         run_actions.cancel(engine, run)
-    say("Cancelled: its open tasks go on in the account's next run.")
+    say("Cancelled. The open tasks move to the account's next run.")

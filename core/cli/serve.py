@@ -1,4 +1,4 @@
-"""The dashboard and the REST API."""
+"""The command serve: the dashboard and the REST API."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from core.cli.output import note
 HOST, PORT = "127.0.0.1", 8080
 
 CONNECTIONS = 24
-"""To PostgreSQL; a request holds one while it asks, and none while it waits for changes."""
+"""The maximum number of PostgreSQL connections.
+
+A request uses one while it queries, and none while it waits for changes.
+"""
 
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="The address to listen on. 0.0.0.0: all of this machine's.")
+        str, typer.Option(help="Address to listen on. 0.0.0.0 listens on all interfaces.")
     ] = HOST,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port. 0: any that is free.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on. 0 chooses a free port.")
     ] = PORT,
 ) -> None:
-    """Serve the dashboard and the REST API. Put a proxy with TLS before it where others reach it.
+    """Serve the dashboard and the REST API.
 
-    Examples:
+    If other machines can reach it, put a proxy with TLS in front.
 
     \b
+    Examples:
       polling serve
       polling serve --host 0.0.0.0 --port 80
     """
@@ -54,7 +58,8 @@ def serve(
 
         def announce(at: int) -> None:
             note(address(host, at))
-            note("Ctrl-C ends it. To sign in: polling tokens create --admin")
+            note("Press Ctrl-C to stop.")
+            note("To sign in, create a token: polling tokens create --admin")
 
         try:
             run(traced(Site(rest)), lambda: rest.state.feed_watcher, host, port, announce)
@@ -63,14 +68,14 @@ def serve(
 
 
 def address(host: str, port: int) -> str:
-    """Where it is reached, and described."""
+    """Return the line that names the addresses of the dashboard and the API."""
     url_host = f"[{host}]" if ":" in host else host
     at = f"http://{url_host}:{port}"
-    return f"The dashboard is at {at}, the API at {at}/v1 (described by /openapi.json)."
+    return f"The dashboard is at {at}, the API at {at}/v1 (OpenAPI document: /openapi.json)."
 
 
 def free_port(requested: int | None) -> int:
-    """The requested port, or else the default port, or else any free port.
+    """Return the requested port, or the default port, or any free port.
 
     The caller reports the port to the user.
     """
@@ -83,7 +88,7 @@ def free_port(requested: int | None) -> int:
 
 
 def is_answering(port: int) -> bool:
-    """Whether an API answers at this port."""
+    """Return true if an API answers at this port."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", "/healthz")
@@ -95,7 +100,7 @@ def is_answering(port: int) -> bool:
 
 
 def require_extra() -> None:
-    """Raises SettingsError, with what to install, if the extra is not."""
+    """Raise SettingsError with installation instructions unless the extra is installed."""
     if not installed():
         from core.errors import SettingsError
 
@@ -103,7 +108,7 @@ def require_extra() -> None:
 
 
 def installed() -> bool:
-    """Whether the extra `serve` is installed here."""
+    """Return true if the extra `serve` is installed."""
     from importlib.util import find_spec
 
     return all(

@@ -1,4 +1,4 @@
-"""What a command needs before it can begin: settings, servers that answer, and the backend."""
+"""Prepare a command: load settings, start or reach the servers, and open the backend."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def settings() -> Settings:
-    """Return the settings; silence our loggers unless the settings ask for `DEBUG`.
+    """Return the settings, and silence loggers unless the log level is `DEBUG`.
 
-    The command prints every error in one line.
+    A command prints errors itself, each on one line.
     """
     from core.logs import configure
     from core.settings import get_settings
@@ -29,10 +29,11 @@ def settings() -> Settings:
 
 
 def environment() -> Environment:
-    """Return the URLs of the servers; start embedded servers, which takes a second.
+    """Return the URLs of the servers. Embedded servers are started first; this takes a second.
 
     Raises:
-      ServerUnavailable, SettingsError: A server or a setting is missing; the error names it.
+      ServerUnavailable: A server does not start or does not answer.
+      SettingsError: A setting is missing or invalid.
     """
     from core.environment import get_environment, is_embedded
 
@@ -41,20 +42,21 @@ def environment() -> Environment:
 
 
 def database_url() -> str:
-    """Where PostgreSQL is; neither keys nor Redis are needed to know that where it is given."""
+    """Return the URL of PostgreSQL. If it is configured, neither keys nor Redis are needed."""
     url = settings().database_url
     return url.get_secret_value() if url is not None else environment().database_url
 
 
 @contextmanager
 def backend(connections: int = 4) -> Iterator[Backend]:
-    """The backend, with a PostgreSQL that answers.
+    """Open the backend, after checking that PostgreSQL answers.
 
-    Parameters:
-      connections: To PostgreSQL, at most.
+    Args:
+      connections: The maximum number of PostgreSQL connections. Default: 4.
 
     Raises:
-      ServerUnavailable, SettingsError: What is missing, and what to do.
+      ServerUnavailable: A server does not start or does not answer.
+      SettingsError: A setting is missing or invalid.
     """
     servers = environment()
     from core.db.pool import open_connection
@@ -69,12 +71,12 @@ def backend(connections: int = 4) -> Iterator[Backend]:
 
 
 def busy(text: str) -> Any:
-    """A spinner while something takes its time; on a terminal only."""
+    """Return a context that shows a spinner with this text, on a terminal only."""
     return stderr().status(text) if stderr().is_terminal else nullcontext()
 
 
 def registry() -> Any:
-    """The plugins installed here."""
+    """Return the registry of installed plugins."""
     from core.plugins import get_registry
 
     settings()

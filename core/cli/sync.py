@@ -1,4 +1,4 @@
-"""`polling sync` and `resync`: a run now, and waiting for its end."""
+"""The commands sync and resync: start a run, and wait for its end."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 CODES = {"succeeded": 0, "failed": 1, "cancelled": 1, "partial": 3}
 STOPPED, TIMED_OUT = 1, 4
 
-Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the run ends.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until the run ends, and show progress.")]
 Timeout = Annotated[
-    float | None, typer.Option(min=0, metavar="SECONDS", help="Wait no longer; exit with 4.")
+    float | None,
+    typer.Option(min=0, metavar="SECONDS", help="Stop waiting after this time, and exit with 4."),
 ]
-JsonEnd = Annotated[bool, typer.Option("--json", help="Print what it came to as one JSON object.")]
+JsonEnd = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def sync(
@@ -37,19 +38,19 @@ def sync(
     allow_deletions: Annotated[
         bool,
         typer.Option(
-            "--allow-deletions", help="Also delete what is held because too much vanished at once."
+            "--allow-deletions",
+            help="Delete missing items even if an unusually large share is missing.",
         ),
     ] = False,
     json: JsonEnd = False,
 ) -> None:
-    """Start a run of an account now, or join the one that is open.
+    """Start a run for an account now, or join its open run.
 
-    With --wait it exits with 0 if the run succeeded, 1 if it failed or was cancelled, 3 if some
-    tasks were parked, and 4 if the time was up.
-
-    Examples:
+    Exit codes with --wait: 0 if the run succeeded, 1 if it failed or was cancelled, 3 if some tasks
+    were parked, 4 if the command timed out.
 
     \b
+    Examples:
       polling sync hello --wait
       polling sync hello --wait --timeout 60 --json
     """
@@ -66,11 +67,12 @@ def sync(
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
-    """Forget all cursors of an account and list everything again; an open run ends first.
+    """Drop all cursors of an account, and list everything again.
 
-    Example:
+    If a run is open, the resync starts when it has ended.
 
     \b
+    Example:
       polling resync hello
     """
     from core.service import lookup
@@ -81,7 +83,7 @@ def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = 
             account = lookup.account_id(conn, id)
         run, is_new = run_actions.resync(engine, account)
         if not is_new:
-            note("A run is open: the resync begins when it has ended.")
+            note("A run is open. The resync starts when it has ended.")
         _report_start(run, is_new, wait, json)
         if wait:
             raise typer.Exit(wait_for_end(engine, run, timeout, json))
@@ -92,13 +94,13 @@ def _report_start(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
         dump({"run_id": str(run), "state": RunState.RUNNING, "is_new": is_new})
     elif not json and not wait:
         say(f"{'Started' if is_new else 'Joined'} run {run}")
-        say(f"See how far it is: polling runs show {short(run)}")
+        say(f"Show its progress: polling runs show {short(run)}")
     elif not is_new:
-        note(f"Joined run {short(run)}, which is open already.")
+        note(f"Joined the open run {short(run)}.")
 
 
 def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) -> int:
-    """Wait for a run's end, say what it came to, and return the exit code."""
+    """Wait for a run's end, print the result, and return the exit code."""
     deadline = None if timeout is None else time.monotonic() + timeout
     with Watcher(engine, run) as watcher:
         while watcher.update() == "running" and watcher.run.stopped is None:
@@ -120,8 +122,8 @@ def _report(now: Progress) -> None:
     figures = now.summary()
     if now.state == RunState.RUNNING:
         fail(
-            f"the time is up; the run goes on, {now.tasks_done} of {now.known} tasks are done",
-            f"See: polling runs show {short(figures['run_id'])}",
+            f"timed out; the run continues, {now.tasks_done} of {now.known} tasks are done",
+            f"Show its progress: polling runs show {short(figures['run_id'])}",
         )
         return
     say(
@@ -133,7 +135,7 @@ def _report(now: Progress) -> None:
     if figures["tasks_parked"]:
         fail(
             str(now.run["error"]),
-            f"See: polling tasks --run {short(figures['run_id'])} --state parked",
+            f"List parked tasks: polling tasks --run {short(figures['run_id'])} --state parked",
         )
     elif now.state == RunState.SUCCEEDED:
         say(f"Next: polling content --account {short(now.run['user_integration_id'])}")

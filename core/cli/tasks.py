@@ -1,4 +1,4 @@
-"""Tasks: listing them, and what to do with parked ones."""
+"""Commands for tasks: list them, show one, and retry or discard parked ones."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from core.states import TaskState
 if TYPE_CHECKING:
     from core.db.rows import Row
 
-app = typer.Typer(help="List the tasks, show one, retry or discard parked ones.")
+app = typer.Typer()
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' numbers.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' IDs, which are numbers.")]
 
 
 @app.callback(invoke_without_command=True)
 def list_tasks(
     context: typer.Context,
-    run: Annotated[str | None, typer.Option(metavar="ID", help="Only of this run.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Show only this run's tasks: its UUID, or a prefix of it."),
+    ] = None,
     account: AccountFilter = None,
-    state: Annotated[TaskState | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[TaskState | None, typer.Option(help="Show only tasks in this state.")] = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List the tasks, the newest first.
-
-    Examples:
+    """List tasks, newest first; show one, and retry or discard parked tasks.
 
     \b
+    Examples:
       polling tasks --state parked
       polling tasks --run 3f2a --json
     """
@@ -51,7 +53,7 @@ def list_tasks(
             ("ID", "TYPE", "STATE", "TRIES", "SINCE", "REASON"),
             _cells,
             command="polling tasks",
-            empty="No such tasks.",
+            empty="No tasks match.",
             json=json,
             limit=limit,
             after=after,
@@ -76,13 +78,13 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 @app.command("show")
 def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="The task's number.")], json: Json = False
+    id: Annotated[str, typer.Argument(metavar="ID", help="The task's ID, a number.")],
+    json: Json = False,
 ) -> None:
-    """Show a task: its payload, and the errors of all its attempts.
-
-    Example:
+    """Show a task: its payload, and the errors of its attempts.
 
     \b
+    Example:
       polling tasks show 17
     """
     from core.service import lookup
@@ -95,11 +97,10 @@ def show(
 
 @app.command("retry")
 def retry(ids: Ids, json: Json = False) -> None:
-    """Try parked tasks again, in their account's open run or in a new one.
-
-    Example:
+    """Retry parked tasks, in their account's open run or in a new run.
 
     \b
+    Example:
       polling tasks retry 17 18
     """
     from core.service import lookup
@@ -107,16 +108,15 @@ def retry(ids: Ids, json: Json = False) -> None:
 
     with backend() as engine:
         copies = run_actions.retry(engine, [lookup.number(id, "task") for id in ids])
-    dump({"tasks": copies}) if json else say(f"Trying again, as {_task_list(copies)}.")
+    dump({"tasks": copies}) if json else say(f"Retrying as {_task_list(copies)}.")
 
 
 @app.command("discard")
 def discard(ids: Ids, json: Json = False) -> None:
-    """Drop parked tasks for good: what they would have brought may be missing.
-
-    Example:
+    """Discard parked tasks permanently. Content that they would have saved may be missing.
 
     \b
+    Example:
       polling tasks discard 17
     """
     from core.service import lookup
@@ -125,7 +125,7 @@ def discard(ids: Ids, json: Json = False) -> None:
     with backend() as engine:
         discarded = run_actions.discard(engine, [lookup.number(id, "task") for id in ids])
     dump({"tasks": discarded}) if json else say(
-        f"Discarded {_task_list(discarded)}: what they would have brought may be missing."
+        f"Discarded {_task_list(discarded)}. Content that they would have saved may be missing."
     )
 
 

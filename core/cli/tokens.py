@@ -1,4 +1,4 @@
-"""Tokens of the REST API."""
+"""Commands for the tokens of the REST API."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from core.cli.session import backend
 from core.cli.types import Json
 from core.service.formatting import ago
 
-app = typer.Typer(help="Make, list and revoke tokens of the REST API.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke tokens of the REST API.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
     user_id: Annotated[
-        str | None, typer.Option(help="The token can read only the rows of this user.")
+        str | None, typer.Option(help="Create a token that sees only this user's rows.")
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="An operator's: it sees everything.")
+        bool, typer.Option("--admin", help="Create an operator's token, which sees everything.")
     ] = False,
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    name: Annotated[str, typer.Option(help="The token's name, such as its purpose.")] = "",
     days: Annotated[
-        float | None, typer.Option(min=0.001, help="Until it expires. Default: never.")
+        float | None, typer.Option(min=0.001, help="Days until it expires. Default: never.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help='Print {"id": …, "token": …}.')] = False,
 ) -> None:
-    """Make a token, and print it. It is shown this once, and kept nowhere.
-
-    Examples:
+    """Create a token and print it. Only its hash is stored, so it cannot be shown again.
 
     \b
+    Examples:
       polling tokens create --user-id me
       polling tokens create --admin --name prometheus --days 90
     """
@@ -47,18 +46,17 @@ def create(
         return
     say(token.secret)
     note(
-        "Send it as: Authorization: Bearer … Take it back with: polling tokens revoke"
+        "Send it in the header `Authorization: Bearer TOKEN`. Revoke it: polling tokens revoke"
         f" {short(token.id)}"
     )
 
 
 @app.command("list")
 def list_tokens(json: Json = False) -> None:
-    """List tokens, without what they consist of.
-
-    Example:
+    """List tokens. Secrets are not shown.
 
     \b
+    Example:
       polling tokens list
     """
     from core.service import tokens
@@ -68,7 +66,7 @@ def list_tokens(json: Json = False) -> None:
     if json:
         dump_all(rows)
     elif not rows:
-        say("No tokens. Make one: polling tokens create --admin")
+        say("No tokens. Create one: polling tokens create --admin")
     else:
         cells = (
             (
@@ -80,22 +78,23 @@ def list_tokens(json: Json = False) -> None:
             )
             for row in rows
         )
-        table(("ID", "NAME", "USER", "LAST USED", "ENDS"), cells, wide="NAME")
+        table(("ID", "NAME", "USER", "LAST USED", "EXPIRES"), cells, wide="NAME")
 
 
 @app.command("revoke")
 def revoke(
-    id: Annotated[str, typer.Argument(metavar="ID", help="The token's id, or a unique beginning.")],
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="The token's ID, or a unique prefix of it.")
+    ],
 ) -> None:
-    """End a token now.
-
-    Example:
+    """Revoke a token immediately.
 
     \b
+    Example:
       polling tokens revoke 3f2a
     """
     from core.service import tokens
 
     with backend() as engine, engine.database.connection() as conn:
         tokens.revoke(conn, tokens.find_token(conn, id))
-    say("Revoked: no request with it is answered from now on.")
+    say("Revoked. Requests with this token are now refused.")

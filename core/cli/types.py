@@ -1,4 +1,4 @@
-"""Options that many commands have."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -6,39 +6,46 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line, with full ids.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line, with full IDs.")
+]
 Id = Annotated[
     str,
-    typer.Argument(metavar="ID", help="The UUID, a unique beginning of it, or the account's name."),
+    typer.Argument(metavar="ID", help="The account's UUID, a unique prefix of it, or its name."),
 ]
 RunId = Annotated[
-    str, typer.Argument(metavar="ID", help="The run's UUID, or a unique beginning of it.")
+    str, typer.Argument(metavar="ID", help="The run's UUID, or a unique prefix of it.")
 ]
 AccountFilter = Annotated[
     str | None,
     typer.Option(
-        "--account", metavar="ID", help="Only of this account: its UUID, a beginning, or its name."
+        "--account",
+        metavar="ID",
+        help="Show only rows of this account: its UUID, a unique prefix of it, or its name.",
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help="At most so many. Default: 50; with --json all.")
+    int | None, typer.Option(min=1, help="Maximum number of rows. Default: 50; with --json, all.")
 ]
 After = Annotated[
-    str | None, typer.Option(metavar="CURSOR", help="Go on where an earlier page ended.")
+    str | None, typer.Option(metavar="CURSOR", help="Start after this cursor, printed by a page.")
 ]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="One field of the config; may be repeated. KEY.SUB reaches deeper.",
+        help="Set one field of the config. Can be repeated. KEY.SUB sets a nested field.",
     ),
 ]
-Config = Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="The whole config.")]
+Config = Annotated[
+    str | None,
+    typer.Option(metavar="JSON|@FILE", help="The complete config: JSON, or a file with JSON."),
+]
 Credentials = Annotated[
     str | None,
-    typer.Option(metavar="@FILE|-", help="The credentials as JSON: a file, or standard input."),
+    typer.Option(metavar="@FILE|-", help="Read the credentials as JSON from a file, or stdin (-)."),
 ]
 Interval = Annotated[
-    int | None, typer.Option(min=1, metavar="MINUTES", help="Between two runs. Default: 15.")
+    int | None, typer.Option(min=1, metavar="MINUTES", help="Minutes between runs. Default: 15.")
 ]

@@ -1,10 +1,12 @@
-"""`polling demo`: the main job, end to end, on real files. A program on top of `core.service`.
+"""`polling demo`: sync real files end to end. The demo is a program on top of `core.service`.
 
-program    the demo from its start to its verdict
-files      the files that are served, and those that are left out
-ftpd       a real FTP server, a process that `server` starts
-engine     the home folder, the servers, worker processes, and the two accounts
+program    the steps of the demo
+files      the files that are served or skipped
+ftpd       the FTP server process
+server     starts the FTP server
+
+engine     the servers, the workers and the two accounts
 watching   progress bars
-comparing  every file's bytes against the content table
+comparing  compares files with the content table
 report     the summary, and commands to try next
 """

@@ -1,4 +1,4 @@
-"""Is every file's content in the table? Compared by hash, with the bytes that are stored."""
+"""Compare every file with its stored bytes, by hash."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from core.service.content.reader import digests
 
 @dataclass(slots=True)
 class Comparison:
-    """What came of it.
+    """The result of the comparison.
 
     Attributes:
-      equal: Files whose stored bytes are those on disk.
-      wrong: Paths of files that are missing or differ, and which of the two.
-      changed: Paths of files that were written to while the demo ran: nobody can say what they
-        should be.
+      equal: The number of files whose stored bytes equal the bytes on disk.
+      wrong: The paths of other files, each with `is missing` or `differs`.
+      changed: The paths of files that were written during the demo and cannot be compared.
     """
 
     equal: int = 0
@@ -31,11 +30,11 @@ def compare(backend: Backend, account: UUID, tree: Tree) -> Comparison:
     stored = {path_of(id): sha256 for id, sha256 in digests(backend, account, FILE)}
     result = Comparison()
     for path, file in sorted(tree.files.items()):
-        whole, name = tree.root / path, printable(path)
-        on_disk, kept = digest(whole), stored.get(path)
+        full_path, name = tree.root / path, printable(path)
+        on_disk, kept = digest(full_path), stored.get(path)
         if kept is not None and kept == on_disk:
             result.equal += 1
-        elif has_changed(whole, file):
+        elif has_changed(full_path, file):
             result.changed.append(name)
         else:
             result.wrong.append((name, "is missing" if path not in stored else "differs"))

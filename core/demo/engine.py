@@ -1,4 +1,4 @@
-"""The engine as the demo runs it: a home of its own, real worker processes, and two accounts."""
+"""Run the engine for the demo: a separate home folder, worker processes and two accounts."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Account:
 
 
 def choose_home() -> Path:
-    """The home folder of the settings.
+    """Return the configured home folder, created if missing.
 
-    It is a new temporary one if they name neither home nor servers.
+    If neither a home folder nor a server is configured, it is a new temporary folder.
     """
     settings = get_settings()
     if not settings.model_fields_set & {"home", "database_url", "redis_url"}:
@@ -54,12 +54,13 @@ def choose_home() -> Path:
 
 @contextmanager
 def backend(settings: Settings) -> Iterator[Backend]:
-    """The backend of the servers, given or embedded.
+    """Open the backend of the configured or embedded servers.
 
-    A database without a schema gets one; one of another version is left alone.
+    An empty database is migrated. A database with another version's schema is not changed.
 
     Raises:
-      ServerUnavailable, SettingsError: What is missing, and what to do.
+      ServerUnavailable: A server does not answer, or the schema has another version.
+      SettingsError: A setting is missing or invalid.
     """
     try:
         servers = get_environment()
@@ -76,9 +77,9 @@ def backend(settings: Settings) -> Iterator[Backend]:
 
 
 class Workers:
-    """Start `dramatiq core.actors` in its own session.
+    """Worker processes, started with `dramatiq core.actors` in their own session.
 
-    Ctrl-C then reaches only the demo, which ends the workers in order.
+    Ctrl-C therefore reaches only the demo, which then stops the workers properly.
     """
 
     def __init__(self, settings: Settings, log: Path) -> None:
@@ -94,7 +95,7 @@ class Workers:
             )
 
     def require(self) -> None:
-        """Raises ServerUnavailable, with what they said last, if they have ended."""
+        """Raise ServerUnavailable with the last log line if the workers have exited."""
         code = self._process.poll()
         if code is not None:
             raise ServerUnavailable(
@@ -102,13 +103,13 @@ class Workers:
             )
 
     def last_words(self) -> str:
-        """The last line of their log that is worth reading."""
+        """Return the last line of their log that contains "error", or else the last line."""
         lines = self.log.read_text("utf-8", "replace").splitlines()
         errors = [line for line in lines if "error" in line.lower()] or lines or ["no output"]
         return errors[-1].strip()[:300]
 
     def stop(self) -> None:
-        """Ask them to end, and kill what is left after a while or at a second Ctrl-C."""
+        """Stop the workers; kill the rest after 20 seconds or at a second Ctrl-C."""
         self._process.terminate()
         try:
             with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -121,7 +122,7 @@ class Workers:
 
 @contextmanager
 def working(settings: Settings, log: Path) -> Iterator[Workers]:
-    """Worker processes for as long as the block runs."""
+    """Run worker processes until the block ends."""
     workers = Workers(settings, log)
     try:
         yield workers
@@ -132,10 +133,10 @@ def working(settings: Settings, log: Path) -> Iterator[Workers]:
 def connect(
     backend: Backend, domain: str, config: Mapping[str, Any], credentials: Mapping[str, Any]
 ) -> Account:
-    """Connect an account of the demo's user, and start a run of it.
+    """Connect an account for the demo's user, and start its run.
 
     Raises:
-      NotFound, InvalidInput, PollingError: As `accounts.connect`.
+      PollingError: The account cannot be connected; see `core.service.accounts.actions.connect`.
     """
     connection = account_actions.connect(
         backend,
@@ -150,22 +151,21 @@ def connect(
 
 
 def pause(backend: Backend, account: Account) -> None:
-    """Pause an account whose server ends with the demo, for workers that start on this database
-    later.
-    """
+    """Pause the account of the demo's FTP server, so that later workers do not poll it."""
     with suppress(WrongState), backend.database.connection() as conn:
         account_actions.pause(conn, account.id)
 
 
 def login(root: Path) -> str:
-    """The user name at the FTP server that stands for this directory."""
+    """Return the FTP user name for this directory, derived from its path."""
     return f"demo-{hashlib.sha256(os.fsencode(root)).hexdigest()[:8]}"
 
 
 def last_port(backend: Backend, login: str) -> int | None:
-    """The port at which an earlier demo served the same directory.
+    """Return the port of an earlier demo for the same directory, or None.
 
-    The server's address is a part of what makes it the same account again.
+    The port is part of the account's identity: with the same port, the demo connects the same
+    account again.
     """
     with backend.database.connection() as conn:
         for row in account_queries.accounts.pages(conn, user_id=USER, integration_domain="ftp"):

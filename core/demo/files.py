@@ -1,4 +1,4 @@
-"""The files that the demo serves, those it leaves out, and a generated default tree."""
+"""Find the files that the demo serves, skip others, and generate the sample files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_PATH_BYTES = 1_900
-"""Bytes. An FTP command is one line, and servers end it at 2,048."""
+"""The maximum length of a path. Servers limit an FTP command to one line of 2,048 bytes."""
 
 MAX_DEPTH = 64
-"""Directories below one another that the FTP integration enters."""
+"""The maximum depth of directories that the FTP integration enters."""
 
 MAX_SHOWN_CHARS = 100
+"""The maximum length of a name that is printed."""
 
 FILE = "file"
-"""The kind of content that the FTP integration keeps a file as."""
+"""The kind of content that the FTP integration saves for a file."""
 
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as it was when the demo began.
+    """A file's size and time of change (ns) at the start of the demo.
 
     A file that changes during the demo cannot be compared.
     """
@@ -39,15 +40,15 @@ class File:
 
 @dataclass(slots=True)
 class Tree:
-    """What is in a directory.
+    """The content of a directory.
 
     Attributes:
-      root: Without symbolic links in it.
-      files: By path below the root. Names that are no text hold surrogates, as `os.fsdecode` makes
-        them.
-      directories: How many there are below the root.
-      left_out: How many things were left out, by reason.
-      examples: One of them for each reason.
+      root: The directory's path, without symbolic links.
+      files: The files, by path below the root. Names that are not valid UTF-8 contain surrogates,
+        as `os.fsdecode` returns them.
+      directories: The number of directories below the root.
+      left_out: The number of skipped entries, by reason.
+      examples: The path of one skipped entry, by reason.
     """
 
     root: Path
@@ -58,13 +59,14 @@ class Tree:
 
     @property
     def bytes(self) -> int:
+        """The total size of the files."""
         return sum(file.size for file in self.files.values())
 
 
 def refusal(root: Path, path: Path) -> str | None:
-    """Why the demo does not serve this; None if it does.
+    """Return the reason why the demo skips this path, or None if it serves it.
 
-    The server and the comparison ask the same question.
+    The server and the comparison use the same rule.
     """
     below = os.fsencode(path.relative_to(root))
     if "\n" in path.name or "\r" in path.name:
@@ -75,7 +77,7 @@ def refusal(root: Path, path: Path) -> str | None:
         status = path.stat()
     except OSError:
         return (
-            "broken links" if path.is_symlink() else "things that vanished or may not be looked at"
+            "broken links" if path.is_symlink() else "entries that vanished or cannot be accessed"
         )
     if path.is_symlink():
         if stat.S_ISDIR(status.st_mode):
@@ -96,7 +98,7 @@ def _unservable(path: Path, mode: int, depth: int) -> str | None:
 
 
 def scan(root: Path) -> Tree:
-    """Everything in a directory, as it is now."""
+    """Read a directory and everything below it."""
     tree = Tree(root)
     pending = [root]
     while pending:
@@ -115,14 +117,14 @@ def scan(root: Path) -> Tree:
 
 
 def printable(name: str) -> str:
-    """A name as a terminal can show it."""
+    """Return a name that a terminal can show."""
     text = os.fsencode(name).decode("utf-8", "replace")
     text = "".join(char if char.isprintable() else "�" for char in text)
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 
 def digest(path: Path) -> str | None:
-    """The SHA-256 of a file; None if it cannot be read any more."""
+    """Return the SHA-256 of a file, or None if it can no longer be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -131,7 +133,7 @@ def digest(path: Path) -> str | None:
 
 
 def has_changed(path: Path, file: File) -> bool:
-    """Whether a file is another one than when the demo began."""
+    """Return true if the file has changed or vanished since the start of the demo."""
     try:
         status = path.stat()
     except OSError:
@@ -140,16 +142,16 @@ def has_changed(path: Path, file: File) -> bool:
 
 
 def path_of(external_id: str) -> str:
-    """The path below the root of what the FTP integration keeps under this id.
+    """Return the path below the root that belongs to an id of the FTP integration.
 
-    It keeps names as they read in UTF-8, and bytes that are no UTF-8 as `%XX`.
+    The id is the name in UTF-8. Bytes that are not valid UTF-8 are written as `%XX`.
     """
     wire = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), external_id.encode())
     return os.fsdecode(wire.removeprefix(b"/"))
 
 
 def make_sample(root: Path) -> None:
-    """Create some hundred files of many kinds, the same each time; existing files stay."""
+    """Create several hundred files of many kinds. Each call creates the same files."""
     dice = random.Random(7)
     for name, content in _sample(dice):
         path = root / name

@@ -1,8 +1,8 @@
 """The FTP server of the demo: `python -m core.demo.ftpd DIRECTORY USERNAME PORT`.
 
-It listens at the port, or at any other one if that is taken. It reads the password from its
-standard input, prints its port, and ends when its standard input does: with the demo, however that
-ends. It serves on the loopback interface alone, and nothing can be written.
+The server listens on this port, or on any free port if it is taken. It reads the password from
+standard input and prints its port. It exits when its standard input closes, so it never outlives
+the demo. It is read-only and listens only on the loopback interface.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.demo.server import HOST
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Serve until standard input closes."""
     password = sys.stdin.readline().strip()
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     root, username, port = sys.argv[1:]
@@ -36,9 +36,8 @@ def _end_with_stdin() -> None:
 
 
 def _server(root: Path, username: str, password: str, port: int) -> Any:
-    with (
-        warnings.catch_warnings()
-    ):  # on Python 3.11, pyftpdlib uses the standard library's asyncore
+    # On Python 3.11, pyftpdlib uses the deprecated asyncore of the standard library.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         from pyftpdlib.authorizers import DummyAuthorizer
         from pyftpdlib.filesystems import AbstractedFS
@@ -46,19 +45,21 @@ def _server(root: Path, username: str, password: str, port: int) -> Any:
         from pyftpdlib.servers import FTPServer
 
     class Files(AbstractedFS):  # type: ignore[misc]
-        """Shows what can be served, and nothing else."""
+        """A file system that lists only files that the demo serves."""
 
         def listdir(self, path: str) -> list[str]:
+            """Return the names in a directory."""
             return [entry.name for entry in Path(path).iterdir() if refusal(root, entry) is None]
 
     class Handler(FTPHandler):  # type: ignore[misc]
-        """Names go over the wire as the bytes that they are."""
+        """A handler that sends names as their original bytes."""
 
         authorizer = DummyAuthorizer()
         abstracted_fs = Files
         unicode_errors = "surrogateescape"
 
         def push(self, data: str) -> None:
+            """Send a line."""
             super(FTPHandler, self).push(data.encode(self.encoding, self.unicode_errors))
 
     logging.basicConfig(level=logging.ERROR)

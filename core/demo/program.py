@@ -1,4 +1,4 @@
-"""The demo from its start to its verdict."""
+"""The steps of the demo."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ CONNECTIONS = 8
 def run(directory: Path | None = None) -> None:
     """Sync a directory through a real FTP server, and compare every byte.
 
-    Parameters:
-      directory: What to serve. Default: some hundred files of many kinds, made for the demo.
+    Args:
+      directory: The directory to serve. Default: several hundred generated files of many kinds.
 
     Raises:
-      PollingError: A file's bytes are not in the content table, or something that the demo needs is
-        missing.
-      SystemExit: It was interrupted.
+      PollingError: A file's bytes are not in the content table, or a package or server that the
+        demo needs is missing.
+      SystemExit: The demo was interrupted.
     """
     console = Console(highlight=False, markup=False, emoji=False)
     fields_before = get_settings().model_fields_set
@@ -46,24 +46,24 @@ def run(directory: Path | None = None) -> None:
         with _interruptible():
             _run(console, directory, home)
     except KeyboardInterrupt:
-        console.print("\nStopped; nothing is left running.")
+        console.print("\nStopped. No process is left running.")
         if is_temporary:
             shutil.rmtree(home, ignore_errors=True)
         sys.exit(130)
     finally:
         if is_temporary:
             with suppress(OSError):
-                home.rmdir()  # nothing came of it
+                home.rmdir()  # only an empty folder is deleted
 
 
 def _run(console: Console, directory: Path | None, home: Path) -> None:
     tree = _tree(console, directory, home)
     console.print(
-        f"Below {files.printable(str(tree.root))}: files {len(tree.files):,}, directories"
-        f" {tree.directories:,}"
+        f"{files.printable(str(tree.root))}: {len(tree.files):,} files,"
+        f" {tree.directories:,} directories"
     )
     leftovers(console, tree)
-    console.print("Starting PostgreSQL and Valkey, workers, and an FTP server …")
+    console.print("Starting PostgreSQL, Valkey, workers and an FTP server …")
     login = engine.login(tree.root)
     with (
         engine.backend(get_settings()) as backend,
@@ -86,7 +86,7 @@ def _run(console: Console, directory: Path | None, home: Path) -> None:
 
 
 def _connect(backend: Backend, served: server.Served) -> list[Account]:
-    """The account of the FTP server first."""
+    """Connect both accounts and return them, the FTP account first."""
     where = {"host": server.HOST, "port": served.port, "max_connections": CONNECTIONS}
     secret = {"username": served.username, "password": served.password}
     return [
@@ -98,7 +98,7 @@ def _connect(backend: Backend, served: server.Served) -> list[Account]:
 def _tree(console: Console, directory: Path | None, home: Path) -> files.Tree:
     if directory is None:
         directory = home / "demo-files"
-        console.print("No directory given: making some hundred files of many kinds.")
+        console.print("No directory given: generating sample files.")
         files.make_sample(directory)
     root = directory.expanduser().resolve()
     if not root.is_dir():
@@ -124,7 +124,7 @@ def _judge(comparison: Comparison, total: int, home: Path) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does: in order."""
+    """Let SIGTERM and SIGHUP stop the demo as Ctrl-C does."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What the demo says in the end."""
+"""Print the result of the demo."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ DONE = ("account", "run", "tasks", "parked", "saved", "unchanged", "deleted")
 STORED = ("texts", "binaries", "blobs")
 FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
 MAX_NAMED_FILES = 10
+"""The maximum number of changed or wrong files that the summary names."""
 
 
 def leftovers(console: Console, tree: Tree) -> None:
-    """Name what is not served, and why."""
+    """Print the number of skipped entries and an example, by reason."""
     for reason, count in sorted(tree.left_out.items()):
         console.print(
-            f"  left out: {reason} ({number(count)}), such as {tree.examples[reason]}",
+            f"  skipped: {reason} ({number(count)}), such as {tree.examples[reason]}",
             soft_wrap=True,
         )
 
@@ -42,13 +43,12 @@ def summary(
     seconds: float,
     comparison: Comparison,
 ) -> None:
-    """Print tables of what is kept and what was done, and the verdict.
+    """Print tables of the content and of the runs, and the result of the comparison.
 
-    Parameters:
-      seconds: How long the runs took, all together.
+    `seconds` is the total time of the runs.
     """
-    kept = _table("What is in PostgreSQL now", KEPT)
-    done = _table("What was done", DONE)
+    kept = _table("Content in PostgreSQL", KEPT)
+    done = _table("Runs", DONE)
     tasks = 0
     with backend.database.connection() as conn:
         for account in accounts:
@@ -74,7 +74,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def _verdict(console: Console, comparison: Comparison) -> None:
     for name in comparison.changed[:MAX_NAMED_FILES]:
-        console.print(f"  changed while the demo ran, and not compared: {name}")
+        console.print(f"  changed during the demo, not compared: {name}")
     for name, how in comparison.wrong[:MAX_NAMED_FILES]:
         console.print(f"  {how}: {name}")
     if not comparison.wrong:
@@ -85,17 +85,17 @@ def _verdict(console: Console, comparison: Comparison) -> None:
 
 
 def next_steps(console: Console, home: Path) -> None:
-    """Print where the data lies, and the commands to try next."""
+    """Print the data folder, and commands to try next."""
     settings = get_settings()
     prefix = f"POLLING_HOME={quote(str(home))} " if "POLLING_HOME" in os.environ else ""
     if settings.database_url is None:
-        console.print(f"The database, blobs and logs lie in {home}", soft_wrap=True)
-    console.print("The ftp account is paused: its server has ended.")
+        console.print(f"Database, blobs and logs: {home}", soft_wrap=True)
+    console.print("The ftp account is paused, because its server has stopped.")
     console.print("Try next:")
     for command, why in (
-        ("polling content --limit 5", "what is kept"),
-        ("polling psql", "the same by SQL: SELECT * FROM user_integration_content"),
-        ("polling up", "workers and scheduler; Ctrl-C ends them"),
-        ("polling connect hello-world --name hello", "an account of your own"),
+        ("polling content --limit 5", "list content"),
+        ("polling psql", "query it with SQL: SELECT * FROM user_integration_content"),
+        ("polling up", "start workers, scheduler and API"),
+        ("polling connect hello-world --name hello", "connect an account of your own"),
     ):
         console.print(f"  {prefix}{command}  # {why}", soft_wrap=True)

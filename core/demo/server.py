@@ -1,4 +1,4 @@
-"""Starting the FTP server of the demo, which is a process of its own."""
+"""Start the FTP server of the demo, which is a separate process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where the server is, and how to log in."""
+    """The port and the login of the FTP server."""
 
     port: int
     username: str
@@ -27,14 +27,17 @@ class Served:
 
 @contextmanager
 def serving(directory: Path, log: Path, username: str, port: int | None = None) -> Iterator[Served]:
-    """Serve a directory for as long as the block runs.
+    """Serve a directory until the block ends.
 
-    Parameters:
-      port: Where, if it is free. Default: any port.
+    Args:
+      directory: The directory to serve.
+      log: The file for the server's output.
+      username: The user name of the login.
+      port: The preferred port. Default, and if it is taken: any free port.
 
     Raises:
       SettingsError: pyftpdlib is not installed.
-      ServerUnavailable: The server does not come up; its log is named.
+      ServerUnavailable: The server does not start; the error names its log.
     """
     if find_spec("pyftpdlib") is None:
         raise SettingsError("demo-ftp-missing")

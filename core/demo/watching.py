@@ -1,4 +1,4 @@
-"""Watching the runs of the demo: bars on a terminal, a line now and then elsewhere."""
+"""Watch the runs of the demo: progress bars on a terminal, otherwise a line every 3 seconds."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from core.service.runs.watch import RunWatcher
 POLL_SECONDS = 0.25
 LINE_SECONDS = 3.0
 STALLED_SECONDS = 180.0
-"""Without any change for this long, something is wrong that waiting does not mend."""
+"""The time without progress after which the demo fails."""
 
 RATE_SECONDS = 2.0
+"""The period over which throughput is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How far the runs are: files and bytes kept, and tasks that are closed or known."""
+    """The progress of the runs: saved files and bytes, and closed and known tasks."""
 
     files: int
     bytes: int
@@ -38,12 +39,13 @@ class Counts:
 
 
 class Throughput:
-    """Tasks a second, over the last seconds."""
+    """The tasks per second, measured over the last 2 seconds."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()
 
     def per_second(self, closed: int) -> float:
+        """Record the number of closed tasks, and return the tasks per second."""
         now = time.monotonic()
         self._marks.append((now, closed))
         while len(self._marks) > 2 and self._marks[0][0] < now - RATE_SECONDS:
@@ -59,22 +61,25 @@ def watch(
     tree: Tree,
     alive: Callable[[], None],
 ) -> None:
-    """Show how the accounts' runs go until they have ended.
+    """Show the progress of the accounts' runs until they have ended.
 
-    Parameters:
-      accounts: The one whose files are counted is the first.
-      alive: Called at each look; raises if the workers have ended.
+    Args:
+      backend: The engine's backend.
+      console: The terminal or file to print to.
+      accounts: The accounts, first the one whose files are counted.
+      tree: The files that are served.
+      alive: Called at each step; raises if the workers have exited.
 
     Raises:
-      PollingError: An account needs a person before it can go on.
-      ServerUnavailable: Nothing has moved for three minutes.
+      PollingError: An account has stopped and needs a person.
+      ServerUnavailable: The runs made no progress for three minutes.
     """
     watchers = [RunWatcher(backend, account.run) for account in accounts]
     show = _bars if console.is_terminal else _lines
     last, moved = Counts(0, 0, 0, 0), time.monotonic()
     with show(console, tree) as step:
         while True:
-            # Asked first: what is counted afterwards is all there is.
+            # Read the states before the counts: for ended runs, the counts are then final.
             states = [watcher.refresh() for watcher in watchers]
             counts = _count(backend, accounts[0], watchers)
             step(counts, _reason(watchers))
@@ -111,7 +116,7 @@ def _stalled(watchers: Sequence[RunWatcher]) -> ServerUnavailable:
 
 
 def _reason(watchers: Sequence[RunWatcher]) -> str:
-    """What the runs wait for first; empty while they simply work."""
+    """Return the first reason for which the runs wait; empty if they do not wait."""
     return next((wait.reason for watcher in watchers for wait in watcher.blockers), "")
 
 
@@ -143,7 +148,7 @@ def _bars(console: Console, tree: Tree) -> Iterator[Step]:
 
 
 def _set(progress: Progress, bar: TaskID, done: int, total: int, text: str) -> None:
-    # A bar without a total moves on its own: nothing of nothing is all of it.
+    # A bar with total 0 would pulse; show it as complete.
     progress.update(bar, completed=done if total else 1, total=total or 1, text=text)
 
 
@@ -169,5 +174,5 @@ def _lines(console: Console, tree: Tree) -> Iterator[Step]:
 
 def _tasks(counts: Counts, throughput: Throughput, why: str) -> str:
     rate = number(round(throughput.per_second(counts.closed)))
-    state = f"waits: {why}" if why else f"{rate} tasks/s"
+    state = f"waiting: {why}" if why else f"{rate} tasks/s"
     return f"{number(counts.closed)} of {number(counts.tasks)}, {state}"

@@ -1,12 +1,12 @@
-"""PostgreSQL and Valkey from wheels, for a machine that has no servers.
+"""PostgreSQL and Valkey from wheels, for a machine without servers.
 
 They are the same programs as in production.
 
     with Servers(get_settings()) as urls:
         ...  # urls.database_url, urls.redis_url
 
-All data lie in `embedded` under the home folder. The servers belong to no process: each command
-joins them or starts them, and the last one to leave stops them.
+The folder `embedded` under the home folder contains all data. Several processes share the servers:
+each command starts them or joins them, and the last process to leave stops them.
 """
 
 from __future__ import annotations

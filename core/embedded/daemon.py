@@ -1,4 +1,4 @@
-"""A server process that outlives whoever started it."""
+"""A server process that outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from core.embedded.account import Account, run_as
 from core.embedded.locks import open_lock, owned
+from core.embedded.unix_user import UnixUser, run_as
 from core.errors import ServerUnavailable
 
 State = Literal["silent", "starting", "ready"]
 
-# A server that says that it is replaying its log gets the time to finish: ending it would only
-# begin that anew.
+# Seconds to wait in each state. A server that replays its log gets more time, because a restart
+# would repeat the replay.
 _PATIENCE: dict[State, float] = {"silent": 30.0, "starting": 300.0}
 _STOP_SECONDS = 60.0
 
 
 class Daemon:
-    """Starts, watches and stops one server.
+    """Start, watch and stop one server.
 
-    The server inherits a lock from us and holds it until the last of its processes is gone. That,
-    unlike a process id in a file, cannot be mistaken after a crash, when the id may belong to
-    another program.
+    The server inherits a lock and holds it until the last of its processes is gone. The lock is
+    reliable after a crash. A process id in a file is not, because it may belong to another program.
 
-    Parameters:
-      name: What people call it.
-      folder: Where its lock and the output of its start lie.
-      program: The name of these files.
-      journal: Where the server itself writes once it has started. Default: to the same file.
+    Args:
+      name: The server's name in messages.
+      folder: The folder of its lock file and of its output during startup.
+      program: The name of these two files, without suffix.
+      journal: The file or folder of the server's own log. Default: its standard output.
     """
 
     def __init__(self, name: str, folder: Path, program: str, journal: Path | None = None) -> None:
@@ -44,22 +43,24 @@ class Daemon:
         self._logs = f"{self.log}" + (f" and {journal}" if journal else "")
 
     def alive(self) -> bool:
-        """Whether a process of the server is left."""
+        """Return true if a process of the server exists."""
         if not self._lock.exists():
             return False
         with owned(open_lock(self._lock)) as lock:
             return not _locked(lock)
 
-    def start(self, argv: Sequence[str], folder: Path, account: Account | None = None) -> None:
-        """Start the program in `folder`, as `account` if given.
+    def start(self, argv: Sequence[str], folder: Path, user: UnixUser | None = None) -> None:
+        """Start the program in `folder`, as `user` if given.
 
         It has its own session, so that Ctrl-C does not reach it.
+
+        Raises:
+          ServerUnavailable: The server is already running.
         """
         with owned(open_lock(self._lock)) as lock, self.log.open("wb") as log:
             if not _locked(lock):
                 raise ServerUnavailable("embedded-server-running", server=self.name)
-            # The shell leaves at once, so the server is nobody's child, and nobody has to wait for
-            # it.
+            # The shell exits immediately. Init then adopts the server and reaps it at its end.
             subprocess.run(
                 ["/bin/sh", "-c", '"$@" &', "sh", *argv],
                 cwd=folder,
@@ -71,15 +72,15 @@ class Daemon:
                 start_new_session=True,
                 umask=0o077,
                 check=True,
-                **run_as(account),
+                **run_as(user),
             )
 
     def wait(self, state: Callable[[], State]) -> None:
-        """Returns when the server is ready.
+        """Return when the server is ready.
 
         Raises:
-          ServerUnavailable: It ended, or did not answer in 30 seconds, or was not done with
-            starting in 300.
+          ServerUnavailable: The server exited, did not answer within 30 seconds, or was still
+            starting after 300 seconds.
         """
         began = time.monotonic()
         while (now := state()) != "ready":
@@ -90,10 +91,10 @@ class Daemon:
             time.sleep(0.02)
 
     def stop(self, pid_file: Path, with_signal: signal.Signals) -> None:
-        """Asks the server to end, and returns when all its processes are gone.
+        """Signal the server to stop, and return when all its processes are gone.
 
         Raises:
-          ServerUnavailable: It is still there after 60 seconds.
+          ServerUnavailable: It is still running after 60 seconds.
         """
         deadline = time.monotonic() + _STOP_SECONDS
         signal_sent = False
@@ -105,15 +106,15 @@ class Daemon:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without our variables.
+    """Return a minimal environment for a server.
 
-    Some change a server's behaviour, others are secrets that it does not need.
+    Inherited variables could change its behaviour, or contain secrets that it does not need.
     """
     return {"PATH": os.defpath, "LC_ALL": "C"}
 
 
 def _send(pid_file: Path, with_signal: signal.Signals) -> bool:
-    """Sends the signal, unless the server is too young to have written its id, or is gone."""
+    """Send the signal; return false if the server has not written its id yet, or is gone."""
     try:
         os.kill(int(pid_file.read_text().split()[0]), with_signal)
     except (FileNotFoundError, IndexError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The keys that encrypt credentials."""
+"""The keys that encrypt credentials, from the settings or a key file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 
 
 def secret_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys of the settings.
+    """Return the configured keys; for an embedded database, the key in `secret.key` under home.
 
-    With an embedded database, it uses `secret.key` under home, and creates it if missing.
-
-    The key goes with the database: beside a database that others share, a key of this machine alone
-    would make credentials that nobody else can read.
+    The file is created if it is missing. A configured database needs configured keys: other
+    machines may share it, and could not decrypt credentials encrypted with a key of this machine.
 
     Raises:
-      SettingsError: A database is given but no key, or others can read the key file.
+      SettingsError: A database is configured without keys, or other users can read the key file.
     """
     if settings.secret_keys:
         return tuple(key.get_secret_value() for key in settings.secret_keys)
@@ -44,8 +42,8 @@ def _make(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return
-        # Complete under another name first: nobody ever reads half a key, and one that a crash left
-        # is worthless.
+        # Write the key to a draft and rename it: no process ever reads an incomplete key. A draft
+        # that a crash left behind has no value.
         draft = path.with_suffix(".new")
         draft.unlink(missing_ok=True)
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

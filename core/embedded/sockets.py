@@ -1,4 +1,4 @@
-"""Where a server's Unix socket lies."""
+"""The folder of a server's Unix socket."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import stat
 import tempfile
 from pathlib import Path
 
-from core.embedded.account import Account, chown_tree
+from core.embedded.unix_user import UnixUser, chown_tree
 
 # The kernel's limit is 104 bytes on macOS and 108 on Linux.
-_LONGEST = 100
+_MAX_PATH_BYTES = 100
 
 
-def socket_folder(folder: Path, name: str, account: Account | None = None) -> Path:
-    """The folder for the socket `name`.
+def socket_folder(folder: Path, name: str, user: UnixUser | None = None) -> Path:
+    """Return the folder for the socket `name`.
 
-    It is `folder`, or a private temporary one if that path is too long.
-
-    A link beside `folder` tells the others where that is. Access is by the folder's mode alone:
-    0700.
+    This is `folder`, or a private temporary folder if the path is too long. A link beside `folder`
+    then leads other processes to the temporary folder. Its mode 0700 controls the access.
     """
-    # libpq takes a comma for the border between two hosts.
-    if len(os.fsencode(folder / name)) <= _LONGEST and b"," not in os.fsencode(folder):
+    # libpq reads a comma as the separator of two hosts.
+    if len(os.fsencode(folder / name)) <= _MAX_PATH_BYTES and b"," not in os.fsencode(folder):
         return folder
     link = _link(folder)
-    if not _private(link, account):
-        place = Path(tempfile.mkdtemp(prefix="polling-", dir="/tmp"))  # short, on every system
-        chown_tree(place, account)
+    if not _private(link, user):
+        place = Path(
+            tempfile.mkdtemp(prefix="polling-", dir="/tmp")
+        )  # a short path on every system
+        chown_tree(place, user)
         link.unlink(missing_ok=True)
         link.symlink_to(place)
     return link.readlink()
 
 
 def discard_socket_folder(folder: Path) -> None:
-    """Removes the temporary folder and its link, if there are any."""
+    """Delete the temporary folder and its link, if they exist."""
     link = _link(folder)
     if link.is_symlink():
         shutil.rmtree(link.readlink(), ignore_errors=True)
@@ -46,15 +46,15 @@ def _link(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.socket")
 
 
-def _private(link: Path, account: Account | None) -> bool:
-    """Return whether the link leads to a folder of ours.
+def _private(link: Path, user: UnixUser | None) -> bool:
+    """Return true if the link leads to a private folder of the right owner.
 
-    After a cleaner removed ours, others could create a link of that name.
+    If a cleaner has deleted the temporary folder, another user could create one of the same name.
     """
     if not link.is_dir():
         return False
     status = link.readlink().lstat()
-    owner = account.pw_uid if account else os.geteuid()
+    owner = user.pw_uid if user else os.geteuid()
     return (
         stat.S_ISDIR(status.st_mode)
         and status.st_uid == owner

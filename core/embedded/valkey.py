@@ -18,32 +18,36 @@ _OPTIONS = {
     "port": "0",
     "unixsocketperm": "700",
     "pidfile": "valkey.pid",
-    # Every write is in the log within a second; snapshots beside it would be the same data once
-    # more.
+    # Every write is in the append-only file within a second, so snapshots are not needed.
     "appendonly": "yes",
     "appendfsync": "everysec",
     "save": "",
-    # A queue must refuse what it cannot keep.
+    # A queue must refuse new messages when memory is full, not evict old ones.
     "maxmemory-policy": "noeviction",
-    # Nothing rotates its log, so it holds only what matters, and begins anew with each start.
+    # No program rotates this log: it contains only warnings, and each start overwrites it.
     "loglevel": "warning",
 }
 
 
 class Valkey:
-    """The Valkey server with its data in `valkey` under the folder, on a Unix socket only."""
+    """A Valkey server on a Unix socket, with its data in `valkey` under the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._data = folder / "valkey"
         self._daemon = Daemon("Valkey", folder, "valkey")
 
     def start(self) -> str:
-        """Starts the server unless it runs, and returns its URL once it answers."""
+        """Start the server unless it runs, and return its URL when it answers.
+
+        Raises:
+          SettingsError: The wheel is not installed.
+          ServerUnavailable: The server does not start.
+        """
         program = _program()
         sockets = socket_folder(private_folder(self._data), _SOCKET)
         if not self._daemon.alive():
             (self._data / "valkey.pid").unlink(missing_ok=True)
-            # Relative paths: its own parser would split those with spaces.
+            # Relative paths: Valkey's parser splits a path at spaces.
             place = _SOCKET if sockets == self._data else str(sockets / _SOCKET)
             options = [word for name, value in _OPTIONS.items() for word in (f"--{name}", value)]
             self._daemon.start([str(program), *options, "--unixsocket", place], self._data)
@@ -52,7 +56,7 @@ class Valkey:
         return url
 
     def stop(self) -> None:
-        """Ends the server, which writes its log to the disk first; nothing if it does not run."""
+        """Stop the server if it runs; it first writes its append-only file to disk."""
         self._daemon.stop(self._data / "valkey.pid", signal.SIGTERM)
         discard_socket_folder(self._data)
 

@@ -1,8 +1,8 @@
-"""The catalogue of errors: for each code an HTTP status, one message, and the next step.
+"""The catalogue of errors: an HTTP status, a message and a next step for each code.
 
-This package is data. It imports nothing of the engine. An error carries a code and fields
-(`core.errors`), and a surface asks the error for its words. `docs/reference/errors.md` is generated
-from this catalogue.
+This package is data and imports no other part of the engine. An error carries a code and fields
+(`core.errors`), and fills them into the texts of this catalogue. `docs/reference/errors.md` is
+generated from it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ PARTS: dict[str, Catalog] = {
     "Requests": requests.ENTRIES,
     "Commands": commands.ENTRIES,
 }
-"""The entries by the headings of the reference."""
+"""The entries, by their heading in the reference."""
 
-CATALOG: Catalog = {code: one for part in PARTS.values() for code, one in part.items()}
-"""Every error, by its code."""
+CATALOG: Catalog = {code: entry for part in PARTS.values() for code, entry in part.items()}
+"""All errors, by their code."""
 
 ADVICE = advice.STEPS
-"""Next steps for findings that are not errors, such as those of `doctor`, by their code."""
+"""Next steps for findings that are not errors, such as results of `polling doctor`, by code."""

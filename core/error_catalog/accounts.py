@@ -1,4 +1,4 @@
-"""Errors about accounts: their state, config and credentials, and about their providers."""
+"""Errors about accounts and their providers: state, config, credentials and sign-in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENTRIES: Catalog = {
         "{text!r} matches several accounts: {matches}",
         "Use the UUID, or more of it",
     ),
-    "account-active": entry(409, "the account is active", "Nothing has to be resumed"),
+    "account-active": entry(409, "the account is active", "It does not need to be resumed"),
     "account-paused": entry(
         409,
         "the account is paused",
@@ -73,7 +73,7 @@ ENTRIES: Catalog = {
     ),
     "account-identity-mismatch": entry(
         422,
-        "these credentials open another account, {identity!r} instead of {expected!r}",
+        "these credentials belong to another account: {identity!r} instead of {expected!r}",
         cli="Connect it as a separate account: polling connect {domain}",
         rest="Connect it as a separate account: POST /v1/user-integrations",
         dashboard="Connect it as a separate account",
@@ -87,7 +87,7 @@ ENTRIES: Catalog = {
     "user-id-missing": entry(
         422,
         "user_id is missing: an operator's token does not belong to a user",
-        "Name the user who owns the account",
+        "Send the user_id of the account's owner",
     ),
     "config-invalid": entry(
         422,
@@ -115,7 +115,7 @@ ENTRIES: Catalog = {
         "Remove these characters",
     ),
     "value-not-finite": entry(
-        422, "{part}: a number is infinite or not a number", "Use a finite number"
+        422, "{part}: contains a number that is infinite or NaN", "Use a finite number"
     ),
     "config-holds-secret": entry(
         422,
@@ -142,11 +142,11 @@ ENTRIES: Catalog = {
         "Try again; if it fails again, report this to the plugin's author",
     ),
     "check-without-identity": entry(
-        502, "check() of {domain} did not say which account the credentials open", AUTHOR
+        502, "check() of {domain} did not return the account's identity", AUTHOR
     ),
     "redirect-not-allowed": entry(
         422,
-        "a browser may not be sent to this redirect_to",
+        "redirect_to is not an allowed address",
         "Ask the operator to add the address to POLLING_REDIRECT_URLS",
     ),
     "sign-in-link-invalid": entry(
@@ -158,16 +158,16 @@ ENTRIES: Catalog = {
         409, "could not decrypt the pending sign-in", "Start the sign-in again"
     ),
     "sign-in-refused": entry(
-        422, "the provider gave no token: {reason}", "Start the sign-in again"
+        422, "the provider did not issue a token: {reason}", "Start the sign-in again"
     ),
     "sign-in-failed": entry(
-        502, "the provider could not be asked for a token: {reason}", "Try again later"
+        502, "could not request a token from the provider: {reason}", "Try again later"
     ),
     "sign-in-answer-unreadable": entry(
-        502, "{integration} cannot read the provider's answer: {reason}", AUTHOR
+        502, "{integration} could not read the provider's response: {reason}", AUTHOR
     ),
     "sign-in-not-offered": entry(
-        422, "{domain} accounts cannot be connected in a browser", "Give the credentials instead"
+        422, "{domain} accounts cannot be connected in a browser", "Enter the credentials instead"
     ),
     "sign-in-address-invalid": entry(
         404,

@@ -1,4 +1,4 @@
-"""Next steps for findings that are not errors: checks of `doctor`, and what a run waits for."""
+"""Next steps for findings that are not errors: checks of `doctor`, and reasons why a run waits."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ STEPS: Mapping[str, Steps] = {
     "wait-for-leader": Steps("A process takes over within 20 s; if not, restart the workers"),
     "synchronize-clocks": Steps("Synchronize the clocks (NTP)"),
     "review-stopped-accounts": Steps(
-        "Look at the stopped accounts", cli="See: polling accounts --state error"
+        "Review the stopped accounts", cli="List them: polling accounts --state error"
     ),
     "review-parked-tasks": Steps(
-        "Look at the parked tasks", cli="See: polling tasks --state parked"
+        "Review the parked tasks", cli="List them: polling tasks --state parked"
     ),
     "review-held-deletions": Steps(
-        "Look at the held deletions of these accounts",
-        cli="See: polling accounts show ID; then polling sync ID --allow-deletions",
+        "Review the held deletions of these accounts",
+        cli="Review: polling accounts show ID. Delete: polling sync ID --allow-deletions",
     ),
     "review-overdue-accounts": Steps(
-        "Check that the scheduler runs", cli="Check that the scheduler runs. See: polling runs"
+        "Check that the scheduler runs",
+        cli="Check that the scheduler runs. List runs: polling runs",
     ),
     "add-old-key": Steps("Add the key that encrypted them to POLLING_SECRET_KEYS"),
     "repair-plugin": Steps("Repair or reinstall its package"),
     "install-plugin": Steps(
-        "Install a plugin", cli="Try: pip install integration-polling-hello-world"
+        "Install a plugin", cli="Run: pip install integration-polling-hello-world"
     ),
     "set-client-settings": Steps(
         "Set them, unless the accounts' credentials contain a client of their own"

@@ -1,4 +1,4 @@
-"""Errors that only commands raise. Their next step is worded for the command line alone."""
+"""Errors that only commands raise. Their next steps are for the command line."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ ENTRIES: Catalog = {
         422, "{text!r} matches several tokens", COMMAND_LINE, cli="Use more of the id"
     ),
     "set-without-value": entry(
-        422, "--set takes key=value", COMMAND_LINE, cli="For example: --set pages=3"
+        422, "--set needs key=value", COMMAND_LINE, cli="For example: --set pages=3"
     ),
     "secret-on-command-line": entry(
         422,
-        "secrets do not belong on the command line, where others can read them",
+        "secrets on the command line are refused, because other users can read them",
         COMMAND_LINE,
         cli=BY_FILE,
     ),
     "secret-in-config": entry(
         422,
-        "{field!r} belongs to the credentials, which --set and --config do not take",
+        "{field!r} belongs to the credentials, which --set and --config do not accept",
         COMMAND_LINE,
         cli=BY_FILE,
     ),
@@ -41,15 +41,15 @@ ENTRIES: Catalog = {
         422,
         "config: {domain} has no field {field!r}; it has: {known}",
         COMMAND_LINE,
-        cli="See: polling integrations show {domain}",
+        cli="See its fields: polling integrations show {domain}",
     ),
     "option-not-json": entry(422, "{option} is not valid JSON", COMMAND_LINE, cli=OBJECT),
     "option-not-an-object": entry(422, "{option} is not a JSON object", COMMAND_LINE, cli=OBJECT),
     "option-file-unreadable": entry(
         422,
-        "{option}: {path} cannot be read: {detail}",
+        "{option}: cannot read {path}: {detail}",
         COMMAND_LINE,
-        cli="Name a file that exists",
+        cli="Choose a file that exists and is readable",
     ),
     "psql-missing": entry(
         500,
@@ -64,17 +64,17 @@ ENTRIES: Catalog = {
         cli="Run: pip install 'integration-polling[serve]'",
     ),
     "plugin-directory-not-empty": entry(
-        422, "{directory} is not empty", COMMAND_LINE, cli="Name a new directory"
+        422, "{directory} is not empty", COMMAND_LINE, cli="Choose a new directory"
     ),
     "plugin-directory-unwritable": entry(
         422,
-        "{directory} cannot be written: {detail}",
+        "cannot write to {directory}: {detail}",
         COMMAND_LINE,
-        cli="Name another directory",
+        cli="Choose another directory",
     ),
     "plugin-domain-invalid": entry(
         422,
-        "{name!r} cannot be a domain: use lower-case letters, digits and dashes, a letter first",
+        "{name!r} is not a valid domain: use a lower-case letter, then letters, digits or dashes",
         COMMAND_LINE,
         cli="Choose one: polling new DIRECTORY --domain my-crm",
     ),
@@ -86,19 +86,19 @@ ENTRIES: Catalog = {
     ),
     "demo-file-unreadable": entry(
         422,
-        "{path!r} cannot be read",
+        "cannot read {path!r}",
         COMMAND_LINE,
         cli="Try another directory: polling demo DIRECTORY",
     ),
     "demo-files-differ": entry(
         500,
-        "{wrong} of {total} files differ from what was kept; {example!r} {difference}",
+        "{wrong} of {total} files differ from the stored content; {example!r} {difference}",
         COMMAND_LINE,
         cli="Read the workers' log: {log}",
     ),
     "demo-workers-ended": entry(
         503,
-        "the workers ended with exit code {exit_code} ({last_words})",
+        "the workers exited with code {exit_code} ({last_words})",
         COMMAND_LINE,
         cli="Read the log: {log}",
     ),
@@ -109,11 +109,11 @@ ENTRIES: Catalog = {
         cli="Run: pip install 'integration-polling[demo]'",
     ),
     "demo-ftp-failed": entry(
-        503, "the FTP server of the demo does not start", COMMAND_LINE, cli="Read its log: {log}"
+        503, "the demo's FTP server did not start", COMMAND_LINE, cli="Read its log: {log}"
     ),
     "demo-stalled": entry(
         503,
-        "nothing has moved for {seconds:.0f} s: {reason}",
+        "no progress for {seconds:.0f} s: {reason}",
         COMMAND_LINE,
         cli="Read the workers' log",
     ),

@@ -1,4 +1,4 @@
-"""One entry of the catalogue."""
+"""The types of the catalogue's entries."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ Surface = Literal["cli", "rest", "dashboard"]
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What a person does next, worded for each surface.
+    """The next step for a person, worded for each surface.
 
     Attributes:
-      step: For every surface that has no words of its own below.
-      cli, rest, dashboard: For one surface. Only `cli` may name a command or an option.
+      step: The text for every surface without a text of its own.
+      cli: The text for the command line. Only this text may name a command or an option.
+      rest: The text for the REST API.
+      dashboard: The text for the dashboard.
     """
 
     step: str = ""
@@ -24,19 +26,19 @@ class Steps:
     dashboard: str = ""
 
     def on(self, surface: Surface) -> str:
-        """The template for this surface."""
+        """Return the template for this surface."""
         own: str = getattr(self, surface)
         return own or self.step
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one code means.
+    """The status, message and next step of one code.
 
     Attributes:
       status: The HTTP status of REST and of the dashboard.
       message: The problem: one line, lower case, without a full stop. `{name}` is a field.
-      steps: What to do next; may name fields too.
+      steps: The next step. It may also name fields.
     """
 
     status: int
@@ -50,5 +52,5 @@ Catalog = Mapping[str, Entry]
 def entry(
     status: int, message: str, step: str = "", *, cli: str = "", rest: str = "", dashboard: str = ""
 ) -> Entry:
-    """An entry of the catalogue; the parameters are those of `Entry` and `Steps`."""
+    """Return an entry; the parameters are the attributes of `Entry` and `Steps`."""
     return Entry(status, message, Steps(step, cli, rest, dashboard))

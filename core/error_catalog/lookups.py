@@ -1,4 +1,4 @@
-"""Errors about runs, tasks and content: finding them, listing them, and changing their state."""
+"""Errors about runs, tasks and content: lookups, listings and changes of state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENTRIES: Catalog = {
     ),
     "run-ended": entry(
         409,
-        "the run has ended already, as {state}",
+        "the run has already ended as {state}",
         "Only a running run can be cancelled",
         cli="List runs: polling runs",
     ),
@@ -55,7 +55,7 @@ ENTRIES: Catalog = {
         404,
         "blob {blob} is not in the blob store",
         "Ask the operator to set the same POLLING_BLOB_URL for every process",
-        cli="Set POLLING_BLOB_URL to what the workers use",
+        cli="Set POLLING_BLOB_URL to the value that the workers use",
     ),
     "id-not-a-number": entry(
         422,
@@ -63,7 +63,7 @@ ENTRIES: Catalog = {
         "Take the id from a listing",
         cli="List ids: polling {listing}",
     ),
-    "day-invalid": entry(422, "{text!r} is not a valid day", "Write a day such as 2026-01-31"),
+    "day-invalid": entry(422, "{text!r} is not a valid day", "Use a day such as 2026-01-31"),
     "cursor-invalid": entry(
         422,
         "invalid cursor",
@@ -74,11 +74,11 @@ ENTRIES: Catalog = {
     "cursor-outdated": entry(
         410,
         "this cursor belongs to another database, or to the time before a restore",
-        "Start again without a cursor, and delete what is not listed again",
+        "Start again without a cursor, and delete items that are not listed again",
     ),
     "search-invalid": entry(422, "invalid search query", "Remove punctuation"),
     "search-busy": entry(503, "too many searches are in progress", "Try again in a few seconds"),
     "search-too-slow": entry(
-        422, "this search takes too long", "Name an account, or use rarer words"
+        422, "the search takes too long", "Select an account, or use rarer words"
     ),
 }

@@ -1,4 +1,4 @@
-"""Errors about one HTTP request, of REST and of the dashboard."""
+"""Errors about HTTP requests to the REST API or the dashboard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from core.error_catalog.entry import Catalog, entry
 RELOAD = "Load the page again and repeat the action"
 
 ENTRIES: Catalog = {
-    "bad-request": entry(400, "the request cannot be read", "Correct the request"),
+    "bad-request": entry(400, "the request is malformed", "Correct the request"),
     "token-missing": entry(
         401, "the request has no token", "Send one: Authorization: Bearer …", dashboard="Sign in"
     ),
@@ -25,7 +25,7 @@ ENTRIES: Catalog = {
     ),
     "form-from-another-site": entry(403, "this form was sent from another site", RELOAD),
     "form-of-another-session": entry(403, "this form belongs to another session", RELOAD),
-    "form-invalid": entry(422, "this form cannot be read", RELOAD),
+    "form-invalid": entry(422, "this form is malformed", RELOAD),
     "no-task-selected": entry(422, "no task is selected", "Select tasks first"),
     "address-not-found": entry(
         404,
@@ -36,13 +36,13 @@ ENTRIES: Catalog = {
     ),
     "method-not-allowed": entry(
         405,
-        "this address does not take this method",
+        "this address does not support this method",
         "See the methods: GET /openapi.json",
         dashboard="Go back to the overview",
     ),
     "too-large": entry(413, "the request's body is too large", "Send at most 1 MiB"),
     "invalid-request": entry(
-        422, "the request does not fit its schema", "Correct the fields named in `errors`"
+        422, "the request does not match its schema", "Correct the fields named in `errors`"
     ),
     "idempotency-key-in-use": entry(
         409,

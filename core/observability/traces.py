@@ -1,8 +1,8 @@
-"""Spans to OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT is set; http/protobuf.
+"""Send spans to OpenTelemetry as http/protobuf, if OTEL_EXPORTER_OTLP_ENDPOINT is set.
 
-Name, sampling, headers and resource come from the variables that OpenTelemetry defines, see
-https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
-Off, a span is one shared object that does nothing.
+OpenTelemetry's own variables set the service name, sampling, headers and resource; see
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/. If traces are
+off, a span is one shared object that does nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ NAME = "integration-polling"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 MAX_CLASS_NAME_CHARS = 80
-"""Characters."""
+"""The maximum length of an error's class name in a span."""
 
 END_SECONDS = 3.0
+"""Seconds to wait for unsent spans at the end."""
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _OFF: AbstractContextManager[None] = nullcontext()
 
 
 def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
-    """Begin to export, if an endpoint is set."""
+    """Start to export spans, if an endpoint is set."""
     global _provider, _tracer, _redact
     if _tracer is not None or not wanted():
         return
@@ -51,13 +52,13 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         log.warning(
-            "an OTLP endpoint is set, and its packages are not installed: pip install"
-            " 'integration-polling[otel]'"
+            "an OTLP endpoint is set, but OpenTelemetry's packages are not installed; run: pip"
+            " install 'integration-polling[otel]'"
         )
         return
 
     class Exporter(OTLPSpanExporter):
-        """The collector may be in a private network, see `core.egress`."""
+        """An exporter that may reach a collector in a private network; see `core.egress`."""
 
         def export(self, *args: Any, **kwargs: Any) -> Any:
             with any_host():
@@ -68,19 +69,19 @@ def start(part: str, make_redactor: Callable[[], Redactor]) -> None:
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": NAME}))
     ours = Resource({"service.version": version(NAME), "polling.process": part})
-    # It is ours alone: libraries that find one in the process, as FastAPI does, note the words of
-    # exceptions in their spans. The second one's values win: the operator's. We end it ourselves:
-    # at exit, it would wait for as long as it takes.
+    # The provider is not the global one: libraries that find a global provider, such as FastAPI,
+    # put exception texts into their spans. In `merge`, the operator's values win. `stop` shuts the
+    # provider down; its own exit handler would wait without a limit.
     _provider = TracerProvider(resource=ours.merge(resource), shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(Exporter()))
     _tracer = _provider.get_tracer(NAME, version(NAME))
 
 
 def stop() -> None:
-    """Export what is left, within `END_SECONDS`.
+    """Export the remaining spans within `END_SECONDS`.
 
-    The SDK's own bounds do not hold: a collector that takes connections and says nothing keeps
-    `force_flush` for ten seconds a batch, and `shutdown` for half a minute.
+    The SDK's own limits are too long. With a collector that accepts connections but does not
+    answer, `force_flush` takes ten seconds for each batch, and `shutdown` half a minute.
     """
     global _provider, _tracer
     provider, _provider, _tracer = _provider, None, None
@@ -91,7 +92,7 @@ def stop() -> None:
 
 
 def wanted() -> bool:
-    """Whether the environment asks for traces."""
+    """Return true if the environment enables traces."""
     off = (
         os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
@@ -102,26 +103,26 @@ def wanted() -> bool:
 def span(
     name: str, attributes: Mapping[str, Any] | None = None
 ) -> AbstractContextManager[Span | None]:
-    """A span around a block of ours. What the block raises is noted by its class."""
+    """Return a span around a block. If the block raises, the span has the exception's class."""
     if _tracer is None:
         return _OFF
     return _Noting(_tracer, name, attributes, kind="internal")
 
 
 def request_span(name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[Span | None]:
-    """The same for a request that this process answers."""
+    """Return a span around a request that this process answers."""
     return _OFF if _tracer is None else _Noting(_tracer, name, attributes, kind="server")
 
 
 def task_span(name: str, attributes: Mapping[str, Any]) -> _Noting | None:
-    """The same for a task, not yet entered; None where traces are off."""
+    """Return a span for a task, not yet entered; None if traces are off."""
     return None if _tracer is None else _Noting(_tracer, name, attributes, kind="consumer")
 
 
 class _Noting(AbstractContextManager["Span"]):
     """A span that is current in its block, and ends with it.
 
-    Errors are their classes: their words may hold anything.
+    It records only the class of an error, because the text may contain secrets or content.
     """
 
     def __init__(
@@ -148,15 +149,16 @@ class _Noting(AbstractContextManager["Span"]):
 
 
 def mark_failed(span: Span, error: str) -> None:
-    """Say that what it stands for has failed.
+    """Mark the operation of a span as failed.
 
-    Parameters:
-      error: The name of a class, or the status of an answer; no text of an error.
+    Args:
+      span: The span of the operation.
+      error: The name of an error's class or the status of an answer, never the text of an error.
     """
     from opentelemetry.trace import Status, StatusCode
 
     span.set_status(Status(StatusCode.ERROR))
-    redacted = _redact(error)  # a plugin gives its classes what names it likes
+    redacted = _redact(error)  # a plugin may choose any name for its classes
     span.set_attribute(
         "error.type",
         redacted if redacted == error and len(error) <= MAX_CLASS_NAME_CHARS else "other",

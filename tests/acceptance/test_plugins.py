@@ -30,12 +30,12 @@ def test_a_broken_plugin_is_quarantined_and_the_others_run(
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, {})
     left_out = (
-        "the plugin integration_polling_broken cannot be loaded and is left out: SystemExit: this"
+        "could not load the plugin integration_polling_broken; it is quarantined: SystemExit: this"
         " plugin needs"
     )
     assert left_out in fleet.says()
     assert (
-        "the plugin no_such_module cannot be loaded and is left out: ModuleNotFoundError"
+        "could not load the plugin no_such_module; it is quarantined: ModuleNotFoundError"
         in fleet.says()
     )
 

@@ -35,7 +35,7 @@ def test_every_step_of_the_tutorial_works_in_a_browser(browser, tmp_path) -> Non
             if block.startswith(STAYS):
                 log = stack.enter_context(running(block, folder, env))
                 until(
-                    lambda log=log: "Everything runs" in log.read_text(),
+                    lambda log=log: "All services are running" in log.read_text(),
                     "everything runs",
                     SECONDS,
                 )

@@ -114,5 +114,5 @@ def test_a_task_waits_while_its_account_cannot_be_opened(
     hostile_fleet.until(lambda: deployment.rows(waits), "the task is snoozed")
     [(state, attempts, reason)] = deployment.rows(waits)
     assert (state, attempts) == ("ready", 0)
-    assert "none of the keys decrypts" in reason
+    assert "no configured key decrypts" in reason
     assert deployment.rows(STATUS, account) == [("active", None)]

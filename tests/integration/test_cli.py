@@ -243,7 +243,7 @@ def test_waiting_ends_with_code_4_after_the_timeout(cli: Cli) -> None:
     assert (done.code, done.json()["state"]) == (4, "running")
     cli.ok("runs", "cancel", done.json()["run_id"][:13])
     assert cli.ok("runs", "show", done.json()["run_id"], "--json").json()["state"] == "cancelled"
-    assert "ended already" in cli.fails("runs", "cancel", done.json()["run_id"])
+    assert "already ended" in cli.fails("runs", "cancel", done.json()["run_id"])
     cli.ok("disconnect", "slow", "--keep-content")
 
 
@@ -359,8 +359,8 @@ def test_rotating_keys_seals_every_credential_with_the_new_key(cli: Cli, tmp_pat
         rotating = Cli(cli.folder, POLLING_SECRET_KEYS=f"{new},{old}")
         rotating.ok("keys", "rotate")
         Cli(cli.folder, POLLING_SECRET_KEYS=new).ok("check", id)
-        assert "none of the keys decrypts" in cli.fails("check", id)
-        assert "none of the keys decrypts" in cli.fails("keys", "rotate")
+        assert "no configured key decrypts" in cli.fails("check", id)
+        assert "no configured key decrypts" in cli.fails("keys", "rotate")
         assert "no secret key can decrypt" in cli("doctor").out
         Cli(cli.folder, POLLING_SECRET_KEYS=f"{old},{new}").ok("keys", "rotate")
         cli.ok("check", id)

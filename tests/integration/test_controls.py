@@ -201,7 +201,7 @@ def test_follow_ups_that_a_saver_adds_during_a_cancellation_are_cancelled(
 def test_a_run_that_has_ended_or_is_unknown_cannot_be_cancelled(desk) -> None:
     root = desk.root(desk.account())
     desk.finish(root)
-    with pytest.raises(InvalidInput, match="ended already, as succeeded"):
+    with pytest.raises(InvalidInput, match="already ended as succeeded"):
         controls.cancel_run(desk.conn, UUID(root.run_id))
     with pytest.raises(NotFound):
         controls.cancel_run(desk.conn, uuid4())

@@ -62,7 +62,7 @@ def test_the_demo_keeps_readable_files_and_names_the_others(tmp_path: Path) -> N
         "links to directories",
         "sockets, pipes and devices",
     ):
-        assert re.search(rf"left out: {reason}.* \(1\)", said)
+        assert re.search(rf"skipped: {reason}.* \(1\)", said)
 
 
 def test_the_demo_reports_an_error_in_one_line(tmp_path: Path) -> None:

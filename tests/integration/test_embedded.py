@@ -305,10 +305,10 @@ def test_an_ordinary_user_starts_servers_of_their_own_after_root(home: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to avoid being root")
-def test_programs_below_a_private_folder_are_copied_for_the_account(
+def test_programs_below_a_private_folder_are_copied_for_the_unix_user(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.embedded import account, postgres
+    from core.embedded import postgres, unix_user
 
     private, shared = tmp_path / "root only", Path(f"/tmp/polling-shared-{os.getpid()}")
     private.mkdir(mode=0o700)
@@ -317,7 +317,7 @@ def test_programs_below_a_private_folder_are_copied_for_the_account(
         if folder.exists():
             shutil.copytree(folder, private / folder.name, symlinks=True)
     monkeypatch.setattr(postgres, "_install", lambda _: private / wheel.name / "pginstall18")
-    monkeypatch.setattr(account, "_SHARED", shared)
+    monkeypatch.setattr(unix_user, "_SHARED", shared)
     try:
         with Servers(settings(home)) as urls:
             assert pids(urls)
@@ -331,7 +331,7 @@ def test_data_of_another_version_are_refused_with_advice(home: Path) -> None:
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("12\n")
     with pytest.raises(
-        PollingError, match=r"made by PostgreSQL 12, and the installed wheel brings .*18"
+        PollingError, match=r"created by PostgreSQL 12; the installed wheel contains .*18"
     ):
         Servers(settings(home)).acquire()
 
@@ -341,7 +341,7 @@ def test_missing_wheels_are_reported_with_the_command_to_install_them(
 ) -> None:
     monkeypatch.setattr("core.embedded.postgres.find_spec", lambda _: None)
     with pytest.raises(
-        PollingError, match="No DATABASE_URL is set and the embedded servers are not installed"
+        PollingError, match="DATABASE_URL is not set, and the embedded servers are not installed"
     ) as caught:
         Servers(settings(home)).acquire()
     assert "pip install 'integration-polling[embedded]'" in caught.value.next_step("cli")
@@ -351,7 +351,7 @@ def test_a_server_that_fails_names_its_log_and_leaves_no_process(home: Path) -> 
     broken = home / "embedded" / "valkey" / "appendonlydir"
     broken.mkdir(parents=True)
     (broken / "appendonly.aof.manifest").write_text("nonsense\n")
-    with pytest.raises(PollingError, match="Valkey ended during its start") as caught:
+    with pytest.raises(PollingError, match="Valkey exited during startup") as caught:
         Servers(settings(home)).acquire()
     assert "valkey.log" in caught.value.next_step("cli")
     assert "nonsense" in (home / "embedded" / "valkey.log").read_text()
@@ -389,7 +389,7 @@ def test_a_given_database_needs_given_keys(home: Path) -> None:
         secret_keys(settings(home, database_url="postgresql://db/x"))
     assert (caught.value.message, caught.value.next_step("cli")) == (
         "POLLING_SECRET_KEYS is not set",
-        "Make one: polling keys new",
+        "Create one: polling keys new",
     )
     assert secret_keys(settings(home, database_url="postgresql://db/x", secret_keys="a, b")) == (
         "a",

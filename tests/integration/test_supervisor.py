@@ -162,7 +162,7 @@ def test_a_program_that_ignores_sigterm_is_killed_after_the_grace() -> None:
         began = time.monotonic()
         assert run.end() == 1
         assert 0.9 < time.monotonic() - began < 10
-        assert "p0|has not ended, and is killed" in run.lines
+        assert "p0|did not stop in time and was killed" in run.lines
         assert not alive(deaf)
 
 

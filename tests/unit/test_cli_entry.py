@@ -74,7 +74,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         (
             ValueError("odd\nsecond line"),
             1,
-            "error: ValueError: odd\nSee more with POLLING_LOG_LEVEL=DEBUG\n",
+            "error: ValueError: odd\nFor a traceback: POLLING_LOG_LEVEL=DEBUG\n",
         ),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(143), 143, ""),

@@ -125,7 +125,7 @@ def test_a_task_without_a_key_waits_and_stops_no_account(
         None,
         True,
     )
-    assert outcome.reason == "none of the keys decrypts these credentials"
+    assert outcome.reason == "no configured key decrypts these credentials"
     assert KEY_SECONDS == 60
 
 

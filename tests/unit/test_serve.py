@@ -29,7 +29,7 @@ def test_serve_without_its_extra_names_the_package_to_install(monkeypatch) -> No
 
 def test_no_other_command_imports_the_packages_of_serve() -> None:
     program = (
-        "import sys; import core, core.testing, core.cli.app, core.cli.up,"
+        "import sys; import core, core.testing, core.cli.app, core.cli.launcher,"
         " core.service.accounts.actions, core.service.accounts.oauth, core.worker.process;"
         "sys.exit(bool({'fastapi', 'uvicorn', 'authlib', 'prometheus_client'} & set(sys.modules)))"
     )

@@ -1,4 +1,4 @@
-"""`polling up`: everything on one machine."""
+"""Start the services of `polling up`: workers, scheduler and API on one machine."""
 
 from __future__ import annotations
 
@@ -36,13 +36,20 @@ def run(
     threads: int,
     port: int | None = None,
 ) -> int:
-    """Migrate, start everything, and return once all of it has ended.
+    """Migrate the database, start all services, and return when all have ended.
 
-    Parameters:
-      port: Of the API. Default: 8080, or any if that is taken.
+    Args:
+      settings: The settings of this process.
+      environment: The URLs and keys that the services get.
+      processes: The number of worker processes.
+      threads: The number of threads in each worker process.
+      port: The port of the API. Default: 8080, or any free port if 8080 is taken.
+
+    Returns:
+      The exit code.
 
     Raises:
-      ServerUnavailable: A server that was given does not answer.
+      ServerUnavailable: A configured server does not answer.
     """
     from core.db.migrate import migrate
 
@@ -67,10 +74,10 @@ def run(
 def _programs(
     settings: Settings, environment: Environment, processes: int, threads: int, port: int | None
 ) -> list[Program]:
-    """All of them use the servers that we hold, by the same keys.
+    """Return the programs to supervise; all use the same servers and keys.
 
-    A worker process is a program of its own: when one of Dramatiq's dies, its master ends all
-    others that it has, and waits for what they run, before anybody can start it again.
+    Each worker process is a separate program. If several shared one Dramatiq master, the death of
+    one would stop the others: the master ends them and waits for their tasks.
     """
     env = {
         "DATABASE_URL": environment.database_url,
@@ -80,7 +87,7 @@ def _programs(
         "PYTHONUNBUFFERED": "1",
     }
     if settings.log_format == "auto" and os.isatty(2):
-        env["POLLING_LOG_FORMAT"] = "text"  # they write to us, and we to a person
+        env["POLLING_LOG_FORMAT"] = "text"  # a person reads their output through the supervisor
     worker = worker_command(1, threads)
     api = [sys.executable, "-c", COMMAND, "serve", "--port", str(port)]
     return [
@@ -91,7 +98,7 @@ def _programs(
 
 
 def _running_workers(environment: Environment) -> set[UUID]:
-    """Workers that others started."""
+    """Return the live workers that were started elsewhere."""
     with open_connection(environment.database_url) as conn:
         return liveness.live_workers(conn)
 
@@ -104,7 +111,7 @@ def _announce(
     before: set[UUID],
     ended: threading.Event,
 ) -> None:
-    """Say that all is up, once the workers are there and someone dispatches."""
+    """Print the welcome text once all workers are alive and a dispatcher leads."""
     while not ended.wait(0.2):
         try:
             with open_connection(environment.database_url) as conn:
@@ -112,7 +119,7 @@ def _announce(
                     _print_welcome(settings, environment, conn, port)
                     return
         except DATABASE_UNAVAILABLE:
-            continue  # it says so itself
+            continue  # the services report it
 
 
 def _is_up(conn: Conn, processes: int, before: set[UUID]) -> bool:
@@ -125,20 +132,20 @@ def _print_welcome(
 ) -> None:
     connected = conn.execute("SELECT EXISTS (SELECT FROM user_integration)").fetchone()
     place = (
-        f"under {settings.home.absolute()}"
+        f"Data directory: {settings.home.absolute()}"
         if environment.embedded
-        else f"in {conn.info.dbname} on {conn.info.host}"
+        else f"Database: {conn.info.dbname} on {conn.info.host}"
     )
     next_step = (
         "polling accounts"
         if connected and connected[0]
         else "polling connect hello-world --name hello"
     )
-    lines = ["Everything runs. Ctrl-C ends it.", f"  The data lie {place}"]
+    lines = ["All services are running. Press Ctrl-C to stop.", f"  {place}"]
     if port is not None:
         lines += [
             f"  {serve.address(serve.HOST, port)}",
-            "  To sign in: polling tokens create --admin",
+            "  To sign in, create a token: polling tokens create --admin",
         ]
     lines.append(f"  Next, in another terminal: {next_step}")
     sys.stdout.write("\n" + "\n".join(map(clean, lines)) + "\n\n")

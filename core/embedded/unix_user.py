@@ -1,4 +1,4 @@
-"""The system user that runs PostgreSQL when we are root: PostgreSQL refuses to run as root."""
+"""The Unix user that runs the embedded PostgreSQL for root; PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from core.embedded.locks import private_folder
 from core.errors import ServerUnavailable
 
-Account = pwd.struct_passwd
+UnixUser = pwd.struct_passwd
 
 _NAME = "polling-postgres"
-# Where root keeps copies of programs that lie in a folder which the account cannot enter.
+# Root copies programs to this folder if the user cannot enter their original folder.
 _SHARED = Path("/var/lib/integration-polling")
 
 
-def server_account(data: Path) -> Account | None:
-    """The owner of the data folder, or a system user, as whom the server runs; None if not root.
+def server_user(data: Path) -> UnixUser | None:
+    """Return the user that runs the server; None unless this process runs as root.
 
-    The system user is `polling-postgres`, made if need be, or `nobody` where the machine has no way
-    to make users.
+    This is the owner of the data folder, or the system user `polling-postgres`, which is created if
+    needed. If the machine has no `useradd`, it is `nobody`.
     """
     if os.geteuid() != 0:
         return None
@@ -35,32 +35,37 @@ def server_account(data: Path) -> Account | None:
     return _find_user(_NAME) or _create_user() or pwd.getpwnam("nobody")
 
 
-def run_as(account: Account | None) -> dict[str, Any]:
-    """What `subprocess` needs to run a program as this account and with no other rights."""
-    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
+def run_as(user: UnixUser | None) -> dict[str, Any]:
+    """Return the `subprocess` arguments that run a program as this user, without other groups."""
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
 
 
-def chown_tree(folder: Path, account: Account | None) -> None:
-    """Make the account the owner of the folder and of all that is in it."""
-    if account is None or folder.stat().st_uid == account.pw_uid:
+def chown_tree(folder: Path, user: UnixUser | None) -> None:
+    """Make the user the owner of the folder and of everything in it."""
+    if user is None or folder.stat().st_uid == user.pw_uid:
         return
-    for path in (*folder.rglob("*"), folder):  # the folder last: until then it is not done
-        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    for path in (
+        *folder.rglob("*"),
+        folder,
+    ):  # the folder last: its owner shows that the change is complete
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
-def reachable_install(install: Path, account: Account | None, version: str) -> Path:
-    """The folder with PostgreSQL's programs.
+def reachable_install(install: Path, user: UnixUser | None, version: str) -> Path:
+    """Return the folder with PostgreSQL's programs.
 
-    It is a copy if the account cannot enter the original folder, such as one in /root.
+    It is a copy if the user cannot enter the original folder, such as one in /root.
 
-    Parameters:
-      version: The version of the wheel; each gets its own copy.
+    Args:
+      install: The original folder.
+      user: The user that runs the programs.
+      version: The version of the wheel. Each version has its own copy.
 
     Raises:
-      ServerUnavailable: There is no place for a copy.
+      ServerUnavailable: The programs cannot be copied.
     """
     install = install.resolve()
-    if account is None or _open_to_all(install / "bin" / "initdb"):
+    if user is None or _open_to_all(install / "bin" / "initdb"):
         return install
     copy = _SHARED / f"pgserver-{version}"
     place = copy / install.parent.name / install.name
@@ -70,7 +75,7 @@ def reachable_install(install: Path, account: Account | None, version: str) -> P
     except OSError as error:
         raise ServerUnavailable(
             "embedded-programs-unreachable",
-            user=account.pw_name,
+            user=user.pw_name,
             folder=install,
             copy=copy,
             detail=error.strerror,
@@ -83,7 +88,7 @@ def _open_to_all(path: Path) -> bool:
 
 
 def _copy(install: Path, copy: Path) -> None:
-    """Copies the programs, and the libraries that they seek at a path relative to their own."""
+    """Copy the programs, and the libraries that they load from a path relative to their own."""
     private_folder(copy.parent).chmod(0o755)
     draft = copy.with_name(f"{copy.name}.{os.getpid()}")
     package = install.parent
@@ -95,18 +100,18 @@ def _copy(install: Path, copy: Path) -> None:
     for path in (draft, *draft.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755)
-    with suppress(OSError):  # another home's server was faster
+    with suppress(OSError):  # another process has made the copy
         draft.rename(copy)
     shutil.rmtree(draft, ignore_errors=True)
 
 
-def _find_user(name: str) -> Account | None:
+def _find_user(name: str) -> UnixUser | None:
     with suppress(KeyError):
         return pwd.getpwnam(name)
     return None
 
 
-def _create_user() -> Account | None:
+def _create_user() -> UnixUser | None:
     program = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if program:
         options = [

@@ -98,6 +98,8 @@ def allowed() -> tuple[Allowed, ...]:
 
 _END = re.compile(r"(?<=[.!?])[)\"']*\s+(?=[A-Z0-9(\"'])|\s[·|]\s")
 _ABBREVIATION = re.compile(r"\b(e\.g|i\.e|etc|vs|cf)\.", re.IGNORECASE)
+_CODE = re.compile(r"[{}<>=;]|\bimport\b|\b(?:int|text|bool), ")
+"""Marks a string that holds code: no sentence, and so no length."""
 _WORD = re.compile(r"[^\W_][\w'\u2019.-]*")
 
 
@@ -108,6 +110,8 @@ def judge(passage: Passage, path: str = "") -> Iterator[Finding]:
             continue
         for match in rule.pattern.finditer(passage.text):
             yield Finding(path, passage.line, rule.name, match[0].strip(), rule.advice)
+    if passage.kind == "string" and _CODE.search(passage.text):
+        return
     limit = _tables()["sentence"]["words"]
     for sentence in _END.split(_ABBREVIATION.sub(CODE, passage.text)):
         count = len(_WORD.findall(sentence))

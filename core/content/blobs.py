@@ -146,7 +146,9 @@ class Blobs:
         deadline, count = time.monotonic() + seconds, 0
         if keys is None:
             with self._database.connection() as conn:
-                keys = [key for (key,) in conn.execute(BLOBS_TO_COLLECT, {"grace": grace, "most": most})]
+                keys = [
+                    key for (key,) in conn.execute(BLOBS_TO_COLLECT, {"grace": grace, "most": most})
+                ]
         for key in keys:
             if count >= most or time.monotonic() >= deadline:
                 break

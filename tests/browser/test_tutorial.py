@@ -36,7 +36,7 @@ def test_every_step_of_the_tutorial_works_in_a_browser(browser, tmp_path) -> Non
                 log = stack.enter_context(running(block, folder, env))
                 until(
                     lambda log=log: "All services are running" in log.read_text(),
-                    "everything runs",
+                    "polling up reports that all services are running",
                     SECONDS,
                 )
                 url = PICTURES["ADDRESS"].search(log.read_text())[1]

@@ -208,5 +208,5 @@ def test_messages_of_a_leader_that_resumes_too_late_do_nothing(
     oracle.wait_for_quiet(fleet, replace=False)
     oracle.assert_synced(fleet, account, COSTLY)
     assert fleet.says().count("this process is now the leader and dispatches tasks") == 2
-    # A task that its budget held back is dispatched again, and counts that.
+    # A task that its budget held back has one more dispatch for each snooze.
     assert not deployment.rows("SELECT id FROM sync_task WHERE dispatch_no > 1 + snoozes LIMIT 5")

@@ -36,7 +36,7 @@ class Config(BaseModel):
     @classmethod
     def _no_stars(cls, value: list[str]) -> list[str]:
         if "*" in value:
-            raise ValueError("a label is no pattern")
+            raise ValueError("a label is not a pattern")
         return value
 
 
@@ -48,7 +48,7 @@ class Keys(BaseModel):
     @classmethod
     def _says_too_much(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value().startswith("bad"):
-            raise ValueError(f"{value.get_secret_value()} is no password")
+            raise ValueError(f"{value.get_secret_value()} is not a password")
         return value
 
 
@@ -168,7 +168,7 @@ def test_errors_are_shown_beside_their_fields_and_the_input_is_kept(dashboard, d
         assert shown.fields[name] == (wrong | {"config.rates": "{}", "config.kinds": "b"})[name], (
             name
         )
-    assert "a label is no pattern" in answer.text
+    assert "a label is not a pattern" in answer.text
     described = shown.attributes["config.pages"]["aria-describedby"].split()
     assert all(f'id="{one}"' in answer.text for one in described)
     assert desk.value("SELECT count(*) FROM user_integration") == 0

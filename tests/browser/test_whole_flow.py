@@ -89,7 +89,5 @@ def beside_the_queue(window: Window) -> None:
     window.sees(page.locator(".checks li.ok", has_text="scheduler"))
     window.sees(page.locator(".checks li.ok", has_text="workers"))
     window.sees(page.locator(".chart", has_text="Finished tasks").get_by_text("last hour: 4;"))
-    window.sees(
-        page.locator(".chart", has_text="Changed items").get_by_text("last hour: 12;")
-    )
+    window.sees(page.locator(".chart", has_text="Changed items").get_by_text("last hour: 12;"))
     window.is_quiet()

@@ -282,7 +282,10 @@ def press(browser, account, what, **fields):
 def test_buttons_do_what_they_say(dashboard, desk) -> None:
     account, browser = connect(dashboard), dashboard.sign_in("ann")
     status = "SELECT sync_status FROM user_integration"
-    assert press(browser, account, "pause") == (200, "Account paused. Tasks that are already running will finish.")
+    assert press(browser, account, "pause") == (
+        200,
+        "Account paused. Tasks that are already running will finish.",
+    )
     assert desk.value(status) == "paused"
     assert press(browser, account, "sync") == (
         409,

@@ -325,7 +325,10 @@ def test_an_answer_that_a_plugin_cannot_read_is_no_error_of_ours(
 
     monkeypatch.setattr(integrations[0], "credentials_from_oauth", classmethod(unread))
     answer = browser.get(consent(product.user("u"), browser))
-    assert (answer.status_code, answer.text) == (400, "Connection failed: unavailable. Start again.")
+    assert (answer.status_code, answer.text) == (
+        400,
+        "Connection failed: unavailable. Start again.",
+    )
     assert "KeyError" not in caplog.text
 
 

@@ -60,7 +60,7 @@ Admin = Annotated[Principal, Depends(admin)]
 NO_NUL = r"^[^\x00]*$"
 MAX_ID = 2**63 - 1
 
-AccountId = Annotated[UUID, Path(description="The ID of the user integration.")]
+AccountId = Annotated[UUID, Path(description="The ID of the account.")]
 RunId = Annotated[UUID, Path(description="The ID of the run.")]
 TaskId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the task.")]
 ContentId = Annotated[int, Path(ge=1, le=MAX_ID, description="The ID of the content item.")]

@@ -140,7 +140,7 @@ def _type(schema: Json) -> str:
 def _named(name: str) -> str:
     page = re.fullmatch(r"Page_(\w+)_", name)
     if page:
-        return f"a page (`items`, `cursor`) of {_named(page[1])}"
+        return f"page (`items`, `cursor`) of {_named(page[1])}"
     return f"[{name}](#{name.lower()})"
 
 

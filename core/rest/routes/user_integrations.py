@@ -320,7 +320,10 @@ def resync_user_integration(
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Delete all cursors and start a run that lists everything again. An open run ends first."""
+    """Delete all cursors and start a run that lists everything again.
+
+    If a run is open, the response contains that run, and the resync starts after it.
+    """
     return _requested(
         request,
         engine,

@@ -32,7 +32,7 @@ def sync(backend: Backend, account: UUID, *, allow_deletions: bool = False) -> t
 
 
 def resync(backend: Backend, account: UUID) -> tuple[UUID, bool]:
-    """Delete all cursors and list everything again. An open run ends first.
+    """Delete all cursors and list everything again. The resync starts after an open run.
 
     Returns:
       The id of the run, and True if it is new.

@@ -98,7 +98,7 @@ def allowed() -> tuple[Allowed, ...]:
 
 _END = re.compile(r"(?<=[.!?])[)\"']*\s+(?=[A-Z0-9(\"'])|\s[·|]\s")
 _ABBREVIATION = re.compile(r"\b(e\.g|i\.e|etc|vs|cf)\.", re.IGNORECASE)
-_CODE = re.compile(r"[{}<>=;]|\bimport\b|\b(?:int|text|bool), ")
+_CODE = re.compile(r"[{}<>=;]|::|\bimport\b|\b(?:int|text|bool), ")
 """Marks a string that holds code: no sentence, and so no length."""
 _WORD = re.compile(r"[^\W_][\w'\u2019.-]*")
 

@@ -9,6 +9,7 @@ from core.errors import (
     RateLimited,
     SkipItem,
     TransientError,
+    Unavailable,
 )
 from core.hookspecs import hookimpl
 from core.integration.base import BaseIntegration, Destination, NoFields, ResyncOnChange
@@ -47,6 +48,7 @@ __all__ = [
     "TaskOutput",
     "TaskResult",
     "TransientError",
+    "Unavailable",
     "hookimpl",
     "task",
 ]

@@ -36,7 +36,7 @@ from core import dispatcher, observability
 from core.broker import PollingBroker
 from core.db.pool import open_connection
 from core.environment import get_environment
-from core.errors import PollingError, TransientError
+from core.errors import PollingError
 from core.ledger import scheduling
 from core.logs import configure
 from core.middleware.dedup import Dedup
@@ -49,6 +49,7 @@ from core.middleware.time_limit import TimeLimit
 from core.middleware.tracing import Tracing
 from core.observability import traces
 from core.plugins import get_registry
+from core.results.decisions import RetryPolicy
 from core.settings import get_settings
 from core.transport.messages import POLL_QUEUE, RUN_TASK, SAVE_OUTPUT, SAVE_QUEUE, read_dispatch
 from core.transport.queues import Queues
@@ -95,7 +96,14 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
         hand_over,
     ),
     # Decides the outcome of a task that raised.
-    Retries(inflight, process.runner, process.accounts, hand_over, settings.max_attempts),
+    Retries(
+        inflight,
+        process.runner,
+        process.accounts,
+        hand_over,
+        process.registry,
+        RetryPolicy(settings.max_attempts, settings.give_up_after_days * 86_400),
+    ),
     # Interrupts tasks that run too long; `run_task` calls the plugin through it.
     time_limit,
 ]
@@ -124,7 +132,7 @@ def run_task(**fields: Any) -> None:
     except SkipMessage as error:
         # The plugin raised it. Dramatiq would treat the message as skipped, and the task would stay
         # in flight forever, without an outcome.
-        raise TransientError(f"the plugin raised Dramatiq's SkipMessage: {error}") from error
+        raise RuntimeError(f"the plugin raised Dramatiq's SkipMessage: {error}") from error
     inflight.finish(dispatch)
     hand_over(outcomes[0])
 

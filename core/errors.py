@@ -38,11 +38,30 @@ class RateLimited(IntegrationError):
 
 
 class TransientError(IntegrationError):
-    """A failure that a retry may fix.
+    """The failure may pass: the engine tries the task again.
 
-    The engine counts an attempt and retries with exponential backoff and full jitter. After the
-    last attempt it parks the task.
+    Quick attempts come first, with exponential backoff and full jitter. When they are used up, the
+    task is deferred: its run ends without it, and the engine tries it again with pauses that grow
+    to 6 hours. After `POLLING_GIVE_UP_AFTER_DAYS` since its first failure, the task is parked.
+
+    Connection errors have the same effect: `ConnectionError`, `TimeoutError`, `socket.gaierror`,
+    `EOFError`, `ssl.SSLError` except a failed certificate verification, an unreachable network,
+    `http.client.HTTPException`, and the classes in `Manifest.passing`.
     """
+
+
+class Unavailable(TransientError):
+    """The provider, or the part of it that a task needs, does not answer.
+
+    Parameters:
+      reason: Shown to people.
+      retry_after: Seconds until the next attempt at the earliest, clamped to between 1 second and
+        1 day. Default, and for anything that is not a finite number: the engine's backoff.
+    """
+
+    def __init__(self, reason: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(reason or "the provider does not answer")
+        self.retry_after = retry_after
 
 
 class PermanentError(IntegrationError):

@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     lease_seconds: PositiveFloat = 60.0
     """Seconds until the lease of a dispatched task expires, unless renewed."""
     max_attempts: PositiveInt = 3
-    """Failed attempts after which a task is parked."""
+    """Quick attempts of a task before it is deferred or parked."""
+    give_up_after_days: PositiveFloat = 7.0
+    """Days since its first failure after which a deferred task is parked."""
     task_timeout_seconds: PositiveFloat = 300.0
     """Seconds that a task may run, unless its `@task` sets another limit."""
     retention_days: PositiveFloat = 30.0

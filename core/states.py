@@ -65,8 +65,8 @@ class RunState(Word):
 
     RUNNING = "running", "The run has open tasks."
     SUCCEEDED = "succeeded", "Every task is done."
-    PARTIAL = "partial", "Some tasks are parked, and others are done."
-    FAILED = "failed", "The root task is parked, or no task is done."
+    PARTIAL = "partial", "Some tasks are parked or deferred."
+    FAILED = "failed", "The root task is parked."
     CANCELLED = "cancelled", "The run was cancelled. The next run continues its open tasks."
 
 
@@ -76,7 +76,7 @@ class TaskState(Word):
     READY = "ready", "The task waits to be dispatched."
     QUEUED = "queued", "The task is dispatched: it is in Redis, in a worker or in a saver."
     DONE = "done", "The result is saved, the plugin skipped the task, or a person discarded it."
-    DEFERRED = "deferred", "The failure may be temporary. The task is retried later.", PLANNED
+    DEFERRED = "deferred", "The failure may pass. A copy retries the task later."
     PARKED = "parked", "The task is set aside with its error until a person retries or discards it."
     CANCELLED = "cancelled", "The task's run was cancelled. The next run continues it as a copy."
 
@@ -97,7 +97,7 @@ class Trigger(Word):
     SCHEDULE = "schedule", "The account was due."
     MANUAL = "manual", "A person requested the run."
     RESYNC = "resync", "The run lists everything again, without cursors."
-    RETRY = "retry", "The run retries parked or cancelled tasks."
+    RETRY = "retry", "The run retries deferred, parked or cancelled tasks."
     HINT = "hint", "An event from the provider made the account due.", PLANNED
     REREAD = "reread", "The run reads stored sources again, without the provider.", PLANNED
 
@@ -217,8 +217,8 @@ RUNS = Machine(
     transitions=(
         Transition(None, _R.RUNNING, "account due, requested, or tasks retried"),
         Transition(_R.RUNNING, _R.SUCCEEDED, "last task closed, all done"),
-        Transition(_R.RUNNING, _R.PARTIAL, "last task closed, some parked"),
-        Transition(_R.RUNNING, _R.FAILED, "last task closed, root parked or none done"),
+        Transition(_R.RUNNING, _R.PARTIAL, "last task closed, some parked or deferred"),
+        Transition(_R.RUNNING, _R.FAILED, "last task closed, root parked"),
         Transition(_R.RUNNING, _R.CANCELLED, "cancelled, or account disconnected"),
     ),
 )
@@ -235,18 +235,17 @@ TASKS = Machine(
         Transition(_T.QUEUED, _T.READY, "retried later, snoozed, lease expired, released"),
         Transition(_T.QUEUED, _T.DONE, "result saved, or skipped"),
         Transition(_T.QUEUED, _T.PARKED, "last attempt, third crash, permanent error"),
-        Transition(_T.QUEUED, _T.DEFERRED, "quick attempts used up", PLANNED),
+        Transition(_T.QUEUED, _T.DEFERRED, "quick attempts used up"),
         Transition(_T.READY, _T.DEFERRED, "breaker open for too long", PLANNED),
         Transition(_T.READY, _T.CANCELLED, "run cancelled"),
         Transition(_T.QUEUED, _T.CANCELLED, "run cancelled"),
         Transition(_T.PARKED, _T.DONE, "discarded"),
         Transition(_T.CANCELLED, _T.DONE, "discarded"),
-        Transition(_T.DEFERRED, _T.DONE, "discarded", PLANNED),
-        Transition(_T.DEFERRED, _T.PARKED, "retries used up", PLANNED),
+        Transition(_T.DEFERRED, _T.DONE, "discarded"),
     ),
 )
 
-STOPPED_TASKS = (TaskState.PARKED, TaskState.CANCELLED)
+STOPPED_TASKS = (TaskState.DEFERRED, TaskState.PARKED, TaskState.CANCELLED)
 """States of tasks that ended without a result. A copy continues the task, or it is discarded."""
 
 

@@ -154,14 +154,17 @@ class _Child:
 
     @property
     def running(self) -> bool:
+        """True while the program has a process."""
         return self._process is not None
 
     @property
     def pid(self) -> int:
+        """The id of the process."""
         assert self._process is not None
         return self._process.pid
 
     def start(self, selector: selectors.BaseSelector) -> None:
+        """Start the program; if that fails, schedule the next try."""
         self._born = time.monotonic()
         try:
             self._process = subprocess.Popen(
@@ -197,6 +200,7 @@ class _Child:
             self._flush()
 
     def ended(self) -> bool:
+        """Return true if the process has exited and is not reaped yet."""
         return self._process is not None and self._process.poll() is not None
 
     def terminate(self) -> None:

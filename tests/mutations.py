@@ -189,8 +189,20 @@ MUTATIONS = [
     Mutation(
         "one set of rules for engine and kit",
         (("core/testing/ledger.py",
-          "if snoozes and snoozed_too_long(", "if not snoozes and snoozed_too_long("),),
+          "entry.failing_seconds = self._queue.clock - entry.first_failed",
+          "entry.failing_seconds = 0.0"),),
         ("tests/integration/test_two_judges.py",),
+    ),
+    Mutation(
+        "the retries of deferred tasks",
+        (("core/dispatcher/maintenance.py", "            self._continuing,\n", ""),),
+        ("tests/integration/test_maintenance.py",),
+    ),
+    Mutation(
+        "a failure that may pass is not parked",
+        (("core/results/decisions.py", "if may_pass(case.error, case.policy.passing):",
+          "if False:"),),
+        ("tests/integration/test_two_judges.py", "tests/unit/test_decisions.py"),
     ),
     Mutation(
         "the epoch of a restored database",

@@ -113,10 +113,13 @@ def _print_result(harness: Harness, result: SyncResult, json: bool) -> None:
     redact = redactor(harness.credentials)
     tell = note if json else say
     tell(
-        f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked;"
+        f"{result.state}: {result.tasks_done} tasks done, {result.tasks_parked} parked,"
+        f" {len(result.deferred)} deferred;"
         f" {len(harness.content)} items"
     )
     if result.error is not None:
         fail(error_text(result.error, redact), "The account would stop until someone fixes this")
+    for deferred in result.deferred[:5]:
+        note(f"{deferred.task.type} was deferred: {error_text(deferred.error, redact)}")
     for parked in result.parked[:5]:
         fail(f"{parked.task.type} was parked: {error_text(parked.error, redact)}")

@@ -27,6 +27,7 @@ STATES = {
     "ready": "cyan",
     "paused": "yellow",
     "partial": "yellow",
+    "deferred": "yellow",
     "warn": "yellow",
     "error": "red",
     "failed": "red",

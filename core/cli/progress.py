@@ -60,7 +60,7 @@ class Watcher:
             now = self.run.now
             self._bar.update(
                 self._task,
-                completed=now.tasks_done + now.tasks_parked,
+                completed=now.tasks_done + now.tasks_parked + now.tasks_deferred,
                 total=max(now.known, 1),
                 saved=now.outputs_saved,
             )

@@ -130,12 +130,14 @@ def _report(now: Progress) -> None:
         f"Run {short(figures['run_id'])} {now.state} in {span(figures['seconds'])}:"
         f" {figures['outputs_saved']} saved, {figures['outputs_unchanged']} unchanged,"
         f" {figures['outputs_deleted']} deleted; {figures['tasks_done']} tasks done,"
-        f" {figures['tasks_parked']} parked"
+        f" {figures['tasks_parked']} parked, {figures['tasks_deferred']} deferred"
     )
     if figures["tasks_parked"]:
         fail(
             str(now.run["error"]),
             f"List parked tasks: polling tasks --run {short(figures['run_id'])} --state parked",
         )
+    elif figures["tasks_deferred"]:
+        note(f"{now.run['error']}. The engine retries deferred tasks automatically.")
     elif now.state == RunState.SUCCEEDED:
         say(f"Next: polling content --account {short(now.run['user_integration_id'])}")

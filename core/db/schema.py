@@ -168,6 +168,7 @@ sync_run = Table(
     _moment("finished_at"),
     _count("tasks_done"),
     _count("tasks_parked"),
+    _count("tasks_deferred"),
     _count("outputs_saved", BigInteger),
     _count("outputs_unchanged", BigInteger),
     _count("outputs_deleted", BigInteger),
@@ -219,7 +220,10 @@ sync_task = Table(
     _count("crashes", SmallInteger),
     _count("snoozes"),
     Column("snoozed_seconds", Float, nullable=False, server_default="0"),
+    # Written by version 0001 alone; a later migration drops it.
     _count("auto_retries", SmallInteger),
+    _count("deferrals", SmallInteger),
+    _moment("first_failed_at"),
     # True for a copy of a task of an earlier run, and for its descendants. This run does not know
     # which items the earlier run has seen, so the task never sweeps.
     _flag("carried"),
@@ -253,11 +257,28 @@ sync_task = Table(
         "lane",
         postgresql_where=text(f"state = '{TaskState.QUEUED}'"),
     ),
+    # Read by version 0001 alone; a later migration drops it.
     Index(
         "sync_task_stopped",
         "user_integration_id",
         "id",
+        postgresql_where=text(
+            f"state IN ('{TaskState.PARKED}', '{TaskState.CANCELLED}') AND retried_as IS NULL"
+        ),
+    ),
+    # The tasks that an account owes.
+    Index(
+        "sync_task_owed",
+        "user_integration_id",
+        "lane",
+        "id",
         postgresql_where=text(f"state IN ({literals(STOPPED_TASKS)}) AND retried_as IS NULL"),
+    ),
+    # The leader looks for deferred tasks that are due.
+    Index(
+        "sync_task_deferred",
+        "available_at",
+        postgresql_where=text(f"state = '{TaskState.DEFERRED}' AND retried_as IS NULL"),
     ),
     postgresql_with={
         "autovacuum_vacuum_scale_factor": "0.02",

@@ -18,7 +18,16 @@ from periodiq import cron
 from core.content.blobs import Blobs
 from core.db.errors import remove_values
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
-from core.ledger import completion, dispatching, leadership, leases, processes, pruning, scheduling
+from core.ledger import (
+    carry_over,
+    completion,
+    dispatching,
+    leadership,
+    leases,
+    processes,
+    pruning,
+    scheduling,
+)
 from core.metrics.counters import Counters, error_class
 from core.observability.errors import report_task
 from core.plugins import Registry
@@ -30,6 +39,9 @@ from core.worker.ended_runs import announce
 
 MAX_BLOBS_PER_PASS = 100
 """The maximum number of blobs that one run of the job deletes."""
+
+MAX_DEFERRED_PER_PASS = 100
+"""The number of due deferred tasks that one pass of the leader reads."""
 
 DELETE_SECONDS = 0.5
 """The maximum time for which a job deletes old tasks or blobs, in seconds.
@@ -73,12 +85,14 @@ class Maintenance:
         self._silent_since = time.monotonic()
         self._pruning = Job(60.0, self._prune)
         self._collecting = Job(60.0, self._collect_blobs)
+        self._continuing = Job(2.0, self._continue_deferred)
         lease = settings.lease_seconds
         self._jobs = [
             Job(2.0, self._resend),
             Job(min(2.0, lease / 3), self._expire_leases),
             Job(lease / 4, self._renew_waiting),
             Job(5.0, self._end_forgotten_runs),
+            self._continuing,
             Job(5.0, self._heartbeat),
             Job(10.0, self._check_epoch),
             Job(10.0, self._check_ticks),
@@ -232,6 +246,11 @@ class Maintenance:
 
     def _end_forgotten_runs(self, conn: Conn) -> None:
         self._announce(completion.end_forgotten_runs(conn))
+
+    def _continue_deferred(self, conn: Conn) -> None:
+        """Retry deferred tasks that are due. If there may be more, the job runs again soon."""
+        if carry_over.continue_deferred(conn, MAX_DEFERRED_PER_PASS) == MAX_DEFERRED_PER_PASS:
+            self._continuing.due = 0.0
 
     def _heartbeat(self, conn: Conn) -> None:
         """Record the counters of the leader itself, for `/metrics`."""

@@ -128,9 +128,13 @@ class Manifest:
       settings: A pydantic-settings model of the operator's settings for the integration; every
         field has a default. `polling doctor` checks and shows them; of a secret it shows only
         whether it is set. Default: none.
+      passing: Exceptions of the client library that mean "the provider does not answer". They have
+        the effect of `TransientError`. Default: none. Connection errors of the standard library
+        always have it.
 
     Raises:
-      ValueError: The domain is invalid, or an OAuth URL names an unknown setting.
+      ValueError: The domain is invalid, an OAuth URL names an unknown setting, or `passing` has a
+        value that is not an exception class.
     """
 
     domain: str
@@ -141,6 +145,7 @@ class Manifest:
     docs: str | None = None
     max_tasks: int = 5_000_000
     settings: type[BaseModel] | None = None
+    passing: Sequence[type[BaseException]] = ()
 
     def __post_init__(self) -> None:
         if not _DOMAIN.fullmatch(self.domain) or self.domain in RESERVED_DOMAINS:
@@ -148,6 +153,8 @@ class Manifest:
                 f"domain {self.domain!r}: use lower-case letters, digits and dashes, starting with"
                 " a letter"
             )
+        if not all(isinstance(each, type) and issubclass(each, Exception) for each in self.passing):
+            raise ValueError(f"domain {self.domain!r}: `passing` names exception classes")
         known = set(setting_names(self.settings).values()) if self.settings is not None else set()
         unknown = self.oauth.settings_named - known if self.oauth is not None else set()
         if unknown:

@@ -12,7 +12,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from core.db.pool import Conn
-from core.states import AccountState, Lane, RunState, TaskState
+from core.states import AccountState, Lane, RunState, TaskState, Trigger
 
 # The condition that a run has no open task. The check runs without a lock first, because most
 # batches end no run.
@@ -50,33 +50,39 @@ LOCK_RUN_TO_END = "SELECT id FROM sync_run WHERE id = %s FOR UPDATE"
 # THE STATEMENT THAT ENDS A RUN.
 END_RUN = f"""
 UPDATE sync_run r SET
-    state = CASE WHEN c.parked = 0 THEN '{RunState.SUCCEEDED}' WHEN c.root_parked
-        OR c.done = 0 THEN '{RunState.FAILED}' ELSE '{RunState.PARTIAL}' END,
+    state = CASE WHEN c.parked + c.deferred = 0 THEN '{RunState.SUCCEEDED}'
+        WHEN c.root_parked THEN '{RunState.FAILED}' ELSE '{RunState.PARTIAL}' END,
     finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
+    tasks_deferred = c.deferred,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
     error = c.error
 FROM (
     SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
            count(*) FILTER (WHERE state = '{TaskState.PARKED}' AND retried_as IS NULL) AS parked,
+           count(*) FILTER (
+               WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL) AS deferred,
            coalesce(bool_or(state = '{TaskState.PARKED}' AND retried_as IS NULL
                AND parent_id IS NULL AND retry_of IS NULL), false) AS root_parked,
            coalesce(sum(outputs_saved), 0) AS saved,
            coalesce(sum(outputs_unchanged), 0) AS unchanged,
            coalesce(sum(outputs_deleted), 0) AS deleted,
-           min(reason) FILTER (WHERE state = '{TaskState.PARKED}') AS error
+           coalesce(min(reason) FILTER (WHERE state = '{TaskState.PARKED}'),
+               min(reason) FILTER (WHERE state = '{TaskState.DEFERRED}')) AS error
     FROM sync_task WHERE run_id = %(run)s
 ) c
 WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}' AND {OPEN_TASKS}
 RETURNING r.*
 """
 
-# Schedules the account's next run. A resync that became due during the run starts immediately. The
-# jitter spreads accounts that were connected together.
+# Schedules the account's next run. A resync that became due during the run starts immediately. A
+# run that retries tasks does not move the next poll. The jitter spreads accounts that were
+# connected together.
 RESCHEDULE = f"""
 UPDATE user_integration SET
     last_sync_at = clock_timestamp(),
-    next_sync_at = CASE WHEN resync_due THEN clock_timestamp() ELSE
-        clock_timestamp() + poll_interval_minutes * interval '1 minute'
+    next_sync_at = CASE WHEN resync_due THEN clock_timestamp()
+        WHEN %(trigger)s = '{Trigger.RETRY}' THEN next_sync_at
+        ELSE clock_timestamp() + poll_interval_minutes * interval '1 minute'
             * (0.95 + 0.1 * random()) END,
     consecutive_failures = CASE WHEN %(state)s = '{RunState.FAILED}'
         THEN consecutive_failures + 1 ELSE 0 END
@@ -123,7 +129,12 @@ def _end(conn: Conn, run: str) -> Run | None:
             return None
         if ended["lane"] == Lane.LIVE:
             conn.execute(
-                RESCHEDULE, {"state": ended["state"], "account": ended["user_integration_id"]}
+                RESCHEDULE,
+                {
+                    "state": ended["state"],
+                    "trigger": ended["trigger"],
+                    "account": ended["user_integration_id"],
+                },
             )
         else:
             conn.execute(BACKFILL_ENDED, (ended["user_integration_id"],))

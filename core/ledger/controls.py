@@ -7,7 +7,8 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
-from core.ledger.scheduling import open_run
+from core.ledger.carry_over import copy_tasks
+from core.ledger.opening import open_run
 from core.states import (
     STOPPED_TASKS,
     TASKS,
@@ -19,25 +20,14 @@ from core.states import (
     literals,
 )
 
+LOCK_ACCOUNTS_OF_TASKS = """
+SELECT id FROM user_integration
+WHERE id IN (SELECT user_integration_id FROM sync_task WHERE id = ANY(%s))
+ORDER BY id FOR NO KEY UPDATE
+"""
 LOCK_TASKS_TO_RETRY = """
-SELECT id, run_id, user_integration_id, lane, state, retried_as
+SELECT id, user_integration_id, lane, state, retried_as
 FROM sync_task WHERE id = ANY(%s) ORDER BY id FOR UPDATE
-"""
-COPY = """
-INSERT INTO sync_task (
-    run_id, user_integration_id, integration_domain, lane, retry_of, type, payload,
-    dedup_key, priority, carried)
-SELECT %(run)s, user_integration_id, integration_domain, lane, id, type, payload,
-    CASE WHEN run_id = %(run)s
-        THEN decode(md5(id::text || dispatch_no::text), 'hex') ELSE dedup_key END,
-    priority, true
-FROM sync_task WHERE id = %(task)s
-ON CONFLICT (run_id, dedup_key) DO NOTHING RETURNING id
-"""
-RETRIED = """
-UPDATE sync_task t SET retried_as = coalesce(%(copy)s, (SELECT o.id FROM sync_task o
-    WHERE o.run_id = %(run)s AND o.dedup_key = t.dedup_key AND o.id <> t.id), t.id)
-WHERE t.id = %(task)s
 """
 DISCARD = f"""
 UPDATE sync_task SET state = '{TaskState.DONE}',
@@ -59,11 +49,12 @@ SELECT user_integration_id, integration_domain, lane, state FROM sync_run WHERE 
 """
 CANCEL_RUN = f"""
 UPDATE sync_run r SET state = '{RunState.CANCELLED}', finished_at = clock_timestamp(),
-    tasks_done = c.done, tasks_parked = c.parked,
+    tasks_done = c.done, tasks_parked = c.parked, tasks_deferred = c.deferred,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
     error = 'cancelled by hand'
 FROM (SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
     count(*) FILTER (WHERE state = '{TaskState.PARKED}') AS parked,
+    count(*) FILTER (WHERE state = '{TaskState.DEFERRED}') AS deferred,
         coalesce(sum(outputs_saved), 0) AS saved, coalesce(sum(outputs_unchanged), 0) AS unchanged,
         coalesce(sum(outputs_deleted), 0) AS deleted FROM sync_task WHERE run_id = %(run)s) c
 WHERE r.id = %(run)s AND r.state = '{RunState.RUNNING}'
@@ -76,39 +67,34 @@ WHERE id = %s AND sync_status <> '{AccountState.DISCONNECTED}'
 
 
 def retry(conn: Conn, tasks: Sequence[int]) -> list[int]:
-    """Insert copies of parked or cancelled tasks into the open run of their account.
+    """Insert copies of stopped tasks into the open run of their account.
 
-    If no run is open in the lane of a task, a new one is opened.
+    If no run is open in the lane of a task, a new one is opened. Locks, in this order: the
+    accounts, the tasks, the runs FOR SHARE.
 
     Returns:
       The ids of the copies.
 
     Raises:
       NotFound: A task does not exist.
-      WrongState: A task is neither parked nor cancelled, or already has a copy.
+      WrongState: A task is not deferred, parked or cancelled, or already has a copy.
     """
     with conn.transaction():
+        conn.execute(LOCK_ACCOUNTS_OF_TASKS, (list(tasks),))
         rows = conn.execute(LOCK_TASKS_TO_RETRY, (list(tasks),)).fetchall()
         _require_all(tasks, [row[0] for row in rows])
-        for task, _, _, _, state, retried_as in rows:
+        by_run: dict[tuple[UUID, str], list[int]] = {}
+        for task, account, lane, state, retried_as in rows:
             if state not in STOPPED_TASKS:
                 raise WrongState("task-not-parked", task=task)
             if retried_as is not None:
                 raise WrongState("task-retried", task=task, copy=retried_as)
-        return [copy for row in rows if (copy := _copy(conn, row[0], row[2], row[3])) is not None]
-
-
-def _copy(conn: Conn, task: int, account: UUID, lane: str) -> int | None:
-    """Copy a task, which the caller has locked, into the open run of its lane.
-
-    Returns:
-      The id of the copy; None if the run already has the same task.
-    """
-    run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)
-    row = conn.execute(COPY, {"run": run, "task": task}).fetchone()
-    copy = row[0] if row else None
-    conn.execute(RETRIED, {"copy": copy, "run": run, "task": task})
-    return copy
+            by_run.setdefault((account, lane), []).append(task)
+        copies = []
+        for (account, lane), named in sorted(by_run.items()):
+            run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)
+            copies += copy_tasks(conn, run, named, roots=True)
+        return sorted(copies)
 
 
 def discard(conn: Conn, tasks: Sequence[int]) -> list[int]:

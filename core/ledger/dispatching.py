@@ -73,7 +73,9 @@ DISPATCH_COLUMNS = """
     t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
     t.user_integration_id::text AS account_id, a.version AS account_version,
     t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload,
-    t.attempts, t.crashes, t.snoozes, t.suspect"""
+    t.attempts, t.crashes, t.snoozes, t.suspect, t.deferrals,
+    coalesce(extract(epoch FROM clock_timestamp() - t.first_failed_at), 0)::float
+        AS failing_seconds"""
 
 # Claims portions and marks them queued. Only the leader may do so. The share lock on the row of
 # `engine_state` prevents concurrent claims of an old and a new leader, so that concurrency limits

@@ -8,24 +8,24 @@ from typing import Any
 
 from core.db.pool import Conn
 from core.ledger.outcomes import Outcome
-from core.results.parking import MAX_SNOOZED_SECONDS
 from core.results.text import json_text
 from core.states import TaskState
 
 MAX_ERRORS = 20
 """The number of latest errors that a task's row keeps."""
 
-# The fence has locked the rows. A task whose snoozes would exceed the maximum in total is parked:
-# Cause.SNOOZED of core.results.parking.
+# The fence has locked the rows.
 FINISH = f"""
 UPDATE sync_task t SET
-    state = CASE WHEN f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS}
-        THEN '{TaskState.PARKED}' ELSE f.state END,
+    state = f.state,
     available_at = CASE WHEN f.delay > 0 THEN clock_timestamp() + f.delay * interval '1 second'
         ELSE t.available_at END,
     attempts = t.attempts + f.attempt, crashes = t.crashes + f.crash,
     snoozes = t.snoozes + f.snooze,
     snoozed_seconds = t.snoozed_seconds + CASE WHEN f.snooze > 0 THEN f.delay ELSE 0 END,
+    first_failed_at = CASE WHEN f.attempt > 0 THEN coalesce(t.first_failed_at, clock_timestamp())
+        ELSE t.first_failed_at END,
+    deferrals = t.deferrals + (f.state = '{TaskState.DEFERRED}')::int,
     suspect = f.suspect, lease_until = NULL, reason = f.reason,
     errors = CASE WHEN f.error IS NULL THEN t.errors ELSE (
         SELECT jsonb_agg(e ORDER BY n) FROM (
@@ -37,9 +37,7 @@ UPDATE sync_task t SET
         ) latest) END,
     outputs_saved = f.saved, outputs_unchanged = f.unchanged, outputs_deleted = f.deleted,
     followups = f.followups,
-    finished_at = CASE WHEN f.state = '{TaskState.READY}'
-        AND NOT (f.snooze > 0 AND t.snoozed_seconds + f.delay > {MAX_SNOOZED_SECONDS})
-        THEN NULL ELSE clock_timestamp() END
+    finished_at = CASE WHEN f.state = '{TaskState.READY}' THEN NULL ELSE clock_timestamp() END
 FROM json_to_recordset(%s::json) AS f(
     id bigint, state text, delay float, attempt int, crash int, snooze int, suspect bool,
     reason text, error text, saved int, unchanged int, deleted int, followups int)

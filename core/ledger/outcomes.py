@@ -40,6 +40,8 @@ class Dispatch:
     crashes: int = 0
     snoozes: int = 0
     suspect: bool = False
+    deferrals: int = 0
+    failing_seconds: float = 0.0
 
     @property
     def id(self) -> str:
@@ -70,7 +72,7 @@ class Outcome:
     """The next state of a task, and everything that is committed with it.
 
     Attributes:
-      state: `done`, `ready` (to run again) or `parked`.
+      state: `done`, `ready` (to run again), `deferred` or `parked`.
       delay: Seconds until the task may run again.
       attempt, crash, snooze: Increments of the task's counters.
       reason: Why the task was skipped, parked or requeued; shown to people.

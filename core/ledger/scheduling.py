@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import START
-from core.states import STOPPED_TASKS, AccountState, Lane, RunState, TaskState, Trigger, literals
+from core.ledger import carry_over
+from core.ledger.opening import OPEN_RUN
+from core.states import AccountState, Lane, RunState, Trigger
 
 _NO_PAYLOAD = "'{}'"
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
@@ -51,7 +53,6 @@ FROM run JOIN due ON due.id = run.user_integration_id
 
 TICK = "UPDATE engine_state SET last_tick_at = clock_timestamp()"
 
-DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
 LOCK_ACCOUNT = """
 SELECT sync_status, integration_domain, resync_due, drop_state
 FROM user_integration WHERE id = %s FOR NO KEY UPDATE
@@ -60,22 +61,6 @@ JOIN_OPEN_RUN = f"""
 UPDATE sync_run SET allow_deletions = allow_deletions OR %(allow)s
 WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = '{RunState.RUNNING}'
 RETURNING id
-"""
-OPEN_RUN = """
-INSERT INTO sync_run (
-    id, user_integration_id, integration_domain, lane, trigger, start_seq, allow_deletions)
-SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(allow)s
-FROM dispatch_seq
-"""
-# The unique index `sync_run_open` prevents a second run: the statement waits for an uncommitted
-# transaction that has inserted one into the same lane.
-OPEN_RUN_IF_NONE = f"""{OPEN_RUN}
-ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
-"""
-# Waits for a transaction that ends the run, and then returns no row. Served by `sync_run_open`.
-SHARE_OPEN_RUN = f"""
-SELECT id FROM sync_run WHERE user_integration_id = %(account)s AND lane = %(lane)s
-    AND state = '{RunState.RUNNING}' FOR SHARE
 """
 ADD_ROOT = f"""
 INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, type, payload,
@@ -97,49 +82,6 @@ UPDATE sync_state SET
 WHERE user_integration_id = %s AND value IS NOT NULL
 """
 
-# Cancelled tasks, and parked tasks with fewer than three automatic retries, resume in the new run
-# as copies. A task that the run already has is not copied. These are three statements because a
-# single one compared every task with every copy.
-TO_CARRY = f"""
-SELECT t.id FROM sync_task t JOIN sync_run r ON r.id = t.run_id
-WHERE t.user_integration_id = %(account)s AND t.lane = %(lane)s AND t.retried_as IS NULL
-  AND t.run_id <> %(run)s
-  AND (t.state = '{TaskState.CANCELLED}'
-    OR t.state = '{TaskState.PARKED}' AND t.auto_retries < 3 AND r.state <> '{RunState.RUNNING}')
-ORDER BY t.id FOR UPDATE OF t
-"""
-CARRY = f"""
-INSERT INTO sync_task (run_id, user_integration_id, integration_domain, lane, retry_of, type,
-    payload, dedup_key, priority,
-    auto_retries, carried)
-SELECT DISTINCT ON (dedup_key) %(run)s, user_integration_id, integration_domain, lane, id, type,
-    payload, dedup_key, priority,
-    auto_retries + CASE WHEN state = '{TaskState.PARKED}' THEN 1 ELSE 0 END, true
-FROM sync_task WHERE id = ANY(%(tasks)s) AND type <> '{START}' ORDER BY dedup_key, id
-ON CONFLICT (run_id, dedup_key) DO NOTHING
-"""
-# Served by the unique index on (run_id, dedup_key).
-CARRIED = """
-UPDATE sync_task t SET retried_as = coalesce(
-    (SELECT again.id FROM sync_task again
-     WHERE again.run_id = %(run)s AND again.dedup_key = t.dedup_key),
-    t.id)
-WHERE t.id = ANY(%(tasks)s)
-"""
-# Finds the few accounts that have stopped tasks. Served by `sync_task_stopped`.
-STOPPED = f"""
-SELECT DISTINCT user_integration_id FROM sync_task
-WHERE user_integration_id = ANY(%s) AND state IN ({literals(STOPPED_TASKS)})
-  AND retried_as IS NULL
-"""
-CARRIED_BACKFILL = f"""
-SELECT EXISTS (SELECT FROM sync_task t JOIN sync_run r ON r.id = t.run_id
-    WHERE t.user_integration_id = %s AND t.lane = '{Lane.BACKFILL}' AND t.retried_as IS NULL
-      AND r.state <> '{RunState.RUNNING}'
-      AND (t.state = '{TaskState.CANCELLED}'
-        OR t.state = '{TaskState.PARKED}' AND t.auto_retries < 3))
-"""
-
 
 def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
     """Open runs for at most `batch` due accounts.
@@ -156,12 +98,10 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
             if drop_state:
                 conn.execute(DROP_STATE, (account,))
         claimed = [(run, account) for run, account, _ in rows]
-        stopped = {
-            account for (account,) in conn.execute(STOPPED, ([account for _, account in claimed],))
-        }
+        owing = carry_over.owing(conn, [account for _, account in claimed])
         for run, account in claimed:
-            if account in stopped:
-                _carry_on(conn, run, account)
+            if account in owing:
+                carry_over.continue_tasks(conn, run, account)
     return claimed
 
 
@@ -171,30 +111,6 @@ def poll(conn: Conn, batch: int) -> int:
     while claimed := claim_due(conn, batch):
         made += len(claimed)
     return made
-
-
-def _carry_on(conn: Conn, run: UUID, account: UUID) -> None:
-    """Copy the stopped tasks of earlier runs into the new live run and the open backfill run.
-
-    Locks, in this order: stopped live tasks, the backfill run FOR SHARE, stopped backfill tasks.
-    """
-    _carry(conn, run, account, Lane.LIVE)
-    waiting = conn.execute(CARRIED_BACKFILL, (account,)).fetchone()
-    if waiting is not None and waiting[0]:
-        backfill = open_run(conn, account, lane=Lane.BACKFILL, trigger=Trigger.RETRY)
-        _carry(conn, backfill, account, Lane.BACKFILL)
-
-
-def _carry(conn: Conn, run: UUID, account: UUID, lane: str) -> None:
-    """Copy the stopped tasks of a lane into a run, and record each copy in its original.
-
-    Locks the originals, by id.
-    """
-    params: dict[str, Any] = {"run": run, "account": account, "lane": lane}
-    params["tasks"] = [task for (task,) in conn.execute(TO_CARRY, params)]
-    if params["tasks"]:
-        conn.execute(CARRY, params)
-        conn.execute(CARRIED, params)
 
 
 def request_run(
@@ -233,7 +149,7 @@ def request_run(
         if drop_state:
             conn.execute(DROP_STATE, (account,))
         conn.execute(RESYNC_TAKEN, (account,))
-        _carry_on(conn, params["id"], account)
+        carry_over.continue_tasks(conn, params["id"], account, all_deferred=True)
     return params["id"], True
 
 
@@ -264,52 +180,6 @@ def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
         _lock_active(conn, account)
         conn.execute(REQUEST_RESYNC, (account,))
     return request_run(conn, account, trigger=Trigger.RESYNC)
-
-
-def open_run(conn: Conn, account: UUID, *, lane: str, trigger: str) -> UUID:
-    """Return the open run of a lane, locked FOR SHARE. If necessary, open one without a root task.
-
-    Call this in a transaction. The run cannot end before the transaction does, so it can take more
-    tasks.
-
-    Raises:
-      NotFound: The account does not exist.
-    """
-    params: dict[str, Any] = {"account": account, "domain": _domain_of(conn, account)}
-    params |= {"lane": lane, "trigger": trigger, "allow": False}
-    while True:
-        _open_if_none(conn, params)
-        run = _share_open(conn, params)
-        if run is not None:
-            return run
-        # The open run that `_open_if_none` found has ended since.
-
-
-def _domain_of(conn: Conn, account: UUID) -> str:
-    """Return the domain of an account. Locks nothing, because a domain never changes."""
-    row = conn.execute(DOMAIN_OF, (account,)).fetchone()
-    if row is None:
-        raise NotFound("account-not-found", account=account)
-    domain: str = row[0]
-    return domain
-
-
-def _open_if_none(conn: Conn, params: Mapping[str, Any]) -> None:
-    """Insert a run unless one is open in the lane.
-
-    Locks the new run, after the account or the tasks that the caller has locked. Waits for a
-    concurrent transaction that opens a run in the same lane.
-    """
-    conn.execute(OPEN_RUN_IF_NONE, {**params, "id": uuid4()})
-
-
-def _share_open(conn: Conn, params: Mapping[str, Any]) -> UUID | None:
-    """Lock the open run FOR SHARE, after the account or the tasks that the caller has locked.
-
-    Waits for a concurrent transaction that ends the run. Returns None if the run has ended.
-    """
-    row = conn.execute(SHARE_OPEN_RUN, params).fetchone()
-    return None if row is None else row[0]
 
 
 def _lock_active(conn: Conn, account: UUID) -> tuple[str, bool, bool]:

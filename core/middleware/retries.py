@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from dramatiq.broker import MessageProxy
@@ -17,13 +18,16 @@ from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
 from core.limits.keys import account_key
 from core.middleware.base import TaskMiddleware
 from core.observability.errors import report_task
+from core.plugins import Registry
 from core.results.decisions import (
     Crashed,
     Decision,
+    Defer,
     Done,
     Expired,
     Park,
     Retry,
+    RetryPolicy,
     Snooze,
     StopAccount,
     Wait,
@@ -54,7 +58,8 @@ class Retries(TaskMiddleware):
       runner: The runner, which has the account as the task used it.
       accounts: The accounts; they redact secrets if the task could not load its account.
       hand_over: Saves the outcome.
-      max_attempts: Attempts before a task is parked (`POLLING_MAX_ATTEMPTS`).
+      registry: The installed integrations, with the exceptions that may pass.
+      policy: The bounds on the attempts of a task.
     """
 
     def __init__(
@@ -63,13 +68,15 @@ class Retries(TaskMiddleware):
         runner: Runner,
         accounts: Accounts,
         hand_over: Callable[[Outcome], None],
-        max_attempts: int,
+        registry: Registry,
+        policy: RetryPolicy,
     ) -> None:
         super().__init__(inflight)
         self._runner = runner
         self._accounts = accounts
         self._hand_over = hand_over
-        self.max_attempts = max_attempts
+        self._registry = registry
+        self._policy = policy
 
     @property
     def actor_options(self) -> set[str]:
@@ -89,7 +96,7 @@ class Retries(TaskMiddleware):
         outcome = outcome_of(
             dispatch,
             exception,
-            self.max_attempts,
+            self._policy_of(dispatch.domain),
             loaded,
             redact,
             self._accounts.credentials_version,
@@ -103,8 +110,8 @@ class Retries(TaskMiddleware):
             (
                 "is parked"
                 if outcome.state == TaskState.PARKED
-                else f"runs again in {outcome.delay:.1f} s"
-                if outcome.state == TaskState.READY
+                else f"retries in {outcome.delay:.1f} s"
+                if outcome.state in (TaskState.READY, TaskState.DEFERRED)
                 else "ends"
             ),
             outcome.error or outcome.reason,
@@ -115,6 +122,12 @@ class Retries(TaskMiddleware):
                 exception, outcome.error or outcome.reason or "", tags_of(dispatch), redact, level
             )
         self._hand_over(outcome)
+
+    def _policy_of(self, domain: str) -> RetryPolicy:
+        integration = self._registry.integrations.get(domain)
+        if integration is None or not integration.manifest.passing:
+            return self._policy
+        return replace(self._policy, passing=tuple(integration.manifest.passing))
 
 
 def tags_of(dispatch: Dispatch) -> dict[str, str]:
@@ -131,7 +144,7 @@ def tags_of(dispatch: Dispatch) -> dict[str, str]:
 def outcome_of(
     dispatch: Dispatch,
     exception: BaseException,
-    max_attempts: int,
+    policy: RetryPolicy,
     loaded: LoadedAccount | None,
     redact: Callable[[str], str],
     stored_version: Callable[[str], int],
@@ -141,18 +154,18 @@ def outcome_of(
     Args:
       dispatch: The dispatch that raised.
       exception: The exception.
-      max_attempts: Attempts before a task is parked.
+      policy: The bounds on the attempts of a task.
       loaded: The account as the task used it; None if it could not be loaded.
       redact: Redacts the account's secrets in a text.
       stored_version: Reads the version of an account's credentials; called if `loaded` is None.
     """
-    decision = decide(exception, dispatch, max_attempts, redact=redact, describe=message_of)
+    decision = decide(exception, dispatch, policy, redact=redact, describe=message_of)
     try:
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     except Exception as error:  # noqa: BLE001  a task without an outcome would stay in flight forever
-        decision = decide(error, dispatch, max_attempts, redact=redact, describe=message_of)
+        decision = decide(error, dispatch, policy, redact=redact, describe=message_of)
         outcome = _outcome(dispatch, decision, loaded, stored_version)
-    if isinstance(decision, Retry | Crashed | StopAccount | Park):
+    if isinstance(decision, Retry | Defer | Crashed | StopAccount | Park):
         outcome.error = _error(exception, redact, decision.reason)
     return outcome
 
@@ -178,6 +191,8 @@ def _outcome(
             outcome.state, outcome.expired = TaskState.DONE, partition
         case Retry(seconds=seconds):
             outcome.delay, outcome.attempt = seconds, 1
+        case Defer(seconds=seconds):
+            outcome.state, outcome.delay, outcome.attempt = TaskState.DEFERRED, seconds, 1
         case Crashed(seconds=seconds):
             outcome.delay, outcome.crash, outcome.suspect = seconds, 1, True
         case Wait(seconds=seconds, snoozes=snoozes, keeps_suspicion=keeps):
@@ -187,19 +202,26 @@ def _outcome(
             outcome.delay, outcome.snooze = seconds * (1 + random.random() / 20), 1
             outcome.block = Block(_key(dispatch, loaded, limit), seconds, decision.reason)
         case StopAccount(what=what):
-            version = (
-                loaded.account.credentials_version
-                if loaded is not None
-                else stored_version(dispatch.account_id)
-            )
+            version = _credentials_version(dispatch, loaded, stored_version)
             outcome.delay, outcome.stop = STOPPED_SECONDS, Stop(what, decision.reason, version)
-        case Park(cause=Cause.CRASHES):
-            outcome.state, outcome.crash = TaskState.PARKED, 1
-        case Park():
-            outcome.state, outcome.attempt = TaskState.PARKED, 1
+        case Park(cause=cause):
+            outcome.state = TaskState.PARKED
+            outcome.crash = int(cause == Cause.CRASHES)
+            outcome.attempt = 1 - outcome.crash
         case _:
             assert_never(decision)
     return outcome
+
+
+def _credentials_version(
+    dispatch: Dispatch, loaded: LoadedAccount | None, stored_version: Callable[[str], int]
+) -> int:
+    """Return the version of the credentials that the task used."""
+    return (
+        stored_version(dispatch.account_id)
+        if loaded is None
+        else loaded.account.credentials_version
+    )
 
 
 def _key(dispatch: Dispatch, loaded: LoadedAccount | None, limit: str | None) -> str:

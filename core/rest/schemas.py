@@ -235,6 +235,9 @@ class Run(BaseModel):
     finished_at: datetime | None = Field(description="The end of the run; null while it is open")
     tasks_done: int = Field(description="The number of tasks that are done")
     tasks_parked: int = Field(description="The number of parked tasks")
+    tasks_deferred: int = Field(
+        description="The number of deferred tasks; the engine retries them automatically"
+    )
     outputs_saved: int = Field(description="The number of items created or changed")
     outputs_unchanged: int = Field(description="The number of items found unchanged")
     outputs_deleted: int = Field(description="The number of items marked deleted")

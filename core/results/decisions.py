@@ -27,6 +27,7 @@ from core.errors import (
     VaultError,
 )
 from core.results.parking import MAX_CRASHES, Cause
+from core.results.passing import may_pass
 from core.results.result import partition_fits
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
 from core.results.text import sanitize
@@ -34,6 +35,12 @@ from core.states import AccountStateReason, Trigger
 
 FIRST_BACKOFF_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 3_600.0
+
+MAX_QUICK_SECONDS = 60.0
+"""The longest wait between two quick attempts; a provider that asks for more defers the task."""
+
+FIRST_DEFERRAL_SECONDS = 60.0
+MAX_DEFERRAL_SECONDS = 6 * 3_600.0
 
 MIN_SNOOZE_SECONDS = 1.0
 MAX_SNOOZE_SECONDS = 86_400.0
@@ -92,6 +99,14 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Defer:
+    """The task is closed for its run, and tried again after a pause. Counts an attempt."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Crashed:
     """The task runs again as a suspect. The failure counts as a crash."""
 
@@ -104,7 +119,7 @@ class Wait:
     """The task runs again later. The failure does not count, because the task did not cause it.
 
     Attributes:
-      snoozes: True if the wait counts toward `MAX_SNOOZED_SECONDS`.
+      snoozes: True if the time counts as snoozed.
       keeps_suspicion: True if a suspect remains a suspect.
     """
 
@@ -118,7 +133,7 @@ class Wait:
 class Snooze:
     """The provider requests a pause. The task and all other users of the limit wait for its end.
 
-    The wait counts toward `MAX_SNOOZED_SECONDS`.
+    The wait counts as snoozed.
 
     Attributes:
       limit: The exhausted limit; None for the complete account.
@@ -154,7 +169,7 @@ class Park:
     cause: Cause
 
 
-Decision = Done | Expired | Retry | Crashed | Wait | Snooze | StopAccount | Park
+Decision = Done | Expired | Retry | Defer | Crashed | Wait | Snooze | StopAccount | Park
 
 
 # Rules
@@ -179,9 +194,37 @@ class Tries(Protocol):
         ...
 
     @property
+    def deferrals(self) -> int:
+        """The number of times that it was deferred."""
+        ...
+
+    @property
+    def failing_seconds(self) -> float:
+        """Seconds since its first failure; 0 if it has not failed."""
+        ...
+
+    @property
     def trigger(self) -> str:
         """The trigger of the task's run."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """The bounds on the attempts of a task.
+
+    Args:
+      max_attempts: Quick attempts before a task is deferred or parked (`POLLING_MAX_ATTEMPTS`).
+        Default: 3.
+      give_up_seconds: Seconds since its first failure after which a task is parked instead of
+        deferred (`POLLING_GIVE_UP_AFTER_DAYS`). Default: 7 days.
+      passing: The exceptions that may pass, besides those of `core.results.passing`
+        (`Manifest.passing`). Default: none.
+    """
+
+    max_attempts: int = 3
+    give_up_seconds: float = 7 * 86_400.0
+    passing: tuple[type[BaseException], ...] = ()
 
 
 class Case(NamedTuple):
@@ -190,7 +233,7 @@ class Case(NamedTuple):
     error: Any
     reason: str
     tries: Tries
-    max_attempts: int
+    policy: RetryPolicy
     draw: Draw
 
 
@@ -253,11 +296,25 @@ def _crashed(case: Case) -> Decision:
     return Crashed(case.reason, backoff(1, case.draw))
 
 
-def _retried(case: Case) -> Decision:
+def _failed(case: Case) -> Decision:
+    if may_pass(case.error, case.policy.passing):
+        return _unavailable(case)
     attempt = case.tries.attempts + 1
-    if attempt >= case.max_attempts:
+    if attempt >= case.policy.max_attempts:
         return Park(f"after {attempt} attempts: {case.reason}", Cause.ATTEMPTS)
     return Retry(case.reason, backoff(attempt, case.draw))
+
+
+def _unavailable(case: Case) -> Decision:
+    attempt = case.tries.attempts + 1
+    requested = requested_seconds(getattr(case.error, "retry_after", None)) or 0.0
+    if attempt < case.policy.max_attempts and requested <= MAX_QUICK_SECONDS:
+        return Retry(case.reason, max(requested, backoff(attempt, case.draw)))
+    if case.tries.failing_seconds >= case.policy.give_up_seconds:
+        days = case.tries.failing_seconds / 86_400
+        return Park(f"failing for {days:.0f} days: {case.reason}", Cause.GIVEN_UP)
+    pause = deferral(case.tries.deferrals, case.draw)
+    return Defer(f"deferred: {case.reason}", max(requested, pause))
 
 
 Kinds = type[BaseException] | tuple[type[BaseException], ...]
@@ -276,14 +333,14 @@ RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     ((ResultInvalid, TaskUnfit), _invalid),
     ((PermanentError, NotFound), _refused),
     (TimeLimitExceeded, _crashed),
-    (BaseException, _retried),  # TransientError, and all other exceptions
+    (BaseException, _failed),  # TransientError, connection errors, and all other exceptions
 )
 
 
 def decide(
     error: BaseException,
     tries: Tries,
-    max_attempts: int,
+    policy: RetryPolicy,
     *,
     redact: Callable[[str], str] = str,
     describe: Callable[[BaseException], str] = str,
@@ -295,7 +352,7 @@ def decide(
     the class of the exception.
 
     Parameters:
-      max_attempts: Attempts before a task is parked.
+      policy: The bounds on the attempts of a task.
       redact: Removes the account's secrets from a text. Default: no redaction.
       describe: Returns the text of an exception. Default: `str`.
       draw: Returns the jitter. Default: `random.uniform`.
@@ -304,10 +361,10 @@ def decide(
     try:
         reason = (sanitize(redact(describe(error))) or type(error).__name__)[:MAX_REASON_CHARS]
         rule = next(rule for kinds, rule in RULES if issubclass(kind, kinds))
-        return rule(Case(error, reason, tries, max_attempts, draw))
+        return rule(Case(error, reason, tries, policy, draw))
     except Exception as unreadable:  # noqa: BLE001  a task without a decision would never end
         reason = f"{type(error).__name__}; reading it raised {type(unreadable).__name__}"
-        return _retried(Case(error, reason, tries, max_attempts, draw))
+        return _failed(Case(RuntimeError(), reason, tries, policy, draw))
 
 
 def _is_redis_error(error: BaseException) -> bool:
@@ -328,6 +385,27 @@ def backoff(attempt: int, draw: Draw = random.uniform) -> float:
     return draw(0, ceiling)
 
 
+def deferral(deferrals: int, draw: Draw = random.uniform) -> float:
+    """Return the seconds before a deferred task is tried again: from a minute to 6 hours.
+
+    Args:
+      deferrals: The number of times that the task was deferred before.
+      draw: Makes the jitter. Default: `random.uniform`.
+    """
+    ceiling = min(MAX_DEFERRAL_SECONDS, FIRST_DEFERRAL_SECONDS * 2.0 ** min(deferrals, 40))
+    return ceiling * draw(0.5, 1)
+
+
+def requested_seconds(value: object) -> float | None:
+    """Return the pause that a provider requests, bounded to between one second and one day.
+
+    Returns None if the value is not a finite number.
+    """
+    if isinstance(value, int | float) and -math.inf < value < math.inf:
+        return float(min(max(value, MIN_SNOOZE_SECONDS), MAX_SNOOZE_SECONDS))
+    return None
+
+
 def snooze(retry_after: object, snoozes: int, draw: Draw = random.uniform) -> float:
     """Return the seconds to pause calls to a provider.
 
@@ -338,7 +416,8 @@ def snooze(retry_after: object, snoozes: int, draw: Draw = random.uniform) -> fl
       retry_after: The provider's value, in seconds.
       snoozes: The number of earlier snoozes.
     """
-    if isinstance(retry_after, int | float) and -math.inf < retry_after < math.inf:
-        return float(min(max(retry_after, MIN_SNOOZE_SECONDS), MAX_SNOOZE_SECONDS))
+    requested = requested_seconds(retry_after)
+    if requested is not None:
+        return requested
     ceiling = min(MAX_DEFAULT_SNOOZE_SECONDS, FIRST_BLIND_SNOOZE_SECONDS * 2.0 ** min(snoozes, 10))
     return ceiling * draw(0.5, 1)

@@ -5,9 +5,9 @@
 | `REFUSED` | raised `PermanentError`, or `NotFound` because its account or integration is unknown | `core.results.decisions` |
 | `INVALID` | returned an invalid result: wrong types, over a bound, not JSON, or a NUL byte in a payload or state | `core.results.result` and `outputs`, as `ResultInvalid` |
 | | has a type or payload that the installed plugin does not support | `BaseIntegration.run_task`, as `TaskUnfit` |
-| `ATTEMPTS` | failed with another exception in the last of its attempts | `core.results.decisions` |
+| `ATTEMPTS` | raised an exception unknown to the engine in the last of its attempts | `core.results.decisions` |
 | `CRASHES` | exceeded its time limit, or crashed its process, three times | `core.results.decisions`; `core.ledger.leases`, `EXPIRE` |
-| `SNOOZED` | was snoozed for seven days in total | `core.ledger.finish`, `FINISH` |
+| `GIVEN_UP` | failed for `POLLING_GIVE_UP_AFTER_DAYS` with errors that may pass | `core.results.decisions` |
 | `CURSOR` | raised `CursorExpired` in a resync, or for a partition with an invalid name | `core.results.decisions` |
 | `RUN_LIMIT` | returned follow-ups in a run with more tasks than its integration allows | `core.ledger.fence` |
 | `UNSAVABLE` | returned a result that PostgreSQL rejects (a data error), although it passed all checks | `core.worker.saver` |
@@ -27,7 +27,7 @@ class Cause(StrEnum):
     INVALID = "invalid"
     ATTEMPTS = "attempts"
     CRASHES = "crashes"
-    SNOOZED = "snoozed"
+    GIVEN_UP = "given_up"
     CURSOR = "cursor"
     RUN_LIMIT = "run_limit"
     UNSAVABLE = "unsavable"
@@ -35,11 +35,3 @@ class Cause(StrEnum):
 
 MAX_CRASHES = 3
 """The number of crashes after which a task is parked (`CRASHES`)."""
-
-MAX_SNOOZED_SECONDS = 7 * 86_400
-"""The total of snoozed seconds after which a task is parked (`SNOOZED`)."""
-
-
-def snoozed_too_long(snoozed: float, seconds: float) -> bool:
-    """Return True if a task that was snoozed for `snoozed` seconds must not wait `seconds` more."""
-    return snoozed + seconds > MAX_SNOOZED_SECONDS

@@ -14,20 +14,21 @@ from core.integration.results import Listing, Task
 from core.results.decisions import (
     CONFLICT_SECONDS,
     Crashed,
+    Defer,
     Done,
     Expired,
     Park,
     Retry,
+    RetryPolicy,
     Snooze,
     StopAccount,
     Wait,
     decide,
 )
-from core.results.parking import snoozed_too_long
 from core.results.rows import ListingRow, ResultRows, StateRow
 from core.testing.content import moment
 from core.testing.context import Account, HarnessContext
-from core.testing.outcome import Parked, SyncResult
+from core.testing.outcome import Deferred, Parked, SyncResult
 from core.testing.queue import Entry, Queue, Run
 
 MAX_WAITS = 1_000
@@ -59,7 +60,9 @@ class Ledger:
         self.allow_deletions = False
         self.tasks: list[Task] = []
         self._account, self._integration, self._queue = account, integration, queue
-        self._max_attempts, self._max_tasks = max_attempts, max_tasks
+        self._policy = RetryPolicy(max_attempts, passing=tuple(integration.manifest.passing))
+        self._max_tasks = max_tasks
+        self._deferred: list[Entry] = []
         self._at_once = {limit.name for limit in limits if isinstance(limit, Concurrency)}
         self._runs: dict[str, Run] = {}
 
@@ -69,6 +72,9 @@ class Ledger:
         """Start a live run, unless one is open."""
         if "live" not in self._runs:
             self._put(root, root.type, self._run("live", trigger))
+        deferred, self._deferred = self._deferred, []
+        for entry in deferred:
+            self._try_again(entry, trigger)
 
     def finish(self) -> None:
         """End the open runs, which have no more tasks."""
@@ -82,11 +88,19 @@ class Ledger:
             self.result.runs.append(self._runs[lane].info)
         return self._runs[lane]
 
+    def _try_again(self, entry: Entry, trigger: str) -> None:
+        """Queue a copy of a deferred task, unless the run has this task already."""
+        run = self._run(entry.run.info.lane, trigger)
+        if entry.key not in run.keys:
+            run.keys.add(entry.key)
+            self._queue.put(replace(entry, run=run, attempts=0))
+
     def _put(self, task: Task, key: str, run: Run) -> None:
         """Queue a task, unless its run already had one with this key."""
         if key not in run.keys:
             run.keys.add(key)
-            self._queue.put(Entry(f"task-{self._account.tick()}", task, run, self._limits_of(task)))
+            number = self._account.tick()
+            self._queue.put(Entry(f"task-{number}", task, run, self._limits_of(task), key))
 
     def _limits_of(self, task: Task) -> frozenset[str]:
         spec = self._integration.task_specs.get(task.type)
@@ -175,7 +189,8 @@ class Ledger:
     def fail(self, entry: Entry, error: Exception) -> None:
         """Apply the decision of `core.results.decisions` on this error, with maximum waits."""
         self.result.failures.append(error)
-        decision = decide(error, entry, self._max_attempts, draw=max)
+        self._note_failure(entry)
+        decision = decide(error, entry, self._policy, draw=max)
         match decision:
             case Done(reason=reason):
                 self.result.tasks_done += 1
@@ -187,6 +202,10 @@ class Ledger:
             case Retry(seconds=seconds):
                 entry.attempts += 1
                 self._queue.put(entry, seconds)
+            case Defer(seconds=seconds):
+                entry.deferrals += 1
+                self._deferred.append(entry)
+                self.result.deferred.append(Deferred(entry.task, error, seconds))
             case Crashed(seconds=seconds):
                 entry.crashes += 1
                 self._queue.put(entry, seconds)
@@ -204,8 +223,6 @@ class Ledger:
                 assert_never(decision)
 
     def _wait(self, entry: Entry, error: Exception, seconds: float, *, snoozes: bool) -> None:
-        if snoozes and snoozed_too_long(entry.snoozed, seconds):
-            return self._park(entry, error)
         entry.snoozes += snoozes
         entry.snoozed += seconds if snoozes else 0.0
         entry.waits += not snoozes
@@ -213,7 +230,12 @@ class Ledger:
             raise RuntimeError(
                 "the task waits for PostgreSQL or Redis, which the harness does not have"
             ) from error
-        return self._queue.put(entry, seconds)
+        self._queue.put(entry, seconds)
+
+    def _note_failure(self, entry: Entry) -> None:
+        if entry.first_failed is None:
+            entry.first_failed = self._queue.clock
+        entry.failing_seconds = self._queue.clock - entry.first_failed
 
     def _park(self, entry: Entry, error: Exception) -> None:
         self.result.parked.append(Parked(entry.task, error, entry.attempts + 1))

@@ -20,6 +20,15 @@ class Parked:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A task whose failure may pass, with the error of its last attempt and the next pause."""
+
+    task: Task
+    error: Exception
+    seconds: float
+
+
 @dataclass(slots=True)
 class SyncResult:
     """The totals of all runs of one `Harness.sync`.
@@ -29,6 +38,7 @@ class SyncResult:
       tasks_done: The number of tasks that ended as done.
       parked: Tasks that failed for good.
       skipped: The reasons of tasks that raised `SkipItem`.
+      deferred: Tasks whose failure may pass. The next sync tries them again.
       held: Listings whose deletions wait for a person.
       error: The error that stopped the account, or None.
       failures: Every error raised, also those before a successful attempt.
@@ -39,6 +49,7 @@ class SyncResult:
     tasks_done: int = 0
     parked: list[Parked] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    deferred: list[Deferred] = field(default_factory=list)
     held: list[Listing] = field(default_factory=list)
     error: Exception | None = None
     failures: list[Exception] = field(default_factory=list)
@@ -49,7 +60,7 @@ class SyncResult:
         """The state of the sync: `succeeded`, `partial` or `failed`."""
         if self.error is not None or any(parked.task.type == START for parked in self.parked):
             return RunState.FAILED
-        return RunState.PARTIAL if self.parked else RunState.SUCCEEDED
+        return RunState.PARTIAL if self.parked or self.deferred else RunState.SUCCEEDED
 
     @property
     def tasks_parked(self) -> int:

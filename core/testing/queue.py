@@ -34,17 +34,23 @@ class Entry:
     Attributes:
       limits: The names of the limits that the task uses.
       snoozed: Seconds that the task has been snoozed in all.
+      first_failed: The clock at its first failure.
+      failing_seconds: Seconds since then, at its latest failure.
     """
 
     id: str
     task: Task
     run: Run
     limits: frozenset[str]
+    key: str = ""
     attempts: int = 0
     snoozes: int = 0
     snoozed: float = 0.0
     crashes: int = 0
     waits: int = 0
+    deferrals: int = 0
+    first_failed: float | None = None
+    failing_seconds: float = 0.0
 
     @property
     def trigger(self) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.errors import TransientError
 from core.integration.base import BaseIntegration
 from core.integration.context import TaskInfo
 from core.integration.results import Task, TaskResult
@@ -79,7 +78,7 @@ class Worker:
             raised = error
         except ENDINGS as error:
             # The engine's thread survives these too, and treats them as unknown errors.
-            raised = TransientError(f"the plugin raised {type(error).__name__}: {error}")
+            raised = RuntimeError(f"the plugin raised {type(error).__name__}: {error}")
             raised.__cause__ = error
         self.close()
         return Attempt(entry, context, raised)

@@ -45,6 +45,8 @@ KEYS = {
     "crashes": "c",
     "snoozes": "z",
     "suspect": "u",
+    "deferrals": "h",
+    "failing_seconds": "w",
 }
 """The key of each field of a `Dispatch` in a message of `run_task`.
 

@@ -206,4 +206,5 @@ def test_the_identity_contains_user_server_and_root(ftp_server: Any) -> None:
 
 def test_a_refused_connection_is_a_transient_error(ftp_server: Any) -> None:
     result = Harness(Ftp, {**ftp_server.config, "port": 1}, ftp_server.credentials).sync()
-    assert result.parked[0].attempts == 3
+    assert (result.state, len(result.failures), result.parked) == ("partial", 3, [])
+    assert len(result.deferred) == 1

@@ -73,7 +73,7 @@ def test_a_rejected_page_token_restarts_the_listing(gmail: FakeGmail) -> None:
     assert set(messages(harness)) == set(ids)
 
 
-def test_a_listing_that_repeats_its_page_is_parked(gmail: FakeGmail) -> None:
+def test_a_listing_that_repeats_its_page_is_deferred(gmail: FakeGmail) -> None:
     gmail.mailbox.fill(3)
     ids = [{"id": id} for id in gmail.mailbox.messages]
     gmail.failing = lambda kind, path: (
@@ -82,7 +82,7 @@ def test_a_listing_that_repeats_its_page_is_parked(gmail: FakeGmail) -> None:
     harness = connect(gmail)
     result = harness.sync()
     assert result.state == "partial"
-    assert isinstance(result.parked[0].error, TransientError)
+    assert isinstance(result.deferred[0].error, TransientError)
 
 
 def test_nothing_is_lost_when_workers_die_between_pages(gmail: FakeGmail) -> None:

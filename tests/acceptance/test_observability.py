@@ -180,7 +180,7 @@ def test_the_dispatcher_reports_its_errors_too(
     sync(deployment, connect(deployment, Metered, {}))
     [event, *_] = fleet.until(collector.events, "the event arrives", 40)
     assert (event["tags"]["process"], event["logger"]) == ("dispatcher", "core.dispatcher.loop")
-    assert "nothing of metered can be dispatched" in event["message"]
+    assert "cannot dispatch tasks of metered" in event["message"]
 
 
 def test_the_class_name_of_an_exception_is_redacted(

@@ -12,7 +12,6 @@ from core.ledger import scheduling
 from core.ledger.finish import MAX_ERRORS
 from core.ledger.leadership import renew_epoch, status
 from core.ledger.outcomes import Block, Outcome, Stop, parked
-from core.results.parking import MAX_SNOOZED_SECONDS
 from core.results.rows import OutputRow
 from core.results.text import is_storable
 from core.states import Operation
@@ -131,18 +130,6 @@ def test_only_the_latest_errors_are_kept(desk) -> None:
     assert [error["error"] for error in errors] == [
         str(number) for number in range(5, MAX_ERRORS + 5)
     ]
-
-
-def test_snoozed_time_is_capped(desk) -> None:
-    dispatch = desk.root(desk.account())
-    for _ in range(7):
-        desk.save(
-            Outcome(dispatch, state="ready", delay=MAX_SNOOZED_SECONDS / 7, snooze=1, reason="slow")
-        )
-        desk.conn.execute("UPDATE sync_task SET available_at = now()")
-        (dispatch,) = desk.claim()
-    desk.save(Outcome(dispatch, state="ready", delay=1, snooze=1, reason="slow"))
-    assert desk.rows("SELECT state, snoozes, attempts FROM sync_task") == [("parked", 8, 0)]
 
 
 def test_a_block_applies_to_all_and_is_never_shortened(desk) -> None:
@@ -408,9 +395,12 @@ def test_the_largest_result_is_saved(desk) -> None:
 
 def test_the_message_of_any_exception_can_be_saved(desk) -> None:
     from core.middleware.retries import outcome_of
+    from core.results.decisions import RetryPolicy
 
     dispatch = desk.root(desk.account())
-    outcome = outcome_of(dispatch, ValueError("\x00\ud800\x1b"), 3, None, str, lambda _: 0)
+    outcome = outcome_of(
+        dispatch, ValueError("\x00\ud800\x1b"), RetryPolicy(), None, str, lambda _: 0
+    )
     desk.save(outcome)
     reason, error = desk.rows("SELECT reason, errors->0->>'error' FROM sync_task")[0]
     assert is_storable(reason + error)

@@ -12,7 +12,7 @@ import pytest
 
 from core import Task
 from core.errors import InvalidInput, NotFound, WrongState
-from core.ledger import completion, controls, scheduling
+from core.ledger import completion, controls
 from core.ledger.outcomes import parked
 
 
@@ -87,41 +87,14 @@ def test_a_discarded_task_is_never_run_again(desk) -> None:
     assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 0
 
 
-def test_a_parked_task_is_retried_automatically_in_the_next_three_runs(desk) -> None:
+def test_a_parked_task_waits_for_a_person(desk) -> None:
     account = desk.account()
-    one_parked(desk, account)
-    tried = []
-    for _ in range(5):
-        desk.run(account)
-        for dispatch in desk.claim():
-            if dispatch.type == "step":
-                park(desk, dispatch)
-                tried.append(dispatch.task_id)
-            else:
-                desk.finish(dispatch)
-    assert len(tried) == 3
-    assert desk.runs() == ["partial"] * 4 + ["succeeded"] * 2
-    assert (
-        desk.value("SELECT count(*) FROM sync_task WHERE state = 'parked' AND retried_as IS NULL")
-        == 1
-    )
-
-
-def test_a_parked_backfill_task_is_retried_in_a_backfill(desk) -> None:
-    account = desk.account()
-    desk.finish(desk.root(account), tasks=[Task("step", background=True)])
-    park(desk, *desk.claim())
-    desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
-    scheduling.poll(desk.conn, 5)
-    assert desk.rows(
-        "SELECT lane, trigger FROM sync_run WHERE state = 'running' ORDER BY lane"
-    ) == [
-        ("backfill", "retry"),
-        ("live", "schedule"),
-    ]
-    assert sorted(desk.rows("SELECT lane, type FROM sync_task WHERE state = 'ready'")) == [
-        ("backfill", "step"),
-        ("live", "start"),
+    bad = one_parked(desk, account)
+    for _ in range(3):
+        desk.finish(desk.root(account))
+    assert desk.runs() == ["partial"] + ["succeeded"] * 3
+    assert desk.rows("SELECT state, retried_as FROM sync_task WHERE id = %s", bad.task_id) == [
+        ("parked", None)
     ]
 
 
@@ -139,10 +112,10 @@ def test_cancelling_carries_open_tasks_into_the_next_run(desk) -> None:
     assert desk.save(desk.outcome(flying)).applied == []
     desk.run(account)
     carried = desk.rows(
-        "SELECT payload->>'number', priority, retry_of IS NOT NULL, auto_retries "
+        "SELECT payload->>'number', priority, retry_of IS NOT NULL "
         "FROM sync_task WHERE state = 'ready' AND type = 'step' ORDER BY 1"
     )
-    assert carried == [("0", 0, True, 0), ("1", 1, True, 0), ("2", 2, True, 0)]
+    assert carried == [("0", 0, True), ("1", 1, True), ("2", 2, True)]
     for dispatch in desk.claim():
         desk.finish(dispatch)
     assert desk.runs() == ["cancelled", "succeeded"]

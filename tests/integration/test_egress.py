@@ -255,7 +255,7 @@ def test_connections_of_a_pool_started_before_the_task_are_refused(listener, egr
         late = pool.submit(lambda: (time.sleep(0.05), directly(place)))
     with pytest.raises(EgressRefused, match="accounts made with a user's token"):
         carried.result()
-    with pytest.raises(EgressRefused, match="without the context of its task"):
+    with pytest.raises(EgressRefused, match="without its task's context"):
         late.result()
     with egress.for_account(public_only=False), pytest.raises(EgressRefused):
         # the thread does not know that it works for another account now

@@ -28,7 +28,8 @@ from support.state_changes import forbidden, noted, watch
 from core.accounts import store
 from core.db.pool import Conn, open_connection
 from core.errors import InvalidInput
-from core.ledger import controls, dispatching, leadership, leases, scheduling
+from core.integration.base import START
+from core.ledger import carry_over, controls, dispatching, leadership, leases, scheduling
 from core.ledger.commit import commit_outcomes
 from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
@@ -57,7 +58,8 @@ class ModelTask:
     dispatch_no: int = 0
     attempts: int = 0
     crashes: int = 0
-    auto_retries: int = 0
+    root: bool = False
+    due: bool = False
     suspect: bool = False
     retried: bool = False
 
@@ -134,20 +136,49 @@ class Ledger(RuleBasedStateMachine):
             backfill = self._open(account, "backfill") or self._learn_run(account, "backfill")
             self._carry(backfill, account, "backfill")
 
-    def _waiting(self, account: UUID, lane: str) -> list[tuple[int, ModelTask]]:
+    def _waiting(self, account: UUID, lane: str) -> list[ModelTask]:
         """Return the tasks that continue in the next run."""
         return [
-            (id, task)
-            for id, task in self.tasks.items()
+            task
+            for task in self.tasks.values()
             if self.runs[task.run].account == account and task.lane == lane and not task.retried
-            and self.runs[task.run].state != "running"
-            and (task.state == "cancelled" or (task.state == "parked" and task.auto_retries < 3))
+            and (task.state == "cancelled"
+                 or (task.state == "deferred" and (task.due or task.root)))
         ]  # fmt: skip
 
     def _carry(self, run: UUID, account: UUID, lane: str) -> None:
-        for _, task in self._waiting(account, lane):
-            task.retried = True
+        for task in self._waiting(account, lane):
+            task.retried |= task.run != run
         self._learn(run, None)
+
+    @rule()
+    def time_passes(self) -> None:
+        """Make all deferred tasks due."""
+        self.conn.execute(
+            "UPDATE sync_task SET available_at = now() - interval '1 s' WHERE state = 'deferred'"
+        )
+        for task in self.tasks.values():
+            task.due |= task.state == "deferred"
+
+    @rule()
+    def continue_deferred(self) -> None:
+        carry_over.continue_deferred(self.conn, 1_000)
+        for account in self.accounts_:
+            for lane in ("live", "backfill"):
+                self._continue(account, lane)
+
+    def _continue(self, account: UUID, lane: str) -> None:
+        due = [
+            task
+            for task in self.tasks.values()
+            if self.runs[task.run].account == account and task.lane == lane
+            and task.state == "deferred" and task.due and not task.retried
+        ]  # fmt: skip
+        for task in due:
+            task.due = False
+            task.retried = account not in self.paused and not task.root
+        if any(task.retried for task in due):
+            self._learn(self._open(account, lane) or self._learn_run(account, lane), None)
 
     @rule(target=dispatches, account=st.integers(0, 1), most=st.integers(1, 4))
     def dispatch(self, account: int, most: int) -> Any:
@@ -204,12 +235,13 @@ class Ledger(RuleBasedStateMachine):
                 self._learn(run, None)
         self._complete(one)
 
-    @rule(one=dispatches, kind=st.sampled_from(["retry", "snooze", "park", "crash"]))
+    @rule(one=dispatches, kind=st.sampled_from(["retry", "snooze", "park", "defer", "crash"]))
     def fail(self, one: Dispatch, kind: str) -> None:
         outcome = {
             "retry": Outcome(one, state="ready", attempt=1, error="e"),
             "snooze": Outcome(one, state="ready", snooze=1, reason="r"),
             "park": Outcome(one, state="parked", attempt=1, reason="r", error="e"),
+            "defer": Outcome(one, state="deferred", delay=60, attempt=1, reason="r", error="e"),
             "crash": Outcome(one, state="ready", crash=1, suspect=True, error="e"),
         }[kind]
         if self._save(outcome):
@@ -271,7 +303,9 @@ class Ledger(RuleBasedStateMachine):
     @rule(data=st.data())
     def retry_or_discard(self, data: st.DataObject) -> None:
         parked = sorted(
-            id for id, task in self.tasks.items() if task.state == "parked" and not task.retried
+            id
+            for id, task in self.tasks.items()
+            if task.state in ("parked", "deferred") and not task.retried
         )
         if not parked:
             return
@@ -337,17 +371,16 @@ class Ledger(RuleBasedStateMachine):
     def _learn(self, run: UUID, _: set[str] | None) -> None:
         """Add the new rows of a run to the model: they are ready, and each key is unique."""
         rows = self.conn.execute(
-            "SELECT id, dedup_key, lane, state, auto_retries FROM sync_task WHERE run_id = %s",
-            (run,),
+            "SELECT id, dedup_key, lane, state, type FROM sync_task WHERE run_id = %s", (run,)
         )
-        for id, key, lane, state, auto_retries in rows.fetchall():
+        for id, key, lane, state, type in rows.fetchall():
             if id not in self.tasks:
                 assert state == "ready"
                 assert lane == self.runs[run].lane
                 assert not any(t.run == run and t.key == key.hex() for t in self.tasks.values()), (
                     "a key runs once in a run"
                 )
-                self.tasks[id] = ModelTask(run, key.hex(), lane, auto_retries=auto_retries)
+                self.tasks[id] = ModelTask(run, key.hex(), lane, root=type == START)
 
     # Invariants
     # ----------------------------------------------------------------------------------------------

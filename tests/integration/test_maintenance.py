@@ -19,6 +19,7 @@ from core.dispatcher.loop import Dispatcher
 from core.dispatcher.maintenance import Maintenance, tick_seconds
 from core.environment import Environment
 from core.ledger import leadership, processes
+from core.ledger.outcomes import Outcome
 from core.limits.keys import account_key
 from core.plugins import Registry
 from core.rest import metrics
@@ -365,3 +366,18 @@ def test_new_workers_get_work_immediately(
             return bool(desk.rows("SELECT FROM sync_task WHERE state = 'queued'"))
 
         until(dispatched, "the root task is dispatched")
+
+
+def test_the_leader_continues_deferred_tasks_that_are_due(maintenance: Maintenance, desk) -> None:
+    desk.finish(desk.root(desk.account()), tasks=[Task("step")])
+    (dispatch,) = desk.claim()
+    desk.save(Outcome(dispatch, state="deferred", delay=60, attempt=1, reason="down"))
+    maintenance.start(desk.conn)
+    maintenance.run_due(desk.conn)
+    assert desk.tasks()[dispatch.task_id] == "deferred"
+    desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'deferred'")
+    until(
+        lambda: maintenance.run_due(desk.conn) or "running" in desk.runs(),
+        "a run is opened for the task",
+    )
+    assert [dispatch.type for dispatch in desk.claim()] == ["step"]

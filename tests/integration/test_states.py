@@ -21,7 +21,7 @@ from support.state_changes import MACHINES, Change, forbidden, noted, watch
 from core import Task
 from core.accounts import store
 from core.errors import NotFound, PollingError
-from core.ledger import completion, controls, leases, scheduling
+from core.ledger import carry_over, completion, controls, leases, scheduling
 from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.service.accounts import disconnect as account_disconnect
 from core.states import (
@@ -53,6 +53,10 @@ def stopped(dispatch: Dispatch, reason: AccountStateReason) -> Outcome:
 
 def parked(dispatch: Dispatch) -> Outcome:
     return Outcome(dispatch, state=T.PARKED, attempt=1, reason="no", error="no")
+
+
+def deferred(dispatch: Dispatch) -> Outcome:
+    return Outcome(dispatch, state=T.DEFERRED, attempt=1, reason="no", error="no")
 
 
 def reconnect(desk: Any, account: UUID) -> None:
@@ -118,6 +122,14 @@ def a_task_is_parked_and_discarded(desk: Any) -> None:
     desk.finish(desk.root(desk.account()), tasks=[Task("step")])
     (dispatch,) = desk.claim()
     save(desk, parked(dispatch))
+    controls.discard(desk.conn, [dispatch.task_id])
+
+
+@shows((TASKS, T.QUEUED, T.DEFERRED), (TASKS, T.DEFERRED, T.DONE))
+def a_task_is_deferred_and_discarded(desk: Any) -> None:
+    desk.finish(desk.root(desk.account()), tasks=[Task("step")])
+    (dispatch,) = desk.claim()
+    save(desk, deferred(dispatch))
     controls.discard(desk.conn, [dispatch.task_id])
 
 
@@ -237,9 +249,13 @@ class World:
         outcomes = [again, replace(again, snooze=1), replace(again, suspect=True, crash=1)]
         outcomes += [
             parked(dispatch),
+            deferred(dispatch),
             *(stopped(dispatch, reason) for reason in AccountStateReason),
         ]
         save(self.desk, self.choose(outcomes))
+
+    def continue_deferred(self) -> None:
+        carry_over.continue_deferred(self.conn, 10)
 
     def end_lease(self) -> None:
         end_lease(self.desk, self.choose(self.dispatches))
@@ -276,7 +292,7 @@ class World:
 STEPS = [
     *(World.dispatch, World.finish, World.fail) * 3,
     *(World.tick, World.request, World.end_lease, World.release, World.change_account) * 2,
-    *(World.disconnect, World.cancel, World.retry_or_discard),
+    *(World.disconnect, World.cancel, World.retry_or_discard, World.continue_deferred),
 ]
 EMPTY = """
 TRUNCATE sync_task, sync_run, user_integration_content, sync_seen, sync_state, user_integration

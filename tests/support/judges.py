@@ -17,6 +17,7 @@ from core.ledger.dispatching import Portion
 from core.ledger.outcomes import Dispatch, Outcome
 from core.middleware.retries import Retries
 from core.plugins import Registry
+from core.results.decisions import RetryPolicy
 from core.testing import Harness
 from core.testing.outcome import SyncResult
 from core.transport.queues import Queues
@@ -30,6 +31,7 @@ from support.odd_results import Deed
 
 DOMAIN = "odd"
 MAX_ATTEMPTS = 3
+POLICY = RetryPolicy(MAX_ATTEMPTS)
 GUARD = 0.5
 
 
@@ -102,7 +104,7 @@ class Engine:
         self.saver = Saver(database, queues, inflight, registry, max_deleted_share=GUARD)
         self.names = itertools.count()
         self.handed: list[Outcome] = []
-        self.retries = Retries(inflight, runner, accounts, self.handed.append, MAX_ATTEMPTS)
+        self.retries = Retries(inflight, runner, accounts, self.handed.append, registry, POLICY)
 
     def judge(self, deeds: Sequence[Deed]) -> list[Verdict]:
         """Run these deeds for one account, one run each; return the verdicts."""
@@ -113,8 +115,9 @@ class Engine:
         self.desk.conn.execute("SELECT setval('dispatch_seq', nextval('dispatch_seq'))")
         run = self.desk.run(account, trigger=deed.trigger)
         self.desk.conn.execute(
-            "UPDATE sync_task SET attempts = %s, snoozed_seconds = %s WHERE run_id = %s",
-            (deed.attempts, deed.snoozed, run),
+            "UPDATE sync_task SET attempts = %s, first_failed_at = CASE WHEN %s > 0 THEN"
+            " clock_timestamp() - %s * interval '1 second' END WHERE run_id = %s",
+            (deed.attempts, deed.failing, deed.failing, run),
         )
         (dispatch,) = self.desk.claim(Portion(str(account), "live", 1), domain=DOMAIN)
         Odd.deed = deed
@@ -171,7 +174,7 @@ class Engine:
         """Finish all other tasks and runs, and reset the account."""
         self.desk.conn.execute(
             "UPDATE sync_task SET state = 'done' WHERE user_integration_id = %s"
-            " AND state IN ('ready', 'queued')",
+            " AND state IN ('ready', 'queued', 'deferred')",
             (account,),
         )
         self.desk.conn.execute(
@@ -200,13 +203,19 @@ class Kit:
         ledger.start(deed.trigger, Task("start"))
         entry = queue.take()
         assert entry is not None
-        entry.attempts, entry.snoozed = deed.attempts, deed.snoozed
+        entry.attempts = deed.attempts
+        entry.first_failed = queue.clock - deed.failing if deed.failing else None
         Odd.deed, now = deed, queue.clock
         harness._settle(harness._worker.attempt(entry, harness._account.tick(), harness._injector))
         result = ledger.result
         queued = [(now, each) for _, each in queue._ready]
         queued += [(at, each) for at, _, each in queue._waiting]
-        state = "parked" if result.parked else "done" if result.tasks_done else "ready"
+        state = (
+            "parked" if result.parked
+            else "deferred" if result.deferred
+            else "done" if result.tasks_done
+            else "ready"
+        )  # fmt: skip
         verdict = Verdict(
             state,
             entry.attempts if state == "ready" else None,
@@ -225,6 +234,7 @@ class Kit:
             len(result.held),
         )
         ledger.finish()
+        ledger._deferred.clear()
         queue._ready.clear()
         queue._waiting.clear()
         queue._blocked.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
@@ -25,9 +26,12 @@ from core import (
     TaskOutput,
     TaskResult,
     TransientError,
+    Unavailable,
 )
 from core.errors import NotFound, ResultInvalid, ServerUnavailable, TaskUnfit, VaultError
-from core.results.parking import MAX_SNOOZED_SECONDS
+from core.results.decisions import RetryPolicy
+
+A_WEEK = RetryPolicy().give_up_seconds
 
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001  a time without a zone is the test case
 
@@ -58,19 +62,20 @@ class Deed:
 
     Attributes:
       make: Creates the result or the exception, once for each judge.
-      attempts, snoozed: The task's attempts so far, and its snoozed time in seconds.
+      attempts: The task's attempts so far.
+      failing: Seconds since the task's first failure; 0 if it has not failed.
     """
 
     make: Callable[[], Any]
     reads: tuple[str, ...] = ()
     attempts: int = 0
-    snoozed: float = 0.0
+    failing: float = 0.0
     trigger: str = "manual"
     name: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         shown = self.name or repr(self.make())[:2_000]
-        return f"Deed({shown}, {self.reads}, {self.attempts}, {self.snoozed}, {self.trigger})"
+        return f"Deed({shown}, {self.reads}, {self.attempts}, {self.failing}, {self.trigger})"
 
     def do(self, ctx: Any) -> Any:
         for partition in self.reads:
@@ -87,6 +92,11 @@ def returns(**fields: Any) -> Callable[[], TaskResult]:
 
 def keeps(*args: Any, **fields: Any) -> Callable[[], TaskResult]:
     return returns(output=[TaskOutput(*args, **fields)])
+
+
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 def _many(count: int) -> Iterator[TaskOutput]:
@@ -164,8 +174,27 @@ WAITS: Mapping[str, tuple[Callable[[], Any], float]] = {
 EFFECTS: Mapping[str, tuple[Deed, str]] = {
     "SkipItem": (Deed(lambda: SkipItem("a draft")), "done"),
     "TransientError": (Deed(lambda: TransientError("down")), "ready"),
-    "TransientError, the last attempt": (
+    "TransientError, the last quick attempt": (
         Deed(lambda: TransientError("down"), attempts=2),
+        "deferred",
+    ),
+    "TransientError for a week": (
+        Deed(lambda: TransientError("down"), attempts=2, failing=A_WEEK),
+        "parked",
+    ),
+    "Unavailable for an hour": (Deed(lambda: Unavailable(retry_after=3_600)), "deferred"),
+    "Unavailable for a second": (Deed(lambda: Unavailable(retry_after=1)), "ready"),
+    "a refused connection, the last quick attempt": (
+        Deed(lambda: ConnectionRefusedError("refused"), attempts=2),
+        "deferred",
+    ),
+    "an unknown one, caused by a timeout": (
+        Deed(lambda: _caused(KeyError("x"), TimeoutError("slow")), attempts=2),
+        "deferred",
+    ),
+    "an unknown one, the last attempt": (Deed(lambda: KeyError("x"), attempts=2), "parked"),
+    "a certificate that does not verify, the last attempt": (
+        Deed(lambda: ssl.SSLCertVerificationError("self-signed"), attempts=2),
         "parked",
     ),
     "an unknown one": (Deed(lambda: KeyError("x"), attempts=1), "ready"),
@@ -173,19 +202,19 @@ EFFECTS: Mapping[str, tuple[Deed, str]] = {
     "PermanentError": (Deed(lambda: PermanentError("no")), "parked"),
     "RateLimited": (Deed(lambda: RateLimited(retry_after=9), attempts=2), "ready"),
     "RateLimited for a week": (
-        Deed(lambda: RateLimited(retry_after=9), snoozed=MAX_SNOOZED_SECONDS),
-        "parked",
+        Deed(lambda: RateLimited(retry_after=9), attempts=2, failing=A_WEEK),
+        "ready",
     ),
     "VaultError": (Deed(lambda: VaultError("credentials-not-decrypted"), attempts=2), "ready"),
     "VaultError for a week": (
-        Deed(lambda: VaultError("credentials-not-decrypted"), snoozed=MAX_SNOOZED_SECONDS),
-        "parked",
+        Deed(lambda: VaultError("credentials-not-decrypted"), failing=A_WEEK),
+        "ready",
     ),
     "ServerUnavailable": (
         Deed(
             lambda: ServerUnavailable("postgres-unavailable", detail="away"),
             attempts=2,
-            snoozed=MAX_SNOOZED_SECONDS,
+            failing=A_WEEK,
         ),
         "ready",
     ),
@@ -195,7 +224,7 @@ EFFECTS: Mapping[str, tuple[Deed, str]] = {
     "CursorExpired": (Deed(lambda: CursorExpired("p")), "done"),
     "CursorExpired in a resync": (Deed(lambda: CursorExpired("p"), trigger="resync"), "parked"),
     "a result, after a week": (
-        Deed(keeps("a"), attempts=2, snoozed=MAX_SNOOZED_SECONDS),
+        Deed(keeps("a"), attempts=2, failing=A_WEEK),
         "done",
     ),
     "follow-ups, one of them in the background": (
@@ -330,6 +359,7 @@ EXCEPTIONS = st.one_of(
         for kind in (
             SkipItem, TransientError, PermanentError, CredentialsInvalid, ConfigurationError,
             TaskUnfit, ResultInvalid, ValueError, KeyError, OSError, SystemExit,
+            Unavailable, TimeoutError, EOFError, ssl.SSLError,
             GeneratorExit, asyncio.CancelledError, redis.ConnectionError,
         )
     ),
@@ -348,13 +378,13 @@ EXCEPTIONS = st.one_of(
 )  # fmt: skip
 
 DEEDS = st.builds(
-    lambda made, reads, attempts, snoozed, trigger: Deed(
-        lambda: made, tuple(reads), attempts, snoozed, trigger
+    lambda made, reads, attempts, failing, trigger: Deed(
+        lambda: made, tuple(reads), attempts, failing, trigger
     ),
     st.sampled_from([RESULTS, RESULTS, RESULTS, EXCEPTIONS]).flatmap(lambda drawn: drawn),
     st.lists(st.sampled_from("pq"), max_size=2, unique=True),
     st.integers(0, 2),
-    st.sampled_from([0.0, MAX_SNOOZED_SECONDS]),
+    st.sampled_from([0.0, A_WEEK]),
     st.sampled_from(["manual", "manual", "resync"]),
 )
 

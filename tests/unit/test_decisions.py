@@ -20,12 +20,14 @@ from core.errors import (
     ServerUnavailable,
     SkipItem,
     TransientError,
+    Unavailable,
     VaultError,
 )
 from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.limits.keys import account_key
 from core.middleware.retries import Retries, outcome_of
-from core.results.decisions import KEY_SECONDS, PAUSED_SECONDS
+from core.plugins import Registry
+from core.results.decisions import KEY_SECONDS, PAUSED_SECONDS, RetryPolicy
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
 from core.results.text import is_storable
 from core.worker.accounts import LoadedAccount
@@ -39,7 +41,9 @@ def come_to(dispatch: Callable[..., Dispatch], loaded: LoadedAccount) -> Decide:
     """Return `come_to(exception, attempts=2)`, which makes the outcome of a task that raises it."""
 
     def outcome(exception: BaseException, **given: object) -> Outcome:
-        return outcome_of(dispatch(**given), exception, 3, loaded, loaded.redact, lambda _: 0)
+        return outcome_of(
+            dispatch(**given), exception, RetryPolicy(), loaded, loaded.redact, lambda _: 0
+        )
 
     return outcome
 
@@ -64,14 +68,45 @@ def test_a_temporary_error_counts_an_attempt_and_waits(come_to: Decide, error: E
     assert outcome.error == f"{type(error).__name__}: down"
 
 
-def test_the_last_attempt_parks_the_task(come_to: Decide) -> None:
-    assert come_to(TransientError("down"), attempts=1).state == "ready"
-    outcome = come_to(TransientError("down"), attempts=2)
+def test_the_last_attempt_parks_a_failure_that_is_not_known_to_pass(come_to: Decide) -> None:
+    assert come_to(ValueError("broken"), attempts=1).state == "ready"
+    outcome = come_to(ValueError("broken"), attempts=2)
     assert (outcome.state, outcome.attempt, outcome.reason) == (
         "parked",
         1,
-        "after 3 attempts: down",
+        "after 3 attempts: broken",
     )
+
+
+def test_a_failure_that_may_pass_is_deferred_with_pauses_that_grow_to_six_hours(
+    come_to: Decide,
+) -> None:
+    assert come_to(TransientError("down"), attempts=1).state == "ready"
+    pauses = []
+    for deferrals in range(12):
+        outcome = come_to(TransientError("down"), attempts=2, deferrals=deferrals)
+        assert (outcome.state, outcome.attempt, outcome.reason) == ("deferred", 1, "deferred: down")
+        assert outcome.error == "TransientError: down"
+        pauses.append(outcome.delay)
+    assert 30 <= pauses[0] <= 60
+    assert 3 * 3_600 <= pauses[-1] <= 6 * 3_600
+
+
+def test_a_provider_that_asks_for_a_long_pause_defers_the_task_for_that_long(
+    come_to: Decide,
+) -> None:
+    outcome = come_to(Unavailable("maintenance", retry_after=7_200))
+    assert (outcome.state, outcome.delay) == ("deferred", 7_200)
+    outcome = come_to(Unavailable("busy", retry_after=20))
+    assert (outcome.state, outcome.delay) == ("ready", 20)
+    assert come_to(Unavailable("busy", retry_after=float("nan"))).delay <= 4
+
+
+def test_a_failure_that_may_pass_parks_a_week_after_the_first(come_to: Decide) -> None:
+    week = 7 * 86_400.0
+    assert come_to(TransientError("x"), attempts=2, failing_seconds=week - 1).state == "deferred"
+    outcome = come_to(TransientError("x"), attempts=2, failing_seconds=week)
+    assert (outcome.state, outcome.reason) == ("parked", "failing for 7 days: x")
 
 
 @pytest.mark.parametrize(
@@ -221,6 +256,6 @@ def test_an_exception_without_a_readable_text_is_transient(
         redactor=lambda _: loaded.redact, credentials_version=lambda _: 0
     )
     runner: Any = SimpleNamespace(used=lambda _: loaded)
-    retries = Retries(InflightTasks(), runner, accounts, handed.append, 3)
+    retries = Retries(InflightTasks(), runner, accounts, handed.append, Registry(), RetryPolicy())
     retries.after(dispatch(), None, Unreadable())  # type: ignore[arg-type]
     assert [(outcome.state, outcome.attempt) for outcome in handed] == [("ready", 1)]

@@ -26,6 +26,7 @@ from core.limits import budgets
 from core.rest import metrics
 from core.results import decisions, parking
 from core.service.fleet.snapshot import Snapshot
+from core.settings import Settings
 from core.transport import queues
 from core.worker.instance_pool import IDLE_SECONDS
 
@@ -252,7 +253,8 @@ OF_DISPATCHER = number(
 )
 FLEET = 4 * (8 + SPARE + OF_DISPATCHER) + CONNECTIONS
 LEADS, VACANT = leadership.LEAD_SECONDS, leadership.VACANT_SECONDS
-DAYS = parking.MAX_SNOOZED_SECONDS / 86_400
+DAYS = Settings.model_fields["give_up_after_days"].default
+PAUSE = decisions.MAX_DEFERRAL_SECONDS / 3_600
 
 STATED = {
     "how-to/run-in-production.md": [
@@ -271,14 +273,15 @@ STATED = {
         f"Use Redis {'.'.join(map(str, queues.MINIMUM_VERSION))} or newer",
     ],
     "how-to/recover.md": [
-        f"`snoozed_seconds` is almost {'seven' if DAYS == 7 else DAYS} days",
+        f"pauses that grow from a minute to {PAUSE:g} hours",
+        f"If the task fails for {DAYS:g} days",
+        f"the provider failed for {DAYS:g} days",
         f"{'three' if parking.MAX_CRASHES == 3 else parking.MAX_CRASHES} crashes;",
         "The leader compares Redis with the ledger every 2 seconds",
     ],
     "../SECURITY.md": [f"secrets of {MIN_SECRET_CHARS} or more characters"],
     "how-to/rotate-keys.md": [
         f"wait {'a minute' if decisions.KEY_SECONDS == 60 else decisions.KEY_SECONDS} before",
-        f"parked after {'seven' if DAYS == 7 else DAYS} days",
     ],
     "explanation/limits-and-fairness.md": [
         f"for up to {IDLE_SECONDS:g} seconds after a task",
@@ -286,7 +289,6 @@ STATED = {
         f" {decisions.MAX_SNOOZE_SECONDS / 86_400:g} day",
         f"from {decisions.FIRST_BLIND_SNOOZE_SECONDS:g} seconds to"
         f" {decisions.MAX_DEFAULT_SNOOZE_SECONDS / 60:g} minutes",
-        f"snoozed for {'seven' if DAYS == 7 else DAYS} days in total",
         f"a {'twentieth' if budgets.BURST_SHARE == 20 else budgets.BURST_SHARE} of the limit",
         f"{'three' if domain.WINDOW_PER_THREAD == 3 else domain.WINDOW_PER_THREAD} tasks for each",
         f"a {'quarter' if domain.WINDOW_SECONDS == 0.25 else domain.WINDOW_SECONDS} of a second",

@@ -383,9 +383,34 @@ class TestExceptions:
         harness = scripted(script)
         assert (harness.sync().state, attempts) == ("succeeded", [1, 2, 3])
         assert harness.clock > 0
-        script, attempts = failing(error, 3)
+
+    def test_an_unknown_error_parks_after_three_attempts(self) -> None:
+        script, attempts = failing(ValueError("x"), 3)
         result = scripted(script).sync()
         assert (result.state, attempts, result.parked[0].attempts) == ("partial", [1, 2, 3], 3)
+
+    def test_a_failure_that_may_pass_is_deferred_to_the_next_sync(self) -> None:
+        script, attempts = failing(TransientError("x"), 4)
+        harness = scripted(script)
+        result = harness.sync()
+        assert (result.state, attempts, result.parked) == ("partial", [1, 2, 3], [])
+        assert [(each.task.payload, each.seconds) for each in result.deferred] == [
+            ({"name": "root"}, 60)
+        ]
+        again = harness.sync()
+        assert (again.state, attempts, again.deferred) == ("succeeded", [1, 2, 3, 1, 2], [])
+        assert "a" in harness.content
+
+    def test_the_plugin_names_exceptions_that_may_pass(self) -> None:
+        class DriverError(Exception):
+            pass
+
+        script, _ = failing(DriverError("x"), 3)
+        harness = scripted(script)
+        harness.integration.manifest = replace(harness.integration.manifest, passing=(DriverError,))
+        harness = Harness(harness.integration)
+        result = harness.sync()
+        assert (result.state, len(result.deferred), result.parked) == ("partial", 1, [])
 
     def test_a_permanent_error_parks_immediately_and_its_siblings_continue(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
@@ -437,9 +462,11 @@ class TestExceptions:
         assert sorted(done) == sorted(order)
         assert limit is None or done == order
 
-    def test_endless_refusals_park_the_task(self) -> None:
+    def test_refusals_for_weeks_park_nothing(self) -> None:
         script, _ = failing(RateLimited("x"), 10_000)
-        assert scripted(script).sync().state == "partial"
+        harness = scripted(script)
+        assert harness.sync().state == "succeeded"
+        assert harness.clock > 30 * 86_400
 
     def test_a_skipped_item_is_done(self) -> None:
         script, _ = failing(SkipItem("nothing here"), 1)

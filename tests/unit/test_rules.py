@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.judges import MAX_ATTEMPTS, Kit, Odd
+from support.judges import Kit, Odd
 from support.odd_results import EXCEPTIONS, KEPT, PARKED, RESULTS, WAITS, Deed
 
 from core.errors import (
@@ -24,7 +24,18 @@ from core.errors import (
     TransientError,
 )
 from core.results import parking
-from core.results.decisions import Done, Expired, Park, Retry, Snooze, StopAccount, Wait, decide
+from core.results.decisions import (
+    Defer,
+    Done,
+    Expired,
+    Park,
+    Retry,
+    RetryPolicy,
+    Snooze,
+    StopAccount,
+    Wait,
+    decide,
+)
 from core.results.outputs import MAX_ID_BYTES
 from core.results.parking import Cause
 from core.results.result import result_rows
@@ -37,7 +48,15 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def tries(**given: Any) -> Any:
     return SimpleNamespace(
-        **{"attempts": 0, "crashes": 0, "snoozes": 0, "trigger": "manual", **given}
+        **{
+            "attempts": 0,
+            "crashes": 0,
+            "snoozes": 0,
+            "deferrals": 0,
+            "failing_seconds": 0.0,
+            "trigger": "manual",
+            **given,
+        }
     )
 
 
@@ -86,11 +105,11 @@ def test_every_exception_has_a_decision_with_a_storable_reason(
     error: BaseException, attempts: int, snoozes: int, trigger: str
 ) -> None:
     decision = decide(
-        error, tries(attempts=attempts, snoozes=snoozes, trigger=trigger), MAX_ATTEMPTS
+        error, tries(attempts=attempts, snoozes=snoozes, trigger=trigger), RetryPolicy()
     )
     assert decision.reason
     assert is_storable(decision.reason)
-    if isinstance(decision, Wait | Retry | Snooze):
+    if isinstance(decision, Wait | Retry | Defer | Snooze):
         assert 0 <= decision.seconds <= 86_400
     if isinstance(decision, Snooze):
         assert decision.limit is None or is_storable(decision.limit)
@@ -103,7 +122,8 @@ def test_every_exception_has_a_decision_with_a_storable_reason(
         (NotFound("content-not-found", content="7"), {}, Cause.REFUSED),
         (ResultInvalid("no"), {}, Cause.INVALID),
         (TaskUnfit("no"), {}, Cause.INVALID),
-        (TransientError("no"), {"attempts": 2}, Cause.ATTEMPTS),
+        (ValueError("no"), {"attempts": 2}, Cause.ATTEMPTS),
+        (TransientError("no"), {"attempts": 2, "failing_seconds": 7 * 86_400}, Cause.GIVEN_UP),
         (TimeLimitExceeded("no"), {"crashes": 2}, Cause.CRASHES),
         (CursorExpired("p"), {"trigger": "resync"}, Cause.CURSOR),
         (CursorExpired("\0"), {}, Cause.CURSOR),
@@ -113,7 +133,7 @@ def test_every_exception_has_a_decision_with_a_storable_reason(
 def test_the_decision_to_park_names_its_cause(
     error: BaseException, given: dict[str, Any], cause: Cause
 ) -> None:
-    decision = decide(error, tries(**given), 3)
+    decision = decide(error, tries(**given), RetryPolicy())
     assert isinstance(decision, Park)
     assert decision.cause is cause
 
@@ -130,7 +150,7 @@ def test_a_limit_is_a_text_and_none_means_the_account() -> None:
     from core import RateLimited
 
     def limit(named: Any) -> str | None:
-        decision = decide(RateLimited(limit=named), tries(), 3)
+        decision = decide(RateLimited(limit=named), tries(), RetryPolicy())
         assert isinstance(decision, Snooze)
         return decision.limit
 
@@ -149,7 +169,7 @@ def test_errors_about_the_account_or_its_cursor_count_no_attempt() -> None:
     errors = [
         SkipItem("a draft"), CursorExpired("p"), CredentialsInvalid("no"), ConfigurationError("no"),
     ]  # fmt: skip
-    assert [type(decide(error, tries(attempts=2), 3)) for error in errors] == [
+    assert [type(decide(error, tries(attempts=2), RetryPolicy())) for error in errors] == [
         Done,
         Expired,
         StopAccount,

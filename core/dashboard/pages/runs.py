@@ -32,7 +32,14 @@ from core.web.dependencies import MAX_ID, After, Engine, RunId, TaskId
 router = APIRouter()
 
 STATES = RunState.used()
-COUNTERS = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
+COUNTERS = (
+    "tasks_done",
+    "tasks_parked",
+    "tasks_deferred",
+    "outputs_saved",
+    "outputs_unchanged",
+    "outputs_deleted",
+)
 
 MAX_SHOWN_CHARS = 20_000
 """The number of characters of a payload that a page shows."""
@@ -178,6 +185,7 @@ def _bar(now: Progress) -> list[tuple[str, float, float]]:
     for name, count in (
         (TaskState.DONE, now.tasks_done),
         (TaskState.PARKED, now.tasks_parked),
+        (TaskState.DEFERRED, now.tasks_deferred),
         (TaskState.QUEUED, now.queued),
     ):
         length = 100 * count / max(now.known, 1)

@@ -20,7 +20,14 @@ from core.web.dependencies import After, Authenticated, Engine, Limit, RunId
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
-FIGURES = ("tasks_done", "tasks_parked", "outputs_saved", "outputs_unchanged", "outputs_deleted")
+FIGURES = (
+    "tasks_done",
+    "tasks_parked",
+    "tasks_deferred",
+    "outputs_saved",
+    "outputs_unchanged",
+    "outputs_deleted",
+)
 
 
 @router.get("/{run}", responses=problems(401, 404, 422))

@@ -20,7 +20,7 @@ from core.states import AccountState, RunState, TaskState
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
-    outputs_saved, outputs_unchanged, outputs_deleted, error,
+    tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, error,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """
@@ -29,6 +29,8 @@ COUNTS = f"""
 SELECT count(*)::int AS known,
     (count(*) FILTER (WHERE state = '{TaskState.DONE}'))::int AS tasks_done,
     (count(*) FILTER (WHERE state = '{TaskState.PARKED}'))::int AS tasks_parked,
+    (count(*) FILTER (WHERE state = '{TaskState.DEFERRED}'
+        AND retried_as IS NULL))::int AS tasks_deferred,
     (count(*) FILTER (WHERE state = '{TaskState.QUEUED}'))::int AS queued,
     (count(*) FILTER (WHERE state = '{TaskState.READY}'))::int AS ready,
     coalesce(sum(outputs_saved), 0)::bigint AS outputs_saved,
@@ -65,6 +67,7 @@ class Progress:
     known: int
     tasks_done: int
     tasks_parked: int
+    tasks_deferred: int
     queued: int
     ready: int
     outputs_saved: int
@@ -86,6 +89,7 @@ class Progress:
         columns = (
             "tasks_done",
             "tasks_parked",
+            "tasks_deferred",
             "outputs_saved",
             "outputs_unchanged",
             "outputs_deleted",

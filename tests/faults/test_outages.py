@@ -1,0 +1,118 @@
+"""A provider that does not answer: nothing is parked, and nothing is lost.
+
+Pauses between deferrals last minutes and hours. The tests skip them: they make deferred tasks due.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import pytest
+from integration_polling_gmail import Credentials, Gmail
+from support import oracle
+from support.accounts import connect, sync
+from support.deployment import Deployment
+from support.fleet import Fleet
+from support.gmail import FakeGmail
+from support.gmail.server import Answer, error
+
+LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
+"""Limits so high that the test never waits for the quota."""
+
+DUE = "UPDATE sync_task SET available_at = now() WHERE state = 'deferred' AND retried_as IS NULL"
+DEFERRED = "SELECT count(*) FROM sync_task WHERE state = 'deferred' AND retried_as IS NULL"
+PARKED = "SELECT type, reason FROM sync_task WHERE state = 'parked'"
+DOWNLOADED = "SELECT count(*) FROM sync_task WHERE type = 'download_email' AND state = 'done'"
+SOURCES = """
+SELECT external_id, hash FROM user_integration_content
+WHERE user_integration_id = %s AND kind = 'source' AND deleted_at IS NULL
+"""
+
+
+@pytest.fixture
+def gmail() -> Iterator[FakeGmail]:
+    with FakeGmail() as fake:
+        yield fake
+
+
+@pytest.fixture
+def gmail_fleet(make_fleet: Callable[..., Fleet], gmail: FakeGmail) -> Fleet:
+    fleet = make_fleet(**gmail.environment, POLLING_LIMITS=json.dumps({"gmail": LIMITS}))
+    fleet.workers()
+    fleet.ready()
+    return fleet
+
+
+def connected(deployment: Deployment, gmail: FakeGmail) -> UUID:
+    return connect(deployment, Gmail, {}, Credentials.model_validate(gmail.credentials()))
+
+
+def continue_until_nothing_is_deferred(fleet: Fleet, rounds: int) -> int:
+    """Make deferred tasks due until none is left. Return the number of rounds."""
+    for number in range(rounds):
+        oracle.wait_for_quiet(fleet, 90)
+        if not fleet.deployment.value(DEFERRED):
+            return number
+        fleet.deployment.rows(DUE)
+        fleet.until(lambda: not fleet.deployment.value(
+            f"{DEFERRED} AND available_at <= now()"), "due tasks are continued", 30)  # fmt: skip
+    raise AssertionError(f"tasks are still deferred after {rounds} rounds")
+
+
+def assert_complete(deployment: Deployment, account: UUID, gmail: FakeGmail) -> None:
+    """Assert that every message is kept, and that no task is parked."""
+    expected = {
+        f"{id}/raw": hashlib.sha256(each.raw).hexdigest()
+        for id, each in gmail.mailbox.messages.items()
+    }
+    assert dict(deployment.rows(SOURCES, account)) == expected
+    assert not deployment.rows(PARKED)
+    assert not deployment.rows(oracle.REWRITTEN, account)
+
+
+def test_an_outage_during_a_first_sync_parks_and_loses_nothing(
+    gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
+) -> None:
+    gmail.page_size = 50
+    gmail.mailbox.fill(200)
+    away = threading.Event()
+
+    def failing(kind: str, path: str) -> Answer | None:
+        return error(503, "backendError", "The service is away.") if away.is_set() else None
+
+    gmail.failing = failing
+    account = connected(deployment, gmail)
+    sync(deployment, account)
+    gmail_fleet.until(lambda: deployment.value(DOWNLOADED) >= 30, "30 messages are fetched", 60)
+    away.set()
+    oracle.wait_for_quiet(gmail_fleet, 120)
+    assert deployment.value(DEFERRED) > 50
+    states = {state for (state,) in deployment.rows("SELECT state FROM sync_run")}
+    assert "partial" in states
+    assert states <= {"partial", "succeeded"}
+    away.clear()
+    continue_until_nothing_is_deferred(gmail_fleet, 5)
+    assert_complete(deployment, account, gmail)
+
+
+def test_a_brown_out_in_which_a_third_of_the_calls_fail_loses_nothing(
+    gmail: FakeGmail, gmail_fleet: Fleet, deployment: Deployment
+) -> None:
+    gmail.page_size = 50
+    gmail.mailbox.fill(150)
+    dice = random.Random(7)
+
+    def failing(kind: str, path: str) -> Answer | None:
+        unlucky = kind != "profile" and dice.random() < 0.3
+        return error(503, "backendError", "The service is busy.") if unlucky else None
+
+    account = connected(deployment, gmail)
+    gmail.failing = failing
+    sync(deployment, account)
+    assert continue_until_nothing_is_deferred(gmail_fleet, 20) > 0
+    assert_complete(deployment, account, gmail)

@@ -1,0 +1,203 @@
+"""Deferred tasks: closed for their run, and continued as copies until they succeed."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from core import Task
+from core.ledger import carry_over, completion, controls, scheduling
+from core.ledger.outcomes import Dispatch, Outcome
+
+DUE = "UPDATE sync_task SET available_at = now() - interval '1 s' WHERE state = 'deferred'"
+STEPS = """
+SELECT id, run_id, state, retried_as, retry_of, deferrals, attempts FROM sync_task
+WHERE type = 'step' ORDER BY id
+"""
+
+
+def defer(desk: Any, dispatch: Dispatch, seconds: float = 60) -> None:
+    outcome = Outcome(
+        dispatch, state="deferred", delay=seconds, attempt=1, reason="deferred: down", error="down"
+    )
+    desk.save(outcome)
+    completion.end_runs(desk.conn, {dispatch.run_id})
+
+
+def one_deferred(desk: Any, account: UUID, *, background: bool = False) -> Dispatch:
+    """Return a deferred task of a run that has ended."""
+    desk.finish(desk.root(account), tasks=[Task("step", {"number": 1}, background=background)])
+    (dispatch,) = [each for each in desk.claim() if each.type == "step"]
+    defer(desk, dispatch)
+    return dispatch
+
+
+def test_a_deferred_task_closes_its_run_as_partial(desk) -> None:
+    one_deferred(desk, desk.account())
+    assert desk.rows("SELECT state, tasks_deferred, tasks_parked, error FROM sync_run") == [
+        ("partial", 1, 0, "deferred: down")
+    ]
+    ((wait, first),) = desk.rows(
+        "SELECT extract(epoch FROM available_at - now())::float, first_failed_at FROM sync_task"
+        " WHERE state = 'deferred'"
+    )
+    assert 50 < wait <= 60
+    assert first is not None
+
+
+def test_a_run_whose_root_is_deferred_is_partial_and_counts_as_no_failure(desk) -> None:
+    defer(desk, desk.root(desk.account()))
+    assert desk.runs() == ["partial"]
+    assert desk.value("SELECT consecutive_failures FROM user_integration") == 0
+
+
+def test_a_due_task_is_continued_in_a_run_opened_for_it(desk) -> None:
+    account = desk.account()
+    original = one_deferred(desk, account)
+    next_sync = desk.value("SELECT next_sync_at FROM user_integration")
+    assert carry_over.continue_deferred(desk.conn, 10) == 0
+    desk.conn.execute(DUE)
+    assert carry_over.continue_deferred(desk.conn, 10) == 1
+    assert desk.runs() == ["partial", "running"]
+    (dispatch,) = desk.claim()
+    assert (dispatch.trigger, dispatch.deferrals, dispatch.attempts) == ("retry", 1, 0)
+    assert dispatch.failing_seconds > 0
+    assert desk.value("SELECT retried_as FROM sync_task WHERE id = %s", original.task_id) == (
+        dispatch.task_id
+    )
+    desk.finish(dispatch)
+    assert desk.runs() == ["partial", "succeeded"]
+    assert desk.value("SELECT next_sync_at FROM user_integration") == next_sync
+    assert carry_over.continue_deferred(desk.conn, 10) == 0
+
+
+def test_a_due_task_is_continued_in_the_open_run_even_if_that_is_its_own(desk) -> None:
+    account = desk.account()
+    tasks = [Task("step", {"number": 1}), Task("page")]
+    desk.finish(desk.root(account), tasks=tasks)
+    step, page = sorted(desk.claim(), key=lambda dispatch: dispatch.type, reverse=True)
+    defer(desk, step)
+    desk.conn.execute(DUE)
+    carry_over.continue_deferred(desk.conn, 10)
+    assert desk.runs() == ["running"]
+    (copy,) = desk.claim()
+    desk.finish(copy)
+    assert desk.runs() == ["running"]
+    desk.finish(page)
+    assert desk.rows("SELECT state, tasks_deferred, tasks_done FROM sync_run") == [
+        ("succeeded", 0, 3)
+    ]
+
+
+def test_the_next_poll_continues_due_tasks_and_leaves_the_others(desk) -> None:
+    account = desk.account()
+    original = one_deferred(desk, account)
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
+    scheduling.poll(desk.conn, 10)
+    assert [dispatch.type for dispatch in desk.claim()] == ["start"]
+    desk.conn.execute("UPDATE sync_task SET state = 'done' WHERE state = 'queued'")
+    completion.end_forgotten_runs(desk.conn)
+    desk.conn.execute(DUE)
+    desk.conn.execute("UPDATE user_integration SET next_sync_at = now()")
+    scheduling.poll(desk.conn, 10)
+    (step,) = [dispatch for dispatch in desk.claim() if dispatch.type == "step"]
+    assert desk.value("SELECT retry_of FROM sync_task WHERE id = %s", step.task_id) == (
+        original.task_id
+    )
+
+
+def test_a_requested_run_continues_every_deferred_task_immediately(desk) -> None:
+    account = desk.account()
+    one_deferred(desk, account)
+    desk.run(account)
+    assert sorted(dispatch.type for dispatch in desk.claim()) == ["start", "step"]
+
+
+def test_a_deferred_root_makes_its_account_due(desk) -> None:
+    account = desk.account()
+    defer(desk, desk.root(account))
+    desk.conn.execute(DUE)
+    assert scheduling.poll(desk.conn, 10) == 0
+    carry_over.continue_deferred(desk.conn, 10)
+    assert desk.runs() == ["partial"]
+    assert scheduling.poll(desk.conn, 10) == 1
+    (root,) = desk.claim()
+    assert desk.value("SELECT retried_as FROM sync_task WHERE state = 'deferred'") == root.task_id
+
+
+def test_a_deferred_backfill_task_is_continued_in_the_backfill(desk) -> None:
+    account = desk.account()
+    one_deferred(desk, account, background=True)
+    desk.conn.execute(DUE)
+    carry_over.continue_deferred(desk.conn, 10)
+    assert desk.rows("SELECT lane, trigger FROM sync_run WHERE state = 'running'") == [
+        ("backfill", "retry")
+    ]
+
+
+@pytest.mark.parametrize("status", ["paused", "error", "disconnected"])
+def test_tasks_of_an_account_that_is_not_active_are_postponed(desk, status: str) -> None:
+    account = desk.account()
+    one_deferred(desk, account)
+    desk.conn.execute(DUE)
+    desk.conn.execute("UPDATE user_integration SET sync_status = %s", (status,))
+    assert carry_over.continue_deferred(desk.conn, 10) == 1
+    assert carry_over.continue_deferred(desk.conn, 10) == 0
+    assert desk.runs() == ["partial"]
+    desk.conn.execute("UPDATE user_integration SET sync_status = 'active'")
+    desk.run(account)
+    assert sorted(dispatch.type for dispatch in desk.claim()) == ["start", "step"]
+
+
+def test_two_leaders_continue_a_task_once(desk, connect, together) -> None:
+    for number in range(20):
+        one_deferred(desk, desk.account(f"a{number}"))
+    desk.conn.execute(DUE)
+    conns = [connect() for _ in range(4)]
+    together(*(lambda conn=conn: carry_over.continue_deferred(conn, 100) for conn in conns))
+    carry_over.continue_deferred(desk.conn, 100)
+    assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 20
+    assert desk.value("SELECT count(DISTINCT retry_of) FROM sync_task") == 20
+
+
+def test_a_task_of_one_key_is_continued_once(desk) -> None:
+    account = desk.account()
+    one_deferred(desk, account)
+    desk.finish(desk.root(account), tasks=[Task("step", {"number": 1})])
+    steps = [dispatch for dispatch in desk.claim() if dispatch.type == "step"]
+    assert len(steps) == 1
+    for dispatch in steps:
+        desk.finish(dispatch)
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'deferred'") == 1
+    assert desk.value("SELECT count(*) FROM sync_task WHERE retried_as IS NULL"
+                      " AND state = 'deferred'") == 0  # fmt: skip
+
+
+def test_pauses_count_over_all_copies_and_a_person_starts_anew(desk) -> None:
+    account = desk.account()
+    one_deferred(desk, account)
+    first = desk.value("SELECT first_failed_at FROM sync_task WHERE state = 'deferred'")
+    for deferrals in (2, 3):
+        desk.conn.execute(DUE + " AND retried_as IS NULL")
+        carry_over.continue_deferred(desk.conn, 10)
+        (dispatch,) = desk.claim()
+        defer(desk, dispatch)
+        assert desk.rows(STEPS)[-1][5] == deferrals
+    assert {row[0] for row in desk.rows("SELECT first_failed_at FROM sync_task WHERE type = 'step'")
+            } == {first}  # fmt: skip
+    desk.conn.execute("UPDATE sync_task SET state = 'parked' WHERE id = %s", (dispatch.task_id,))
+    (copy,) = controls.retry(desk.conn, [dispatch.task_id])
+    assert desk.rows("SELECT deferrals, first_failed_at FROM sync_task WHERE id = %s", copy) == [
+        (0, None)
+    ]
+
+
+def test_a_person_retries_and_discards_deferred_tasks(desk) -> None:
+    first = one_deferred(desk, desk.account("a"))
+    second = one_deferred(desk, desk.account("b"))
+    assert len(controls.retry(desk.conn, [first.task_id])) == 1
+    assert controls.discard(desk.conn, [second.task_id]) == [second.task_id]
+    desk.conn.execute(DUE)
+    assert carry_over.continue_deferred(desk.conn, 10) == 0

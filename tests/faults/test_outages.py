@@ -8,11 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
+from integration_polling_ftp import Ftp
 from integration_polling_gmail import Credentials, Gmail
 from support import oracle
 from support.accounts import connect, sync
@@ -20,6 +26,7 @@ from support.deployment import Deployment
 from support.fleet import Fleet
 from support.gmail import FakeGmail
 from support.gmail.server import Answer, error
+from support.waiting import until
 
 LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
 """Limits so high that the test never waits for the quota."""
@@ -116,3 +123,80 @@ def test_a_brown_out_in_which_a_third_of_the_calls_fail_loses_nothing(
     sync(deployment, account)
     assert continue_until_nothing_is_deferred(gmail_fleet, 20) > 0
     assert_complete(deployment, account, gmail)
+
+
+class FtpServer:
+    """A real FTP server with anonymous access to a folder, on one port, also after a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.port = taken.getsockname()[1]
+        self._command = [
+            sys.executable, "-W", "ignore", "-m", "pyftpdlib", "-i", "127.0.0.1",
+            "-p", str(self.port), "-d", str(folder),
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until(self._answers, "the FTP server answers", 20)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                return connection.recv(3) == b"220"
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def ftp(tmp_path: Path) -> Iterator[FtpServer]:
+    folder = tmp_path / "served"
+    for number in range(120):
+        file = folder / f"folder-{number % 6}" / f"file-{number}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"file {number}\n" * 50)
+    server = FtpServer(folder)
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_an_ftp_server_that_is_away_parks_and_loses_nothing(
+    ftp: FtpServer, make_fleet: Callable[..., Fleet], deployment: Deployment, tmp_path: Path
+) -> None:
+    fleet = make_fleet()
+    fleet.workers()
+    fleet.ready()
+    account = connect(
+        deployment, Ftp, {"host": "127.0.0.1", "port": ftp.port}, Ftp.credentials_model()
+    )
+    saved = "SELECT count(*) FROM user_integration_content WHERE kind = 'file'"
+    sync(deployment, account)
+    fleet.until(lambda: deployment.value(saved) >= 20, "20 files are saved", 60)
+    ftp.kill()
+    oracle.wait_for_quiet(fleet, 120)
+    assert deployment.value(DEFERRED) > 20
+    ftp.start()
+    continue_until_nothing_is_deferred(fleet, 5)
+    sync(deployment, account)
+    oracle.wait_for_quiet(fleet, 90)
+    kept = deployment.rows(
+        "SELECT external_id, hash FROM user_integration_content"
+        " WHERE user_integration_id = %s AND kind = 'file' AND deleted_at IS NULL", account,
+    )  # fmt: skip
+    served = tmp_path / "served"
+    expected = {
+        f"/{path.relative_to(served)}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in served.rglob("*.txt")
+    }
+    assert dict(kept) == expected
+    assert not deployment.rows(PARKED)

@@ -30,7 +30,7 @@ OVERDUE_ACCOUNTS = replace(ALL, where=f"id IN (SELECT a.id {liveness.OVERDUE})")
 # The primary key serves it, for the requested accounts only.
 OVERDUE_OF = f"SELECT a.id {liveness.OVERDUE} AND a.id = ANY(%(ids)s)"
 
-# The index `sync_task_stopped` serves it. Counting stops at `MAX_COUNTED_ROWS`.
+# The index `sync_task_owed` serves it. Counting stops at `MAX_COUNTED_ROWS`.
 PARKED_TASKS = f"FROM sync_task t WHERE t.user_integration_id = %(id)s AND {CONDITION}"
 LATEST_PARKED = f"""
 SELECT id, run_id, type, reason, errors->-1->>'error' AS error, finished_at {PARKED_TASKS}

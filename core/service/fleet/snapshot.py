@@ -33,7 +33,7 @@ SELECT integration_domain AS domain,
 FROM sync_task WHERE state = '{TaskState.READY}' AND available_at <= clock_timestamp()
 GROUP BY 1 ORDER BY 1
 """
-# The index `sync_task_stopped` serves it.
+# The index `sync_task_owed` serves it.
 COUNT_PARKED = f"""
 SELECT t.integration_domain AS domain, {ERROR_CLASS} AS error, count(*) AS number
 FROM sync_task t WHERE {CONDITION} GROUP BY 1, 2 ORDER BY 1, 2

@@ -25,7 +25,7 @@ t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL AND t.state = '{
 """
 """The condition of a parked task.
 
-Its first part is the condition of the index `sync_task_stopped`, which contains few rows of a table
+Its first part is the condition of the index `sync_task_owed`, which contains few rows of a table
 that may have millions.
 """
 
@@ -33,7 +33,7 @@ ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79
     THEN split_part(t.errors->-1->>'error', ':', 1) ELSE 'other' END"""
 """The class of the last error, without the rest of its text."""
 
-# Reads all parked tasks through `sync_task_stopped`; with an account or a user, only their tasks.
+# Reads all parked tasks through `sync_task_owed`; with an account or a user, only their tasks.
 _FOUND = f"""
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
 WHERE {CONDITION}

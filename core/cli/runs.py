@@ -83,6 +83,7 @@ def show(id: RunId, json: Json = False) -> None:
       polling runs show 3f2a
     """
     from core.service import lookup
+    from core.service.accounts.owed import owed_by
     from core.service.runs import progress
     from core.service.runs import queries as run_queries
 
@@ -90,13 +91,14 @@ def show(id: RunId, json: Json = False) -> None:
         run = lookup.run_id(conn, id)
         row = run_queries.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
+        owed = owed_by(conn, row["user_integration_id"])
         waits = (
             progress.blockers(conn, progress.load_account(conn, now), now)
             if now.state == RunState.RUNNING
             else []
         )
     open_tasks = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
-    row |= now.summary() | (open_tasks if now.state == RunState.RUNNING else {})
+    row |= now.summary(owed) | (open_tasks if now.state == RunState.RUNNING else {})
     row.pop("run_id")
     if json:
         dump(row | {"waits": [wait.reason for wait in waits]})

@@ -11,17 +11,18 @@ from core.cli.output import dump, fail, fail_with, note, say, short
 from core.cli.progress import Watcher
 from core.cli.session import backend
 from core.cli.types import Id
-from core.service.formatting import span
+from core.service.formatting import ago, span
 from core.states import RunState
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from core.service.accounts.owed import Owed
     from core.service.backend import Backend
     from core.service.runs.progress import Progress
 
 CODES = {"succeeded": 0, "failed": 1, "cancelled": 1, "partial": 3}
-STOPPED, TIMED_OUT = 1, 4
+STOPPED, OWING, TIMED_OUT = 1, 3, 4
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the run ends, and show progress.")]
 Timeout = Annotated[
@@ -101,6 +102,8 @@ def _report_start(run: UUID, is_new: bool, wait: bool, json: bool) -> None:
 
 def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) -> int:
     """Wait for a run's end, print the result, and return the exit code."""
+    from core.service.accounts.owed import owed_by
+
     deadline = None if timeout is None else time.monotonic() + timeout
     with Watcher(engine, run) as watcher:
         while watcher.update() == "running" and watcher.run.stopped is None:
@@ -108,18 +111,21 @@ def wait_for_end(engine: Backend, run: UUID, timeout: float | None, json: bool) 
                 break
             time.sleep(watcher.run.pause)
     now, stopped = watcher.run.now, watcher.run.stopped
+    with engine.database.connection() as conn:
+        owed = owed_by(conn, now.run["user_integration_id"])
     if json:
-        dump(now.summary())
+        dump(now.summary(owed))
     if stopped is not None:
         fail_with(stopped)
         return STOPPED
     if not json:
-        _report(now)
-    return CODES.get(now.state, TIMED_OUT)
+        _report(now, owed)
+    code = CODES.get(now.state, TIMED_OUT)
+    return OWING if code == 0 and owed.tasks else code
 
 
-def _report(now: Progress) -> None:
-    figures = now.summary()
+def _report(now: Progress, owed: Owed) -> None:
+    figures = now.summary(owed)
     if now.state == RunState.RUNNING:
         fail(
             f"timed out; the run continues, {now.tasks_done} of {now.known} tasks are done",
@@ -139,5 +145,13 @@ def _report(now: Progress) -> None:
         )
     elif figures["tasks_deferred"]:
         note(f"{now.run['error']}. The engine retries deferred tasks automatically.")
+    if owed.tasks:
+        note(f"The account is incomplete: {owed_text(owed)}.")
     elif now.state == RunState.SUCCEEDED:
         say(f"Next: polling content --account {short(now.run['user_integration_id'])}")
+
+
+def owed_text(owed: Owed) -> str:
+    """Return the number of owed tasks, and the age of the oldest: `12 tasks owed since 2 h ago`."""
+    noun = "task" if owed.tasks == 1 else "tasks"
+    return f"{owed.tasks} {noun} owed, the oldest for {ago(owed.since).removesuffix(' ago')}"

@@ -14,6 +14,7 @@ from core.demo.comparing import Comparison
 from core.demo.engine import Account
 from core.demo.files import Tree
 from core.service.accounts import queries as account_queries
+from core.service.accounts.owed import owed_by
 from core.service.backend import Backend
 from core.service.formatting import number, size, span
 from core.service.runs import progress
@@ -56,7 +57,7 @@ def summary(
                 stored = (number(row[name]) for name in STORED)
                 cells = (row["kind"], number(row["items"]), size(row["bytes"]), *stored)
                 kept.add_row(account.domain, *cells)
-            run = progress.progress(conn, account.run).summary()
+            run = progress.progress(conn, account.run).summary(owed_by(conn, account.id))
             done.add_row(account.domain, run["state"], *(number(run[name]) for name in FIGURES))
             tasks += run["tasks_done"] + run["tasks_parked"]
     console.print(kept, done)

@@ -195,9 +195,19 @@ class Totals(BaseModel):
     held: list[HeldDeletion] = Field(description="The held deletions")
 
 
+class Owed(BaseModel):
+    """The tasks that an account owes: deferred, parked, or continued and not yet done."""
+
+    tasks: int = Field(description="The number of owed tasks")
+    since: datetime | None = Field(
+        description="The first failure of the oldest owed task; null if no task is owed"
+    )
+
+
 class UserIntegrationInFull(UserIntegration):
     """An account with the reasons why it waits, and its totals on request."""
 
+    owed: Owed = Field(description="The tasks that the account owes")
     waits: list[Wait] = Field(
         description="The reasons why the account waits, the most important first"
     )
@@ -253,6 +263,7 @@ class RunInFull(Run):
     tasks_queued: int = Field(description="The number of dispatched tasks")
     tasks_ready: int = Field(description="The number of tasks that wait to be dispatched")
     waits: list[Wait] = Field(description="The reasons why the run waits, the most important first")
+    owed: Owed = Field(description="The tasks that the account of the run owes now")
 
 
 class Requested(BaseModel):

@@ -98,8 +98,8 @@ def test_a_connected_account_is_synced_and_its_content_shown(cli: Cli) -> None:
     done = cli.ok("sync", "first", "--wait", "--json").json()
     assert done == {
         "run_id": done["run_id"], "state": "succeeded", "tasks_done": 3, "tasks_parked": 0,
-        "outputs_saved": 6, "outputs_unchanged": 0, "outputs_deleted": 0,
-        "seconds": done["seconds"],
+        "tasks_deferred": 0, "outputs_saved": 6, "outputs_unchanged": 0, "outputs_deleted": 0,
+        "owed": 0, "owed_since": None, "seconds": done["seconds"],
     }  # fmt: skip
     items = cli.ok("content", "--account", id[:8], "--json").rows()
     assert {item["external_id"] for item in items} == {
@@ -212,6 +212,23 @@ def test_parked_tasks_are_shown_retried_and_discarded(cli: Cli) -> None:
     cli.ok("tasks", "discard", str(parked[1]["id"]))
     assert cli.ok("tasks", "show", str(parked[1]["id"]), "--json").json()["state"] == "done"
     assert "not parked" in cli.fails("tasks", "discard", str(parked[1]["id"]))
+
+
+def test_a_sync_of_an_incomplete_account_exits_with_3_though_it_succeeded(cli: Cli) -> None:
+    cli.connect("owes", fanout_depth=1, items=4, fail_rate={"permanent": 0.3})
+    first = cli("sync", "owes", "--wait", "--json").json()
+    parked = cli.ok("tasks", "--account", "owes", "--state", "parked", "--json").rows()
+    assert first["owed"] == len(parked) > 0
+    cli.ok("config", "owes", "--set", "fail_rate={}")
+    again = cli("sync", "owes", "--wait", "--json")
+    assert (again.code, again.json()["state"]) == (3, "succeeded")
+    assert again.json()["owed"] == len(parked)
+    assert again.json()["owed_since"] is not None
+    shown = cli("sync", "owes", "--wait")
+    assert f"The account is incomplete: {len(parked)} tasks owed" in shown.err
+    for task in parked:
+        cli.ok("tasks", "discard", str(task["id"]))
+    assert cli.ok("sync", "owes", "--wait", "--json").json()["owed"] == 0
 
 
 def test_an_account_that_stops_ends_the_wait_and_resumes_when_reconnected(cli: Cli) -> None:

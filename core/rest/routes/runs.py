@@ -8,8 +8,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 
 from core.rest.routes import problems
-from core.rest.schemas import Page, RunInFull, Task, Wait
+from core.rest.schemas import Owed, Page, RunInFull, Task, Wait
 from core.service import authorization
+from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
@@ -67,9 +68,11 @@ def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
         row: dict[str, Any] = run_queries.runs.one(conn, "run", run)
         now = progress.progress(conn, run)
         running = row["state"] == RunState.RUNNING
+        owed = owed_by(conn, row["user_integration_id"])
         waits = progress.blockers(conn, progress.load_account(conn, now), now) if running else []
     if running:
         row |= {name: getattr(now, name) for name in FIGURES}
     counts = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
     waiting = [Wait(reason=wait.reason, until=wait.until) for wait in waits]
-    return RunInFull.model_validate({**row, **counts, "waits": waiting})
+    owing = Owed(tasks=owed.tasks, since=owed.since)
+    return RunInFull.model_validate({**row, **counts, "waits": waiting, "owed": owing})

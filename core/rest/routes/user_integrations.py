@@ -18,6 +18,7 @@ from core.rest.routes import problems
 from core.rest.schemas import (
     Identity,
     NewUserIntegration,
+    Owed,
     Page,
     Requested,
     Run,
@@ -34,6 +35,7 @@ from core.service.accounts import actions as account_actions
 from core.service.accounts import disconnect as account_disconnect
 from core.service.accounts import erase as account_erase
 from core.service.accounts import queries as account_queries
+from core.service.accounts.owed import owed_by
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
@@ -181,8 +183,10 @@ def get_user_integration(
         row = account_queries.accounts.one(conn, "account", account)
         waits = progress.blockers(conn, store.load(conn, account))
         counted = account_queries.account_totals(conn, account) if totals else None
+        owed = owed_by(conn, account)
     return UserIntegrationInFull(
         **UserIntegration.model_validate(row).model_dump(),
+        owed=Owed(tasks=owed.tasks, since=owed.since),
         waits=[Wait(reason=wait.reason, until=wait.until) for wait in waits],
         totals=Totals.model_validate(counted) if counted else None,
     )

@@ -16,6 +16,7 @@ from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
+from core.service.accounts.owed import Owed
 from core.states import AccountState, RunState, TaskState
 
 RUN = """
@@ -81,10 +82,13 @@ class Progress:
         """The run's state."""
         return str(self.run["state"])
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self, owed: Owed) -> dict[str, Any]:
         """Return the last line of `polling sync --wait --json`.
 
         After the end of the run, the numbers are those that the run recorded.
+
+        Args:
+          owed: The owed tasks of the run's account.
         """
         columns = (
             "tasks_done",
@@ -102,6 +106,8 @@ class Progress:
             "run_id": str(self.run["id"]),
             "state": self.state,
             **figures,
+            "owed": owed.tasks,
+            "owed_since": owed.since,
             "seconds": round(self.run["seconds"], 3),
         }
 

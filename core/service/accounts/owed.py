@@ -1,0 +1,55 @@
+"""The tasks that an account owes: content that the engine knows of and does not have yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from core.db.pool import Conn
+from core.db.row_factory import dataclass_row
+from core.states import STOPPED_TASKS, TaskState, literals
+
+# A task that stopped in several runs counts once, by its key.
+# Stopped tasks without a copy, served by `sync_task_owed`; and their copies while these are open,
+# served by `sync_task_ready` and `sync_task_queued`.
+OWED = f"""
+SELECT count(DISTINCT dedup_key)::int AS tasks, min(since) AS since FROM (
+    SELECT dedup_key, coalesce(first_failed_at, created_at) AS since FROM sync_task
+    WHERE user_integration_id = %(account)s AND state IN ({literals(STOPPED_TASKS)})
+      AND retried_as IS NULL
+    UNION ALL
+    SELECT t.dedup_key, coalesce(t.first_failed_at, t.created_at)
+    FROM user_integration a JOIN sync_task t ON t.user_integration_id = a.id
+        AND t.integration_domain = a.integration_domain
+    WHERE a.id = %(account)s AND t.state = '{TaskState.READY}' AND t.retry_of IS NOT NULL
+    UNION ALL
+    SELECT t.dedup_key, coalesce(t.first_failed_at, t.created_at)
+    FROM user_integration a JOIN sync_task t ON t.user_integration_id = a.id
+        AND t.integration_domain = a.integration_domain
+    WHERE a.id = %(account)s AND t.state = '{TaskState.QUEUED}' AND t.retry_of IS NOT NULL
+) owed
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """The owed tasks of an account: deferred, parked, or continued and not yet done.
+
+    Discarded tasks are not owed.
+
+    Attributes:
+      tasks: Their number.
+      since: The time of the oldest one: its first failure. None if no task is owed.
+    """
+
+    tasks: int
+    since: datetime | None
+
+
+def owed_by(conn: Conn, account: UUID) -> Owed:
+    """Count the owed tasks of an account."""
+    cursor = conn.cursor(row_factory=dataclass_row(Owed))
+    row = cursor.execute(OWED, {"account": account}).fetchone()
+    assert row is not None
+    return row

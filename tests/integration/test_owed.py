@@ -1,0 +1,76 @@
+"""The tasks that an account owes."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from core import Task
+from core.ledger import carry_over, completion, controls
+from core.ledger.outcomes import Outcome
+from core.service.accounts.owed import Owed, owed_by
+
+
+def stop(desk: Any, account: UUID, *states: str) -> list[int]:
+    """End a run with one stopped task for each state. Return the tasks."""
+    tasks = [Task("step", {"number": number}) for number, _ in enumerate(states)]
+    desk.finish(desk.root(account), tasks=tasks)
+    dispatches = [dispatch for dispatch in desk.claim() if dispatch.type == "step"]
+    for dispatch, state in zip(dispatches, states, strict=True):
+        desk.save(Outcome(dispatch, state=state, delay=60, attempt=1, reason="x", error="x"))
+    completion.end_runs(desk.conn, {dispatches[0].run_id})
+    return [dispatch.task_id for dispatch in dispatches]
+
+
+def test_an_account_with_all_tasks_done_owes_nothing(desk) -> None:
+    account = desk.account()
+    desk.finish(desk.root(account), tasks=[Task("step")])
+    assert owed_by(desk.conn, account) == Owed(0, None)
+
+
+def test_deferred_and_parked_tasks_are_owed_since_their_first_failure(desk) -> None:
+    account, other = desk.account("a"), desk.account("b")
+    stop(desk, account, "deferred", "parked")
+    stop(desk, other, "parked")
+    desk.conn.execute(
+        "UPDATE sync_task SET first_failed_at = now() - interval '1 day' WHERE state = 'deferred'"
+    )
+    owed = owed_by(desk.conn, account)
+    first = desk.value("SELECT first_failed_at FROM sync_task WHERE state = 'deferred'")
+    assert (owed.tasks, owed.since) == (2, first)
+    assert owed_by(desk.conn, other).tasks == 1
+
+
+def test_a_continued_task_is_owed_once_until_it_is_done(desk) -> None:
+    account = desk.account()
+    stop(desk, account, "deferred")
+    since = owed_by(desk.conn, account).since
+    desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'deferred'")
+    carry_over.continue_deferred(desk.conn, 10)
+    assert owed_by(desk.conn, account) == Owed(1, since)
+    (copy,) = desk.claim()
+    assert owed_by(desk.conn, account) == Owed(1, since)
+    desk.finish(copy)
+    assert owed_by(desk.conn, account) == Owed(0, None)
+
+
+def test_a_discarded_task_is_not_owed(desk) -> None:
+    account = desk.account()
+    controls.discard(desk.conn, stop(desk, account, "parked"))
+    assert owed_by(desk.conn, account).tasks == 0
+
+
+def test_the_open_tasks_of_a_cancelled_run_are_owed(desk) -> None:
+    account = desk.account()
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step", {"number": number}) for number in range(3)])
+    controls.cancel_run(desk.conn, UUID(root.run_id))
+    assert owed_by(desk.conn, account).tasks == 3
+
+
+def test_a_task_that_is_parked_in_two_runs_is_owed_once(desk) -> None:
+    account = desk.account()
+    stop(desk, account, "parked")
+    stop(desk, account, "parked")
+    assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'parked'") == 2
+    assert owed_by(desk.conn, account).tasks == 1

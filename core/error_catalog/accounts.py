@@ -134,7 +134,9 @@ ENTRIES: Catalog = {
     ),
     "config-rejected": entry(422, "the config does not work: {reason}", "Correct it and try again"),
     "provider-unavailable": entry(
-        502, "{integration} is not available: {reason}", "Try again later"
+        502,
+        "{integration} is not available: {reason}",
+        "If you entered a host and port, check them, or try again later",
     ),
     "check-failed": entry(
         502,

@@ -41,7 +41,7 @@ STEPS: Mapping[str, Steps] = {
         "Install a plugin", cli="Run: pip install integration-polling-hello-world"
     ),
     "set-client-settings": Steps(
-        "Set them, unless the accounts' credentials contain a client of their own"
+        "Set them, unless the accounts' credentials contain their own OAuth client"
     ),
     "correct-blob-url": Steps("Correct POLLING_BLOB_URL"),
     "correct-redis-url": Steps("Use redis://, rediss:// or unix://"),

@@ -79,4 +79,4 @@ def examine(conn: Conn, settings: Settings) -> Iterator[Check]:
         if counts[name]:
             yield Check(what, "warn", f"{counts[name]} {state}", Advice(advice))
     if not any(counts.values()):
-        yield Check("accounts", "ok", "no problems that need a person")
+        yield Check("accounts", "ok", "no account needs attention")

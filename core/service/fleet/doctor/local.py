@@ -79,12 +79,12 @@ def _settings(registry: Registry) -> Iterator[Check]:
         shown = [
             _shown(setting) for setting in settings if setting.given or not _is_client(setting)
         ]
-        messages = [f"not set: {', '.join(missing)}"] if missing else []
-        messages += [", ".join(shown)] if shown else []
         if missing:
-            yield Check(name, "warn", "; ".join(messages), Advice("set-client-settings"))
-        elif messages:
-            yield Check(name, "ok", "; ".join(messages))
+            message = f"not set: {', '.join(missing)}"
+            message += f". In use: {', '.join(shown)}" if shown else ""
+            yield Check(name, "warn", message, Advice("set-client-settings"))
+        elif shown:
+            yield Check(name, "ok", ", ".join(shown))
 
 
 def _is_client(setting: OperatorSetting) -> bool:

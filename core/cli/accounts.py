@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from core.db.rows import Row
     from core.service.backend import Backend
 
+    UsedState = AccountState
+else:
+    UsedState = Literal[tuple(state.value for state in AccountState.used())]
+
 app = typer.Typer()
 
 
@@ -31,7 +35,7 @@ def list_accounts(
         str | None, typer.Option(help="Show only accounts of this integration.")
     ] = None,
     state: Annotated[
-        AccountState | None, typer.Option(help="Show only accounts in this state.")
+        UsedState | None, typer.Option(help="Show only accounts in this state.")
     ] = None,
     limit: Limit = None,
     after: After = None,

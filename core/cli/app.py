@@ -43,7 +43,7 @@ To try it, start the engine in one terminal and connect an account in another:
   polling sync hello --wait
   polling content --account hello
 
-Unless DATABASE_URL and REDIS_URL are set, commands start embedded PostgreSQL and Valkey servers.
+If DATABASE_URL or REDIS_URL is not set, commands start an embedded server in its place.
 """
 
 

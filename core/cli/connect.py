@@ -12,8 +12,7 @@ from core.cli.session import backend, busy, registry
 from core.cli.types import Config, Credentials, Id, Interval, Sets
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
+    from core.accounts.store import Account
     from core.integration.base import Integration
     from core.service.backend import Backend
 
@@ -66,8 +65,8 @@ def connect(
         dump({"id": str(connection.id)})
         return
     say(
-        f"{'Connected' if connection.is_new else 'Updated'}: {connection.name}"
-        f" ({connection.identity.id}), account {connection.id}"
+        f"{'Connected' if connection.is_new else 'Updated'}: account {connection.id},"
+        f" name {connection.name}, provider account {connection.identity.id}"
     )
     say(f"Next: polling sync {short(connection.id)} --wait")
 
@@ -98,12 +97,12 @@ def reconnect(id: Id, credentials: Credentials = None) -> None:
     from core.service.accounts import actions as account_actions
 
     with backend() as engine:
-        account_id, integration, _ = _load(engine, id)
+        account, integration = _load(engine, id)
         secrets = inputs.credentials(integration, credentials)
         if secrets is None and prompts.can_ask() and integration.credentials_model.model_fields:
             secrets = prompts.credentials(integration.credentials_model)
         with busy(f"Contacting {integration.manifest.name} …"):
-            identity = account_actions.reconnect(engine, account_id, credentials=secrets)
+            identity = account_actions.reconnect(engine, account.id, credentials=secrets)
     say(f"Reconnected: {identity.name} ({identity.id}). The next run is due now.")
 
 
@@ -125,29 +124,32 @@ def config(
     from core.service.accounts import actions as account_actions
 
     with backend() as engine:
-        account_id, integration, old_config = _load(engine, id)
+        account, integration = _load(engine, id)
         if set_ or config is not None:
-            values = inputs.config(integration, set_ or [], config, old_config)
+            values = inputs.config(integration, set_ or [], config, account.config)
         elif name is None and interval is None:
-            dump(old_config)
+            dump(account.config)
             return
         else:
             values = None
         with busy(f"Contacting {integration.manifest.name} …"):
             resync = account_actions.configure(
-                engine, account_id, config=values, name=name, interval_minutes=interval
+                engine, account.id, config=values, name=name, interval_minutes=interval
             )
-        new_config = _load(engine, str(account_id))[2]
+        account, _ = _load(engine, str(account.id))
     if json:
-        dump(new_config)
+        dump(account.config)
     else:
-        say("Updated." + (" The next run lists everything again; it is due now." if resync else ""))
+        say(
+            f"Config of {account.name} updated."
+            + (" The next run lists everything again; it is due now." if resync else "")
+        )
 
 
-def _load(engine: Backend, text: str) -> tuple[UUID, Integration, dict[str, Any]]:
+def _load(engine: Backend, text: str) -> tuple[Account, Integration]:
     from core.accounts import store
     from core.service import lookup
 
     with engine.database.connection() as conn:
         account = store.load(conn, lookup.account_id(conn, text))
-    return account.id, engine.registry.get(account.integration_domain), account.config
+    return account, engine.registry.get(account.integration_domain)

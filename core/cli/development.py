@@ -24,13 +24,13 @@ CODES = {RunState.SUCCEEDED: 0, RunState.FAILED: 1, RunState.PARTIAL: 3}
 def new(
     directory: Annotated[
         Path,
-        typer.Argument(metavar="DIRECTORY", help="The new directory. Its name becomes the domain."),
+        typer.Argument(metavar="DIRECTORY", help="The new directory."),
     ],
     domain: Annotated[
         str | None, typer.Option(help="The integration's domain. Default: the directory's name.")
     ] = None,
 ) -> None:
-    """Create a plugin: a small distribution with tests, which works as it is.
+    """Create a plugin that works without changes: a small distribution with tests.
 
     \b
     Example:

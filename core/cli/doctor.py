@@ -19,7 +19,9 @@ MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
 
 def doctor(json: Json = False) -> None:
-    """Check servers, keys, plugins, workers, clock and queue, and suggest fixes.
+    """Check settings, servers, keys, plugins, workers, clock and scheduler, and suggest fixes.
+
+    The command also checks the schema, the dispatcher, the blob store and the accounts.
 
     The exit code is 1 if a check fails.
 

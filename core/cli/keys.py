@@ -8,7 +8,8 @@ from core.cli.output import note, say, stderr
 from core.cli.session import backend
 
 app = typer.Typer(
-    help="Create a key, or encrypt all credentials with the first key.", no_args_is_help=True
+    help="Create a key, or encrypt all credentials with the first key of POLLING_SECRET_KEYS.",
+    no_args_is_help=True,
 )
 
 
@@ -29,7 +30,8 @@ def new() -> None:
 def rotate() -> None:
     """Encrypt all credentials with the first key of POLLING_SECRET_KEYS.
 
-    Before you remove the old keys, restart the workers with the same first key.
+    Before you remove the old keys, restart the workers with the new key first in
+    POLLING_SECRET_KEYS.
 
     \b
     Example:
@@ -48,8 +50,8 @@ def rotate() -> None:
             for count in key_rotation.rotate(engine):
                 done += count
                 bar.advance(task, count)
-    say(f"Encrypted the credentials of {done} accounts with the first key.")
+    say(f"Encrypted the credentials of {done} accounts with the first key of POLLING_SECRET_KEYS.")
     note(
-        "Before you remove the old keys, restart the workers with the same first key in"
+        "Before you remove the old keys, restart the workers with the new key first in"
         " POLLING_SECRET_KEYS."
     )

@@ -1,4 +1,4 @@
-"""Start the services of `polling up`: workers, scheduler and API on one machine."""
+"""Start the services of `polling up`: workers, scheduler, API and dashboard."""
 
 from __future__ import annotations
 

@@ -38,6 +38,16 @@ STATES = {
 }
 """The colours of states and of the results of checks."""
 
+LABELS = {
+    "attempts": "failed attempts",
+    "dispatch_no": "dispatch number",
+    "identity": "provider account",
+    "status_detail": "state detail",
+    "status_reason": "state reason",
+    "sync_status": "state",
+}
+"""The labels of fields that `describe` does not print by the name of their column."""
+
 GAP, MIN_COLUMN_WIDTH = 2, 10
 """The space between two cells of a table, and the minimum width of a cell, in characters."""
 
@@ -156,11 +166,15 @@ def describe(row: Mapping[str, Any]) -> None:
     grid.add_column(overflow="fold")
     for name, value in row.items():
         if value not in (None, "", {}, []):
-            grid.add_row(clean(name.replace("_", " ")), cell(_display_value(value)))
+            grid.add_row(
+                clean(LABELS.get(name, name.replace("_", " "))), cell(_display_value(value))
+            )
     stdout().print(grid)
 
 
 def _display_value(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, datetime):
         return f"{moment(value)} ({ago(value)})"
     return (

@@ -21,11 +21,13 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Port of the API. Default: 8080, or any free port if taken."
+            min=1,
+            max=65535,
+            help="Port of the API and dashboard. Default: 8080, or any free port if taken.",
         ),
     ] = None,
 ) -> None:
-    """Start workers, scheduler and API on this machine.
+    """Start workers, scheduler, API and dashboard on this machine.
 
     The command also starts embedded servers if DATABASE_URL or REDIS_URL is not set. Press Ctrl-C
     to stop everything.

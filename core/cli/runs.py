@@ -45,7 +45,7 @@ def list_runs(
         listing.print_page(
             conn,
             run_queries.runs,
-            ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "TOOK", "SAVED", "PARKED"),
+            ("ID", "ACCOUNT", "INTEGRATION", "STATE", "STARTED", "DURATION", "SAVED", "PARKED"),
             _cells,
             command="polling runs",
             empty="No runs. Start one: polling sync ID --wait",
@@ -59,7 +59,7 @@ def list_runs(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    took = (
+    duration = (
         span((row["finished_at"] - row["started_at"]).total_seconds()) if row["finished_at"] else ""
     )
     return (
@@ -68,8 +68,8 @@ def _cells(row: Row) -> tuple[object, ...]:
         row["integration_domain"],
         row["state"],
         ago(row["started_at"]),
-        took,
-        row["outputs_saved"] if took else "",
+        duration,
+        row["outputs_saved"] if duration else "",
         row["tasks_parked"] or "",
     )
 

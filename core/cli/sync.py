@@ -27,7 +27,11 @@ STOPPED, OWING, TIMED_OUT = 1, 3, 4
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until the run ends, and show progress.")]
 Timeout = Annotated[
     float | None,
-    typer.Option(min=0, metavar="SECONDS", help="Stop waiting after this time, and exit with 4."),
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Stop waiting after this time, and exit with 4. Default: no limit.",
+    ),
 ]
 JsonEnd = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
@@ -47,8 +51,8 @@ def sync(
 ) -> None:
     """Start a run for an account now, or join its open run.
 
-    Exit codes with --wait: 0 if the run succeeded, 1 if it failed or was cancelled, 3 if some tasks
-    were parked, 4 if the command timed out.
+    Exit codes with --wait: 0 if the run succeeded, 1 if it failed or was cancelled, 3 if it is
+    partial (tasks are parked or deferred). The code is 4 if the command timed out.
 
     \b
     Examples:
@@ -68,7 +72,7 @@ def sync(
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
-    """Drop all cursors of an account, and list everything again.
+    """Delete all cursors of an account, and list everything again.
 
     If a run is open, the resync starts when it has ended.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID…", help="The tasks' IDs, which are numbers.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The tasks' IDs, which are numbers.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -50,7 +50,7 @@ def list_tasks(
         listing.print_page(
             conn,
             run_queries.tasks,
-            ("ID", "TYPE", "STATE", "TRIES", "SINCE", "REASON"),
+            ("ID", "TYPE", "STATE", "FAILED ATTEMPTS", "SINCE", "REASON"),
             _cells,
             command="polling tasks",
             empty="No tasks match.",
@@ -64,13 +64,13 @@ def list_tasks(
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    tries = f"{row['attempts']}" + (f"+{row['crashes']} crashes" if row["crashes"] else "")
+    failed = f"{row['attempts']}" + (f"+{row['crashes']} crashes" if row["crashes"] else "")
     state = "retried" if row["retried_as"] is not None else row["state"]
     return (
         row["id"],
         row["type"],
         state,
-        tries,
+        failed,
         ago(row["finished_at"] or row["created_at"]),
         row["reason"],
     )

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object per line, with full IDs.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="The account's UUID, a unique prefix of it, or its name."),
@@ -21,14 +19,18 @@ AccountFilter = Annotated[
     typer.Option(
         "--account",
         metavar="ID",
-        help="Show only rows of this account: its UUID, a unique prefix of it, or its name.",
+        help="Show only items of this account: its UUID, a unique prefix of it, or its name.",
     ),
 ]
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Maximum number of rows. Default: 50; with --json, all.")
 ]
 After = Annotated[
-    str | None, typer.Option(metavar="CURSOR", help="Start after this cursor, printed by a page.")
+    str | None,
+    typer.Option(
+        metavar="CURSOR",
+        help="Continue after this position, which the previous page printed.",
+    ),
 ]
 Sets = Annotated[
     list[str] | None,

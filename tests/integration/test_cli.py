@@ -276,7 +276,7 @@ def test_ctrl_c_ends_the_wait_quietly(cli: Cli) -> None:
 
 def test_config_changes_name_interval_and_fields(cli: Cli) -> None:
     id = cli.connect("changes")
-    cli.ok(
+    done = cli.ok(
         "config",
         "changes",
         "--set",
@@ -288,6 +288,7 @@ def test_config_changes_name_interval_and_fields(cli: Cli) -> None:
         "--name",
         "changed",
     )
+    assert done.out.startswith("Config of changed updated.")
     assert cli.ok("config", "changed").json()["pages"] == 1
     assert cli.ok("accounts", "show", id, "--json").json()["poll_interval_minutes"] == 60
     assert "another account" in cli.fails("config", id, "--set", "name=someone-else")
@@ -510,6 +511,8 @@ def test_the_doctor_checks_the_rest_when_servers_are_down(tmp_path: Path) -> Non
         "fail"
     ] * 3
     assert found["blob store"]["status"] == "ok"
+    gmail = found["settings of gmail"]["message"]
+    assert gmail.startswith("not set: GMAIL_CLIENT_ID, GMAIL_CLIENT_SECRET. In use: ")
     assert all(check["advice"] for check in done.rows() if check["status"] == "fail")
     assert "hidden-word" not in done.out + done.err
 

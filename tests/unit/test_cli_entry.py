@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 from uuid import UUID
 
 import pytest
 
 from core.cli import entry
+from core.cli.accounts import UsedState
 from core.errors import InvalidInput, NotFound
 from core.service import lookup
 from core.service.scaffold import scaffold
+from core.states import AccountState
 
 COMMANDS = [
     "accounts",
@@ -55,6 +58,12 @@ def test_wrong_usage_exits_with_2(
     text = capsys.readouterr()
     assert "Traceback" not in text.err
     assert "polling" in text.out + text.err
+
+
+def test_accounts_are_filtered_by_states_in_use_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert get_args(UsedState) == AccountState.used()
+    assert run("accounts", "--state", "erasing") == 2
+    assert "'erasing' is not one of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -55,6 +55,19 @@ def test_wide_characters_count_as_two_columns(screen: io.StringIO) -> None:
     assert len(screen.getvalue().splitlines()) == 2
 
 
+def test_fields_have_labels_and_booleans_are_words(screen: io.StringIO) -> None:
+    row = {"sync_status": "active", "identity": "x", "dispatch_no": 1, "attempts": 0}
+    output.describe(row | {"resync_due": False, "suspect": True})
+    assert {" ".join(line.split()) for line in screen.getvalue().splitlines()} == {
+        "state active",
+        "provider account x",
+        "dispatch number 1",
+        "failed attempts 0",
+        "resync due no",
+        "suspect yes",
+    }
+
+
 def test_json_is_ascii_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     output.dump({"name": HOSTILE, "at": datetime(2026, 1, 2, tzinfo=UTC)})
     text = capsys.readouterr().out

@@ -96,6 +96,7 @@ def show(id: Id, json: Json = False) -> None:
     from core.accounts import store
     from core.service import lookup
     from core.service.accounts import queries as account_queries
+    from core.service.accounts.owed import owed_by
     from core.service.runs import progress
 
     with backend() as engine, engine.database.connection() as conn:
@@ -103,10 +104,15 @@ def show(id: Id, json: Json = False) -> None:
         row = account_queries.accounts.one(conn, "account", account_id)
         totals = account_queries.account_totals(conn, account_id)
         waits = progress.blockers(conn, store.load(conn, account_id))
+        owed = owed_by(conn, account_id)
         if json:
-            dump(row | totals | {"waits": [wait.reason for wait in waits]})
+            reasons = [wait.reason for wait in waits]
+            owing = {"owed": owed.tasks, "owed_since": owed.since}
+            dump(row | totals | owing | {"waits": reasons})
             return
         describe(row | totals | {"bytes": size(totals["bytes"])})
+        if owed.tasks:
+            note(owed.sentence)
         for wait in waits:
             note(f"Waiting: {with_advice(wait)}")
 

@@ -11,7 +11,7 @@ from core.cli.output import dump, fail, fail_with, note, say, short
 from core.cli.progress import Watcher
 from core.cli.session import backend
 from core.cli.types import Id
-from core.service.formatting import ago, span
+from core.service.formatting import span
 from core.states import RunState
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def sync(
 ) -> None:
     """Start a run for an account now, or join its open run.
 
-    Exit codes with --wait: 0 if the run succeeded, 1 if it failed or was cancelled, 3 if it is
-    partial (tasks are parked or deferred). The code is 4 if the command timed out.
+    Exit codes with --wait: 0 if the run succeeded and the account is complete, 1 if the run failed
+    or was cancelled, 3 if the account is incomplete (tasks are parked or deferred). The code is 4
+    if the command timed out.
 
     \b
     Examples:
@@ -150,12 +151,6 @@ def _report(now: Progress, owed: Owed) -> None:
     elif figures["tasks_deferred"]:
         note(f"{now.run['error']}. The engine retries deferred tasks automatically.")
     if owed.tasks:
-        note(f"The account is incomplete: {owed_text(owed)}.")
+        note(owed.sentence)
     elif now.state == RunState.SUCCEEDED:
         say(f"Next: polling content --account {short(now.run['user_integration_id'])}")
-
-
-def owed_text(owed: Owed) -> str:
-    """Return the number of owed tasks, and the age of the oldest: `12 tasks owed since 2 h ago`."""
-    noun = "task" if owed.tasks == 1 else "tasks"
-    return f"{owed.tasks} {noun} owed, the oldest for {ago(owed.since).removesuffix(' ago')}"

@@ -96,7 +96,7 @@ def next_steps(console: Console, home: Path) -> None:
     for command, why in (
         ("polling content --limit 5", "list content"),
         ("polling psql", "query it with SQL: SELECT * FROM user_integration_content"),
-        ("polling up", "start workers, scheduler and API"),
+        ("polling up", "start workers, scheduler, API and dashboard"),
         ("polling connect hello-world --name hello", "connect an account of your own"),
     ):
         console.print(f"  {prefix}{command}  # {why}", soft_wrap=True)

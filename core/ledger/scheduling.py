@@ -165,7 +165,7 @@ def _open_with_root(conn: Conn, params: Mapping[str, Any]) -> None:
 
 
 def request_resync(conn: Conn, account: UUID) -> tuple[UUID, bool]:
-    """Drop all cursors of an account, and open a run that lists everything again.
+    """Delete all cursors of an account, and open a run that lists everything again.
 
     If a run is open, the resync starts after its end.
 

@@ -225,7 +225,7 @@ def test_a_sync_of_an_incomplete_account_exits_with_3_though_it_succeeded(cli: C
     assert again.json()["owed"] == len(parked)
     assert again.json()["owed_since"] is not None
     shown = cli("sync", "owes", "--wait")
-    assert f"The account is incomplete: {len(parked)} tasks owed" in shown.err
+    assert f"Incomplete: {len(parked)} tasks are owed" in shown.err
     for task in parked:
         cli.ok("tasks", "discard", str(task["id"]))
     assert cli.ok("sync", "owes", "--wait", "--json").json()["owed"] == 0

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
+from core.service.formatting import ago
 from core.states import STOPPED_TASKS, TaskState, literals
 
 # A task that stopped in several runs counts once, by its key.
@@ -45,6 +46,12 @@ class Owed:
 
     tasks: int
     since: datetime | None
+
+    @property
+    def sentence(self) -> str:
+        """A sentence for people, such as "Incomplete: 2 tasks are owed. The oldest failed 3 h ago"."""
+        tasks = "1 task is" if self.tasks == 1 else f"{self.tasks:,} tasks are"
+        return f"Incomplete: {tasks} owed. The oldest failed {ago(self.since)}."
 
 
 def owed_by(conn: Conn, account: UUID) -> Owed:

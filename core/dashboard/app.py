@@ -27,7 +27,7 @@ from core.dashboard.pages import (
     runs,
 )
 from core.dashboard.session import SignInRequired
-from core.dashboard.wording import sentences
+from core.dashboard.wording import sentence, sentences
 from core.errors import PollingError
 from core.rest.app import Headers
 from core.web import problems
@@ -106,9 +106,9 @@ async def _polling_error(request: Request, error: Exception) -> Response:  # noq
 
 
 def _failed(error: PollingError) -> Response:
-    return _error_page(
-        error.status, TITLES.get(error.status, "Something went wrong"), sentences(error)
-    )
+    # A page that does not exist needs no next step: the error page links to the overview.
+    detail = sentence(error.message) if error.status == 404 else sentences(error)
+    return _error_page(error.status, TITLES.get(error.status, "Something went wrong"), detail)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001

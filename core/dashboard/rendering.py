@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -10,9 +11,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from core.service import formatting
 from core.states import AccountState, AccountStateReason, Lane, RunState, TaskState
+
+_TICKED = re.compile(r"`([^`]+)`")
 
 
 @cache
@@ -33,6 +37,7 @@ def environment() -> Environment:
         "moment": formatting.moment,
         "is_past": is_past,
         "pretty": pretty,
+        "code": code,
     }
     env.globals["query"] = query
     enums = (AccountState, AccountStateReason, Lane, RunState, TaskState)
@@ -55,6 +60,11 @@ def query(**values: object) -> str:
     """Return a query string without None and empty values."""
     params = {name: value for name, value in values.items() if value not in (None, "")}
     return f"?{urlencode(params)}" if params else ""
+
+
+def code(text: str) -> Markup:
+    """Escape a text, and show its parts between backticks as code."""
+    return Markup(_TICKED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704
 
 
 def is_past(at: datetime) -> bool:

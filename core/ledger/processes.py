@@ -32,6 +32,9 @@ ON CONFLICT (minute) DO UPDATE SET tasks = a.tasks + excluded.tasks, rows = a.ro
 DEREGISTER = "DELETE FROM process WHERE id = %s"
 DELETE_DEAD = "DELETE FROM process WHERE seen_at < clock_timestamp() - interval '1 hour'"
 
+# True if a live worker process is draining.
+DRAINING = f"SELECT EXISTS (SELECT FROM process WHERE draining AND kind = 'worker' AND {ALIVE})"
+
 # The threads and live worker processes that serve each queue.
 SERVING = f"""
 SELECT queue, sum(threads)::int, count(*)::int FROM process, unnest(queues) AS queue
@@ -90,6 +93,12 @@ def record_throughput(conn: Conn, tasks: int, rows: int) -> None:
 def deregister(conn: Conn, process: UUID) -> None:
     """Delete the row of a process that exits."""
     conn.execute(DEREGISTER, (process,))
+
+
+def draining(conn: Conn) -> bool:
+    """Return True if a live worker process is draining."""
+    row = conn.execute(DRAINING).fetchone()
+    return row is not None and bool(row[0])
 
 
 def serving(conn: Conn) -> dict[str, tuple[int, int]]:

@@ -27,7 +27,13 @@ WIDTH, HEIGHT = 1200, 750
 LARGEST = 150_000
 """The maximum size of a picture in bytes."""
 
-FORM = {"Name": "Ada", "Pages": "12", "Items": "6", "Delay ms": "250", "Fanout depth": "1"}
+FORM = {
+    "Greeting name": "Ada",
+    "Pages": "12",
+    "Items": "6",
+    "Delay (ms)": "250",
+    "Nested levels": "1",
+}
 """The form's values: some 500 small tasks, slow enough to watch."""
 
 Shoot = Callable[[str], None]

@@ -92,5 +92,7 @@ def in_the_overview(window: Window) -> None:
     window.sees(page.locator(".checks li.ok", has_text="scheduler"))
     window.sees(page.locator(".checks li.ok", has_text="workers"))
     window.sees(page.locator(".chart", has_text="Finished tasks").get_by_text("last hour: 4;"))
-    window.sees(page.locator(".chart", has_text="Changed items").get_by_text("last hour: 12;"))
+    window.sees(
+        page.locator(".chart", has_text="Items saved or deleted").get_by_text("last hour: 12;")
+    )
     window.is_quiet()

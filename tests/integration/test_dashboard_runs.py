@@ -120,7 +120,7 @@ def test_a_run_is_shown_as_a_tree(dashboard, desk, made) -> None:
         page.text,
         re.DOTALL,
     )
-    assert "Tasks known so far 6" in text(page)
+    assert "Tasks so far 6" in text(page)
     assert "Done 2" in text(page)
     assert f'href="/runs/{run}?parent={root}#tree">3 follow-ups' in page.text
     below = who.get(f"/runs/{run}?parent={root}")

@@ -31,6 +31,16 @@ def test_a_watcher_shows_progress_and_reasons_to_wait(backend, desk) -> None:
     assert (watcher.now.outputs_saved, watcher.blockers) == (1, [])
 
 
+def test_draining_workers_are_a_reason_to_wait(backend, desk, healthy) -> None:
+    desk.conn.execute("UPDATE process SET draining = true")
+    watcher = RunWatcher(backend, desk.run(desk.account()))
+    watcher.refresh()
+    (wait,) = watcher.blockers
+    assert wait.reason == "all running workers are draining and take no tasks"
+    assert wait.advice is not None
+    assert wait.advice.code == "restart-draining-workers"
+
+
 def test_a_watcher_reads_the_reasons_only_every_few_seconds(
     backend, desk, healthy, monkeypatch
 ) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from core.accounts import store
+from core.dashboard import query_filters
 from core.dashboard.cached_count import CachedCount
 from core.dashboard.responses import Renderer
 from core.dashboard.session import SignedIn
@@ -69,22 +70,11 @@ def account_list(
             "cursor": cursor,
             "filters": filters,
             "first": not after,
-            "domains": _domains(engine, domain),
+            "domains": query_filters.domains(engine, domain),
             "states": STATES,
         }
 
     return renderer.live("accounts.html", load)
-
-
-def _domains(engine: Backend, selected: str) -> list[tuple[str, str]]:
-    """Return the installed integrations and the selected one, as domains and names."""
-    names = {
-        domain: integration.manifest.name
-        for domain, integration in engine.registry.integrations.items()
-    }
-    if selected:
-        names.setdefault(selected, selected)
-    return sorted(names.items(), key=lambda item: item[1].lower())
 
 
 @router.get("/{account}")

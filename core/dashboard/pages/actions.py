@@ -32,14 +32,12 @@ def sync(
 ) -> Response:
     """Start a run, or join the open one; `allow_deletions` also accepts held deletions."""
     allow = form.get("allow_deletions") == "yes"
-    return _act(
-        engine,
-        viewer,
-        renderer,
-        account,
-        lambda: run_actions.sync(engine, account, allow_deletions=allow),
-        "requested",
-    )
+
+    def act() -> str:
+        _, is_new = run_actions.sync(engine, account, allow_deletions=allow)
+        return "started" if is_new else "joined"
+
+    return _act(engine, viewer, renderer, account, act)
 
 
 @router.post("/resync")
@@ -47,9 +45,12 @@ def resync(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Delete all cursors and start a run that lists everything again."""
-    return _act(
-        engine, viewer, renderer, account, lambda: run_actions.resync(engine, account), "requested"
-    )
+
+    def act() -> str:
+        _, is_new = run_actions.resync(engine, account)
+        return "started" if is_new else "resync-later"
+
+    return _act(engine, viewer, renderer, account, act)
 
 
 @router.post("/pause")
@@ -131,17 +132,20 @@ def _act(
     renderer: Renderer,
     account: UUID,
     act: Callable[[], Any],
-    flash: str,
+    flash: str | None = None,
 ) -> Response:
-    """Perform an action, then show the account's page with the result or the error."""
+    """Perform an action, then show the account's page with the result or the error.
+
+    Without `flash`, the action returns the name of its message.
+    """
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "account", account)
     try:
-        act()
+        result = act()
     except NotFound:
         raise
     except PollingError as error:
         return render(
             engine, viewer.principal, renderer, account, wrong=sentences(error), status=error.status
         )
-    return redirect(f"/accounts/{account}", flash)
+    return redirect(f"/accounts/{account}", flash or result)

@@ -14,6 +14,7 @@ from core.dashboard.responses import Renderer, redirect
 from core.dashboard.session import ActionForm, SignedIn
 from core.errors import NotFound
 from core.integration.base import Integration
+from core.integration.operator import environment_value
 from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
@@ -151,6 +152,12 @@ def authorize(
 
 def _page(engine: Backend, renderer: Renderer, account_form: AccountForm) -> Response:
     missing = oauth.missing_settings(engine.settings, account_form.integration)
+    client = account_form.integration.manifest.oauth
+    if missing and client is not None:
+        # Most providers also ask for the secret of a client that uses PKCE.
+        secret = client.client_secret_setting
+        if secret not in missing and environment_value(secret) is None:
+            missing = [*missing, secret]
     values = {
         "form": account_form,
         "integration": account_form.integration.manifest,

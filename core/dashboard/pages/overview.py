@@ -51,7 +51,11 @@ def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
             last_hour(
                 "Finished tasks", {row["minute"]: row["tasks"] for row in hour.rows}, hour.now
             ),
-            last_hour("Changed items", {row["minute"]: row["rows"] for row in hour.rows}, hour.now),
+            last_hour(
+                "Items saved or deleted",
+                {row["minute"]: row["rows"] for row in hour.rows},
+                hour.now,
+            ),
         ],
     }
 

@@ -21,6 +21,13 @@ M = TypeVar("M", bound=BaseModel)
 Values = Mapping[str, Any]
 
 MAX_PROBLEM_CHARS = 500
+PLAIN_MESSAGES = {
+    "missing": "This field is required.",
+    "int_parsing": "Enter an integer.",
+    "int_from_float": "Enter an integer.",
+    "int_type": "Enter an integer.",
+}
+"""Messages for form fields, by pydantic's type of error."""
 DECIDES_WHERE = "this field decides where the credentials are sent; also enter the credentials"
 
 
@@ -102,9 +109,15 @@ def problems(error: ValidationError) -> dict[str, str]:
     messages: dict[str, str] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         name, *deeper = [str(part) for part in detail["loc"]] or [""]
-        message = detail["msg"].removeprefix("Value error, ")
+        message = _plain(detail["type"], detail["msg"])
         messages.setdefault(name, f"{'.'.join(deeper)}: {message}" if deeper else message)
     return messages
+
+
+def _plain(kind: str, message: str) -> str:
+    if kind == "too_short" and "at least 1 item " in message:
+        return "Choose at least one."
+    return PLAIN_MESSAGES.get(kind) or message.removeprefix("Value error, ")
 
 
 def _redacted(text: str, values: Values) -> str:

@@ -185,14 +185,23 @@ def _status(account: Account) -> list[Blocker]:
 class _Fleet:
     serving: Collection[str]
     leads: bool
+    draining: bool
 
 
 def _fleet(conn: Conn) -> _Fleet:
     status = leadership.status(conn)
-    return _Fleet(processes.serving(conn), status.leads)
+    serving = processes.serving(conn)
+    return _Fleet(serving, status.leads, not serving and processes.draining(conn))
 
 
 def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
+    if not fleet.serving and fleet.draining:
+        return [
+            Blocker(
+                "all running workers are draining and take no tasks",
+                advice=Advice("restart-draining-workers"),
+            )
+        ]
     if not fleet.serving:
         return [Blocker("no worker is running", advice=Advice("start-engine"))]
     if account.integration_domain not in fleet.serving:

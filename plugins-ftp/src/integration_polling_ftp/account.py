@@ -52,10 +52,13 @@ class Config(BaseModel, extra="forbid"):
         4, description="Maximum number of connections at a time, over all workers"
     )
     timeout_seconds: PositiveFloat = Field(
-        30, description="Seconds without a response until a connection counts as lost"
+        30,
+        title="Timeout (seconds)",
+        description="Time without a response until a connection counts as lost",
     )
     quiet_seconds: NonNegativeFloat = Field(
         0,
+        title="Quiet time (seconds)",
         description=(
             "Skip files that changed less than this number of seconds ago. They may still be"
             " growing. A later run fetches them"

@@ -21,20 +21,21 @@ class Config(BaseModel, extra="forbid"):
     labels: Annotated[tuple[str, ...], ResyncOnChange()] = Field(
         (),
         max_length=100,
-        description="Keep only mail with one of these labels, by name or id. Default: all mail",
+        description="Keep only mail with one of these labels, by name or ID. Default: all mail",
     )
     include_spam_trash: Annotated[bool, ResyncOnChange()] = Field(
-        False, description="Keep spam and trash too"
+        False, title="Include spam and trash", description="Keep spam and trash too"
     )
     attachments: Annotated[Literal["none", "metadata", "all"], ResyncOnChange()] = Field(
         "all",
-        description="Rows for attachments: `none`, `metadata` (without content), or `all`",
+        description="What to store of attachments: `none`, `metadata` (without content), or `all`",
     )
     max_attachment_mb: Annotated[int, ResyncOnChange()] = Field(
         25,
         ge=1,
         le=100,
-        description="Maximum size in MiB. Larger attachments are kept without their content",
+        title="Maximum attachment size (MiB)",
+        description="Larger attachments are kept without their content",
     )
     since: Annotated[date | None, ResyncOnChange()] = Field(
         None, description="Keep only mail that Google accepted on this day (UTC) or later"
@@ -70,7 +71,9 @@ class Credentials(BaseModel, extra="forbid"):
 
     refresh_token: SecretStr | None = Field(None, description="OAuth refresh token of the mailbox")
     client_id: str | None = Field(
-        None, description="Id of the OAuth client. Default: the operator's GMAIL_CLIENT_ID"
+        None,
+        title="Client ID",
+        description="ID of the OAuth client. Default: the operator's GMAIL_CLIENT_ID",
     )
     client_secret: SecretStr | None = Field(
         None, description="Secret of the OAuth client. Default: the operator's GMAIL_CLIENT_SECRET"
@@ -81,7 +84,7 @@ class Credentials(BaseModel, extra="forbid"):
         " or a service account",
     )
     access_token_expires: AwareDatetime | None = Field(
-        None, description="Expiry of the access token. Every renewal sets it"
+        None, description="Expiry of the access token. It is updated at each renewal"
     )
     service_account: ServiceAccount | None = Field(
         None, description="JSON key of a service account with domain-wide delegation"

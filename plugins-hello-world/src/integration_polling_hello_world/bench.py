@@ -54,20 +54,27 @@ A task cannot tell from its attempt or its state that it has failed before.
 class Config(BaseModel, extra="forbid"):
     """The content and behaviour of the made-up service; the same for the same `seed`."""
 
-    name: str = Field("hello", description="Name of the account; each name is another account")
+    name: str = Field(
+        "hello",
+        title="Greeting name",
+        description="Name to greet; each name is another account",
+    )
     pages: NonNegativeInt = Field(3, description="Number of pages; each page is one task")
     items: NonNegativeInt = Field(10, description="Number of items on a page")
-    item_bytes: NonNegativeInt = Field(100, description="Length of an item, in bytes")
-    delay_ms: NonNegativeInt = Field(0, description="Duration of each task, in milliseconds")
+    item_bytes: NonNegativeInt = Field(
+        100, title="Item size (bytes)", description="Length of an item"
+    )
+    delay_ms: NonNegativeInt = Field(0, title="Delay (ms)", description="Duration of each task")
     fanout_depth: NonNegativeInt = Field(
         0,
-        description="Levels of items below the items of a page; from 1, each item is a task",
+        title="Nested levels",
+        description="Levels of nested items. With 1 or more, each item is its own task",
     )
     fail_rate: dict[Failure, float] = Field(
         default_factory=dict, description="Share of tasks that fail, from 0 to 1, by kind of error"
     )
     seed: int = Field(0, description="Seed of the failures and of the items' text")
-    grow: NonNegativeInt = Field(0, description="Items that each run after the first adds")
+    grow: NonNegativeInt = Field(0, description="Number of items that each later run adds")
 
 
 def greeting(config: Config, id: str) -> str:

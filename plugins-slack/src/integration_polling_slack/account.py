@@ -30,7 +30,7 @@ class Config(BaseModel, extra="forbid"):
     """The messages and files of the workspace to keep."""
 
     channels: list[str] = Field(
-        default=[], description="Names or ids of channels. Default: all readable channels"
+        default=[], description="Names or IDs of channels. Default: all readable channels"
     )
     types: list[ChannelType] = Field(
         default=["public", "private"],
@@ -51,15 +51,18 @@ class Config(BaseModel, extra="forbid"):
     )
     files: Annotated[Literal["none", "metadata", "all"], ResyncOnChange()] = Field(
         "metadata",
-        description="Rows for files: `none`, `metadata` (without content), or `all`",
+        description="What to store of files: `none`, `metadata` (without content), or `all`",
     )
     max_file_mb: Annotated[PositiveInt, ResyncOnChange()] = Field(
         100,
-        description=(
-            "Maximum size in MB of 1,000,000 bytes. Larger files are kept without their content"
-        ),
+        title="Maximum file size (MB)",
+        description="In MB of 1,000,000 bytes. Larger files are kept without their content",
     )
-    join_public: bool = Field(False, description="Let the bot join the public channels to keep")
+    join_public: bool = Field(
+        False,
+        title="Join public channels",
+        description="Let the bot join the public channels that it copies",
+    )
     app_kind: Literal["internal", "marketplace", "distributed"] = Field(
         "internal",
         description=(

@@ -51,9 +51,9 @@ def sync(
 ) -> None:
     """Start a run for an account now, or join its open run.
 
-    Exit codes with --wait: 0 if the run succeeded and the account is complete, 1 if the run failed
-    or was cancelled, 3 if the account is incomplete (tasks are parked or deferred). The code is 4
-    if the command timed out.
+    Exit codes with --wait: 0 if the run succeeded and the account is complete. 1 if the run failed
+    or was cancelled. 3 if the account is incomplete (tasks are parked or deferred). 4 if the
+    command timed out.
 
     \b
     Examples:

@@ -49,7 +49,7 @@ class Owed:
 
     @property
     def sentence(self) -> str:
-        """A sentence for people, such as "Incomplete: 2 tasks are owed. The oldest failed 3 h ago"."""
+        """A text for people, such as "Incomplete: 2 tasks are owed. The oldest failed 3 h ago"."""
         tasks = "1 task is" if self.tasks == 1 else f"{self.tasks:,} tasks are"
         return f"Incomplete: {tasks} owed. The oldest failed {ago(self.since)}."
 

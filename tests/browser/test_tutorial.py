@@ -51,7 +51,7 @@ def test_every_step_of_the_tutorial_works_in_a_browser(browser, tmp_path) -> Non
 
 
 def test_the_script_fills_in_the_values_that_the_tutorial_shows() -> None:
-    rows = re.findall(r"^\| ([\w ]+) \| `(\w+)` \|", TUTORIAL.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| ([\w ()]+) \| `(\w+)` \|", TUTORIAL.read_text("utf-8"), re.MULTILINE)
     assert dict(rows) == PICTURES["FORM"]
 
 

@@ -18,6 +18,7 @@ from core.service import authorization
 from core.service.accounts import listing as account_listing
 from core.service.accounts import oauth
 from core.service.accounts import queries as account_queries
+from core.service.accounts.owed import owed_by
 from core.service.backend import Backend
 from core.service.runs import progress
 from core.service.runs import queries as run_queries
@@ -144,6 +145,7 @@ def _collect(engine: Backend, conn: Conn, account: UUID, totals: CachedCount) ->
         "browser": integration is not None
         and oauth.missing_settings(engine.settings, integration) == [],
         "waits": progress.blockers(conn, stored_account, live),
+        "owed": owed_by(conn, account),
         "due": row["next_sync_at"] is not None and row["next_sync_at"] <= datetime.now(UTC),
         "overdue": account in account_listing.overdue_of(conn, engine.settings, [account]),
         "runs": runs.rows,

@@ -30,7 +30,7 @@ def drain(
 
     \b
     Example:
-      polling drain && systemctl restart polling-worker
+      polling drain && systemctl restart "polling-worker@*"
     """
     from core.service.fleet import drain
 

@@ -181,7 +181,8 @@ def test_background_tasks_are_found_in_their_backfill(dashboard, desk, shop) -> 
 
 def test_task_types_that_add_each_other_are_shown_once() -> None:
     def row(type, made_by, first):
-        counts = dict.fromkeys(("known", "done", "parked", "queued", "ready", "cancelled"), 1)
+        names = ("known", "done", "parked", "deferred", "queued", "ready", "cancelled")
+        counts = dict.fromkeys(names, 1)
         return {"type": type, "made_by": made_by, "first": first, **counts}
 
     rows = [
@@ -229,6 +230,14 @@ def test_the_plan_for_a_large_recent_run_is_not_quadratic(backend, desk, made, s
         plan = "\n".join(line for (line,) in conn.execute("EXPLAIN " + statement, names))
     assert "Nested Loop" not in plan, plan
     assert "Seq Scan on sync_task" not in plan, plan
+
+
+def test_deferred_tasks_of_a_run_are_counted(dashboard, desk, made) -> None:
+    _, run, *_ = made
+    desk.conn.execute("UPDATE sync_task SET state = 'deferred' WHERE type = 'page'")
+    page = text(signed_in(dashboard, "u").get(f"/runs/{run}"))
+    assert "Deferred 2" in page
+    assert "Parked Deferred Queued" in page
 
 
 def test_a_run_shows_its_reason_to_wait_and_can_be_cancelled(dashboard, desk, made) -> None:

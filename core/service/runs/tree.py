@@ -29,6 +29,7 @@ TYPES = f"""{_OF_RUN}
 SELECT t.type, p.type AS made_by, min(t.id) AS first, count(*) AS known,
     count(*) FILTER (WHERE t.state = '{TaskState.DONE}') AS done,
     count(*) FILTER (WHERE t.state = '{TaskState.PARKED}') AS parked,
+    count(*) FILTER (WHERE t.state = '{TaskState.DEFERRED}') AS deferred,
     count(*) FILTER (WHERE t.state = '{TaskState.QUEUED}') AS queued,
     count(*) FILTER (WHERE t.state = '{TaskState.READY}') AS ready,
     count(*) FILTER (WHERE t.state = '{TaskState.CANCELLED}') AS cancelled
@@ -99,6 +100,7 @@ class Branch:
     known: int = 0
     done: int = 0
     parked: int = 0
+    deferred: int = 0
     queued: int = 0
     ready: int = 0
     cancelled: int = 0
@@ -147,7 +149,7 @@ def nest(rows: Sequence[Row]) -> list[Branch]:
 def _count(branch: Branch, rows: Sequence[Row]) -> Branch:
     for row in rows:
         if row["type"] == branch.type:
-            for name in ("known", "done", "parked", "queued", "ready", "cancelled"):
+            for name in ("known", "done", "parked", "deferred", "queued", "ready", "cancelled"):
                 setattr(branch, name, getattr(branch, name) + row[name])
     return branch
 

@@ -51,9 +51,12 @@ def sync(
 ) -> None:
     """Start a run for an account now, or join its open run.
 
-    Exit codes with --wait: 0 if the run succeeded and the account is complete. 1 if the run failed
-    or was cancelled. 3 if the account is incomplete (tasks are parked or deferred). 4 if the
-    command timed out.
+    \b
+    Exit codes with --wait:
+      0  The run succeeded, and the account is complete.
+      1  The run failed or was cancelled.
+      3  The account is incomplete: tasks are parked or deferred.
+      4  The command timed out.
 
     \b
     Examples:

@@ -19,7 +19,7 @@ AccountFilter = Annotated[
     typer.Option(
         "--account",
         metavar="ID",
-        help="Show only items of this account: its UUID, a unique prefix of it, or its name.",
+        help="Restrict the list to this account: its UUID, a unique prefix of it, or its name.",
     ),
 ]
 Limit = Annotated[

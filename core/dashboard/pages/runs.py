@@ -32,14 +32,6 @@ from core.web.dependencies import MAX_ID, After, Engine, RunId, TaskId
 router = APIRouter()
 
 STATES = RunState.used()
-COUNTERS = (
-    "tasks_done",
-    "tasks_parked",
-    "tasks_deferred",
-    "outputs_saved",
-    "outputs_unchanged",
-    "outputs_deleted",
-)
 
 MAX_SHOWN_CHARS = 20_000
 """The number of characters of a payload that a page shows."""
@@ -155,13 +147,12 @@ def _run(
     now = progress.progress(conn, run)
     account = progress.load_account(conn, now)
     running = row["state"] == RunState.RUNNING
-    counters = {name: getattr(now, name) if running else row[name] for name in COUNTERS}
     tasks = run_tree.tasks(conn, slots, run, parent, after=after)
     return {
         "run": row,
         "now": now,
         "account": account,
-        "counters": counters,
+        "counters": now.counters(),
         "seconds": now.run["seconds"],
         "bar": _bar(now),
         "waits": progress.blockers(conn, account, now) if running else [],

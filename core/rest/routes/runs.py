@@ -21,15 +21,6 @@ from core.web.dependencies import After, Authenticated, Engine, Limit, RunId
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
-FIGURES = (
-    "tasks_done",
-    "tasks_parked",
-    "tasks_deferred",
-    "outputs_saved",
-    "outputs_unchanged",
-    "outputs_deleted",
-)
-
 
 @router.get("/{run}", responses=problems(401, 404, 422))
 def get_run(engine: Engine, principal: Authenticated, run: RunId) -> RunInFull:
@@ -70,9 +61,8 @@ def _read(engine: Backend, principal: Principal, run: UUID) -> RunInFull:
         running = row["state"] == RunState.RUNNING
         owed = owed_by(conn, row["user_integration_id"])
         waits = progress.blockers(conn, progress.load_account(conn, now), now) if running else []
-    if running:
-        row |= {name: getattr(now, name) for name in FIGURES}
-    counts = {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
+    counts = now.counters()
+    counts |= {"tasks_known": now.known, "tasks_queued": now.queued, "tasks_ready": now.ready}
     waiting = [Wait(reason=wait.reason, until=wait.until) for wait in waits]
     owing = Owed(tasks=owed.tasks, since=owed.since)
     return RunInFull.model_validate({**row, **counts, "waits": waiting, "owed": owing})

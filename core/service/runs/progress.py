@@ -19,6 +19,16 @@ from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
 from core.states import AccountState, RunState, TaskState
 
+COUNTERS = (
+    "tasks_done",
+    "tasks_parked",
+    "tasks_deferred",
+    "outputs_saved",
+    "outputs_unchanged",
+    "outputs_deleted",
+)
+"""The counters of a run: columns of its row, and attributes of its progress."""
+
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
     tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, error,
@@ -82,30 +92,21 @@ class Progress:
         """The run's state."""
         return str(self.run["state"])
 
+    def counters(self) -> dict[str, int]:
+        """Return the counters: the recorded ones, or the current ones while the run is open."""
+        open_ = self.state == RunState.RUNNING
+        return {name: getattr(self, name) if open_ else self.run[name] for name in COUNTERS}
+
     def summary(self, owed: Owed) -> dict[str, Any]:
         """Return the last line of `polling sync --wait --json`.
-
-        After the end of the run, the numbers are those that the run recorded.
 
         Args:
           owed: The owed tasks of the run's account.
         """
-        columns = (
-            "tasks_done",
-            "tasks_parked",
-            "tasks_deferred",
-            "outputs_saved",
-            "outputs_unchanged",
-            "outputs_deleted",
-        )
-        figures = {
-            name: self.run[name] if self.state != RunState.RUNNING else getattr(self, name)
-            for name in columns
-        }
         return {
             "run_id": str(self.run["id"]),
             "state": self.state,
-            **figures,
+            **self.counters(),
             "owed": owed.tasks,
             "owed_since": owed.since,
             "seconds": round(self.run["seconds"], 3),

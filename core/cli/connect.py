@@ -86,7 +86,7 @@ def collect_inputs(
 
 
 def reconnect(id: Id, credentials: Credentials = None) -> None:
-    """Replace an account's credentials. It resumes where it stopped.
+    """Replace an account's credentials. The account then resumes where it stopped.
 
     \b
     Examples:

@@ -57,7 +57,7 @@ def dry_run(
 ) -> None:
     """Run an integration in this process and store nothing.
 
-    The command needs no servers. It ends when no task is left.
+    The command needs neither PostgreSQL nor Redis. It ends when no task is left.
 
     \b
     Examples:

@@ -31,7 +31,7 @@ def serve(
 ) -> None:
     """Serve the dashboard and the REST API.
 
-    If other machines can reach it, put a proxy with TLS in front.
+    If other machines can reach this port, put a TLS proxy in front of it.
 
     \b
     Examples:

@@ -105,5 +105,5 @@ def renew_epoch(conn: Conn, old: int) -> int:
 
 
 def start_budgets(conn: Conn) -> bool:
-    """Record that the fleet counts budgets. Returns True to the first caller, once per database."""
+    """Record that budgets are in use. Return True only for the first call on a database."""
     return conn.execute(START_BUDGETS).fetchone() is not None

@@ -29,8 +29,8 @@ WITH held AS MATERIALIZED (
 UPDATE sync_task t SET {_RENEWED} FROM held WHERE t.id = held.id
 """
 
-# Renews only leases of which more than 40 % has passed. A healthy queue is faster than that, and
-# costs no write.
+# The statement renews only leases that have used more than 40 % of their time. In a healthy queue,
+# tasks end sooner, and the statement writes nothing.
 RENEW_WAITING = f"""
 WITH held AS MATERIALIZED (
     SELECT t.id FROM sync_task t

@@ -62,7 +62,7 @@ SELECT EXISTS (SELECT FROM integration,
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running process, in the form in which it registers."""
+    """The data with which a process registers."""
 
     id: UUID
     kind: str
@@ -73,7 +73,7 @@ class Process:
 
 
 def heartbeat(conn: Conn, process: Process, clock: object, counters: Sequence[Any] = ()) -> bool:
-    """Record that this process is alive, and its counters.
+    """Record the heartbeat and the counters of this process.
 
     Returns:
       True if an operator requested that the process drains.

@@ -1,4 +1,4 @@
-"""State partitions in the saving transaction: compare and set.
+"""Compare and set the state partitions in the saving transaction.
 
 This step follows the fence and precedes all other writes, because a conflict drops the complete
 result.

@@ -95,7 +95,7 @@ class TaskContext:
         return self._services.stopping()
 
     def state(self, partition: str, model: type[M]) -> M | None:
-        """Return the value of a state partition; None if it has none.
+        """Return the value of a state partition, or None if it is empty.
 
         Raises:
           CursorExpired: The stored value does not validate as `model`.

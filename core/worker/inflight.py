@@ -37,7 +37,7 @@ class InflightTask:
 
 
 class InflightTasks:
-    """The in-flight tasks of a process, safe for threads."""
+    """The in-flight tasks of a process, thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,7 +92,7 @@ class InflightTasks:
             task = self._tasks.get(dispatch.id)
             if task is not None:
                 task.thread, task.deadline = None, float("inf")
-            # A suspect keeps its lane until its outcome is saved. Otherwise, the death of the next
+            # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
             # suspect would count against it too.
 
     def release(self, ids: Iterable[str], *, done: bool = True) -> None:

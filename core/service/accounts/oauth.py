@@ -50,7 +50,8 @@ VALUES (
 )
 RETURNING expires_at
 """
-# The row is deleted when it is read: of two browsers with the same state, one continues.
+# The statement deletes the row that it reads. If two browsers return with the same OAuth state,
+# only the first one continues.
 CLAIM_FLOW = """
 DELETE FROM oauth_flow WHERE state_digest = %(state)s
 RETURNING integration_domain, user_id, user_integration_id, name, poll_interval_minutes, config,

@@ -57,7 +57,8 @@ SELECT c.* FROM (
 ORDER BY a.id, c.external_id LIMIT %(limit)s
 """
 
-# Searches the words through their index first, and then restricts the matches to the accounts.
+# The statement searches the words in their index first, and then restricts the matches to the
+# accounts.
 SEARCH = f"""
 WITH found AS MATERIALIZED (
     SELECT content_id FROM content_search WHERE document @@ websearch_to_tsquery('simple', %(q)s)

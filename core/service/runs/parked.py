@@ -56,7 +56,7 @@ SELECT t.integration_domain AS domain, t.type, {ERROR_CLASS} AS error, count(*) 
 {_FOUND} GROUP BY 1, 2, 3 ORDER BY number DESC, 1, 2, 3 LIMIT 100
 """
 COUNT = f"SELECT count(*) AS number {_FOUND}"
-# Reads in the order of the index: one account after the other.
+# The statement reads in the order of the index, one account after the other.
 NEXT_BATCH = f"""
 SELECT t.id, t.user_integration_id {_FOUND}
   AND t.id <= %(newest)s

@@ -91,7 +91,7 @@ class Session:
                 yield parse_line(line, now)
 
     def unique(self, path: str) -> str | None:
-        """Return a value that all names of this directory share, if the server supports it."""
+        """Return the server's unique id of a directory, equal for all its paths, or None."""
         return self._facts(path).unique if self._supports("MLST") else None
 
     def stat(self, path: str) -> Stat:

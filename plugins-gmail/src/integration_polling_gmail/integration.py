@@ -362,7 +362,8 @@ class Gmail(GmailSession):
         except Missing:
             return TaskResult([TaskOutput.gone(id)])
         if (now := ctx.state(HISTORY, History)) is None or now.generation != history.generation:
-            # A newer listing began during the download, and would take this result for newer.
+            # A newer listing began during the download. It would treat this older result as newer
+            # than itself.
             return TaskResult()
         message = reader.message(resource)
         if not self._is_wanted(history, message):

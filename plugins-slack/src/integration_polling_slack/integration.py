@@ -439,7 +439,7 @@ def _end_of_thread(
     *,
     is_alone: bool,
 ) -> list[TaskOutput]:
-    """Return the first message's new version after a complete thread, and deletions of replies.
+    """Return the outputs at the end of a thread: its first message, and deleted replies.
 
     Args:
       known: The first message's row, as it was before the call.

@@ -132,7 +132,7 @@ def test_one_parked_task_and_then_all_are_discarded_after_a_question(house, wind
     assert page.locator("tbody input[type=checkbox]:checked").count() == 1
     page.locator("button", has_text="Discard selected").click()
     window.sees("1 task discarded.")
-    page.get_by_text(re.compile("^All 2 ")).click()
+    page.get_by_text(re.compile("^Retry or discard all 2 ")).click()
     page.locator("button", has_text="Discard all").click()
     window.sees("2 tasks discarded.")
     assert house.deployment.value(PARKED, account) == 0

@@ -19,9 +19,10 @@ MARKS = {"ok": "✓", "warn": "!", "fail": "✗"}
 
 
 def doctor(json: Json = False) -> None:
-    """Check settings, servers, keys, plugins, workers, clock and scheduler, and suggest fixes.
+    """Check the installation, and suggest fixes.
 
-    The command also checks the schema, the dispatcher, the blob store and the accounts.
+    The checks cover settings, servers, schema, keys, integrations, workers, clock, dispatcher,
+    scheduler, blob store and accounts.
 
     The exit code is 1 if a check fails.
 

@@ -54,7 +54,7 @@ class Config(BaseModel, extra="forbid"):
     timeout_seconds: PositiveFloat = Field(
         30,
         title="Timeout (seconds)",
-        description="Time without a response until a connection counts as lost",
+        description="A connection counts as lost after this time without a response",
     )
     quiet_seconds: NonNegativeFloat = Field(
         0,

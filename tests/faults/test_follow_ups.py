@@ -36,7 +36,8 @@ def test_a_hundred_thousand_follow_ups_never_fill_redis(
 
     hostile_fleet.until(flooded, f"{wanted:,} tasks are done", wanted / 75)
     assert deployment.value(NOOPS) == 100_000
-    assert 0 < most < 1_000
+    # The window is a quarter of a second of throughput, so its size depends on the machine.
+    assert 0 < most < 5_000
     assert_neighbours_done(deployment)
     if wanted == 100_000:
         oracle.wait_for_quiet(hostile_fleet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -64,7 +65,24 @@ def build() -> typer.Typer:
     app.add_typer(integrations.app, name="integrations", rich_help_panel=PLUGINS)
     app.command("new", rich_help_panel=PLUGINS)(development.new)
     app.command("dry-run", rich_help_panel=PLUGINS)(development.dry_run)
+    _unwrap_help(app)
     return app
+
+
+def _unwrap_help(app: typer.Typer) -> None:
+    """Join the lines of each paragraph of the help texts, so that they wrap at any width.
+
+    Typer keeps the line breaks of a docstring. Paragraphs that begin with `\\b` keep theirs.
+    """
+    for command in app.registered_commands:
+        text = command.help or inspect.getdoc(command.callback) or ""
+        command.help = "\n\n".join(
+            paragraph if paragraph.startswith("\b") else " ".join(paragraph.split())
+            for paragraph in inspect.cleandoc(text).split("\n\n")
+        )
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _unwrap_help(group.typer_instance)
 
 
 def _start(app: typer.Typer) -> None:

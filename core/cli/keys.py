@@ -30,8 +30,8 @@ def new() -> None:
 def rotate() -> None:
     """Encrypt all credentials with the first key of POLLING_SECRET_KEYS.
 
-    Before you remove the old keys, restart the workers with the new key first in
-    POLLING_SECRET_KEYS.
+    First restart all processes with both keys, the new one in front. Then run this command. Remove
+    the old key only after that.
 
     \b
     Example:

@@ -182,7 +182,7 @@ def test_a_bulk_action_that_takes_too_long_can_be_continued(
     answer = who.post("/parked/discard-all")
     assert (
         said(who.get(answer.headers["location"]))
-        == "5 tasks discarded. More tasks match; run it again to continue."
+        == "5 tasks discarded. More tasks match. Choose the action again to continue."
     )
     answer = who.post("/parked/discard-all")
     assert said(who.get(answer.headers["location"])) == "3 tasks discarded."

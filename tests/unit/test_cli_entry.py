@@ -12,6 +12,7 @@ import pytest
 
 from core.cli import entry
 from core.cli.accounts import UsedState
+from core.cli.app import build
 from core.errors import InvalidInput, NotFound
 from core.service import lookup
 from core.service.scaffold import scaffold
@@ -174,3 +175,19 @@ def test_a_name_has_to_match_exactly_one_account() -> None:
     with pytest.raises(InvalidInput, match="several accounts") as caught:
         lookup._only([(ids[0], "a, ftp"), (ids[1], "b, ftp")], "x", "account")
     assert all(str(one) in caught.value.message for one in ids)
+
+
+def test_help_texts_wrap_at_the_width_of_the_terminal() -> None:
+    """A paragraph has no line break of its own, unless it is marked as preformatted."""
+    apps = [build()]
+    broken = []
+    while apps:
+        app = apps.pop()
+        apps += [group.typer_instance for group in app.registered_groups if group.typer_instance]
+        broken += [
+            paragraph
+            for command in app.registered_commands
+            for paragraph in (command.help or "").split("\n\n")
+            if "\n" in paragraph and not paragraph.startswith("\b")
+        ]
+    assert not broken

@@ -30,7 +30,7 @@ def new(
         str | None, typer.Option(help="The integration's domain. Default: the directory's name.")
     ] = None,
 ) -> None:
-    """Create a plugin that works without changes: a small distribution with tests.
+    """Create a small plugin that already works: a Python package with tests.
 
     \b
     Example:

@@ -8,7 +8,7 @@ from core.cli.output import note, say, stderr
 from core.cli.session import backend
 
 app = typer.Typer(
-    help="Create a key, or encrypt all credentials with the first key of POLLING_SECRET_KEYS.",
+    help="Create a key, or re-encrypt all credentials with the first key of POLLING_SECRET_KEYS.",
     no_args_is_help=True,
 )
 

@@ -76,7 +76,7 @@ def sync(
 
 
 def resync(id: Id, wait: Wait = False, timeout: Timeout = None, json: JsonEnd = False) -> None:
-    """Delete all cursors of an account, and list everything again.
+    """Delete all cursors of an account, so that a run reads everything again.
 
     If a run is open, the resync starts after that run has ended.
 

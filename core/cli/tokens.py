@@ -22,7 +22,7 @@ def create(
     admin: Annotated[
         bool, typer.Option("--admin", help="Create an operator's token, which sees everything.")
     ] = False,
-    name: Annotated[str, typer.Option(help="The token's name, such as its purpose.")] = "",
+    name: Annotated[str, typer.Option(help="A name for the token, for example its purpose.")] = "",
     days: Annotated[
         float | None, typer.Option(min=0.001, help="Days until it expires. Default: never.")
     ] = None,

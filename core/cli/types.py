@@ -29,7 +29,7 @@ After = Annotated[
     str | None,
     typer.Option(
         metavar="CURSOR",
-        help="Continue after this position, which the previous page printed.",
+        help="Show the next page: the position that the previous page ended with.",
     ),
 ]
 Sets = Annotated[

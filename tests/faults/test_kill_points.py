@@ -236,5 +236,8 @@ def is_taken_over(fleet: Fleet, account: UUID) -> None:
     oracle.wait_for_quiet(fleet, RECOVERY_SECONDS, replace=False)
     oracle.assert_synced(fleet, account, TREE)
     assert "no dispatcher is leading; starting one in this process" in fleet.says()
-    assert fleet.deployment.value("SELECT max(dispatch_no) FROM sync_task") == 1
+    repeated = (
+        "SELECT type, dispatch_no, suspect, reason, errors FROM sync_task WHERE dispatch_no > 1"
+    )
+    assert not fleet.deployment.rows(repeated)
     oracle.assert_nobody_convicted(fleet.deployment)

@@ -74,11 +74,12 @@ WHERE t.id = ANY(%(tasks)s)
 
 # Served by `sync_task_deferred`.
 DUE_DEFERRED = f"""
-SELECT DISTINCT user_integration_id, lane FROM (
+SELECT user_integration_id, lane, count(*)::int FROM (
     SELECT user_integration_id, lane FROM sync_task
     WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL
       AND available_at <= clock_timestamp()
     ORDER BY available_at LIMIT %s) due
+GROUP BY 1, 2
 """
 LOCK_ACCOUNT_IF_FREE = """
 SELECT sync_status FROM user_integration WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED
@@ -159,13 +160,13 @@ def continue_deferred(conn: Conn, batch: int) -> int:
       batch: The number of due tasks to read.
 
     Returns:
-      The number of accounts and lanes with due tasks.
+      The number of due tasks that were read. If it is `batch`, there may be more.
     """
     due = conn.execute(DUE_DEFERRED, (batch,)).fetchall()
-    for account, lane in due:
+    for account, lane, _ in due:
         with conn.transaction():
             _continue_deferred(conn, account, lane)
-    return len(due)
+    return sum(tasks for _, _, tasks in due)
 
 
 def _continue_deferred(conn: Conn, account: UUID, lane: str) -> None:

@@ -22,7 +22,9 @@ ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 # `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = f"""
 WITH due AS (
-    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state FROM user_integration a
+    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state,
+        a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed
+    FROM user_integration a
     WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
       AND NOT EXISTS (SELECT FROM sync_run r
           WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
@@ -47,7 +49,7 @@ WITH due AS (
         next_sync_at = clock_timestamp() + a.poll_interval_minutes * interval '1 minute'
     FROM run WHERE a.id = run.user_integration_id
 )
-SELECT run.id, run.user_integration_id, due.drop_state
+SELECT run.id, run.user_integration_id, due.drop_state, due.changed
 FROM run JOIN due ON due.id = run.user_integration_id
 """
 
@@ -94,14 +96,16 @@ def claim_due(conn: Conn, batch: int) -> list[tuple[UUID, UUID]]:
     """
     with conn.transaction():
         rows = conn.execute(CLAIM_DUE, {"batch": batch, "root": ROOT_KEY}).fetchall()
-        for _, account, drop_state in rows:
+        for _, account, drop_state, _ in rows:
             if drop_state:
                 conn.execute(DROP_STATE, (account,))
-        claimed = [(run, account) for run, account, _ in rows]
+        claimed = [(run, account) for run, account, _, _ in rows]
         owing = carry_over.owing(conn, [account for _, account in claimed])
-        for run, account in claimed:
+        for run, account, _, changed in rows:
             if account in owing:
-                carry_over.continue_tasks(conn, run, account)
+                # The leader postpones the deferred tasks of an account that is not active. After a
+                # person has changed the account, its next run tries all of them.
+                carry_over.continue_tasks(conn, run, account, all_deferred=changed)
     return claimed
 
 

@@ -224,7 +224,6 @@ class Ledger:
 
     def _wait(self, entry: Entry, error: Exception, seconds: float, *, snoozes: bool) -> None:
         entry.snoozes += snoozes
-        entry.snoozed += seconds if snoozes else 0.0
         entry.waits += not snoozes
         if entry.waits > MAX_WAITS:
             raise RuntimeError(

@@ -33,7 +33,6 @@ class Entry:
 
     Attributes:
       limits: The names of the limits that the task uses.
-      snoozed: Seconds that the task has been snoozed in all.
       first_failed: The clock at its first failure.
       failing_seconds: Seconds since then, at its latest failure.
     """
@@ -45,7 +44,6 @@ class Entry:
     key: str = ""
     attempts: int = 0
     snoozes: int = 0
-    snoozed: float = 0.0
     crashes: int = 0
     waits: int = 0
     deferrals: int = 0

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from core import Task
+from core.accounts import store
 from core.ledger import carry_over, completion, controls, scheduling
 from core.ledger.outcomes import Dispatch, Outcome
 
@@ -149,6 +150,29 @@ def test_tasks_of_an_account_that_is_not_active_are_postponed(desk, status: str)
     desk.conn.execute("UPDATE user_integration SET sync_status = 'active'")
     desk.run(account)
     assert sorted(dispatch.type for dispatch in desk.claim()) == ["start", "step"]
+
+
+def test_the_first_poll_after_a_resume_continues_postponed_tasks(desk) -> None:
+    account = desk.account()
+    one_deferred(desk, account)
+    desk.conn.execute(DUE)
+    desk.conn.execute(store.PAUSE, (account,))
+    assert carry_over.continue_deferred(desk.conn, 10) == 1
+    desk.conn.execute(store.RESUME, (account,))
+    assert carry_over.continue_deferred(desk.conn, 10) == 0
+    assert scheduling.poll(desk.conn, 10) == 1
+    assert sorted(dispatch.type for dispatch in desk.claim()) == ["start", "step"]
+
+
+def test_a_full_batch_is_reported_so_that_the_leader_continues(desk) -> None:
+    account = desk.account()
+    tasks = [Task("step", {"number": number}) for number in range(5)]
+    desk.finish(desk.root(account), tasks=tasks)
+    for dispatch in desk.claim():
+        defer(desk, dispatch)
+    desk.conn.execute(DUE)
+    assert carry_over.continue_deferred(desk.conn, 3) == 3
+    assert len(desk.claim()) == 5
 
 
 def test_two_leaders_continue_a_task_once(desk, connect, together) -> None:

@@ -35,8 +35,8 @@ def start_authorization(
 
     The link expires in ten minutes and works once.
 
-    Whoever opens the link connects *their* account to this user. Give it only to the person who is
-    signed in to your product as this user.
+    The person who opens the link connects *their* account to this user. Give it only to the person
+    who is signed in to your product as this user.
     """
     if new.user_integration_id is not None:
         with engine.database.connection() as conn:

@@ -5,60 +5,33 @@ Every message is kept once, and the next sync costs one call.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID
 
 import pytest
-from integration_polling_gmail import Config, Credentials, Gmail
+from integration_polling_gmail import Config, Gmail
 from support import oracle
-from support.accounts import connect, sync
+from support.accounts import sync
 from support.deployment import Deployment
 from support.fleet import Fleet, send
 from support.gmail import FakeGmail, mail
+from support.gmail_fleet import DOWNLOADS, connected, expected
 
 from core.accounts import store
 from core.ledger.scheduling import request_run
 from core.limits.keys import to_json
 
-LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
-"""Limits so high that the test never waits for the quota. The limit of 8 concurrent calls stays."""
-
-DOWNLOADS = "SELECT count(*) FROM sync_task WHERE type = 'download_email' AND state = 'done'"
 KEPT = """
 SELECT external_id, kind, hash FROM user_integration_content
 WHERE user_integration_id = %s AND kind <> 'label' AND deleted_at IS NULL
 """
 LIVE = "SELECT count(*) FROM sync_run WHERE lane = 'live' AND state = 'running'"
 LANES = "SELECT lane, state FROM sync_run WHERE user_integration_id = %s"
-
-
-@pytest.fixture
-def gmail() -> Iterator[FakeGmail]:
-    with FakeGmail() as fake:
-        yield fake
-
-
-@pytest.fixture
-def gmail_fleet(make_fleet: Callable[..., Fleet], gmail: FakeGmail) -> Fleet:
-    return make_fleet(**gmail.environment, POLLING_LIMITS=json.dumps({"gmail": LIMITS}))
-
-
-def connected(deployment: Deployment, gmail: FakeGmail) -> UUID:
-    return connect(deployment, Gmail, {}, Credentials.model_validate(gmail.credentials()))
-
-
-def expected(gmail: FakeGmail) -> dict[str, str]:
-    """Return the hash of each message's source, by the source's id."""
-    return {
-        f"{id}/raw": hashlib.sha256(each.raw).hexdigest()
-        for id, each in gmail.mailbox.messages.items()
-    }
 
 
 def assert_complete(deployment: Deployment, account: UUID, gmail: FakeGmail) -> None:

@@ -6,7 +6,6 @@ Pauses between deferrals last minutes and hours. The tests skip them: they make 
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import signal
 import socket
@@ -19,44 +18,22 @@ from uuid import UUID
 
 import pytest
 from integration_polling_ftp import Ftp
-from integration_polling_gmail import Credentials, Gmail
 from support import oracle
 from support.accounts import connect, sync
 from support.deployment import Deployment
 from support.fleet import Fleet
 from support.gmail import FakeGmail
 from support.gmail.server import Answer, error
+from support.gmail_fleet import DOWNLOADS, connected, expected
 from support.waiting import until
-
-LIMITS = {"quota": {"units": 1_000_000}, "project": {"units": 100_000_000}}
-"""Limits so high that the test never waits for the quota."""
 
 DUE = "UPDATE sync_task SET available_at = now() WHERE state = 'deferred' AND retried_as IS NULL"
 DEFERRED = "SELECT count(*) FROM sync_task WHERE state = 'deferred' AND retried_as IS NULL"
 PARKED = "SELECT type, reason FROM sync_task WHERE state = 'parked'"
-DOWNLOADED = "SELECT count(*) FROM sync_task WHERE type = 'download_email' AND state = 'done'"
 SOURCES = """
 SELECT external_id, hash FROM user_integration_content
 WHERE user_integration_id = %s AND kind = 'source' AND deleted_at IS NULL
 """
-
-
-@pytest.fixture
-def gmail() -> Iterator[FakeGmail]:
-    with FakeGmail() as fake:
-        yield fake
-
-
-@pytest.fixture
-def gmail_fleet(make_fleet: Callable[..., Fleet], gmail: FakeGmail) -> Fleet:
-    fleet = make_fleet(**gmail.environment, POLLING_LIMITS=json.dumps({"gmail": LIMITS}))
-    fleet.workers()
-    fleet.ready()
-    return fleet
-
-
-def connected(deployment: Deployment, gmail: FakeGmail) -> UUID:
-    return connect(deployment, Gmail, {}, Credentials.model_validate(gmail.credentials()))
 
 
 def continue_until_nothing_is_deferred(fleet: Fleet, rounds: int) -> int:
@@ -73,11 +50,7 @@ def continue_until_nothing_is_deferred(fleet: Fleet, rounds: int) -> int:
 
 def assert_complete(deployment: Deployment, account: UUID, gmail: FakeGmail) -> None:
     """Assert that every message is kept, and that no task is parked."""
-    expected = {
-        f"{id}/raw": hashlib.sha256(each.raw).hexdigest()
-        for id, each in gmail.mailbox.messages.items()
-    }
-    assert dict(deployment.rows(SOURCES, account)) == expected
+    assert dict(deployment.rows(SOURCES, account)) == expected(gmail)
     assert not deployment.rows(PARKED)
     assert not deployment.rows(oracle.REWRITTEN, account)
 
@@ -93,9 +66,11 @@ def test_an_outage_during_a_first_sync_parks_and_loses_nothing(
         return error(503, "backendError", "The service is away.") if away.is_set() else None
 
     gmail.failing = failing
+    gmail_fleet.workers()
+    gmail_fleet.ready()
     account = connected(deployment, gmail)
     sync(deployment, account)
-    gmail_fleet.until(lambda: deployment.value(DOWNLOADED) >= 30, "30 messages are fetched", 60)
+    gmail_fleet.until(lambda: deployment.value(DOWNLOADS) >= 30, "30 messages are fetched", 60)
     away.set()
     oracle.wait_for_quiet(gmail_fleet, 120)
     assert deployment.value(DEFERRED) > 50
@@ -118,6 +93,8 @@ def test_a_brown_out_in_which_a_third_of_the_calls_fail_loses_nothing(
         unlucky = kind != "profile" and dice.random() < 0.3
         return error(503, "backendError", "The service is busy.") if unlucky else None
 
+    gmail_fleet.workers()
+    gmail_fleet.ready()
     account = connected(deployment, gmail)
     gmail.failing = failing
     sync(deployment, account)

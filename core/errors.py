@@ -57,11 +57,16 @@ class Unavailable(TransientError):
       reason: Shown to people.
       retry_after: Seconds until the next attempt at the earliest, clamped to between 1 second and
         1 day. Default, and for anything that is not a finite number: the engine's backoff.
+      limit: The name of the account's limit that does not answer, such as one method of an API.
+        Default, and for a name that the account's `limits` do not have: the complete account.
     """
 
-    def __init__(self, reason: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, reason: str = "", *, retry_after: float | None = None, limit: str | None = None
+    ) -> None:
         super().__init__(reason or "the provider does not answer")
         self.retry_after = retry_after
+        self.limit = limit
 
 
 class PermanentError(IntegrationError):

@@ -236,7 +236,7 @@ TASKS = Machine(
         Transition(_T.QUEUED, _T.DONE, "result saved, or skipped"),
         Transition(_T.QUEUED, _T.PARKED, "last attempt, third crash, permanent error"),
         Transition(_T.QUEUED, _T.DEFERRED, "quick attempts used up"),
-        Transition(_T.READY, _T.DEFERRED, "breaker open for too long", PLANNED),
+        Transition(_T.READY, _T.DEFERRED, "limit does not answer for too long"),
         Transition(_T.READY, _T.CANCELLED, "run cancelled"),
         Transition(_T.QUEUED, _T.CANCELLED, "run cancelled"),
         Transition(_T.PARKED, _T.DONE, "discarded"),

@@ -205,6 +205,35 @@ MUTATIONS = [
         ("tests/integration/test_two_judges.py", "tests/unit/test_decisions.py"),
     ),
     Mutation(
+        "breakers that open",
+        (("core/ledger/breakers.py", "OPENS_AFTER = 5", "OPENS_AFTER = 1_000_000"),),
+        ("tests/integration/test_breakers.py",),
+    ),
+    Mutation(
+        "breakers that close",
+        (("core/ledger/commit.py", "closed = breakers.record(conn, passed, watched)",
+          "closed = breakers.record(conn, passed, ())"),),
+        ("tests/integration/test_breakers.py",),
+    ),
+    Mutation(
+        "no attempt counts while the account is away",
+        (("core/ledger/commit.py", "    breakers.take_back_attempts(conn, passed)\n", ""),),
+        ("tests/integration/test_ledger_machine.py",),
+    ),
+    Mutation(
+        "one probe at a time",
+        (("core/ledger/breakers.py",
+          "SELECT FROM sync_task p WHERE p.id = b.probe_task AND p.state =",
+          "SELECT FROM sync_task p WHERE false AND p.id = b.probe_task AND p.state ="),),
+        ("tests/integration/test_ledger_machine.py",),
+    ),
+    Mutation(
+        "tasks of an absent account stay in their run",
+        (("core/ledger/breakers.py", "                _stay_in_run(outcome)\n",
+          "                pass\n"),),
+        ("tests/integration/test_ledger_machine.py",),
+    ),
+    Mutation(
         "the epoch of a restored database",
         (("core/ledger/fence.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
         ("tests/integration/test_commit.py",),

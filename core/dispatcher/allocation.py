@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from core.integration.base import START
 from core.integration.limits import Concurrency, Limit, Rate
-from core.ledger.dispatching import InFlight, Portion, Waiting
+from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
 from core.limits.budgets import UnitRequest
 from core.limits.keys import account_key, from_json, limit_key, overridden, weight
 from core.settings import LimitOverride
@@ -26,7 +26,7 @@ class Rules:
       domain: The name of the domain.
       costs: The costs of each task type, by limit name.
       overrides: The operator's figures, by limit name.
-      blocked: The keys of limits that are blocked.
+      blocks: The blocked limits, and the open breakers of the accounts.
       available: Units left in rate limits, by key. A rate limit without an entry bounds nothing
         here.
     """
@@ -34,7 +34,7 @@ class Rules:
     domain: str
     costs: Mapping[str, Mapping[str, int]]
     overrides: Mapping[str, LimitOverride]
-    blocked: frozenset[str] | set[str] = frozenset()
+    blocks: Blocks = field(default_factory=Blocks)
     available: Mapping[str, int] = field(default_factory=dict)
 
     def limits(self, account: InFlight | Waiting) -> list[Limit]:
@@ -82,7 +82,9 @@ def allocate(
       waiting: Accounts with ready tasks.
       rules: The costs and limits of the domain.
     """
-    ready = [account for account in waiting if account_key(account.account) not in rules.blocked]
+    ready = [
+        account for account in waiting if account_key(account.account) not in rules.blocks.limits
+    ]
     if not ready or free <= 0:
         return []
     held = Counter[str]()
@@ -179,16 +181,30 @@ def _portion(
     return Portion(account, lane, count, sorted(capped), min(cap, count), sorted(room.closed))
 
 
+def _hold_back(room: _Room, breaker: OpenBreaker, rules: Rules) -> None:
+    """Leave room for one task if the breaker's probe is due, and otherwise for none."""
+    probes = int(breaker.probe_due)
+    if breaker.types is None:
+        room.slots = min(room.slots, probes)
+    elif probes:
+        room.cap = 1
+        room.capped |= set(breaker.types) & rules.costs.keys()
+    else:
+        room.closed |= set(breaker.types) & rules.costs.keys()
+
+
 def _room(account: Waiting, slots: int, used: Counter[str], rules: Rules) -> _Room:
     """Return the places that the account's limits allow.
 
     Add their units to `used`, because other accounts may share these limits.
     """
     room = _Room(slots)
+    for breaker in rules.blocks.breakers.get(account.account, ()):
+        _hold_back(room, breaker, rules)
     for limit in rules.limits(account):
         types, key = rules.types(limit), rules.key(limit, account)
         touched = set(rules.costs) if types is None else types
-        if key in rules.blocked:
+        if key in rules.blocks.limits:
             room.closed |= touched
             room.slots = 0 if types is None else room.slots
         heaviest = max(

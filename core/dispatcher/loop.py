@@ -199,7 +199,7 @@ class Dispatcher:
             name,
             self._costs[name].costs,
             self._settings.limits.get(name, {}),
-            dispatching.blocked(conn),
+            dispatching.blocks(conn, [account.account for account in waiting]),
         )
         rates = rules.rates(waiting)
         rules = replace(rules, available=self._headroom.left(rates))

@@ -19,6 +19,7 @@ from core.content.blobs import Blobs
 from core.db.errors import remove_values
 from core.db.pool import DATABASE_UNAVAILABLE, Conn, Database, passes
 from core.ledger import (
+    breakers,
     carry_over,
     completion,
     dispatching,
@@ -93,6 +94,7 @@ class Maintenance:
             Job(lease / 4, self._renew_waiting),
             Job(5.0, self._end_forgotten_runs),
             self._continuing,
+            Job(2.0, self._defer_waiting),
             Job(5.0, self._heartbeat),
             Job(10.0, self._check_epoch),
             Job(10.0, self._check_ticks),
@@ -251,6 +253,18 @@ class Maintenance:
         """Retry deferred tasks that are due. If there may be more, the job runs again soon."""
         if carry_over.continue_deferred(conn, MAX_DEFERRED_PER_PASS) == MAX_DEFERRED_PER_PASS:
             self._continuing.due = 0.0
+
+    def _defer_waiting(self, conn: Conn) -> None:
+        """Defer what has waited for a limit for one poll interval, and poll these accounts."""
+        runs = set()
+        for overdue in breakers.overdue_limits(conn):
+            while breakers.defer_waiting(conn, overdue) == breakers.MAX_DEFERRED:
+                pass
+            runs.add(str(overdue.run))
+        ended = completion.end_runs(conn, runs)
+        for run in ended:
+            carry_over.poll_soon(conn, run["user_integration_id"])
+        self._announce(ended)
 
     def _heartbeat(self, conn: Conn) -> None:
         """Record the counters of the leader itself, for `/metrics`."""

@@ -126,6 +126,18 @@ class BaseIntegration(Generic[ConfigT, CredentialsT]):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement check()")
 
+    def probe(self) -> None:
+        """Find out whether the account answers, with one cheap call.
+
+        The engine calls it while the account's breaker is open: after five failures in a row that
+        may pass. Default: `check`.
+
+        Raises:
+          TransientError: The account does not answer. A connection error means the same. Any other
+            exception counts as an answer.
+        """
+        self.check()
+
     def refresh(self) -> CredentialsT:
         """Renew the account's tokens.
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from core.db.pool import Conn
 from core.integration.base import START
+from core.ledger.breakers import MIN_POSTPONEMENT_SECONDS, PROBE_DUE
 from core.ledger.opening import open_run
 from core.results.decisions import MAX_DEFERRAL_SECONDS
 from core.states import STOPPED_TASKS, AccountState, Lane, TaskState, Trigger, literals
@@ -79,7 +80,7 @@ SELECT user_integration_id, lane, count(*)::int FROM (
     WHERE state = '{TaskState.DEFERRED}' AND retried_as IS NULL
       AND available_at <= clock_timestamp()
     ORDER BY available_at LIMIT %s) due
-GROUP BY 1, 2
+GROUP BY 1, 2 ORDER BY 1, 2 DESC
 """
 LOCK_ACCOUNT_IF_FREE = """
 SELECT sync_status FROM user_integration WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED
@@ -90,9 +91,18 @@ WHERE user_integration_id = %(account)s AND lane = %(lane)s AND state = '{TaskSt
   AND retried_as IS NULL AND available_at <= clock_timestamp()
 ORDER BY id LIMIT 1000 FOR UPDATE
 """
-POSTPONE = f"""
-UPDATE sync_task SET available_at = clock_timestamp() + {MAX_DEFERRAL_SECONDS} * interval '1 second'
-WHERE id = ANY(%s)
+# The open breakers of an account, and whether a deferred task is needed as the probe: no ready task
+# can be it. Served by `sync_task_ready`.
+BREAKERS_OF = f"""
+SELECT b.types, extract(epoch FROM b.probe_at - clock_timestamp())::float AS seconds,
+    {PROBE_DUE} AND NOT EXISTS (SELECT FROM sync_task t WHERE t.state = '{TaskState.READY}'
+        AND t.integration_domain = b.integration_domain
+        AND t.user_integration_id = b.user_integration_id
+        AND (b.types IS NULL OR t.type = ANY (b.types))) AS needs_probe
+FROM breaker b WHERE b.user_integration_id = %s AND b.opened_at IS NOT NULL ORDER BY b.limit_name
+"""
+POSTPONE = """
+UPDATE sync_task SET available_at = clock_timestamp() + %s * interval '1 second' WHERE id = ANY(%s)
 """
 POLL_SOON = """
 UPDATE user_integration SET next_sync_at = least(next_sync_at, clock_timestamp()) WHERE id = %s
@@ -149,11 +159,16 @@ def copy_tasks(conn: Conn, run: UUID, tasks: Sequence[int], *, roots: bool = Fal
     return sorted(copies.values())
 
 
+def poll_soon(conn: Conn, account: UUID) -> None:
+    """Make the next poll of an account due."""
+    conn.execute(POLL_SOON, (account,))
+
+
 def continue_deferred(conn: Conn, batch: int) -> int:
     """Copy deferred tasks that are due into the open run of their account, or into a new one.
 
-    Tasks of accounts that are not active are postponed. A root task has no copy: its account is
-    polled instead.
+    Tasks of accounts that are not active are postponed, and so are tasks that an open breaker holds
+    back. A root task has no copy: its account is polled instead.
 
     Args:
       conn: A connection in autocommit mode.
@@ -176,11 +191,30 @@ def _continue_deferred(conn: Conn, account: UUID, lane: str) -> None:
         return
     due = conn.execute(LOCK_DUE_TASKS, {"account": account, "lane": lane}).fetchall()
     if status[0] != AccountState.ACTIVE:
-        conn.execute(POSTPONE, ([task for task, _ in due],))
+        _postpone(conn, [task for task, _ in due])
         return
     if roots := [task for task, type in due if type == START]:
-        conn.execute(POSTPONE, (roots,))
-        conn.execute(POLL_SOON, (account,))
-    if tasks := [task for task, type in due if type != START]:
+        _postpone(conn, roots)
+        poll_soon(conn, account)
+    if tasks := _let_through(conn, account, [task for task in due if task[1] != START]):
         run = open_run(conn, account, lane=lane, trigger=Trigger.RETRY)
         copy_tasks(conn, run, tasks)
+
+
+def _let_through(conn: Conn, account: UUID, due: list[tuple[int, str]]) -> list[int]:
+    """Return the tasks that no open breaker holds back, and postpone the others.
+
+    If a breaker needs a task as its probe, one of them passes.
+    """
+    for types, seconds, needs_probe in conn.execute(BREAKERS_OF, (account,)).fetchall():
+        held = [task for task, type in due if types is None or type in types]
+        if needs_probe:
+            del held[:1]
+        _postpone(conn, held, max(seconds, MIN_POSTPONEMENT_SECONDS))
+        due = [each for each in due if each[0] not in held]
+    return [task for task, _ in due]
+
+
+def _postpone(conn: Conn, tasks: Sequence[int], seconds: float = MAX_DEFERRAL_SECONDS) -> None:
+    if tasks:
+        conn.execute(POSTPONE, (seconds, list(tasks)))

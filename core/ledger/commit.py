@@ -7,7 +7,7 @@ Every process writes in this order, each kind sorted by its key, so that savers 
 3. `follow_ups` opens and locks backfill runs.
 4. `content` writes content.
 5. `follow_ups` inserts new tasks.
-6. This module stops accounts and blocks limits.
+6. This module stops accounts and blocks limits, and `breakers` counts failures.
 7. `finish` writes the next state of the tasks.
 
 The completion check is a transaction of its own: see `core.ledger.completion`.
@@ -24,7 +24,7 @@ from core.accounts.store import STOP
 from core.content.store import Key
 from core.db.pool import Conn
 from core.errors import ResultConflict
-from core.ledger import follow_ups
+from core.ledger import breakers, follow_ups
 from core.ledger.content import write_content
 from core.ledger.fence import pass_fence
 from core.ledger.finish import TaskCounts, finish
@@ -83,7 +83,7 @@ def commit_outcomes(
 
 def _commit(conn: Conn, outcomes: Sequence[Outcome], max_deleted_share: float) -> CommitResult:
     """Run the steps of the transaction, in the order of locks."""
-    passed, runs = pass_fence(conn, outcomes)
+    passed, runs, watched = pass_fence(conn, outcomes)
     if not passed:
         return CommitResult()
     passed = write_states(conn, passed)
@@ -95,11 +95,13 @@ def _commit(conn: Conn, outcomes: Sequence[Outcome], max_deleted_share: float) -
         counts[task].followups = count
     _stop_accounts(conn, passed)
     _block_limits(conn, passed)
+    closed = breakers.record(conn, passed, watched)
     states = finish(conn, passed, counts)
+    breakers.take_back_attempts(conn, passed)
     return CommitResult(
         applied=[(outcome, states[outcome.dispatch.task_id]) for outcome in passed],
         changed=_by_account(passed, changed),
-        added=bool(inserted) or TaskState.READY in states.values(),
+        added=bool(inserted) or closed or TaskState.READY in states.values(),
     )
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.row_factory import dataclass_row
 from core.integration.base import START
+from core.ledger.breakers import ACCOUNT_OPEN, PROBE_DUE, WHOLE_ACCOUNT
 from core.ledger.outcomes import Dispatch
 from core.states import AccountState, Lane, RunState, TaskState
 
@@ -35,8 +36,8 @@ GROUP BY 1, 2, 3, 4, 5
 # runs can have ready tasks, so the statement searches them in `sync_run_by_domain`. There it meets
 # no index entries of done tasks, which are many while vacuum cannot remove them.
 # For the same reason, it probes `sync_task_ready` from the back: claims leave dead entries at the
-# front. It skips accounts that are not active, and accounts whose tasks are all for later, before
-# it applies the limit.
+# front. Before it applies the limit, it skips accounts that are not active, accounts that do not
+# answer, and accounts whose tasks are all for later.
 WAITING = f"""
 SELECT a.id::text AS account, a.limit_group AS "group", a.limits, waiting.live, waiting.backfill
 FROM (
@@ -60,27 +61,36 @@ FROM (
         ) ring
         WHERE (SELECT u.sync_status FROM user_integration u WHERE u.id = ring.id)
             = '{AccountState.ACTIVE}'
+          AND NOT EXISTS (SELECT FROM breaker b WHERE b.user_integration_id = ring.id
+              AND b.limit_name = '{WHOLE_ACCOUNT}' AND b.opened_at IS NOT NULL AND NOT {PROBE_DUE})
         OFFSET 0
     ) able WHERE live OR backfill LIMIT %(most)s
 ) waiting JOIN user_integration a USING (id)
 ORDER BY a.id
 """
 
-BLOCKED_LIMITS = "SELECT key FROM limit_block WHERE until > clock_timestamp()"
+# All blocked limits, and the open breakers of some accounts: served by the primary key.
+BLOCKS = f"""
+SELECT key, NULL AS account, NULL AS types, NULL AS probe_due FROM limit_block
+WHERE until > clock_timestamp()
+UNION ALL
+SELECT NULL, b.user_integration_id::text, b.types, {PROBE_DUE} FROM breaker b
+WHERE b.user_integration_id = ANY(%s::uuid[]) AND b.opened_at IS NOT NULL
+"""
 
 # The fields of a `Dispatch` without its epoch, from a task `t`, its account `a` and its run `r`.
-DISPATCH_COLUMNS = """
+DISPATCH_COLUMNS = f"""
     t.id AS task_id, t.dispatch_no, t.dispatch_seq, t.run_id::text AS run_id,
     t.user_integration_id::text AS account_id, a.version AS account_version,
     t.integration_domain AS domain, t.lane, r.trigger, t.type, t.payload,
     t.attempts, t.crashes, t.snoozes, t.suspect, t.deferrals,
     coalesce(extract(epoch FROM clock_timestamp() - t.first_failed_at), 0)::float
-        AS failing_seconds"""
+        AS failing_seconds, {ACCOUNT_OPEN} AS probe"""
 
 # Claims portions and marks them queued. Only the leader may do so. The share lock on the row of
 # `engine_state` prevents concurrent claims of an old and a new leader, so that concurrency limits
 # are counted exactly. Locked tasks are skipped. Tasks of capped types are picked separately, so
-# that neither group blocks the other.
+# that neither group blocks the other. A task that an open breaker lets through is its probe.
 CLAIM_TASKS = f"""
 WITH me AS MATERIALIZED (
     SELECT epoch FROM engine_state
@@ -116,6 +126,14 @@ WITH me AS MATERIALIZED (
         lease_until = clock_timestamp() + %(lease)s * interval '1 second', started_at = NULL
     WHERE t.id = ANY (ARRAY(SELECT id FROM picked))
     RETURNING t.*
+), probing AS (
+    UPDATE breaker b SET probe_task = (SELECT min(q.id) FROM queued q
+        WHERE q.user_integration_id = b.user_integration_id
+          AND (b.types IS NULL OR q.type = ANY (b.types)))
+    WHERE b.opened_at IS NOT NULL
+      AND b.user_integration_id IN (SELECT account FROM portion)
+      AND EXISTS (SELECT FROM queued q WHERE q.user_integration_id = b.user_integration_id
+          AND (b.types IS NULL OR q.type = ANY (b.types)))
 )
 SELECT (SELECT epoch FROM me) AS epoch, {DISPATCH_COLUMNS}
 FROM queued t JOIN user_integration a ON a.id = t.user_integration_id
@@ -168,6 +186,32 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenBreaker:
+    """An open breaker of an account.
+
+    Attributes:
+      types: The task types that it holds back; None for all tasks of the account.
+      probe_due: True if one task may start, as the probe.
+    """
+
+    types: list[str] | None
+    probe_due: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The blocked limits and open breakers, which hold back ready tasks.
+
+    Attributes:
+      limits: The keys of limits that are blocked.
+      breakers: The open breakers by account.
+    """
+
+    limits: set[str] = field(default_factory=set)
+    breakers: dict[str, list[OpenBreaker]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Portion:
     """The number of tasks to claim from one lane of an account.
 
@@ -217,9 +261,15 @@ def waiting(conn: Conn, domain: str, after: UUID | str, most: int) -> list[Waiti
     return accounts
 
 
-def blocked(conn: Conn) -> set[str]:
-    """Return the keys of limits that are blocked now."""
-    return {key for (key,) in conn.execute(BLOCKED_LIMITS)}
+def blocks(conn: Conn, accounts: Sequence[str]) -> Blocks:
+    """Return all blocked limits, and the open breakers of these accounts."""
+    found = Blocks()
+    for key, account, types, probe_due in conn.execute(BLOCKS, (list(accounts),)):
+        if account is None:
+            found.limits.add(key)
+        else:
+            found.breakers.setdefault(account, []).append(OpenBreaker(types, probe_due))
+    return found
 
 
 def claim(

@@ -18,7 +18,8 @@ from core.states import TaskState
 # which is small only while vacuum can remove dead entries.
 FENCE = f"""
 SELECT t.id, t.dispatch_no, (SELECT epoch FROM engine_state), r.start_seq, r.started_at,
-    r.allow_deletions, t.carried, r.over_limit
+    r.allow_deletions, t.carried, r.over_limit, EXISTS (
+        SELECT FROM breaker b WHERE b.user_integration_id = t.user_integration_id)
 FROM sync_task t
 JOIN unnest(%s::bigint[], %s::int[]) AS named(id, dispatch_no) ON named.id = t.id
 JOIN sync_run r ON r.id = t.run_id
@@ -46,28 +47,29 @@ class FencedRun:
 
 def pass_fence(
     conn: Conn, outcomes: Sequence[Outcome]
-) -> tuple[list[Outcome], dict[int, FencedRun]]:
+) -> tuple[list[Outcome], dict[int, FencedRun], set[str]]:
     """Lock the tasks of these outcomes, and drop each outcome whose dispatch is no longer current.
 
     Returns:
-      The outcomes that passed, at most one per task, in the order of their dispatch; and the run
-      of each task. An outcome that adds tasks to a run over its limit is replaced: its task is
-      parked.
+      The outcomes that passed, at most one per task, in the order of their dispatch; the run of
+      each task; and the accounts that have breakers. An outcome that adds tasks to a run over its
+      limit is replaced: its task is parked.
     """
     named = {(each.dispatch.task_id, each.dispatch.dispatch_no): each for each in outcomes}
     tasks, numbers = _array(task for task, _ in named), _array(number for _, number in named)
-    passed, runs = [], {}
-    for task, number, epoch, start_seq, began, allow, carried, over_limit in conn.execute(
-        FENCE, (tasks, numbers)
-    ):
+    passed, runs, watched = [], {}, set()
+    for row in conn.execute(FENCE, (tasks, numbers)):
+        task, number, epoch, start_seq, began, allow, carried, over_limit, has_breakers = row
         outcome = named[task, number]
         if outcome.dispatch.epoch != epoch:
             continue
         runs[task] = FencedRun(start_seq, began, allow, carried)
         if over_limit and outcome.tasks:  # Cause.RUN_LIMIT
             outcome = Outcome(outcome.dispatch, state=TaskState.PARKED, reason=over_limit)
+        if has_breakers:
+            watched.add(outcome.dispatch.account_id)
         passed.append(outcome)
-    return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs
+    return sorted(passed, key=lambda outcome: outcome.dispatch.dispatch_seq), runs, watched
 
 
 def _array(numbers: Iterable[int]) -> str:

@@ -42,6 +42,7 @@ class Dispatch:
     suspect: bool = False
     deferrals: int = 0
     failing_seconds: float = 0.0
+    probe: bool = False
 
     @property
     def id(self) -> str:
@@ -67,6 +68,23 @@ class Stop:
     credentials_version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure that may pass, as breakers count it.
+
+    Attributes:
+      reason: Shown to people.
+      limit: The limit of the account that does not answer; None for the complete account.
+      types: The task types that use the limit.
+      requested: Seconds until the next try that the provider asks for; 0 if it asks for none.
+    """
+
+    reason: str
+    limit: str | None = None
+    types: list[str] = field(default_factory=list)
+    requested: float = 0.0
+
+
 @dataclass(slots=True)
 class Outcome:
     """The next state of a task, and everything that is committed with it.
@@ -77,6 +95,9 @@ class Outcome:
       attempt, crash, snooze: Increments of the task's counters.
       reason: Why the task was skipped, parked or requeued; shown to people.
       error: An entry for the task's list of errors.
+      failure: A failure that may pass; None for any other outcome.
+      failed_probe: Seconds that the provider asks to wait, if the task's account did not answer its
+        probe; None otherwise.
       expired: The state partition to drop; a resync is then due immediately.
       outputs, tasks, states, seen, listed: The result, as rows.
       queue: The queue that has the message, if it is not the queue of the domain.
@@ -93,6 +114,8 @@ class Outcome:
     error: str | None = None
     block: Block | None = None
     stop: Stop | None = None
+    failure: Failure | None = None
+    failed_probe: float | None = None
     expired: str | None = None
     outputs: list[OutputRow] = field(default_factory=list)
     tasks: list[TaskRow] = field(default_factory=list)
@@ -111,8 +134,9 @@ class Outcome:
         """Return the outcome in the form that a message carries."""
         data = {each.name: getattr(self, each.name) for each in fields(self)}
         data["dispatch"] = asdict(self.dispatch)
-        data["block"] = self.block and asdict(self.block)
-        data["stop"] = self.stop and asdict(self.stop)
+        for name in _PARTS:
+            part = data[name]
+            data[name] = part and asdict(part)
         return data | {name: [row._asdict() for row in data[name]] for name in _ROWS}
 
     @classmethod
@@ -123,7 +147,7 @@ class Outcome:
           TypeError: A required field is missing.
         """
         nested: dict[str, Any] = {"dispatch": from_fields(Dispatch, data.get("dispatch", {}))}
-        for name, part in (("block", Block), ("stop", Stop)):
+        for name, part in _PARTS.items():
             if data.get(name) is not None:
                 nested[name] = from_fields(part, data[name])
         if "state" in data:
@@ -138,6 +162,7 @@ class Outcome:
         return from_fields(cls, {**data, **nested, **rows})
 
 
+_PARTS: Mapping[str, Any] = {"block": Block, "stop": Stop, "failure": Failure}
 _ROWS: Mapping[str, Any] = {
     "outputs": OutputRow,
     "tasks": TaskRow,

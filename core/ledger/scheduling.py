@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
 from core.integration.base import START
-from core.ledger import carry_over
+from core.ledger import breakers, carry_over
 from core.ledger.opening import OPEN_RUN
 from core.states import AccountState, Lane, RunState, Trigger
 
@@ -122,7 +122,8 @@ def request_run(
 ) -> tuple[UUID, bool]:
     """Open a live run of an account now, or join its open run.
 
-    Locks, in this order: the account, its live run, state, stopped tasks, its backfill run.
+    The next probe of an account that does not answer is due immediately. Locks, in this order: the
+    account, its breakers, its live run, state, stopped tasks, its backfill run.
 
     Args:
       conn: A connection in autocommit mode.
@@ -140,6 +141,7 @@ def request_run(
     """
     with conn.transaction():
         domain, resync_due, drop_state = _lock_active(conn, account)
+        breakers.probe_now(conn, account)
         params: dict[str, Any] = {"account": account, "lane": Lane.LIVE, "allow": allow_deletions}
         joined = conn.execute(JOIN_OPEN_RUN, params).fetchone()
         if joined is not None:

@@ -14,7 +14,7 @@ from typing import assert_never
 from dramatiq.broker import MessageProxy
 
 from core.accounts.redaction import error_text, message_of
-from core.ledger.outcomes import Block, Dispatch, Outcome, Stop
+from core.ledger.outcomes import Block, Dispatch, Failure, Outcome, Stop
 from core.limits.keys import account_key
 from core.middleware.base import TaskMiddleware
 from core.observability.errors import report_task
@@ -25,6 +25,7 @@ from core.results.decisions import (
     Defer,
     Done,
     Expired,
+    Outage,
     Park,
     Retry,
     RetryPolicy,
@@ -110,6 +111,8 @@ class Retries(TaskMiddleware):
             (
                 "is parked"
                 if outcome.state == TaskState.PARKED
+                else "waits, because its account does not answer"
+                if outcome.failed_probe is not None
                 else f"retries in {outcome.delay:.1f} s"
                 if outcome.state in (TaskState.READY, TaskState.DEFERRED)
                 else "ends"
@@ -167,6 +170,8 @@ def outcome_of(
         outcome = _outcome(dispatch, decision, loaded, stored_version)
     if isinstance(decision, Retry | Defer | Crashed | StopAccount | Park):
         outcome.error = _error(exception, redact, decision.reason)
+    if isinstance(decision, Retry | Defer | Park):
+        outcome.failure = _failure(decision.outage, loaded)
     return outcome
 
 
@@ -198,6 +203,7 @@ def _outcome(
         case Wait(seconds=seconds, snoozes=snoozes, keeps_suspicion=keeps):
             outcome.delay, outcome.snooze = seconds, int(snoozes)
             outcome.suspect = keeps and dispatch.suspect
+            outcome.failed_probe = decision.failed_probe
         case Snooze(seconds=seconds, limit=limit):
             outcome.delay, outcome.snooze = seconds * (1 + random.random() / 20), 1
             outcome.block = Block(_key(dispatch, loaded, limit), seconds, decision.reason)
@@ -211,6 +217,14 @@ def _outcome(
         case _:
             assert_never(decision)
     return outcome
+
+
+def _failure(outage: Outage | None, loaded: LoadedAccount | None) -> Failure | None:
+    """Return the failure as breakers count it. A limit that is unknown is the complete account."""
+    if outage is None:
+        return None
+    types = loaded.types_of(outage.limit) if loaded is not None and outage.limit else []
+    return Failure(outage.reason, outage.limit if types else None, types, outage.requested_seconds)
 
 
 def _credentials_version(

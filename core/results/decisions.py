@@ -29,7 +29,7 @@ from core.errors import (
 from core.results.parking import MAX_CRASHES, Cause
 from core.results.passing import may_pass
 from core.results.result import partition_fits
-from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
+from core.results.signals import AccountAway, AccountStopped, LeftToOthers, TimeLimitExceeded
 from core.results.text import sanitize
 from core.states import AccountStateReason, Trigger
 
@@ -41,6 +41,12 @@ MAX_QUICK_SECONDS = 60.0
 
 FIRST_DEFERRAL_SECONDS = 60.0
 MAX_DEFERRAL_SECONDS = 6 * 3_600.0
+
+MIN_DEFERRALS = 10
+"""The number of times that a task was deferred before it is parked.
+
+While an account does not answer, its tasks are not tried. That time alone parks nothing.
+"""
 
 MIN_SNOOZE_SECONDS = 1.0
 MAX_SNOOZE_SECONDS = 86_400.0
@@ -91,11 +97,31 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """A failure that may pass.
+
+    Attributes:
+      reason: The text of the exception.
+      limit: The limit of the account that does not answer; None for the complete account.
+      requested_seconds: The pause that the provider asks for; 0 if it asks for none.
+    """
+
+    reason: str
+    limit: str | None
+    requested_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Retry:
-    """The task runs again. The failure counts as an attempt."""
+    """The task runs again. The failure counts as an attempt.
+
+    Attributes:
+      outage: The provider's side of a failure that may pass; None for another failure.
+    """
 
     reason: str
     seconds: float
+    outage: Outage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +130,7 @@ class Defer:
 
     reason: str
     seconds: float
+    outage: Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +148,15 @@ class Wait:
     Attributes:
       snoozes: True if the time counts as snoozed.
       keeps_suspicion: True if a suspect remains a suspect.
+      failed_probe: Seconds that the provider asks to wait, if the account did not answer its probe;
+        None otherwise.
     """
 
     reason: str
     seconds: float
     snoozes: bool = False
     keeps_suspicion: bool = True
+    failed_probe: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +193,12 @@ class Park:
     Attributes:
       cause: The cause, from `core.results.parking`. `CRASHES` counts as a crash, the other causes
         as an attempt.
+      outage: The provider's side of a failure that may pass; None for another failure.
     """
 
     reason: str
     cause: Cause
+    outage: Outage | None = None
 
 
 Decision = Done | Expired | Retry | Defer | Crashed | Wait | Snooze | StopAccount | Park
@@ -261,9 +293,7 @@ def _no_key(case: Case) -> Decision:
 
 def _rate_limited(case: Case) -> Decision:
     seconds = snooze(case.error.retry_after, case.tries.snoozes, case.draw)
-    named = case.error.limit
-    limit = None if named is None else sanitize(str(named)[:MAX_LIMIT_CHARS])
-    return Snooze(case.reason, seconds, limit or None)
+    return Snooze(case.reason, seconds, _limit_of(case.error))
 
 
 def _bad_credentials(case: Case) -> Decision:
@@ -308,13 +338,26 @@ def _failed(case: Case) -> Decision:
 def _unavailable(case: Case) -> Decision:
     attempt = case.tries.attempts + 1
     requested = requested_seconds(getattr(case.error, "retry_after", None)) or 0.0
+    outage = Outage(case.reason, _limit_of(case.error), requested)
     if attempt < case.policy.max_attempts and requested <= MAX_QUICK_SECONDS:
-        return Retry(case.reason, max(requested, backoff(attempt, case.draw)))
-    if case.tries.failing_seconds >= case.policy.give_up_seconds:
-        days = case.tries.failing_seconds / 86_400
-        return Park(f"failing for {days:.0f} days: {case.reason}", Cause.GIVEN_UP)
-    pause = deferral(case.tries.deferrals, case.draw)
-    return Defer(f"deferred: {case.reason}", max(requested, pause))
+        return Retry(case.reason, max(requested, backoff(attempt, case.draw)), outage)
+    tries = case.tries
+    if tries.failing_seconds >= case.policy.give_up_seconds and tries.deferrals >= MIN_DEFERRALS:
+        days = tries.failing_seconds / 86_400
+        return Park(f"failing for {days:.0f} days: {case.reason}", Cause.GIVEN_UP, outage)
+    pause = deferral(tries.deferrals, case.draw)
+    return Defer(f"deferred: {case.reason}", max(requested, pause), outage)
+
+
+def _account_away(case: Case) -> Decision:
+    requested = requested_seconds(case.error.retry_after) or 0.0
+    return Wait(case.reason, 0.0, failed_probe=requested)
+
+
+def _limit_of(error: Any) -> str | None:
+    """Return the limit that an exception names, as text that PostgreSQL can keep."""
+    named = getattr(error, "limit", None)
+    return None if named is None else sanitize(str(named)[:MAX_LIMIT_CHARS]) or None
 
 
 Kinds = type[BaseException] | tuple[type[BaseException], ...]
@@ -324,6 +367,7 @@ RULES: tuple[tuple[Kinds, Callable[[Case], Decision]], ...] = (
     (SkipItem, _done),
     (ServerUnavailable, _outage),  # PostgreSQL or Redis is unavailable; includes errors of Redis
     (AccountStopped, _stopped),
+    (AccountAway, _account_away),
     (LeftToOthers, _left_to_others),
     (RateLimited, _rate_limited),
     (VaultError, _no_key),

@@ -7,6 +7,19 @@ class AccountStopped(Exception):
     """The account was paused or disconnected after the dispatch of this task; the task waits."""
 
 
+class AccountAway(Exception):
+    """The probe of an account found that the account does not answer.
+
+    Args:
+      reason: Shown to people.
+      retry_after: Seconds that the provider asks to wait. Default: None.
+    """
+
+    def __init__(self, reason: str, retry_after: object = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
 class LeftToOthers(Exception):
     """The plugin of this process has the wrong version for this task.
 

@@ -47,6 +47,7 @@ KEYS = {
     "suspect": "u",
     "deferrals": "h",
     "failing_seconds": "w",
+    "probe": "b",
 }
 """The key of each field of a `Dispatch` in a message of `run_task`.
 

@@ -45,6 +45,14 @@ class LoadedAccount:
             group=account.limit_group,
         )
 
+    def types_of(self, name: str) -> list[str]:
+        """Return the task types that use the limit of this name."""
+        limits = [limit for limit in self.limits if limit.name == name]
+        specs = self.integration.task_specs.items()
+        return sorted(
+            type for type, spec in specs if any(weight(limit, spec.cost) for limit in limits)
+        )
+
     def heaviest(self, limit: Limit) -> int:
         """Return the largest number of units of a limit that one task takes."""
         return max(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from core.errors import TaskUnfit
+import logging
+
+from core.accounts.redaction import error_text
+from core.errors import RateLimited, TaskUnfit
 from core.integration.results import Task
-from core.ledger import processes
+from core.ledger import breakers, processes
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
-from core.results.signals import AccountStopped, LeftToOthers
+from core.results.passing import may_pass
+from core.results.signals import AccountAway, AccountStopped, LeftToOthers
 from core.states import AccountState
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
@@ -18,6 +22,8 @@ MAX_HANDOVERS = 40
 
 The pauses between them add up to about half an hour.
 """
+
+log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -44,6 +50,7 @@ class Runner:
 
         Raises:
           AccountStopped: The account is disconnected.
+          AccountAway: The account did not answer its probe.
           LeftToOthers: The task is for another version of the plugin, which the fleet has.
           BaseException: The plugin raised it, in the task or while its result was read.
         """
@@ -55,6 +62,8 @@ class Runner:
             return self._run(dispatch, loaded)
 
     def _run(self, dispatch: Dispatch, loaded: LoadedAccount) -> Outcome:
+        if dispatch.probe:
+            self._probe(loaded)
         instance = self.instances.take(loaded)
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:
@@ -71,6 +80,33 @@ class Runner:
         self._used.pop(dispatch.id, None)
         self.instances.release(instance)
         return outcome
+
+    def _probe(self, loaded: LoadedAccount) -> None:
+        """Try whether the account answers, and close its breaker if it does.
+
+        An account that rejects the call answers, too: the task then decides what follows.
+
+        Raises:
+          AccountAway: The account does not answer.
+          RateLimited: The provider answers, and asks for a pause.
+        """
+        try:
+            instance = self.instances.take(loaded)
+            try:
+                instance.integration.probe()
+            except BaseException:
+                self.instances.discard(instance)
+                raise
+            self.instances.release(instance)
+        except RateLimited:
+            raise
+        except Exception as error:  # noqa: BLE001  plugin code; the task decides what follows
+            if may_pass(error, tuple(loaded.integration.manifest.passing)):
+                reason = error_text(error, loaded.redact)
+                raise AccountAway(reason, getattr(error, "retry_after", None)) from None
+            log.info("the probe of account %s raised %s", loaded.account.id, type(error).__name__)
+        with self.services.database.connection() as conn:
+            breakers.close_account(conn, loaded.account.id)
 
     def _deploying(self, dispatch: Dispatch) -> bool:
         if dispatch.snoozes >= MAX_HANDOVERS:

@@ -28,7 +28,7 @@ def test_rows_become_dispatches_in_any_order_of_columns(conn, shuffled: int) -> 
         "epoch int, task_id int, dispatch_no int, dispatch_seq int, run_id text, account_id text,"
         " account_version int, domain text, lane text, trigger text, type text, payload jsonb,"
         " attempts int, crashes int, snoozes int, suspect bool, deferrals int,"
-        " failing_seconds float, other int"
+        " failing_seconds float, probe bool, other int"
     )  # fmt: skip
     row = json.dumps(asdict(DISPATCH) | {"other": 9})
     cursor = conn.cursor(row_factory=dispatching.DISPATCH_ROW)

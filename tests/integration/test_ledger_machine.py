@@ -7,7 +7,7 @@ the state of every task, on the open runs, and on the kept content. An ended run
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -29,11 +29,19 @@ from core.accounts import store
 from core.db.pool import Conn, open_connection
 from core.errors import InvalidInput
 from core.integration.base import START
-from core.ledger import carry_over, controls, dispatching, leadership, leases, scheduling
+from core.ledger import (
+    breakers,
+    carry_over,
+    controls,
+    dispatching,
+    leadership,
+    leases,
+    scheduling,
+)
 from core.ledger.commit import commit_outcomes
 from core.ledger.completion import end_runs
 from core.ledger.dispatching import Portion
-from core.ledger.outcomes import Dispatch, Outcome
+from core.ledger.outcomes import Dispatch, Failure, Outcome
 from core.results.parking import MAX_CRASHES
 from core.results.rows import OutputRow, TaskRow
 from core.states import Operation
@@ -73,6 +81,18 @@ class ModelRun:
     state: str = "running"
 
 
+@dataclass
+class ModelBreaker:
+    """The breaker of an account in the model."""
+
+    failed: list[int] = field(default_factory=list)
+    failures: int = 0
+    is_open: bool = False
+    failed_probes: int = 0
+    pause_over: bool = False
+    probe: int | None = None
+
+
 class Ledger(RuleBasedStateMachine):
     """A state machine whose bundle contains the dispatches in flight.
 
@@ -90,6 +110,7 @@ class Ledger(RuleBasedStateMachine):
         self.content: dict[tuple[UUID, str], int] = {}
         self.paused: set[UUID] = set()
         self.ended: list[UUID] = []
+        self.breakers: dict[UUID, ModelBreaker] = {}
 
     def teardown(self) -> None:
         self.conn.execute(
@@ -174,11 +195,54 @@ class Ledger(RuleBasedStateMachine):
             if self.runs[task.run].account == account and task.lane == lane
             and task.state == "deferred" and task.due and not task.retried
         ]  # fmt: skip
+        passing = None if account in self.paused else self._passing(account, due)
         for task in due:
             task.due = False
-            task.retried = account not in self.paused and not task.root
+            task.retried = passing is not None and task in passing
         if any(task.retried for task in due):
             self._learn(self._open(account, lane) or self._learn_run(account, lane), None)
+
+    def _passing(self, account: UUID, due: list[ModelTask]) -> list[ModelTask]:
+        """Return the due tasks that the breaker of the account lets through."""
+        steps = [task for task in due if not task.root]
+        breaker = self.breakers.get(account)
+        if breaker is None or not breaker.is_open:
+            return steps
+        ready = any(
+            task.state == "ready" and self.runs[task.run].account == account
+            for task in self.tasks.values()
+        )
+        return steps[:1] if self._probe_due(breaker) and not ready else []
+
+    def _probe_due(self, breaker: ModelBreaker) -> bool:
+        in_flight = breaker.probe is not None and self.tasks[breaker.probe].state == "queued"
+        return breaker.pause_over and not in_flight
+
+    @rule()
+    def pauses_end(self) -> None:
+        """Let the pauses of all breakers pass."""
+        self.conn.execute("UPDATE breaker SET probe_at = now() - interval '1 s'")
+        for breaker in self.breakers.values():
+            breaker.pause_over = True
+
+    @rule(account=st.integers(0, 1), kind=st.sampled_from(["retry", "defer", "away"]))
+    def everything_fails(self, account: int, kind: str) -> None:
+        for lane in ("live", "backfill"):
+            for one in self._claim(account, 9, lane):
+                self.fail(one, kind)
+
+    @rule(account=st.integers(0, 1))
+    def an_outage(self, account: int) -> None:
+        """Fail until the breaker opens, and then fail a probe."""
+        for _ in range(breakers.OPENS_AFTER):
+            self.everything_fails(account, "retry")
+        self.pauses_end()
+        self.everything_fails(account, "away")
+
+    @rule(account=st.integers(0, 1))
+    def the_account_answers_its_probe(self, account: int) -> None:
+        breakers.close_account(self.conn, self.accounts_[account])
+        self.breakers.pop(self.accounts_[account], None)
 
     @rule(target=dispatches, account=st.integers(0, 1), most=st.integers(1, 4))
     def dispatch(self, account: int, most: int) -> Any:
@@ -197,6 +261,13 @@ class Ledger(RuleBasedStateMachine):
         id = self.accounts_[account]
         if id in self.paused:
             return []
+        breaker = self.breakers.get(id)
+        if breaker is not None and breaker.is_open:
+            if not self._probe_due(breaker):
+                listed = dispatching.waiting(self.conn, DOMAIN, dispatching.RING_START, 9)
+                assert str(id) not in {each.account for each in listed}
+                return []
+            most = 1
         claimed = dispatching.claim(self.conn, LEADER, DOMAIN, [Portion(str(id), lane, most)], 60.0)
         ready = [
             t
@@ -208,6 +279,9 @@ class Ledger(RuleBasedStateMachine):
             task = self.tasks[one.task_id]
             task.state, task.dispatch_no = "queued", task.dispatch_no + 1
             assert one.dispatch_no == task.dispatch_no
+            assert one.probe == (breaker is not None and breaker.is_open)
+            if one.probe:
+                breaker.probe = one.task_id
         return claimed
 
     @rule(
@@ -222,6 +296,8 @@ class Ledger(RuleBasedStateMachine):
         if self._save(outcome):
             task = self.tasks[one.task_id]
             task.state = "done"
+            if not task.root:
+                self.breakers.pop(self.runs[task.run].account, None)
             at = (self.runs[task.run].account, item)
             self.content[at] = max(self.content.get(at, 0), one.dispatch_seq)
             lanes = {"backfill" if bg or task.lane == "backfill" else "live" for _, bg in new}
@@ -235,21 +311,61 @@ class Ledger(RuleBasedStateMachine):
                 self._learn(run, None)
         self._complete(one)
 
-    @rule(one=dispatches, kind=st.sampled_from(["retry", "snooze", "park", "defer", "crash"]))
+    @rule(
+        one=dispatches,
+        kind=st.sampled_from(["retry", "snooze", "park", "defer", "crash", "away", "away"]),
+    )
     def fail(self, one: Dispatch, kind: str) -> None:
         outcome = {
-            "retry": Outcome(one, state="ready", attempt=1, error="e"),
+            "retry": Outcome(one, state="ready", attempt=1, error="e", failure=Failure("e")),
             "snooze": Outcome(one, state="ready", snooze=1, reason="r"),
             "park": Outcome(one, state="parked", attempt=1, reason="r", error="e"),
-            "defer": Outcome(one, state="deferred", delay=60, attempt=1, reason="r", error="e"),
+            "defer": Outcome(
+                one, state="deferred", delay=60, attempt=1, error="e", failure=Failure("e")
+            ),
+            "away": Outcome(one, state="ready", reason="r", failed_probe=0.0),
             "crash": Outcome(one, state="ready", crash=1, suspect=True, error="e"),
         }[kind]
         if self._save(outcome):
             task = self.tasks[one.task_id]
-            task.state, task.suspect = outcome.state, outcome.suspect
+            breaker = self._fail(one, kind)
+            stays = breaker is not None and breaker.is_open and kind == "defer"
+            task.state = (
+                "ready" if stays else {"park": "parked", "defer": "deferred"}.get(kind, "ready")
+            )
+            task.suspect = outcome.suspect
             task.attempts += outcome.attempt
             task.crashes += outcome.crash
+            if breaker is not None and breaker.failed_probes:
+                self._take_back(breaker)
         self._complete(one)
+
+    def _fail(self, one: Dispatch, kind: str) -> ModelBreaker | None:
+        """Count a failure that may pass, or a failed probe, on the account's breaker."""
+        account = UUID(one.account_id)
+        if kind not in ("retry", "defer", "away"):
+            return None
+        if kind == "away" and (account not in self.breakers or not self.breakers[account].is_open):
+            return None
+        breaker = self.breakers.setdefault(account, ModelBreaker())
+        probed = breaker.is_open and (kind == "away" or breaker.probe == one.task_id)
+        if kind != "away":
+            breaker.failed.append(one.task_id)
+            breaker.failures += 1
+        if probed:
+            breaker.failed_probes += 1
+            breaker.pause_over, breaker.probe = False, None
+        elif not breaker.is_open:
+            breaker.is_open = breaker.failures >= breakers.OPENS_AFTER
+            breaker.pause_over = False
+        return breaker
+
+    def _take_back(self, breaker: ModelBreaker) -> None:
+        """Take back the attempts of an account that does not answer."""
+        for id in breaker.failed:
+            if self.tasks[id].state in OPEN:
+                self.tasks[id].attempts = max(self.tasks[id].attempts - 1, 0)
+        breaker.failed = []
 
     @rule(one=dispatches, started=st.booleans())
     def lease_runs_out(self, one: Dispatch, started: bool) -> None:
@@ -396,6 +512,19 @@ class Ledger(RuleBasedStateMachine):
             for id, t in self.tasks.items()
         }
         assert found == model
+
+    @invariant()
+    def breakers_agree(self) -> None:
+        found = {
+            account: (failures, is_open, failed_probes)
+            for account, failures, is_open, failed_probes in self.conn.execute("""
+            SELECT user_integration_id, failures, opened_at IS NOT NULL, failed_probes FROM breaker
+            """)
+        }
+        assert found == {
+            account: (breaker.failures, breaker.is_open, breaker.failed_probes)
+            for account, breaker in self.breakers.items()
+        }
 
     @invariant()
     def runs_agree(self) -> None:

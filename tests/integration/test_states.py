@@ -21,7 +21,7 @@ from support.state_changes import MACHINES, Change, forbidden, noted, watch
 from core import Task
 from core.accounts import store
 from core.errors import NotFound, PollingError
-from core.ledger import carry_over, completion, controls, leases, scheduling
+from core.ledger import breakers, carry_over, completion, controls, leases, scheduling
 from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.service.accounts import disconnect as account_disconnect
 from core.states import (
@@ -131,6 +131,23 @@ def a_task_is_deferred_and_discarded(desk: Any) -> None:
     (dispatch,) = desk.claim()
     save(desk, deferred(dispatch))
     controls.discard(desk.conn, [dispatch.task_id])
+
+
+@shows((TASKS, T.READY, T.DEFERRED))
+def a_task_waits_too_long_for_a_limit(desk: Any) -> None:
+    account = desk.account()
+    desk.finish(desk.root(account), tasks=[Task("step")])
+    desk.conn.execute(
+        "INSERT INTO breaker (user_integration_id, limit_name, integration_domain, types,"
+        " failed_tasks, first_failed_at, opened_at, probe_at)"
+        " VALUES (%s, 's', 'shop', '{step}', '{}', now(), now(), now())",
+        (account,),
+    )
+    desk.conn.execute("UPDATE user_integration SET poll_interval_minutes = 1")
+    desk.conn.execute("UPDATE breaker SET opened_at = now() - interval '1 min'")
+    desk.conn.execute("UPDATE sync_run SET started_at = now() - interval '1 min'")
+    for overdue in breakers.overdue_limits(desk.conn):
+        breakers.defer_waiting(desk.conn, overdue)
 
 
 @shows((RUNS, R.RUNNING, R.FAILED))

@@ -116,8 +116,8 @@ class Engine:
         run = self.desk.run(account, trigger=deed.trigger)
         self.desk.conn.execute(
             "UPDATE sync_task SET attempts = %s, first_failed_at = CASE WHEN %s > 0 THEN"
-            " clock_timestamp() - %s * interval '1 second' END WHERE run_id = %s",
-            (deed.attempts, deed.failing, deed.failing, run),
+            " clock_timestamp() - %s * interval '1 second' END, deferrals = %s WHERE run_id = %s",
+            (deed.attempts, deed.failing, deed.failing, deed.deferrals, run),
         )
         (dispatch,) = self.desk.claim(Portion(str(account), "live", 1), domain=DOMAIN)
         Odd.deed = deed
@@ -203,7 +203,7 @@ class Kit:
         ledger.start(deed.trigger, Task("start"))
         entry = queue.take()
         assert entry is not None
-        entry.attempts = deed.attempts
+        entry.attempts, entry.deferrals = deed.attempts, deed.deferrals
         entry.first_failed = queue.clock - deed.failing if deed.failing else None
         Odd.deed, now = deed, queue.clock
         harness._settle(harness._worker.attempt(entry, harness._account.tick(), harness._injector))

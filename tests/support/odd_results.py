@@ -29,7 +29,7 @@ from core import (
     Unavailable,
 )
 from core.errors import NotFound, ResultInvalid, ServerUnavailable, TaskUnfit, VaultError
-from core.results.decisions import RetryPolicy
+from core.results.decisions import MIN_DEFERRALS, RetryPolicy
 
 A_WEEK = RetryPolicy().give_up_seconds
 
@@ -72,6 +72,11 @@ class Deed:
     failing: float = 0.0
     trigger: str = "manual"
     name: str = field(default="", compare=False)
+
+    @property
+    def deferrals(self) -> int:
+        """The number of times that a task that has failed for long was deferred."""
+        return MIN_DEFERRALS if self.failing else 0
 
     def __repr__(self) -> str:
         shown = self.name or repr(self.make())[:2_000]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from core.dispatcher.allocation import Rules, allocate
 from core.dispatcher.loop import MAX_ACCOUNTS_PER_LOOK
 from core.integration.limits import Concurrency, Limit
-from core.ledger.dispatching import InFlight, Portion, Waiting
+from core.ledger.dispatching import Blocks, InFlight, OpenBreaker, Portion, Waiting
 from core.limits.keys import account_key, to_json
 
 COSTS: dict[str, dict[str, int]] = {"list": {"c": 0}, "download": {}, "heavy": {"c": 2}}
@@ -22,7 +22,7 @@ TYPES = sorted(COSTS)
 
 
 def rules(costs: Mapping[str, Mapping[str, int]] = COSTS, blocked: set[str] = frozenset()) -> Rules:
-    return Rules("d", costs, {}, blocked)
+    return Rules("d", costs, {}, Blocks(set(blocked)))
 
 
 def waits(
@@ -373,3 +373,20 @@ def test_a_backfill_with_half_of_the_places_gets_no_more_while_live_tasks_wait()
     assert allocate(12, 24, flying, [waits("a", backfill=True)], rules()) == [
         Portion("a", "live", 12)
     ]
+
+
+def test_an_open_breaker_leaves_room_for_its_probe_alone() -> None:
+    one, other = waits("a", backfill=True), waits("b")
+    for due, most in ((True, 1), (False, 0)):
+        held = Blocks(breakers={"a": [OpenBreaker(None, due)]})
+        portions = allocate(20, 20, [], [one, other], Rules("d", COSTS, {}, held))
+        assert sum(portion.most for portion in portions if portion.account == "a") == most
+        assert sum(portion.most for portion in portions if portion.account == "b") >= 5
+
+
+def test_an_open_breaker_of_a_limit_holds_back_its_types_alone() -> None:
+    for due, cap, closed in ((True, 1, []), (False, 0, ["heavy"])):
+        held = Blocks(breakers={"a": [OpenBreaker(["heavy"], due)]})
+        (portion,) = allocate(20, 20, [], [waits("a")], Rules("d", COSTS, {}, held))
+        assert (portion.most, portion.cap, portion.without_types) == (20, cap, closed)
+        assert portion.capped_types == (["heavy"] if due else [])

@@ -27,7 +27,7 @@ from core.ledger.outcomes import Dispatch, Outcome, Stop
 from core.limits.keys import account_key
 from core.middleware.retries import Retries, outcome_of
 from core.plugins import Registry
-from core.results.decisions import KEY_SECONDS, PAUSED_SECONDS, RetryPolicy
+from core.results.decisions import KEY_SECONDS, MIN_DEFERRALS, PAUSED_SECONDS, RetryPolicy
 from core.results.signals import AccountStopped, LeftToOthers, TimeLimitExceeded
 from core.results.text import is_storable
 from core.worker.accounts import LoadedAccount
@@ -103,10 +103,18 @@ def test_a_provider_that_asks_for_a_long_pause_defers_the_task_for_that_long(
 
 
 def test_a_failure_that_may_pass_parks_a_week_after_the_first(come_to: Decide) -> None:
-    week = 7 * 86_400.0
-    assert come_to(TransientError("x"), attempts=2, failing_seconds=week - 1).state == "deferred"
-    outcome = come_to(TransientError("x"), attempts=2, failing_seconds=week)
+    week, often = 7 * 86_400.0, {"attempts": 2, "deferrals": MIN_DEFERRALS}
+    early = come_to(TransientError("x"), **often, failing_seconds=week - 1)
+    assert early.state == "deferred"
+    outcome = come_to(TransientError("x"), **often, failing_seconds=week)
     assert (outcome.state, outcome.reason) == ("parked", "failing for 7 days: x")
+
+
+def test_a_task_that_was_seldom_tried_does_not_park_after_a_week(come_to: Decide) -> None:
+    outcome = come_to(
+        TransientError("x"), attempts=2, deferrals=MIN_DEFERRALS - 1, failing_seconds=30 * 86_400.0
+    )
+    assert outcome.state == "deferred"
 
 
 @pytest.mark.parametrize(

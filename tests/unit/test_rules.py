@@ -25,6 +25,7 @@ from core.errors import (
 )
 from core.results import parking
 from core.results.decisions import (
+    MIN_DEFERRALS,
     Defer,
     Done,
     Expired,
@@ -43,6 +44,7 @@ from core.results.signals import TimeLimitExceeded
 from core.results.text import encode_json, is_storable, is_storable_json, sanitize_json
 from core.testing.blobs import MemoryStore
 
+FAILING_FOR_A_WEEK = {"failing_seconds": 7 * 86_400, "deferrals": MIN_DEFERRALS}
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -123,7 +125,7 @@ def test_every_exception_has_a_decision_with_a_storable_reason(
         (ResultInvalid("no"), {}, Cause.INVALID),
         (TaskUnfit("no"), {}, Cause.INVALID),
         (ValueError("no"), {"attempts": 2}, Cause.ATTEMPTS),
-        (TransientError("no"), {"attempts": 2, "failing_seconds": 7 * 86_400}, Cause.GIVEN_UP),
+        (TransientError("no"), {"attempts": 2, **FAILING_FOR_A_WEEK}, Cause.GIVEN_UP),
         (TimeLimitExceeded("no"), {"crashes": 2}, Cause.CRASHES),
         (CursorExpired("p"), {"trigger": "resync"}, Cause.CURSOR),
         (CursorExpired("\0"), {}, Cause.CURSOR),

@@ -17,6 +17,7 @@ from core.db.pool import Conn
 from core.errors import InvalidInput, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
+from core.ledger import breakers
 from core.limits.keys import to_json
 from core.results.text import is_storable, sanitize
 from core.service.accounts.check import CheckResult, check
@@ -131,6 +132,7 @@ def _store(
         resync=known is not None and needs_resync(integration.config_model, before, stored(config)),
         public_hosts_only=public_only,
     )
+    breakers.probe_now(conn, account)
     return ConnectedAccount(account, name, identity, is_new)
 
 
@@ -165,6 +167,7 @@ def reconnect(
     }
     with backend.database.connection() as conn:
         conn.execute(store.SET_CREDENTIALS, {**params, "public_hosts_only": public_only})
+        breakers.probe_now(conn, id)
     backend.wake()
     return checked.identity
 
@@ -267,6 +270,7 @@ def _set_config(
             raise WrongState("config-changed-by-others")
         if renewed is not None:
             conn.execute(store.SET_CREDENTIALS, params | dict(renewed))
+        breakers.probe_now(conn, id)
     backend.wake()
     return resync
 
@@ -295,6 +299,7 @@ def resume(backend: Backend, id: UUID) -> None:
         if conn.execute(store.RESUME, (id,)).rowcount == 0:
             account = store.load(conn, id)
             raise stopped(account)
+        breakers.probe_now(conn, id)
     backend.wake()
 
 

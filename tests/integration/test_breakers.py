@@ -1,0 +1,275 @@
+"""Breakers: failures in a row hold back the tasks of one account, or of one of its limits."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from core import Task
+from core.accounts import store
+from core.dispatcher.allocation import Rules, allocate
+from core.ledger import breakers, carry_over, completion, dispatching
+from core.ledger.outcomes import Dispatch, Failure, Outcome
+from core.service.accounts import actions
+
+WINDOW = 50
+COSTS: dict[str, dict[str, int]] = {"step": {}, "page": {}}
+PASSED = "UPDATE breaker SET probe_at = now() - interval '1 s'"
+DUE = "UPDATE sync_task SET available_at = now() - interval '1 s' WHERE state = 'deferred'"
+STATE = "SELECT limit_name, failures, opened_at IS NOT NULL, failed_probes FROM breaker ORDER BY 1"
+PAUSE = "SELECT extract(epoch FROM probe_at - now())::float FROM breaker WHERE limit_name = ''"
+
+
+def dispatch(desk: Any) -> list[Dispatch]:
+    """Dispatch as the leader does."""
+    waiting = dispatching.waiting(desk.conn, "shop", dispatching.RING_START, 64)
+    blocks = dispatching.blocks(desk.conn, [each.account for each in waiting])
+    flying = dispatching.in_flight(desk.conn, "shop")
+    portions = allocate(WINDOW, WINDOW, flying, waiting, Rules("shop", COSTS, {}, blocks))
+    return desk.claim(*portions) if portions else []
+
+
+def with_steps(desk: Any, account: UUID, steps: int = 8, **more: Any) -> list[Dispatch]:
+    """Return the dispatched steps of a new run."""
+    tasks = [Task("step", {"number": number}) for number in range(steps)]
+    desk.finish(desk.root(account), tasks=tasks, **more)
+    return dispatch(desk)
+
+
+def failed(one: Dispatch, *, deferred: bool = False, **failure: Any) -> Outcome:
+    state = "deferred" if deferred else "ready"
+    why = Failure("down", **failure)
+    return Outcome(one, state=state, attempt=1, reason="down", error="down", failure=why)
+
+
+def away(one: Dispatch, requested: float = 0.0) -> Outcome:
+    return Outcome(one, state="ready", reason="down", failed_probe=requested)
+
+
+def open_breaker(desk: Any, account: UUID, **failure: Any) -> list[Dispatch]:
+    """Open a breaker with five failures. Return the dispatches of eight steps."""
+    steps = with_steps(desk, account)
+    desk.save(*(failed(one, **failure) for one in steps[:5]))
+    return steps
+
+
+def attempts(desk: Any) -> list[int]:
+    return [
+        n for (n,) in desk.rows("SELECT attempts FROM sync_task WHERE type = 'step' ORDER BY id")
+    ]
+
+
+def test_five_failures_in_a_row_hold_back_the_tasks_of_their_account_alone(desk) -> None:
+    account, other = desk.account("a"), desk.account("b")
+    steps = with_steps(desk, account)
+    desk.save(*(failed(one) for one in steps[:4]))
+    assert [one.task_id for one in dispatch(desk)] == [one.task_id for one in steps[:4]]
+    desk.save(failed(steps[4]))
+    assert desk.rows(STATE) == [("", 5, True, 0)]
+    assert dispatch(desk) == []
+    assert len(with_steps(desk, other)) == 8
+
+
+def test_a_success_in_between_keeps_a_breaker_closed(desk) -> None:
+    steps = with_steps(desk, desk.account())
+    desk.save(*(failed(one) for one in steps[:4]))
+    desk.finish(steps[4])
+    assert desk.rows(STATE) == []
+    desk.save(*(failed(one) for one in steps[5:]))
+    assert desk.rows(STATE) == [("", 3, False, 0)]
+
+
+def test_a_root_task_is_no_success_because_it_calls_no_provider(desk) -> None:
+    account = desk.account()
+    open_breaker(desk, account)
+    desk.conn.execute("UPDATE sync_task SET state = 'done'")
+    completion.end_forgotten_runs(desk.conn)
+    desk.finish(desk.root(account), tasks=[Task("page")])
+    assert desk.rows(STATE) == [("", 5, True, 0)]
+
+
+def test_one_failure_that_does_not_pass_counts_on_no_breaker(desk) -> None:
+    steps = with_steps(desk, desk.account())
+    for one in steps:
+        desk.save(Outcome(one, state="ready", attempt=1, error="KeyError"))
+    assert desk.rows(STATE) == []
+
+
+def test_one_probe_runs_after_each_pause_and_pauses_grow_to_15_minutes(desk) -> None:
+    open_breaker(desk, desk.account())
+    pauses = []
+    for _ in range(10):
+        assert dispatch(desk) == []
+        desk.conn.execute(PASSED)
+        (probe,) = dispatch(desk)
+        assert probe.probe
+        assert dispatch(desk) == []
+        desk.save(away(probe))
+        pauses.append(desk.value(PAUSE))
+    assert 4 < pauses[0] <= 10
+    assert pauses[1] <= 20
+    assert 440 < pauses[-1] <= 900
+    assert desk.value("SELECT failed_probes FROM breaker") == 10
+
+
+def test_a_probe_whose_process_died_is_repeated(desk) -> None:
+    open_breaker(desk, desk.account())
+    desk.conn.execute(PASSED)
+    (probe,) = dispatch(desk)
+    desk.conn.execute("UPDATE sync_task SET state = 'ready' WHERE id = %s", (probe.task_id,))
+    (again,) = dispatch(desk)
+    assert again.probe
+    assert again.dispatch_no > 1
+
+
+def test_a_provider_that_asks_for_a_longer_pause_gets_it(desk) -> None:
+    open_breaker(desk, desk.account(), requested=600.0)
+    assert 590 < desk.value(PAUSE) <= 600
+    desk.conn.execute(PASSED)
+    (probe,) = dispatch(desk)
+    desk.save(away(probe, 3_600.0))
+    assert 3_590 < desk.value(PAUSE) <= 3_600
+
+
+def test_an_account_that_does_not_answer_counts_no_attempts(desk) -> None:
+    steps = open_breaker(desk, desk.account())
+    assert attempts(desk) == [1, 1, 1, 1, 1, 0, 0, 0]
+    desk.conn.execute(PASSED)
+    (probe,) = dispatch(desk)
+    desk.save(away(probe))
+    assert attempts(desk) == [0] * 8
+    assert desk.value("SELECT count(first_failed_at) FROM sync_task") == 0
+    # A task that was in flight fails later.
+    desk.save(failed(steps[6]), failed(steps[7], deferred=True))
+    assert attempts(desk) == [0] * 8
+    assert desk.tasks()[steps[7].task_id] == "ready"
+
+
+def test_an_account_that_answers_keeps_the_attempts(desk) -> None:
+    account = desk.account()
+    open_breaker(desk, account)
+    breakers.close_account(desk.conn, account)
+    assert attempts(desk) == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert len([one for one in dispatch(desk) if not one.probe]) == 5
+
+
+def test_while_an_account_is_away_its_run_stays_open_and_nothing_is_copied(desk) -> None:
+    account = desk.account()
+    steps = with_steps(desk, account)
+    desk.save(*(failed(one, deferred=True) for one in steps))
+    completion.end_runs(desk.conn, {steps[0].run_id})
+    assert desk.runs() == ["running"]
+    assert set(desk.tasks().values()) == {"done", "ready"}
+
+
+def test_a_limit_holds_back_only_the_tasks_that_use_it(desk) -> None:
+    account = desk.account()
+    tasks = [Task("step", {"number": n}) for n in range(6)]
+    desk.finish(
+        desk.root(account), tasks=[*tasks, *(Task("page", {"number": n}) for n in range(3))]
+    )
+    found = dispatch(desk)
+    steps, pages = ([one for one in found if one.type == type] for type in ("step", "page"))
+    desk.save(*(failed(one, limit="s", types=["step"]) for one in steps[:5]), failed(pages[0]))
+    desk.finish(pages[1])
+    assert desk.rows(STATE) == [("s", 5, True, 0)]
+    assert [one.type for one in dispatch(desk)] == ["page"]
+    desk.conn.execute(PASSED)
+    (probe,) = dispatch(desk)
+    assert (probe.type, probe.probe, probe.task_id) == ("step", False, steps[0].task_id)
+    desk.save(failed(probe, limit="s", types=["step"]))
+    assert desk.rows(STATE)[-1] == ("s", 6, True, 1)
+    assert attempts(desk)[0] == 2
+    desk.conn.execute(PASSED)
+    desk.finish(*dispatch(desk))
+    assert desk.value("SELECT count(*) FROM breaker") == 0
+    assert len(dispatch(desk)) == 4
+
+
+def test_deferred_tasks_of_an_account_that_is_away_are_postponed(desk) -> None:
+    account = desk.account()
+    steps = with_steps(desk, account)
+    desk.save(*(failed(one, deferred=True) for one in steps[:3]))
+    desk.finish(steps[3])
+    desk.save(*(failed(one) for one in steps[4:]), failed(steps[4]))
+    desk.conn.execute("UPDATE breaker SET opened_at = now(), probe_at = now() + interval '5 min'")
+    desk.conn.execute(DUE)
+    carry_over.continue_deferred(desk.conn, 10)
+    assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 0
+    wait = desk.value(
+        "SELECT extract(epoch FROM min(available_at) - now())::float FROM sync_task"
+        " WHERE state = 'deferred'"
+    )
+    assert 290 < wait <= 300
+
+
+def test_a_deferred_task_becomes_the_probe_if_no_run_is_open(desk) -> None:
+    account = desk.account()
+    steps = with_steps(desk, account)
+    desk.save(*(failed(one, deferred=True) for one in steps[:3]))
+    for one in steps[3:]:
+        desk.finish(one)
+    desk.conn.execute(
+        "INSERT INTO breaker (user_integration_id, limit_name, integration_domain, failed_tasks,"
+        " first_failed_at, opened_at, probe_at) VALUES (%s, '', 'shop', '{}', now(), now(), now())",
+        (account,),
+    )
+    desk.conn.execute(DUE)
+    carry_over.continue_deferred(desk.conn, 10)
+    (probe,) = dispatch(desk)
+    assert probe.probe
+    desk.conn.execute(DUE)
+    carry_over.continue_deferred(desk.conn, 10)
+    assert desk.value("SELECT count(*) FROM sync_task WHERE retry_of IS NOT NULL") == 1
+
+
+def test_a_live_run_waits_for_a_limit_at_most_one_poll_interval(desk) -> None:
+    account = desk.account()
+    steps = open_breaker(desk, account, limit="s", types=["step"])
+    for one in steps[5:]:
+        desk.finish(one)
+    # The successes closed the breaker: open it again.
+    desk.save(*(failed(one, limit="s", types=["step"]) for one in dispatch(desk)))
+    desk.conn.execute("DELETE FROM breaker WHERE limit_name = ''")
+    assert breakers.overdue_limits(desk.conn) == []
+    desk.conn.execute(
+        "UPDATE sync_run SET started_at = now() - interval '16 min';"
+        "UPDATE breaker SET opened_at = now() - interval '14 min'"
+    )
+    assert breakers.overdue_limits(desk.conn) == []
+    desk.conn.execute("UPDATE breaker SET opened_at = now() - interval '15 min'")
+    (overdue,) = breakers.overdue_limits(desk.conn)
+    assert breakers.defer_waiting(desk.conn, overdue) == 5
+    (run,) = completion.end_runs(desk.conn, {str(overdue.run)})
+    assert (run["state"], run["tasks_deferred"], run["tasks_parked"]) == ("partial", 5, 0)
+    assert desk.value("SELECT min(reason) FROM sync_task WHERE state = 'deferred'") == (
+        "deferred: s does not answer"
+    )
+
+
+def test_a_run_of_an_account_that_is_away_does_not_end_for_a_limit(desk) -> None:
+    open_breaker(desk, desk.account(), limit="s", types=["step"])
+    desk.conn.execute(
+        "UPDATE sync_run SET started_at = now() - interval '1 day';"
+        "UPDATE breaker SET opened_at = now() - interval '1 day'"
+    )
+    assert desk.rows(STATE) == [("", 5, True, 0), ("s", 5, True, 0)]
+    assert breakers.overdue_limits(desk.conn) == []
+
+
+def test_a_requested_run_makes_the_next_probe_due(desk) -> None:
+    account = desk.account()
+    open_breaker(desk, account)
+    desk.run(account)
+    (probe,) = dispatch(desk)
+    assert probe.probe
+
+
+def test_a_resumed_account_is_probed_immediately(desk, backend) -> None:
+    account = desk.account()
+    open_breaker(desk, account)
+    desk.conn.execute(store.PAUSE, (account,))
+    assert dispatch(desk) == []
+    actions.resume(backend, account)
+    (probe,) = dispatch(desk)
+    assert probe.probe

@@ -39,6 +39,7 @@ from core.environment import get_environment
 from core.errors import PollingError
 from core.ledger import scheduling
 from core.logs import configure
+from core.middleware.admission import AdmissionCheck
 from core.middleware.dedup import Dedup
 from core.middleware.leases import Leases
 from core.middleware.lifecycle import Lifecycle
@@ -84,6 +85,8 @@ MIDDLEWARE: list[dramatiq.Middleware] = [
     *([Tracing(inflight)] if traces.wanted() else []),
     # Starts each dispatch once, even if Redis delivers it twice.
     Dedup(inflight, time_limit),
+    # Starts no task of a stopped account or a paused integration.
+    AdmissionCheck(inflight, process.admission, hand_over),
     # Runs one suspect at a time, and tracks the threads of tasks.
     Leases(inflight, process.database, hand_over),
     # Takes units last, so that no later middleware can skip the task and waste them.

@@ -43,6 +43,9 @@ SLOW_SECONDS = 0.25
 The other messages are left to other processes.
 """
 
+BUSY_SECONDS = 1.0
+"""The time in seconds after which a thread that runs one task counts as busy."""
+
 MAX_UNREADABLE_IDS = 1_000
 """The number of unreadable messages whose ids a consumer keeps, to log each of them once."""
 
@@ -193,12 +196,18 @@ class BlockingConsumer(Consumer):
     def _room(self) -> int:
         """Return the number of messages to fetch; 0 until half of the places are free.
 
-        Slow tasks are fetched one by one, all others in portions.
+        Slow tasks are fetched one by one, all others in portions. Messages are fetched only for
+        threads that are not busy. Otherwise a process would fetch again what it has just returned.
         """
         slow = self._average > SLOW_SECONDS
         fast = 0 < self._average < FAST_SECONDS
-        places = max(self.prefetch // 2, 1) if slow else self.prefetch * (FAST_TIMES if fast else 1)
-        free = places - len(self._here)
+        threads = max(self.prefetch // 2, 1)
+        places = threads if slow else self.prefetch * (FAST_TIMES if fast else 1)
+        mine, others = self._inflight.busy(self.queue_name, BUSY_SECONDS)
+        places = places * max(threads - mine - others, 0) // threads
+        if not self._here:
+            places = max(places, 1)  # in line for the next thread, also behind other queues
+        free = places - (len(self._here) - mine)
         return free if slow or free * 2 >= places else 0
 
     def _decoded(self, id: str, body: bytes | None) -> MessageProxy | None:

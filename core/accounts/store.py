@@ -118,13 +118,16 @@ WHERE id = %(id)s AND sync_status = '{AccountState.ACTIVE}'
 RETURNING id
 """
 
+# Returns the state before.
 DISCONNECT = f"""
-UPDATE user_integration SET sync_status = '{AccountState.DISCONNECTED}', status_reason = NULL,
+UPDATE user_integration a SET sync_status = '{AccountState.DISCONNECTED}', status_reason = NULL,
     status_detail = NULL,
     credentials = NULL, credentials_version = credentials_version + 1,
     version = version + 1, refresh_holder = NULL, refresh_until = NULL, next_sync_at = NULL,
     updated_at = now()
-WHERE id = %s
+FROM (SELECT id, sync_status FROM user_integration WHERE id = %s FOR UPDATE) before
+WHERE a.id = before.id
+RETURNING before.sync_status
 """
 
 LOCK_SEALED = """

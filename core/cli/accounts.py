@@ -132,7 +132,7 @@ def check(id: Id) -> None:
 
 
 def pause(id: Id) -> None:
-    """Pause an account. No new runs start until you resume it.
+    """Pause an account. No new runs or tasks start until you resume it.
 
     \b
     Example:
@@ -142,8 +142,7 @@ def pause(id: Id) -> None:
 
     with backend() as engine:
         account_id = _resolve(engine, id)
-        with engine.database.connection() as conn:
-            account_actions.pause(conn, account_id)
+        account_actions.pause(engine, account_id)
     say(f"Paused. Resume it: polling resume {short(account_id)}")
 
 
@@ -187,11 +186,11 @@ def disconnect(
         with engine.database.connection() as conn:
             if not keep_content and not yes:
                 _confirm(account_disconnect.count_content(conn, account_id))
-            account_disconnect.disconnect(conn, account_id)
-            if not keep_content:
-                with busy("Deleting content …"):
-                    for _ in account_disconnect.erase(conn, account_id):
-                        pass
+        account_disconnect.disconnect_account(engine, account_id)
+        if not keep_content:
+            with busy("Deleting content …"), engine.database.connection() as conn:
+                for _ in account_disconnect.erase(conn, account_id):
+                    pass
     content = "was kept" if keep_content else "was deleted"
     say(f"Disconnected. The credentials were deleted, and the content {content}.")
 

@@ -152,8 +152,8 @@ def connect(
 
 def pause(backend: Backend, account: Account) -> None:
     """Pause the account of the demo's FTP server, so that later workers do not poll it."""
-    with suppress(WrongState), backend.database.connection() as conn:
-        account_actions.pause(conn, account.id)
+    with suppress(WrongState):
+        account_actions.pause(backend, account.id)
 
 
 def login(root: Path) -> str:

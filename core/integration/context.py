@@ -186,9 +186,10 @@ class Context(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """True after the worker began to shut down.
+        """True after the worker began to shut down, or the account was stopped.
 
-        A long task may then return early, with a follow-up for the rest.
+        A person may have paused, disconnected or erased the account. A long task may then return
+        early, with a follow-up for the rest.
         """
         ...
 

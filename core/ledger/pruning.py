@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from core.db.pool import Conn
+from core.ledger.looks import PRUNE_CHANGES
 from core.ledger.processes import DELETE_DEAD
 from core.states import RunState, TaskState
 
@@ -46,7 +47,7 @@ def prune(conn: Conn) -> None:
     """Mark runs that are too large, and delete expired rows.
 
     These are old limit blocks, the seen ids of ended runs, dead processes, idempotency keys, OAuth
-    flows and throughput.
+    flows, throughput, and changes of accounts.
     """
     for statement in (
         OVER_LIMIT,
@@ -56,6 +57,7 @@ def prune(conn: Conn) -> None:
         PRUNE_KEYS,
         PRUNE_FLOWS,
         PRUNE_ACTIVITY,
+        PRUNE_CHANGES,
     ):
         conn.execute(statement)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
-from dramatiq import Broker
+from dramatiq import Broker, Worker
 from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
@@ -19,6 +20,15 @@ log = logging.getLogger(__name__)
 def dispatch_of(message: MessageProxy) -> Dispatch | None:
     """Return the dispatch that a message names; None for messages of other actors."""
     return message.dispatch if isinstance(message, TaskMessage) else None
+
+
+def give_up(worker: Worker, dispatches: Iterable[Dispatch]) -> None:
+    """Free the places of messages that no thread of this worker will process."""
+    for dispatch in dispatches:
+        thread = worker.consumers.get(dispatch.domain)
+        free = getattr(thread and thread.consumer, "give_up", None)
+        if free is not None:
+            free(dispatch.id)
 
 
 class TaskMiddleware(Middleware):

@@ -7,14 +7,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from queue import PriorityQueue
 
 from dramatiq import Broker, Worker
+from dramatiq.common import iter_queue
 from dramatiq.middleware import Middleware
+from dramatiq.worker import WorkerThread
 
 from core import observability
 from core.db.pool import DATABASE_UNAVAILABLE
 from core.environment import leave_environment
 from core.errors import PollingError
+from core.middleware.base import give_up
+from core.transport.messages import POLL_QUEUE
 from core.worker.process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ class Lifecycle(Middleware):
         self._dispatcher = dispatcher
         self._in_thread = in_thread
         self._stand_in: threading.Thread | None = None
+        self._poller: WorkerThread | None = None
         self._stop = threading.Event()
 
     @property
@@ -67,18 +73,36 @@ class Lifecycle(Middleware):
 
     def _open(self, broker: Broker, worker: Worker) -> None:
         self._process.on_vacancy = self._lead
+        self._process.on_release = lambda dispatches: give_up(worker, dispatches)
         self._process.on_drain = lambda: threading.Thread(
             target=self._drain, args=(worker,), name="drain", daemon=True
         ).start()
         serves = sorted(worker.consumer_whitelist or broker.get_declared_queues())
         self._process.open(threads=worker.worker_threads, serves=serves)
 
+    def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        """Run `poll_due` in a thread of its own, so that a tick never waits behind tasks."""
+        consumer = worker.consumers.get(POLL_QUEUE)
+        if consumer is None:
+            return
+        self._poller = WorkerThread(
+            broker=broker,
+            consumers=worker.consumers,
+            work_queue=PriorityQueue(),
+            worker_timeout=worker.worker_timeout,
+        )
+        consumer.work_queue = self._poller.work_queue
+        self._poller.start()
+
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Stop receiving messages, release unstarted tasks, and wake threads that wait."""
         self._process.stopping.set()
         self._process.saver.release_waiters()
+        self._process.admission.release_waiters()
+        if self._poller is not None:
+            self._poller.stop()
         try:
-            self._process.release(self._process.inflight.not_started())
+            self._process.release(self._process.inflight.withdraw())
         except DATABASE_UNAVAILABLE as error:
             log.warning(
                 "could not release tasks yet; retrying before this process exits: %s", error
@@ -86,6 +110,10 @@ class Lifecycle(Middleware):
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         """Save all outcomes, and close the process and its dispatcher thread."""
+        if self._poller is not None:
+            self._poller.join(timeout=10)
+            left = [item.message for item in iter_queue(self._poller.work_queue)]  # type: ignore[no-untyped-call]
+            worker.consumers[POLL_QUEUE].requeue_messages(left)
         self._process.close()
         self._stop.set()
         if self._stand_in is not None:
@@ -112,9 +140,9 @@ class Lifecycle(Middleware):
         process.draining.set()
         for thread in worker.workers:
             thread.pause()
-        while process.inflight.not_started():
+        while waiting := process.inflight.withdraw():
             try:
-                process.release(process.inflight.not_started())
+                process.release(waiting)
             except DATABASE_UNAVAILABLE as error:
                 log.warning("could not release tasks; retrying in 1 s: %s", error)
                 time.sleep(1)

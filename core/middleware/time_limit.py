@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dramatiq import Broker, Worker
 
 from core.ledger.outcomes import Dispatch
-from core.middleware.base import TaskMiddleware
+from core.middleware.base import TaskMiddleware, give_up
 from core.plugins import Registry
 from core.results.signals import TimeLimitExceeded
 from core.worker.inflight import InflightTasks
@@ -181,10 +181,8 @@ class TimeLimit(TaskMiddleware):
 
     def _drop(self, dispatch: Dispatch) -> None:
         """Free the place of a task's message, and let its lease expire."""
-        thread = self._worker.consumers.get(dispatch.domain) if self._worker is not None else None
-        give_up = getattr(thread and thread.consumer, "give_up", None)
-        if give_up is not None:
-            give_up(dispatch.id)
+        if self._worker is not None:
+            give_up(self._worker, [dispatch])
         self._inflight.release([dispatch.id], done=False)
 
 

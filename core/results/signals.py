@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class AccountStopped(Exception):
-    """The account was paused or disconnected after the dispatch of this task; the task waits."""
+    """The account was stopped, or its integration paused, after the dispatch of this task.
+
+    The task waits.
+    """
 
 
 class AccountAway(Exception):

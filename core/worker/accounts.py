@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,9 @@ from core.integration.base import Integration
 from core.integration.limits import Limit
 from core.limits.keys import limit_key, overridden, weight
 from core.plugins import Registry
+from core.results.signals import AccountStopped
 from core.settings import LimitOverride
+from core.states import AccountState
 
 MAX_CACHED_ACCOUNTS = 2_000
 
@@ -64,7 +66,11 @@ class LoadedAccount:
 
 
 class Accounts:
-    """A cache of loaded accounts, with the latest version of each."""
+    """A cache of loaded accounts, with the latest version of each.
+
+    An account is current until a look reports that it has changed. Then the next task loads it
+    again. All loaded accounts keep redacting.
+    """
 
     def __init__(
         self,
@@ -79,22 +85,43 @@ class Accounts:
         self._overrides = overrides
         self._lock = threading.Lock()
         self._loaded: OrderedDict[str, LoadedAccount] = OrderedDict()
+        self._current: set[str] = set()
+        self._invalidations = 0
 
     def get(self, account_id: str, version: int = 0) -> LoadedAccount:
-        """Return an account, at this version or a newer one.
+        """Return an active account, at this version or a newer one.
 
         Raises:
+          AccountStopped: The account is not active.
           NotFound: The account does not exist, or its integration is not installed here.
           VaultError: Its credentials cannot be decrypted.
           ConfigurationError: Its config does not fit the integration.
         """
+        while True:
+            with self._lock:
+                loaded = self._loaded.get(account_id) if account_id in self._current else None
+                invalidations = self._invalidations
+            if loaded is not None and loaded.account.version >= version:
+                return loaded
+            with self._database.connection() as conn:
+                account = load(conn, account_id)
+            if account.sync_status != AccountState.ACTIVE:
+                raise AccountStopped(f"the account is {account.sync_status}")
+            loaded = self._keep(self._open(account))
+            with self._lock:
+                # An invalidation in the meantime may be for a change after this load.
+                if self._invalidations == invalidations:
+                    self._current.add(account_id)
+                    return loaded
+
+    def invalidate(self, account_ids: Iterable[str] | None) -> None:
+        """Load these accounts again before their next task; None stands for all accounts."""
+        ids = None if account_ids is None else set(account_ids)
         with self._lock:
-            loaded = self._loaded.get(account_id)
-        if loaded is not None and loaded.account.version >= version:
-            return loaded
-        with self._database.connection() as conn:
-            account = load(conn, account_id)
-        return self._keep(self._open(account))
+            if ids is None:
+                self._current.clear()
+            self._current -= ids or set()
+            self._invalidations += ids is None or bool(ids)
 
     def renewed(self, loaded: LoadedAccount, ciphertext: str | None, version: int) -> LoadedAccount:
         """Return the account with newer credentials, and cache it."""
@@ -147,7 +174,7 @@ class Accounts:
             self._loaded[id] = loaded
             self._loaded.move_to_end(id)
             while len(self._loaded) > MAX_CACHED_ACCOUNTS:
-                self._loaded.popitem(last=False)
+                self._current.discard(self._loaded.popitem(last=False)[0])
         return loaded
 
 

@@ -39,14 +39,20 @@ log = logging.getLogger("core.task")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services that all contexts of a process share."""
+    """The services that all contexts of a process share.
+
+    Attributes:
+      stopping: Returns True if a task should return early.
+      admit: Raises an error if a task must not start.
+    """
 
     database: Database
     accounts: Accounts
     blobs: Blobs
     budgets: Budgets
-    stopping: Callable[[], bool]
+    stopping: Callable[[Dispatch], bool]
     egress: Egress
+    admit: Callable[[Dispatch], None] = lambda _: None
 
 
 class TaskContext:
@@ -91,8 +97,8 @@ class TaskContext:
 
     @property
     def stopping(self) -> bool:
-        """True if the process is stopping."""
-        return self._services.stopping()
+        """True if the process is stopping, or if the account was stopped."""
+        return self._services.stopping(self._dispatch)
 
     def state(self, partition: str, model: type[M]) -> M | None:
         """Return the value of a state partition, or None if it is empty.

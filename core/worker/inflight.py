@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
 from core.ledger.outcomes import Dispatch
 
@@ -28,12 +28,18 @@ class InflightTask:
       thread: The thread that runs the task; None before it starts, and while its outcome is saved.
       started: True if a thread has started the task, or if the message is a result.
       deadline: The time after which the lease is not renewed, by `time.monotonic`.
+      changed: The time at which it was received or started, by `time.monotonic`.
+      withdrawn: True if no thread may start the task, because it is being returned.
+      stopping: True if the task should return early, because its account was stopped.
     """
 
     dispatch: Dispatch
     thread: threading.Thread | None = None
     started: bool = False
     deadline: float = float("inf")
+    changed: float = field(default_factory=time.monotonic)
+    withdrawn: bool = False
+    stopping: bool = False
 
 
 class InflightTasks:
@@ -43,6 +49,7 @@ class InflightTasks:
         self._lock = threading.Lock()
         self._lane_free = threading.Condition(self._lock)
         self._tasks: dict[str, InflightTask] = {}
+        self._running: dict[str, InflightTask] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
         self._suspect: str | None = None
 
@@ -64,32 +71,30 @@ class InflightTasks:
             return True
 
     def start(self, dispatch: Dispatch, seconds: float) -> bool:
-        """Start a dispatch in this thread.
+        """Start a dispatch that was received, in this thread.
 
         Args:
           dispatch: The dispatch.
           seconds: The time for which its lease is renewed, unless `finish` is called before.
 
         Returns:
-          False if another thread runs the dispatch or has run it.
+          False if the dispatch was returned, or if another thread runs it or has run it.
         """
         with self._lock:
-            task = self._tasks.setdefault(dispatch.id, InflightTask(dispatch))
-            if task.started or dispatch.id in self._done:
-                if dispatch.id in self._done:
-                    del self._tasks[dispatch.id]
+            task = self._tasks.get(dispatch.id)
+            if task is None or task.started or task.withdrawn:
                 return False
-            task.started, task.thread, task.deadline = (
-                True,
-                threading.current_thread(),
-                time.monotonic() + seconds,
-            )
+            task.started, task.thread = True, threading.current_thread()
+            task.changed = time.monotonic()
+            task.deadline = task.changed + seconds
+            self._running[dispatch.id] = task
             return True
 
     def finish(self, dispatch: Dispatch) -> None:
         """Record that a dispatch has left its thread. Its outcome is still to be saved."""
         with self._lock:
             task = self._tasks.get(dispatch.id)
+            self._running.pop(dispatch.id, None)
             if task is not None:
                 task.thread, task.deadline = None, float("inf")
             # A suspect keeps its slot until its outcome is saved. Otherwise, the death of the next
@@ -106,6 +111,7 @@ class InflightTasks:
         with self._lock:
             for id in ids:
                 self._tasks.pop(id, None)
+                self._running.pop(id, None)
                 self._leave_suspect_lane(id)
                 if done:
                     self._done[id] = None
@@ -153,10 +159,48 @@ class InflightTasks:
                 if task.thread is not None and not task.thread.is_alive()
             ]
 
-    def not_started(self) -> list[Dispatch]:
-        """Return the tasks that no thread has started."""
+    def withdraw(self, seconds: float = 0.0) -> list[Dispatch]:
+        """Withdraw the tasks that no thread has started for so long. None of them starts any more.
+
+        Their leases are renewed until `release`.
+
+        Args:
+          seconds: The minimum time since a task was received. Default: 0, all of them.
+
+        Returns:
+          The withdrawn tasks, including those of earlier calls.
+        """
+        limit = time.monotonic() - seconds
         with self._lock:
-            return [task.dispatch for task in self._tasks.values() if not task.started]
+            for task in self._tasks.values():
+                task.withdrawn |= not task.started and task.changed <= limit
+            return [task.dispatch for task in self._tasks.values() if task.withdrawn]
+
+    def stop(self, account_ids: Collection[str]) -> None:
+        """Ask all tasks of these accounts to return early."""
+        if not account_ids:
+            return
+        with self._lock:
+            for task in self._tasks.values():
+                task.stopping |= task.dispatch.account_id in account_ids
+
+    def is_stopping(self, dispatch: Dispatch) -> bool:
+        """Return True if a task should return early."""
+        task = self._tasks.get(dispatch.id)
+        return task is not None and task.stopping
+
+    def busy(self, domain: str, seconds: float) -> tuple[int, int]:
+        """Count the threads that have run their task for longer than `seconds`.
+
+        Returns:
+          The number of tasks of this domain, and of all other domains.
+        """
+        limit = time.monotonic() - seconds
+        with self._lock:
+            if not self._running:
+                return 0, 0
+            slow = [task.dispatch.domain for task in self._running.values() if task.changed < limit]
+        return slow.count(domain), len(slow) - slow.count(domain)
 
     @property
     def runs(self) -> set[str]:

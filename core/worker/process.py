@@ -29,6 +29,7 @@ from core.settings import Settings
 from core.transport.messages import SAVE_QUEUE
 from core.transport.queues import REDIS_UNAVAILABLE, Queues
 from core.worker.accounts import Accounts
+from core.worker.admission import Admission
 from core.worker.context import Services
 from core.worker.inflight import InflightTasks
 from core.worker.instance_pool import InstancePool
@@ -38,6 +39,13 @@ from core.worker.saver import Saver
 
 HEARTBEAT_SECONDS = 5.0
 """Seconds between two heartbeats."""
+
+MAX_WAIT_SECONDS = 1.0
+"""Seconds after which a task that no thread has started is left to other processes.
+
+A process fetches no more than its threads start within a second, judged by its latest tasks. A task
+that waits longer is behind slower ones, which may take minutes.
+"""
 
 MIN_STALL_SECONDS = 5.0
 """The minimum time in seconds that Python may hang before the process is ended.
@@ -76,6 +84,7 @@ class WorkerProcess:
         self.accounts = Accounts(
             self.database, Vault(environment.secret_keys), registry, settings.limits
         )
+        self.admission = Admission(environment.database_url, self.inflight, self.accounts)
         self.budgets = Budgets(queues.client, queues.key, self._first_budgets)
         self.counters = Counters()
         self.saver = Saver(
@@ -95,14 +104,16 @@ class WorkerProcess:
             self.accounts,
             self.blobs,
             self.budgets,
-            self.stopping.is_set,
+            lambda dispatch: self.stopping.is_set() or self.inflight.is_stopping(dispatch),
             self.egress,
+            self.admission.check,
         )
         self.runner = Runner(services, self.instances, registry)
         self._environment = environment
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._registered = False
+        self.on_release: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_vacancy: Callable[[], None] = lambda: None
         self.on_drain: Callable[[], None] = lambda: None
 
@@ -116,6 +127,7 @@ class WorkerProcess:
         self._assign(threads, serves)
         self.saver.start()
         self._heart.start()
+        self.admission.open(self._process.id)
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         threading.Thread(target=self._close_idle, name="closer", daemon=True).start()
         clean_spool(self.settings.home / "spool")
@@ -157,8 +169,9 @@ class WorkerProcess:
         """
         self.stopping.set()
         self.saver.stop(timeout)
+        self.admission.close()
         try:
-            self.release(self.inflight.not_started())
+            self.release(self.inflight.withdraw())
             with self.database.connection() as conn:
                 processes.deregister(conn, self._process.id)
             self._record_throughput()
@@ -176,7 +189,7 @@ class WorkerProcess:
         self.database.close()
 
     def release(self, dispatches: Sequence[Dispatch]) -> None:
-        """Return tasks that have not started to `ready`, and delete their messages."""
+        """Return withdrawn tasks to `ready`, and delete their messages."""
         if not dispatches:
             return
         with self.database.connection() as conn:
@@ -184,6 +197,7 @@ class WorkerProcess:
                 conn, [(dispatch.task_id, dispatch.dispatch_no) for dispatch in dispatches]
             )
         self.inflight.release((dispatch.id for dispatch in dispatches), done=False)
+        self.on_release(dispatches)
         by_queue: dict[str, list[str]] = {}
         for dispatch in dispatches:
             by_queue.setdefault(dispatch.domain, []).append(dispatch.id)
@@ -230,6 +244,7 @@ class WorkerProcess:
                 if now - beaten >= (1.0 if self.draining.is_set() else HEARTBEAT_SECONDS):
                     self._heartbeat()
                     beaten = now
+                self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))
             except DATABASE_UNAVAILABLE as error:
                 log.warning(
                     "the heartbeat failed because PostgreSQL is unavailable; leases expire unless"

@@ -11,8 +11,7 @@ from core.ledger import breakers, processes
 from core.ledger.outcomes import Dispatch, Outcome, result_outcome
 from core.plugins import Registry, catalog_entry
 from core.results.passing import may_pass
-from core.results.signals import AccountAway, AccountStopped, LeftToOthers
-from core.states import AccountState
+from core.results.signals import AccountAway, LeftToOthers
 from core.worker.accounts import LoadedAccount
 from core.worker.context import Services, TaskContext
 from core.worker.instance_pool import InstancePool
@@ -49,24 +48,25 @@ class Runner:
         """Run a dispatch, and return its outcome.
 
         Raises:
-          AccountStopped: The account is disconnected.
+          AccountStopped: The account is not active, or its integration is paused.
           AccountAway: The account did not answer its probe.
           LeftToOthers: The task is for another version of the plugin, which the fleet has.
           BaseException: The plugin raised it, in the task or while its result was read.
         """
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
-        if loaded.account.sync_status == AccountState.DISCONNECTED:
-            raise AccountStopped
         self._used[dispatch.id] = loaded
         with self.services.egress.for_account(public_only=loaded.account.public_hosts_only):
             return self._run(dispatch, loaded)
 
     def _run(self, dispatch: Dispatch, loaded: LoadedAccount) -> Outcome:
         if dispatch.probe:
+            self.services.admit(dispatch)
             self._probe(loaded)
         instance = self.instances.take(loaded)
         context = TaskContext(self.services, dispatch, loaded, instance)
         try:
+            # Checked last, because a rate limit or `initialize` may have taken seconds.
+            self.services.admit(dispatch)
             result = instance.integration.run_task(Task(dispatch.type, dispatch.payload), context)
             outcome = result_outcome(
                 dispatch, result, loaded.integration, self.services.blobs, context.read

@@ -320,7 +320,7 @@ def test_tasks_that_were_not_begun_are_returned_at_shutdown(
     consumer.requeue([first])
     consumer.close()
     assert queues.waiting("shop") == [dispatch.id for dispatch in dispatches[1:]]
-    assert inflight.not_started() == [dispatches[0]]
+    assert inflight.withdraw() == [dispatches[0]]
 
 
 @pytest.fixture
@@ -398,7 +398,7 @@ def test_a_result_that_is_being_saved_is_not_returned_at_shutdown(
     broker.declare_queue(SAVE_QUEUE)
     consumer = broker.consume(SAVE_QUEUE, prefetch=8, timeout=50)
     message = next(consumer)
-    assert (message.actor_name, inflight.active_leases(), inflight.not_started()) == (
+    assert (message.actor_name, inflight.active_leases(), inflight.withdraw()) == (
         SAVE_OUTPUT,
         [(one.task_id, 1)],
         [],

@@ -430,7 +430,7 @@ def test_a_worker_refuses_a_host_that_has_become_private(api, desk, listener) ->
     (dispatch,) = desk.claim(domain="caller")
     for allowed, calls in ((False, False), (True, True)):
         egress = Egress(allow_private_hosts=True) if allowed else api.backend.egress
-        services = Services(api.backend.database, loader, desk.blobs, None, lambda: False, egress)
+        services = Services(api.backend.database, loader, desk.blobs, None, lambda _: False, egress)
         runner = Runner(services, InstancePool(egress), api.backend.registry)
         if allowed:
             runner.run(dispatch)

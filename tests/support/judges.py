@@ -98,7 +98,7 @@ class Engine:
         registry = Registry({DOMAIN: Odd}, {DOMAIN: None})
         accounts = Accounts(database, vault, registry, {})
         egress = Egress()
-        services = Services(database, accounts, blobs, None, lambda: False, egress)  # type: ignore[arg-type]
+        services = Services(database, accounts, blobs, None, lambda _: False, egress)  # type: ignore[arg-type]
         runner, inflight = Runner(services, InstancePool(egress), registry), InflightTasks()
         self.runner = runner
         self.saver = Saver(database, queues, inflight, registry, max_deleted_share=GUARD)

@@ -65,7 +65,7 @@ def test_waiting_running_and_unsaved_tasks_are_renewed(dispatch: Make) -> None:
     inflight.start(unsaved, 60)
     inflight.finish(unsaved)
     assert sorted(inflight.active_leases()) == [(1, 1), (2, 1), (3, 1)]
-    assert inflight.not_started() == [waits]
+    assert inflight.withdraw() == [waits]
     assert inflight.running == 1
 
 

@@ -29,8 +29,15 @@ from core.worker.inflight import InflightTasks
 
 
 @pytest.fixture
-def message(dispatch: Callable[..., Dispatch]) -> Callable[..., MessageProxy]:
-    return lambda **given: TaskMessage(Message.decode(dispatch_message(dispatch(**given)).encode()))
+def message(dispatch: Callable[..., Dispatch], worker: Any) -> Callable[..., MessageProxy]:
+    """Return `message(task_id=…)`, which makes a message that this process has received."""
+
+    def make(**given: Any) -> MessageProxy:
+        one = dispatch(**given)
+        worker.inflight.receive(one)
+        return TaskMessage(Message.decode(dispatch_message(one).encode()))
+
+    return make
 
 
 @pytest.fixture

@@ -182,6 +182,7 @@ def test_the_task_of_a_dead_thread_takes_no_place_and_delays_no_suspect(
 ) -> None:
     time_limit, given_up, added = limit(60), [], []
     left, next_one = dispatch(task_id=1, suspect=True), dispatch(task_id=2, suspect=True)
+    inflight.receive(left)
     thread = threading.Thread(
         target=lambda: inflight.start(left, 60) and inflight.enter_suspect_lane(left)
     )

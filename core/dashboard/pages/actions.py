@@ -58,12 +58,14 @@ def pause(
     engine: Engine, viewer: SignedIn, renderer: Renderer, account: AccountId, form: ActionForm
 ) -> Response:
     """Start no more runs of the account."""
-
-    def act() -> None:
-        with engine.database.connection() as conn:
-            account_actions.pause(conn, account)
-
-    return _act(engine, viewer, renderer, account, act, "paused")
+    return _act(
+        engine,
+        viewer,
+        renderer,
+        account,
+        lambda: account_actions.pause(engine, account),
+        "paused",
+    )
 
 
 @router.post("/resume")
@@ -103,12 +105,14 @@ def disconnect(
     form: ActionForm,
 ) -> Response:
     """Delete the credentials of an account and end its runs; keep its content."""
-
-    def act() -> None:
-        with engine.database.connection() as conn:
-            account_disconnect.disconnect(conn, account)
-
-    return _act(engine, viewer, renderer, account, act, "disconnected")
+    return _act(
+        engine,
+        viewer,
+        renderer,
+        account,
+        lambda: account_disconnect.disconnect_account(engine, account),
+        "disconnected",
+    )
 
 
 @router.post("/erase")

@@ -239,13 +239,15 @@ def delete_user_integration(
         ),
     ],
 ) -> Response:
-    """Disconnect an account, or delete it. Its credentials are deleted immediately."""
+    """Disconnect an account, or delete it. Its credentials are deleted immediately.
+
+    After the response, no worker starts a task of the account. This may take up to 3 seconds.
+    """
     _require(engine, principal, account)
     if content == "delete":
         account_erase.erase_account(engine, account)
     else:
-        with engine.database.connection() as conn:
-            account_disconnect.disconnect(conn, account)
+        account_disconnect.disconnect_account(engine, account)
     return Response(status_code=204)
 
 
@@ -253,10 +255,12 @@ def delete_user_integration(
 def pause_user_integration(
     engine: Engine, principal: Authenticated, account: AccountId
 ) -> UserIntegration:
-    """Pause an account. Tasks that are already running finish, and no more runs start."""
+    """Pause an account. Tasks that are already running finish, and no more tasks or runs start.
+
+    After the response, no worker starts a task of the account. This may take up to 3 seconds.
+    """
     _require(engine, principal, account)
-    with engine.database.connection() as conn:
-        account_actions.pause(conn, account)
+    account_actions.pause(engine, account)
     return _read(engine, account)
 
 

@@ -18,6 +18,7 @@ from core.errors import InvalidInput, WrongState
 from core.integration.base import BaseIntegration, Integration
 from core.integration.limits import AccountIdentity
 from core.ledger import breakers
+from core.ledger.looks import wait_until_seen
 from core.limits.keys import to_json
 from core.results.text import is_storable, sanitize
 from core.service.accounts.check import CheckResult, check
@@ -275,17 +276,20 @@ def _set_config(
     return resync
 
 
-def pause(conn: Conn, id: UUID) -> None:
-    """Pause an account: it gets no new runs, and no further tasks of its open run start.
+def pause(backend: Backend, id: UUID) -> None:
+    """Pause an account, and wait until no worker starts a task of it any more.
 
-    Tasks that already run finish, and their results are saved.
+    Tasks that already run are asked to return early, and their results are saved. The remaining
+    tasks resume with the account.
 
     Raises:
       WrongState: The account is in error or disconnected.
     """
-    if conn.execute(store.PAUSE, (id,)).rowcount == 0:
-        account = store.load(conn, id)
-        raise stopped(account)
+    with backend.database.connection() as conn:
+        if conn.execute(store.PAUSE, (id,)).rowcount == 0:
+            account = store.load(conn, id)
+            raise stopped(account)
+    wait_until_seen(backend.database)
 
 
 def resume(backend: Backend, id: UUID) -> None:

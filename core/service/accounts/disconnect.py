@@ -7,8 +7,10 @@ from uuid import UUID
 
 from core.accounts import store
 from core.db.pool import Conn
-from core.errors import InvalidInput, WrongState
+from core.errors import InvalidInput, NotFound, WrongState
 from core.ledger import controls
+from core.ledger.looks import wait_until_seen
+from core.service.backend import Backend
 from core.states import AccountState, RunState
 
 BATCH_ROWS = 5_000
@@ -46,21 +48,39 @@ ERASE = (
 )
 
 
-def disconnect(conn: Conn, account: UUID) -> None:
-    """Delete an account's credentials and cancel its runs. Its content stays.
+def disconnect_account(backend: Backend, account: UUID) -> None:
+    """Disconnect an account, and wait until no worker starts a task of it any more.
 
-    The results of tasks that still run are discarded.
+    Tasks that already run are asked to return early.
 
     Raises:
       NotFound: The account does not exist.
     """
-    store.load(conn, account)
-    conn.execute(store.DISCONNECT, (account,))
+    with backend.database.connection() as conn:
+        disconnect(conn, account)
+    wait_until_seen(backend.database)
+
+
+def disconnect(conn: Conn, account: UUID) -> str:
+    """Delete an account's credentials and cancel its runs. Its content stays.
+
+    The results of tasks that still run are discarded. Workers notice the change at their next look.
+
+    Returns:
+      The state of the account before.
+
+    Raises:
+      NotFound: The account does not exist.
+    """
+    row = conn.execute(store.DISCONNECT, (account,)).fetchone()
+    if row is None:
+        raise NotFound("account-not-found", account=account)
     for (run,) in conn.execute(OPEN_RUNS, (account,)).fetchall():
         try:
             controls.cancel_run(conn, run)
         except InvalidInput:
             continue  # it ended in the meantime
+    return str(row[0])
 
 
 def erase(conn: Conn, account: UUID) -> Iterator[int]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from core.content.blobs import UNREFERENCED_SECONDS
 from core.db.pool import Conn
 from core.errors import NotFound, WrongState
+from core.ledger.looks import wait_until_seen
 from core.service.accounts import disconnect as account_disconnect
 from core.service.backend import Backend
 from core.states import AccountState
@@ -59,8 +60,10 @@ class Erased:
     blobs: int = 0
 
 
-def erase_account(backend: Backend, account: UUID, total: Erased | None = None) -> Erased:
+def erase_account(backend: Backend, account: UUID) -> Erased:
     """Disconnect an account and delete all its data and its row.
+
+    No worker starts a task of the account any more before its data are deleted.
 
     After an interruption, call it again to finish. Once the last content is deleted, the change
     feed has an entry that the account was erased.
@@ -68,17 +71,24 @@ def erase_account(backend: Backend, account: UUID, total: Erased | None = None) 
     Raises:
       NotFound: The account does not exist.
     """
-    total = total or Erased()
+    account_disconnect.disconnect_account(backend, account)
+    return _erase(backend, account, Erased())
+
+
+def _erase(backend: Backend, account: UUID, total: Erased) -> Erased:
+    """Erase a disconnected account; if it is reconnected in the meantime, disconnect it again."""
     keys: set[str] = set()
-    with backend.database.connection() as conn:
-        gone = False
-        while not gone:
-            account_disconnect.disconnect(conn, account)
+    gone = False
+    while not gone:
+        with backend.database.connection() as conn:
+            before = account_disconnect.disconnect(conn, account)
             keys.update(key for (key,) in conn.execute(BLOBS, (account,)))
-            with suppress(WrongState):  # reconnected in the meantime
-                for count in account_disconnect.erase(conn, account):
-                    total.rows += count
-                gone = _delete_account(conn, account)
+        if before != AccountState.DISCONNECTED:
+            wait_until_seen(backend.database)
+        with backend.database.connection() as conn, suppress(WrongState):  # reconnected
+            for count in account_disconnect.erase(conn, account):
+                total.rows += count
+            gone = _delete_account(conn, account)
     total.accounts += 1
     total.blobs += _erase_blobs(backend, sorted(keys))
     return total
@@ -103,9 +113,13 @@ def erase_user(backend: Backend, user_id: str) -> Erased:
             if not accounts:
                 _delete_user(conn, user_id)
                 return total
+            for account in accounts:
+                with suppress(NotFound):  # another process erased it
+                    account_disconnect.disconnect(conn, account)
+        wait_until_seen(backend.database)
         for account in accounts:
-            with suppress(NotFound):  # another process erased it
-                erase_account(backend, account, total)
+            with suppress(NotFound):
+                _erase(backend, account, total)
 
 
 def _delete_user(conn: Conn, user_id: str) -> None:

@@ -40,22 +40,22 @@ class Metered(HelloWorld):
         super()._work(ctx, name)
 
 
-def note_call(account: str) -> None:
+def note_call(account: str, name: str = LOG) -> None:
     """Append the time and the account to the log.
 
     The time is the host's monotonic clock. The line is written in one piece, so that several
     processes can write.
     """
-    log = os.open(Path(os.environ["POLLING_HOME"]) / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.open(Path(os.environ["POLLING_HOME"]) / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(log, f"{time.monotonic():.6f} {account}\n".encode())
     os.close(log)
 
 
-def calls(home: Path) -> dict[str, list[float]]:
+def calls(home: Path, name: str = LOG) -> dict[str, list[float]]:
     """Return the sorted times of each account's calls; empty if no metered task ran."""
     found: dict[str, list[float]] = defaultdict(list)
-    if (home / LOG).exists():
-        for line in (home / LOG).read_text().splitlines():
+    if (home / name).exists():
+        for line in (home / name).read_text().splitlines():
             moment, account = line.split()
             found[account].append(float(moment))
     return {account: sorted(moments) for account, moments in found.items()}

@@ -21,7 +21,9 @@ from core.results.signals import AccountStopped
 from core.worker import admission as module
 from core.worker.accounts import Accounts
 from core.worker.admission import Admission
+from core.worker.context import Services
 from core.worker.inflight import InflightTasks
+from core.worker.runner import Runner
 
 PAUSE_SHOP = "UPDATE integration SET paused_at = now(), paused_until = %s WHERE domain = 'shop'"
 
@@ -225,6 +227,38 @@ def test_a_caller_waits_until_a_process_has_applied_a_look(
         assert waiting.result()
     desk.conn.execute("UPDATE process SET seen_at = now() - interval '1 minute'")
     assert looks.wait_until_seen(database, 0.0)  # the process is dead
+
+
+def test_an_account_stopped_during_initialize_has_no_call(
+    desk: Any, database: Database, egress: Any, worker: Any, task: Any, shop: Any
+) -> None:
+    worker.admission.step(), worker.admission.step()
+    called: list[str] = []
+
+    class Slow:
+        integration = SimpleNamespace(run_task=lambda *_: called.append("run_task"))
+
+    class Pool:
+        discard = staticmethod(lambda _: called.append("discard"))
+
+        def take(self, loaded: Any) -> Slow:
+            desk.conn.execute(store.PAUSE, (task.account_id,))
+            worker.admission.step()
+            return Slow()
+
+    services = Services(
+        database,
+        worker.accounts,
+        desk.blobs,
+        None,
+        lambda _: False,
+        egress,
+        worker.admission.check,  # type: ignore[arg-type]
+    )
+    runner = Runner(services, Pool(), SimpleNamespace())  # type: ignore[arg-type]
+    with pytest.raises(AccountStopped):
+        runner.run(task)
+    assert called == ["discard"]
 
 
 def test_a_look_is_recorded_only_after_it_was_applied(desk: Any, process: UUID) -> None:

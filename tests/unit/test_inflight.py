@@ -78,6 +78,36 @@ def test_tasks_of_dead_threads_and_over_their_limit_are_not_renewed(dispatch: Ma
     assert inflight.active_leases() == []
 
 
+def test_a_withdrawn_task_does_not_start_and_keeps_its_lease(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    runs, waits = dispatch(task_id=1), dispatch(task_id=2)
+    inflight.receive(runs)
+    inflight.receive(waits)
+    inflight.start(runs, 60)
+    assert inflight.withdraw(60) == []
+    assert inflight.withdraw() == [waits]
+    assert not inflight.start(waits, 60)
+    assert sorted(inflight.active_leases()) == [(1, 1), (2, 1)]
+    assert inflight.withdraw(60) == [waits]  # until it is released, the caller may try again
+    inflight.release([waits.id], done=False)
+    assert not inflight.start(waits, 60)
+    assert inflight.withdraw() == []
+    assert inflight.receive(waits)
+    assert inflight.start(waits, 60)
+
+
+def test_threads_with_long_tasks_are_counted_by_domain(dispatch: Make) -> None:
+    inflight = InflightTasks()
+    for number, domain in enumerate(("mail", "mail", "files")):
+        inflight.receive(dispatch(task_id=number, domain=domain))
+        inflight.start(dispatch(task_id=number, domain=domain), 60)
+    assert inflight.busy("mail", 60) == (0, 0)
+    assert inflight.busy("mail", -1) == (2, 1)
+    inflight.finish(dispatch(task_id=0, domain="mail"))
+    inflight.release([dispatch(task_id=2, domain="files").id])
+    assert inflight.busy("mail", -1) == (1, 0)
+
+
 def test_a_process_runs_one_suspect_at_a_time(dispatch: Make) -> None:
     inflight = InflightTasks()
     first, second = dispatch(task_id=1, suspect=True), dispatch(task_id=2, suspect=True)

@@ -234,6 +234,35 @@ MUTATIONS = [
         ("tests/integration/test_ledger_machine.py",),
     ),
     Mutation(
+        "the admission of tasks",
+        (("core/middleware/admission.py", "            self._admission.check(dispatch)\n",
+          "            pass\n"),
+         ("core/worker/runner.py", "            self.services.admit(dispatch)\n", "")),
+        ("tests/faults/test_stopping.py",),
+    ),
+    Mutation(
+        "the age of a look",
+        (("core/worker/admission.py",
+          "return time.monotonic() - self._looked <= STALE_SECONDS", "return self._looked > 0"),),
+        ("tests/integration/test_looks.py",),
+    ),
+    Mutation(
+        "changes that commit late",
+        (("core/ledger/looks.py", "SELECT pg_snapshot_xmin(", "SELECT pg_snapshot_xmax("),),
+        ("tests/integration/test_looks.py",),
+    ),
+    Mutation(
+        "a first look that only announces",
+        (("core/worker/admission.py", "        if announced:\n", "        if True:\n"),),
+        ("tests/integration/test_looks.py",),
+    ),
+    Mutation(
+        "fetched tasks that are left to others",
+        (("core/worker/process.py",
+          "                self.release(self.inflight.withdraw(MAX_WAIT_SECONDS))\n", ""),),
+        ("tests/faults/test_stopping.py",),
+    ),
+    Mutation(
         "the epoch of a restored database",
         (("core/ledger/fence.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
         ("tests/integration/test_commit.py",),

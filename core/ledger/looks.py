@@ -1,4 +1,4 @@
-"""Looks: what a worker reads about paused and changed accounts before it starts tasks.
+"""Looks: reads of changed accounts and paused integrations, before a worker starts tasks.
 
 A trigger records every change of an account's state in `control_change`, with the number of its
 transaction. A process that holds work reads the changes since its last look. `process.looked_at` is
@@ -58,7 +58,7 @@ PRUNE_CHANGES = "DELETE FROM control_change WHERE changed_at < now() - interval 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look has read.
+    """The data of one look.
 
     Attributes:
       xmin: The transaction number from which the next look reads.
@@ -101,8 +101,8 @@ def rest(conn: Conn, process: UUID) -> None:
 def wait_until_seen(database: Database, seconds: float = MAX_SEEN_SECONDS) -> bool:
     """Wait until every live process that holds work has seen all changes committed so far.
 
-    From then on, no process starts a task that the changes forbid. Call it after the commit. It
-    keeps no connection while it sleeps.
+    After it has returned, no process starts a task that the changes forbid. Call it after the
+    commit. It keeps no connection while it sleeps.
 
     Args:
       database: The connections.

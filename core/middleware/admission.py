@@ -23,7 +23,7 @@ WAIT_SECONDS = 10.0
 class AdmissionCheck(TaskMiddleware):
     """A middleware that starts a task only if a recent look allows it.
 
-    Otherwise the saver returns the task to `ready`, without an attempt. Without this middleware,
+    The saver returns other tasks to `ready`, without counting an attempt. Without this middleware,
     prefetched tasks would start after their account was paused, disconnected or erased.
 
     Args:

@@ -41,8 +41,8 @@ class Admission:
 
     Each look applies the changes to this process. The next look records that in the database, where
     `core.ledger.looks.wait_until_seen` waits for it. After a rest, the first look only announces
-    that the process holds work, and the second one admits tasks: a caller that saw the process at
-    rest has committed before that.
+    that the process holds work, and the second one admits tasks. A caller that saw the process at
+    rest has committed before the second look.
 
     Args:
       url: The URL of PostgreSQL. The looks have a connection of their own, so that busy connections
@@ -121,7 +121,7 @@ class Admission:
             try:
                 pause = self.step()
                 self._failed = False
-            # Whatever fails, no task may start until a look succeeds.
+            # After any error, no task may start until a look succeeds.
             except Exception as error:  # noqa: BLE001
                 if not self._failed:
                     log.warning(

@@ -160,7 +160,7 @@ class InflightTasks:
             ]
 
     def withdraw(self, seconds: float = 0.0) -> list[Dispatch]:
-        """Withdraw the tasks that no thread has started for so long. None of them starts any more.
+        """Withdraw tasks that no thread has started, so that no thread starts them any more.
 
         Their leases are renewed until `release`.
 

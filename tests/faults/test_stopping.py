@@ -112,7 +112,7 @@ def test_running_tasks_of_a_stopped_account_are_told_and_others_are_not(
     account_actions.pause(backend, paused)
     account_erase.erase_account(backend, erased)
     for account in (paused, erased):
-        fleet.until(lambda id=str(account): id in calls(deployment.home, STOPS), "it is told")
+        fleet.until(lambda id=str(account): id in calls(deployment.home, STOPS), "it stops")
     assert str(other) not in calls(deployment.home, STOPS)
     assert deployment.value(SUSPECTS) == 0
 

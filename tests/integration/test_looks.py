@@ -145,8 +145,8 @@ def test_a_look_stops_the_tasks_of_an_account(
             desk.conn.execute(store.DISCONNECT, (account,))
         case "erase":
             desk.conn.execute("DELETE FROM user_integration WHERE id = %s", (account,))
-    worker.admission.check(task)  # not seen yet
-    assert worker.admission.step() == 0.0  # the next look tells at once that this one is applied
+    worker.admission.check(task)
+    assert worker.admission.step() == 0.0  # a second look records this one
     with pytest.raises(NotFound if change == "erase" else AccountStopped):
         worker.admission.check(task)
     worker.admission.check(other)
@@ -184,7 +184,7 @@ def test_a_look_that_is_too_old_admits_nothing(
 def test_after_a_failed_look_every_account_is_loaded_again(
     desk: Any, worker: Any, task: Any
 ) -> None:
-    """A restored or promoted database may number its transactions anew."""
+    """A restored or promoted database may assign smaller transaction numbers."""
     worker.admission.step(), worker.admission.step()
     worker.admission.check(task)
     desk.conn.execute("ALTER TABLE user_integration DISABLE TRIGGER account_change")

@@ -1,4 +1,4 @@
-"""Hello World whose tasks return early when they are told to, with a log of both.
+"""Hello World whose tasks return early when `ctx.stopping` is true, with a log of both.
 
 The fleets of the tests load it as a plugin.
 """
@@ -18,7 +18,7 @@ STARTS, STOPS = "starts.log", "stops.log"
 
 
 class Listening(HelloWorld):
-    """Hello World's tree; each task notes its start, and whether it was told to stop."""
+    """Hello World's tree; each task logs its start, and its stop if it returns early."""
 
     manifest = Manifest("listening", "Listening Hello")
 

@@ -279,8 +279,8 @@ def _set_config(
 def pause(backend: Backend, id: UUID) -> None:
     """Pause an account, and wait until no worker starts a task of it any more.
 
-    Tasks that already run are asked to return early, and their results are saved. The remaining
-    tasks resume with the account.
+    The workers ask running tasks to return early, and save their results. The remaining tasks
+    resume with the account.
 
     Raises:
       WrongState: The account is in error or disconnected.

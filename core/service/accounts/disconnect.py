@@ -51,7 +51,7 @@ ERASE = (
 def disconnect_account(backend: Backend, account: UUID) -> None:
     """Disconnect an account, and wait until no worker starts a task of it any more.
 
-    Tasks that already run are asked to return early.
+    The workers ask running tasks to return early.
 
     Raises:
       NotFound: The account does not exist.

@@ -478,7 +478,7 @@ process = Table(
     Column("counters", JSONB, nullable=False, server_default=text("'{}'")),
     _moment("started_at", default=True),
     _moment("seen_at", default=True),
-    # The time of its latest look at `control_change`; NULL while it holds no tasks.
+    # The time up to which it has applied `control_change`; NULL while it holds no tasks.
     _moment("looked_at"),
 )
 

@@ -247,7 +247,9 @@ def number(pattern: str, name: str) -> int:
     return int(found[1])
 
 
-SPARE = number(r"self\.database\.resize\(threads \+ (\d+)\)", "core/worker/process.py")
+SPARE = number(r"self\.database\.resize\(threads \+ (\d+)\)", "core/worker/process.py") + number(
+    r"size=(\d+), timeout=STALE_SECONDS", "core/worker/admission.py"
+)
 OF_DISPATCHER = number(
     r"Database\(environment\.database_url, size=(\d+)\)", "core/dispatcher/loop.py"
 )

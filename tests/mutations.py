@@ -241,6 +241,12 @@ MUTATIONS = [
         ("tests/faults/test_stopping.py",),
     ),
     Mutation(
+        "stopped accounts that are loaded again",
+        (("core/worker/admission.py",
+          "        self._accounts.invalidate(changed if complete else None)\n", ""),),
+        ("tests/integration/test_looks.py",),
+    ),
+    Mutation(
         "the age of a look",
         (("core/worker/admission.py",
           "return time.monotonic() - self._looked <= STALE_SECONDS", "return self._looked > 0"),),

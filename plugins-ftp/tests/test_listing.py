@@ -18,6 +18,7 @@ from core import (
     PermanentError,
     RateLimited,
     TransientError,
+    Unavailable,
 )
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
@@ -126,7 +127,7 @@ def test_a_timestamp_is_in_utc_and_none_if_invalid() -> None:
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        ("421 Timeout.", TransientError),
+        ("421 Timeout.", Unavailable),
         ("421 There are too many connections from your internet address.", RateLimited),
         ("530 Sorry, the maximum number of clients (5) are already connected.", RateLimited),
         ("425 Cannot open data connection.", TransientError),

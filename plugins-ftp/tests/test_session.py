@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ftplib
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +16,7 @@ from integration_polling_ftp.errors import translated
 from integration_polling_ftp.listing import Entry
 from integration_polling_ftp.session import Session
 
-from core import PermanentError, TransientError
+from core import PermanentError, TransientError, Unavailable
 from core.testing import Harness
 
 
@@ -59,6 +61,45 @@ def test_a_consumer_that_fails_leaves_a_session_that_works(
     with pytest.raises(ZeroDivisionError):
         session.retrieve("/file", lambda block: 1 / 0)
     assert session.stat("/file").size == 20_000_000
+
+
+def test_a_probe_logs_in_and_does_not_list(ftp_server: Any) -> None:
+    ftp = Ftp(Config(**ftp_server.config), Credentials(**ftp_server.credentials))
+    for _ in range(2):
+        ftp.probe()
+    ftp.close()
+    sent = [line.split()[0] for line in ftp_server.commands]
+    assert [command for command in sent if command not in ("FEAT", "OPTS")] == [
+        "USER",
+        "PASS",
+        "NOOP",
+        "NOOP",
+    ]
+
+
+@pytest.mark.parametrize("host", ["refuses", "hangs", "421", "hangs up"])
+def test_a_host_that_does_not_answer_is_unavailable(host: str) -> None:
+    """The engine then holds back the tasks of this account."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ftp = Ftp(
+            Config(host="127.0.0.1", port=server.getsockname()[1], timeout_seconds=0.3),
+            Credentials(),
+        )
+        if host == "refuses":
+            server.close()
+        elif host != "hangs":
+            threading.Thread(target=greet, args=(server, host), daemon=True).start()
+        for call in (ftp.probe, ftp.check):
+            with pytest.raises(Unavailable) as caught:
+                call()
+            assert caught.value.limit is None
+
+
+def greet(server: socket.socket, host: str) -> None:
+    for _ in range(2):
+        with server.accept()[0] as connection:
+            if host == "421":
+                connection.sendall(b"421 Service not available.\r\n")
 
 
 def test_the_total_line_of_a_listing_is_skipped(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from integration_polling_gmail import Gmail
+from integration_polling_gmail import Config, Credentials, Gmail
 from integration_polling_gmail.errors import BadRequest, Missing, Unauthorized, meaning
 from integration_polling_gmail.streaming import Base64Decoder, LargeString, read_json
 from integration_polling_gmail.tokens import refusal
@@ -24,6 +25,7 @@ from core import (
     PermanentError,
     RateLimited,
     TransientError,
+    Unavailable,
 )
 from core.testing import Harness
 
@@ -101,14 +103,39 @@ def test_both_formats_of_a_rate_limit_are_recognized(
         (error(400, "Invalid id value", "invalidArgument"), BadRequest),
         (UNAUTHORIZED, Unauthorized),
         (error(404, "Requested entity was not found.", "notFound"), Missing),
-        (error(500, "Backend Error", "backendError"), TransientError),
-        (error(503, "The service is currently unavailable.", "backendError"), TransientError),
+        (error(500, "Backend Error", "backendError"), Unavailable),
+        (error(503, "The service is currently unavailable.", "backendError"), Unavailable),
+        (error(403, "Backend Error", "backendError"), Unavailable),
+        ((502, {}), Unavailable),
+        ((408, {}), Unavailable),
+        ((409, {}), TransientError),
         ((302, {}), TransientError),
         ((418, {}), PermanentError),
     ],
 )
 def test_other_errors_become_their_exception(answer: Answer, kind: type[IntegrationError]) -> None:
     assert type(said(answer)) is kind
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        ("0", 1.0),
+        ("Mon, 23 Nov 2026 15:01:30 GMT", 90.0),
+        ("Mon, 23 Nov 2026 14:00:00 GMT", 1.0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+        ("soon", None),
+        ("٣", None),
+        ("-5", None),
+        ("", None),
+    ],
+)
+def test_the_pause_of_a_server_error_is_honoured(value: str, seconds: float | None) -> None:
+    headers = DATE | {"retry-after": value}
+    for found in (meaning(503, b"", headers), refusal(503, {}, headers)):
+        assert isinstance(found, Unavailable)
+        assert (found.retry_after, found.limit) == (seconds, None)
 
 
 @given(st.integers(300, 599), st.one_of(st.binary(max_size=200), st.recursive(
@@ -133,9 +160,9 @@ def test_an_error_does_not_repeat_the_body() -> None:
         (401, "invalid_client", ConfigurationError),
         (401, "unauthorized_client", ConfigurationError),
         (429, "", RateLimited),
-        (500, "internal_failure", TransientError),
-        (503, "", TransientError),
-        (400, "temporarily_unavailable", TransientError),
+        (500, "internal_failure", Unavailable),
+        (503, "", Unavailable),
+        (400, "temporarily_unavailable", Unavailable),
         (403, "rate_limit_exceeded", RateLimited),
         (403, "", TransientError),
         (407, "<html>Log in to the proxy", TransientError),
@@ -157,6 +184,42 @@ def test_an_error_of_the_token_endpoint_names_its_subtype() -> None:
 def test_an_error_of_the_token_endpoint_repeats_only_codes(place: str) -> None:
     answer = {"error": "invalid_grant"} | {place: "refresh_token=1//0gSecret"}
     assert "Secret" not in str(refusal(400, answer))
+
+
+# Probes
+
+
+def probe(gmail: FakeGmail, **changes: Any) -> None:
+    found = Gmail(Config(), Credentials.model_validate(gmail.credentials() | changes))
+    with closing(found):
+        found.probe()
+
+
+def test_a_probe_is_one_call(gmail: FakeGmail) -> None:
+    probe(gmail)
+    assert gmail.count() == {"profile": 1}
+    assert gmail.tokens.refreshes == 0
+
+
+def test_a_probe_with_a_rejected_token_is_an_answer(gmail: FakeGmail) -> None:
+    with pytest.raises(CredentialsInvalid):
+        probe(gmail, access_token="expired")
+    assert gmail.tokens.refreshes == 0, "only the engine renews tokens: Google may rotate them"
+
+
+def test_a_probe_shows_that_gmail_does_not_answer(gmail: FakeGmail) -> None:
+    gmail.fail(error(503, "The service is currently unavailable.", "backendError"), "profile")
+    with pytest.raises(Unavailable):
+        probe(gmail)
+
+
+def test_a_probe_shows_that_no_token_can_be_renewed(
+    gmail: FakeGmail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The profile would answer 401, and the next task would need a new token."""
+    monkeypatch.setenv("GOOGLE_TOKEN_URL", "http://127.0.0.1:9/token")
+    with pytest.raises(Unavailable, match="token endpoint"):
+        probe(gmail, access_token=None)
 
 
 # In a sync

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_slack import Fake
 from fake_slack.server import BOT, HANGS_UP, USER
-from integration_polling_slack import Config, Slack
+from integration_polling_slack import Config, Credentials, Slack
 
 from core import (
     ConfigurationError,
@@ -17,6 +17,7 @@ from core import (
     Rate,
     RateLimited,
     TransientError,
+    Unavailable,
 )
 from core.testing import Harness
 
@@ -171,7 +172,40 @@ def test_the_error_names_the_missing_scope(many: Fake, connect: Any) -> None:
 def test_transient_errors_are_tried_again(many: Fake, connect: Any, sync: Any, code: str) -> None:
     many.fail("conversations.history", code, times=2)
     result = sync(connect())
-    assert {type(error) for error in result.failures} == {TransientError}
+    assert [named(error) for error in result.failures] == [("conversations.history", None)] * 2
+
+
+def named(error: Exception) -> tuple[str | None, float | None]:
+    """Return the limit and the pause that `Unavailable` names."""
+    assert isinstance(error, Unavailable)
+    return error.limit, error.retry_after
+
+
+@pytest.mark.parametrize("method", ["conversations.history", "users.list", "conversations.list"])
+def test_a_server_error_concerns_only_its_method(
+    many: Fake, connect: Any, sync: Any, method: str
+) -> None:
+    """The limit is one of the account's, so the engine holds back only this method's tasks."""
+    many.fail(method, status=503, body=b"<html>upstream", Retry_After="7")
+    harness = connect()
+    [error] = sync(harness).failures
+    assert named(error) == (method, 7.0)
+    assert method in {limit.name for limit in Slack.limits(Config())}
+
+
+def test_a_probe_is_one_call(many: Fake) -> None:
+    slack = Slack(Config(), Credentials.model_validate({"token": BOT}))
+    slack.probe()
+    assert [call.method for call in many.calls] == ["auth.test"]
+
+
+@pytest.mark.parametrize(
+    "failure", [{"status": 503}, {"error": "internal_error"}, {"status": HANGS_UP}]
+)
+def test_a_probe_shows_that_slack_does_not_answer(fake: Fake, failure: dict[str, Any]) -> None:
+    fake.fail("auth.test", **failure)
+    with pytest.raises(TransientError):
+        Slack(Config(), Credentials.model_validate({"token": BOT})).probe()
 
 
 @pytest.mark.parametrize(
@@ -251,6 +285,7 @@ def test_a_lost_connection_is_retried_only_by_the_engine(
     many.fail("conversations.history", status=HANGS_UP, body=b"")
     [error] = sync(connect()).failures
     assert isinstance(error, TransientError)
+    assert getattr(error, "limit", None) is None, "a lost connection concerns the complete account"
 
 
 def test_each_method_has_a_limit_per_workspace() -> None:

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 
 import pytest
 from fake_slack import Fake
-from fake_slack.server import BOT
+from fake_slack.server import BOT, HANGS_UP
 from fake_slack.workspace import Channel
 from integration_polling_slack import Config
 from integration_polling_slack.account import SlackSettings
@@ -139,6 +139,20 @@ def test_a_redirect_to_another_scheme_is_rejected(
     fake.file_mode = "insecure"
     result = connect(files="all").sync()
     assert isinstance(result.parked[0].error, PermanentError)
+
+
+def test_a_server_error_of_a_download_concerns_only_downloads(
+    fake: Fake, channel: Channel, connect: Any, sync: Any
+) -> None:
+    fake.workspace.upload(channel, DATA)
+    broken = [(503, b"", {"Retry-After": "9"}), (HANGS_UP, b"", {})]
+    answer = fake.file
+    fake.file = lambda *request: broken.pop(0) if broken else answer(*request)  # type: ignore[method-assign]
+    result = sync(connect(files="all"))
+    assert [(error.limit, error.retry_after) for error in result.failures] == [
+        ("files", 9.0),
+        ("files", None),
+    ]
 
 
 def test_an_interrupted_download_is_resumed(

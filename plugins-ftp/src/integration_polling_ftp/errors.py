@@ -14,6 +14,7 @@ from core import (
     PermanentError,
     RateLimited,
     TransientError,
+    Unavailable,
 )
 
 CONNECTIONS = "connections"
@@ -33,8 +34,8 @@ class Unsupported(PermanentError):
     """500, 501, 502 or 504: the server does not support the command."""
 
 
-class Dropped(TransientError):
-    """The control connection is lost."""
+class Dropped(Unavailable):
+    """The server does not answer: no connection, a lost or silent one, or 421."""
 
 
 @contextmanager

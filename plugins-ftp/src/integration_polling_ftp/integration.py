@@ -98,6 +98,14 @@ class Ftp(BaseIntegration[Config, Credentials]):
             f"{host}{self.config.root}",
         )
 
+    def probe(self) -> None:
+        """Connect and log in, unless a connection is open, and send `NOOP`.
+
+        Raises:
+          Unavailable: The server does not answer.
+        """
+        self.session.ping()
+
     def start(self, ctx: Context) -> TaskResult:
         """List the root directory."""
         return TaskResult(tasks=[self._listing(self.root, ())])

@@ -61,6 +61,14 @@ class Session:
             with suppress(OSError):
                 ftp.close()
 
+    def ping(self) -> None:
+        """Send `NOOP`, over a new connection and login if there is none.
+
+        Raises:
+          Dropped: The server does not answer.
+        """
+        self._begin("NOOP")
+
     def enter(self, path: str) -> None:
         """Make a directory the current one.
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from core import TransientError
+from core import TransientError, Unavailable
 from integration_polling_gmail.errors import Unauthorized, meaning
 from integration_polling_gmail.settings import GmailSettings
 from integration_polling_gmail.streaming import LargeString, read_json
@@ -185,7 +185,7 @@ class GmailApi:
                     raise meaning(response.status_code, _beginning(response), response.headers)
                 yield response.iter_bytes()
         except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL) as error:
-            raise TransientError(f"cannot reach Gmail: {type(error).__name__}") from None
+            raise Unavailable(f"cannot reach Gmail: {type(error).__name__}") from None
 
 
 def _beginning(response: httpx2.Response) -> bytes:

@@ -22,6 +22,7 @@ from core import (
     PermanentError,
     RateLimited,
     TransientError,
+    Unavailable,
 )
 
 QUOTA, PROJECT, USER = "quota", "project", "user"
@@ -43,6 +44,8 @@ ACCOUNT_REASONS = frozenset(
     }
 )
 """Reasons that apply to every call of an account, which stops instead of parking its tasks."""
+
+BACKEND_ERROR = "backendError"
 
 MAX_TEXT_CHARS = 300
 CONCURRENCY_PAUSE_SECONDS = 2.0
@@ -88,9 +91,9 @@ def meaning(status: int, body: bytes, headers: Mapping[str, str]) -> Integration
         return Missing(text)
     if status == 400:
         return BadRequest(text)
-    if status in (408, 409) or status >= 500 or status < 400:
-        return TransientError(text)
-    return PermanentError(text)
+    if status == 408 or status >= 500 or BACKEND_ERROR in reasons:
+        return Unavailable(text, retry_after=pause_of(headers))
+    return TransientError(text) if status == 409 or status < 400 else PermanentError(text)
 
 
 def _error(body: bytes) -> Mapping[str, Any]:
@@ -130,6 +133,25 @@ def _date(headers: Mapping[str, str]) -> datetime:
     if date.year not in POSSIBLE_YEARS:  # adding to extreme dates overflows
         return datetime.now(UTC)
     return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def pause_of(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds in the header `Retry-After` (RFC 9110, section 10.2.3).
+
+    Args:
+      headers: The headers. A time is measured against their `Date`.
+
+    Returns:
+      The seconds, at least 1; None if the header is missing or invalid.
+    """
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdecimal():
+        return max(float(value[:9]), 1.0)
+    try:
+        until = parsedate_to_datetime(value)
+        return max((until.astimezone(UTC) - _date(headers)).total_seconds(), 1.0)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 def _rate_limited(reasons: set[str], text: str, now: datetime) -> RateLimited:

@@ -72,6 +72,19 @@ class GmailSession(BaseIntegration[Config, Credentials]):
             resolved(self.config, self.api.labels())
         return AccountIdentity(address, address, tokens.project(self.credentials, self.settings))
 
+    def probe(self) -> None:
+        """Read the mailbox's profile, for 1 unit.
+
+        Gmail rejects an expired token. So if the next task has to renew it, the probe tests the
+        token endpoint too.
+
+        Raises:
+          Unavailable: Gmail or the token endpoint does not answer.
+        """
+        if self.credentials.is_renewable and self._expires_soon():
+            tokens.probe(self.http, self.settings)
+        self.api.profile()
+
     def refresh(self) -> Credentials:
         """Request a new access token; see `tokens.renew`."""
         return tokens.renew(self.http, self.credentials, self.settings)

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -23,8 +24,10 @@ from core import (
     IntegrationError,
     RateLimited,
     TransientError,
+    Unavailable,
 )
 from integration_polling_gmail.account import Credentials, ServiceAccount
+from integration_polling_gmail.errors import pause_of
 from integration_polling_gmail.settings import GmailSettings
 
 SCOPE = "https://www.googleapis.com/auth/gmail.readonly"
@@ -81,7 +84,7 @@ def renew(http: httpx2.Client, credentials: Credentials, settings: GmailSettings
     Raises:
       CredentialsInvalid: The credentials were revoked or have expired, or cannot be renewed.
       ConfigurationError: Google rejects the OAuth client or the service account's key.
-      RateLimited, TransientError: Google cannot issue a token now.
+      RateLimited, TransientError, Unavailable: Google cannot issue a token now.
     """
     if credentials.service_account is not None:
         form = {
@@ -147,13 +150,27 @@ def _assertion(key: ServiceAccount, subject: str) -> str:
     return signed.decode()
 
 
-def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, Any]:
+def probe(http: httpx2.Client, settings: GmailSettings) -> None:
+    """Find out whether the token endpoint answers, without requesting a token.
+
+    Raises:
+      Unavailable: It does not answer, or answers with a server error.
+    """
+    response = _request(http, "GET", settings.google_token_url)
+    # 501 rejects the method.
+    if response.status_code >= 500 and response.status_code != 501:
+        raise refusal(response.status_code, {}, response.headers)
+
+
+def _request(http: httpx2.Client, method: str, url: str, **arguments: Any) -> httpx2.Response:
     try:
-        response = http.post(url, data=dict(form))
+        return http.request(method, url, **arguments)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        raise TransientError(
-            f"cannot reach Google's token endpoint: {type(error).__name__}"
-        ) from None
+        raise Unavailable(f"cannot reach Google's token endpoint: {type(error).__name__}") from None
+
+
+def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, Any]:
+    response = _request(http, "POST", url, data=dict(form))
     try:
         answer = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -161,10 +178,12 @@ def _post(http: httpx2.Client, url: str, form: Mapping[str, str]) -> dict[str, A
     answer = answer if isinstance(answer, dict) else {}
     if response.status_code == 200 and isinstance(answer.get("access_token"), str):
         return answer
-    raise refusal(response.status_code, answer)
+    raise refusal(response.status_code, answer, response.headers)
 
 
-def refusal(status: int, answer: Mapping[str, Any]) -> IntegrationError:
+def refusal(
+    status: int, answer: Mapping[str, Any], headers: Mapping[str, str] = MappingProxyType({})
+) -> IntegrationError:
     """Return the exception for an error response of the token endpoint.
 
     Its codes are those of RFC 6749, section 5.2, and Google's own.
@@ -173,11 +192,9 @@ def refusal(status: int, answer: Mapping[str, Any]) -> IntegrationError:
     text = " ".join(filter(None, (f"Google's token endpoint answered {status}", code, subtype)))
     if status == 429 or code in ("rate_limit_exceeded", "slow_down"):
         return RateLimited(text)
-    if (
-        status >= 500
-        or status < 400
-        or code in ("internal_failure", "server_error", "temporarily_unavailable")
-    ):
+    if status >= 500 or code in ("internal_failure", "server_error", "temporarily_unavailable"):
+        return Unavailable(text, retry_after=pause_of(headers))
+    if status < 400:
         return TransientError(text)
     if not code:
         return TransientError(f"{text} without an error code; a proxy may have answered")

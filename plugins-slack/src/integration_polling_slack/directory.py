@@ -134,6 +134,14 @@ class Directory(BaseIntegration[Config, Credentials]):
         name = f"{found.get('team')}: {found.get('user')}"
         return AccountIdentity(f"{team}:{user}", name, group=f"{team}:{self._app(found)}")
 
+    def probe(self) -> None:
+        """Test the token, with one call.
+
+        Raises:
+          TransientError: Slack does not answer.
+        """
+        self._ask("auth.test")
+
     def _app(self, found: Any) -> str:
         """Return the app's id. A user's token does not name its app: then it is the operator's."""
         if isinstance(found.get("bot_id"), str):

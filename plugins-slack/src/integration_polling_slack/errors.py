@@ -11,10 +11,10 @@ from core import (
     PermanentError,
     RateLimited,
     SkipItem,
-    TransientError,
+    Unavailable,
 )
 
-TRANSIENT = frozenset(
+SERVER_ERRORS = frozenset(
     {
         "internal_error",
         "fatal_error",
@@ -72,8 +72,9 @@ def meaning(
     text = f"{method}: {code}" if status == 200 else f"{method}: HTTP {status}"
     if status == 429 or code in ("ratelimited", "rate_limited"):
         return RateLimited(text, retry_after=seconds(retry_after), limit=method)
-    if status >= 500 or status == 408 or code in TRANSIENT:
-        return TransientError(text)
+    if status >= 500 or status == 408 or code in SERVER_ERRORS:
+        # Slack's methods fail one by one: the others of the account still work.
+        return Unavailable(text, retry_after=seconds(retry_after), limit=method)
     if code == "token_expired":
         return TokenExpired(text)
     if code in CREDENTIALS or status == 401:

@@ -17,13 +17,22 @@ from urllib.request import Request
 
 from pydantic import BaseModel, SecretStr
 
-from core import Blob, BlobWriter, PermanentError, RateLimited, SkipItem, TaskOutput, TransientError
+from core import (
+    Blob,
+    BlobWriter,
+    PermanentError,
+    RateLimited,
+    SkipItem,
+    TaskOutput,
+    TransientError,
+    Unavailable,
+)
 from integration_polling_slack.account import SlackSettings
 from integration_polling_slack.api import TIMEOUT_SECONDS, opener
 from integration_polling_slack.errors import seconds
 
 LIMIT = "files"
-"""The name of the limit that a rate-limited download blocks."""
+"""The name of the limit of downloads. They come from other hosts than the methods do."""
 
 BLOCK = 256 * 1024
 MAX_REDIRECTS = 5
@@ -159,6 +168,7 @@ def fetch(
       TooLarge: The file exceeds the maximum size.
       Refused: The response is a web page: the token may not read the file, or has expired.
       TransientError: The response is truncated.
+      Unavailable: The host of the file does not answer, or answers with a server error.
       RateLimited: There were too many downloads.
     """
     with _opened(settings, token, file, blob.tell()) as response:
@@ -216,7 +226,8 @@ def _opened(
                     url = _redirected(url, error, file)
         raise PermanentError(f"file {file.id} has more than {MAX_REDIRECTS} redirects")
     except (URLError, HTTPException, OSError) as error:
-        raise TransientError(f"cannot download file {file.id}: {type(error).__name__}") from None
+        text = f"cannot download file {file.id}: {type(error).__name__}"
+        raise Unavailable(text, limit=LIMIT) from None
 
 
 def _redirected(url: str, error: HTTPError, file: File) -> str:
@@ -235,8 +246,11 @@ def _redirected(url: str, error: HTTPError, file: File) -> str:
         if scheme not in ("https", urlsplit(url).scheme) or scheme not in ("http", "https"):
             raise PermanentError(f"file {file.id} redirects to an insecure address")
         return target
+    pause = seconds(error.headers.get("Retry-After"))
     if error.code == 429:
-        raise RateLimited(text, retry_after=seconds(error.headers.get("Retry-After")), limit=LIMIT)
+        raise RateLimited(text, retry_after=pause, limit=LIMIT)
+    if error.code >= 500:
+        raise Unavailable(text, retry_after=pause, limit=LIMIT)
     if error.code in (404, 410):
         raise Gone(text)
     raise Refused(text) if error.code in (401, 403) else TransientError(text)

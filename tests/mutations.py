@@ -273,6 +273,19 @@ MUTATIONS = [
         (("core/ledger/fence.py", "if outcome.dispatch.epoch != epoch:", "if False:"),),
         ("tests/integration/test_commit.py",),
     ),
+    Mutation(
+        "a server error of one method of Slack",
+        (("plugins-slack/src/integration_polling_slack/errors.py",
+          "return Unavailable(text, retry_after=seconds(retry_after), limit=method)",
+          "return Unavailable(text, retry_after=seconds(retry_after))"),),
+        ("plugins-slack/tests/test_access.py",),
+    ),
+    Mutation(
+        "the probe of Gmail's token endpoint",
+        (("plugins-gmail/src/integration_polling_gmail/session.py",
+          "            tokens.probe(self.http, self.settings)", "            pass"),),
+        ("plugins-gmail/tests/test_errors.py",),
+    ),
 ]  # fmt: skip
 
 

@@ -48,6 +48,16 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
+        "an account is complete as of a listing, not as of a retry",
+        (("core/service/accounts/owed.py", "AND trigger <> '{Trigger.RETRY}' ", ""),),
+        ("tests/integration/test_owed.py",),
+    ),
+    Mutation(
+        "an account that owes a task is not complete",
+        (("core/service/accounts/owed.py", "CASE WHEN count(*) = 0 THEN", "CASE WHEN true THEN"),),
+        ("tests/integration/test_owed.py",),
+    ),
+    Mutation(
         "the fence",
         (("core/ledger/fence.py",
           "WHERE CASE t.state WHEN '{TaskState.QUEUED}' THEN t.dispatch_no END"

@@ -105,12 +105,13 @@ def show(id: Id, json: Json = False) -> None:
         totals = account_queries.account_totals(conn, account_id)
         waits = progress.blockers(conn, store.load(conn, account_id))
         owed = owed_by(conn, account_id)
+        complete = {"complete_as_of": owed.complete_as_of}
         if json:
             reasons = [wait.reason for wait in waits]
             owing = {"owed": owed.tasks, "owed_since": owed.since}
-            dump(row | totals | owing | {"waits": reasons})
+            dump(row | totals | complete | owing | {"waits": reasons})
             return
-        describe(row | totals | {"bytes": size(totals["bytes"])})
+        describe(row | totals | {"bytes": size(totals["bytes"])} | complete)
         if owed.tasks:
             note(owed.sentence)
         for wait in waits:

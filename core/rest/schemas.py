@@ -208,6 +208,9 @@ class UserIntegrationInFull(UserIntegration):
     """An account with the reasons why it waits, and its totals on request."""
 
     owed: Owed = Field(description="The tasks that the account owes")
+    complete_as_of: datetime | None = Field(
+        description="The start of the last run after which nothing is owed; null if tasks are owed"
+    )
     waits: list[Wait] = Field(
         description="The reasons why the account waits, the most important first"
     )

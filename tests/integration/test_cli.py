@@ -226,9 +226,14 @@ def test_a_sync_of_an_incomplete_account_exits_with_3_though_it_succeeded(cli: C
     assert again.json()["owed_since"] is not None
     shown = cli("sync", "owes", "--wait")
     assert f"Incomplete: {len(parked)} tasks are owed" in shown.err
+    assert cli.ok("accounts", "show", "owes", "--json").json()["complete_as_of"] is None
     for task in parked:
         cli.ok("tasks", "discard", str(task["id"]))
-    assert cli.ok("sync", "owes", "--wait", "--json").json()["owed"] == 0
+    run = cli.ok("sync", "owes", "--wait", "--json").json()
+    assert run["owed"] == 0
+    started = cli.ok("runs", "show", run["run_id"], "--json").json()["started_at"]
+    assert cli.ok("accounts", "show", "owes", "--json").json()["complete_as_of"] == started
+    assert "complete as of" in cli.ok("accounts", "show", "owes").out
 
 
 def test_an_account_that_stops_ends_the_wait_and_resumes_when_reconnected(cli: Cli) -> None:

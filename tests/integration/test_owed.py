@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from core import Task
 from core.ledger import carry_over, completion, controls
 from core.ledger.outcomes import Outcome
@@ -51,7 +53,7 @@ def test_a_continued_task_is_owed_once_until_it_is_done(desk) -> None:
     (copy,) = desk.claim()
     assert owed_by(desk.conn, account) == Owed(1, since)
     desk.finish(copy)
-    assert owed_by(desk.conn, account) == Owed(0, None)
+    assert owed_by(desk.conn, account).tasks == 0
 
 
 def test_a_discarded_task_is_not_owed(desk) -> None:
@@ -74,3 +76,51 @@ def test_a_task_that_is_parked_in_two_runs_is_owed_once(desk) -> None:
     stop(desk, account, "parked")
     assert desk.value("SELECT count(*) FROM sync_task WHERE state = 'parked'") == 2
     assert owed_by(desk.conn, account).tasks == 1
+
+
+STARTED = "SELECT started_at FROM sync_run WHERE id = %s"
+
+
+def test_an_account_without_an_ended_run_is_complete_as_of_no_time(desk) -> None:
+    account = desk.account()
+    desk.root(account)
+    assert owed_by(desk.conn, account).complete_as_of is None
+
+
+def test_an_account_is_complete_as_of_the_start_of_its_last_listing(desk) -> None:
+    account, other = desk.account("a"), desk.account("b")
+    stop(desk, other, "parked")
+    for _ in range(2):
+        root = desk.root(account)
+        desk.finish(root)
+        completion.end_runs(desk.conn, {root.run_id})
+    started = desk.value(STARTED, root.run_id)
+    assert owed_by(desk.conn, account).complete_as_of == started
+    desk.root(account)
+    assert owed_by(desk.conn, account).complete_as_of == started
+
+
+def test_an_incomplete_account_is_complete_again_as_of_its_listing_and_not_of_the_retry(
+    desk,
+) -> None:
+    account = desk.account()
+    stop(desk, account, "deferred")
+    listing = desk.value("SELECT started_at FROM sync_run")
+    assert owed_by(desk.conn, account).complete_as_of is None
+    desk.conn.execute("UPDATE sync_task SET available_at = now() WHERE state = 'deferred'")
+    carry_over.continue_deferred(desk.conn, 10)
+    (copy,) = desk.claim()
+    assert owed_by(desk.conn, account).complete_as_of is None
+    desk.finish(copy)
+    assert desk.rows("SELECT trigger FROM sync_run ORDER BY started_at")[-1] == ("retry",)
+    assert owed_by(desk.conn, account).complete_as_of == listing
+
+
+@pytest.mark.parametrize("state", ["parked", "deferred"])
+def test_a_run_whose_root_task_was_discarded_listed_nothing(desk, state: str) -> None:
+    account = desk.account()
+    root = desk.root(account)
+    desk.save(Outcome(root, state=state, delay=60, attempt=1, reason="x", error="x"))
+    completion.end_runs(desk.conn, {root.run_id})
+    desk.conn.execute("UPDATE sync_task SET state = 'done'")
+    assert owed_by(desk.conn, account) == Owed(0, None, None)

@@ -56,6 +56,7 @@ def test_an_account_is_connected_read_changed_and_disconnected(api) -> None:
     place = f"/v1/user-integrations/{account['id']}"
     assert user.get(place).json()["waits"] == [{"reason": "no worker is running", "until": None}]
     assert user.get(place).json()["owed"] == {"tasks": 0, "since": None}
+    assert user.get(place).json()["complete_as_of"] is None
     changed = user.patch(place, json={"name": "other", "poll_interval_minutes": 9}).json()
     assert (changed["name"], changed["poll_interval_minutes"]) == ("other", 9)
     assert (

@@ -187,6 +187,7 @@ def get_user_integration(
     return UserIntegrationInFull(
         **UserIntegration.model_validate(row).model_dump(),
         owed=Owed(tasks=owed.tasks, since=owed.since),
+        complete_as_of=owed.complete_as_of,
         waits=[Wait(reason=wait.reason, until=wait.until) for wait in waits],
         totals=Totals.model_validate(counted) if counted else None,
     )

@@ -245,6 +245,14 @@ TASKS = Machine(
     ),
 )
 
+
+class StoppedState(StrEnum):
+    """The states of tasks that a person retries or discards."""
+
+    PARKED = TaskState.PARKED
+    DEFERRED = TaskState.DEFERRED
+
+
 STOPPED_TASKS = (TaskState.DEFERRED, TaskState.PARKED, TaskState.CANCELLED)
 """States of tasks that ended without a result. A copy continues the task, or it is discarded."""
 

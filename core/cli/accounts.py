@@ -82,6 +82,8 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 
 def _next_sync(row: Row) -> str:
+    if row["next_sync_at"] is None:
+        return "paused"
     return "due" if row["next_sync_at"] <= datetime.now(UTC) else ago(row["next_sync_at"])
 
 

@@ -1,4 +1,4 @@
-"""Commands for the installed integrations: list them, and show one."""
+"""Commands for the installed integrations: list, show, pause and resume them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import typer
 
 from core.cli.inputs import is_secret, properties
 from core.cli.output import describe, dump, dump_all, say, stdout, table
-from core.cli.session import registry
+from core.cli.session import backend, registry
 from core.cli.types import Json
+from core.errors import PollingError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+Domain = Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration's domain.")]
+
 
 @app.callback(invoke_without_command=True)
 def list_integrations(context: typer.Context, json: Json = False) -> None:
-    """List installed integrations, or show one.
+    """List installed integrations; show, pause or resume one.
 
     The list also contains plugins that failed to load, with their errors.
 
@@ -39,18 +42,34 @@ def list_integrations(context: typer.Context, json: Json = False) -> None:
     elif not rows:
         say("No integrations. Install one: pip install integration-polling-hello-world")
     else:
-        cells = ((row["domain"], row["name"], row["version"], row["error"] or "ok") for row in rows)
+        cells = ((row["domain"], row["name"], row["version"], _status(row)) for row in rows)
         table(("DOMAIN", "NAME", "VERSION", "STATUS"), cells)
 
 
+def _status(row: dict[str, Any]) -> str:
+    return str(row["error"] or ("paused" if row["paused_at"] else "ok"))
+
+
+def _pauses() -> dict[str, Any]:
+    """Return the pauses by domain; empty if PostgreSQL does not answer or has no tables yet."""
+    from core.service.fleet import pauses
+
+    try:
+        with backend() as engine, engine.database.connection() as conn:
+            return dict(pauses.lasting(conn))
+    except PollingError:
+        return {}
+
+
 def _rows() -> Iterator[dict[str, Any]]:
-    installed = registry()
+    installed, paused = registry(), _pauses()
     for domain, integration in sorted(installed.integrations.items()):
         yield {
             "domain": domain,
             "name": integration.manifest.name,
             "version": installed.versions[domain],
             "error": None,
+            **_pause(paused.get(domain)),
         }
     for plugin in installed.quarantined:
         yield {
@@ -58,12 +77,17 @@ def _rows() -> Iterator[dict[str, Any]]:
             "name": plugin.distribution,
             "version": None,
             "error": plugin.error,
+            **_pause(None),
         }
+
+
+def _pause(pause: Any) -> dict[str, Any]:
+    return {"paused_at": pause and pause.since, "paused_until": pause and pause.until}
 
 
 @app.command("show")
 def show(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="The integration's domain.")],
+    domain: Domain,
     json: Json = False,
 ) -> None:
     """Show an integration: its config and credential fields, its tasks and its limits.
@@ -91,6 +115,48 @@ def show(
     describe(about | tasks)
     _print_fields("Config (--set, --config)", integration.config_model)
     _print_fields("Credentials (--credentials)", integration.credentials_model)
+
+
+@app.command("pause")
+def pause(
+    domain: Domain,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="End the pause at this time, such as 2026-01-31T08:00 (UTC) or 2h."
+            " Default: when you resume it.",
+        ),
+    ] = None,
+) -> None:
+    """Pause all accounts of an integration. Running tasks end, and no further task starts.
+
+    \b
+    Examples:
+      polling integrations pause gmail
+      polling integrations pause gmail --until 2h
+    """
+    from core.service import times
+    from core.service.fleet import pauses
+
+    with backend() as engine:
+        made = pauses.pause(engine, domain, None if until is None else times.future(until))
+    say(f"Paused {pauses.end_of(made)}. Resume it: polling integrations resume {domain}")
+
+
+@app.command("resume")
+def resume(domain: Domain) -> None:
+    """Resume a paused integration. Its accounts become due, spread over their intervals.
+
+    \b
+    Example:
+      polling integrations resume gmail
+    """
+    from core.service.fleet import pauses
+
+    with backend() as engine:
+        pauses.resume(engine, domain)
+    say("Resumed. The next runs are spread over the interval of each account.")
 
 
 def _document(integration: Integration, version: str | None) -> dict[str, Any]:

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from core.cli import listing
-from core.cli.output import describe, dump, say
+from core.cli.output import describe, dump, note, say
 from core.cli.session import backend
 from core.cli.types import AccountFilter, After, Json, Limit
+from core.errors import InvalidInput
 from core.service.formatting import ago
-from core.states import TaskState
+from core.states import StoppedState, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from core.db.rows import Row
+    from core.service.backend import Backend
+    from core.service.runs.parked import BulkResult, ParkedFilter
 
 app = typer.Typer()
 
-Ids = Annotated[list[str], typer.Argument(metavar="ID", help="The tasks' IDs, which are numbers.")]
+LOSS = "Content that they would have saved may be missing."
+
+
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="The tasks' IDs, which are numbers."),
+]
+Domain = Annotated[
+    str | None, typer.Option(metavar="DOMAIN", help="Only tasks of this integration.")
+]
+Type = Annotated[str | None, typer.Option(metavar="TYPE", help="Only tasks of this type.")]
+Reason = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="Only tasks whose reason contains this text, in any case of letters."
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Only tasks that stopped at or after this time: 2026-01-31T08:00 (UTC), or 2h or 3d"
+        " for two hours or three days ago.",
+    ),
+]
+Stopped = Annotated[
+    StoppedState | None,
+    typer.Option("--state", help="Only tasks in this state. Default: parked and deferred."),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Skip the confirmation prompt.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -96,37 +131,152 @@ def show(
 
 
 @app.command("retry")
-def retry(ids: Ids, json: Json = False) -> None:
-    """Retry parked tasks, in their account's open run or in a new run.
+def retry(
+    ids: Ids = None,
+    account: AccountFilter = None,
+    domain: Domain = None,
+    type: Type = None,
+    reason: Reason = None,
+    since: Since = None,
+    state: Stopped = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Retry stopped tasks, in their account's open run or in a new run.
+
+    Name the tasks, or select them with options.
 
     \b
-    Example:
+    Examples:
       polling tasks retry 17 18
+      polling tasks retry --account hello --reason "503"
+      polling tasks retry --type download --since 2h
     """
-    from core.service import lookup
     from core.service.runs import actions as run_actions
+    from core.service.runs import parked
 
     with backend() as engine:
-        copies = run_actions.retry(engine, [lookup.number(id, "task") for id in ids])
+        chosen = _filter(engine, account, domain, type, reason, since, state)
+        if not _by_ids(ids, chosen):
+            assert chosen is not None
+            _confirm(engine, chosen, "Retry {} tasks?", yes=yes)
+            _report(parked.retry_all, engine, chosen, "Retrying {} tasks.", json=json)
+            return
+        copies = run_actions.retry(engine, _numbers(ids))
     dump({"tasks": copies}) if json else say(f"Retrying as {_task_list(copies)}.")
 
 
 @app.command("discard")
-def discard(ids: Ids, json: Json = False) -> None:
-    """Discard parked tasks permanently. Content that they would have saved may be missing.
+def discard(
+    ids: Ids = None,
+    account: AccountFilter = None,
+    domain: Domain = None,
+    type: Type = None,
+    reason: Reason = None,
+    since: Since = None,
+    state: Stopped = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Discard stopped tasks permanently. Content that they would have saved may be missing.
+
+    Name the tasks, or select them with options.
 
     \b
-    Example:
+    Examples:
       polling tasks discard 17
+      polling tasks discard --account hello --type download
     """
-    from core.service import lookup
     from core.service.runs import actions as run_actions
+    from core.service.runs import parked
 
     with backend() as engine:
-        discarded = run_actions.discard(engine, [lookup.number(id, "task") for id in ids])
-    dump({"tasks": discarded}) if json else say(
-        f"Discarded {_task_list(discarded)}. Content that they would have saved may be missing."
+        chosen = _filter(engine, account, domain, type, reason, since, state)
+        if not _by_ids(ids, chosen):
+            assert chosen is not None
+            _confirm(engine, chosen, "Discard {} tasks permanently?", yes=yes)
+            _report(parked.discard_all, engine, chosen, f"Discarded {{}} tasks. {LOSS}", json=json)
+            return
+        discarded = run_actions.discard(engine, _numbers(ids))
+    dump({"tasks": discarded}) if json else say(f"Discarded {_task_list(discarded)}. {LOSS}")
+
+
+def _by_ids(ids: list[str] | None, chosen: ParkedFilter | None) -> bool:
+    """Return True if the command names its tasks, and False if it selects them.
+
+    Raises:
+      InvalidInput: The command does neither, or both.
+    """
+    if bool(ids) == (chosen is not None):
+        raise InvalidInput("tasks-not-selected")
+    return bool(ids)
+
+
+def _numbers(ids: list[str] | None) -> list[int]:
+    from core.service import lookup
+
+    return [lookup.number(id, "task") for id in ids or ()]
+
+
+def _filter(
+    engine: Backend,
+    account: str | None,
+    domain: str | None,
+    type: str | None,
+    reason: str | None,
+    since: str | None,
+    state: StoppedState | None,
+) -> ParkedFilter | None:
+    """Return the filter of a command; None if it has no option that selects tasks."""
+    from core.service import lookup, times
+    from core.service.runs.parked import ParkedFilter
+
+    if not any((account, domain, type, reason, since, state)):
+        return None
+    with engine.database.connection() as conn:
+        account_id = None if account is None else lookup.account_id(conn, account)
+    return ParkedFilter(
+        account=account_id,
+        domain=domain,
+        type=type,
+        reason=reason,
+        since=None if since is None else times.past(since),
+        states=[TaskState(each) for each in ([state] if state else StoppedState)],
     )
+
+
+def _confirm(engine: Backend, chosen: ParkedFilter, question: str, *, yes: bool) -> None:
+    """Ask for confirmation on a terminal; a script needs none."""
+    from core.service.runs import parked
+
+    if yes or not sys.stdin.isatty():
+        return
+    with engine.database.connection() as conn:
+        number = parked.count(conn, engine.query_slots, chosen)
+    if number and not typer.confirm(question.format(f"{number:,}"), err=True):
+        raise typer.Exit(1)
+
+
+def _report(
+    act: Callable[[Backend, ParkedFilter], BulkResult],
+    engine: Backend,
+    chosen: ParkedFilter,
+    text: str,
+    *,
+    json: bool,
+) -> None:
+    """Act on all matching tasks, in portions, and print their number."""
+    done = refused = 0
+    more = True
+    while more:
+        result = act(engine, chosen)
+        done, refused, more = done + result.done, refused + result.refused, result.more
+    if json:
+        dump({"done": done, "refused": refused})
+        return
+    say(text.format(f"{done:,}") if done else "No tasks match.")
+    if refused:
+        note(f"{refused:,} tasks had changed since, and were left as they are.")
 
 
 def _task_list(ids: list[int]) -> str:

@@ -24,6 +24,10 @@ FLASH_MESSAGES = {
     "reconnected": "Account reconnected.",
     "paused": "Account paused. Tasks that are already running will finish.",
     "resumed": "Account resumed.",
+    "integration-paused": "Integration paused. Tasks that are already running will finish.",
+    "integration-resumed": (
+        "Integration resumed. The next runs are spread over the interval of each account."
+    ),
     "started": "Run started.",
     "joined": "Joined the open run.",
     "resync-later": "The resync starts after the open run has ended.",

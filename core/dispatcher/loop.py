@@ -21,7 +21,7 @@ from core.dispatcher.maintenance import Maintenance
 from core.dispatcher.rate_headroom import RateHeadroom, retry_in
 from core.environment import Environment
 from core.errors import SettingsError
-from core.ledger import dispatching, leadership, processes
+from core.ledger import dispatching, leadership, pauses, processes
 from core.ledger.dispatching import Portion, Waiting
 from core.ledger.outcomes import Dispatch
 from core.limits.budgets import Budgets
@@ -156,14 +156,19 @@ class Dispatcher:
         return self._leading
 
     def _refresh_workers(self, conn: Conn) -> None:
-        """Read which workers serve which domain, and wake the domains that have work."""
+        """Read which workers serve which domain, and wake the domains that have work.
+
+        A paused integration counts as served by no worker.
+        """
         serving = processes.serving(conn)
         unknown = serving.keys() - self._costs.keys() - {POLL_QUEUE, SAVE_QUEUE}
         if unknown or time.monotonic() >= self._catalogs_due:
             self._costs = dispatching.catalogs(conn)
             self._catalogs_due = time.monotonic() + CATALOG_SECONDS
+        paused = pauses.lasting(conn)
         for name in self._domains.keys() | (serving.keys() & self._costs.keys()):
-            self._domains[name].threads = serving.get(name, (0, 0))[0]
+            threads = 0 if name in paused else serving.get(name, (0, 0))[0]
+            self._domains[name].threads = threads
         for name in dispatching.domains_with_work(conn, [name for name, _ in self._served()]):
             self._domains[name].wake()
 

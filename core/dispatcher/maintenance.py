@@ -25,6 +25,7 @@ from core.ledger import (
     dispatching,
     leadership,
     leases,
+    pauses,
     processes,
     pruning,
     scheduling,
@@ -87,6 +88,7 @@ class Maintenance:
         self._pruning = Job(60.0, self._prune)
         self._collecting = Job(60.0, self._collect_blobs)
         self._continuing = Job(2.0, self._continue_deferred)
+        self._pausing = Job(2.0, self._pause_and_resume)
         lease = settings.lease_seconds
         self._jobs = [
             Job(2.0, self._resend),
@@ -95,6 +97,7 @@ class Maintenance:
             Job(5.0, self._end_forgotten_runs),
             self._continuing,
             Job(2.0, self._defer_waiting),
+            self._pausing,
             Job(5.0, self._heartbeat),
             Job(10.0, self._check_epoch),
             Job(10.0, self._check_ticks),
@@ -265,6 +268,11 @@ class Maintenance:
         for run in ended:
             carry_over.poll_soon(conn, run["user_integration_id"])
         self._announce(ended)
+
+    def _pause_and_resume(self, conn: Conn) -> None:
+        """Hold back the accounts of paused integrations, and schedule those of resumed ones."""
+        if pauses.hold_accounts(conn) | pauses.end_pauses(conn):
+            self._pausing.due = 0.0
 
     def _heartbeat(self, conn: Conn) -> None:
         """Record the counters of the leader itself, for `/metrics`."""

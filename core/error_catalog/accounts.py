@@ -191,6 +191,24 @@ ENTRIES: Catalog = {
         "Ask the operator to install integration-polling-{domain}",
         cli="Try: pip install integration-polling-{domain}",
     ),
+    "integration-not-paused": entry(
+        409,
+        "integration {domain!r} is not paused",
+        "Reload the list of integrations",
+        cli="List integrations: polling integrations",
+    ),
+    "pause-in-the-past": entry(
+        422,
+        "the pause would end in the past, at {until}",
+        "Give a later time",
+        cli="Give a later time, or a span such as --until 2h",
+    ),
+    "time-invalid": entry(
+        422,
+        "{text!r} is not a time",
+        "Give a time in ISO 8601, or a span such as 2h",
+        cli="Give a time such as 2026-01-31T08:00, or a span such as 2h or 3d",
+    ),
     "integration-quarantined": entry(
         404,
         "integration {domain!r} cannot be loaded ({reason})",

@@ -35,6 +35,11 @@ STEPS: Mapping[str, Steps] = {
         "Check that the scheduler runs",
         cli="Check that the scheduler runs. List runs: polling runs",
     ),
+    "resume-integration": Steps(
+        "Resume the integration when it may continue",
+        cli="Resume it: polling integrations resume {domain}",
+        dashboard="Resume it on the page of integrations",
+    ),
     "add-old-key": Steps("Add the key that encrypted them to POLLING_SECRET_KEYS"),
     "repair-plugin": Steps("Repair or reinstall its package"),
     "install-plugin": Steps(

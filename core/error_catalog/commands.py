@@ -22,6 +22,12 @@ ENTRIES: Catalog = {
     "token-ambiguous": entry(
         422, "{text!r} matches several tokens", COMMAND_LINE, cli="Use more of the id"
     ),
+    "tasks-not-selected": entry(
+        422,
+        "name tasks, or select them with conditions, but not both",
+        "Give at least one condition",
+        cli="For example: polling tasks retry 17, or: polling tasks retry --account ID",
+    ),
     "set-without-value": entry(
         422, "--set needs key=value", COMMAND_LINE, cli="For example: --set pages=3"
     ),

@@ -19,6 +19,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.integration.base import START
 from core.ledger.outcomes import Outcome
+from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import Draw
 from core.results.text import json_text
 from core.states import Lane, RunState, TaskState, literals
@@ -146,6 +147,7 @@ JOIN sync_run r ON r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
 WHERE b.opened_at IS NOT NULL AND b.limit_name <> '{WHOLE_ACCOUNT}'
   AND greatest(b.opened_at, r.started_at) + a.poll_interval_minutes * interval '1 minute'
     <= clock_timestamp()
+  AND b.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
   AND NOT EXISTS (SELECT FROM breaker whole WHERE whole.user_integration_id = a.id
     AND whole.limit_name = '{WHOLE_ACCOUNT}' AND whole.opened_at IS NOT NULL)
 ORDER BY 1, 2 LIMIT 100

@@ -15,8 +15,12 @@ from core.db.pool import Conn
 from core.integration.base import START
 from core.ledger.breakers import MIN_POSTPONEMENT_SECONDS, PROBE_DUE
 from core.ledger.opening import open_run
+from core.ledger.pauses import PAUSED_DOMAINS
 from core.results.decisions import MAX_DEFERRAL_SECONDS
 from core.states import STOPPED_TASKS, AccountState, Lane, TaskState, Trigger, literals
+
+PAUSED_SECONDS = 900.0
+"""Seconds for which the deferred tasks of a paused integration are postponed at a time."""
 
 # Served by `sync_task_owed`: most accounts owe nothing.
 OWING = f"""
@@ -82,8 +86,9 @@ SELECT user_integration_id, lane, count(*)::int FROM (
     ORDER BY available_at LIMIT %s) due
 GROUP BY 1, 2 ORDER BY 1, 2 DESC
 """
-LOCK_ACCOUNT_IF_FREE = """
-SELECT sync_status FROM user_integration WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED
+LOCK_ACCOUNT_IF_FREE = f"""
+SELECT sync_status, integration_domain = ANY (ARRAY({PAUSED_DOMAINS})) FROM user_integration
+WHERE id = %s FOR NO KEY UPDATE SKIP LOCKED
 """
 LOCK_DUE_TASKS = f"""
 SELECT id, type FROM sync_task
@@ -167,8 +172,8 @@ def poll_soon(conn: Conn, account: UUID) -> None:
 def continue_deferred(conn: Conn, batch: int) -> int:
     """Copy deferred tasks that are due into the open run of their account, or into a new one.
 
-    Tasks of accounts that are not active are postponed, and so are tasks that an open breaker holds
-    back. A root task has no copy: its account is polled instead.
+    Tasks of accounts that are not active and of paused integrations are postponed, and so are tasks
+    that an open breaker holds back. A root task has no copy: its account is polled instead.
 
     Args:
       conn: A connection in autocommit mode.
@@ -192,6 +197,9 @@ def _continue_deferred(conn: Conn, account: UUID, lane: str) -> None:
     due = conn.execute(LOCK_DUE_TASKS, {"account": account, "lane": lane}).fetchall()
     if status[0] != AccountState.ACTIVE:
         _postpone(conn, [task for task, _ in due])
+        return
+    if status[1]:
+        _postpone(conn, [task for task, _ in due], PAUSED_SECONDS)
         return
     if roots := [task for task, type in due if type == START]:
         _postpone(conn, roots)

@@ -12,20 +12,22 @@ from core.errors import NotFound, WrongState
 from core.integration.base import START
 from core.ledger import breakers, carry_over
 from core.ledger.opening import OPEN_RUN
+from core.ledger.pauses import PAUSED_DOMAINS
 from core.states import AccountState, Lane, RunState, Trigger
 
 _NO_PAYLOAD = "'{}'"
 ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 
 # Claims due accounts, and inserts their runs and root tasks, in one statement. It skips accounts
-# that another scheduler has locked. The unique index on open runs prevents a second run. Served by
-# `user_integration_due` and `sync_run_open`.
+# of paused integrations, and accounts that another scheduler has locked. The unique index on open
+# runs prevents a second run. Served by `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = f"""
 WITH due AS (
     SELECT a.id, a.integration_domain, a.resync_due, a.drop_state,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed
     FROM user_integration a
     WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
+      AND a.integration_domain <> ALL (ARRAY({PAUSED_DOMAINS}))
       AND NOT EXISTS (SELECT FROM sync_run r
           WHERE r.user_integration_id = a.id AND r.lane = '{Lane.LIVE}'
             AND r.state = '{RunState.RUNNING}')

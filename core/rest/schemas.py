@@ -6,10 +6,18 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from core.service.fleet.health import CheckStatus
-from core.states import AccountState, AccountStateReason, Lane, RunState, TaskState, Trigger
+from core.states import (
+    AccountState,
+    AccountStateReason,
+    Lane,
+    RunState,
+    StoppedState,
+    TaskState,
+    Trigger,
+)
 from core.web.dependencies import NO_NUL
 
 T = TypeVar("T")
@@ -132,8 +140,24 @@ class Integration(BaseModel):
     oauth: bool = Field(
         description="True if accounts can be connected in a browser with `/v1/oauth`"
     )
+    paused_at: datetime | None = Field(
+        description="The time since when an operator has paused all accounts; null if it is not"
+        " paused"
+    )
+    paused_until: datetime | None = Field(
+        description="The time at which the pause ends by itself; null if there is no such time"
+    )
     config_schema: dict[str, Any] = Field(description="The JSON schema of `config`")
     credentials_schema: dict[str, Any] = Field(description="The JSON schema of `credentials`")
+
+
+class IntegrationPause(BaseModel):
+    """The pause of an integration."""
+
+    until: AwareDatetime | None = Field(
+        None,
+        description="The time at which the pause ends by itself. Default: never",
+    )
 
 
 class Wait(BaseModel):
@@ -316,6 +340,39 @@ class Retried(BaseModel):
     """The tasks that replace a retried task."""
 
     tasks: list[int] = Field(description="The IDs of the new tasks")
+
+
+class TaskFilter(BaseModel):
+    """Conditions on stopped tasks. Null: any value. At least one is required."""
+
+    user_integration_id: UUID | None = Field(None, description="The account of the tasks")
+    integration_domain: str | None = Field(
+        None, max_length=63, pattern=NO_NUL, description="The integration of the tasks"
+    )
+    type: str | None = Field(
+        None, max_length=200, pattern=NO_NUL, description="The type of the tasks"
+    )
+    reason: str | None = Field(
+        None,
+        max_length=500,
+        pattern=NO_NUL,
+        description="A part of the tasks' reason; upper and lower case are equal",
+    )
+    since: AwareDatetime | None = Field(
+        None, description="The earliest time at which the tasks stopped"
+    )
+    state: StoppedState | None = Field(None, description="The state of the tasks. Default: both")
+
+
+class BulkAction(BaseModel):
+    """The result of an action on many tasks."""
+
+    done: int = Field(description="The number of tasks that the action changed")
+    refused: int = Field(description="The number of tasks that had changed in the meantime")
+    more: bool = Field(
+        description="True if the request stopped before it processed all matching tasks. Then"
+        " repeat the request"
+    )
 
 
 class Content(BaseModel):

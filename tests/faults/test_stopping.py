@@ -15,7 +15,7 @@ from support.listening import STARTS, STOPS, Listening
 from support.metered import calls
 
 from core.db.pool import Database
-from core.ledger import dispatching
+from core.ledger import dispatching, pauses
 from core.ledger.looks import wait_until_seen
 from core.plugins import get_registry
 from core.service.accounts import actions as account_actions
@@ -27,6 +27,7 @@ from core.transport.messages import dispatch_message
 
 LISTENING = METERED | {"POLLING_PLUGINS": "support.listening"}
 DOMAIN = Listening.manifest.domain
+ENTRY = {"domain": DOMAIN, "name": "Listening", "version": None, "tasks": {}, "max_tasks": 1}
 PREFETCHED = 1_000
 
 PAGES = "SELECT count(*) FROM sync_task WHERE type = 'list_page'"
@@ -127,12 +128,15 @@ def test_a_paused_integration_starts_no_task_and_loses_none(
     account = connect(deployment, Listening, config)
     sync(deployment, account)
     fleet.until(lambda: len(starts(deployment, account)) > 30, "some tasks have started")
-    deployment.rows(PAUSE, DOMAIN)
+    with deployment.connection() as conn:
+        pauses.pause(conn, ENTRY, None)
     assert wait_until_seen(backend.database)
     returned = time.monotonic()
     fleet.until(lambda: deployment.value(WAITING), "prefetched tasks were returned")
     assert [moment for moment in starts(deployment, account) if moment > returned] == []
-    deployment.rows("UPDATE integration SET paused_at = NULL WHERE domain = %s", DOMAIN)
+    assert deployment.value(oracle.OPEN) == 1
+    with deployment.connection() as conn:
+        assert pauses.resume(conn, DOMAIN)
     oracle.wait_for_quiet(fleet)
     oracle.assert_synced(fleet, account, config)
 

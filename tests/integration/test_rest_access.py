@@ -73,6 +73,8 @@ BODIES = {
     },
     "change_user_integration": {"name": "stolen"},
     "start_authorization": {"user_id": "owner"},
+    "retry_tasks": {"type": "step"},
+    "discard_tasks": {"type": "step"},
 }
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query, Response
 from core.dashboard import rendering
 from core.dashboard.account_form import AccountForm
 from core.dashboard.responses import Renderer, redirect
-from core.dashboard.session import ActionForm, SignedIn
+from core.dashboard.session import ActionForm, Operator, SignedIn
 from core.errors import NotFound
 from core.integration.base import Integration
 from core.integration.operator import environment_value
@@ -19,6 +19,7 @@ from core.service import authorization
 from core.service.accounts import actions as account_actions
 from core.service.accounts import oauth
 from core.service.backend import Backend
+from core.service.fleet import pauses
 from core.web.dependencies import NO_NUL, Engine
 from core.web.provider_slots import provider_slot
 
@@ -43,9 +44,12 @@ REASONS = {
 def integrations(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Response:
     """List the installed integrations; for operators, also the quarantined plugins."""
     registry = engine.registry
+    with engine.database.connection() as conn:
+        paused = pauses.lasting(conn)
     cards = [
         {
             "domain": domain,
+            "pause": paused.get(domain),
             "name": integration.manifest.name,
             "version": registry.versions[domain],
             "docs": http_url(integration.manifest.docs),
@@ -58,6 +62,21 @@ def integrations(engine: Engine, viewer: SignedIn, renderer: Renderer) -> Respon
         "integrations.html",
         {"cards": cards, "quarantined": registry.quarantined if viewer.is_admin else []},
     )
+
+
+@router.post("/{domain}/pause")
+# `ActionForm` checks the CSRF token.
+def pause(engine: Engine, viewer: Operator, form: ActionForm, domain: Domain) -> Response:
+    """Pause all accounts of an integration; for operators only."""
+    pauses.pause(engine, domain)
+    return redirect("/integrations", "integration-paused")
+
+
+@router.post("/{domain}/resume")
+def resume(engine: Engine, viewer: Operator, form: ActionForm, domain: Domain) -> Response:
+    """Resume a paused integration; for operators only."""
+    pauses.resume(engine, domain)
+    return redirect("/integrations", "integration-resumed")
 
 
 @router.get("/connected")

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Path
 
 from core.integration.base import Integration as Class
+from core.ledger.pauses import Pause
 from core.plugins import Registry
 from core.rest.routes import problems
-from core.rest.schemas import Integration, Page
-from core.web.dependencies import NO_NUL, Authenticated, Engine
+from core.rest.schemas import Integration, IntegrationPause, Page
+from core.service.backend import Backend
+from core.service.fleet import pauses
+from core.web.dependencies import NO_NUL, Admin, Authenticated, Engine
+
+Domain = Annotated[
+    str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
+]
 
 router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 
@@ -19,9 +27,11 @@ router = APIRouter(prefix="/v1/integrations", tags=["integrations"])
 # Every valid token is accepted.
 def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integration]:  # noqa: ARG001
     """List the installed integrations, with the schemas of their config and credentials."""
+    with engine.database.connection() as conn:
+        paused = pauses.lasting(conn)
     registry = engine.registry
     items = [
-        _integration(registry, integration)
+        _integration(registry, integration, paused)
         for _, integration in sorted(registry.integrations.items())
     ]
     return Page(items=items, cursor=None)
@@ -31,22 +41,58 @@ def list_integrations(engine: Engine, principal: Authenticated) -> Page[Integrat
 def get_integration(
     engine: Engine,
     principal: Authenticated,  # noqa: ARG001
-    domain: Annotated[
-        str, Path(max_length=63, pattern=NO_NUL, description="The domain of the integration")
-    ],
+    domain: Domain,
 ) -> Integration:
     """Return an installed integration."""
-    return _integration(engine.registry, engine.registry.get(domain))
+    return _read(engine, domain)
 
 
-def _integration(registry: Registry, integration: Class) -> Integration:
+@router.post("/{domain}/pause", responses=problems(401, 403, 404, 422))
+def pause_integration(
+    engine: Engine,
+    principal: Admin,  # noqa: ARG001  for operators only
+    domain: Domain,
+    body: IntegrationPause | None = None,
+) -> Integration:
+    """Pause all accounts of an integration.
+
+    Running tasks end, and no further task starts. The accounts keep their own state. A second call
+    changes the end of the pause.
+    """
+    pauses.pause(engine, domain, None if body is None else body.until)
+    return _read(engine, domain)
+
+
+@router.post("/{domain}/resume", responses=problems(401, 403, 404, 409, 422))
+def resume_integration(
+    engine: Engine,
+    principal: Admin,  # noqa: ARG001  for operators only
+    domain: Domain,
+) -> Integration:
+    """Resume a paused integration. Its accounts become due, spread over their intervals."""
+    pauses.resume(engine, domain)
+    return _read(engine, domain)
+
+
+def _read(engine: Backend, domain: str) -> Integration:
+    integration = engine.registry.get(domain)
+    with engine.database.connection() as conn:
+        return _integration(engine.registry, integration, pauses.lasting(conn))
+
+
+def _integration(
+    registry: Registry, integration: Class, paused: Mapping[str, Pause]
+) -> Integration:
     manifest = integration.manifest
+    pause = paused.get(manifest.domain)
     return Integration(
         domain=manifest.domain,
         name=manifest.name,
         version=registry.versions[manifest.domain],
         docs=manifest.docs,
         oauth=manifest.oauth is not None,
+        paused_at=pause and pause.since,
+        paused_until=pause and pause.until,
         config_schema=integration.config_model.model_json_schema(),
         credentials_schema=integration.credentials_model.model_json_schema(),
     )

@@ -1,19 +1,41 @@
-"""`/v1/tasks`: single tasks."""
+"""`/v1/tasks`: single tasks, and actions on all tasks that match a filter."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
+from core.errors import InvalidInput
 from core.rest.routes import problems
-from core.rest.schemas import Retried, Task
+from core.rest.schemas import BulkAction, Retried, Task, TaskFilter
 from core.service import authorization
 from core.service.authorization import Principal
 from core.service.backend import Backend
 from core.service.runs import actions as run_actions
+from core.service.runs import parked
 from core.service.runs import queries as run_queries
+from core.service.runs.parked import BulkResult, ParkedFilter
+from core.states import TaskState
 from core.web.dependencies import Authenticated, Engine, TaskId
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
+
+
+@router.post("/retry", responses=problems(401, 404, 422, 503))
+def retry_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) -> BulkAction:
+    """Retry all matching tasks. Copies of them run in their account's open run or in a new run.
+
+    The request processes tasks for at most 10 seconds.
+    """
+    return _bulk(parked.retry_all(engine, _filter(engine, principal, body)))
+
+
+@router.post("/discard", responses=problems(401, 404, 422, 503))
+def discard_tasks(engine: Engine, principal: Authenticated, body: TaskFilter) -> BulkAction:
+    """Discard all matching tasks.
+
+    This cannot be undone. Content that the tasks would have saved may be missing.
+    """
+    return _bulk(parked.discard_all(engine, _filter(engine, principal, body)))
 
 
 @router.get("/{task}", responses=problems(401, 404, 422))
@@ -38,6 +60,27 @@ def discard_task(engine: Engine, principal: Authenticated, task: TaskId) -> Task
     _read(engine, principal, task)
     run_actions.discard(engine, [task])
     return _read(engine, principal, task)
+
+
+def _filter(engine: Backend, principal: Principal, body: TaskFilter) -> ParkedFilter:
+    if not body.model_dump(exclude_none=True):
+        raise InvalidInput("tasks-not-selected")
+    if body.user_integration_id is not None:
+        with engine.database.connection() as conn:
+            authorization.require(conn, principal, "account", body.user_integration_id)
+    return ParkedFilter(
+        user=principal.user_id,
+        account=body.user_integration_id,
+        domain=body.integration_domain,
+        type=body.type,
+        reason=body.reason,
+        since=body.since,
+        states=[TaskState(body.state)] if body.state else [TaskState.PARKED, TaskState.DEFERRED],
+    )
+
+
+def _bulk(result: BulkResult) -> BulkAction:
+    return BulkAction(done=result.done, refused=result.refused, more=result.more)
 
 
 def _read(engine: Backend, principal: Principal, task: int) -> Task:

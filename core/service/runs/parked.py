@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -20,9 +21,8 @@ from core.states import STOPPED_TASKS, TaskState, literals
 
 KEY = Keyset({"id": "bigint"})
 
-CONDITION = f"""
-t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL AND t.state = '{TaskState.PARKED}'
-"""
+_STOPPED = f"t.state IN ({literals(STOPPED_TASKS)}) AND t.retried_as IS NULL"
+CONDITION = f"{_STOPPED} AND t.state = '{TaskState.PARKED}'"
 """The condition of a parked task.
 
 Its first part is the condition of the index `sync_task_owed`, which contains few rows of a table
@@ -33,15 +33,17 @@ ERROR_CLASS = """CASE WHEN t.errors->-1->>'error' ~ '^[A-Za-z_][A-Za-z0-9_]{0,79
     THEN split_part(t.errors->-1->>'error', ':', 1) ELSE 'other' END"""
 """The class of the last error, without the rest of its text."""
 
-# Reads all parked tasks through `sync_task_owed`; with an account or a user, only their tasks.
+# Reads all stopped tasks through `sync_task_owed`; with an account or a user, only their tasks.
 _FOUND = f"""
 FROM sync_task t JOIN user_integration a ON a.id = t.user_integration_id
-WHERE {CONDITION}
+WHERE {_STOPPED} AND t.state = ANY (%(states)s)
   AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
   AND (%(account)s::uuid IS NULL OR t.user_integration_id = %(account)s)
   AND (%(domain)s::text IS NULL OR t.integration_domain = %(domain)s)
   AND (%(type)s::text IS NULL OR t.type = %(type)s)
   AND (%(error)s::text IS NULL OR {ERROR_CLASS} = %(error)s)
+  AND (%(reason)s::text IS NULL OR strpos(lower(t.reason), lower(%(reason)s)) > 0)
+  AND (%(since)s::timestamptz IS NULL OR t.finished_at >= %(since)s)
 """
 PAGE = f"""
 SELECT t.id, t.run_id, t.user_integration_id, a.name AS account_name, a.user_id,
@@ -80,10 +82,13 @@ Act = Callable[[Backend, Sequence[int]], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class ParkedFilter:
-    """Conditions on parked tasks. None: any value.
+    """Conditions on stopped tasks. None: any value.
 
     Attributes:
       error: The class of the last error; `other` for tasks whose error names no class.
+      reason: A part of the task's reason; upper and lower case are equal.
+      since: The earliest time at which the task stopped.
+      states: The states of the tasks. Default: parked.
     """
 
     user: str | None = None
@@ -91,6 +96,9 @@ class ParkedFilter:
     domain: str | None = None
     type: str | None = None
     error: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    states: list[TaskState] = field(default_factory=lambda: [TaskState.PARKED])
 
 
 @dataclass(slots=True)

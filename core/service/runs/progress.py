@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,9 +14,11 @@ from core.db.pool import Conn
 from core.db.rows import fetch
 from core.errors import Advice, NotFound
 from core.ledger import leadership, processes
+from core.ledger.pauses import Pause
 from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
+from core.service.fleet import pauses
 from core.states import AccountState, RunState, TaskState
 
 COUNTERS = (
@@ -142,9 +144,11 @@ def progress(conn: Conn, run: UUID) -> Progress:
 
 def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[Blocker]:
     """Return the blockers of an account, the most important first; empty if nothing blocks it."""
+    fleet = _fleet(conn)
     reasons = [
         *_status(account),
-        *_workers(_fleet(conn), account),
+        *_paused(fleet, account),
+        *_workers(fleet, account),
         *_blocks(conn, [account])[account.id],
     ]
     if not reasons and now is not None and now.state == RunState.RUNNING and now.queued == 0:
@@ -159,7 +163,12 @@ def first_blockers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Blocke
     """
     fleet, blocks = _fleet(conn), _blocks(conn, accounts)
     reasons = {
-        account.id: [*_status(account), *_workers(fleet, account), *blocks[account.id]]
+        account.id: [
+            *_status(account),
+            *_paused(fleet, account),
+            *_workers(fleet, account),
+            *blocks[account.id],
+        ]
         for account in accounts
     }
     return {id: of_account[0] for id, of_account in reasons.items() if of_account}
@@ -187,12 +196,28 @@ class _Fleet:
     serving: Collection[str]
     leads: bool
     draining: bool
+    paused: Mapping[str, Pause]
 
 
 def _fleet(conn: Conn) -> _Fleet:
     status = leadership.status(conn)
     serving = processes.serving(conn)
-    return _Fleet(serving, status.leads, not serving and processes.draining(conn))
+    draining = not serving and processes.draining(conn)
+    return _Fleet(serving, status.leads, draining, pauses.lasting(conn))
+
+
+def _paused(fleet: _Fleet, account: Account) -> list[Blocker]:
+    pause = fleet.paused.get(account.integration_domain)
+    if pause is None:
+        return []
+    text = f"an operator has paused all {account.integration_domain} accounts"
+    return [
+        Blocker(
+            f"{text} {pauses.end_of(pause)}",
+            pause.until,
+            Advice("resume-integration", {"domain": account.integration_domain}),
+        )
+    ]
 
 
 def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:

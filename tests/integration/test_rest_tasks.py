@@ -1,0 +1,69 @@
+"""Actions over the API on all tasks that match a filter."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+STATES = "SELECT id, CASE WHEN retried_as IS NULL THEN state ELSE 'retried' END FROM sync_task"
+
+
+@pytest.fixture
+def stopped(desk: Any) -> Any:
+    """Return `stopped(account, reason, state)`, which adds a stopped task of an ended run."""
+
+    def add(account: UUID, reason: str, state: str = "parked", *, hours: int = 0) -> int:
+        (task,) = desk.add(desk.run(account), f"{reason} {state} {hours}")
+        desk.conn.execute(
+            "UPDATE sync_task SET state = %s, reason = %s,"
+            " finished_at = now() - %s * interval '1 h' WHERE id = %s",
+            (state, reason, hours, task),
+        )
+        return task
+
+    return add
+
+
+def states(desk: Any, *tasks: int) -> list[str]:
+    found = dict(desk.rows(STATES))
+    return [found[task] for task in tasks]
+
+
+def test_a_filter_selects_by_account_reason_age_and_state(api, desk, stopped) -> None:
+    one, two = desk.account("one"), desk.account("two")
+    tasks = [
+        stopped(one, "HTTP 503: busy"),
+        stopped(one, "HTTP 503: busy", "deferred"),
+        stopped(one, "HTTP 404"),
+        stopped(one, "http 503: old", hours=3),
+        stopped(two, "HTTP 503: busy"),
+    ]
+    wanted = {"user_integration_id": str(one), "reason": "http 503"}
+    since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    answer = api.admin.post("/v1/tasks/retry", json={**wanted, "since": since, "state": "parked"})
+    assert answer.json() == {"done": 1, "refused": 0, "more": False}
+    assert states(desk, *tasks) == ["retried", "deferred", "parked", "parked", "parked"]
+    assert api.admin.post("/v1/tasks/discard", json=wanted).json()["done"] == 2
+    assert states(desk, *tasks) == ["retried", "done", "parked", "done", "parked"]
+
+
+@pytest.mark.parametrize("reason", ["%", "_", "'; DROP TABLE sync_task; --", "\\", "é" * 400])
+def test_a_reason_is_a_plain_text(api, desk, stopped, reason: str) -> None:
+    task, other = stopped(desk.account(), f"so {reason}."), stopped(desk.account("b"), "plain")
+    assert api.admin.post("/v1/tasks/discard", json={"reason": reason}).json()["done"] == 1
+    assert states(desk, task, other) == ["done", "parked"]
+
+
+def test_a_user_retries_only_tasks_of_the_users_own_accounts(api, desk, stopped) -> None:
+    mine, theirs = desk.account("m", user_id="me"), desk.account("t", user_id="them")
+    tasks = stopped(mine, "x"), stopped(theirs, "x")
+    user = api.user("me")
+    assert user.post("/v1/tasks/retry", json={"reason": "x"}).json()["done"] == 1
+    assert states(desk, *tasks) == ["retried", "parked"]
+    foreign = {"user_integration_id": str(theirs)}
+    assert user.post("/v1/tasks/retry", json=foreign).status_code == 404
+    assert user.post("/v1/tasks/retry", json={}).status_code == 422
+    assert states(desk, tasks[1]) == ["parked"]

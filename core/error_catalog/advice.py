@@ -35,6 +35,10 @@ STEPS: Mapping[str, Steps] = {
         "Check that the scheduler runs",
         cli="Check that the scheduler runs. List runs: polling runs",
     ),
+    "wait-for-provider": Steps(
+        "Wait: the engine tries again by itself",
+        cli="Wait: the engine tries again by itself. Try one account now: polling sync ID",
+    ),
     "resume-integration": Steps(
         "Resume the integration when it may continue",
         cli="Resume it: polling integrations resume {domain}",

@@ -20,6 +20,7 @@ from core.rest.routes import (
     integrations,
     oauth,
     operations,
+    outages,
     runs,
     tasks,
     user_integrations,
@@ -44,7 +45,18 @@ details ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Their `code` is st
 change.
 """
 
-ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, oauth, operations)
+ROUTERS = (
+    integrations,
+    outages,
+    user_integrations,
+    runs,
+    tasks,
+    content,
+    changes,
+    users,
+    oauth,
+    operations,
+)
 
 
 def build(backend: Backend) -> FastAPI:

@@ -160,6 +160,23 @@ class IntegrationPause(BaseModel):
     )
 
 
+class Outage(BaseModel):
+    """An integration, or one limit of it, that does not answer some of its accounts."""
+
+    integration_domain: str = Field(description="The integration")
+    limit: str | None = Field(
+        description="The limit that does not answer, such as one method; null for all of it"
+    )
+    since: datetime = Field(description="The time of the first failure")
+    next_try: datetime = Field(description="The time of the next probe")
+    accounts: int = Field(description="The number of accounts that get no answer")
+    active_accounts: int = Field(description="The number of active accounts of the integration")
+    tasks: int = Field(
+        description="The number of tasks that wait. Above 100,000, they are not counted"
+    )
+    sentence: str = Field(description="The outage as a sentence for people")
+
+
 class Wait(BaseModel):
     """A reason why an account or a run waits."""
 

@@ -13,7 +13,7 @@ from core.dashboard.session import SignedIn
 from core.db.pool import Conn
 from core.ledger import leadership
 from core.service.backend import Backend
-from core.service.fleet import activity, health, snapshot
+from core.service.fleet import activity, health, outages, snapshot
 from core.transport.messages import POLL_QUEUE, SAVE_QUEUE
 from core.web.dependencies import Engine
 
@@ -35,6 +35,7 @@ def _collect(engine: Backend, conn: Conn) -> dict[str, Any]:
     return {
         "health": health.check(engine),
         "fleet": fleet,
+        "outages": outages.sentences(conn, engine.registry),
         "accounts": _total_by(fleet.accounts, "status"),
         "tasks": _total_by(fleet.tasks, "state"),
         "overdue": sum(row["number"] for row in fleet.overdue),

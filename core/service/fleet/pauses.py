@@ -17,7 +17,7 @@ from core.service.formatting import moment
 def pause(backend: Backend, domain: str, until: datetime | None = None) -> Pause:
     """Pause an integration, or change the end of its pause.
 
-    Returns when every live process has seen the pause, or after 3 s. From then on, no task of its
+    Returns when every live process has seen the pause, or after 3 s. After that, no task of its
     accounts starts. Running tasks end, and their results are saved. The accounts keep their state.
 
     Args:

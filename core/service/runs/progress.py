@@ -19,6 +19,7 @@ from core.limits.keys import WHOLE_ACCOUNT
 from core.service.accounts.actions import stopped
 from core.service.accounts.owed import Owed
 from core.service.fleet import pauses
+from core.service.formatting import moment
 from core.states import AccountState, RunState, TaskState
 
 COUNTERS = (
@@ -62,6 +63,13 @@ ORDER BY available_at LIMIT 1
 BLOCKS = """
 SELECT key, until, reason FROM limit_block
 WHERE until > clock_timestamp() AND key ^@ ANY(%(prefixes)s) ORDER BY until DESC
+"""
+
+
+# Served by the primary key. The breaker of the complete account comes first.
+BREAKERS = """
+SELECT user_integration_id, limit_name, reason, first_failed_at, probe_at FROM breaker
+WHERE opened_at IS NOT NULL AND user_integration_id = ANY(%(accounts)s) ORDER BY limit_name
 """
 
 
@@ -149,6 +157,7 @@ def blockers(conn: Conn, account: Account, now: Progress | None = None) -> list[
         *_status(account),
         *_paused(fleet, account),
         *_workers(fleet, account),
+        *_breakers(conn, [account])[account.id],
         *_blocks(conn, [account])[account.id],
     ]
     if not reasons and now is not None and now.state == RunState.RUNNING and now.queued == 0:
@@ -161,12 +170,13 @@ def first_blockers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, Blocke
 
     The number of queries does not depend on the number of accounts.
     """
-    fleet, blocks = _fleet(conn), _blocks(conn, accounts)
+    fleet, breakers, blocks = _fleet(conn), _breakers(conn, accounts), _blocks(conn, accounts)
     reasons = {
         account.id: [
             *_status(account),
             *_paused(fleet, account),
             *_workers(fleet, account),
+            *breakers[account.id],
             *blocks[account.id],
         ]
         for account in accounts
@@ -241,6 +251,15 @@ def _workers(fleet: _Fleet, account: Account) -> list[Blocker]:
     if not fleet.leads:
         return [Blocker("no dispatcher is leading; another takes over within 20 s")]
     return []
+
+
+def _breakers(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:
+    found: dict[UUID, list[Blocker]] = {account.id: [] for account in accounts}
+    for row in fetch(conn, BREAKERS, {"accounts": list(found)}):
+        what = f"the provider does not answer {row['limit_name']}".rstrip()
+        text = f"{what} since {moment(row['first_failed_at'])}: {row['reason']}"
+        found[row["user_integration_id"]].append(Blocker(text, row["probe_at"]))
+    return found
 
 
 def _blocks(conn: Conn, accounts: Sequence[Account]) -> dict[UUID, list[Blocker]]:

@@ -11,7 +11,7 @@ from core.errors import Advice
 from core.ledger import leadership, processes
 from core.plugins import Registry
 from core.service import formatting
-from core.service.fleet import health, pauses
+from core.service.fleet import health, outages, pauses
 from core.service.fleet.doctor.check import Check
 from core.service.fleet.doctor.servers import MAX_CLOCK_SKEW_SECONDS
 from core.service.fleet.liveness import ALIVE
@@ -39,6 +39,8 @@ def examine(conn: Conn, settings: Settings, registry: Registry) -> Iterator[Chec
     yield _workers(conn, serving)
     yield from _served(conn, serving, registry)
     yield _dispatcher(status, serving)
+    for sentence in outages.sentences(conn, registry):
+        yield Check("outage", "warn", sentence, Advice("wait-for-provider"))
     for domain, pause in pauses.lasting(conn).items():
         text = f"an operator has paused all {domain} accounts {pauses.end_of(pause)}"
         yield Check("pause", "warn", text, Advice("resume-integration", {"domain": domain}))

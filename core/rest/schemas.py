@@ -340,6 +340,7 @@ class Task(BaseModel):
     attempts: int = Field(description="The number of failed attempts")
     crashes: int = Field(description="The number of crashes")
     snoozes: int = Field(description="The number of snoozes, which count no attempt")
+    snoozed_seconds: float = Field(description="The duration of all snoozes, in seconds")
     reason: str | None = Field(description="The reason for the current state")
     errors: list[dict[str, Any]] | None = Field(description="The errors of the failed attempts")
     outputs_saved: int = Field(description="The number of items created or changed")

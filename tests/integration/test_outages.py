@@ -50,6 +50,7 @@ def test_an_outage_counts_accounts_and_waiting_tasks(desk, away) -> None:
         waiting(desk, account)
     away(one)
     away(two, probes=0)
+    away(three)
     (outage,) = outages(desk.conn)
     assert (outage.accounts, outage.active, outage.tasks) == (1, 2, 3)
     away(two, "s")

@@ -40,13 +40,15 @@ SELECT o.domain, o.limit_name, o.accounts, o.since, o.next_try,
                 AND (b.types IS NULL OR t.type = ANY (b.types))
         ) waiting
         WHERE {NOT_ANSWERING} AND b.integration_domain = o.domain AND b.limit_name = o.limit_name
+          AND a.sync_status = '{AccountState.ACTIVE}'
           AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
         LIMIT {MAX_COUNTED + 1}) counted) AS tasks
 FROM (
     SELECT b.integration_domain AS domain, b.limit_name, count(*)::int AS accounts,
         min(b.first_failed_at) AS since, min(b.probe_at) AS next_try
     FROM breaker b JOIN user_integration a ON a.id = b.user_integration_id
-    WHERE {NOT_ANSWERING} AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
+    WHERE {NOT_ANSWERING} AND a.sync_status = '{AccountState.ACTIVE}'
+      AND (%(user)s::text IS NULL OR a.user_id = %(user)s)
     GROUP BY 1, 2
 ) o ORDER BY o.domain, o.limit_name
 """

@@ -202,14 +202,14 @@ def test_an_account_that_changes_while_it_is_loaded_is_loaded_again(
 ) -> None:
     opened = worker.accounts._open
 
-    def change_meanwhile(account: Any) -> Any:
+    def change_during_load(account: Any) -> Any:
         monkeypatch.setattr(worker.accounts, "_open", opened)
         desk.conn.execute(store.PAUSE, (task.account_id,))
         worker.admission.step()
         return opened(account)
 
     worker.admission.step(), worker.admission.step()
-    monkeypatch.setattr(worker.accounts, "_open", change_meanwhile)
+    monkeypatch.setattr(worker.accounts, "_open", change_during_load)
     with pytest.raises(AccountStopped):
         worker.admission.check(task)
 

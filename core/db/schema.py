@@ -101,6 +101,17 @@ def _account(**kwargs: Any) -> Column[Any]:
     return Column("user_integration_id", UUID, nullable=False, **kwargs)
 
 
+def _account_key(**kwargs: Any) -> Column[Any]:
+    """Return a column that references an account, for tables that are not hot."""
+    return Column(
+        "user_integration_id",
+        UUID,
+        ForeignKey("user_integration.id", ondelete="CASCADE"),
+        nullable=False,
+        **kwargs,
+    )
+
+
 user_integration = Table(
     "user_integration",
     metadata,
@@ -150,12 +161,7 @@ sync_run = Table(
     "sync_run",
     metadata,
     Column("id", UUID, primary_key=True),
-    Column(
-        "user_integration_id",
-        UUID,
-        ForeignKey("user_integration.id", ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _account_key(),
     _text("integration_domain"),
     _text("lane"),
     _text("trigger"),
@@ -375,13 +381,7 @@ held_deletion = Table(
     "held_deletion",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column(
-        "user_integration_id",
-        UUID,
-        ForeignKey("user_integration.id", ondelete="CASCADE"),
-        nullable=False,
-        index=True,
-    ),
+    _account_key(index=True),
     Column("run_id", UUID, nullable=False),
     _text("parent", nullable=True),
     _moment("since"),
@@ -397,6 +397,47 @@ limit_block = Table(
     Column("key", Text, primary_key=True),
     _moment("until", nullable=False),
     _text("reason", nullable=True),
+)
+
+breaker = Table(
+    "breaker",
+    metadata,
+    _account_key(primary_key=True),
+    # Empty for the breaker of the complete account.
+    Column("limit_name", Text, primary_key=True),
+    _text("integration_domain"),
+    # The task types that use the limit. NULL: all tasks of the account.
+    Column("types", ARRAY(Text)),
+    # Consecutive failures that may pass, and their tasks, one entry for each failure.
+    _count("failures"),
+    Column("failed_tasks", ARRAY(BigInteger), nullable=False),
+    _text("reason", nullable=True),
+    _moment("first_failed_at", nullable=False),
+    # NULL while the breaker is closed.
+    _moment("opened_at"),
+    _moment("probe_at"),
+    Column("probe_task", BigInteger),
+    _count("failed_probes"),
+    Index(
+        "breaker_open",
+        "integration_domain",
+        "probe_at",
+        postgresql_where=text("opened_at IS NOT NULL"),
+    ),
+)
+
+control_change = Table(
+    "control_change",
+    metadata,
+    # Triggers insert a row when the state or the version of an account changes, when it is
+    # deleted, and when an integration is paused or resumed. Workers read it before they start a
+    # task.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("user_integration_id", UUID),
+    _text("integration_domain", nullable=True),
+    _changed_xid(),
+    _moment("changed_at", default=True),
+    Index("control_change_changes", "changed_xid", "id"),
 )
 
 blob = Table(
@@ -416,6 +457,9 @@ integration = Table(
     Column("tasks", JSONB, nullable=False),
     Column("max_tasks", BigInteger, nullable=False),
     _moment("seen_at", default=True),
+    # Set while an operator has paused the integration; `paused_until` NULL: until it is resumed.
+    _moment("paused_at"),
+    _moment("paused_until"),
 )
 
 process = Table(
@@ -434,6 +478,8 @@ process = Table(
     Column("counters", JSONB, nullable=False, server_default=text("'{}'")),
     _moment("started_at", default=True),
     _moment("seen_at", default=True),
+    # The time of its latest look at `control_change`; NULL while it holds no tasks.
+    _moment("looked_at"),
 )
 
 throughput = Table(

@@ -142,6 +142,17 @@ MUTATIONS = [
         ("tests/integration/test_content.py",),
     ),
     Mutation(
+        "tombstones as old as their run",
+        (("core/content/store.py", "writer._replace(seq=start_seq)", "writer"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "tombstones as old as their run, in the harness",
+        (("core/testing/content.py", "self._delete(id, began, now)",
+          "self._delete(id, 10**9, now)"),),
+        ("tests/unit/test_harness.py", "tests/unit/test_conformance.py"),
+    ),
+    Mutation(
         "the suspects' lane",
         (("core/worker/inflight.py", "return self._suspect == dispatch.id", "return True"),),
         ("tests/unit/test_inflight.py",),

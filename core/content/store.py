@@ -302,4 +302,6 @@ def sweep(
     if len(vanished) > max_deleted_share * total:
         conn.execute(HOLD_DELETION, {**place, "vanished": len(vanished), "total": total})
         return 0
-    return sum(mark_deleted(conn, [(writer, id) for id in vanished]).values())
+    # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+    sweeper = writer._replace(seq=start_seq)
+    return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values())

@@ -155,7 +155,7 @@ class ContentTable:
         return changes
 
     def sweep(
-        self, listing: ListingRow, run: str, began: int, sequence: int, now: int, *, allow: bool
+        self, listing: ListingRow, run: str, began: int, now: int, *, allow: bool
     ) -> int | None:
         """Delete the items that a complete listing no longer has.
 
@@ -163,7 +163,6 @@ class ContentTable:
           listing: The listing.
           run: The id of the run whose task listed it.
           began: The time at which that run began.
-          sequence: The number of the task's dispatch.
           now: The time.
           allow: True to ignore the delete guard.
 
@@ -181,7 +180,8 @@ class ContentTable:
         ]
         if len(gone) > self._max_deleted_share * len(inside) and not allow:
             return None
-        return sum(self._delete(id, sequence, now) for id in gone)
+        # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+        return sum(self._delete(id, began, now) for id in gone)
 
     def _items(self) -> Iterator[Item]:
         return (row.item for row in self._rows.values() if row.item is not None)

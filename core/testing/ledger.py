@@ -135,7 +135,7 @@ class Ledger:
         for state in rows.states:
             self._write_state(sequence, state)
         for listing in rows.listed:
-            self._sweep(listing, entry.run, sequence)
+            self._sweep(listing, entry.run)
         self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:
             account.spool.delete(key)
@@ -173,10 +173,10 @@ class Ledger:
         if state.value is None:
             del account.state[partition]
 
-    def _sweep(self, listing: ListingRow, run: Run, sequence: int) -> None:
+    def _sweep(self, listing: ListingRow, run: Run) -> None:
         account = self._account
         swept = account.content.sweep(
-            listing, run.info.id, run.began, sequence, account.tick(), allow=self.allow_deletions
+            listing, run.info.id, run.began, account.tick(), allow=self.allow_deletions
         )
         place = Listing(listing.parent, moment(listing.since), moment(listing.until))
         # A later listing of the same place replaces its held deletion.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,6 +11,7 @@ import pytest
 
 from core import Listing, Task, TaskOutput
 from core.ledger import controls
+from core.ledger.dispatching import Portion
 
 
 @pytest.fixture
@@ -495,6 +497,43 @@ def test_items_that_any_task_wrote_since_the_run_began_stay(desk) -> None:
     )
     desk.finish(dispatches["live"], seen=["kept"], listed=[Listing()])
     assert desk.alive() == {"old", "kept", "history"}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["not seen", "seen"])
+@pytest.mark.parametrize("dispatched", list(itertools.permutations(["page", "step"])))
+@pytest.mark.parametrize("saved", list(itertools.permutations(["page", "step"])))
+def test_an_item_that_a_download_returns_stays_in_any_order(
+    desk, dispatched, saved, named: bool
+) -> None:
+    """The root lists x only by the step that downloads it; the page completes the listing."""
+    account = desk.account()
+    desk.keep(account, *(TaskOutput(id, "old") for id in "xyz"))
+    root = desk.root(account)
+    desk.finish(
+        root, tasks=[Task(name) for name in dispatched], seen=["y", *(["x"] if named else [])]
+    )
+    running = {}
+    for name, other in (dispatched, dispatched[::-1]):
+        (running[name],) = desk.claim(Portion(str(account), "live", 1, without_types=[other]))
+    for name in saved:
+        if name == "page":
+            desk.finish(running["page"], guard=1.0, seen=["z"], listed=[Listing()])
+            assert not named or desk.alive() == set("xyz")
+        else:
+            desk.finish(running["step"], output=[TaskOutput("x", "new")])
+    assert desk.content(where="deleted_at IS NULL") == {"x": "new", "y": "old", "z": "old"}
+
+
+def test_a_sweep_keeps_a_descendant_that_its_run_wrote(desk) -> None:
+    account = desk.account()
+    desk.keep(account, TaskOutput("d"), TaskOutput("d/x", "old", parent="d"), TaskOutput("a"))
+    root = desk.root(account)
+    desk.finish(root, tasks=[Task("step"), Task("page")], seen=["a"])
+    (file,) = desk.claim(Portion(str(account), "live", 1, without_types=["page"]))
+    (page,) = desk.claim()
+    desk.finish(file, output=[TaskOutput("d/x", "new", parent="d")])
+    desk.finish(page, guard=1.0, listed=[Listing()])
+    assert desk.alive() == {"a", "d/x"}
 
 
 def test_a_listing_that_loses_more_than_the_guard_allows_is_held(desk) -> None:

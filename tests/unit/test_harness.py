@@ -241,6 +241,33 @@ class TestListings:
         harness.sync()
         assert harness.deleted == {"a", "below"}
 
+    @pytest.mark.parametrize("seed", range(12))
+    def test_an_item_that_a_download_returns_stays_in_any_order(self, seed: int) -> None:
+        """The root lists x only by the task that downloads it."""
+        order: list[str] = []
+
+        def script(ctx: Context, name: str) -> TaskResult:
+            order.append(name)
+            match name:
+                case "first":
+                    return TaskResult([item(id, "old") for id in "xyz"])
+                case "root":
+                    first = not ctx.fingerprints("xyz")
+                    tasks = [step("first")] if first else [step("page"), step("download")]
+                    return TaskResult(tasks=tasks, seen=[] if first else ["y"])
+                case "page":
+                    return TaskResult(seen=["z"], listed=[Listing()])
+                case _:
+                    return TaskResult([item("x", "new")])
+
+        faults = Faults(seed, overlap=0.5, reorder=True)
+        harness = scripted(script, max_deleted_share=1, faults=faults)
+        harness.sync()
+        harness.sync()
+        assert {id: item.text for id, item in harness.content.items()} == {
+            "x": "new", "y": "old", "z": "old"
+        }  # fmt: skip
+
     def test_a_failed_listing_deletes_nothing(self) -> None:
         def script(ctx: Context, name: str) -> TaskResult:
             if name == "root":

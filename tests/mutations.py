@@ -94,10 +94,10 @@ MUTATIONS = [
         "completion apart from the commit",
         (("core/worker/saver.py",
           "            return commit_outcomes("
-          "conn, outcomes, max_deleted_share=self._max_deleted_share)",
+          "conn, outcomes, guard=self._guard)",
           "            with conn.transaction():\n"
           "                result = commit_outcomes("
-          "conn, outcomes, max_deleted_share=self._max_deleted_share)\n"
+          "conn, outcomes, guard=self._guard)\n"
           "                end_runs(conn, {o.dispatch.run_id for o in outcomes})\n"
           "            return result"),
          ("core/worker/saver.py", "return end_runs(conn, runs)", "return []")),

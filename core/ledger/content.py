@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from core.content import store
+from core.content.guard import hold, judge_gone
 from core.content.store import Write, Writer
 from core.db.pool import Conn
 from core.ledger.fence import FencedRun
 from core.ledger.finish import TaskCounts
 from core.ledger.outcomes import Outcome
-from core.states import Operation
+from core.results.delete_guard import OFF, DeleteGuard
+from core.results.rows import ListingRow
+from core.states import HoldSource, Operation
 
 
 def write_content(
@@ -21,7 +24,7 @@ def write_content(
     outcomes: Sequence[Outcome],
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
-    max_deleted_share: float,
+    guard: DeleteGuard,
 ) -> set[store.Key]:
     """Write the content of a batch, and count rows by task.
 
@@ -30,7 +33,7 @@ def write_content(
       outcomes: The outcomes that passed the fence, in the order of their dispatch.
       runs: Their runs, by task.
       counts: Their counts, by task; updated here.
-      max_deleted_share: The share of a listing above which a deletion waits for a person.
+      guard: The delete guard.
 
     Returns:
       The keys of the rows that outputs created, changed or deleted. Rows that a sweep deleted are
@@ -38,7 +41,7 @@ def write_content(
     """
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
-    gone = [(writer, row.id) for writer, row in rows[Operation.TOMBSTONE]]
+    gone = _allowed(conn, rows[Operation.TOMBSTONE], runs, guard)
     deleted = store.mark_deleted(conn, gone)
     store.insert_placeholders(conn, gone)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
@@ -50,8 +53,9 @@ def write_content(
             counts[writer.task].unchanged += 1
     for writer, id in gone:
         counts[writer.task].deleted += deleted[writer.account, id]
+        counts[writer.task].gone += deleted[writer.account, id]
     _record_seen(conn, outcomes, changed)
-    _sweep(conn, outcomes, runs, counts, max_deleted_share)
+    _sweep(conn, outcomes, runs, counts, guard)
     return changed | set(deleted)
 
 
@@ -69,6 +73,28 @@ def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
                 write = (writer, row._replace(metadata=before | row.metadata))
             latest[key] = write
     return {operation: list(latest.values()) for operation, latest in rows.items()}
+
+
+def _allowed(
+    conn: Conn, gone: Sequence[Write], runs: Mapping[int, FencedRun], guard: DeleteGuard
+) -> list[tuple[Writer, str]]:
+    """Return the single deletions that the delete guard allows; hold the others for a person."""
+    by_run: dict[str, list[tuple[Writer, str]]] = {}
+    for writer, row in gone:
+        by_run.setdefault(writer.run, []).append((writer, row.id))
+    allowed: list[tuple[Writer, str]] = []
+    for run, deletions in sorted(by_run.items()):
+        first = deletions[0][0]
+        limit = OFF if runs[first.task].allow_deletions else guard
+        lost = judge_gone(
+            conn, limit, first.account, run, {id: writer.seq for writer, id in deletions}
+        )
+        if lost.is_held:
+            place = ListingRow(None, None, None)._asdict() | {"account": first.account, "run": run}
+            hold(conn, place, HoldSource.GONE, lost)
+        else:
+            allowed += deletions
+    return allowed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:
@@ -92,7 +118,7 @@ def _sweep(
     outcomes: Sequence[Outcome],
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
-    max_deleted_share: float,
+    guard: DeleteGuard,
 ) -> None:
     """Delete items that complete listings no longer have, unless the delete guard applies."""
     for outcome in outcomes:
@@ -105,7 +131,7 @@ def _sweep(
                 _writer(outcome),
                 start_seq=run.start_seq,
                 began=run.began,
-                max_deleted_share=1.0 if run.allow_deletions else max_deleted_share,
+                guard=OFF if run.allow_deletions else guard,
             )
 
 

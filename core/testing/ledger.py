@@ -130,7 +130,9 @@ class Ledger:
             return self._queue.put(entry, CONFLICT_SECONDS)
         account, sequence = self._account, context.sequence
         self.result.outputs.update(
-            account.content.write(rows, entry.run.info.id, sequence, account.tick())
+            account.content.write(
+                rows, entry.run.info.id, sequence, account.tick(), allow=self.allow_deletions
+            )
         )
         for state in rows.states:
             self._write_state(sequence, state)
@@ -181,8 +183,9 @@ class Ledger:
         place = Listing(listing.parent, moment(listing.since), moment(listing.until))
         # A later listing of the same place replaces its held deletion.
         held = [each for each in self.result.held if each != place]
-        self.result.held = [*held, place] if swept is None else held
-        self.result.outputs["deleted"] += swept or 0
+        self.result.held = [*held, place] if swept < 0 else held
+        self.result.outputs["deleted"] += max(swept, 0)
+        self.result.outputs["held"] += max(-swept, 0)
 
     # Exceptions
 

@@ -26,12 +26,13 @@ COUNTERS = (
     "outputs_saved",
     "outputs_unchanged",
     "outputs_deleted",
+    "deletions_held",
 )
 """The counters of a run: columns of its row, and attributes of its progress."""
 
 RUN = """
 SELECT id, user_integration_id, integration_domain, lane, trigger, state, tasks_done, tasks_parked,
-    tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, error,
+    tasks_deferred, outputs_saved, outputs_unchanged, outputs_deleted, deletions_held, error,
     extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float AS seconds
 FROM sync_run WHERE id = %(run)s
 """

@@ -147,6 +147,30 @@ MUTATIONS = [
         ("tests/integration/test_content.py",),
     ),
     Mutation(
+        "the delete guard counts descendants",
+        (("core/content/guard.py", "    UNION\n    SELECT c.external_id FROM below b JOIN",
+          "    UNION\n    SELECT c.external_id FROM (SELECT * FROM below WHERE false) b JOIN"),
+         ("core/content/guard.py", "    UNION\n    SELECT c.external_id, b.seq FROM below b",
+          "    UNION\n    SELECT c.external_id, b.seq FROM (SELECT * FROM below WHERE false) b")),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "the delete guard keeps the last items",
+        (("core/content/guard.py", "        if remains:", "        if True:"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "the delete guard counts single deletions together",
+        (("core/content/guard.py",
+          "count = int(before) + len(lost)", "count = len(lost)"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
+        "listings under another config",
+        (("core/content/store.py", "if not has_same_config(conn, writer.run):", "if False:"),),
+        ("tests/integration/test_content.py",),
+    ),
+    Mutation(
         "tombstones as old as their run, in the harness",
         (("core/testing/content.py", "self._delete(id, began, now)",
           "self._delete(id, 10**9, now)"),),

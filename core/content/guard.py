@@ -1,4 +1,4 @@
-"""The delete guard in the database: it counts what a deletion would delete, and holds it.
+"""The delete guard in the database: it counts the items of a deletion, and holds it.
 
 The rule is in `core.results.delete_guard`.
 The statements run inside the saving transaction. They lock no content.
@@ -100,7 +100,7 @@ WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent
 
 
 class Lost(NamedTuple):
-    """What a deletion would delete.
+    """A deletion, and the decision on it.
 
     Attributes:
       ids: The items, descendants included.
@@ -134,7 +134,7 @@ def judge_listing(
             return Lost(lost, 0, False)
     statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
     ((total,),) = conn.execute(statement, place)
-    # Where nothing remains, even a small deletion is held, and a large one exceeds the share.
+    # A small deletion gets here only if nothing remains.
     is_held = guard.is_small(len(lost)) or guard.exceeds(len(lost), total)
     return Lost(lost, total, is_held)
 

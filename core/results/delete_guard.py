@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class DeleteGuard(NamedTuple):
-    """The bound on what the engine deletes without a person.
+    """The bound on deletions without a decision of a person.
 
     Attributes:
       max_share: The largest share that may be deleted, from 0 to 1; 1 disables the guard, and 0
         holds every deletion.
-      min_items: Fewer deleted items than this are held only if no item remains.
+      min_items: The guard holds fewer deletions than this only if no item remains.
     """
 
     max_share: float = 0.5

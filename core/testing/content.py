@@ -176,7 +176,8 @@ class ContentTable:
           allow: True to ignore the delete guard.
 
         Returns:
-          The number of deleted items; negative if the delete guard holds so many for a person.
+          The number of deleted items; the negative number of held ones if the delete guard
+          holds the deletion.
         """
         inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
         gone = [

@@ -171,6 +171,26 @@ MUTATIONS = [
         ("tests/integration/test_content.py",),
     ),
     Mutation(
+        "portions of a sweep that ask again",
+        (("core/content/portions.py",
+          "      AND NOT EXISTS (SELECT FROM sync_seen s\n"
+          "          WHERE s.run_id = %(run)s AND s.external_id = c.external_id)\n    ORDER",
+          "    ORDER"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "portions of a sweep of another run",
+        (("core/ledger/content.py", "        if run.carried:", "        if False:"),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
+        "portions of a sweep that are counted first",
+        (("core/content/portions.py",
+          'return step._replace(phase="count", frames=((None, ""),))',
+          'return step._replace(phase="delete")'),),
+        ("tests/integration/test_sweep_portions.py",),
+    ),
+    Mutation(
         "tombstones as old as their run, in the harness",
         (("core/testing/content.py", "self._delete(id, began, now)",
           "self._delete(id, 10**9, now)"),),

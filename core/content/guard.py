@@ -31,7 +31,7 @@ WITH RECURSIVE incoming AS MATERIALIZED (
         ON c.user_integration_id = %(account)s AND c.parent = b.external_id
     WHERE c.deleted_at IS NULL AND c.metadata_seq <= b.seq AND c.content_seq <= b.seq
 )
-SELECT DISTINCT external_id FROM below ORDER BY external_id
+SELECT DISTINCT external_id FROM (SELECT external_id FROM below LIMIT %(most)s) b
 """
 
 # Everything that the account keeps in a listing: its items, and all their descendants.
@@ -48,7 +48,7 @@ _DESCENDANTS = """
         ON c.user_integration_id = %(account)s AND c.parent = b.external_id
     WHERE c.deleted_at IS NULL
 )
-SELECT count(*) FROM below
+SELECT count(*) FROM (SELECT FROM below LIMIT %(enough)s) b
 """
 # Two statements, because no index serves IS NOT DISTINCT FROM.
 KEPT = f"{_KEPT} AND parent = %(parent)s {_DESCENDANTS}"
@@ -95,7 +95,7 @@ DELETE FROM held_deletion
 WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
   AND since IS NOT DISTINCT FROM %(since)s::timestamptz
   AND until IS NOT DISTINCT FROM %(until)s::timestamptz
-  AND source = '{HoldSource.LISTING}' AND state = '{HeldState.HELD}'
+  AND source = '{HoldSource.LISTING}' AND state IN ('{HeldState.HELD}', '{HeldState.COUNTING}')
 """
 
 
@@ -114,7 +114,7 @@ class Lost(NamedTuple):
 
 
 def judge_listing(
-    conn: Conn, guard: DeleteGuard, place: Mapping[str, Any], vanished: Sequence[str]
+    conn: Conn, guard: DeleteGuard, place: Mapping[str, Any], lost: Sequence[str]
 ) -> Lost:
     """Judge the deletion of items that a complete listing lacks.
 
@@ -123,17 +123,18 @@ def judge_listing(
       guard: The guard.
       place: The account, the run, `start` (its first sequence number) and the fields of the
         listing.
-      vanished: The items, without their descendants.
+      lost: The items, descendants included.
     """
     if guard.is_off:
-        return Lost(vanished, 0, False)
-    lost = _lost(conn, place["account"], dict.fromkeys(vanished, place["start"]))
+        return Lost(lost, 0, False)
     if guard.is_small(len(lost)):
         ((remains,),) = conn.execute(REMAINS, {**place, "lost": lost})
         if remains:
             return Lost(lost, 0, False)
     statement = KEPT_AT_ROOT if place["parent"] is None else KEPT
-    ((total,),) = conn.execute(statement, place)
+    # The count is exact if the deletion exceeds the share.
+    enough = math.ceil(len(lost) / guard.max_share) + 1 if guard.max_share else None
+    ((total,),) = conn.execute(statement, {**place, "enough": enough})
     # A small deletion gets here only if nothing remains.
     is_held = guard.is_small(len(lost)) or guard.exceeds(len(lost), total)
     return Lost(lost, total, is_held)
@@ -155,7 +156,7 @@ def judge_gone(
     """
     if guard.is_off:
         return Lost(list(gone), 0, False)
-    lost = _lost(conn, account, gone)
+    lost = with_descendants(conn, account, gone)
     ((before,),) = conn.execute(GONE_IN_RUN, (run,))
     count = int(before) + len(lost)
     if not lost or guard.is_small(count):
@@ -184,7 +185,17 @@ def has_same_config(conn: Conn, run: str) -> bool:
     return bool(same)
 
 
-def _lost(conn: Conn, account: str, items: Mapping[str, int]) -> list[str]:
+def with_descendants(
+    conn: Conn, account: str, items: Mapping[str, int], *, most: int | None = None
+) -> list[str]:
+    """Return the items that a deletion of these would delete, at most `most`.
+
+    Args:
+      conn: A connection within the saving transaction.
+      account: The id of the account.
+      items: The items, each with the number of the dispatch that deletes it.
+      most: The maximum number of items. Default: all.
+    """
     rows = [{"id": id, "seq": seq} for id, seq in items.items()]
-    found = conn.execute(LOST, {"account": account, "items": json_text(rows)})
-    return [id for (id,) in found]
+    params = {"account": account, "items": json_text(rows), "most": most}
+    return sorted(id for (id,) in conn.execute(LOST, params))

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from core.content.guard import has_same_config, hold, judge_listing, release
+from core.content.guard import has_same_config, hold, judge_listing, release, with_descendants
+from core.content.portions import PORTION, Step, begin
 from core.db.pool import Conn
 from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow
@@ -160,6 +161,14 @@ WHERE user_integration_id = %(account)s AND deleted_at IS NULL
 VANISHED = f"{_VANISHED} AND parent = %(parent)s"
 VANISHED_AT_ROOT = f"{_VANISHED} AND parent IS NULL"
 
+# The number of items that a sweep compares, at most %(most)s. Served by the index of listings.
+_SIZE = """
+SELECT count(*) FROM (SELECT FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL
+"""
+SIZE = f"{_SIZE} AND parent = %(parent)s LIMIT %(most)s) c"
+SIZE_AT_ROOT = f"{_SIZE} AND parent IS NULL LIMIT %(most)s) c"
+
 
 class Writer(NamedTuple):
     """The task that writes rows.
@@ -271,11 +280,13 @@ def sweep(
     start_seq: int,
     began: datetime,
     guard: DeleteGuard,
-) -> int:
+) -> tuple[int, Step | None]:
     """Mark items deleted that a complete listing no longer contains.
 
     Nothing is deleted if the config or identity of the account has changed since the run began.
-    Returns the number of rows that were marked deleted; 0 if the guard holds the deletion.
+    Returns the number of rows that were marked deleted, 0 if the guard holds the deletion. For a
+    listing of more than `PORTION` items, or with as many lost ones, returns the first step of its
+    sweep, and deletes nothing.
 
     Parameters:
       writer: The task that completed the listing.
@@ -284,18 +295,25 @@ def sweep(
       guard: The delete guard.
     """
     if not has_same_config(conn, writer.run):
-        return 0
+        return 0, None
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
     place |= listing._asdict()
-    statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
-    vanished = [id for (id,) in conn.execute(statement, place)]
     release(conn, place)
+    at_root = listing.parent is None
+    ((size,),) = conn.execute(SIZE_AT_ROOT if at_root else SIZE, place | {"most": PORTION + 1})
+    if size > PORTION:
+        return 0, begin(conn, place)
+    vanished = [id for (id,) in conn.execute(VANISHED_AT_ROOT if at_root else VANISHED, place)]
     if not vanished:
-        return 0
-    lost = judge_listing(conn, guard, place, vanished)
-    if lost.is_held:
-        hold(conn, place, HoldSource.LISTING, lost)
-        return 0
+        return 0, None
+    ids = dict.fromkeys(vanished, start_seq)
+    lost = with_descendants(conn, writer.account, ids, most=PORTION + 1)
+    if len(lost) > PORTION:
+        return 0, begin(conn, place)
+    judged = judge_listing(conn, guard, place, lost)
+    if judged.is_held:
+        hold(conn, place, HoldSource.LISTING, judged)
+        return 0, None
     # As old as the beginning of the run: what any task wrote since, or will write, is newer.
     sweeper = writer._replace(seq=start_seq)
-    return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values())
+    return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values()), None

@@ -87,8 +87,8 @@ def _commit(conn: Conn, outcomes: Sequence[Outcome], guard: DeleteGuard) -> Comm
     passed = write_states(conn, passed)
     counts = {outcome.dispatch.task_id: TaskCounts() for outcome in passed}
     tasks = follow_ups.prepare(conn, passed, runs)
-    changed = write_content(conn, passed, runs, counts, guard)
-    inserted = follow_ups.insert(conn, tasks)
+    changed, steps = write_content(conn, passed, runs, counts, guard)
+    inserted = follow_ups.insert(conn, [*tasks, *steps])
     for task, count in inserted.items():
         counts[task].followups = count
     _stop_accounts(conn, passed)

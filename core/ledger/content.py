@@ -5,9 +5,11 @@ The statements are in `core.content.store`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from core.content import store
+from core.content import portions, store
 from core.content.guard import hold, judge_gone
 from core.content.store import Write, Writer
 from core.db.pool import Conn
@@ -16,7 +18,8 @@ from core.ledger.finish import TaskCounts
 from core.ledger.outcomes import Outcome
 from core.results.delete_guard import OFF, DeleteGuard
 from core.results.rows import ListingRow
-from core.states import HoldSource, Operation
+from core.results.text import json_text
+from core.states import HoldSource, Operation, TaskState
 
 
 def write_content(
@@ -25,7 +28,7 @@ def write_content(
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
     guard: DeleteGuard,
-) -> set[store.Key]:
+) -> tuple[set[store.Key], list[dict[str, Any]]]:
     """Write the content of a batch, and count rows by task.
 
     Args:
@@ -37,7 +40,7 @@ def write_content(
 
     Returns:
       The keys of the rows that outputs created, changed or deleted. Rows that a sweep deleted are
-      not included.
+      not included. And the tasks that continue large sweeps, as rows.
     """
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
@@ -55,8 +58,8 @@ def write_content(
         counts[writer.task].deleted += deleted[writer.account, id]
         counts[writer.task].gone += deleted[writer.account, id]
     _record_seen(conn, outcomes, changed)
-    _sweep(conn, outcomes, runs, counts, guard)
-    return changed | set(deleted)
+    steps = _sweep(conn, outcomes, runs, counts, guard)
+    return changed | set(deleted), steps
 
 
 def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
@@ -119,20 +122,55 @@ def _sweep(
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
     guard: DeleteGuard,
-) -> None:
-    """Delete items that complete listings no longer have, unless the delete guard applies."""
+) -> list[dict[str, Any]]:
+    """Delete items that complete listings no longer have, unless the delete guard applies.
+
+    Returns the tasks that continue large sweeps.
+    """
+    following = []
     for outcome in outcomes:
         task = outcome.dispatch.task_id
-        run = runs[task]
-        for listing in outcome.listed if not run.carried else ():
-            counts[task].deleted += store.sweep(
-                conn,
-                listing,
-                _writer(outcome),
-                start_seq=run.start_seq,
-                began=run.began,
-                guard=OFF if run.allow_deletions else guard,
-            )
+        limit = OFF if runs[task].allow_deletions else guard
+        for deleted, step in _swept(conn, outcome, runs[task], limit):
+            counts[task].deleted += deleted
+            following += [_step_row(outcome, step)] if step is not None else []
+    return following
+
+
+def _swept(
+    conn: Conn, outcome: Outcome, run: FencedRun, guard: DeleteGuard
+) -> Iterator[tuple[int, portions.Step | None]]:
+    """Sweep the listings of an outcome, or continue a sweep. Yields deleted rows and next steps."""
+    writer = _writer(outcome)
+    if outcome.dispatch.type == portions.SWEEP and outcome.state == TaskState.DONE:
+        step = portions.step_of(outcome.dispatch.payload)
+        if run.carried:
+            portions.abandon(conn, step)
+        else:
+            place = portions.Place(writer.account, writer.run, run.start_seq, run.began)
+            yield portions.advance(conn, step, place, guard)
+    for listing in outcome.listed if not run.carried else ():
+        yield store.sweep(
+            conn, listing, writer, start_seq=run.start_seq, began=run.began, guard=guard
+        )
+
+
+def _step_row(outcome: Outcome, step: portions.Step) -> dict[str, Any]:
+    """Return the task that continues a sweep, in the run of the outcome."""
+    dispatch, payload = outcome.dispatch, step._asdict()
+    text = f"{portions.SWEEP}:{json_text([payload])}"
+    return {
+        "type": portions.SWEEP,
+        "payload": payload,
+        "key": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+        "priority": 0,
+        "account": dispatch.account_id,
+        "domain": dispatch.domain,
+        "parent": dispatch.task_id,
+        "carried": False,
+        "run": dispatch.run_id,
+        "lane": dispatch.lane,
+    }
 
 
 def _writer(outcome: Outcome) -> Writer:

@@ -24,7 +24,7 @@ SWEEP = "$sweep"
 PORTION = 5_000
 """The maximum number of items that one transaction of a sweep reads or deletes.
 
-Of 10,000, the slowest transaction took 0.55 s on two shared cores; a promise is 0.3 s.
+A transaction may take 0.3 s. With 10,000 items, the slowest one took 0.55 s on two shared cores.
 """
 
 MAX_FRAMES = 200

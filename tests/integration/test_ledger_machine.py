@@ -367,7 +367,7 @@ class Ledger(RuleBasedStateMachine):
             run.seen.add(id)
 
     def _sweep(self, run: ModelRun) -> None:
-        """Delete what the run has not seen, and nobody has written since it began."""
+        """Delete the items that the run has not seen, and that are older than its beginning."""
         for (account, id), item in self.content.items():
             if (
                 account == run.account

@@ -367,7 +367,7 @@ class Ledger(RuleBasedStateMachine):
             run.seen.add(id)
 
     def _sweep(self, run: ModelRun) -> None:
-        """Delete the items that the run has not seen, and that are older than its beginning."""
+        """Delete the items that the run has not seen, and that were written before it began."""
         for (account, id), item in self.content.items():
             if (
                 account == run.account

@@ -17,9 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from core.content.guard import has_same_config, hold, judge_listing, release, with_descendants
+from core.content.portions import PORTION, Step, begin
 from core.db.pool import Conn
+from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow
 from core.results.text import json_text
+from core.states import HoldSource
 
 # Locks content rows in the order of (account, external id). The unique index serves it. The join
 # excludes unchanged rows, so they are not locked.
@@ -145,12 +149,11 @@ ON CONFLICT DO NOTHING
 # slow task of another run saved during this run. The time alone would delete an item that a slow
 # transaction saved.
 _VANISHED = """
-SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
-    WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
-    AND NOT EXISTS (SELECT FROM sync_seen s
-        WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
-FROM user_integration_content c
+SELECT external_id FROM user_integration_content c
 WHERE user_integration_id = %(account)s AND deleted_at IS NULL
+  AND content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
+  AND NOT EXISTS (SELECT FROM sync_seen s
+      WHERE s.run_id = %(run)s AND s.external_id = c.external_id)
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
 """
@@ -158,17 +161,13 @@ WHERE user_integration_id = %(account)s AND deleted_at IS NULL
 VANISHED = f"{_VANISHED} AND parent = %(parent)s"
 VANISHED_AT_ROOT = f"{_VANISHED} AND parent IS NULL"
 
-HOLD_DELETION = """
-INSERT INTO held_deletion (user_integration_id, run_id, parent, since, until, vanished, total)
-VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(vanished)s, %(total)s)
+# The number of items that a sweep compares, at most %(most)s. Served by the index of listings.
+_SIZE = """
+SELECT count(*) FROM (SELECT FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL
 """
-# A later listing of the same part of the source replaces the held deletion.
-DROP_HELD_DELETION = """
-DELETE FROM held_deletion
-WHERE user_integration_id = %(account)s AND parent IS NOT DISTINCT FROM %(parent)s
-  AND since IS NOT DISTINCT FROM %(since)s::timestamptz
-  AND until IS NOT DISTINCT FROM %(until)s::timestamptz
-"""
+SIZE = f"{_SIZE} AND parent = %(parent)s LIMIT %(most)s) c"
+SIZE_AT_ROOT = f"{_SIZE} AND parent IS NULL LIMIT %(most)s) c"
 
 
 class Writer(NamedTuple):
@@ -280,26 +279,41 @@ def sweep(
     *,
     start_seq: int,
     began: datetime,
-    max_deleted_share: float,
-) -> int:
+    guard: DeleteGuard,
+) -> tuple[int, Step | None]:
     """Mark items deleted that a complete listing no longer contains.
 
-    The delete guard holds the deletion for a person if it affects more than `max_deleted_share` of
-    the listing. Returns the number of rows that were marked deleted.
+    Nothing is deleted if the config or identity of the account has changed since the run began.
+    Returns the number of rows that were marked deleted, 0 if the guard holds the deletion. For a
+    listing of more than `PORTION` items, or with as many lost ones, returns the first step of its
+    sweep, and deletes nothing.
 
     Parameters:
       writer: The task that completed the listing.
       start_seq, began: The sequence number and the time at which its run began. Items written later
         exist, no matter which task wrote them.
-      max_deleted_share: The largest share of the listing that may be deleted, from 0 to 1; 1 allows
-        every deletion.
+      guard: The delete guard.
     """
+    if not has_same_config(conn, writer.run):
+        return 0, None
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
     place |= listing._asdict()
-    statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
-    total, vanished = conn.execute(statement, place).fetchall()[0]
-    conn.execute(DROP_HELD_DELETION, place)
-    if len(vanished) > max_deleted_share * total:
-        conn.execute(HOLD_DELETION, {**place, "vanished": len(vanished), "total": total})
-        return 0
-    return sum(mark_deleted(conn, [(writer, id) for id in vanished]).values())
+    release(conn, place)
+    at_root = listing.parent is None
+    ((size,),) = conn.execute(SIZE_AT_ROOT if at_root else SIZE, place | {"most": PORTION + 1})
+    if size > PORTION:
+        return 0, begin(conn, place)
+    vanished = [id for (id,) in conn.execute(VANISHED_AT_ROOT if at_root else VANISHED, place)]
+    if not vanished:
+        return 0, None
+    ids = dict.fromkeys(vanished, start_seq)
+    lost = with_descendants(conn, writer.account, ids, most=PORTION + 1)
+    if len(lost) > PORTION:
+        return 0, begin(conn, place)
+    judged = judge_listing(conn, guard, place, lost)
+    if judged.is_held:
+        hold(conn, place, HoldSource.LISTING, judged)
+        return 0, None
+    # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+    sweeper = writer._replace(seq=start_seq)
+    return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values()), None

@@ -5,15 +5,21 @@ The statements are in `core.content.store`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from core.content import store
+from core.content import portions, store
+from core.content.guard import hold, judge_gone
 from core.content.store import Write, Writer
 from core.db.pool import Conn
 from core.ledger.fence import FencedRun
 from core.ledger.finish import TaskCounts
 from core.ledger.outcomes import Outcome
-from core.states import Operation
+from core.results.delete_guard import OFF, DeleteGuard
+from core.results.rows import ListingRow
+from core.results.text import json_text
+from core.states import HoldSource, Operation, TaskState
 
 
 def write_content(
@@ -21,8 +27,8 @@ def write_content(
     outcomes: Sequence[Outcome],
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
-    max_deleted_share: float,
-) -> set[store.Key]:
+    guard: DeleteGuard,
+) -> tuple[set[store.Key], list[dict[str, Any]]]:
     """Write the content of a batch, and count rows by task.
 
     Args:
@@ -30,15 +36,15 @@ def write_content(
       outcomes: The outcomes that passed the fence, in the order of their dispatch.
       runs: Their runs, by task.
       counts: Their counts, by task; updated here.
-      max_deleted_share: The share of a listing above which a deletion waits for a person.
+      guard: The delete guard.
 
     Returns:
       The keys of the rows that outputs created, changed or deleted. Rows that a sweep deleted are
-      not included.
+      not included. And the tasks that continue large sweeps, as rows.
     """
     rows = _latest(outcomes)
     # Tombstones first: one result may delete a folder and keep a file that is now in it.
-    gone = [(writer, row.id) for writer, row in rows[Operation.TOMBSTONE]]
+    gone = _allowed(conn, rows[Operation.TOMBSTONE], runs, guard)
     deleted = store.mark_deleted(conn, gone)
     store.insert_placeholders(conn, gone)
     kept, updates = rows[Operation.KEEP], rows[Operation.UPDATE]
@@ -50,9 +56,10 @@ def write_content(
             counts[writer.task].unchanged += 1
     for writer, id in gone:
         counts[writer.task].deleted += deleted[writer.account, id]
+        counts[writer.task].gone += deleted[writer.account, id]
     _record_seen(conn, outcomes, changed)
-    _sweep(conn, outcomes, runs, counts, max_deleted_share)
-    return changed | set(deleted)
+    steps = _sweep(conn, outcomes, runs, counts, guard)
+    return changed | set(deleted), steps
 
 
 def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
@@ -69,6 +76,28 @@ def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
                 write = (writer, row._replace(metadata=before | row.metadata))
             latest[key] = write
     return {operation: list(latest.values()) for operation, latest in rows.items()}
+
+
+def _allowed(
+    conn: Conn, gone: Sequence[Write], runs: Mapping[int, FencedRun], guard: DeleteGuard
+) -> list[tuple[Writer, str]]:
+    """Return the single deletions that the delete guard allows; hold the others for a person."""
+    by_run: dict[str, list[tuple[Writer, str]]] = {}
+    for writer, row in gone:
+        by_run.setdefault(writer.run, []).append((writer, row.id))
+    allowed: list[tuple[Writer, str]] = []
+    for run, deletions in sorted(by_run.items()):
+        first = deletions[0][0]
+        limit = OFF if runs[first.task].allow_deletions else guard
+        lost = judge_gone(
+            conn, limit, first.account, run, {id: writer.seq for writer, id in deletions}
+        )
+        if lost.is_held:
+            place = ListingRow(None, None, None)._asdict() | {"account": first.account, "run": run}
+            hold(conn, place, HoldSource.GONE, lost)
+        else:
+            allowed += deletions
+    return allowed
 
 
 def _record_seen(conn: Conn, outcomes: Sequence[Outcome], changed: set[store.Key]) -> None:
@@ -92,21 +121,56 @@ def _sweep(
     outcomes: Sequence[Outcome],
     runs: Mapping[int, FencedRun],
     counts: Mapping[int, TaskCounts],
-    max_deleted_share: float,
-) -> None:
-    """Delete items that complete listings no longer have, unless the delete guard applies."""
+    guard: DeleteGuard,
+) -> list[dict[str, Any]]:
+    """Delete items that complete listings no longer have, unless the delete guard applies.
+
+    Returns the tasks that continue large sweeps.
+    """
+    following = []
     for outcome in outcomes:
         task = outcome.dispatch.task_id
-        run = runs[task]
-        for listing in outcome.listed if not run.carried else ():
-            counts[task].deleted += store.sweep(
-                conn,
-                listing,
-                _writer(outcome),
-                start_seq=run.start_seq,
-                began=run.began,
-                max_deleted_share=1.0 if run.allow_deletions else max_deleted_share,
-            )
+        limit = OFF if runs[task].allow_deletions else guard
+        for deleted, step in _swept(conn, outcome, runs[task], limit):
+            counts[task].deleted += deleted
+            following += [_step_row(outcome, step)] if step is not None else []
+    return following
+
+
+def _swept(
+    conn: Conn, outcome: Outcome, run: FencedRun, guard: DeleteGuard
+) -> Iterator[tuple[int, portions.Step | None]]:
+    """Sweep the listings of an outcome, or continue a sweep. Yields deleted rows and next steps."""
+    writer = _writer(outcome)
+    if outcome.dispatch.type == portions.SWEEP and outcome.state == TaskState.DONE:
+        step = portions.step_of(outcome.dispatch.payload)
+        if run.carried:
+            portions.abandon(conn, step)
+        else:
+            place = portions.Place(writer.account, writer.run, run.start_seq, run.began)
+            yield portions.advance(conn, step, place, guard)
+    for listing in outcome.listed if not run.carried else ():
+        yield store.sweep(
+            conn, listing, writer, start_seq=run.start_seq, began=run.began, guard=guard
+        )
+
+
+def _step_row(outcome: Outcome, step: portions.Step) -> dict[str, Any]:
+    """Return the task that continues a sweep, in the run of the outcome."""
+    dispatch, payload = outcome.dispatch, step._asdict()
+    text = f"{portions.SWEEP}:{json_text([payload])}"
+    return {
+        "type": portions.SWEEP,
+        "payload": payload,
+        "key": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+        "priority": 0,
+        "account": dispatch.account_id,
+        "domain": dispatch.domain,
+        "parent": dispatch.task_id,
+        "carried": False,
+        "run": dispatch.run_id,
+        "lane": dispatch.lane,
+    }
 
 
 def _writer(outcome: Outcome) -> Writer:

@@ -20,8 +20,11 @@ from core.states import Lane, RunState
 # Another transaction may end the backfill run in the meantime: SHARE_BACKFILL waits for it, and
 # then finds no run.
 OPEN_BACKFILL = f"""
-INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
-SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value FROM dispatch_seq
+INSERT INTO sync_run (
+    id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version)
+SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value,
+    (SELECT config_version FROM user_integration WHERE id = %(account)s)
+FROM dispatch_seq
 ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
 """
 

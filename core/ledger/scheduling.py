@@ -23,7 +23,7 @@ ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 # runs prevents a second run. Served by `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = f"""
 WITH due AS (
-    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state,
+    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed
     FROM user_integration a
     WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
@@ -33,10 +33,11 @@ WITH due AS (
             AND r.state = '{RunState.RUNNING}')
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
-    INSERT INTO sync_run (id, user_integration_id, integration_domain, lane, trigger, start_seq)
+    INSERT INTO sync_run (
+        id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version)
     SELECT gen_random_uuid(), due.id, due.integration_domain, '{Lane.LIVE}',
         CASE WHEN due.resync_due THEN '{Trigger.RESYNC}' ELSE '{Trigger.SCHEDULE}' END,
-        (SELECT last_value FROM dispatch_seq)
+        (SELECT last_value FROM dispatch_seq), due.config_version
     FROM due
     ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING
     RETURNING id, user_integration_id, integration_domain, lane

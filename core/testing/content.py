@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 from pydantic import JsonValue
 
+from core.results.delete_guard import OFF, DeleteGuard
 from core.results.rows import ListingRow, OutputRow, ResultRows
 from core.results.text import encode_json
 from core.states import Operation
 from core.testing.blobs import MemoryStore
 
-Change = Literal["saved", "unchanged", "deleted", "ignored"]
+Change = Literal["saved", "unchanged", "deleted", "ignored", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,13 @@ class ContentTable:
     `core.content.store` one by one.
     """
 
-    def __init__(self, max_deleted_share: float, store: MemoryStore) -> None:
+    def __init__(self, guard: DeleteGuard, store: MemoryStore) -> None:
         self._rows: dict[str, _Kept] = {}
-        self._max_deleted_share = max_deleted_share
+        self._guard = guard
         self._store = store
         self._children: defaultdict[str | None, set[str]] = defaultdict(set)
         self._seen: set[tuple[str, str]] = set()
+        self._gone: Counter[str] = Counter()
 
     def live(self) -> Iterator[Item]:
         """Yield the items that are kept and not deleted."""
@@ -125,7 +127,9 @@ class ContentTable:
         items = (row.item for row in rows if row is not None and row.item is not None)
         return {item.id: item.fingerprint for item in items if not item.deleted}
 
-    def write(self, rows: ResultRows, run: str, sequence: int, now: int) -> Counter[Change]:
+    def write(
+        self, rows: ResultRows, run: str, sequence: int, now: int, *, allow: bool = False
+    ) -> Counter[Change]:
         """Save the outputs and seen ids of a result.
 
         Args:
@@ -133,6 +137,7 @@ class ContentTable:
           run: The id of the task's run.
           sequence: The number of the task's dispatch.
           now: The time.
+          allow: True to ignore the delete guard. Default: False.
 
         Returns:
           The number of rows by kind of change.
@@ -141,8 +146,14 @@ class ContentTable:
         outputs = {
             each: [row for row in rows.outputs if row.operation is each] for each in Operation
         }
-        for row in outputs[Operation.TOMBSTONE]:
-            changes["deleted"] += self._delete(row.id, sequence, now)
+        gone = [row.id for row in outputs[Operation.TOMBSTONE]]
+        lost = self._below(gone, sequence)
+        if self._holds_gone(lost, run, OFF if allow else self._guard):
+            changes["held"] += len(lost)
+        else:
+            deleted = sum(self._delete(id, sequence, now) for id in gone)
+            changes["deleted"] += deleted
+            self._gone[run] += deleted
         for row in outputs[Operation.TOMBSTONE]:
             self._bury(row.id, sequence, now)
         for row in (*outputs[Operation.KEEP], *outputs[Operation.UPDATE]):
@@ -154,21 +165,19 @@ class ContentTable:
         self._seen.update((run, id) for id in rows.seen)
         return changes
 
-    def sweep(
-        self, listing: ListingRow, run: str, began: int, sequence: int, now: int, *, allow: bool
-    ) -> int | None:
+    def sweep(self, listing: ListingRow, run: str, began: int, now: int, *, allow: bool) -> int:
         """Delete the items that a complete listing no longer has.
 
         Args:
           listing: The listing.
           run: The id of the run whose task listed it.
           began: The time at which that run began.
-          sequence: The number of the task's dispatch.
           now: The time.
           allow: True to ignore the delete guard.
 
         Returns:
-          The number of deleted items; None if the delete guard holds the deletion for a person.
+          The number of deleted items; the negative number of held ones if the delete guard
+          holds the deletion.
         """
         inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
         gone = [
@@ -179,9 +188,40 @@ class ContentTable:
             and row.updated < began
             and (run, item.id) not in self._seen
         ]
-        if len(gone) > self._max_deleted_share * len(inside) and not allow:
-            return None
-        return sum(self._delete(id, sequence, now) for id in gone)
+        lost = self._below(gone, began)
+        if gone and not allow and self._holds_listing(lost, inside, run):
+            return -len(lost)
+        # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+        return sum(self._delete(id, began, now) for id in gone)
+
+    def _holds_listing(self, lost: set[str], inside: Sequence[_Kept], run: str) -> bool:
+        guard = self._guard
+        if guard.is_off:
+            return False
+        if guard.is_small(len(lost)):
+            remains = {item.id for item in self.live()}
+            remains |= {id for seen_in, id in self._seen if seen_in == run}
+            return not remains - lost
+        return guard.exceeds(len(lost), len(self._below(row.item.id for row in inside if row.item)))
+
+    def _holds_gone(self, lost: set[str], run: str, guard: DeleteGuard) -> bool:
+        count = self._gone[run] + len(lost)
+        if not lost or guard.is_off or guard.is_small(count):
+            return False
+        return guard.exceeds(count, self._gone[run] + sum(1 for _ in self.live()))
+
+    def _below(self, ids: Iterable[str], sequence: int | None = None) -> set[str]:
+        """Return live items and their live descendants; with a sequence, only those before it."""
+        found, below = set[str](), list(ids)
+        while below:
+            id = below.pop()
+            row = self._rows.get(id)
+            if id in found or row is None or row.deleted:
+                continue
+            if sequence is None or row.written_by(sequence):
+                found.add(id)
+                below.extend(self._children[id])
+        return found
 
     def _items(self) -> Iterator[Item]:
         return (row.item for row in self._rows.values() if row.item is not None)

@@ -13,6 +13,7 @@ from core.integration.base import START, BaseIntegration
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, Rate
 from core.integration.results import Task
+from core.results.delete_guard import DeleteGuard
 from core.states import Lane, Trigger
 from core.testing.blobs import MemoryStore
 from core.testing.content import ContentTable, Item
@@ -37,6 +38,8 @@ class Harness:
       faults: Faults to inject. Default: none.
       max_deleted_share: The delete guard: the largest share of a listing that a sweep may delete.
         Default: 0.5.
+      min_guarded_items: The delete guard holds fewer deletions than this only if no item would
+        remain. Default: 20.
       max_attempts: Attempts of a task before it is parked. Default: 3.
       max_tasks: Tasks of one run. In a larger run, tasks with follow-ups are parked. Default:
         100,000.
@@ -53,6 +56,7 @@ class Harness:
         *,
         faults: Faults | None = None,
         max_deleted_share: float = 0.5,
+        min_guarded_items: int = 20,
         max_attempts: int = 3,
         max_tasks: int = 100_000,
     ) -> None:
@@ -63,7 +67,7 @@ class Harness:
         self._account = Account(
             AccountInfo(str(uuid4()), str(uuid4()), "harness", integration.manifest.domain),
             frozenset(limit.name for limit in limits if isinstance(limit, Rate)),
-            ContentTable(max_deleted_share, blobs),
+            ContentTable(DeleteGuard(max_deleted_share, min_guarded_items), blobs),
             blobs,
         )
         self._injector = Injector(faults or Faults())

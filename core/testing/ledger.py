@@ -130,12 +130,14 @@ class Ledger:
             return self._queue.put(entry, CONFLICT_SECONDS)
         account, sequence = self._account, context.sequence
         self.result.outputs.update(
-            account.content.write(rows, entry.run.info.id, sequence, account.tick())
+            account.content.write(
+                rows, entry.run.info.id, sequence, account.tick(), allow=self.allow_deletions
+            )
         )
         for state in rows.states:
             self._write_state(sequence, state)
         for listing in rows.listed:
-            self._sweep(listing, entry.run, sequence)
+            self._sweep(listing, entry.run)
         self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:
             account.spool.delete(key)
@@ -173,16 +175,17 @@ class Ledger:
         if state.value is None:
             del account.state[partition]
 
-    def _sweep(self, listing: ListingRow, run: Run, sequence: int) -> None:
+    def _sweep(self, listing: ListingRow, run: Run) -> None:
         account = self._account
         swept = account.content.sweep(
-            listing, run.info.id, run.began, sequence, account.tick(), allow=self.allow_deletions
+            listing, run.info.id, run.began, account.tick(), allow=self.allow_deletions
         )
         place = Listing(listing.parent, moment(listing.since), moment(listing.until))
         # A later listing of the same place replaces its held deletion.
         held = [each for each in self.result.held if each != place]
-        self.result.held = [*held, place] if swept is None else held
-        self.result.outputs["deleted"] += swept or 0
+        self.result.held = [*held, place] if swept < 0 else held
+        self.result.outputs["deleted"] += max(swept, 0)
+        self.result.outputs["held"] += max(-swept, 0)
 
     # Exceptions
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from core.db.pool import Conn
 from core.db.rows import Row, fetch
 from core.service.pagination import Keyset, PagedQuery
+from core.states import HeldState
 
 ACCOUNT_COLUMNS = """id, user_id, integration_domain, name, identity, limit_group, config,
     sync_status, status_reason, status_detail, poll_interval_minutes, next_sync_at, last_sync_at,
@@ -42,9 +43,9 @@ SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS items, count(deleted_at) AS
     coalesce(sum(size) FILTER (WHERE deleted_at IS NULL), 0)::bigint AS bytes
 FROM user_integration_content WHERE user_integration_id = %(id)s
 """
-HELD = """
+HELD = f"""
 SELECT parent, since, until, vanished, total, created_at FROM held_deletion
-WHERE user_integration_id = %(id)s ORDER BY id
+WHERE user_integration_id = %(id)s AND state = '{HeldState.HELD}' ORDER BY id
 """
 
 KINDS = """

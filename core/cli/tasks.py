@@ -29,7 +29,7 @@ LOSS = "Content that they would have saved may be missing."
 
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="The tasks' IDs, which are numbers."),
+    typer.Argument(metavar="ID", help="The tasks' IDs, which are numbers."),
 ]
 Domain = Annotated[
     str | None, typer.Option(metavar="DOMAIN", help="Only tasks of this integration.")
@@ -45,7 +45,7 @@ Since = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Only tasks that stopped at or after this time: 2026-01-31T08:00 (UTC), or 2h or 3d"
+        help="Only tasks that ended at or after this time: 2026-01-31T08:00 (UTC), or 2h or 3d"
         " for two hours or three days ago.",
     ),
 ]
@@ -65,20 +65,23 @@ def list_tasks(
     ] = None,
     account: AccountFilter = None,
     state: Annotated[TaskState | None, typer.Option(help="Show only tasks in this state.")] = None,
+    type: Type = None,
+    reason: Reason = None,
+    since: Since = None,
     limit: Limit = None,
     after: After = None,
     json: Json = False,
 ) -> None:
-    """List tasks, newest first; show one, and retry or discard parked tasks.
+    """List tasks, newest first; show one, and retry or discard stopped tasks.
 
     \b
     Examples:
-      polling tasks --state parked
+      polling tasks --state parked --since 2h
       polling tasks --run 3f2a --json
     """
     if context.invoked_subcommand is not None:
         return
-    from core.service import lookup
+    from core.service import lookup, times
     from core.service.runs import queries as run_queries
 
     with backend() as engine, engine.database.connection() as conn:
@@ -95,6 +98,9 @@ def list_tasks(
             run_id=None if run is None else lookup.run_id(conn, run),
             user_integration_id=None if account is None else lookup.account_id(conn, account),
             state=state,
+            type=type,
+            reason=reason,
+            since=None if since is None else times.past(since),
         )
 
 

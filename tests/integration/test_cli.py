@@ -208,10 +208,38 @@ def test_parked_tasks_are_shown_retried_and_discarded(cli: Cli) -> None:
     parked = cli.ok("tasks", "--account", "parks", "--state", "parked", "--json").rows()
     assert len(parked) == done.json()["tasks_parked"] > 1
     assert "permanent on purpose" in cli.ok("tasks", "show", str(parked[0]["id"])).out
+    named = cli.ok(
+        "tasks", "--account", "parks", "--reason", "PERMANENT", "--since", "1h", "--json"
+    )
+    assert {row["id"] for row in parked} <= {row["id"] for row in named.rows()}
+    assert not cli.ok("tasks", "--account", "parks", "--type", "none", "--json").rows()
+    assert "name tasks" in cli.fails("tasks", "retry")
+    assert "is not a time" in cli.fails("tasks", "retry", "--since", "soon")
     cli.ok("tasks", "retry", str(parked[0]["id"]))
     cli.ok("tasks", "discard", str(parked[1]["id"]))
     assert cli.ok("tasks", "show", str(parked[1]["id"]), "--json").json()["state"] == "done"
     assert "not parked" in cli.fails("tasks", "discard", str(parked[1]["id"]))
+    rest = ["--account", "parks", "--reason", "permanent", "--json"]
+    # The retried task may be parked again by now.
+    assert cli.ok("tasks", "discard", *rest).json()["done"] in (len(parked) - 2, len(parked) - 1)
+
+
+def test_an_integration_is_paused_and_resumed(cli: Cli) -> None:
+    cli.connect("rests", fanout_depth=0, items=1)
+    assert "until it is resumed" in cli.ok("integrations", "pause", "hello-world").out
+    try:
+        (row,) = [
+            row for row in cli.ok("integrations", "--json").rows() if row["domain"] == "hello-world"
+        ]
+        assert row["paused_at"]
+        assert "paused" in cli.ok("integrations").out
+        assert "an operator has paused" in cli.ok("accounts", "show", "rests").err
+        waited = cli("sync", "rests", "--wait", "--timeout", "3")
+        assert (waited.code, "an operator has paused" in waited.err) == (4, True)
+    finally:
+        cli.ok("integrations", "resume", "hello-world")
+    assert cli.ok("sync", "rests", "--wait", "--json").json()["state"] == "succeeded"
+    assert "is not paused" in cli.fails("integrations", "resume", "hello-world")
 
 
 def test_a_sync_of_an_incomplete_account_exits_with_3_though_it_succeeded(cli: Cli) -> None:

@@ -21,5 +21,16 @@ tasks = PagedQuery(
     "sync_task",
     Keyset({"id": "bigint"}),
     newest_first=True,
-    filters={"run_id": "uuid", "user_integration_id": "uuid", "state": "text"},
+    filters={
+        "run_id": "uuid",
+        "user_integration_id": "uuid",
+        "state": "text",
+        "type": "text",
+        "reason": "text",
+        "since": "timestamptz",
+    },
+    bounds={
+        "reason": "strpos(lower(reason), lower(%(reason)s)) > 0",
+        "since": "coalesce(finished_at, created_at) >= %(since)s",
+    },
 )

@@ -106,7 +106,15 @@ class Deletions(Word):
     """The treatment of content that no longer exists at the source."""
 
     MARK = "mark", "The content is marked deleted."
-    KEEP = "keep", "The content stays. Its row records when it disappeared.", PLANNED
+    KEEP = "keep", "The content stays. Its row records since when it is gone at the source."
+
+
+class HeldState(Word):
+    """The decision on a held deletion: `held_deletion.state`."""
+
+    HELD = "held", "The deletion waits for a person."
+    ACCEPTED = "accepted", "A person accepted it. The next run deletes what is still missing."
+    REFUSED = "refused", "A person refused it. The items stay until the source shows them again."
 
 
 class Operation(Word):

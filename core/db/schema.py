@@ -37,6 +37,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID
 from core.states import (
     STOPPED_TASKS,
     AccountState,
+    Deletions,
+    HeldState,
     Lane,
     RunState,
     TaskState,
@@ -131,6 +133,7 @@ user_integration = Table(
     _text("status_reason", nullable=True),
     _text("status_detail", nullable=True),
     Column("poll_interval_minutes", Integer, nullable=False, server_default="15"),
+    _text("deletions", default=Deletions.MARK),
     _moment("next_sync_at"),
     _moment("last_sync_at"),
     _count("consecutive_failures"),
@@ -147,6 +150,7 @@ user_integration = Table(
     _moment("updated_at", default=True),
     CheckConstraint(check_in("sync_status", AccountState), name="sync_status"),
     CheckConstraint("poll_interval_minutes > 0", name="poll_interval"),
+    CheckConstraint(check_in("deletions", Deletions), name="deletions"),
     UniqueConstraint("user_id", "integration_domain", "identity"),
     Index(
         "user_integration_due",
@@ -168,7 +172,10 @@ sync_run = Table(
     _text("state", default=RunState.RUNNING),
     # Content with a higher dispatch_seq was written after this run began.
     Column("start_seq", BigInteger, nullable=False),
+    # Written by version 0003 alone; a later migration drops it.
     _flag("allow_deletions"),
+    # True if the run must list everything: a resync, or a run that confirms held deletions.
+    _flag("complete"),
     _text("over_limit", nullable=True),
     _moment("started_at", default=True),
     _moment("finished_at"),
@@ -178,6 +185,7 @@ sync_run = Table(
     _count("outputs_saved", BigInteger),
     _count("outputs_unchanged", BigInteger),
     _count("outputs_deleted", BigInteger),
+    _count("deletions_held", BigInteger),
     _text("error", nullable=True),
     _flag("pruned"),
     CheckConstraint(check_in("lane", Lane), name="lane"),
@@ -336,12 +344,20 @@ user_integration_content = Table(
     _moment("created_at", default=True),
     _moment("updated_at", default=True),
     _moment("deleted_at"),
+    # Set in an account that keeps items, while the source does not have the item.
+    _moment("gone_at_source"),
     _changed_xid(),
     UniqueConstraint("user_integration_id", "external_id"),
     Index("user_integration_content_changes", "changed_xid", "id"),
     Index("user_integration_content_parent", "user_integration_id", "parent"),
     Index(
         "user_integration_content_blob", "blob_key", postgresql_where=text("blob_key IS NOT NULL")
+    ),
+    Index(
+        "user_integration_content_gone",
+        "user_integration_id",
+        "external_id",
+        postgresql_where=text("gone_at_source IS NOT NULL"),
     ),
 )
 
@@ -388,7 +404,23 @@ held_deletion = Table(
     _moment("until"),
     Column("vanished", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
+    _text("state", default=HeldState.HELD),
+    _moment("decided_at"),
     _moment("created_at", default=True),
+    CheckConstraint(check_in("state", HeldState), name="state"),
+)
+
+held_deletion_item = Table(
+    "held_deletion_item",
+    metadata,
+    # The items that the deletion covers, descendants included.
+    Column(
+        "held_deletion_id",
+        BigInteger,
+        ForeignKey("held_deletion.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("external_id", Text, primary_key=True),
 )
 
 limit_block = Table(
@@ -542,6 +574,7 @@ oauth_flow = Table(
     Column("user_integration_id", UUID),
     _text("name", nullable=True),
     Column("poll_interval_minutes", Integer),
+    _text("deletions", nullable=True),
     Column("config", JSONB, nullable=False),
     # Encrypted, like credentials.
     _text("verifier"),

@@ -51,8 +51,9 @@ def write_content(
     for writer, id in gone:
         counts[writer.task].deleted += deleted[writer.account, id]
     _record_seen(conn, outcomes, changed)
+    shown = store.show_again(conn, [(_writer(o), id) for o in outcomes for id in o.seen])
     _sweep(conn, outcomes, runs, counts, max_deleted_share)
-    return changed | set(deleted)
+    return changed | set(deleted) | shown
 
 
 def _latest(outcomes: Sequence[Outcome]) -> dict[Operation, list[Write]]:
@@ -105,7 +106,8 @@ def _sweep(
                 _writer(outcome),
                 start_seq=run.start_seq,
                 began=run.began,
-                max_deleted_share=1.0 if run.allow_deletions else max_deleted_share,
+                max_deleted_share=max_deleted_share,
+                keeps=run.keeps,
             )
 
 

@@ -17,6 +17,7 @@ from core.rest.metrics import Metrics
 from core.rest.routes import (
     changes,
     content,
+    held_deletions,
     integrations,
     oauth,
     operations,
@@ -44,7 +45,18 @@ details ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Their `code` is st
 change.
 """
 
-ROUTERS = (integrations, user_integrations, runs, tasks, content, changes, users, oauth, operations)
+ROUTERS = (
+    integrations,
+    user_integrations,
+    runs,
+    tasks,
+    held_deletions,
+    content,
+    changes,
+    users,
+    oauth,
+    operations,
+)
 
 
 def build(backend: Backend) -> FastAPI:

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from core.results.rows import ListingRow, OutputRow, ResultRows
 from core.results.text import encode_json
-from core.states import Operation
+from core.states import Deletions, Operation
 from core.testing.blobs import MemoryStore
 
 Change = Literal["saved", "unchanged", "deleted", "ignored"]
@@ -31,6 +31,7 @@ class Item:
       is_text: True if the engine stores the content as text. Large content, and text with
         characters that PostgreSQL cannot store, is stored as bytes.
       deleted: True if the item is marked deleted.
+      gone: True if the item is gone at the source, in an account that keeps such items.
       hash: The SHA-256 of the content, in lower-case hexadecimal; None without content.
     """
 
@@ -45,6 +46,7 @@ class Item:
     metadata: dict[str, JsonValue]
     fingerprint: str | None
     deleted: bool = False
+    gone: bool = False
     hash: str | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +94,10 @@ class _Kept:
     def deleted(self) -> bool:
         return self.item is None or self.item.deleted
 
+    @property
+    def gone(self) -> bool:
+        return self.item is not None and self.item.gone
+
     def written_by(self, sequence: int) -> bool:
         """Return True if no later dispatch wrote the item."""
         return self.content_seq <= sequence and self.metadata_seq <= sequence
@@ -100,11 +106,22 @@ class _Kept:
 class ContentTable:
     """The content of an account: one row per id.
 
+    Attributes:
+      deletions: What happens to items that disappear at the source.
+      held: The items whose deletion waits for a person, by listing.
+      accepted, refused: The items whose deletion a person has accepted or refused.
+
     Every write carries the number of its dispatch. The methods follow the statements of
     `core.content.store` one by one.
     """
 
-    def __init__(self, max_deleted_share: float, store: MemoryStore) -> None:
+    def __init__(
+        self, max_deleted_share: float, store: MemoryStore, deletions: Deletions = Deletions.MARK
+    ) -> None:
+        self.deletions = deletions
+        self.held: dict[ListingRow, set[str]] = {}
+        self.accepted: set[str] = set()
+        self.refused: set[str] = set()
         self._rows: dict[str, _Kept] = {}
         self._max_deleted_share = max_deleted_share
         self._store = store
@@ -152,12 +169,12 @@ class ContentTable:
             if change != "saved":
                 self._seen.add((run, row.id))
         self._seen.update((run, id) for id in rows.seen)
+        for id in rows.seen:
+            self._show(id, sequence, now)
         return changes
 
-    def sweep(
-        self, listing: ListingRow, run: str, began: int, sequence: int, now: int, *, allow: bool
-    ) -> int | None:
-        """Delete the items that a complete listing no longer has.
+    def sweep(self, listing: ListingRow, run: str, began: int, sequence: int, now: int) -> int:
+        """Delete the items that a complete listing no longer has, or record that they are gone.
 
         Args:
           listing: The listing.
@@ -165,23 +182,70 @@ class ContentTable:
           began: The time at which that run began.
           sequence: The number of the task's dispatch.
           now: The time.
-          allow: True to ignore the delete guard.
 
         Returns:
-          The number of deleted items; None if the delete guard holds the deletion for a person.
+          The number of deleted items. `held` has those that wait for a person.
         """
         inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
         gone = [
             item.id
             for row in inside
-            if (item := row.item) is not None
+            if (item := row.item) is not None and self._is_missing(item.id, run, began)
+        ]
+        self.held.pop(listing, None)
+        if self.deletions is Deletions.KEEP:
+            return sum(self._delete(id, sequence, now) for id in gone)
+        lost = self._with_descendants(gone, run, began)
+        accepted = lost & self.accepted
+        for id in accepted:
+            self._delete(id, sequence, now, alone=True)
+        rest = lost - accepted - self.refused
+        undecided = [id for id in gone if id in rest]
+        total = len(inside) - len(self.refused.intersection(gone))
+        if rest and (accepted or len(undecided) > self._max_deleted_share * total):
+            self.held[listing] = rest
+            return len(accepted)
+        return len(accepted) + sum(self._delete(id, sequence, now) for id in undecided)
+
+    def accept(self) -> None:
+        """Accept the held deletions: a later sync deletes the items that are still missing."""
+        self.accepted.update(*self.held.values())
+        self.held.clear()
+
+    def refuse(self) -> None:
+        """Refuse the held deletions: the items stay until the source shows them."""
+        self.refused.update(*self.held.values())
+        self.held.clear()
+
+    def settle(self, run: str, began: int) -> None:
+        """End a run: take out of the decisions what the source has shown."""
+        for ids in (self.refused, *self.held.values()):
+            ids.intersection_update([id for id in ids if self._is_missing(id, run, began)])
+
+    def plant(self, items: Iterable[Item]) -> None:
+        """Keep items that the source does not have, as if an earlier sync had kept them."""
+        for item in items:
+            self._rows[item.id] = _Kept(item, "", 0, 0, 0)
+            self._children[item.parent].add(item.id)
+
+    def _is_missing(self, id: str, run: str, began: int) -> bool:
+        row = self._rows.get(id)
+        return (
+            row is not None
+            and not row.deleted
             and row.written_by(began)
             and row.updated < began
-            and (run, item.id) not in self._seen
-        ]
-        if len(gone) > self._max_deleted_share * len(inside) and not allow:
-            return None
-        return sum(self._delete(id, sequence, now) for id in gone)
+            and (run, id) not in self._seen
+        )
+
+    def _with_descendants(self, ids: Iterable[str], run: str, began: int) -> set[str]:
+        found, below = set[str](), list(ids)
+        while below:
+            id = below.pop()
+            if id not in found and self._is_missing(id, run, began):
+                found.add(id)
+                below.extend(self._children[id])
+        return found
 
     def _items(self) -> Iterator[Item]:
         return (row.item for row in self._rows.values() if row.item is not None)
@@ -197,9 +261,10 @@ class ContentTable:
             self._rows[row.id] = _Kept(item, row.digest, sequence, sequence, now)
             self._children[item.parent].add(row.id)
             return "saved"
-        differs = before.digest != row.digest or before.deleted
+        absent = before.deleted or before.gone
+        differs = before.digest != row.digest or absent
         # The same result deleted it, with the item that it belonged to.
-        revived = before.content_seq == sequence and before.deleted
+        revived = before.content_seq == sequence and absent
         if not ((before.content_seq < sequence and differs) or revived):
             return "ignored" if before.content_seq > sequence else "unchanged"
         digest = row.digest
@@ -230,24 +295,37 @@ class ContentTable:
         fingerprint = before.item.fingerprint if row.fingerprint is None else row.fingerprint
         # Compare as JSON: in Python, 1 equals True.
         told = [encode_json(each, "metadata") for each in (metadata, before.item.metadata)]
-        if told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or ""):
+        same = told[0] == told[1] and (fingerprint or "") == (before.item.fingerprint or "")
+        if same and not before.gone:
             return "unchanged"
-        before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint)
+        before.item = replace(before.item, metadata=metadata, fingerprint=fingerprint, gone=False)
         before.digest, before.metadata_seq, before.updated = "", sequence, now
         return "saved"
 
-    def _delete(self, id: str, sequence: int, now: int) -> int:
-        """Mark an item and all its descendants deleted, and return their number."""
+    def _show(self, id: str, sequence: int, now: int) -> None:
+        """Record that the source shows an item again."""
+        row = self._rows.get(id)
+        if row is not None and row.item is not None and row.gone and row.written_by(sequence):
+            row.item, row.updated = replace(row.item, gone=False), now
+
+    def _delete(self, id: str, sequence: int, now: int, *, alone: bool = False) -> int:
+        """Mark an item and all its descendants deleted, and return their number.
+
+        An account that keeps such items records that they are gone; then nothing is deleted.
+        """
+        keeps = self.deletions is Deletions.KEEP
         count, below = 0, [id]
         while below:
             row = self._rows.get(below.pop())
             if row is None or row.item is None or row.deleted or not row.written_by(sequence):
                 continue
-            row.item = replace(row.item, deleted=True)
+            if (keeps and row.gone) or row.item.id in self.refused:
+                continue
+            row.item = replace(row.item, gone=keeps, deleted=not keeps)
             row.content_seq = row.metadata_seq = sequence
             row.updated = now
-            below.extend(self._children[row.item.id])
-            count += 1
+            below.extend(() if alone else self._children[row.item.id])
+            count += not keeps
         return count
 
     def _bury(self, id: str, sequence: int, now: int) -> None:

@@ -91,7 +91,8 @@ def test_a_mass_deletion_is_held(fake: Fake, connect: Any, sync: Any) -> None:
         fake.workspace.delete(channel, ts)
     assert sync(harness).held
     assert not harness.deleted
-    assert sync(harness, allow_deletions=True).outputs_deleted == 40
+    harness.accept_deletions()
+    assert sync(harness, "schedule").outputs_deleted == 40
 
 
 def test_deletions_older_than_the_lookback_are_not_noticed(
@@ -429,7 +430,9 @@ def test_a_reply_that_exists_only_during_a_fetch_is_marked_deleted(
     sync(harness)
     assert harness.content[f"{channel.id}:{late[0]}"].text == "late"
     fake.workspace.delete(channel, late[0])
-    sync(harness, allow_deletions=True)
+    sync(harness)
+    harness.accept_deletions()
+    sync(harness, "schedule")
     assert kept(harness) == there(fake)
     fake.calls.clear()
     sync(harness)

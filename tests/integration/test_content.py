@@ -411,9 +411,10 @@ def test_a_late_update_that_waited_for_a_newer_writer_changes_nothing(
 # --------------------------------------------------------------------------------------------------
 
 
-def vanished(desk, account, *, seen=(), output=(), listed=None, **given) -> set[str]:
+def vanished(desk, account, *, seen=(), output=(), listed=None, guard=0.5) -> set[str]:
     """Return the items that remain after a run with this listing."""
-    desk.finish(desk.root(account, **given), seen=seen, output=output, listed=listed or [Listing()])
+    result = {"seen": seen, "output": output, "listed": listed or [Listing()]}
+    desk.finish(desk.root(account), guard=guard, **result)
     return desk.alive()
 
 
@@ -459,7 +460,7 @@ def test_a_listing_deletes_nothing_outside_its_scope(desk) -> None:
     window = Listing(
         "box", since=datetime(2026, 1, 2, tzinfo=UTC), until=datetime(2026, 1, 3, tzinfo=UTC)
     )
-    assert vanished(desk, account, listed=[window], allow_deletions=True) == {
+    assert vanished(desk, account, guard=1.0, listed=[window]) == {
         "d1",
         "d3",
         "top",
@@ -504,7 +505,7 @@ def test_a_listing_that_loses_more_than_the_guard_allows_is_held(desk) -> None:
     assert desk.rows("SELECT vanished, total, parent FROM held_deletion") == [(3, 4, None)]
     assert vanished(desk, account, seen=["a"]) == set("abcd")
     assert desk.value("SELECT count(*) FROM held_deletion") == 1
-    assert vanished(desk, account, seen=["a"], allow_deletions=True) == {"a"}
+    assert vanished(desk, account, seen=["a"], guard=1.0) == {"a"}
     assert desk.value("SELECT count(*) FROM held_deletion") == 0
 
 
@@ -527,8 +528,8 @@ def test_a_page_that_was_parked_never_sweeps(desk) -> None:
 
     account = desk.account()
     desk.keep(account, *(TaskOutput(id) for id in "abcd"))
-    root = desk.root(account, allow_deletions=True)
-    desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"))
+    root = desk.root(account)
+    desk.save(parked(desk.outcome(root, listed=[Listing()]), "no"), guard=1.0)
     assert desk.alive() == set("abcd")
 
 
@@ -595,27 +596,3 @@ def test_a_result_may_delete_a_folder_and_keep_a_file_in_it(desk, writers) -> No
         TaskOutput("p/new", parent="p"),
     )
     assert desk.alive() == {"p/kept", "p/new"}
-
-
-def test_deletions_held_in_a_backfill_are_done_when_a_person_allows_them(desk) -> None:
-    """The requested run lists again, although it could have resumed from a cursor.
-
-    Its backfill inherits the permission to delete.
-    """
-    account = desk.account()
-    desk.keep(account, *(TaskOutput(id, "x") for id in "abcd"))
-
-    def list_again(trigger: str, **given: bool) -> None:
-        root = desk.root(account, **given)
-        assert root.trigger == trigger
-        desk.finish(root, tasks=[Task("page", background=True)])
-        (listing,) = desk.claim()
-        assert listing.lane == "backfill"
-        desk.finish(listing, seen=["a"], listed=[Listing()])
-
-    list_again("manual")
-    assert desk.alive() == set("abcd")
-    list_again("resync", allow_deletions=True)
-    assert desk.alive() == {"a"}
-    assert desk.value("SELECT count(*) FROM held_deletion") == 0
-    assert desk.root(account, allow_deletions=True).trigger == "manual"

@@ -212,7 +212,8 @@ class TestListings:
         harness.sync()
         held = harness.sync()
         assert (held.outputs_deleted, held.held) == (0, [Listing("place")])
-        assert harness.sync(allow_deletions=True).outputs_deleted == 2
+        harness.accept_deletions()
+        assert harness.sync().outputs_deleted == 2
 
     def test_a_listing_of_a_time_window_deletes_nothing_outside_it(self) -> None:
         days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]

@@ -106,15 +106,23 @@ class Deletions(Word):
     """The treatment of content that no longer exists at the source."""
 
     MARK = "mark", "The content is marked deleted."
-    KEEP = "keep", "The content stays. Its row records since when it is gone at the source."
+    KEEP = "keep", "The content stays. Its row records when it disappeared."
+
+
+class HoldSource(Word):
+    """What found a held deletion: `held_deletion.source`."""
+
+    LISTING = "listing", "A complete listing, which no longer has the items."
+    GONE = "gone", "Single answers that an item is gone (code 410)."
 
 
 class HeldState(Word):
     """The decision on a held deletion: `held_deletion.state`."""
 
+    COUNTING = "counting", "A large listing is still compared. Nothing is held yet."
     HELD = "held", "The deletion waits for a person."
-    ACCEPTED = "accepted", "A person accepted it. The next run deletes what is still missing."
-    REFUSED = "refused", "A person refused it. The items stay until the source shows them again."
+    ACCEPTED = "accepted", "A person accepted the deletion of exactly these items."
+    REFUSED = "refused", "A person keeps these items."
 
 
 class Operation(Word):

@@ -104,7 +104,8 @@ WHERE id = %(id)s AND deletions <> %(deletions)s
 # An account that keeps items holds no deletions. A refusal stays, for the case that the account
 # marks items again.
 DROP_HELD_DELETIONS = f"""
-DELETE FROM held_deletion WHERE user_integration_id = %s AND state <> '{HeldState.REFUSED}'
+DELETE FROM held_deletion
+WHERE user_integration_id = %s AND state IN ('{HeldState.HELD}', '{HeldState.ACCEPTED}')
 """
 
 # `resume` does not start an account in error or a disconnected one. New credentials or a new config

@@ -83,8 +83,9 @@ FROM (SELECT d.id, (SELECT count(*) FROM held_deletion_item i WHERE i.held_delet
     FROM held_deletion d WHERE d.user_integration_id = %(account)s) counted
 WHERE h.id = counted.id AND h.vanished <> counted.items
 """
-DROP_EMPTY = """
-DELETE FROM held_deletion h WHERE user_integration_id = %(account)s
+DROP_EMPTY = f"""
+DELETE FROM held_deletion h
+WHERE user_integration_id = %(account)s AND state <> '{HeldState.COUNTING}'
   AND NOT EXISTS (SELECT FROM held_deletion_item i WHERE i.held_deletion_id = h.id)
 """
 # A run that listed everything has ended, and did not come to these items: a person decides again.

@@ -25,6 +25,7 @@ deletions = PagedQuery(
     Keyset({"id": "bigint"}),
     newest_first=True,
     filters={"user_integration_id": "uuid", "user_id": "text", "state": "text"},
+    where=f"state <> '{HeldState.COUNTING}'",
 )
 items = PagedQuery(
     "external_id, content_id, kind, name, parent, external_timestamp, size",

@@ -110,7 +110,7 @@ class Deletions(Word):
 
 
 class HoldSource(Word):
-    """What found a held deletion: `held_deletion.source`."""
+    """The origin of a held deletion: `held_deletion.source`."""
 
     LISTING = "listing", "A complete listing, which no longer has the items."
     GONE = "gone", "Single answers that an item is gone (code 410)."
@@ -119,7 +119,7 @@ class HoldSource(Word):
 class HeldState(Word):
     """The decision on a held deletion: `held_deletion.state`."""
 
-    COUNTING = "counting", "A large listing is still compared. Nothing is held yet."
+    COUNTING = "counting", "The engine still compares a large listing."
     HELD = "held", "The deletion waits for a person."
     ACCEPTED = "accepted", "A person accepted the deletion of exactly these items."
     REFUSED = "refused", "A person keeps these items."

@@ -139,6 +139,11 @@ def _report(now: Progress, owed: Owed) -> None:
         f" {figures['outputs_deleted']} deleted; {figures['tasks_done']} tasks done,"
         f" {figures['tasks_parked']} parked, {figures['tasks_deferred']} deferred"
     )
+    if figures["deletions_held"]:
+        note(
+            f"{figures['deletions_held']} deletions wait until you allow them."
+            f" Show them: polling accounts show {short(now.run['user_integration_id'])}"
+        )
     if figures["tasks_parked"]:
         fail(
             str(now.run["error"]),

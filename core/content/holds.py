@@ -7,17 +7,18 @@ taken out of it, and never added: a person accepts exactly what was shown.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from core.content.guard import NONE, Decisions, Lost
 from core.db.pool import Conn
-from core.states import HeldState
+from core.states import HeldState, HoldSource, RunState
 
 # Served by the index on the account: few accounts have held deletions.
 DECIDED = f"""
 SELECT i.external_id, h.state = '{HeldState.ACCEPTED}' AND h.decided_at <= %(began)s
+    AND NOT EXISTS (SELECT FROM sync_seen s
+        WHERE s.run_id = %(run)s AND s.external_id = i.external_id)
 FROM held_deletion h JOIN held_deletion_item i ON i.held_deletion_id = h.id
 WHERE h.user_integration_id = %(account)s AND i.external_id = ANY(%(ids)s)
   AND h.state IN ('{HeldState.ACCEPTED}', '{HeldState.REFUSED}')
@@ -28,16 +29,18 @@ STATES = "SELECT DISTINCT state FROM held_deletion WHERE user_integration_id = %
 COVERING = f"""
 SELECT h.id FROM held_deletion h
 WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}'
-  AND h.parent IS NOT DISTINCT FROM %(parent)s
+  AND h.source = %(source)s AND h.parent IS NOT DISTINCT FROM %(parent)s
   AND (SELECT count(*) FROM held_deletion_item i
        WHERE i.held_deletion_id = h.id AND i.external_id = ANY(%(ids)s)) = %(items)s
 ORDER BY h.id LIMIT 1
 """
 HOLD = """
-INSERT INTO held_deletion (user_integration_id, run_id, parent, since, until, vanished, total)
-VALUES (%(account)s, %(run)s, %(parent)s, %(since)s, %(until)s, %(items)s, %(total)s)
+INSERT INTO held_deletion (
+    user_integration_id, run_id, source, parent, since, until, vanished, total)
+VALUES (%(account)s, %(run)s, %(source)s, %(parent)s, %(since)s, %(until)s, %(items)s, %(total)s)
 RETURNING id
 """
+HELD_BY_RUN = "UPDATE held_deletion SET run_id = %(run)s, total = %(total)s WHERE id = %(hold)s"
 HOLD_ITEMS = """
 INSERT INTO held_deletion_item (held_deletion_id, external_id)
 SELECT %(hold)s, id FROM unnest(%(ids)s::text[]) AS id
@@ -47,7 +50,8 @@ ON CONFLICT DO NOTHING
 # that stays.
 DROP_REPLACED = f"""
 DELETE FROM held_deletion
-WHERE user_integration_id = %(account)s AND state = '{HeldState.HELD}'
+WHERE user_integration_id = %(account)s AND source = '{HoldSource.LISTING}'
+  AND state IN ('{HeldState.HELD}', '{HeldState.COUNTING}')
   AND parent IS NOT DISTINCT FROM %(parent)s
   AND since IS NOT DISTINCT FROM %(since)s::timestamptz
   AND until IS NOT DISTINCT FROM %(until)s::timestamptz
@@ -59,6 +63,12 @@ DELETE FROM held_deletion_item i USING held_deletion h
 WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}'
   AND h.id IS DISTINCT FROM %(hold)s
   AND i.held_deletion_id = h.id AND i.external_id = ANY(%(ids)s)
+"""
+TAKE_OUT_ALL = f"""
+DELETE FROM held_deletion_item i USING held_deletion h
+WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.HELD}' AND h.id <> %(hold)s
+  AND i.held_deletion_id = h.id AND EXISTS (SELECT FROM held_deletion_item n
+      WHERE n.held_deletion_id = %(hold)s AND n.external_id = i.external_id)
 """
 KEEP_ONLY = """
 DELETE FROM held_deletion_item
@@ -96,70 +106,64 @@ WHERE h.user_integration_id = %(account)s AND h.state = '{HeldState.ACCEPTED}'
   AND h.decided_at <= %(began)s
   AND (%(succeeded)s OR h.decided_at < now() - interval '7 days')
   AND NOT EXISTS (SELECT FROM sync_run r WHERE r.user_integration_id = h.user_integration_id
-      AND r.complete AND r.state = 'running')
+      AND r.complete AND r.state = '{RunState.RUNNING}')
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """The decisions of people on items that are missing.
-
-    Attributes:
-      accepted: Items to delete, because this run has looked for them again.
-      stay: Items that stay: a person refused their deletion, or accepted it during this run, so
-        that the next one looks for them again.
-    """
-
-    accepted: frozenset[str]
-    stay: frozenset[str]
-
-
-NONE = Decisions(frozenset(), frozenset())
-
-
-def decisions(conn: Conn, account: UUID | str, ids: Sequence[str], began: datetime) -> Decisions:
+def decisions(conn: Conn, place: Mapping[str, Any], ids: Sequence[str]) -> Decisions:
     """Return the decisions on these items of an account.
 
     Args:
       conn: A connection in a transaction.
-      account: The account.
+      place: `account`, `run` and `began`, the time at which the run began. It confirms only what
+        was accepted before.
       ids: Items that are missing.
-      began: The time at which the run began. It confirms only what was accepted before.
     """
-    states = {state for (state,) in conn.execute(STATES, (account,))}
+    states = {state for (state,) in conn.execute(STATES, (place["account"],))}
     if not ids or not states & {HeldState.ACCEPTED, HeldState.REFUSED}:
         return NONE
-    params = {"account": account, "ids": list(ids), "began": began}
-    decided = conn.execute(DECIDED, params).fetchall()
+    decided = conn.execute(DECIDED, {**place, "ids": list(ids)}).fetchall()
     stay = frozenset(id for id, is_confirmed in decided if not is_confirmed)
     return Decisions(frozenset(id for id, _ in decided) - stay, stay)
 
 
-def hold(conn: Conn, place: Mapping[str, Any], ids: Sequence[str], total: int) -> None:
+def hold(conn: Conn, place: Mapping[str, Any], lost: Lost) -> None:
     """Hold the deletion of items. A deletion that waits already and covers them stays.
 
     Args:
       conn: A connection in a transaction.
-      place: `account`, `run`, `parent`, `since` and `until` of the listing.
-      ids: The missing items, descendants included.
-      total: The number of items of the listing.
+      place: `account`, `run`, `source`, `parent`, `since` and `until` of the deletion.
+      lost: The missing items, descendants included.
     """
-    params = {**place, "ids": list(ids), "items": len(ids), "total": total}
+    params = {**place, "ids": list(lost.ids), "items": len(lost.ids), "total": lost.total}
     covering = conn.execute(COVERING, params).fetchone()
     if covering is not None:
         params["hold"] = covering[0]
-        conn.execute(KEEP_ONLY, params)
+        conn.execute(HELD_BY_RUN, params)
+        if place["source"] == HoldSource.LISTING:
+            conn.execute(KEEP_ONLY, params)
     else:
         ((params["hold"],),) = conn.execute(HOLD, params)
         conn.execute(HOLD_ITEMS, params)
-    conn.execute(DROP_REPLACED, params)
+    _replace(conn, params)
+
+
+def adopt(conn: Conn, place: Mapping[str, Any], held: int) -> None:
+    """Take the items of a new held deletion out of the others, after a sweep in portions."""
+    conn.execute(TAKE_OUT_ALL, {**place, "hold": held})
+    _count(conn, place)
+
+
+def release(conn: Conn, place: Mapping[str, Any]) -> None:
+    """Drop the deletions that wait for the same part of the source: it was listed again."""
+    conn.execute(DROP_REPLACED, {**place, "hold": None})
+
+
+def _replace(conn: Conn, params: Mapping[str, Any]) -> None:
+    if params["source"] == HoldSource.LISTING:
+        conn.execute(DROP_REPLACED, params)
     conn.execute(TAKE_OUT, params)
     _count(conn, params)
-
-
-def drop(conn: Conn, place: Mapping[str, Any]) -> None:
-    """Drop the deletions that wait for the same part of the source: a listing has replaced them."""
-    conn.execute(DROP_REPLACED, {**place, "hold": None})
 
 
 def settle(conn: Conn, account: UUID, run: Mapping[str, Any]) -> None:
@@ -173,7 +177,7 @@ def settle(conn: Conn, account: UUID, run: Mapping[str, Any]) -> None:
     if not conn.execute(STATES, (account,)).fetchall():
         return
     params = {"account": account, "run": run["id"], "start": run["start_seq"]}
-    params |= {"began": run["started_at"], "succeeded": run["state"] == "succeeded"}
+    params |= {"began": run["started_at"], "succeeded": run["state"] == RunState.SUCCEEDED}
     conn.execute(RELEASE, params)
     _count(conn, params)
     if run["complete"]:

@@ -18,10 +18,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from core.content import holds
+from core.content.guard import has_same_config, judge_listing, with_descendants
+from core.content.portions import PORTION, Step, begin
 from core.db.pool import Conn
+from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow
 from core.results.text import json_text
-from core.states import Deletions, HeldState
+from core.states import Deletions, HeldState, HoldSource
 
 # Locks content rows in the order of (account, external id). The unique index serves it. The join
 # excludes unchanged rows, so they are not locked.
@@ -163,24 +166,6 @@ FROM locked l WHERE c.id = l.id
 RETURNING c.user_integration_id::text, c.external_id
 """
 
-# The items that a deletion of some items would delete, their descendants included. The same two
-# indexes serve it.
-LOST = """
-WITH RECURSIVE lost AS (
-    SELECT c.external_id FROM user_integration_content c
-    WHERE c.user_integration_id = %(account)s AND c.external_id = ANY(%(ids)s)
-      AND c.deleted_at IS NULL AND c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
-    UNION
-    SELECT c.external_id FROM lost l
-    JOIN user_integration_content c ON c.user_integration_id = %(account)s
-        AND c.parent = l.external_id
-    WHERE c.deleted_at IS NULL AND c.content_seq <= %(start)s AND c.metadata_seq <= %(start)s
-      AND NOT EXISTS (SELECT FROM sync_seen s
-          WHERE s.run_id = %(run)s AND s.external_id = c.external_id)
-)
-SELECT external_id FROM lost ORDER BY external_id
-"""
-
 # Inserts a deleted row, without content, for an item that was never stored. For a row that is
 # already deleted, it raises the numbers of the writers. In both cases, a download that still runs
 # cannot store the item.
@@ -208,19 +193,26 @@ ON CONFLICT DO NOTHING
 # slow task of another run saved during this run. The time alone would delete an item that a slow
 # transaction saved.
 _VANISHED = """
-SELECT count(*), coalesce(array_agg(external_id ORDER BY external_id) FILTER (
-    WHERE content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
-    AND NOT (%(keeps)s AND gone_at_source IS NOT NULL)
-    AND NOT EXISTS (SELECT FROM sync_seen s
-        WHERE s.run_id = %(run)s AND s.external_id = c.external_id)), '{}')
-FROM user_integration_content c
+SELECT external_id FROM user_integration_content c
 WHERE user_integration_id = %(account)s AND deleted_at IS NULL
+  AND content_seq <= %(start)s AND metadata_seq <= %(start)s AND updated_at < %(began)s
+  AND NOT (%(keeps)s AND gone_at_source IS NOT NULL)
+  AND NOT EXISTS (SELECT FROM sync_seen s
+      WHERE s.run_id = %(run)s AND s.external_id = c.external_id)
   AND (%(since)s::timestamptz IS NULL OR external_timestamp >= %(since)s)
   AND (%(until)s::timestamptz IS NULL OR external_timestamp < %(until)s)
 """
 # Two statements, because no index serves IS NOT DISTINCT FROM.
 VANISHED = f"{_VANISHED} AND parent = %(parent)s"
 VANISHED_AT_ROOT = f"{_VANISHED} AND parent IS NULL"
+
+# The number of items that a sweep compares, at most %(most)s. Served by the index of listings.
+_SIZE = """
+SELECT count(*) FROM (SELECT FROM user_integration_content
+    WHERE user_integration_id = %(account)s AND deleted_at IS NULL
+"""
+SIZE = f"{_SIZE} AND parent = %(parent)s LIMIT %(most)s) c"
+SIZE_AT_ROOT = f"{_SIZE} AND parent IS NULL LIMIT %(most)s) c"
 
 
 class Writer(NamedTuple):
@@ -348,50 +340,70 @@ def sweep(
     *,
     start_seq: int,
     began: datetime,
-    max_deleted_share: float,
+    guard: DeleteGuard,
     keeps: bool,
-) -> int:
+) -> tuple[int, Step | None]:
     """Mark items deleted that a complete listing no longer contains, or record that they are gone.
 
-    The delete guard holds the deletion for a person if it affects more than `max_deleted_share` of
-    the listing. Returns the number of rows that were marked deleted.
+    Nothing is deleted if the config or identity of the account has changed since the run began.
+    Returns the number of rows that were marked deleted, 0 if the guard holds the deletion. For a
+    listing of more than `PORTION` items, or with as many lost ones, returns the first step of its
+    sweep, and deletes nothing.
 
     Parameters:
       writer: The task that completed the listing.
       start_seq, began: The sequence number and the time at which its run began. Items written later
         exist, no matter which task wrote them.
-      max_deleted_share: The largest share of the listing that may be deleted, from 0 to 1; 1 allows
-        every deletion.
+      guard: The delete guard.
       keeps: True if the account keeps items that are gone at the source; then nothing is held.
     """
+    if not has_same_config(conn, writer.run):
+        return 0, None
     place = {"account": writer.account, "run": writer.run, "start": start_seq, "began": began}
-    place |= {"keeps": keeps, **listing._asdict()}
-    statement = VANISHED_AT_ROOT if listing.parent is None else VANISHED
-    total, vanished = conn.execute(statement, place).fetchall()[0]
-    if keeps or not vanished:
-        holds.drop(conn, place)
-        return sum(mark_deleted(conn, [(writer, id) for id in vanished]).values())
-    return _sweep(conn, place, writer, total, vanished, max_deleted_share)
+    place |= {"source": HoldSource.LISTING, "keeps": keeps, **listing._asdict()}
+    at_root = listing.parent is None
+    ((size,),) = conn.execute(SIZE_AT_ROOT if at_root else SIZE, place | {"most": PORTION + 1})
+    if size > PORTION:
+        return 0, _in_portions(conn, place)
+    vanished = [id for (id,) in conn.execute(VANISHED_AT_ROOT if at_root else VANISHED, place)]
+    if not vanished:
+        holds.release(conn, place)
+        return 0, None
+    ids = dict.fromkeys(vanished, start_seq)
+    lost = with_descendants(conn, writer.account, ids, most=PORTION + 1)
+    if len(lost) > PORTION:
+        return 0, _in_portions(conn, place)
+    # As old as the beginning of the run: what any task wrote since, or will write, is newer.
+    sweeper = writer._replace(seq=start_seq)
+    if keeps:
+        holds.release(conn, place)
+        return sum(mark_deleted(conn, [(sweeper, id) for id in vanished]).values()), None
+    return _decide(conn, place, sweeper, vanished, lost, guard), None
 
 
-def _sweep(
+def _in_portions(conn: Conn, place: Mapping[str, Any]) -> Step:
+    """Begin a sweep in portions. What waited for a decision is compared again."""
+    holds.release(conn, place)
+    return begin(conn, place)
+
+
+def _decide(
     conn: Conn,
     place: Mapping[str, Any],
-    writer: Writer,
-    total: int,
+    sweeper: Writer,
     vanished: Sequence[str],
-    max_deleted_share: float,
+    lost: Sequence[str],
+    guard: DeleteGuard,
 ) -> int:
     """Delete what a person accepted or the guard allows, and hold the rest."""
-    lost = [id for (id,) in conn.execute(LOST, {**place, "ids": list(vanished)})]
-    decided = holds.decisions(conn, writer.account, lost, place["began"])
-    accepted = [(writer, id) for id in lost if id in decided.accepted]
+    decided = holds.decisions(conn, place, lost)
+    accepted = [(sweeper, id) for id in lost if id in decided.accepted]
     deleted = sum(mark_deleted(conn, accepted, alone=True).values())
     settled = decided.accepted | decided.stay
     rest, undecided = ([id for id in ids if id not in settled] for ids in (lost, vanished))
-    total -= sum(id in decided.stay for id in vanished)
-    if rest and (accepted or len(undecided) > max_deleted_share * total):
-        holds.hold(conn, place, rest, total)
+    judged = judge_listing(conn, guard, place, rest, decided) if rest else None
+    if judged is not None and judged.is_held:
+        holds.hold(conn, place, judged)
         return deleted
-    holds.drop(conn, place)
-    return deleted + sum(mark_deleted(conn, [(writer, id) for id in undecided]).values())
+    holds.release(conn, place)
+    return deleted + sum(mark_deleted(conn, [(sweeper, id) for id in undecided]).values())

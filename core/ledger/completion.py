@@ -56,7 +56,9 @@ UPDATE sync_run r SET
     finished_at = clock_timestamp(), tasks_done = c.done, tasks_parked = c.parked,
     tasks_deferred = c.deferred,
     outputs_saved = c.saved, outputs_unchanged = c.unchanged, outputs_deleted = c.deleted,
-    error = c.error
+    error = c.error,
+    deletions_held = (SELECT coalesce(sum(h.vanished), 0) FROM held_deletion h
+        WHERE h.run_id = r.id AND h.state = '{HeldState.HELD}')
 FROM (
     SELECT count(*) FILTER (WHERE state = '{TaskState.DONE}') AS done,
            count(*) FILTER (WHERE state = '{TaskState.PARKED}' AND retried_as IS NULL) AS parked,

@@ -21,8 +21,10 @@ from core.states import Lane, RunState
 # then finds no run.
 OPEN_BACKFILL = f"""
 INSERT INTO sync_run (
-    id, user_integration_id, integration_domain, lane, trigger, start_seq, complete)
+    id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version,
+    complete)
 SELECT %(id)s, %(account)s, %(domain)s, '{Lane.BACKFILL}', %(trigger)s, last_value,
+    (SELECT config_version FROM user_integration WHERE id = %(account)s),
     (SELECT complete FROM sync_run WHERE id = %(live)s)
 FROM dispatch_seq
 ON CONFLICT (user_integration_id, lane) WHERE state = '{RunState.RUNNING}' DO NOTHING

@@ -14,8 +14,10 @@ DOMAIN_OF = "SELECT integration_domain FROM user_integration WHERE id = %s"
 
 OPEN_RUN = """
 INSERT INTO sync_run (
-    id, user_integration_id, integration_domain, lane, trigger, start_seq, complete)
-SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(complete)s
+    id, user_integration_id, integration_domain, lane, trigger, start_seq, complete,
+    config_version)
+SELECT %(id)s, %(account)s, %(domain)s, %(lane)s, %(trigger)s, last_value, %(complete)s,
+    (SELECT config_version FROM user_integration WHERE id = %(account)s)
 FROM dispatch_seq
 """
 # The unique index `sync_run_open` prevents a second run: the statement waits for an uncommitted

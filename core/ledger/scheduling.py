@@ -22,7 +22,7 @@ ROOT_KEY = hashlib.blake2b(START.encode(), digest_size=16).digest()
 # `user_integration_due` and `sync_run_open`.
 CLAIM_DUE = f"""
 WITH due AS (
-    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state,
+    SELECT a.id, a.integration_domain, a.resync_due, a.drop_state, a.config_version,
         a.updated_at > coalesce(a.last_sync_at, '-infinity') AS changed
     FROM user_integration a
     WHERE a.sync_status = '{AccountState.ACTIVE}' AND a.next_sync_at <= clock_timestamp()
@@ -32,10 +32,11 @@ WITH due AS (
     ORDER BY a.next_sync_at LIMIT %(batch)s FOR NO KEY UPDATE OF a SKIP LOCKED
 ), run AS (
     INSERT INTO sync_run (
-        id, user_integration_id, integration_domain, lane, trigger, start_seq, complete)
+        id, user_integration_id, integration_domain, lane, trigger, start_seq, config_version,
+        complete)
     SELECT gen_random_uuid(), due.id, due.integration_domain, '{Lane.LIVE}',
         CASE WHEN due.resync_due THEN '{Trigger.RESYNC}' ELSE '{Trigger.SCHEDULE}' END,
-        (SELECT last_value FROM dispatch_seq),
+        (SELECT last_value FROM dispatch_seq), due.config_version,
         due.resync_due OR EXISTS (SELECT FROM held_deletion h
             WHERE h.user_integration_id = due.id AND h.state = '{HeldState.ACCEPTED}')
     FROM due

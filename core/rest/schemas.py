@@ -305,6 +305,9 @@ class Run(BaseModel):
     outputs_saved: int = Field(description="The number of items created or changed")
     outputs_unchanged: int = Field(description="The number of items found unchanged")
     outputs_deleted: int = Field(description="The number of items marked deleted")
+    deletions_held: int = Field(
+        description="The number of items whose deletion waits for a person's decision"
+    )
     error: str | None = Field(description="The error of the run, such as that of a parked task")
 
 
@@ -432,6 +435,12 @@ class Changes(BaseModel):
         description=(
             "True if more changes may follow: request the next page immediately, even if this page"
             " is empty"
+        )
+    )
+    deletions_held: int = Field(
+        description=(
+            "The number of items, in all accounts of the caller, whose deletion waits for a"
+            " person's decision. They are not listed as deleted"
         )
     )
 

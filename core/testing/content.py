@@ -5,19 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
 from pydantic import JsonValue
 
+from core.results.delete_guard import DeleteGuard
 from core.results.rows import ListingRow, OutputRow, ResultRows
 from core.results.text import encode_json
 from core.states import Deletions, Operation
 from core.testing.blobs import MemoryStore
 
-Change = Literal["saved", "unchanged", "deleted", "ignored"]
+Change = Literal["saved", "unchanged", "deleted", "ignored", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class ContentTable:
 
     Attributes:
       deletions: What happens to items that disappear at the source.
-      held: The items whose deletion waits for a person, by listing.
+      held: The items whose deletion waits for a person, by listing; None for single deletions.
       accepted, refused: The items whose deletion a person has accepted or refused.
 
     Every write carries the number of its dispatch. The methods follow the statements of
@@ -116,17 +117,18 @@ class ContentTable:
     """
 
     def __init__(
-        self, max_deleted_share: float, store: MemoryStore, deletions: Deletions = Deletions.MARK
+        self, guard: DeleteGuard, store: MemoryStore, deletions: Deletions = Deletions.MARK
     ) -> None:
         self.deletions = deletions
-        self.held: dict[ListingRow, set[str]] = {}
+        self.held: dict[ListingRow | None, set[str]] = {}
         self.accepted: set[str] = set()
         self.refused: set[str] = set()
         self._rows: dict[str, _Kept] = {}
-        self._max_deleted_share = max_deleted_share
+        self._guard = guard
         self._store = store
         self._children: defaultdict[str | None, set[str]] = defaultdict(set)
         self._seen: set[tuple[str, str]] = set()
+        self._gone: Counter[str] = Counter()
 
     def live(self) -> Iterator[Item]:
         """Yield the items that are kept and not deleted."""
@@ -158,8 +160,18 @@ class ContentTable:
         outputs = {
             each: [row for row in rows.outputs if row.operation is each] for each in Operation
         }
-        for row in outputs[Operation.TOMBSTONE]:
-            changes["deleted"] += self._delete(row.id, sequence, now)
+        gone = [row.id for row in outputs[Operation.TOMBSTONE]]
+        lost = self._below(gone, sequence)
+        accepted = lost & self.accepted if self.deletions is Deletions.MARK else set()
+        deleted = sum(self._delete(id, sequence, now, alone=True) for id in accepted)
+        rest = lost - accepted - self.refused
+        if self.deletions is Deletions.MARK and self._holds_gone(rest, run):
+            changes["held"] += len(rest)
+            self.held.setdefault(None, set()).update(rest)
+        else:
+            deleted += sum(self._delete(id, sequence, now) for id in gone)
+        changes["deleted"] += deleted
+        self._gone[run] += deleted
         for row in outputs[Operation.TOMBSTONE]:
             self._bury(row.id, sequence, now)
         for row in (*outputs[Operation.KEEP], *outputs[Operation.UPDATE]):
@@ -173,18 +185,17 @@ class ContentTable:
             self._show(id, sequence, now)
         return changes
 
-    def sweep(self, listing: ListingRow, run: str, began: int, sequence: int, now: int) -> int:
+    def sweep(self, listing: ListingRow, run: str, began: int, now: int) -> tuple[int, int]:
         """Delete the items that a complete listing no longer has, or record that they are gone.
 
         Args:
           listing: The listing.
           run: The id of the run whose task listed it.
           began: The time at which that run began.
-          sequence: The number of the task's dispatch.
           now: The time.
 
         Returns:
-          The number of deleted items. `held` has those that wait for a person.
+          The numbers of deleted items, and of those that wait for a person.
         """
         inside = [row for row in self._placed(listing.parent) if _lies_in(row.item, listing)]
         gone = [
@@ -193,19 +204,17 @@ class ContentTable:
             if (item := row.item) is not None and self._is_missing(item.id, run, began)
         ]
         self.held.pop(listing, None)
+        # As old as the beginning of the run: what any task wrote since, or will write, is newer.
         if self.deletions is Deletions.KEEP:
-            return sum(self._delete(id, sequence, now) for id in gone)
-        lost = self._with_descendants(gone, run, began)
-        accepted = lost & self.accepted
-        for id in accepted:
-            self._delete(id, sequence, now, alone=True)
+            return sum(self._delete(id, began, now) for id in gone), 0
+        lost = self._below(gone, began)
+        accepted = {id for id in lost & self.accepted if (run, id) not in self._seen}
+        deleted = sum(self._delete(id, began, now, alone=True) for id in accepted)
         rest = lost - accepted - self.refused
-        undecided = [id for id in gone if id in rest]
-        total = len(inside) - len(self.refused.intersection(gone))
-        if rest and (accepted or len(undecided) > self._max_deleted_share * total):
+        if rest and (accepted or self._holds_listing(rest, inside, run)):
             self.held[listing] = rest
-            return len(accepted)
-        return len(accepted) + sum(self._delete(id, sequence, now) for id in undecided)
+            return deleted, len(rest)
+        return deleted + sum(self._delete(id, began, now) for id in gone if id in rest), 0
 
     def accept(self) -> None:
         """Accept the held deletions: a later sync deletes the items that are still missing."""
@@ -238,11 +247,34 @@ class ContentTable:
             and (run, id) not in self._seen
         )
 
-    def _with_descendants(self, ids: Iterable[str], run: str, began: int) -> set[str]:
+    def _holds_listing(self, lost: set[str], inside: Sequence[_Kept], run: str) -> bool:
+        guard = self._guard
+        if guard.is_off:
+            return False
+        if guard.is_small(len(lost)):
+            remains = {item.id for item in self.live()}
+            remains |= {id for seen_in, id in self._seen if seen_in == run}
+            return not remains - lost
+        return guard.exceeds(
+            len(lost), len(self._below(row.item.id for row in inside if row.item) - self.refused)
+        )
+
+    def _holds_gone(self, lost: set[str], run: str) -> bool:
+        guard = self._guard
+        count = self._gone[run] + len(lost)
+        if not lost or guard.is_off or guard.is_small(count):
+            return False
+        return guard.exceeds(count, self._gone[run] + sum(1 for _ in self.live()))
+
+    def _below(self, ids: Iterable[str], sequence: int | None = None) -> set[str]:
+        """Return live items and their live descendants; with a sequence, only those before it."""
         found, below = set[str](), list(ids)
         while below:
             id = below.pop()
-            if id not in found and self._is_missing(id, run, began):
+            row = self._rows.get(id)
+            if id in found or row is None or row.deleted:
+                continue
+            if sequence is None or row.written_by(sequence):
                 found.add(id)
                 below.extend(self._children[id])
         return found

@@ -13,6 +13,7 @@ from core.integration.base import START, BaseIntegration
 from core.integration.context import AccountInfo, RunInfo, TaskInfo
 from core.integration.limits import AccountIdentity, Rate
 from core.integration.results import Task
+from core.results.delete_guard import DeleteGuard
 from core.states import Deletions, Lane, Trigger
 from core.testing.blobs import MemoryStore
 from core.testing.content import ContentTable, Item
@@ -39,6 +40,8 @@ class Harness:
         `mark`.
       max_deleted_share: The delete guard: the largest share of a listing that a sweep may delete.
         Default: 0.5.
+      min_guarded_items: The delete guard holds fewer deletions than this only if no item would
+        remain. Default: 20.
       max_attempts: Attempts of a task before it is parked. Default: 3.
       max_tasks: Tasks of one run. In a larger run, tasks with follow-ups are parked. Default:
         100,000.
@@ -56,6 +59,7 @@ class Harness:
         faults: Faults | None = None,
         deletions: str = Deletions.MARK,
         max_deleted_share: float = 0.5,
+        min_guarded_items: int = 20,
         max_attempts: int = 3,
         max_tasks: int = 100_000,
     ) -> None:
@@ -66,7 +70,9 @@ class Harness:
         self._account = Account(
             AccountInfo(str(uuid4()), str(uuid4()), "harness", integration.manifest.domain),
             frozenset(limit.name for limit in limits if isinstance(limit, Rate)),
-            ContentTable(max_deleted_share, blobs, Deletions(deletions)),
+            ContentTable(
+                DeleteGuard(max_deleted_share, min_guarded_items), blobs, Deletions(deletions)
+            ),
             blobs,
         )
         self._injector = Injector(faults or Faults())

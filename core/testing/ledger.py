@@ -144,7 +144,7 @@ class Ledger:
         for state in rows.states:
             self._write_state(sequence, state)
         for listing in rows.listed:
-            self._sweep(listing, entry.run, sequence)
+            self._sweep(listing, entry.run)
         self._add_tasks(entry, rows, returned)
         for key in context.blob_keys:
             account.spool.delete(key)
@@ -182,13 +182,13 @@ class Ledger:
         if state.value is None:
             del account.state[partition]
 
-    def _sweep(self, listing: ListingRow, run: Run, sequence: int) -> None:
+    def _sweep(self, listing: ListingRow, run: Run) -> None:
         account = self._account
         self.result.listed.append(_place(listing))
-        self.result.outputs["deleted"] += account.content.sweep(
-            listing, run.info.id, run.began, sequence, account.tick()
-        )
-        self.result.held = [_place(row) for row in account.content.held]
+        deleted, held = account.content.sweep(listing, run.info.id, run.began, account.tick())
+        self.result.held = [_place(row) for row in account.content.held if row is not None]
+        self.result.outputs["deleted"] += deleted
+        self.result.outputs["held"] += held
 
     # Exceptions
 

@@ -80,6 +80,11 @@ class SyncResult:
         return self.outputs["unchanged"] + self.outputs["ignored"]
 
     @property
+    def deletions_held(self) -> int:
+        """The number of deletions that wait for a person."""
+        return self.outputs["held"]
+
+    @property
     def outputs_deleted(self) -> int:
         """The number of items marked deleted."""
         return self.outputs["deleted"]

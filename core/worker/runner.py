@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.content.portions import SWEEP
 from core.errors import TaskUnfit
 from core.integration.results import Task
 from core.ledger import processes
@@ -47,6 +48,8 @@ class Runner:
           LeftToOthers: The task is for another version of the plugin, which the fleet has.
           BaseException: The plugin raised it, in the task or while its result was read.
         """
+        if dispatch.type == SWEEP:
+            return Outcome(dispatch)  # the saver does the work
         loaded = self.services.accounts.get(dispatch.account_id, dispatch.account_version)
         if loaded.account.sync_status == AccountState.DISCONNECTED:
             raise AccountStopped

@@ -72,9 +72,7 @@ SELECT host || ':' || pid || CASE kind WHEN 'worker' THEN '' ELSE ':' || kind EN
 WHERE {ALIVE} ORDER BY 1
 """
 BLOCKED = "SELECT count(*) AS number FROM limit_block WHERE until > clock_timestamp()"
-HELD = f"""
-SELECT count(*) AS number FROM held_deletion WHERE state = '{HeldState.HELD}'
-"""
+HELD = f"SELECT count(*) AS number FROM held_deletion WHERE state = '{HeldState.HELD}'"
 HORIZON = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(xact_start)), 0)::float AS seconds
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL

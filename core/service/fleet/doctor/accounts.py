@@ -22,8 +22,7 @@ TROUBLES = f"""
 SELECT
     (SELECT count(*) FROM user_integration WHERE sync_status = '{AccountState.ERROR}') AS stopped,
     (SELECT count(*) FROM sync_task t WHERE {parked.CONDITION}) AS parked,
-    (SELECT count(*) FROM held_deletion
-        WHERE state = '{HeldState.HELD}') AS held,
+    (SELECT count(*) FROM held_deletion WHERE state = '{HeldState.HELD}') AS held,
     (SELECT count(*) {liveness.OVERDUE}) AS overdue
 """
 WORDS = {

@@ -1,4 +1,4 @@
-"""Commands for held deletions: list them, show what they would delete, accept or refuse them."""
+"""Commands for held deletions: list them, show their items, accept or refuse them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def show(
     after: After = None,
     json: Json = False,
 ) -> None:
-    """Show what a held deletion would delete.
+    """Show the items that a held deletion would delete.
 
     \b
     Examples:
@@ -138,7 +138,7 @@ def accept(ids: Ids, json: Json = False) -> None:
     """Accept held deletions: delete exactly the items that they show.
 
     The account's next run lists everything again, and deletes the items that are still missing.
-    What else is missing then is held again.
+    The engine holds other missing items again.
 
     \b
     Example:

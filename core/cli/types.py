@@ -57,7 +57,7 @@ DeletionsOption = Annotated[
     Deletions | None,
     typer.Option(
         "--deletions",
-        help="What happens to items that disappear at the source: mark them deleted, or keep them."
+        help="The treatment of items that disappear at the source: mark them deleted, or keep them."
         " Default: mark.",
     ),
 ]

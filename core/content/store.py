@@ -382,7 +382,7 @@ def sweep(
 
 
 def _in_portions(conn: Conn, place: Mapping[str, Any]) -> Step:
-    """Begin a sweep in portions. What waited for a decision is compared again."""
+    """Begin a sweep in portions. The sweep compares again the items that waited for a decision."""
     holds.release(conn, place)
     return begin(conn, place)
 
@@ -395,7 +395,7 @@ def _decide(
     lost: Sequence[str],
     guard: DeleteGuard,
 ) -> int:
-    """Delete what a person accepted or the guard allows, and hold the rest."""
+    """Delete the items that a person accepted or the guard allows, and hold the rest."""
     decided = holds.decisions(conn, place, lost)
     accepted = [(sweeper, id) for id in lost if id in decided.accepted]
     deleted = sum(mark_deleted(conn, accepted, alone=True).values())

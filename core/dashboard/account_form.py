@@ -201,7 +201,7 @@ class AccountForm:
         return int(text)
 
     def deletions(self) -> Deletions | None:
-        """Return what happens to items that disappear at the source; None if nothing is chosen.
+        """Return the treatment of items that disappear at the source; None if nothing is chosen.
 
         Raises:
           InvalidForm: The choice is invalid.

@@ -32,7 +32,7 @@ Minutes = Annotated[int, Field(ge=1, le=525_600)]
 KeepOrMark = Field(
     None,
     description=(
-        "What happens to items that disappear at the source. `mark`: they are marked deleted."
+        "The treatment of items that disappear at the source. `mark`: they are marked deleted."
         " `keep`: they stay, and `gone_at_source` says since when they are gone. Default: `mark`,"
         " or the current choice of an existing account"
     ),
@@ -178,7 +178,7 @@ class UserIntegration(BaseModel):
     )
     deletions: Deletions = Field(
         description=(
-            "What happens to items that disappear at the source: `mark` them deleted, or `keep`"
+            "The treatment of items that disappear at the source: `mark` them deleted, or `keep`"
             " them"
         )
     )
@@ -210,7 +210,7 @@ class HeldDeletion(BaseModel):
     total: int = Field(description="The number of items in the listed part")
     created_at: datetime = Field(description="The time at which the deletion was detected")
     decided_at: datetime | None = Field(
-        description="The time at which a person accepted or refused it; null if nobody has"
+        description="The time at which a person accepted or refused it; null without a decision"
     )
 
 
@@ -294,6 +294,12 @@ class Run(BaseModel):
     integration_domain: str = Field(description="The domain of the integration")
     lane: Lane = Field(description="The lane of the run")
     trigger: Trigger = Field(description="The reason why the run started")
+    complete: bool = Field(
+        description=(
+            "True if the run lists everything again: a resync, or a run that confirms held"
+            " deletions"
+        )
+    )
     state: RunState = Field(description="The state of the run")
     started_at: datetime = Field(description="The start of the run")
     finished_at: datetime | None = Field(description="The end of the run; null while it is open")

@@ -163,7 +163,7 @@ class IntegrationConformance:
 
     @pytest.mark.parametrize("trigger", ["schedule", "manual"])
     def test_held_deletions_can_be_confirmed(self, server: Mapping[str, Any], trigger: str) -> None:
-        """A run that confirms held deletions lists everything, whatever started it.
+        """A run that confirms held deletions lists everything, with any trigger.
 
         The guard holds every deletion here. The suite adds items that the source does not have,
         wherever the integration lists completely. The run after the acceptance deletes exactly
@@ -195,7 +195,7 @@ class IntegrationConformance:
             assert not harness.held
 
     def test_an_account_may_keep_what_is_gone(self, server: Mapping[str, Any]) -> None:
-        """With `deletions = keep`, an item that is gone stays and says so, and nothing is held."""
+        """With `deletions = keep`, items that are gone stay, and the guard holds nothing."""
         with self.connect(server, deletions="keep", max_deleted_share=0.0) as harness:
             before, planted = _planted(harness)
             _succeeded(harness, "resync")

@@ -108,7 +108,7 @@ class ContentTable:
     """The content of an account: one row per id.
 
     Attributes:
-      deletions: What happens to items that disappear at the source.
+      deletions: The treatment of items that disappear at the source.
       held: The items whose deletion waits for a person, by listing; None for single deletions.
       accepted, refused: The items whose deletion a person has accepted or refused.
 

@@ -36,7 +36,7 @@ class Harness:
       config: As JSON or as the integration's model. Default: the model's defaults.
       credentials: As JSON or as the integration's model. Default: the model's defaults.
       faults: Faults to inject. Default: none.
-      deletions: `mark` or `keep`: what happens to items that disappear at the source. Default:
+      deletions: `mark` or `keep`: the treatment of items that disappear at the source. Default:
         `mark`.
       max_deleted_share: The delete guard: the largest share of a listing that a sweep may delete.
         Default: 0.5.
@@ -121,8 +121,7 @@ class Harness:
     def accept_deletions(self) -> None:
         """Accept the held deletions, as a person does: the next sync is complete.
 
-        It deletes exactly the items that were held and are still missing. What else is missing is
-        held again.
+        It deletes exactly these items, if they are still missing. The guard holds others again.
         """
         self._account.content.accept()
 
@@ -186,7 +185,7 @@ class Harness:
 
     @property
     def deletions(self) -> Deletions:
-        """What happens to items that disappear at the source, for a test to set."""
+        """The treatment of items that disappear at the source, for a test to set."""
         return self._account.content.deletions
 
     @deletions.setter

@@ -594,7 +594,7 @@ def test_the_share_counts_descendants(desk) -> None:
     desk.keep(account, TaskOutput("p"), *files, *(TaskOutput(id) for id in "abcde"))
     assert len(vanished(desk, account, seen="abcde")) == 46
     assert desk.rows("SELECT vanished, total FROM held_deletion") == [(41, 46)]
-    assert vanished(desk, account, seen="abcde", allow_deletions=True) == set("abcde")
+    assert vanished(desk, account, seen="abcde", guard=1.0) == set("abcde")
 
 
 def test_the_share_of_a_window_counts_only_its_items(desk) -> None:
@@ -629,12 +629,19 @@ def test_single_deletions_of_a_run_count_together(desk) -> None:
     assert desk.alive() == {"39"}
 
 
-def test_a_run_that_may_delete_does_what_the_plugin_names(desk) -> None:
+def test_single_deletions_that_a_person_accepted_are_done(desk, backend) -> None:
+    from core.service.content import deletions
+
     account = desk.account()
     desk.keep(account, *(TaskOutput(str(number)) for number in range(30)))
     gone = [TaskOutput.gone(str(number)) for number in range(25)]
-    desk.finish(desk.root(account, allow_deletions=True), output=gone)
-    assert len(desk.alive()) == 5
+    desk.finish(desk.root(account), output=gone)
+    assert len(desk.alive()) == 30
+    deletions.accept(backend, [desk.value("SELECT id FROM held_deletion")])
+    (root,) = desk.claim()
+    desk.finish(root, output=[*gone[:20], TaskOutput("24", "again")])
+    assert len(desk.alive()) == 10
+    assert desk.rows("SELECT state, vanished FROM held_deletion") == [("held", 4)]
 
 
 @pytest.mark.parametrize("change", ["config = '{\"x\": 1}'", "identity = 'another'"])

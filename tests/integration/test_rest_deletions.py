@@ -1,10 +1,11 @@
-"""Held deletions over the API, and the choice to keep what disappears."""
+"""Held deletions over the API, and the choice to keep items that disappear."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from support.rest import SECRET
 
 from core import Listing, TaskOutput
 
@@ -110,8 +111,8 @@ def test_an_account_keeps_what_disappears(api, desk) -> None:
 def test_a_new_account_takes_the_choice(api) -> None:
     body = {
         "integration_domain": "locked",
-        "config": {},
-        "credentials": {"password": api.password},
+        "config": {"name": "me"},
+        "credentials": {"password": SECRET},
         "deletions": "keep",
     }
     user = api.user("u")

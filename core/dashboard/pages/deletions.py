@@ -59,7 +59,7 @@ def show_deletion(
     deletion: DeletionId,
     after: After = None,
 ) -> Response:
-    """Show what a held deletion would delete."""
+    """Show the items that a held deletion would delete."""
     with engine.database.connection() as conn:
         authorization.require(conn, viewer.principal, "deletion", deletion)
         row = deletions.deletions.one(conn, "deletion", deletion)

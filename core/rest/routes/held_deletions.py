@@ -70,7 +70,7 @@ def list_held_items(
     limit: Limit = 50,
     after: After = None,
 ) -> Page[HeldItem]:
-    """List what a held deletion would delete, ordered by external ID. It includes descendants."""
+    """List the items of a held deletion, descendants included, ordered by external ID."""
     with engine.database.connection() as conn:
         authorization.require(conn, principal, "deletion", deletion)
         page = deletions.page_of_items(conn, deletion, limit=limit, after=after)
@@ -84,7 +84,7 @@ def accept_held_deletion(
     """Accept a held deletion: delete exactly its items.
 
     The account's next run lists everything again, and deletes the items that are still missing.
-    What else is missing then is held again.
+    The engine holds other missing items again.
     """
     _row(engine, principal, deletion)
     (decided,) = deletions.accept(engine, [deletion])

@@ -77,7 +77,7 @@ def connect(
       name: A display name. Default: the name that the provider returns.
       interval_minutes: Minutes between the end of a run and the next run. Default: 15, or the
         interval of the existing account.
-      deletions: What happens to content that disappears at the source. Default: `mark`, or the
+      deletions: The treatment of content that disappears at the source. Default: `mark`, or the
         choice of the existing account.
       public_only: True to restrict the account to public addresses, now and in later runs.
 
@@ -220,7 +220,7 @@ def configure(
       config: The complete new config.
       credentials: New credentials for the new config, for example if both are for another server.
       interval_minutes: Minutes between the end of a run and the next run.
-      deletions: What happens to content that disappears at the source.
+      deletions: The treatment of content that disappears at the source.
       public_only: True if the caller has a user's token. A changed config then restricts the
         account to public addresses, and must not send stored credentials to another destination.
 

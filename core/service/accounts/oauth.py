@@ -115,7 +115,7 @@ def start(
     Parameters:
       account: The only account that the flow may reconnect; its config stays. Default: any account
         that the user chooses at the provider.
-      deletions: What happens to content that disappears at the source. Default: `mark`, or the
+      deletions: The treatment of content that disappears at the source. Default: `mark`, or the
         choice of the existing account.
       redirect_to: The address that the browser opens at the end.
 

@@ -73,7 +73,7 @@ class Decided:
 
 
 def page_of_items(conn: Conn, id: int, *, limit: int = 50, after: str | None = None) -> Page:
-    """Read a page of what a held deletion would delete, ordered by external id.
+    """Read a page of the items that a held deletion would delete, ordered by external id.
 
     Raises:
       NotFound: The held deletion does not exist.

@@ -176,7 +176,7 @@ class Slack(Attachments):
         """Return the lookback's first task if it is due.
 
         In a scheduled run, it is due at the config's interval; in others, always. In a run that
-        must list everything, it goes back to the beginning of the history.
+        must list everything, it reads the complete history.
         """
         if not self._is_due(ctx, state.lookback_done_at):
             return []

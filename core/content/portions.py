@@ -266,4 +266,4 @@ def _delete(conn: Conn, step: Step, place: Place) -> tuple[int, Step | None]:
         conn.execute(DROP, (step.held,))
         return 0, None
     deleted = conn.execute(DELETE_ITEMS, {**place._asdict(), "items": items}).rowcount
-    return deleted, step._replace(after=last)
+    return 0 if place.keeps else deleted, step._replace(after=last)
